@@ -1,0 +1,187 @@
+"""Error codes and the one exception tree.
+
+What our caller does wrong raises an exception of this tree.  What the peer
+does wrong is never an exception of the sans-I/O layers: it is an event.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+__all__ = [
+    "BodyQueueFullError",
+    "ConnectionClosedError",
+    "ErrorCode",
+    "FlowControlError",
+    "HPACKError",
+    "HeaderListTooLargeError",
+    "HeadersError",
+    "InvalidBodyLengthError",
+    "InvalidSettingsValueError",
+    "NGHTTP2Error",
+    "NoAvailableStreamIDError",
+    "NoSuchStreamError",
+    "ProtocolError",
+    "PushDisabledError",
+    "StreamClosedError",
+    "StreamStateError",
+    "error_code_name",
+    "from_code",
+]
+
+
+class ErrorCode(IntEnum):
+    """HTTP/2 error codes, as RST_STREAM and GOAWAY carry them (RFC 9113, 7)."""
+
+    NO_ERROR = 0x0
+    PROTOCOL_ERROR = 0x1
+    INTERNAL_ERROR = 0x2
+    FLOW_CONTROL_ERROR = 0x3
+    SETTINGS_TIMEOUT = 0x4
+    STREAM_CLOSED = 0x5
+    FRAME_SIZE_ERROR = 0x6
+    REFUSED_STREAM = 0x7
+    CANCEL = 0x8
+    COMPRESSION_ERROR = 0x9
+    CONNECT_ERROR = 0xA
+    ENHANCE_YOUR_CALM = 0xB
+    INADEQUATE_SECURITY = 0xC
+    HTTP_1_1_REQUIRED = 0xD
+
+
+def error_code_name(error_code: int) -> str:
+    """Name an error code; one that RFC 9113 does not define stays a number."""
+    try:
+        return ErrorCode(error_code).name
+    except ValueError:
+        return f"{error_code:#x}"
+
+
+class NGHTTP2Error(Exception):
+    """Base of every exception that this package raises on its own account.
+
+    ``code`` is the C library's negative code, or ``None`` where the error was
+    found before the C library was asked.
+    """
+
+    def __init__(self, message: str, *, code: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class HPACKError(NGHTTP2Error):
+    """A header block cannot be coded, and the coder's state is lost (RFC 7541, 2.3)."""
+
+
+class HeaderListTooLargeError(HPACKError):
+    """A decoded header list is larger than the bound that was set for it."""
+
+
+class ProtocolError(NGHTTP2Error):
+    """The call is not allowed now or would break the protocol (RFC 9113)."""
+
+
+class ConnectionClosedError(ProtocolError):
+    """The connection takes no more: it was closed, or its preface was never sent."""
+
+
+class NoSuchStreamError(ProtocolError):
+    """There is no stream with this identifier."""
+
+    def __init__(
+        self, message: str, stream_id: int, *, code: int | None = None
+    ) -> None:
+        super().__init__(message, code=code)
+        self.stream_id = stream_id
+
+
+class StreamClosedError(NoSuchStreamError):
+    """The stream, or our half of it, is already closed (RFC 9113, 5.1)."""
+
+
+class StreamStateError(ProtocolError):
+    """The stream exists, but its state does not allow this call."""
+
+
+class NoAvailableStreamIDError(ProtocolError):
+    """All stream identifiers of this connection are used up (RFC 9113, 5.1.1)."""
+
+
+class PushDisabledError(ProtocolError):
+    """The peer has set SETTINGS_ENABLE_PUSH to 0 (RFC 9113, 6.5.2)."""
+
+
+class FlowControlError(ProtocolError):
+    """A window would leave its limits (RFC 9113, 6.9)."""
+
+
+class BodyQueueFullError(ProtocolError):
+    """More body bytes would be queued on a stream than its bound allows."""
+
+
+class HeadersError(ProtocolError, ValueError):
+    """A header field, or the list of them, must not be sent (RFC 9113, 8.2, 8.3)."""
+
+
+class InvalidBodyLengthError(ProtocolError, ValueError):
+    """A body does not have the length that its content-length states (RFC 9113, 8.1.1)."""
+
+    def __init__(self, expected: int, actual: int) -> None:
+        super().__init__(
+            f"content-length is {expected}, but the body has {actual} bytes"
+        )
+        self.expected = expected
+        self.actual = actual
+
+
+class InvalidSettingsValueError(ProtocolError, ValueError):
+    """A setting's value is outside its range (RFC 9113, 6.5.2)."""
+
+
+# The C library's codes (nghttp2.h) and ours (src_c/ngp.h, from -2001) with the
+# exception that names each.  A code that is not here becomes ProtocolError.
+_EXCEPTIONS: dict[int, type[NGHTTP2Error]] = {
+    -509: NoAvailableStreamIDError,  # NGHTTP2_ERR_STREAM_ID_NOT_AVAILABLE
+    -516: ConnectionClosedError,  # NGHTTP2_ERR_START_STREAM_NOT_ALLOWED
+    -523: HPACKError,  # NGHTTP2_ERR_HEADER_COMP
+    -524: FlowControlError,  # NGHTTP2_ERR_FLOW_CONTROL
+    -528: PushDisabledError,  # NGHTTP2_ERR_PUSH_DISABLED
+    -530: ConnectionClosedError,  # NGHTTP2_ERR_SESSION_CLOSING
+    -2001: ConnectionClosedError,  # NGP_ERR_CONNECTION_CLOSED
+    -2002: HeadersError,  # NGP_ERR_BAD_HEADERS
+    -2003: BodyQueueFullError,  # NGP_ERR_BODY_FULL
+    -2004: HeaderListTooLargeError,  # NGP_ERR_HEADER_LIST_TOO_LARGE
+}
+_STREAM_EXCEPTIONS: dict[int, type[NoSuchStreamError]] = {
+    -510: StreamClosedError,  # NGHTTP2_ERR_STREAM_CLOSED
+    -511: StreamClosedError,  # NGHTTP2_ERR_STREAM_CLOSING
+    -512: StreamClosedError,  # NGHTTP2_ERR_STREAM_SHUT_WR
+    -513: NoSuchStreamError,  # NGHTTP2_ERR_INVALID_STREAM_ID
+}
+_STATE_EXCEPTIONS = frozenset(
+    {
+        -514,  # NGHTTP2_ERR_INVALID_STREAM_STATE
+        -529,  # NGHTTP2_ERR_DATA_EXIST
+    }
+)
+_NOMEM = -901  # NGHTTP2_ERR_NOMEM
+_INVALID_ARGUMENT = -501  # NGHTTP2_ERR_INVALID_ARGUMENT
+
+
+def from_code(code: int, message: str, stream_id: int | None = None) -> Exception:
+    """Make the exception that names the C library's negative ``code``.
+
+    ``message`` is the library's text for it; ``stream_id`` is the stream that
+    the failed call named, if it named one.
+    """
+    if code == _NOMEM:
+        return MemoryError(message)
+    if code == _INVALID_ARGUMENT:
+        return ValueError(message)
+    if stream_id is not None:
+        message = f"stream {stream_id}: {message}"
+        if code in _STREAM_EXCEPTIONS:
+            return _STREAM_EXCEPTIONS[code](message, stream_id, code=code)
+    if code in _STATE_EXCEPTIONS:
+        return StreamStateError(message, code=code)
+    return _EXCEPTIONS.get(code, ProtocolError)(message, code=code)

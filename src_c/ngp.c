@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: MIT */
+#include "ngp.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+const char *ngp_strerror(int code) {
+  switch (code) {
+  case NGP_ERR_CONNECTION_CLOSED:
+    return "The connection is closed";
+  case NGP_ERR_BAD_HEADERS:
+    return "A header field must not be sent";
+  case NGP_ERR_BODY_FULL:
+    return "The body queue is full";
+  case NGP_ERR_HEADER_LIST_TOO_LARGE:
+    return "The header list is too large";
+  default:
+    return nghttp2_strerror(code);
+  }
+}
+
+void *ngp_malloc(nghttp2_mem *mem, size_t size) {
+  return mem ? mem->malloc(size, mem->mem_user_data) : malloc(size);
+}
+
+void *ngp_calloc(nghttp2_mem *mem, size_t n, size_t size) {
+  return mem ? mem->calloc(n, size, mem->mem_user_data) : calloc(n, size);
+}
+
+void *ngp_realloc(nghttp2_mem *mem, void *ptr, size_t size) {
+  return mem ? mem->realloc(ptr, size, mem->mem_user_data) : realloc(ptr, size);
+}
+
+void ngp_free(nghttp2_mem *mem, void *ptr) {
+  if (mem) {
+    mem->free(ptr, mem->mem_user_data);
+  } else {
+    free(ptr);
+  }
+}
+
+void ngp_buf_init(ngp_buf *buf, nghttp2_mem *mem) {
+  *buf = (ngp_buf){.mem = mem};
+}
+
+void ngp_buf_free(ngp_buf *buf) {
+  ngp_free(buf->mem, buf->base);
+  buf->base = NULL;
+  buf->len = buf->cap = 0;
+}
+
+int ngp_buf_reserve(ngp_buf *buf, size_t n) {
+  size_t cap = buf->cap ? buf->cap : 512;
+  uint8_t *base;
+
+  if (n <= buf->cap - buf->len) {
+    return 0;
+  }
+  if (n > SIZE_MAX / 2 - buf->len) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  while (cap < buf->len + n) {
+    cap *= 2;
+  }
+  base = ngp_realloc(buf->mem, buf->base, cap);
+  if (!base) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  buf->base = base;
+  buf->cap = cap;
+  return 0;
+}
+
+int ngp_buf_add(ngp_buf *buf, const void *data, size_t n) {
+  int rv = ngp_buf_reserve(buf, n);
+
+  if (rv != 0) {
+    return rv;
+  }
+  if (n) {
+    memcpy(buf->base + buf->len, data, n);
+    buf->len += n;
+  }
+  return 0;
+}
+
+void ngp_buf_clear(ngp_buf *buf, size_t keep) {
+  if (buf->cap > keep) {
+    ngp_buf_free(buf);
+  } else {
+    buf->len = 0;
+  }
+}

@@ -1,0 +1,114 @@
+/*
+ * ngp: what nghttp2py puts between the nghttp2 family of C libraries
+ * and Python.  SPDX-License-Identifier: MIT
+ *
+ * This header holds what all parts share: error codes, the compatibility
+ * names for older libnghttp2, the byte buffer, and the meaning of words.
+ *
+ * Words with one meaning in all comments: a function *takes* an object when
+ * ownership moves into it; it *holds* one until it gives it back; it *borrows*
+ * one until the moment that is named.  |name| is a parameter.
+ *
+ * Nothing here includes Python.h, opens a socket or reads a clock.
+ */
+#ifndef NGP_H
+#define NGP_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <nghttp2/nghttp2.h>
+
+/*
+ * libnghttp2 1.60 renamed the functions that return ssize_t.  On every
+ * platform we build for ssize_t and ptrdiff_t have one width, so that older
+ * libraries serve under the new names.
+ */
+#if NGHTTP2_VERSION_NUM < 0x013c00
+typedef ssize_t nghttp2_ssize;
+#  define nghttp2_data_provider2 nghttp2_data_provider
+#  define nghttp2_data_source_read_callback2 nghttp2_data_source_read_callback
+#  define nghttp2_hd_deflate_hd2 nghttp2_hd_deflate_hd
+#  define nghttp2_hd_deflate_hd_vec2 nghttp2_hd_deflate_hd_vec
+#  define nghttp2_hd_inflate_hd3 nghttp2_hd_inflate_hd2
+#  define nghttp2_pack_settings_payload2 nghttp2_pack_settings_payload
+#  define nghttp2_session_callbacks_set_data_source_read_length_callback2      \
+    nghttp2_session_callbacks_set_data_source_read_length_callback
+#  define nghttp2_session_callbacks_set_pack_extension_callback2               \
+    nghttp2_session_callbacks_set_pack_extension_callback
+#  define nghttp2_session_callbacks_set_select_padding_callback2               \
+    nghttp2_session_callbacks_set_select_padding_callback
+#  define nghttp2_session_mem_recv2 nghttp2_session_mem_recv
+#  define nghttp2_session_mem_send2 nghttp2_session_mem_send
+#  define nghttp2_submit_data2 nghttp2_submit_data
+#  define nghttp2_submit_request2 nghttp2_submit_request
+#  define nghttp2_submit_response2 nghttp2_submit_response
+#endif
+
+/*
+ * Our error codes stand below nghttp2's, so that one table serves both.
+ */
+typedef enum ngp_error {
+  /* The connection takes no more calls: it is closed or was terminated. */
+  NGP_ERR_CONNECTION_CLOSED = -2001,
+  /* A header field, or the list of them, must not be sent. */
+  NGP_ERR_BAD_HEADERS = -2002,
+  /* The body queue of a stream is at its bound. */
+  NGP_ERR_BODY_FULL = -2003,
+  /* A decoded header list is larger than the bound set for it. */
+  NGP_ERR_HEADER_LIST_TOO_LARGE = -2004
+} ngp_error;
+
+/*
+ * ngp_strerror returns the text for |code|, which is one of ours, one of
+ * nghttp2's, or 0.  The string is static.
+ */
+const char *ngp_strerror(int code);
+
+/*
+ * ngp_buf is a growable run of bytes.  |mem| is borrowed for its whole life.
+ */
+typedef struct ngp_buf {
+  uint8_t *base;
+  size_t len;
+  size_t cap;
+  nghttp2_mem *mem;
+} ngp_buf;
+
+/*
+ * ngp_buf_init makes |buf| empty.  |mem| is NULL for the C library's malloc.
+ */
+void ngp_buf_init(ngp_buf *buf, nghttp2_mem *mem);
+
+void ngp_buf_free(ngp_buf *buf);
+
+/*
+ * ngp_buf_reserve makes room for |n| bytes after the used ones.
+ *
+ * This function returns 0 if it succeeds, or NGHTTP2_ERR_NOMEM, after which
+ * |buf| is as it was.
+ */
+int ngp_buf_reserve(ngp_buf *buf, size_t n);
+
+/*
+ * ngp_buf_add appends |n| bytes at |data|, which must not lie in |buf|.
+ *
+ * This function returns 0 if it succeeds, or NGHTTP2_ERR_NOMEM.
+ */
+int ngp_buf_add(ngp_buf *buf, const void *data, size_t n);
+
+/*
+ * ngp_buf_clear empties |buf|, and gives its memory back if it is larger
+ * than |keep| bytes.
+ */
+void ngp_buf_clear(ngp_buf *buf, size_t keep);
+
+/*
+ * The allocator as functions: |mem| may be NULL for the C library's.
+ */
+void *ngp_malloc(nghttp2_mem *mem, size_t size);
+void *ngp_calloc(nghttp2_mem *mem, size_t n, size_t size);
+void *ngp_realloc(nghttp2_mem *mem, void *ptr, size_t size);
+void ngp_free(nghttp2_mem *mem, void *ptr);
+
+#endif /* NGP_H */
