@@ -14,6 +14,8 @@ const char *ngp_strerror(int code) {
     return "The body queue is full";
   case NGP_ERR_HEADER_LIST_TOO_LARGE:
     return "The header list is too large";
+  case NGP_ERR_BODY_LENGTH:
+    return "The body differs from its content-length";
   default:
     return nghttp2_strerror(code);
   }

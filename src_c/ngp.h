@@ -56,7 +56,9 @@ typedef enum ngp_error {
   /* The body queue of a stream is at its bound. */
   NGP_ERR_BODY_FULL = -2003,
   /* A decoded header list is larger than the bound set for it. */
-  NGP_ERR_HEADER_LIST_TOO_LARGE = -2004
+  NGP_ERR_HEADER_LIST_TOO_LARGE = -2004,
+  /* A body differs from its content-length. */
+  NGP_ERR_BODY_LENGTH = -2005
 } ngp_error;
 
 /*

@@ -1,0 +1,137 @@
+# The events' fields: other modules make events without calling __init__.
+
+
+cdef class RequestReceived:
+    cdef readonly bytes method
+    cdef readonly bytes target
+    cdef readonly str http_version
+    cdef readonly bytes scheme
+    cdef readonly bytes authority
+    cdef readonly bytes protocol
+    cdef readonly tuple fields
+    cdef tuple _headers  # None until asked for
+
+
+cdef class BodyReceived:
+    cdef readonly bytes data
+    cdef readonly object more
+
+
+cdef class H2RequestReceived:
+    cdef readonly object stream_id
+    cdef readonly RequestReceived request
+
+
+cdef class H2WebSocketRequest:
+    cdef readonly object stream_id
+    cdef readonly RequestReceived request
+    cdef readonly bytes ws_path
+
+
+cdef class H2ResponseReceived:
+    cdef readonly object stream_id
+    cdef readonly object status
+    cdef readonly tuple headers
+
+
+cdef class H2InformationalResponseReceived:
+    cdef readonly object stream_id
+    cdef readonly object status
+    cdef readonly tuple headers
+
+
+cdef class H2TrailersReceived:
+    cdef readonly object stream_id
+    cdef readonly tuple headers
+
+
+cdef class H2PushedStreamReceived:
+    cdef readonly object stream_id
+    cdef readonly object parent_stream_id
+    cdef readonly RequestReceived request
+
+
+cdef class H2BodyReceived:
+    cdef readonly object stream_id
+    cdef readonly BodyReceived body
+
+
+cdef class H2StreamReset:
+    cdef readonly object stream_id
+    cdef readonly object error_code
+    cdef readonly object remote
+    cdef readonly object unprocessed
+    cdef readonly str reason
+
+
+cdef class H2StreamClosed:
+    cdef readonly object stream_id
+    cdef readonly object error_code
+
+
+cdef class H2GoAway:
+    cdef readonly object last_stream_id
+    cdef readonly object error_code
+    cdef readonly bytes debug_data
+
+
+cdef class H2WindowUpdated:
+    cdef readonly object stream_id
+    cdef readonly object increment
+
+
+cdef class H2SettingsReceived:
+    cdef readonly dict settings
+
+
+cdef class H2SettingsAcknowledged:
+    cdef readonly dict settings
+
+
+cdef class H2PingReceived:
+    cdef readonly bytes data
+
+
+cdef class H2PingAcknowledged:
+    cdef readonly bytes data
+
+
+cdef class H2PriorityUpdated:
+    cdef readonly object stream_id
+    cdef readonly bytes priority
+
+
+cdef class H2AlternativeServiceReceived:
+    cdef readonly object stream_id
+    cdef readonly bytes origin
+    cdef readonly bytes field_value
+
+
+cdef class H2OriginReceived:
+    cdef readonly bytes origin
+
+
+cdef class H2ExtensionFrameReceived:
+    cdef readonly object stream_id
+    cdef readonly object frame_type
+    cdef readonly object flags
+    cdef readonly bytes payload
+
+
+cdef class H2RequestSent:
+    cdef readonly object stream_id
+
+
+cdef class H2BodyDrained:
+    cdef readonly object stream_id
+
+
+cdef class H2BodyFailed:
+    cdef readonly object stream_id
+    cdef readonly object exception
+
+
+cdef class H2ConnectionClosed:
+    cdef readonly object error_code
+    cdef readonly object remote
+    cdef readonly str reason

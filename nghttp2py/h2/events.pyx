@@ -1,0 +1,366 @@
+"""What happens on an HTTP/2 connection, as values.
+
+Events are immutable, compare by value, print themselves and can be matched.
+"""
+
+from typing import Union
+
+cimport cython
+from cython cimport dataclasses
+
+__all__ = [
+    "BodyReceived",
+    "H2AlternativeServiceReceived",
+    "H2BodyDrained",
+    "H2BodyFailed",
+    "H2BodyReceived",
+    "H2ConnectionClosed",
+    "H2Event",
+    "H2ExtensionFrameReceived",
+    "H2GoAway",
+    "H2InformationalResponseReceived",
+    "H2OriginReceived",
+    "H2PingAcknowledged",
+    "H2PingReceived",
+    "H2PriorityUpdated",
+    "H2PushedStreamReceived",
+    "H2RequestReceived",
+    "H2RequestSent",
+    "H2ResponseReceived",
+    "H2SettingsAcknowledged",
+    "H2SettingsReceived",
+    "H2StreamClosed",
+    "H2StreamReset",
+    "H2TrailersReceived",
+    "H2WebSocketRequest",
+    "H2WindowUpdated",
+    "RequestReceived",
+]
+
+
+@cython.freelist(64)
+cdef class RequestReceived:
+    """A request's header section (RFC 9113, 8.3.1).
+
+    ``method``, ``target``, ``scheme`` and ``authority`` are bytes or, but for
+    the first two, ``None``; ``target`` is ``:path``, or ``:authority`` for a
+    CONNECT that has no path.  ``protocol`` is that of an extended CONNECT
+    (RFC 8441), else ``None``.  ``fields`` are all fields as they came,
+    pseudo-header fields first; ``headers`` are those of them that are not
+    pseudo, with ``host`` first, made from ``:authority`` if there was none.
+    Several ``cookie`` fields are one in both (RFC 9113, 8.2.3).
+    """
+
+    __match_args__ = ("method", "target", "headers", "http_version")
+
+    def __init__(
+        self,
+        bytes method not None,
+        bytes target not None,
+        headers,
+        str http_version not None="2",
+        *,
+        bytes scheme=None,
+        bytes authority=None,
+        bytes protocol=None,
+        fields=None,
+    ):
+        self.method = method
+        self.target = target
+        self.http_version = http_version
+        self.scheme = scheme
+        self.authority = authority
+        self.protocol = protocol
+        self._headers = tuple(headers)
+        self.fields = self._headers if fields is None else tuple(fields)
+
+    @property
+    def headers(self):
+        """The fields that are not pseudo, ``host`` first: a tuple of pairs."""
+        cdef list headers
+        cdef tuple pair
+        cdef bytes name
+        cdef bint host = False
+
+        if self._headers is None:
+            headers = []
+            for pair in self.fields:
+                name = pair[0]
+                if name[:1] == b":":
+                    continue
+                if name == b"host":
+                    host = True
+                    headers.insert(0, pair)
+                else:
+                    headers.append(pair)
+            if not host and self.authority is not None:
+                headers.insert(0, (b"host", self.authority))
+            self._headers = tuple(headers)
+        return self._headers
+
+    def __eq__(self, other):
+        if not isinstance(other, RequestReceived):
+            return NotImplemented
+        return (self.method, self.target, self.headers, self.http_version) == (
+            other.method, other.target, other.headers, other.http_version
+        )
+
+    def __hash__(self):
+        return hash((self.method, self.target, self.headers, self.http_version))
+
+    def __repr__(self):
+        return (
+            f"RequestReceived(method={self.method!r}, target={self.target!r}, "
+            f"headers={self.headers!r}, http_version={self.http_version!r})"
+        )
+
+
+@cython.freelist(64)
+@dataclasses.dataclass(frozen=True)
+cdef class BodyReceived:
+    """A piece of a body; ``more`` is false with the last, which may be empty."""
+
+    data: bytes
+    more: object
+
+
+@cython.freelist(64)
+@dataclasses.dataclass(frozen=True)
+cdef class H2RequestReceived:
+    """A request has come in on a new stream."""
+
+    stream_id: int
+    request: RequestReceived
+
+
+@dataclasses.dataclass(frozen=True)
+cdef class H2WebSocketRequest:
+    """An extended CONNECT asks for a WebSocket (RFC 8441)."""
+
+    stream_id: int
+    request: RequestReceived
+    ws_path: bytes
+
+
+@cython.freelist(64)
+@dataclasses.dataclass(frozen=True)
+cdef class H2ResponseReceived:
+    """A final response's header section; ``headers`` is without ``:status``."""
+
+    stream_id: int
+    status: int
+    headers: tuple
+
+
+@dataclasses.dataclass(frozen=True)
+cdef class H2InformationalResponseReceived:
+    """A 1xx response; the final one is still to come (RFC 9110, 15.2)."""
+
+    stream_id: int
+    status: int
+    headers: tuple
+
+
+@dataclasses.dataclass(frozen=True)
+cdef class H2TrailersReceived:
+    """A trailer section (RFC 9113, 8.1).  The end of the body follows it."""
+
+    stream_id: int
+    headers: tuple
+
+
+@dataclasses.dataclass(frozen=True)
+cdef class H2PushedStreamReceived:
+    """The server promises a response to ``request`` on ``stream_id``.
+
+    ``reset_stream(stream_id, ErrorCode.CANCEL)`` declines it.
+    """
+
+    stream_id: int
+    parent_stream_id: int
+    request: RequestReceived
+
+
+@cython.freelist(64)
+@dataclasses.dataclass(frozen=True)
+cdef class H2BodyReceived:
+    """A piece of a message's body; exactly one of a stream has ``more`` false."""
+
+    stream_id: int
+    body: BodyReceived
+
+
+@dataclasses.dataclass(frozen=True)
+cdef class H2StreamReset:
+    """A stream was reset by the peer, or by us for what the peer did wrong.
+
+    ``remote`` tells which; ``unprocessed`` is true if the peer says that it
+    did not act on the request, so that it is safe to send it again (RFC 9113,
+    8.7); ``reason`` is text for people.  The last two do not take part in
+    comparisons.
+    """
+
+    stream_id: int
+    error_code: int
+    remote: object = True
+    unprocessed: object = dataclasses.field(default=False, compare=False)
+    reason: str = dataclasses.field(default="", compare=False)
+
+
+@cython.freelist(64)
+@dataclasses.dataclass(frozen=True)
+cdef class H2StreamClosed:
+    """The last event of a stream.  ``error_code`` is 0 if it ended well."""
+
+    stream_id: int
+    error_code: int
+
+
+@dataclasses.dataclass(frozen=True)
+cdef class H2GoAway:
+    """The peer will not take new streams (RFC 9113, 6.8).
+
+    Streams up to ``last_stream_id`` go on.
+    """
+
+    last_stream_id: int
+    error_code: int
+    debug_data: bytes = dataclasses.field(default=b"", compare=False)
+
+
+@cython.freelist(16)
+@dataclasses.dataclass(frozen=True)
+cdef class H2WindowUpdated:
+    """More may be sent on ``stream_id``, or if it is 0 on any stream.
+
+    ``increment`` is the number of bytes (0 if something else than
+    WINDOW_UPDATE made the difference); it does not take part in comparisons.
+    """
+
+    stream_id: int
+    increment: int = dataclasses.field(default=0, compare=False)
+
+
+@dataclasses.dataclass(frozen=True)
+cdef class H2SettingsReceived:
+    """The peer's SETTINGS: identifier to value (RFC 9113, 6.5)."""
+
+    settings: dict
+
+
+@dataclasses.dataclass(frozen=True)
+cdef class H2SettingsAcknowledged:
+    """The peer has applied these settings of ours."""
+
+    settings: dict
+
+
+@dataclasses.dataclass(frozen=True)
+cdef class H2PingReceived:
+    """The peer's PING, 8 bytes (RFC 9113, 6.7)."""
+
+    data: bytes
+
+
+@dataclasses.dataclass(frozen=True)
+cdef class H2PingAcknowledged:
+    """The answer to our PING with the same 8 bytes."""
+
+    data: bytes
+
+
+@dataclasses.dataclass(frozen=True)
+cdef class H2PriorityUpdated:
+    """The client's PRIORITY_UPDATE for ``stream_id`` (RFC 9218, 7.1)."""
+
+    stream_id: int
+    priority: bytes
+
+
+@dataclasses.dataclass(frozen=True)
+cdef class H2AlternativeServiceReceived:
+    """An ALTSVC frame (RFC 7838, 4)."""
+
+    stream_id: int
+    origin: bytes
+    field_value: bytes
+
+
+@dataclasses.dataclass(frozen=True)
+cdef class H2OriginReceived:
+    """One origin of an ORIGIN frame (RFC 8336)."""
+
+    origin: bytes
+
+
+@dataclasses.dataclass(frozen=True)
+cdef class H2ExtensionFrameReceived:
+    """A frame of a type that RFC 9113 does not know (5.5)."""
+
+    stream_id: int
+    frame_type: int
+    flags: int
+    payload: bytes
+
+
+@dataclasses.dataclass(frozen=True)
+cdef class H2RequestSent:
+    """A request that had to wait for the peer's stream limit is on its way."""
+
+    stream_id: int
+
+
+@dataclasses.dataclass(frozen=True)
+cdef class H2BodyDrained:
+    """The body queue of ``stream_id`` has fallen to the level asked for."""
+
+    stream_id: int
+
+
+@dataclasses.dataclass(frozen=True)
+cdef class H2BodyFailed:
+    """A body's source raised ``exception``; its stream was reset."""
+
+    stream_id: int
+    exception: object
+
+
+@dataclasses.dataclass(frozen=True)
+cdef class H2ConnectionClosed:
+    """The last event of a connection.
+
+    ``remote`` is true if the peer went away, false if we found a fault of the
+    peer's or were told to end; ``reason`` is text for people and does not take
+    part in comparisons.
+    """
+
+    error_code: int
+    remote: object
+    reason: str = dataclasses.field(default="", compare=False)
+
+
+H2Event = Union[
+    H2AlternativeServiceReceived,
+    H2BodyDrained,
+    H2BodyFailed,
+    H2BodyReceived,
+    H2ConnectionClosed,
+    H2ExtensionFrameReceived,
+    H2GoAway,
+    H2InformationalResponseReceived,
+    H2OriginReceived,
+    H2PingAcknowledged,
+    H2PingReceived,
+    H2PriorityUpdated,
+    H2PushedStreamReceived,
+    H2RequestReceived,
+    H2RequestSent,
+    H2ResponseReceived,
+    H2SettingsAcknowledged,
+    H2SettingsReceived,
+    H2StreamClosed,
+    H2StreamReset,
+    H2TrailersReceived,
+    H2WebSocketRequest,
+    H2WindowUpdated,
+]

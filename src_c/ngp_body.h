@@ -1,0 +1,68 @@
+/*
+ * A stream's outgoing body: a queue of borrowed chunks, from which nghttp2
+ * pulls.  SPDX-License-Identifier: MIT
+ */
+#ifndef NGP_BODY_H
+#define NGP_BODY_H
+
+#include "ngp.h"
+
+/*
+ * ngp_chunk is a run of body bytes that belongs to |owner|.  The bytes are
+ * borrowed until the chunk lies in a tray and the caller has taken it out.
+ */
+typedef struct ngp_chunk {
+  struct ngp_chunk *next;
+  const uint8_t *base;
+  size_t len;
+  /* pos is how much of it has been sent. */
+  size_t pos;
+  /* owner keeps |base| alive.  It is opaque to C, which never frees it. */
+  void *owner;
+} ngp_chunk;
+
+/*
+ * ngp_tray collects the chunks that are done with, until the caller, who
+ * alone knows what an owner is, takes them.
+ */
+typedef struct ngp_tray {
+  ngp_chunk *head;
+} ngp_tray;
+
+/*
+ * ngp_body is the queue of one stream.
+ */
+typedef struct ngp_body {
+  ngp_chunk *head;
+  ngp_chunk *tail;
+  /* queued is the number of bytes not sent yet. */
+  size_t queued;
+} ngp_body;
+
+/*
+ * ngp_body_push queues |len| bytes at |base|, and holds |owner| until the
+ * chunk is in |tray|.  On failure nothing is held.
+ *
+ * This function returns 0 if it succeeds, or NGHTTP2_ERR_NOMEM.
+ */
+int ngp_body_push(ngp_body *body, nghttp2_mem *mem, const uint8_t *base,
+                  size_t len, void *owner);
+
+/*
+ * ngp_body_shift drops |n| bytes, at most |body->queued|, from the head, and
+ * lays each chunk that is used up in |tray|.
+ */
+void ngp_body_shift(ngp_body *body, size_t n, ngp_tray *tray);
+
+/*
+ * ngp_body_abandon lays all chunks in |tray|.
+ */
+void ngp_body_abandon(ngp_body *body, ngp_tray *tray);
+
+/*
+ * ngp_tray_take takes one chunk out of |tray|, frees it and returns its
+ * owner, which from now on belongs to the caller; NULL if the tray is empty.
+ */
+void *ngp_tray_take(ngp_tray *tray, nghttp2_mem *mem);
+
+#endif /* NGP_BODY_H */

@@ -1,0 +1,539 @@
+/*
+ * The life of a connection: bytes in, bytes out, its streams' ends and its
+ * own.  SPDX-License-Identifier: MIT
+ */
+#include "ngp_h2_int.h"
+
+#include <string.h>
+
+/* nghttp2 is fed this much at a time.  A frame has at least 9 bytes, so that
+   this bounds the events of a batch, too: a few hundred KiB at the worst. */
+#define RECV_SLICE 65536
+
+/* Past this nothing is gathered before the caller asks for it: see settle(). */
+#define MAX_EARLY_OUTPUT 65536
+
+/* The gather buffer is given back if it is larger: an idle connection is to
+   stay small. */
+#define KEEP_OUTPUT 4096
+
+#define DEFAULT_MAX_HEADER_LIST_BYTES 65536
+#define DEFAULT_MAX_HEADER_LIST_COUNT 256
+#define DEFAULT_MAX_BODY_QUEUE 1048576
+#define DEFAULT_MAX_DATA_FRAME 1048576
+#define DEFAULT_MAX_PROVOKED_RESETS 1000
+
+/* RFC 9113, 6.5.2. */
+#define INITIAL_WINDOW_SIZE 65535
+
+/* ---- Life ---- */
+
+static int set_extension_types(const ngp_h2 *h2, nghttp2_option *option) {
+  unsigned int type;
+
+  nghttp2_option_set_builtin_recv_extension_type(option, NGHTTP2_ALTSVC);
+  nghttp2_option_set_builtin_recv_extension_type(option, NGHTTP2_ORIGIN);
+  nghttp2_option_set_builtin_recv_extension_type(option,
+                                                 NGHTTP2_PRIORITY_UPDATE);
+  if (h2->options.recv_extensions) {
+    for (type = NGHTTP2_CONTINUATION + 1; type <= UINT8_MAX; ++type) {
+      if (type != NGHTTP2_ALTSVC && type != NGHTTP2_ORIGIN &&
+          type != NGHTTP2_PRIORITY_UPDATE) {
+        nghttp2_option_set_user_recv_extension_type(option, (uint8_t)type);
+      }
+    }
+  }
+  return 0;
+}
+
+#define SET(NAME)                                                              \
+  if (o->NAME) {                                                               \
+    nghttp2_option_set_##NAME(option, o->NAME);                                \
+  }
+
+static void set_options(const ngp_h2 *h2, nghttp2_option *option) {
+  const ngp_h2_options *o = &h2->options;
+
+  nghttp2_option_set_no_auto_window_update(option, o->manual_credit);
+  nghttp2_option_set_no_auto_ping_ack(option, o->no_auto_ping_ack);
+  SET(peer_max_concurrent_streams)
+  SET(max_reserved_remote_streams)
+  SET(max_send_header_block_length)
+  SET(max_deflate_dynamic_table_size)
+  SET(max_outbound_ack)
+  SET(max_settings)
+#ifdef NGP_HAVE_OPTION_SET_MAX_CONTINUATIONS
+  SET(max_continuations)
+#endif
+#ifdef NGP_HAVE_OPTION_SET_MAX_OUTBOUND_QUEUE_SIZE
+  SET(max_outbound_queue_size)
+#endif
+#ifdef NGP_HAVE_OPTION_SET_STREAM_RESET_RATE_LIMIT
+  if (o->stream_reset_burst) {
+    nghttp2_option_set_stream_reset_rate_limit(option, o->stream_reset_burst,
+                                               o->stream_reset_rate);
+  }
+#endif
+#ifdef NGP_HAVE_OPTION_SET_GLITCH_RATE_LIMIT
+  if (o->glitch_burst) {
+    nghttp2_option_set_glitch_rate_limit(option, o->glitch_burst,
+                                         o->glitch_rate);
+  }
+#endif
+  set_extension_types(h2, option);
+}
+
+#define DEFAULT(NAME, VALUE)                                                   \
+  if (!h2->options.NAME) {                                                     \
+    h2->options.NAME = VALUE;                                                  \
+  }
+
+int ngp_h2_new(ngp_h2 **ph2, const ngp_h2_options *options, nghttp2_mem *mem) {
+  nghttp2_session_callbacks *callbacks;
+  nghttp2_option *option;
+  ngp_h2 *h2 = ngp_calloc(mem, 1, sizeof(*h2));
+
+  if (!h2) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  h2->mem = mem;
+  h2->options = *options;
+  h2->remote_initial_window = INITIAL_WINDOW_SIZE;
+  DEFAULT(max_header_list_bytes, DEFAULT_MAX_HEADER_LIST_BYTES)
+  DEFAULT(max_header_list_count, DEFAULT_MAX_HEADER_LIST_COUNT)
+  DEFAULT(max_body_queue, DEFAULT_MAX_BODY_QUEUE)
+  DEFAULT(max_data_frame, DEFAULT_MAX_DATA_FRAME)
+  DEFAULT(max_provoked_resets, DEFAULT_MAX_PROVOKED_RESETS)
+  ngp_buf_init(&h2->out, mem);
+  ngp_buf_init(&h2->extension, mem);
+  if (ngp_h2_callbacks_new(h2, &callbacks) != 0) {
+    goto fail_callbacks;
+  }
+  if (nghttp2_option_new(&option) != 0) {
+    goto fail_option;
+  }
+  set_options(h2, option);
+  if ((options->client ? nghttp2_session_client_new3
+                       : nghttp2_session_server_new3)(
+          &h2->session, callbacks, h2, option, mem) != 0) {
+    goto fail_session;
+  }
+  nghttp2_option_del(option);
+  nghttp2_session_callbacks_del(callbacks);
+  *ph2 = h2;
+  return 0;
+
+fail_session:
+  nghttp2_option_del(option);
+fail_option:
+  nghttp2_session_callbacks_del(callbacks);
+fail_callbacks:
+  ngp_free(mem, h2);
+  return NGHTTP2_ERR_NOMEM;
+}
+
+void ngp_h2_del(ngp_h2 *h2) {
+  nghttp2_mem *mem;
+
+  if (!h2) {
+    return;
+  }
+  mem = h2->mem;
+  nghttp2_session_del(h2->session);
+  while (h2->extensions) {
+    ngp_h2_extension_free(h2, h2->extensions);
+  }
+  ngp_h2_batch_free(h2);
+  ngp_h2_streams_free(h2);
+  ngp_buf_free(&h2->out);
+  ngp_buf_free(&h2->extension);
+  ngp_free(mem, h2->refs);
+  ngp_free(mem, h2->segments);
+  ngp_free(mem, h2->wanted);
+  ngp_free(mem, h2->reason);
+  ngp_free(mem, h2);
+}
+
+void ngp_h2_abandon_bodies(ngp_h2 *h2) {
+  size_t i;
+
+  for (i = 0; i < h2->streams.nslots; ++i) {
+    if (h2->streams.slots[i]) {
+      ngp_body_abandon(&h2->streams.slots[i]->body, &h2->tray);
+    }
+  }
+  h2->dead = 1;
+}
+
+void *ngp_h2_take_owner(ngp_h2 *h2) {
+  return ngp_tray_take(&h2->tray, h2->mem);
+}
+
+/* ---- Ends ---- */
+
+static void drop_reason(ngp_h2 *h2) {
+  ngp_free(h2->mem, h2->reason);
+  h2->reason = NULL;
+  h2->reason_len = 0;
+}
+
+void ngp_h2_set_reason(ngp_h2 *h2, const char *text, size_t len) {
+  drop_reason(h2);
+  h2->reason = len ? ngp_malloc(h2->mem, len) : NULL;
+  /* For want of memory the text is left out: it only explains. */
+  if (h2->reason) {
+    memcpy(h2->reason, text, len);
+    h2->reason_len = len;
+  }
+}
+
+/* Gives the reason to |event|. */
+static void take_reason(ngp_h2 *h2, ngp_h2_event *event) {
+  event->owned = h2->reason;
+  event->data = h2->reason;
+  event->len = h2->reason_len;
+  h2->reason = NULL;
+  h2->reason_len = 0;
+}
+
+int ngp_h2_return_credit(ngp_h2 *h2, size_t n) {
+  size_t before = nghttp2_session_get_outbound_queue_size(h2->session);
+  int rv = nghttp2_session_consume_connection(h2->session, n);
+
+  h2->expected +=
+      nghttp2_session_get_outbound_queue_size(h2->session) - before;
+  /* Anything else than want of memory would mean that more is returned than
+     came in, which |unacked| rules out. */
+  return rv == NGHTTP2_ERR_NOMEM ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
+}
+
+int ngp_h2_count_provoked(ngp_h2 *h2) {
+  ++h2->counters.provoked_resets;
+  if (++h2->reset_balance <= h2->options.max_provoked_resets) {
+    return 0;
+  }
+  return nghttp2_session_terminate_session(h2->session,
+                                           NGHTTP2_ENHANCE_YOUR_CALM);
+}
+
+int ngp_h2_reset(ngp_h2 *h2, ngp_h2_stream *stream, uint32_t error_code,
+                 const char *reason) {
+  ngp_h2_event *event = ngp_h2_record(h2, NGP_H2_STREAM_RESET, stream->id);
+
+  if (!event || ngp_h2_event_copy(h2, event, reason, strlen(reason)) != 0) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  event->error_code = error_code;
+  stream->flags |= NGP_H2_DOOMED | NGP_H2_RESET_TOLD;
+  return nghttp2_submit_rst_stream(h2->session, NGHTTP2_FLAG_NONE, stream->id,
+                                   error_code);
+}
+
+int ngp_h2_close_stream(ngp_h2 *h2, ngp_h2_stream *stream,
+                        uint32_t error_code) {
+  const uint32_t told =
+      NGP_H2_RESET_LOCAL | NGP_H2_RESET_REMOTE | NGP_H2_RESET_TOLD;
+  ngp_h2_event *event;
+
+  if (error_code != NGHTTP2_NO_ERROR && !(stream->flags & told)) {
+    event = ngp_h2_record(h2, NGP_H2_STREAM_RESET, stream->id);
+    if (!event) {
+      return NGHTTP2_ERR_NOMEM;
+    }
+    event->error_code = error_code;
+    /* nghttp2 closes with this code the requests that the peer's GOAWAY says
+       it will not serve. */
+    event->unprocessed = error_code == NGHTTP2_REFUSED_STREAM &&
+                         ngp_h2_is_local_id(h2, stream->id);
+    event->remote = event->unprocessed;
+    take_reason(h2, event);
+  }
+  if (error_code == NGHTTP2_NO_ERROR && h2->reset_balance) {
+    --h2->reset_balance;
+  }
+  event = ngp_h2_record(h2, NGP_H2_STREAM_CLOSED, stream->id);
+  if (!event) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  event->error_code = error_code;
+  ngp_h2_stream_remove(h2, stream);
+  return 0;
+}
+
+/*
+ * Records the end of the connection after that of all its streams.  The
+ * session is not called again.
+ */
+static int close_connection(ngp_h2 *h2, uint32_t error_code, int remote) {
+  /* NO_ERROR would say that the streams ended well. */
+  uint32_t stream_code = error_code ? error_code : NGHTTP2_CANCEL;
+  ngp_h2_event *event;
+  size_t i;
+  int rv = 0;
+
+  if (h2->dead) {
+    return 0;
+  }
+  h2->dead = 1;
+  /* Removing a stream may move another to a slot already passed. */
+  while (h2->streams.size && rv == 0) {
+    for (i = 0; i < h2->streams.nslots && rv == 0; ++i) {
+      ngp_h2_stream *stream = h2->streams.slots[i];
+
+      if (stream) {
+        stream->flags |= NGP_H2_RESET_TOLD;
+        rv = ngp_h2_close_stream(h2, stream, stream_code);
+      }
+    }
+  }
+  event = rv == 0 ? ngp_h2_record(h2, NGP_H2_CONNECTION_CLOSED, 0) : NULL;
+  if (!event) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  event->error_code = error_code;
+  event->remote = remote ? 1 : 0;
+  take_reason(h2, event);
+  return 0;
+}
+
+int ngp_h2_recv_eof(ngp_h2 *h2, uint32_t error_code) {
+  return close_connection(h2, error_code, 1);
+}
+
+int ngp_h2_alive(const ngp_h2 *h2) {
+  return !h2->dead;
+}
+
+int ngp_h2_want_read(ngp_h2 *h2) {
+  return !h2->dead && nghttp2_session_want_read(h2->session);
+}
+
+int ngp_h2_want_write(ngp_h2 *h2) {
+  return h2->out.len || h2->refs_len ||
+         (!h2->dead && nghttp2_session_want_write(h2->session));
+}
+
+/* ---- Bytes in ---- */
+
+/*
+ * nghttp2 gave up without a word to the peer, which RFC 9113, 5.4.1 asks for:
+ * this is the GOAWAY that it did not send.
+ */
+static int fail_with_goaway(ngp_h2 *h2, uint32_t error_code,
+                            const char *reason) {
+  uint32_t last = (uint32_t)h2->last_remote_id;
+  uint8_t frame[17] = {0, 0, 8, NGHTTP2_GOAWAY};
+  int i;
+
+  for (i = 0; i < 4; ++i) {
+    frame[9 + i] = (uint8_t)(last >> (24 - 8 * i));
+    frame[13 + i] = (uint8_t)(error_code >> (24 - 8 * i));
+  }
+  ngp_h2_set_reason(h2, reason, strlen(reason));
+  if (ngp_buf_add(&h2->out, frame, sizeof(frame)) != 0) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  ++h2->counters.frames_sent[NGHTTP2_GOAWAY];
+  return close_connection(h2, error_code, 0);
+}
+
+static int fail_recv(ngp_h2 *h2, int lib_error) {
+  switch (lib_error) {
+  case NGHTTP2_ERR_BAD_CLIENT_MAGIC:
+    return fail_with_goaway(h2, NGHTTP2_PROTOCOL_ERROR,
+                            nghttp2_strerror(lib_error));
+  case NGHTTP2_ERR_FLOODED:
+#ifdef NGP_HAVE_OPTION_SET_MAX_CONTINUATIONS
+  case NGHTTP2_ERR_TOO_MANY_CONTINUATIONS:
+#endif
+    return fail_with_goaway(h2, NGHTTP2_ENHANCE_YOUR_CALM,
+                            nghttp2_strerror(lib_error));
+  default:
+    h2->dead = 1;
+    return NGHTTP2_ERR_NOMEM;
+  }
+}
+
+static int gather(ngp_h2 *h2, size_t limit, size_t data_limit);
+
+/*
+ * nghttp2 answers a violation by queueing RST_STREAM or GOAWAY, and tells of
+ * it when that is sent.  So that the events of a read say what it did, output
+ * is gathered as soon as the queue has grown by more than this input accounts
+ * for; DATA stays where it is.
+ */
+static int settle(ngp_h2 *h2, size_t queue_before) {
+  size_t queue = nghttp2_session_get_outbound_queue_size(h2->session);
+
+  if (queue <= queue_before + h2->expected || h2->out.len > MAX_EARLY_OUTPUT) {
+    return 0;
+  }
+  return gather(h2, SIZE_MAX, 0);
+}
+
+int ngp_h2_recv(ngp_h2 *h2, const uint8_t *data, size_t len,
+                size_t *pconsumed) {
+  size_t queue_before;
+  nghttp2_ssize n;
+  int rv;
+
+  if (h2->dead) {
+    return NGP_ERR_CONNECTION_CLOSED;
+  }
+  if (len > RECV_SLICE) {
+    len = RECV_SLICE;
+  }
+  drop_reason(h2);
+  queue_before = nghttp2_session_get_outbound_queue_size(h2->session);
+  h2->expected = 0;
+  n = nghttp2_session_mem_recv2(h2->session, data, len);
+  h2->counters.bytes_received += len;
+  *pconsumed = len;
+  rv = n < 0 ? fail_recv(h2, (int)n) : settle(h2, queue_before);
+  return rv;
+}
+
+/* ---- Bytes out ---- */
+
+int ngp_h2_add_ref(ngp_h2 *h2, const uint8_t *base, size_t len, void *owner) {
+  if (h2->nrefs == h2->refs_cap) {
+    size_t cap = h2->refs_cap ? h2->refs_cap * 2 : 8;
+    ngp_h2_ref *refs = ngp_realloc(h2->mem, h2->refs, cap * sizeof(*refs));
+
+    if (!refs) {
+      return NGHTTP2_ERR_NOMEM;
+    }
+    h2->refs = refs;
+    h2->refs_cap = cap;
+  }
+  h2->refs[h2->nrefs++] = (ngp_h2_ref){
+      .offset = h2->out.len, .base = base, .len = len, .owner = owner};
+  h2->refs_len += len;
+  return 0;
+}
+
+int ngp_h2_want(ngp_h2 *h2, ngp_h2_stream *stream, size_t n) {
+  stream->wanted = n;
+  if (stream->flags & NGP_H2_WANTS) {
+    return 0;
+  }
+  if (h2->nwanted == h2->wanted_cap) {
+    size_t cap = h2->wanted_cap ? h2->wanted_cap * 2 : 8;
+    int32_t *wanted = ngp_realloc(h2->mem, h2->wanted, cap * sizeof(*wanted));
+
+    if (!wanted) {
+      return NGHTTP2_ERR_NOMEM;
+    }
+    h2->wanted = wanted;
+    h2->wanted_cap = cap;
+  }
+  h2->wanted[h2->nwanted++] = stream->id;
+  stream->flags |= NGP_H2_WANTS;
+  return 0;
+}
+
+int ngp_h2_take_wanted(ngp_h2 *h2, int32_t *pstream_id, size_t *pn) {
+  while (h2->nwanted) {
+    ngp_h2_stream *stream =
+        ngp_h2_stream_find(h2, h2->wanted[--h2->nwanted]);
+
+    if (stream && (stream->flags & NGP_H2_WANTS)) {
+      stream->flags &= ~NGP_H2_WANTS;
+      *pstream_id = stream->id;
+      *pn = stream->wanted;
+      return 1;
+    }
+  }
+  return 0;
+}
+
+/*
+ * Takes frames from nghttp2 until there are |limit| bytes of output, and DATA
+ * frames only until there are |data_limit|.
+ */
+static int gather(ngp_h2 *h2, size_t limit, size_t data_limit) {
+  const uint8_t *data;
+  nghttp2_ssize n;
+
+  h2->data_limit = data_limit;
+  while (h2->out.len + h2->refs_len < limit) {
+    size_t before = h2->out.len + h2->refs_len;
+
+    n = nghttp2_session_mem_send2(h2->session, &data);
+    if (n < 0) {
+      h2->dead = 1;
+      return NGHTTP2_ERR_NOMEM;
+    }
+    if (n > 0 && ngp_buf_add(&h2->out, data, (size_t)n) != 0) {
+      h2->dead = 1;
+      return NGHTTP2_ERR_NOMEM;
+    }
+    if (h2->failed) {
+      return close_connection(h2, h2->fail_code, 0);
+    }
+    /* DATA frames go to the output by the send_data callback. */
+    if (n == 0 && h2->out.len + h2->refs_len == before) {
+      h2->waiting_upto = h2->unsent ? h2->last_local_id : 0;
+      return 0;
+    }
+  }
+  return 0;
+}
+
+int ngp_h2_send(ngp_h2 *h2, size_t limit, int by_reference) {
+  int rv;
+
+  if (h2->dead) {
+    return 0;
+  }
+  h2->by_reference = by_reference ? 1 : 0;
+  rv = gather(h2, limit, limit);
+  h2->by_reference = 0;
+  return rv;
+}
+
+const ngp_h2_segment *ngp_h2_output(ngp_h2 *h2, size_t *pn, size_t *plen) {
+  size_t need = 2 * h2->nrefs + 1;
+  size_t offset = 0;
+  size_t i, n = 0;
+
+  *pn = *plen = 0;
+  if (h2->out.len + h2->refs_len == 0) {
+    return NULL;
+  }
+  if (need > h2->segments_cap) {
+    ngp_h2_segment *segments =
+        ngp_realloc(h2->mem, h2->segments, need * sizeof(*segments));
+
+    if (!segments) {
+      return NULL;
+    }
+    h2->segments = segments;
+    h2->segments_cap = need;
+  }
+  for (i = 0; i < h2->nrefs; ++i) {
+    const ngp_h2_ref *ref = &h2->refs[i];
+
+    if (ref->offset > offset) {
+      h2->segments[n++] = (ngp_h2_segment){.base = h2->out.base + offset,
+                                           .len = ref->offset - offset};
+      offset = ref->offset;
+    }
+    h2->segments[n++] = (ngp_h2_segment){
+        .base = ref->base, .len = ref->len, .owner = ref->owner};
+  }
+  if (h2->out.len > offset) {
+    h2->segments[n++] = (ngp_h2_segment){.base = h2->out.base + offset,
+                                         .len = h2->out.len - offset};
+  }
+  *pn = n;
+  *plen = h2->out.len + h2->refs_len;
+  return h2->segments;
+}
+
+void ngp_h2_clear_output(ngp_h2 *h2) {
+  h2->counters.bytes_sent += h2->out.len + h2->refs_len;
+  ngp_buf_clear(&h2->out, KEEP_OUTPUT);
+  h2->nrefs = 0;
+  h2->refs_len = 0;
+}

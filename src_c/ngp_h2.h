@@ -1,0 +1,581 @@
+/*
+ * One end of an HTTP/2 connection, without I/O: bytes in become events,
+ * calls become bytes out.  SPDX-License-Identifier: MIT
+ *
+ * An ngp_h2 owns one nghttp2_session.  Its callbacks only record events, which
+ * the caller reads when the function that caused them has returned.  All
+ * functions but ngp_h2_recv() and ngp_h2_send() only queue.
+ *
+ * What the peer does wrong is an event, never a return code.
+ */
+#ifndef NGP_H2_H
+#define NGP_H2_H
+
+#include "ngp.h"
+
+typedef struct ngp_h2 ngp_h2;
+
+/*
+ * ngp_h2_options holds what is fixed for the life of a connection.  Zero means
+ * the default, unless a member's comment says otherwise.
+ */
+typedef struct ngp_h2_options {
+  /* client is nonzero for the client's end. */
+  uint8_t client;
+  /* manual_credit is nonzero if received DATA is only credited to the peer by
+     ngp_h2_consume(). */
+  uint8_t manual_credit;
+  /* default_incremental is nonzero if a stream whose request has no priority
+     field shares bandwidth with its like (RFC 9218, 4.2). */
+  uint8_t default_incremental;
+  /* recv_extensions is nonzero if frames of unknown types are events. */
+  uint8_t recv_extensions;
+  /* no_auto_ping_ack is nonzero if the caller answers PINGs itself. */
+  uint8_t no_auto_ping_ack;
+  /* pad_multiple is the number of bytes to a multiple of which HEADERS and
+     DATA payloads are padded (RFC 9113, 6.1); 0 is no padding. */
+  uint32_t pad_multiple;
+  /* max_header_list_bytes bounds the sum of name + value + 32 of a received
+     block (RFC 9113, 6.5.2), max_header_list_count its number of fields:
+     nghttp2 bounds neither. */
+  size_t max_header_list_bytes;
+  size_t max_header_list_count;
+  /* max_body_queue bounds the bytes queued on a stream.  A single larger push
+     to an empty queue is taken: its bytes exist already. */
+  size_t max_body_queue;
+  /* max_data_frame bounds the payload of a DATA frame below the peer's
+     SETTINGS_MAX_FRAME_SIZE, since nghttp2 keeps a buffer of that size. */
+  size_t max_data_frame;
+  /* max_provoked_resets is how many streams, beyond those that end well, the
+     peer may make us reset before the connection is ended. */
+  uint32_t max_provoked_resets;
+  /* These are nghttp2's options of the same names. */
+  uint32_t peer_max_concurrent_streams;
+  uint32_t max_reserved_remote_streams;
+  size_t max_send_header_block_length;
+  size_t max_deflate_dynamic_table_size;
+  size_t max_outbound_ack;
+  size_t max_settings;
+  size_t max_continuations;
+  size_t max_outbound_queue_size;
+  uint64_t stream_reset_burst;
+  uint64_t stream_reset_rate;
+  uint64_t glitch_burst;
+  uint64_t glitch_rate;
+} ngp_h2_options;
+
+typedef enum ngp_h2_event_type {
+  /* A header block is complete: |fields| are set, and |end_stream|. */
+  NGP_H2_REQUEST = 1,
+  NGP_H2_RESPONSE,
+  NGP_H2_INFORMATIONAL,
+  NGP_H2_TRAILERS,
+  /* |other_id| is the promised stream; |fields| its request. */
+  NGP_H2_PUSH_PROMISE,
+  /* |data| is a piece of a body; |end_stream| is nonzero with the
+     last. */
+  NGP_H2_DATA,
+  /* The peer (|remote|) or the C library reset the stream.  |unprocessed| is
+     nonzero if the peer says that it never acted on it. */
+  NGP_H2_STREAM_RESET,
+  /* The last event of a stream, which is forgotten. */
+  NGP_H2_STREAM_CLOSED,
+  /* |stream_id| may send |value| bytes more; 0 is the connection. */
+  NGP_H2_WINDOW_UPDATE,
+  /* |data| holds |value| settings entries: nghttp2_settings_entry[]. */
+  NGP_H2_SETTINGS,
+  NGP_H2_SETTINGS_ACK,
+  /* |opaque| is set. */
+  NGP_H2_PING,
+  NGP_H2_PING_ACK,
+  /* |other_id| is the last stream id, |data| the debug data. */
+  NGP_H2_GOAWAY,
+  /* |data| is the priority field value for |other_id|. */
+  NGP_H2_PRIORITY_UPDATE,
+  /* |data| is the origin, |data2| the field value. */
+  NGP_H2_ALTSVC,
+  /* One for each origin of a frame: |data|. */
+  NGP_H2_ORIGIN,
+  /* A frame of a type that nghttp2 does not know: |frame_type|, |flags|,
+     |data|. */
+  NGP_H2_EXTENSION,
+  /* A queued request has got its place and was sent. */
+  NGP_H2_REQUEST_SENT,
+  /* A stream watched by ngp_h2_watch_body() has no more queued than it was
+     asked for. */
+  NGP_H2_BODY_DRAINED,
+  /* The connection failed; |remote| is 0 if we found the fault.  |error_code|
+     has gone out in GOAWAY, |data| says why. */
+  NGP_H2_CONNECTION_CLOSED
+} ngp_h2_event_type;
+
+/*
+ * Names that requests and responses are taken apart by.  A name that has none
+ * is NGP_TOKEN_OTHER.
+ */
+typedef enum ngp_token {
+  NGP_TOKEN_OTHER,
+  NGP_TOKEN__AUTHORITY,
+  NGP_TOKEN__METHOD,
+  NGP_TOKEN__PATH,
+  NGP_TOKEN__PROTOCOL,
+  NGP_TOKEN__SCHEME,
+  NGP_TOKEN__STATUS,
+  NGP_TOKEN_CONNECTION,
+  NGP_TOKEN_CONTENT_LENGTH,
+  NGP_TOKEN_COOKIE,
+  NGP_TOKEN_HOST,
+  NGP_TOKEN_KEEP_ALIVE,
+  NGP_TOKEN_PRIORITY,
+  NGP_TOKEN_PROXY_AUTHORIZATION,
+  NGP_TOKEN_PROXY_CONNECTION,
+  NGP_TOKEN_TE,
+  NGP_TOKEN_TRANSFER_ENCODING,
+  NGP_TOKEN_UPGRADE
+} ngp_token;
+
+/*
+ * ngp_h2_field is a received header field.  Both buffers are held until the
+ * event is cleared; a field from the HPACK table has the same pointers as long
+ * as it stays there, so that they may serve as a cache's key while held.
+ */
+typedef struct ngp_h2_field {
+  nghttp2_rcbuf *name;
+  nghttp2_rcbuf *value;
+  /* token is an ngp_token. */
+  uint8_t token;
+  /* never_indexed is nonzero if the sender marked it so (RFC 7541, 7.1.3). */
+  uint8_t never_indexed;
+} ngp_h2_field;
+
+/*
+ * ngp_h2_event is one thing that happened.  Members that its type does not
+ * name are 0.  |data| of NGP_H2_DATA points into the input of ngp_h2_recv();
+ * everything else is owned by the event; all of it is borrowed until
+ * ngp_h2_clear_events().
+ */
+typedef struct ngp_h2_event {
+  uint8_t type;
+  uint8_t end_stream;
+  uint8_t remote;
+  uint8_t unprocessed;
+  int32_t stream_id;
+  int32_t other_id;
+  uint32_t error_code;
+  const uint8_t *data;
+  size_t len;
+  const uint8_t *data2;
+  size_t len2;
+  /* The fields stand at ngp_h2_fields() + first_field. */
+  size_t first_field;
+  size_t nfields;
+  int64_t value;
+  uint8_t opaque[8];
+  uint8_t frame_type;
+  uint8_t flags;
+  /* owned is what |data| and |data2| lie in, or NULL. */
+  uint8_t *owned;
+} ngp_h2_event;
+
+/*
+ * ngp_h2_counters counts since the connection began.  Frames of types past
+ * 0x10 are counted in the last place.
+ */
+#define NGP_H2_FRAME_TYPES 18
+typedef struct ngp_h2_counters {
+  uint64_t frames_received[NGP_H2_FRAME_TYPES];
+  uint64_t frames_sent[NGP_H2_FRAME_TYPES];
+  uint64_t bytes_received;
+  uint64_t bytes_sent;
+  uint64_t header_bytes_received;
+  uint64_t header_block_bytes_received;
+  uint64_t streams_opened;
+  uint64_t provoked_resets;
+} ngp_h2_counters;
+
+/*
+ * ngp_h2_segment is a part of the output: bytes of the gather buffer, if
+ * |owner| is NULL, or else of a chunk of |owner|.
+ */
+typedef struct ngp_h2_segment {
+  const uint8_t *base;
+  size_t len;
+  void *owner;
+} ngp_h2_segment;
+
+/* ---- Life ---- */
+
+/*
+ * ngp_h2_new makes a connection in |*ph2|.  |options| is borrowed for the
+ * call, |mem| (NULL for malloc) until ngp_h2_del() and until the last held
+ * field is cleared.
+ *
+ * This function returns 0 if it succeeds, or NGHTTP2_ERR_NOMEM.
+ */
+int ngp_h2_new(ngp_h2 **ph2, const ngp_h2_options *options, nghttp2_mem *mem);
+
+/*
+ * ngp_h2_del frees |h2|, which may be NULL.  The owners of all bodies must
+ * have been taken: see ngp_h2_abandon_bodies().
+ */
+void ngp_h2_del(ngp_h2 *h2);
+
+/* ---- Bytes and events ---- */
+
+/*
+ * ngp_h2_recv processes up to |len| bytes at |data| and puts in |*pconsumed|
+ * how many it took.  It stops early when the event array is at its bound: read
+ * the events, clear them and call again with the rest.  After a connection
+ * error the rest of the input counts as consumed.
+ *
+ * This function returns 0 if it succeeds, or one of the following negative
+ * error codes:
+ *
+ * NGHTTP2_ERR_NOMEM
+ *     Out of memory.  The connection is closed.
+ * NGP_ERR_CONNECTION_CLOSED
+ *     The connection was closed before; nothing was processed.
+ */
+int ngp_h2_recv(ngp_h2 *h2, const uint8_t *data, size_t len,
+                size_t *pconsumed);
+
+/*
+ * ngp_h2_recv_eof tells that the peer will send nothing more: every stream is
+ * closed with |error_code|, and the connection.
+ *
+ * This function returns 0 if it succeeds, or NGHTTP2_ERR_NOMEM.
+ */
+int ngp_h2_recv_eof(ngp_h2 *h2, uint32_t error_code);
+
+/*
+ * ngp_h2_send gathers frames, in order, until none is left or at least
+ * |limit| bytes are gathered.  If |by_reference| is nonzero, body bytes of
+ * large chunks stay where they are and are told as segments.
+ *
+ * This function returns 0 if it succeeds, or NGHTTP2_ERR_NOMEM, after which
+ * the connection is closed.
+ */
+int ngp_h2_send(ngp_h2 *h2, size_t limit, int by_reference);
+
+/*
+ * ngp_h2_output returns the gathered bytes as |*pn| segments, borrowed until
+ * ngp_h2_clear_output() or the next ngp_h2_send() or ngp_h2_recv().  The sum
+ * of their lengths goes to |*plen|.  Returns NULL if there is none, or if
+ * memory for the list of segments is wanting.
+ */
+const ngp_h2_segment *ngp_h2_output(ngp_h2 *h2, size_t *pn, size_t *plen);
+
+void ngp_h2_clear_output(ngp_h2 *h2);
+
+/*
+ * ngp_h2_take_owner returns the owner of a chunk that is done with, which from
+ * now on belongs to the caller; NULL if there is none.  Segments of the output
+ * may still point into it.
+ */
+void *ngp_h2_take_owner(ngp_h2 *h2);
+
+/*
+ * ngp_h2_abandon_bodies gives up all queued body bytes, so that every owner
+ * can be taken.  Only ngp_h2_del() may follow.
+ */
+void ngp_h2_abandon_bodies(ngp_h2 *h2);
+
+const ngp_h2_event *ngp_h2_events(const ngp_h2 *h2, size_t *pn);
+
+const ngp_h2_field *ngp_h2_fields(const ngp_h2 *h2);
+
+void ngp_h2_clear_events(ngp_h2 *h2);
+
+/*
+ * ngp_h2_take_wanted tells a stream that has a source, has nothing queued and
+ * could send now: its id goes to |*pstream_id|, the number of bytes to |*pn|.
+ * Returns 0 if there is none.
+ */
+int ngp_h2_take_wanted(ngp_h2 *h2, int32_t *pstream_id, size_t *pn);
+
+/* ---- Sending messages ---- */
+
+/*
+ * ngp_h2_header_error says why a header list was refused.
+ */
+typedef struct ngp_h2_header_error {
+  /* index is the field's place in the list, or the list's length if the fault
+     is that one is missing. */
+  size_t index;
+  /* reason is static text. */
+  const char *reason;
+} ngp_h2_header_error;
+
+typedef enum ngp_h2_message {
+  NGP_H2_MESSAGE_REQUEST,
+  NGP_H2_MESSAGE_RESPONSE,
+  NGP_H2_MESSAGE_INFORMATIONAL,
+  NGP_H2_MESSAGE_TRAILERS
+} ngp_h2_message;
+
+/*
+ * Common to the functions that send header fields: |nva| is borrowed for the
+ * call, and names may be in upper case, which goes out in lower.  They check
+ * the list (RFC 9113, 8.2 and 8.3), and besides what each one names return
+ *
+ * NGP_ERR_BAD_HEADERS
+ *     The list must not be sent: |*perror| says why.
+ * NGP_ERR_CONNECTION_CLOSED
+ *     The connection takes no more.
+ * NGHTTP2_ERR_NOMEM
+ *     Out of memory.
+ * NGHTTP2_ERR_INVALID_STREAM_ID
+ *     There never was such a stream.
+ * NGHTTP2_ERR_STREAM_CLOSED
+ *     The stream, or our half of it, is closed.
+ * NGHTTP2_ERR_INVALID_STREAM_STATE
+ *     The message is not allowed in the stream's state.
+ */
+
+/*
+ * ngp_h2_submit_request queues a request and returns its stream id (> 0), or
+ * a negative code.  If |end_stream| is 0 its body is fed by ngp_h2_push_body().
+ */
+int32_t ngp_h2_submit_request(ngp_h2 *h2, nghttp2_nv *nva, size_t nvlen,
+                              int end_stream, ngp_h2_header_error *perror);
+
+int ngp_h2_submit_response(ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva,
+                           size_t nvlen, int end_stream,
+                           ngp_h2_header_error *perror);
+
+int ngp_h2_submit_informational(ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva,
+                                size_t nvlen, ngp_h2_header_error *perror);
+
+/*
+ * ngp_h2_submit_trailers ends the stream with a trailer section, after what
+ * is queued of its body.
+ */
+int ngp_h2_submit_trailers(ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva,
+                           size_t nvlen, ngp_h2_header_error *perror);
+
+/*
+ * ngp_h2_submit_push_promise promises a response on a new stream, whose id it
+ * returns (> 0), or a negative code:
+ *
+ * NGHTTP2_ERR_PUSH_DISABLED
+ *     The peer takes no pushes.
+ */
+int32_t ngp_h2_submit_push_promise(ngp_h2 *h2, int32_t stream_id,
+                                   nghttp2_nv *nva, size_t nvlen,
+                                   ngp_h2_header_error *perror);
+
+/*
+ * ngp_h2_push_body queues |len| bytes at |data| as body of |stream_id|, and
+ * its end if |end_stream| is nonzero.  The bytes are not copied: on success
+ * |owner| is held until ngp_h2_take_owner() gives it back.  On failure the
+ * caller keeps it.  With |len| 0 nothing is held, and |owner| stays with the
+ * caller.
+ *
+ * This function returns 0 if it succeeds, or one of the following negative
+ * error codes:
+ *
+ * NGHTTP2_ERR_NOMEM, NGP_ERR_CONNECTION_CLOSED, NGHTTP2_ERR_INVALID_STREAM_ID,
+ * NGHTTP2_ERR_STREAM_CLOSED, NGHTTP2_ERR_INVALID_STREAM_STATE
+ *     As above; the last: no header section was sent yet.
+ * NGP_ERR_BODY_FULL
+ *     The queue is at its bound.
+ * NGP_ERR_BODY_LENGTH
+ *     The body would differ from the content-length that was sent.
+ */
+int ngp_h2_push_body(ngp_h2 *h2, int32_t stream_id, const uint8_t *data,
+                     size_t len, void *owner, int end_stream);
+
+/*
+ * ngp_h2_body_lengths tells the |*pexpected| content-length of what is sent
+ * on |stream_id|, or -1, and how many bytes of it were |*pqueued| so far.
+ */
+void ngp_h2_body_lengths(ngp_h2 *h2, int32_t stream_id, int64_t *pexpected,
+                         int64_t *pqueued);
+
+/*
+ * ngp_h2_set_source tells whether the body of |stream_id| comes from a source
+ * that ngp_h2_take_wanted() asks for more.
+ *
+ * This function returns 0 if it succeeds, or as ngp_h2_push_body().
+ */
+int ngp_h2_set_source(ngp_h2 *h2, int32_t stream_id, int has_source);
+
+/*
+ * ngp_h2_watch_body asks for NGP_H2_BODY_DRAINED when at most |low| bytes are
+ * queued on |stream_id|.  Returns nonzero if it is so already, or if there is
+ * no such stream.
+ */
+int ngp_h2_watch_body(ngp_h2 *h2, int32_t stream_id, size_t low);
+
+/*
+ * ngp_h2_queued_body returns the body bytes queued on |stream_id|, or on all
+ * streams if it is 0.
+ */
+size_t ngp_h2_queued_body(ngp_h2 *h2, int32_t stream_id);
+
+/*
+ * ngp_h2_sendable returns how many body bytes could be queued on |stream_id|
+ * now and all be sent without another WINDOW_UPDATE.
+ */
+size_t ngp_h2_sendable(ngp_h2 *h2, int32_t stream_id);
+
+/*
+ * ngp_h2_submit_rst resets |stream_id|.  nghttp2 drops what is still queued on
+ * it; if |after_end| is nonzero, the reset waits until our half has ended, and
+ * is not sent if the peer's has ended by then.
+ *
+ * This function returns 0 if it succeeds or the stream is closed already, or
+ * one of the codes above.
+ */
+int ngp_h2_submit_rst(ngp_h2 *h2, int32_t stream_id, uint32_t error_code,
+                      int after_end);
+
+/* ---- Receive credit ---- */
+
+/*
+ * ngp_h2_consume gives credit for |n| received bytes of |stream_id|, under
+ * manual credit.  What a stream had left when it closed went back to the
+ * connection by itself; bytes of a closed stream are therefore ignored.
+ *
+ * This function returns 0 if it succeeds, or one of the following negative
+ * error codes:
+ *
+ * NGHTTP2_ERR_INVALID_ARGUMENT
+ *     More than was received would be credited.
+ * NGHTTP2_ERR_INVALID_STREAM_ID, NGP_ERR_CONNECTION_CLOSED, NGHTTP2_ERR_NOMEM
+ */
+int ngp_h2_consume(ngp_h2 *h2, int32_t stream_id, size_t n);
+
+/*
+ * ngp_h2_unacked returns the bytes received on |stream_id| and not credited.
+ */
+size_t ngp_h2_unacked(ngp_h2 *h2, int32_t stream_id);
+
+/* ---- Streams ---- */
+
+typedef enum ngp_h2_stream_state {
+  /* No frame has opened it yet. */
+  NGP_H2_STREAM_IDLE,
+  NGP_H2_STREAM_OPEN,
+  NGP_H2_STREAM_CLOSED_STATE
+} ngp_h2_stream_state;
+
+/* Flags of a stream record. */
+#define NGP_H2_REMOTE_HEADERS 0x01U
+#define NGP_H2_REMOTE_END 0x02U
+#define NGP_H2_LOCAL_HEADERS 0x04U
+#define NGP_H2_LOCAL_END 0x08U
+#define NGP_H2_LOCAL_END_SENT 0x10U
+#define NGP_H2_RESET_LOCAL 0x20U
+#define NGP_H2_RESET_REMOTE 0x40U
+/* The C library resets it, or we do for the peer's fault. */
+#define NGP_H2_DOOMED 0x80U
+#define NGP_H2_HEAD 0x100U
+#define NGP_H2_CONNECT 0x200U
+/* PUSH_PROMISE, or a request over the peer's limit, waits in the queue. */
+#define NGP_H2_UNSENT 0x400U
+#define NGP_H2_PUSHED 0x800U
+#define NGP_H2_SOURCE 0x1000U
+#define NGP_H2_DEFERRED 0x2000U
+#define NGP_H2_WATCHED 0x4000U
+#define NGP_H2_RST_AFTER_END 0x8000U
+#define NGP_H2_WANTS 0x10000U
+/* Its reset was told. */
+#define NGP_H2_RESET_TOLD 0x20000U
+
+/*
+ * ngp_h2_stream_get tells what |stream_id| is, and if open puts its flags in
+ * |*pflags|.
+ */
+ngp_h2_stream_state ngp_h2_stream_get(ngp_h2 *h2, int32_t stream_id,
+                                      uint32_t *pflags);
+
+/*
+ * ngp_h2_stream_count returns the number of streams that are not closed;
+ * |*pqueued|, if not NULL, gets how many of them are unsent requests.
+ */
+size_t ngp_h2_stream_count(const ngp_h2 *h2, size_t *pqueued);
+
+/* ---- The connection ---- */
+
+/*
+ * ngp_h2_session gives the session for calls that only read its state.
+ */
+nghttp2_session *ngp_h2_session(ngp_h2 *h2);
+
+const ngp_h2_counters *ngp_h2_get_counters(const ngp_h2 *h2);
+
+/*
+ * ngp_h2_alive returns nonzero until the connection has failed or ended.
+ */
+int ngp_h2_alive(const ngp_h2 *h2);
+
+int ngp_h2_want_read(ngp_h2 *h2);
+int ngp_h2_want_write(ngp_h2 *h2);
+
+/*
+ * The functions below queue a frame.  They return 0, or nghttp2's code, or
+ * NGP_ERR_CONNECTION_CLOSED.
+ */
+int ngp_h2_submit_settings(ngp_h2 *h2, const nghttp2_settings_entry *iv,
+                           size_t niv);
+int ngp_h2_submit_ping(ngp_h2 *h2, const uint8_t *opaque, int ack);
+
+/*
+ * ngp_h2_submit_goaway announces that streams past |last_stream_id| will not
+ * be served, and lets the others go on.  -1 stands for the last stream that
+ * the peer opened.
+ */
+int ngp_h2_submit_goaway(ngp_h2 *h2, int32_t last_stream_id,
+                         uint32_t error_code, const uint8_t *debug,
+                         size_t len);
+int ngp_h2_submit_shutdown_notice(ngp_h2 *h2);
+
+/*
+ * ngp_h2_terminate sends GOAWAY and then nothing more.
+ */
+int ngp_h2_terminate(ngp_h2 *h2, uint32_t error_code);
+
+int ngp_h2_submit_window_update(ngp_h2 *h2, int32_t stream_id,
+                                int32_t increment);
+int ngp_h2_set_local_window_size(ngp_h2 *h2, int32_t stream_id, int32_t size);
+
+/*
+ * ngp_h2_upgrade makes stream 1 out of an HTTP/1.1 request that carried
+ * |settings| (RFC 7540, 3.2).  On the server's end it is the caller that tells
+ * the request to whom it concerns.
+ */
+int ngp_h2_upgrade(ngp_h2 *h2, const uint8_t *settings, size_t len,
+                   int head_request);
+
+int ngp_h2_submit_priority_update(ngp_h2 *h2, int32_t stream_id,
+                                  const uint8_t *value, size_t len);
+
+/*
+ * ngp_h2_set_priority overrides the priority of |stream_id| (RFC 9218, 8) and
+ * if |ignore_client| is nonzero keeps it against the client's signals.
+ */
+int ngp_h2_set_priority(ngp_h2 *h2, int32_t stream_id, uint32_t urgency,
+                        int incremental, int ignore_client);
+
+/*
+ * ngp_h2_get_priority returns NGHTTP2_ERR_INVALID_STATE if the C library
+ * cannot tell.
+ */
+int ngp_h2_get_priority(ngp_h2 *h2, int32_t stream_id, uint32_t *purgency,
+                        int *pincremental);
+
+int ngp_h2_submit_altsvc(ngp_h2 *h2, int32_t stream_id, const uint8_t *origin,
+                         size_t origin_len, const uint8_t *value, size_t len);
+int ngp_h2_submit_origin(ngp_h2 *h2, const nghttp2_origin_entry *ov,
+                         size_t nov);
+
+/*
+ * ngp_h2_submit_extension queues a frame of a |type| past those of RFC 9113.
+ * The payload is copied.
+ */
+int ngp_h2_submit_extension(ngp_h2 *h2, uint8_t type, uint8_t flags,
+                            int32_t stream_id, const uint8_t *payload,
+                            size_t len);
+
+#endif /* NGP_H2_H */

@@ -1,0 +1,388 @@
+/*
+ * What header fields mean and which may be sent.  SPDX-License-Identifier: MIT
+ */
+#include <string.h>
+
+#include "ngp_h2_int.h"
+
+#define IS(NAME) (memcmp(name, NAME, sizeof(NAME) - 1) == 0)
+
+ngp_token ngp_token_of(const uint8_t *name, size_t len) {
+  switch (len) {
+  case 2:
+    return IS("te") ? NGP_TOKEN_TE : NGP_TOKEN_OTHER;
+  case 4:
+    return IS("host") ? NGP_TOKEN_HOST : NGP_TOKEN_OTHER;
+  case 5:
+    return IS(":path") ? NGP_TOKEN__PATH : NGP_TOKEN_OTHER;
+  case 6:
+    return IS("cookie") ? NGP_TOKEN_COOKIE : NGP_TOKEN_OTHER;
+  case 7:
+    if (name[0] == ':') {
+      return IS(":method")   ? NGP_TOKEN__METHOD
+             : IS(":status") ? NGP_TOKEN__STATUS
+             : IS(":scheme") ? NGP_TOKEN__SCHEME
+                             : NGP_TOKEN_OTHER;
+    }
+    return IS("upgrade") ? NGP_TOKEN_UPGRADE : NGP_TOKEN_OTHER;
+  case 8:
+    return IS("priority") ? NGP_TOKEN_PRIORITY : NGP_TOKEN_OTHER;
+  case 9:
+    return IS(":protocol") ? NGP_TOKEN__PROTOCOL : NGP_TOKEN_OTHER;
+  case 10:
+    return IS(":authority")   ? NGP_TOKEN__AUTHORITY
+           : IS("connection") ? NGP_TOKEN_CONNECTION
+           : IS("keep-alive") ? NGP_TOKEN_KEEP_ALIVE
+                              : NGP_TOKEN_OTHER;
+  case 14:
+    return IS("content-length") ? NGP_TOKEN_CONTENT_LENGTH : NGP_TOKEN_OTHER;
+  case 16:
+    return IS("proxy-connection") ? NGP_TOKEN_PROXY_CONNECTION
+                                  : NGP_TOKEN_OTHER;
+  case 17:
+    return IS("transfer-encoding") ? NGP_TOKEN_TRANSFER_ENCODING
+                                   : NGP_TOKEN_OTHER;
+  case 19:
+    return IS("proxy-authorization") ? NGP_TOKEN_PROXY_AUTHORIZATION
+                                     : NGP_TOKEN_OTHER;
+  default:
+    return NGP_TOKEN_OTHER;
+  }
+}
+
+static uint8_t lower(uint8_t c) {
+  return c >= 'A' && c <= 'Z' ? (uint8_t)(c + ('a' - 'A')) : c;
+}
+
+/* A name that is longer than this has no token and goes out as it is. */
+#define MAX_TOKEN_NAME 19
+
+/* The characters of a token (RFC 9110, 5.6.2). */
+static int is_tchar(uint8_t c) {
+  if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+      (c >= '0' && c <= '9')) {
+    return 1;
+  }
+  return c && strchr("-_.!#$%&'*+^`|~", c) != NULL;
+}
+
+/* Looks at the name; its token goes to |*ptoken|. */
+static const char *check_name(const nghttp2_nv *nv, ngp_token *ptoken) {
+  uint8_t name[MAX_TOKEN_NAME];
+  size_t i = 0;
+
+  if (nv->namelen == 0) {
+    return "a field name must not be empty (RFC 9113, 8.2.1)";
+  }
+  if (nv->name[0] == ':') {
+    i = 1;
+  }
+  for (; i < nv->namelen; ++i) {
+    if (!is_tchar(nv->name[i])) {
+      return "a field name holds a character that is not allowed "
+             "(RFC 9113, 8.2.1)";
+    }
+  }
+  *ptoken = NGP_TOKEN_OTHER;
+  if (nv->namelen <= MAX_TOKEN_NAME) {
+    for (i = 0; i < nv->namelen; ++i) {
+      name[i] = lower(nv->name[i]);
+    }
+    *ptoken = ngp_token_of(name, nv->namelen);
+  }
+  return NULL;
+}
+
+/* Methods are compared exactly (RFC 9110, 9.1). */
+static int method_is(const nghttp2_nv *nv, const char *text) {
+  return nv->valuelen == strlen(text) &&
+         memcmp(nv->value, text, nv->valuelen) == 0;
+}
+
+static int value_is(const nghttp2_nv *nv, const char *text) {
+  size_t len = strlen(text);
+  size_t i;
+
+  if (nv->valuelen != len) {
+    return 0;
+  }
+  for (i = 0; i < len; ++i) {
+    if (lower(nv->value[i]) != (uint8_t)text[i]) {
+      return 0;
+    }
+  }
+  return 1;
+}
+
+/* Returns -1 if |nv|'s value is no length. */
+static int64_t parse_length(const nghttp2_nv *nv) {
+  int64_t n = 0;
+  size_t i;
+
+  if (nv->valuelen == 0 || nv->valuelen > 18) {
+    return -1;
+  }
+  for (i = 0; i < nv->valuelen; ++i) {
+    if (nv->value[i] < '0' || nv->value[i] > '9') {
+      return -1;
+    }
+    n = n * 10 + (nv->value[i] - '0');
+  }
+  return n;
+}
+
+static const char *check_status(const nghttp2_nv *nv, int informational) {
+  int64_t status = parse_length(nv);
+
+  if (nv->valuelen != 3 || status < 100 || status > 999) {
+    return ":status must have three digits (RFC 9110, 15)";
+  }
+  if (status == 101) {
+    return ":status must not be 101 in HTTP/2 (RFC 9113, 8.6)";
+  }
+  if (informational != (status < 200)) {
+    return informational ? ":status of an informational response must be 1xx"
+                         : ":status of a final response must not be 1xx";
+  }
+  return NULL;
+}
+
+#define SEEN(TOKEN) (seen & (1U << (TOKEN)))
+
+/* What a request must and must not have besides each field's own rules. */
+static const char *check_request_whole(const nghttp2_nv *method,
+                                       const nghttp2_nv *scheme,
+                                       const nghttp2_nv *path, uint32_t seen) {
+  if (!method || method->valuelen == 0) {
+    return "a request needs :method (RFC 9113, 8.3.1)";
+  }
+  if (method_is(method, "CONNECT") && !SEEN(NGP_TOKEN__PROTOCOL)) {
+    if (path || scheme) {
+      return "CONNECT must not have :scheme or :path (RFC 9113, 8.5)";
+    }
+    if (!SEEN(NGP_TOKEN__AUTHORITY)) {
+      return "CONNECT needs :authority (RFC 9113, 8.5)";
+    }
+    return NULL;
+  }
+  if (SEEN(NGP_TOKEN__PROTOCOL) && !method_is(method, "CONNECT")) {
+    return ":protocol is for CONNECT only (RFC 8441, 4)";
+  }
+  if (!scheme || scheme->valuelen == 0) {
+    return "a request needs :scheme (RFC 9113, 8.3.1)";
+  }
+  if (!path) {
+    return "a request needs :path (RFC 9113, 8.3.1)";
+  }
+  if (value_is(scheme, "http") || value_is(scheme, "https")) {
+    if (path->valuelen == 0 ||
+        (path->value[0] != '/' &&
+         !(value_is(path, "*") && method_is(method, "OPTIONS")))) {
+      return ":path must start with '/', or be '*' for OPTIONS "
+             "(RFC 9113, 8.3.1)";
+    }
+    if (!SEEN(NGP_TOKEN__AUTHORITY) && !SEEN(NGP_TOKEN_HOST)) {
+      return "a request needs :authority or host (RFC 9113, 8.3.1)";
+    }
+  }
+  if (SEEN(NGP_TOKEN__PROTOCOL) && !SEEN(NGP_TOKEN__AUTHORITY)) {
+    return "extended CONNECT needs :authority (RFC 8441, 4)";
+  }
+  return NULL;
+}
+
+static const char *check_regular(ngp_h2_message message, ngp_token token,
+                                 const nghttp2_nv *nv) {
+  switch (token) {
+  case NGP_TOKEN_CONNECTION:
+  case NGP_TOKEN_KEEP_ALIVE:
+  case NGP_TOKEN_PROXY_CONNECTION:
+  case NGP_TOKEN_TRANSFER_ENCODING:
+  case NGP_TOKEN_UPGRADE:
+    return "a connection-specific field must not be sent (RFC 9113, 8.2.2)";
+  case NGP_TOKEN_TE:
+    if (message != NGP_H2_MESSAGE_REQUEST || !value_is(nv, "trailers")) {
+      return "te is for requests and must be 'trailers' (RFC 9113, 8.2.2)";
+    }
+    return NULL;
+  case NGP_TOKEN_CONTENT_LENGTH:
+    return parse_length(nv) < 0 ? "content-length must be a decimal number "
+                                  "(RFC 9110, 8.6)"
+                                : NULL;
+  default:
+    return NULL;
+  }
+}
+
+static int pseudo_allowed(ngp_h2_message message, ngp_token token) {
+  switch (token) {
+  case NGP_TOKEN__METHOD:
+  case NGP_TOKEN__PATH:
+  case NGP_TOKEN__SCHEME:
+  case NGP_TOKEN__AUTHORITY:
+  case NGP_TOKEN__PROTOCOL:
+    return message == NGP_H2_MESSAGE_REQUEST;
+  case NGP_TOKEN__STATUS:
+    return message == NGP_H2_MESSAGE_RESPONSE ||
+           message == NGP_H2_MESSAGE_INFORMATIONAL;
+  default:
+    return 0;
+  }
+}
+
+static const char *check_pseudo(ngp_h2_message message, ngp_token token,
+                                const nghttp2_nv *nv, uint32_t seen,
+                                int regular_seen) {
+  if (!pseudo_allowed(message, token)) {
+    return "no such pseudo-header field in this message (RFC 9113, 8.3)";
+  }
+  if (regular_seen) {
+    return "pseudo-header fields must come first (RFC 9113, 8.3)";
+  }
+  if (SEEN(token)) {
+    return "a pseudo-header field must not be repeated (RFC 9113, 8.3)";
+  }
+  if (token == NGP_TOKEN__STATUS) {
+    return check_status(nv, message == NGP_H2_MESSAGE_INFORMATIONAL);
+  }
+  return NULL;
+}
+
+int ngp_h2_check_outgoing(ngp_h2_message message, nghttp2_nv *nva, size_t nvlen,
+                          uint32_t *pflags, int64_t *pcontent_length,
+                          ngp_h2_header_error *perror) {
+  const nghttp2_nv *method = NULL, *scheme = NULL, *path = NULL;
+  const char *reason = NULL;
+  uint32_t seen = 0;
+  int regular_seen = 0;
+  size_t i;
+
+  *pflags = 0;
+  *pcontent_length = -1;
+  for (i = 0; i < nvlen; ++i) {
+    nghttp2_nv *nv = &nva[i];
+    ngp_token token;
+
+    reason = check_name(nv, &token);
+    if (reason) {
+      goto fail;
+    }
+    if (!nghttp2_check_header_value_rfc9113(nv->value, nv->valuelen)) {
+      reason = "a field value must not hold NUL, CR or LF, nor begin or end "
+               "with white space (RFC 9113, 8.2.1)";
+      goto fail;
+    }
+    if (nv->name[0] == ':') {
+      reason = check_pseudo(message, token, nv, seen, regular_seen);
+    } else {
+      regular_seen = 1;
+      reason = check_regular(message, token, nv);
+    }
+    if (reason) {
+      goto fail;
+    }
+    switch (token) {
+    case NGP_TOKEN__METHOD:
+      method = nv;
+      break;
+    case NGP_TOKEN__SCHEME:
+      scheme = nv;
+      break;
+    case NGP_TOKEN__PATH:
+      path = nv;
+      break;
+    case NGP_TOKEN_CONTENT_LENGTH:
+      if (SEEN(token)) {
+        reason = "content-length must not be repeated (RFC 9110, 8.6)";
+        goto fail;
+      }
+      *pcontent_length = parse_length(nv);
+      break;
+    case NGP_TOKEN_PROXY_AUTHORIZATION:
+      /* nghttp2 itself sees to authorization and to short cookies. */
+      nv->flags |= NGHTTP2_NV_FLAG_NO_INDEX;
+      break;
+    default:
+      break;
+    }
+    seen |= 1U << token;
+  }
+  if (message == NGP_H2_MESSAGE_REQUEST) {
+    reason = check_request_whole(method, scheme, path, seen);
+    if (reason) {
+      goto fail;
+    }
+    if (method_is(method, "HEAD")) {
+      *pflags |= NGP_H2_HEAD;
+    } else if (method_is(method, "CONNECT")) {
+      *pflags |= NGP_H2_CONNECT;
+    }
+  } else if (message != NGP_H2_MESSAGE_TRAILERS && !SEEN(NGP_TOKEN__STATUS)) {
+    reason = "a response needs :status (RFC 9113, 8.3.2)";
+    goto fail;
+  }
+  return 0;
+
+fail:
+  perror->index = i;
+  perror->reason = reason;
+  return NGP_ERR_BAD_HEADERS;
+}
+
+static int same_host(nghttp2_vec a, nghttp2_vec b) {
+  size_t i;
+
+  if (a.len != b.len) {
+    return 0;
+  }
+  for (i = 0; i < a.len; ++i) {
+    if (lower(a.base[i]) != lower(b.base[i])) {
+      return 0;
+    }
+  }
+  return 1;
+}
+
+static int vec_is(nghttp2_vec v, const char *text) {
+  return v.len == strlen(text) && memcmp(v.base, text, v.len) == 0;
+}
+
+const char *ngp_h2_check_request(const ngp_h2_field *fields, size_t nfields,
+                                 uint32_t *pflags, int *phas_priority) {
+  const ngp_h2_field *authority = NULL;
+  size_t i;
+
+  *pflags = 0;
+  *phas_priority = 0;
+  for (i = 0; i < nfields; ++i) {
+    const ngp_h2_field *field = &fields[i];
+    nghttp2_vec value;
+
+    switch (field->token) {
+    case NGP_TOKEN__METHOD:
+      value = nghttp2_rcbuf_get_buf(field->value);
+      if (vec_is(value, "HEAD")) {
+        *pflags |= NGP_H2_HEAD;
+      } else if (vec_is(value, "CONNECT")) {
+        *pflags |= NGP_H2_CONNECT;
+      }
+      break;
+    case NGP_TOKEN__AUTHORITY:
+      authority = field;
+      break;
+    case NGP_TOKEN_HOST:
+      /* Host names and schemes are compared without case (RFC 3986, 6.2.2). */
+      if (authority && !same_host(nghttp2_rcbuf_get_buf(authority->value),
+                                  nghttp2_rcbuf_get_buf(field->value))) {
+        return "host differs from :authority (RFC 9113, 8.3.1)";
+      }
+      break;
+    case NGP_TOKEN_PRIORITY:
+      *phas_priority = 1;
+      break;
+    default:
+      break;
+    }
+  }
+  return NULL;
+}

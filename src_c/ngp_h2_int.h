@@ -1,0 +1,257 @@
+/*
+ * What the files of ngp_h2 share.  SPDX-License-Identifier: MIT
+ */
+#ifndef NGP_H2_INT_H
+#define NGP_H2_INT_H
+
+#include "ngp_body.h"
+#include "ngp_h2.h"
+
+/*
+ * ngp_h2_header_list is a header list of our own, for what is sent later than
+ * it was submitted.
+ */
+typedef struct ngp_h2_header_list {
+  size_t nvlen;
+  nghttp2_nv nva[];
+} ngp_h2_header_list;
+
+/*
+ * ngp_h2_stream is the record of a stream, from its first frame or the
+ * submission of it until nghttp2 closes it.
+ */
+typedef struct ngp_h2_stream {
+  int32_t id;
+  /* flags are NGP_H2_REMOTE_HEADERS and so on. */
+  uint32_t flags;
+  /* rst_code is sent once our half has ended, or is why a queued request was
+     cancelled. */
+  uint32_t rst_code;
+  /* unacked is what was received and not credited. */
+  size_t unacked;
+  size_t low;
+  /* wanted is what the data provider was last asked for. */
+  size_t wanted;
+  ngp_body body;
+  /* content_length is that of what we send, or -1; body_len what was queued
+     of it. */
+  int64_t content_length;
+  int64_t body_len;
+  /* trailers wait for the end of the body. */
+  ngp_h2_header_list *trailers;
+  /* response waits for the PUSH_PROMISE of its stream to be sent. */
+  ngp_h2_header_list *response;
+  uint8_t response_end;
+} ngp_h2_stream;
+
+/*
+ * ngp_h2_stream_map finds streams by id: open addressing with linear probing.
+ */
+typedef struct ngp_h2_stream_map {
+  ngp_h2_stream **slots;
+  size_t nslots;
+  size_t size;
+} ngp_h2_stream_map;
+
+/*
+ * ngp_h2_batch is the events recorded since the last clearing, and the fields
+ * they name.  Fields past |committed| belong to a block still coming in.
+ */
+typedef struct ngp_h2_batch {
+  ngp_h2_event *events;
+  size_t nevents;
+  size_t events_cap;
+  ngp_h2_field *fields;
+  size_t nfields;
+  size_t fields_cap;
+  size_t committed;
+} ngp_h2_batch;
+
+/*
+ * ngp_h2_extension is a queued frame's payload.
+ */
+typedef struct ngp_h2_extension {
+  struct ngp_h2_extension *next;
+  size_t len;
+  uint8_t payload[];
+} ngp_h2_extension;
+
+/*
+ * ngp_h2_ref is a run of output that lies in a chunk: it stands before the
+ * byte |offset| of the gather buffer.
+ */
+typedef struct ngp_h2_ref {
+  size_t offset;
+  const uint8_t *base;
+  size_t len;
+  void *owner;
+} ngp_h2_ref;
+
+struct ngp_h2 {
+  nghttp2_mem *mem;
+  nghttp2_session *session;
+  ngp_h2_options options;
+  ngp_h2_stream_map streams;
+  ngp_h2_batch batch;
+  ngp_h2_counters counters;
+  /* out gathers frames; refs are the large body runs between them. */
+  ngp_buf out;
+  ngp_h2_ref *refs;
+  size_t nrefs;
+  size_t refs_cap;
+  size_t refs_len;
+  ngp_h2_segment *segments;
+  size_t segments_cap;
+  ngp_tray tray;
+  /* wanted holds the ids of streams whose source is asked. */
+  int32_t *wanted;
+  size_t nwanted;
+  size_t wanted_cap;
+  /* queued_body is the sum of all streams' queues. */
+  size_t queued_body;
+  /* unsent is the number of queued requests. */
+  size_t unsent;
+  /* The header block that is coming in. */
+  size_t block_bytes;
+  size_t block_count;
+  uint8_t block_overflow;
+  /* last_remote_id is the highest id that the peer has opened. */
+  int32_t last_remote_id;
+  int32_t last_local_id;
+  /* remote_initial_window is the peer's setting, to see it grow. */
+  uint32_t remote_initial_window;
+  /* expected counts the frames that this input made us queue and that need no
+     closer look: see settle() in ngp_h2.c. */
+  size_t expected;
+  /* Requests up to this id did not get their place at the last send. */
+  int32_t waiting_upto;
+  /* extensions are queued and not packed yet. */
+  ngp_h2_extension *extensions;
+  /* own_goaways is how many GOAWAY of the caller are queued. */
+  size_t own_goaways;
+  /* reset_balance is provoked resets less streams that ended well. */
+  uint32_t reset_balance;
+  /* reason is the text of the last error, owned, or NULL. */
+  uint8_t *reason;
+  size_t reason_len;
+  /* An extension frame's payload, as it comes in. */
+  ngp_buf extension;
+  /* failed is nonzero once a GOAWAY that ends the connection is out, with
+     fail_code. */
+  uint8_t failed;
+  uint32_t fail_code;
+  /* dead is nonzero once CONNECTION_CLOSED was recorded: the session must not
+     be called again. */
+  uint8_t dead;
+  uint8_t by_reference;
+  /* data_limit is how much output there may be before DATA has to wait. */
+  size_t data_limit;
+};
+
+/* ---- ngp_h2_stream.c ---- */
+
+ngp_h2_stream *ngp_h2_stream_find(const ngp_h2 *h2, int32_t id);
+
+/* Returns NULL for want of memory. */
+ngp_h2_stream *ngp_h2_stream_add(ngp_h2 *h2, int32_t id);
+
+/*
+ * ngp_h2_stream_remove forgets |stream|, lays what it has queued in the tray
+ * and gives its unread bytes back to the connection's window.
+ */
+void ngp_h2_stream_remove(ngp_h2 *h2, ngp_h2_stream *stream);
+
+/* Frees everything; bodies must have been abandoned. */
+void ngp_h2_streams_free(ngp_h2 *h2);
+
+int ngp_h2_is_local_id(const ngp_h2 *h2, int32_t id);
+
+/* Copies a list; NULL for want of memory. */
+ngp_h2_header_list *ngp_h2_header_list_new(ngp_h2 *h2, const nghttp2_nv *nva,
+                                           size_t nvlen);
+
+/* ---- ngp_h2_event.c ---- */
+
+/*
+ * ngp_h2_record appends an event with all members 0.  NULL for want of memory.
+ * It is valid until the next call.
+ */
+ngp_h2_event *ngp_h2_record(ngp_h2 *h2, ngp_h2_event_type type,
+                            int32_t stream_id);
+
+/* Gives |event| a copy of |len| bytes at |data| as its data. */
+int ngp_h2_event_copy(ngp_h2 *h2, ngp_h2_event *event, const void *data,
+                      size_t len);
+
+/* Drops the fields of a block that was not finished. */
+void ngp_h2_block_begin(ngp_h2 *h2);
+
+int ngp_h2_block_add(ngp_h2 *h2, nghttp2_rcbuf *name, nghttp2_rcbuf *value,
+                     int never_indexed);
+
+/* Makes the block's fields those of |event|. */
+void ngp_h2_block_commit(ngp_h2 *h2, ngp_h2_event *event);
+
+void ngp_h2_batch_free(ngp_h2 *h2);
+
+/* ---- ngp_h2_fields.c ---- */
+
+ngp_token ngp_token_of(const uint8_t *name, size_t len);
+
+/*
+ * ngp_h2_check_outgoing checks a list, and marks what must never be indexed.
+ * |*pflags| gets NGP_H2_HEAD and NGP_H2_CONNECT of a request,
+ * |*pcontent_length| the length stated, or -1.
+ */
+int ngp_h2_check_outgoing(ngp_h2_message message, nghttp2_nv *nva, size_t nvlen,
+                          uint32_t *pflags, int64_t *pcontent_length,
+                          ngp_h2_header_error *perror);
+
+/*
+ * ngp_h2_check_request looks at a received request for what nghttp2 does not
+ * check; returns the reason to refuse it, or NULL.  |*pflags| as above, and
+ * |*phas_priority| is nonzero if there is a priority field.
+ */
+const char *ngp_h2_check_request(const ngp_h2_field *fields, size_t nfields,
+                                 uint32_t *pflags, int *phas_priority);
+
+/* ---- ngp_h2_callbacks.c ---- */
+
+int ngp_h2_callbacks_new(const ngp_h2 *h2,
+                         nghttp2_session_callbacks **pcallbacks);
+
+/* The data provider of |stream|. */
+nghttp2_data_provider2 ngp_h2_data_provider(ngp_h2_stream *stream);
+
+/* ---- ngp_h2.c ---- */
+
+/* Keeps |len| bytes at |text| as the reason of what is about to be told. */
+void ngp_h2_set_reason(ngp_h2 *h2, const char *text, size_t len);
+
+/*
+ * ngp_h2_reset is how we refuse what the peer sent on |stream|: RST_STREAM is
+ * queued, and |reason| told.
+ */
+int ngp_h2_reset(ngp_h2 *h2, ngp_h2_stream *stream, uint32_t error_code,
+                 const char *reason);
+
+/* Records the end of |stream| and forgets it. */
+int ngp_h2_close_stream(ngp_h2 *h2, ngp_h2_stream *stream, uint32_t error_code);
+
+/* Gives |n| bytes that nobody will take back to the connection's window. */
+int ngp_h2_return_credit(ngp_h2 *h2, size_t n);
+
+/* Counts a reset that the peer made us send. */
+int ngp_h2_count_provoked(ngp_h2 *h2);
+
+/* Notes that the source of |stream| is asked for |n| bytes. */
+int ngp_h2_want(ngp_h2 *h2, ngp_h2_stream *stream, size_t n);
+
+/* Notes a run of output that stays in its chunk. */
+int ngp_h2_add_ref(ngp_h2 *h2, const uint8_t *base, size_t len, void *owner);
+
+/* ---- ngp_h2_submit.c ---- */
+
+void ngp_h2_extension_free(ngp_h2 *h2, ngp_h2_extension *extension);
+
+#endif /* NGP_H2_INT_H */

@@ -1,0 +1,691 @@
+/*
+ * What the caller sends.  Everything here only queues.
+ * SPDX-License-Identifier: MIT
+ */
+#include <string.h>
+
+#include "ngp_h2_int.h"
+
+/* nghttp2 packs an extension frame into a buffer of this size. */
+#define MAX_EXTENSION_PAYLOAD 16384
+
+/* nghttp2's default of max_send_header_block_length. */
+#define DEFAULT_MAX_HEADER_BLOCK 65536
+
+/* ---- Streams ---- */
+
+static int is_idle(const ngp_h2 *h2, int32_t id) {
+  return id <= 0 || id > (ngp_h2_is_local_id(h2, id) ? h2->last_local_id
+                                                     : h2->last_remote_id);
+}
+
+/* Finds a stream that the caller may still send on. */
+static int writable(ngp_h2 *h2, int32_t id, ngp_h2_stream **pstream) {
+  ngp_h2_stream *stream;
+
+  if (h2->dead) {
+    return NGP_ERR_CONNECTION_CLOSED;
+  }
+  stream = ngp_h2_stream_find(h2, id);
+  if (!stream) {
+    return is_idle(h2, id) ? NGHTTP2_ERR_INVALID_STREAM_ID
+                           : NGHTTP2_ERR_STREAM_CLOSED;
+  }
+  if (stream->flags & (NGP_H2_LOCAL_END | NGP_H2_RESET_LOCAL |
+                       NGP_H2_RESET_REMOTE | NGP_H2_DOOMED)) {
+    return NGHTTP2_ERR_STREAM_CLOSED;
+  }
+  *pstream = stream;
+  return 0;
+}
+
+ngp_h2_stream_state ngp_h2_stream_get(ngp_h2 *h2, int32_t stream_id,
+                                      uint32_t *pflags) {
+  ngp_h2_stream *stream = ngp_h2_stream_find(h2, stream_id);
+
+  if (stream) {
+    *pflags = stream->flags;
+    return NGP_H2_STREAM_OPEN;
+  }
+  return is_idle(h2, stream_id) ? NGP_H2_STREAM_IDLE
+                                : NGP_H2_STREAM_CLOSED_STATE;
+}
+
+size_t ngp_h2_stream_count(const ngp_h2 *h2, size_t *pqueued) {
+  if (pqueued) {
+    *pqueued = h2->unsent;
+  }
+  return h2->streams.size;
+}
+
+/* ---- Header sections ---- */
+
+/* The library refuses larger header sections when it sends them; the caller
+   should hear it now. */
+static int check_size(const ngp_h2 *h2, const nghttp2_nv *nva, size_t nvlen,
+                      ngp_h2_header_error *perror) {
+  size_t max = h2->options.max_send_header_block_length;
+  size_t size = 0;
+  size_t i;
+
+  if (!max) {
+    max = DEFAULT_MAX_HEADER_BLOCK;
+  }
+  for (i = 0; i < nvlen; ++i) {
+    size += nva[i].namelen + nva[i].valuelen;
+    if (size > max) {
+      perror->index = i;
+      perror->reason = "the header section is larger than "
+                       "max_send_header_block_length";
+      return NGP_ERR_BAD_HEADERS;
+    }
+  }
+  return 0;
+}
+
+static int check(const ngp_h2 *h2, ngp_h2_message message, nghttp2_nv *nva,
+                 size_t nvlen, uint32_t *pflags, int64_t *pcontent_length,
+                 ngp_h2_header_error *perror) {
+  int rv = check_size(h2, nva, nvlen, perror);
+
+  return rv != 0 ? rv
+                 : ngp_h2_check_outgoing(message, nva, nvlen, pflags,
+                                         pcontent_length, perror);
+}
+
+/* A message without a body must not promise one. */
+static int check_no_body(int64_t content_length) {
+  return content_length > 0 ? NGP_ERR_BODY_LENGTH : 0;
+}
+
+int32_t ngp_h2_submit_request(ngp_h2 *h2, nghttp2_nv *nva, size_t nvlen,
+                              int end_stream, ngp_h2_header_error *perror) {
+  nghttp2_data_provider2 provider;
+  ngp_h2_stream *stream;
+  int64_t content_length;
+  uint32_t flags;
+  int32_t id;
+  int rv;
+
+  if (h2->dead) {
+    return NGP_ERR_CONNECTION_CLOSED;
+  }
+  if (!h2->options.client) {
+    return NGHTTP2_ERR_INVALID_STREAM_STATE;
+  }
+  rv = check(h2, NGP_H2_MESSAGE_REQUEST, nva, nvlen, &flags, &content_length,
+             perror);
+  if (rv == 0 && end_stream) {
+    rv = check_no_body(content_length);
+  }
+  if (rv != 0) {
+    return rv;
+  }
+  if (!nghttp2_session_check_request_allowed(h2->session)) {
+    return NGHTTP2_ERR_START_STREAM_NOT_ALLOWED;
+  }
+  id = (int32_t)nghttp2_session_get_next_stream_id(h2->session);
+  stream = ngp_h2_stream_add(h2, id);
+  if (!stream) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  stream->flags = flags | NGP_H2_LOCAL_HEADERS | NGP_H2_UNSENT;
+  if (end_stream) {
+    stream->flags |= NGP_H2_LOCAL_END;
+  }
+  stream->content_length = content_length;
+  provider = ngp_h2_data_provider(stream);
+  ++h2->unsent;
+  rv = nghttp2_submit_request2(h2->session, NULL, nva, nvlen,
+                               end_stream ? NULL : &provider, NULL);
+  if (rv < 0) {
+    ngp_h2_stream_remove(h2, stream);
+    return rv;
+  }
+  h2->last_local_id = id;
+  return id;
+}
+
+int ngp_h2_submit_response(ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva,
+                           size_t nvlen, int end_stream,
+                           ngp_h2_header_error *perror) {
+  nghttp2_data_provider2 provider;
+  ngp_h2_stream *stream;
+  int64_t content_length;
+  uint32_t flags;
+  int rv = writable(h2, stream_id, &stream);
+
+  if (rv != 0) {
+    return rv;
+  }
+  if (h2->options.client || (stream->flags & NGP_H2_LOCAL_HEADERS)) {
+    return NGHTTP2_ERR_INVALID_STREAM_STATE;
+  }
+  rv = check(h2, NGP_H2_MESSAGE_RESPONSE, nva, nvlen, &flags, &content_length,
+             perror);
+  if (rv != 0) {
+    return rv;
+  }
+  if (stream->flags & NGP_H2_UNSENT) {
+    stream->response = ngp_h2_header_list_new(h2, nva, nvlen);
+    if (!stream->response) {
+      return NGHTTP2_ERR_NOMEM;
+    }
+    stream->response_end = end_stream ? 1 : 0;
+  } else {
+    provider = ngp_h2_data_provider(stream);
+    rv = nghttp2_submit_response2(h2->session, stream_id, nva, nvlen,
+                                  end_stream ? NULL : &provider);
+    if (rv != 0) {
+      return rv;
+    }
+  }
+  stream->flags |= NGP_H2_LOCAL_HEADERS;
+  if (end_stream) {
+    /* Responses to HEAD and 304 state a length that they do not have
+       (RFC 9110, 8.6): it is not held against them. */
+    stream->flags |= NGP_H2_LOCAL_END;
+  } else if (!(stream->flags & NGP_H2_HEAD)) {
+    stream->content_length = content_length;
+  }
+  return 0;
+}
+
+int ngp_h2_submit_informational(ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva,
+                                size_t nvlen, ngp_h2_header_error *perror) {
+  ngp_h2_stream *stream;
+  int64_t content_length;
+  uint32_t flags;
+  int rv = writable(h2, stream_id, &stream);
+
+  if (rv != 0) {
+    return rv;
+  }
+  if (h2->options.client ||
+      (stream->flags & (NGP_H2_LOCAL_HEADERS | NGP_H2_UNSENT))) {
+    return NGHTTP2_ERR_INVALID_STREAM_STATE;
+  }
+  rv = check(h2, NGP_H2_MESSAGE_INFORMATIONAL, nva, nvlen, &flags,
+             &content_length, perror);
+  if (rv != 0) {
+    return rv;
+  }
+  rv = nghttp2_submit_headers(h2->session, NGHTTP2_FLAG_NONE, stream_id, NULL,
+                              nva, nvlen, NULL);
+  return rv < 0 ? rv : 0;
+}
+
+/* Lets nghttp2 ask again. */
+static int resume(ngp_h2 *h2, ngp_h2_stream *stream) {
+  int rv;
+
+  if (!(stream->flags & NGP_H2_DEFERRED)) {
+    return 0;
+  }
+  stream->flags &= ~NGP_H2_DEFERRED;
+  rv = nghttp2_session_resume_data(h2->session, stream->id);
+  return rv == NGHTTP2_ERR_NOMEM ? rv : 0;
+}
+
+/* Nonzero if |stream|'s body may not end here. */
+static int wrong_length(const ngp_h2_stream *stream, size_t len,
+                        int end_stream) {
+  int64_t total = stream->body_len + (int64_t)len;
+
+  return stream->content_length >= 0 &&
+         (total > stream->content_length ||
+          (end_stream && total != stream->content_length));
+}
+
+int ngp_h2_submit_trailers(ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva,
+                           size_t nvlen, ngp_h2_header_error *perror) {
+  ngp_h2_stream *stream;
+  int64_t content_length;
+  uint32_t flags;
+  int rv = writable(h2, stream_id, &stream);
+
+  if (rv != 0) {
+    return rv;
+  }
+  if (!(stream->flags & NGP_H2_LOCAL_HEADERS)) {
+    return NGHTTP2_ERR_INVALID_STREAM_STATE;
+  }
+  rv = check(h2, NGP_H2_MESSAGE_TRAILERS, nva, nvlen, &flags, &content_length,
+             perror);
+  if (rv != 0) {
+    return rv;
+  }
+  if (wrong_length(stream, 0, 1)) {
+    return NGP_ERR_BODY_LENGTH;
+  }
+  if (nvlen) {
+    stream->trailers = ngp_h2_header_list_new(h2, nva, nvlen);
+    if (!stream->trailers) {
+      return NGHTTP2_ERR_NOMEM;
+    }
+  }
+  stream->flags |= NGP_H2_LOCAL_END;
+  return resume(h2, stream);
+}
+
+int32_t ngp_h2_submit_push_promise(ngp_h2 *h2, int32_t stream_id,
+                                   nghttp2_nv *nva, size_t nvlen,
+                                   ngp_h2_header_error *perror) {
+  ngp_h2_stream *stream;
+  int64_t content_length;
+  uint32_t flags;
+  int32_t id;
+  int rv = writable(h2, stream_id, &stream);
+
+  if (rv != 0) {
+    return rv;
+  }
+  if (h2->options.client || (stream_id & 1) == 0) {
+    return NGHTTP2_ERR_INVALID_STREAM_STATE;
+  }
+  if (!nghttp2_session_get_remote_settings(h2->session,
+                                           NGHTTP2_SETTINGS_ENABLE_PUSH)) {
+    return NGHTTP2_ERR_PUSH_DISABLED;
+  }
+  rv = check(h2, NGP_H2_MESSAGE_REQUEST, nva, nvlen, &flags, &content_length,
+             perror);
+  if (rv != 0) {
+    return rv;
+  }
+  id = (int32_t)nghttp2_session_get_next_stream_id(h2->session);
+  stream = ngp_h2_stream_add(h2, id);
+  if (!stream) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  /* A pushed request is complete when it is promised. */
+  stream->flags = flags | NGP_H2_PUSHED | NGP_H2_UNSENT |
+                  NGP_H2_REMOTE_HEADERS | NGP_H2_REMOTE_END;
+  rv = nghttp2_submit_push_promise(h2->session, NGHTTP2_FLAG_NONE, stream_id,
+                                   nva, nvlen, NULL);
+  if (rv < 0) {
+    ngp_h2_stream_remove(h2, stream);
+    return rv;
+  }
+  h2->last_local_id = id;
+  return id;
+}
+
+/* ---- Bodies ---- */
+
+int ngp_h2_push_body(ngp_h2 *h2, int32_t stream_id, const uint8_t *data,
+                     size_t len, void *owner, int end_stream) {
+  ngp_h2_stream *stream;
+  int rv = writable(h2, stream_id, &stream);
+
+  if (rv != 0) {
+    return rv;
+  }
+  if (!(stream->flags & NGP_H2_LOCAL_HEADERS)) {
+    return NGHTTP2_ERR_INVALID_STREAM_STATE;
+  }
+  if (wrong_length(stream, len, end_stream)) {
+    return NGP_ERR_BODY_LENGTH;
+  }
+  if (len) {
+    if (stream->body.queued &&
+        (stream->body.queued > h2->options.max_body_queue ||
+         len > h2->options.max_body_queue - stream->body.queued)) {
+      return NGP_ERR_BODY_FULL;
+    }
+    rv = resume(h2, stream);
+    if (rv == 0) {
+      rv = ngp_body_push(&stream->body, h2->mem, data, len, owner);
+    }
+    if (rv != 0) {
+      return rv;
+    }
+    h2->queued_body += len;
+    stream->body_len += (int64_t)len;
+  }
+  if (!end_stream) {
+    return 0;
+  }
+  stream->flags |= NGP_H2_LOCAL_END;
+  return resume(h2, stream);
+}
+
+void ngp_h2_body_lengths(ngp_h2 *h2, int32_t stream_id, int64_t *pexpected,
+                         int64_t *pqueued) {
+  ngp_h2_stream *stream = ngp_h2_stream_find(h2, stream_id);
+
+  *pexpected = stream ? stream->content_length : -1;
+  *pqueued = stream ? stream->body_len : 0;
+}
+
+int ngp_h2_set_source(ngp_h2 *h2, int32_t stream_id, int has_source) {
+  ngp_h2_stream *stream;
+  int rv = writable(h2, stream_id, &stream);
+
+  if (rv != 0) {
+    return rv;
+  }
+  if (!(stream->flags & NGP_H2_LOCAL_HEADERS)) {
+    return NGHTTP2_ERR_INVALID_STREAM_STATE;
+  }
+  if (!has_source) {
+    stream->flags &= ~(NGP_H2_SOURCE | NGP_H2_WANTS);
+    return 0;
+  }
+  stream->flags |= NGP_H2_SOURCE;
+  return resume(h2, stream);
+}
+
+int ngp_h2_watch_body(ngp_h2 *h2, int32_t stream_id, size_t low) {
+  ngp_h2_stream *stream = ngp_h2_stream_find(h2, stream_id);
+
+  if (!stream || stream->body.queued <= low) {
+    return 1;
+  }
+  stream->low = low;
+  stream->flags |= NGP_H2_WATCHED;
+  return 0;
+}
+
+size_t ngp_h2_queued_body(ngp_h2 *h2, int32_t stream_id) {
+  ngp_h2_stream *stream;
+
+  if (stream_id == 0) {
+    return h2->queued_body;
+  }
+  stream = ngp_h2_stream_find(h2, stream_id);
+  return stream ? stream->body.queued : 0;
+}
+
+size_t ngp_h2_sendable(ngp_h2 *h2, int32_t stream_id) {
+  ngp_h2_stream *stream;
+  int64_t window, room;
+
+  if (writable(h2, stream_id, &stream) != 0) {
+    return 0;
+  }
+  window = nghttp2_session_get_stream_remote_window_size(h2->session,
+                                                         stream_id);
+  if (window < 0) {
+    /* Not open yet: it will have the peer's initial window. */
+    window = h2->remote_initial_window;
+  }
+  window -= (int64_t)stream->body.queued;
+  room = (int64_t)nghttp2_session_get_remote_window_size(h2->session) -
+         (int64_t)h2->queued_body;
+  if (room < window) {
+    window = room;
+  }
+  return window > 0 ? (size_t)window : 0;
+}
+
+int ngp_h2_submit_rst(ngp_h2 *h2, int32_t stream_id, uint32_t error_code,
+                      int after_end) {
+  ngp_h2_stream *stream;
+  int rv;
+
+  if (h2->dead) {
+    return NGP_ERR_CONNECTION_CLOSED;
+  }
+  stream = ngp_h2_stream_find(h2, stream_id);
+  if (!stream) {
+    return is_idle(h2, stream_id) ? NGHTTP2_ERR_INVALID_STREAM_ID : 0;
+  }
+  if (stream->flags & (NGP_H2_RESET_LOCAL | NGP_H2_RESET_REMOTE |
+                       NGP_H2_DOOMED)) {
+    return 0;
+  }
+  stream->rst_code = error_code;
+  if (after_end && !(stream->flags & NGP_H2_LOCAL_END_SENT)) {
+    stream->flags |= NGP_H2_RST_AFTER_END;
+    return 0;
+  }
+  if (after_end && (stream->flags & NGP_H2_REMOTE_END)) {
+    return 0;
+  }
+  /* The queued body stays until nghttp2 closes the stream: a DATA frame may be
+     half-way out. */
+  rv = nghttp2_submit_rst_stream(h2->session, NGHTTP2_FLAG_NONE, stream_id,
+                                 error_code);
+  if (rv == 0) {
+    stream->flags |= NGP_H2_RESET_LOCAL;
+  }
+  return rv;
+}
+
+/* ---- Receive credit ---- */
+
+int ngp_h2_consume(ngp_h2 *h2, int32_t stream_id, size_t n) {
+  ngp_h2_stream *stream;
+  int rv;
+
+  if (h2->dead) {
+    return NGP_ERR_CONNECTION_CLOSED;
+  }
+  stream = ngp_h2_stream_find(h2, stream_id);
+  if (!stream) {
+    return is_idle(h2, stream_id) ? NGHTTP2_ERR_INVALID_STREAM_ID : 0;
+  }
+  if (n > stream->unacked) {
+    return NGHTTP2_ERR_INVALID_ARGUMENT;
+  }
+  rv = nghttp2_session_consume(h2->session, stream_id, n);
+  if (rv == 0) {
+    stream->unacked -= n;
+  }
+  return rv;
+}
+
+size_t ngp_h2_unacked(ngp_h2 *h2, int32_t stream_id) {
+  ngp_h2_stream *stream = ngp_h2_stream_find(h2, stream_id);
+
+  return stream ? stream->unacked : 0;
+}
+
+/* ---- The connection ---- */
+
+nghttp2_session *ngp_h2_session(ngp_h2 *h2) {
+  return h2->session;
+}
+
+const ngp_h2_counters *ngp_h2_get_counters(const ngp_h2 *h2) {
+  return &h2->counters;
+}
+
+int ngp_h2_submit_settings(ngp_h2 *h2, const nghttp2_settings_entry *iv,
+                           size_t niv) {
+  return h2->dead
+             ? NGP_ERR_CONNECTION_CLOSED
+             : nghttp2_submit_settings(h2->session, NGHTTP2_FLAG_NONE, iv, niv);
+}
+
+int ngp_h2_submit_ping(ngp_h2 *h2, const uint8_t *opaque, int ack) {
+  return h2->dead ? NGP_ERR_CONNECTION_CLOSED
+                  : nghttp2_submit_ping(
+                        h2->session,
+                        ack ? NGHTTP2_FLAG_ACK : NGHTTP2_FLAG_NONE, opaque);
+}
+
+int ngp_h2_submit_goaway(ngp_h2 *h2, int32_t last_stream_id,
+                         uint32_t error_code, const uint8_t *debug,
+                         size_t len) {
+  int rv;
+
+  if (h2->dead) {
+    return NGP_ERR_CONNECTION_CLOSED;
+  }
+  if (last_stream_id < 0) {
+    last_stream_id = nghttp2_session_get_last_proc_stream_id(h2->session);
+  }
+  rv = nghttp2_submit_goaway(h2->session, NGHTTP2_FLAG_NONE, last_stream_id,
+                             error_code, debug, len);
+  if (rv == 0) {
+    ++h2->own_goaways;
+  }
+  return rv;
+}
+
+int ngp_h2_submit_shutdown_notice(ngp_h2 *h2) {
+  int rv;
+
+  if (h2->dead) {
+    return NGP_ERR_CONNECTION_CLOSED;
+  }
+  if (h2->options.client) {
+    /* The notice is the server's (RFC 9113, 6.8). */
+    return NGHTTP2_ERR_INVALID_STATE;
+  }
+  rv = nghttp2_submit_shutdown_notice(h2->session);
+  if (rv == 0) {
+    ++h2->own_goaways;
+  }
+  return rv;
+}
+
+int ngp_h2_terminate(ngp_h2 *h2, uint32_t error_code) {
+  return h2->dead ? NGP_ERR_CONNECTION_CLOSED
+                  : nghttp2_session_terminate_session(h2->session, error_code);
+}
+
+int ngp_h2_submit_window_update(ngp_h2 *h2, int32_t stream_id,
+                                int32_t increment) {
+  return h2->dead
+             ? NGP_ERR_CONNECTION_CLOSED
+             : nghttp2_submit_window_update(h2->session, NGHTTP2_FLAG_NONE,
+                                            stream_id, increment);
+}
+
+int ngp_h2_set_local_window_size(ngp_h2 *h2, int32_t stream_id, int32_t size) {
+  return h2->dead ? NGP_ERR_CONNECTION_CLOSED
+                  : nghttp2_session_set_local_window_size(
+                        h2->session, NGHTTP2_FLAG_NONE, stream_id, size);
+}
+
+int ngp_h2_upgrade(ngp_h2 *h2, const uint8_t *settings, size_t len,
+                   int head_request) {
+  ngp_h2_stream *stream;
+  int rv;
+
+  if (h2->dead) {
+    return NGP_ERR_CONNECTION_CLOSED;
+  }
+  rv = nghttp2_session_upgrade2(h2->session, settings, len,
+                                head_request ? 1 : 0, NULL);
+  if (rv != 0) {
+    return rv;
+  }
+  stream = ngp_h2_stream_add(h2, 1);
+  if (!stream) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  if (h2->options.client) {
+    stream->flags = NGP_H2_LOCAL_HEADERS | NGP_H2_LOCAL_END |
+                    NGP_H2_LOCAL_END_SENT;
+    h2->last_local_id = 1;
+  } else {
+    stream->flags = NGP_H2_REMOTE_HEADERS | NGP_H2_REMOTE_END;
+    h2->last_remote_id = 1;
+    h2->remote_initial_window = nghttp2_session_get_remote_settings(
+        h2->session, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE);
+  }
+  if (head_request) {
+    stream->flags |= NGP_H2_HEAD;
+  }
+  return 0;
+}
+
+int ngp_h2_submit_priority_update(ngp_h2 *h2, int32_t stream_id,
+                                  const uint8_t *value, size_t len) {
+  return h2->dead
+             ? NGP_ERR_CONNECTION_CLOSED
+             : nghttp2_submit_priority_update(h2->session, NGHTTP2_FLAG_NONE,
+                                              stream_id, value, len);
+}
+
+int ngp_h2_set_priority(ngp_h2 *h2, int32_t stream_id, uint32_t urgency,
+                        int incremental, int ignore_client) {
+  nghttp2_extpri priority = {.urgency = urgency, .inc = incremental ? 1 : 0};
+
+  return h2->dead ? NGP_ERR_CONNECTION_CLOSED
+                  : nghttp2_session_change_extpri_stream_priority(
+                        h2->session, stream_id, &priority, ignore_client);
+}
+
+int ngp_h2_get_priority(ngp_h2 *h2, int32_t stream_id, uint32_t *purgency,
+                        int *pincremental) {
+#ifdef NGP_HAVE_SESSION_GET_EXTPRI_STREAM_PRIORITY
+  nghttp2_extpri priority;
+  int rv;
+
+  if (h2->dead) {
+    return NGP_ERR_CONNECTION_CLOSED;
+  }
+  rv = nghttp2_session_get_extpri_stream_priority(h2->session, &priority,
+                                                  stream_id);
+  if (rv == 0) {
+    *purgency = priority.urgency;
+    *pincremental = priority.inc;
+  }
+  return rv;
+#else
+  (void)h2;
+  (void)stream_id;
+  (void)purgency;
+  (void)pincremental;
+  return NGHTTP2_ERR_INVALID_STATE;
+#endif
+}
+
+int ngp_h2_submit_altsvc(ngp_h2 *h2, int32_t stream_id, const uint8_t *origin,
+                         size_t origin_len, const uint8_t *value, size_t len) {
+  return h2->dead ? NGP_ERR_CONNECTION_CLOSED
+                  : nghttp2_submit_altsvc(h2->session, NGHTTP2_FLAG_NONE,
+                                          stream_id, origin, origin_len, value,
+                                          len);
+}
+
+int ngp_h2_submit_origin(ngp_h2 *h2, const nghttp2_origin_entry *ov,
+                         size_t nov) {
+  return h2->dead ? NGP_ERR_CONNECTION_CLOSED
+                  : nghttp2_submit_origin(h2->session, NGHTTP2_FLAG_NONE, ov,
+                                          nov);
+}
+
+void ngp_h2_extension_free(ngp_h2 *h2, ngp_h2_extension *extension) {
+  ngp_h2_extension **p = &h2->extensions;
+
+  while (*p != extension) {
+    p = &(*p)->next;
+  }
+  *p = extension->next;
+  ngp_free(h2->mem, extension);
+}
+
+int ngp_h2_submit_extension(ngp_h2 *h2, uint8_t type, uint8_t flags,
+                            int32_t stream_id, const uint8_t *payload,
+                            size_t len) {
+  ngp_h2_extension *extension;
+  int rv;
+
+  if (h2->dead) {
+    return NGP_ERR_CONNECTION_CLOSED;
+  }
+  if (type <= NGHTTP2_CONTINUATION || len > MAX_EXTENSION_PAYLOAD) {
+    return NGHTTP2_ERR_INVALID_ARGUMENT;
+  }
+  extension = ngp_malloc(h2->mem, sizeof(*extension) + len);
+  if (!extension) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  extension->len = len;
+  if (len) {
+    memcpy(extension->payload, payload, len);
+  }
+  rv = nghttp2_submit_extension(h2->session, type, flags, stream_id, extension);
+  if (rv != 0) {
+    ngp_free(h2->mem, extension);
+    return rv;
+  }
+  extension->next = h2->extensions;
+  h2->extensions = extension;
+  return 0;
+}
