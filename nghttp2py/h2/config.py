@@ -1,0 +1,184 @@
+"""Settings and limits of an HTTP/2 connection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from enum import IntEnum
+
+from nghttp2py.errors import InvalidSettingsValueError
+
+__all__ = ["H2Configuration", "Setting"]
+
+
+class Setting(IntEnum):
+    """Identifiers of SETTINGS parameters (RFC 9113, 6.5.2)."""
+
+    HEADER_TABLE_SIZE = 0x1
+    ENABLE_PUSH = 0x2
+    MAX_CONCURRENT_STREAMS = 0x3
+    INITIAL_WINDOW_SIZE = 0x4
+    MAX_FRAME_SIZE = 0x5
+    MAX_HEADER_LIST_SIZE = 0x6
+    ENABLE_CONNECT_PROTOCOL = 0x8  # RFC 8441, 3
+    NO_RFC7540_PRIORITIES = 0x9  # RFC 9218, 2.1
+
+
+_MAX_WINDOW = 2**31 - 1  # RFC 9113, 6.9.1
+_UINT32 = 2**32 - 1
+
+# Least and greatest value of each number, with the rule it comes from.
+_RANGES: dict[str, tuple[int, int, str]] = {
+    "header_table_size": (0, _UINT32, "RFC 9113, 6.5.2"),
+    "max_concurrent_streams": (0, _UINT32, "RFC 9113, 6.5.2"),
+    "initial_window_size": (0, _MAX_WINDOW, "RFC 9113, 6.5.2"),
+    "connection_window_size": (65535, _MAX_WINDOW, "RFC 9113, 6.9.2"),
+    "max_frame_size": (16384, 2**24 - 1, "RFC 9113, 6.5.2"),
+    "max_header_list_bytes": (1, _UINT32, "RFC 9113, 6.5.2"),
+    "max_header_list_count": (1, _UINT32, "a count"),
+    "max_body_queue": (1, 2**62, "a number of bytes"),
+    "max_data_frame": (1, 2**24 - 1, "RFC 9113, 4.2"),
+    "pad_multiple": (0, 256, "RFC 9113, 6.1"),
+    "max_provoked_resets": (1, _UINT32, "a count"),
+    "peer_max_concurrent_streams": (1, _UINT32, "a count"),
+    "max_reserved_remote_streams": (1, _UINT32, "a count"),
+    "max_send_header_block_length": (1, 2**24, "a number of bytes"),
+    "max_deflate_dynamic_table_size": (0, _UINT32, "RFC 7541, 4.2"),
+    "max_outbound_ack": (1, _UINT32, "a count"),
+    "max_settings": (1, _UINT32, "a count"),
+    "max_continuations": (1, _UINT32, "a count"),
+    "max_outbound_queue_size": (1, _UINT32, "a count"),
+    "stream_reset_burst": (1, 2**62, "a count"),
+    "stream_reset_rate": (1, 2**62, "a count a second"),
+    "glitch_burst": (1, 2**62, "a count"),
+    "glitch_rate": (1, 2**62, "a count a second"),
+}
+
+
+@dataclass(frozen=True)
+class H2Configuration:
+    """What one end of a connection announces, accepts and bounds.
+
+    Sizes are in bytes.  A number outside its range raises
+    ``InvalidSettingsValueError``, something that is no number ``TypeError``.
+    """
+
+    # ---- What SETTINGS announce (RFC 9113, 6.5.2) ----
+
+    #: HPACK table for what we receive.
+    header_table_size: int = 4096
+    #: Streams that the peer may have open: the RFC asks for at least 100.
+    max_concurrent_streams: int = 100
+    #: Window of each stream.  65535 is HTTP/2's own.
+    initial_window_size: int = 65535
+    #: Window of the whole connection; past 65535 it takes a WINDOW_UPDATE.
+    connection_window_size: int = 65535
+    #: Payload of a frame that we take: the smallest allowed keeps latency low.
+    max_frame_size: int = 16384
+    #: Client: whether promised streams are wanted.  Most have no use for them.
+    enable_push: bool = False
+    #: Server: whether extended CONNECT is served (RFC 8441).
+    enable_connect_protocol: bool = True
+
+    # ---- How it behaves ----
+
+    #: Received DATA is credited to the peer only by
+    #: ``acknowledge_received_data``.
+    manual_flow_control: bool = False
+    #: Streams whose request has no ``priority`` share bandwidth with their
+    #: like instead of being served one after the other (RFC 9218, 4.2).
+    default_incremental: bool = False
+    #: Frames of unknown types become events instead of being ignored.
+    receive_extension_frames: bool = False
+    #: PINGs are answered without being asked.
+    automatic_ping_ack: bool = True
+    #: HEADERS and DATA are padded to a multiple of this; 0: not at all.
+    pad_multiple: int = 0
+
+    # ---- Bounds.  None is the C library's default, which is named. ----
+
+    #: Name + value + 32 of each field of a received header list.
+    max_header_list_bytes: int = 65536
+    #: Fields of a received header list: a block of 64 KiB can hold thousands.
+    max_header_list_count: int = 256
+    #: Bytes queued on a stream before ``send_body`` and ``send_data`` refuse.
+    max_body_queue: int = 1048576
+    #: Payload of a DATA frame, even if the peer allows more: the C library
+    #: keeps a buffer of that size.
+    max_data_frame: int = 1048576
+    #: Streams that a peer may make us reset, beyond those that end well,
+    #: before the connection is ended ("MadeYouReset").
+    max_provoked_resets: int = 1000
+    #: Streams that a client assumes to be allowed until SETTINGS say (100).
+    peer_max_concurrent_streams: int | None = None
+    #: Promised streams that a client keeps (200).
+    max_reserved_remote_streams: int | None = None
+    #: Size of a header section that we send (64 KiB).
+    max_send_header_block_length: int | None = None
+    #: HPACK table for what we send, whatever the peer allows (4096).
+    max_deflate_dynamic_table_size: int | None = None
+    #: PING and SETTINGS answers in the queue before a flood is seen (1000).
+    max_outbound_ack: int | None = None
+    #: Entries of a SETTINGS frame (32).
+    max_settings: int | None = None
+    #: CONTINUATION frames after a HEADERS frame (8).
+    max_continuations: int | None = None
+    #: Frames in the outbound queue, where the C library bounds it (5000).
+    max_outbound_queue_size: int | None = None
+    #: Resets by the peer, at once and a second (1000, 33), server only.
+    stream_reset_burst: int | None = None
+    stream_reset_rate: int | None = None
+    #: Suspicious frames, at once and a second (10000, 330).
+    glitch_burst: int | None = None
+    glitch_rate: int | None = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name not in _RANGES:
+                if not isinstance(value, bool):
+                    raise TypeError(
+                        f"{field.name} must be a bool, not {type(value).__name__}"
+                    )
+                continue
+            if value is None and field.default is None:
+                continue
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise TypeError(
+                    f"{field.name} must be an int, not {type(value).__name__}"
+                )
+            low, high, rule = _RANGES[field.name]
+            if not low <= value <= high:
+                raise InvalidSettingsValueError(
+                    f"{field.name} is {value}, but must be from {low} to {high} "
+                    f"({rule})"
+                )
+        for burst, rate in (
+            ("stream_reset_burst", "stream_reset_rate"),
+            ("glitch_burst", "glitch_rate"),
+        ):
+            if (getattr(self, burst) is None) != (getattr(self, rate) is None):
+                raise InvalidSettingsValueError(
+                    f"{burst} and {rate} are set together or not at all"
+                )
+
+    def settings(self, client_side: bool) -> dict[int, int]:
+        """The first SETTINGS frame.
+
+        NO_RFC7540_PRIORITIES must be in the first SETTINGS and keep its value
+        (RFC 9218, 2.1); without it older C libraries schedule otherwise.
+        """
+        settings = {
+            int(Setting.NO_RFC7540_PRIORITIES): 1,
+            int(Setting.MAX_CONCURRENT_STREAMS): self.max_concurrent_streams,
+            int(Setting.INITIAL_WINDOW_SIZE): self.initial_window_size,
+            int(Setting.MAX_HEADER_LIST_SIZE): self.max_header_list_bytes,
+        }
+        if self.header_table_size != 4096:
+            settings[Setting.HEADER_TABLE_SIZE] = self.header_table_size
+        if self.max_frame_size != 16384:
+            settings[Setting.MAX_FRAME_SIZE] = self.max_frame_size
+        if client_side:
+            settings[Setting.ENABLE_PUSH] = int(self.enable_push)
+        elif self.enable_connect_protocol:
+            settings[Setting.ENABLE_CONNECT_PROTOCOL] = 1
+        return settings
