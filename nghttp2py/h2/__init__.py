@@ -1,0 +1,8 @@
+"""HTTP/2 without I/O (RFC 9113)."""
+
+from nghttp2py.h2.config import H2Configuration, Setting
+from nghttp2py.h2.connection import H2Connection, is_h2_available
+from nghttp2py.h2.events import *  # noqa: F403
+from nghttp2py.h2.events import __all__ as _events
+
+__all__ = ["H2Configuration", "H2Connection", "Setting", "is_h2_available", *_events]

@@ -174,11 +174,11 @@ class H2Configuration:
             int(Setting.MAX_HEADER_LIST_SIZE): self.max_header_list_bytes,
         }
         if self.header_table_size != 4096:
-            settings[Setting.HEADER_TABLE_SIZE] = self.header_table_size
+            settings[int(Setting.HEADER_TABLE_SIZE)] = self.header_table_size
         if self.max_frame_size != 16384:
-            settings[Setting.MAX_FRAME_SIZE] = self.max_frame_size
+            settings[int(Setting.MAX_FRAME_SIZE)] = self.max_frame_size
         if client_side:
-            settings[Setting.ENABLE_PUSH] = int(self.enable_push)
+            settings[int(Setting.ENABLE_PUSH)] = int(self.enable_push)
         elif self.enable_connect_protocol:
-            settings[Setting.ENABLE_CONNECT_PROTOCOL] = 1
+            settings[int(Setting.ENABLE_CONNECT_PROTOCOL)] = 1
         return settings

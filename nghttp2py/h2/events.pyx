@@ -78,14 +78,13 @@ cdef class RequestReceived:
     def headers(self):
         """The fields that are not pseudo, ``host`` first: a tuple of pairs."""
         cdef list headers
-        cdef tuple pair
         cdef bytes name
         cdef bint host = False
 
         if self._headers is None:
             headers = []
             for pair in self.fields:
-                name = pair[0]
+                name = (<tuple>pair)[0]
                 if name[:1] == b":":
                     continue
                 if name == b"host":

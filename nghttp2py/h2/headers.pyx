@@ -1,0 +1,212 @@
+"""Header fields between Python and C, in both directions."""
+
+from collections.abc import Mapping
+
+from cpython.bytes cimport (
+    PyBytes_AS_STRING,
+    PyBytes_CheckExact,
+    PyBytes_FromStringAndSize,
+    PyBytes_GET_SIZE,
+)
+from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_SIZE
+from libc.stddef cimport size_t
+from libc.stdint cimport int64_t, uint8_t, uintptr_t
+
+from nghttp2py cimport cngp as lib
+
+from nghttp2py.errors import HeadersError
+from nghttp2py.hpack import NeverIndexed
+
+cdef enum:
+    # A peer's usual fields stand in its HPACK table and come as the same two
+    # buffers each time; a table of 4 KiB holds fewer than twice this.
+    SLOTS = 64
+    # Larger fields are not worth holding on to.
+    MAX_CACHED = 512
+    # As many fields as most messages have: see FieldList._few.
+    FEW = 16
+
+
+cdef class FieldReader:
+    """Makes pairs of received fields, once for each that the table repeats.
+
+    The key is the pair of buffers' addresses: as long as they are held, they
+    cannot be another field's.
+    """
+
+    def __dealloc__(self):
+        cdef int i
+
+        if self._pairs == NULL:
+            return
+        for i in range(SLOTS):
+            if self._pairs[i].pair != NULL:
+                drop(&self._pairs[i])
+        PyMem_Free(self._pairs)
+
+    cdef object pair(self, const lib.ngp_h2_field *field):
+        cdef:
+            CachedPair *slot
+            lib.nghttp2_vec name
+            lib.nghttp2_vec value
+            tuple pair
+
+        if self._pairs == NULL:
+            self._pairs = <CachedPair *>PyMem_Calloc(SLOTS, sizeof(CachedPair))
+            if self._pairs == NULL:
+                raise MemoryError
+        slot = &self._pairs[
+            ((<uintptr_t>field.name >> 4) * 31 + (<uintptr_t>field.value >> 4))
+            % SLOTS
+        ]
+        if slot.name == field.name and slot.value == field.value:
+            return <object>slot.pair
+        name = lib.nghttp2_rcbuf_get_buf(field.name)
+        value = lib.nghttp2_rcbuf_get_buf(field.value)
+        pair = (
+            PyBytes_FromStringAndSize(<const char *>name.base, name.len),
+            PyBytes_FromStringAndSize(<const char *>value.base, value.len),
+        )
+        if field.never_indexed:
+            # Such a field is in no table; its mark is for who passes it on.
+            return NeverIndexed(*pair)
+        if name.len + value.len <= MAX_CACHED:
+            if slot.pair != NULL:
+                drop(slot)
+            lib.nghttp2_rcbuf_incref(field.name)
+            lib.nghttp2_rcbuf_incref(field.value)
+            Py_INCREF(pair)
+            slot.name = field.name
+            slot.value = field.value
+            slot.pair = <void *>pair
+        return pair
+
+
+cdef void drop(CachedPair *slot) noexcept:
+    lib.nghttp2_rcbuf_decref(slot.name)
+    lib.nghttp2_rcbuf_decref(slot.value)
+    slot.name = NULL
+    slot.value = NULL
+    Py_DECREF(<object>slot.pair)
+    slot.pair = NULL
+
+
+cdef bytes to_bytes(value, what):
+    if PyBytes_CheckExact(value):
+        return value
+    if isinstance(value, str):
+        try:
+            return (<str>value).encode()
+        except UnicodeEncodeError as error:
+            raise HeadersError(f"{what} {value!r} cannot be sent: {error}") from None
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value)
+    raise TypeError(f"{what} must be bytes or str, not {type(value).__name__}")
+
+
+cdef tuple to_pair(item):
+    """Make (name, value) or (name, value, never_indexed) of what was given."""
+    cdef tuple given
+
+    if isinstance(item, (str, bytes, bytearray)):
+        raise TypeError(f"a header field must be a (name, value) pair, not {item!r}")
+    given = tuple(item)
+    if isinstance(item, NeverIndexed):
+        return (
+            to_bytes(given[0], "a field name"), to_bytes(given[1], "a field value"), True
+        )
+    if len(given) not in (2, 3):
+        raise TypeError(f"a header field must be a (name, value) pair, not {item!r}")
+    return (
+        to_bytes(given[0], "a field name"),
+        to_bytes(given[1], "a field value"),
+        len(given) == 3 and bool(given[2]),
+    )
+
+
+cdef class FieldList:
+    """A header list on its way out.
+
+    ``extend`` runs the caller's code (iterators, ``__iter__``); ``nva`` does
+    not, and what it returns is valid as long as this object.
+    """
+
+    def __cinit__(self):
+        self._pairs = []
+
+    def __dealloc__(self):
+        PyMem_Free(self._many)
+
+    cdef int add(self, bytes name, bytes value) except -1:
+        self._pairs.append((name, value))
+        return 0
+
+    cdef int extend(self, headers) except -1:
+        cdef tuple pair
+
+        if not isinstance(headers, (list, tuple)):
+            if isinstance(headers, Mapping):
+                headers = headers.items()
+            elif isinstance(headers, (str, bytes, bytearray)):
+                raise TypeError(
+                    "headers must be pairs of name and value, not "
+                    f"{type(headers).__name__}"
+                )
+        for item in headers:
+            if (
+                PyTuple_CheckExact(item)
+                and PyTuple_GET_SIZE(item) == 2
+                and PyBytes_CheckExact((<tuple>item)[0])
+                and PyBytes_CheckExact((<tuple>item)[1])
+            ):
+                pair = <tuple>item
+            else:
+                pair = to_pair(item)
+            self._pairs.append(pair)
+        return 0
+
+    cdef lib.nghttp2_nv *nva(self) except NULL:
+        cdef:
+            lib.nghttp2_nv *nva = self._few
+            size_t i = 0
+            tuple pair
+
+        if len(self._pairs) > FEW:
+            PyMem_Free(self._many)
+            self._many = nva = <lib.nghttp2_nv *>PyMem_Malloc(
+                len(self._pairs) * sizeof(lib.nghttp2_nv)
+            )
+            if nva == NULL:
+                raise MemoryError
+        for pair in self._pairs:
+            nva[i].name = <uint8_t *>PyBytes_AS_STRING(<bytes>pair[0])
+            nva[i].namelen = PyBytes_GET_SIZE(<bytes>pair[0])
+            nva[i].value = <uint8_t *>PyBytes_AS_STRING(<bytes>pair[1])
+            nva[i].valuelen = PyBytes_GET_SIZE(<bytes>pair[1])
+            nva[i].flags = lib.NGHTTP2_NV_FLAG_NONE
+            if PyTuple_GET_SIZE(pair) == 3 and pair[2] is True:
+                nva[i].flags = lib.NGHTTP2_NV_FLAG_NO_INDEX
+            i += 1
+        return nva
+
+    cdef size_t nvlen(self):
+        return len(self._pairs)
+
+    cdef object error(self, const lib.ngp_h2_header_error *error):
+        """Say which field was refused, and why."""
+        reason = error.reason.decode()
+        if error.index >= <size_t>len(self._pairs):
+            return HeadersError(reason)
+        pair = self._pairs[error.index]
+        return HeadersError(f"{pair[0]!r}: {pair[1]!r}: {reason}")
+
+    cdef bint is_informational(self):
+        return any(p[0] == b":status" and p[1][:1] == b"1" for p in self._pairs)
+
+    cdef int64_t content_length(self) except? -1:
+        for pair in self._pairs:
+            if pair[0].lower() == b"content-length":
+                return int(pair[1])
+        return -1

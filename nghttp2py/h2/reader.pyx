@@ -1,0 +1,291 @@
+"""What C has recorded, made into Python events."""
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t, uint32_t
+from libc.string cimport memcpy
+
+from nghttp2py cimport cngp as lib
+from nghttp2py.h2.events cimport (
+    BodyReceived,
+    H2AlternativeServiceReceived,
+    H2BodyDrained,
+    H2BodyReceived,
+    H2ConnectionClosed,
+    H2ExtensionFrameReceived,
+    H2GoAway,
+    H2InformationalResponseReceived,
+    H2OriginReceived,
+    H2PingAcknowledged,
+    H2PingReceived,
+    H2PriorityUpdated,
+    H2PushedStreamReceived,
+    H2RequestReceived,
+    H2RequestSent,
+    H2ResponseReceived,
+    H2SettingsAcknowledged,
+    H2SettingsReceived,
+    H2StreamClosed,
+    H2StreamReset,
+    H2TrailersReceived,
+    H2WebSocketRequest,
+    H2WindowUpdated,
+    RequestReceived,
+)
+from nghttp2py.h2.headers cimport FieldReader
+
+from collections import deque
+
+cdef BodyReceived END_OF_BODY = BodyReceived(b"", False)
+
+
+cdef bytes take_bytes(const uint8_t *data, size_t n):
+    return PyBytes_FromStringAndSize(<const char *>data, n)
+
+
+cdef str take_text(const lib.ngp_h2_event *e):
+    return take_bytes(e.data, e.len).decode("utf-8", "replace")
+
+
+cdef object new_body(const lib.ngp_h2_event *e, BodyReceived piece):
+    cdef H2BodyReceived event = H2BodyReceived.__new__(H2BodyReceived)
+
+    event.stream_id = e.stream_id
+    event.body = piece
+    return event
+
+
+cdef BodyReceived new_piece(const lib.ngp_h2_event *e):
+    cdef BodyReceived piece
+
+    if e.len == 0 and e.end_stream:
+        return END_OF_BODY
+    piece = BodyReceived.__new__(BodyReceived)
+    piece.data = take_bytes(e.data, e.len)
+    piece.more = not e.end_stream
+    return piece
+
+
+cdef object new_stream_closed(const lib.ngp_h2_event *e):
+    cdef H2StreamClosed event = H2StreamClosed.__new__(H2StreamClosed)
+
+    event.stream_id = e.stream_id
+    event.error_code = e.error_code
+    return event
+
+
+cdef object new_window_updated(const lib.ngp_h2_event *e):
+    cdef H2WindowUpdated event = H2WindowUpdated.__new__(H2WindowUpdated)
+
+    event.stream_id = e.stream_id
+    event.increment = e.value
+    return event
+
+
+cdef dict read_settings(const lib.ngp_h2_event *e):
+    cdef:
+        lib.nghttp2_settings_entry entry
+        dict settings = {}
+        int i
+
+    for i in range(e.value):
+        # The copy lies in bytes that need not be aligned for the entries.
+        memcpy(&entry, e.data + i * sizeof(entry), sizeof(entry))
+        settings[entry.settings_id] = entry.value
+    return settings
+
+
+cdef list join_cookies(list pairs):
+    """Join cookie crumbs to one field, the last (RFC 9113, 8.2.3)."""
+    cookies = [pair[1] for pair in pairs if pair[0] == b"cookie"]
+    joined = [pair for pair in pairs if pair[0] != b"cookie"]
+    joined.append((b"cookie", b"; ".join(cookies)))
+    return joined
+
+
+cdef class EventReader:
+    """Turns recorded events into Python's.
+
+    ``sources`` is the connection's dict of body sources, from which closed
+    streams are taken out.
+    """
+
+    def __cinit__(self, dict sources not None):
+        self.sources = sources
+        self.settings_sent = deque()
+        self._pairs = FieldReader()
+
+    cdef int take(self, lib.ngp_h2 *h2, list events) except -1:
+        """Append to ``events`` what C has recorded, and clear it there."""
+        cdef:
+            size_t n = 0
+            size_t i
+            const lib.ngp_h2_event *recorded = lib.ngp_h2_events(h2, &n)
+
+        if n == 0:
+            return 0
+        self._fields = lib.ngp_h2_fields(h2)
+        try:
+            for i in range(n):
+                self._take_event(events, &recorded[i])
+        finally:
+            lib.ngp_h2_clear_events(h2)
+        return 0
+
+    cdef int _take_event(self, list events, const lib.ngp_h2_event *e) except -1:
+        cdef int kind = e.type
+
+        if kind == lib.NGP_H2_REQUEST:
+            self._take_request(events, e)
+        elif kind == lib.NGP_H2_DATA:
+            events.append(new_body(e, new_piece(e)))
+        elif kind == lib.NGP_H2_STREAM_CLOSED:
+            if self.sources:
+                self.sources.pop(e.stream_id, None)
+            events.append(new_stream_closed(e))
+        elif kind == lib.NGP_H2_RESPONSE or kind == lib.NGP_H2_INFORMATIONAL:
+            self._take_response(events, e)
+        elif kind == lib.NGP_H2_WINDOW_UPDATE:
+            events.append(new_window_updated(e))
+        elif kind == lib.NGP_H2_TRAILERS:
+            events.append(
+                H2TrailersReceived(e.stream_id, tuple(self._take_fields(e)))
+            )
+            if e.end_stream:
+                events.append(new_body(e, END_OF_BODY))
+        else:
+            events.append(self._take_rare(e))
+        return 0
+
+    cdef object _take_rare(self, const lib.ngp_h2_event *e):
+        cdef:
+            int kind = e.type
+            list settings
+
+        if kind == lib.NGP_H2_STREAM_RESET:
+            return H2StreamReset(
+                e.stream_id, e.error_code, bool(e.remote), bool(e.unprocessed),
+                take_text(e),
+            )
+        if kind == lib.NGP_H2_PUSH_PROMISE:
+            return H2PushedStreamReceived(
+                e.other_id, e.stream_id, self._new_request(e)
+            )
+        if kind == lib.NGP_H2_SETTINGS:
+            return H2SettingsReceived(read_settings(e))
+        if kind == lib.NGP_H2_SETTINGS_ACK:
+            return H2SettingsAcknowledged(
+                self.settings_sent.popleft() if self.settings_sent else {}
+            )
+        if kind == lib.NGP_H2_PING:
+            return H2PingReceived(take_bytes(e.opaque, 8))
+        if kind == lib.NGP_H2_PING_ACK:
+            return H2PingAcknowledged(take_bytes(e.opaque, 8))
+        if kind == lib.NGP_H2_GOAWAY:
+            self.going_away = True
+            return H2GoAway(e.other_id, e.error_code, take_bytes(e.data, e.len))
+        if kind == lib.NGP_H2_PRIORITY_UPDATE:
+            return H2PriorityUpdated(e.other_id, take_bytes(e.data, e.len))
+        if kind == lib.NGP_H2_ALTSVC:
+            return H2AlternativeServiceReceived(
+                e.stream_id, take_bytes(e.data, e.len), take_bytes(e.data2, e.len2)
+            )
+        if kind == lib.NGP_H2_ORIGIN:
+            return H2OriginReceived(take_bytes(e.data, e.len))
+        if kind == lib.NGP_H2_EXTENSION:
+            return H2ExtensionFrameReceived(
+                e.stream_id, e.frame_type, e.flags, take_bytes(e.data, e.len)
+            )
+        if kind == lib.NGP_H2_REQUEST_SENT:
+            return H2RequestSent(e.stream_id)
+        if kind == lib.NGP_H2_BODY_DRAINED:
+            return H2BodyDrained(e.stream_id)
+        self.going_away = True
+        return H2ConnectionClosed(
+            e.error_code, bool(e.remote),
+            take_text(e),
+        )
+
+    cdef list _take_fields(self, const lib.ngp_h2_event *e):
+        """Make the pairs of a header list, several cookies joined to one."""
+        cdef:
+            const lib.ngp_h2_field *field = self._fields + e.first_field
+            const lib.ngp_h2_field *end = field + e.nfields
+            list pairs = []
+            int cookies = 0
+
+        while field < end:
+            if field.token == lib.NGP_TOKEN_COOKIE:
+                cookies += 1
+            pairs.append(self._pairs.pair(field))
+            field += 1
+        return join_cookies(pairs) if cookies > 1 else pairs
+
+    cdef RequestReceived _new_request(self, const lib.ngp_h2_event *e):
+        cdef:
+            const lib.ngp_h2_field *field = self._fields + e.first_field
+            RequestReceived request = RequestReceived.__new__(RequestReceived)
+            list pairs = self._take_fields(e)
+            bytes value
+            size_t i
+
+        request.http_version = "2"
+        request.fields = tuple(pairs)
+        # Pseudo-header fields come first: nghttp2 has seen to it.
+        for i in range(e.nfields):
+            if field[i].token < lib.NGP_TOKEN__AUTHORITY or (
+                field[i].token > lib.NGP_TOKEN__STATUS
+            ):
+                break
+            value = (<tuple>pairs[i])[1]
+            if field[i].token == lib.NGP_TOKEN__METHOD:
+                request.method = value
+            elif field[i].token == lib.NGP_TOKEN__PATH:
+                request.target = value
+            elif field[i].token == lib.NGP_TOKEN__SCHEME:
+                request.scheme = value
+            elif field[i].token == lib.NGP_TOKEN__AUTHORITY:
+                request.authority = value
+            elif field[i].token == lib.NGP_TOKEN__PROTOCOL:
+                request.protocol = value
+        if request.target is None:
+            request.target = request.authority
+        return request
+
+    cdef int _take_request(self, list events, const lib.ngp_h2_event *e) except -1:
+        cdef:
+            RequestReceived request = self._new_request(e)
+            H2RequestReceived event
+
+        if request.protocol is not None and request.protocol == b"websocket":
+            events.append(H2WebSocketRequest(e.stream_id, request, request.target))
+        else:
+            event = H2RequestReceived.__new__(H2RequestReceived)
+            event.stream_id = e.stream_id
+            event.request = request
+            events.append(event)
+        if e.end_stream:
+            events.append(new_body(e, END_OF_BODY))
+        return 0
+
+    cdef int _take_response(self, list events, const lib.ngp_h2_event *e) except -1:
+        cdef:
+            list pairs = self._take_fields(e)
+            bytes status = (<tuple>pairs[0])[1]
+            H2ResponseReceived event
+
+        if e.type == lib.NGP_H2_INFORMATIONAL:
+            events.append(
+                H2InformationalResponseReceived(
+                    e.stream_id, int(status), tuple(pairs[1:])
+                )
+            )
+            return 0
+        event = H2ResponseReceived.__new__(H2ResponseReceived)
+        event.stream_id = e.stream_id
+        event.status = int(status)
+        event.headers = tuple(pairs[1:])
+        events.append(event)
+        if e.end_stream:
+            events.append(new_body(e, END_OF_BODY))
+        return 0

@@ -1,0 +1,35 @@
+from libc.stddef cimport size_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t
+
+from nghttp2py cimport cngp as lib
+from nghttp2py.h2.reader cimport EventReader
+
+
+cdef int check(int rv, object stream_id=*) except -1
+cdef uint32_t to_uint32(value, what) except? 0xFFFFFFFF
+cdef int32_t to_stream_id(value) except -1
+cdef bytes as_bytes(value)
+
+
+cdef class H2Session:
+    cdef lib.ngp_h2 *_h2  # owned
+    cdef EventReader _reader
+    cdef list _pending     # events that sending has produced
+    cdef dict _sources     # stream id -> (BodySource, trailers or None, end_stream)
+    cdef bint _initiated
+    cdef bint _busy        # C's events or output are being read
+    cdef bint _goaway_sent
+    cdef readonly object config
+    cdef readonly bint client_side
+
+    cdef int _start(self) except -1
+    cdef int _need_start(self) except -1
+    cdef int _enter(self) except -1
+    cdef int _gather(self, size_t limit, bint by_reference) except -1
+    cdef int _release_owners(self) except -1
+    cdef bint _feed(self, int32_t stream_id, size_t wanted) except -1
+    cdef int _known(self, int32_t stream_id) except -1
+    cdef int _submit_ping(self, opaque_data, bint ack) except -1
+    cdef int _submit_settings(self, dict settings) except -1
+    cdef uint32_t _remote(self, int setting)
+    cdef int _server_stream(self, int32_t stream_id) except -1
