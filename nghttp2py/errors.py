@@ -124,7 +124,7 @@ class HeadersError(ProtocolError, ValueError):
 
 
 class InvalidBodyLengthError(ProtocolError, ValueError):
-    """A body does not have the length that its content-length states (RFC 9113, 8.1.1)."""
+    """A body has not the length its content-length states (RFC 9113, 8.1.1)."""
 
     def __init__(self, expected: int, actual: int) -> None:
         super().__init__(

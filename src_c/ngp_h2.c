@@ -114,8 +114,8 @@ int ngp_h2_new(ngp_h2 **ph2, const ngp_h2_options *options, nghttp2_mem *mem) {
   }
   set_options(h2, option);
   if ((options->client ? nghttp2_session_client_new3
-                       : nghttp2_session_server_new3)(
-          &h2->session, callbacks, h2, option, mem) != 0) {
+                       : nghttp2_session_server_new3)(&h2->session, callbacks,
+                                                      h2, option, mem) != 0) {
     goto fail_session;
   }
   nghttp2_option_del(option);
@@ -200,8 +200,7 @@ int ngp_h2_return_credit(ngp_h2 *h2, size_t n) {
   size_t before = nghttp2_session_get_outbound_queue_size(h2->session);
   int rv = nghttp2_session_consume_connection(h2->session, n);
 
-  h2->expected +=
-      nghttp2_session_get_outbound_queue_size(h2->session) - before;
+  h2->expected += nghttp2_session_get_outbound_queue_size(h2->session) - before;
   /* Anything else than want of memory would mean that more is returned than
      came in, which |unacked| rules out. */
   return rv == NGHTTP2_ERR_NOMEM ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
@@ -300,9 +299,7 @@ int ngp_h2_recv_eof(ngp_h2 *h2, uint32_t error_code) {
   return close_connection(h2, error_code, 1);
 }
 
-int ngp_h2_alive(const ngp_h2 *h2) {
-  return !h2->dead;
-}
+int ngp_h2_alive(const ngp_h2 *h2) { return !h2->dead; }
 
 int ngp_h2_want_read(ngp_h2 *h2) {
   return !h2->dead && nghttp2_session_want_read(h2->session);
@@ -434,8 +431,7 @@ int ngp_h2_want(ngp_h2 *h2, ngp_h2_stream *stream, size_t n) {
 
 int ngp_h2_take_wanted(ngp_h2 *h2, int32_t *pstream_id, size_t *pn) {
   while (h2->nwanted) {
-    ngp_h2_stream *stream =
-        ngp_h2_stream_find(h2, h2->wanted[--h2->nwanted]);
+    ngp_h2_stream *stream = ngp_h2_stream_find(h2, h2->wanted[--h2->nwanted]);
 
     if (stream && (stream->flags & NGP_H2_WANTS)) {
       stream->flags &= ~NGP_H2_WANTS;

@@ -62,7 +62,9 @@ class _CallableSource:
         if flag not in (DATA_OK, DATA_EOF, DATA_DEFERRED):
             raise ValueError(f"{flag!r} is not a DATA_ flag")
         if flag == DATA_DEFERRED and data:
-            raise ValueError("a body callable that says DATA_DEFERRED must give no data")
+            raise ValueError(
+                "a body callable that says DATA_DEFERRED must give no data"
+            )
         if flag == DATA_OK and not data:
             raise ValueError(
                 "a body callable that has nothing now must say DATA_DEFERRED"

@@ -115,7 +115,9 @@ cdef tuple to_pair(item):
     given = tuple(item)
     if isinstance(item, NeverIndexed):
         return (
-            to_bytes(given[0], "a field name"), to_bytes(given[1], "a field value"), True
+            to_bytes(given[0], "a field name"),
+            to_bytes(given[1], "a field value"),
+            True,
         )
     if len(given) not in (2, 3):
         raise TypeError(f"a header field must be a (name, value) pair, not {item!r}")

@@ -2,7 +2,7 @@
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stddef cimport size_t
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
 
 from nghttp2py cimport cngp as lib
@@ -160,7 +160,6 @@ cdef class EventReader:
     cdef object _take_rare(self, const lib.ngp_h2_event *e):
         cdef:
             int kind = e.type
-            list settings
 
         if kind == lib.NGP_H2_STREAM_RESET:
             return H2StreamReset(

@@ -351,7 +351,8 @@ cdef class H2Session:
         id = to_stream_id(stream_id)
         self._known(id)
         return max(
-            0, min(window, lib.nghttp2_session_get_stream_local_window_size(session, id))
+            0,
+            min(window, lib.nghttp2_session_get_stream_local_window_size(session, id)),
         )
 
     def increment_flow_control_window(self, increment, stream_id=None):

@@ -1,0 +1,43 @@
+# Every command of the project.  CI calls these and nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --quiet --disable-pip-version-check
+CMAKE := $(BIN)/cmake
+FUZZ_SECONDS ?= 60
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: run test build test-c asan fuzz lint types docs bench wheel clean
+
+run: build ; $(PIP) install --group run && exec $(BIN)/python examples/hello.py
+
+test: build deps-test ; $(PIP) install --group test && $(BIN)/python -m pytest $(ARGS)
+
+build: $(VENV)/ready ; $(PIP) install --no-build-isolation --editable '.[cli,speed]'
+
+test-c: deps-test $(VENV)/ready ; $(CMAKE) -S . -B build/test-c -G Ninja -DCMAKE_BUILD_TYPE=Debug -DNGP_TESTS=ON -DNGP_WERROR=ON && $(CMAKE) --build build/test-c && $(BIN)/ctest --test-dir build/test-c --output-on-failure
+
+asan: deps-test $(VENV)/ready ; $(CMAKE) -S . -B build/asan -G Ninja -DCMAKE_BUILD_TYPE=Debug -DNGP_TESTS=ON -DNGP_WERROR=ON -DNGP_SANITIZE=ON && $(CMAKE) --build build/asan && $(BIN)/ctest --test-dir build/asan --output-on-failure
+
+lint: $(VENV)/ready ; $(PIP) install --group lint && $(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/cython-lint nghttp2py && $(BIN)/clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h')
+
+types: build ; $(PIP) install --group types && $(BIN)/python -m mypy && $(BIN)/python -m mypy.stubtest nghttp2py --ignore-disjoint-bases --allowlist .stubtest-allowlist
+
+docs: build ; $(PIP) install --group docs && $(BIN)/sphinx-build --fail-on-warning --quiet docs build/docs
+
+bench: build deps-test ; $(PIP) install --group bench && for script in hpack exchange server; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+
+wheel: $(VENV)/ready ; $(PIP) install build && $(BIN)/python -m build
+
+clean: ; rm -rf build dist *.egg-info && find nghttp2py -name '*.so' -delete
+
+.PHONY: deps-build deps-test
+deps-build: ; @vendor/install-deps build
+deps-test: ; @vendor/install-deps build test
+
+# The group of build requirements stands in pyproject.toml; a newer one makes the environment anew.
+$(VENV)/ready: pyproject.toml | deps-build
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --upgrade 'pip>=25.1'
+	$(PIP) install --group build
+	touch $@

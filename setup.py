@@ -1,0 +1,136 @@
+"""The extension modules: CMake builds libngp, Cython the rest, here they meet.
+
+What cannot be found ends in one sentence that names it, and no traceback.
+The environment decides how to build:
+
+NGHTTP2PY_DEBUG=1   no optimisation, debug symbols, C assertions
+NGHTTP2PY_VENDOR=1  only the C libraries' source trees in vendor/, none of the system's
+NGHTTP2PY_WERROR=1  C warnings are errors
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sysconfig
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).parent.resolve()
+DEBUG = os.environ.get("NGHTTP2PY_DEBUG") == "1"
+# One directory a configuration, so that changing it needs no `make clean`.
+KIND = "debug" if DEBUG else "release"
+
+
+def fail(sentence):
+    raise SystemExit(f"nghttp2py: {sentence}")
+
+
+def run(command, what):
+    """Run a build tool; on failure its own first complaint is ours."""
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    if done.returncode == 0:
+        return
+    # CMake folds a message over several indented lines and ends it by an empty one.
+    output = done.stdout
+    if "nghttp2py: " in output:
+        sentence = output.split("nghttp2py: ", 1)[1].split("\n\n", 1)[0]
+        fail(" ".join(sentence.split()))
+    fail(f"{what} failed:\n{output}")
+
+
+class BuildWithCMake(build_ext):
+    """build_ext that first makes the static library all modules link."""
+
+    def run(self):
+        if self.editable_mode:
+            # setuptools would compile in a new scratch directory each time.
+            kept = ROOT / "build" / f"{sysconfig.get_config_var('SOABI')}-{KIND}"
+            self.build_lib = str(kept / "lib")
+            self.build_temp = str(kept / "temp")
+        self.parallel = self.parallel or os.cpu_count()
+        self.require_tools()
+        built = self.build_libngp()
+        for extension in self.extensions:
+            extension.include_dirs += [
+                str(ROOT / "src_c"),
+                *filter(None, built["include_dirs"]),
+            ]
+            extension.define_macros += [
+                (name, None) for name in built["defines"] if name
+            ]
+            extension.extra_objects += built["link"]
+            extension.depends += built["link"][:1]
+        super().run()
+
+    def require_tools(self):
+        compiler = os.environ.get("CC", sysconfig.get_config_var("CC") or "cc").split()[
+            0
+        ]
+        if shutil.which(compiler) is None:
+            fail(
+                f"the C compiler {compiler!r} is missing; install one "
+                "(Debian: apt-get install gcc)."
+            )
+        if not Path(sysconfig.get_path("include"), "Python.h").exists():
+            fail(
+                "Python.h is missing; install it (Debian: apt-get install python3-dev)."
+            )
+        if shutil.which("cmake") is None:
+            fail(
+                "CMake is missing; install it "
+                "(pip install cmake, or Debian: apt-get install cmake)."
+            )
+
+    def build_libngp(self):
+        build = ROOT / "build" / f"ngp-{KIND}"
+        configure = [
+            "cmake",
+            f"-S{ROOT}",
+            f"-B{build}",
+            f"-DCMAKE_BUILD_TYPE={'Debug' if DEBUG else 'Release'}",
+            f"-DNGP_VENDOR={os.environ.get('NGHTTP2PY_VENDOR', '0')}",
+            f"-DNGP_WERROR={os.environ.get('NGHTTP2PY_WERROR', '0')}",
+        ]
+        if shutil.which("ninja") and not (build / "CMakeCache.txt").exists():
+            configure.append("-GNinja")
+        run(configure, "configuring the C library")
+        run(
+            ["cmake", "--build", str(build), "--parallel", "--target", "ngp"],
+            "compiling the C library",
+        )
+        return json.loads((build / "ngp-build.json").read_text())
+
+
+def extensions():
+    """One for each .pyx of the package, named as its path says."""
+    for source in sorted(ROOT.glob("nghttp2py/**/*.pyx")):
+        path = source.relative_to(ROOT)
+        yield Extension(
+            ".".join(path.with_suffix("").parts),
+            [str(path)],
+            extra_compile_args=["-O0", "-g"] if DEBUG else ["-O2"],
+            # What the static libraries define is not for other modules to see.
+            extra_link_args=["-Wl,--exclude-libs,ALL"]
+            if os.uname().sysname == "Linux"
+            else [],
+        )
+
+
+setup(
+    ext_modules=cythonize(
+        list(extensions()),
+        compiler_directives={
+            "language_level": 3,
+            "embedsignature": True,
+            "auto_pickle": False,
+        },
+        build_dir="build/cython",
+    ),
+    cmdclass={"build_ext": BuildWithCMake},
+)
