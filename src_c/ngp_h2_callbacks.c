@@ -631,6 +631,10 @@ static nghttp2_ssize read_length(nghttp2_session *session, uint8_t frame_type,
     if (!have) {
       have = stream->flags & NGP_H2_SOURCE ? SOURCE_CHUNK : 1;
     }
+    if (h2->options.pad_multiple) {
+      /* It bounds the padding, too. */
+      have += MAX_PADDING;
+    }
     if (n > have) {
       n = have;
     }
