@@ -799,7 +799,7 @@ static int on_frame_not_send(nghttp2_session *session,
   }
   /* The stream was never opened: nobody else tells its end. */
   return ngp_h2_close_stream(h2, stream,
-                             lib_error == NGHTTP2_ERR_CANCEL
+                             stream->flags & NGP_H2_RESET_LOCAL
                                  ? stream->rst_code
                                  : NGHTTP2_REFUSED_STREAM) == 0
              ? 0
