@@ -19,6 +19,11 @@ cdef extern from "ngp.h" nogil:
         NGP_ERR_BODY_FULL
         NGP_ERR_BODY_LENGTH
 
+    ctypedef struct nghttp2_info:
+        const char *version_str
+
+    const nghttp2_info *nghttp2_version(int least_version)
+
     ctypedef struct nghttp2_vec:
         uint8_t *base
         size_t len
@@ -69,6 +74,12 @@ cdef extern from "ngp.h" nogil:
         nghttp2_session *session)
 
     const char *ngp_strerror(int code)
+
+    ctypedef struct ngp_feature:
+        const char *name
+        int present
+
+    const ngp_feature *ngp_features()
 
 
 cdef extern from "ngp_h2.h" nogil:

@@ -21,6 +21,39 @@ const char *ngp_strerror(int code) {
   }
 }
 
+const ngp_feature *ngp_features(void) {
+  static const ngp_feature features[] = {
+#ifdef NGP_HAVE_OPTION_SET_STREAM_RESET_RATE_LIMIT
+      {"stream_reset_rate_limit", 1},
+#else
+      {"stream_reset_rate_limit", 0},
+#endif
+#ifdef NGP_HAVE_OPTION_SET_MAX_CONTINUATIONS
+      {"max_continuations", 1},
+#else
+      {"max_continuations", 0},
+#endif
+#ifdef NGP_HAVE_OPTION_SET_GLITCH_RATE_LIMIT
+      {"glitch_rate_limit", 1},
+#else
+      {"glitch_rate_limit", 0},
+#endif
+#ifdef NGP_HAVE_OPTION_SET_MAX_OUTBOUND_QUEUE_SIZE
+      {"max_outbound_queue_size", 1},
+#else
+      {"max_outbound_queue_size", 0},
+#endif
+#ifdef NGP_HAVE_SESSION_GET_EXTPRI_STREAM_PRIORITY
+      {"extensible_priorities", 1},
+#else
+      {"extensible_priorities", 0},
+#endif
+      {NULL, 0},
+  };
+
+  return features;
+}
+
 void *ngp_malloc(nghttp2_mem *mem, size_t size) {
   return mem ? mem->malloc(size, mem->mem_user_data) : malloc(size);
 }

@@ -68,6 +68,20 @@ typedef enum ngp_error {
 const char *ngp_strerror(int code);
 
 /*
+ * ngp_feature is a function of libnghttp2 that not every release has, and
+ * whether this build found it.
+ */
+typedef struct ngp_feature {
+  const char *name;
+  int present;
+} ngp_feature;
+
+/*
+ * ngp_features returns a static array that ends with a NULL name.
+ */
+const ngp_feature *ngp_features(void);
+
+/*
  * ngp_buf is a growable run of bytes.  |mem| is borrowed for its whole life.
  */
 typedef struct ngp_buf {

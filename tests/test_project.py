@@ -1,0 +1,125 @@
+"""The rules of docs/design.rst that the tree itself can break."""
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import nghttp2py
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "nghttp2py"
+SOURCES = sorted([*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.pyx")])
+
+# Each layer and what of ours it may import.  A module is of the layer whose name
+# starts its path.  `libraries` tells what is below; nothing but `nghttp2py` asks it.
+LAYERS = {
+    "errors": set(),
+    "libraries": set(),
+    "hpack": {"errors"},
+    "h2": {"errors", "hpack"},
+    "h3": {"errors"},
+    "quic": {"errors"},
+    "asyncio": {"errors", "hpack", "h2", "h3", "quic"},
+    "handler": {"errors", "h2", "asyncio"},
+    "server": {"errors", "h2", "asyncio", "handler"},
+    "client": {"errors", "h2", "asyncio"},
+    "cli": {"", "errors", "hpack", "libraries", "h2", "asyncio", "server", "client"},
+    "__main__": {"", "cli"},
+    "": {"libraries", "errors", "hpack", "server", "client", "handler"},
+}
+
+
+def layer(module):
+    """The layer of a dotted module name below the package ("" for the package)."""
+    return module.removeprefix("nghttp2py").lstrip(".").split(".")[0]
+
+
+def imports(path):
+    """Every module of ours that a source imports or cimports, anywhere in it."""
+    text = path.read_text()
+    if path.suffix == ".pyx":
+        names = re.findall(r"^\s*from (nghttp2py[\w.]*) c?import (\w+)", text, re.M)
+        names += [
+            (m, "") for m in re.findall(r"^\s*c?import (nghttp2py[\w.]*)", text, re.M)
+        ]
+    else:
+        names = []
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Import):
+                names += [(alias.name, "") for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{path}: imports are absolute"
+                names += [(node.module, alias.name) for alias in node.names]
+    for module, name in names:
+        if module == "nghttp2py" and (
+            (PACKAGE / name).is_dir() or list(PACKAGE.glob(f"{name}.p*"))
+        ):
+            module = f"nghttp2py.{name}"
+        if module.split(".")[0] == "nghttp2py":
+            yield module
+
+
+def module_name(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_name)
+def test_imports_point_down(path):
+    own = layer(module_name(path))
+    for imported in imports(path):
+        below = layer(imported)
+        if below == own or below.startswith("cng"):  # the C headers' .pxd files
+            continue
+        assert below in LAYERS[own], f"{module_name(path)} imports {imported}"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [p for p in SOURCES if layer(module_name(p)) in ("h2", "h3", "quic")],
+    ids=module_name,
+)
+def test_sans_io_modules_import_no_asyncio(path):
+    assert not re.search(
+        r"^\s*(import|from) (asyncio|socket|ssl|time)\b", path.read_text(), re.M
+    )
+
+
+def test_only_the_pumps_write_to_a_transport():
+    writers = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in SOURCES
+        if re.search(r"transport\.(write|writelines|sendto)\(", path.read_text())
+    }
+    assert writers <= {"asyncio/pump.py", "asyncio/quic.py"}
+
+
+def test_c_sources_know_neither_python_nor_sockets_nor_clocks():
+    for path in (ROOT / "src_c").iterdir():
+        included = set(re.findall(r"#\s*include <([^>]+)>", path.read_text()))
+        assert "Python.h" not in included, path
+        if path.stem != "ngp_udp":
+            assert not included & {"sys/socket.h", "time.h", "sys/time.h"}, path
+
+
+def tracked_files():
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True
+    )
+    names = [name for name in listed.stdout.decode().split("\0") if name]
+    return [ROOT / name for name in names if (ROOT / name).is_file()]
+
+
+def test_no_file_is_longer_than_a_thousand_lines():
+    for path in tracked_files():
+        if path.suffix in {".c", ".h", ".py", ".pyx", ".pxd", ".pyi", ".rst", ".md"}:
+            assert len(path.read_text().splitlines()) <= 1000, path
+
+
+def test_features_name_the_library_in_use():
+    features = nghttp2py.features()
+    assert tuple(map(int, features["nghttp2"].split("."))) >= (1, 52)
+    assert all(isinstance(v, bool) for k, v in features.items() if k != "nghttp2")
