@@ -6,10 +6,11 @@ from nghttp2py cimport cngp as lib
 def features():
     """Say which C libraries this build stands on and what they can do.
 
-    The result maps ``"nghttp2"`` to the version in use, and the name of each option that
-    not every release of it has to a bool: ``stream_reset_rate_limit`` (against Rapid
-    Reset), ``max_continuations`` (CONTINUATION flood), ``glitch_rate_limit``,
-    ``max_outbound_queue_size``, ``extensible_priorities`` (RFC 9218).
+    The result maps ``"nghttp2"`` to the version in use, and the name of each option
+    that not every release of it has to a bool: ``stream_reset_rate_limit`` (against
+    Rapid Reset), ``max_continuations`` (against CONTINUATION floods),
+    ``glitch_rate_limit``, ``max_outbound_queue_size``, ``extensible_priorities``
+    (RFC 9218).
     """
     cdef const lib.ngp_feature *feature = lib.ngp_features()
     found = {"nghttp2": lib.nghttp2_version(0).version_str.decode()}
