@@ -24,6 +24,8 @@ DEBUG = os.environ.get("NGHTTP2PY_DEBUG") == "1"
 # One directory a configuration, so that changing it needs no `make clean`.
 KIND = "debug" if DEBUG else "release"
 
+DIRECTIVES = {"language_level": 3, "embedsignature": True, "auto_pickle": False}
+
 
 def fail(sentence):
     raise SystemExit(f"nghttp2py: {sentence}")
@@ -56,7 +58,15 @@ class BuildWithCMake(build_ext):
         self.parallel = self.parallel or os.cpu_count()
         self.require_tools()
         built = self.build_libngp()
+        translated = cythonize(
+            self.extensions,
+            compiler_directives=DIRECTIVES,
+            build_dir="build/cython",
+            nthreads=self.parallel,
+        )
+        sources = {extension.name: extension.sources for extension in translated}
         for extension in self.extensions:
+            extension.sources = sources[extension.name]
             extension.include_dirs += [
                 str(ROOT / "src_c"),
                 *filter(None, built["include_dirs"]),
@@ -122,15 +132,4 @@ def extensions():
         )
 
 
-setup(
-    ext_modules=cythonize(
-        list(extensions()),
-        compiler_directives={
-            "language_level": 3,
-            "embedsignature": True,
-            "auto_pickle": False,
-        },
-        build_dir="build/cython",
-    ),
-    cmdclass={"build_ext": BuildWithCMake},
-)
+setup(ext_modules=list(extensions()), cmdclass={"build_ext": BuildWithCMake})
