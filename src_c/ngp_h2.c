@@ -392,16 +392,32 @@ int ngp_h2_recv(ngp_h2 *h2, const uint8_t *data, size_t len,
 
 /* ---- Bytes out ---- */
 
-int ngp_h2_add_ref(ngp_h2 *h2, const uint8_t *base, size_t len, void *owner) {
-  if (h2->nrefs == h2->refs_cap) {
-    size_t cap = h2->refs_cap ? h2->refs_cap * 2 : 8;
-    ngp_h2_ref *refs = ngp_realloc(h2->mem, h2->refs, cap * sizeof(*refs));
+/* Makes room for another ref, and for the segments of them all: so that
+   ngp_h2_output() needs no memory. */
+static int grow_refs(ngp_h2 *h2) {
+  size_t cap = h2->refs_cap ? h2->refs_cap * 2 : 8;
+  ngp_h2_segment *segments;
+  ngp_h2_ref *refs;
 
-    if (!refs) {
-      return NGHTTP2_ERR_NOMEM;
-    }
-    h2->refs = refs;
-    h2->refs_cap = cap;
+  /* A run of gathered bytes before each ref, and one after the last. */
+  segments = ngp_realloc(h2->mem, h2->segments,
+                         (2 * cap + 1) * sizeof(*segments));
+  if (!segments) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  h2->segments = segments;
+  refs = ngp_realloc(h2->mem, h2->refs, cap * sizeof(*refs));
+  if (!refs) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  h2->refs = refs;
+  h2->refs_cap = cap;
+  return 0;
+}
+
+int ngp_h2_add_ref(ngp_h2 *h2, const uint8_t *base, size_t len, void *owner) {
+  if (h2->nrefs == h2->refs_cap && grow_refs(h2) != 0) {
+    return NGHTTP2_ERR_NOMEM;
   }
   h2->refs[h2->nrefs++] = (ngp_h2_ref){
       .offset = h2->out.len, .base = base, .len = len, .owner = owner};
@@ -415,7 +431,7 @@ int ngp_h2_want(ngp_h2 *h2, ngp_h2_stream *stream, size_t n) {
     return 0;
   }
   if (h2->nwanted == h2->wanted_cap) {
-    size_t cap = h2->wanted_cap ? h2->wanted_cap * 2 : 8;
+    size_t cap = h2->wanted_cap ? h2->wanted_cap * 2 : 16;
     int32_t *wanted = ngp_realloc(h2->mem, h2->wanted, cap * sizeof(*wanted));
 
     if (!wanted) {
@@ -489,23 +505,18 @@ int ngp_h2_send(ngp_h2 *h2, size_t limit, int by_reference) {
 }
 
 const ngp_h2_segment *ngp_h2_output(ngp_h2 *h2, size_t *pn, size_t *plen) {
-  size_t need = 2 * h2->nrefs + 1;
   size_t offset = 0;
   size_t i, n = 0;
 
-  *pn = *plen = 0;
-  if (h2->out.len + h2->refs_len == 0) {
+  *pn = 0;
+  *plen = h2->out.len + h2->refs_len;
+  if (*plen == 0) {
     return NULL;
   }
-  if (need > h2->segments_cap) {
-    ngp_h2_segment *segments =
-        ngp_realloc(h2->mem, h2->segments, need * sizeof(*segments));
-
-    if (!segments) {
-      return NULL;
-    }
-    h2->segments = segments;
-    h2->segments_cap = need;
+  if (h2->nrefs == 0) {
+    h2->whole = (ngp_h2_segment){.base = h2->out.base, .len = h2->out.len};
+    *pn = 1;
+    return &h2->whole;
   }
   for (i = 0; i < h2->nrefs; ++i) {
     const ngp_h2_ref *ref = &h2->refs[i];
@@ -523,7 +534,6 @@ const ngp_h2_segment *ngp_h2_output(ngp_h2 *h2, size_t *pn, size_t *plen) {
                                          .len = h2->out.len - offset};
   }
   *pn = n;
-  *plen = h2->out.len + h2->refs_len;
   return h2->segments;
 }
 

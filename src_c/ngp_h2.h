@@ -260,8 +260,7 @@ int ngp_h2_send(ngp_h2 *h2, size_t limit, int by_reference);
 /*
  * ngp_h2_output returns the gathered bytes as |*pn| segments, borrowed until
  * ngp_h2_clear_output() or the next ngp_h2_send() or ngp_h2_recv().  The sum
- * of their lengths goes to |*plen|.  Returns NULL if there is none, or if
- * memory for the list of segments is wanting.
+ * of their lengths goes to |*plen|.  Returns NULL if there is none.
  */
 const ngp_h2_segment *ngp_h2_output(ngp_h2 *h2, size_t *pn, size_t *plen);
 

@@ -100,8 +100,10 @@ struct ngp_h2 {
   size_t nrefs;
   size_t refs_cap;
   size_t refs_len;
+  /* segments has room for the output that refs make, whole is the output
+     without any. */
   ngp_h2_segment *segments;
-  size_t segments_cap;
+  ngp_h2_segment whole;
   ngp_tray tray;
   /* wanted holds the ids of streams whose source is asked. */
   int32_t *wanted;
