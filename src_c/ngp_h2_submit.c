@@ -570,11 +570,14 @@ int ngp_h2_upgrade(ngp_h2 *h2, const uint8_t *settings, size_t len,
   }
   rv = nghttp2_session_upgrade2(h2->session, settings, len,
                                 head_request ? 1 : 0, NULL);
-  if (rv != 0) {
+  if (rv != 0 && !nghttp2_is_fatal(rv)) {
     return rv;
   }
-  stream = ngp_h2_stream_add(h2, 1);
+  /* What is fatal is want of memory, nghttp2's or a callback's: it leaves the
+     session half upgraded. */
+  stream = rv == 0 ? ngp_h2_stream_add(h2, 1) : NULL;
   if (!stream) {
+    h2->dead = 1;
     return NGHTTP2_ERR_NOMEM;
   }
   if (h2->options.client) {
