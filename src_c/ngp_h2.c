@@ -187,8 +187,16 @@ void ngp_h2_set_reason(ngp_h2 *h2, const char *text, size_t len) {
   }
 }
 
-/* Gives the reason to |event|. */
+/* Gives the reason to |event|.  Where nghttp2 gave none, the name of the error
+   code stands for it. */
 static void take_reason(ngp_h2 *h2, ngp_h2_event *event) {
+  if (!h2->reason) {
+    if (event->error_code != NGHTTP2_NO_ERROR && !event->remote) {
+      event->data = (const uint8_t *)nghttp2_http2_strerror(event->error_code);
+      event->len = strlen((const char *)event->data);
+    }
+    return;
+  }
   event->owned = h2->reason;
   event->data = h2->reason;
   event->len = h2->reason_len;

@@ -151,8 +151,8 @@ typedef struct ngp_h2_field {
 /*
  * ngp_h2_event is one thing that happened.  Members that its type does not
  * name are 0.  |data| of NGP_H2_DATA points into the input of ngp_h2_recv();
- * everything else is owned by the event; all of it is borrowed until
- * ngp_h2_clear_events().
+ * everything else is owned by the event, or static; all of it is borrowed
+ * until ngp_h2_clear_events().
  */
 typedef struct ngp_h2_event {
   uint8_t type;
