@@ -408,8 +408,8 @@ static int grow_refs(ngp_h2 *h2) {
   ngp_h2_ref *refs;
 
   /* A run of gathered bytes before each ref, and one after the last. */
-  segments = ngp_realloc(h2->mem, h2->segments,
-                         (2 * cap + 1) * sizeof(*segments));
+  segments =
+      ngp_realloc(h2->mem, h2->segments, (2 * cap + 1) * sizeof(*segments));
   if (!segments) {
     return NGHTTP2_ERR_NOMEM;
   }

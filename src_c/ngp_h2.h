@@ -236,8 +236,7 @@ void ngp_h2_del(ngp_h2 *h2);
  * NGP_ERR_CONNECTION_CLOSED
  *     The connection was closed before; nothing was processed.
  */
-int ngp_h2_recv(ngp_h2 *h2, const uint8_t *data, size_t len,
-                size_t *pconsumed);
+int ngp_h2_recv(ngp_h2 *h2, const uint8_t *data, size_t len, size_t *pconsumed);
 
 /*
  * ngp_h2_recv_eof tells that the peer will send nothing more: every stream is
@@ -526,8 +525,7 @@ int ngp_h2_submit_ping(ngp_h2 *h2, const uint8_t *opaque, int ack);
  * the peer opened.
  */
 int ngp_h2_submit_goaway(ngp_h2 *h2, int32_t last_stream_id,
-                         uint32_t error_code, const uint8_t *debug,
-                         size_t len);
+                         uint32_t error_code, const uint8_t *debug, size_t len);
 int ngp_h2_submit_shutdown_notice(ngp_h2 *h2);
 
 /*

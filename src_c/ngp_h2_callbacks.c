@@ -238,10 +238,9 @@ static int on_settings_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
   }
   ++h2->expected;
   event = ngp_h2_record(h2, NGP_H2_SETTINGS, 0);
-  if (!event ||
-      ngp_h2_event_copy(h2, event, frame->settings.iv,
-                        frame->settings.niv * sizeof(*frame->settings.iv)) !=
-          0) {
+  if (!event || ngp_h2_event_copy(h2, event, frame->settings.iv,
+                                  frame->settings.niv *
+                                      sizeof(*frame->settings.iv)) != 0) {
     return FAIL;
   }
   event->value = (int64_t)frame->settings.niv;
@@ -276,9 +275,8 @@ static int on_ping_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
 static int on_goaway_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
   ngp_h2_event *event = ngp_h2_record(h2, NGP_H2_GOAWAY, 0);
 
-  if (!event ||
-      ngp_h2_event_copy(h2, event, frame->goaway.opaque_data,
-                        frame->goaway.opaque_data_len) != 0) {
+  if (!event || ngp_h2_event_copy(h2, event, frame->goaway.opaque_data,
+                                  frame->goaway.opaque_data_len) != 0) {
     return FAIL;
   }
   event->other_id = frame->goaway.last_stream_id;
@@ -300,9 +298,8 @@ static int on_rst_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
   }
   event->remote = 1;
   event->error_code = frame->rst_stream.error_code;
-  event->unprocessed =
-      frame->rst_stream.error_code == NGHTTP2_REFUSED_STREAM &&
-      ngp_h2_is_local_id(h2, stream->id);
+  event->unprocessed = frame->rst_stream.error_code == NGHTTP2_REFUSED_STREAM &&
+                       ngp_h2_is_local_id(h2, stream->id);
   return 0;
 }
 

@@ -123,9 +123,7 @@ const ngp_h2_event *ngp_h2_events(const ngp_h2 *h2, size_t *pn) {
   return h2->batch.events;
 }
 
-const ngp_h2_field *ngp_h2_fields(const ngp_h2 *h2) {
-  return h2->batch.fields;
-}
+const ngp_h2_field *ngp_h2_fields(const ngp_h2 *h2) { return h2->batch.fields; }
 
 static void drop_events(ngp_h2 *h2) {
   ngp_h2_batch *batch = &h2->batch;

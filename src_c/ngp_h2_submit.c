@@ -403,8 +403,8 @@ size_t ngp_h2_sendable(ngp_h2 *h2, int32_t stream_id) {
   if (writable(h2, stream_id, &stream) != 0) {
     return 0;
   }
-  window = nghttp2_session_get_stream_remote_window_size(h2->session,
-                                                         stream_id);
+  window =
+      nghttp2_session_get_stream_remote_window_size(h2->session, stream_id);
   if (window < 0) {
     /* Not open yet: it will have the peer's initial window. */
     window = h2->remote_initial_window;
@@ -430,8 +430,8 @@ int ngp_h2_submit_rst(ngp_h2 *h2, int32_t stream_id, uint32_t error_code,
   if (!stream) {
     return is_idle(h2, stream_id) ? NGHTTP2_ERR_INVALID_STREAM_ID : 0;
   }
-  if (stream->flags & (NGP_H2_RESET_LOCAL | NGP_H2_RESET_REMOTE |
-                       NGP_H2_DOOMED)) {
+  if (stream->flags &
+      (NGP_H2_RESET_LOCAL | NGP_H2_RESET_REMOTE | NGP_H2_DOOMED)) {
     return 0;
   }
   stream->rst_code = error_code;
@@ -483,9 +483,7 @@ size_t ngp_h2_unacked(ngp_h2 *h2, int32_t stream_id) {
 
 /* ---- The connection ---- */
 
-nghttp2_session *ngp_h2_session(ngp_h2 *h2) {
-  return h2->session;
-}
+nghttp2_session *ngp_h2_session(ngp_h2 *h2) { return h2->session; }
 
 const ngp_h2_counters *ngp_h2_get_counters(const ngp_h2 *h2) {
   return &h2->counters;
@@ -499,10 +497,11 @@ int ngp_h2_submit_settings(ngp_h2 *h2, const nghttp2_settings_entry *iv,
 }
 
 int ngp_h2_submit_ping(ngp_h2 *h2, const uint8_t *opaque, int ack) {
-  return h2->dead ? NGP_ERR_CONNECTION_CLOSED
-                  : nghttp2_submit_ping(
-                        h2->session,
-                        ack ? NGHTTP2_FLAG_ACK : NGHTTP2_FLAG_NONE, opaque);
+  return h2->dead
+             ? NGP_ERR_CONNECTION_CLOSED
+             : nghttp2_submit_ping(h2->session,
+                                   ack ? NGHTTP2_FLAG_ACK : NGHTTP2_FLAG_NONE,
+                                   opaque);
 }
 
 int ngp_h2_submit_goaway(ngp_h2 *h2, int32_t last_stream_id,
@@ -548,10 +547,9 @@ int ngp_h2_terminate(ngp_h2 *h2, uint32_t error_code) {
 
 int ngp_h2_submit_window_update(ngp_h2 *h2, int32_t stream_id,
                                 int32_t increment) {
-  return h2->dead
-             ? NGP_ERR_CONNECTION_CLOSED
-             : nghttp2_submit_window_update(h2->session, NGHTTP2_FLAG_NONE,
-                                            stream_id, increment);
+  return h2->dead ? NGP_ERR_CONNECTION_CLOSED
+                  : nghttp2_submit_window_update(h2->session, NGHTTP2_FLAG_NONE,
+                                                 stream_id, increment);
 }
 
 int ngp_h2_set_local_window_size(ngp_h2 *h2, int32_t stream_id, int32_t size) {
@@ -581,8 +579,8 @@ int ngp_h2_upgrade(ngp_h2 *h2, const uint8_t *settings, size_t len,
     return NGHTTP2_ERR_NOMEM;
   }
   if (h2->options.client) {
-    stream->flags = NGP_H2_LOCAL_HEADERS | NGP_H2_LOCAL_END |
-                    NGP_H2_LOCAL_END_SENT;
+    stream->flags =
+        NGP_H2_LOCAL_HEADERS | NGP_H2_LOCAL_END | NGP_H2_LOCAL_END_SENT;
     h2->last_local_id = 1;
   } else {
     stream->flags = NGP_H2_REMOTE_HEADERS | NGP_H2_REMOTE_END;
@@ -598,10 +596,9 @@ int ngp_h2_upgrade(ngp_h2 *h2, const uint8_t *settings, size_t len,
 
 int ngp_h2_submit_priority_update(ngp_h2 *h2, int32_t stream_id,
                                   const uint8_t *value, size_t len) {
-  return h2->dead
-             ? NGP_ERR_CONNECTION_CLOSED
-             : nghttp2_submit_priority_update(h2->session, NGHTTP2_FLAG_NONE,
-                                              stream_id, value, len);
+  return h2->dead ? NGP_ERR_CONNECTION_CLOSED
+                  : nghttp2_submit_priority_update(
+                        h2->session, NGHTTP2_FLAG_NONE, stream_id, value, len);
 }
 
 int ngp_h2_set_priority(ngp_h2 *h2, int32_t stream_id, uint32_t urgency,
@@ -640,17 +637,17 @@ int ngp_h2_get_priority(ngp_h2 *h2, int32_t stream_id, uint32_t *purgency,
 
 int ngp_h2_submit_altsvc(ngp_h2 *h2, int32_t stream_id, const uint8_t *origin,
                          size_t origin_len, const uint8_t *value, size_t len) {
-  return h2->dead ? NGP_ERR_CONNECTION_CLOSED
-                  : nghttp2_submit_altsvc(h2->session, NGHTTP2_FLAG_NONE,
-                                          stream_id, origin, origin_len, value,
-                                          len);
+  return h2->dead
+             ? NGP_ERR_CONNECTION_CLOSED
+             : nghttp2_submit_altsvc(h2->session, NGHTTP2_FLAG_NONE, stream_id,
+                                     origin, origin_len, value, len);
 }
 
 int ngp_h2_submit_origin(ngp_h2 *h2, const nghttp2_origin_entry *ov,
                          size_t nov) {
-  return h2->dead ? NGP_ERR_CONNECTION_CLOSED
-                  : nghttp2_submit_origin(h2->session, NGHTTP2_FLAG_NONE, ov,
-                                          nov);
+  return h2->dead
+             ? NGP_ERR_CONNECTION_CLOSED
+             : nghttp2_submit_origin(h2->session, NGHTTP2_FLAG_NONE, ov, nov);
 }
 
 void ngp_h2_extension_free(ngp_h2 *h2, ngp_h2_extension *extension) {

@@ -565,8 +565,8 @@ int pair_pump(pair *p) {
 }
 
 void pair_greet(pair *p) {
-  const nghttp2_settings_entry first = {
-      NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1};
+  const nghttp2_settings_entry first = {NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES,
+                                        1};
 
   assert_ok(ngp_h2_submit_settings(p->client.h2, &first, 1));
   assert_ok(ngp_h2_submit_settings(p->server.h2, &first, 1));

@@ -185,12 +185,9 @@ typedef struct nvlist {
 
 nvlist nv_of(const char *fields);
 
-#define GET                                                                    \
-  ":method=GET\n:scheme=https\n:path=/\n:authority=example.org\n"
-#define POST                                                                   \
-  ":method=POST\n:scheme=https\n:path=/\n:authority=example.org\n"
-#define HEAD                                                                   \
-  ":method=HEAD\n:scheme=https\n:path=/\n:authority=example.org\n"
+#define GET ":method=GET\n:scheme=https\n:path=/\n:authority=example.org\n"
+#define POST ":method=POST\n:scheme=https\n:path=/\n:authority=example.org\n"
+#define HEAD ":method=HEAD\n:scheme=https\n:path=/\n:authority=example.org\n"
 
 int32_t submit_request(end *e, const char *fields, int end_stream);
 int submit_response(end *e, int32_t stream_id, const char *fields,

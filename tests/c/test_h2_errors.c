@@ -123,8 +123,7 @@ static void connection_errors_are_told_and_answered(void **state) {
       {NGHTTP2_WINDOW_UPDATE, 0, 0, "\x7f\xff\xff\xff", 4,
        NGHTTP2_FLOW_CONTROL_ERROR},
       {NGHTTP2_WINDOW_UPDATE, 0, 0, "\0\0\0\0", 4, NGHTTP2_PROTOCOL_ERROR},
-      {NGHTTP2_SETTINGS, 0, 0, "\0\4\x80\0\0\0", 6,
-       NGHTTP2_FLOW_CONTROL_ERROR},
+      {NGHTTP2_SETTINGS, 0, 0, "\0\4\x80\0\0\0", 6, NGHTTP2_FLOW_CONTROL_ERROR},
       {NGHTTP2_SETTINGS, 0, 0, "\0\2\0\0\0\2", 6, NGHTTP2_PROTOCOL_ERROR},
       {NGHTTP2_SETTINGS, 0, 0, "\0\5\0\0\0\0", 6, NGHTTP2_PROTOCOL_ERROR},
       /* HPACK: index 0, and an index past the table. */
@@ -347,8 +346,8 @@ static void a_peer_that_resets_mid_body_gives_the_owners_back(void **state) {
   end_free(&e);
 }
 
-static void a_peer_that_ends_the_connection_mid_frame_is_no_error(
-    void **state) {
+static void
+a_peer_that_ends_the_connection_mid_frame_is_no_error(void **state) {
   end e = end_with(0);
   wire w = {0};
 

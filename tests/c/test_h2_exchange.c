@@ -17,9 +17,7 @@ static pair connect_with(const ngp_h2_options *client,
   return p;
 }
 
-static pair connected(void) {
-  return connect_with(NULL, NULL);
-}
+static pair connected(void) { return connect_with(NULL, NULL); }
 
 static void a_request_and_its_response_arrive(void **state) {
   pair p = connected();
@@ -103,7 +101,8 @@ static void an_end_without_bytes_is_an_empty_frame(void **state) {
   submit_request(&p.client, POST, 0);
   assert_ok(end_push(&p.client, 1, "abc", 3, 0));
   assert_ok(pair_pump(&p));
-  assert_int_equal(end_count(&p.server, NGP_H2_DATA, 1), chunk_size == 1 ? 3 : 1);
+  assert_int_equal(end_count(&p.server, NGP_H2_DATA, 1),
+                   chunk_size == 1 ? 3 : 1);
   end_forget(&p.server);
   assert_ok(end_push(&p.client, 1, NULL, 0, 1));
   assert_ok(pair_pump(&p));
@@ -368,8 +367,8 @@ static void goaway_is_told_with_its_debug_data(void **state) {
   pair_free(&p);
 }
 
-static void requests_past_the_last_stream_of_goaway_were_not_processed(
-    void **state) {
+static void
+requests_past_the_last_stream_of_goaway_were_not_processed(void **state) {
   pair p = connected();
   const seen *s;
 
@@ -558,9 +557,9 @@ static void extension_frames_pass_if_they_are_wanted(void **state) {
                                     (const uint8_t *)"payload", 7));
   assert_ok(ngp_h2_submit_extension(p.client.h2, 0x20, 0, 0, NULL, 0));
   assert_ok(ngp_h2_submit_extension(p.server.h2, 0xf0, 0, 0, NULL, 0));
-  assert_int_equal(ngp_h2_submit_extension(p.client.h2, NGHTTP2_DATA, 0, 1,
-                                           NULL, 0),
-                   NGHTTP2_ERR_INVALID_ARGUMENT);
+  assert_int_equal(
+      ngp_h2_submit_extension(p.client.h2, NGHTTP2_DATA, 0, 1, NULL, 0),
+      NGHTTP2_ERR_INVALID_ARGUMENT);
   assert_ok(pair_pump(&p));
   s = end_find(&p.server, NGP_H2_EXTENSION, 0, 0);
   assert_int_equal(s->event.frame_type, 0xf0);
@@ -574,15 +573,15 @@ static void extension_frames_pass_if_they_are_wanted(void **state) {
 }
 
 static void altsvc_origin_and_priority_update_are_told(void **state) {
-  nghttp2_origin_entry origins[] = {
-      {(uint8_t *)"https://a.example", 17}, {(uint8_t *)"https://b.example", 17}};
+  nghttp2_origin_entry origins[] = {{(uint8_t *)"https://a.example", 17},
+                                    {(uint8_t *)"https://b.example", 17}};
   pair p = connected();
   const seen *s;
 
   (void)state;
   submit_request(&p.client, POST, 0);
-  assert_ok(ngp_h2_submit_priority_update(p.client.h2, 1,
-                                          (const uint8_t *)"u=1", 3));
+  assert_ok(
+      ngp_h2_submit_priority_update(p.client.h2, 1, (const uint8_t *)"u=1", 3));
   assert_ok(ngp_h2_submit_origin(p.server.h2, origins, 2));
   assert_ok(ngp_h2_submit_altsvc(p.server.h2, 0, (const uint8_t *)"https://a",
                                  9, (const uint8_t *)"h3=\":443\"", 9));
@@ -852,7 +851,8 @@ int main(void) {
       cmocka_unit_test(pings_are_left_to_a_caller_who_wants_them),
       cmocka_unit_test(settings_are_told_and_acknowledged),
       cmocka_unit_test(goaway_is_told_with_its_debug_data),
-      cmocka_unit_test(requests_past_the_last_stream_of_goaway_were_not_processed),
+      cmocka_unit_test(
+          requests_past_the_last_stream_of_goaway_were_not_processed),
       cmocka_unit_test(the_shutdown_notice_still_lets_requests_in),
       cmocka_unit_test(terminate_ends_the_connection_and_every_stream),
       cmocka_unit_test(a_body_pushed_later_wakes_a_stream_that_waited),

@@ -57,8 +57,9 @@ static void what_a_request_lacks_is_told_at_the_lists_end(void **state) {
                     4);
   assert_refused_at(REQUEST, ":method=GET\n:scheme=https\n:path=*\nhost=a\n",
                     4);
-  assert_refused_at(REQUEST, ":method=CONNECT\n:protocol=websocket\n"
-                             ":scheme=wss\n:path=/chat\n",
+  assert_refused_at(REQUEST,
+                    ":method=CONNECT\n:protocol=websocket\n"
+                    ":scheme=wss\n:path=/chat\n",
                     4);
 }
 

@@ -327,9 +327,8 @@ static void a_header_section_too_large_to_be_sent_is_refused(void **state) {
 
   (void)state;
   assert_ok(end_init(&e, &options, NULL));
-  assert_int_equal(
-      ngp_h2_submit_request(e.h2, list.nva, list.nvlen, 1, &error),
-      NGP_ERR_BAD_HEADERS);
+  assert_int_equal(ngp_h2_submit_request(e.h2, list.nva, list.nvlen, 1, &error),
+                   NGP_ERR_BAD_HEADERS);
   assert_int_equal(error.index, 4);
   assert_int_equal(submit_request(&e, GET, 1), 1);
   end_free(&e);

@@ -7,8 +7,10 @@
 
 int __real_nghttp2_option_new(nghttp2_option **poption);
 int __wrap_nghttp2_option_new(nghttp2_option **poption);
-int __real_nghttp2_session_callbacks_new(nghttp2_session_callbacks **pcallbacks);
-int __wrap_nghttp2_session_callbacks_new(nghttp2_session_callbacks **pcallbacks);
+int __real_nghttp2_session_callbacks_new(
+    nghttp2_session_callbacks **pcallbacks);
+int __wrap_nghttp2_session_callbacks_new(
+    nghttp2_session_callbacks **pcallbacks);
 
 static int option_fails, callbacks_fail;
 
