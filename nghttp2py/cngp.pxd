@@ -218,6 +218,9 @@ cdef extern from "ngp_h2.h" nogil:
     int ngp_h2_submit_trailers(
         ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva, size_t nvlen,
         ngp_h2_header_error *perror)
+    int ngp_h2_check_trailers(
+        ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva, size_t nvlen, size_t len,
+        ngp_h2_header_error *perror)
     int32_t ngp_h2_submit_push_promise(
         ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva, size_t nvlen,
         ngp_h2_header_error *perror)

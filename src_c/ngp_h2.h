@@ -337,6 +337,10 @@ typedef enum ngp_h2_message {
 int32_t ngp_h2_submit_request(ngp_h2 *h2, nghttp2_nv *nva, size_t nvlen,
                               int end_stream, ngp_h2_header_error *perror);
 
+/*
+ * ngp_h2_submit_response queues a final response.  It returns
+ * NGP_ERR_BODY_LENGTH if |end_stream| is nonzero and the fields promise a body.
+ */
 int ngp_h2_submit_response(ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva,
                            size_t nvlen, int end_stream,
                            ngp_h2_header_error *perror);
@@ -346,10 +350,20 @@ int ngp_h2_submit_informational(ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva,
 
 /*
  * ngp_h2_submit_trailers ends the stream with a trailer section, after what
- * is queued of its body.
+ * is queued of its body.  It returns NGP_ERR_BODY_LENGTH if that is not what
+ * content-length says.
  */
 int ngp_h2_submit_trailers(ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva,
                            size_t nvlen, ngp_h2_header_error *perror);
+
+/*
+ * ngp_h2_check_trailers tells whether ngp_h2_submit_trailers() would take a
+ * list after |len| bytes more of the body; |len| is SIZE_MAX if their number
+ * is not known yet.
+ */
+int ngp_h2_check_trailers(ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva,
+                          size_t nvlen, size_t len,
+                          ngp_h2_header_error *perror);
 
 /*
  * ngp_h2_submit_push_promise promises a response on a new stream, whose id it
@@ -480,6 +494,10 @@ typedef enum ngp_h2_stream_state {
 #define NGP_H2_WANTS 0x10000U
 /* Its reset was told. */
 #define NGP_H2_RESET_TOLD 0x20000U
+/* CONNECT with :protocol (RFC 8441). */
+#define NGP_H2_EXTENDED 0x40000U
+/* The response has no content, whatever its content-length (RFC 9110, 6.4.1). */
+#define NGP_H2_NO_CONTENT 0x80000U
 
 /*
  * ngp_h2_stream_get tells what |stream_id| is, and if open puts its flags in

@@ -149,11 +149,28 @@ static const char *check_status(const nghttp2_nv *nv, int informational) {
 
 #define SEEN(TOKEN) (seen & (1U << (TOKEN)))
 
+/* What a status means for the rest of its response; |length| is that of
+   content-length, or -1. */
+static const char *check_response_whole(const nghttp2_nv *status,
+                                        int64_t length, uint32_t *pflags) {
+  if (!status) {
+    return "a response needs :status (RFC 9113, 8.3.2)";
+  }
+  if (value_is(status, "204") || value_is(status, "304")) {
+    *pflags |= NGP_H2_NO_CONTENT;
+  }
+  /* Frameworks add "content-length: 0" everywhere, and peers bear it. */
+  if (length > 0 && (status->value[0] == '1' || value_is(status, "204"))) {
+    return "content-length must not be sent with 1xx and 204 (RFC 9110, 8.6)";
+  }
+  return NULL;
+}
+
 /* What a request must and must not have besides each field's own rules. */
 static const char *check_request_whole(const nghttp2_nv *method,
                                        const nghttp2_nv *scheme,
                                        const nghttp2_nv *path, uint32_t seen) {
-  if (!method || method->valuelen == 0) {
+  if (!method) {
     return "a request needs :method (RFC 9113, 8.3.1)";
   }
   if (method_is(method, "CONNECT") && !SEEN(NGP_TOKEN__PROTOCOL)) {
@@ -168,7 +185,7 @@ static const char *check_request_whole(const nghttp2_nv *method,
   if (SEEN(NGP_TOKEN__PROTOCOL) && !method_is(method, "CONNECT")) {
     return ":protocol is for CONNECT only (RFC 8441, 4)";
   }
-  if (!scheme || scheme->valuelen == 0) {
+  if (!scheme) {
     return "a request needs :scheme (RFC 9113, 8.3.1)";
   }
   if (!path) {
@@ -214,6 +231,21 @@ static const char *check_regular(ngp_h2_message message, ngp_token token,
   }
 }
 
+static int is_scheme(const nghttp2_nv *nv) {
+  size_t i;
+
+  for (i = 0; i < nv->valuelen; ++i) {
+    uint8_t c = lower(nv->value[i]);
+
+    if (!(c >= 'a' && c <= 'z') &&
+        (i == 0 || !((c >= '0' && c <= '9') || c == '+' || c == '-' ||
+                     c == '.'))) {
+      return 0;
+    }
+  }
+  return nv->valuelen != 0;
+}
+
 static int pseudo_allowed(ngp_h2_message message, ngp_token token) {
   switch (token) {
   case NGP_TOKEN__METHOD:
@@ -242,16 +274,36 @@ static const char *check_pseudo(ngp_h2_message message, ngp_token token,
   if (SEEN(token)) {
     return "a pseudo-header field must not be repeated (RFC 9113, 8.3)";
   }
-  if (token == NGP_TOKEN__STATUS) {
+  switch (token) {
+  case NGP_TOKEN__STATUS:
     return check_status(nv, message == NGP_H2_MESSAGE_INFORMATIONAL);
+  case NGP_TOKEN__METHOD:
+    return nghttp2_check_method(nv->value, nv->valuelen)
+               ? NULL
+               : ":method must be a token (RFC 9110, 9.1)";
+  case NGP_TOKEN__SCHEME:
+    return is_scheme(nv) ? NULL
+                         : ":scheme must be a URI's scheme (RFC 3986, 3.1)";
+  case NGP_TOKEN__PATH:
+    return nghttp2_check_path(nv->value, nv->valuelen)
+               ? NULL
+               : ":path holds a character that is not allowed "
+                 "(RFC 9113, 8.3.1)";
+  case NGP_TOKEN__AUTHORITY:
+    return nghttp2_check_authority(nv->value, nv->valuelen)
+               ? NULL
+               : ":authority holds a character that is not allowed "
+                 "(RFC 3986, 3.2)";
+  default:
+    return NULL;
   }
-  return NULL;
 }
 
 int ngp_h2_check_outgoing(ngp_h2_message message, nghttp2_nv *nva, size_t nvlen,
                           uint32_t *pflags, int64_t *pcontent_length,
                           ngp_h2_header_error *perror) {
   const nghttp2_nv *method = NULL, *scheme = NULL, *path = NULL;
+  const nghttp2_nv *status = NULL;
   const char *reason = NULL;
   uint32_t seen = 0;
   int regular_seen = 0;
@@ -291,6 +343,9 @@ int ngp_h2_check_outgoing(ngp_h2_message message, nghttp2_nv *nva, size_t nvlen,
     case NGP_TOKEN__PATH:
       path = nv;
       break;
+    case NGP_TOKEN__STATUS:
+      status = nv;
+      break;
     case NGP_TOKEN_CONTENT_LENGTH:
       if (SEEN(token)) {
         reason = "content-length must not be repeated (RFC 9110, 8.6)";
@@ -315,11 +370,14 @@ int ngp_h2_check_outgoing(ngp_h2_message message, nghttp2_nv *nva, size_t nvlen,
     if (method_is(method, "HEAD")) {
       *pflags |= NGP_H2_HEAD;
     } else if (method_is(method, "CONNECT")) {
-      *pflags |= NGP_H2_CONNECT;
+      *pflags |= SEEN(NGP_TOKEN__PROTOCOL) ? NGP_H2_CONNECT | NGP_H2_EXTENDED
+                                           : NGP_H2_CONNECT;
     }
-  } else if (message != NGP_H2_MESSAGE_TRAILERS && !SEEN(NGP_TOKEN__STATUS)) {
-    reason = "a response needs :status (RFC 9113, 8.3.2)";
-    goto fail;
+  } else if (message != NGP_H2_MESSAGE_TRAILERS) {
+    reason = check_response_whole(status, *pcontent_length, pflags);
+    if (reason) {
+      goto fail;
+    }
   }
   return 0;
 

@@ -202,7 +202,7 @@ ngp_token ngp_token_of(const uint8_t *name, size_t len);
 
 /*
  * ngp_h2_check_outgoing checks a list, and marks what must never be indexed.
- * |*pflags| gets NGP_H2_HEAD and NGP_H2_CONNECT of a request,
+ * |*pflags| gets NGP_H2_HEAD, NGP_H2_CONNECT and NGP_H2_EXTENDED of a request,
  * |*pcontent_length| the length stated, or -1.
  */
 int ngp_h2_check_outgoing(ngp_h2_message message, nghttp2_nv *nva, size_t nvlen,

@@ -121,6 +121,14 @@ int32_t ngp_h2_submit_request(ngp_h2 *h2, nghttp2_nv *nva, size_t nvlen,
   if (rv != 0) {
     return rv;
   }
+  if ((flags & NGP_H2_EXTENDED) &&
+      !nghttp2_session_get_remote_settings(
+          h2->session, NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL)) {
+    perror->index = nvlen;
+    perror->reason = "the peer has not sent SETTINGS_ENABLE_CONNECT_PROTOCOL "
+                     "(RFC 8441, 3)";
+    return NGP_ERR_BAD_HEADERS;
+  }
   if (!nghttp2_session_check_request_allowed(h2->session)) {
     return NGHTTP2_ERR_START_STREAM_NOT_ALLOWED;
   }
@@ -166,6 +174,12 @@ int ngp_h2_submit_response(ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva,
   if (rv != 0) {
     return rv;
   }
+  if ((stream->flags & NGP_H2_HEAD) || (flags & NGP_H2_NO_CONTENT)) {
+    /* These state a length that they do not have (RFC 9110, 8.6). */
+    content_length = 0;
+  } else if (end_stream && content_length > 0) {
+    return NGP_ERR_BODY_LENGTH;
+  }
   if (stream->flags & NGP_H2_UNSENT) {
     stream->response = ngp_h2_header_list_new(h2, nva, nvlen);
     if (!stream->response) {
@@ -181,12 +195,9 @@ int ngp_h2_submit_response(ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva,
     }
   }
   stream->flags |= NGP_H2_LOCAL_HEADERS;
+  stream->content_length = content_length;
   if (end_stream) {
-    /* Responses to HEAD and 304 state a length that they do not have
-       (RFC 9110, 8.6): it is not held against them. */
     stream->flags |= NGP_H2_LOCAL_END;
-  } else if (!(stream->flags & NGP_H2_HEAD)) {
-    stream->content_length = content_length;
   }
   return 0;
 }
@@ -237,8 +248,9 @@ static int wrong_length(const ngp_h2_stream *stream, size_t len,
           (end_stream && total != stream->content_length));
 }
 
-int ngp_h2_submit_trailers(ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva,
-                           size_t nvlen, ngp_h2_header_error *perror) {
+int ngp_h2_check_trailers(ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva,
+                          size_t nvlen, size_t len,
+                          ngp_h2_header_error *perror) {
   ngp_h2_stream *stream;
   int64_t content_length;
   uint32_t flags;
@@ -255,9 +267,19 @@ int ngp_h2_submit_trailers(ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva,
   if (rv != 0) {
     return rv;
   }
-  if (wrong_length(stream, 0, 1)) {
-    return NGP_ERR_BODY_LENGTH;
+  return len != SIZE_MAX && wrong_length(stream, len, 1) ? NGP_ERR_BODY_LENGTH
+                                                         : 0;
+}
+
+int ngp_h2_submit_trailers(ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva,
+                           size_t nvlen, ngp_h2_header_error *perror) {
+  ngp_h2_stream *stream;
+  int rv = ngp_h2_check_trailers(h2, stream_id, nva, nvlen, 0, perror);
+
+  if (rv != 0) {
+    return rv;
   }
+  stream = ngp_h2_stream_find(h2, stream_id);
   if (nvlen) {
     stream->trailers = ngp_h2_header_list_new(h2, nva, nvlen);
     if (!stream->trailers) {
@@ -446,10 +468,16 @@ int ngp_h2_submit_rst(ngp_h2 *h2, int32_t stream_id, uint32_t error_code,
      half-way out. */
   rv = nghttp2_submit_rst_stream(h2->session, NGHTTP2_FLAG_NONE, stream_id,
                                  error_code);
-  if (rv == 0) {
-    stream->flags |= NGP_H2_RESET_LOCAL;
+  if (rv != 0) {
+    return rv;
   }
-  return rv;
+  stream->flags |= NGP_H2_RESET_LOCAL;
+  if ((stream->flags & NGP_H2_UNSENT) && h2->options.client) {
+    /* nghttp2 takes the request back, but says so only when its turn comes.
+       It was not heard of outside: its end can be told now. */
+    return ngp_h2_close_stream(h2, stream, error_code);
+  }
+  return 0;
 }
 
 /* ---- Receive credit ---- */

@@ -14,7 +14,7 @@ of each other.
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.ref cimport Py_INCREF
 from libc.stddef cimport size_t
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
+from libc.stdint cimport SIZE_MAX, int32_t, int64_t, uint8_t, uint32_t
 
 from nghttp2py cimport cngp as lib
 from nghttp2py.h2.headers cimport FieldList
@@ -43,18 +43,16 @@ def is_h2_available():
 
 
 cdef bytes status_text(status):
-    try:
-        return _STATUS[status]
-    except (KeyError, TypeError):
-        if isinstance(status, bool) or not isinstance(status, int):
-            raise TypeError(
-                f"status must be an int, not {type(status).__name__}"
-            ) from None
-        if not 100 <= status <= 999:
-            raise HeadersError(
-                f"status is {status}, but must have three digits (RFC 9110, 15)"
-            ) from None
-        return b"%d" % status
+    if isinstance(status, bool) or not isinstance(status, int):
+        raise TypeError(f"status must be an int, not {type(status).__name__}")
+    text = _STATUS.get(status)
+    if text is not None:
+        return text
+    if not 100 <= status <= 999:
+        raise HeadersError(
+            f"status is {status}, but must have three digits (RFC 9110, 15)"
+        )
+    return b"%d" % status
 
 
 cdef class H2Connection(H2Session):
@@ -82,6 +80,9 @@ cdef class H2Connection(H2Session):
         source, trailers, end_stream = entry
         try:
             data, flag = source.read(wanted)
+            if self._sources.get(stream_id) is not entry:
+                # It has reset its own stream.
+                return True
             if flag == DATA_EOF:
                 self._sources.pop(stream_id, None)
                 lib.ngp_h2_set_source(self._h2, stream_id, 0)
@@ -216,9 +217,10 @@ cdef class H2Connection(H2Session):
     def send_response_headers(self, stream_id, status, headers, *, end_stream=False):
         """Queue a final response's header section.
 
-        ``status`` is an int from 200 to 599.  With ``end_stream`` false a body
-        follows.  Raises ``HeadersError`` and, if a response was sent already,
-        ``StreamStateError``.
+        ``status`` is an int from 200 to 999.  With ``end_stream`` false a body
+        follows, if only an empty one for HEAD, 204 and 304.  Raises
+        ``HeadersError``, ``InvalidBodyLengthError`` and, if a response was sent
+        already, ``StreamStateError``.
         """
         cdef FieldList fields = FieldList()
 
@@ -236,6 +238,8 @@ cdef class H2Connection(H2Session):
 
         if rv == lib.NGP_ERR_BAD_HEADERS:
             raise fields.error(&error)
+        if rv == lib.NGP_ERR_BODY_LENGTH:
+            raise InvalidBodyLengthError(fields.content_length(), 0)
         return self._check(
             rv, stream_id,
             "a client sends no responses" if self.client_side
@@ -288,6 +292,21 @@ cdef class H2Connection(H2Session):
         )
         if rv == lib.NGP_ERR_BAD_HEADERS:
             raise fields.error(&error)
+        return self._check(rv, stream_id, "headers must be sent first")
+
+    cdef int _check_trailers(
+        self, int32_t stream_id, FieldList fields, size_t n
+    ) except -1:
+        """Raise as ``_submit_trailers`` would after ``n`` bytes more."""
+        cdef lib.ngp_h2_header_error error
+        cdef int rv = lib.ngp_h2_check_trailers(
+            self._h2, stream_id, fields.nva(), fields.nvlen(), n, &error
+        )
+
+        if rv == lib.NGP_ERR_BAD_HEADERS:
+            raise fields.error(&error)
+        if rv == lib.NGP_ERR_BODY_LENGTH:
+            raise self._length_error(stream_id, n)
         return self._check(rv, stream_id, "headers must be sent first")
 
     def push_stream(self, stream_id, headers):
@@ -361,6 +380,7 @@ cdef class H2Connection(H2Session):
         cdef:
             int32_t id = to_stream_id(stream_id)
             FieldList fields = None
+            bytes data
 
         self._no_source(id)
         if trailers is not None:
@@ -369,13 +389,19 @@ cdef class H2Connection(H2Session):
             fields = FieldList()
             fields.extend(trailers)
         if isinstance(body, (bytes, bytearray, memoryview)):
-            self._push(id, as_bytes(body), end_stream and fields is None)
+            data = as_bytes(body)
+            if fields is not None:
+                # Before anything is queued: what raises leaves no trace.
+                self._check_trailers(id, fields, len(data))
+            self._push(id, data, end_stream and fields is None)
             if fields is not None:
                 self._submit_trailers(id, fields)
             return
         if isinstance(body, str):
             raise TypeError("a body must be bytes, not str: encode it")
         source = make_source(body)
+        if fields is not None:
+            self._check_trailers(id, fields, SIZE_MAX)
         self._check(
             lib.ngp_h2_set_source(self._h2, id, 1), id, "headers must be sent first"
         )

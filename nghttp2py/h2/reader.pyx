@@ -36,6 +36,8 @@ from nghttp2py.h2.headers cimport FieldReader
 
 from collections import deque
 
+from nghttp2py.hpack import NeverIndexed
+
 cdef BodyReceived END_OF_BODY = BodyReceived(b"", False)
 
 
@@ -97,9 +99,13 @@ cdef dict read_settings(const lib.ngp_h2_event *e):
 
 cdef list join_cookies(list pairs):
     """Join cookie crumbs to one field, the last (RFC 9113, 8.2.3)."""
-    cookies = [pair[1] for pair in pairs if pair[0] == b"cookie"]
+    crumbs = [pair for pair in pairs if pair[0] == b"cookie"]
     joined = [pair for pair in pairs if pair[0] != b"cookie"]
-    joined.append((b"cookie", b"; ".join(cookies)))
+    cookie = b"; ".join([crumb[1] for crumb in crumbs])
+    if any(isinstance(crumb, NeverIndexed) for crumb in crumbs):
+        joined.append(NeverIndexed(b"cookie", cookie))
+    else:
+        joined.append((b"cookie", cookie))
     return joined
 
 
@@ -206,7 +212,7 @@ cdef class EventReader:
         )
 
     cdef list _take_fields(self, const lib.ngp_h2_event *e):
-        """Make the pairs of a header list, several cookies joined to one."""
+        """Make the pairs of a header list; of a request's cookies one."""
         cdef:
             const lib.ngp_h2_field *field = self._fields + e.first_field
             const lib.ngp_h2_field *end = field + e.nfields
@@ -218,7 +224,11 @@ cdef class EventReader:
                 cookies += 1
             pairs.append(self._pairs.pair(field))
             field += 1
-        return join_cookies(pairs) if cookies > 1 else pairs
+        if cookies > 1 and (
+            e.type == lib.NGP_H2_REQUEST or e.type == lib.NGP_H2_PUSH_PROMISE
+        ):
+            return join_cookies(pairs)
+        return pairs
 
     cdef RequestReceived _new_request(self, const lib.ngp_h2_event *e):
         cdef:

@@ -142,8 +142,7 @@ cdef class H2Session:
 
     cdef int _enter(self) except -1:
         """Begin to read what C has recorded, which must not be done twice."""
-        if not self._initiated:
-            raise ProtocolError("initiate_connection() must be called first")
+        self._need_start()
         if self._busy:
             raise ProtocolError(
                 "receive_data() and data_to_send() must not be called from within "
@@ -169,10 +168,10 @@ cdef class H2Session:
 
         self._enter()
         try:
-            events = self._pending
-            self._pending = []
             PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
             try:
+                events = self._pending
+                self._pending = []
                 base = <const uint8_t *>view.buf
                 left = view.len
                 while left and lib.ngp_h2_alive(self._h2):
@@ -300,8 +299,11 @@ cdef class H2Session:
         return 0
 
     cdef bint _feed(self, int32_t stream_id, size_t wanted) except -1:
-        """Queue a piece of a body's source; return whether there is more to send."""
-        raise NotImplementedError
+        """Queue a piece of a body's source; return whether there is more to send.
+
+        Sources come with the messages: there are none here.
+        """
+        return False
 
     # ---- Receive flow control (RFC 9113, 5.2) ----
 
@@ -363,6 +365,7 @@ cdef class H2Session:
         cdef int32_t id = 0 if stream_id is None else to_stream_id(stream_id)
         cdef uint32_t n = to_uint32(increment, "increment")
 
+        self._need_start()
         if not 0 < n <= MAX_WINDOW:
             raise FlowControlError(
                 f"increment is {n}, but must be from 1 to {MAX_WINDOW} (RFC 9113, 6.9)"
@@ -376,6 +379,7 @@ cdef class H2Session:
         cdef int32_t id = 0 if stream_id is None else to_stream_id(stream_id)
         cdef uint32_t n = to_uint32(size, "size")
 
+        self._need_start()
         if n > MAX_WINDOW:
             raise FlowControlError(
                 f"size is {n}, but must be at most {MAX_WINDOW} (RFC 9113, 6.9.1)"
@@ -434,6 +438,7 @@ cdef class H2Session:
             last = to_stream_id(last_stream_id)
         elif last_stream_id == 0:
             last = 0
+        self._need_start()
         check(
             lib.ngp_h2_submit_goaway(
                 self._h2, last, to_uint32(error_code, "error_code"),
@@ -450,11 +455,13 @@ cdef class H2Session:
         """
         if self.client_side:
             raise ProtocolError("the shutdown notice is the server's (RFC 9113, 6.8)")
+        self._need_start()
         check(lib.ngp_h2_submit_shutdown_notice(self._h2))
         self._goaway_sent = True
 
     def terminate(self, error_code=ErrorCode.NO_ERROR):
         """Queue GOAWAY, and nothing after it: open streams are dropped."""
+        self._need_start()
         check(lib.ngp_h2_terminate(self._h2, to_uint32(error_code, "error_code")))
         self._goaway_sent = True
 
@@ -471,6 +478,7 @@ cdef class H2Session:
     cdef int _submit_ping(self, opaque_data, bint ack) except -1:
         cdef bytes data = as_bytes(opaque_data)
 
+        self._need_start()
         if len(data) != 8:
             raise ValueError(f"PING carries 8 bytes, not {len(data)} (RFC 9113, 6.7)")
         return check(
@@ -579,6 +587,7 @@ cdef class H2Session:
 
         if not self.client_side:
             raise ProtocolError("PRIORITY_UPDATE is the client's (RFC 9218, 7.1)")
+        self._need_start()
         check(
             lib.ngp_h2_submit_priority_update(
                 self._h2, id, <const uint8_t *>PyBytes_AS_STRING(value),
@@ -639,6 +648,7 @@ cdef class H2Session:
 
         if self.client_side:
             raise ProtocolError("ALTSVC is the server's (RFC 7838, 4)")
+        self._need_start()
         if bool(source) == bool(id):
             raise ValueError("give either an origin or a stream_id (RFC 7838, 4)")
         check(
@@ -659,6 +669,7 @@ cdef class H2Session:
 
         if self.client_side:
             raise ProtocolError("ORIGIN is the server's (RFC 8336, 2)")
+        self._need_start()
         if len(values) > 64:
             raise ValueError(f"at most 64 origins fit one frame, not {len(values)}")
         for value in values:
@@ -683,6 +694,7 @@ cdef class H2Session:
                 f"frame_type is {frame_type} with {len(data)} bytes, but must be past "
                 "9 with at most 16384 (RFC 9113, 5.5)"
             )
+        self._need_start()
         check(
             lib.ngp_h2_submit_extension(
                 self._h2, frame_type, flags, id,
