@@ -255,6 +255,13 @@ int ngp_h2_close_stream(ngp_h2 *h2, ngp_h2_stream *stream,
     event->remote = event->unprocessed;
     take_reason(h2, event);
   }
+  if (stream->body.queued && h2->streams.size > 1 && !h2->dead) {
+    /* What was kept for this body is there for the others: see
+       ngp_h2_sendable(). */
+    if (!ngp_h2_record(h2, NGP_H2_WINDOW_UPDATE, 0)) {
+      return NGHTTP2_ERR_NOMEM;
+    }
+  }
   if (error_code == NGHTTP2_NO_ERROR && h2->reset_balance) {
     --h2->reset_balance;
   }

@@ -496,7 +496,8 @@ typedef enum ngp_h2_stream_state {
 #define NGP_H2_RESET_TOLD 0x20000U
 /* CONNECT with :protocol (RFC 8441). */
 #define NGP_H2_EXTENDED 0x40000U
-/* The response has no content, whatever its content-length (RFC 9110, 6.4.1). */
+/* The response has no content, whatever its content-length (RFC 9110, 6.4.1).
+ */
 #define NGP_H2_NO_CONTENT 0x80000U
 
 /*

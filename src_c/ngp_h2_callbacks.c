@@ -246,8 +246,10 @@ static int on_settings_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
   event->value = (int64_t)frame->settings.niv;
   window = nghttp2_session_get_remote_settings(
       h2->session, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE);
-  if (window > h2->remote_initial_window) {
-    /* Every stream may send more (RFC 9113, 6.9.2). */
+  if (window > h2->remote_initial_window ||
+      (window < h2->remote_initial_window && h2->queued_body)) {
+    /* Every stream may send more (RFC 9113, 6.9.2); or some less than is
+       queued, which leaves more for the others. */
     event = ngp_h2_record(h2, NGP_H2_WINDOW_UPDATE, 0);
     if (!event) {
       return FAIL;

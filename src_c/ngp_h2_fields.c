@@ -238,8 +238,8 @@ static int is_scheme(const nghttp2_nv *nv) {
     uint8_t c = lower(nv->value[i]);
 
     if (!(c >= 'a' && c <= 'z') &&
-        (i == 0 || !((c >= '0' && c <= '9') || c == '+' || c == '-' ||
-                     c == '.'))) {
+        (i == 0 ||
+         !((c >= '0' && c <= '9') || c == '+' || c == '-' || c == '.'))) {
       return 0;
     }
   }

@@ -418,6 +418,36 @@ size_t ngp_h2_queued_body(ngp_h2 *h2, int32_t stream_id) {
   return stream ? stream->body.queued : 0;
 }
 
+/* What may be sent on |stream| before the peer says more. */
+static int64_t window_of(const ngp_h2 *h2, const ngp_h2_stream *stream) {
+  int32_t window =
+      nghttp2_session_get_stream_remote_window_size(h2->session, stream->id);
+
+  /* -1: not open yet; it will have the peer's initial window. */
+  return window < 0 ? (int64_t)h2->remote_initial_window : window;
+}
+
+/*
+ * The queued bytes that the streams' own windows let out: the rest must not
+ * keep other streams from the connection's window.
+ */
+static int64_t reserved(const ngp_h2 *h2) {
+  int64_t sum = 0;
+  size_t i;
+
+  for (i = 0; i < h2->streams.nslots; ++i) {
+    const ngp_h2_stream *stream = h2->streams.slots[i];
+
+    if (stream && stream->body.queued) {
+      int64_t queued = (int64_t)stream->body.queued;
+      int64_t window = window_of(h2, stream);
+
+      sum += queued < window ? queued : window;
+    }
+  }
+  return sum;
+}
+
 size_t ngp_h2_sendable(ngp_h2 *h2, int32_t stream_id) {
   ngp_h2_stream *stream;
   int64_t window, room;
@@ -425,17 +455,13 @@ size_t ngp_h2_sendable(ngp_h2 *h2, int32_t stream_id) {
   if (writable(h2, stream_id, &stream) != 0) {
     return 0;
   }
-  window =
-      nghttp2_session_get_stream_remote_window_size(h2->session, stream_id);
-  if (window < 0) {
-    /* Not open yet: it will have the peer's initial window. */
-    window = h2->remote_initial_window;
-  }
-  window -= (int64_t)stream->body.queued;
-  room = (int64_t)nghttp2_session_get_remote_window_size(h2->session) -
-         (int64_t)h2->queued_body;
-  if (room < window) {
-    window = room;
+  window = window_of(h2, stream) - (int64_t)stream->body.queued;
+  room = nghttp2_session_get_remote_window_size(h2->session);
+  if (room - (int64_t)h2->queued_body < window) {
+    room -= reserved(h2);
+    if (room < window) {
+      window = room;
+    }
   }
   return window > 0 ? (size_t)window : 0;
 }
