@@ -64,7 +64,9 @@ def test_a_request_with_a_body_has_no_end_yet():
 def test_host_is_not_made_twice():
     peer = RawPeer()
     peer.send(
-        peer.headers(1, (*GET, (b"x", b"y"), (b"host", b"example.org")), end_stream=True)
+        peer.headers(
+            1, (*GET, (b"x", b"y"), (b"host", b"example.org")), end_stream=True
+        )
     )
     assert peer.events[0].request.headers == (
         (b"host", b"example.org"),
@@ -216,7 +218,9 @@ def test_headers_may_be_a_mapping_or_an_iterator():
     peers = Peers()
     peers.request(headers={"A": "1"})
     peers.request(headers=iter([("b", b"2")]))
-    requests = [e.request for e in peers.server_events if isinstance(e, H2RequestReceived)]
+    requests = [
+        e.request for e in peers.server_events if isinstance(e, H2RequestReceived)
+    ]
     assert [r.headers[1] for r in requests] == [(b"a", b"1"), (b"b", b"2")]
 
 
@@ -226,7 +230,9 @@ def test_never_indexed_fields_stay_so():
     fields = [("authorization", "a"), ("proxy-authorization", "b"), ("x", "c", True)]
     peer.connection.send_request("GET", "/", fields, authority="h")
     (sent,) = peer.read()
-    decoded = {bytes(f[0]): f.indexable for f in peer.decoder.decode(sent.payload, raw=True)}
+    decoded = {
+        bytes(f[0]): f.indexable for f in peer.decoder.decode(sent.payload, raw=True)
+    }
     assert not decoded[b"authorization"]
     assert not decoded[b"proxy-authorization"]
     assert not decoded[b"x"]
@@ -272,7 +278,8 @@ def test_requests_over_the_peers_limit_wait_and_say_so():
     assert H2RequestSent(second) in client_events
     assert peers.client.queued_requests == 0
     assert any(
-        isinstance(e, H2RequestReceived) and e.stream_id == second for e in server_events
+        isinstance(e, H2RequestReceived) and e.stream_id == second
+        for e in server_events
     )
 
 
@@ -344,7 +351,11 @@ BAD_REQUESTS = {
     "leading space": (*GET, (b"a", b" x")),
     "trailing tab": (*GET, (b"a", b"x\t")),
     "content-length": (*GET, (b"content-length", b"-1")),
-    "content-length twice": (*GET, (b"content-length", b"1"), (b"content-length", b"1")),
+    "content-length twice": (
+        *GET,
+        (b"content-length", b"1"),
+        (b"content-length", b"1"),
+    ),
     "LF in path": (*GET[:2], (b":path", b"/\nx"), GET[3]),
     "space in method": ((b":method", b"GE T"), *GET[1:]),
     "space in path": (*GET[:2], (b":path", b"/a b"), GET[3]),
@@ -364,7 +375,7 @@ def test_a_bad_request_is_refused_and_leaves_no_trace(name):
 
 def test_the_error_names_the_field_and_the_rule():
     peers = Peers()
-    with pytest.raises(HeadersError, match="b'connection'.*RFC 9113, 8.2.2"):
+    with pytest.raises(HeadersError, match=r"b'connection'.*RFC 9113, 8\.2\.2"):
         peers.request(headers=[("connection", "close")])
 
 
@@ -382,7 +393,16 @@ def test_upper_case_names_go_out_in_lower_case():
 
 @pytest.mark.parametrize(
     "headers",
-    ["a: b", b"ab", [("a",)], [("a", "b", True, 1)], ["ab"], [(1, "b")], [("a", None)], 5],
+    [
+        "a: b",
+        b"ab",
+        [("a",)],
+        [("a", "b", True, 1)],
+        ["ab"],
+        [(1, "b")],
+        [("a", None)],
+        5,
+    ],
 )
 def test_headers_that_are_no_pairs_are_a_type_error(headers):
     peers = Peers()
