@@ -50,7 +50,7 @@ static void what_a_request_lacks_is_told_at_the_lists_end(void **state) {
   assert_refused_at(REQUEST, ":method=GET\n:scheme=https\n:authority=a\n", 3);
   assert_refused_at(REQUEST, ":method=GET\n:scheme=https\n:path=/\n", 3);
   assert_refused_at(REQUEST, ":method=CONNECT\n", 1);
-  assert_refused_at(REQUEST, ":method=\n:scheme=https\n:path=/\nhost=a\n", 4);
+  assert_refused_at(REQUEST, ":method=\n:scheme=https\n:path=/\nhost=a\n", 0);
   assert_refused_at(REQUEST, ":method=CONNECT\n:authority=a\n:path=/\n", 3);
   assert_refused_at(REQUEST, GET ":protocol=websocket\n", 5);
   assert_refused_at(REQUEST, ":method=GET\n:scheme=https\n:path=a\nhost=a\n",
