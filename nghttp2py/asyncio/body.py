@@ -1,0 +1,73 @@
+"""Bodies from asynchronous iterators."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, Callable
+
+from nghttp2py.h2.body import DATA_DEFERRED, DATA_EOF, DATA_OK
+
+__all__ = ["AsyncBody"]
+
+
+class AsyncBody:
+    """A body callable that takes its pieces from an asynchronous iterator.
+
+    ``H2Connection.send_body`` takes it.  A task runs the iterator, one piece
+    ahead of what was sent and no more, and calls ``resume`` for each.  What
+    the iterator raises, the callable raises.  ``close`` ends the task and
+    closes the iterator.
+    """
+
+    def __init__(
+        self, pieces: AsyncIterable[bytes], resume: Callable[[], object]
+    ) -> None:
+        self._resume = resume
+        self._piece: bytes | memoryview = b""
+        self._ended = False
+        self._error: Exception | None = None
+        self._taken = asyncio.Event()
+        self._task = asyncio.get_running_loop().create_task(self._run(pieces))
+
+    def __call__(self, n: int) -> tuple[bytes | memoryview, int]:
+        """Return up to ``n`` bytes of the piece at hand, and a ``DATA_`` flag."""
+        data = self._piece
+        if not data:
+            if self._error is not None:
+                raise self._error
+            return b"", DATA_EOF if self._ended else DATA_DEFERRED
+        if len(data) > n:
+            data = memoryview(data)
+            self._piece = data[n:]
+            return data[:n], DATA_OK
+        self._piece = b""
+        self._taken.set()
+        return data, DATA_OK
+
+    def close(self) -> None:
+        """Give up: the iterator sees ``asyncio.CancelledError``, if it runs."""
+        self._task.cancel()
+
+    async def _run(self, pieces: AsyncIterable[bytes]) -> None:
+        iterator = pieces.__aiter__()
+        try:
+            async for piece in iterator:
+                if not isinstance(piece, (bytes, bytearray, memoryview)):
+                    raise TypeError(
+                        "an asynchronous body iterator must give bytes, not "
+                        f"{type(piece).__name__}"
+                    )
+                if not piece:
+                    continue
+                self._taken.clear()
+                self._piece = bytes(piece)
+                self._resume()
+                await self._taken.wait()
+            self._ended = True
+        except Exception as error:
+            self._error = error
+        finally:
+            aclose = getattr(iterator, "aclose", None)
+            if aclose is not None:
+                await aclose()
+        self._resume()
