@@ -1,0 +1,336 @@
+"""The carrier of bytes, between a transport in memory and a connection."""
+
+import logging
+
+import pytest
+from memory import MemoryClient, MemoryTransport, in_loop, until
+
+from nghttp2py.asyncio import H2Pump
+from nghttp2py.errors import ErrorCode
+from nghttp2py.h2 import (
+    H2BodyReceived,
+    H2Configuration,
+    H2Connection,
+    H2ConnectionClosed,
+    H2GoAway,
+    H2RequestReceived,
+    H2SettingsReceived,
+    H2StreamClosed,
+)
+
+
+class Pump(H2Pump):
+    """Answers each request at its end, and keeps all events."""
+
+    body = b"hello"
+
+    def __init__(self, config=None, **options):
+        super().__init__(H2Connection(config=config), **options)
+        self.events = []
+
+    def event_received(self, event):
+        self.events.append(event)
+        if isinstance(event, H2BodyReceived) and not event.body.more:
+            self.answer(event.stream_id)
+
+    def answer(self, stream_id):
+        self.connection.send_response_headers(stream_id, 200, [])
+        self.connection.send_body(stream_id, self.body)
+        self.mark_dirty()
+
+
+class FakeTLS:
+    """What the pump asks of an ``ssl.SSLObject``."""
+
+    def __init__(self, protocol="h2", version="TLSv1.3"):
+        self._protocol = protocol
+        self._version = version
+
+    def selected_alpn_protocol(self):
+        return self._protocol
+
+    def version(self):
+        return self._version
+
+
+def kinds(events):
+    return [type(event) for event in events]
+
+
+@in_loop
+async def test_a_request_is_answered_within_the_read_that_brings_it():
+    client = MemoryClient(Pump())
+    await client.exchange()
+    stream_id = client.request()
+    client.protocol.data_received(client.connection.data_to_send())
+    for event in client.connection.receive_data(client.transport.take()):
+        client.take_event(event)
+    assert client.response(stream_id).body == b"hello"
+
+
+@in_loop
+async def test_many_answers_of_one_read_are_one_write():
+    client = MemoryClient(Pump())
+    await client.exchange()
+    client.transport.writes.clear()
+    for _ in range(32):
+        client.request()
+    client.protocol.data_received(client.connection.data_to_send())
+    assert len(client.transport.writes) == 1
+
+
+@in_loop
+async def test_sends_from_outside_are_one_write_in_the_next_turn():
+    client = MemoryClient(Pump())
+    streams = [client.request(end_stream=False) for _ in range(10)]
+    await client.exchange()
+    client.transport.writes.clear()
+    for stream_id in streams:
+        client.protocol.answer(stream_id)
+    assert client.transport.writes == []
+    await client.exchange()
+    assert len(client.transport.writes) == 1
+    assert [client.response(s).body for s in streams] == [b"hello"] * 10
+
+
+@in_loop
+async def test_nothing_is_gathered_while_the_transport_is_paused():
+    class Big(Pump):
+        body = bytes(1 << 20)
+
+    config = H2Configuration(
+        initial_window_size=1 << 24, connection_window_size=1 << 24
+    )
+    client = MemoryClient(Big(), config=config)
+    await client.exchange()
+    stream_id = client.request()
+    client.protocol.data_received(client.connection.data_to_send())
+    # The bound: what the transport holds, and one write more.
+    assert client.transport.paused
+    assert len(client.transport.sent) < 3 * 65536
+    assert client.protocol.connection.queued_body(stream_id) > 1 << 19
+    while not client.response(stream_id).done:
+        assert len(client.transport.sent) < 3 * 65536
+        await client.exchange()
+    assert len(client.response(stream_id).body) == 1 << 20
+
+
+@in_loop
+async def test_a_peer_that_takes_everything_does_not_hold_the_loop():
+    class Big(Pump):
+        body = bytes(1 << 23)
+
+    config = H2Configuration(
+        initial_window_size=1 << 24, connection_window_size=1 << 24
+    )
+    client = MemoryClient(Big(), config=config)
+    await client.exchange()
+    client.transport.high = 1 << 62
+    client.request()
+    client.protocol.data_received(client.connection.data_to_send())
+    assert 1 << 20 <= len(client.transport.sent) < 1 << 21
+    await until(lambda: len(client.transport.sent) > 1 << 23)
+
+
+@in_loop
+async def test_an_event_that_fails_does_not_stop_the_next(caplog):
+    class Failing(Pump):
+        def event_received(self, event):
+            super().event_received(event)
+            if isinstance(event, H2RequestReceived) and event.stream_id == 1:
+                raise RuntimeError("on purpose")
+
+    client = MemoryClient(Failing())
+    first, second = client.request(), client.request()
+    await client.exchange()
+    assert client.response(first).body == client.response(second).body == b"hello"
+    assert "on purpose" in caplog.text
+
+
+@in_loop
+async def test_events_of_sending_are_handed_out():
+    client = MemoryClient(Pump())
+    await client.fetch()
+    assert H2StreamClosed(1, 0) in client.protocol.events
+
+
+@in_loop
+async def test_streams_are_closed_when_the_connection_is_lost():
+    client = MemoryClient(Pump())
+    client.request(end_stream=False)
+    await client.exchange()
+    client.protocol.connection_lost(None)
+    assert client.protocol.events[-2] == H2StreamClosed(1, ErrorCode.INTERNAL_ERROR)
+    assert isinstance(client.protocol.events[-1], H2ConnectionClosed)
+    assert client.protocol.is_closing
+    # What comes too late is not an error of the caller's.
+    client.protocol.mark_dirty()
+    client.protocol.close()
+    client.protocol.abort()
+
+
+@in_loop
+async def test_bytes_that_are_no_http2_end_the_connection():
+    client = MemoryClient(Pump())
+    client.protocol.data_received(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n")
+    assert client.transport.closing
+
+
+@in_loop
+async def test_settings_that_are_never_acknowledged_end_the_connection(caplog):
+    """RFC 9113, 6.5.3."""
+    caplog.set_level(logging.INFO)
+    client = MemoryClient(Pump(settings_timeout=0.01))
+    await until(lambda: client.transport.closing)
+    events = client.connection.receive_data(client.transport.take())
+    assert events[-1] == H2GoAway(0, ErrorCode.SETTINGS_TIMEOUT)
+    assert "SETTINGS_TIMEOUT" in caplog.text
+
+
+@in_loop
+async def test_acknowledged_settings_stop_the_clock():
+    client = MemoryClient(Pump(settings_timeout=0.01, idle_timeout=0.05))
+    await client.exchange()
+    client.protocol.update_settings({3: 7})
+    await client.exchange()
+    await until(lambda: client.protocol.connection.is_closed)  # by idleness
+    await client.exchange()
+    goaway = [e for e in client.events if isinstance(e, H2GoAway)]
+    assert {e.error_code for e in goaway} == {0}
+    assert [e.settings for e in client.events if isinstance(e, H2SettingsReceived)][
+        -1
+    ] == {3: 7}
+
+
+@in_loop
+async def test_an_idle_connection_is_closed():
+    client = MemoryClient(Pump(idle_timeout=0.01))
+    await client.exchange()
+    await until(lambda: client.transport.sent)
+    await client.exchange()
+    assert H2GoAway in kinds(client.events)
+    assert client.transport.closing
+
+
+@in_loop
+async def test_a_connection_with_an_open_stream_is_not_idle():
+    client = MemoryClient(Pump(idle_timeout=0.01))
+    stream_id = client.request(end_stream=False)
+    await client.exchange()
+    ended = client.protocol._loop.create_future()
+    client.protocol._loop.call_later(0.05, ended.set_result, None)
+    await ended
+    assert not client.protocol.is_closing
+    client.connection.end_stream(stream_id)
+    await client.exchange()
+    assert client.response(stream_id).body == b"hello"
+    await until(lambda: client.protocol.is_closing)
+
+
+@in_loop
+async def test_a_peer_that_takes_no_bytes_is_aborted():
+    class Big(Pump):
+        body = bytes(1 << 20)
+
+    config = H2Configuration(
+        initial_window_size=1 << 24, connection_window_size=1 << 24
+    )
+    client = MemoryClient(Big(idle_timeout=0.01), config=config)
+    await client.exchange()
+    client.request()
+    client.protocol.data_received(client.connection.data_to_send())
+    assert client.transport.paused
+    await until(lambda: client.transport.aborted)
+
+
+@in_loop
+async def test_close_lets_open_streams_finish():
+    client = MemoryClient(Pump())
+    stream_id = client.request(end_stream=False)
+    await client.exchange()
+    client.protocol.close()
+    await client.exchange()
+    notices = [e.last_stream_id for e in client.events if isinstance(e, H2GoAway)]
+    assert notices == [2**31 - 1, stream_id]
+    assert not client.transport.closing
+    client.connection.end_stream(stream_id)
+    await client.exchange()
+    assert client.response(stream_id).body == b"hello"
+    assert client.transport.closing and not client.transport.aborted
+
+
+@in_loop
+async def test_close_takes_a_request_that_is_on_its_way():
+    """RFC 9113, 6.8: the first GOAWAY warns, the second follows a round trip."""
+    client = MemoryClient(Pump())
+    await client.exchange()
+    client.protocol.close()
+    stream_id = client.request()
+    response = client.response(stream_id)
+    await client.exchange()
+    assert response.body == b"hello"
+    assert client.transport.closing
+
+
+@in_loop
+async def test_close_aborts_what_does_not_finish():
+    client = MemoryClient(Pump())
+    client.request(end_stream=False)
+    await client.exchange()
+    client.protocol.close(timeout=0.01)
+    await until(lambda: client.transport.aborted)
+
+
+@in_loop
+async def test_abort_writes_nothing():
+    client = MemoryClient(Pump())
+    await client.exchange()
+    client.protocol.abort()
+    assert client.transport.aborted and not client.transport.sent
+
+
+@pytest.mark.parametrize(
+    "tls, reason",
+    [
+        (FakeTLS(protocol=None), "None"),
+        (FakeTLS(protocol="http/1.1"), "http/1.1"),
+        (FakeTLS(version="TLSv1.1"), "TLSv1.1"),
+    ],
+)
+@in_loop
+async def test_tls_that_is_not_fit_for_http2_is_refused(tls, reason, caplog):
+    """RFC 9113, 3.2 and 9.2."""
+    pump = Pump()
+    transport = MemoryTransport(pump, ssl_object=tls)
+    pump.connection_made(transport)
+    assert transport.closing and not transport.sent
+    assert reason in caplog.text
+    pump.data_received(b"too late")
+    await until(lambda: pump.transport is None)
+    assert pump.events == []
+
+
+@in_loop
+async def test_tls_with_h2_is_taken():
+    client = MemoryClient(Pump(), ssl_object=FakeTLS(version="TLSv1.2"))
+    assert (await client.fetch()).body == b"hello"
+
+
+@in_loop
+async def test_a_fault_of_ours_gives_the_connection_up(caplog):
+    client = MemoryClient(Pump())
+    await client.exchange()
+    real = client.protocol.connection
+
+    class Broken:
+        def __getattr__(self, name):
+            if name == "data_to_send":
+                raise MemoryError
+            return getattr(real, name)
+
+    client.protocol.connection = Broken()
+    client.protocol.mark_dirty()
+    await until(lambda: client.transport.aborted)
+    assert "given up" in caplog.text
+    client.protocol.connection = real
+    await until(lambda: client.protocol.transport is None)
