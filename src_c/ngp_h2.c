@@ -270,6 +270,7 @@ int ngp_h2_close_stream(ngp_h2 *h2, ngp_h2_stream *stream,
     return NGHTTP2_ERR_NOMEM;
   }
   event->error_code = error_code;
+  event->value = stream->body_len - (int64_t)stream->body.queued;
   ngp_h2_stream_remove(h2, stream);
   return 0;
 }

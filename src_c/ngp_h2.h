@@ -78,7 +78,8 @@ typedef enum ngp_h2_event_type {
   /* The peer (|remote|) or the C library reset the stream.  |unprocessed| is
      nonzero if the peer says that it never acted on it. */
   NGP_H2_STREAM_RESET,
-  /* The last event of a stream, which is forgotten. */
+  /* The last event of a stream, which is forgotten.  |value| bytes of body were
+     sent on it. */
   NGP_H2_STREAM_CLOSED,
   /* |stream_id| may send |value| bytes more; 0 is the connection. */
   NGP_H2_WINDOW_UPDATE,

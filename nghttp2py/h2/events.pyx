@@ -209,10 +209,15 @@ cdef class H2StreamReset:
 @cython.freelist(64)
 @dataclasses.dataclass(frozen=True)
 cdef class H2StreamClosed:
-    """The last event of a stream.  ``error_code`` is 0 if it ended well."""
+    """The last event of a stream.  ``error_code`` is 0 if it ended well.
+
+    ``body_bytes_sent`` of our message went out; it does not take part in
+    comparisons.
+    """
 
     stream_id: int
     error_code: int
+    body_bytes_sent: int = dataclasses.field(default=0, compare=False)
 
 
 @dataclasses.dataclass(frozen=True)

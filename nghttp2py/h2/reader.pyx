@@ -73,6 +73,7 @@ cdef object new_stream_closed(const lib.ngp_h2_event *e):
 
     event.stream_id = e.stream_id
     event.error_code = e.error_code
+    event.body_bytes_sent = e.value
     return event
 
 
