@@ -119,11 +119,13 @@ class BaseRequestHandler:
 
     @property
     def host(self) -> bytes | None:
-        """The value of ``host`` or, without it, of ``:authority``."""
+        """The value of ``:authority`` or, without it, of ``host``.
+
+        A request in which they differ is refused (RFC 9113, 8.3.1).
+        """
         host = self._request.authority
-        for name, value in self._request.fields:
-            if name == b"host":
-                host = value
+        if host is None:
+            host = dict(self._request.fields).get(b"host")
         return host
 
     @property
@@ -446,9 +448,11 @@ class HandlerProtocol(H2Pump):
     def _stream_closed(self, event: H2StreamClosed) -> None:
         handler = self._handlers.pop(event.stream_id, None)
         if handler is not None:
-            self._close_handler(handler, event.error_code)
+            self._close_handler(handler, event.error_code, event.body_bytes_sent)
 
-    def _close_handler(self, handler: BaseRequestHandler, error_code: int) -> None:
+    def _close_handler(
+        self, handler: BaseRequestHandler, error_code: int, size: int = 0
+    ) -> None:
         handler._closed = True
         if handler._body is not None:
             handler._body.close()
@@ -459,7 +463,7 @@ class HandlerProtocol(H2Pump):
                 )
             )
         if access_logger.isEnabledFor(logging.INFO):
-            self._log_access(handler)
+            self._log_access(handler, size)
         try:
             handler.on_close(error_code)
         except Exception:
@@ -554,7 +558,7 @@ class HandlerProtocol(H2Pump):
 
     # ---- Access log ----
 
-    def _log_access(self, handler: BaseRequestHandler) -> None:
+    def _log_access(self, handler: BaseRequestHandler, size: int) -> None:
         address = self.client_address
         access_logger.info(
             '%s - - [%s] "%s %s HTTP/2" %s %s',
@@ -563,7 +567,7 @@ class HandlerProtocol(H2Pump):
             _printable(handler.method),
             _printable(handler.path),
             "-" if handler.status is None else handler.status,
-            "-",
+            size or "-",
         )
 
 

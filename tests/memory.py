@@ -134,9 +134,7 @@ class MemoryClient:
             method,
             target,
             headers,
-            authority=b"test",
-            end_stream=options.pop("end_stream", body is None),
-            **options,
+            **{"authority": b"test", "end_stream": body is None, **options},
         )
         if body is not None:
             self.connection.send_body(stream_id, body)
