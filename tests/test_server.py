@@ -1,0 +1,826 @@
+"""HTTP2Server and BaseRequestHandler with well-behaved programs."""
+
+import asyncio
+import io
+import logging
+import os
+import signal
+import socket
+import ssl
+import sys
+
+import pytest
+from memory import MemoryClient, in_loop, until
+
+from nghttp2py.errors import (
+    BodyQueueFullError,
+    ErrorCode,
+    NoSuchStreamError,
+    StreamClosedError,
+)
+from nghttp2py.h2 import H2Configuration
+from nghttp2py.h2.body import DATA_DEFERRED, DATA_EOF, DATA_OK
+from nghttp2py.handler import HandlerProtocol
+from nghttp2py.server import DEFAULT_CONFIGURATION, BaseRequestHandler, HTTP2Server
+
+
+def serve(handler_class, *, config=None, **options):
+    """A client in memory, connected to a server with these handlers."""
+    protocol = HandlerProtocol(
+        handler_class,
+        DEFAULT_CONFIGURATION,
+        set(),
+        lambda: None,
+        settings_timeout=5,
+        idle_timeout=None,
+    )
+    return MemoryClient(protocol, config=config, **options)
+
+
+def answering(*args, **kwargs):
+    """A handler class that answers every request with this response."""
+
+    class Handler(BaseRequestHandler):
+        def on_headers(self):
+            self.send_response(*args, **kwargs)
+
+    return Handler
+
+
+class Recorder(BaseRequestHandler):
+    """Writes down the callbacks; answers at the request's end."""
+
+    calls: list
+    made: list
+
+    def __init__(self, http2, stream_id):
+        super().__init__(http2, stream_id)
+        self.made.append(self)
+
+    def on_headers(self):
+        self.calls.append("headers")
+
+    def on_data(self, data):
+        self.calls.append(("data", data))
+
+    def on_trailers(self, headers):
+        self.calls.append(("trailers", headers))
+
+    def on_request_done(self):
+        self.calls.append("done")
+        self.send_response()
+
+    def on_close(self, error_code):
+        self.calls.append(("close", error_code))
+
+
+def recorder():
+    return type("Handler", (Recorder,), {"calls": [], "made": []})
+
+
+# ---- Requests ----
+
+
+@in_loop
+async def test_callbacks_come_in_order():
+    handler = recorder()
+    client = serve(handler)
+    await client.fetch(method="POST", body=b"one two")
+    assert handler.calls == ["headers", ("data", b"one two"), "done", ("close", 0)]
+
+
+@in_loop
+async def test_request_trailers_come_before_the_end():
+    handler = recorder()
+    client = serve(handler)
+    stream_id = client.request(method="POST", end_stream=False)
+    client.connection.send_body(stream_id, b"x", trailers=[("checksum", "1")])
+    await client.exchange()
+    assert handler.calls == [
+        "headers",
+        ("data", b"x"),
+        ("trailers", [(b"checksum", b"1")]),
+        "done",
+        ("close", 0),
+    ]
+
+
+@in_loop
+async def test_a_handler_knows_its_request():
+    handler = recorder()
+    client = serve(handler)
+    await client.fetch(
+        "/path?query",
+        headers=[("cookie", "a=1"), ("x", "y"), ("cookie", "b=2")],
+        method="PUT",
+    )
+    (made,) = handler.made
+    assert made.stream_id == 1
+    assert (made.method, made.path, made.scheme) == (b"PUT", b"/path?query", b"https")
+    assert made.host == b"test"
+    assert made.headers == [
+        (b":method", b"PUT"),
+        (b":scheme", b"https"),
+        (b":path", b"/path?query"),
+        (b":authority", b"test"),
+        (b"x", b"y"),
+        (b"cookie", b"a=1; b=2"),
+    ]
+    assert made.client_address == made.remote_address == ("192.0.2.1", 40000)
+    assert made.client_certificate is None
+    assert made.status == 200 and made.pushed is False
+    assert made.http2 is client.protocol
+
+
+@in_loop
+async def test_the_host_field_stands_for_a_missing_authority():
+    handler = recorder()
+    client = serve(handler)
+    await client.fetch(headers=[("host", "other")], authority=None)
+    assert handler.made[0].host == b"other"
+
+
+@in_loop
+async def test_an_upload_is_credited_as_it_is_handed_over():
+    class Count(BaseRequestHandler):
+        size = 0
+
+        def on_data(self, data):
+            self.size += len(data)
+
+        def on_request_done(self):
+            self.send_response(body=str(self.size))
+
+    client = serve(Count)
+    response = await client.fetch(method="POST", body=bytes(3_000_000))
+    assert response.body == b"3000000"
+
+
+@in_loop
+async def test_a_thousand_streams_on_ten_connections_are_all_answered():
+    class Echo(BaseRequestHandler):
+        def on_headers(self):
+            self.send_response(200, [("path", self.path)], self.path)
+
+    clients = [serve(Echo) for _ in range(10)]
+    for client in clients:
+        streams = {client.request(f"/{i}"): b"/%d" % i for i in range(100)}
+        await client.exchange()
+        for stream_id, path in streams.items():
+            response = client.response(stream_id)
+            assert (response.body, response.headers) == (path, ((b"path", path),))
+            assert response.closed == 0
+
+
+# ---- Bodies ----
+
+
+class AsyncPieces:
+    def __init__(self, *pieces):
+        self.pieces = list(pieces)
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        await asyncio.sleep(0)
+        if not self.pieces:
+            raise StopAsyncIteration
+        return self.pieces.pop(0)
+
+
+async def generate():
+    yield b"hello "
+    await asyncio.sleep(0)
+    yield b""
+    yield b"world"
+
+
+def callable_body():
+    answers = [(b"hello ", DATA_OK), (b"world", DATA_EOF)]
+    return lambda n: answers.pop(0)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: "hello world",
+        lambda: b"hello world",
+        lambda: bytearray(b"hello world"),
+        lambda: memoryview(b"hello world"),
+        lambda: io.BytesIO(b"hello world"),
+        lambda: [b"hello ", b"world"],
+        lambda: iter([b"hello", b"", b" world"]),
+        lambda: (piece for piece in (b"hello ", b"world")),
+        callable_body,
+        generate,
+        lambda: AsyncPieces(b"hello ", b"world"),
+    ],
+)
+@pytest.mark.parametrize("trailers", [None, [("t", "1")]])
+@in_loop
+async def test_a_body_may_have_any_form(make, trailers):
+    class Handler(BaseRequestHandler):
+        def on_headers(self):
+            self.send_response(200, {"server": "x"}, make(), trailers=trailers)
+
+    response = await serve(Handler).fetch()
+    assert response.status == 200
+    assert response.headers == ((b"server", b"x"),)
+    assert response.body == b"hello world"
+    assert response.trailers == (trailers and ((b"t", b"1"),))
+    assert response.closed == 0
+
+
+@in_loop
+async def test_no_body_is_an_end_with_the_headers():
+    client = serve(answering(404))
+    response = await client.fetch()
+    assert (response.status, response.body, response.done) == (404, b"", True)
+
+
+@in_loop
+async def test_trailers_may_follow_no_body():
+    response = await serve(answering(200, trailers={"t": "1"})).fetch()
+    assert (response.body, response.trailers) == (b"", ((b"t", b"1"),))
+
+
+@in_loop
+async def test_a_file_is_read_as_it_is_taken(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(os.urandom(1_000_000))
+    with path.open("rb") as file:
+        response = await serve(answering(200, None, file)).fetch()
+        assert not file.closed
+    assert response.body == path.read_bytes()
+
+
+@in_loop
+async def test_a_deferred_body_goes_on_when_it_is_resumed():
+    queue = []
+
+    class Handler(BaseRequestHandler):
+        made = None
+        asked = 0
+
+        def on_headers(self):
+            Handler.made = self
+            self.send_response(200, None, self.read)
+
+        def read(self, n):
+            Handler.asked += 1
+            return queue.pop(0) if queue else (None, DATA_DEFERRED)
+
+    client = serve(Handler)
+    response = client.response(client.request())
+    await client.exchange()
+    assert (response.status, response.body, Handler.asked) == (200, b"", 1)
+    queue.append((b"first", DATA_OK))
+    Handler.made.resume()
+    Handler.made.resume()
+    await client.exchange()
+    assert response.body == b"first" and not response.done
+    queue.append((None, DATA_EOF))
+    Handler.made.resume()
+    await client.exchange()
+    assert response.done and response.closed == 0
+    Handler.made.resume()
+
+
+@in_loop
+async def test_an_async_body_is_asked_no_more_than_one_piece_ahead():
+    given = 0
+
+    async def pieces():
+        nonlocal given
+        for _ in range(1000):
+            given += 1
+            yield bytes(10_000)
+
+    class Handler(BaseRequestHandler):
+        def on_headers(self):
+            self.send_response(200, None, pieces())
+
+    client = serve(Handler, config=H2Configuration(manual_flow_control=True))
+    response = client.response(client.request())
+    await client.exchange()
+    assert len(response.body) == 65535
+    assert given <= 8
+
+
+@in_loop
+async def test_an_async_body_is_closed_when_the_client_resets():
+    closed = asyncio.Event()
+
+    async def pieces():
+        try:
+            yield b"x"
+            await asyncio.Event().wait()
+        finally:
+            closed.set()
+
+    class Handler(BaseRequestHandler):
+        def on_headers(self):
+            self.send_response(200, None, pieces())
+
+    client = serve(Handler)
+    stream_id = client.request()
+    await client.exchange()
+    assert client.response(stream_id).body == b"x"
+    client.connection.reset_stream(stream_id, ErrorCode.CANCEL)
+    await client.exchange()
+    await until(closed.is_set)
+
+
+@pytest.mark.parametrize("status, method", [(200, "HEAD"), (204, "GET"), (304, "GET")])
+@pytest.mark.parametrize(
+    "body", [b"body", io.BytesIO(b"body"), AsyncPieces(b"body"), None]
+)
+@in_loop
+async def test_some_responses_have_no_body(status, method, body):
+    """RFC 9110, 9.3.2, 15.3.5 and 15.4.5."""
+    headers = [] if status == 204 else [("content-length", "4")]
+    client = serve(answering(status, headers, body, trailers={"t": "1"}))
+    response = await client.fetch(method=method)
+    assert (response.status, response.body, response.done) == (status, b"", True)
+    assert response.trailers is None
+
+
+@in_loop
+async def test_a_streamed_response_to_head_has_no_body():
+    class Handler(BaseRequestHandler):
+        def on_headers(self):
+            self.send_headers(200, {"content-length": "4"})
+            self.send_data(b"body")
+            self.end({"t": "1"})
+
+        def on_request_done(self):
+            self.http2._loop.create_task(self.drain())
+
+    response = await serve(Handler).fetch(method="HEAD")
+    assert (response.body, response.done, response.closed) == (b"", True, 0)
+
+
+# ---- Streaming, informational responses ----
+
+
+@in_loop
+async def test_a_response_may_be_streamed():
+    class Handler(BaseRequestHandler):
+        def on_headers(self):
+            self.task = asyncio.get_running_loop().create_task(self.respond())
+
+        async def respond(self):
+            self.send_headers(200, {"server": "x"})
+            await asyncio.sleep(0)
+            self.send_data("first ")
+            await self.drain()
+            self.send_data(b"second")
+            await asyncio.sleep(0)
+            self.end({"t": "1"})
+
+    response = await serve(Handler).fetch()
+    assert response.body == b"first second"
+    assert response.trailers == ((b"t", b"1"),)
+
+
+@in_loop
+async def test_drain_waits_for_the_client():
+    class Handler(BaseRequestHandler):
+        size = 0
+
+        def on_headers(self):
+            self.task = asyncio.get_running_loop().create_task(self.respond())
+
+        async def respond(self):
+            self.send_headers()
+            for _ in range(100):
+                self.send_data(bytes(100_000))
+                Handler.size += 100_000
+                await self.drain()
+            self.end()
+
+    client = serve(Handler, config=H2Configuration(manual_flow_control=True))
+    stream_id = client.request()
+    response = client.response(stream_id)
+    await client.exchange()
+    assert Handler.size < 300_000
+    taken = 0
+    while not response.done:
+        unread = len(response.body) - taken
+        assert Handler.size - len(response.body) < 300_000
+        client.connection.acknowledge_received_data(unread, stream_id)
+        taken += unread
+        await client.exchange()
+    assert len(response.body) == 10_000_000
+
+
+@in_loop
+async def test_drain_raises_when_the_stream_is_closed():
+    errors = []
+
+    class Handler(BaseRequestHandler):
+        def on_headers(self):
+            self.task = asyncio.get_running_loop().create_task(self.respond())
+
+        async def respond(self):
+            self.send_headers()
+            self.send_data(bytes(1_000_000))
+            try:
+                await self.drain()
+            except StreamClosedError as error:
+                errors.append(error)
+
+    client = serve(Handler)
+    stream_id = client.request()
+    client.protocol.data_received(client.connection.data_to_send())
+    await asyncio.sleep(0)
+    client.connection.reset_stream(stream_id, ErrorCode.CANCEL)
+    client.protocol.data_received(client.connection.data_to_send())
+    await until(lambda: errors)
+
+
+@in_loop
+async def test_data_that_nobody_takes_is_bounded():
+    class Handler(BaseRequestHandler):
+        size = 0
+
+        def on_headers(self):
+            self.send_headers()
+            with pytest.raises(BodyQueueFullError):
+                while True:
+                    self.send_data(bytes(10_000))
+                    Handler.size += 10_000
+
+    client = serve(Handler)
+    client.request()
+    await client.exchange()
+    assert 1_000_000 < Handler.size < 1_100_000
+
+
+@in_loop
+async def test_informational_responses_come_first():
+    class Handler(BaseRequestHandler):
+        def on_headers(self):
+            self.send_informational(103, {"link": "</style.css>; rel=preload"})
+            self.send_informational(102)
+            self.send_response(200)
+
+    response = await serve(Handler).fetch()
+    assert response.status == 200
+    assert response.informational == [
+        (103, ((b"link", b"</style.css>; rel=preload"),)),
+        (102, ()),
+    ]
+
+
+# ---- The end of a request that is not wanted ----
+
+
+@in_loop
+async def test_a_response_before_the_requests_end_stops_the_upload():
+    """RFC 9113, 8.1: RST_STREAM with NO_ERROR, after the whole response."""
+    client = serve(answering(413, None, b"too large"))
+    stream_id = client.request(method="POST", end_stream=False)
+    await client.exchange()
+    response = client.response(stream_id)
+    assert (response.status, response.body) == (413, b"too large")
+    assert (response.reset, response.closed) == (0, 0)
+
+
+@in_loop
+async def test_a_streamed_response_before_the_requests_end_stops_the_upload():
+    class Handler(BaseRequestHandler):
+        def on_data(self, data):
+            self.send_headers(413)
+            self.send_data("too large")
+            self.end()
+
+    client = serve(Handler)
+    stream_id = client.request(method="POST", end_stream=False)
+    client.connection.send_body(stream_id, b"x", end_stream=False)
+    await client.exchange()
+    response = client.response(stream_id)
+    assert (response.body, response.reset, response.closed) == (b"too large", 0, 0)
+
+
+@in_loop
+async def test_a_response_after_the_requests_end_resets_nothing():
+    client = serve(answering(200, None, b"x"))
+    response = await client.fetch()
+    assert (response.reset, response.closed) == (None, 0)
+
+
+@in_loop
+async def test_reset_ends_the_stream_with_its_code():
+    class Handler(BaseRequestHandler):
+        def on_headers(self):
+            self.reset(ErrorCode.REFUSED_STREAM)
+
+    response = await serve(Handler).fetch()
+    assert response.reset == response.closed == ErrorCode.REFUSED_STREAM
+
+
+# ---- Push ----
+
+
+class Pusher(BaseRequestHandler):
+    closed: list
+    pushes: list
+
+    def on_headers(self):
+        if not self.pushed:
+            assert self.push_enabled is self.expected
+            pushed = self.push(
+                "/style.css",
+                request_headers={"accept": "text/css"},
+                headers=[("content-type", "text/css")],
+                body="body{}",
+            )
+            self.pushes.append(pushed)
+            self.send_response(body=b"page")
+
+    def on_close(self, error_code):
+        self.closed.append((self.pushed, error_code))
+
+
+def pusher(expected):
+    return type(
+        "Handler", (Pusher,), {"closed": [], "pushes": [], "expected": expected}
+    )
+
+
+@in_loop
+async def test_a_push_is_promised_and_answered():
+    handler = pusher(True)
+    client = serve(handler, config=H2Configuration(enable_push=True))
+    await client.exchange()
+    response = await client.fetch("/page")
+    assert response.body == b"page"
+    assert client.pushed[2].fields == (
+        (b":method", b"GET"),
+        (b":scheme", b"https"),
+        (b":authority", b"test"),
+        (b":path", b"/style.css"),
+        (b"accept", b"text/css"),
+    )
+    pushed = client.response(2)
+    assert (pushed.status, pushed.body) == (200, b"body{}")
+    assert pushed.headers == ((b"content-type", b"text/css"),)
+    (made,) = handler.pushes
+    assert type(made) is handler
+    assert (made.stream_id, made.pushed, made.status) == (2, True, 200)
+    assert (made.method, made.path, made.scheme) == (b"GET", b"/style.css", b"https")
+    assert made.host == b"test"
+    assert not made.push_enabled
+    assert sorted(handler.closed) == [(False, 0), (True, 0)]
+
+
+@in_loop
+async def test_a_push_that_the_client_forbids_is_refused_at_once():
+    handler = pusher(False)
+    client = serve(handler)
+    await client.exchange()
+    response = await client.fetch("/page")
+    assert response.body == b"page"
+    assert client.pushed == {}
+    (made,) = handler.pushes
+    assert made.pushed and made.stream_id == -1 and made.path == b"/style.css"
+    assert handler.closed == [(True, ErrorCode.REFUSED_STREAM), (False, 0)]
+    with pytest.raises(NoSuchStreamError):
+        made.send_response()
+
+
+@in_loop
+async def test_a_push_that_the_client_cancels_is_closed():
+    handler = pusher(True)
+    client = serve(handler, config=H2Configuration(enable_push=True))
+    await client.exchange()
+    client.request()
+    client.protocol.data_received(client.connection.data_to_send())
+    client.connection.receive_data(client.transport.take())
+    client.connection.reset_stream(2, ErrorCode.CANCEL)
+    await client.exchange()
+    # The response was complete before the reset came.
+    assert handler.pushes[0]._closed
+
+
+# ---- Access log ----
+
+
+@in_loop
+async def test_the_access_log_has_the_common_format(caplog):
+    caplog.set_level(logging.INFO, "nghttp2py.access")
+    client = serve(answering(200, None, b"hello"))
+    await client.fetch('/with"quote\xe9')
+    (record,) = caplog.records
+    head, _, rest = record.getMessage().partition("[")
+    stamp, _, tail = rest.partition("]")
+    assert head == "192.0.2.1 - - "
+    assert len(stamp) == len("21/Nov/2026:07:21:10 +0000")
+    assert tail == r' "GET /with\x22quote\xc3\xa9 HTTP/2" 200 5'
+
+
+@in_loop
+async def test_the_access_log_is_not_formatted_when_nobody_reads_it(caplog):
+    caplog.set_level(logging.WARNING, "nghttp2py.access")
+    await serve(answering(200)).fetch()
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    "make, size",
+    [
+        (lambda: None, "-"),
+        (lambda: io.BytesIO(bytes(70_000)), "70000"),
+        (lambda: [b"12345", b"6"], "6"),
+    ],
+)
+@in_loop
+async def test_the_access_log_tells_the_body_bytes_that_were_sent(make, size, caplog):
+    caplog.set_level(logging.INFO, "nghttp2py.access")
+
+    class Handler(BaseRequestHandler):
+        def on_headers(self):
+            self.send_response(200, None, make())
+
+    await serve(Handler).fetch()
+    assert caplog.records[0].getMessage().split()[-1] == size
+
+
+# ---- The server ----
+
+
+def connected(server, path=None):
+    """Speak raw bytes to a server; whether it answers with SETTINGS."""
+    address = path or server.sockets[0].getsockname()[:2]
+    family = server.sockets[0].family
+    with socket.socket(family) as client:
+        client.settimeout(5)
+        client.connect(address)
+        client.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0")
+        return client.recv(9)[3] == 4
+
+
+async def reaches(server, path=None):
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(None, connected, server, path)
+
+
+@in_loop
+async def test_a_server_listens_on_a_free_port_while_it_is_entered():
+    server = HTTP2Server(("127.0.0.1", 0), BaseRequestHandler)
+    assert server.sockets == ()
+    async with server:
+        (listening,) = server.sockets
+        assert listening.getsockname()[1] > 0
+        assert await reaches(server)
+    assert server.sockets == ()
+    await server.wait_closed()
+    server.close()
+
+
+@in_loop
+async def test_a_server_serves_until_it_is_closed():
+    server = HTTP2Server(("127.0.0.1", 0), BaseRequestHandler, reuse_port=True)
+    task = asyncio.create_task(server.serve())
+    await until(lambda: server.sockets)
+    assert await reaches(server)
+    server.close()
+    await task
+
+
+@in_loop
+async def test_a_cancelled_server_closes():
+    server = HTTP2Server(("127.0.0.1", 0), BaseRequestHandler)
+    task = asyncio.create_task(server.serve())
+    await until(lambda: server.sockets)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert server.sockets == ()
+
+
+@in_loop
+async def test_a_server_starts_once():
+    async with HTTP2Server(("127.0.0.1", 0), BaseRequestHandler) as server:
+        with pytest.raises(RuntimeError, match="started before"):
+            await server.start()
+
+
+@in_loop
+async def test_an_address_in_use_is_an_error():
+    async with HTTP2Server(("127.0.0.1", 0), BaseRequestHandler) as server:
+        taken = server.sockets[0].getsockname()
+        with pytest.raises(OSError):
+            await HTTP2Server(taken, BaseRequestHandler).start()
+
+
+@in_loop
+async def test_a_server_listens_on_ipv6():
+    async with HTTP2Server(("::1", 0), BaseRequestHandler) as server:
+        assert server.sockets[0].family == socket.AF_INET6
+        assert await reaches(server)
+
+
+@in_loop
+async def test_no_host_is_all_interfaces(monkeypatch):
+    asked = []
+    loop = asyncio.get_running_loop()
+    create_server = loop.create_server
+
+    async def on_loopback(factory, host, port, **options):
+        asked.append(host)
+        return await create_server(factory, "127.0.0.1", port, **options)
+
+    monkeypatch.setattr(loop, "create_server", on_loopback)
+    async with HTTP2Server((None, 0), BaseRequestHandler):
+        assert asked == [None]
+
+
+@pytest.mark.parametrize("make_address", [str, lambda path: path])
+@in_loop
+async def test_a_server_listens_on_a_unix_socket(tmp_path, make_address):
+    path = tmp_path / "socket"
+    handler = recorder()
+    async with HTTP2Server(make_address(path), handler) as server:
+        assert await reaches(server, str(path))
+    assert not path.exists()
+
+
+@in_loop
+async def test_a_server_leaves_the_unix_socket_of_its_successor(tmp_path):
+    path = tmp_path / "socket"
+    async with HTTP2Server(path, BaseRequestHandler):
+        path.unlink()
+        async with HTTP2Server(path, BaseRequestHandler) as second:
+            inode = path.stat().st_ino
+            assert await reaches(second, str(path))
+            assert path.stat().st_ino == inode
+            second._unix_inode = None
+    # The first saw that the path is not its own any more.
+    assert path.exists() or sys.version_info >= (3, 13)
+
+
+@pytest.mark.parametrize(
+    "arguments, error",
+    [
+        ((("127.0.0.1", 0, 0), BaseRequestHandler), ValueError),
+        ((5, BaseRequestHandler), TypeError),
+        ((("127.0.0.1", 0), object), TypeError),
+        ((("127.0.0.1", 0), lambda http2, stream_id: None), TypeError),
+        ((("127.0.0.1", 0), BaseRequestHandler, True), TypeError),
+    ],
+)
+def test_a_server_checks_its_arguments(arguments, error):
+    with pytest.raises(error):
+        HTTP2Server(*arguments)
+
+
+def test_alpn_is_set_on_the_context():
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    HTTP2Server(("127.0.0.1", 0), BaseRequestHandler, ssl=context)
+    assert context.options & ssl.OP_NO_COMPRESSION
+    assert context.options & ssl.OP_NO_RENEGOTIATION
+
+
+def test_received_data_are_always_credited_by_hand():
+    config = H2Configuration(max_concurrent_streams=7)
+    server = HTTP2Server(("127.0.0.1", 0), BaseRequestHandler, config=config)
+    assert server.config.manual_flow_control
+    assert server.config.max_concurrent_streams == 7
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_serve_forever_when_streams_have_finished(number):
+    import subprocess
+
+    program = (
+        "import sys\n"
+        "from nghttp2py.server import BaseRequestHandler, HTTP2Server\n"
+        "class Server(HTTP2Server):\n"
+        "    async def start(self):\n"
+        "        await super().start()\n"
+        "        print(self.sockets[0].getsockname()[1], flush=True)\n"
+        "Server(('127.0.0.1', 0), BaseRequestHandler).serve_forever()\n"
+        "print('stopped')\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            port = int(process.stdout.readline())
+            with socket.create_connection(("127.0.0.1", port), 5) as client:
+                client.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0")
+                assert client.recv(9)[3] == 4
+                process.send_signal(number)
+                received = b""
+                while b"shutdown" not in received:  # the PING of the first GOAWAY
+                    received += client.recv(4096)
+                client.sendall(b"\0\0\x08\x06\x01\0\0\0\0shutdown")
+                while client.recv(4096):
+                    pass
+            assert process.stdout.read() == "stopped\n"
+            assert process.wait(10) == 0
+        finally:
+            process.kill()
