@@ -1,0 +1,798 @@
+"""HPACK, the header compression of HTTP/2 (RFC 7541).
+
+``HDDeflater`` and ``HDInflater`` are nghttp2's own coders.  Each keeps the
+dynamic table of one direction of one connection: use one of each for each
+connection, and give an inflater every block in the order it was sent.
+"""
+
+import operator
+import warnings
+from collections.abc import Mapping
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t, uint64_t, uintptr_t
+from libc.string cimport memcmp, memcpy
+
+from nghttp2py cimport cnghttp2 as lib
+
+from nghttp2py.errors import HeaderListTooLargeError, HPACKError, from_code
+
+__all__ = [
+    "DEFAULT_HEADER_TABLE_SIZE",
+    "DEFAULT_MAX_HEADER_LIST_SIZE",
+    "DEFLATE_MAX_HEADER_TABLE_SIZE",
+    "HDDeflater",
+    "HDInflater",
+    "HDTableEntry",
+    "HD_ENTRY_OVERHEAD",
+    "NeverIndexed",
+    "print_hd_table",
+]
+
+DEFAULT_HEADER_TABLE_SIZE = 4096  # RFC 9113, 6.5.2
+DEFLATE_MAX_HEADER_TABLE_SIZE = 4096
+HD_ENTRY_OVERHEAD = 32  # RFC 7541, 4.1
+DEFAULT_MAX_HEADER_LIST_SIZE = 65536
+
+# Borrowed references, which cost no counting: every object that they name is
+# held by the list that is being coded, and no Python code runs meanwhile.
+cdef extern from "Python.h":
+    ctypedef struct PyObject:
+        pass
+
+    ctypedef struct PyTypeObject:
+        pass
+
+    PyObject **PySequence_Fast_ITEMS(object)
+    Py_ssize_t PySequence_Fast_GET_SIZE(object)
+    bint PyTuple_CheckExact(PyObject *)
+    Py_ssize_t PyTuple_GET_SIZE(PyObject *)
+    PyObject *PyTuple_GET_ITEM(PyObject *, Py_ssize_t)
+    bint PyBytes_CheckExact(PyObject *)
+    char *PyBytes_AS_STRING(PyObject *)
+    Py_ssize_t PyBytes_GET_SIZE(PyObject *)
+    int _PyBytes_Resize(PyObject **, Py_ssize_t) except -1
+    PyObject *new_bytes "PyBytes_FromStringAndSize"(
+        const char *, Py_ssize_t) except NULL
+    bint PyUnicode_CheckExact(PyObject *)
+    const char *PyUnicode_AsUTF8AndSize(PyObject *, Py_ssize_t *) except NULL
+    PyObject *PyList_New(Py_ssize_t) except NULL
+    void PyList_SET_ITEM(PyObject *, Py_ssize_t, PyObject *)
+    PyObject *Py_True
+    PyObject *Py_False
+    PyTypeObject *Py_TYPE(PyObject *)
+    void PyTuple_SET_ITEM(PyObject *, Py_ssize_t, PyObject *)
+    PyObject *PyTuple_New(Py_ssize_t) except NULL
+    PyObject *PyType_GenericAlloc(PyTypeObject *, Py_ssize_t) except NULL
+    void Py_INCREF(PyObject *)
+    void Py_DECREF(PyObject *)
+    void Py_XDECREF(PyObject *)
+
+cdef enum:
+    # The table's first dynamic entry (RFC 7541, 2.3.3).
+    FIRST_DYNAMIC = 62
+    OVERHEAD = 32
+    # A SETTINGS value has 32 bits; a size is at most one of them.
+    SIZE_BITS = 32
+    # nghttp2 never indexes cookies below this: they are short enough to guess.
+    SHORT_COOKIE = 20
+    # As many fields as most lists have; longer ones cost an allocation.
+    FEW = 64
+    # As many bytes as most blocks have.
+    SMALL_BLOCK = 4096
+    # A table of 4 KiB holds fewer entries than this, with the static ones.
+    SLOT_BITS = 7
+    SLOTS = 128
+    # Larger fields are not worth holding on to.
+    MAX_CACHED = 512
+    # The first bits of an indexed field and of a literal that becomes an entry
+    # (RFC 7541, 6.1 and 6.2.1).
+    INDEXED = 0x80
+    INCREMENTAL = 0x40
+
+
+class NeverIndexed(tuple):
+    """A ``(name, value)`` pair that no coder may put into a table.
+
+    It is equal to the plain pair.  An intermediary that passes it on must
+    send it as a never-indexed literal again (RFC 7541, 7.1.3); giving it to
+    ``HDDeflater.deflate`` does that.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, name, value):
+        return tuple.__new__(cls, (name, value))
+
+    def __getnewargs__(self):
+        return tuple(self)
+
+    def __repr__(self):
+        return f"NeverIndexed({self[0]!r}, {self[1]!r})"
+
+
+cdef PyTypeObject *never_indexed_type = <PyTypeObject *>NeverIndexed
+
+
+cdef class HDTableEntry:
+    """One entry of a header table.
+
+    ``name`` and ``value`` are bytes; ``namelen`` and ``valuelen`` their
+    lengths.  ``ref`` told of the reference set, which HPACK lost before it
+    became RFC 7541: it is always ``False``, and the argument is ignored.
+    """
+
+    cdef readonly:
+        bytes name
+        Py_ssize_t namelen
+        bytes value
+        Py_ssize_t valuelen
+
+    def __init__(
+        self, bytes name not None, Py_ssize_t namelen, bytes value not None,
+        Py_ssize_t valuelen, ref=False,
+    ):
+        self.name = name
+        self.namelen = namelen
+        self.value = value
+        self.valuelen = valuelen
+
+    @property
+    def ref(self):
+        """Always ``False``: RFC 7541 has no reference set."""
+        return False
+
+    def space(self):
+        """Return the bytes that the entry takes in the table (RFC 7541, 4.1)."""
+        return self.namelen + self.valuelen + OVERHEAD
+
+    def __eq__(self, other):
+        if not isinstance(other, HDTableEntry):
+            return NotImplemented
+        return self._key() == (<HDTableEntry>other)._key()
+
+    def __hash__(self):
+        return hash(self._key())
+
+    def __repr__(self):
+        return (
+            f"HDTableEntry({self.name!r}, {self.namelen}, "
+            f"{self.value!r}, {self.valuelen})"
+        )
+
+    cdef tuple _key(self):
+        return self.name, self.namelen, self.value, self.valuelen
+
+
+cdef HDTableEntry new_entry(const lib.nghttp2_nv *nv):
+    cdef HDTableEntry entry = HDTableEntry.__new__(HDTableEntry)
+
+    entry.name = PyBytes_FromStringAndSize(<const char *>nv.name, nv.namelen)
+    entry.namelen = nv.namelen
+    entry.value = PyBytes_FromStringAndSize(<const char *>nv.value, nv.valuelen)
+    entry.valuelen = nv.valuelen
+    return entry
+
+
+def print_hd_table(hdtable, *, refset=False, file=None):
+    """Print a header table, one line for each entry, numbered from 1.
+
+    ``hdtable`` is what ``get_hd_table`` returned: its first entry, number 1
+    here, has the HPACK index 62.  ``s`` is the entry's space in bytes.
+    ``refset`` adds the column of nghttp2 0.5, ``r=n``.  Bytes that are not
+    UTF-8 are shown as escapes.  The default ``file`` is standard output.
+    """
+    ref = " (r=n)" if refset else ""
+    for number, entry in enumerate(hdtable, 1):
+        name = entry.name.decode("utf-8", "backslashreplace")
+        value = entry.value.decode("utf-8", "backslashreplace")
+        print(f"[{number}] (s={entry.space()}){ref} {name}: {value}", file=file)
+
+
+cdef size_t to_size(value, what) except? 0:
+    """Read a size in bytes, as a SETTINGS frame could carry it."""
+    size = operator.index(value)
+    if size < 0 or size >> SIZE_BITS:
+        raise ValueError(f"{what} must be from 0 to 2**{SIZE_BITS} - 1, not {size}")
+    return size
+
+
+cdef bytes to_bytes(value, what):
+    if isinstance(value, str):
+        return (<str>value).encode()
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value)
+    raise TypeError(f"{what} must be bytes or str, not {type(value).__name__}")
+
+
+cdef tuple to_field(item):
+    """Make (name, value, never_indexed) of what was given, whatever it is."""
+    cdef tuple given
+
+    if isinstance(item, (str, bytes, bytearray, memoryview)):
+        raise TypeError(f"a header field must be a (name, value) pair, not {item!r}")
+    given = tuple(item)
+    if len(given) not in (2, 3):
+        raise TypeError(f"a header field must be a (name, value) pair, not {item!r}")
+    # The hpack package marks its pairs by `indexable`; to drop that mark would
+    # put a secret into a table.
+    return (
+        to_bytes(given[0], "a field name"),
+        to_bytes(given[1], "a field value"),
+        isinstance(item, NeverIndexed)
+        or not getattr(item, "indexable", True)
+        or (len(given) == 3 and bool(given[2])),
+    )
+
+
+cdef object to_sequence(headers):
+    """Make a list of header fields of what was given."""
+    if isinstance(headers, Mapping):
+        return list(headers.items())
+    if isinstance(headers, (str, bytes, bytearray, memoryview)):
+        raise TypeError(
+            f"headers must be pairs of name and value, not {type(headers).__name__}"
+        )
+    return list(headers)
+
+
+cdef inline bint same_name(const uint8_t *name, const char *lower, size_t n) noexcept:
+    """Compare a field name, in whatever case it was given."""
+    cdef size_t i
+
+    for i in range(n):
+        # 0x20 tells upper case from lower; no other byte becomes a letter or
+        # hyphen of `lower` but some control bytes, which no name may have.
+        if (name[i] | 0x20) != <uint8_t>lower[i]:
+            return False
+    return True
+
+
+cdef inline bint is_sensitive(const lib.nghttp2_nv *nv) noexcept:
+    """Tell credentials, which an attacker must not find by probing (RFC 7541, 7.1)."""
+    if nv.namelen == 6:
+        return nv.valuelen < SHORT_COOKIE and same_name(nv.name, "cookie", 6)
+    if nv.namelen == 13:
+        return same_name(nv.name, "authorization", 13)
+    if nv.namelen == 19:
+        return same_name(nv.name, "proxy-authorization", 19)
+    return False
+
+
+cdef inline int get_bytes(
+    PyObject *value, uint8_t **base, size_t *length
+) except -1:
+    """Borrow the bytes of exact bytes or str; return 0 if it is neither."""
+    cdef Py_ssize_t n
+
+    if PyBytes_CheckExact(value):
+        base[0] = <uint8_t *>PyBytes_AS_STRING(value)
+        length[0] = PyBytes_GET_SIZE(value)
+        return 1
+    if PyUnicode_CheckExact(value):
+        base[0] = <uint8_t *>PyUnicode_AsUTF8AndSize(value, &n)
+        length[0] = n
+        return 1
+    return 0
+
+
+cdef int fill(lib.nghttp2_nv *nva, PyObject **items, Py_ssize_t n) except -1:
+    """Fill ``nva`` with borrowed names and values; return 0 if it cannot.
+
+    It runs no Python code, so that nothing can change the list meanwhile.
+    """
+    cdef:
+        Py_ssize_t i
+        Py_ssize_t size
+        PyObject *item
+        PyObject *mark
+        lib.nghttp2_nv *nv = nva
+
+    for i in range(n):
+        item = items[i]
+        if PyTuple_CheckExact(item):
+            mark = Py_False
+            size = PyTuple_GET_SIZE(item)
+            if size == 3:
+                mark = PyTuple_GET_ITEM(item, 2)
+                if mark != Py_True and mark != Py_False:
+                    return 0
+            elif size != 2:
+                return 0
+        elif Py_TYPE(item) == never_indexed_type:
+            mark = Py_True
+        else:
+            return 0
+        if not get_bytes(PyTuple_GET_ITEM(item, 0), &nv.name, &nv.namelen):
+            return 0
+        if not get_bytes(PyTuple_GET_ITEM(item, 1), &nv.value, &nv.valuelen):
+            return 0
+        nv.flags = lib.NGHTTP2_NV_FLAG_NONE
+        if mark == Py_True or is_sensitive(nv):
+            nv.flags = lib.NGHTTP2_NV_FLAG_NO_INDEX
+        nv += 1
+    return 1
+
+
+cdef class HDDeflater:
+    """Compresses header lists: the sending half of one connection.
+
+    ``hd_table_bufsize_max`` is the most bytes of dynamic table it will use,
+    whatever the peer allows (0 to 2**32 - 1).
+
+    If compressing fails, the dynamic table no longer is what the peer
+    expects: every later call that would use it raises the same exception.
+    """
+
+    cdef:
+        lib.nghttp2_hd_deflater *_deflater  # owned
+        object _error  # the exception type that ended it, or None
+
+    def __cinit__(self, hd_table_bufsize_max=DEFLATE_MAX_HEADER_TABLE_SIZE):
+        cdef size_t size = to_size(hd_table_bufsize_max, "hd_table_bufsize_max")
+
+        check(lib.nghttp2_hd_deflate_new(&self._deflater, size))
+
+    def __dealloc__(self):
+        # Unlike other functions of its kind, it does not take NULL.
+        if self._deflater != NULL:
+            lib.nghttp2_hd_deflate_del(self._deflater)
+
+    def deflate(self, headers not None):
+        """Compress a header list; return one whole header block.
+
+        ``headers`` is an iterable of ``(name, value)`` pairs, or a mapping;
+        names and values are bytes or str, which is sent as UTF-8.  A pair
+        with a true third element, or a ``NeverIndexed`` one, is sent so that
+        no coder on the way puts it into a table; so are always
+        ``authorization``, ``proxy-authorization`` and a ``cookie`` below 20
+        bytes (RFC 7541, 7.1).  Names are sent as given: HTTP/2 wants them in
+        lower case.
+
+        Raises TypeError or ValueError for what is no header list, with the
+        coder unharmed, and HPACKError if the C library fails.
+        """
+        cdef:
+            lib.nghttp2_nv few[FEW]
+            lib.nghttp2_nv *nva = few
+            Py_ssize_t n
+
+        if self._error is not None:
+            raise lost(self._error)
+        if type(headers) is not list and type(headers) is not tuple:
+            headers = to_sequence(headers)
+        n = PySequence_Fast_GET_SIZE(headers)
+        if n <= FEW and fill(nva, PySequence_Fast_ITEMS(headers), n):
+            return self._deflate(nva, n)
+        return self._deflate_any(headers)
+
+    cdef bytes _deflate_any(self, headers):
+        cdef:
+            Py_ssize_t n
+            lib.nghttp2_nv *nva = NULL
+            list fields = [to_field(item) for item in headers]
+
+        n = len(fields)
+        nva = <lib.nghttp2_nv *>PyMem_Malloc(n * sizeof(lib.nghttp2_nv))
+        if nva == NULL:
+            raise MemoryError
+        try:
+            fill(nva, PySequence_Fast_ITEMS(fields), n)
+            return self._deflate(nva, n)
+        finally:
+            PyMem_Free(nva)
+
+    cdef bytes _deflate(self, const lib.nghttp2_nv *nva, size_t nvlen):
+        cdef:
+            uint8_t small[SMALL_BLOCK]
+            size_t bound = lib.nghttp2_hd_deflate_bound(self._deflater, nva, nvlen)
+            ssize_t rv
+            PyObject *block
+
+        if bound <= SMALL_BLOCK:
+            rv = lib.nghttp2_hd_deflate_hd(
+                self._deflater, small, SMALL_BLOCK, nva, nvlen)
+            if rv < 0:
+                raise self._fail(rv)
+            return PyBytes_FromStringAndSize(<const char *>small, rv)
+        block = new_bytes(NULL, bound)
+        rv = lib.nghttp2_hd_deflate_hd(
+            self._deflater, <uint8_t *>PyBytes_AS_STRING(block), bound, nva, nvlen)
+        if rv < 0:
+            Py_DECREF(block)
+            raise self._fail(rv)
+        _PyBytes_Resize(&block, rv)
+        result = <bytes>block
+        Py_DECREF(block)
+        return result
+
+    cdef object _fail(self, ssize_t rv):
+        error = hpack_error(rv, "the header list cannot be compressed")
+        self._error = type(error)
+        return error
+
+    def set_no_refset(self, no_refset):
+        """Do nothing: RFC 7541 has no reference set to use.
+
+        Deprecated.  It was for drafts of HPACK up to 08.
+        """
+        warnings.warn(
+            "set_no_refset does nothing: RFC 7541 has no reference set",
+            DeprecationWarning,
+            stacklevel=1,  # compiled code has no frame: this is the caller's
+        )
+
+    def change_table_size(self, hd_table_bufsize_max):
+        """Take the peer's SETTINGS_HEADER_TABLE_SIZE, in bytes.
+
+        The table becomes that large, but never larger than the constructor's
+        ``hd_table_bufsize_max``; the next block says so (RFC 7541, 4.2).
+        """
+        cdef size_t size = to_size(hd_table_bufsize_max, "hd_table_bufsize_max")
+
+        if self._error is not None:
+            raise lost(self._error)
+        check(lib.nghttp2_hd_deflate_change_table_size(self._deflater, size))
+
+    def get_hd_table(self):
+        """Return a copy of the dynamic table, the newest entry first."""
+        return [
+            self.get_table_entry(index)
+            for index in range(FIRST_DYNAMIC, self.num_table_entries + 1)
+        ]
+
+    def get_table_entry(self, index):
+        """Return the entry with an HPACK index (RFC 7541, 2.3.3).
+
+        1 to 61 are the static table, the dynamic one follows.  Raises
+        IndexError if there is none.
+        """
+        index = operator.index(index)
+        if not 1 <= index <= self.num_table_entries:
+            raise IndexError(f"no table entry has the index {index}")
+        return new_entry(
+            lib.nghttp2_hd_deflate_get_table_entry(self._deflater, index))
+
+    @property
+    def num_table_entries(self):
+        """Entries of the static (61) and the dynamic table."""
+        return lib.nghttp2_hd_deflate_get_num_table_entries(self._deflater)
+
+    @property
+    def dynamic_table_size(self):
+        """Bytes that the dynamic table's entries take (RFC 7541, 4.1)."""
+        return lib.nghttp2_hd_deflate_get_dynamic_table_size(self._deflater)
+
+    @property
+    def max_dynamic_table_size(self):
+        """Bytes that they may take at most."""
+        return lib.nghttp2_hd_deflate_get_max_dynamic_table_size(self._deflater)
+
+
+# A pair, or a name alone, as it was last made from these addresses.  The table
+# shares an entry's buffers, so that an entry comes with the same addresses each
+# time; but they may be reused when it is gone, so that the bytes are compared.
+cdef struct Slot:
+    const uint8_t *name
+    const uint8_t *value
+    PyObject *made  # owned; a tuple, or bytes for a name
+
+
+cdef inline size_t slot_of(const uint8_t *name, const uint8_t *value) noexcept:
+    # Fibonacci hashing: the upper bits of the product depend on all others.
+    return (
+        (<uint64_t><uintptr_t>name * 3 + <uint64_t><uintptr_t>value)
+        * <uint64_t>0x9E3779B97F4A7C15
+    ) >> (64 - SLOT_BITS)
+
+
+cdef inline bint is_bytes(PyObject *made, const uint8_t *base, size_t n) noexcept:
+    return (
+        <size_t>PyBytes_GET_SIZE(made) == n
+        and memcmp(PyBytes_AS_STRING(made), base, n) == 0
+    )
+
+
+cdef class HDInflater:
+    """Decompresses header blocks: the receiving half of one connection.
+
+    ``max_header_list_size`` bounds what one block may become, in bytes as
+    SETTINGS_MAX_HEADER_LIST_SIZE counts them: name, value and 32 for each
+    field (RFC 9113, 6.5.2).  A few bytes of block can name a large entry many
+    times, so that no bound on the block would do.
+
+    If decompressing fails, the dynamic table no longer is the peer's: every
+    later call that would use it raises the same exception, and the connection
+    is to be closed with COMPRESSION_ERROR (RFC 9113, 4.3).
+    """
+
+    cdef:
+        lib.nghttp2_hd_inflater *_inflater  # owned
+        Slot *_pairs  # owned
+        Slot *_names  # owned
+        size_t _max_header_list_size
+        size_t _header_list_size  # of the block that is being decoded
+        object _error  # the exception type that ended it, or None
+
+    def __cinit__(self, *, max_header_list_size=DEFAULT_MAX_HEADER_LIST_SIZE):
+        self.max_header_list_size = max_header_list_size
+        self._pairs = <Slot *>PyMem_Calloc(2 * SLOTS, sizeof(Slot))
+        if self._pairs == NULL:
+            raise MemoryError
+        self._names = self._pairs + SLOTS
+        check(lib.nghttp2_hd_inflate_new(&self._inflater))
+
+    def __dealloc__(self):
+        cdef int i
+
+        if self._inflater != NULL:
+            lib.nghttp2_hd_inflate_del(self._inflater)
+        if self._pairs != NULL:
+            for i in range(2 * SLOTS):
+                Py_XDECREF(self._pairs[i].made)
+            PyMem_Free(self._pairs)
+
+    def inflate(self, data not None, bint final=True):
+        """Decompress a header block; return its list of (name, value) pairs.
+
+        ``data`` is bytes, bytearray or another contiguous buffer.  A block
+        may come in pieces: give each with ``final=False`` but the last, and
+        get the fields that each piece completes.
+
+        Fields that the peer sent as never-indexed are ``NeverIndexed`` pairs,
+        equal to plain ones; all others are plain tuples.
+
+        Raises HPACKError for a malformed block, HeaderListTooLargeError for
+        one that exceeds ``max_header_list_size``, TypeError for what is no
+        buffer.
+        """
+        cdef Py_buffer view
+
+        if self._error is not None:
+            raise lost(self._error)
+        if type(data) is bytes:
+            return self._inflate(
+                <const uint8_t *>PyBytes_AS_STRING(<PyObject *>data),
+                PyBytes_GET_SIZE(<PyObject *>data), final)
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            return self._inflate(<const uint8_t *>view.buf, view.len, final)
+        finally:
+            PyBuffer_Release(&view)
+
+    cdef list _inflate(self, const uint8_t *data, size_t length, bint final):
+        cdef:
+            PyObject *fields[FEW]  # owned
+            size_t n = 0
+            list result = None
+
+        try:
+            while self._inflate_some(&data, &length, final, fields, &n):
+                result = extended(result, fields, n)
+                n = 0
+            return extended(result, fields, n)
+        except BaseException as error:
+            while n:
+                n -= 1
+                Py_DECREF(fields[n])
+            self._error = type(error)
+            raise
+
+    cdef int _inflate_some(
+        self, const uint8_t **data, size_t *length, bint final,
+        PyObject **fields, size_t *n,
+    ) except -1:
+        """Fill ``fields``; return 1 if it is full and more may come, 0 at the end."""
+        cdef:
+            const uint8_t *pos = data[0]
+            size_t left = length[0]
+            size_t i = 0
+            lib.nghttp2_nv nv
+            int flags
+            ssize_t rv
+            uint8_t first
+
+        while i < FEW:
+            flags = 0
+            first = pos[0] if left else 0
+            rv = lib.nghttp2_hd_inflate_hd2(
+                self._inflater, &nv, &flags, pos, left, final)
+            if rv < 0:
+                raise hpack_error(rv, "malformed header block")
+            pos += rv
+            left -= rv
+            if flags & lib.NGHTTP2_HD_INFLATE_EMIT:
+                self._header_list_size += nv.namelen + nv.valuelen + OVERHEAD
+                if self._header_list_size > self._max_header_list_size:
+                    raise HeaderListTooLargeError(
+                        "a header list is larger than "
+                        f"{self._max_header_list_size} bytes"
+                    )
+                fields[i] = self._field(&nv, first)
+                i += 1
+                n[0] = i
+            elif flags & lib.NGHTTP2_HD_INFLATE_FINAL:
+                lib.nghttp2_hd_inflate_end_headers(self._inflater)
+                self._header_list_size = 0
+                return 0
+            elif left == 0:
+                return 0
+        data[0] = pos
+        length[0] = left
+        return 1
+
+    cdef inline PyObject *_field(
+        self, const lib.nghttp2_nv *nv, uint8_t first
+    ) except NULL:
+        """Make the pair of a field, or take the one that was made before.
+
+        ``first`` is the representation's first byte, or any other: it only
+        tells what is worth looking up.
+        """
+        cdef:
+            Slot *slot
+            PyObject *made
+
+        if first & INDEXED:
+            slot = &self._pairs[slot_of(nv.name, nv.value)]
+            made = slot.made
+            if (
+                slot.name == nv.name and slot.value == nv.value and made != NULL
+                and is_bytes(PyTuple_GET_ITEM(made, 1), nv.value, nv.valuelen)
+                and is_bytes(PyTuple_GET_ITEM(made, 0), nv.name, nv.namelen)
+            ):
+                Py_INCREF(made)
+                return made
+        return self._new_field(nv, first)
+
+    cdef PyObject *_new_field(
+        self, const lib.nghttp2_nv *nv, uint8_t first
+    ) except NULL:
+        cdef:
+            Slot *slot
+            PyObject *made
+
+        if nv.flags & lib.NGHTTP2_NV_FLAG_NO_INDEX:
+            # What NeverIndexed(name, value) does, without a call of Python.
+            made = PyType_GenericAlloc(never_indexed_type, 2)
+        else:
+            made = PyTuple_New(2)
+        # A tuple or list from C is ours; a variable of Python holds another
+        # reference, and drops it if a name or value cannot be made.
+        pair = <object>made
+        Py_DECREF(made)
+        PyTuple_SET_ITEM(made, 0, self._name(nv))
+        PyTuple_SET_ITEM(
+            made, 1, new_bytes(<const char *>nv.value, nv.valuelen))
+        if first >= INCREMENTAL and nv.namelen + nv.valuelen <= MAX_CACHED:
+            slot = &self._pairs[slot_of(nv.name, nv.value)]
+            Py_INCREF(made)
+            put(slot, nv.name, nv.value, made)
+        Py_INCREF(made)
+        return made
+
+    cdef PyObject *_name(self, const lib.nghttp2_nv *nv) except NULL:
+        cdef:
+            Slot *slot = &self._names[slot_of(nv.name, NULL)]
+            PyObject *made = slot.made
+
+        if (
+            slot.name != nv.name or made == NULL
+            or not is_bytes(made, nv.name, nv.namelen)
+        ):
+            made = new_bytes(<const char *>nv.name, nv.namelen)
+            if nv.namelen > MAX_CACHED:
+                return made
+            put(slot, nv.name, NULL, made)
+        Py_INCREF(made)
+        return made
+
+    @property
+    def max_header_list_size(self):
+        """The bound on one block's header list, in bytes; it can be set."""
+        return self._max_header_list_size
+
+    @max_header_list_size.setter
+    def max_header_list_size(self, value):
+        self._max_header_list_size = to_size(value, "max_header_list_size")
+
+    def change_table_size(self, hd_table_bufsize_max):
+        """Set the most bytes of dynamic table that the peer may use.
+
+        It is the SETTINGS_HEADER_TABLE_SIZE that we sent, from the moment the
+        peer has acknowledged it; between blocks only, or ProtocolError is
+        raised.
+        """
+        cdef size_t size = to_size(hd_table_bufsize_max, "hd_table_bufsize_max")
+
+        if self._error is not None:
+            raise lost(self._error)
+        check(lib.nghttp2_hd_inflate_change_table_size(self._inflater, size))
+
+    def get_hd_table(self):
+        """Return a copy of the dynamic table, the newest entry first."""
+        return [
+            self.get_table_entry(index)
+            for index in range(FIRST_DYNAMIC, self.num_table_entries + 1)
+        ]
+
+    def get_table_entry(self, index):
+        """Return the entry with an HPACK index (RFC 7541, 2.3.3).
+
+        1 to 61 are the static table, the dynamic one follows.  Raises
+        IndexError if there is none.
+        """
+        index = operator.index(index)
+        if not 1 <= index <= self.num_table_entries:
+            raise IndexError(f"no table entry has the index {index}")
+        return new_entry(
+            lib.nghttp2_hd_inflate_get_table_entry(self._inflater, index))
+
+    @property
+    def num_table_entries(self):
+        """Entries of the static (61) and the dynamic table."""
+        return lib.nghttp2_hd_inflate_get_num_table_entries(self._inflater)
+
+    @property
+    def dynamic_table_size(self):
+        """Bytes that the dynamic table's entries take (RFC 7541, 4.1)."""
+        return lib.nghttp2_hd_inflate_get_dynamic_table_size(self._inflater)
+
+    @property
+    def max_dynamic_table_size(self):
+        """Bytes that they may take at most."""
+        return lib.nghttp2_hd_inflate_get_max_dynamic_table_size(self._inflater)
+
+
+cdef void put(
+    Slot *slot, const uint8_t *name, const uint8_t *value, PyObject *made
+) noexcept:
+    """Let ``slot`` own ``made``."""
+    cdef PyObject *old = slot.made
+
+    slot.name = name
+    slot.value = value
+    slot.made = made
+    Py_XDECREF(old)
+
+
+cdef list extended(list result, PyObject **fields, size_t n):
+    """Move ``fields`` to the end of ``result``, or of a new list."""
+    cdef:
+        PyObject *made
+        size_t i
+
+    made = PyList_New(n)
+    for i in range(n):
+        PyList_SET_ITEM(made, i, fields[i])
+    taken = <list>made
+    Py_DECREF(made)
+    if result is None:
+        return taken
+    result.extend(taken)
+    return result
+
+
+cdef int check(int rv) except -1:
+    """Turn a negative return code into the exception that names it."""
+    if rv < 0:
+        raise from_code(rv, lib.nghttp2_strerror(rv).decode())
+    return rv
+
+
+cdef object hpack_error(ssize_t rv, what):
+    """Make the exception for a coder that has failed."""
+    reason = lib.nghttp2_strerror(<int>rv).decode()
+    if rv == lib.NGHTTP2_ERR_NOMEM:
+        return MemoryError(reason)
+    if rv == lib.NGHTTP2_ERR_BUFFER_ERROR:
+        return HeaderListTooLargeError(f"{what}: {reason}", code=rv)
+    return HPACKError(f"{what}: {reason}", code=rv)
+
+
+cdef object lost(error):
+    """Make the exception for a coder that has failed before."""
+    return error("the state of this HPACK coder was lost in an earlier error")
