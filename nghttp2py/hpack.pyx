@@ -16,6 +16,8 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint64_t, uintptr_t
 from libc.string cimport memcmp, memcpy
 
+cimport cython
+
 from nghttp2py cimport cnghttp2 as lib
 
 from nghttp2py.errors import HeaderListTooLargeError, HPACKError, from_code
@@ -88,9 +90,11 @@ cdef enum:
     SLOTS = 128
     # Larger fields are not worth holding on to.
     MAX_CACHED = 512
-    # The first bits of an indexed field and of a literal that becomes an entry
-    # (RFC 7541, 6.1 and 6.2.1).
+    # The first bits of an indexed field, the first byte of one whose index goes
+    # on in the next byte, and the first bits of a literal that becomes an entry
+    # (RFC 7541, 5.1, 6.1 and 6.2.1).
     INDEXED = 0x80
+    LONG_INDEX = 0xff
     INCREMENTAL = 0x40
 
 
@@ -369,6 +373,7 @@ cdef class HDDeflater:
             return self._deflate(nva, n)
         return self._deflate_any(headers)
 
+    @cython.final
     cdef bytes _deflate_any(self, headers):
         cdef:
             Py_ssize_t n
@@ -385,6 +390,7 @@ cdef class HDDeflater:
         finally:
             PyMem_Free(nva)
 
+    @cython.final
     cdef bytes _deflate(self, const lib.nghttp2_nv *nva, size_t nvlen):
         cdef:
             uint8_t small[SMALL_BLOCK]
@@ -563,6 +569,7 @@ cdef class HDInflater:
         finally:
             PyBuffer_Release(&view)
 
+    @cython.final
     cdef list _inflate(self, const uint8_t *data, size_t length, bint final):
         cdef:
             PyObject *fields[FEW]  # owned
@@ -581,6 +588,7 @@ cdef class HDInflater:
             self._error = type(error)
             raise
 
+    @cython.final
     cdef int _inflate_some(
         self, const uint8_t **data, size_t *length, bint final,
         PyObject **fields, size_t *n,
@@ -588,67 +596,78 @@ cdef class HDInflater:
         """Fill ``fields``; return 1 if it is full and more may come, 0 at the end."""
         cdef:
             const uint8_t *pos = data[0]
-            size_t left = length[0]
-            size_t i = 0
+            const uint8_t *end = pos + length[0]
+            const lib.nghttp2_nv *entry
             lib.nghttp2_nv nv
             int flags
             ssize_t rv
             uint8_t first
 
-        while i < FEW:
+        while n[0] < FEW:
             flags = 0
-            first = pos[0] if left else 0
+            first = pos[0] if pos < end else 0
             rv = lib.nghttp2_hd_inflate_hd2(
-                self._inflater, &nv, &flags, pos, left, final)
+                self._inflater, &nv, &flags, pos, end - pos, final)
             if rv < 0:
                 raise hpack_error(rv, "malformed header block")
             pos += rv
-            left -= rv
             if flags & lib.NGHTTP2_HD_INFLATE_EMIT:
-                self._header_list_size += nv.namelen + nv.valuelen + OVERHEAD
-                if self._header_list_size > self._max_header_list_size:
-                    raise HeaderListTooLargeError(
-                        "a header list is larger than "
-                        f"{self._max_header_list_size} bytes"
-                    )
-                fields[i] = self._field(&nv, first)
-                i += 1
-                n[0] = i
+                self._count(&nv)
+                if first & INDEXED:
+                    fields[n[0]] = self._entry(&nv)
+                else:
+                    fields[n[0]] = self._literal(&nv, first)
+                n[0] += 1
+                # The decoder has just emitted a field, so that the next byte
+                # begins one.  If it is an indexed field, of an index that it
+                # holds whole, the decoder would only look up the entry, and
+                # its state would be as before (RFC 7541, 3.2 and 6.1).
+                while n[0] < FEW and pos < end and INDEXED < pos[0] < LONG_INDEX:
+                    entry = lib.nghttp2_hd_inflate_get_table_entry(
+                        self._inflater, pos[0] & ~INDEXED)
+                    if entry == NULL:
+                        break
+                    self._count(entry)
+                    fields[n[0]] = self._entry(entry)
+                    n[0] += 1
+                    pos += 1
             elif flags & lib.NGHTTP2_HD_INFLATE_FINAL:
                 lib.nghttp2_hd_inflate_end_headers(self._inflater)
                 self._header_list_size = 0
                 return 0
-            elif left == 0:
+            elif pos == end:
                 return 0
         data[0] = pos
-        length[0] = left
+        length[0] = end - pos
         return 1
 
-    cdef inline PyObject *_field(
-        self, const lib.nghttp2_nv *nv, uint8_t first
-    ) except NULL:
-        """Make the pair of a field, or take the one that was made before.
+    @cython.final
+    cdef inline int _count(self, const lib.nghttp2_nv *nv) except -1:
+        self._header_list_size += nv.namelen + nv.valuelen + OVERHEAD
+        if self._header_list_size > self._max_header_list_size:
+            raise HeaderListTooLargeError(
+                f"a header list is larger than {self._max_header_list_size} bytes"
+            )
+        return 0
 
-        ``first`` is the representation's first byte, or any other: it only
-        tells what is worth looking up.
-        """
+    @cython.final
+    cdef inline PyObject *_entry(self, const lib.nghttp2_nv *nv) except NULL:
+        """Give the pair of a table entry, mostly the one that was made before."""
         cdef:
-            Slot *slot
-            PyObject *made
+            Slot *slot = &self._pairs[slot_of(nv.name, nv.value)]
+            PyObject *made = slot.made
 
-        if first & INDEXED:
-            slot = &self._pairs[slot_of(nv.name, nv.value)]
-            made = slot.made
-            if (
-                slot.name == nv.name and slot.value == nv.value and made != NULL
-                and is_bytes(PyTuple_GET_ITEM(made, 1), nv.value, nv.valuelen)
-                and is_bytes(PyTuple_GET_ITEM(made, 0), nv.name, nv.namelen)
-            ):
-                Py_INCREF(made)
-                return made
-        return self._new_field(nv, first)
+        if (
+            slot.name == nv.name and slot.value == nv.value and made != NULL
+            and is_bytes(PyTuple_GET_ITEM(made, 1), nv.value, nv.valuelen)
+            and is_bytes(PyTuple_GET_ITEM(made, 0), nv.name, nv.namelen)
+        ):
+            Py_INCREF(made)
+            return made
+        return self._literal(nv, INDEXED)
 
-    cdef PyObject *_new_field(
+    @cython.final
+    cdef PyObject *_literal(
         self, const lib.nghttp2_nv *nv, uint8_t first
     ) except NULL:
         cdef:
@@ -674,6 +693,7 @@ cdef class HDInflater:
         Py_INCREF(made)
         return made
 
+    @cython.final
     cdef PyObject *_name(self, const lib.nghttp2_nv *nv) except NULL:
         cdef:
             Slot *slot = &self._names[slot_of(nv.name, NULL)]
