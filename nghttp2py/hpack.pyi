@@ -1,6 +1,7 @@
-from _typeshed import ReadableBuffer, SupportsWrite
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, SupportsIndex, TypeAlias
+
+from _typeshed import ReadableBuffer, SupportsWrite
 
 __all__ = [
     "DEFAULT_HEADER_TABLE_SIZE",

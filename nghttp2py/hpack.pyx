@@ -14,7 +14,7 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint64_t, uintptr_t
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp
 
 cimport cython
 
@@ -670,27 +670,24 @@ cdef class HDInflater:
     cdef PyObject *_literal(
         self, const lib.nghttp2_nv *nv, uint8_t first
     ) except NULL:
-        cdef:
-            Slot *slot
-            PyObject *made
+        cdef PyObject *made
 
         if nv.flags & lib.NGHTTP2_NV_FLAG_NO_INDEX:
             # What NeverIndexed(name, value) does, without a call of Python.
             made = PyType_GenericAlloc(never_indexed_type, 2)
         else:
             made = PyTuple_New(2)
-        # A tuple or list from C is ours; a variable of Python holds another
-        # reference, and drops it if a name or value cannot be made.
+        # A variable of Python drops the tuple if the name or the value cannot
+        # be made.
         pair = <object>made
         Py_DECREF(made)
         PyTuple_SET_ITEM(made, 0, self._name(nv))
         PyTuple_SET_ITEM(
             made, 1, new_bytes(<const char *>nv.value, nv.valuelen))
         if first >= INCREMENTAL and nv.namelen + nv.valuelen <= MAX_CACHED:
-            slot = &self._pairs[slot_of(nv.name, nv.value)]
-            Py_INCREF(made)
-            put(slot, nv.name, nv.value, made)
-        Py_INCREF(made)
+            Py_INCREF(<PyObject *>pair)
+            put(&self._pairs[slot_of(nv.name, nv.value)], nv.name, nv.value, made)
+        Py_INCREF(<PyObject *>pair)
         return made
 
     @cython.final

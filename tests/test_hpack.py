@@ -162,7 +162,11 @@ def test_a_never_indexed_pair_is_a_pair():
     name, value = field
     assert (name, value) == field == (b"a", b"b")
     assert repr(field) == "NeverIndexed(b'a', b'b')"
-    for same in copy.copy(field), copy.deepcopy(field), pickle.loads(pickle.dumps(field)):
+    for same in (
+        copy.copy(field),
+        copy.deepcopy(field),
+        pickle.loads(pickle.dumps(field)),
+    ):
         assert type(same) is NeverIndexed
         assert same == field
 
