@@ -1,0 +1,70 @@
+"""What a request needs to know of a URL (RFC 3986, RFC 9110, 4.2)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+from urllib.parse import quote, urlsplit
+
+__all__ = ["DEFAULT_PORTS", "SplitURL", "make_authority", "split_url"]
+
+#: The ports that an authority leaves out.
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+# Stays as it is in a request target: what RFC 3986 allows there, and "%", as
+# what looks percent-encoded is taken to be so.
+_SAFE = "%/?:@!$&'()*+,;=-._~[]|"
+
+
+class SplitURL(NamedTuple):
+    """A URL's parts as a request carries them; without a host all but ``target``
+    are ``None``."""
+
+    scheme: str | None
+    host: str | None
+    port: int | None
+    authority: str | None
+    target: str
+
+
+def make_authority(scheme: str, host: str, port: int) -> str:
+    """Join host and port, leaving out a port that the scheme implies."""
+    if ":" in host:
+        host = f"[{host}]"
+    return host if port == DEFAULT_PORTS.get(scheme) else f"{host}:{port}"
+
+
+def split_url(url: str) -> SplitURL:
+    """Split an absolute ``http`` or ``https`` URL, or one without scheme and host.
+
+    The fragment is left out, the host is made ASCII (IDNA), and what must not
+    stand in a request target is percent-encoded.  User and password are
+    refused: they are the caller's to send.  Raises ``ValueError``.
+    """
+    if any(c <= " " or c == "\x7f" for c in url):
+        raise ValueError(f"{url!r} has spaces or control characters in it")
+    parts = urlsplit(url)
+    target = quote(parts.path or "/", safe=_SAFE)
+    if not target.startswith("/") and target != "*":
+        raise ValueError(f"{url!r} is neither an absolute URL nor a path")
+    if parts.query or "?" in url.partition("#")[0]:
+        target += "?" + quote(parts.query, safe=_SAFE)
+    if not parts.scheme and not parts.netloc:
+        return SplitURL(None, None, None, None, target)
+    if parts.scheme not in DEFAULT_PORTS:
+        raise ValueError(f"{url!r} does not begin with http:// or https://")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("a URL with user or password is not taken: send authorization")
+    host = parts.hostname
+    if not host:
+        raise ValueError(f"{url!r} has no host")
+    if not host.isascii():
+        try:
+            host = host.encode("idna").decode("ascii")
+        except UnicodeError as error:
+            raise ValueError(f"{url!r}: no host name: {error}") from None
+    port = parts.port  # raises ValueError
+    if port is None:
+        port = DEFAULT_PORTS[parts.scheme]
+    return SplitURL(
+        parts.scheme, host, port, make_authority(parts.scheme, host, port), target
+    )

@@ -1,0 +1,738 @@
+"""An HTTP/2 client whose responses are handled by objects (RFC 9113).
+
+``HTTP2Client`` keeps one connection; each request has an instance of the
+program's subclass of ``BaseResponseHandler``, whose ``on_`` methods are called.
+For programs of coroutines there is ``nghttp2py.asyncio.Client``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import ssl as ssl_module
+from collections.abc import AsyncIterable, Callable
+from dataclasses import replace
+from typing import Any
+
+from nghttp2py.asyncio.body import AsyncBody
+from nghttp2py.asyncio.pump import SETTINGS_TIMEOUT, H2Pump
+from nghttp2py.asyncio.url import make_authority, split_url
+from nghttp2py.errors import (
+    ConnectionClosedError,
+    ErrorCode,
+    StreamStateError,
+)
+from nghttp2py.h2 import (
+    H2BodyFailed,
+    H2BodyReceived,
+    H2Configuration,
+    H2Connection,
+    H2Event,
+    H2InformationalResponseReceived,
+    H2PushedStreamReceived,
+    H2ResponseReceived,
+    H2StreamClosed,
+    H2TrailersReceived,
+)
+
+__all__ = ["BaseResponseHandler", "HTTP2Client"]
+
+logger = logging.getLogger("nghttp2py")
+
+Headers = Any  # an iterable of (name, value) pairs of bytes or str, or a mapping
+
+#: Seconds that connecting may take, TLS included.
+CONNECT_TIMEOUT = 30.0
+
+#: What a client announces if it is not told otherwise.  Responses are handed
+#: over as they come, so wide windows cost no memory here and save waiting.
+#: Promises are shown to ``on_push_promise``, which declines them.
+DEFAULT_CONFIGURATION = H2Configuration(
+    initial_window_size=1048576,
+    connection_window_size=4194304,
+    enable_push=True,
+    manual_flow_control=True,
+)
+
+
+class BaseResponseHandler:
+    """Handles one stream: the response to one request.
+
+    A subclass overrides the ``on_`` methods, which are called in the order
+    ``on_informational`` for each 1xx response, ``on_headers``, ``on_data`` for
+    each piece of the body, ``on_trailers`` if there are any,
+    ``on_response_done``, ``on_close``; the last one always, and also when the
+    connection is lost.  If one of them raises, the traceback is logged and the
+    stream reset with INTERNAL_ERROR; other streams go on.
+
+    They may call any method of the client, so also send further requests.
+    """
+
+    #: The client that the request was sent with.
+    http2: HTTP2Client
+    #: The stream's identifier; -1 until the request is sent.
+    stream_id: int = -1
+    #: The request, as it was sent or, if ``pushed``, as the server states it.
+    method: bytes | None = None
+    scheme: bytes | None = None
+    host: bytes | None = None
+    path: bytes | None = None
+    #: The status of the final response, or None before it.
+    status: int | None = None
+    #: Whether the server has pushed this response.
+    pushed: bool = False
+
+    _response_done = False
+    _failed = False
+    _closed = False
+    _promise = False  # a promise that was neither accepted nor rejected
+    _body: AsyncBody | None = None
+
+    def __init__(self, http2: HTTP2Client | None = None, stream_id: int = -1) -> None:
+        if http2 is not None:
+            self.http2 = http2
+        self.stream_id = stream_id
+
+    # A subclass may leave out super().__init__(), so nothing is set up there.
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """All fields of the response as they came, ``:status`` first.
+
+        Before the response has come it is empty, but for a promise, which
+        shows the fields of the promised request.
+        """
+        headers: list[tuple[bytes, bytes]] = self.__dict__.setdefault("_headers", [])
+        return headers
+
+    @property
+    def server_address(self) -> Any:
+        """The server's address as the socket gives it: ``(host, port, ...)``."""
+        return self.http2.server_address
+
+    remote_address = server_address
+
+    # ---- What a subclass overrides ----
+
+    def on_informational(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """Called for each 1xx response before the final one (RFC 9110, 15.2)."""
+
+    def on_headers(self) -> None:
+        """Called when the final response's header section has come."""
+
+    def on_data(self, data: bytes) -> None:
+        """Called for each piece of the response's body.
+
+        When it returns, the server gets credit for as many bytes more.
+        """
+
+    def on_trailers(self, headers: list[tuple[bytes, bytes]]) -> None:
+        """Called with the response's trailer section, if it has one."""
+
+    def on_response_done(self) -> None:
+        """Called when the whole response has come."""
+
+    def on_close(self, error_code: int) -> None:
+        """Called last, when the stream is closed; ``error_code`` 0 is a good end.
+
+        A connection that could not be made, or was lost, is INTERNAL_ERROR.
+        """
+
+    def on_push_promise(self, push_promise: BaseResponseHandler) -> None:
+        """Called when the server promises a response to a request not made.
+
+        ``push_promise`` shows that request.  Call ``accept_push`` or
+        ``reject_push`` before returning; without either it is rejected, and
+        that is what this does.
+        """
+        self.reject_push(push_promise)
+
+    # ---- What it may call ----
+
+    def accept_push(
+        self,
+        push_promise: BaseResponseHandler,
+        handler: BaseResponseHandler | None = None,
+    ) -> None:
+        """Let ``handler`` handle the promised response; ``None`` rejects it."""
+        self.http2._decide_push(push_promise, handler)
+
+    def reject_push(self, push_promise: BaseResponseHandler) -> None:
+        """Decline a promise: its stream is reset with CANCEL."""
+        self.http2._decide_push(push_promise, None)
+
+    def resume(self) -> None:
+        """Ask a body callable again that has said ``DATA_DEFERRED``.
+
+        It does nothing at any other time.
+        """
+        if not self._closed and self.stream_id != -1:
+            self.http2._resume(self.stream_id)
+
+    def reset(self, error_code: int = ErrorCode.CANCEL) -> None:
+        """End the stream by RST_STREAM; what is queued on it is dropped."""
+        if not self._closed and self.stream_id != -1:
+            self.http2._reset(self.stream_id, error_code)
+
+
+class _ResponseProtocol(H2Pump):
+    """The connection of a client: gives each stream's events to its handler."""
+
+    def __init__(
+        self,
+        client: HTTP2Client,
+        config: H2Configuration,
+        *,
+        settings_timeout: float,
+        idle_timeout: float | None,
+    ) -> None:
+        super().__init__(
+            H2Connection(client_side=True, config=config),
+            settings_timeout=settings_timeout,
+            idle_timeout=idle_timeout,
+        )
+        self.handlers: dict[int, BaseResponseHandler] = {}
+        self.server_address: Any = None
+        self._client = client
+        self._receivers: dict[type, Callable[[Any], None]] = {
+            H2BodyFailed: self._body_failed,
+            H2BodyReceived: self._body_received,
+            H2InformationalResponseReceived: self._informational_received,
+            H2PushedStreamReceived: self._push_received,
+            H2ResponseReceived: self._response_received,
+            H2StreamClosed: self._stream_closed,
+            H2TrailersReceived: self._trailers_received,
+        }
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.server_address = transport.get_extra_info("peername")
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._client._connection_lost()
+
+    @property
+    def refused(self) -> bool:
+        """Whether TLS has not negotiated what HTTP/2 needs."""
+        return self._refused
+
+    # ---- Requests ----
+
+    def send_request(
+        self,
+        handler: BaseResponseHandler,
+        headers: Headers,
+        body: Any,
+        trailers: Headers,
+    ) -> None:
+        whole = body is None and trailers is None
+        stream_id = self.connection.send_request(
+            handler.method,
+            handler.path,
+            headers or (),
+            scheme=handler.scheme,
+            authority=handler.host,
+            end_stream=whole,
+        )
+        handler.stream_id = stream_id
+        self.handlers[stream_id] = handler
+        if not whole:
+            try:
+                if isinstance(body, AsyncIterable):
+                    body = handler._body = AsyncBody(body, handler.resume)
+                self.connection.send_body(
+                    stream_id, b"" if body is None else body, trailers=trailers
+                )
+            except Exception:
+                # The caller gets the exception, and no callback besides.
+                del self.handlers[stream_id]
+                handler._closed = True
+                if handler._body is not None:
+                    handler._body.close()
+                self.connection.reset_stream(stream_id, ErrorCode.CANCEL)
+                self.mark_dirty()
+                raise
+        self.mark_dirty()
+
+    # ---- Events ----
+
+    def event_received(self, event: H2Event) -> None:
+        receive = self._receivers.get(event.__class__)
+        if receive is not None:
+            receive(event)
+
+    def _call(
+        self, handler: BaseResponseHandler, method: Callable[..., None], *args: Any
+    ) -> None:
+        """Call one of a handler's methods; what it raises ends its stream."""
+        if handler._failed:
+            return
+        try:
+            method(*args)
+        except Exception:
+            logger.exception(
+                "%s: %r %r on stream %d failed",
+                self,
+                handler.method,
+                handler.path,
+                handler.stream_id,
+            )
+            handler._failed = True
+            handler.reset(ErrorCode.INTERNAL_ERROR)
+
+    def _informational_received(self, event: H2InformationalResponseReceived) -> None:
+        handler = self.handlers.get(event.stream_id)
+        if handler is not None:
+            self._call(
+                handler, handler.on_informational, event.status, list(event.headers)
+            )
+
+    def _response_received(self, event: H2ResponseReceived) -> None:
+        handler = self.handlers.get(event.stream_id)
+        if handler is None:
+            return
+        handler.status = event.status
+        # A promise's own fields were shown till now.
+        handler.headers[:] = [(b":status", b"%d" % event.status), *event.headers]
+        self._call(handler, handler.on_headers)
+
+    def _body_received(self, event: H2BodyReceived) -> None:
+        handler = self.handlers.get(event.stream_id)
+        data = event.body.data
+        if data:
+            if handler is not None:
+                self._call(handler, handler.on_data, data)
+            self.connection.acknowledge_received_data(len(data), event.stream_id)
+        if not event.body.more and handler is not None:
+            handler._response_done = True
+            self._call(handler, handler.on_response_done)
+
+    def _trailers_received(self, event: H2TrailersReceived) -> None:
+        handler = self.handlers.get(event.stream_id)
+        if handler is not None:
+            self._call(handler, handler.on_trailers, list(event.headers))
+
+    def _stream_closed(self, event: H2StreamClosed) -> None:
+        handler = self.handlers.pop(event.stream_id, None)
+        if handler is not None:
+            self.close_handler(handler, event.error_code)
+            self._client._finish_if_idle()
+
+    def close_handler(self, handler: BaseResponseHandler, error_code: int) -> None:
+        handler._closed = True
+        if handler._body is not None:
+            handler._body.close()
+        try:
+            handler.on_close(error_code)
+        except Exception:
+            logger.exception(
+                "%s: on_close() of stream %d failed", self, handler.stream_id
+            )
+
+    def _body_failed(self, event: H2BodyFailed) -> None:
+        logger.error(
+            "%s: the body of stream %d failed",
+            self,
+            event.stream_id,
+            exc_info=event.exception,
+        )
+
+    # ---- Push ----
+
+    def _push_received(self, event: H2PushedStreamReceived) -> None:
+        request = event.request
+        promise = BaseResponseHandler(self._client, event.stream_id)
+        promise.pushed = True
+        promise._promise = True
+        promise.method = request.method
+        promise.scheme = request.scheme
+        promise.host = request.authority
+        promise.path = request.target
+        promise.headers[:] = request.fields
+        parent = self.handlers.get(event.parent_stream_id)
+        if parent is not None:
+            self._call(parent, parent.on_push_promise, promise)
+        if promise._promise:
+            self.decide_push(promise, None)
+
+    def decide_push(
+        self, promise: BaseResponseHandler, handler: BaseResponseHandler | None
+    ) -> None:
+        if not promise._promise:
+            raise StreamStateError(
+                f"stream {promise.stream_id}: the promise was accepted or rejected "
+                "already"
+            )
+        promise._promise = False
+        if not handler:
+            promise.reset(ErrorCode.CANCEL)
+            return
+        handler.http2 = promise.http2
+        handler.stream_id = promise.stream_id
+        handler.pushed = True
+        handler.method = promise.method
+        handler.scheme = promise.scheme
+        handler.host = promise.host
+        handler.path = promise.path
+        handler.headers[:] = promise.headers
+        self.handlers[handler.stream_id] = handler
+
+
+class HTTP2Client:
+    """Sends requests to the server at ``address`` over one connection.
+
+    ``address`` is ``(host, port)``, or the path of a Unix socket.  ``ssl`` is
+    an ``ssl.SSLContext``, on which ALPN ``h2`` is set, or ``True`` for the
+    default one; without it HTTP/2 is spoken in the clear, which the server must
+    expect (RFC 9113, 3.3).  ``server_hostname`` is the name that its
+    certificate must have, if that is not the address's host.
+
+    In a running event loop the connection is made in the background: requests
+    sent before it stands wait.  ``async with`` or ``await connect()`` wait for
+    it and tell why it failed; leaving the block waits for the open streams.
+    Without a running loop the constructor connects before it returns, in
+    ``loop`` or, if that is ``None``, in a loop of the client's own, ``io_loop``;
+    requests then make progress while that runs: call ``run()``, or leave a
+    ``with`` block, which calls it.  All calls are to be made in the loop's
+    thread.
+
+    ``config`` holds settings and limits; received data are always credited by
+    hand, whatever it says.  Times are in seconds: ``connect_timeout`` for the
+    connection to be made, ``settings_timeout`` for the server to acknowledge
+    SETTINGS, ``idle_timeout`` for a connection without streams on which nothing
+    comes in (``None``: no limit).
+
+    Connecting raises ``OSError``, ``ssl.SSLError``, ``TimeoutError``, and
+    ``ConnectionClosedError`` if the server does not speak HTTP/2.
+    """
+
+    def __init__(
+        self,
+        address: tuple[str, int] | str | os.PathLike[str],
+        loop: asyncio.AbstractEventLoop | None = None,
+        ssl: ssl_module.SSLContext | bool | None = None,
+        *,
+        server_hostname: str | None = None,
+        config: H2Configuration | None = None,
+        connect_timeout: float = CONNECT_TIMEOUT,
+        settings_timeout: float = SETTINGS_TIMEOUT,
+        idle_timeout: float | None = None,
+    ) -> None:
+        if not isinstance(address, tuple):
+            address = os.fspath(address)
+        elif len(address) != 2:
+            raise ValueError(f"address must be (host, port) or a path, not {address!r}")
+        if ssl is True:
+            ssl = ssl_module.create_default_context()
+        elif not ssl:
+            ssl = None
+        elif not isinstance(ssl, ssl_module.SSLContext):
+            raise TypeError(
+                f"ssl must be an ssl.SSLContext, a bool or None, not "
+                f"{type(ssl).__name__}"
+            )
+        if ssl is not None:
+            ssl.set_alpn_protocols(["h2"])
+            ssl.options |= ssl_module.OP_NO_COMPRESSION
+            if isinstance(address, str) and server_hostname is None:
+                raise ValueError("TLS over a Unix socket needs server_hostname")
+        if config is None:
+            config = DEFAULT_CONFIGURATION
+        elif not config.manual_flow_control:
+            config = replace(config, manual_flow_control=True)
+        self.address = address
+        self.scheme = "http" if ssl is None else "https"
+        self._authority = (
+            make_authority(self.scheme, server_hostname or address[0], address[1])
+            if isinstance(address, tuple)
+            else server_hostname or "localhost"
+        )
+        self._ssl = ssl
+        self._server_hostname = server_hostname
+        self._connect_timeout = connect_timeout
+        self._protocol = _ResponseProtocol(
+            self, config, settings_timeout=settings_timeout, idle_timeout=idle_timeout
+        )
+        self._pending: list[tuple[BaseResponseHandler, Headers, Any, Headers]] = []
+        self._connected = False
+        self._closing = False
+        self._finishing = False
+        self._finish_timer: asyncio.TimerHandle | None = None
+        self._owns_loop = False
+        self._connecting: asyncio.Task[None] | None = None
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            self._owns_loop = loop is None
+            self.loop = asyncio.new_event_loop() if loop is None else loop
+            self._closed = self.loop.create_future()
+            try:
+                self.loop.run_until_complete(self._connect())
+            except BaseException:
+                if self._owns_loop:
+                    self.loop.close()
+                raise
+        else:
+            if loop is not None and loop is not running:
+                raise RuntimeError("another event loop is running")
+            self.loop = running
+            self._closed = running.create_future()
+            self._connecting = running.create_task(self._connect_in_background())
+
+    # ---- Connecting ----
+
+    async def _connect(self) -> None:
+        protocol = self._protocol
+        try:
+            await asyncio.wait_for(self._create_connection(), self._connect_timeout)
+        except BaseException as error:
+            if protocol.transport is not None:
+                protocol.abort()
+            else:
+                self._connection_lost()
+            await self._closed
+            # asyncio lets go of a socket in the turn after it has given it up.
+            await asyncio.sleep(0)
+            # Before Python 3.11 that is another class than the built-in.
+            if isinstance(error, asyncio.TimeoutError):
+                raise TimeoutError(
+                    f"no connection to {self.address} in {self._connect_timeout} "
+                    "seconds"
+                ) from None
+            raise
+        if protocol.refused:
+            await self._closed
+            raise ConnectionClosedError(
+                f"the server at {self.address} has not negotiated h2 over TLS 1.2 or "
+                "later"
+            )
+        self._connected = True
+
+    async def _create_connection(self) -> None:
+        if isinstance(self.address, tuple):
+            host, port = self.address
+            await self.loop.create_connection(
+                lambda: self._protocol,
+                host,
+                port,
+                ssl=self._ssl,
+                server_hostname=self._server_hostname if self._ssl else None,
+            )
+        else:
+            await self.loop.create_unix_connection(
+                lambda: self._protocol,
+                self.address,
+                ssl=self._ssl,
+                server_hostname=self._server_hostname if self._ssl else None,
+            )
+
+    async def _connect_in_background(self) -> None:
+        try:
+            await self._connect()
+        finally:
+            pending, self._pending = self._pending, []
+            for request in pending:
+                self._send_pending(*request)
+            self._finish_if_idle()
+
+    def _send_pending(
+        self,
+        handler: BaseResponseHandler,
+        headers: Headers,
+        body: Any,
+        trailers: Headers,
+    ) -> None:
+        if self._connected and not self._closing:
+            try:
+                self._protocol.send_request(handler, headers, body, trailers)
+                return
+            except Exception:
+                logger.exception(
+                    "%s: %r %r cannot be sent", self, handler.method, handler.path
+                )
+        self._protocol.close_handler(handler, ErrorCode.INTERNAL_ERROR)
+
+    async def connect(self) -> None:
+        """Wait until the connection stands; raise what has hindered it."""
+        if self._connecting is not None:
+            await asyncio.shield(self._connecting)
+
+    # ---- Requests ----
+
+    def send_request(
+        self,
+        method: str = "GET",
+        url: str = "/",
+        headers: Headers = None,
+        body: Any = None,
+        handler: BaseResponseHandler | None = None,
+        *,
+        trailers: Headers = None,
+    ) -> None:
+        """Send a request; ``handler`` will be told of the response.
+
+        ``url`` may leave out scheme and host; then they are the connection's.
+        For CONNECT it is ``host:port``.  ``headers`` are pairs of names and
+        values, bytes or str, or a mapping.  ``body`` is ``None``, str (sent as
+        UTF-8), bytes-like, a binary file, an iterable or asynchronous iterable
+        of bytes, or a callable ``f(n) -> (data, flag)``, as with
+        ``BaseRequestHandler.send_response``.
+
+        Raises ``ConnectionClosedError`` if the connection takes no requests
+        any more, ``HeadersError`` for what must not be in a header and
+        ``InvalidBodyLengthError`` for a body that does not fit its
+        content-length; before the connection stands these are logged instead,
+        and the handler is closed.
+        """
+        if handler is None:
+            handler = BaseResponseHandler()
+        if handler.stream_id != -1 or handler._closed:
+            raise StreamStateError("the handler is in use for another request")
+        if self._closing or self._closed.done():
+            raise ConnectionClosedError(f"{self} is closed")
+        if isinstance(body, str):
+            body = body.encode()
+        if method == "CONNECT":
+            handler.path = url.encode()
+        else:
+            parts = split_url(url)
+            handler.scheme = (parts.scheme or self.scheme).encode()
+            handler.host = (parts.authority or self._authority).encode()
+            handler.path = parts.target.encode()
+        handler.method = method.encode()
+        handler.http2 = self
+        if self._connected:
+            self._protocol.send_request(handler, headers, body, trailers)
+        else:
+            self._pending.append((handler, headers, body, trailers))
+
+    def _resume(self, stream_id: int) -> None:
+        self._protocol.connection.resume_body(stream_id)
+        self._protocol.mark_dirty()
+
+    def _reset(self, stream_id: int, error_code: int) -> None:
+        self._protocol.connection.reset_stream(stream_id, error_code)
+        self._protocol.mark_dirty()
+
+    def _decide_push(
+        self, promise: BaseResponseHandler, handler: BaseResponseHandler | None
+    ) -> None:
+        self._protocol.decide_push(promise, handler)
+
+    # ---- What it is ----
+
+    @property
+    def io_loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop that the connection lives in."""
+        return self.loop
+
+    @property
+    def connection(self) -> H2Connection:
+        """The sans-I/O connection, for what this class has no method for."""
+        return self._protocol.connection
+
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        """The transport, or ``None`` when there is no connection."""
+        return self._protocol.transport
+
+    @property
+    def server_address(self) -> Any:
+        """The server's address as the socket gives it: ``(host, port, ...)``."""
+        return self._protocol.server_address
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.scheme}://{self._authority}>"
+
+    # ---- The end ----
+
+    def close(self) -> None:
+        """End the connection with GOAWAY at once: open streams are closed.
+
+        ``wait_closed`` or ``run`` see to its end.
+        """
+        self._closing = True
+        if self._connecting is not None and not self._connecting.done():
+            self._connecting.cancel()
+        elif self._protocol.transport is not None:
+            self._protocol.connection.terminate(ErrorCode.NO_ERROR)
+            self._protocol.mark_dirty()
+
+    def finish(self, timeout: float | None = None) -> None:
+        """Close as soon as no stream is open.
+
+        Until then handlers may send further requests.  What has not finished
+        after ``timeout`` seconds is aborted (``None``: no limit).
+        """
+        if timeout is not None and self._finish_timer is None:
+            self._finish_timer = self.loop.call_later(timeout, self._give_up)
+        self._finishing = True
+        self._finish_if_idle()
+
+    def _finish_if_idle(self) -> None:
+        if (
+            self._finishing
+            and self._connected
+            and not self._pending
+            and not self._protocol.handlers
+        ):
+            self._closing = True
+            self._protocol.close()
+
+    def _give_up(self) -> None:
+        if self._connecting is not None and not self._connecting.done():
+            self._connecting.cancel()
+        else:
+            self._protocol.abort()
+
+    def _connection_lost(self) -> None:
+        if self._finish_timer is not None:
+            self._finish_timer.cancel()
+            self._finish_timer = None
+        if not self._closed.done():
+            self._closed.set_result(None)
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection has ended."""
+        if self._connecting is not None:
+            await asyncio.wait([self._connecting])
+            if not self._connecting.cancelled():
+                self._connecting.exception()  # connect() is who tells of it
+        await asyncio.shield(self._closed)
+
+    def run(self) -> None:
+        """Run the event loop until the connection has ended.
+
+        This is not for use inside a running loop.  A loop of the client's own
+        is closed after it.
+        """
+        try:
+            self.loop.run_until_complete(self.wait_closed())
+        finally:
+            if self._owns_loop:
+                self.loop.close()
+
+    def __enter__(self) -> HTTP2Client:
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None, *exc_info: object) -> None:
+        if exc_type is None:
+            self.finish()
+        else:
+            self.close()
+        self.run()
+
+    async def __aenter__(self) -> HTTP2Client:
+        await self.connect()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, *exc_info: object
+    ) -> None:
+        if exc_type is None:
+            self.finish()
+        else:
+            self.close()
+        await self.wait_closed()

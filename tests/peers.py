@@ -1,0 +1,259 @@
+"""What clients under test talk to: nghttpd, and servers that follow a script."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import gc
+import socket
+import ssl
+import subprocess
+import time
+
+import pytest
+import trustme
+import uvloop
+
+from nghttp2py.h2 import (
+    H2BodyReceived,
+    H2Configuration,
+    H2Connection,
+    H2RequestReceived,
+    H2SettingsReceived,
+)
+
+#: Seconds after which something that should happen has not.
+DEADLINE = 20.0
+
+
+def on_both_loops(test):
+    """Run a test of a coroutine function in asyncio's loop and in uvloop's.
+
+    Debug mode is on, and the test must leave neither task nor socket behind.
+    """
+
+    @functools.wraps(test)
+    def run(new_loop, *args, **kwargs):
+        async def bounded():
+            await asyncio.wait_for(test(*args, **kwargs), DEADLINE)
+            end = time.monotonic() + DEADLINE
+            while len(asyncio.all_tasks()) > 1:
+                assert time.monotonic() < end, asyncio.all_tasks()
+                await asyncio.sleep(0.001)
+
+        loop = new_loop()
+        loop.set_debug(True)
+        try:
+            loop.run_until_complete(bounded())
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.run_until_complete(loop.shutdown_default_executor())
+        finally:
+            loop.close()
+        gc.collect()
+
+    del run.__wrapped__  # pytest would read the test's own signature
+    names = test.__code__.co_varnames[: test.__code__.co_argcount]
+    run.__signature__ = _signature(("new_loop", *names))
+    loops = (asyncio.new_event_loop, uvloop.new_event_loop)
+    return pytest.mark.parametrize("new_loop", loops, ids=("asyncio", "uvloop"))(run)
+
+
+def _signature(names):
+    from inspect import Parameter, Signature
+
+    return Signature([Parameter(n, Parameter.POSITIONAL_OR_KEYWORD) for n in names])
+
+
+async def until(condition):
+    """Let the loop turn until ``condition()`` holds."""
+    end = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        await asyncio.sleep(0.001)
+
+
+# ---- TLS ----
+
+
+@functools.cache
+def authority():
+    return trustme.CA()
+
+
+@functools.cache
+def certificate():
+    return authority().issue_cert("localhost", "127.0.0.1")
+
+
+def server_tls(*, alpn=("h2",)):
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    certificate().configure_cert(context)
+    if alpn:
+        context.set_alpn_protocols(list(alpn))
+    return context
+
+
+def client_tls():
+    context = ssl.create_default_context()
+    authority().configure_trust(context)
+    return context
+
+
+# ---- nghttpd ----
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@contextlib.contextmanager
+def nghttpd(root, *options, tls=False):
+    """Run nghttpd serving ``root`` on loopback; give its port."""
+    port = free_port()
+    command = ["nghttpd", "--address=127.0.0.1", f"--htdocs={root}", *options]
+    if tls:
+        key, cert = root / ".key.pem", root / ".cert.pem"
+        certificate().private_key_pem.write_to_path(key)
+        certificate().cert_chain_pems[0].write_to_path(cert)
+        command += [str(port), str(key), str(cert)]
+    else:
+        command += ["--no-tls", str(port)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_for_port(port, process)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(DEADLINE)
+
+
+def wait_for_port(port, process):
+    """Wait until ``process`` accepts connections on ``port``."""
+    end = time.monotonic() + DEADLINE
+    while True:
+        assert process.poll() is None, f"{process.args} has ended"
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            assert time.monotonic() < end, f"{process.args} does not listen"
+            time.sleep(0.01)
+
+
+# ---- Servers that follow a script ----
+
+
+class Peer:
+    """A server's end of a connection, driven by a test's script."""
+
+    def __init__(self, reader, writer, config):
+        self.reader = reader
+        self.writer = writer
+        self.connection = H2Connection(config=config)
+        self.events = []
+
+    async def start(self):
+        self.connection.initiate_connection()
+        await self.flush()
+
+    async def flush(self):
+        self.writer.write(self.connection.data_to_send())
+        with contextlib.suppress(ConnectionError):
+            await self.writer.drain()
+
+    async def next(self, kind):
+        """Return the next event of class ``kind``; those before it are dropped."""
+        while True:
+            while self.events:
+                event = self.events.pop(0)
+                if isinstance(event, kind):
+                    return event
+            await self.flush()
+            data = await self.reader.read(65536)
+            if not data:
+                raise ConnectionResetError("the client has gone")
+            self.events += self.connection.receive_data(data)
+
+    async def next_request(self):
+        """Return the next request's stream identifier, when it has come whole."""
+        event = await self.next(H2RequestReceived)
+        while True:
+            body = await self.next(H2BodyReceived)
+            if body.stream_id == event.stream_id and not body.body.more:
+                return event.stream_id
+
+    def respond(self, stream_id, body=b"", *, status=200, headers=()):
+        self.connection.send_response_headers(stream_id, status, headers)
+        self.connection.send_body(stream_id, body)
+
+    async def serve(self):
+        """Answer every request with its path, until the client goes."""
+        while True:
+            event = await self.next(H2RequestReceived)
+            self.respond(event.stream_id, event.request.target)
+            await self.flush()
+
+    async def drained(self):
+        """Wait until the client has acknowledged and then gone."""
+        with contextlib.suppress(ConnectionError):
+            await self.next(H2SettingsReceived)
+            while True:
+                await self.next(())
+
+    def abort(self):
+        self.writer.transport.abort()
+
+
+class ScriptedServer:
+    """Listens on loopback; each connection runs ``script(peer)``, then ends.
+
+    ``connections`` counts them.  What a script raises, other than that the
+    client has gone, fails the test at the end.
+    """
+
+    def __init__(self, *scripts, tls=None, config=None):
+        self._scripts = scripts
+        self._tls = tls
+        self._config = config or H2Configuration()
+        self._tasks = set()
+        self.connections = 0
+        self.errors = []
+
+    async def __aenter__(self):
+        self._server = await asyncio.start_server(
+            self._connected, "127.0.0.1", 0, ssl=self._tls
+        )
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, exc_type, *_):
+        self._server.close()
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        if exc_type is None:
+            assert not self.errors, self.errors
+
+    async def _connected(self, reader, writer):
+        script = self._scripts[min(self.connections, len(self._scripts) - 1)]
+        self.connections += 1
+        self._tasks.add(asyncio.current_task())
+        asyncio.current_task().add_done_callback(self._tasks.discard)
+        peer = Peer(reader, writer, self._config)
+        try:
+            await peer.start()
+            await script(peer)
+        except (ConnectionError, asyncio.CancelledError):
+            pass
+        except Exception as error:
+            self.errors.append(error)
+        finally:
+            writer.close()
+            with contextlib.suppress(Exception):
+                await writer.wait_closed()
