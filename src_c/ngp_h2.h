@@ -565,6 +565,17 @@ int ngp_h2_set_local_window_size(ngp_h2 *h2, int32_t stream_id, int32_t size);
 int ngp_h2_upgrade(ngp_h2 *h2, const uint8_t *settings, size_t len,
                    int head_request);
 
+/*
+ * ngp_h2_submit_priority_update reprioritises a request, sent or to come, or a
+ * promised push.
+ *
+ * This function returns 0 if it succeeds, as above, or
+ *
+ * NGHTTP2_ERR_INVALID_STREAM_ID
+ *     There is no such request, and no such push was promised.
+ * NGHTTP2_ERR_INVALID_STATE
+ *     A server sends none.
+ */
 int ngp_h2_submit_priority_update(ngp_h2 *h2, int32_t stream_id,
                                   const uint8_t *value, size_t len);
 

@@ -650,9 +650,20 @@ int ngp_h2_upgrade(ngp_h2 *h2, const uint8_t *settings, size_t len,
 
 int ngp_h2_submit_priority_update(ngp_h2 *h2, int32_t stream_id,
                                   const uint8_t *value, size_t len) {
-  return h2->dead ? NGP_ERR_CONNECTION_CLOSED
-                  : nghttp2_submit_priority_update(
-                        h2->session, NGHTTP2_FLAG_NONE, stream_id, value, len);
+  if (h2->dead) {
+    return NGP_ERR_CONNECTION_CLOSED;
+  }
+  if (!h2->options.client) {
+    return NGHTTP2_ERR_INVALID_STATE;
+  }
+  if (stream_id <= 0 ||
+      (!ngp_h2_is_local_id(h2, stream_id) && is_idle(h2, stream_id))) {
+    /* A request may be prioritised before it is sent, a push only once it is
+       promised (RFC 9218, 7.1). */
+    return NGHTTP2_ERR_INVALID_STREAM_ID;
+  }
+  return nghttp2_submit_priority_update(h2->session, NGHTTP2_FLAG_NONE,
+                                        stream_id, value, len);
 }
 
 int ngp_h2_set_priority(ngp_h2 *h2, int32_t stream_id, uint32_t urgency,

@@ -488,6 +488,54 @@ static void only_servers_push_and_only_on_requests(void **state) {
   end_free(&e);
 }
 
+static void only_what_exists_is_prioritised(void **state) {
+  static const int32_t ids[] = {0, 2, -1, INT32_MIN};
+  const uint8_t *value = (const uint8_t *)"u=1";
+  end e = end_with(1);
+  size_t i;
+
+  (void)state;
+  for (i = 0; i < sizeof(ids) / sizeof(*ids); ++i) {
+    assert_int_equal(ngp_h2_submit_priority_update(e.h2, ids[i], value, 3),
+                     NGHTTP2_ERR_INVALID_STREAM_ID);
+  }
+  /* A request may come later. */
+  assert_ok(ngp_h2_submit_priority_update(e.h2, 1, value, 3));
+  end_free(&e);
+  e = end_with(0);
+  assert_int_equal(ngp_h2_submit_priority_update(e.h2, 1, value, 3),
+                   NGHTTP2_ERR_INVALID_STATE);
+  end_free(&e);
+}
+
+static void a_request_reset_between_its_frames_ends(void **state) {
+  static char fields[40000];
+  end e = end_with(1);
+  size_t n, len;
+  wire_view rst;
+
+  (void)state;
+  strcpy(fields, GET "x-large=");
+  n = strlen(fields);
+  memset(fields + n, '!', 39000);
+  strcpy(fields + n + 39000, "\n");
+  assert_int_equal(submit_request(&e, fields, 0), 1);
+  assert_ok(end_push_pattern(&e, 1, 100, 1));
+  /* HEADERS is out, its CONTINUATION is not. */
+  assert_ok(ngp_h2_send(e.h2, 1, 0));
+  assert_ok(ngp_h2_submit_rst(e.h2, 1, NGHTTP2_CANCEL, 0));
+  assert_non_null(ngp_h2_output(e.h2, &n, &len));
+  assert_int_equal(len, 9 + 16384);
+  assert_ok(end_send(&e));
+  assert_int_equal(wire_count(&e.out, NGHTTP2_CONTINUATION), 2);
+  rst = wire_find(&e.out, NGHTTP2_RST_STREAM, 0);
+  assert_int_equal(get_u32(rst.payload), NGHTTP2_CANCEL);
+  assert_int_equal(wire_count(&e.out, NGHTTP2_DATA), 0);
+  assert_int_equal(end_count(&e, NGP_H2_STREAM_CLOSED, 1), 1);
+  assert_int_equal(e.released, 1);
+  end_free(&e);
+}
+
 static void a_push_whose_parent_is_gone_is_closed_unsent(void **state) {
   end e = end_with(0);
   wire w = {0};
@@ -550,6 +598,8 @@ int main(void) {
       cmocka_unit_test(calls_in_the_wrong_state_are_refused),
       cmocka_unit_test(a_closed_connection_refuses_every_call),
       cmocka_unit_test(only_servers_push_and_only_on_requests),
+      cmocka_unit_test(only_what_exists_is_prioritised),
+      cmocka_unit_test(a_request_reset_between_its_frames_ends),
       cmocka_unit_test(a_push_whose_parent_is_gone_is_closed_unsent),
       cmocka_unit_test(a_promise_on_a_stream_we_reset_is_cancelled),
   };
