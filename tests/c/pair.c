@@ -286,14 +286,15 @@ void end_free(end *e) {
 }
 
 static void copy_fields(const end *e, seen *s) {
-  const ngp_h2_field *field = ngp_h2_fields(e->h2) + s->event.first_field;
+  const ngp_h2_field *fields = ngp_h2_fields(e->h2);
   size_t i;
 
   for (i = 0; i < s->event.nfields; ++i) {
-    nghttp2_vec name = nghttp2_rcbuf_get_buf(field[i].name);
-    nghttp2_vec value = nghttp2_rcbuf_get_buf(field[i].value);
+    const ngp_h2_field *field = &fields[s->event.first_field + i];
+    nghttp2_vec name = nghttp2_rcbuf_get_buf(field->name);
+    nghttp2_vec value = nghttp2_rcbuf_get_buf(field->value);
 
-    if (field[i].never_indexed) {
+    if (field->never_indexed) {
       wire_add(&s->fields, "!", 1);
     }
     wire_add(&s->fields, name.base, name.len);
