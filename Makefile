@@ -19,6 +19,8 @@ test-c: deps-test $(VENV)/ready ; $(CMAKE) -S . -B build/test-c -G Ninja -DCMAKE
 
 asan: deps-test $(VENV)/ready ; $(CMAKE) -S . -B build/asan -G Ninja -DCMAKE_BUILD_TYPE=Debug -DNGP_TESTS=ON -DNGP_WERROR=ON -DNGP_SANITIZE=ON && $(CMAKE) --build build/asan && $(BIN)/ctest --test-dir build/asan --output-on-failure
 
+fuzz: deps-fuzz $(VENV)/ready ; CC=clang $(CMAKE) -S . -B build/fuzz -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DNGP_FUZZ=ON -DNGP_SANITIZE=ON && $(CMAKE) --build build/fuzz && for name in h2_recv h2_pair; do mkdir -p build/fuzz/found/$$name && build/fuzz/tests/fuzz/fuzz_$$name -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=build/fuzz/$$name- build/fuzz/found/$$name build/fuzz/corpora/$$name || exit 1; done
+
 lint: $(VENV)/ready ; $(PIP) install --group lint && $(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/cython-lint nghttp2py && $(BIN)/clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h')
 
 types: build ; $(PIP) install --group types && $(BIN)/python -m mypy && $(BIN)/python -m mypy.stubtest nghttp2py --ignore-disjoint-bases --allowlist .stubtest-allowlist
@@ -31,9 +33,10 @@ wheel: $(VENV)/ready ; $(PIP) install build && $(BIN)/python -m build
 
 clean: ; rm -rf build dist *.egg-info && find nghttp2py -name '*.so' -delete
 
-.PHONY: deps-build deps-test
+.PHONY: deps-build deps-test deps-fuzz
 deps-build: ; @vendor/install-deps build
 deps-test: ; @vendor/install-deps build test
+deps-fuzz: ; @vendor/install-deps build fuzz
 
 # The group of build requirements stands in pyproject.toml; a newer one makes the environment anew.
 $(VENV)/ready: pyproject.toml | deps-build

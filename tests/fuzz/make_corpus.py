@@ -1,0 +1,100 @@
+"""Write the seed corpora of the fuzzers: ``make_corpus.py DIRECTORY``.
+
+Seeds are made from the same words that the fuzzers read (ops.c), so that they
+change with them; none is kept in the repository.
+"""
+
+import random
+import struct
+import sys
+from pathlib import Path
+
+REQUEST, RESPONSE, INFORMATIONAL, TRAILERS, PROMISE, BODY = range(6)
+SOURCE, ANSWER, WATCH, RESET, CONSUME, SETTINGS, WINDOW, QUERY, SEND = range(7, 16)
+RARE, END = 16, 17
+
+
+def body(stream_id: int, size: int, end: bool) -> bytes:
+    return struct.pack(">BBHB", BODY, stream_id, size, end)
+
+
+def frame(kind: int, flags: int, stream_id: int, payload: bytes) -> bytes:
+    return bytes([0x60, kind, flags, stream_id, len(payload)]) + payload
+
+
+def headers(stream_id: int, which: int, end: bool) -> bytes:
+    """A header block by its place in the list of fuzz_h2_recv.c."""
+    return bytes([0x60, 1, end, stream_id, which])
+
+
+def raw(data: bytes) -> bytes:
+    pieces = [data[i : i + 0x60] for i in range(0, len(data), 0x60)]
+    return b"".join(bytes([0xA0 + len(piece) - 1]) + piece for piece in pieces)
+
+
+def call(*words: bytes) -> bytes:
+    return b"".join(b"\x00" + word for word in words)
+
+
+def recv_seeds() -> list[bytes]:
+    response = bytes([RESPONSE, 1, 0, 0])
+    server = b"\x00\x00"
+    client = b"\x01\x00"
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)
+    request = bytes([REQUEST, 1, 0])
+    send = bytes([SEND, 255, 255, 1])
+    return [
+        server + headers(1, 0, True) + call(response, body(1, 9000, True), send),
+        server + headers(1, 1, False) + frame(0, 1, 1, b"abc"),
+        server + headers(1, 8, False) + frame(9, 4, 1, b""),
+        server + headers(1, 0, False) + frame(3, 0, 1, bytes([0, 0, 0, 8])),
+        server + headers(1, 0, True) + call(bytes([PROMISE, 1]), send),
+        server + headers(1, 5, True) + call(bytes([RARE, 4, 200, 9, 1, 1])),
+        b"\x3e\x00" + headers(1, 0, False) + frame(0, 0, 1, bytes(200)),
+        b"\x3e\x1f" + headers(1, 5, True) + frame(0xF0, 0, 0, b"payload"),
+        b"\x80\x00" + raw(preface) + headers(1, 0, True),
+        server + frame(4, 0, 0, bytes([0, 4, 0, 0, 0, 9])) + frame(4, 1, 0, b""),
+        server + frame(6, 0, 0, b"12345678") + frame(6, 1, 0, b"12345678"),
+        server + frame(7, 0, 0, bytes(8) + b"debug") + frame(8, 0, 0, b"\0\0\1\0"),
+        server + frame(16, 0, 0, bytes([0, 0, 0, 1]) + b"u=1"),
+        client + call(request, send) + headers(1, 2, False) + frame(0, 1, 1, b"abc"),
+        client + call(request, send) + headers(1, 3, False) + headers(1, 2, True),
+        client + call(request, send) + bytes([0x60, 5, 4, 1, 8]) + headers(2, 2, True),
+        client + call(request, body(1, 70, False), bytes([RESET, 1, 8, 0]), send),
+        client + frame(10, 0, 0, b"\0\1ah3") + frame(12, 0, 0, b"\0\1a"),
+        client + call(bytes([END, 4, 6, 0])) + headers(1, 2, True),
+    ]
+
+
+def pair_seeds() -> list[bytes]:
+    rng = random.Random(7540)
+    request = b"\x01" + bytes([REQUEST, 1, 0])
+    response = b"\x00" + bytes([RESPONSE, 1, 0, 0])
+    pump = b"\xf0"
+    source = b"\x01" + bytes([SOURCE, 1, 1])
+    seeds = [
+        bytes(4) + request + pump + response + b"\x00" + body(1, 9000, True),
+        bytes(4) + request + b"\x01" + body(1, 60000, True) + pump + response,
+        bytes(4) + request + source + pump + b"\x01" + bytes([ANSWER, 9, 9, 1]),
+        b"\x02\x00\x02\x00" + request + b"\x01" + body(1, 60000, True) + pump,
+        b"\x20\x04\x20\x04" + request + b"\x01" + body(1, 900, True) + pump,
+        bytes(4) + request + pump + b"\x00" + bytes([PROMISE, 1]) + response + pump,
+        bytes(4) + request + b"\x01" + bytes([TRAILERS, 1, 1]) + pump,
+        bytes(4) + request + b"\x01" + bytes([RESET, 1, 8, 0]) + pump,
+        bytes(4) + b"\x00" + bytes([SETTINGS, 1, 0, 1]) + pump + request + pump,
+    ]
+    # And some that do anything at all, so that calls meet.
+    seeds += [bytes(rng.choices(range(256), k=400)) for _ in range(8)]
+    return seeds
+
+
+def main() -> None:
+    for name, seeds in {"h2_recv": recv_seeds(), "h2_pair": pair_seeds()}.items():
+        directory = Path(sys.argv[1], name)
+        directory.mkdir(parents=True, exist_ok=True)
+        for number, seed in enumerate(seeds):
+            (directory / f"seed-{number:02}").write_bytes(seed)
+
+
+if __name__ == "__main__":
+    main()
