@@ -10,7 +10,12 @@ from typing import Any
 
 from nghttp2py.asyncio.body import AsyncBody
 from nghttp2py.asyncio.pump import H2Pump
-from nghttp2py.errors import ErrorCode, NGHTTP2Error, StreamClosedError
+from nghttp2py.errors import (
+    ErrorCode,
+    NGHTTP2Error,
+    StreamClosedError,
+    StreamStateError,
+)
 from nghttp2py.h2 import (
     H2BodyDrained,
     H2BodyFailed,
@@ -188,6 +193,7 @@ class BaseRequestHandler:
 
         ``status`` is from 100 to 199, but not 101.
         """
+        self._check_open()
         self.http2.connection.send_informational(self.stream_id, status, headers or ())
         self.http2.mark_dirty()
 
@@ -202,6 +208,7 @@ class BaseRequestHandler:
         Raises ``BodyQueueFullError`` when more than ``config.max_body_queue``
         bytes would wait: ``await drain()`` between the pieces.
         """
+        self._check_open()
         if isinstance(data, str):
             data = data.encode()
         if not self._no_body:
@@ -213,6 +220,7 @@ class BaseRequestHandler:
 
         Raises ``StreamClosedError`` if the stream is closed before.
         """
+        self._check_open()
         if self._no_body:
             return
         if self._drained is None:
@@ -223,6 +231,7 @@ class BaseRequestHandler:
 
     def end(self, trailers: Headers = None) -> None:
         """End the response after what is queued, with ``trailers`` if given."""
+        self._check_open()
         if self._no_body:
             return
         if trailers is None:
@@ -272,9 +281,10 @@ class BaseRequestHandler:
         If the client takes no pushes nothing is sent, and the handler has been
         closed with REFUSED_STREAM, ``on_close`` included.
         """
-        if self._closed:
-            raise StreamClosedError(
-                f"stream {self.stream_id} is closed", self.stream_id
+        self._check_open()
+        if self.pushed:
+            raise StreamStateError(
+                f"stream {self.stream_id}: a pushed stream promises no others"
             )
         return self.http2.push(
             self, path, method, request_headers, status, headers, body
@@ -282,10 +292,17 @@ class BaseRequestHandler:
 
     # ---- Between the handler and its connection ----
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StreamClosedError(
+                f"stream {self.stream_id} is closed", self.stream_id
+            )
+
     def _begin(self, status: int, headers: Headers, whole: bool) -> None:
-        if 100 <= status < 200:
-            raise ValueError(
-                f"status {status} is informational: see send_informational()"
+        self._check_open()
+        if self.status is not None:
+            raise StreamStateError(
+                f"stream {self.stream_id}: a response was sent already"
             )
         no_body = status in _NO_BODY or self.method == b"HEAD"
         self.http2.connection.send_response_headers(

@@ -102,12 +102,16 @@ class Response:
     def __init__(self) -> None:
         self.status: int | None = None
         self.headers: tuple = ()
-        self.body = b""
+        self.data = bytearray()
         self.trailers: tuple | None = None
         self.informational: list[tuple[int, tuple]] = []
         self.done = False
         self.reset: int | None = None
         self.closed: int | None = None
+
+    @property
+    def body(self) -> bytes:
+        return bytes(self.data)
 
 
 class MemoryClient:
@@ -181,7 +185,7 @@ class MemoryClient:
             response.status, response.headers = event.status, event.headers
         elif isinstance(event, H2BodyReceived):
             piece: BodyReceived = event.body
-            response.body += piece.data
+            response.data += piece.data
             response.done = not piece.more
         elif isinstance(event, H2TrailersReceived):
             response.trailers = event.headers

@@ -1,0 +1,651 @@
+"""HTTP2Server with programs and clients that do what they should not."""
+
+import asyncio
+import io
+import logging
+
+import pytest
+from memory import in_loop, until
+from test_server import serve
+
+from nghttp2py.errors import (
+    ErrorCode,
+    HeadersError,
+    InvalidBodyLengthError,
+    StreamClosedError,
+    StreamStateError,
+)
+from nghttp2py.h2 import H2Configuration, H2GoAway
+from nghttp2py.h2.body import DATA_DEFERRED, DATA_EOF, DATA_OK
+from nghttp2py.server import BaseRequestHandler
+
+INTERNAL_ERROR = ErrorCode.INTERNAL_ERROR
+
+
+class Good(BaseRequestHandler):
+    """What the other streams of a connection are answered by."""
+
+    def on_request_done(self):
+        self.send_response(body=b"good")
+
+
+def mixed(bad):
+    """Handlers of ``bad`` for /bad, of ``Good`` for everything else."""
+
+    class Handler(BaseRequestHandler):
+        def on_headers(self):
+            self.__class__ = bad if self.path == b"/bad" else Good
+            self.on_headers()
+
+    return Handler
+
+
+async def with_good_neighbours(bad, **options):
+    """Make a bad request between two good ones; return its response."""
+    client = serve(mixed(bad))
+    before = client.request("/good")
+    stream_id = client.request("/bad", **options)
+    after = client.request("/good")
+    await client.exchange()
+    for good in before, after, client.request("/good"):
+        await client.exchange()
+        assert client.response(good).body == b"good"
+    assert not client.protocol.is_closing
+    return client.response(stream_id)
+
+
+def failing(callback):
+    def fail(self, *args):
+        raise RuntimeError("on purpose")
+
+    return type("Bad", (BaseRequestHandler,), {callback: fail})
+
+
+# ---- Callbacks that raise ----
+
+
+@pytest.mark.parametrize(
+    "callback", ["on_headers", "on_data", "on_trailers", "on_request_done"]
+)
+@in_loop
+async def test_a_callback_that_raises_is_a_500(callback, caplog):
+    client = serve(mixed(failing(callback)))
+    good = client.request("/good")
+    stream_id = client.request("/bad", method="POST", end_stream=False)
+    client.connection.send_body(stream_id, b"x", trailers={"t": "1"})
+    await client.exchange()
+    response = client.response(stream_id)
+    assert (response.status, response.body, response.closed) == (500, b"", 0)
+    assert client.response(good).body == b"good"
+    assert "RuntimeError: on purpose" in caplog.text
+    assert "b'/bad'" in caplog.text
+    assert {record.name for record in caplog.records} == {"nghttp2py"}
+
+
+@in_loop
+async def test_a_constructor_that_raises_is_a_500(caplog):
+    class Bad(BaseRequestHandler):
+        def __init__(self, http2, stream_id):
+            super().__init__(http2, stream_id)
+            if stream_id == 1:
+                raise RuntimeError("on purpose")
+
+        def on_headers(self):
+            self.send_response(body=b"good")
+
+    client = serve(Bad)
+    response = await client.fetch(method="POST", body=bytes(100_000))
+    assert (response.status, response.closed) == (500, 0)
+    assert (await client.fetch()).body == b"good"
+    assert "on purpose" in caplog.text
+
+
+@in_loop
+async def test_on_close_that_raises_is_logged(caplog):
+    class Bad(Good):
+        def on_close(self, error_code):
+            raise RuntimeError("on purpose")
+
+    response = await with_good_neighbours(Bad)
+    assert (response.status, response.closed) == (200, 0)
+    assert "on purpose" in caplog.text
+
+
+@in_loop
+async def test_a_callback_that_raises_after_the_response_began_resets(caplog):
+    class Bad(BaseRequestHandler):
+        def on_headers(self):
+            self.send_headers(200)
+            self.send_data(b"some")
+            raise RuntimeError("on purpose")
+
+    response = await with_good_neighbours(Bad)
+    assert response.closed == INTERNAL_ERROR
+    assert "on purpose" in caplog.text
+
+
+@in_loop
+async def test_a_handler_that_failed_is_only_closed():
+    calls = []
+
+    class Bad(BaseRequestHandler):
+        def on_headers(self):
+            raise RuntimeError("on purpose")
+
+        def on_data(self, data):
+            calls.append("data")
+
+        def on_request_done(self):
+            calls.append("done")
+
+        def on_close(self, error_code):
+            calls.append(("close", error_code))
+
+    await with_good_neighbours(Bad, method="POST", body=bytes(100_000))
+    assert calls == [("close", 0)]
+
+
+@in_loop
+async def test_a_system_exit_is_not_swallowed():
+    class Bad(BaseRequestHandler):
+        def on_headers(self):
+            raise SystemExit
+
+    client = serve(Bad)
+    client.request()
+    with pytest.raises(SystemExit):
+        client.protocol.data_received(client.connection.data_to_send())
+
+
+# ---- Calls at the wrong time ----
+
+
+@in_loop
+async def test_a_second_response_is_an_error():
+    errors = []
+
+    class Bad(BaseRequestHandler):
+        def on_headers(self):
+            self.send_response(200, None, b"first")
+            for again in self.send_response, self.send_headers:
+                with pytest.raises(StreamStateError, match="sent already") as caught:
+                    again(201)
+                errors.append(caught.value)
+            assert self.status == 200
+
+    response = await with_good_neighbours(Bad)
+    assert (response.status, response.body, response.closed) == (200, b"first", 0)
+    assert len(errors) == 2
+
+
+@in_loop
+async def test_everything_after_close_is_an_error_but_resume_and_reset():
+    kept = []
+
+    class Bad(Good):
+        def on_close(self, error_code):
+            kept.append(self)
+
+    await with_good_neighbours(Bad)
+    (handler,) = kept
+    for call in (
+        handler.send_response,
+        handler.send_headers,
+        handler.end,
+        lambda: handler.send_data(b"x"),
+        lambda: handler.send_informational(103),
+        lambda: handler.push("/x"),
+    ):
+        with pytest.raises(StreamClosedError):
+            call()
+    with pytest.raises(StreamClosedError):
+        await handler.drain()
+    assert not handler.push_enabled
+    handler.resume()
+    handler.reset()
+
+
+@in_loop
+async def test_calls_after_the_connection_is_lost_are_errors():
+    made = []
+
+    class Bad(BaseRequestHandler):
+        def on_headers(self):
+            made.append(self)
+
+    client = serve(Bad)
+    client.request()
+    await client.exchange()
+    client.protocol.connection_lost(None)
+    with pytest.raises(StreamClosedError):
+        made[0].send_response()
+    made[0].resume()
+    made[0].reset()
+
+
+@in_loop
+async def test_data_before_headers_are_an_error():
+    class Bad(BaseRequestHandler):
+        def on_headers(self):
+            with pytest.raises(StreamStateError, match="headers must be sent first"):
+                self.send_data(b"x")
+            with pytest.raises(StreamStateError, match="headers must be sent first"):
+                self.end({"t": "1"})
+            self.send_response(body=b"fine")
+
+    assert (await with_good_neighbours(Bad)).body == b"fine"
+
+
+@in_loop
+async def test_a_response_from_another_task_is_sent():
+    class Bad(BaseRequestHandler):
+        def on_headers(self):
+            self.task = asyncio.get_running_loop().create_task(self.respond())
+
+        async def respond(self):
+            await asyncio.sleep(0)
+            self.send_response(200, None, b"later")
+
+    client = serve(mixed(Bad))
+    response = await client.fetch("/bad")
+    assert response.body == b"later"
+
+
+@in_loop
+async def test_a_response_from_another_streams_callback_is_sent():
+    waiting = []
+
+    class Bad(BaseRequestHandler):
+        def on_headers(self):
+            if waiting:
+                waiting.pop().send_response(body=b"by the other")
+                self.send_response(body=b"by itself")
+            else:
+                waiting.append(self)
+
+    client = serve(Bad)
+    first, second = client.request(), client.request()
+    await client.exchange()
+    assert client.response(first).body == b"by the other"
+    assert client.response(second).body == b"by itself"
+
+
+@in_loop
+async def test_a_response_from_another_streams_on_close_is_sent():
+    waiting = []
+
+    class Bad(BaseRequestHandler):
+        def on_headers(self):
+            waiting.append(self)
+            if len(waiting) == 2:
+                self.send_response(body=b"first")
+
+        def on_close(self, error_code):
+            if self.stream_id == 3:
+                waiting[0].send_response(body=b"second")
+
+    client = serve(Bad)
+    client.request(), client.request()
+    await client.exchange()
+    assert client.response(1).body == b"second"
+
+
+@in_loop
+async def test_resume_inside_on_data_is_safe():
+    class Echo(BaseRequestHandler):
+        def on_headers(self):
+            self.pieces = []
+            self.ended = False
+            self.send_headers(200)
+            self.http2.connection.send_body(self.stream_id, self.read)
+
+        def read(self, n):
+            if not self.pieces:
+                return b"", DATA_EOF if self.ended else DATA_DEFERRED
+            piece = self.pieces.pop(0)
+            if len(piece) > n:
+                self.pieces.insert(0, piece[n:])
+            return piece[:n], DATA_OK
+
+        def on_data(self, data):
+            self.pieces.append(data)
+            self.resume()
+            self.resume()
+
+        def on_request_done(self):
+            self.ended = True
+            self.resume()
+
+    client = serve(Echo)
+    body = bytes(range(256)) * 1000
+    response = await client.fetch(method="POST", body=body)
+    assert response.body == body and response.closed == 0
+
+
+# ---- What cannot be sent ----
+
+
+@pytest.mark.parametrize(
+    "arguments, error, text",
+    [
+        ({"status": 0}, HeadersError, "status"),
+        ({"status": 1000}, HeadersError, "status"),
+        ({"status": 103}, HeadersError, "1xx"),
+        ({"status": "200"}, TypeError, "status must be an int"),
+        ({"status": None}, TypeError, "status must be an int"),
+        ({"headers": [("x", "a\r\nset-cookie: b")]}, HeadersError, "x"),
+        ({"headers": [("x y", "a")]}, HeadersError, "x y"),
+        ({"headers": [(":status", "200")]}, HeadersError, ":status"),
+        ({"headers": [("connection", "close")]}, HeadersError, "connection"),
+        ({"headers": [("x", 5)]}, TypeError, ""),
+        ({"headers": 5}, TypeError, ""),
+        ({"body": 5}, TypeError, "body must be"),
+        ({"body": b"x", "trailers": [(":path", "/")]}, HeadersError, ":path"),
+    ],
+)
+@in_loop
+async def test_what_cannot_be_sent_is_a_clear_exception(arguments, error, text):
+    caught = []
+
+    class Bad(BaseRequestHandler):
+        def on_headers(self):
+            try:
+                self.send_response(**arguments)
+            except Exception as exception:
+                caught.append(exception)
+                raise
+
+    response = await with_good_neighbours(Bad)
+    assert isinstance(caught[0], error) and text in str(caught[0])
+    if "trailers" in arguments:
+        assert response.closed == INTERNAL_ERROR
+    else:
+        assert (response.status, response.closed) == (500, 0)
+
+
+@pytest.mark.parametrize("body", [b"12345", b"123"])
+@in_loop
+async def test_a_body_that_does_not_fit_its_content_length_is_an_error(body):
+    class Bad(BaseRequestHandler):
+        def on_headers(self):
+            with pytest.raises(InvalidBodyLengthError, match="content-length is 4"):
+                self.send_response(200, {"content-length": "4"}, body)
+
+    response = await with_good_neighbours(Bad)
+    assert response.closed == INTERNAL_ERROR
+
+
+@in_loop
+async def test_a_streamed_body_too_large_for_its_content_length_is_an_error():
+    class Bad(BaseRequestHandler):
+        def on_headers(self):
+            self.send_headers(200, {"content-length": "4"})
+            self.send_data(b"12")
+            with pytest.raises(InvalidBodyLengthError):
+                self.send_data(b"345")
+            with pytest.raises(InvalidBodyLengthError):
+                self.end()
+            self.send_data(b"34")
+            self.end()
+
+    response = await with_good_neighbours(Bad)
+    assert (response.body, response.closed) == (b"1234", 0)
+
+
+@in_loop
+async def test_a_push_that_cannot_be_sent_is_an_error():
+    class Bad(BaseRequestHandler):
+        def on_headers(self):
+            with pytest.raises(HeadersError):
+                self.push("/a", request_headers={"connection": "close"})
+            with pytest.raises(HeadersError):
+                self.push("/b", headers={"x": "\n"})
+            self.send_response(body=b"page")
+
+    client = serve(Bad, config=H2Configuration(enable_push=True))
+    await client.exchange()
+    stream_id = client.request()
+    await client.exchange()
+    assert client.response(stream_id).body == b"page"
+    # The promise of /b was out when its response was found bad.
+    assert [request.target for request in client.pushed.values()] == [b"/b"]
+    assert client.response(2).closed == INTERNAL_ERROR
+
+
+@in_loop
+async def test_a_pushed_stream_pushes_nothing():
+    class Bad(BaseRequestHandler):
+        def on_headers(self):
+            pushed = self.push("/a", body=b"a")
+            with pytest.raises(StreamStateError, match="promises no others"):
+                pushed.push("/b")
+            self.send_response(body=b"page")
+
+    client = serve(Bad, config=H2Configuration(enable_push=True))
+    await client.exchange()
+    assert (await client.fetch()).body == b"page"
+    assert client.response(2).body == b"a"
+
+
+# ---- Bodies that fail ----
+
+
+def giving(*answers):
+    answers = list(answers)
+    return lambda n: answers.pop(0)
+
+
+class FailingFile(io.RawIOBase):
+    def readable(self):
+        return True
+
+    def read(self, n=-1):
+        raise OSError("disk on fire")
+
+
+class NonBlockingFile(io.RawIOBase):
+    def read(self, n=-1):
+        return None
+
+
+class GreedyFile(io.RawIOBase):
+    def read(self, n=-1):
+        return bytes(n + 1)
+
+
+async def failing_pieces():
+    yield b"some"
+    raise RuntimeError("on purpose")
+
+
+async def text_pieces():
+    yield "text"
+
+
+def failing_generator():
+    yield b"some"
+    raise RuntimeError("on purpose")
+
+
+@pytest.mark.parametrize(
+    "make, text",
+    [
+        (lambda: lambda n: (bytes(n + 1), DATA_OK), "was asked for"),
+        (lambda: giving((b"", DATA_OK)), "DATA_DEFERRED"),
+        (lambda: giving((None, DATA_OK)), "DATA_DEFERRED"),
+        (lambda: giving((b"x", DATA_DEFERRED)), "no data"),
+        (lambda: giving((b"x", 7)), "not a DATA_ flag"),
+        (lambda: giving(("text", DATA_OK)), "bytes, not str"),
+        (lambda: giving(b"x"), "must return"),
+        (lambda: giving(None), "must return"),
+        (lambda: giving((b"x", DATA_OK)), "pop from empty list"),
+        (lambda: lambda: (b"", DATA_EOF), "positional argument"),
+        (lambda: ["text"], "bytes, not str"),
+        (lambda: [5], "bytes, not int"),
+        (lambda: (b"" for _ in iter(int, 1)), "empty pieces"),
+        (failing_generator, "on purpose"),
+        (FailingFile, "disk on fire"),
+        (NonBlockingFile, "non-blocking"),
+        (GreedyFile, "was asked for"),
+        (lambda: io.StringIO("text"), "bytes, not str"),
+        (failing_pieces, "on purpose"),
+        (text_pieces, "bytes, not str"),
+    ],
+)
+@in_loop
+async def test_a_body_that_fails_resets_its_stream(make, text, caplog):
+    class Bad(BaseRequestHandler):
+        def on_headers(self):
+            self.send_response(200, None, make())
+
+    client = serve(mixed(Bad))
+    good = client.request("/good")
+    response = await client.fetch("/bad")
+    assert response.closed == INTERNAL_ERROR
+    assert client.response(good).body == b"good"
+    assert (await client.fetch("/good")).body == b"good"
+    assert text in caplog.text
+    (record,) = caplog.records
+    assert record.name == "nghttp2py" and record.levelno == logging.ERROR
+
+
+@in_loop
+async def test_a_body_source_may_call_the_handler_but_not_the_pump():
+    """What it queues goes out with the bytes that are being gathered."""
+
+    class Bad(BaseRequestHandler):
+        made = None
+
+        def on_headers(self):
+            if self.path == b"/wait":
+                Bad.made = self
+            else:
+                self.send_response(200, None, self.read)
+
+        def read(self, n):
+            if Bad.made is not None:
+                Bad.made.send_response(body=b"by the other's body")
+                Bad.made = None
+                self.http2.flush()
+                return b"", DATA_DEFERRED
+            return b"own", DATA_EOF
+
+    client = serve(Bad)
+    waiting, asking = client.request("/wait"), client.request("/ask")
+    await client.exchange()
+    assert client.response(waiting).body == b"by the other's body"
+    client.protocol._handlers[asking].resume()
+    await client.exchange()
+    assert client.response(asking).body == b"own"
+
+
+# ---- Clients ----
+
+
+@in_loop
+async def test_a_client_that_resets_in_mid_body_closes_the_handler():
+    codes = []
+
+    class Handler(BaseRequestHandler):
+        def on_headers(self):
+            self.send_response(200, None, (bytes(10_000) for _ in iter(int, 1)))
+
+        def on_close(self, error_code):
+            codes.append(error_code)
+
+    client = serve(Handler)
+    stream_id = client.request()
+    client.protocol.data_received(client.connection.data_to_send())
+    client.connection.reset_stream(stream_id, ErrorCode.CANCEL)
+    await client.exchange()
+    assert codes == [ErrorCode.CANCEL]
+    assert client.protocol._handlers == {}
+
+
+@in_loop
+async def test_a_client_that_resets_in_mid_upload_closes_the_handler():
+    calls = []
+
+    class Handler(BaseRequestHandler):
+        def on_data(self, data):
+            calls.append(len(data))
+
+        def on_request_done(self):
+            calls.append("done")
+
+        def on_close(self, error_code):
+            calls.append(error_code)
+
+    client = serve(Handler)
+    for _ in range(20):
+        # Credit that a handler never took goes back to the connection.
+        stream_id = client.request(method="POST", end_stream=False)
+        client.connection.send_body(stream_id, bytes(50_000), end_stream=False)
+        await client.exchange()
+        client.connection.reset_stream(stream_id, ErrorCode.CANCEL)
+        await client.exchange()
+        assert sum(calls[:-1]) == 50_000 and calls[-1] == ErrorCode.CANCEL
+        calls.clear()
+
+
+@in_loop
+async def test_a_client_that_vanishes_closes_every_handler():
+    codes = {}
+    cancelled = asyncio.Event()
+
+    async def pieces():
+        try:
+            yield b"x"
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    class Handler(BaseRequestHandler):
+        def on_headers(self):
+            if self.path == b"/body":
+                self.send_response(200, None, pieces())
+
+        def on_close(self, error_code):
+            codes[self.path] = error_code
+            with pytest.raises(StreamClosedError):
+                self.send_response()
+
+    client = serve(Handler)
+    client.request("/body"), client.request("/waiting")
+    client.request("/upload", method="POST", end_stream=False)
+    await client.exchange()
+    client.protocol.connection_lost(ConnectionResetError())
+    assert codes == dict.fromkeys([b"/body", b"/waiting", b"/upload"], INTERNAL_ERROR)
+    assert client.protocol._handlers == {}
+    await until(cancelled.is_set)
+
+
+@in_loop
+async def test_a_client_that_breaks_the_protocol_closes_every_handler():
+    codes = []
+
+    class Handler(BaseRequestHandler):
+        def on_close(self, error_code):
+            codes.append(error_code)
+
+    client = serve(Handler)
+    client.request(method="POST", end_stream=False)
+    await client.exchange()
+    client.protocol.data_received(b"\0\0\1\4\0\0\0\0\0x")  # SETTINGS of one byte
+    assert codes == [ErrorCode.FRAME_SIZE_ERROR]
+    assert client.transport.closing
+    events = client.connection.receive_data(client.transport.take())
+    assert H2GoAway(1, ErrorCode.FRAME_SIZE_ERROR) in events
+
+
+@in_loop
+async def test_requests_over_the_limit_are_refused():
+    class Handler(BaseRequestHandler):
+        pass
+
+    client = serve(Handler)
+    await client.exchange()
+    for _ in range(100):
+        client.request()
+    await client.exchange()
+    assert len(client.protocol._handlers) == 100
