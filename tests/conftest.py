@@ -1,0 +1,43 @@
+"""Fixtures that tests of several topics share."""
+
+import ssl
+from typing import NamedTuple
+
+import pytest
+import trustme
+
+
+class TLS(NamedTuple):
+    """Contexts for both ends on loopback, and the file of their authority."""
+
+    server: ssl.SSLContext
+    client: ssl.SSLContext
+    authority: str
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory):
+    """An authority's file, a certificate for loopback, and a client's."""
+    authority = trustme.CA()
+    path = tmp_path_factory.mktemp("tls") / "authority.pem"
+    authority.cert_pem.write_to_path(str(path))
+    return (
+        authority,
+        authority.issue_cert("localhost", "127.0.0.1", "::1"),
+        authority.issue_cert("client@example.org"),
+        str(path),
+    )
+
+
+@pytest.fixture
+def tls(certificates):
+    """Both ends' contexts for HTTP/2: made anew, for servers change them."""
+    authority, server_certificate, client_certificate, path = certificates
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server_certificate.configure_cert(server)
+    authority.configure_trust(server)
+    client = ssl.create_default_context()
+    client.set_alpn_protocols(["h2"])
+    client_certificate.configure_cert(client)
+    authority.configure_trust(client)
+    return TLS(server, client, path)
