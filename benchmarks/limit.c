@@ -89,11 +89,11 @@ static void parse(char *text, size_t len) {
       die("a line has no tab, or there are too many");
     }
     fields[num_fields++] = (nghttp2_nv){
-      .name = (uint8_t *)text,
-      .namelen = (size_t)(tab - text),
-      .value = (uint8_t *)tab + 1,
-      .valuelen = (size_t)(eol - tab - 1),
-      .flags = NGHTTP2_NV_FLAG_NONE,
+        .name = (uint8_t *)text,
+        .namelen = (size_t)(tab - text),
+        .value = (uint8_t *)tab + 1,
+        .valuelen = (size_t)(eol - tab - 1),
+        .flags = NGHTTP2_NV_FLAG_NONE,
     };
     ++list->nvlen;
     text = eol + 1;
