@@ -28,7 +28,7 @@ LAYERS = {
     "client": {"errors", "h2", "asyncio"},
     "cli": {"", "errors", "hpack", "libraries", "h2", "asyncio", "server", "client"},
     "__main__": {"", "cli"},
-    "": {"libraries", "errors", "hpack", "server", "client", "handler"},
+    "": {"libraries", "errors", "hpack", "h2", "server", "client"},
 }
 
 
