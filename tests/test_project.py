@@ -26,7 +26,11 @@ LAYERS = {
     "handler": {"errors", "h2", "asyncio"},
     "server": {"errors", "h2", "asyncio", "handler"},
     "client": {"errors", "h2", "asyncio"},
-    "cli": {"", "errors", "hpack", "libraries", "h2", "asyncio", "server", "client"},
+    "static_files": {"handler"},
+    "cli": {
+        *("", "errors", "hpack", "libraries", "h2", "asyncio"),
+        *("server", "client", "static_files"),
+    },
     "__main__": {"", "cli"},
     "": {"libraries", "errors", "hpack", "h2", "server", "client"},
 }
