@@ -99,6 +99,7 @@ int ngp_h2_new(ngp_h2 **ph2, const ngp_h2_options *options, nghttp2_mem *mem) {
   h2->mem = mem;
   h2->options = *options;
   h2->remote_initial_window = INITIAL_WINDOW_SIZE;
+  h2->goaway_last = INT32_MAX;
   DEFAULT(max_header_list_bytes, DEFAULT_MAX_HEADER_LIST_BYTES)
   DEFAULT(max_header_list_count, DEFAULT_MAX_HEADER_LIST_COUNT)
   DEFAULT(max_body_queue, DEFAULT_MAX_BODY_QUEUE)

@@ -274,6 +274,29 @@ static int on_ping_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
   return 0;
 }
 
+/*
+ * No queued request will be sent after GOAWAY; nghttp2 would tell each when
+ * its turn comes, which may be when a long response ends.
+ */
+static int refuse_unsent(ngp_h2 *h2) {
+  size_t i = 0;
+
+  while (h2->unsent && i < h2->streams.nslots) {
+    ngp_h2_stream *stream = h2->streams.slots[i];
+
+    if (stream && (stream->flags & NGP_H2_UNSENT)) {
+      if (ngp_h2_close_stream(h2, stream, NGHTTP2_REFUSED_STREAM) != 0) {
+        return FAIL;
+      }
+      /* Removing it may have moved another to a slot already passed. */
+      i = 0;
+    } else {
+      ++i;
+    }
+  }
+  return 0;
+}
+
 static int on_goaway_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
   ngp_h2_event *event = ngp_h2_record(h2, NGP_H2_GOAWAY, 0);
 
@@ -283,7 +306,7 @@ static int on_goaway_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
   }
   event->other_id = frame->goaway.last_stream_id;
   event->error_code = frame->goaway.error_code;
-  return 0;
+  return refuse_unsent(h2);
 }
 
 static int on_rst_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
@@ -533,9 +556,6 @@ static int send_data(nghttp2_session *session, nghttp2_frame *frame,
   uint8_t pad_field;
 
   (void)session;
-  if (h2->out.len + h2->refs_len >= h2->data_limit) {
-    return NGHTTP2_ERR_WOULDBLOCK;
-  }
   if (ngp_buf_add(&h2->out, framehd, 9) != 0) {
     return FAIL;
   }
@@ -569,6 +589,11 @@ static nghttp2_ssize read_body(nghttp2_session *session, int32_t stream_id,
   int rv;
 
   (void)buf;
+  if (h2->out.len + h2->refs_len >= h2->data_limit) {
+    /* Only what is urgent is gathered now.  This leaves the frame where it
+       is; held back any later it would hold back the others, too. */
+    return NGHTTP2_ERR_PAUSE;
+  }
   if (n == 0 && !(stream->flags & NGP_H2_LOCAL_END)) {
     stream->flags |= NGP_H2_DEFERRED;
     if ((stream->flags & NGP_H2_SOURCE) && ngp_h2_want(h2, stream, length)) {

@@ -129,8 +129,13 @@ struct ngp_h2 {
   int32_t waiting_upto;
   /* extensions are queued and not packed yet. */
   ngp_h2_extension *extensions;
-  /* own_goaways is how many GOAWAY of the caller are queued. */
+  /* own_goaways is how many GOAWAY of the caller are queued; goaway_last is
+     what the last one said. */
   size_t own_goaways;
+  int32_t goaway_last;
+  /* terminated is nonzero once the caller has ended the connection: a GOAWAY
+     of the caller's after the last one would be taken for it. */
+  uint8_t terminated;
   /* reset_balance is provoked resets less streams that ended well. */
   uint32_t reset_balance;
   /* reason is the text of the last error, owned, or NULL. */

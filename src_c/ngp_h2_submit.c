@@ -290,6 +290,29 @@ int ngp_h2_submit_trailers(ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva,
   return resume(h2, stream);
 }
 
+/* A pushed request is one whose answer a client could have stored. */
+static int check_promise(const nghttp2_nv *nva, size_t nvlen,
+                         int64_t content_length, ngp_h2_header_error *perror) {
+  size_t i;
+
+  for (i = 0; i < nvlen; ++i) {
+    if (nva[i].namelen == 7 && memcmp(nva[i].name, ":method", 7) == 0 &&
+        !(nva[i].valuelen == 3 && memcmp(nva[i].value, "GET", 3) == 0) &&
+        !(nva[i].valuelen == 4 && memcmp(nva[i].value, "HEAD", 4) == 0)) {
+      perror->index = i;
+      perror->reason = "a promised request must be safe and cacheable: GET or "
+                       "HEAD (RFC 9113, 8.4)";
+      return NGP_ERR_BAD_HEADERS;
+    }
+  }
+  if (content_length > 0) {
+    perror->index = nvlen;
+    perror->reason = "a promised request must not have a body (RFC 9113, 8.4)";
+    return NGP_ERR_BAD_HEADERS;
+  }
+  return 0;
+}
+
 int32_t ngp_h2_submit_push_promise(ngp_h2 *h2, int32_t stream_id,
                                    nghttp2_nv *nva, size_t nvlen,
                                    ngp_h2_header_error *perror) {
@@ -311,6 +334,9 @@ int32_t ngp_h2_submit_push_promise(ngp_h2 *h2, int32_t stream_id,
   }
   rv = check(h2, NGP_H2_MESSAGE_REQUEST, nva, nvlen, &flags, &content_length,
              perror);
+  if (rv == 0) {
+    rv = check_promise(nva, nvlen, content_length, perror);
+  }
   if (rv != 0) {
     return rv;
   }
@@ -563,16 +589,21 @@ int ngp_h2_submit_goaway(ngp_h2 *h2, int32_t last_stream_id,
                          size_t len) {
   int rv;
 
-  if (h2->dead) {
+  if (h2->dead || h2->terminated) {
     return NGP_ERR_CONNECTION_CLOSED;
   }
   if (last_stream_id < 0) {
     last_stream_id = nghttp2_session_get_last_proc_stream_id(h2->session);
   }
+  if (last_stream_id > h2->goaway_last) {
+    /* It must not rise (RFC 9113, 6.8). */
+    last_stream_id = h2->goaway_last;
+  }
   rv = nghttp2_submit_goaway(h2->session, NGHTTP2_FLAG_NONE, last_stream_id,
                              error_code, debug, len);
   if (rv == 0) {
     ++h2->own_goaways;
+    h2->goaway_last = last_stream_id;
   }
   return rv;
 }
@@ -580,7 +611,7 @@ int ngp_h2_submit_goaway(ngp_h2 *h2, int32_t last_stream_id,
 int ngp_h2_submit_shutdown_notice(ngp_h2 *h2) {
   int rv;
 
-  if (h2->dead) {
+  if (h2->dead || h2->terminated) {
     return NGP_ERR_CONNECTION_CLOSED;
   }
   if (h2->options.client) {
@@ -595,8 +626,16 @@ int ngp_h2_submit_shutdown_notice(ngp_h2 *h2) {
 }
 
 int ngp_h2_terminate(ngp_h2 *h2, uint32_t error_code) {
-  return h2->dead ? NGP_ERR_CONNECTION_CLOSED
-                  : nghttp2_session_terminate_session(h2->session, error_code);
+  int rv;
+
+  if (h2->dead) {
+    return NGP_ERR_CONNECTION_CLOSED;
+  }
+  rv = nghttp2_session_terminate_session(h2->session, error_code);
+  if (rv == 0) {
+    h2->terminated = 1;
+  }
+  return rv;
 }
 
 int ngp_h2_submit_window_update(ngp_h2 *h2, int32_t stream_id,

@@ -23,6 +23,7 @@ cdef class H2Session:
     cdef readonly bint client_side
 
     cdef int _start(self) except -1
+    cdef int _widen(self) except -1
     cdef int _need_start(self) except -1
     cdef int _enter(self) except -1
     cdef int _gather(self, size_t limit, bint by_reference) except -1

@@ -132,6 +132,9 @@ cdef class H2Session:
     cdef int _start(self) except -1:
         self._initiated = True
         self._submit_settings(self.config.settings(self.client_side))
+        return self._widen()
+
+    cdef int _widen(self) except -1:
         if self.config.connection_window_size > 65535:
             check(
                 lib.ngp_h2_set_local_window_size(
@@ -552,6 +555,7 @@ cdef class H2Session:
         cdef lib.nghttp2_settings_entry entries[MAX_SETTINGS]
         cdef bytes data
         cdef Py_ssize_t n
+        cdef int rv
 
         if self._initiated:
             raise ProtocolError("initiate_connection() was called before")
@@ -564,15 +568,23 @@ cdef class H2Session:
             data = take_bytes(payload, n)
         else:
             data = decode_settings(settings_header)
-        check(
-            lib.ngp_h2_upgrade(
-                self._h2, <const uint8_t *>PyBytes_AS_STRING(data),
-                PyBytes_GET_SIZE(data), bool(head_request),
-            )
+        rv = lib.ngp_h2_upgrade(
+            self._h2, <const uint8_t *>PyBytes_AS_STRING(data),
+            PyBytes_GET_SIZE(data), bool(head_request),
         )
-        self._start()
+        if rv == lib.NGHTTP2_ERR_INVALID_ARGUMENT:
+            raise ProtocolError(
+                f"HTTP2-Settings {settings_header!r} holds no valid settings "
+                "(RFC 7540, 3.2.1)", code=rv,
+            )
+        check(rv)
         if self.client_side:
+            # The C library sends them itself, now that it knows them.
+            self._initiated = True
+            self._reader.settings_sent.append(self.config.settings(True))
+            self._widen()
             return base64.urlsafe_b64encode(data).rstrip(b"=")
+        self._start()
         return None
 
     # ---- Priorities (RFC 9218) and extensions ----
