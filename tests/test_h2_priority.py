@@ -142,7 +142,7 @@ def test_priorities_are_the_servers_to_keep_and_the_clients_to_signal():
         lambda: peers.client.get_priority(stream_id),
         lambda: peers.server.send_priority_update(stream_id, b"u=1"),
     ):
-        with pytest.raises(ProtocolError, match="server|client"):
+        with pytest.raises(ProtocolError, match=r"server|client"):
             call()
 
 

@@ -38,7 +38,7 @@ from nghttp2py.h2 import (
 
 
 def decode(payload):
-    return {key: value for key, value in struct.iter_unpack(">HI", payload)}
+    return dict(struct.iter_unpack(">HI", payload))
 
 
 @pytest.mark.parametrize("client_side", [False, True])

@@ -104,7 +104,7 @@ def test_queued_requests_are_safe_to_send_again_after_a_goaway():
     peers.server.close_connection()
     peers.pump()
     assert peers.client_events[0] == H2GoAway(first, 0)
-    reset, closed = peers.client_events[1:]
+    reset, closed = (e for e in peers.client_events[1:] if e.stream_id == second)
     assert reset == H2StreamReset(second, ErrorCode.REFUSED_STREAM, True)
     assert reset.unprocessed is True
     assert closed == H2StreamClosed(second, ErrorCode.REFUSED_STREAM)
