@@ -100,6 +100,7 @@ int ngp_h2_new(ngp_h2 **ph2, const ngp_h2_options *options, nghttp2_mem *mem) {
   h2->options = *options;
   h2->remote_initial_window = INITIAL_WINDOW_SIZE;
   h2->goaway_last = INT32_MAX;
+  h2->scan_left = options->client ? 0 : NGHTTP2_CLIENT_MAGIC_LEN;
   DEFAULT(max_header_list_bytes, DEFAULT_MAX_HEADER_LIST_BYTES)
   DEFAULT(max_header_list_count, DEFAULT_MAX_HEADER_LIST_COUNT)
   DEFAULT(max_body_queue, DEFAULT_MAX_BODY_QUEUE)
@@ -272,6 +273,8 @@ int ngp_h2_close_stream(ngp_h2 *h2, ngp_h2_stream *stream,
   }
   event->error_code = error_code;
   event->value = stream->body_len - (int64_t)stream->body.queued;
+  ngp_h2_note_closed(h2, stream->id,
+                     stream->flags & (NGP_H2_RESET_LOCAL | NGP_H2_DOOMED));
   ngp_h2_stream_remove(h2, stream);
   return 0;
 }
@@ -387,8 +390,9 @@ static int settle(ngp_h2 *h2, size_t queue_before) {
 
 int ngp_h2_recv(ngp_h2 *h2, const uint8_t *data, size_t len,
                 size_t *pconsumed) {
+  const char *reason;
   size_t queue_before;
-  nghttp2_ssize n;
+  uint32_t code;
   int rv;
 
   if (h2->dead) {
@@ -400,11 +404,15 @@ int ngp_h2_recv(ngp_h2 *h2, const uint8_t *data, size_t len,
   drop_reason(h2);
   queue_before = nghttp2_session_get_outbound_queue_size(h2->session);
   h2->expected = 0;
-  n = nghttp2_session_mem_recv2(h2->session, data, len);
+  rv = ngp_h2_scan(h2, data, len, &reason, &code);
   h2->counters.bytes_received += len;
   *pconsumed = len;
-  rv = n < 0 ? fail_recv(h2, (int)n) : settle(h2, queue_before);
-  return rv;
+  if (rv != 0) {
+    return fail_recv(h2, rv);
+  }
+  rv = settle(h2, queue_before);
+  return rv == 0 && reason && !h2->dead ? fail_with_goaway(h2, code, reason)
+                                        : rv;
 }
 
 /* ---- Bytes out ---- */

@@ -770,10 +770,16 @@ static int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame,
     return on_goaway_send(h2, frame) == 0 ? 0 : FAIL;
   case NGHTTP2_RST_STREAM:
     stream = ngp_h2_stream_find(h2, frame->hd.stream_id);
-    if (stream && !(stream->flags & NGP_H2_RESET_LOCAL)) {
-      return ngp_h2_count_provoked(h2) == 0 ? 0 : FAIL;
+    if (!stream) {
+      /* It was refused before it had a record. */
+      ngp_h2_note_closed(h2, frame->hd.stream_id, 1);
+    } else if (stream->flags & NGP_H2_RESET_LOCAL) {
+      return 0;
+    } else {
+      /* Whatever the reason, the peer does not know of it yet. */
+      stream->flags |= NGP_H2_DOOMED;
     }
-    return 0;
+    return ngp_h2_count_provoked(h2) == 0 ? 0 : FAIL;
   default:
     return 0;
   }

@@ -87,6 +87,10 @@ typedef struct ngp_h2_ref {
   void *owner;
 } ngp_h2_ref;
 
+/* Closed streams that are remembered: the peer may still be sending on them
+   for a round trip. */
+#define NGP_H2_CLOSED 128
+
 struct ngp_h2 {
   nghttp2_mem *mem;
   nghttp2_session *session;
@@ -153,6 +157,15 @@ struct ngp_h2 {
   uint8_t by_reference;
   /* data_limit is how much output there may be before DATA has to wait. */
   size_t data_limit;
+  /* See ngp_h2_scan.c: bytes of the present frame's payload (at first of the
+     client's magic) to come, and a frame header in pieces. */
+  size_t scan_left;
+  size_t scan_len;
+  uint8_t scan_head[9];
+  /* closed holds the last closed streams: id << 1, and the lowest bit is set
+     if it was us who reset them.  nclosed counts all that ever were. */
+  uint32_t closed[NGP_H2_CLOSED];
+  size_t nclosed;
 };
 
 /* ---- ngp_h2_stream.c ---- */
@@ -257,7 +270,24 @@ int ngp_h2_want(ngp_h2 *h2, ngp_h2_stream *stream, size_t n);
 /* Notes a run of output that stays in its chunk. */
 int ngp_h2_add_ref(ngp_h2 *h2, const uint8_t *base, size_t len, void *owner);
 
+/* ---- ngp_h2_scan.c ---- */
+
+/* Remembers that |id| is closed; |ours| is nonzero if by our RST_STREAM. */
+void ngp_h2_note_closed(ngp_h2 *h2, int32_t id, int ours);
+
+/*
+ * ngp_h2_scan gives the input to nghttp2, and returns its error code or 0.  If
+ * it finds a fault that nghttp2 would ignore, it stops there: |*preason| says
+ * what it was, and |*pcode| what the connection is to be ended with; else
+ * |*preason| is NULL.
+ */
+int ngp_h2_scan(ngp_h2 *h2, const uint8_t *data, size_t len,
+                const char **preason, uint32_t *pcode);
+
 /* ---- ngp_h2_submit.c ---- */
+
+/* Nonzero if no frame has opened or passed over |id| yet. */
+int ngp_h2_is_idle(const ngp_h2 *h2, int32_t id);
 
 void ngp_h2_extension_free(ngp_h2 *h2, ngp_h2_extension *extension);
 

@@ -14,7 +14,7 @@
 
 /* ---- Streams ---- */
 
-static int is_idle(const ngp_h2 *h2, int32_t id) {
+int ngp_h2_is_idle(const ngp_h2 *h2, int32_t id) {
   return id <= 0 || id > (ngp_h2_is_local_id(h2, id) ? h2->last_local_id
                                                      : h2->last_remote_id);
 }
@@ -28,8 +28,8 @@ static int writable(ngp_h2 *h2, int32_t id, ngp_h2_stream **pstream) {
   }
   stream = ngp_h2_stream_find(h2, id);
   if (!stream) {
-    return is_idle(h2, id) ? NGHTTP2_ERR_INVALID_STREAM_ID
-                           : NGHTTP2_ERR_STREAM_CLOSED;
+    return ngp_h2_is_idle(h2, id) ? NGHTTP2_ERR_INVALID_STREAM_ID
+                                  : NGHTTP2_ERR_STREAM_CLOSED;
   }
   if (stream->flags & (NGP_H2_LOCAL_END | NGP_H2_RESET_LOCAL |
                        NGP_H2_RESET_REMOTE | NGP_H2_DOOMED)) {
@@ -47,8 +47,8 @@ ngp_h2_stream_state ngp_h2_stream_get(ngp_h2 *h2, int32_t stream_id,
     *pflags = stream->flags;
     return NGP_H2_STREAM_OPEN;
   }
-  return is_idle(h2, stream_id) ? NGP_H2_STREAM_IDLE
-                                : NGP_H2_STREAM_CLOSED_STATE;
+  return ngp_h2_is_idle(h2, stream_id) ? NGP_H2_STREAM_IDLE
+                                       : NGP_H2_STREAM_CLOSED_STATE;
 }
 
 size_t ngp_h2_stream_count(const ngp_h2 *h2, size_t *pqueued) {
@@ -502,7 +502,7 @@ int ngp_h2_submit_rst(ngp_h2 *h2, int32_t stream_id, uint32_t error_code,
   }
   stream = ngp_h2_stream_find(h2, stream_id);
   if (!stream) {
-    return is_idle(h2, stream_id) ? NGHTTP2_ERR_INVALID_STREAM_ID : 0;
+    return ngp_h2_is_idle(h2, stream_id) ? NGHTTP2_ERR_INVALID_STREAM_ID : 0;
   }
   if (stream->flags &
       (NGP_H2_RESET_LOCAL | NGP_H2_RESET_REMOTE | NGP_H2_DOOMED)) {
@@ -543,7 +543,7 @@ int ngp_h2_consume(ngp_h2 *h2, int32_t stream_id, size_t n) {
   }
   stream = ngp_h2_stream_find(h2, stream_id);
   if (!stream) {
-    return is_idle(h2, stream_id) ? NGHTTP2_ERR_INVALID_STREAM_ID : 0;
+    return ngp_h2_is_idle(h2, stream_id) ? NGHTTP2_ERR_INVALID_STREAM_ID : 0;
   }
   if (n > stream->unacked) {
     return NGHTTP2_ERR_INVALID_ARGUMENT;
@@ -696,7 +696,7 @@ int ngp_h2_submit_priority_update(ngp_h2 *h2, int32_t stream_id,
     return NGHTTP2_ERR_INVALID_STATE;
   }
   if (stream_id <= 0 ||
-      (!ngp_h2_is_local_id(h2, stream_id) && is_idle(h2, stream_id))) {
+      (!ngp_h2_is_local_id(h2, stream_id) && ngp_h2_is_idle(h2, stream_id))) {
     /* A request may be prioritised before it is sent, a push only once it is
        promised (RFC 9218, 7.1). */
     return NGHTTP2_ERR_INVALID_STREAM_ID;

@@ -34,9 +34,9 @@ from helpers import (
 
 from nghttp2py.errors import ErrorCode
 from nghttp2py.h2 import (
-    H2BodyReceived,
     H2Configuration,
     H2ConnectionClosed,
+    H2PingReceived,
     H2RequestReceived,
     H2StreamClosed,
     H2StreamReset,
@@ -46,9 +46,7 @@ PROTOCOL, SIZE = ErrorCode.PROTOCOL_ERROR, ErrorCode.FRAME_SIZE_ERROR
 CLOSED, COMPRESSION = ErrorCode.STREAM_CLOSED, ErrorCode.COMPRESSION_ERROR
 
 # The block of GET in literals without indexing, so that it needs no encoder.
-BLOCK = b"".join(
-    b"\0" + bytes([len(n)]) + n + bytes([len(v)]) + v for n, v in GET
-)
+BLOCK = b"".join(b"\0" + bytes([len(n)]) + n + bytes([len(v)]) + v for n, v in GET)
 HALF = len(BLOCK) // 2
 OPEN = frame(HEADERS, END_HEADERS, 1, BLOCK)
 ENDED = frame(HEADERS, END_HEADERS | END_STREAM, 1, BLOCK)
@@ -134,7 +132,7 @@ CONNECTION_ERRORS = {
     "stream 0": (frame(HEADERS, 4, 0, BLOCK), PROTOCOL),
     "lower than before": (
         frame(HEADERS, 5, 5, BLOCK) + frame(HEADERS, 5, 3, BLOCK),
-        None,
+        PROTOCOL,
     ),
     # 6.1 DATA
     "DATA on stream 0": (data(0, b"x"), PROTOCOL),
@@ -148,7 +146,7 @@ CONNECTION_ERRORS = {
         frame(HEADERS, PADDED | 4, 1, b"\xff" + BLOCK),
         PROTOCOL,
     ),
-    "HEADERS without its pad length": (frame(HEADERS, PADDED | 4, 1, b""), SIZE),
+    "HEADERS without its pad length": (frame(HEADERS, PADDED | 4, 1, b""), None),
     "HEADERS without its priority": (
         frame(HEADERS, PRIORITY_FLAG | 4, 1, b"\0\0\0"),
         SIZE,
@@ -221,17 +219,80 @@ def test_data_after_the_end_are_an_error(chunk):
     assert ends_of(peer.events, 1) == 1
 
 
-@pytest.mark.parametrize("wire", [data(1, b"late"), OPEN], ids=["DATA", "HEADERS"])
-def test_frames_on_a_stream_that_the_peer_has_reset_are_an_error(wire):
-    """RFC 9113, 5.1: closed."""
-    peer = RawPeer()
-    peer.send(OPEN, rst_stream(1))
+LATE = {"DATA": data(1, b"late"), "HEADERS": OPEN}
+
+
+def close(peer, how):
+    """Have stream 1 closed, one way or another."""
+    if how == "the peer's reset":
+        peer.send(OPEN, rst_stream(1))
+    else:
+        peer.send(ENDED if how == "both ends" else OPEN)
+        peer.connection.send_response_headers(1, 204, [], end_stream=True)
+        if how == "our reset":
+            peer.connection.reset_stream(1, ErrorCode.CANCEL)
+    peer.read()
+    assert peer.connection.active_stream_count == 0
     peer.events.clear()
-    peer.send(wire)
-    codes = [f.error_code for f in peer.frames if f.type in (RST_STREAM, GOAWAY)]
-    assert codes in ([CLOSED], [PROTOCOL], [])
-    assert not peer.of(H2RequestReceived)
-    assert not peer.of(H2BodyReceived)
+    peer.frames.clear()
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+@pytest.mark.parametrize("late", LATE)
+@pytest.mark.parametrize("how", ["both ends", "the peer's reset"])
+def test_frames_on_a_stream_that_the_peer_has_closed_end_the_connection(
+    how, late, chunk
+):
+    """RFC 9113, 5.1: closed."""
+    peer = RawPeer(chunk=chunk)
+    close(peer, how)
+    peer.send(ping(), LATE[late])
+    assert_connection_error(peer, CLOSED)
+    assert isinstance(peer.events[0], H2PingReceived)
+    assert len(peer.events) == 2
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+@pytest.mark.parametrize("late", LATE)
+def test_frames_on_a_stream_that_we_have_reset_are_ignored(late, chunk):
+    """RFC 9113, 5.1: the peer may not have known."""
+    peer = RawPeer(chunk=chunk)
+    close(peer, "our reset")
+    peer.send(LATE[late])
+    assert peer.frames == []
+    assert peer.events == []
+
+
+def test_closed_streams_are_told_apart_within_one_read():
+    peer = RawPeer()
+    peer.feed(OPEN + rst_stream(1) + LATE["DATA"] + ping())
+    peer.read()
+    assert_connection_error(peer, CLOSED)
+    assert H2StreamClosed(1, ErrorCode.CANCEL) in peer.events
+    assert not peer.of(H2PingReceived)
+
+
+def test_streams_closed_long_ago_are_forgotten():
+    """What is remembered is bounded; what is not remembered is ignored."""
+    peer = RawPeer()
+    for stream_id in range(1, 601, 2):
+        peer.send(peer.headers(stream_id, end_stream=True))
+        peer.connection.send_response_headers(stream_id, 204, [], end_stream=True)
+        peer.read()
+    peer.frames.clear()
+    assert peer.send(data(1, b"late"), frame(HEADERS, 5, 3, BLOCK)) == []
+    (answer,) = peer.send(data(599, b"late"))
+    assert answer.error_code == CLOSED
+
+
+@pytest.mark.parametrize("late", LATE)
+def test_a_client_minds_closed_streams_too(late):
+    peer = RawPeer(client_side=True)
+    peer.connection.send_request("GET", "/", authority="h")
+    peer.read()
+    peer.send(frame(HEADERS, 5, 1, b"\x88"))
+    peer.send(data(1, b"x") if late == "DATA" else frame(HEADERS, 5, 1, b"\x88"))
+    assert_connection_error(peer, CLOSED)
 
 
 @pytest.mark.parametrize(
@@ -306,7 +367,7 @@ def test_the_reserved_bit_is_ignored():
         frame(WINDOW_UPDATE, 0, 0x80000001, b"\x80\0\0\1"),
     )
     assert not peer.sent(GOAWAY)
-    assert [type(e) for e in peer.events][0] is H2RequestReceived
+    assert isinstance(peer.events[0], H2RequestReceived)
 
 
 def test_a_stream_that_depends_on_itself_is_no_longer_an_error():

@@ -52,7 +52,13 @@ REQUESTS = {
     # 8.3
     "unknown pseudo-header field": (*GET, (b":test", b"x")),
     "response's pseudo-header field": (*GET, (b":status", b"200")),
-    "pseudo-header field after regular": (METHOD, SCHEME, PATH, (b"a", b"b"), AUTHORITY),
+    "pseudo-header field after regular": (
+        METHOD,
+        SCHEME,
+        PATH,
+        (b"a", b"b"),
+        AUTHORITY,
+    ),
     # 8.3.1
     "no :method": (SCHEME, PATH, AUTHORITY),
     "no :scheme": (METHOD, PATH, AUTHORITY),
