@@ -1,0 +1,70 @@
+"""The programs of examples/ do what they say."""
+
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+from memory import in_loop
+from test_server_peers import run
+
+import nghttp2py
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@in_loop
+async def test_hello_serves_its_page_over_https_and_pushes_its_style(tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-u", EXAMPLES / "hello.py", "0"],
+        env={**os.environ, "HELLO_STATE": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            url = process.stdout.readline().split()[1]
+            authority = tmp_path / "localhost.pem"
+            curl = ["curl", "-sS", "--cacert", str(authority)]
+            page = await run(*curl, url)
+            assert "stream 1" in page and ":authority" in page
+            assert "takes no pushes" in page
+            assert "main {" in await run(*curl, url + "style.css")
+            assert await run(*curl, url + "none") == "Not found\n"
+            assert "HTTP/2 405" in await run(*curl, "-i", "-X", "PUT", url)
+            seen = await run("nghttp", "-v", "--no-verify-peer", url)
+            assert "recv PUSH_PROMISE" in seen and "pushed to you" in seen
+            assert (tmp_path / "localhost.key").stat().st_mode & 0o077 == 0
+            process.terminate()
+            rest = process.stdout.read()
+            assert "pushed /style.css 200 to 127.0.0.1" in rest
+            assert process.wait(10) == 0
+        finally:
+            process.kill()
+
+
+@in_loop
+async def test_the_old_bindings_example_pushes(certificates, tmp_path, monkeypatch):
+    """On a free port, and in this loop: else it is run as it stands."""
+    certificate = certificates[1]
+    certificate.cert_chain_pems[0].write_to_path(str(tmp_path / "server.crt"))
+    certificate.private_key_pem.write_to_path(str(tmp_path / "server.key"))
+
+    class Server(nghttp2py.HTTP2Server):
+        def __init__(self, address, *args, **kwargs):
+            super().__init__((address[0], 0), *args, **kwargs)
+
+        def serve_forever(self):
+            started.append(self)
+
+    started = []
+    monkeypatch.setattr(nghttp2py, "HTTP2Server", Server)
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(EXAMPLES / "push.py"))
+    async with started[0] as server:
+        port = server.sockets[0].getsockname()[1]
+        seen = await run(
+            "nghttp", "-v", "--no-verify-peer", f"https://localhost:{port}"
+        )
+    assert "recv PUSH_PROMISE" in seen
+    assert "nghttp2-python FTW" in seen and "body{margin:0;}" in seen
