@@ -1,0 +1,58 @@
+"""HTTP2Server with a browser: Chromium, headless."""
+
+import pytest
+from memory import in_loop
+from test_server_peers import run
+
+from nghttp2py.server import BaseRequestHandler, HTTP2Server
+
+# The script writes into the document what the style sheet has made of it, and
+# what protocol the browser says it was fetched by.
+PAGE = """<!doctype html>
+<link rel="stylesheet" href="/style.css">
+<body>
+<script>
+addEventListener("load", () => {
+  const page = performance.getEntriesByType("navigation")[0];
+  document.body.textContent =
+    getComputedStyle(document.body).color + " by " + page.nextHopProtocol;
+});
+</script>
+"""
+
+
+@pytest.mark.parametrize("push", [False, True])
+@in_loop
+async def test_chromium_renders_a_page_and_its_style(tls, tmp_path, push):
+    asked = []
+
+    class Site(BaseRequestHandler):
+        def on_headers(self):
+            asked.append((self.path, self.push_enabled))
+            if self.path == b"/":
+                if push:
+                    # Chromium takes none: the program need not know.
+                    self.push("/style.css", body="body { color: red }")
+                self.send_response(200, {"content-type": "text/html"}, PAGE)
+            elif self.path == b"/style.css":
+                self.send_response(
+                    200, {"content-type": "text/css"}, "body { color: rgb(1, 2, 3) }"
+                )
+            else:
+                self.send_response(404)
+
+    async with HTTP2Server(("127.0.0.1", 0), Site, ssl=tls.server) as server:
+        port = server.sockets[0].getsockname()[1]
+        document = await run(
+            "chromium",
+            "--headless",
+            "--no-sandbox",  # which root cannot have
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--ignore-certificate-errors",
+            f"--user-data-dir={tmp_path}",
+            "--dump-dom",
+            f"https://localhost:{port}/",
+        )
+    assert "rgb(1, 2, 3) by h2" in document
+    assert (b"/", False) in asked and (b"/style.css", False) in asked
