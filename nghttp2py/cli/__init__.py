@@ -1,0 +1,19 @@
+"""The ``nghttp2py`` command: one module for each subcommand (extra ``cli``)."""
+
+import click
+
+from nghttp2py import __version__
+from nghttp2py.cli import hpack
+
+__all__ = ["main"]
+
+
+@click.group()
+@click.version_option(__version__, prog_name="nghttp2py")
+def main() -> None:
+    """HTTP/2 from the command line."""
+
+
+# Each module has its click command, or group of them, as `command`.
+for _module in (hpack,):
+    main.add_command(_module.command)
