@@ -1,0 +1,342 @@
+/* SPDX-License-Identifier: MIT */
+#include "ngp_qpack.h"
+
+#include <string.h>
+
+/*
+ * The fields of one section are counted with 32 bytes each against the size
+ * bound, so that the list cannot grow without the bound being met.
+ */
+#define FIELD_OVERHEAD 32
+
+/*
+ * A cookie shorter than this can be guessed by an attacker who sees sizes
+ * (RFC 9204, 7.1.2), so that it is never indexed.  libnghttp2 draws the same
+ * line for HPACK.
+ */
+#define SHORT_COOKIE 20
+
+const char *ngp_qpack_strerror(int code) {
+  switch (code) {
+  case NGP_QPACK_ERR_DECOMPRESSION_FAILED:
+    return "The encoded field section is malformed";
+  case NGP_QPACK_ERR_ENCODER_STREAM:
+    return "The encoder stream is malformed";
+  case NGP_QPACK_ERR_DECODER_STREAM:
+    return "The decoder stream is malformed";
+  case NGP_QPACK_ERR_BLOCKED:
+    return "The field section is blocked";
+  case NGP_QPACK_ERR_TOO_LARGE:
+    return "The field section is too large";
+  default:
+    return ngp_strerror(code);
+  }
+}
+
+/*
+ * Returns libnghttp3's form of |mem|, which has the same members under other
+ * names.
+ */
+static nghttp3_mem convert_mem(nghttp2_mem *mem) {
+  if (!mem) {
+    return *nghttp3_mem_default();
+  }
+  return (nghttp3_mem){
+    .user_data = mem->mem_user_data,
+    .malloc = mem->malloc,
+    .free = mem->free,
+    .calloc = mem->calloc,
+    .realloc = mem->realloc,
+  };
+}
+
+void ngp_qpack_fields_init(ngp_qpack_fields *fields, nghttp2_mem *mem) {
+  *fields = (ngp_qpack_fields){.mem = mem};
+}
+
+void ngp_qpack_fields_clear(ngp_qpack_fields *fields, size_t from) {
+  while (fields->len > from) {
+    nghttp3_qpack_nv *nv = &fields->nv[--fields->len];
+
+    nghttp3_rcbuf_decref(nv->name);
+    nghttp3_rcbuf_decref(nv->value);
+  }
+}
+
+void ngp_qpack_fields_free(ngp_qpack_fields *fields) {
+  ngp_qpack_fields_clear(fields, 0);
+  ngp_free(fields->mem, fields->nv);
+  fields->nv = NULL;
+  fields->cap = 0;
+}
+
+/* Takes the references of |nv|, also if it fails. */
+static int fields_add(ngp_qpack_fields *fields, const nghttp3_qpack_nv *nv) {
+  if (fields->len == fields->cap) {
+    size_t cap = fields->cap ? 2 * fields->cap : 16;
+    nghttp3_qpack_nv *p =
+      ngp_realloc(fields->mem, fields->nv, cap * sizeof(*p));
+
+    if (!p) {
+      nghttp3_rcbuf_decref(nv->name);
+      nghttp3_rcbuf_decref(nv->value);
+      return NGHTTP2_ERR_NOMEM;
+    }
+    fields->nv = p;
+    fields->cap = cap;
+  }
+  fields->nv[fields->len++] = *nv;
+  return 0;
+}
+
+int ngp_qpack_encoder_init(ngp_qpack_encoder *encoder, size_t max_capacity,
+                           nghttp2_mem *mem) {
+  *encoder = (ngp_qpack_encoder){.mem = convert_mem(mem)};
+  nghttp3_buf_init(&encoder->prefix);
+  nghttp3_buf_init(&encoder->section);
+  nghttp3_buf_init(&encoder->stream);
+  if (nghttp3_qpack_encoder_new(&encoder->coder, max_capacity, &encoder->mem) !=
+      0) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  return 0;
+}
+
+void ngp_qpack_encoder_free(ngp_qpack_encoder *encoder) {
+  if (!encoder->coder) {
+    return;
+  }
+  nghttp3_qpack_encoder_del(encoder->coder);
+  nghttp3_buf_free(&encoder->prefix, &encoder->mem);
+  nghttp3_buf_free(&encoder->section, &encoder->mem);
+  nghttp3_buf_free(&encoder->stream, &encoder->mem);
+  encoder->coder = NULL;
+}
+
+void ngp_qpack_encoder_apply(ngp_qpack_encoder *encoder, uint64_t capacity,
+                             uint64_t blocked_streams) {
+  /* Both are truncated to what the library keeps them in; it takes the
+     smaller of |capacity| and its own bound. */
+  nghttp3_qpack_encoder_set_max_dtable_capacity(
+    encoder->coder, capacity > SIZE_MAX ? SIZE_MAX : (size_t)capacity);
+  nghttp3_qpack_encoder_set_max_blocked_streams(
+    encoder->coder, blocked_streams > 65535 ? 65535 : (size_t)blocked_streams);
+}
+
+static int name_is(const nghttp3_nv *nv, const char *name, size_t len) {
+  return nv->namelen == len && memcmp(nv->name, name, len) == 0;
+}
+
+/*
+ * Which fields may enter the dynamic table.  libnghttp3 alone would leave out
+ * every name that it does not know, which are those that repeat most.
+ */
+static uint8_t index_flags(const nghttp3_nv *nv) {
+  switch (nv->namelen) {
+  case 6:
+    if (name_is(nv, "cookie", 6) && nv->valuelen < SHORT_COOKIE) {
+      return NGHTTP3_NV_FLAG_NEVER_INDEX;
+    }
+    break;
+  case 13:
+    if (name_is(nv, "authorization", 13)) {
+      return NGHTTP3_NV_FLAG_NEVER_INDEX;
+    }
+    break;
+  case 14:
+    /* Its values rarely repeat: each would push out an entry that does. */
+    if (name_is(nv, "content-length", 14)) {
+      return NGHTTP3_NV_FLAG_NONE;
+    }
+    break;
+  case 19:
+    if (name_is(nv, "proxy-authorization", 19)) {
+      return NGHTTP3_NV_FLAG_NEVER_INDEX;
+    }
+    break;
+  }
+  return NGHTTP3_NV_FLAG_TRY_INDEX;
+}
+
+static nghttp3_vec vec_of(const nghttp3_buf *buf) {
+  return (nghttp3_vec){.base = buf->pos, .len = nghttp3_buf_len(buf)};
+}
+
+int ngp_qpack_encoder_encode(ngp_qpack_encoder *encoder, int64_t stream_id,
+                             nghttp3_nv *nva, size_t nvlen,
+                             ngp_qpack_encoded *pres) {
+  size_t i;
+
+  for (i = 0; i < nvlen; ++i) {
+    nva[i].flags = index_flags(&nva[i]);
+  }
+  nghttp3_buf_reset(&encoder->prefix);
+  nghttp3_buf_reset(&encoder->section);
+  nghttp3_buf_reset(&encoder->stream);
+  /* It fails for want of memory only: QPACK_FATAL follows such a failure. */
+  if (nghttp3_qpack_encoder_encode(encoder->coder, &encoder->prefix,
+                                   &encoder->section, &encoder->stream,
+                                   stream_id, nva, nvlen) != 0) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  *pres = (ngp_qpack_encoded){
+    .prefix = vec_of(&encoder->prefix),
+    .section = vec_of(&encoder->section),
+    .stream = vec_of(&encoder->stream),
+  };
+  return 0;
+}
+
+int ngp_qpack_encoder_read_decoder(ngp_qpack_encoder *encoder,
+                                   const uint8_t *data, size_t len) {
+  nghttp3_ssize n =
+    nghttp3_qpack_encoder_read_decoder(encoder->coder, data, len);
+
+  if (n < 0) {
+    return n == NGHTTP3_ERR_NOMEM ? NGHTTP2_ERR_NOMEM
+                                  : NGP_QPACK_ERR_DECODER_STREAM;
+  }
+  return 0;
+}
+
+int ngp_qpack_decoder_init(ngp_qpack_decoder *decoder, size_t capacity,
+                           size_t blocked_streams, nghttp2_mem *mem) {
+  *decoder = (ngp_qpack_decoder){.mem = convert_mem(mem)};
+  if (nghttp3_qpack_decoder_new(&decoder->coder, capacity, blocked_streams,
+                                &decoder->mem) != 0) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  /* It fails only for a capacity above the one given to _new. */
+  nghttp3_qpack_decoder_set_max_dtable_capacity(decoder->coder, capacity);
+  return 0;
+}
+
+void ngp_qpack_decoder_free(ngp_qpack_decoder *decoder) {
+  if (!decoder->coder) {
+    return;
+  }
+  nghttp3_qpack_decoder_del(decoder->coder);
+  decoder->coder = NULL;
+}
+
+int ngp_qpack_decoder_read_encoder(ngp_qpack_decoder *decoder,
+                                   const uint8_t *data, size_t len) {
+  nghttp3_ssize n =
+    nghttp3_qpack_decoder_read_encoder(decoder->coder, data, len);
+
+  if (n < 0) {
+    return n == NGHTTP3_ERR_NOMEM ? NGHTTP2_ERR_NOMEM
+                                  : NGP_QPACK_ERR_ENCODER_STREAM;
+  }
+  return 0;
+}
+
+uint64_t ngp_qpack_decoder_insert_count(const ngp_qpack_decoder *decoder) {
+  return nghttp3_qpack_decoder_get_icnt(decoder->coder);
+}
+
+static int decode_error(nghttp3_ssize rv) {
+  switch (rv) {
+  case NGHTTP3_ERR_NOMEM:
+    return NGHTTP2_ERR_NOMEM;
+  case NGHTTP3_ERR_QPACK_HEADER_TOO_LARGE:
+    return NGP_QPACK_ERR_TOO_LARGE;
+  default:
+    return NGP_QPACK_ERR_DECOMPRESSION_FAILED;
+  }
+}
+
+static int decode_section(ngp_qpack_decoder *decoder,
+                          nghttp3_qpack_stream_context *sctx,
+                          const uint8_t *data, size_t len, uint64_t max_size,
+                          ngp_qpack_fields *fields, uint64_t *prequired) {
+  nghttp3_qpack_nv nv;
+  uint64_t size = 0;
+  uint8_t flags;
+  nghttp3_ssize n;
+  int rv;
+
+  for (;;) {
+    n = nghttp3_qpack_decoder_read_request(decoder->coder, sctx, &nv, &flags,
+                                           data, len, 1);
+    if (n < 0) {
+      return decode_error(n);
+    }
+    data += n;
+    len -= (size_t)n;
+    if (flags & NGHTTP3_QPACK_DECODE_FLAG_BLOCKED) {
+      *prequired = nghttp3_qpack_stream_context_get_ricnt(sctx);
+      return NGP_QPACK_ERR_BLOCKED;
+    }
+    if (flags & NGHTTP3_QPACK_DECODE_FLAG_EMIT) {
+      rv = fields_add(fields, &nv);
+      if (rv != 0) {
+        return rv;
+      }
+      size += nghttp3_rcbuf_get_buf(nv.name).len +
+              nghttp3_rcbuf_get_buf(nv.value).len + FIELD_OVERHEAD;
+      if (size > max_size) {
+        return NGP_QPACK_ERR_TOO_LARGE;
+      }
+    }
+    if (flags & NGHTTP3_QPACK_DECODE_FLAG_FINAL) {
+      return 0;
+    }
+    if (n == 0 && !(flags & NGHTTP3_QPACK_DECODE_FLAG_EMIT)) {
+      /* The section ends before its last field does. */
+      return NGP_QPACK_ERR_DECOMPRESSION_FAILED;
+    }
+  }
+}
+
+int ngp_qpack_decoder_decode(ngp_qpack_decoder *decoder, int64_t stream_id,
+                             const uint8_t *data, size_t len, uint64_t max_size,
+                             ngp_qpack_fields *fields, uint64_t *prequired) {
+  nghttp3_qpack_stream_context *sctx;
+  size_t before = fields->len;
+  int rv;
+
+  if (nghttp3_qpack_stream_context_new(&sctx, stream_id, &decoder->mem) != 0) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  rv = decode_section(decoder, sctx, data, len, max_size, fields, prequired);
+  nghttp3_qpack_stream_context_del(sctx);
+  if (rv != 0) {
+    ngp_qpack_fields_clear(fields, before);
+  }
+  return rv;
+}
+
+int ngp_qpack_decoder_cancel(ngp_qpack_decoder *decoder, int64_t stream_id) {
+  /* QPACK_FATAL means that the decoder stream was not taken for too long. */
+  return nghttp3_qpack_decoder_cancel_stream(decoder->coder, stream_id) == 0
+           ? 0
+           : NGHTTP2_ERR_NOMEM;
+}
+
+size_t ngp_qpack_decoder_pending(const ngp_qpack_decoder *decoder) {
+  return nghttp3_qpack_decoder_get_decoder_streamlen(decoder->coder);
+}
+
+int ngp_qpack_decoder_take(ngp_qpack_decoder *decoder, ngp_buf *out) {
+  size_t n = ngp_qpack_decoder_pending(decoder);
+  nghttp3_buf buf;
+  int rv;
+
+  if (n == 0) {
+    return 0;
+  }
+  rv = ngp_buf_reserve(out, n);
+  if (rv != 0) {
+    return rv;
+  }
+  buf = (nghttp3_buf){
+    .begin = out->base + out->len,
+    .end = out->base + out->len + n,
+    .pos = out->base + out->len,
+    .last = out->base + out->len,
+  };
+  nghttp3_qpack_decoder_write_decoder(decoder->coder, &buf);
+  out->len += nghttp3_buf_len(&buf);
+  return 0;
+}

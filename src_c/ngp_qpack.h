@@ -1,0 +1,209 @@
+/*
+ * ngp_qpack: owner of libnghttp3's QPACK coder (RFC 9204).
+ * SPDX-License-Identifier: MIT
+ *
+ * An encoder turns field lists into encoded field sections and encoder
+ * stream bytes; a decoder does the reverse and writes decoder stream bytes.
+ * Neither knows frames, streams or messages.
+ */
+#ifndef NGP_QPACK_H
+#define NGP_QPACK_H
+
+#include <nghttp3/nghttp3.h>
+
+#include "ngp.h"
+
+/*
+ * libnghttp3's codes overlap with libnghttp2's internal ones, so that they
+ * never leave ngp_qpack.c; these take their place.
+ */
+typedef enum ngp_qpack_error {
+  /* An encoded field section is malformed (RFC 9204, 2.2). */
+  NGP_QPACK_ERR_DECOMPRESSION_FAILED = -2101,
+  /* The peer's encoder stream is malformed. */
+  NGP_QPACK_ERR_ENCODER_STREAM = -2102,
+  /* The peer's decoder stream is malformed. */
+  NGP_QPACK_ERR_DECODER_STREAM = -2103,
+  /* The field section refers to entries that have not arrived yet. */
+  NGP_QPACK_ERR_BLOCKED = -2104,
+  /* A field section, or a single field, is larger than its bound. */
+  NGP_QPACK_ERR_TOO_LARGE = -2105
+} ngp_qpack_error;
+
+const char *ngp_qpack_strerror(int code);
+
+/*
+ * ngp_qpack_fields is a list of decoded fields.  Each holds one reference to
+ * its name and one to its value; ngp_qpack_fields_clear() gives them back.
+ */
+typedef struct ngp_qpack_fields {
+  nghttp3_qpack_nv *nv;
+  size_t len;
+  size_t cap;
+  nghttp2_mem *mem;
+} ngp_qpack_fields;
+
+void ngp_qpack_fields_init(ngp_qpack_fields *fields, nghttp2_mem *mem);
+void ngp_qpack_fields_free(ngp_qpack_fields *fields);
+
+/*
+ * ngp_qpack_fields_clear drops the fields from index |from| on.
+ */
+void ngp_qpack_fields_clear(ngp_qpack_fields *fields, size_t from);
+
+/*
+ * ngp_qpack_encoder must not move in memory between _init and _free.
+ */
+typedef struct ngp_qpack_encoder {
+  nghttp3_mem mem;
+  nghttp3_qpack_encoder *coder; /* owned */
+  nghttp3_buf prefix;           /* owned, as are the next two */
+  nghttp3_buf section;
+  nghttp3_buf stream;
+} ngp_qpack_encoder;
+
+/*
+ * ngp_qpack_encoded is the result of one encoding.  All three are borrowed
+ * from the encoder until its next call.  The encoded field section is |prefix|
+ * followed by |section|; |stream| goes to the encoder stream, before it.
+ */
+typedef struct ngp_qpack_encoded {
+  nghttp3_vec prefix;
+  nghttp3_vec section;
+  nghttp3_vec stream;
+} ngp_qpack_encoded;
+
+/*
+ * ngp_qpack_encoder_init makes an encoder which never uses more than
+ * |max_capacity| bytes of dynamic table, and none before
+ * ngp_qpack_encoder_apply().  |mem| is borrowed until _free.
+ *
+ * This function returns 0 if it succeeds, or NGHTTP2_ERR_NOMEM.
+ */
+int ngp_qpack_encoder_init(ngp_qpack_encoder *encoder, size_t max_capacity,
+                           nghttp2_mem *mem);
+
+void ngp_qpack_encoder_free(ngp_qpack_encoder *encoder);
+
+/*
+ * ngp_qpack_encoder_apply applies the peer's settings
+ * QPACK_MAX_TABLE_CAPACITY and QPACK_BLOCKED_STREAMS (RFC 9204, 5).
+ */
+void ngp_qpack_encoder_apply(ngp_qpack_encoder *encoder, uint64_t capacity,
+                             uint64_t blocked_streams);
+
+/*
+ * ngp_qpack_encoder_encode encodes |nvlen| fields at |nva| for |stream_id|.
+ * It sets the flags of |nva|: which fields may enter the dynamic table is
+ * decided here (RFC 9204, 7.1).
+ *
+ * This function returns 0 if it succeeds, or NGHTTP2_ERR_NOMEM, after which
+ * the encoder must not be used.
+ */
+int ngp_qpack_encoder_encode(ngp_qpack_encoder *encoder, int64_t stream_id,
+                             nghttp3_nv *nva, size_t nvlen,
+                             ngp_qpack_encoded *pres);
+
+/*
+ * ngp_qpack_encoder_read_decoder takes |len| bytes of the peer's decoder
+ * stream.
+ *
+ * This function returns 0 if it succeeds, or one of the following negative
+ * error codes:
+ *
+ * NGHTTP2_ERR_NOMEM
+ *     Out of memory.
+ * NGP_QPACK_ERR_DECODER_STREAM
+ *     The bytes are malformed, or acknowledge what was never sent.
+ */
+int ngp_qpack_encoder_read_decoder(ngp_qpack_encoder *encoder,
+                                   const uint8_t *data, size_t len);
+
+/*
+ * ngp_qpack_decoder must not move in memory between _init and _free, and must
+ * outlive every ngp_qpack_fields that it filled.
+ */
+typedef struct ngp_qpack_decoder {
+  nghttp3_mem mem;
+  nghttp3_qpack_decoder *coder; /* owned */
+} ngp_qpack_decoder;
+
+/*
+ * ngp_qpack_decoder_init makes a decoder with a dynamic table of |capacity|
+ * bytes at most.  The table has that capacity from the start: an encoder that
+ * inserts without a Set Dynamic Table Capacity instruction is understood, as
+ * ls-qpack's decoder understands it.
+ *
+ * This function returns 0 if it succeeds, or NGHTTP2_ERR_NOMEM.
+ */
+int ngp_qpack_decoder_init(ngp_qpack_decoder *decoder, size_t capacity,
+                           size_t blocked_streams, nghttp2_mem *mem);
+
+void ngp_qpack_decoder_free(ngp_qpack_decoder *decoder);
+
+/*
+ * ngp_qpack_decoder_read_encoder takes |len| bytes of the peer's encoder
+ * stream.
+ *
+ * This function returns 0 if it succeeds, or one of the following negative
+ * error codes:
+ *
+ * NGHTTP2_ERR_NOMEM
+ *     Out of memory.
+ * NGP_QPACK_ERR_ENCODER_STREAM
+ *     The bytes are malformed.
+ */
+int ngp_qpack_decoder_read_encoder(ngp_qpack_decoder *decoder,
+                                   const uint8_t *data, size_t len);
+
+/*
+ * ngp_qpack_decoder_insert_count returns how many entries have been inserted
+ * by the peer's encoder stream.
+ */
+uint64_t ngp_qpack_decoder_insert_count(const ngp_qpack_decoder *decoder);
+
+/*
+ * ngp_qpack_decoder_decode decodes the whole field section of |len| bytes at
+ * |data| and appends its fields to |fields|.  |max_size| bounds the sum of
+ * name length, value length and 32 over all fields (RFC 9114, 4.2.2).
+ *
+ * This function returns 0 if it succeeds.  Otherwise it returns one of the
+ * following negative error codes, and |fields| is as it was:
+ *
+ * NGHTTP2_ERR_NOMEM
+ *     Out of memory.
+ * NGP_QPACK_ERR_BLOCKED
+ *     Entries are missing.  |*prequired| is the insert count from which on the
+ *     same call succeeds; nothing is remembered about this one.
+ * NGP_QPACK_ERR_DECOMPRESSION_FAILED
+ *     The section is malformed.
+ * NGP_QPACK_ERR_TOO_LARGE
+ *     The section is larger than |max_size|, or one of its fields is larger
+ *     than libnghttp3 takes.
+ */
+int ngp_qpack_decoder_decode(ngp_qpack_decoder *decoder, int64_t stream_id,
+                             const uint8_t *data, size_t len, uint64_t max_size,
+                             ngp_qpack_fields *fields, uint64_t *prequired);
+
+/*
+ * ngp_qpack_decoder_cancel says on the decoder stream that |stream_id| will
+ * not be read any more (RFC 9204, 2.2.2.2).
+ *
+ * This function returns 0 if it succeeds, or NGHTTP2_ERR_NOMEM.
+ */
+int ngp_qpack_decoder_cancel(ngp_qpack_decoder *decoder, int64_t stream_id);
+
+/*
+ * ngp_qpack_decoder_pending returns how many decoder stream bytes there are to
+ * take.
+ */
+size_t ngp_qpack_decoder_pending(const ngp_qpack_decoder *decoder);
+
+/*
+ * ngp_qpack_decoder_take appends the pending decoder stream bytes to |out|.
+ *
+ * This function returns 0 if it succeeds, or NGHTTP2_ERR_NOMEM.
+ */
+int ngp_qpack_decoder_take(ngp_qpack_decoder *decoder, ngp_buf *out);
+
+#endif /* NGP_QPACK_H */
