@@ -1,0 +1,720 @@
+/* SPDX-License-Identifier: MIT */
+#include "ngp_h3_int.h"
+
+#include <string.h>
+
+/*
+ * Every row of the rules by which a peer's stream is judged: the code and the
+ * phrase of CONNECTION_CLOSE.  The first part is aioquic's; the phrases are
+ * part of its behaviour.  The second part is ours.
+ */
+static const struct {
+  uint64_t code;
+  const char *phrase;
+} violations[] = {
+  [NGP_H3_V_MISSING_SETTINGS] = {NGP_H3_MISSING_SETTINGS, ""},
+  [NGP_H3_V_SECOND_SETTINGS] = {NGP_H3_FRAME_UNEXPECTED,
+                                "SETTINGS have already been received"},
+  [NGP_H3_V_CONTROL_FRAME] = {NGP_H3_FRAME_UNEXPECTED,
+                              "Invalid frame type on control stream"},
+  [NGP_H3_V_REQUEST_FRAME] = {NGP_H3_FRAME_UNEXPECTED,
+                              "Invalid frame type on request stream"},
+  [NGP_H3_V_PUSH_FRAME] = {NGP_H3_FRAME_UNEXPECTED,
+                           "Invalid frame type on push stream"},
+  [NGP_H3_V_SERVER_MAX_PUSH_ID] = {NGP_H3_FRAME_UNEXPECTED,
+                                   "Servers must not send MAX_PUSH_ID"},
+  [NGP_H3_V_CLIENT_PUSH_PROMISE] = {NGP_H3_FRAME_UNEXPECTED,
+                                    "Clients must not send PUSH_PROMISE"},
+  [NGP_H3_V_CLIENT_PUSH_STREAM] = {NGP_H3_STREAM_CREATION_ERROR,
+                                   "Clients must not open push streams"},
+  [NGP_H3_V_CONTROL_CLOSED] = {NGP_H3_CLOSED_CRITICAL_STREAM,
+                               "Closing control stream is not allowed"},
+  [NGP_H3_V_CRITICAL_RESET] = {NGP_H3_CLOSED_CRITICAL_STREAM,
+                               "Resetting a critical stream is not allowed"},
+  [NGP_H3_V_CRITICAL_STOPPED] = {NGP_H3_CLOSED_CRITICAL_STREAM,
+                                 "Stopping a critical stream is not allowed"},
+  [NGP_H3_V_SECOND_CONTROL] = {NGP_H3_STREAM_CREATION_ERROR,
+                               "Only one control stream is allowed"},
+  [NGP_H3_V_SECOND_ENCODER] = {NGP_H3_STREAM_CREATION_ERROR,
+                               "Only one QPACK encoder stream is allowed"},
+  [NGP_H3_V_SECOND_DECODER] = {NGP_H3_STREAM_CREATION_ERROR,
+                               "Only one QPACK decoder stream is allowed"},
+  [NGP_H3_V_DATAGRAM_UNSUPPORTED] =
+    {NGP_H3_SETTINGS_ERROR,
+     "H3_DATAGRAM requires max_datagram_frame_size transport parameter"},
+  [NGP_H3_V_WEBTRANSPORT_NO_DATAGRAM] =
+    {NGP_H3_SETTINGS_ERROR, "ENABLE_WEBTRANSPORT requires H3_DATAGRAM"},
+  [NGP_H3_V_DATA_STATE] = {NGP_H3_FRAME_UNEXPECTED,
+                           "DATA frame is not allowed in this state"},
+  [NGP_H3_V_HEADERS_STATE] = {NGP_H3_FRAME_UNEXPECTED,
+                              "HEADERS frame is not allowed in this state"},
+  [NGP_H3_V_INTERIM_END] = {NGP_H3_MESSAGE_ERROR,
+                            "Interim response cannot end the stream"},
+  [NGP_H3_V_CONTENT_LENGTH] = {NGP_H3_MESSAGE_ERROR,
+                               "content-length does not match data size"},
+  [NGP_H3_V_TRUNCATED] = {NGP_H3_FRAME_ERROR,
+                          "Frame is truncated by the end of the stream"},
+  [NGP_H3_V_SETTINGS_PARSE] = {NGP_H3_FRAME_ERROR,
+                               "Could not parse SETTINGS frame"},
+  [NGP_H3_V_MAX_PUSH_ID_PARSE] = {NGP_H3_FRAME_ERROR,
+                                  "Could not parse MAX_PUSH_ID frame"},
+  [NGP_H3_V_MAX_PUSH_ID_TRAILING] = {NGP_H3_FRAME_ERROR,
+                                     "MAX_PUSH_ID frame has trailing data"},
+  [NGP_H3_V_MAX_PUSH_ID_REDUCED] = {NGP_H3_ID_ERROR,
+                                    "MAX_PUSH_ID reduced the maximum push ID"},
+  [NGP_H3_V_PUSH_PROMISE_PARSE] = {NGP_H3_FRAME_ERROR,
+                                   "Could not parse PUSH_PROMISE frame"},
+  [NGP_H3_V_PUSH_ID] = {NGP_H3_ID_ERROR,
+                        "Push ID exceeds the maximum push ID"},
+  [NGP_H3_V_DATAGRAM_PARSE] = {NGP_H3_DATAGRAM_ERROR,
+                               "Could not parse quarter stream ID"},
+  [NGP_H3_V_DECOMPRESSION_FAILED] = {NGP_H3_QPACK_DECOMPRESSION_FAILED, ""},
+  [NGP_H3_V_ENCODER_STREAM] = {NGP_H3_QPACK_ENCODER_STREAM_ERROR, ""},
+  [NGP_H3_V_DECODER_STREAM] = {NGP_H3_QPACK_DECODER_STREAM_ERROR, ""},
+
+  [NGP_H3_V_SERVER_PRIORITY_UPDATE] = {NGP_H3_FRAME_UNEXPECTED,
+                                       "Servers must not send PRIORITY_UPDATE"},
+  [NGP_H3_V_ENCODER_CLOSED] = {NGP_H3_CLOSED_CRITICAL_STREAM,
+                               "Closing QPACK encoder stream is not allowed"},
+  [NGP_H3_V_DECODER_CLOSED] = {NGP_H3_CLOSED_CRITICAL_STREAM,
+                               "Closing QPACK decoder stream is not allowed"},
+  [NGP_H3_V_SETTINGS_SIZE] = {NGP_H3_EXCESSIVE_LOAD,
+                              "SETTINGS frame is too large"},
+  [NGP_H3_V_GOAWAY_PARSE] = {NGP_H3_FRAME_ERROR,
+                             "Could not parse GOAWAY frame"},
+  [NGP_H3_V_GOAWAY_TRAILING] = {NGP_H3_FRAME_ERROR,
+                                "GOAWAY frame has trailing data"},
+  [NGP_H3_V_GOAWAY_RAISED] = {NGP_H3_ID_ERROR, "GOAWAY raised the identifier"},
+  [NGP_H3_V_GOAWAY_ID] = {NGP_H3_ID_ERROR, "GOAWAY does not name a request"},
+  [NGP_H3_V_CANCEL_PUSH_PARSE] = {NGP_H3_FRAME_ERROR,
+                                  "Could not parse CANCEL_PUSH frame"},
+  [NGP_H3_V_CANCEL_PUSH_TRAILING] = {NGP_H3_FRAME_ERROR,
+                                     "CANCEL_PUSH frame has trailing data"},
+  [NGP_H3_V_PRIORITY_UPDATE_PARSE] = {NGP_H3_FRAME_ERROR,
+                                      "Could not parse PRIORITY_UPDATE frame"},
+  [NGP_H3_V_PRIORITY_UPDATE_SIZE] = {NGP_H3_EXCESSIVE_LOAD,
+                                     "PRIORITY_UPDATE frame is too large"},
+  [NGP_H3_V_PRIORITY_UPDATE_ID] =
+    {NGP_H3_ID_ERROR, "PRIORITY_UPDATE does not name a request or push"},
+  [NGP_H3_V_PRIORITY_UPDATE_VALUE] =
+    {NGP_H3_GENERAL_PROTOCOL_ERROR, "Could not parse priority field value"},
+  [NGP_H3_V_ORIGIN_PARSE] = {NGP_H3_FRAME_ERROR,
+                             "Could not parse ORIGIN frame"},
+  [NGP_H3_V_DATAGRAM_ID] = {NGP_H3_DATAGRAM_ERROR,
+                            "Quarter stream ID is too large"},
+  [NGP_H3_V_SECTION_SIZE] = {NGP_H3_EXCESSIVE_LOAD,
+                             "Field section is too large"},
+  [NGP_H3_V_BUFFERED] = {NGP_H3_EXCESSIVE_LOAD, "Too much data is waiting"},
+  [NGP_H3_V_GLITCHES] = {NGP_H3_EXCESSIVE_LOAD,
+                         "Too many frames carry nothing"},
+  [NGP_H3_V_SERVER_BIDI] = {NGP_H3_STREAM_CREATION_ERROR,
+                            "Servers must not open bidirectional streams"},
+  [NGP_H3_V_WEBTRANSPORT_FRAME] =
+    {NGP_H3_FRAME_ERROR, "WEBTRANSPORT_STREAM must be the first frame"},
+  [NGP_H3_V_SESSION_ID] = {NGP_H3_ID_ERROR, "Session ID is not a request"},
+  [NGP_H3_V_CAPSULE_SIZE] = {NGP_H3_EXCESSIVE_LOAD, "Capsule is too large"},
+  [NGP_H3_V_CAPSULE_CLOSE] = {NGP_H3_DATAGRAM_ERROR,
+                              "Could not parse CLOSE_WEBTRANSPORT_SESSION"},
+};
+
+const char *ngp_h3_strerror(int code) {
+  switch (code) {
+  case NGP_H3_ERR_PROTOCOL:
+    return "The peer broke the protocol";
+  case NGP_H3_ERR_FRAME_UNEXPECTED:
+    return "The frame is not allowed in this state";
+  case NGP_H3_ERR_STREAM_TYPE:
+    return "The stream is of the wrong kind";
+  case NGP_H3_ERR_NO_PUSH_ID:
+    return "No push ID is available";
+  case NGP_H3_ERR_NOT_ENABLED:
+    return "The peer has not enabled Extended CONNECT";
+  case NGP_H3_ERR_GOING_AWAY:
+    return "The peer takes no more requests";
+  case NGP_H3_ERR_ROLE:
+    return "The other role only may do this";
+  case NGP_H3_ERR_RANGE:
+    return "A number is out of its range";
+  case NGP_H3_ERR_MALFORMED:
+    return "A field must not stand in this section";
+  default:
+    return ngp_qpack_strerror(code);
+  }
+}
+
+void ngp_h3_config_default(ngp_h3_config *config) {
+  *config = (ngp_h3_config){
+    /* aioquic's, which programs have been measured with. */
+    .qpack_capacity = 4096,
+    .qpack_blocked_streams = 16,
+    .qpack_encoder_capacity = 4096,
+    /* What Chromium takes; aioquic has no bound. */
+    .max_field_section_size = 256 * 1024,
+    /* A lost packet of the encoder stream holds up what arrives in a round
+       trip: this is 100 ms of 300 Mbit/s. */
+    .max_buffered = 4 * 1024 * 1024,
+    /* A peer that greases sends a few in a connection. */
+    .max_glitches = 1000,
+  };
+}
+
+size_t ngp_h3_put_varint(uint8_t *dest, uint64_t value) {
+  size_t n, i;
+
+  if (value < 0x40) {
+    dest[0] = (uint8_t)value;
+    return 1;
+  }
+  n = value < 0x4000 ? 2 : value < 0x40000000 ? 4 : 8;
+  for (i = n; i > 0; --i) {
+    dest[i - 1] = (uint8_t)value;
+    value >>= 8;
+  }
+  dest[0] |= (uint8_t)(n == 2 ? 0x40 : n == 4 ? 0x80 : 0xc0);
+  return n;
+}
+
+size_t ngp_h3_get_varint(const uint8_t *src, size_t len, uint64_t *pvalue) {
+  size_t n, i;
+  uint64_t value;
+
+  if (len == 0) {
+    return 0;
+  }
+  n = (size_t)1 << (src[0] >> 6);
+  if (len < n) {
+    return 0;
+  }
+  value = src[0] & 0x3f;
+  for (i = 1; i < n; ++i) {
+    value = value << 8 | src[i];
+  }
+  *pvalue = value;
+  return n;
+}
+
+/*
+ * The table of streams.
+ */
+
+static size_t home(const ngp_h3_table *table, int64_t stream_id) {
+  /* Identifiers of one kind are four apart.  The peer chooses them, but QUIC
+     makes it use them in order, so that it cannot aim at one slot. */
+  uint64_t x = (uint64_t)stream_id;
+
+  return (size_t)(x >> 2 ^ x << 3) & (table->cap - 1);
+}
+
+ngp_h3_stream *ngp_h3_find(const ngp_h3 *h3, int64_t stream_id) {
+  const ngp_h3_table *table = &h3->table;
+  size_t i;
+
+  for (i = home(table, stream_id); table->slots[i];
+       i = (i + 1) & (table->cap - 1)) {
+    if (table->slots[i]->id == stream_id) {
+      return table->slots[i];
+    }
+  }
+  return NULL;
+}
+
+static void place(ngp_h3_table *table, ngp_h3_stream *stream) {
+  size_t i = home(table, stream->id);
+
+  while (table->slots[i]) {
+    i = (i + 1) & (table->cap - 1);
+  }
+  table->slots[i] = stream;
+}
+
+static int grow(ngp_h3 *h3) {
+  ngp_h3_table *table = &h3->table;
+  ngp_h3_table bigger = {.cap = table->cap * 2, .len = table->len};
+  size_t i;
+
+  bigger.slots = ngp_calloc(h3->mem, bigger.cap, sizeof(*bigger.slots));
+  if (!bigger.slots) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  for (i = 0; i < table->cap; ++i) {
+    if (table->slots[i]) {
+      place(&bigger, table->slots[i]);
+    }
+  }
+  ngp_free(h3->mem, table->slots);
+  *table = bigger;
+  return 0;
+}
+
+ngp_h3_stream *ngp_h3_add_stream(ngp_h3 *h3, int64_t stream_id, uint64_t type) {
+  ngp_h3_stream *stream;
+  size_t i;
+
+  /* Half full at most: a search stays short, and ends. */
+  if (2 * (h3->table.len + 1) > h3->table.cap && grow(h3) != 0) {
+    return NULL;
+  }
+  stream = ngp_malloc(h3->mem, sizeof(*stream));
+  if (!stream) {
+    return NULL;
+  }
+  *stream = (ngp_h3_stream){
+    .id = stream_id,
+    .type = type,
+    .push_id = NGP_H3_NO_ID,
+    .session_id = NGP_H3_NO_ID,
+    .expected = NGP_H3_NO_LENGTH,
+    .urgency = 3, /* RFC 9218, 4.1 */
+  };
+  ngp_buf_init(&stream->buf, h3->mem);
+  ngp_buf_init(&stream->capsule, h3->mem);
+  for (i = 0; i < h3->nearly; ++i) {
+    if (h3->early[i].stream_id == stream_id) {
+      stream->urgency = h3->early[i].urgency;
+      stream->incremental = h3->early[i].incremental;
+      stream->reprioritized = 1;
+      h3->early[i] = h3->early[--h3->nearly];
+      break;
+    }
+  }
+  place(&h3->table, stream);
+  ++h3->table.len;
+  return stream;
+}
+
+static void stream_del(ngp_h3 *h3, ngp_h3_stream *stream) {
+  ngp_buf_free(&stream->buf);
+  ngp_buf_free(&stream->capsule);
+  ngp_free(h3->mem, stream);
+}
+
+void ngp_h3_forget_blocked(ngp_h3 *h3, ngp_h3_stream *stream) {
+  size_t i;
+
+  for (i = 0; h3->blocked[i] != stream->id; ++i)
+    ;
+  --h3->nblocked;
+  memmove(&h3->blocked[i], &h3->blocked[i + 1],
+          (h3->nblocked - i) * sizeof(h3->blocked[0]));
+  stream->blocked = 0;
+  h3->buffered -= stream->buf.len;
+}
+
+void ngp_h3_drop_buffer(ngp_h3 *h3, ngp_h3_stream *stream) {
+  if (stream->blocked) {
+    ngp_h3_forget_blocked(h3, stream);
+  }
+  if (stream->held) {
+    stream->held = 0;
+    --h3->nwaiting;
+    h3->buffered -= stream->buf.len;
+  }
+  ngp_buf_clear(&stream->buf, 0);
+  stream->header_len = 0;
+  stream->in_frame = 0;
+}
+
+void ngp_h3_remove_stream(ngp_h3 *h3, ngp_h3_stream *stream) {
+  ngp_h3_table *table = &h3->table;
+  size_t mask = table->cap - 1;
+  size_t i = home(table, stream->id);
+  size_t j;
+
+  ngp_h3_drop_buffer(h3, stream);
+  while (table->slots[i] != stream) {
+    i = (i + 1) & mask;
+  }
+  /* Close the gap, so that every search still finds what lies behind it. */
+  for (j = (i + 1) & mask; table->slots[j]; j = (j + 1) & mask) {
+    size_t k = home(table, table->slots[j]->id);
+
+    if (((j - k) & mask) >= ((j - i) & mask)) {
+      table->slots[i] = table->slots[j];
+      i = j;
+    }
+  }
+  table->slots[i] = NULL;
+  --table->len;
+  stream_del(h3, stream);
+}
+
+void ngp_h3_remove_if_ended(ngp_h3 *h3, ngp_h3_stream *stream) {
+  if (stream->recv_ended && stream->send_ended && !stream->blocked &&
+      !stream->held) {
+    ngp_h3_remove_stream(h3, stream);
+  }
+}
+
+ngp_h3_stream *ngp_h3_find_push(const ngp_h3 *h3, int64_t push_id) {
+  size_t i;
+
+  for (i = 0; i < h3->table.cap; ++i) {
+    ngp_h3_stream *stream = h3->table.slots[i];
+
+    if (stream && stream->push_id == push_id) {
+      return stream;
+    }
+  }
+  return NULL;
+}
+
+/*
+ * The results of a call.
+ */
+
+/* What is kept of the buffers between calls. */
+#define KEEP 16384
+
+void ngp_h3_begin(ngp_h3 *h3) {
+  h3->nevents = 0;
+  h3->nops = 0;
+  ngp_qpack_fields_clear(&h3->fields, 0);
+  ngp_buf_clear(&h3->out, KEEP);
+  while (h3->nheld) {
+    ngp_buf_free(&h3->held[--h3->nheld]);
+  }
+}
+
+ngp_h3_event *ngp_h3_add_event(ngp_h3 *h3, ngp_h3_event_type type,
+                               const ngp_h3_stream *stream) {
+  ngp_h3_event *event;
+
+  if (h3->nevents == h3->events_cap) {
+    size_t cap = h3->events_cap ? 2 * h3->events_cap : 8;
+
+    event = ngp_realloc(h3->mem, h3->events, cap * sizeof(*event));
+    if (!event) {
+      return NULL;
+    }
+    h3->events = event;
+    h3->events_cap = cap;
+  }
+  event = &h3->events[h3->nevents++];
+  *event = (ngp_h3_event){
+    .type = type,
+    .stream_id = stream ? stream->id : NGP_H3_NO_ID,
+    .push_id = stream ? stream->push_id : NGP_H3_NO_ID,
+  };
+  return event;
+}
+
+static ngp_h3_op *add_op(ngp_h3 *h3) {
+  ngp_h3_op *op;
+
+  if (h3->nops == h3->ops_cap) {
+    size_t cap = h3->ops_cap ? 2 * h3->ops_cap : 8;
+
+    op = ngp_realloc(h3->mem, h3->ops, cap * sizeof(*op));
+    if (!op) {
+      return NULL;
+    }
+    h3->ops = op;
+    h3->ops_cap = cap;
+  }
+  return &h3->ops[h3->nops++];
+}
+
+int ngp_h3_add_op(ngp_h3 *h3, ngp_h3_op_type type, int64_t stream_id,
+                  uint64_t error_code, int best_effort) {
+  ngp_h3_op *op = add_op(h3);
+
+  if (!op) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  *op = (ngp_h3_op){
+    .type = type,
+    .stream_id = stream_id,
+    .error_code = error_code,
+    .best_effort = (uint8_t)(best_effort != 0),
+  };
+  return 0;
+}
+
+int ngp_h3_begin_send(ngp_h3 *h3, int64_t stream_id) {
+  ngp_h3_op *op = h3->nops ? &h3->ops[h3->nops - 1] : NULL;
+
+  if (op && op->type == NGP_H3_OP_SEND && op->stream_id == stream_id &&
+      !op->fin) {
+    return 0;
+  }
+  op = add_op(h3);
+  if (!op) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  *op = (ngp_h3_op){
+    .type = NGP_H3_OP_SEND,
+    .stream_id = stream_id,
+    .offset = h3->out.len,
+  };
+  return 0;
+}
+
+void ngp_h3_end_send(ngp_h3 *h3, int fin) {
+  ngp_h3_op *op = &h3->ops[h3->nops - 1];
+
+  op->len = h3->out.len - op->offset;
+  op->fin = (uint8_t)(fin != 0);
+}
+
+int ngp_h3_send_bytes(ngp_h3 *h3, int64_t stream_id, const uint8_t *data,
+                      size_t len, int fin) {
+  int rv = ngp_h3_begin_send(h3, stream_id);
+
+  if (rv == 0) {
+    rv = ngp_buf_add(&h3->out, data, len);
+    ngp_h3_end_send(h3, fin);
+  }
+  return rv;
+}
+
+int ngp_h3_send_frame(ngp_h3 *h3, int64_t stream_id, uint64_t type,
+                      const uint8_t *payload, size_t len, int fin) {
+  uint8_t header[NGP_H3_MAX_FRAME_HEADER];
+  size_t n = ngp_h3_put_varint(header, type);
+  int rv;
+
+  n += ngp_h3_put_varint(header + n, len);
+  rv = ngp_h3_send_bytes(h3, stream_id, header, n, 0);
+  if (rv == 0) {
+    rv = ngp_h3_send_bytes(h3, stream_id, payload, len, fin);
+  }
+  return rv;
+}
+
+int ngp_h3_hold(ngp_h3 *h3, ngp_buf *buf, ngp_buf *pheld) {
+  if (h3->nheld == h3->held_cap) {
+    size_t cap = h3->held_cap ? 2 * h3->held_cap : 4;
+    ngp_buf *p = ngp_realloc(h3->mem, h3->held, cap * sizeof(*p));
+
+    if (!p) {
+      return NGHTTP2_ERR_NOMEM;
+    }
+    h3->held = p;
+    h3->held_cap = cap;
+  }
+  h3->held[h3->nheld++] = *buf;
+  *pheld = *buf;
+  ngp_buf_init(buf, h3->mem);
+  return 0;
+}
+
+int ngp_h3_violate_with(ngp_h3 *h3, uint64_t code) {
+  ngp_h3_begin(h3);
+  h3->closed = 1;
+  h3->close_code = code;
+  return NGP_H3_ERR_PROTOCOL;
+}
+
+int ngp_h3_violate(ngp_h3 *h3, ngp_h3_violation violation) {
+  ngp_h3_phrase_set(&h3->phrase, violations[violation].phrase);
+  return ngp_h3_violate_with(h3, violations[violation].code);
+}
+
+int ngp_h3_glitch(ngp_h3 *h3) {
+  if (++h3->glitches > h3->config.max_glitches) {
+    return ngp_h3_violate(h3, NGP_H3_V_GLITCHES);
+  }
+  return 0;
+}
+
+int ngp_h3_parse_priority(const uint8_t *value, size_t len, uint8_t *purgency,
+                          uint8_t *pincremental) {
+  nghttp3_pri pri = {.urgency = *purgency, .inc = *pincremental};
+
+  if (nghttp3_pri_parse_priority(&pri, value, len) != 0) {
+    return -1;
+  }
+  *purgency = (uint8_t)pri.urgency;
+  *pincremental = pri.inc;
+  return 0;
+}
+
+int ngp_h3_gather(ngp_h3_stream *stream, const uint8_t **pp,
+                  const uint8_t *end, int n, uint64_t *values) {
+  const uint8_t *src = *pp;
+  size_t len = (size_t)(end - src);
+  size_t taken = 0, k = 0;
+  int i;
+
+  if (stream->header_len) {
+    /* The rest of what began in an earlier call, byte by byte: it is rare. */
+    src = stream->header;
+    len = stream->header_len;
+  }
+  for (;;) {
+    for (i = 0, taken = 0; i < n; ++i) {
+      k = ngp_h3_get_varint(src + taken, len - taken, &values[i]);
+      if (k == 0) {
+        break;
+      }
+      taken += k;
+    }
+    if (i == n) {
+      if (stream->header_len) {
+        stream->header_len = 0;
+      } else {
+        *pp += taken;
+      }
+      return 1;
+    }
+    if (*pp == end) {
+      return 0;
+    }
+    /* Two integers take 16 bytes at most, so that there is room. */
+    stream->header[stream->header_len++] = *(*pp)++;
+    src = stream->header;
+    len = stream->header_len;
+  }
+}
+
+/*
+ * Life and inspection.
+ */
+
+int ngp_h3_new(ngp_h3 **ph3, const ngp_h3_config *config, nghttp2_mem *mem) {
+  ngp_h3 *h3 = ngp_calloc(mem, 1, sizeof(*h3));
+
+  if (!h3) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  h3->mem = mem;
+  h3->config = *config;
+  h3->config.server = config->server != 0;
+  ngp_qpack_fields_init(&h3->fields, mem);
+  ngp_buf_init(&h3->out, mem);
+  h3->control = h3->qpack_encoder = h3->qpack_decoder = NGP_H3_NO_ID;
+  h3->peer_control = h3->peer_qpack_encoder = NGP_H3_NO_ID;
+  h3->peer_qpack_decoder = NGP_H3_NO_ID;
+  h3->max_push_id = NGP_H3_NO_ID;
+  h3->goaway_sent = h3->goaway_received = UINT64_MAX;
+  h3->table.cap = 16;
+  h3->table.slots =
+    ngp_calloc(mem, h3->table.cap, sizeof(*h3->table.slots));
+  if (!h3->table.slots ||
+      ngp_qpack_encoder_init(&h3->encoder, config->qpack_encoder_capacity,
+                             mem) != 0 ||
+      ngp_qpack_decoder_init(&h3->decoder, config->qpack_capacity,
+                             config->qpack_blocked_streams, mem) != 0) {
+    ngp_h3_del(h3);
+    return NGHTTP2_ERR_NOMEM;
+  }
+  *ph3 = h3;
+  return 0;
+}
+
+void ngp_h3_del(ngp_h3 *h3) {
+  size_t i;
+
+  if (!h3) {
+    return;
+  }
+  ngp_h3_begin(h3);
+  if (h3->table.slots) {
+    for (i = 0; i < h3->table.cap; ++i) {
+      if (h3->table.slots[i]) {
+        stream_del(h3, h3->table.slots[i]);
+      }
+    }
+  }
+  ngp_free(h3->mem, h3->table.slots);
+  ngp_free(h3->mem, h3->events);
+  ngp_qpack_fields_free(&h3->fields);
+  ngp_free(h3->mem, h3->ops);
+  ngp_buf_free(&h3->out);
+  ngp_free(h3->mem, h3->held);
+  ngp_free(h3->mem, h3->blocked);
+  ngp_free(h3->mem, h3->peer_settings);
+  for (i = 0; i < h3->ndatagrams; ++i) {
+    ngp_buf_free(&h3->datagrams[i].buf);
+  }
+  ngp_free(h3->mem, h3->datagrams);
+  ngp_qpack_encoder_free(&h3->encoder);
+  ngp_qpack_decoder_free(&h3->decoder);
+  ngp_free(h3->mem, h3);
+}
+
+const ngp_h3_config *ngp_h3_get_config(const ngp_h3 *h3) {
+  return &h3->config;
+}
+
+void ngp_h3_set_peer_datagrams(ngp_h3 *h3, int allowed) {
+  h3->peer_datagrams = (uint8_t)(allowed != 0);
+}
+
+const ngp_h3_event *ngp_h3_events(const ngp_h3 *h3, size_t *pn) {
+  *pn = h3->nevents;
+  return h3->events;
+}
+
+const nghttp3_qpack_nv *ngp_h3_fields(const ngp_h3 *h3) {
+  return h3->fields.nv;
+}
+
+const ngp_h3_op *ngp_h3_ops(const ngp_h3 *h3, size_t *pn) {
+  *pn = h3->nops;
+  return h3->ops;
+}
+
+const uint8_t *ngp_h3_output(const ngp_h3 *h3) { return h3->out.base; }
+
+const ngp_h3_phrase *ngp_h3_closing(const ngp_h3 *h3, uint64_t *pcode) {
+  if (!h3->closed) {
+    return NULL;
+  }
+  *pcode = h3->close_code;
+  return &h3->phrase;
+}
+
+const ngp_h3_phrase *ngp_h3_phrase_of_error(const ngp_h3 *h3) {
+  return &h3->error_phrase;
+}
+
+const ngp_h3_setting *ngp_h3_peer_settings(const ngp_h3 *h3, size_t *pn) {
+  *pn = h3->npeer_settings;
+  return h3->settings_received ? h3->peer_settings : NULL;
+}
+
+int64_t ngp_h3_max_push_id(const ngp_h3 *h3) { return h3->max_push_id; }
+
+uint64_t ngp_h3_section_len(const ngp_h3 *h3) { return h3->section_len; }
+
+uint64_t ngp_h3_next_request(const ngp_h3 *h3) {
+  return (uint64_t)h3->next_request;
+}
+
+int ngp_h3_priority(const ngp_h3 *h3, int64_t stream_id, int *pincremental) {
+  const ngp_h3_stream *stream = ngp_h3_find(h3, stream_id);
+
+  *pincremental = stream ? stream->incremental : 0;
+  return stream ? stream->urgency : 3;
+}
+
+int ngp_h3_next_stream(const ngp_h3 *h3, size_t *pplace,
+                       ngp_h3_stream_info *info) {
+  const ngp_h3_stream *stream;
+
+  while (*pplace < h3->table.cap) {
+    stream = h3->table.slots[(*pplace)++];
+    if (!stream) {
+      continue;
+    }
+    *info = (ngp_h3_stream_info){
+      .stream_id = stream->id,
+      .type = stream->type,
+      .blocked = stream->blocked,
+      .recv_ended = stream->recv_ended,
+      .send_ended = stream->send_ended,
+      .recv_state = stream->recv_state,
+      .send_state = stream->send_state,
+      .in_frame = stream->in_frame,
+      .frame_type = stream->frame_type,
+      .frame_size = stream->frame_left,
+      .push_id = stream->push_id,
+      .session_id = stream->session_id,
+      .buffer = stream->header_len ? stream->header : stream->buf.base,
+      .buffer_len = stream->header_len ? stream->header_len : stream->buf.len,
+    };
+    return 1;
+  }
+  return 0;
+}

@@ -1,0 +1,364 @@
+/*
+ * What the files of ngp_h3 share among themselves.
+ * SPDX-License-Identifier: MIT
+ */
+#ifndef NGP_H3_INT_H
+#define NGP_H3_INT_H
+
+#include "ngp_h3.h"
+
+/* How far a message has come, in either direction. */
+typedef enum ngp_h3_message_state {
+  NGP_H3_STATE_INITIAL,
+  NGP_H3_STATE_AFTER_HEADERS,
+  NGP_H3_STATE_AFTER_TRAILERS
+} ngp_h3_message_state;
+
+/* How far the WebTransport session of a CONNECT stream has come. */
+typedef enum ngp_h3_session_state {
+  NGP_H3_SESSION_NONE,
+  NGP_H3_SESSION_REQUESTED,
+  NGP_H3_SESSION_OPEN,
+  NGP_H3_SESSION_CLOSED
+} ngp_h3_session_state;
+
+typedef struct ngp_h3_stream {
+  int64_t id;
+  uint64_t type;
+  /* The start of a stream type, an identifier or a frame header, of which
+     more must come. */
+  uint8_t header[NGP_H3_MAX_FRAME_HEADER];
+  uint8_t header_len;
+  uint8_t in_frame;
+  uint8_t any_frame; /* a frame has begun */
+  uint8_t skip;      /* the payload of this frame is dropped */
+  /* blocked is nonzero if the frame at the start of |buf|, of |blocked_len|
+     bytes, waits for the encoder stream; what followed it waits behind. */
+  uint8_t blocked;
+  /* held is nonzero if |buf| waits for a WebTransport session. */
+  uint8_t held;
+  uint8_t recv_ended;
+  uint8_t send_ended;
+  uint8_t recv_state;    /* ngp_h3_message_state, as is the next */
+  uint8_t send_state;
+  uint8_t interim;       /* an interim response has arrived */
+  uint8_t no_body;       /* the response has no body: content-length lies */
+  uint8_t session;       /* ngp_h3_session_state */
+  uint8_t capsules;      /* DATA carries capsules, to be reported */
+  uint8_t urgency;
+  uint8_t incremental;
+  uint8_t reprioritized; /* PRIORITY_UPDATE outdoes the field */
+  uint64_t frame_type;
+  uint64_t frame_left;   /* what is missing of the payload */
+  ngp_buf buf;           /* a payload of which more must come */
+  size_t blocked_len;
+  uint64_t required;     /* the insert count that ends the blocking */
+  int64_t push_id;
+  int64_t session_id;
+  uint64_t expected;     /* content-length, or NGP_H3_NO_LENGTH */
+  uint64_t length;       /* of the DATA so far */
+  ngp_buf capsule;       /* a capsule of which more must come */
+  uint64_t capsule_left; /* to be skipped */
+} ngp_h3_stream;
+
+/*
+ * The table of streams: open addressing, its size a power of two.
+ */
+typedef struct ngp_h3_table {
+  ngp_h3_stream **slots; /* owned, as are the streams */
+  size_t cap;
+  size_t len;
+} ngp_h3_table;
+
+/* The priority of a request that has not arrived. */
+typedef struct ngp_h3_early_priority {
+  int64_t stream_id;
+  uint8_t urgency;
+  uint8_t incremental;
+} ngp_h3_early_priority;
+
+/* PRIORITY_UPDATE may overtake its request; a peer that sends more of them
+   ahead than this loses the oldest. */
+#define NGP_H3_MAX_EARLY_PRIORITIES 16
+
+/* A datagram whose session has not come. */
+typedef struct ngp_h3_datagram {
+  int64_t stream_id;
+  ngp_buf buf;
+} ngp_h3_datagram;
+
+struct ngp_h3 {
+  nghttp2_mem *mem;
+  ngp_h3_config config;
+  ngp_qpack_encoder encoder;
+  ngp_qpack_decoder decoder;
+  ngp_h3_table table;
+
+  /* The results of a call. */
+  ngp_h3_event *events;
+  size_t nevents, events_cap;
+  ngp_qpack_fields fields;
+  ngp_h3_op *ops;
+  size_t nops, ops_cap;
+  ngp_buf out;
+  /* Buffers that events point into. */
+  ngp_buf *held;
+  size_t nheld, held_cap;
+
+  /* Streams that are blocked, in the order in which they were. */
+  int64_t *blocked;
+  size_t nblocked, blocked_cap;
+  /* The bytes that wait, of all streams. */
+  size_t buffered;
+  /* Streams that wait for a session. */
+  size_t nwaiting;
+  uint32_t glitches;
+
+  uint8_t closed;
+  uint64_t close_code;
+  ngp_h3_phrase phrase;
+  ngp_h3_phrase error_phrase;
+
+  /* Stream identifiers, NGP_H3_NO_ID if not open. */
+  int64_t control, qpack_encoder, qpack_decoder;
+  int64_t peer_control, peer_qpack_encoder, peer_qpack_decoder;
+
+  uint8_t settings_received;
+  uint8_t peer_datagrams;
+  uint8_t peer_connect_protocol;
+  ngp_h3_setting *peer_settings;
+  size_t npeer_settings;
+
+  /* The largest push identifier: as client, that we allow; as server, that we
+     are allowed.  NGP_H3_NO_ID for none. */
+  int64_t max_push_id;
+  int64_t next_push_id;
+  /* The identifiers of GOAWAY, UINT64_MAX if there was none. */
+  uint64_t goaway_sent;
+  uint64_t goaway_received;
+  /* One past the largest request seen from the peer. */
+  int64_t next_request;
+
+  ngp_h3_early_priority early[NGP_H3_MAX_EARLY_PRIORITIES];
+  size_t nearly;
+
+  /* Datagrams that wait for their session. */
+  ngp_h3_datagram *datagrams;
+  size_t ndatagrams;
+
+  /* The length of the payload of the last HEADERS or PUSH_PROMISE sent. */
+  uint64_t section_len;
+};
+
+/* Streams are identified as QUIC does (RFC 9000, 2.1). */
+static inline int ngp_h3_is_uni(int64_t stream_id) {
+  return (stream_id & 2) != 0;
+}
+
+static inline int ngp_h3_is_request(int64_t stream_id) {
+  return (stream_id & 3) == 0;
+}
+
+static inline int ngp_h3_is_local(const ngp_h3 *h3, int64_t stream_id) {
+  return (stream_id & 1) == h3->config.server;
+}
+
+/*
+ * The ways to break the protocol that have a fixed code and phrase: the table
+ * stands in ngp_h3.c.
+ */
+typedef enum ngp_h3_violation {
+  NGP_H3_V_MISSING_SETTINGS,
+  NGP_H3_V_SECOND_SETTINGS,
+  NGP_H3_V_CONTROL_FRAME,
+  NGP_H3_V_REQUEST_FRAME,
+  NGP_H3_V_PUSH_FRAME,
+  NGP_H3_V_SERVER_MAX_PUSH_ID,
+  NGP_H3_V_SERVER_PRIORITY_UPDATE,
+  NGP_H3_V_CLIENT_PUSH_PROMISE,
+  NGP_H3_V_CLIENT_PUSH_STREAM,
+  NGP_H3_V_CONTROL_CLOSED,
+  NGP_H3_V_ENCODER_CLOSED,
+  NGP_H3_V_DECODER_CLOSED,
+  NGP_H3_V_CRITICAL_RESET,
+  NGP_H3_V_CRITICAL_STOPPED,
+  NGP_H3_V_SECOND_CONTROL,
+  NGP_H3_V_SECOND_ENCODER,
+  NGP_H3_V_SECOND_DECODER,
+  NGP_H3_V_DATAGRAM_UNSUPPORTED,
+  NGP_H3_V_WEBTRANSPORT_NO_DATAGRAM,
+  NGP_H3_V_DATA_STATE,
+  NGP_H3_V_HEADERS_STATE,
+  NGP_H3_V_INTERIM_END,
+  NGP_H3_V_CONTENT_LENGTH,
+  NGP_H3_V_TRUNCATED,
+  NGP_H3_V_SETTINGS_PARSE,
+  NGP_H3_V_SETTINGS_SIZE,
+  NGP_H3_V_MAX_PUSH_ID_PARSE,
+  NGP_H3_V_MAX_PUSH_ID_TRAILING,
+  NGP_H3_V_MAX_PUSH_ID_REDUCED,
+  NGP_H3_V_PUSH_PROMISE_PARSE,
+  NGP_H3_V_PUSH_ID,
+  NGP_H3_V_GOAWAY_PARSE,
+  NGP_H3_V_GOAWAY_TRAILING,
+  NGP_H3_V_GOAWAY_RAISED,
+  NGP_H3_V_GOAWAY_ID,
+  NGP_H3_V_CANCEL_PUSH_PARSE,
+  NGP_H3_V_CANCEL_PUSH_TRAILING,
+  NGP_H3_V_PRIORITY_UPDATE_PARSE,
+  NGP_H3_V_PRIORITY_UPDATE_SIZE,
+  NGP_H3_V_PRIORITY_UPDATE_ID,
+  NGP_H3_V_PRIORITY_UPDATE_VALUE,
+  NGP_H3_V_ORIGIN_PARSE,
+  NGP_H3_V_DATAGRAM_PARSE,
+  NGP_H3_V_DATAGRAM_ID,
+  NGP_H3_V_DECOMPRESSION_FAILED,
+  NGP_H3_V_ENCODER_STREAM,
+  NGP_H3_V_DECODER_STREAM,
+  NGP_H3_V_SECTION_SIZE,
+  NGP_H3_V_BUFFERED,
+  NGP_H3_V_GLITCHES,
+  NGP_H3_V_SERVER_BIDI,
+  NGP_H3_V_WEBTRANSPORT_FRAME,
+  NGP_H3_V_SESSION_ID,
+  NGP_H3_V_CAPSULE_SIZE,
+  NGP_H3_V_CAPSULE_CLOSE
+} ngp_h3_violation;
+
+/*
+ * ngp_h3_violate says that the peer broke the protocol, and returns
+ * NGP_H3_ERR_PROTOCOL.
+ */
+int ngp_h3_violate(ngp_h3 *h3, ngp_h3_violation violation);
+
+/*
+ * ngp_h3_violate_with does so with |code| and the phrase that already stands
+ * in |h3->phrase|.
+ */
+int ngp_h3_violate_with(ngp_h3 *h3, uint64_t code);
+
+/* Forgets the results of the last call. */
+void ngp_h3_begin(ngp_h3 *h3);
+
+/* Returns the stream, or NULL. */
+ngp_h3_stream *ngp_h3_find(const ngp_h3 *h3, int64_t stream_id);
+
+/* Makes the stream, which must not exist; NULL means out of memory. */
+ngp_h3_stream *ngp_h3_add_stream(ngp_h3 *h3, int64_t stream_id, uint64_t type);
+
+/* Removes |stream| and frees it. */
+void ngp_h3_remove_stream(ngp_h3 *h3, ngp_h3_stream *stream);
+
+/* Removes |stream| if both its directions have ended. */
+void ngp_h3_remove_if_ended(ngp_h3 *h3, ngp_h3_stream *stream);
+
+/* Returns a new event, zeroed but for its type, stream and push identifier;
+   NULL means out of memory. */
+ngp_h3_event *ngp_h3_add_event(ngp_h3 *h3, ngp_h3_event_type type,
+                               const ngp_h3_stream *stream);
+
+/* Records RESET or STOP. */
+int ngp_h3_add_op(ngp_h3 *h3, ngp_h3_op_type type, int64_t stream_id,
+                  uint64_t error_code, int best_effort);
+
+/*
+ * ngp_h3_begin_send begins or continues an operation that sends on
+ * |stream_id|.  What is then added to |h3->out| belongs to it;
+ * ngp_h3_end_send() takes note of that.
+ */
+int ngp_h3_begin_send(ngp_h3 *h3, int64_t stream_id);
+void ngp_h3_end_send(ngp_h3 *h3, int fin);
+
+/* Sends |len| bytes in one operation. */
+int ngp_h3_send_bytes(ngp_h3 *h3, int64_t stream_id, const uint8_t *data,
+                      size_t len, int fin);
+
+/* Sends a frame of |type| in one operation. */
+int ngp_h3_send_frame(ngp_h3 *h3, int64_t stream_id, uint64_t type,
+                      const uint8_t *payload, size_t len, int fin);
+
+/* Moves |buf| to where events may point into it until the next call, and
+   leaves it empty.  |*pheld| is the moved one, borrowed until the next use of
+   this function. */
+int ngp_h3_hold(ngp_h3 *h3, ngp_buf *buf, ngp_buf *pheld);
+
+/* Counts a frame that carries nothing.  Returns 0 or NGP_H3_ERR_PROTOCOL. */
+int ngp_h3_glitch(ngp_h3 *h3);
+
+/* Gives the priority of the field or frame value to |*purgency| and
+   |*pincremental|, which keep what they have where the value is silent.
+   Returns nonzero if the value cannot be parsed. */
+int ngp_h3_parse_priority(const uint8_t *value, size_t len, uint8_t *purgency,
+                          uint8_t *pincremental);
+
+/* Gathers |n| variable-length integers, 1 or 2, across calls.  Returns nonzero
+   when they are complete. */
+int ngp_h3_gather(ngp_h3_stream *stream, const uint8_t **pp,
+                  const uint8_t *end, int n, uint64_t *values);
+
+/* Takes |stream| off the list of blocked streams.  Its buffer stays. */
+void ngp_h3_forget_blocked(ngp_h3 *h3, ngp_h3_stream *stream);
+
+/* Drops all that waits on |stream|. */
+void ngp_h3_drop_buffer(ngp_h3 *h3, ngp_h3_stream *stream);
+
+/* Returns the local push stream of |push_id|, or NULL. */
+ngp_h3_stream *ngp_h3_find_push(const ngp_h3 *h3, int64_t push_id);
+
+/*
+ * ngp_h3_recv.c.
+ */
+
+/* Says that no more field sections of |stream_id| will be decoded. */
+int ngp_h3_cancel_section(ngp_h3 *h3, int64_t stream_id);
+
+/*
+ * ngp_h3_frames.c: frames of the control stream, and settings.
+ */
+
+/* Checks a frame of which the header has come. */
+int ngp_h3_check_control_frame(ngp_h3 *h3, uint64_t type, uint64_t len);
+
+/* Nonzero if ngp_h3_recv_control_frame() wants the payload. */
+int ngp_h3_is_control_frame(const ngp_h3 *h3, uint64_t type, uint64_t len);
+
+/* Returns the peer's setting |id|, |otherwise| if it has sent none. */
+uint64_t ngp_h3_setting_value(const ngp_h3 *h3, uint64_t id,
+                              uint64_t otherwise);
+
+int ngp_h3_recv_control_frame(ngp_h3 *h3, uint64_t type, const uint8_t *payload,
+                              size_t len);
+
+/*
+ * ngp_h3_webtransport.c.
+ */
+
+/* Takes bytes of a WebTransport stream whose session identifier is known. */
+int ngp_h3_wt_recv(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
+                   size_t len, int fin);
+
+/* Checks the session identifier that a stream has just named. */
+int ngp_h3_wt_check_session(ngp_h3 *h3, ngp_h3_stream *stream);
+
+/* Takes DATA of a stream whose |capsules| is set. */
+int ngp_h3_wt_recv_capsules(ngp_h3 *h3, ngp_h3_stream *stream,
+                            const uint8_t *data, size_t len);
+
+/* The session of the CONNECT stream |session| is established: its streams
+   need not wait any more. */
+int ngp_h3_wt_open(ngp_h3 *h3, ngp_h3_stream *session);
+
+/* The session of the CONNECT stream |session| is over, if there was one. */
+int ngp_h3_wt_close(ngp_h3 *h3, ngp_h3_stream *session, uint64_t error_code,
+                    const uint8_t *message, size_t len);
+
+/* The session of the CONNECT stream |session| will not be, or is no more; or
+   it turns out that the stream is none.  What named it is ended. */
+int ngp_h3_wt_refused(ngp_h3 *h3, ngp_h3_stream *session);
+
+/* Takes a datagram for a session that may still come; |*pheld| is nonzero if
+   it is one. */
+int ngp_h3_wt_hold_datagram(ngp_h3 *h3, int64_t stream_id, const uint8_t *data,
+                            size_t len, int *pheld);
+
+#endif /* NGP_H3_INT_H */
