@@ -394,6 +394,7 @@ ngp_h3_event *ngp_h3_add_event(ngp_h3 *h3, ngp_h3_event_type type,
     .type = type,
     .stream_id = stream ? stream->id : NGP_H3_NO_ID,
     .push_id = stream ? stream->push_id : NGP_H3_NO_ID,
+    .session_id = stream ? stream->session_id : NGP_H3_NO_ID,
   };
   return event;
 }
@@ -677,6 +678,21 @@ const ngp_h3_setting *ngp_h3_peer_settings(const ngp_h3 *h3, size_t *pn) {
 int64_t ngp_h3_max_push_id(const ngp_h3 *h3) { return h3->max_push_id; }
 
 uint64_t ngp_h3_section_len(const ngp_h3 *h3) { return h3->section_len; }
+
+int64_t ngp_h3_local_stream(const ngp_h3 *h3, uint64_t type) {
+  switch (type) {
+  case NGP_H3_STREAM_CONTROL:
+    return h3->control;
+  case NGP_H3_STREAM_QPACK_ENCODER:
+    return h3->qpack_encoder;
+  default:
+    return h3->qpack_decoder;
+  }
+}
+
+const ngp_h3_qpack_bytes *ngp_h3_get_qpack_bytes(const ngp_h3 *h3) {
+  return &h3->qpack_bytes;
+}
 
 uint64_t ngp_h3_next_request(const ngp_h3 *h3) {
   return (uint64_t)h3->next_request;

@@ -156,7 +156,7 @@ typedef enum ngp_h3_event_type {
   NGP_H3_EVENT_PUSH_PROMISE,
   /* stream_id, data. */
   NGP_H3_EVENT_DATAGRAM,
-  /* stream_id, stream_ended, data; value is the session. */
+  /* stream_id, session_id, stream_ended, data. */
   NGP_H3_EVENT_WEBTRANSPORT_DATA,
   /* ngp_h3_peer_settings() has them. */
   NGP_H3_EVENT_SETTINGS,
@@ -172,7 +172,7 @@ typedef enum ngp_h3_event_type {
   NGP_H3_EVENT_PRIORITY_UPDATE,
   /* data is the payload of an ORIGIN frame, whose form has been checked. */
   NGP_H3_EVENT_ORIGIN,
-  NGP_H3_EVENT_STREAM_RESET, /* stream_id, value is the error code */
+  NGP_H3_EVENT_STREAM_RESET, /* stream_id, session_id, value is the code */
   NGP_H3_EVENT_STOP_SENDING, /* the same */
   /* stream_id is the session's; value is the type, data the value. */
   NGP_H3_EVENT_CAPSULE,
@@ -197,6 +197,8 @@ typedef struct ngp_h3_event {
   uint8_t stream_ended;
   int64_t stream_id;
   int64_t push_id;
+  /* session_id is that of a WebTransport stream. */
+  int64_t session_id;
   uint64_t value;
   const uint8_t *data;
   size_t len;
@@ -611,6 +613,28 @@ typedef struct ngp_h3_stream_info {
   const uint8_t *buffer;
   size_t buffer_len;
 } ngp_h3_stream_info;
+
+/*
+ * ngp_h3_qpack_bytes counts the bytes on the four QPACK streams.
+ */
+typedef struct ngp_h3_qpack_bytes {
+  uint64_t encoder_sent;
+  uint64_t encoder_received;
+  uint64_t decoder_sent;
+  uint64_t decoder_received;
+} ngp_h3_qpack_bytes;
+
+/*
+ * ngp_h3_session_is_open returns nonzero if there is such a session.
+ */
+int ngp_h3_session_is_open(const ngp_h3 *h3, int64_t session_id);
+
+/*
+ * ngp_h3_local_stream returns what ngp_h3_open() was told for |type|.
+ */
+int64_t ngp_h3_local_stream(const ngp_h3 *h3, uint64_t type);
+
+const ngp_h3_qpack_bytes *ngp_h3_get_qpack_bytes(const ngp_h3 *h3);
 
 /*
  * ngp_h3_next_stream describes the first stream whose place in the table is

@@ -146,6 +146,8 @@ struct ngp_h3 {
   ngp_h3_datagram *datagrams;
   size_t ndatagrams;
 
+  ngp_h3_qpack_bytes qpack_bytes;
+
   /* The length of the payload of the last HEADERS or PUSH_PROMISE sent. */
   uint64_t section_len;
 };

@@ -3,11 +3,13 @@
 
 /* Sends what the QPACK decoder has to say. */
 static int flush_decoder(ngp_h3 *h3) {
+  size_t n = ngp_qpack_decoder_pending(&h3->decoder);
   int rv;
 
-  if (ngp_qpack_decoder_pending(&h3->decoder) == 0) {
+  if (n == 0) {
     return 0;
   }
+  h3->qpack_bytes.decoder_sent += n;
   rv = ngp_h3_begin_send(h3, h3->qpack_decoder);
   if (rv == 0) {
     rv = ngp_qpack_decoder_take(&h3->decoder, &h3->out);
@@ -754,6 +756,7 @@ static int recv_uni(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
   case NGP_H3_STREAM_WEBTRANSPORT:
     return takes_webtransport(h3) ? recv_wt_uni(h3, stream, p, len, fin) : 0;
   case NGP_H3_STREAM_QPACK_ENCODER:
+    h3->qpack_bytes.encoder_received += len;
     rv = ngp_qpack_decoder_read_encoder(&h3->decoder, p, len);
     if (rv == NGP_QPACK_ERR_ENCODER_STREAM) {
       return ngp_h3_violate(h3, NGP_H3_V_ENCODER_STREAM);
@@ -767,6 +770,7 @@ static int recv_uni(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
     /* What was inserted may be used from when we say so. */
     return rv != 0 ? rv : flush_decoder(h3);
   case NGP_H3_STREAM_QPACK_DECODER:
+    h3->qpack_bytes.decoder_received += len;
     rv = ngp_qpack_encoder_read_decoder(&h3->encoder, p, len);
     if (rv == NGP_QPACK_ERR_DECODER_STREAM) {
       return ngp_h3_violate(h3, NGP_H3_V_DECODER_STREAM);

@@ -91,6 +91,7 @@ static int send_section(ngp_h3 *h3, int64_t stream_id, uint64_t type,
 
   rv = ngp_qpack_encoder_encode(&h3->encoder, stream_id, nva, nvlen, &encoded);
   if (rv == 0 && encoded.stream.len) {
+    h3->qpack_bytes.encoder_sent += encoded.stream.len;
     rv = ngp_h3_send_bytes(h3, h3->qpack_encoder, encoded.stream.base,
                            encoded.stream.len, 0);
   }

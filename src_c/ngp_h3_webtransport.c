@@ -49,6 +49,10 @@ static ngp_h3_stream *find_session(const ngp_h3 *h3, int64_t session_id) {
   return session && session->session == NGP_H3_SESSION_OPEN ? session : NULL;
 }
 
+int ngp_h3_session_is_open(const ngp_h3 *h3, int64_t session_id) {
+  return find_session(h3, session_id) != NULL;
+}
+
 /* Nonzero if the session may still come. */
 static int may_come(const ngp_h3 *h3, int64_t session_id) {
   const ngp_h3_stream *session = ngp_h3_find(h3, session_id);
@@ -105,7 +109,6 @@ static int add_data(ngp_h3 *h3, const ngp_h3_stream *stream,
   if (!event) {
     return NGHTTP2_ERR_NOMEM;
   }
-  event->value = (uint64_t)stream->session_id;
   event->data = data;
   event->len = len;
   event->stream_ended = (uint8_t)(ended != 0);

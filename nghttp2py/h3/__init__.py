@@ -1,0 +1,29 @@
+"""HTTP/3 without I/O (RFC 9114), over any object that is like QuicConnection."""
+
+try:
+    from nghttp2py.h3 import connection as _connection
+except ModuleNotFoundError as error:
+    if error.name != "nghttp2py.h3.connection":
+        raise
+    raise ImportError(
+        "nghttp2py was built without HTTP/3: install libnghttp3 1.8 or newer with "
+        "its headers (Debian: libnghttp3-dev, for Debian 12 from "
+        "bookworm-backports) and build nghttp2py again"
+    ) from None
+
+from nghttp2py.h3.config import H3Configuration
+from nghttp2py.h3.events import *  # noqa: F403
+from nghttp2py.h3.events import __all__ as _events
+from nghttp2py.h3.qpack import QPACKDecoder, QPACKEncoder
+
+H3_ALPN = _connection.H3_ALPN
+H3Connection = _connection.H3Connection
+
+__all__ = [
+    "H3_ALPN",
+    "H3Configuration",
+    "H3Connection",
+    "QPACKDecoder",
+    "QPACKEncoder",
+    *_events,
+]

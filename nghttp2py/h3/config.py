@@ -1,0 +1,100 @@
+"""How an HTTP/3 connection behaves: settings and limits."""
+
+from dataclasses import dataclass, field, fields
+
+from nghttp2py.errors import InvalidSettingsValueError
+from nghttp2py.h3.protocol import Setting
+
+__all__ = ["H3Configuration"]
+
+_MAX_VARINT = (1 << 62) - 1
+_MAX_SIZE = (1 << 32) - 1
+
+#: What announces WebTransport: of draft 02, which browsers speak, with the
+#: datagrams of then, and of the later drafts.
+_WEBTRANSPORT_SETTINGS = {
+    Setting.H3_DATAGRAM: 1,
+    Setting.ENABLE_WEBTRANSPORT: 1,
+}
+_WEBTRANSPORT_SETTINGS_EXTENDED = {
+    Setting.H3_DATAGRAM_DRAFT04: 1,
+    Setting.WEBTRANSPORT_MAX_SESSIONS: 256,
+    Setting.WT_ENABLED: 1,
+}
+
+
+@dataclass(frozen=True)
+class H3Configuration:
+    """Settings and limits of one ``H3Connection``.  The defaults are aioquic's.
+
+    Raises ``InvalidSettingsValueError`` for a number outside its range.
+    """
+
+    #: Report everything that happens, keep WebTransport sessions, and let
+    #: Extended CONNECT wait for the peer's setting (RFC 9220).  Without it the
+    #: events are those of aioquic.
+    extended: bool = False
+    #: Check what we send as we check what we receive.
+    validate_outbound: bool = True
+    #: Settings beside those that the other fields make; ``None`` leaves one out.
+    settings: dict[int, int | None] = field(default_factory=dict)
+    #: Bytes of the dynamic table of our decoder (RFC 9204, 3.2.3).
+    qpack_max_table_capacity: int = 4096
+    #: Streams that may wait for the encoder stream (RFC 9204, 2.1.2).
+    qpack_blocked_streams: int = 16
+    #: Bytes of the dynamic table of our encoder, if the peer allows as many.
+    qpack_encoder_table_capacity: int = 4096
+    #: Bytes of a field section (RFC 9114, 4.2.2).  ``None`` is 262144, and is
+    #: not announced.
+    max_field_section_size: int | None = None
+    #: The largest push identifier that a client allows; ``None`` is no push.
+    max_push_id: int | None = 8
+    #: Bytes that wait on all streams, for the encoder stream or for a session.
+    max_buffered: int = 4194304
+    #: Frames without meaning that the peer may send beyond one a message.
+    max_glitches: int = 1000
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.name in ("extended", "validate_outbound", "settings"):
+                continue
+            if value is None and item.name in ("max_field_section_size", "max_push_id"):
+                continue
+            high = _MAX_VARINT if item.name == "max_push_id" else _MAX_SIZE
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(
+                    f"{item.name} must be an int, not {type(value).__name__}"
+                )
+            if not 0 <= value <= high:
+                raise InvalidSettingsValueError(
+                    f"{item.name} is {value}, but must be from 0 to {high}"
+                )
+        for identifier, value in self.settings.items():
+            for number in (identifier, 0 if value is None else value):
+                if not 0 <= number <= _MAX_VARINT:
+                    raise InvalidSettingsValueError(
+                        f"setting {identifier:#x} is {value}, but both must be "
+                        f"from 0 to {_MAX_VARINT} (RFC 9000, 16)"
+                    )
+
+    def sent_settings(self, webtransport: bool) -> dict[int, int]:
+        """The SETTINGS frame, in the order in which it is sent."""
+        settings: dict[int, int] = {
+            Setting.QPACK_MAX_TABLE_CAPACITY: self.qpack_max_table_capacity,
+            Setting.QPACK_BLOCKED_STREAMS: self.qpack_blocked_streams,
+            Setting.ENABLE_CONNECT_PROTOCOL: 1,
+            Setting.DUMMY: 1,
+        }
+        if self.max_field_section_size is not None:
+            settings[Setting.MAX_FIELD_SECTION_SIZE] = self.max_field_section_size
+        if webtransport:
+            settings.update(_WEBTRANSPORT_SETTINGS)
+            if self.extended:
+                settings.update(_WEBTRANSPORT_SETTINGS_EXTENDED)
+        for identifier, value in self.settings.items():
+            if value is None:
+                settings.pop(identifier, None)
+            else:
+                settings[identifier] = value
+        return settings

@@ -1,0 +1,1136 @@
+"""One end of an HTTP/3 connection (RFC 9114), without I/O.
+
+It speaks through an object that is like aioquic's ``QuicConnection``: QUIC
+events go in by ``handle_event``, which returns HTTP/3 events; calls go out as
+calls of that object.  What the peer does wrong closes the QUIC connection.
+What the caller does wrong raises.
+
+The names of this module are aioquic's.
+"""
+
+from cpython.bytes cimport (
+    PyBytes_AS_STRING,
+    PyBytes_CheckExact,
+    PyBytes_FromStringAndSize,
+    PyBytes_GET_SIZE,
+)
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from libc.stddef cimport size_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from nghttp2py cimport cngp_h3 as lib
+from nghttp2py.h3.events cimport (
+    CapsuleReceived,
+    DatagramReceived,
+    DataReceived,
+    GoAwayReceived,
+    HeadersReceived,
+    MaxPushIdReceived,
+    OriginReceived,
+    PriorityUpdated,
+    PushCancelled,
+    PushPromiseReceived,
+    SettingsReceived,
+    StopSendingReceived,
+    StreamReset,
+    WebTransportSessionClosed,
+    WebTransportSessionDrained,
+    WebTransportStreamDataReceived,
+)
+from nghttp2py.h3.headers cimport FieldList, make_headers, names_free
+
+from dataclasses import dataclass
+
+from nghttp2py.errors import HeaderListTooLargeError
+from nghttp2py.h3.config import H3Configuration
+from nghttp2py.h3.exceptions import (
+    GoingAwayError,
+    InvalidStreamTypeError,
+    NoAvailablePushIDError,
+    NotEnabledError,
+)
+from nghttp2py.h3.headers import (
+    is_interim_response,
+    validate_header_name,
+    validate_header_value,
+    validate_push_promise_headers,
+    validate_request_headers,
+    validate_response_headers,
+    validate_trailers,
+)
+from nghttp2py.h3.protocol import (
+    H3_ALPN,
+    ClosedCriticalStream,
+    DatagramError,
+    ErrorCode,
+    FrameError,
+    FrameType,
+    FrameUnexpected,
+    HeadersState,
+    IdError,
+    MessageError,
+    MissingSettingsError,
+    ProtocolError,
+    QpackDecoderStreamError,
+    QpackDecompressionFailed,
+    QpackEncoderStreamError,
+    Setting,
+    SettingsError,
+    StreamCreationError,
+    StreamType,
+)
+
+__all__ = [
+    "H3_ALPN",
+    "ClosedCriticalStream",
+    "DatagramError",
+    "ErrorCode",
+    "FrameError",
+    "FrameType",
+    "FrameUnexpected",
+    "H3Connection",
+    "H3Stream",
+    "HeadersState",
+    "IdError",
+    "MessageError",
+    "MissingSettingsError",
+    "ProtocolError",
+    "QpackDecoderStreamError",
+    "QpackDecompressionFailed",
+    "QpackEncoderStreamError",
+    "Setting",
+    "SettingsError",
+    "StreamCreationError",
+    "StreamType",
+    "encode_frame",
+    "encode_settings",
+    "is_interim_response",
+    "parse_max_push_id",
+    "parse_settings",
+    "stream_is_request_response",
+    "validate_header_name",
+    "validate_header_value",
+    "validate_push_promise_headers",
+    "validate_request_headers",
+    "validate_response_headers",
+    "validate_trailers",
+]
+
+
+# ---- Frames and settings, as functions ----
+
+
+cdef bytes varint(value):
+    cdef uint8_t dest[8]
+
+    if not 0 <= value <= lib.NGP_H3_MAX_VARINT:
+        raise ValueError(
+            f"{value} is not a variable-length integer (RFC 9000, 16)"
+        )
+    return PyBytes_FromStringAndSize(
+        <const char *>dest, lib.ngp_h3_put_varint(dest, value)
+    )
+
+
+def encode_frame(frame_type, frame_data):
+    """Return a frame (RFC 9114, 7.1)."""
+    return varint(frame_type) + varint(len(frame_data)) + frame_data
+
+
+def encode_settings(settings):
+    """Return the payload of SETTINGS (RFC 9114, 7.2.4)."""
+    return b"".join(
+        varint(number) for setting in settings.items() for number in setting
+    )
+
+
+def parse_max_push_id(bytes data not None):
+    """Return the push identifier in the payload of MAX_PUSH_ID (RFC 9114, 7.2.7).
+
+    Raises ``FrameError`` unless it is one number.
+    """
+    cdef:
+        uint64_t value = 0
+        size_t n = lib.ngp_h3_get_varint(
+            <const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), &value
+        )
+
+    if n == 0:
+        raise FrameError("Could not parse MAX_PUSH_ID frame")
+    if n < <size_t>PyBytes_GET_SIZE(data):
+        raise FrameError("MAX_PUSH_ID frame has trailing data")
+    return value
+
+
+def parse_settings(bytes data not None):
+    """Return the settings in the payload of SETTINGS, a dict (RFC 9114, 7.2.4).
+
+    Raises ``FrameError`` if it is malformed, and ``SettingsError`` for one
+    that comes twice or is reserved.
+    """
+    cdef:
+        size_t size = PyBytes_GET_SIZE(data)
+        size_t n = 0
+        size_t i
+        uint64_t identifier = 0
+        int rv
+        lib.ngp_h3_setting *settings = <lib.ngp_h3_setting *>PyMem_Malloc(
+            (size // 2 + 1) * sizeof(lib.ngp_h3_setting)
+        )
+
+    if settings == NULL:
+        raise MemoryError
+    try:
+        rv = lib.ngp_h3_parse_settings(
+            <const uint8_t *>PyBytes_AS_STRING(data), size, settings, &n, &identifier
+        )
+        if rv == lib.NGP_H3_SETTINGS_TRUNCATED:
+            raise FrameError("Could not parse SETTINGS frame")
+        if rv == lib.NGP_H3_SETTINGS_RESERVED:
+            raise SettingsError(f"Setting identifier {identifier:#x} is reserved")
+        if rv == lib.NGP_H3_SETTINGS_TWICE:
+            raise SettingsError(f"Setting identifier {identifier:#x} is included twice")
+        return {settings[i].id: settings[i].value for i in range(n)}
+    finally:
+        PyMem_Free(settings)
+
+
+def stream_is_request_response(stream_id):
+    """Tell whether it is a bidirectional stream that a client opened."""
+    return stream_id % 4 == 0
+
+
+# ---- The connection ----
+
+cdef enum Kind:
+    NOTHING
+    STREAM_DATA
+    STREAM_RESET
+    STOP_SENDING
+    DATAGRAM
+
+
+# The QUIC events that matter, by name: they are aioquic's, ours, or those of
+# whatever stands in for them.
+_KINDS = {
+    "StreamDataReceived": STREAM_DATA,
+    "DatagramFrameReceived": DATAGRAM,
+    "StreamReset": STREAM_RESET,
+    "StopSendingReceived": STOP_SENDING,
+}
+
+_STREAM_TYPE_NAMES = {
+    0: "control",
+    1: "push",
+    2: "qpack_encoder",
+    3: "qpack_decoder",
+    0x54: "webtransport",
+}
+_HEADERS_STATES = tuple(HeadersState)
+
+
+@dataclass
+class H3Stream:
+    """A look at one stream, for debugging: a copy of its state."""
+
+    stream_id: int
+    stream_type: int | None
+    blocked: bool
+    buffer: bytes
+    receiving_ended: bool
+    sending_ended: bool
+    frame_type: int | None
+    frame_size: int | None
+    headers_recv_state: HeadersState
+    headers_send_state: HeadersState
+    push_id: int | None
+    session_id: int | None
+
+
+cdef object or_none(int64_t number):
+    return None if number == lib.NGP_H3_NO_ID else number
+
+
+cdef bytes to_bytes(data):
+    return data if PyBytes_CheckExact(data) else bytes(memoryview(data))
+
+
+cdef int64_t to_id(value, str name) except -1:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, not {type(value).__name__}")
+    if not 0 <= value <= lib.NGP_H3_MAX_VARINT:
+        raise ValueError(f"{name} is {value}, but must be from 0 to 2**62 - 1")
+    return value
+
+
+cdef list split_origins(const uint8_t *data, size_t n):
+    """Take the payload of ORIGIN apart, whose form has been checked."""
+    cdef:
+        list origins = []
+        size_t i = 0
+        size_t length
+
+    while i < n:
+        length = data[i] << 8 | data[i + 1]
+        i += 2
+        origins.append((<const char *>data)[i:i + length])
+        i += length
+    return origins
+
+
+cdef class H3Connection:
+    """One end of an HTTP/3 connection over ``quic``, which is like QuicConnection.
+
+    Of ``quic`` it uses ``configuration.is_client``, ``_quic_logger`` and
+    ``_remote_max_datagram_frame_size``; ``get_next_available_stream_id``,
+    ``send_stream_data``, ``send_datagram_frame``, ``reset_stream``,
+    ``stop_stream`` and ``close``.  The control stream, SETTINGS, MAX_PUSH_ID (of
+    a client) and the QPACK streams are sent at once.
+
+    ``config`` is an ``H3Configuration``; ``enable_webtransport`` announces
+    WebTransport.
+    """
+
+    def __init__(self, quic, enable_webtransport=False, *, config=None):
+        cdef lib.ngp_h3_config options
+
+        if self._h3 != NULL:
+            raise RuntimeError("H3Connection.__init__() was called before")
+        if config is None:
+            config = H3Configuration()
+        elif not isinstance(config, H3Configuration):
+            raise TypeError(
+                f"config must be an H3Configuration, not {type(config).__name__}"
+            )
+        self._quic = quic
+        self._quic_logger = getattr(quic, "_quic_logger", None)
+        self._config = config
+        self._kinds = {}
+        self._fields = FieldList()
+        self._validate = config.validate_outbound
+
+        lib.ngp_h3_config_default(&options)
+        options.server = not quic.configuration.is_client
+        options.webtransport = bool(enable_webtransport)
+        options.extended = config.extended
+        options.log = self._quic_logger is not None
+        options.qpack_capacity = config.qpack_max_table_capacity
+        options.qpack_blocked_streams = config.qpack_blocked_streams
+        options.qpack_encoder_capacity = config.qpack_encoder_table_capacity
+        if config.max_field_section_size is not None:
+            options.max_field_section_size = config.max_field_section_size
+        options.max_buffered = config.max_buffered
+        options.max_glitches = config.max_glitches
+        self._check(lib.ngp_h3_new(&self._h3, &options, NULL))
+        self._start(enable_webtransport, not options.server)
+
+    def __dealloc__(self):
+        names_free(&self._names)
+        lib.ngp_h3_del(self._h3)
+
+    def _start(self, webtransport, is_client):
+        """Open our streams and say what we must say first (RFC 9114, 3.2)."""
+        self._open(StreamType.CONTROL)
+        self._sent = self._config.sent_settings(webtransport)
+        self._send_settings()
+        if is_client and self._config.max_push_id is not None:
+            self.send_max_push_id(self._config.max_push_id)
+        self._open(StreamType.QPACK_ENCODER)
+        self._open(StreamType.QPACK_DECODER)
+
+    def _open(self, stream_type):
+        stream_id = self._quic.get_next_available_stream_id(is_unidirectional=True)
+        self._log_stream_type(stream_id, stream_type)
+        self._check(lib.ngp_h3_open(self._h3, stream_type, stream_id))
+        self._perform()
+
+    def _send_settings(self):
+        cdef:
+            size_t n = len(self._sent)
+            size_t i = 0
+            lib.ngp_h3_setting *settings = <lib.ngp_h3_setting *>PyMem_Malloc(
+                (n + 1) * sizeof(lib.ngp_h3_setting)
+            )
+
+        if settings == NULL:
+            raise MemoryError
+        try:
+            for identifier, value in self._sent.items():
+                settings[i].id = identifier
+                settings[i].value = value
+                i += 1
+            self._check(lib.ngp_h3_send_settings(self._h3, settings, n))
+        finally:
+            PyMem_Free(settings)
+        self._perform()
+
+    # ---- Helpers ----
+
+    cdef int _require(self) except -1:
+        if self._h3 == NULL:
+            raise RuntimeError("H3Connection.__init__() was not called")
+        return 0
+
+    cdef int _check(self, int rv) except -1:
+        """Turn a negative return code into the exception that names it."""
+        cdef const lib.ngp_h3_phrase *phrase
+
+        if rv == 0:
+            return 0
+        if rv == lib.NGP_H3_ERR_FRAME_UNEXPECTED or rv == lib.NGP_H3_ERR_MALFORMED:
+            phrase = lib.ngp_h3_phrase_of_error(self._h3)
+            text = phrase.text[:phrase.len].decode("ascii")
+            if rv == lib.NGP_H3_ERR_MALFORMED:
+                raise MessageError(text)
+            raise FrameUnexpected(text)
+        text = lib.ngp_h3_strerror(rv).decode("ascii")
+        if rv == lib.NGP_H3_ERR_STREAM_TYPE:
+            raise InvalidStreamTypeError(text, code=rv)
+        if rv == lib.NGP_H3_ERR_NO_PUSH_ID:
+            raise NoAvailablePushIDError(text, code=rv)
+        if rv == lib.NGP_H3_ERR_NOT_ENABLED:
+            raise NotEnabledError(text, code=rv)
+        if rv == lib.NGP_H3_ERR_GOING_AWAY:
+            raise GoingAwayError(text, code=rv)
+        if rv == lib.NGP_H3_ERR_ROLE:
+            raise RuntimeError(text)
+        if rv == lib.NGP_H3_ERR_RANGE:
+            raise ValueError(text)
+        if rv == lib.NGP_QPACK_ERR_TOO_LARGE:
+            raise HeaderListTooLargeError(text, code=rv)
+        raise MemoryError(text)
+
+    cdef int _perform(self) except -1:
+        """Have the QUIC connection do what the last call recorded."""
+        cdef:
+            size_t n = 0
+            size_t i
+            const lib.ngp_h3_op *ops = lib.ngp_h3_ops(self._h3, &n)
+            const uint8_t *output = lib.ngp_h3_output(self._h3)
+            list todo
+
+        if n == 0:
+            return 0
+        if n == 1 and ops.type == lib.NGP_H3_OP_SEND:
+            data = PyBytes_FromStringAndSize(<const char *>output, ops.len)
+            self._quic.send_stream_data(ops.stream_id, data, bool(ops.fin))
+            return 0
+        # The QUIC connection may call us, which ends the life of |ops|.
+        todo = []
+        for i in range(n):
+            data = None
+            if ops[i].type == lib.NGP_H3_OP_SEND:
+                data = PyBytes_FromStringAndSize(
+                    <const char *>output + ops[i].offset, ops[i].len
+                )
+            todo.append((
+                ops[i].type, ops[i].stream_id, data, bool(ops[i].fin),
+                ops[i].error_code, ops[i].best_effort,
+            ))
+        for what, stream_id, data, fin, error_code, best_effort in todo:
+            if what == lib.NGP_H3_OP_SEND:
+                self._quic.send_stream_data(stream_id, data, fin)
+                continue
+            try:
+                if what == lib.NGP_H3_OP_RESET:
+                    self._quic.reset_stream(stream_id, error_code)
+                else:
+                    self._quic.stop_stream(stream_id, error_code)
+            except (AssertionError, RuntimeError, ValueError):
+                # The application ends streams of WebTransport without our
+                # knowledge; what is over needs no end.
+                if not best_effort:
+                    raise
+        return 0
+
+    cdef bytes _take(self, const lib.ngp_h3_event *event, bytes whole):
+        """Return the event's data; without a copy if it is all of the input."""
+        if (
+            whole is not None
+            and event.data == <const uint8_t *>PyBytes_AS_STRING(whole)
+            and event.len == <size_t>PyBytes_GET_SIZE(whole)
+        ):
+            return whole
+        if event.len == 0:
+            return b""
+        return PyBytes_FromStringAndSize(<const char *>event.data, event.len)
+
+    cdef object _new_event(
+        self,
+        const lib.ngp_h3_event *event,
+        const lib.nghttp3_qpack_nv *fields,
+        bytes whole,
+    ):
+        cdef:
+            DataReceived data
+            HeadersReceived headers
+            PushPromiseReceived promise
+            DatagramReceived datagram
+            WebTransportStreamDataReceived stream_data
+            uint32_t error_code = 0
+
+        if event.type == lib.NGP_H3_EVENT_DATA:
+            data = DataReceived.__new__(DataReceived)
+            data.data = self._take(event, whole)
+            data.stream_id = event.stream_id
+            data.stream_ended = bool(event.stream_ended)
+            data.push_id = or_none(event.push_id)
+            return data
+        if event.type == lib.NGP_H3_EVENT_HEADERS:
+            headers = HeadersReceived.__new__(HeadersReceived)
+            headers.headers = make_headers(
+                &self._names, fields + event.field, event.nfields
+            )
+            headers.stream_id = event.stream_id
+            headers.stream_ended = bool(event.stream_ended)
+            headers.push_id = or_none(event.push_id)
+            if self._quic_logger is not None:
+                self._log_frame(
+                    "frame_parsed",
+                    self._quic_logger.encode_http3_headers_frame(
+                        length=event.frame_len,
+                        headers=headers.headers,
+                        stream_id=event.stream_id,
+                    ),
+                )
+            return headers
+        if event.type == lib.NGP_H3_EVENT_PUSH_PROMISE:
+            promise = PushPromiseReceived.__new__(PushPromiseReceived)
+            promise.headers = make_headers(
+                &self._names, fields + event.field, event.nfields
+            )
+            promise.push_id = event.push_id
+            promise.stream_id = event.stream_id
+            if self._quic_logger is not None:
+                self._log_frame(
+                    "frame_parsed",
+                    self._quic_logger.encode_http3_push_promise_frame(
+                        length=event.frame_len,
+                        headers=promise.headers,
+                        push_id=event.push_id,
+                        stream_id=event.stream_id,
+                    ),
+                )
+            return promise
+        if event.type == lib.NGP_H3_EVENT_DATAGRAM:
+            datagram = DatagramReceived.__new__(DatagramReceived)
+            datagram.data = self._take(event, whole)
+            datagram.stream_id = event.stream_id
+            return datagram
+        if event.type == lib.NGP_H3_EVENT_WEBTRANSPORT_DATA:
+            stream_data = WebTransportStreamDataReceived.__new__(
+                WebTransportStreamDataReceived
+            )
+            stream_data.data = self._take(event, whole)
+            stream_data.stream_id = event.stream_id
+            stream_data.stream_ended = bool(event.stream_ended)
+            stream_data.session_id = event.session_id
+            return stream_data
+        if event.type == lib.NGP_H3_EVENT_SETTINGS:
+            return SettingsReceived(self.received_settings)
+        if event.type == lib.NGP_H3_EVENT_GOAWAY:
+            return GoAwayReceived(event.value)
+        if event.type == lib.NGP_H3_EVENT_MAX_PUSH_ID:
+            return MaxPushIdReceived(event.value)
+        if event.type == lib.NGP_H3_EVENT_CANCEL_PUSH:
+            return PushCancelled(event.push_id)
+        if event.type == lib.NGP_H3_EVENT_PRIORITY_UPDATE:
+            return PriorityUpdated(
+                self._take(event, None),
+                or_none(event.stream_id),
+                or_none(event.push_id),
+            )
+        if event.type == lib.NGP_H3_EVENT_ORIGIN:
+            return OriginReceived(split_origins(event.data, event.len))
+        if (
+            event.type == lib.NGP_H3_EVENT_STREAM_RESET
+            or event.type == lib.NGP_H3_EVENT_STOP_SENDING
+        ):
+            kind = (
+                StreamReset
+                if event.type == lib.NGP_H3_EVENT_STREAM_RESET
+                else StopSendingReceived
+            )
+            if event.session_id == lib.NGP_H3_NO_ID:
+                return kind(event.value, event.stream_id)
+            if lib.ngp_h3_wt_from_http(event.value, &error_code) == 0:
+                return kind(error_code, event.stream_id, event.session_id)
+            return kind(event.value, event.stream_id, event.session_id)
+        if event.type == lib.NGP_H3_EVENT_CAPSULE:
+            return CapsuleReceived(
+                event.value, self._take(event, None), event.stream_id
+            )
+        if event.type == lib.NGP_H3_EVENT_SESSION_DRAINED:
+            return WebTransportSessionDrained(event.stream_id)
+        if event.type == lib.NGP_H3_EVENT_SESSION_CLOSED:
+            return WebTransportSessionClosed(
+                event.stream_id,
+                event.value,
+                self._take(event, None).decode("utf-8", "replace"),
+            )
+        if event.type == lib.NGP_H3_EVENT_LOG_DATA_FRAME:
+            self._log_frame(
+                "frame_parsed",
+                self._quic_logger.encode_http3_data_frame(
+                    length=event.value, stream_id=event.stream_id
+                ),
+            )
+        else:
+            self._log_stream_type(
+                event.stream_id, event.value, or_none(event.push_id)
+            )
+        return None
+
+    cdef list _finish(self, int rv, bytes whole):
+        """Return the events of the last input, and do what it asks for.
+
+        ``whole`` is the input, if it is a bytes object, else ``None``.
+        """
+        cdef:
+            size_t n = 0
+            size_t i
+            uint64_t code = 0
+            const lib.ngp_h3_event *events
+            const lib.nghttp3_qpack_nv *fields
+            const lib.ngp_h3_phrase *phrase
+            list result = []
+
+        if rv == lib.NGP_H3_ERR_PROTOCOL:
+            phrase = lib.ngp_h3_closing(self._h3, &code)
+            self._quic.close(
+                error_code=ErrorCode(code),
+                reason_phrase=phrase.text[:phrase.len].decode("ascii"),
+            )
+            return result
+        self._check(rv)
+        events = lib.ngp_h3_events(self._h3, &n)
+        fields = lib.ngp_h3_fields(self._h3)
+        for i in range(n):
+            event = self._new_event(&events[i], fields, whole)
+            if event is not None:
+                result.append(event)
+        self._perform()
+        return result
+
+    def _log_frame(self, event, data):
+        self._quic_logger.log_event(category="http", event=event, data=data)
+
+    cdef int _log_stream_type(self, stream_id, stream_type, push_id=None) except -1:
+        if self._quic_logger is None:
+            return 0
+        data = {
+            "new": _STREAM_TYPE_NAMES.get(stream_type, "unknown"),
+            "stream_id": stream_id,
+        }
+        if push_id is not None:
+            data["associated_push_id"] = push_id
+        self._quic_logger.log_event(
+            category="http", event="stream_type_set", data=data
+        )
+        return 0
+
+    # ---- What the QUIC connection received ----
+
+    cdef list receive_stream(
+        self, int64_t stream_id, const uint8_t *data, size_t n, bint end_stream
+    ):
+        """Take ``n`` bytes at ``data``, of which nothing is kept."""
+        if not self._settings_known:
+            self._learn_datagrams()
+        return self._finish(
+            lib.ngp_h3_recv_stream(self._h3, stream_id, data, n, end_stream), None
+        )
+
+    cdef list receive_datagram(self, const uint8_t *data, size_t n):
+        return self._finish(lib.ngp_h3_recv_datagram(self._h3, data, n), None)
+
+    cdef list receive_reset(self, int64_t stream_id, error_code):
+        return self._finish(
+            lib.ngp_h3_recv_reset(self._h3, stream_id, error_code), None
+        )
+
+    cdef list receive_stop_sending(self, int64_t stream_id, error_code):
+        return self._finish(
+            lib.ngp_h3_recv_stop_sending(self._h3, stream_id, error_code), None
+        )
+
+    def _learn_datagrams(self):
+        """Before SETTINGS are judged: may the peer send DATAGRAM frames?"""
+        cdef size_t n = 0
+
+        if lib.ngp_h3_peer_settings(self._h3, &n) != NULL:
+            self._settings_known = True
+        else:
+            lib.ngp_h3_set_peer_datagrams(
+                self._h3,
+                getattr(self._quic, "_remote_max_datagram_frame_size", None)
+                is not None,
+            )
+
+    cdef int _kind_of(self, event) except -1:
+        for base in type(event).__mro__:
+            kind = _KINDS.get(base.__name__)
+            if kind is not None:
+                break
+        else:
+            kind = NOTHING
+        self._kinds[type(event)] = kind
+        return kind
+
+    def handle_event(self, event):
+        """Take a QUIC event; return the HTTP/3 events that it causes, a list.
+
+        If the peer has broken a rule, the QUIC connection is closed with the
+        error code and the reason; from then on, nothing is returned.
+        """
+        cdef:
+            int kind
+            int rv
+            bytes data
+            int64_t stream_id
+
+        self._require()
+        known = self._kinds.get(type(event))
+        kind = self._kind_of(event) if known is None else known
+        if kind == STREAM_DATA:
+            if not self._settings_known:
+                self._learn_datagrams()
+            data = to_bytes(event.data)
+            stream_id = event.stream_id
+            rv = lib.ngp_h3_recv_stream(
+                self._h3,
+                stream_id,
+                <const uint8_t *>PyBytes_AS_STRING(data),
+                PyBytes_GET_SIZE(data),
+                bool(event.end_stream),
+            )
+            return self._finish(rv, data)
+        if kind == DATAGRAM:
+            data = to_bytes(event.data)
+            rv = lib.ngp_h3_recv_datagram(
+                self._h3,
+                <const uint8_t *>PyBytes_AS_STRING(data),
+                PyBytes_GET_SIZE(data),
+            )
+            return self._finish(rv, data)
+        if kind == STREAM_RESET:
+            return self.receive_reset(event.stream_id, event.error_code)
+        if kind == STOP_SENDING:
+            return self.receive_stop_sending(event.stream_id, event.error_code)
+        return []
+
+    # ---- Messages ----
+
+    def send_headers(self, stream_id, headers, end_stream=False):
+        """Send a header section, or trailers, on the stream.
+
+        ``headers`` is an iterable of pairs of bytes.  A server may send 1xx
+        responses before the final one.
+
+        Raises ``FrameUnexpected`` if HEADERS cannot follow what was sent;
+        ``MessageError`` if the headers must not be sent (unless
+        ``validate_outbound`` is off); ``GoingAwayError`` if the server takes no
+        more requests; ``HeaderListTooLargeError`` if they are larger than the
+        peer takes.  With ``H3Configuration.extended``, an Extended CONNECT
+        raises ``NotEnabledError`` until the peer's settings allow it.
+        """
+        cdef int64_t stream = to_id(stream_id, "stream_id")
+
+        self._require()
+        self._fields.fill(headers)
+        try:
+            self._check(
+                lib.ngp_h3_send_headers(
+                    self._h3,
+                    stream,
+                    self._fields.nva,
+                    self._fields.nvlen,
+                    bool(end_stream),
+                    self._validate,
+                )
+            )
+            if self._quic_logger is not None:
+                self._log_frame(
+                    "frame_created",
+                    self._quic_logger.encode_http3_headers_frame(
+                        length=lib.ngp_h3_section_len(self._h3),
+                        headers=list(self._fields._pairs),
+                        stream_id=stream_id,
+                    ),
+                )
+        finally:
+            self._fields.clear()
+        self._perform()
+
+    def send_data(self, stream_id, data, end_stream):
+        """Send ``data``, bytes-like, as one DATA frame.
+
+        Raises ``FrameUnexpected`` unless the stream's headers were sent, and
+        no trailers.
+        """
+        cdef:
+            int64_t stream = to_id(stream_id, "stream_id")
+            uint8_t header[lib.NGP_H3_MAX_FRAME_HEADER]
+            size_t n = 0
+            bint fin = bool(end_stream)
+            bytes body = to_bytes(data)
+
+        self._require()
+        self._check(
+            lib.ngp_h3_send_data(
+                self._h3, stream, PyBytes_GET_SIZE(body), fin, header, &n
+            )
+        )
+        if self._quic_logger is not None:
+            self._log_frame(
+                "frame_created",
+                self._quic_logger.encode_http3_data_frame(
+                    length=len(body), stream_id=stream_id
+                ),
+            )
+        self._quic.send_stream_data(
+            stream_id, PyBytes_FromStringAndSize(<const char *>header, n) + body, fin
+        )
+
+    def send_push_promise(self, stream_id, headers):
+        """Promise a response to the request ``headers`` (RFC 9114, 4.6).
+
+        Returns the stream on which the response is then sent.  Raises
+        ``RuntimeError`` for a client, ``InvalidStreamTypeError`` if
+        ``stream_id`` is not a request, ``NoAvailablePushIDError`` if the client
+        allows no push or no more of them, ``MessageError`` as
+        ``send_headers`` does.
+        """
+        cdef:
+            int64_t stream = to_id(stream_id, "stream_id")
+            int64_t push_id = 0
+
+        self._require()
+        self._fields.fill(headers)
+        try:
+            self._check(
+                lib.ngp_h3_send_push_promise(
+                    self._h3,
+                    stream,
+                    self._fields.nva,
+                    self._fields.nvlen,
+                    self._validate,
+                    &push_id,
+                )
+            )
+        finally:
+            self._fields.clear()
+        self._perform()
+        push_stream_id = self._quic.get_next_available_stream_id(
+            is_unidirectional=True
+        )
+        self._log_stream_type(push_stream_id, StreamType.PUSH, push_id)
+        self._check(lib.ngp_h3_open_push(self._h3, push_stream_id, push_id))
+        self._perform()
+        return push_stream_id
+
+    def send_datagram(self, stream_id, data):
+        """Send a datagram that belongs to the request ``stream_id`` (RFC 9297, 2.1).
+
+        Raises ``InvalidStreamTypeError`` if ``stream_id`` is not a request.
+        """
+        cdef:
+            uint8_t header[8]
+            size_t n = 0
+
+        self._require()
+        self._check(
+            lib.ngp_h3_datagram_header(to_id(stream_id, "stream_id"), header, &n)
+        )
+        self._quic.send_datagram_frame(
+            PyBytes_FromStringAndSize(<const char *>header, n) + to_bytes(data)
+        )
+
+    # ---- The connection as a whole ----
+
+    def send_goaway(self, last_id=None):
+        """Take no more requests (as a server) or pushes (as a client).
+
+        Those from ``last_id`` on are rejected (RFC 9114, 5.2).  Without it, a
+        server names the first that it has not seen, and a client 0.  To shut
+        down gracefully, a server sends 2**62 - 4, and a round trip later again
+        without a number.
+
+        Raises ``ValueError`` if it is larger than before, or if a server's is
+        not that of a request.
+        """
+        self._require()
+        if last_id is None:
+            last_id = (
+                lib.ngp_h3_next_request(self._h3)
+                if lib.ngp_h3_get_config(self._h3).server
+                else 0
+            )
+        self._check(lib.ngp_h3_send_goaway(self._h3, to_id(last_id, "last_id")))
+        self._perform()
+
+    def send_max_push_id(self, max_push_id):
+        """Let the server push up to and including ``max_push_id`` (RFC 9114, 7.2.7).
+
+        Raises ``ValueError`` if it is smaller than before, ``RuntimeError`` for
+        a server.
+        """
+        self._require()
+        self._check(
+            lib.ngp_h3_send_max_push_id(self._h3, to_id(max_push_id, "max_push_id"))
+        )
+        self._perform()
+
+    def cancel_push(self, push_id):
+        """Give up a push: not wanted, or not to come (RFC 9114, 7.2.3).
+
+        A client that has the push stream already asks to stop it as well, with
+        ``quic.stop_stream``.  Raises ``ValueError`` if the number was never
+        allowed or promised.
+        """
+        self._require()
+        self._check(
+            lib.ngp_h3_send_cancel_push(self._h3, to_id(push_id, "push_id"))
+        )
+        self._perform()
+
+    def update_priority(self, priority, *, stream_id=None, push_id=None):
+        """Send PRIORITY_UPDATE for a request or a push (RFC 9218, 7.2).
+
+        ``priority`` is a priority field value, such as ``b"u=1, i"``.  Raises
+        ``RuntimeError`` for a server, ``InvalidStreamTypeError`` if
+        ``stream_id`` is not a request.
+        """
+        cdef:
+            bytes value = to_bytes(priority)
+            bint push = push_id is not None
+
+        self._require()
+        if push == (stream_id is not None):
+            raise TypeError("one of stream_id and push_id must be given")
+        self._check(
+            lib.ngp_h3_send_priority_update(
+                self._h3,
+                to_id(push_id if push else stream_id, "the identifier"),
+                push,
+                <const uint8_t *>PyBytes_AS_STRING(value),
+                PyBytes_GET_SIZE(value),
+            )
+        )
+        self._perform()
+
+    def priority(self, stream_id):
+        """Return urgency (0 to 7) and incremental of the response (RFC 9218, 4).
+
+        They are the request's, or those of the last PRIORITY_UPDATE; (3, False)
+        if the client has said nothing.
+        """
+        cdef:
+            int incremental = 0
+            int urgency
+
+        self._require()
+        urgency = lib.ngp_h3_priority(
+            self._h3, to_id(stream_id, "stream_id"), &incremental
+        )
+        return urgency, bool(incremental)
+
+    def send_origin(self, origins):
+        """Say for which origins, bytes like ``b"https://a.example"``, we answer.
+
+        Raises ``RuntimeError`` for a client (RFC 9412).
+        """
+        cdef bytes payload
+
+        self._require()
+        payload = b"".join(
+            len(origin).to_bytes(2, "big") + to_bytes(origin) for origin in origins
+        )
+        self._check(
+            lib.ngp_h3_send_origin(
+                self._h3,
+                <const uint8_t *>PyBytes_AS_STRING(payload),
+                PyBytes_GET_SIZE(payload),
+            )
+        )
+        self._perform()
+
+    @property
+    def received_settings(self):
+        """The peer's settings, a dict; ``None`` until they arrive."""
+        cdef:
+            size_t n = 0
+            size_t i
+            const lib.ngp_h3_setting *settings
+
+        self._require()
+        if self._received is None:
+            settings = lib.ngp_h3_peer_settings(self._h3, &n)
+            if settings != NULL:
+                self._received = {settings[i].id: settings[i].value for i in range(n)}
+        return self._received
+
+    @property
+    def sent_settings(self):
+        """Our settings, a dict."""
+        return self._sent
+
+    # ---- WebTransport and capsules ----
+
+    def create_webtransport_stream(self, session_id, is_unidirectional=False):
+        """Open a stream of the WebTransport session; return its identifier.
+
+        Its bytes are sent by ``send_webtransport_data``, or straight by the
+        QUIC connection.  With ``H3Configuration.extended``, raises
+        ``InvalidStreamTypeError`` if there is no such session.
+        """
+        cdef:
+            int64_t session = to_id(session_id, "session_id")
+            bint uni = bool(is_unidirectional)
+
+        self._require()
+        if (
+            self._config.extended
+            and lib.ngp_h3_session_is_open(self._h3, session) == 0
+        ):
+            raise InvalidStreamTypeError(f"{session_id} is not an open session")
+        stream_id = (
+            self._quic.get_next_available_stream_id(is_unidirectional=True)
+            if uni
+            else self._quic.get_next_available_stream_id()
+        )
+        self._log_stream_type(stream_id, StreamType.WEBTRANSPORT)
+        self._check(
+            lib.ngp_h3_open_webtransport(self._h3, stream_id, session, uni)
+        )
+        self._perform()
+        return stream_id
+
+    def send_webtransport_data(self, stream_id, data, end_stream=False):
+        """Send ``data`` as it is on a stream of a WebTransport session.
+
+        ``quic.send_stream_data`` does so too, but leaves the state of a stream
+        here until its session is closed.
+        """
+        cdef int64_t stream = to_id(stream_id, "stream_id")
+
+        self._require()
+        self._quic.send_stream_data(stream_id, to_bytes(data), bool(end_stream))
+        if end_stream:
+            lib.ngp_h3_end_webtransport(self._h3, stream)
+
+    def close_webtransport_session(self, session_id, error_code=0, reason=""):
+        """Close the session, and abort its streams.
+
+        ``reason`` is at most 1,024 bytes of UTF-8.  Needs
+        ``H3Configuration.extended``.  Raises ``InvalidStreamTypeError`` if there
+        is no such session, ``ValueError`` for a longer reason.
+        """
+        cdef bytes message = reason.encode()
+
+        self._require()
+        self._check(
+            lib.ngp_h3_close_session(
+                self._h3,
+                to_id(session_id, "session_id"),
+                error_code,
+                <const uint8_t *>PyBytes_AS_STRING(message),
+                PyBytes_GET_SIZE(message),
+            )
+        )
+        self._perform()
+
+    def drain_webtransport_session(self, session_id):
+        """Ask the peer to close the session soon; see ``close_webtransport_session``."""
+        self._require()
+        self._check(
+            lib.ngp_h3_drain_session(self._h3, to_id(session_id, "session_id"))
+        )
+        self._perform()
+
+    def send_capsule(self, stream_id, capsule_type, data):
+        """Send a capsule on the stream of a CONNECT request (RFC 9297, 3.2).
+
+        Raises as ``send_data`` does.
+        """
+        cdef bytes value = to_bytes(data)
+
+        self._require()
+        self._check(
+            lib.ngp_h3_send_capsule(
+                self._h3,
+                to_id(stream_id, "stream_id"),
+                to_id(capsule_type, "capsule_type"),
+                <const uint8_t *>PyBytes_AS_STRING(value),
+                PyBytes_GET_SIZE(value),
+            )
+        )
+        self._perform()
+
+    @staticmethod
+    def webtransport_error_to_http(error_code):
+        """Map an application's error code to the one that goes over the wire."""
+        return lib.ngp_h3_wt_to_http(error_code)
+
+    # ---- For debugging: what aioquic's own tests look at ----
+
+    @property
+    def _stream(self):
+        cdef:
+            size_t place = 0
+            lib.ngp_h3_stream_info info
+            dict streams = {}
+
+        self._require()
+        while lib.ngp_h3_next_stream(self._h3, &place, &info):
+            streams[info.stream_id] = H3Stream(
+                stream_id=info.stream_id,
+                stream_type=(
+                    None if info.type >= lib.NGP_H3_STREAM_REQUEST else info.type
+                ),
+                blocked=bool(info.blocked),
+                buffer=PyBytes_FromStringAndSize(
+                    <const char *>info.buffer, info.buffer_len
+                ),
+                receiving_ended=bool(info.recv_ended),
+                sending_ended=bool(info.send_ended),
+                frame_type=info.frame_type if info.in_frame else None,
+                frame_size=info.frame_size if info.in_frame else None,
+                headers_recv_state=_HEADERS_STATES[info.recv_state],
+                headers_send_state=_HEADERS_STATES[info.send_state],
+                push_id=or_none(info.push_id),
+                session_id=or_none(info.session_id),
+            )
+        return dict(sorted(streams.items()))
+
+    @property
+    def _max_push_id(self):
+        return or_none(lib.ngp_h3_max_push_id(self._h3))
+
+    @property
+    def _local_control_stream_id(self):
+        return lib.ngp_h3_local_stream(self._h3, lib.NGP_H3_STREAM_CONTROL)
+
+    @property
+    def _local_encoder_stream_id(self):
+        return lib.ngp_h3_local_stream(self._h3, lib.NGP_H3_STREAM_QPACK_ENCODER)
+
+    @property
+    def _local_decoder_stream_id(self):
+        return lib.ngp_h3_local_stream(self._h3, lib.NGP_H3_STREAM_QPACK_DECODER)
+
+    @property
+    def _encoder_bytes_sent(self):
+        return lib.ngp_h3_get_qpack_bytes(self._h3).encoder_sent
+
+    @property
+    def _encoder_bytes_received(self):
+        return lib.ngp_h3_get_qpack_bytes(self._h3).encoder_received
+
+    @property
+    def _decoder_bytes_sent(self):
+        return lib.ngp_h3_get_qpack_bytes(self._h3).decoder_sent
+
+    @property
+    def _decoder_bytes_received(self):
+        return lib.ngp_h3_get_qpack_bytes(self._h3).decoder_received

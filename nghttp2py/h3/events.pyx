@@ -1,0 +1,180 @@
+"""What happens on an HTTP/3 connection, as values.
+
+Events compare by value, print themselves and can be matched.  Those after
+``WebTransportStreamDataReceived`` come only if ``H3Configuration.extended`` is
+set.
+"""
+
+cimport cython
+from cython cimport dataclasses
+
+__all__ = [
+    "CapsuleReceived",
+    "DataReceived",
+    "DatagramReceived",
+    "GoAwayReceived",
+    "H3Event",
+    "Headers",
+    "HeadersReceived",
+    "MaxPushIdReceived",
+    "OriginReceived",
+    "PriorityUpdated",
+    "PushCancelled",
+    "PushPromiseReceived",
+    "SettingsReceived",
+    "StopSendingReceived",
+    "StreamReset",
+    "WebTransportSessionClosed",
+    "WebTransportSessionDrained",
+    "WebTransportStreamDataReceived",
+]
+
+Headers = list[tuple[bytes, bytes]]
+
+
+cdef class H3Event:
+    """Base of the events."""
+
+
+@cython.freelist(64)
+@dataclasses.dataclass
+cdef class DataReceived(H3Event):
+    """Some of a body; ``push_id`` is ``None`` but for a pushed response.
+
+    ``stream_ended`` is true if nothing more comes on the stream.
+    """
+
+    data: bytes
+    stream_id: object
+    stream_ended: object
+    push_id: object = None
+
+
+@dataclasses.dataclass
+cdef class DatagramReceived(H3Event):
+    """A datagram that belongs to the request ``stream_id`` (RFC 9297, 2.1)."""
+
+    data: bytes
+    stream_id: object
+
+
+@cython.freelist(64)
+@dataclasses.dataclass
+cdef class HeadersReceived(H3Event):
+    """A header section: request, response (1xx too) or trailers."""
+
+    headers: list
+    stream_id: object
+    stream_ended: object
+    push_id: object = None
+
+
+@dataclasses.dataclass
+cdef class PushPromiseReceived(H3Event):
+    """The server will push the response to ``headers``, asked for on ``stream_id``."""
+
+    headers: list
+    push_id: object
+    stream_id: object
+
+
+@dataclasses.dataclass
+cdef class WebTransportStreamDataReceived(H3Event):
+    """Some bytes of a stream of the WebTransport session ``session_id``."""
+
+    data: bytes
+    stream_id: object
+    stream_ended: object
+    session_id: object
+
+
+@dataclasses.dataclass
+cdef class SettingsReceived(H3Event):
+    """The peer's settings (RFC 9114, 7.2.4)."""
+
+    settings: dict
+
+
+@dataclasses.dataclass
+cdef class GoAwayReceived(H3Event):
+    """Requests (or pushes) from ``last_id`` on are not processed (RFC 9114, 5.2)."""
+
+    last_id: object
+
+
+@dataclasses.dataclass
+cdef class MaxPushIdReceived(H3Event):
+    """We may push up to and including ``max_push_id`` (RFC 9114, 7.2.7)."""
+
+    max_push_id: object
+
+
+@dataclasses.dataclass
+cdef class PushCancelled(H3Event):
+    """The peer gives up ``push_id`` (RFC 9114, 7.2.3)."""
+
+    push_id: object
+
+
+@dataclasses.dataclass
+cdef class PriorityUpdated(H3Event):
+    """A priority field value for a request or a push (RFC 9218, 7.2)."""
+
+    priority: bytes
+    stream_id: object = None
+    push_id: object = None
+
+
+@dataclasses.dataclass
+cdef class OriginReceived(H3Event):
+    """The origins that the server answers for, as bytes (RFC 9412)."""
+
+    origins: list
+
+
+@dataclasses.dataclass
+cdef class StreamReset(H3Event):
+    """The peer has reset its side of a stream.
+
+    ``session_id`` is ``None`` unless the stream is one of WebTransport; the
+    error code is the application's then (draft-ietf-webtrans-http3, 4.4), or
+    HTTP/3's if it maps to none.
+    """
+
+    error_code: object
+    stream_id: object
+    session_id: object = None
+
+
+@dataclasses.dataclass
+cdef class StopSendingReceived(H3Event):
+    """The peer does not read the stream any more; see ``StreamReset``."""
+
+    error_code: object
+    stream_id: object
+    session_id: object = None
+
+
+@dataclasses.dataclass
+cdef class CapsuleReceived(H3Event):
+    """A capsule on a stream that carries them (RFC 9297, 3.2)."""
+
+    capsule_type: object
+    data: bytes
+    stream_id: object
+
+
+@dataclasses.dataclass
+cdef class WebTransportSessionDrained(H3Event):
+    """The peer asks us to close the session soon."""
+
+    session_id: object
+
+
+@dataclasses.dataclass
+cdef class WebTransportSessionClosed(H3Event):
+    """The session is over, by the peer's doing; its streams are aborted."""
+
+    session_id: object
+    error_code: object
+    reason: object

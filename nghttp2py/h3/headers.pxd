@@ -1,0 +1,32 @@
+from nghttp2py cimport cngp_h3 as lib
+
+cdef enum:
+    # As many fields as most messages have.
+    FEW = 32
+    # More names than a peer's tables use.
+    SLOTS = 128
+
+
+cdef class FieldList:
+    cdef object _pairs          # keeps alive what nva points at
+    cdef lib.nghttp3_nv *_many  # owned; NULL while _few is enough
+    cdef lib.nghttp3_nv _few[FEW]
+    cdef lib.nghttp3_nv *nva
+    cdef size_t nvlen
+
+    cdef int fill(self, headers) except -1
+    cdef void clear(self)
+
+
+# Names that come again, as bytes objects: QPACK gives the names of its tables as
+# the same buffer each time, and as long as that is held, no other name can have
+# its address.  It must go before the decoder does.
+cdef struct NameCache:
+    lib.nghttp3_rcbuf *keys[SLOTS]  # held
+    void *names[SLOTS]              # bytes objects, owned
+
+
+cdef void names_free(NameCache *names) noexcept
+cdef list make_headers(
+    NameCache *names, const lib.nghttp3_qpack_nv *fields, size_t n
+)

@@ -1,0 +1,238 @@
+"""Header fields between Python and C, and the rules for them."""
+
+from cpython.bytes cimport (
+    PyBytes_AS_STRING,
+    PyBytes_CheckExact,
+    PyBytes_FromStringAndSize,
+    PyBytes_GET_SIZE,
+)
+from cpython.list cimport PyList_New, PyList_SET_ITEM
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_SIZE
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t, uintptr_t
+
+from nghttp2py cimport cngp_h3 as lib
+
+from nghttp2py.h3.protocol import MessageError
+
+__all__ = [
+    "is_interim_response",
+    "validate_header_name",
+    "validate_header_value",
+    "validate_push_promise_headers",
+    "validate_request_headers",
+    "validate_response_headers",
+    "validate_trailers",
+]
+
+
+cdef tuple to_pair(item):
+    name, value = item
+    for part in (name, value):
+        if not isinstance(part, (bytes, bytearray, memoryview)):
+            raise TypeError(
+                "names and values of headers must be bytes, "
+                f"not {type(part).__name__}"
+            )
+    return bytes(name), bytes(value)
+
+
+cdef bint is_plain(item):
+    return (
+        PyTuple_CheckExact(item)
+        and PyTuple_GET_SIZE(item) == 2
+        and PyBytes_CheckExact((<tuple>item)[0])
+        and PyBytes_CheckExact((<tuple>item)[1])
+    )
+
+
+cdef class FieldList:
+    """The fields of one message in C's form, valid until ``clear``."""
+
+    def __dealloc__(self):
+        PyMem_Free(self._many)
+
+    cdef int fill(self, headers) except -1:
+        cdef:
+            list pairs
+            tuple pair
+            size_t i
+            size_t n
+            bytes name
+            bytes value
+
+        # A list of ours: the caller's may change while Python code runs.
+        pairs = list(headers)
+        n = len(pairs)
+        for i in range(n):
+            if not is_plain(pairs[i]):
+                pairs[i] = to_pair(pairs[i])
+        self.nva = self._few
+        if n > FEW:
+            PyMem_Free(self._many)
+            self._many = <lib.nghttp3_nv *>PyMem_Malloc(n * sizeof(lib.nghttp3_nv))
+            if self._many == NULL:
+                raise MemoryError
+            self.nva = self._many
+        for i in range(n):
+            pair = <tuple>pairs[i]
+            name = <bytes>pair[0]
+            value = <bytes>pair[1]
+            self.nva[i].name = <uint8_t *>PyBytes_AS_STRING(name)
+            self.nva[i].namelen = PyBytes_GET_SIZE(name)
+            self.nva[i].value = <uint8_t *>PyBytes_AS_STRING(value)
+            self.nva[i].valuelen = PyBytes_GET_SIZE(value)
+        self.nvlen = n
+        self._pairs = pairs
+        return 0
+
+    cdef void clear(self):
+        self._pairs = None
+        PyMem_Free(self._many)
+        self._many = NULL
+
+
+cdef void names_free(NameCache *names) noexcept:
+    cdef size_t i
+
+    for i in range(SLOTS):
+        if names.keys[i] != NULL:
+            lib.nghttp3_rcbuf_decref(names.keys[i])
+            Py_DECREF(<object>names.names[i])
+            names.keys[i] = NULL
+
+
+cdef bytes find_name(NameCache *names, lib.nghttp3_rcbuf *key):
+    cdef:
+        size_t slot = (<uintptr_t>key >> 5) % SLOTS
+        lib.nghttp3_vec vec
+        bytes name
+
+    if names.keys[slot] == key:
+        return <bytes>names.names[slot]
+    vec = lib.nghttp3_rcbuf_get_buf(key)
+    name = PyBytes_FromStringAndSize(<const char *>vec.base, vec.len)
+    if names.keys[slot] != NULL:
+        lib.nghttp3_rcbuf_decref(names.keys[slot])
+        Py_DECREF(<object>names.names[slot])
+    lib.nghttp3_rcbuf_incref(key)
+    Py_INCREF(name)
+    names.keys[slot] = key
+    names.names[slot] = <void *>name
+    return name
+
+
+cdef list make_headers(
+    NameCache *names, const lib.nghttp3_qpack_nv *fields, size_t n
+):
+    cdef:
+        list headers = PyList_New(n)
+        lib.nghttp3_vec value
+        tuple pair
+        size_t i
+
+    for i in range(n):
+        value = lib.nghttp3_rcbuf_get_buf(fields[i].value)
+        pair = (
+            find_name(names, fields[i].name),
+            PyBytes_FromStringAndSize(<const char *>value.base, value.len),
+        )
+        Py_INCREF(pair)
+        PyList_SET_ITEM(headers, i, pair)
+    return headers
+
+
+# ---- The rules, as functions (RFC 9114, 4.2 and 4.3) ----
+
+
+cdef object message_error(const lib.ngp_h3_phrase *phrase):
+    return MessageError(phrase.text[:phrase.len].decode("ascii"))
+
+
+cdef int validate(headers, lib.ngp_h3_section section, stream=None) except -1:
+    cdef:
+        FieldList fields = FieldList()
+        lib.ngp_h3_phrase phrase
+        lib.ngp_h3_checker checker
+        size_t i
+        int rv
+
+    fields.fill(headers)
+    lib.ngp_h3_checker_init(&checker, section, 0, &phrase)
+    for i in range(fields.nvlen):
+        rv = lib.ngp_h3_checker_field(
+            &checker,
+            fields.nva[i].name,
+            fields.nva[i].namelen,
+            fields.nva[i].value,
+            fields.nva[i].valuelen,
+            0,
+        )
+        if rv != 0:
+            raise message_error(&phrase)
+    if lib.ngp_h3_checker_end(&checker) != 0:
+        raise message_error(&phrase)
+    if stream is not None and checker.content_length != lib.NGP_H3_NO_LENGTH:
+        stream.expected_content_length = checker.content_length
+    return 0
+
+
+def validate_request_headers(headers, stream=None):
+    """Raise ``MessageError`` unless ``headers`` may be those of a request.
+
+    If ``stream`` is given, its ``expected_content_length`` is set to what
+    content-length says.
+    """
+    validate(headers, lib.NGP_H3_REQUEST, stream)
+
+
+def validate_response_headers(headers, stream=None):
+    """Raise ``MessageError`` unless ``headers`` may be those of a response.
+
+    ``stream`` is as for ``validate_request_headers``.
+    """
+    validate(headers, lib.NGP_H3_RESPONSE, stream)
+
+
+def validate_push_promise_headers(headers):
+    """Raise ``MessageError`` unless ``headers`` may be those of a promised request."""
+    validate(headers, lib.NGP_H3_PUSH_PROMISE)
+
+
+def validate_trailers(headers):
+    """Raise ``MessageError`` unless ``headers`` may be trailers."""
+    validate(headers, lib.NGP_H3_TRAILERS)
+
+
+def validate_header_name(bytes key not None):
+    """Raise ``MessageError`` unless ``key`` may be the name of a field."""
+    cdef lib.ngp_h3_phrase phrase
+
+    if lib.ngp_h3_check_name(
+        <const uint8_t *>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key), &phrase
+    ):
+        raise message_error(&phrase)
+
+
+def validate_header_value(bytes key not None, bytes value not None):
+    """Raise ``MessageError`` unless ``value`` may be that of the field ``key``."""
+    cdef lib.ngp_h3_phrase phrase
+
+    if lib.ngp_h3_check_value(
+        <const uint8_t *>PyBytes_AS_STRING(key),
+        PyBytes_GET_SIZE(key),
+        <const uint8_t *>PyBytes_AS_STRING(value),
+        PyBytes_GET_SIZE(value),
+        &phrase,
+    ):
+        raise message_error(&phrase)
+
+
+def is_interim_response(headers):
+    """Tell whether ``headers`` are those of a 1xx response (RFC 9110, 15.2)."""
+    for key, value in headers:
+        if key == b":status":
+            return value.startswith(b"1")
+    return False

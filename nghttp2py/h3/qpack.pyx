@@ -1,0 +1,281 @@
+"""QPACK, the field compression of HTTP/3 (RFC 9204).
+
+An encoder and its peer's decoder speak over two streams beside the field
+sections: what ``data_to_send`` of one returns, ``receive_data`` of the other
+takes, in order.
+"""
+
+from cpython.bytes cimport (
+    PyBytes_AS_STRING,
+    PyBytes_FromStringAndSize,
+    PyBytes_GET_SIZE,
+)
+from libc.stddef cimport size_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+
+from nghttp2py cimport cngp_h3 as lib
+from nghttp2py.h3.headers cimport FieldList, NameCache, make_headers, names_free
+
+from nghttp2py.errors import HeaderListTooLargeError
+from nghttp2py.h3.protocol import (
+    QpackDecoderStreamError,
+    QpackDecompressionFailed,
+    QpackEncoderStreamError,
+)
+
+__all__ = ["QPACKDecoder", "QPACKEncoder"]
+
+
+cdef int check(int rv) except -1:
+    """Turn a negative return code into the exception that names it."""
+    if rv == 0:
+        return 0
+    if rv == lib.NGP_QPACK_ERR_DECOMPRESSION_FAILED:
+        raise QpackDecompressionFailed("The encoded field section is malformed")
+    if rv == lib.NGP_QPACK_ERR_ENCODER_STREAM:
+        raise QpackEncoderStreamError("The encoder stream is malformed")
+    if rv == lib.NGP_QPACK_ERR_DECODER_STREAM:
+        raise QpackDecoderStreamError("The decoder stream is malformed")
+    if rv == lib.NGP_QPACK_ERR_TOO_LARGE:
+        raise HeaderListTooLargeError("The field section is too large", code=rv)
+    raise MemoryError
+
+
+cdef size_t to_size(value, str name) except? 0:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, not {type(value).__name__}")
+    if not 0 <= value < 1 << 32:
+        raise ValueError(f"{name} is {value}, but must be from 0 to {(1 << 32) - 1}")
+    return value
+
+
+cdef int64_t to_stream_id(value) except -1:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"stream_id must be an int, not {type(value).__name__}")
+    if not 0 <= value < 1 << 62:
+        raise ValueError(f"{value} is not a stream identifier (RFC 9000, 2.1)")
+    return value
+
+
+cdef class QPACKEncoder:
+    """Encodes field sections.
+
+    ``max_table_capacity`` bounds the dynamic table, in bytes.  It is empty
+    until ``apply_settings`` says what the peer's decoder allows.
+    """
+
+    cdef lib.ngp_qpack_encoder _encoder
+    cdef bint _made
+    cdef list _stream  # encoder stream bytes that data_to_send has not returned
+
+    def __cinit__(self, max_table_capacity=4096):
+        check(
+            lib.ngp_qpack_encoder_init(
+                &self._encoder, to_size(max_table_capacity, "max_table_capacity"), NULL
+            )
+        )
+        self._made = True
+        self._stream = []
+
+    def __dealloc__(self):
+        if self._made:
+            lib.ngp_qpack_encoder_free(&self._encoder)
+
+    def apply_settings(self, max_table_capacity, blocked_streams):
+        """Apply the peer's QPACK_MAX_TABLE_CAPACITY and QPACK_BLOCKED_STREAMS."""
+        lib.ngp_qpack_encoder_apply(
+            &self._encoder,
+            to_size(max_table_capacity, "max_table_capacity"),
+            to_size(blocked_streams, "blocked_streams"),
+        )
+
+    def encode(self, stream_id, headers):
+        """Return the encoded field section of ``headers``, pairs of bytes.
+
+        What belongs to it on the encoder stream is then in ``data_to_send``.
+        Fields that could be guessed from their length (authorization, short
+        cookies) enter no table (RFC 9204, 7.1).
+        """
+        cdef:
+            int64_t stream = to_stream_id(stream_id)
+            FieldList fields = FieldList()
+            lib.ngp_qpack_encoded encoded
+            bytes section
+            char *p
+
+        fields.fill(headers)
+        check(
+            lib.ngp_qpack_encoder_encode(
+                &self._encoder, stream, fields.nva, fields.nvlen, &encoded
+            )
+        )
+        if encoded.stream.len:
+            self._stream.append(
+                PyBytes_FromStringAndSize(
+                    <const char *>encoded.stream.base, encoded.stream.len
+                )
+            )
+        return (<const char *>encoded.prefix.base)[:encoded.prefix.len] + (
+            <const char *>encoded.section.base
+        )[:encoded.section.len]
+
+    def data_to_send(self):
+        """Return the encoder stream bytes since the last call."""
+        data = b"".join(self._stream)
+        self._stream.clear()
+        return data
+
+    def receive_data(self, data):
+        """Take bytes of the peer's decoder stream.
+
+        Raises ``QpackDecoderStreamError`` if they are malformed.
+        """
+        cdef const uint8_t[::1] view = data
+        check(
+            lib.ngp_qpack_encoder_read_decoder(
+                &self._encoder, &view[0] if view.shape[0] else NULL, view.shape[0]
+            )
+        )
+
+
+cdef class QPACKDecoder:
+    """Decodes field sections.
+
+    ``max_table_capacity`` and ``blocked_streams`` are what we announce to the
+    peer's encoder; ``max_field_section_size`` bounds a decoded section, with 32
+    bytes for each field beside name and value (RFC 9114, 4.2.2).
+    """
+
+    cdef lib.ngp_qpack_decoder _decoder
+    cdef lib.ngp_qpack_fields _fields
+    cdef NameCache _names
+    cdef bint _made
+    cdef uint64_t _max_size
+    cdef size_t _max_blocked
+    cdef dict _blocked  # stream identifier: (required insert count, section)
+
+    def __cinit__(
+        self,
+        max_table_capacity=4096,
+        blocked_streams=16,
+        *,
+        max_field_section_size=262144,
+    ):
+        self._max_size = to_size(max_field_section_size, "max_field_section_size")
+        self._max_blocked = to_size(blocked_streams, "blocked_streams")
+        check(
+            lib.ngp_qpack_decoder_init(
+                &self._decoder,
+                to_size(max_table_capacity, "max_table_capacity"),
+                self._max_blocked,
+                NULL,
+            )
+        )
+        lib.ngp_qpack_fields_init(&self._fields, NULL)
+        self._made = True
+        self._blocked = {}
+
+    def __dealloc__(self):
+        if self._made:
+            names_free(&self._names)
+            lib.ngp_qpack_fields_free(&self._fields)
+            lib.ngp_qpack_decoder_free(&self._decoder)
+
+    cdef object _decode(self, int64_t stream_id, bytes data):
+        """Return the fields; None if they are blocked, which is noted."""
+        cdef:
+            uint64_t required = 0
+            list headers
+            int rv = lib.ngp_qpack_decoder_decode(
+                &self._decoder,
+                stream_id,
+                <const uint8_t *>PyBytes_AS_STRING(data),
+                PyBytes_GET_SIZE(data),
+                self._max_size,
+                &self._fields,
+                &required,
+            )
+
+        if rv == lib.NGP_QPACK_ERR_BLOCKED:
+            if len(self._blocked) >= self._max_blocked:
+                raise QpackDecompressionFailed(
+                    "More streams are blocked than QPACK_BLOCKED_STREAMS allows"
+                )
+            self._blocked[stream_id] = (required, data)
+            return None
+        check(rv)
+        headers = make_headers(&self._names, self._fields.nv, self._fields.len)
+        lib.ngp_qpack_fields_clear(&self._fields, 0)
+        return headers
+
+    def decode(self, stream_id, data):
+        """Return the fields of an encoded section, a list of pairs of bytes.
+
+        Returns ``None`` if the section needs entries that have not arrived:
+        ``receive_data`` says when ``resume`` will return it.  Until then the
+        stream has no other section to decode.
+
+        Raises ``QpackDecompressionFailed`` if it is malformed, or if too many
+        streams are blocked; ``HeaderListTooLargeError`` if it is too large;
+        ``ValueError`` if a section of this stream is blocked.
+        """
+        cdef int64_t stream = to_stream_id(stream_id)
+
+        if stream_id in self._blocked:
+            raise ValueError(f"a section of stream {stream_id} is blocked")
+        return self._decode(stream, bytes(data))
+
+    def resume(self, stream_id):
+        """Return the fields of the section that was blocked.
+
+        Raises ``ValueError`` if there is none, or if it still is.
+        """
+        if stream_id not in self._blocked:
+            raise ValueError(f"no section of stream {stream_id} is blocked")
+        required, data = self._blocked[stream_id]
+        if required > lib.ngp_qpack_decoder_insert_count(&self._decoder):
+            raise ValueError(f"the section of stream {stream_id} is still blocked")
+        del self._blocked[stream_id]
+        return self._decode(stream_id, data)
+
+    def receive_data(self, data):
+        """Take bytes of the peer's encoder stream.
+
+        Returns the streams whose section need not wait any more, a list.
+        Raises ``QpackEncoderStreamError`` if the bytes are malformed.
+        """
+        cdef:
+            const uint8_t[::1] view = data
+            uint64_t count
+
+        check(
+            lib.ngp_qpack_decoder_read_encoder(
+                &self._decoder, &view[0] if view.shape[0] else NULL, view.shape[0]
+            )
+        )
+        count = lib.ngp_qpack_decoder_insert_count(&self._decoder)
+        return [
+            stream_id
+            for stream_id, (required, _) in self._blocked.items()
+            if required <= count
+        ]
+
+    def cancel_stream(self, stream_id):
+        """Drop what is blocked, and tell the peer (RFC 9204, 2.2.2.2)."""
+        cdef int64_t stream = to_stream_id(stream_id)
+
+        self._blocked.pop(stream_id, None)
+        check(lib.ngp_qpack_decoder_cancel(&self._decoder, stream))
+
+    def data_to_send(self):
+        """Return the decoder stream bytes since the last call."""
+        cdef lib.ngp_buf out
+
+        lib.ngp_buf_init(&out, NULL)
+        try:
+            check(lib.ngp_qpack_decoder_take(&self._decoder, &out))
+            if out.len == 0:
+                return b""
+            return PyBytes_FromStringAndSize(<const char *>out.base, out.len)
+        finally:
+            lib.ngp_buf_free(&out)
