@@ -23,7 +23,8 @@ ROOT = Path(__file__).parent.resolve()
 DEBUG = os.environ.get("NGHTTP2PY_DEBUG") == "1"
 # One directory a configuration, so that changing it needs no `make clean`.
 KIND = "debug" if DEBUG else "release"
-
+# The modules that there are only if libnghttp3 is found.
+HTTP3 = ("nghttp2py.h3.",)
 DIRECTIVES = {"language_level": 3, "embedsignature": True, "auto_pickle": False}
 
 
@@ -58,6 +59,12 @@ class BuildWithCMake(build_ext):
         self.parallel = self.parallel or os.cpu_count()
         self.require_tools()
         built = self.build_libngp()
+        if not built["http3"]:
+            self.extensions = [
+                extension
+                for extension in self.extensions
+                if not extension.name.startswith(HTTP3)
+            ]
         translated = cythonize(
             self.extensions,
             compiler_directives=DIRECTIVES,

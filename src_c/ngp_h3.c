@@ -12,109 +12,110 @@ static const struct {
   uint64_t code;
   const char *phrase;
 } violations[] = {
-  [NGP_H3_V_MISSING_SETTINGS] = {NGP_H3_MISSING_SETTINGS, ""},
-  [NGP_H3_V_SECOND_SETTINGS] = {NGP_H3_FRAME_UNEXPECTED,
-                                "SETTINGS have already been received"},
-  [NGP_H3_V_CONTROL_FRAME] = {NGP_H3_FRAME_UNEXPECTED,
-                              "Invalid frame type on control stream"},
-  [NGP_H3_V_REQUEST_FRAME] = {NGP_H3_FRAME_UNEXPECTED,
-                              "Invalid frame type on request stream"},
-  [NGP_H3_V_PUSH_FRAME] = {NGP_H3_FRAME_UNEXPECTED,
-                           "Invalid frame type on push stream"},
-  [NGP_H3_V_SERVER_MAX_PUSH_ID] = {NGP_H3_FRAME_UNEXPECTED,
-                                   "Servers must not send MAX_PUSH_ID"},
-  [NGP_H3_V_CLIENT_PUSH_PROMISE] = {NGP_H3_FRAME_UNEXPECTED,
-                                    "Clients must not send PUSH_PROMISE"},
-  [NGP_H3_V_CLIENT_PUSH_STREAM] = {NGP_H3_STREAM_CREATION_ERROR,
-                                   "Clients must not open push streams"},
-  [NGP_H3_V_CONTROL_CLOSED] = {NGP_H3_CLOSED_CRITICAL_STREAM,
-                               "Closing control stream is not allowed"},
-  [NGP_H3_V_CRITICAL_RESET] = {NGP_H3_CLOSED_CRITICAL_STREAM,
-                               "Resetting a critical stream is not allowed"},
-  [NGP_H3_V_CRITICAL_STOPPED] = {NGP_H3_CLOSED_CRITICAL_STREAM,
-                                 "Stopping a critical stream is not allowed"},
-  [NGP_H3_V_SECOND_CONTROL] = {NGP_H3_STREAM_CREATION_ERROR,
-                               "Only one control stream is allowed"},
-  [NGP_H3_V_SECOND_ENCODER] = {NGP_H3_STREAM_CREATION_ERROR,
-                               "Only one QPACK encoder stream is allowed"},
-  [NGP_H3_V_SECOND_DECODER] = {NGP_H3_STREAM_CREATION_ERROR,
-                               "Only one QPACK decoder stream is allowed"},
-  [NGP_H3_V_DATAGRAM_UNSUPPORTED] =
-    {NGP_H3_SETTINGS_ERROR,
-     "H3_DATAGRAM requires max_datagram_frame_size transport parameter"},
-  [NGP_H3_V_WEBTRANSPORT_NO_DATAGRAM] =
-    {NGP_H3_SETTINGS_ERROR, "ENABLE_WEBTRANSPORT requires H3_DATAGRAM"},
-  [NGP_H3_V_DATA_STATE] = {NGP_H3_FRAME_UNEXPECTED,
-                           "DATA frame is not allowed in this state"},
-  [NGP_H3_V_HEADERS_STATE] = {NGP_H3_FRAME_UNEXPECTED,
-                              "HEADERS frame is not allowed in this state"},
-  [NGP_H3_V_INTERIM_END] = {NGP_H3_MESSAGE_ERROR,
-                            "Interim response cannot end the stream"},
-  [NGP_H3_V_CONTENT_LENGTH] = {NGP_H3_MESSAGE_ERROR,
-                               "content-length does not match data size"},
-  [NGP_H3_V_TRUNCATED] = {NGP_H3_FRAME_ERROR,
-                          "Frame is truncated by the end of the stream"},
-  [NGP_H3_V_SETTINGS_PARSE] = {NGP_H3_FRAME_ERROR,
-                               "Could not parse SETTINGS frame"},
-  [NGP_H3_V_MAX_PUSH_ID_PARSE] = {NGP_H3_FRAME_ERROR,
-                                  "Could not parse MAX_PUSH_ID frame"},
-  [NGP_H3_V_MAX_PUSH_ID_TRAILING] = {NGP_H3_FRAME_ERROR,
-                                     "MAX_PUSH_ID frame has trailing data"},
-  [NGP_H3_V_MAX_PUSH_ID_REDUCED] = {NGP_H3_ID_ERROR,
-                                    "MAX_PUSH_ID reduced the maximum push ID"},
-  [NGP_H3_V_PUSH_PROMISE_PARSE] = {NGP_H3_FRAME_ERROR,
-                                   "Could not parse PUSH_PROMISE frame"},
-  [NGP_H3_V_PUSH_ID] = {NGP_H3_ID_ERROR,
-                        "Push ID exceeds the maximum push ID"},
-  [NGP_H3_V_DATAGRAM_PARSE] = {NGP_H3_DATAGRAM_ERROR,
-                               "Could not parse quarter stream ID"},
-  [NGP_H3_V_DECOMPRESSION_FAILED] = {NGP_H3_QPACK_DECOMPRESSION_FAILED, ""},
-  [NGP_H3_V_ENCODER_STREAM] = {NGP_H3_QPACK_ENCODER_STREAM_ERROR, ""},
-  [NGP_H3_V_DECODER_STREAM] = {NGP_H3_QPACK_DECODER_STREAM_ERROR, ""},
+    [NGP_H3_V_MISSING_SETTINGS] = {NGP_H3_MISSING_SETTINGS, ""},
+    [NGP_H3_V_SECOND_SETTINGS] = {NGP_H3_FRAME_UNEXPECTED,
+                                  "SETTINGS have already been received"},
+    [NGP_H3_V_CONTROL_FRAME] = {NGP_H3_FRAME_UNEXPECTED,
+                                "Invalid frame type on control stream"},
+    [NGP_H3_V_REQUEST_FRAME] = {NGP_H3_FRAME_UNEXPECTED,
+                                "Invalid frame type on request stream"},
+    [NGP_H3_V_PUSH_FRAME] = {NGP_H3_FRAME_UNEXPECTED,
+                             "Invalid frame type on push stream"},
+    [NGP_H3_V_SERVER_MAX_PUSH_ID] = {NGP_H3_FRAME_UNEXPECTED,
+                                     "Servers must not send MAX_PUSH_ID"},
+    [NGP_H3_V_CLIENT_PUSH_PROMISE] = {NGP_H3_FRAME_UNEXPECTED,
+                                      "Clients must not send PUSH_PROMISE"},
+    [NGP_H3_V_CLIENT_PUSH_STREAM] = {NGP_H3_STREAM_CREATION_ERROR,
+                                     "Clients must not open push streams"},
+    [NGP_H3_V_CONTROL_CLOSED] = {NGP_H3_CLOSED_CRITICAL_STREAM,
+                                 "Closing control stream is not allowed"},
+    [NGP_H3_V_CRITICAL_RESET] = {NGP_H3_CLOSED_CRITICAL_STREAM,
+                                 "Resetting a critical stream is not allowed"},
+    [NGP_H3_V_CRITICAL_STOPPED] = {NGP_H3_CLOSED_CRITICAL_STREAM,
+                                   "Stopping a critical stream is not allowed"},
+    [NGP_H3_V_SECOND_CONTROL] = {NGP_H3_STREAM_CREATION_ERROR,
+                                 "Only one control stream is allowed"},
+    [NGP_H3_V_SECOND_ENCODER] = {NGP_H3_STREAM_CREATION_ERROR,
+                                 "Only one QPACK encoder stream is allowed"},
+    [NGP_H3_V_SECOND_DECODER] = {NGP_H3_STREAM_CREATION_ERROR,
+                                 "Only one QPACK decoder stream is allowed"},
+    [NGP_H3_V_DATAGRAM_UNSUPPORTED] =
+        {NGP_H3_SETTINGS_ERROR,
+         "H3_DATAGRAM requires max_datagram_frame_size transport parameter"},
+    [NGP_H3_V_WEBTRANSPORT_NO_DATAGRAM] =
+        {NGP_H3_SETTINGS_ERROR, "ENABLE_WEBTRANSPORT requires H3_DATAGRAM"},
+    [NGP_H3_V_DATA_STATE] = {NGP_H3_FRAME_UNEXPECTED,
+                             "DATA frame is not allowed in this state"},
+    [NGP_H3_V_HEADERS_STATE] = {NGP_H3_FRAME_UNEXPECTED,
+                                "HEADERS frame is not allowed in this state"},
+    [NGP_H3_V_INTERIM_END] = {NGP_H3_MESSAGE_ERROR,
+                              "Interim response cannot end the stream"},
+    [NGP_H3_V_CONTENT_LENGTH] = {NGP_H3_MESSAGE_ERROR,
+                                 "content-length does not match data size"},
+    [NGP_H3_V_TRUNCATED] = {NGP_H3_FRAME_ERROR,
+                            "Frame is truncated by the end of the stream"},
+    [NGP_H3_V_SETTINGS_PARSE] = {NGP_H3_FRAME_ERROR,
+                                 "Could not parse SETTINGS frame"},
+    [NGP_H3_V_MAX_PUSH_ID_PARSE] = {NGP_H3_FRAME_ERROR,
+                                    "Could not parse MAX_PUSH_ID frame"},
+    [NGP_H3_V_MAX_PUSH_ID_TRAILING] = {NGP_H3_FRAME_ERROR,
+                                       "MAX_PUSH_ID frame has trailing data"},
+    [NGP_H3_V_MAX_PUSH_ID_REDUCED] =
+        {NGP_H3_ID_ERROR, "MAX_PUSH_ID reduced the maximum push ID"},
+    [NGP_H3_V_PUSH_PROMISE_PARSE] = {NGP_H3_FRAME_ERROR,
+                                     "Could not parse PUSH_PROMISE frame"},
+    [NGP_H3_V_PUSH_ID] = {NGP_H3_ID_ERROR,
+                          "Push ID exceeds the maximum push ID"},
+    [NGP_H3_V_DATAGRAM_PARSE] = {NGP_H3_DATAGRAM_ERROR,
+                                 "Could not parse quarter stream ID"},
+    [NGP_H3_V_DECOMPRESSION_FAILED] = {NGP_H3_QPACK_DECOMPRESSION_FAILED, ""},
+    [NGP_H3_V_ENCODER_STREAM] = {NGP_H3_QPACK_ENCODER_STREAM_ERROR, ""},
+    [NGP_H3_V_DECODER_STREAM] = {NGP_H3_QPACK_DECODER_STREAM_ERROR, ""},
 
-  [NGP_H3_V_SERVER_PRIORITY_UPDATE] = {NGP_H3_FRAME_UNEXPECTED,
-                                       "Servers must not send PRIORITY_UPDATE"},
-  [NGP_H3_V_ENCODER_CLOSED] = {NGP_H3_CLOSED_CRITICAL_STREAM,
-                               "Closing QPACK encoder stream is not allowed"},
-  [NGP_H3_V_DECODER_CLOSED] = {NGP_H3_CLOSED_CRITICAL_STREAM,
-                               "Closing QPACK decoder stream is not allowed"},
-  [NGP_H3_V_SETTINGS_SIZE] = {NGP_H3_EXCESSIVE_LOAD,
-                              "SETTINGS frame is too large"},
-  [NGP_H3_V_GOAWAY_PARSE] = {NGP_H3_FRAME_ERROR,
-                             "Could not parse GOAWAY frame"},
-  [NGP_H3_V_GOAWAY_TRAILING] = {NGP_H3_FRAME_ERROR,
-                                "GOAWAY frame has trailing data"},
-  [NGP_H3_V_GOAWAY_RAISED] = {NGP_H3_ID_ERROR, "GOAWAY raised the identifier"},
-  [NGP_H3_V_GOAWAY_ID] = {NGP_H3_ID_ERROR, "GOAWAY does not name a request"},
-  [NGP_H3_V_CANCEL_PUSH_PARSE] = {NGP_H3_FRAME_ERROR,
-                                  "Could not parse CANCEL_PUSH frame"},
-  [NGP_H3_V_CANCEL_PUSH_TRAILING] = {NGP_H3_FRAME_ERROR,
-                                     "CANCEL_PUSH frame has trailing data"},
-  [NGP_H3_V_PRIORITY_UPDATE_PARSE] = {NGP_H3_FRAME_ERROR,
-                                      "Could not parse PRIORITY_UPDATE frame"},
-  [NGP_H3_V_PRIORITY_UPDATE_SIZE] = {NGP_H3_EXCESSIVE_LOAD,
-                                     "PRIORITY_UPDATE frame is too large"},
-  [NGP_H3_V_PRIORITY_UPDATE_ID] =
-    {NGP_H3_ID_ERROR, "PRIORITY_UPDATE does not name a request or push"},
-  [NGP_H3_V_PRIORITY_UPDATE_VALUE] =
-    {NGP_H3_GENERAL_PROTOCOL_ERROR, "Could not parse priority field value"},
-  [NGP_H3_V_ORIGIN_PARSE] = {NGP_H3_FRAME_ERROR,
-                             "Could not parse ORIGIN frame"},
-  [NGP_H3_V_DATAGRAM_ID] = {NGP_H3_DATAGRAM_ERROR,
-                            "Quarter stream ID is too large"},
-  [NGP_H3_V_SECTION_SIZE] = {NGP_H3_EXCESSIVE_LOAD,
-                             "Field section is too large"},
-  [NGP_H3_V_BUFFERED] = {NGP_H3_EXCESSIVE_LOAD, "Too much data is waiting"},
-  [NGP_H3_V_GLITCHES] = {NGP_H3_EXCESSIVE_LOAD,
-                         "Too many frames carry nothing"},
-  [NGP_H3_V_SERVER_BIDI] = {NGP_H3_STREAM_CREATION_ERROR,
-                            "Servers must not open bidirectional streams"},
-  [NGP_H3_V_WEBTRANSPORT_FRAME] =
-    {NGP_H3_FRAME_ERROR, "WEBTRANSPORT_STREAM must be the first frame"},
-  [NGP_H3_V_SESSION_ID] = {NGP_H3_ID_ERROR, "Session ID is not a request"},
-  [NGP_H3_V_CAPSULE_SIZE] = {NGP_H3_EXCESSIVE_LOAD, "Capsule is too large"},
-  [NGP_H3_V_CAPSULE_CLOSE] = {NGP_H3_DATAGRAM_ERROR,
-                              "Could not parse CLOSE_WEBTRANSPORT_SESSION"},
+    [NGP_H3_V_SERVER_PRIORITY_UPDATE] =
+        {NGP_H3_FRAME_UNEXPECTED, "Servers must not send PRIORITY_UPDATE"},
+    [NGP_H3_V_ENCODER_CLOSED] = {NGP_H3_CLOSED_CRITICAL_STREAM,
+                                 "Closing QPACK encoder stream is not allowed"},
+    [NGP_H3_V_DECODER_CLOSED] = {NGP_H3_CLOSED_CRITICAL_STREAM,
+                                 "Closing QPACK decoder stream is not allowed"},
+    [NGP_H3_V_SETTINGS_SIZE] = {NGP_H3_EXCESSIVE_LOAD,
+                                "SETTINGS frame is too large"},
+    [NGP_H3_V_GOAWAY_PARSE] = {NGP_H3_FRAME_ERROR,
+                               "Could not parse GOAWAY frame"},
+    [NGP_H3_V_GOAWAY_TRAILING] = {NGP_H3_FRAME_ERROR,
+                                  "GOAWAY frame has trailing data"},
+    [NGP_H3_V_GOAWAY_RAISED] = {NGP_H3_ID_ERROR,
+                                "GOAWAY raised the identifier"},
+    [NGP_H3_V_GOAWAY_ID] = {NGP_H3_ID_ERROR, "GOAWAY does not name a request"},
+    [NGP_H3_V_CANCEL_PUSH_PARSE] = {NGP_H3_FRAME_ERROR,
+                                    "Could not parse CANCEL_PUSH frame"},
+    [NGP_H3_V_CANCEL_PUSH_TRAILING] = {NGP_H3_FRAME_ERROR,
+                                       "CANCEL_PUSH frame has trailing data"},
+    [NGP_H3_V_PRIORITY_UPDATE_PARSE] =
+        {NGP_H3_FRAME_ERROR, "Could not parse PRIORITY_UPDATE frame"},
+    [NGP_H3_V_PRIORITY_UPDATE_SIZE] = {NGP_H3_EXCESSIVE_LOAD,
+                                       "PRIORITY_UPDATE frame is too large"},
+    [NGP_H3_V_PRIORITY_UPDATE_ID] =
+        {NGP_H3_ID_ERROR, "PRIORITY_UPDATE does not name a request or push"},
+    [NGP_H3_V_PRIORITY_UPDATE_VALUE] = {NGP_H3_GENERAL_PROTOCOL_ERROR,
+                                        "Could not parse priority field value"},
+    [NGP_H3_V_ORIGIN_PARSE] = {NGP_H3_FRAME_ERROR,
+                               "Could not parse ORIGIN frame"},
+    [NGP_H3_V_DATAGRAM_ID] = {NGP_H3_DATAGRAM_ERROR,
+                              "Quarter stream ID is too large"},
+    [NGP_H3_V_SECTION_SIZE] = {NGP_H3_EXCESSIVE_LOAD,
+                               "Field section is too large"},
+    [NGP_H3_V_BUFFERED] = {NGP_H3_EXCESSIVE_LOAD, "Too much data is waiting"},
+    [NGP_H3_V_GLITCHES] = {NGP_H3_EXCESSIVE_LOAD,
+                           "Too many frames carry nothing"},
+    [NGP_H3_V_SERVER_BIDI] = {NGP_H3_STREAM_CREATION_ERROR,
+                              "Servers must not open bidirectional streams"},
+    [NGP_H3_V_WEBTRANSPORT_FRAME] =
+        {NGP_H3_FRAME_ERROR, "WEBTRANSPORT_STREAM must be the first frame"},
+    [NGP_H3_V_SESSION_ID] = {NGP_H3_ID_ERROR, "Session ID is not a request"},
+    [NGP_H3_V_CAPSULE_SIZE] = {NGP_H3_EXCESSIVE_LOAD, "Capsule is too large"},
+    [NGP_H3_V_CAPSULE_CLOSE] = {NGP_H3_DATAGRAM_ERROR,
+                                "Could not parse CLOSE_WEBTRANSPORT_SESSION"},
 };
 
 const char *ngp_h3_strerror(int code) {
@@ -132,7 +133,7 @@ const char *ngp_h3_strerror(int code) {
   case NGP_H3_ERR_GOING_AWAY:
     return "The peer takes no more requests";
   case NGP_H3_ERR_ROLE:
-    return "The other role only may do this";
+    return "Only the other end of a connection may send this";
   case NGP_H3_ERR_RANGE:
     return "A number is out of its range";
   case NGP_H3_ERR_MALFORMED:
@@ -144,17 +145,17 @@ const char *ngp_h3_strerror(int code) {
 
 void ngp_h3_config_default(ngp_h3_config *config) {
   *config = (ngp_h3_config){
-    /* aioquic's, which programs have been measured with. */
-    .qpack_capacity = 4096,
-    .qpack_blocked_streams = 16,
-    .qpack_encoder_capacity = 4096,
-    /* What Chromium takes; aioquic has no bound. */
-    .max_field_section_size = 256 * 1024,
-    /* A lost packet of the encoder stream holds up what arrives in a round
-       trip: this is 100 ms of 300 Mbit/s. */
-    .max_buffered = 4 * 1024 * 1024,
-    /* A peer that greases sends a few in a connection. */
-    .max_glitches = 1000,
+      /* aioquic's, which programs have been measured with. */
+      .qpack_capacity = 4096,
+      .qpack_blocked_streams = 16,
+      .qpack_encoder_capacity = 4096,
+      /* What Chromium takes; aioquic has no bound. */
+      .max_field_section_size = 256 * 1024,
+      /* A lost packet of the encoder stream holds up what arrives in a round
+         trip: this is 100 ms of 300 Mbit/s. */
+      .max_buffered = 4 * 1024 * 1024,
+      /* A peer that greases sends a few in a connection. */
+      .max_glitches = 1000,
   };
 }
 
@@ -259,12 +260,12 @@ ngp_h3_stream *ngp_h3_add_stream(ngp_h3 *h3, int64_t stream_id, uint64_t type) {
     return NULL;
   }
   *stream = (ngp_h3_stream){
-    .id = stream_id,
-    .type = type,
-    .push_id = NGP_H3_NO_ID,
-    .session_id = NGP_H3_NO_ID,
-    .expected = NGP_H3_NO_LENGTH,
-    .urgency = 3, /* RFC 9218, 4.1 */
+      .id = stream_id,
+      .type = type,
+      .push_id = NGP_H3_NO_ID,
+      .session_id = NGP_H3_NO_ID,
+      .expected = NGP_H3_NO_LENGTH,
+      .urgency = 3, /* RFC 9218, 4.1 */
   };
   ngp_buf_init(&stream->buf, h3->mem);
   ngp_buf_init(&stream->capsule, h3->mem);
@@ -391,10 +392,10 @@ ngp_h3_event *ngp_h3_add_event(ngp_h3 *h3, ngp_h3_event_type type,
   }
   event = &h3->events[h3->nevents++];
   *event = (ngp_h3_event){
-    .type = type,
-    .stream_id = stream ? stream->id : NGP_H3_NO_ID,
-    .push_id = stream ? stream->push_id : NGP_H3_NO_ID,
-    .session_id = stream ? stream->session_id : NGP_H3_NO_ID,
+      .type = type,
+      .stream_id = stream ? stream->id : NGP_H3_NO_ID,
+      .push_id = stream ? stream->push_id : NGP_H3_NO_ID,
+      .session_id = stream ? stream->session_id : NGP_H3_NO_ID,
   };
   return event;
 }
@@ -423,10 +424,10 @@ int ngp_h3_add_op(ngp_h3 *h3, ngp_h3_op_type type, int64_t stream_id,
     return NGHTTP2_ERR_NOMEM;
   }
   *op = (ngp_h3_op){
-    .type = type,
-    .stream_id = stream_id,
-    .error_code = error_code,
-    .best_effort = (uint8_t)(best_effort != 0),
+      .type = type,
+      .stream_id = stream_id,
+      .error_code = error_code,
+      .best_effort = (uint8_t)(best_effort != 0),
   };
   return 0;
 }
@@ -443,9 +444,9 @@ int ngp_h3_begin_send(ngp_h3 *h3, int64_t stream_id) {
     return NGHTTP2_ERR_NOMEM;
   }
   *op = (ngp_h3_op){
-    .type = NGP_H3_OP_SEND,
-    .stream_id = stream_id,
-    .offset = h3->out.len,
+      .type = NGP_H3_OP_SEND,
+      .stream_id = stream_id,
+      .offset = h3->out.len,
   };
   return 0;
 }
@@ -530,8 +531,8 @@ int ngp_h3_parse_priority(const uint8_t *value, size_t len, uint8_t *purgency,
   return 0;
 }
 
-int ngp_h3_gather(ngp_h3_stream *stream, const uint8_t **pp,
-                  const uint8_t *end, int n, uint64_t *values) {
+int ngp_h3_gather(ngp_h3_stream *stream, const uint8_t **pp, const uint8_t *end,
+                  int n, uint64_t *values) {
   const uint8_t *src = *pp;
   size_t len = (size_t)(end - src);
   size_t taken = 0, k = 0;
@@ -589,8 +590,7 @@ int ngp_h3_new(ngp_h3 **ph3, const ngp_h3_config *config, nghttp2_mem *mem) {
   h3->max_push_id = NGP_H3_NO_ID;
   h3->goaway_sent = h3->goaway_received = UINT64_MAX;
   h3->table.cap = 16;
-  h3->table.slots =
-    ngp_calloc(mem, h3->table.cap, sizeof(*h3->table.slots));
+  h3->table.slots = ngp_calloc(mem, h3->table.cap, sizeof(*h3->table.slots));
   if (!h3->table.slots ||
       ngp_qpack_encoder_init(&h3->encoder, config->qpack_encoder_capacity,
                              mem) != 0 ||
@@ -634,9 +634,7 @@ void ngp_h3_del(ngp_h3 *h3) {
   ngp_free(h3->mem, h3);
 }
 
-const ngp_h3_config *ngp_h3_get_config(const ngp_h3 *h3) {
-  return &h3->config;
-}
+const ngp_h3_config *ngp_h3_get_config(const ngp_h3 *h3) { return &h3->config; }
 
 void ngp_h3_set_peer_datagrams(ngp_h3 *h3, int allowed) {
   h3->peer_datagrams = (uint8_t)(allowed != 0);
@@ -715,20 +713,20 @@ int ngp_h3_next_stream(const ngp_h3 *h3, size_t *pplace,
       continue;
     }
     *info = (ngp_h3_stream_info){
-      .stream_id = stream->id,
-      .type = stream->type,
-      .blocked = stream->blocked,
-      .recv_ended = stream->recv_ended,
-      .send_ended = stream->send_ended,
-      .recv_state = stream->recv_state,
-      .send_state = stream->send_state,
-      .in_frame = stream->in_frame,
-      .frame_type = stream->frame_type,
-      .frame_size = stream->frame_left,
-      .push_id = stream->push_id,
-      .session_id = stream->session_id,
-      .buffer = stream->header_len ? stream->header : stream->buf.base,
-      .buffer_len = stream->header_len ? stream->header_len : stream->buf.len,
+        .stream_id = stream->id,
+        .type = stream->type,
+        .blocked = stream->blocked,
+        .recv_ended = stream->recv_ended,
+        .send_ended = stream->send_ended,
+        .recv_state = stream->recv_state,
+        .send_state = stream->send_state,
+        .in_frame = stream->in_frame,
+        .frame_type = stream->frame_type,
+        .frame_size = stream->frame_left,
+        .push_id = stream->push_id,
+        .session_id = stream->session_id,
+        .buffer = stream->header_len ? stream->header : stream->buf.base,
+        .buffer_len = stream->header_len ? stream->header_len : stream->buf.len,
     };
     return 1;
   }

@@ -7,18 +7,20 @@
  * The characters that a field name may have: none up to the space, no upper
  * case, none from DEL on.  A colon is looked at apart.
  */
-static const uint32_t name_chars[8] = {0,          0xfffffffeu, 0xf8000001u,
-                                       0x7fffffffu, 0,           0,
-                                       0,          0};
+static const uint32_t name_chars[8] = {0, 0xfffffffeu, 0xf8000001u, 0x7fffffffu,
+                                       0, 0,           0,           0};
 
 static const struct {
   const char *name;
   uint8_t len;
   uint8_t bit;
 } pseudo_headers[] = {
-  {":authority", 10, NGP_H3_AUTHORITY}, {":method", 7, NGP_H3_METHOD},
-  {":path", 5, NGP_H3_PATH},            {":protocol", 9, NGP_H3_PROTOCOL},
-  {":scheme", 7, NGP_H3_SCHEME},        {":status", 7, NGP_H3_STATUS},
+    {":authority", 10, NGP_H3_AUTHORITY},
+    {":method", 7, NGP_H3_METHOD},
+    {":path", 5, NGP_H3_PATH},
+    {":protocol", 9, NGP_H3_PROTOCOL},
+    {":scheme", 7, NGP_H3_SCHEME},
+    {":status", 7, NGP_H3_STATUS},
 };
 
 #define PSEUDO_HEADERS (sizeof(pseudo_headers) / sizeof(pseudo_headers[0]))
@@ -29,16 +31,14 @@ static const struct {
   uint8_t required;
   uint8_t te_allowed;
 } rules[] = {
-  [NGP_H3_REQUEST] = {NGP_H3_AUTHORITY | NGP_H3_METHOD | NGP_H3_PATH |
-                        NGP_H3_PROTOCOL | NGP_H3_SCHEME,
-                      NGP_H3_AUTHORITY | NGP_H3_METHOD, 1},
-  [NGP_H3_RESPONSE] = {NGP_H3_STATUS, NGP_H3_STATUS, 0},
-  [NGP_H3_PUSH_PROMISE] = {NGP_H3_AUTHORITY | NGP_H3_METHOD | NGP_H3_PATH |
-                             NGP_H3_SCHEME,
-                           NGP_H3_AUTHORITY | NGP_H3_METHOD | NGP_H3_PATH |
-                             NGP_H3_SCHEME,
-                           1},
-  [NGP_H3_TRAILERS] = {0, 0, 0},
+    [NGP_H3_REQUEST] = {NGP_H3_AUTHORITY | NGP_H3_METHOD | NGP_H3_PATH |
+                            NGP_H3_PROTOCOL | NGP_H3_SCHEME,
+                        NGP_H3_AUTHORITY | NGP_H3_METHOD, 1},
+    [NGP_H3_RESPONSE] = {NGP_H3_STATUS, NGP_H3_STATUS, 0},
+    [NGP_H3_PUSH_PROMISE] =
+        {NGP_H3_AUTHORITY | NGP_H3_METHOD | NGP_H3_PATH | NGP_H3_SCHEME,
+         NGP_H3_AUTHORITY | NGP_H3_METHOD | NGP_H3_PATH | NGP_H3_SCHEME, 1},
+    [NGP_H3_TRAILERS] = {0, 0, 0},
 };
 
 static void add_text(ngp_h3_phrase *phrase, const char *text) {
@@ -155,10 +155,10 @@ int ngp_h3_check_value(const uint8_t *name, size_t namelen,
 void ngp_h3_checker_init(ngp_h3_checker *checker, ngp_h3_section section,
                          int lax, ngp_h3_phrase *phrase) {
   *checker = (ngp_h3_checker){
-    .section = section,
-    .lax = (uint8_t)(lax != 0),
-    .content_length = NGP_H3_NO_LENGTH,
-    .phrase = phrase,
+      .section = section,
+      .lax = (uint8_t)(lax != 0),
+      .content_length = NGP_H3_NO_LENGTH,
+      .phrase = phrase,
   };
 }
 
@@ -240,7 +240,7 @@ static int check_pseudo(ngp_h3_checker *checker, const uint8_t *name,
     return check_status(checker, value, valuelen);
   case NGP_H3_SCHEME:
     checker->needs_origin =
-      (uint8_t)(IS(value, valuelen, "http") || IS(value, valuelen, "https"));
+        (uint8_t)(IS(value, valuelen, "http") || IS(value, valuelen, "https"));
     break;
   case NGP_H3_METHOD:
     checker->connect = (uint8_t)IS(value, valuelen, "CONNECT");
@@ -323,7 +323,7 @@ static int check_regular(ngp_h3_checker *checker, const uint8_t *name,
     break;
   case 10:
     specific =
-      IS(name, namelen, "connection") || IS(name, namelen, "keep-alive");
+        IS(name, namelen, "connection") || IS(name, namelen, "keep-alive");
     break;
   case 14:
     if (IS(name, namelen, "content-length")) {

@@ -58,8 +58,8 @@ int ngp_h3_check_control_frame(ngp_h3 *h3, uint64_t type, uint64_t len) {
       return ngp_h3_violate(h3, NGP_H3_V_SERVER_PRIORITY_UPDATE);
     }
     return len > MAX_PRIORITY_LEN
-             ? ngp_h3_violate(h3, NGP_H3_V_PRIORITY_UPDATE_SIZE)
-             : 0;
+               ? ngp_h3_violate(h3, NGP_H3_V_PRIORITY_UPDATE_SIZE)
+               : 0;
   case NGP_H3_FRAME_ORIGIN:
     return 0;
   case NGP_H3_FRAME_DATA:
@@ -81,8 +81,7 @@ int ngp_h3_check_control_frame(ngp_h3 *h3, uint64_t type, uint64_t len) {
  */
 
 int ngp_h3_parse_settings(const uint8_t *payload, size_t len,
-                          ngp_h3_setting *settings, size_t *pn,
-                          uint64_t *pid) {
+                          ngp_h3_setting *settings, size_t *pn, uint64_t *pid) {
   const uint8_t *end = payload + len;
   size_t n = 0;
   size_t taken, i;
@@ -131,7 +130,7 @@ static const ngp_h3_setting *find_setting(const ngp_h3_setting *settings,
 uint64_t ngp_h3_setting_value(const ngp_h3 *h3, uint64_t id,
                               uint64_t otherwise) {
   const ngp_h3_setting *setting =
-    find_setting(h3->peer_settings, h3->npeer_settings, id);
+      find_setting(h3->peer_settings, h3->npeer_settings, id);
 
   return setting ? setting->value : otherwise;
 }
@@ -155,11 +154,11 @@ static const struct {
   uint64_t id;
   const char *error;
 } switches[] = {
-  {NGP_H3_SETTING_ENABLE_CONNECT_PROTOCOL,
-   "ENABLE_CONNECT_PROTOCOL setting must be 0 or 1"},
-  {NGP_H3_SETTING_ENABLE_WEBTRANSPORT,
-   "ENABLE_WEBTRANSPORT setting must be 0 or 1"},
-  {NGP_H3_SETTING_H3_DATAGRAM, "H3_DATAGRAM setting must be 0 or 1"},
+    {NGP_H3_SETTING_ENABLE_CONNECT_PROTOCOL,
+     "ENABLE_CONNECT_PROTOCOL setting must be 0 or 1"},
+    {NGP_H3_SETTING_ENABLE_WEBTRANSPORT,
+     "ENABLE_WEBTRANSPORT setting must be 0 or 1"},
+    {NGP_H3_SETTING_H3_DATAGRAM, "H3_DATAGRAM setting must be 0 or 1"},
 };
 
 static int check_settings(ngp_h3 *h3) {
@@ -211,12 +210,12 @@ static int recv_settings(ngp_h3 *h3, const uint8_t *payload, size_t len) {
     return rv;
   }
   h3->settings_received = 1;
-  h3->peer_connect_protocol = ngp_h3_setting_value(
-    h3, NGP_H3_SETTING_ENABLE_CONNECT_PROTOCOL, 0) == 1;
+  h3->peer_connect_protocol =
+      ngp_h3_setting_value(h3, NGP_H3_SETTING_ENABLE_CONNECT_PROTOCOL, 0) == 1;
   ngp_qpack_encoder_apply(
-    &h3->encoder,
-    ngp_h3_setting_value(h3, NGP_H3_SETTING_QPACK_MAX_TABLE_CAPACITY, 0),
-    ngp_h3_setting_value(h3, NGP_H3_SETTING_QPACK_BLOCKED_STREAMS, 0));
+      &h3->encoder,
+      ngp_h3_setting_value(h3, NGP_H3_SETTING_QPACK_MAX_TABLE_CAPACITY, 0),
+      ngp_h3_setting_value(h3, NGP_H3_SETTING_QPACK_BLOCKED_STREAMS, 0));
   if (h3->config.extended &&
       !ngp_h3_add_event(h3, NGP_H3_EVENT_SETTINGS, NULL)) {
     return NGHTTP2_ERR_NOMEM;
@@ -329,7 +328,7 @@ static void keep_early_priority(ngp_h3 *h3, int64_t stream_id, uint8_t urgency,
     ++h3->nearly;
   }
   h3->early[i] = (ngp_h3_early_priority){
-    .stream_id = stream_id, .urgency = urgency, .incremental = incremental};
+      .stream_id = stream_id, .urgency = urgency, .incremental = incremental};
 }
 
 static int recv_priority_update(ngp_h3 *h3, int push, const uint8_t *payload,

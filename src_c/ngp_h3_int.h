@@ -39,20 +39,20 @@ typedef struct ngp_h3_stream {
   uint8_t held;
   uint8_t recv_ended;
   uint8_t send_ended;
-  uint8_t recv_state;    /* ngp_h3_message_state, as is the next */
+  uint8_t recv_state; /* ngp_h3_message_state, as is the next */
   uint8_t send_state;
-  uint8_t interim;       /* an interim response has arrived */
-  uint8_t no_body;       /* the response has no body: content-length lies */
-  uint8_t session;       /* ngp_h3_session_state */
-  uint8_t capsules;      /* DATA carries capsules, to be reported */
+  uint8_t interim;  /* an interim response has arrived */
+  uint8_t no_body;  /* the response has no body: content-length lies */
+  uint8_t session;  /* ngp_h3_session_state */
+  uint8_t capsules; /* DATA carries capsules, to be reported */
   uint8_t urgency;
   uint8_t incremental;
   uint8_t reprioritized; /* PRIORITY_UPDATE outdoes the field */
   uint64_t frame_type;
-  uint64_t frame_left;   /* what is missing of the payload */
-  ngp_buf buf;           /* a payload of which more must come */
+  uint64_t frame_left; /* what is missing of the payload */
+  ngp_buf buf;         /* a payload of which more must come */
   size_t blocked_len;
-  uint64_t required;     /* the insert count that ends the blocking */
+  uint64_t required; /* the insert count that ends the blocking */
   int64_t push_id;
   int64_t session_id;
   uint64_t expected;     /* content-length, or NGP_H3_NO_LENGTH */
@@ -295,8 +295,8 @@ int ngp_h3_parse_priority(const uint8_t *value, size_t len, uint8_t *purgency,
 
 /* Gathers |n| variable-length integers, 1 or 2, across calls.  Returns nonzero
    when they are complete. */
-int ngp_h3_gather(ngp_h3_stream *stream, const uint8_t **pp,
-                  const uint8_t *end, int n, uint64_t *values);
+int ngp_h3_gather(ngp_h3_stream *stream, const uint8_t **pp, const uint8_t *end,
+                  int n, uint64_t *values);
 
 /* Takes |stream| off the list of blocked streams.  Its buffer stays. */
 void ngp_h3_forget_blocked(ngp_h3 *h3, ngp_h3_stream *stream);
@@ -308,8 +308,29 @@ void ngp_h3_drop_buffer(ngp_h3 *h3, ngp_h3_stream *stream);
 ngp_h3_stream *ngp_h3_find_push(const ngp_h3 *h3, int64_t push_id);
 
 /*
- * ngp_h3_recv.c.
+ * ngp_h3_message.c: request and push streams.
  */
+
+/* Takes bytes of a request or push stream. */
+int ngp_h3_recv_message(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
+                        size_t len, int fin);
+
+/* Goes on with the streams that the encoder stream has unblocked. */
+int ngp_h3_resume_all(ngp_h3 *h3);
+
+/* Checks the push identifier that the server has named. */
+int ngp_h3_check_push_id(ngp_h3 *h3, uint64_t push_id);
+
+/* Nonzero if streams may be those of WebTransport sessions: aioquic asks
+   nobody. */
+int ngp_h3_takes_webtransport(const ngp_h3 *h3);
+
+/* Records the type of |stream|, if config.log is set. */
+int ngp_h3_log_stream_type(ngp_h3 *h3, const ngp_h3_stream *stream,
+                           uint64_t type);
+
+/* Sends what the QPACK decoder has to say. */
+int ngp_h3_flush_decoder(ngp_h3 *h3);
 
 /* Says that no more field sections of |stream_id| will be decoded. */
 int ngp_h3_cancel_section(ngp_h3 *h3, int64_t stream_id);

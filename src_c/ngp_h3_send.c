@@ -55,18 +55,18 @@ static void scan_fields(ngp_h3_checker *checker, const nghttp3_nv *nva,
     } else if (nv->namelen == 7 && memcmp(nv->name, ":method", 7) == 0) {
       checker->head = nv->valuelen == 4 && memcmp(nv->value, "HEAD", 4) == 0;
       checker->connect =
-        nv->valuelen == 7 && memcmp(nv->value, "CONNECT", 7) == 0;
+          nv->valuelen == 7 && memcmp(nv->value, "CONNECT", 7) == 0;
     } else if (nv->namelen == 9 && memcmp(nv->name, ":protocol", 9) == 0) {
       checker->seen |= NGP_H3_PROTOCOL;
       checker->webtransport =
-        nv->valuelen >= 12 && memcmp(nv->value, "webtransport", 12) == 0;
+          nv->valuelen >= 12 && memcmp(nv->value, "webtransport", 12) == 0;
     }
   }
 }
 
 static int peer_takes(const ngp_h3 *h3, const nghttp3_nv *nva, size_t nvlen) {
   uint64_t bound = ngp_h3_setting_value(
-    h3, NGP_H3_SETTING_MAX_FIELD_SECTION_SIZE, UINT64_MAX);
+      h3, NGP_H3_SETTING_MAX_FIELD_SECTION_SIZE, UINT64_MAX);
   uint64_t size = 0;
   size_t i;
 
@@ -143,8 +143,8 @@ int ngp_h3_send_headers(ngp_h3 *h3, int64_t stream_id, nghttp3_nv *nva,
   } else {
     scan_fields(&checker, nva, nvlen);
   }
-  interim = h3->config.server && initial && checker.status &&
-            checker.status < 200;
+  interim =
+      h3->config.server && initial && checker.status && checker.status < 200;
   if (fin) {
     if (interim) {
       return unexpected(h3, "Interim response cannot end the stream");

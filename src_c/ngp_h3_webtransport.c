@@ -104,7 +104,7 @@ static int for_streams(ngp_h3 *h3, int64_t session_id,
 static int add_data(ngp_h3 *h3, const ngp_h3_stream *stream,
                     const uint8_t *data, size_t len, int ended) {
   ngp_h3_event *event =
-    ngp_h3_add_event(h3, NGP_H3_EVENT_WEBTRANSPORT_DATA, stream);
+      ngp_h3_add_event(h3, NGP_H3_EVENT_WEBTRANSPORT_DATA, stream);
 
   if (!event) {
     return NGHTTP2_ERR_NOMEM;
@@ -205,8 +205,7 @@ int ngp_h3_wt_hold_datagram(ngp_h3 *h3, int64_t stream_id, const uint8_t *data,
     return 0;
   }
   if (!h3->datagrams) {
-    h3->datagrams =
-      ngp_malloc(h3->mem, MAX_WAITING * sizeof(*h3->datagrams));
+    h3->datagrams = ngp_malloc(h3->mem, MAX_WAITING * sizeof(*h3->datagrams));
     if (!h3->datagrams) {
       return NGHTTP2_ERR_NOMEM;
     }
@@ -337,13 +336,13 @@ static int recv_capsule(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t type,
       }
       return ngp_h3_wt_close(h3, stream,
                              (uint64_t)value[0] << 24 |
-                               (uint64_t)value[1] << 16 |
-                               (uint64_t)value[2] << 8 | value[3],
+                                 (uint64_t)value[1] << 16 |
+                                 (uint64_t)value[2] << 8 | value[3],
                              value + 4, len - 4);
     case CAPSULE_DRAIN:
       return ngp_h3_add_event(h3, NGP_H3_EVENT_SESSION_DRAINED, stream)
-               ? 0
-               : NGHTTP2_ERR_NOMEM;
+                 ? 0
+                 : NGHTTP2_ERR_NOMEM;
     }
   }
   event = ngp_h3_add_event(h3, NGP_H3_EVENT_CAPSULE, stream);

@@ -42,11 +42,11 @@ static nghttp3_mem convert_mem(nghttp2_mem *mem) {
     return *nghttp3_mem_default();
   }
   return (nghttp3_mem){
-    .user_data = mem->mem_user_data,
-    .malloc = mem->malloc,
-    .free = mem->free,
-    .calloc = mem->calloc,
-    .realloc = mem->realloc,
+      .user_data = mem->mem_user_data,
+      .malloc = mem->malloc,
+      .free = mem->free,
+      .calloc = mem->calloc,
+      .realloc = mem->realloc,
   };
 }
 
@@ -75,7 +75,7 @@ static int fields_add(ngp_qpack_fields *fields, const nghttp3_qpack_nv *nv) {
   if (fields->len == fields->cap) {
     size_t cap = fields->cap ? 2 * fields->cap : 16;
     nghttp3_qpack_nv *p =
-      ngp_realloc(fields->mem, fields->nv, cap * sizeof(*p));
+        ngp_realloc(fields->mem, fields->nv, cap * sizeof(*p));
 
     if (!p) {
       nghttp3_rcbuf_decref(nv->name);
@@ -118,20 +118,46 @@ void ngp_qpack_encoder_apply(ngp_qpack_encoder *encoder, uint64_t capacity,
   /* Both are truncated to what the library keeps them in; it takes the
      smaller of |capacity| and its own bound. */
   nghttp3_qpack_encoder_set_max_dtable_capacity(
-    encoder->coder, capacity > SIZE_MAX ? SIZE_MAX : (size_t)capacity);
-  nghttp3_qpack_encoder_set_max_blocked_streams(
-    encoder->coder, blocked_streams > 65535 ? 65535 : (size_t)blocked_streams);
+      encoder->coder, capacity > SIZE_MAX ? SIZE_MAX : (size_t)capacity);
+  encoder->blocked_streams =
+      blocked_streams > 65535 ? 65535 : (size_t)blocked_streams;
 }
 
 static int name_is(const nghttp3_nv *nv, const char *name, size_t len) {
   return nv->namelen == len && memcmp(nv->name, name, len) == 0;
 }
 
+/* Nonzero if the field was sent before; from now on it was. */
+static int seen_before(ngp_qpack_encoder *encoder, const nghttp3_nv *nv) {
+  uint64_t hash = nv->namelen;
+  uint32_t *place;
+  size_t i;
+
+  for (i = 0; i < nv->namelen; ++i) {
+    hash = (hash ^ nv->name[i]) * 0x100000001b3u;
+  }
+  /* The ends of a long value tell enough: a wrong guess costs an entry. */
+  for (i = 0; i < nv->valuelen && i < 32; ++i) {
+    hash = (hash ^ nv->value[i]) * 0x100000001b3u;
+  }
+  for (i = nv->valuelen > 64 ? nv->valuelen - 32 : 32; i < nv->valuelen; ++i) {
+    hash = (hash ^ nv->value[i]) * 0x100000001b3u;
+  }
+  hash ^= hash >> 32;
+  place = &encoder->history[hash % NGP_QPACK_HISTORY];
+  if (*place == (uint32_t)hash) {
+    return 1;
+  }
+  *place = (uint32_t)hash;
+  return 0;
+}
+
 /*
  * Which fields may enter the dynamic table.  libnghttp3 alone would leave out
- * every name that it does not know, which are those that repeat most.
+ * every name that it does not know, which are those that repeat most; a field
+ * that has come once may never come again.
  */
-static uint8_t index_flags(const nghttp3_nv *nv) {
+static uint8_t index_flags(const nghttp3_nv *nv, int seen) {
   switch (nv->namelen) {
   case 6:
     if (name_is(nv, "cookie", 6) && nv->valuelen < SHORT_COOKIE) {
@@ -155,7 +181,7 @@ static uint8_t index_flags(const nghttp3_nv *nv) {
     }
     break;
   }
-  return NGHTTP3_NV_FLAG_TRY_INDEX;
+  return seen ? NGHTTP3_NV_FLAG_TRY_INDEX : NGHTTP3_NV_FLAG_NONE;
 }
 
 static nghttp3_vec vec_of(const nghttp3_buf *buf) {
@@ -165,11 +191,19 @@ static nghttp3_vec vec_of(const nghttp3_buf *buf) {
 int ngp_qpack_encoder_encode(ngp_qpack_encoder *encoder, int64_t stream_id,
                              nghttp3_nv *nva, size_t nvlen,
                              ngp_qpack_encoded *pres) {
-  size_t i;
+  size_t i, repeated = 0;
 
   for (i = 0; i < nvlen; ++i) {
-    nva[i].flags = index_flags(&nva[i]);
+    int seen = seen_before(encoder, &nva[i]);
+
+    repeated += (size_t)seen;
+    nva[i].flags = index_flags(&nva[i], seen);
   }
+  /* A section that refers to what the peer may not have yet is held up if the
+     encoder stream is.  That is worth it for what repeats; the first sections
+     of a connection go without. */
+  nghttp3_qpack_encoder_set_max_blocked_streams(
+      encoder->coder, 2 * repeated >= nvlen ? encoder->blocked_streams : 0);
   nghttp3_buf_reset(&encoder->prefix);
   nghttp3_buf_reset(&encoder->section);
   nghttp3_buf_reset(&encoder->stream);
@@ -180,9 +214,9 @@ int ngp_qpack_encoder_encode(ngp_qpack_encoder *encoder, int64_t stream_id,
     return NGHTTP2_ERR_NOMEM;
   }
   *pres = (ngp_qpack_encoded){
-    .prefix = vec_of(&encoder->prefix),
-    .section = vec_of(&encoder->section),
-    .stream = vec_of(&encoder->stream),
+      .prefix = vec_of(&encoder->prefix),
+      .section = vec_of(&encoder->section),
+      .stream = vec_of(&encoder->stream),
   };
   return 0;
 }
@@ -190,7 +224,7 @@ int ngp_qpack_encoder_encode(ngp_qpack_encoder *encoder, int64_t stream_id,
 int ngp_qpack_encoder_read_decoder(ngp_qpack_encoder *encoder,
                                    const uint8_t *data, size_t len) {
   nghttp3_ssize n =
-    nghttp3_qpack_encoder_read_decoder(encoder->coder, data, len);
+      nghttp3_qpack_encoder_read_decoder(encoder->coder, data, len);
 
   if (n < 0) {
     return n == NGHTTP3_ERR_NOMEM ? NGHTTP2_ERR_NOMEM
@@ -222,7 +256,7 @@ void ngp_qpack_decoder_free(ngp_qpack_decoder *decoder) {
 int ngp_qpack_decoder_read_encoder(ngp_qpack_decoder *decoder,
                                    const uint8_t *data, size_t len) {
   nghttp3_ssize n =
-    nghttp3_qpack_decoder_read_encoder(decoder->coder, data, len);
+      nghttp3_qpack_decoder_read_encoder(decoder->coder, data, len);
 
   if (n < 0) {
     return n == NGHTTP3_ERR_NOMEM ? NGHTTP2_ERR_NOMEM
@@ -310,8 +344,8 @@ int ngp_qpack_decoder_decode(ngp_qpack_decoder *decoder, int64_t stream_id,
 int ngp_qpack_decoder_cancel(ngp_qpack_decoder *decoder, int64_t stream_id) {
   /* QPACK_FATAL means that the decoder stream was not taken for too long. */
   return nghttp3_qpack_decoder_cancel_stream(decoder->coder, stream_id) == 0
-           ? 0
-           : NGHTTP2_ERR_NOMEM;
+             ? 0
+             : NGHTTP2_ERR_NOMEM;
 }
 
 size_t ngp_qpack_decoder_pending(const ngp_qpack_decoder *decoder) {
@@ -331,10 +365,10 @@ int ngp_qpack_decoder_take(ngp_qpack_decoder *decoder, ngp_buf *out) {
     return rv;
   }
   buf = (nghttp3_buf){
-    .begin = out->base + out->len,
-    .end = out->base + out->len + n,
-    .pos = out->base + out->len,
-    .last = out->base + out->len,
+      .begin = out->base + out->len,
+      .end = out->base + out->len + n,
+      .pos = out->base + out->len,
+      .last = out->base + out->len,
   };
   nghttp3_qpack_decoder_write_decoder(decoder->coder, &buf);
   out->len += nghttp3_buf_len(&buf);

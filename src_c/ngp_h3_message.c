@@ -1,0 +1,575 @@
+/* SPDX-License-Identifier: MIT */
+#include "ngp_h3_int.h"
+
+int ngp_h3_flush_decoder(ngp_h3 *h3) {
+  size_t n = ngp_qpack_decoder_pending(&h3->decoder);
+  int rv;
+
+  if (n == 0) {
+    return 0;
+  }
+  h3->qpack_bytes.decoder_sent += n;
+  rv = ngp_h3_begin_send(h3, h3->qpack_decoder);
+  if (rv == 0) {
+    rv = ngp_qpack_decoder_take(&h3->decoder, &h3->out);
+    ngp_h3_end_send(h3, 0);
+  }
+  return rv;
+}
+
+int ngp_h3_cancel_section(ngp_h3 *h3, int64_t stream_id) {
+  int rv = ngp_qpack_decoder_cancel(&h3->decoder, stream_id);
+
+  return rv != 0 ? rv : ngp_h3_flush_decoder(h3);
+}
+
+static int add_data(ngp_h3 *h3, const ngp_h3_stream *stream,
+                    const uint8_t *data, size_t len, int ended) {
+  ngp_h3_event *event = ngp_h3_add_event(h3, NGP_H3_EVENT_DATA, stream);
+
+  if (!event) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  event->data = data;
+  event->len = len;
+  event->stream_ended = (uint8_t)(ended != 0);
+  return 0;
+}
+
+static int check_length(ngp_h3 *h3, const ngp_h3_stream *stream) {
+  if (stream->expected != NGP_H3_NO_LENGTH &&
+      stream->expected != stream->length) {
+    return ngp_h3_violate(h3, NGP_H3_V_CONTENT_LENGTH);
+  }
+  return 0;
+}
+
+/* The message ends with neither DATA nor HEADERS. */
+static int recv_end(ngp_h3 *h3, ngp_h3_stream *stream) {
+  int rv;
+
+  if (stream->recv_state == NGP_H3_STATE_INITIAL) {
+    if (h3->config.server) {
+      /* The application has not seen the request: nobody would answer it
+         (RFC 9114, 4.1). */
+      stream->send_ended = 1;
+      return ngp_h3_add_op(h3, NGP_H3_OP_RESET, stream->id,
+                           NGP_H3_REQUEST_INCOMPLETE, 0);
+    }
+    if (stream->interim) {
+      return ngp_h3_violate(h3, NGP_H3_V_INTERIM_END);
+    }
+  }
+  rv = check_length(h3, stream);
+  if (rv == 0) {
+    rv = add_data(h3, stream, NULL, 0, 1);
+  }
+  if (rv == 0 && stream->session) {
+    rv = ngp_h3_wt_close(h3, stream, 0, NULL, 0);
+  }
+  return rv;
+}
+
+static int recv_body(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
+                     size_t len, int ended) {
+  int rv;
+
+  if (stream->recv_state != NGP_H3_STATE_AFTER_HEADERS) {
+    return ngp_h3_violate(h3, NGP_H3_V_DATA_STATE);
+  }
+  stream->length += len;
+  if (stream->capsules && len) {
+    rv = ngp_h3_wt_recv_capsules(h3, stream, data, len);
+    if (rv != 0) {
+      return rv;
+    }
+    data = NULL;
+    len = 0;
+  }
+  if (ended) {
+    rv = check_length(h3, stream);
+    if (rv != 0) {
+      return rv;
+    }
+  }
+  if (len || ended) {
+    rv = add_data(h3, stream, data, len, ended);
+    if (rv != 0) {
+      return rv;
+    }
+  }
+  if (ended && stream->session) {
+    return ngp_h3_wt_close(h3, stream, 0, NULL, 0);
+  }
+  return 0;
+}
+
+int ngp_h3_check_push_id(ngp_h3 *h3, uint64_t push_id) {
+  if (h3->max_push_id == NGP_H3_NO_ID || push_id > (uint64_t)h3->max_push_id) {
+    return ngp_h3_violate(h3, NGP_H3_V_PUSH_ID);
+  }
+  return 0;
+}
+
+static int check_section(ngp_h3 *h3, ngp_h3_checker *checker, size_t first) {
+  size_t i;
+  int rv;
+
+  for (i = first; i < h3->fields.len; ++i) {
+    const nghttp3_qpack_nv *nv = &h3->fields.nv[i];
+    nghttp3_vec name = nghttp3_rcbuf_get_buf(nv->name);
+    nghttp3_vec value = nghttp3_rcbuf_get_buf(nv->value);
+
+    /* A token stands for a name that libnghttp3 knows, in lower case. */
+    rv = ngp_h3_checker_field(checker, name.base, name.len, value.base,
+                              value.len, nv->token >= 0);
+    if (rv != 0) {
+      return ngp_h3_violate_with(h3, NGP_H3_MESSAGE_ERROR);
+    }
+  }
+  rv = ngp_h3_checker_end(checker);
+  return rv != 0 ? ngp_h3_violate_with(h3, NGP_H3_MESSAGE_ERROR) : 0;
+}
+
+/* What a field section means for the stream, beyond being handed on. */
+static int note_section(ngp_h3 *h3, ngp_h3_stream *stream,
+                        const ngp_h3_checker *checker) {
+  int rv = 0;
+
+  if (!h3->config.server) {
+    if (checker->status < 200) {
+      stream->interim = 1;
+      return 0;
+    }
+    if (checker->status == 204 || checker->status == 304) {
+      stream->no_body = 1;
+    }
+  } else if (checker->priority && !stream->reprioritized) {
+    /* A value that cannot be parsed is ignored (RFC 9218, 4). */
+    ngp_h3_parse_priority(checker->priority, checker->priority_len,
+                          &stream->urgency, &stream->incremental);
+  }
+  stream->recv_state = NGP_H3_STATE_AFTER_HEADERS;
+  if (!stream->no_body) {
+    stream->expected = checker->content_length;
+  }
+  if (!h3->config.extended || !ngp_h3_is_request(stream->id)) {
+    return 0;
+  }
+  if (h3->config.server) {
+    if (checker->connect && checker->webtransport && h3->config.webtransport) {
+      stream->session = NGP_H3_SESSION_REQUESTED;
+    } else {
+      rv = ngp_h3_wt_refused(h3, stream);
+    }
+  } else if (checker->status >= 300) {
+    rv = ngp_h3_wt_refused(h3, stream);
+  }
+  stream->capsules = (uint8_t)(stream->session == NGP_H3_SESSION_REQUESTED ||
+                               checker->capsules);
+  return rv;
+}
+
+/*
+ * recv_section takes the whole payload of HEADERS or PUSH_PROMISE.  It returns
+ * NGP_QPACK_ERR_BLOCKED, with |stream->required| set, if it must wait.
+ */
+static int recv_section(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t type,
+                        const uint8_t *payload, size_t len, int ended) {
+  int is_promise = type == NGP_H3_FRAME_PUSH_PROMISE;
+  ngp_h3_section section;
+  ngp_h3_checker checker;
+  ngp_h3_event *event;
+  uint64_t push_id = 0;
+  size_t first = h3->fields.len;
+  size_t n = 0;
+  int rv;
+
+  if (is_promise) {
+    section = NGP_H3_PUSH_PROMISE;
+    n = ngp_h3_get_varint(payload, len, &push_id);
+    if (n == 0) {
+      return ngp_h3_violate(h3, NGP_H3_V_PUSH_PROMISE_PARSE);
+    }
+    rv = ngp_h3_check_push_id(h3, push_id);
+    if (rv != 0) {
+      return rv;
+    }
+  } else if (stream->recv_state == NGP_H3_STATE_AFTER_TRAILERS) {
+    return ngp_h3_violate(h3, NGP_H3_V_HEADERS_STATE);
+  } else if (stream->recv_state == NGP_H3_STATE_AFTER_HEADERS) {
+    section = NGP_H3_TRAILERS;
+  } else {
+    section = h3->config.server ? NGP_H3_REQUEST : NGP_H3_RESPONSE;
+  }
+
+  rv = ngp_qpack_decoder_decode(&h3->decoder, stream->id, payload + n, len - n,
+                                h3->config.max_field_section_size, &h3->fields,
+                                &stream->required);
+  switch (rv) {
+  case 0:
+    break;
+  case NGP_QPACK_ERR_DECOMPRESSION_FAILED:
+    return ngp_h3_violate(h3, NGP_H3_V_DECOMPRESSION_FAILED);
+  case NGP_QPACK_ERR_TOO_LARGE:
+    return ngp_h3_violate(h3, NGP_H3_V_SECTION_SIZE);
+  default:
+    return rv;
+  }
+  rv = ngp_h3_flush_decoder(h3);
+  if (rv != 0) {
+    return rv;
+  }
+
+  ngp_h3_checker_init(&checker, section, 0, &h3->phrase);
+  rv = check_section(h3, &checker, first);
+  if (rv != 0) {
+    return rv;
+  }
+  if (h3->glitches) {
+    /* A peer that greases may do so once for each message. */
+    --h3->glitches;
+  }
+
+  event = ngp_h3_add_event(
+      h3, is_promise ? NGP_H3_EVENT_PUSH_PROMISE : NGP_H3_EVENT_HEADERS,
+      stream);
+  if (!event) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  event->field = first;
+  event->nfields = h3->fields.len - first;
+  event->frame_len = len;
+  if (is_promise) {
+    event->push_id = (int64_t)push_id;
+    return ended ? recv_end(h3, stream) : 0;
+  }
+  event->stream_ended = (uint8_t)(ended != 0);
+
+  if (section == NGP_H3_TRAILERS) {
+    stream->recv_state = NGP_H3_STATE_AFTER_TRAILERS;
+  } else {
+    rv = note_section(h3, stream, &checker);
+    if (rv != 0) {
+      return rv;
+    }
+  }
+  if (ended) {
+    if (stream->recv_state == NGP_H3_STATE_INITIAL) {
+      return ngp_h3_violate(h3, NGP_H3_V_INTERIM_END);
+    }
+    rv = check_length(h3, stream);
+    if (rv != 0) {
+      return rv;
+    }
+  }
+  if (stream->session == NGP_H3_SESSION_REQUESTED &&
+      stream->recv_state == NGP_H3_STATE_AFTER_HEADERS) {
+    rv = ngp_h3_wt_open(h3, stream);
+  }
+  if (rv == 0 && ended && stream->session) {
+    rv = ngp_h3_wt_close(h3, stream, 0, NULL, 0);
+  }
+  return rv;
+}
+
+/* Adds to what waits on |stream|. */
+static int keep(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
+                size_t len) {
+  if (len > h3->config.max_buffered - h3->buffered) {
+    return ngp_h3_violate(h3, NGP_H3_V_BUFFERED);
+  }
+  if (ngp_buf_add(&stream->buf, data, len) != 0) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  h3->buffered += len;
+  return 0;
+}
+
+/*
+ * Makes |stream| wait.  The payload of the frame is |payload|, or all that is
+ * in |stream->buf| if that is NULL.
+ */
+static int block(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *payload,
+                 size_t len) {
+  if (h3->nblocked >= h3->config.qpack_blocked_streams) {
+    /* RFC 9204, 2.1.2 */
+    return ngp_h3_violate(h3, NGP_H3_V_DECOMPRESSION_FAILED);
+  }
+  if (h3->nblocked == h3->blocked_cap) {
+    size_t cap = h3->blocked_cap ? 2 * h3->blocked_cap : 16;
+    int64_t *p = ngp_realloc(h3->mem, h3->blocked, cap * sizeof(*p));
+
+    if (!p) {
+      return NGHTTP2_ERR_NOMEM;
+    }
+    h3->blocked = p;
+    h3->blocked_cap = cap;
+  }
+  if (!payload) {
+    if (len > h3->config.max_buffered - h3->buffered) {
+      return ngp_h3_violate(h3, NGP_H3_V_BUFFERED);
+    }
+    h3->buffered += len;
+  } else {
+    int rv = keep(h3, stream, payload, len);
+
+    if (rv != 0) {
+      return rv;
+    }
+  }
+  h3->blocked[h3->nblocked++] = stream->id;
+  stream->blocked = 1;
+  stream->blocked_len = len;
+  return 0;
+}
+
+static int check_frame_type(ngp_h3 *h3, const ngp_h3_stream *stream,
+                            uint64_t type) {
+  int push = stream->type == NGP_H3_STREAM_PUSH;
+
+  if (!ngp_h3_is_uni(stream->id) && !ngp_h3_is_request(stream->id) &&
+      type != NGP_H3_FRAME_WEBTRANSPORT) {
+    /* Only extensions open these (RFC 9114, 6.1). */
+    return ngp_h3_violate(h3, NGP_H3_V_SERVER_BIDI);
+  }
+  switch (type) {
+  case NGP_H3_FRAME_PUSH_PROMISE:
+    if (push) {
+      return ngp_h3_violate(h3, NGP_H3_V_PUSH_FRAME);
+    }
+    if (h3->config.server) {
+      return ngp_h3_violate(h3, NGP_H3_V_CLIENT_PUSH_PROMISE);
+    }
+    return 0;
+  case NGP_H3_FRAME_CANCEL_PUSH:
+  case NGP_H3_FRAME_SETTINGS:
+  case NGP_H3_FRAME_GOAWAY:
+  case NGP_H3_FRAME_MAX_PUSH_ID:
+  /* The next four are frames of HTTP/2 only (RFC 9114, 7.2.8). */
+  case 0x2:
+  case 0x6:
+  case 0x8:
+  case 0x9:
+    return ngp_h3_violate(h3,
+                          push ? NGP_H3_V_PUSH_FRAME : NGP_H3_V_REQUEST_FRAME);
+  default:
+    return 0;
+  }
+}
+
+int ngp_h3_takes_webtransport(const ngp_h3 *h3) {
+  return !h3->config.extended || h3->config.webtransport;
+}
+
+int ngp_h3_log_stream_type(ngp_h3 *h3, const ngp_h3_stream *stream,
+                           uint64_t type) {
+  ngp_h3_event *event;
+
+  if (!h3->config.log) {
+    return 0;
+  }
+  event = ngp_h3_add_event(h3, NGP_H3_EVENT_LOG_STREAM_TYPE, stream);
+  if (!event) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  event->value = type;
+  return 0;
+}
+
+/* The header of a frame is complete: it has |type| and |len|. */
+static int begin_frame(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t type,
+                       uint64_t len) {
+  int rv = check_frame_type(h3, stream, type);
+
+  if (rv != 0) {
+    return rv;
+  }
+  stream->in_frame = 1;
+  stream->frame_type = type;
+  stream->frame_left = len;
+  switch (type) {
+  case NGP_H3_FRAME_DATA:
+    if (h3->config.log) {
+      ngp_h3_event *event =
+          ngp_h3_add_event(h3, NGP_H3_EVENT_LOG_DATA_FRAME, stream);
+
+      if (!event) {
+        return NGHTTP2_ERR_NOMEM;
+      }
+      event->value = len;
+    }
+    return len ? 0 : ngp_h3_glitch(h3);
+  case NGP_H3_FRAME_HEADERS:
+  case NGP_H3_FRAME_PUSH_PROMISE:
+    /* No encoder makes a section longer than what it stands for. */
+    if (len > h3->config.max_field_section_size) {
+      return ngp_h3_violate(h3, NGP_H3_V_SECTION_SIZE);
+    }
+    return 0;
+  default:
+    return ngp_h3_glitch(h3);
+  }
+}
+
+/*
+ * recv_payload takes from |*pp| what belongs to the frame of |stream|.  It
+ * returns 1 if more must come.
+ */
+static int recv_payload(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t **pp,
+                        const uint8_t *end) {
+  const uint8_t *data = *pp;
+  uint64_t type = stream->frame_type;
+  size_t len = (size_t)(end - data);
+  int ended;
+  int rv;
+
+  if (len > stream->frame_left) {
+    len = (size_t)stream->frame_left;
+  }
+  *pp += len;
+  stream->frame_left -= len;
+  stream->in_frame = stream->frame_left != 0;
+  ended = stream->recv_ended && *pp == end && !stream->in_frame;
+
+  switch (type) {
+  case NGP_H3_FRAME_DATA:
+    return recv_body(h3, stream, data, len, ended);
+  case NGP_H3_FRAME_HEADERS:
+  case NGP_H3_FRAME_PUSH_PROMISE:
+    if (stream->in_frame || stream->buf.len) {
+      if (ngp_buf_add(&stream->buf, data, len) != 0) {
+        return NGHTTP2_ERR_NOMEM;
+      }
+      if (stream->in_frame) {
+        return 1;
+      }
+      data = NULL;
+      len = stream->buf.len;
+    }
+    rv = recv_section(h3, stream, type, data ? data : stream->buf.base, len,
+                      ended);
+    if (rv == NGP_QPACK_ERR_BLOCKED) {
+      return block(h3, stream, data, len);
+    }
+    if (!data) {
+      ngp_buf_clear(&stream->buf, 0);
+    }
+    return rv;
+  default:
+    return ended ? recv_end(h3, stream) : 0;
+  }
+}
+
+int ngp_h3_recv_message(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
+                        size_t len, int fin) {
+  const uint8_t *p = data;
+  const uint8_t *end = data + len;
+  uint64_t values[2];
+  int rv;
+
+  if (stream->blocked) {
+    return keep(h3, stream, data, len);
+  }
+  if (stream->type == NGP_H3_STREAM_WEBTRANSPORT_BIDI) {
+    return ngp_h3_wt_recv(h3, stream, data, len, fin);
+  }
+  if (stream->type == NGP_H3_STREAM_IGNORED) {
+    return 0;
+  }
+  if (fin && len == 0 && !stream->in_frame && stream->header_len == 0) {
+    return recv_end(h3, stream);
+  }
+
+  while (p != end) {
+    if (!stream->in_frame) {
+      if (!ngp_h3_gather(stream, &p, end, 2, values)) {
+        break;
+      }
+      if (values[0] == NGP_H3_FRAME_WEBTRANSPORT &&
+          ngp_h3_takes_webtransport(h3) &&
+          stream->type == NGP_H3_STREAM_REQUEST) {
+        if (stream->recv_state != NGP_H3_STATE_INITIAL || stream->any_frame) {
+          return ngp_h3_violate(h3, NGP_H3_V_WEBTRANSPORT_FRAME);
+        }
+        stream->type = NGP_H3_STREAM_WEBTRANSPORT_BIDI;
+        stream->session_id = (int64_t)values[1];
+        rv = ngp_h3_log_stream_type(h3, stream, NGP_H3_STREAM_WEBTRANSPORT);
+        if (rv == 0) {
+          rv = ngp_h3_wt_check_session(h3, stream);
+        }
+        if (rv == 0 && (p != end || fin)) {
+          rv = ngp_h3_wt_recv(h3, stream, p, (size_t)(end - p), fin);
+        }
+        return rv;
+      }
+      rv = begin_frame(h3, stream, values[0], values[1]);
+      if (rv != 0) {
+        return rv;
+      }
+      stream->any_frame = 1;
+    }
+    rv = recv_payload(h3, stream, &p, end);
+    if (rv < 0) {
+      return rv;
+    }
+    if (stream->blocked) {
+      return keep(h3, stream, p, (size_t)(end - p));
+    }
+    if (rv) {
+      break;
+    }
+  }
+  if (stream->recv_ended && (stream->in_frame || stream->header_len)) {
+    return ngp_h3_violate(h3, NGP_H3_V_TRUNCATED);
+  }
+  return 0;
+}
+
+/* Goes on with |stream|, whose field section need not wait any more. */
+static int resume(ngp_h3 *h3, ngp_h3_stream *stream) {
+  ngp_buf held;
+  size_t len = stream->blocked_len;
+  int rv;
+
+  ngp_h3_forget_blocked(h3, stream);
+  rv = ngp_h3_hold(h3, &stream->buf, &held);
+  if (rv != 0) {
+    return rv;
+  }
+  rv = recv_section(h3, stream, stream->frame_type, held.base, len,
+                    stream->recv_ended && held.len == len);
+  if (rv == NGP_QPACK_ERR_BLOCKED) {
+    /* The required insert count has come, so that this cannot be. */
+    return ngp_h3_violate(h3, NGP_H3_V_DECOMPRESSION_FAILED);
+  }
+  if (rv == 0 && held.len > len) {
+    rv = ngp_h3_recv_message(h3, stream, held.base + len, held.len - len,
+                             stream->recv_ended);
+  }
+  if (rv == 0) {
+    ngp_h3_remove_if_ended(h3, stream);
+  }
+  return rv;
+}
+
+int ngp_h3_resume_all(ngp_h3 *h3) {
+  uint64_t count = ngp_qpack_decoder_insert_count(&h3->decoder);
+  size_t i = 0;
+  int rv;
+
+  while (i < h3->nblocked) {
+    ngp_h3_stream *stream = ngp_h3_find(h3, h3->blocked[i]);
+
+    if (stream->required > count) {
+      ++i;
+      continue;
+    }
+    /* It leaves the list, and may only come back at its end. */
+    rv = resume(h3, stream);
+    if (rv != 0) {
+      return rv;
+    }
+  }
+  return 0;
+}
