@@ -1,7 +1,7 @@
 """HTTP/3 without I/O (RFC 9114), over any object that is like QuicConnection."""
 
 try:
-    from nghttp2py.h3 import connection as _connection
+    from nghttp2py.h3.connection import H3_ALPN, H3Connection
 except ModuleNotFoundError as error:
     if error.name != "nghttp2py.h3.connection":
         raise
@@ -15,9 +15,6 @@ from nghttp2py.h3.config import H3Configuration
 from nghttp2py.h3.events import *  # noqa: F403
 from nghttp2py.h3.events import __all__ as _events
 from nghttp2py.h3.qpack import QPACKDecoder, QPACKEncoder
-
-H3_ALPN = _connection.H3_ALPN
-H3Connection = _connection.H3Connection
 
 __all__ = [
     "H3_ALPN",

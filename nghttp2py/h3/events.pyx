@@ -5,8 +5,9 @@ Events compare by value, print themselves and can be matched.  Those after
 set.
 """
 
-cimport cython
 from cython cimport dataclasses
+
+from dataclasses import fields
 
 __all__ = [
     "CapsuleReceived",
@@ -35,8 +36,13 @@ Headers = list[tuple[bytes, bytes]]
 cdef class H3Event:
     """Base of the events."""
 
+    def __reduce__(self):
+        """Events can be copied and pickled, as aioquic's can."""
+        return type(self), tuple(
+            getattr(self, field.name) for field in fields(self)
+        )
 
-@cython.freelist(64)
+
 @dataclasses.dataclass
 cdef class DataReceived(H3Event):
     """Some of a body; ``push_id`` is ``None`` but for a pushed response.
@@ -58,7 +64,6 @@ cdef class DatagramReceived(H3Event):
     stream_id: object
 
 
-@cython.freelist(64)
 @dataclasses.dataclass
 cdef class HeadersReceived(H3Event):
     """A header section: request, response (1xx too) or trailers."""

@@ -95,7 +95,7 @@ cdef class FieldList:
 
 
 cdef void names_free(NameCache *names) noexcept:
-    cdef size_t i
+    cdef int i
 
     for i in range(SLOTS):
         if names.keys[i] != NULL:

@@ -100,8 +100,6 @@ cdef class QPACKEncoder:
             int64_t stream = to_stream_id(stream_id)
             FieldList fields = FieldList()
             lib.ngp_qpack_encoded encoded
-            bytes section
-            char *p
 
         fields.fill(headers)
         check(
@@ -151,7 +149,7 @@ cdef class QPACKDecoder:
     cdef NameCache _names
     cdef bint _made
     cdef uint64_t _max_size
-    cdef size_t _max_blocked
+    cdef Py_ssize_t _max_blocked
     cdef dict _blocked  # stream identifier: (required insert count, section)
 
     def __cinit__(

@@ -1,0 +1,128 @@
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from typing_extensions import Buffer
+
+from nghttp2py.h3.headers import (
+    is_interim_response,
+    validate_header_name,
+    validate_header_value,
+    validate_push_promise_headers,
+    validate_request_headers,
+    validate_response_headers,
+    validate_trailers,
+)
+from nghttp2py.h3.protocol import (
+    H3_ALPN,
+    ClosedCriticalStream,
+    DatagramError,
+    ErrorCode,
+    FrameError,
+    FrameType,
+    FrameUnexpected,
+    HeadersState,
+    IdError,
+    MessageError,
+    MissingSettingsError,
+    ProtocolError,
+    QpackDecoderStreamError,
+    QpackDecompressionFailed,
+    QpackEncoderStreamError,
+    Setting,
+    SettingsError,
+    StreamCreationError,
+    StreamType,
+)
+from nghttp2py.h3.session import H3Session
+
+__all__ = [
+    "H3_ALPN",
+    "ClosedCriticalStream",
+    "DatagramError",
+    "ErrorCode",
+    "FrameError",
+    "FrameType",
+    "FrameUnexpected",
+    "H3Connection",
+    "H3Stream",
+    "HeadersState",
+    "IdError",
+    "MessageError",
+    "MissingSettingsError",
+    "ProtocolError",
+    "QpackDecoderStreamError",
+    "QpackDecompressionFailed",
+    "QpackEncoderStreamError",
+    "Setting",
+    "SettingsError",
+    "StreamCreationError",
+    "StreamType",
+    "encode_frame",
+    "encode_settings",
+    "is_interim_response",
+    "parse_max_push_id",
+    "parse_settings",
+    "stream_is_request_response",
+    "validate_header_name",
+    "validate_header_value",
+    "validate_push_promise_headers",
+    "validate_request_headers",
+    "validate_response_headers",
+    "validate_trailers",
+]
+
+_Pairs = Iterable[tuple[bytes, bytes]]
+
+def encode_frame(frame_type: int, frame_data: bytes) -> bytes: ...
+def encode_settings(settings: dict[int, int]) -> bytes: ...
+def parse_max_push_id(data: bytes) -> int: ...
+def parse_settings(data: bytes) -> dict[int, int]: ...
+def stream_is_request_response(stream_id: int) -> bool: ...
+
+@dataclass
+class H3Stream:
+    stream_id: int
+    stream_type: int | None
+    blocked: bool
+    buffer: bytes
+    receiving_ended: bool
+    sending_ended: bool
+    frame_type: int | None
+    frame_size: int | None
+    headers_recv_state: HeadersState
+    headers_send_state: HeadersState
+    push_id: int | None
+    session_id: int | None
+
+class H3Connection(H3Session):
+    def send_headers(
+        self, stream_id: int, headers: _Pairs, end_stream: bool = False
+    ) -> None: ...
+    def send_data(self, stream_id: int, data: Buffer, end_stream: bool) -> None: ...
+    def send_push_promise(self, stream_id: int, headers: _Pairs) -> int: ...
+    def send_datagram(self, stream_id: int, data: Buffer) -> None: ...
+    def send_goaway(self, last_id: int | None = None) -> None: ...
+    def send_max_push_id(self, max_push_id: int) -> None: ...
+    def cancel_push(self, push_id: int) -> None: ...
+    def update_priority(
+        self,
+        priority: Buffer,
+        *,
+        stream_id: int | None = None,
+        push_id: int | None = None,
+    ) -> None: ...
+    def priority(self, stream_id: int) -> tuple[int, bool]: ...
+    def send_origin(self, origins: Iterable[bytes]) -> None: ...
+    def create_webtransport_stream(
+        self, session_id: int, is_unidirectional: bool = False
+    ) -> int: ...
+    def send_webtransport_data(
+        self, stream_id: int, data: Buffer, end_stream: bool = False
+    ) -> None: ...
+    def close_webtransport_session(
+        self, session_id: int, error_code: int = 0, reason: str = ""
+    ) -> None: ...
+    def drain_webtransport_session(self, session_id: int) -> None: ...
+    def send_capsule(self, stream_id: int, capsule_type: int, data: Buffer) -> None: ...
+    @staticmethod
+    def webtransport_error_to_http(error_code: int) -> int: ...

@@ -1,0 +1,48 @@
+from libc.stddef cimport size_t
+from libc.stdint cimport int64_t, uint8_t
+
+from nghttp2py cimport cngp_h3 as lib
+from nghttp2py.h3.headers cimport FieldList, NameCache
+
+
+cdef object or_none(int64_t number)
+cdef bytes to_bytes(data)
+cdef int64_t to_id(value, str name) except -1
+
+
+cdef class H3Session:
+    cdef lib.ngp_h3 *_h3     # owned
+    cdef NameCache _names
+    cdef FieldList _fields
+    cdef readonly object _quic
+    cdef object _quic_logger
+    cdef object _config
+    cdef dict _kinds         # the class of a QUIC event: what it is
+    cdef dict _sent
+    cdef dict _received
+    cdef bint _settings_known
+    cdef bint _validate
+
+    # What a QUIC connection that is written in C calls, with no event between.
+    cdef list receive_stream(
+        self, int64_t stream_id, const uint8_t *data, size_t n, bint end_stream
+    )
+    cdef list receive_datagram(self, const uint8_t *data, size_t n)
+    cdef list receive_reset(self, int64_t stream_id, object error_code)
+    cdef list receive_stop_sending(self, int64_t stream_id, object error_code)
+
+    cdef int _kind_of(self, event) except -1
+    cdef int _require(self) except -1
+    cdef int _perform(self) except -1
+    cdef int _check(self, int rv) except -1
+    cdef list _finish(self, int rv, bytes whole)
+    cdef object _new_event(
+        self,
+        const lib.ngp_h3_event *event,
+        const lib.nghttp3_qpack_nv *fields,
+        bytes whole,
+    )
+    cdef bytes _take(self, const lib.ngp_h3_event *event, bytes whole)
+    cdef int _log_stream_type(
+        self, stream_id, stream_type, push_id=*
+    ) except -1
