@@ -116,7 +116,7 @@ class _IteratorSource:
         raise ValueError(f"a body iterator gave {_MAX_EMPTY_PIECES} empty pieces")
 
 
-def make_source(body: object) -> BodySource:
+def make_source(body: Any) -> BodySource:
     """Choose the source for a body that is not bytes-like.
 
     Raises ``TypeError`` if it is neither a binary file nor an iterable nor a
