@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +40,20 @@ def test_the_examples_of_the_old_documentation_run(capsys):
         "[(b'foo', b'bar'), (b'baz', b'buz')]",
         "[1] (s=38) baz: buz",
         "[2] (s=38) foo: bar",
+    ]
+
+
+def test_the_example_of_the_guide_runs():
+    example = Path(__file__).parent.parent / "examples" / "header_proxy.py"
+    result = subprocess.run(
+        [sys.executable, example], capture_output=True, text=True, check=True
+    )
+    # The first block brings its entries, the second names them.
+    assert result.stdout.splitlines() == [
+        "28 bytes in, 36 bytes out",
+        "25 bytes in, 26 bytes out",
+        "[1] (s=42) via: 2 proxy",
+        "[2] (s=53) user-agent: example/1.0",
     ]
 
 
@@ -127,6 +144,18 @@ def test_an_iterable_that_fails_harms_nothing():
     with pytest.raises(ZeroDivisionError):
         deflater.deflate(headers())
     assert deflater.dynamic_table_size == 0
+
+
+def test_a_list_that_changes_while_it_is_read_harms_nothing():
+    class Field:
+        def __iter__(self):
+            headers.clear()
+            return iter((b"a" * 100, b"b" * 100))
+
+    headers = [(b"first %d" % i, b"value") for i in range(10)]
+    headers += [Field(), (b"last", b"value")]
+    expected = [*headers[:10], (b"a" * 100, b"b" * 100)]
+    assert HDInflater().inflate(HDDeflater().deflate(headers)) == expected
 
 
 @pytest.mark.parametrize(
