@@ -566,13 +566,16 @@ int ngp_h2_upgrade(ngp_h2 *h2, const uint8_t *settings, size_t len,
                    int head_request);
 
 /*
- * ngp_h2_submit_priority_update reprioritises a request, sent or to come, or a
- * promised push.
+ * ngp_h2_submit_priority_update reprioritises a request or a promised push; the
+ * frame follows the request, if that is still queued.
  *
- * This function returns 0 if it succeeds, as above, or
+ * This function returns 0 if it succeeds or the stream is closed already, as
+ * above, or
  *
+ * NGHTTP2_ERR_INVALID_ARGUMENT
+ *     The value is too long for a frame.
  * NGHTTP2_ERR_INVALID_STREAM_ID
- *     There is no such request, and no such push was promised.
+ *     There never was such a stream.
  * NGHTTP2_ERR_INVALID_STATE
  *     A server sends none.
  */

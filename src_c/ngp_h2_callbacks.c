@@ -738,6 +738,26 @@ static int on_promise_sent(ngp_h2 *h2, ngp_h2_stream *stream) {
   return rv;
 }
 
+/* A request has got its place, and a server that will know of it. */
+static int on_request_sent(ngp_h2 *h2, ngp_h2_stream *stream) {
+  int rv = 0;
+
+  stream->flags &= ~NGP_H2_UNSENT;
+  --h2->unsent;
+  if (stream->id <= h2->waiting_upto &&
+      !ngp_h2_record(h2, NGP_H2_REQUEST_SENT, stream->id)) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  if (stream->priority_waits) {
+    rv = nghttp2_submit_priority_update(h2->session, NGHTTP2_FLAG_NONE,
+                                        stream->id, stream->priority.base,
+                                        stream->priority.len);
+    stream->priority_waits = 0;
+    ngp_buf_free(&stream->priority);
+  }
+  return rv;
+}
+
 static int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame,
                          void *user_data) {
   ngp_h2 *h2 = user_data;
@@ -751,13 +771,9 @@ static int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame,
     if (!stream) {
       return 0;
     }
-    if ((stream->flags & NGP_H2_UNSENT) && h2->options.client) {
-      stream->flags &= ~NGP_H2_UNSENT;
-      --h2->unsent;
-      if (stream->id <= h2->waiting_upto &&
-          !ngp_h2_record(h2, NGP_H2_REQUEST_SENT, stream->id)) {
-        return FAIL;
-      }
+    if ((stream->flags & NGP_H2_UNSENT) && h2->options.client &&
+        on_request_sent(h2, stream) != 0) {
+      return FAIL;
     }
     break;
   case NGHTTP2_DATA:

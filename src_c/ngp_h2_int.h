@@ -37,10 +37,15 @@ typedef struct ngp_h2_stream {
      of it. */
   int64_t content_length;
   int64_t body_len;
-  /* trailers wait for the end of the body. */
+  /* trailers wait for the end of the body; owned, or NULL. */
   ngp_h2_header_list *trailers;
-  /* response waits for the PUSH_PROMISE of its stream to be sent. */
+  /* response waits for the PUSH_PROMISE of its stream to be sent; owned, or
+     NULL. */
   ngp_h2_header_list *response;
+  /* priority, a field value, waits for the request to be sent if
+     priority_waits is nonzero. */
+  ngp_buf priority;
+  uint8_t priority_waits;
   uint8_t response_end;
 } ngp_h2_stream;
 

@@ -70,6 +70,7 @@ ngp_h2_stream *ngp_h2_stream_add(ngp_h2 *h2, int32_t id) {
   }
   stream->id = id;
   stream->content_length = -1;
+  ngp_buf_init(&stream->priority, h2->mem);
   map_put(map, stream);
   ++map->size;
   ++h2->counters.streams_opened;
@@ -100,6 +101,7 @@ static void map_remove(ngp_h2_stream_map *map, const ngp_h2_stream *stream) {
 static void stream_free(ngp_h2 *h2, ngp_h2_stream *stream) {
   ngp_free(h2->mem, stream->trailers);
   ngp_free(h2->mem, stream->response);
+  ngp_buf_free(&stream->priority);
   ngp_free(h2->mem, stream);
 }
 

@@ -9,6 +9,9 @@
 /* nghttp2 packs an extension frame into a buffer of this size. */
 #define MAX_EXTENSION_PAYLOAD 16384
 
+/* What a PRIORITY_UPDATE has room for after the stream id. */
+#define MAX_PRIORITY_VALUE (16384 - 4)
+
 /* nghttp2's default of max_send_header_block_length. */
 #define DEFAULT_MAX_HEADER_BLOCK 65536
 
@@ -689,17 +692,27 @@ int ngp_h2_upgrade(ngp_h2 *h2, const uint8_t *settings, size_t len,
 
 int ngp_h2_submit_priority_update(ngp_h2 *h2, int32_t stream_id,
                                   const uint8_t *value, size_t len) {
+  ngp_h2_stream *stream;
+
   if (h2->dead) {
     return NGP_ERR_CONNECTION_CLOSED;
   }
   if (!h2->options.client) {
     return NGHTTP2_ERR_INVALID_STATE;
   }
-  if (stream_id <= 0 ||
-      (!ngp_h2_is_local_id(h2, stream_id) && ngp_h2_is_idle(h2, stream_id))) {
-    /* A request may be prioritised before it is sent, a push only once it is
-       promised (RFC 9218, 7.1). */
-    return NGHTTP2_ERR_INVALID_STREAM_ID;
+  if (len > MAX_PRIORITY_VALUE) {
+    return NGHTTP2_ERR_INVALID_ARGUMENT;
+  }
+  stream = ngp_h2_stream_find(h2, stream_id);
+  if (!stream) {
+    return ngp_h2_is_idle(h2, stream_id) ? NGHTTP2_ERR_INVALID_STREAM_ID : 0;
+  }
+  if (stream->flags & NGP_H2_UNSENT) {
+    /* It would overtake the request, and count among the idle streams that
+       the server bounds (RFC 9218, 7.1). */
+    stream->priority.len = 0;
+    stream->priority_waits = 1;
+    return ngp_buf_add(&stream->priority, value, len);
   }
   return nghttp2_submit_priority_update(h2->session, NGHTTP2_FLAG_NONE,
                                         stream_id, value, len);

@@ -598,6 +598,30 @@ static void altsvc_origin_and_priority_update_are_told(void **state) {
   pair_free(&p);
 }
 
+static void a_priority_update_waits_for_its_request(void **state) {
+  const nghttp2_settings_entry one = {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS,
+                                      1};
+  pair p = connected();
+
+  (void)state;
+  assert_ok(ngp_h2_submit_settings(p.server.h2, &one, 1));
+  assert_ok(pair_pump(&p));
+  submit_request(&p.client, GET, 1);
+  submit_request(&p.client, GET, 1);
+  assert_ok(
+      ngp_h2_submit_priority_update(p.client.h2, 3, (const uint8_t *)"u=1", 3));
+  assert_ok(ngp_h2_submit_priority_update(p.client.h2, 3, NULL, 0));
+  assert_ok(pair_pump(&p));
+  assert_null(end_find(&p.server, NGP_H2_PRIORITY_UPDATE, 0, 0));
+  assert_ok(submit_response(&p.server, 1, ":status=200\n", 1));
+  assert_ok(pair_pump(&p));
+  assert_non_null(end_saw(&p.server, NGP_H2_REQUEST, 3));
+  assert_int_equal(end_count(&p.server, NGP_H2_PRIORITY_UPDATE, 0), 1);
+  assert_int_equal(end_saw(&p.server, NGP_H2_PRIORITY_UPDATE, 0)->data.len, 0);
+  assert_true(ngp_h2_alive(p.server.h2));
+  pair_free(&p);
+}
+
 static void an_upgraded_request_is_answered_on_stream_1(void **state) {
   /* INITIAL_WINDOW_SIZE = 10. */
   static const uint8_t settings[] = {0, 4, 0, 0, 0, 10};
@@ -862,6 +886,7 @@ int main(void) {
       cmocka_unit_test(padding_makes_payloads_multiples_and_is_not_told),
       cmocka_unit_test(extension_frames_pass_if_they_are_wanted),
       cmocka_unit_test(altsvc_origin_and_priority_update_are_told),
+      cmocka_unit_test(a_priority_update_waits_for_its_request),
       cmocka_unit_test(an_upgraded_request_is_answered_on_stream_1),
       cmocka_unit_test(credit_by_hand_holds_the_sender_back),
       cmocka_unit_test(what_nobody_took_of_a_closed_stream_is_credited),
