@@ -33,6 +33,16 @@ static void look(pair *p, op_state *client, op_state *server) {
   check_end(server);
 }
 
+/* The first SETTINGS. */
+static void greet(end *e, input *in) {
+  static const uint32_t windows[] = {65535, 0, 1, 100, 20000, 1000000};
+  const nghttp2_settings_entry iv[] = {
+      {NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1},
+      {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, windows[take_below(in, 6)]}};
+
+  CHECK(ngp_h2_submit_settings(e->h2, iv, 2) == 0);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   input in = {data, size};
   ngp_h2_options client_options = take_options(&in);
@@ -49,7 +59,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   server_options.max_header_list_bytes = 0;
   server_options.max_header_list_count = 0;
   pair_init(&p, &client_options, &server_options);
-  pair_greet(&p);
+  greet(&p.client, &in);
+  greet(&p.server, &in);
+  CHECK(pair_pump(&p) == 0);
   look(&p, &client, &server);
   while (in.left) {
     uint8_t what = take(&in);

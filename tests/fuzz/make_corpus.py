@@ -73,15 +73,15 @@ def pair_seeds() -> list[bytes]:
     pump = b"\xf0"
     source = b"\x01" + bytes([SOURCE, 1, 1])
     seeds = [
-        bytes(4) + request + pump + response + b"\x00" + body(1, 9000, True),
-        bytes(4) + request + b"\x01" + body(1, 60000, True) + pump + response,
-        bytes(4) + request + source + pump + b"\x01" + bytes([ANSWER, 9, 9, 1]),
-        b"\x02\x00\x02\x00" + request + b"\x01" + body(1, 60000, True) + pump,
-        b"\x20\x04\x20\x04" + request + b"\x01" + body(1, 900, True) + pump,
-        bytes(4) + request + pump + b"\x00" + bytes([PROMISE, 1]) + response + pump,
-        bytes(4) + request + b"\x01" + bytes([TRAILERS, 1, 1]) + pump,
-        bytes(4) + request + b"\x01" + bytes([RESET, 1, 8, 0]) + pump,
-        bytes(4) + b"\x00" + bytes([SETTINGS, 1, 0, 1]) + pump + request + pump,
+        bytes(6) + request + pump + response + b"\x00" + body(1, 9000, True),
+        bytes(6) + request + b"\x01" + body(1, 60000, True) + pump + response,
+        bytes(6) + request + source + pump + b"\x01" + bytes([ANSWER, 9, 9, 1]),
+        b"\x02\x00\x02\x00\x02\x02" + request + b"\x01" + body(1, 60000, True) + pump,
+        b"\x20\x04\x20\x04\x00\x00" + request + b"\x01" + body(1, 900, True) + pump,
+        bytes(6) + request + pump + b"\x00" + bytes([PROMISE, 1]) + response + pump,
+        bytes(6) + request + b"\x01" + bytes([TRAILERS, 1, 1]) + pump,
+        bytes(6) + request + b"\x01" + bytes([RESET, 1, 8, 0]) + pump,
+        bytes(6) + b"\x00" + bytes([SETTINGS, 1, 0, 1]) + pump + request + pump,
     ]
     # And some that do anything at all, so that calls meet.
     seeds += [bytes(rng.choices(range(256), k=400)) for _ in range(8)]

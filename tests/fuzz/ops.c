@@ -109,7 +109,7 @@ static void run_push_body(end *e, input *in) {
   op_push(e, id, len, take(in) & 1);
 }
 
-static void run_settings(end *e, input *in) {
+static void run_settings(end *e, input *in, op_set set) {
   static const uint32_t windows[] = {0, 1, 100, 65535, 1000000};
   static const uint32_t tables[] = {0, 64, 4096, 65536};
   nghttp2_settings_entry iv[3];
@@ -119,8 +119,10 @@ static void run_settings(end *e, input *in) {
   for (i = 0; i < n; ++i) {
     switch (take_below(in, 5)) {
     case 0:
-      iv[i] = (nghttp2_settings_entry){NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE,
-                                       windows[take_below(in, 5)]};
+      /* nghttp2 ends a connection that lowers it below what is unread. */
+      iv[i] = (nghttp2_settings_entry){
+          NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE,
+          windows[set == OPS_SANE ? 4 : take_below(in, 5)]};
       break;
     case 1:
       iv[i] = (nghttp2_settings_entry){NGHTTP2_SETTINGS_HEADER_TABLE_SIZE,
@@ -309,7 +311,7 @@ void op_run(end *e, input *in, op_set set) {
     run_consume(e, in);
     break;
   case 12:
-    run_settings(e, in);
+    run_settings(e, in, set);
     break;
   case 13:
     id = take_stream_id(in);
