@@ -738,8 +738,8 @@ static int on_promise_sent(ngp_h2 *h2, ngp_h2_stream *stream) {
   return rv;
 }
 
-/* A request has got its place, and a server that will know of it. */
-static int on_request_sent(ngp_h2 *h2, ngp_h2_stream *stream) {
+/* The request of |stream| has got its place. */
+static int on_request_begun(ngp_h2 *h2, ngp_h2_stream *stream) {
   int rv = 0;
 
   stream->flags &= ~NGP_H2_UNSENT;
@@ -758,6 +758,26 @@ static int on_request_sent(ngp_h2 *h2, ngp_h2_stream *stream) {
   return rv;
 }
 
+/*
+ * From here on the frame is sent, if perhaps in pieces: nghttp2 will attach
+ * |stream|'s body when the last one is out, so that the record has to stay.
+ */
+static int before_frame_send(nghttp2_session *session,
+                             const nghttp2_frame *frame, void *user_data) {
+  ngp_h2 *h2 = user_data;
+  ngp_h2_stream *stream;
+
+  (void)session;
+  if (frame->hd.type != NGHTTP2_HEADERS || !h2->options.client) {
+    return 0;
+  }
+  stream = ngp_h2_stream_find(h2, frame->hd.stream_id);
+  if (!stream || !(stream->flags & NGP_H2_UNSENT)) {
+    return 0;
+  }
+  return on_request_begun(h2, stream) == 0 ? 0 : FAIL;
+}
+
 static int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame,
                          void *user_data) {
   ngp_h2 *h2 = user_data;
@@ -767,15 +787,6 @@ static int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame,
   ++h2->counters.frames_sent[frame_slot(frame->hd.type)];
   switch (frame->hd.type) {
   case NGHTTP2_HEADERS:
-    stream = ngp_h2_stream_find(h2, frame->hd.stream_id);
-    if (!stream) {
-      return 0;
-    }
-    if ((stream->flags & NGP_H2_UNSENT) && h2->options.client &&
-        on_request_sent(h2, stream) != 0) {
-      return FAIL;
-    }
-    break;
   case NGHTTP2_DATA:
     stream = ngp_h2_stream_find(h2, frame->hd.stream_id);
     break;
@@ -899,6 +910,8 @@ int ngp_h2_callbacks_new(const ngp_h2 *h2,
   if (h2->options.pad_multiple) {
     nghttp2_session_callbacks_set_select_padding_callback2(cbs, select_padding);
   }
+  nghttp2_session_callbacks_set_before_frame_send_callback(cbs,
+                                                           before_frame_send);
   nghttp2_session_callbacks_set_on_frame_send_callback(cbs, on_frame_send);
   nghttp2_session_callbacks_set_on_frame_not_send_callback(cbs,
                                                            on_frame_not_send);

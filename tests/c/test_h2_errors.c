@@ -511,24 +511,31 @@ static void only_what_exists_is_prioritised(void **state) {
   end_free(&e);
 }
 
-static void a_request_reset_between_its_frames_ends(void **state) {
+/* A client whose HEADERS of stream 1 are out, but not their CONTINUATION, and
+   a body queued. */
+static end client_between_frames(void) {
   static char fields[40000];
   end e = end_with(1);
   size_t n, len;
-  wire_view rst;
 
-  (void)state;
   strcpy(fields, GET "x-large=");
   n = strlen(fields);
   memset(fields + n, '!', 39000);
   strcpy(fields + n + 39000, "\n");
   assert_int_equal(submit_request(&e, fields, 0), 1);
   assert_ok(end_push_pattern(&e, 1, 100, 1));
-  /* HEADERS is out, its CONTINUATION is not. */
   assert_ok(ngp_h2_send(e.h2, 1, 0));
-  assert_ok(ngp_h2_submit_rst(e.h2, 1, NGHTTP2_CANCEL, 0));
   assert_non_null(ngp_h2_output(e.h2, &n, &len));
   assert_int_equal(len, 9 + 16384);
+  return e;
+}
+
+static void a_request_reset_between_its_frames_ends(void **state) {
+  end e = client_between_frames();
+  wire_view rst;
+
+  (void)state;
+  assert_ok(ngp_h2_submit_rst(e.h2, 1, NGHTTP2_CANCEL, 0));
   assert_ok(end_send(&e));
   assert_int_equal(wire_count(&e.out, NGHTTP2_CONTINUATION), 2);
   rst = wire_find(&e.out, NGHTTP2_RST_STREAM, 0);
@@ -536,6 +543,37 @@ static void a_request_reset_between_its_frames_ends(void **state) {
   assert_int_equal(wire_count(&e.out, NGHTTP2_DATA), 0);
   assert_int_equal(end_count(&e, NGP_H2_STREAM_CLOSED, 1), 1);
   assert_int_equal(e.released, 1);
+  end_free(&e);
+}
+
+static void a_request_between_its_frames_outlives_goaway(void **state) {
+  end e = client_between_frames();
+  uint8_t payload[8] = {0x7f, 0xff, 0xff, 0xff};
+  wire w = {0};
+
+  (void)state;
+  wire_frame(&w, NGHTTP2_GOAWAY, 0, 0, payload, sizeof(payload));
+  assert_ok(give(&e, &w));
+  assert_ok(end_send(&e));
+  assert_int_equal(wire_count(&e.out, NGHTTP2_DATA), 1);
+  assert_int_equal(ngp_h2_stream_count(e.h2, NULL), 1);
+  assert_null(end_find(&e, NGP_H2_STREAM_RESET, 1, 0));
+  end_free(&e);
+}
+
+static void a_peer_may_reset_a_request_between_its_frames(void **state) {
+  end e = client_between_frames();
+  wire w = {0};
+
+  (void)state;
+  wire_frame_u32(&w, NGHTTP2_RST_STREAM, 0, 1, NGHTTP2_REFUSED_STREAM);
+  assert_ok(give(&e, &w));
+  assert_ok(end_send(&e));
+  assert_int_equal(wire_count(&e.out, NGHTTP2_CONTINUATION), 2);
+  assert_int_equal(wire_count(&e.out, NGHTTP2_DATA), 0);
+  assert_int_equal(end_saw(&e, NGP_H2_STREAM_RESET, 1)->event.unprocessed, 1);
+  assert_int_equal(e.released, 1);
+  assert_true(ngp_h2_alive(e.h2));
   end_free(&e);
 }
 
@@ -603,6 +641,8 @@ int main(void) {
       cmocka_unit_test(only_servers_push_and_only_on_requests),
       cmocka_unit_test(only_what_exists_is_prioritised),
       cmocka_unit_test(a_request_reset_between_its_frames_ends),
+      cmocka_unit_test(a_request_between_its_frames_outlives_goaway),
+      cmocka_unit_test(a_peer_may_reset_a_request_between_its_frames),
       cmocka_unit_test(a_push_whose_parent_is_gone_is_closed_unsent),
       cmocka_unit_test(a_promise_on_a_stream_we_reset_is_cancelled),
   };

@@ -98,8 +98,8 @@ static int send_every_frame(pair *p) {
   TRY(greet(p));
   TRY(submit_request(&p->client, POST, 0));
   TRY(ngp_h2_submit_ping(p->client.h2, NULL, 0));
-  TRY_MISCOUNTED(ngp_h2_submit_priority_update(p->client.h2, 1,
-                                               (const uint8_t *)"u=1", 3));
+  TRY(ngp_h2_submit_priority_update(p->client.h2, 1, (const uint8_t *)"u=1",
+                                    3));
   TRY(ngp_h2_submit_extension(p->client.h2, 0xf0, 0, 0,
                               (const uint8_t *)"payload", 7));
   TRY(ngp_h2_submit_window_update(p->server.h2, 0, 1000));
@@ -108,7 +108,8 @@ static int send_every_frame(pair *p) {
   TRY_MISCOUNTED(ngp_h2_submit_altsvc(p->server.h2, 0,
                                       (const uint8_t *)"https://a", 9,
                                       (const uint8_t *)"h3", 2));
-  TRY(pair_pump(p));
+  /* The PRIORITY_UPDATE was kept for now. */
+  TRY_MISCOUNTED(pair_pump(p));
   TRY(ngp_h2_set_priority(p->server.h2, 1, 2, 1, 1));
   TRY(ngp_h2_consume(p->server.h2, 1, 0));
   TRY(ngp_h2_submit_shutdown_notice(p->server.h2));
