@@ -11,6 +11,7 @@ from enum import IntEnum
 __all__ = [
     "BodyQueueFullError",
     "ConnectionClosedError",
+    "ConnectionTerminatedError",
     "ErrorCode",
     "FlowControlError",
     "HPACKError",
@@ -23,7 +24,9 @@ __all__ = [
     "NoSuchStreamError",
     "ProtocolError",
     "PushDisabledError",
+    "SendException",
     "StreamClosedError",
+    "StreamResetError",
     "StreamStateError",
     "error_code_name",
     "from_code",
@@ -97,6 +100,74 @@ class NoSuchStreamError(ProtocolError):
 
 class StreamClosedError(NoSuchStreamError):
     """The stream, or our half of it, is already closed (RFC 9113, 5.1)."""
+
+
+class StreamResetError(StreamClosedError):
+    """A stream ended before its messages did (RFC 9113, 5.4.2).
+
+    ``error_code`` is that of RST_STREAM, or of the connection's end; ``remote``
+    tells whether the peer ended it; ``unprocessed`` that the peer did nothing
+    with the request, which may be sent again (RFC 9113, 8.7); ``reason`` is
+    text for people.
+    """
+
+    def __init__(
+        self,
+        stream_id: int,
+        error_code: int,
+        *,
+        remote: bool,
+        unprocessed: bool = False,
+        reason: str = "",
+    ) -> None:
+        message = (
+            f"stream {stream_id} was reset {'by the peer' if remote else 'here'}: "
+            f"{error_code_name(error_code)}"
+        )
+        super().__init__(f"{message}: {reason}" if reason else message, stream_id)
+        self.error_code = error_code
+        self.remote = remote
+        self.unprocessed = unprocessed
+        self.reason = reason
+
+
+class ConnectionTerminatedError(ConnectionClosedError, ConnectionError):
+    """The connection ended, and with it what was asked of it.
+
+    ``error_code`` is that of GOAWAY (RFC 9113, 6.8); ``remote`` tells whether
+    the peer ended it; ``unprocessed`` that the request was not sent, or the
+    peer did nothing with it, so that it may be sent again; ``reason`` is text
+    for people.
+    """
+
+    def __init__(
+        self,
+        error_code: int,
+        *,
+        remote: bool,
+        unprocessed: bool = False,
+        reason: str = "",
+    ) -> None:
+        message = (
+            f"the connection was ended {'by the peer' if remote else 'here'}: "
+            f"{error_code_name(error_code)}"
+        )
+        super().__init__(f"{message}: {reason}" if reason else message)
+        self.error_code = error_code
+        self.remote = remote
+        self.unprocessed = unprocessed
+        self.reason = reason
+
+
+class SendException(NGHTTP2Error):
+    """Data could not be sent to their end; ``data`` is the rest.
+
+    ``__cause__`` tells why.
+    """
+
+    def __init__(self, data: bytes, message: str = "") -> None:
+        super().__init__(message or f"{len(data)} bytes were not sent")
+        self.data = data
 
 
 class StreamStateError(ProtocolError):
