@@ -67,6 +67,7 @@ class H2Pump(asyncio.Protocol):
         self._scheduled = False  # a flush is due by call_soon()
         self._paused = False  # the transport wants no bytes now
         self._refused = False  # never initiated: its TLS is not good enough
+        self._tls_fault: tuple[ErrorCode, str] | None = None
         self._closing = False
         self._awaits_ping = False  # after the shutdown notice
         self._last_active = 0.0
@@ -309,11 +310,19 @@ class H2Pump(asyncio.Protocol):
             logger.warning(
                 "%s: closed, as ALPN has negotiated %s, not h2", self, protocol
             )
+            self._tls_fault = (
+                ErrorCode.HTTP_1_1_REQUIRED,
+                f"ALPN has negotiated {protocol}, not h2",
+            )
             return False
         version = tls.version()
         if version in _TLS_TOO_OLD:
             logger.warning(
                 "%s: closed, as %s is below TLS 1.2 (RFC 9113, 9.2)", self, version
+            )
+            self._tls_fault = (
+                ErrorCode.INADEQUATE_SECURITY,
+                f"{version} is below TLS 1.2 (RFC 9113, 9.2)",
             )
             return False
         return True
