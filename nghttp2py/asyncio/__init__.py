@@ -1,5 +1,31 @@
 """HTTP/2 and HTTP/3 over asyncio: the only place that does I/O."""
 
+from nghttp2py.asyncio.endpoints import (
+    H2Server,
+    open_connection,
+    open_unix_connection,
+    start_server,
+    start_unix_server,
+)
+from nghttp2py.asyncio.protocol import H2Protocol
 from nghttp2py.asyncio.pump import H2Pump
+from nghttp2py.asyncio.reader import H2StreamReader
+from nghttp2py.asyncio.stream import H2Stream
+from nghttp2py.asyncio.writer import H2StreamWriter
+from nghttp2py.errors import NGHTTP2Error as AIOH2Exception
+from nghttp2py.errors import SendException
 
-__all__ = ["H2Pump"]
+__all__ = [
+    "AIOH2Exception",
+    "H2Protocol",
+    "H2Pump",
+    "H2Server",
+    "H2Stream",
+    "H2StreamReader",
+    "H2StreamWriter",
+    "SendException",
+    "open_connection",
+    "open_unix_connection",
+    "start_server",
+    "start_unix_server",
+]

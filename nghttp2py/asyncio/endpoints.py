@@ -1,0 +1,314 @@
+"""Making connections and taking them: over TCP, TLS and Unix sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl as _ssl
+from collections.abc import Callable, Coroutine
+from socket import AddressFamily
+from typing import Any, TypeVar
+
+from nghttp2py.asyncio.protocol import H2Protocol
+from nghttp2py.errors import ConnectionTerminatedError
+
+__all__ = [
+    "H2Server",
+    "open_connection",
+    "open_unix_connection",
+    "start_server",
+    "start_unix_server",
+]
+
+logger = logging.getLogger("nghttp2py")
+
+P = TypeVar("P", bound=H2Protocol)
+#: ``True`` is the default context, with certificates checked.
+SSL = bool | _ssl.SSLContext | None
+Connected = Callable[[Any], Coroutine[Any, Any, Any]]
+
+_PROTOCOL_OPTIONS = frozenset(
+    {
+        "close_timeout",
+        "concurrency",
+        "config",
+        "functional_timeout",
+        "header_encoding",
+        "idle_timeout",
+        "keepalive_interval",
+        "keepalive_timeout",
+        "settings_timeout",
+        "window_tuning",
+    }
+)
+
+
+def _split(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Part the protocol's options from those of asyncio."""
+    ours = {k: v for k, v in options.items() if k in _PROTOCOL_OPTIONS}
+    theirs = {k: v for k, v in options.items() if k not in _PROTOCOL_OPTIONS}
+    return ours, theirs
+
+
+def _client_context(ssl: SSL) -> _ssl.SSLContext | None:
+    if ssl is None or ssl is False:
+        return None
+    context = _ssl.create_default_context() if ssl is True else ssl
+    context.set_alpn_protocols(["h2"])
+    return context
+
+
+def _server_context(ssl: SSL) -> _ssl.SSLContext | None:
+    if ssl is None or ssl is False:
+        return None
+    if ssl is True:
+        raise TypeError("a server needs an SSLContext with its certificate")
+    ssl.set_alpn_protocols(["h2"])
+    return ssl
+
+
+async def _connect(
+    attempt: Coroutine[Any, Any, tuple[Any, P]],
+    where: str,
+    timeout: float | None,
+) -> P:
+    try:
+        _, protocol = await asyncio.wait_for(attempt, timeout)
+    except asyncio.TimeoutError:
+        raise TimeoutError(f"no connection to {where} in {timeout} seconds") from None
+    if protocol._refused:
+        assert protocol._tls_fault is not None
+        code, reason = protocol._tls_fault
+        await protocol.wait_closed()
+        raise ConnectionTerminatedError(code, remote=False, reason=reason)
+    return protocol
+
+
+async def open_connection(
+    host: str | None = None,
+    port: int | None = None,
+    *,
+    cls: Callable[..., P] = H2Protocol,  # type: ignore[assignment]
+    loop: asyncio.AbstractEventLoop | None = None,
+    ssl: SSL = None,
+    connect_timeout: float | None = None,
+    **options: Any,
+) -> P:
+    """Connect to a server; return the client's end.
+
+    ``ssl`` is ``True`` or an ``SSLContext``, whose ALPN list is set to ``h2``.
+    ``connect_timeout`` is in seconds, TLS handshake included.  Further options
+    are those of ``H2Protocol`` and of ``loop.create_connection``.  Raises what
+    that raises, ``TimeoutError``, and ``ConnectionTerminatedError`` with
+    HTTP_1_1_REQUIRED if the server does not speak HTTP/2.
+    """
+    loop = loop or asyncio.get_running_loop()
+    ours, theirs = _split(options)
+    name = f"[{host}]" if host is not None and ":" in host else host
+
+    def factory() -> P:
+        protocol = cls(True, **ours)
+        if name is not None:
+            # A default port is not part of the authority (RFC 9110, 4.2.1).
+            default = 443 if ssl else 80
+            protocol._set_authority(name, None if port == default else port)
+        return protocol
+
+    # typeshed knows host and port together, or sock, but not options for both.
+    connect: Any = loop.create_connection
+    return await _connect(
+        connect(factory, host, port, ssl=_client_context(ssl), **theirs),
+        f"{name}:{port}",
+        connect_timeout,
+    )
+
+
+async def open_unix_connection(
+    path: str | None = None,
+    *,
+    cls: Callable[..., P] = H2Protocol,  # type: ignore[assignment]
+    loop: asyncio.AbstractEventLoop | None = None,
+    ssl: SSL = None,
+    connect_timeout: float | None = None,
+    **options: Any,
+) -> P:
+    """Connect to a server's Unix socket: as ``open_connection``."""
+    loop = loop or asyncio.get_running_loop()
+    ours, theirs = _split(options)
+    return await _connect(
+        loop.create_unix_connection(
+            lambda: cls(True, **ours), path, ssl=_client_context(ssl), **theirs
+        ),
+        str(path),
+        connect_timeout,
+    )
+
+
+class H2Server(asyncio.AbstractServer):
+    """Sockets that listen, and the connections that came of them.
+
+    Like ``asyncio.Server``; but ``close`` ends the connections too, after
+    their streams, and ``wait_closed`` waits for them and their handlers.
+    """
+
+    def __init__(self) -> None:
+        self._server: asyncio.AbstractServer | None = None
+        self._connected: Connected | None = None
+        self._connections: set[H2Protocol] = set()
+        self._waiters: list[asyncio.Future[None]] = []
+
+    @property
+    def sockets(self) -> Any:
+        """The sockets that listen, IPv4 first.
+
+        With port 0 each has a port of its own, and asyncio orders them anyhow.
+        """
+        return sorted(
+            getattr(self._server, "sockets", None) or (),
+            key=lambda socket: socket.family != AddressFamily.AF_INET,
+        )
+
+    @property
+    def connections(self) -> frozenset[H2Protocol]:
+        """The connections that are open."""
+        return frozenset(self._connections)
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """Return the event loop."""
+        assert self._server is not None
+        return self._server.get_loop()
+
+    def is_serving(self) -> bool:
+        """Whether new connections are accepted."""
+        return self._server is not None and self._server.is_serving()
+
+    async def start_serving(self) -> None:
+        """Begin to accept; only if the server was made with ``start_serving=False``."""
+        assert self._server is not None
+        await self._server.start_serving()
+
+    async def serve_forever(self) -> None:
+        """Accept until cancelled; then close."""
+        assert self._server is not None
+        try:
+            await self._server.serve_forever()
+        finally:
+            self.close()
+            await self.wait_closed()
+
+    def close(self, timeout: float | None = None) -> None:
+        """Accept no more, and end each connection when its streams have finished.
+
+        What has not finished after ``timeout`` seconds (each connection's
+        ``close_timeout``) is broken off.
+        """
+        if self._server is not None:
+            self._server.close()
+        for protocol in list(self._connections):
+            protocol.close(timeout)
+
+    def close_clients(self) -> None:
+        """End each connection at once."""
+        for protocol in list(self._connections):
+            protocol.close_connection()
+
+    def abort_clients(self) -> None:
+        """Drop each connection."""
+        for protocol in list(self._connections):
+            protocol.abort()
+
+    async def wait_closed(self) -> None:
+        """Wait until every connection is gone and its handler has ended."""
+        while self._connections:
+            future = self.get_loop().create_future()
+            self._waiters.append(future)
+            await future
+        if self._server is not None:
+            await self._server.wait_closed()
+
+    async def __aenter__(self) -> H2Server:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+        await self.wait_closed()
+
+    def connection_made(self, protocol: H2Protocol) -> None:
+        """Keep a connection until it is gone, and start its handler."""
+        self._connections.add(protocol)
+        if self._connected is not None:
+            protocol.set_handler(self._connected(protocol))
+
+    def connection_gone(self, protocol: H2Protocol) -> None:
+        """Forget a connection."""
+        self._connections.discard(protocol)
+        if not self._connections:
+            for future in self._waiters:
+                if not future.done():
+                    future.set_result(None)
+            self._waiters.clear()
+
+
+def _factory(
+    server: H2Server, cls: Callable[..., H2Protocol], ours: dict[str, Any]
+) -> Callable[[], H2Protocol]:
+    def made() -> H2Protocol:
+        protocol = cls(False, **ours)
+        protocol._keeper = server
+        return protocol
+
+    return made
+
+
+async def start_server(
+    client_connected_cb: Connected,
+    host: str | None = None,
+    port: int | None = None,
+    *,
+    cls: Callable[..., H2Protocol] = H2Protocol,
+    loop: asyncio.AbstractEventLoop | None = None,
+    ssl: SSL = None,
+    **options: Any,
+) -> H2Server:
+    """Listen for clients.
+
+    ``client_connected_cb(protocol)`` returns a coroutine, which runs as a task
+    as long as the connection lasts.  ``ssl`` is an ``SSLContext`` with a
+    certificate; its ALPN list is set to ``h2``.  Further options are those of
+    ``H2Protocol`` and of ``loop.create_server``.
+    """
+    loop = loop or asyncio.get_running_loop()
+    ours, theirs = _split(options)
+    server = H2Server()
+    server._connected = client_connected_cb
+    server._server = await loop.create_server(
+        _factory(server, cls, ours),
+        host,
+        port,
+        ssl=_server_context(ssl),
+        **theirs,
+    )
+    return server
+
+
+async def start_unix_server(
+    client_connected_cb: Connected,
+    path: str | None = None,
+    *,
+    cls: Callable[..., H2Protocol] = H2Protocol,
+    loop: asyncio.AbstractEventLoop | None = None,
+    ssl: SSL = None,
+    **options: Any,
+) -> H2Server:
+    """Listen for clients on a Unix socket: as ``start_server``."""
+    loop = loop or asyncio.get_running_loop()
+    ours, theirs = _split(options)
+    server = H2Server()
+    server._connected = client_connected_cb
+    server._server = await loop.create_unix_server(
+        _factory(server, cls, ours),
+        path,
+        ssl=_server_context(ssl),
+        **theirs,
+    )
+    return server

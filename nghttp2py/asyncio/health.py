@@ -1,0 +1,173 @@
+"""What PING tells: whether the peer is there, how far away, how large a window."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from nghttp2py.errors import ErrorCode
+
+if TYPE_CHECKING:
+    from nghttp2py.asyncio.protocol import H2Protocol
+    from nghttp2py.asyncio.stream import H2Stream
+
+__all__ = ["Health"]
+
+#: The largest window that tuning gives a stream: 16 MiB are 1.3 Gbit/s at 0.1 s.
+MAX_WINDOW = 16 * 1024 * 1024
+
+
+class Health:
+    """The PINGs of one connection, told apart by a count in their 8 bytes."""
+
+    def __init__(
+        self,
+        protocol: H2Protocol,
+        keepalive_interval: float | None,
+        keepalive_timeout: float,
+        window_tuning: bool,
+    ) -> None:
+        self._protocol = protocol
+        self._interval = keepalive_interval
+        self._timeout = keepalive_timeout
+        self._timer: asyncio.TimerHandle | None = None
+        self._count = 0
+        self._sent: dict[bytes, float] = {}
+        self._waiters: list[asyncio.Future[None]] = []
+        self._tuning = window_tuning
+        self._sample: tuple[bytes, H2Stream, int] | None = None
+        self._windows: dict[H2Stream, int] = {}
+        #: The last round trip's time in seconds, ``None`` before the first.
+        self.rtt: float | None = None
+
+    def start(self) -> None:
+        """The connection is made."""
+        if self._interval is not None:
+            loop = self._protocol._loop
+            self._timer = loop.call_later(self._interval, self._check)
+
+    def stop(self) -> None:
+        """The connection is over: nothing will be answered."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._sample = None
+        self._windows.clear()
+        self._wake()
+
+    # ---- PING ----
+
+    def _send(self) -> bytes:
+        """Send PING; return its 8 bytes."""
+        protocol = self._protocol
+        self._count += 1
+        data = self._count.to_bytes(8, "big")
+        self._sent[data] = protocol._loop.time()
+        protocol.connection.ping(data)
+        protocol.mark_dirty()
+        return data
+
+    def acknowledged(self, data: bytes) -> None:
+        """The answer to a PING came."""
+        sent = self._sent.pop(data, None)
+        if sent is None:
+            return
+        self.rtt = self._protocol._loop.time() - sent
+        self._wake()
+        if self._sample is not None and self._sample[0] == data:
+            self._end_sample()
+
+    def _wake(self) -> None:
+        for future in self._waiters:
+            if not future.done():
+                future.set_result(None)
+        self._waiters.clear()
+
+    async def ping(self) -> float:
+        """Send PING; return the seconds until its answer came."""
+        protocol = self._protocol
+        protocol._raise_over()
+        data = self._send()
+        while data in self._sent:
+            protocol._raise_over()
+            await protocol._wait_in(self._waiters)
+        assert self.rtt is not None
+        return self.rtt
+
+    async def wait_functional(self, timeout: float) -> float | None:
+        """See ``H2Protocol.wait_functional``."""
+        protocol = self._protocol
+        protocol._raise_over()
+        loop = protocol._loop
+        if loop.time() - protocol._last_active < timeout:
+            return None
+        asked = loop.time()
+        while True:
+            self._send()
+            timer = loop.call_later(timeout, self._wake)
+            try:
+                await protocol._wait_in(self._waiters)
+            finally:
+                timer.cancel()
+            protocol._raise_over()
+            if protocol._last_active >= asked:
+                return self.rtt
+
+    # ---- Keep-alive ----
+
+    def _check(self) -> None:
+        protocol = self._protocol
+        assert self._interval is not None
+        left = protocol._last_active + self._interval - protocol._loop.time()
+        if left > 0:
+            self._timer = protocol._loop.call_later(left, self._check)
+            return
+        self._send()
+        self._timer = protocol._loop.call_later(
+            self._timeout, self._judge, protocol._loop.time()
+        )
+
+    def _judge(self, asked: float) -> None:
+        self._timer = None
+        if self._protocol._last_active < asked:
+            self._protocol._end(
+                ErrorCode.NO_ERROR,
+                f"nothing came in the {self._timeout} seconds after PING",
+            )
+        else:
+            self._check()
+
+    # ---- Window tuning ----
+
+    def taken(self, stream: H2Stream, taken: int) -> None:
+        """So many bytes of a stream were read since it began.
+
+        One stream at a time is sampled: what is read of it in a round trip.
+        If that is most of its window, the window and not the reader holds the
+        peer back, and it is doubled.  A stream that nobody reads stays small.
+        """
+        if not self._tuning or self._sample is not None or stream.reader._eof:
+            return
+        window = self._windows.get(stream) or self._protocol.initial_window_size
+        if taken * 2 >= window and window < MAX_WINDOW:
+            self._sample = (self._send(), stream, taken)
+
+    def _end_sample(self) -> None:
+        assert self._sample is not None
+        _, stream, before = self._sample
+        self._sample = None
+        if stream.closed or stream.reader._eof:
+            return
+        took = stream.reader._taken - before
+        window = self._windows.get(stream) or self._protocol.initial_window_size
+        if took * 3 >= window * 2:
+            window = min(MAX_WINDOW, max(2 * took, 2 * window))
+            self._windows[stream] = window
+            self._protocol.connection.set_local_window_size(window, stream.stream_id)
+            self._protocol.mark_dirty()
+
+    def forget(self, stream: H2Stream) -> None:
+        """The stream is closed."""
+        self._windows.pop(stream, None)
+        if self._sample is not None and self._sample[1] is stream:
+            self._sample = None

@@ -1,0 +1,267 @@
+"""The half of a stream that goes out: bodies, back-pressure, ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from nghttp2py.errors import (
+    ErrorCode,
+    ProtocolError,
+    SendException,
+    StreamClosedError,
+)
+
+if TYPE_CHECKING:
+    from nghttp2py.asyncio.stream import H2Stream
+
+__all__ = ["Body", "H2StreamWriter", "HeadersLike"]
+
+Text = str | bytes
+#: Header fields as they may be given: a mapping, or pairs; a third item that is
+#: true keeps a field out of HPACK's tables.
+HeadersLike = (
+    Mapping[str, Text]
+    | Mapping[bytes, Text]
+    | Iterable[tuple[Text, Text] | tuple[Text, Text, bool]]
+)
+#: A body as it may be given: bytes-like, a binary file, pieces.
+Body = bytes | bytearray | memoryview | Iterable[bytes] | AsyncIterable[bytes] | Any
+
+# Bytes queued on a stream at which senders wait, and pieces that a body is cut
+# into: as much as the pump gathers for one write.
+_HIGH = 65536
+
+
+class H2StreamWriter:
+    """Sends a stream's body, like ``asyncio.StreamWriter``.
+
+    ``write`` queues and ``drain`` waits until the queue is short; ``send_data``
+    and ``send_body`` do both.  How fast it goes is up to the peer's windows,
+    and to the transport.  Header fields are sent by the stream.
+    """
+
+    __slots__ = ("_ended", "_lock", "_stream")
+
+    def __init__(self, stream: H2Stream) -> None:
+        self._stream = stream
+        self._lock: asyncio.Lock | None = None
+        self._ended = False
+
+    def __repr__(self) -> str:
+        return f"<H2StreamWriter of stream {self._stream.stream_id}>"
+
+    # ---- asyncio.StreamWriter ----
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Queue ``data``.
+
+        Raises ``BodyQueueFullError`` if more than ``config.max_body_queue``
+        bytes wait: ``drain`` in between.
+        """
+        stream = self._stream
+        stream._raise_failure()
+        stream.protocol.connection.send_body(stream.stream_id, data, end_stream=False)
+        stream.protocol.mark_dirty()
+
+    def writelines(self, data: Iterable[bytes | bytearray | memoryview]) -> None:
+        """Queue all pieces, as ``write`` does."""
+        self.write(b"".join(data))
+
+    async def drain(self) -> None:
+        """Wait until at most 64 KiB are queued, and the transport takes more."""
+        stream = self._stream
+        while True:
+            stream._raise_failure()
+            if stream.closed or self._is_low(_HIGH):
+                return
+            await stream._wait_to_send()
+
+    def can_write_eof(self) -> bool:
+        """Return True: either half of a stream ends by itself."""
+        return True
+
+    def write_eof(self) -> None:
+        """End this half of the stream after what is queued; again it is nothing."""
+        if self._ended:
+            return
+        stream = self._stream
+        stream._raise_failure()
+        stream.protocol.connection.end_stream(stream.stream_id)
+        self._ended = True
+        stream.protocol.mark_dirty()
+
+    def close(self) -> None:
+        """End this half of the stream, if the stream is not closed."""
+        if not self._ended and not self._stream.closed:
+            try:
+                self.write_eof()
+            except ProtocolError:
+                # No headers were sent, or a content-length was not met: the
+                # peer must not take what it has for the whole.
+                self._stream.reset(ErrorCode.CANCEL)
+
+    def is_closing(self) -> bool:
+        """Whether this half has ended, or the stream is closed."""
+        return self._ended or self._stream.closed
+
+    async def wait_closed(self) -> None:
+        """Wait until this half was handed to the transport.
+
+        Raises ``StreamResetError`` or ``ConnectionTerminatedError`` if it
+        cannot be.
+        """
+        stream = self._stream
+        while True:
+            stream._raise_failure()
+            if stream.closed or self._is_low(0):
+                return
+            await stream._wait_to_send()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Return the transport's information, as ``asyncio.StreamWriter`` does."""
+        return self._stream.protocol.get_extra_info(name, default)
+
+    def _is_low(self, low: int) -> bool:
+        stream = self._stream
+        if stream.protocol._paused:
+            return False
+        try:
+            return stream.protocol.connection.notify_drained(stream.stream_id, low)
+        except StreamClosedError:
+            return True  # our half has gone out whole
+
+    # ---- Whole messages ----
+
+    async def send_data(
+        self, data: bytes | bytearray | memoryview, *, end_stream: bool = False
+    ) -> None:
+        """Send ``data`` as far as the peer's windows open, and wait for them.
+
+        Returns when the last of it was handed over to be written.  Raises
+        ``SendException`` with the rest if it cannot go on.  What a cancelled
+        call has sent stays sent.
+        """
+        if not isinstance(data, bytes):
+            data = bytes(data)
+        lock = self._lock
+        sent = 0
+        if lock is None or not lock.locked():
+            sent = self._send(data, 0, end_stream)
+            if sent == len(data) and (not end_stream or self._ended):
+                return
+        if self._lock is None:
+            self._lock = asyncio.Lock()
+        async with self._lock:
+            while True:
+                await self._until_ready(data, sent)
+                sent = self._send(data, sent, end_stream)
+                if sent == len(data) and (not end_stream or self._ended):
+                    return
+
+    def _send(self, data: bytes, sent: int, end_stream: bool) -> int:
+        """Queue what windows and the queue's bound allow; return where it stands."""
+        stream = self._stream
+        protocol = stream.protocol
+        connection = protocol.connection
+        stream_id = stream.stream_id
+        try:
+            if stream._failure is not None:
+                stream._raise_failure()
+            if not protocol._paused:
+                room = _HIGH - connection.queued_body(stream_id)
+                left = len(data) - sent
+                if room > 0 or not left:
+                    piece = data
+                    if sent or left > room:
+                        piece = data[sent : sent + room]
+                    last = end_stream and len(piece) == left
+                    n = connection.send_data(stream_id, piece, end_stream=last)
+                    if n == len(piece) and last:
+                        self._ended = True
+                    sent += n
+                    protocol.mark_dirty()
+        except ProtocolError as error:
+            raise SendException(
+                data[sent:], f"{len(data) - sent} bytes were not sent: {error}"
+            ) from error
+        return sent
+
+    async def _until_ready(self, data: bytes, sent: int) -> None:
+        """Wait until ``_send`` gets on: room in queue, windows and transport."""
+        stream = self._stream
+        connection = stream.protocol.connection
+        while stream._failure is None and not stream.closed:
+            if self._is_low(_HIGH - 1) and (
+                sent == len(data)
+                or connection.local_flow_control_window(stream.stream_id)
+            ):
+                return
+            await stream._wait_to_send()
+
+    async def send_body(
+        self,
+        body: Body,
+        *,
+        trailers: HeadersLike | None = None,
+        end_stream: bool = True,
+    ) -> None:
+        """Send a body of any form, and end the stream after it.
+
+        ``body`` is bytes-like, a binary file (whose ``read`` should not block
+        for long), an iterable or an asynchronous iterable of bytes-like
+        pieces.  No piece is asked for before the one before is on its way.
+        ``trailers`` follow it.  If the source fails, or this call is
+        cancelled, the stream is reset, as its message can never be whole.
+        Raises what the source raises, and as ``send_data``.
+        """
+        if trailers is not None and not end_stream:
+            raise ValueError("trailers end the stream: end_stream must be true")
+        if isinstance(body, str):
+            raise TypeError("a body must be bytes, not str: encode it")
+        last = end_stream and trailers is None
+        try:
+            if isinstance(body, (bytes, bytearray, memoryview)):
+                await self.send_data(body, end_stream=last)
+            else:
+                await self._send_pieces(body)
+                if last:
+                    await self.end_stream()
+            if trailers is not None:
+                await self._stream.send_trailers(trailers)
+        except SendException:
+            raise
+        except asyncio.CancelledError:
+            self._stream.reset(ErrorCode.CANCEL)
+            raise
+        except BaseException:
+            self._stream.reset(ErrorCode.INTERNAL_ERROR)
+            raise
+
+    async def _send_pieces(self, body: Any) -> None:
+        read = getattr(body, "read", None)
+        if callable(read):
+            while piece := read(_HIGH):
+                await self.send_data(piece)
+        elif isinstance(body, AsyncIterable):
+            iterator = body.__aiter__()
+            try:
+                async for piece in iterator:
+                    await self.send_data(piece)
+            finally:
+                aclose = getattr(iterator, "aclose", None)
+                if aclose is not None:
+                    await aclose()
+        elif isinstance(body, Iterable):
+            for piece in body:
+                await self.send_data(piece)
+        else:
+            raise TypeError(
+                "a body must be bytes-like, a binary file, or an iterable of bytes, "
+                f"not {type(body).__name__}"
+            )
+
+    async def end_stream(self) -> None:
+        """End this half of the stream, after what others are sending on it."""
+        await self.send_data(b"", end_stream=True)
