@@ -229,10 +229,10 @@ class _ResponseProtocol(H2Pump):
     ) -> None:
         whole = body is None and trailers is None
         stream_id = self.connection.send_request(
-            handler.method,
-            handler.path,
+            handler.method or b"",
+            handler.path or b"",
             headers or (),
-            scheme=handler.scheme,
+            scheme=handler.scheme or b"",
             authority=handler.host,
             end_stream=whole,
         )
