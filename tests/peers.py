@@ -6,9 +6,12 @@ import asyncio
 import contextlib
 import functools
 import gc
+import signal
 import socket
 import ssl
 import subprocess
+import sys
+import tempfile
 import time
 
 import pytest
@@ -257,3 +260,39 @@ class ScriptedServer:
             writer.close()
             with contextlib.suppress(Exception):
                 await writer.wait_closed()
+
+
+# ---- The command ----
+
+
+def nghttp2py(*arguments, **options):
+    """Run the command to its end; its output is bytes."""
+    command = [sys.executable, "-m", "nghttp2py", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, timeout=DEADLINE, **options)
+
+
+@contextlib.contextmanager
+def serving(directory, *options, log=None):
+    """Run ``nghttp2py serve`` on a free port; give the URL that it prints.
+
+    What it logs goes to the file ``log``, if one is given.
+    """
+    command = [sys.executable, "-u", "-m", "nghttp2py", "serve", str(directory)]
+    with (
+        tempfile.TemporaryFile() if log is None else log.open("w+b") as errors,
+        subprocess.Popen(
+            [*command, "--port=0", *map(str, options)],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        ) as process,
+    ):
+        try:
+            line = process.stdout.readline()
+            if line:
+                yield line.split()[2].rstrip("/")
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(DEADLINE)
+        errors.seek(0)
+        assert process.returncode == 0, errors.read()

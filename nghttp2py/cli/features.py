@@ -1,0 +1,26 @@
+"""``nghttp2py features``: which C library is in use, and what it can do."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+import nghttp2py
+
+__all__ = ["command"]
+
+
+@click.command("features")
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+def command(as_json: bool) -> None:
+    """Tell the versions in use, and what they can do."""
+    found = {"nghttp2py": nghttp2py.__version__, **nghttp2py.features()}
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    width = max(map(len, found))
+    for name, value in found.items():
+        if isinstance(value, bool):
+            value = "yes" if value else "no"
+        click.echo(f"{name:{width}}  {value}")

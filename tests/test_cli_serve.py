@@ -1,0 +1,184 @@
+"""``nghttp2py serve``, with curl and nghttp as its clients."""
+
+import hashlib
+import random
+import socket
+import subprocess
+
+import pytest
+from peers import DEADLINE, certificate, free_port, nghttp2py, serving
+
+DATA = random.Random(7).randbytes(3_000_000)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("site")
+    (directory / "below").mkdir()
+    (directory / "index.html").write_text("<p>index")
+    (directory / "text.txt").write_text("0123456789")
+    (directory / "data").write_bytes(DATA)
+    (directory / "below" / "page.html").write_text("<p>page")
+    (directory / "out").symlink_to("..")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def url(site):
+    with serving(site, "--quiet") as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("certificates")
+    key, cert = directory / "key.pem", directory / "cert.pem"
+    certificate().private_key_pem.write_to_path(key)
+    certificate().cert_chain_pems[0].write_to_path(cert)
+    return cert, key
+
+
+def curl(url, *options):
+    """Return status, header fields and body of a response."""
+    done = subprocess.run(
+        [
+            *("curl", "--silent", "--show-error", "--include", "--path-as-is"),
+            *("--http2-prior-knowledge", "--insecure", *options, url),
+        ],
+        capture_output=True,
+        timeout=DEADLINE,
+        check=True,
+    )
+    head, _, body = done.stdout.partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    headers = dict(line.split(": ", 1) for line in lines)
+    return int(first.split()[1]), headers, body
+
+
+def test_curl_gets_a_file(url):
+    status, headers, body = curl(f"{url}/text.txt")
+    assert (status, body) == (200, b"0123456789")
+    assert headers["content-type"] == "text/plain; charset=utf-8"
+    assert headers["content-length"] == "10"
+    assert headers["date"].endswith("GMT")
+
+
+def test_curl_gets_a_range(url):
+    status, headers, body = curl(f"{url}/data", "--range", "1000000-1999999")
+    assert status == 206
+    assert headers["content-range"] == "bytes 1000000-1999999/3000000"
+    assert body == DATA[1_000_000:2_000_000]
+
+
+def test_curl_resumes_a_download(url, tmp_path):
+    part = tmp_path / "data"
+    part.write_bytes(DATA[:1_234_567])
+    subprocess.run(
+        [
+            *("curl", "--silent", "--http2-prior-knowledge"),
+            *("--continue-at", "-", "--output", part, f"{url}/data"),
+        ],
+        timeout=DEADLINE,
+        check=True,
+    )
+    assert part.read_bytes() == DATA
+
+
+def test_curl_is_told_what_has_not_changed(url):
+    _, headers, _ = curl(f"{url}/data", "--head")
+    etag = headers["etag"]
+    status, _, body = curl(f"{url}/data", "--header", f"if-none-match: {etag}")
+    assert (status, body) == (304, b"")
+    modified = f"if-modified-since: {headers['last-modified']}"
+    assert curl(f"{url}/data", "--header", modified)[0] == 304
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/../secret", "/%2e%2e/secret", "/..%2f..%2fetc/passwd", "/out/secret", "/a%00b"],
+)
+def test_curl_gets_nothing_from_outside(site, url, path):
+    (site.parent / "secret").write_text("secret")
+    status, _, body = curl(url + path)
+    assert (status, body) == (404, b"")
+
+
+def test_a_directory_is_its_index(url):
+    assert curl(f"{url}/")[2] == b"<p>index"
+    status, headers, _ = curl(f"{url}/below")
+    assert (status, headers["location"]) == (301, "/below/")
+    assert curl(f"{url}/below/")[0] == 404
+
+
+def test_directories_are_listed_with_listing(site):
+    with serving(site, "--listing") as url:
+        status, headers, body = curl(f"{url}/below/")
+        assert status == 200
+        assert headers["content-type"].startswith("text/html")
+        assert b'<a href="./page.html">page.html</a>' in body
+
+
+def test_nghttp_gets_many_files_at_once(url):
+    done = subprocess.run(
+        ["nghttp", "-m", "20", "-v", f"{url}/data"],
+        capture_output=True,
+        timeout=DEADLINE,
+        check=True,
+    )
+    assert done.stdout.count(b":status: 200") == 20
+    assert done.stdout.count(b"END_STREAM") >= 20
+
+
+def test_https_is_served_with_a_certificate(site, certificates):
+    cert, key = certificates
+    with serving(site, "--cert", cert, "--key", key) as url:
+        assert url.startswith("https://")
+        status, _, body = curl(f"{url}/data")
+        assert status == 200
+        assert hashlib.sha256(body).digest() == hashlib.sha256(DATA).digest()
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_requests_are_logged_unless_quiet(site, tmp_path, quiet):
+    log = tmp_path / "log"
+    with serving(site, *["--quiet"] * quiet, log=log) as url:
+        curl(f"{url}/text.txt")
+    assert ('"GET /text.txt HTTP/2" 200 10' in log.read_text()) is not quiet
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["missing"], "does not exist"),
+        (["."], "cannot listen"),
+        ([".", "--key={key}"], "--key needs --cert"),
+        ([".", "--cert={text}"], "no certificate"),
+        ([".", "--host=256.0.0.1"], "cannot listen"),
+        ([".", "--port=65536"], "port"),
+    ],
+)
+def test_what_cannot_be_served_is_one_clear_line(
+    tmp_path, certificates, arguments, sentence
+):
+    text = tmp_path / "text"
+    text.write_text("no certificate")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = nghttp2py(
+            "serve",
+            f"--port={port}",
+            *(a.format(key=certificates[1], text=text) for a in arguments),
+            cwd=tmp_path,
+        )
+    assert done.returncode != 0
+    assert sentence in done.stderr.decode()
+    assert b"Traceback" not in done.stderr
+    assert done.stderr.decode().splitlines()[-1].startswith("Error: ")
+
+
+def test_the_port_printed_is_the_one_asked_for(site):
+    port = free_port()
+    with serving(site, f"--port={port}") as url:
+        assert url == f"http://127.0.0.1:{port}"
