@@ -1,3 +1,4 @@
+from libc.stddef cimport size_t
 from libc.stdint cimport int64_t
 
 from nghttp2py cimport cngp as lib
@@ -12,8 +13,11 @@ cdef struct CachedPair:
 
 cdef class FieldReader:
     cdef CachedPair *_pairs  # owned; NULL until the first field
+    cdef CachedPair _large[8]
+    cdef int _next_large     # the slot that was filled longest ago
 
     cdef object pair(self, const lib.ngp_h2_field *field)
+    cdef object _large_pair(self, const lib.ngp_h2_field *field, size_t n)
 
 
 cdef class FieldList:

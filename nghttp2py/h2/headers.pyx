@@ -23,8 +23,11 @@ cdef enum:
     # A peer's usual fields stand in its HPACK table and come as the same two
     # buffers each time; a table of 4 KiB holds fewer than twice this.
     SLOTS = 64
-    # Larger fields are not worth holding on to.
-    MAX_CACHED = 512
+    # Larger fields have slots of their own, for few of them fit the table.
+    MAX_SMALL = 512
+    LARGE_SLOTS = 8
+    # The table's usual size: a larger field is in none.
+    MAX_LARGE = 4096
     # As many fields as most messages have: see FieldList._few.
     FEW = 16
 
@@ -39,6 +42,9 @@ cdef class FieldReader:
     def __dealloc__(self):
         cdef int i
 
+        for i in range(LARGE_SLOTS):
+            if self._large[i].pair != NULL:
+                drop(&self._large[i])
         if self._pairs == NULL:
             return
         for i in range(SLOTS):
@@ -63,25 +69,62 @@ cdef class FieldReader:
         ]
         if slot.name == field.name and slot.value == field.value:
             return <object>slot.pair
-        name = lib.nghttp2_rcbuf_get_buf(field.name)
-        value = lib.nghttp2_rcbuf_get_buf(field.value)
-        pair = (
-            PyBytes_FromStringAndSize(<const char *>name.base, name.len),
-            PyBytes_FromStringAndSize(<const char *>value.base, value.len),
-        )
         if field.never_indexed:
             # Such a field is in no table; its mark is for who passes it on.
-            return NeverIndexed(*pair)
-        if name.len + value.len <= MAX_CACHED:
-            if slot.pair != NULL:
-                drop(slot)
-            lib.nghttp2_rcbuf_incref(field.name)
-            lib.nghttp2_rcbuf_incref(field.value)
-            Py_INCREF(pair)
-            slot.name = field.name
-            slot.value = field.value
-            slot.pair = <void *>pair
+            return NeverIndexed(*new_pair(field))
+        name = lib.nghttp2_rcbuf_get_buf(field.name)
+        value = lib.nghttp2_rcbuf_get_buf(field.value)
+        if name.len + value.len > MAX_SMALL:
+            return self._large_pair(field, name.len + value.len)
+        pair = new_pair(field)
+        keep(slot, field, pair)
         return pair
+
+    cdef object _large_pair(self, const lib.ngp_h2_field *field, size_t n):
+        """Make a pair of ``n`` bytes, once if it is repeated at all soon.
+
+        Else a peer could have us make megabytes of a read of some kilobytes
+        that name one entry of the table again and again.
+        """
+        cdef:
+            CachedPair *slot
+            tuple pair
+            int i
+
+        for i in range(LARGE_SLOTS):
+            slot = &self._large[i]
+            if slot.name == field.name and slot.value == field.value:
+                return <object>slot.pair
+        pair = new_pair(field)
+        if n <= MAX_LARGE:
+            keep(&self._large[self._next_large], field, pair)
+            self._next_large = (self._next_large + 1) % LARGE_SLOTS
+        return pair
+
+
+cdef tuple new_pair(const lib.ngp_h2_field *field):
+    cdef:
+        lib.nghttp2_vec name = lib.nghttp2_rcbuf_get_buf(field.name)
+        lib.nghttp2_vec value = lib.nghttp2_rcbuf_get_buf(field.value)
+
+    return (
+        PyBytes_FromStringAndSize(<const char *>name.base, name.len),
+        PyBytes_FromStringAndSize(<const char *>value.base, value.len),
+    )
+
+
+cdef int keep(
+    CachedPair *slot, const lib.ngp_h2_field *field, tuple pair
+) except -1:
+    if slot.pair != NULL:
+        drop(slot)
+    lib.nghttp2_rcbuf_incref(field.name)
+    lib.nghttp2_rcbuf_incref(field.value)
+    Py_INCREF(pair)
+    slot.name = field.name
+    slot.value = field.value
+    slot.pair = <void *>pair
+    return 0
 
 
 cdef void drop(CachedPair *slot) noexcept:
