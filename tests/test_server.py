@@ -601,7 +601,7 @@ async def test_a_push_that_the_client_cancels_is_closed():
     client.connection.reset_stream(2, ErrorCode.CANCEL)
     await client.exchange()
     # The response was complete before the reset came.
-    assert handler.pushes[0]._closed
+    assert sorted(handler.closed) == [(False, 0), (True, 0)]
 
 
 # ---- Access log ----

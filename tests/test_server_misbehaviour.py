@@ -534,7 +534,7 @@ async def test_a_body_source_may_call_the_handler_but_not_the_pump():
     waiting, asking = client.request("/wait"), client.request("/ask")
     await client.exchange()
     assert client.response(waiting).body == b"by the other's body"
-    client.protocol._handlers[asking].resume()
+    client.protocol.handlers[asking].resume()
     await client.exchange()
     assert client.response(asking).body == b"own"
 
@@ -559,7 +559,7 @@ async def test_a_client_that_resets_in_mid_body_closes_the_handler():
     client.connection.reset_stream(stream_id, ErrorCode.CANCEL)
     await client.exchange()
     assert codes == [ErrorCode.CANCEL]
-    assert client.protocol._handlers == {}
+    assert client.protocol.handlers == {}
 
 
 @in_loop
@@ -616,7 +616,7 @@ async def test_a_client_that_vanishes_closes_every_handler():
     await client.exchange()
     client.protocol.connection_lost(ConnectionResetError())
     assert codes == dict.fromkeys([b"/body", b"/waiting", b"/upload"], INTERNAL_ERROR)
-    assert client.protocol._handlers == {}
+    assert client.protocol.handlers == {}
     await until(cancelled.is_set)
 
 
@@ -648,4 +648,4 @@ async def test_requests_over_the_limit_are_refused():
     for _ in range(100):
         client.request()
     await client.exchange()
-    assert len(client.protocol._handlers) == 100
+    assert len(client.protocol.handlers) == 100

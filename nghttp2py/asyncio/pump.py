@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import cast
 
 from nghttp2py.errors import ErrorCode, error_code_name
@@ -84,6 +84,18 @@ class H2Pump(asyncio.Protocol):
         it are still given.
         """
 
+    def events_received(self, events: Sequence[H2Event]) -> None:
+        """Take several events: give each to ``event_received``.
+
+        An owner that has a faster way overrides this instead; it must let no
+        exception of one event's keep it from the next.
+        """
+        for event in events:
+            try:
+                self.event_received(event)
+            except Exception:
+                logger.exception("%s: %r failed", self, event)
+
     # ---- asyncio.Protocol ----
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -154,7 +166,7 @@ class H2Pump(asyncio.Protocol):
         self._scheduled = False
         self.flush()
 
-    def flush(self, events: Iterable[H2Event] = ()) -> None:
+    def flush(self, events: Sequence[H2Event] = ()) -> None:
         """Hand out ``events`` and write what is queued, until both are done.
 
         Sending makes events, and events make the owner send; so one loop sees
@@ -170,11 +182,8 @@ class H2Pump(asyncio.Protocol):
             while True:
                 if self._awaits_ping:
                     events = self._watch_ping(events)
-                for event in events:
-                    try:
-                        self.event_received(event)
-                    except Exception:
-                        logger.exception("%s: %r failed", self, event)
+                if events:
+                    self.events_received(events)
                 self._dirty = False
                 data = b""
                 if not self._paused and self.transport is not None:
@@ -233,7 +242,7 @@ class H2Pump(asyncio.Protocol):
         if self.transport is not None:
             self.transport.abort()
 
-    def _watch_ping(self, events: Iterable[H2Event]) -> list[H2Event]:
+    def _watch_ping(self, events: Sequence[H2Event]) -> list[H2Event]:
         """Send the last GOAWAY when a round trip has gone by since the warning."""
         events = list(events)
         for event in events:

@@ -222,11 +222,16 @@ cdef class H2Connection(H2Session):
         ``HeadersError``, ``InvalidBodyLengthError`` and, if a response was sent
         already, ``StreamStateError``.
         """
+        self.respond(to_stream_id(stream_id), status, headers, end_stream)
+
+    cdef int respond(
+        self, int32_t stream_id, status, headers, bint end_stream
+    ) except -1:
         cdef FieldList fields = FieldList()
 
         fields.add(b":status", status_text(status))
         fields.extend(headers)
-        self._submit_response(to_stream_id(stream_id), fields, end_stream)
+        return self._submit_response(stream_id, fields, end_stream)
 
     cdef int _submit_response(
         self, int32_t stream_id, FieldList fields, bint end_stream
@@ -443,6 +448,17 @@ cdef class H2Connection(H2Session):
             # C holds it until ngp_h2_take_owner().
             Py_INCREF(data)
         return 0
+
+    cdef int end_body(self, int32_t stream_id, bytes data) except -1:
+        """Queue the last piece of a body that has no source."""
+        return self._push(stream_id, data, True)
+
+    cdef int stop_request(self, int32_t stream_id) except -1:
+        """Tell the peer to send no more of a request, after our response."""
+        return check(
+            lib.ngp_h2_submit_rst(self._h2, stream_id, ErrorCode.NO_ERROR, 1),
+            stream_id,
+        )
 
     cdef object _length_error(self, int32_t stream_id, size_t n):
         cdef:

@@ -1,5 +1,7 @@
 """Header fields between Python and C, in both directions."""
 
+cimport cython
+
 from collections.abc import Mapping
 
 from cpython.bytes cimport (
@@ -171,6 +173,7 @@ cdef tuple to_pair(item):
     )
 
 
+@cython.freelist(8)
 cdef class FieldList:
     """A header list on its way out.
 
