@@ -56,7 +56,6 @@ cdef extern from "Python.h":
     bint PyBytes_CheckExact(PyObject *)
     char *PyBytes_AS_STRING(PyObject *)
     Py_ssize_t PyBytes_GET_SIZE(PyObject *)
-    int _PyBytes_Resize(PyObject **, Py_ssize_t) except -1
     PyObject *new_bytes "PyBytes_FromStringAndSize"(
         const char *, Py_ssize_t) except NULL
     bint PyUnicode_CheckExact(PyObject *)
@@ -394,31 +393,28 @@ cdef class HDDeflater:
     cdef bytes _deflate(self, const lib.nghttp2_nv *nva, size_t nvlen):
         cdef:
             uint8_t small[SMALL_BLOCK]
+            uint8_t *buf = small
+            size_t buflen = SMALL_BLOCK
             size_t bound = lib.nghttp2_hd_deflate_bound(self._deflater, nva, nvlen)
             ssize_t rv
-            PyObject *block
 
-        if bound <= SMALL_BLOCK:
-            rv = lib.nghttp2_hd_deflate_hd(
-                self._deflater, small, SMALL_BLOCK, nva, nvlen)
+        if bound > SMALL_BLOCK:
+            buf = <uint8_t *>PyMem_Malloc(bound)
+            if buf == NULL:
+                raise MemoryError
+            buflen = bound
+        try:
+            rv = lib.nghttp2_hd_deflate_hd(self._deflater, buf, buflen, nva, nvlen)
             if rv < 0:
-                raise self._fail(rv)
-            return PyBytes_FromStringAndSize(<const char *>small, rv)
-        block = new_bytes(NULL, bound)
-        rv = lib.nghttp2_hd_deflate_hd(
-            self._deflater, <uint8_t *>PyBytes_AS_STRING(block), bound, nva, nvlen)
-        if rv < 0:
-            Py_DECREF(block)
-            raise self._fail(rv)
-        _PyBytes_Resize(&block, rv)
-        result = <bytes>block
-        Py_DECREF(block)
-        return result
-
-    cdef object _fail(self, ssize_t rv):
-        error = hpack_error(rv, "the header list cannot be compressed")
-        self._error = type(error)
-        return error
+                raise hpack_error(rv, "the header list cannot be compressed")
+            return PyBytes_FromStringAndSize(<const char *>buf, rv)
+        except BaseException as error:
+            # Also if there is no memory for a block that the table has seen.
+            self._error = type(error)
+            raise
+        finally:
+            if buf != small:
+                PyMem_Free(buf)
 
     def set_no_refset(self, no_refset):
         """Do nothing: RFC 7541 has no reference set to use.
@@ -578,9 +574,8 @@ cdef class HDInflater:
 
         try:
             while self._inflate_some(&data, &length, final, fields, &n):
-                result = extended(result, fields, n)
-                n = 0
-            return extended(result, fields, n)
+                result = extended(result, fields, &n)
+            return extended(result, fields, &n)
         except BaseException as error:
             while n:
                 n -= 1
@@ -776,15 +771,16 @@ cdef void put(
     Py_XDECREF(old)
 
 
-cdef list extended(list result, PyObject **fields, size_t n):
-    """Move ``fields`` to the end of ``result``, or of a new list."""
+cdef list extended(list result, PyObject **fields, size_t *n):
+    """Move all ``fields`` to the end of ``result``, or of a new list."""
     cdef:
-        PyObject *made
+        PyObject *made = PyList_New(n[0])
         size_t i
 
-    made = PyList_New(n)
-    for i in range(n):
+    for i in range(n[0]):
         PyList_SET_ITEM(made, i, fields[i])
+    # The list owns them, whatever fails from here.
+    n[0] = 0
     taken = <list>made
     Py_DECREF(made)
     if result is None:
