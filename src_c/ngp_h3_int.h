@@ -138,6 +138,8 @@ struct ngp_h3 {
   uint64_t goaway_received;
   /* One past the largest request seen from the peer. */
   int64_t next_request;
+  /* Which of the 64 requests before that have been seen: bit 0 is the last. */
+  uint64_t seen_requests;
 
   ngp_h3_early_priority early[NGP_H3_MAX_EARLY_PRIORITIES];
   size_t nearly;

@@ -211,6 +211,21 @@ static int recv_uni(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
  * What the QUIC connection received.
  */
 
+/* Takes note that the request |stream_id| has come. */
+static void see_request(ngp_h3 *h3, int64_t stream_id) {
+  int64_t n;
+
+  if (stream_id >= h3->next_request) {
+    n = (stream_id + 4 - h3->next_request) / 4;
+    h3->seen_requests = n < 64 ? h3->seen_requests << n : 0;
+    h3->next_request = stream_id + 4;
+  }
+  n = (h3->next_request - stream_id) / 4 - 1;
+  if (n < 64) {
+    h3->seen_requests |= (uint64_t)1 << n;
+  }
+}
+
 /* Makes the stream which the peer has just opened, or which only the QUIC
    connection knew. */
 static int new_stream(ngp_h3 *h3, int64_t stream_id, ngp_h3_stream **pstream) {
@@ -231,9 +246,7 @@ static int new_stream(ngp_h3 *h3, int64_t stream_id, ngp_h3_stream **pstream) {
   if (!h3->config.server || !ngp_h3_is_request(stream_id)) {
     return 0;
   }
-  if (stream_id >= h3->next_request) {
-    h3->next_request = stream_id + 4;
-  }
+  see_request(h3, stream_id);
   if ((uint64_t)stream_id >= h3->goaway_sent) {
     /* We have said that it would not be processed (RFC 9114, 5.2). */
     stream->type = NGP_H3_STREAM_IGNORED;
