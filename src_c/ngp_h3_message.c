@@ -487,9 +487,8 @@ int ngp_h3_recv_message(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
         break;
       }
       if (values[0] == NGP_H3_FRAME_WEBTRANSPORT &&
-          ngp_h3_takes_webtransport(h3) &&
-          stream->type == NGP_H3_STREAM_REQUEST) {
-        if (stream->recv_state != NGP_H3_STATE_INITIAL || stream->any_frame) {
+          ngp_h3_takes_webtransport(h3)) {
+        if (stream->type != NGP_H3_STREAM_REQUEST || stream->any_frame) {
           return ngp_h3_violate(h3, NGP_H3_V_WEBTRANSPORT_FRAME);
         }
         stream->type = NGP_H3_STREAM_WEBTRANSPORT_BIDI;

@@ -274,7 +274,7 @@ def streams(draw, is_client):
     return events
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=150)
 @given(st.data(), st.booleans())
 def test_the_same_bytes_mean_the_same_to_both(data, is_client):
     inputs = [
