@@ -88,8 +88,52 @@ def pair_seeds() -> list[bytes]:
     return seeds
 
 
+def h3_frame(stream_id: int, kind: int, which: int) -> bytes:
+    """A frame by its place in the lists of fuzz_h3_recv.c."""
+    return bytes([2, stream_id, kind, which, 0])
+
+
+def h3_raw(stream_id: int, data: bytes, end: bool = False) -> bytes:
+    return bytes([0, stream_id, 2 * len(data) + end]) + data
+
+
+def h3_seeds() -> list[bytes]:
+    control = h3_raw(2, b"\x00\x04\x02\x21\x00")
+    data = bytes([2, 0, 0, 3, 0]) + b"abc"
+    request, response, trailers = (h3_frame(0, 1, which) for which in (0, 1, 4))
+    insert = h3_raw(2, b"\x02\x3f\xe1\x1f\x43x-a\x011")
+    blocked = h3_frame(0, 1, 5)
+    connect = h3_frame(0, 1, 3)
+    answer = bytes([7, 0, 1])
+    stream = h3_raw(4, b"\x40\x41\x00abc") + h3_raw(14, b"\x40\x54\x00abc", True)
+    capsule = h3_raw(0, b"\x00\x0a\x68\x43\x07\x00\x00\x00\x05bye")
+    return [
+        b"\x21" + control + request + data + trailers + answer,
+        b"\x20" + h3_frame(0, 1, 2) + response + data + h3_raw(0, b"", True),
+        b"\x21" + blocked + data + insert,
+        b"\x27" + connect + answer + stream + capsule,
+        b"\x27" + stream + b"\x06\x05\x00gram" + connect + b"\x05\x00\x00\x00\x00",
+        b"\x20" + h3_raw(15, b"\x01\x00") + h3_frame(15, 1, 1) + h3_frame(0, 6, 0),
+        b"\x3f" + control + request + h3_raw(0, b"\x21\x00" * 6),
+    ]
+
+
+def qpack_seeds() -> list[bytes]:
+    insert = b"\x3f\xe1\x1f\x43x-a\x011"
+    return [
+        b"\x01\x00" + bytes([len(insert)]) + insert + b"\x02\x03\x02\x00\x80",
+        b"\x01\x02\x08\x00\x00\xd1\xd7\x50\x01a\xc1" + b"\x01\x01\x01",
+        b"\x00" + b"\x83\x28/index\x0aa=\x0fabc" * 8,
+    ]
+
+
 def main() -> None:
-    for name, seeds in {"h2_recv": recv_seeds(), "h2_pair": pair_seeds()}.items():
+    for name, seeds in {
+        "h2_recv": recv_seeds(),
+        "h2_pair": pair_seeds(),
+        "h3_recv": h3_seeds(),
+        "qpack": qpack_seeds(),
+    }.items():
         directory = Path(sys.argv[1], name)
         directory.mkdir(parents=True, exist_ok=True)
         for number, seed in enumerate(seeds):
