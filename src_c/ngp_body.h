@@ -12,6 +12,7 @@
  * borrowed until the chunk lies in a tray and the caller has taken it out.
  */
 typedef struct ngp_chunk {
+  /* The queue or tray that a chunk is in owns it. */
   struct ngp_chunk *next;
   const uint8_t *base;
   size_t len;

@@ -299,92 +299,125 @@ static const char *check_pseudo(ngp_h2_message message, ngp_token token,
   }
 }
 
-int ngp_h2_check_outgoing(ngp_h2_message message, nghttp2_nv *nva, size_t nvlen,
-                          uint32_t *pflags, int64_t *pcontent_length,
-                          ngp_h2_header_error *perror) {
-  const nghttp2_nv *method = NULL, *scheme = NULL, *path = NULL;
-  const nghttp2_nv *status = NULL;
-  const char *reason = NULL;
-  uint32_t seen = 0;
-  int regular_seen = 0;
-  size_t i;
+/*
+ * section is a header section as far as it has been checked.  The fields are
+ * the caller's, borrowed for the check.
+ */
+typedef struct section {
+  ngp_h2_message message;
+  const nghttp2_nv *method;
+  const nghttp2_nv *scheme;
+  const nghttp2_nv *path;
+  const nghttp2_nv *status;
+  /* seen has a bit for each token. */
+  uint32_t seen;
+  int regular_seen;
+  /* content_length is -1 if none is stated. */
+  int64_t content_length;
+} section;
 
-  *pflags = 0;
-  *pcontent_length = -1;
-  for (i = 0; i < nvlen; ++i) {
-    nghttp2_nv *nv = &nva[i];
-    ngp_token token;
+/* Looks at the next field of |s|; returns the reason to refuse it, or NULL. */
+static const char *check_field(section *s, nghttp2_nv *nv) {
+  const uint32_t seen = s->seen;
+  const char *reason;
+  ngp_token token;
 
-    reason = check_name(nv, &token);
-    if (reason) {
-      goto fail;
-    }
-    if (!nghttp2_check_header_value_rfc9113(nv->value, nv->valuelen)) {
-      reason = "a field value must not hold NUL, CR or LF, nor begin or end "
-               "with white space (RFC 9113, 8.2.1)";
-      goto fail;
-    }
-    if (nv->name[0] == ':') {
-      reason = check_pseudo(message, token, nv, seen, regular_seen);
-    } else {
-      regular_seen = 1;
-      reason = check_regular(message, token, nv);
-    }
-    if (reason) {
-      goto fail;
-    }
-    switch (token) {
-    case NGP_TOKEN__METHOD:
-      method = nv;
-      break;
-    case NGP_TOKEN__SCHEME:
-      scheme = nv;
-      break;
-    case NGP_TOKEN__PATH:
-      path = nv;
-      break;
-    case NGP_TOKEN__STATUS:
-      status = nv;
-      break;
-    case NGP_TOKEN_CONTENT_LENGTH:
-      if (SEEN(token)) {
-        reason = "content-length must not be repeated (RFC 9110, 8.6)";
-        goto fail;
-      }
-      *pcontent_length = parse_length(nv);
-      break;
-    case NGP_TOKEN_PROXY_AUTHORIZATION:
-      /* nghttp2 itself sees to authorization and to short cookies. */
-      nv->flags |= NGHTTP2_NV_FLAG_NO_INDEX;
-      break;
-    default:
-      break;
-    }
-    seen |= 1U << token;
+  reason = check_name(nv, &token);
+  if (reason) {
+    return reason;
   }
-  if (message == NGP_H2_MESSAGE_REQUEST) {
-    reason = check_request_whole(method, scheme, path, seen);
-    if (reason) {
-      goto fail;
+  if (!nghttp2_check_header_value_rfc9113(nv->value, nv->valuelen)) {
+    return "a field value must not hold NUL, CR or LF, nor begin or end "
+           "with white space (RFC 9113, 8.2.1)";
+  }
+  if (nv->name[0] == ':') {
+    reason = check_pseudo(s->message, token, nv, seen, s->regular_seen);
+  } else {
+    s->regular_seen = 1;
+    reason = check_regular(s->message, token, nv);
+  }
+  if (reason) {
+    return reason;
+  }
+  switch (token) {
+  case NGP_TOKEN__METHOD:
+    s->method = nv;
+    break;
+  case NGP_TOKEN__SCHEME:
+    s->scheme = nv;
+    break;
+  case NGP_TOKEN__PATH:
+    s->path = nv;
+    break;
+  case NGP_TOKEN__STATUS:
+    s->status = nv;
+    break;
+  case NGP_TOKEN_CONTENT_LENGTH:
+    if (SEEN(token)) {
+      return "content-length must not be repeated (RFC 9110, 8.6)";
     }
-    if (method_is(method, "HEAD")) {
+    s->content_length = parse_length(nv);
+    break;
+  case NGP_TOKEN_PROXY_AUTHORIZATION:
+    /* nghttp2 itself sees to authorization and to short cookies. */
+    nv->flags |= NGHTTP2_NV_FLAG_NO_INDEX;
+    break;
+  default:
+    break;
+  }
+  s->seen |= 1U << token;
+  return NULL;
+}
+
+/* Looks at |s| when all its fields have passed. */
+static const char *check_whole(const section *s, uint32_t *pflags) {
+  const uint32_t seen = s->seen;
+  const char *reason;
+
+  switch (s->message) {
+  case NGP_H2_MESSAGE_REQUEST:
+    reason = check_request_whole(s->method, s->scheme, s->path, seen);
+    if (reason) {
+      return reason;
+    }
+    if (method_is(s->method, "HEAD")) {
       *pflags |= NGP_H2_HEAD;
-    } else if (method_is(method, "CONNECT")) {
+    } else if (method_is(s->method, "CONNECT")) {
       *pflags |= SEEN(NGP_TOKEN__PROTOCOL) ? NGP_H2_CONNECT | NGP_H2_EXTENDED
                                            : NGP_H2_CONNECT;
     }
-  } else if (message != NGP_H2_MESSAGE_TRAILERS) {
-    reason = check_response_whole(status, *pcontent_length, pflags);
+    return NULL;
+  case NGP_H2_MESSAGE_TRAILERS:
+    return NULL;
+  default:
+    return check_response_whole(s->status, s->content_length, pflags);
+  }
+}
+
+int ngp_h2_check_outgoing(ngp_h2_message message, nghttp2_nv *nva, size_t nvlen,
+                          uint32_t *pflags, int64_t *pcontent_length,
+                          ngp_h2_header_error *perror) {
+  section s = {.message = message, .content_length = -1};
+  const char *reason = NULL;
+  size_t i;
+
+  *pflags = 0;
+  for (i = 0; i < nvlen; ++i) {
+    reason = check_field(&s, &nva[i]);
     if (reason) {
-      goto fail;
+      break;
     }
   }
+  if (!reason) {
+    reason = check_whole(&s, pflags);
+  }
+  if (reason) {
+    perror->index = i;
+    perror->reason = reason;
+    return NGP_ERR_BAD_HEADERS;
+  }
+  *pcontent_length = s.content_length;
   return 0;
-
-fail:
-  perror->index = i;
-  perror->reason = reason;
-  return NGP_ERR_BAD_HEADERS;
 }
 
 static int same_host(nghttp2_vec a, nghttp2_vec b) {

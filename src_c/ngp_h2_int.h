@@ -9,7 +9,7 @@
 
 /*
  * ngp_h2_header_list is a header list of our own, for what is sent later than
- * it was submitted.
+ * it was submitted.  The names and values lie behind |nva|, in the same block.
  */
 typedef struct ngp_h2_header_list {
   size_t nvlen;
@@ -29,9 +29,11 @@ typedef struct ngp_h2_stream {
   uint32_t rst_code;
   /* unacked is what was received and not credited. */
   size_t unacked;
+  /* low is when a watched body counts as drained. */
   size_t low;
   /* wanted is what the data provider was last asked for. */
   size_t wanted;
+  /* body is what is queued; the bytes are the owners'. */
   ngp_body body;
   /* content_length is that of what we send, or -1; body_len what was queued
      of it. */
@@ -53,6 +55,7 @@ typedef struct ngp_h2_stream {
  * ngp_h2_stream_map finds streams by id: open addressing with linear probing.
  */
 typedef struct ngp_h2_stream_map {
+  /* slots owns the records; nslots is 0 or a power of 2. */
   ngp_h2_stream **slots;
   size_t nslots;
   size_t size;
@@ -63,6 +66,7 @@ typedef struct ngp_h2_stream_map {
  * they name.  Fields past |committed| belong to a block still coming in.
  */
 typedef struct ngp_h2_batch {
+  /* Both arrays are owned; a field holds its two buffers. */
   ngp_h2_event *events;
   size_t nevents;
   size_t events_cap;
@@ -73,7 +77,8 @@ typedef struct ngp_h2_batch {
 } ngp_h2_batch;
 
 /*
- * ngp_h2_extension is a queued frame's payload.
+ * ngp_h2_extension is a queued frame's payload.  The connection owns it, in a
+ * list; nghttp2 borrows it until the frame is packed.
  */
 typedef struct ngp_h2_extension {
   struct ngp_h2_extension *next;
@@ -82,8 +87,10 @@ typedef struct ngp_h2_extension {
 } ngp_h2_extension;
 
 /*
- * ngp_h2_ref is a run of output that lies in a chunk: it stands before the
- * byte |offset| of the gather buffer.
+ * ngp_h2_ref is a run of output that lies in a chunk of |owner|: it stands
+ * before the byte |offset| of the gather buffer.  Both pointers are borrowed
+ * until the output is cleared: the caller keeps an owner that it has taken at
+ * least as long.
  */
 typedef struct ngp_h2_ref {
   size_t offset;
@@ -97,24 +104,28 @@ typedef struct ngp_h2_ref {
 #define NGP_H2_CLOSED 128
 
 struct ngp_h2 {
+  /* mem is borrowed for life, or NULL. */
   nghttp2_mem *mem;
+  /* session is owned; its streams' data providers borrow our records. */
   nghttp2_session *session;
   ngp_h2_options options;
   ngp_h2_stream_map streams;
   ngp_h2_batch batch;
   ngp_h2_counters counters;
-  /* out gathers frames; refs are the large body runs between them. */
+  /* out gathers frames; refs, owned, are the large body runs between them,
+     of refs_len bytes. */
   ngp_buf out;
   ngp_h2_ref *refs;
   size_t nrefs;
   size_t refs_cap;
   size_t refs_len;
-  /* segments has room for the output that refs make, whole is the output
-     without any. */
+  /* segments, owned, has room for the output that refs make; whole is the
+     output without any. */
   ngp_h2_segment *segments;
   ngp_h2_segment whole;
+  /* tray has the chunks whose owners the caller is to take. */
   ngp_tray tray;
-  /* wanted holds the ids of streams whose source is asked. */
+  /* wanted, owned, has the ids of streams whose source is asked. */
   int32_t *wanted;
   size_t nwanted;
   size_t wanted_cap;
@@ -122,7 +133,8 @@ struct ngp_h2 {
   size_t queued_body;
   /* unsent is the number of queued requests. */
   size_t unsent;
-  /* The header block that is coming in. */
+  /* Of the header block that is coming in: its size and count of fields, and
+     whether one of them is past its bound. */
   size_t block_bytes;
   size_t block_count;
   uint8_t block_overflow;
@@ -136,7 +148,7 @@ struct ngp_h2 {
   size_t expected;
   /* Requests up to this id did not get their place at the last send. */
   int32_t waiting_upto;
-  /* extensions are queued and not packed yet. */
+  /* extensions, owned, are queued and not packed yet. */
   ngp_h2_extension *extensions;
   /* own_goaways is how many GOAWAY of the caller are queued; goaway_last is
      what the last one said. */
@@ -159,6 +171,7 @@ struct ngp_h2 {
   /* dead is nonzero once CONNECTION_CLOSED was recorded: the session must not
      be called again. */
   uint8_t dead;
+  /* by_reference is nonzero while large body runs become refs. */
   uint8_t by_reference;
   /* data_limit is how much output there may be before DATA has to wait. */
   size_t data_limit;
