@@ -114,8 +114,14 @@ class BuildWithCMake(build_ext):
             f"-DNGP_VENDOR={os.environ.get('NGHTTP2PY_VENDOR', '0')}",
             f"-DNGP_WERROR={os.environ.get('NGHTTP2PY_WERROR', '0')}",
         ]
-        if shutil.which("ninja") and not (build / "CMakeCache.txt").exists():
-            configure.append("-GNinja")
+        ninja = shutil.which("ninja")
+        cache = build / "CMakeCache.txt"
+        if ninja and (
+            not cache.exists()
+            or "CMAKE_GENERATOR:INTERNAL=Ninja" in cache.read_text("utf-8")
+        ):
+            # pip's isolated build has another ninja each time.
+            configure += ["-GNinja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
         run(configure, "configuring the C library")
         run(
             ["cmake", "--build", str(build), "--parallel", "--target", "ngp"],
