@@ -104,7 +104,7 @@ static void run_response(end *e, input *in) {
 
 static void run_push_body(end *e, input *in) {
   int32_t id = take_stream_id(in);
-  size_t len = take_below(in, 65536);
+  size_t len = take_below(in, 20000);
 
   op_push(e, id, len, take(in) & 1);
 }
