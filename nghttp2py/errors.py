@@ -10,6 +10,7 @@ from enum import IntEnum
 
 __all__ = [
     "BodyQueueFullError",
+    "BodyTooLargeError",
     "ConnectionClosedError",
     "ConnectionTerminatedError",
     "ErrorCode",
@@ -188,6 +189,10 @@ class FlowControlError(ProtocolError):
 
 class BodyQueueFullError(ProtocolError):
     """More body bytes would be queued on a stream than its bound allows."""
+
+
+class BodyTooLargeError(NGHTTP2Error):
+    """A body that came in is larger than the bound that was set for it."""
 
 
 class HeadersError(ProtocolError, ValueError):

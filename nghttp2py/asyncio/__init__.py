@@ -1,5 +1,6 @@
 """HTTP/2 and HTTP/3 over asyncio: the only place that does I/O."""
 
+from nghttp2py.asyncio.client import Client, Fields, Response
 from nghttp2py.asyncio.endpoints import (
     H2Server,
     open_connection,
@@ -17,12 +18,15 @@ from nghttp2py.errors import SendException
 
 __all__ = [
     "AIOH2Exception",
+    "Client",
+    "Fields",
     "H2Protocol",
     "H2Pump",
     "H2Server",
     "H2Stream",
     "H2StreamReader",
     "H2StreamWriter",
+    "Response",
     "SendException",
     "open_connection",
     "open_unix_connection",

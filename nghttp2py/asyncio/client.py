@@ -1,0 +1,589 @@
+"""A client for programs of coroutines: requests in, responses out.
+
+One ``Client`` is one origin.  Cookies, redirects and caches are for libraries
+above it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl as ssl_module
+import sys
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Iterable,
+    Iterator,
+    Mapping,
+)
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+from nghttp2py.asyncio.body import AsyncBody
+from nghttp2py.asyncio.endpoints import open_connection, open_unix_connection
+from nghttp2py.asyncio.protocol import H2Protocol
+from nghttp2py.asyncio.stream import H2Stream
+from nghttp2py.asyncio.url import split_url
+from nghttp2py.errors import (
+    BodyTooLargeError,
+    ConnectionClosedError,
+    ConnectionTerminatedError,
+    ErrorCode,
+    StreamResetError,
+)
+from nghttp2py.h2 import H2Configuration
+
+__all__ = ["Client", "Fields", "Response"]
+
+Headers = Any  # an iterable of (name, value) pairs of bytes or str, or a mapping
+
+#: Seconds that connecting may take, TLS included.
+CONNECT_TIMEOUT = 30.0
+#: Seconds in which a response must begin, and each next piece of it come.
+TIMEOUT = 60.0
+#: Times that a request is sent again which the server has not processed.
+RETRIES = 3
+
+#: What a client announces if it is not told otherwise.  A window of 1 MiB keeps
+#: a fast and distant server busy; a reader that stops holds no more than that.
+DEFAULT_CONFIGURATION = H2Configuration(
+    initial_window_size=1048576,
+    connection_window_size=8388608,
+    manual_flow_control=True,
+)
+
+# Before a request is sent again on a connection that has refused it, in seconds;
+# twice as long each time.
+_BACKOFF = 0.02
+# Bytes that are read from a file at once.
+_PIECE = 65536
+
+
+class Fields(Mapping[str, str]):
+    """A header or trailer section, by name in any case.
+
+    A field that came several times is one value here, joined by ``", "``
+    (RFC 9110, 5.3); ``get_all`` has them apart, ``pairs`` all of them as they
+    came.
+    """
+
+    def __init__(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+        #: All fields in their order, as bytes.
+        self.pairs: tuple[tuple[bytes, bytes], ...] = tuple(pairs)
+
+    def get_all(self, name: str) -> list[str]:
+        """Return the values of every field of that name."""
+        wanted = name.lower().encode()
+        return [value.decode("latin-1") for key, value in self.pairs if key == wanted]
+
+    def __getitem__(self, name: str) -> str:
+        values = self.get_all(name)
+        if not values:
+            raise KeyError(name)
+        return ", ".join(values)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(name.decode("latin-1") for name, _ in self.pairs))
+
+    def __len__(self) -> int:
+        return len({name for name, _ in self.pairs})
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({list(self.pairs)!r})"
+
+
+class _Timeout:
+    """Ends what runs within it by ``TimeoutError`` after ``seconds``."""
+
+    __slots__ = ("_expired", "_seconds", "_task", "_timer", "_what")
+
+    def __init__(self, seconds: float | None, what: str) -> None:
+        self._seconds = seconds
+        self._what = what
+
+    def __enter__(self) -> None:
+        self._expired = False
+        self._timer = None
+        if self._seconds is not None:
+            self._task = asyncio.current_task()
+            self._timer = asyncio.get_running_loop().call_later(
+                self._seconds, self._expire
+            )
+
+    def _expire(self) -> None:
+        self._expired = True
+        if self._task is not None:
+            self._task.cancel()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._timer is None:
+            return
+        self._timer.cancel()
+        if self._expired and exc_type is asyncio.CancelledError:
+            # From Python 3.11 a task counts who cancels it.
+            if sys.version_info >= (3, 11) and self._task and self._task.uncancel():
+                return
+            raise TimeoutError(f"{self._what} in {self._seconds} seconds") from exc
+
+
+class Response:
+    """A response, of which the body may still be on its way.
+
+    ``async for chunk in response`` gives the body as it comes; the server gets
+    credit as it is taken, so a slow reader slows the server.  Read it to its
+    end, or leave an ``async with`` block, or call ``close``: what is left
+    unread holds a stream of the connection.
+    """
+
+    def __init__(
+        self,
+        stream: H2Stream,
+        status: int,
+        headers: Fields,
+        informational: tuple[tuple[int, Fields], ...],
+        timeout: float | None,
+    ) -> None:
+        self._stream = stream
+        self._timeout = timeout
+        self._loop = asyncio.get_running_loop()
+        #: The status (RFC 9110, 15), an int.
+        self.status = status
+        #: The header section.
+        self.headers = headers
+        #: The 1xx responses that came before it: status and fields of each.
+        self.informational = informational
+
+    @property
+    def stream_id(self) -> int:
+        """The identifier of its stream."""
+        return self._stream.stream_id
+
+    async def read(self, limit: int | None = None) -> bytes:
+        """Return the rest of the body.
+
+        Raises ``BodyTooLargeError`` and closes the response if that is more
+        than ``limit`` bytes; ``StreamResetError`` or
+        ``ConnectionTerminatedError`` if the body is cut off; ``TimeoutError``
+        if nothing comes for the client's timeout.
+        """
+        pieces = []
+        size = 0
+        async for piece in self:
+            size += len(piece)
+            if limit is not None and size > limit:
+                self.close()
+                raise BodyTooLargeError(f"the body is larger than {limit} bytes")
+            pieces.append(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Give the body in pieces as they come; raises as ``read``."""
+        while True:
+            piece = await self._next()
+            if not piece:
+                return
+            yield piece
+
+    async def _next(self) -> bytes:
+        try:
+            with _Timeout(self._timeout, "nothing of the body came"):
+                return await self._stream.readany()
+        except TimeoutError:
+            self.close()
+            raise
+
+    async def trailers(self) -> Fields:
+        """Wait for the end of the body, which is dropped, and return the trailers."""
+        while await self._next():
+            pass
+        return Fields(await self._stream.trailers())
+
+    def close(self) -> None:
+        """Have no more of it: the stream is reset unless it has ended."""
+        self._stream.reset(ErrorCode.CANCEL)
+
+    async def __aenter__(self) -> Response:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # Nobody can read the rest any more.  This may run in any thread.
+        stream = getattr(self, "_stream", None)
+        if stream is not None and not stream.closed:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(stream.reset, ErrorCode.CANCEL)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.status} on stream {self.stream_id}>"
+
+
+class _Body:
+    """A request's body, which may have to be sent more than once."""
+
+    def __init__(self, body: Any) -> None:
+        if isinstance(body, str):
+            body = body.encode()
+        self._body = body
+        self._touched = False
+        self._position: int | None = None
+        #: Its length, if that is known.
+        self.length: int | None = None
+        #: What its source has raised.
+        self.error: BaseException | None = None
+        if isinstance(body, (bytes, bytearray, memoryview)):
+            self.length = memoryview(body).nbytes
+        elif callable(getattr(body, "read", None)):
+            # Such a file can be read again from where it stands now.
+            with contextlib.suppress(AttributeError, OSError):
+                if body.seekable():
+                    self._position = body.tell()
+        elif body is not None and not isinstance(body, (AsyncIterable, Iterable)):
+            raise TypeError(
+                "a body must be None, str, bytes-like, a binary file, an iterable or "
+                f"asynchronous iterable of bytes, not {type(body).__name__}"
+            )
+
+    @property
+    def is_empty(self) -> bool:
+        return self._body is None
+
+    @property
+    def can_repeat(self) -> bool:
+        """Whether it can be sent (again) from its beginning."""
+        return not self._touched or self._position is not None
+
+    def send(self, stream: H2Stream, trailers: Headers) -> None:
+        """Queue it on a stream, or have it pulled as the stream can send."""
+        connection = stream.protocol.connection
+        stream_id = stream.stream_id
+        body = self._body
+        if body is None:
+            body = b""
+        elif self.length is None:
+            if self._position is not None:
+                body.seek(self._position)
+            if callable(getattr(body, "read", None)):
+                body = self._watch(iter(partial(body.read, _PIECE), b""))
+            elif isinstance(body, AsyncIterable):
+
+                def resume() -> None:
+                    if not stream.closed:
+                        connection.resume_body(stream_id)
+                        stream.protocol.mark_dirty()
+
+                body = AsyncBody(self._watch_async(body), resume)
+                stream._task = body._task
+            else:
+                body = self._watch(body)
+        connection.send_body(stream_id, body, trailers=trailers)
+        stream.protocol.mark_dirty()
+
+    def _watch(self, body: Iterable[bytes]) -> Iterator[bytes]:
+        self._touched = True
+        try:
+            for piece in body:
+                yield _check_piece(piece)
+        except Exception as error:
+            self.error = error
+            raise
+
+    async def _watch_async(self, body: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+        self._touched = True
+        try:
+            async for piece in body:
+                yield _check_piece(piece)
+        except Exception as error:
+            self.error = error
+            raise
+        finally:
+            aclose = getattr(body, "aclose", None)
+            if aclose is not None:
+                await aclose()
+
+
+class Client:
+    """Sends requests to one origin, ``http://host[:port]`` or ``https://...``.
+
+    All requests share one connection, made when the first needs it, and made
+    again when the server has ended it (GOAWAY) or it was lost.  A request that
+    the server declares not to have processed (RFC 9113, 8.7) is sent again, up
+    to ``retries`` times, if its body can be: bytes, a seekable file, or
+    something that was not read from yet.  Others raise, as it is not known what
+    the server did with them.
+
+    ``ssl`` is an ``ssl.SSLContext``, or ``None`` for the default one; for
+    ``http`` the server must expect HTTP/2 in the clear (RFC 9113, 3.3).
+    ``path`` is that of a Unix socket to connect to instead of the host.
+    ``headers`` go with every request.  ``config`` holds settings and limits.
+
+    Times are in seconds, ``None`` is no limit: ``connect_timeout`` for a
+    connection to be made; ``timeout`` for a response to begin, connecting and
+    repeating included, and then for each next piece of its body;
+    ``idle_timeout`` for a connection without streams.  ``options`` go to
+    ``open_connection``.
+
+    Use it as ``async with Client(...) as client``; leaving waits for the open
+    streams.
+    """
+
+    def __init__(
+        self,
+        origin: str,
+        *,
+        ssl: ssl_module.SSLContext | None = None,
+        path: str | None = None,
+        headers: Headers = (),
+        config: H2Configuration | None = None,
+        connect_timeout: float | None = CONNECT_TIMEOUT,
+        timeout: float | None = TIMEOUT,
+        idle_timeout: float | None = None,
+        retries: int = RETRIES,
+        **options: Any,
+    ) -> None:
+        url = split_url(origin)
+        if url.scheme is None or url.target != "/":
+            raise ValueError(
+                f"{origin!r} is not an origin such as 'https://example.org'"
+            )
+        if url.scheme == "https":
+            if ssl is None:
+                ssl = ssl_module.create_default_context()
+        elif ssl is not None:
+            raise ValueError(f"ssl is of no use for {origin!r}")
+        self._scheme = url.scheme
+        self._authority = url.authority or ""
+        self._host = url.host
+        self._port = url.port
+        self._ssl = ssl
+        self._path = path
+        self._headers = [
+            (_as_bytes(n).lower(), _as_bytes(v)) for n, v in _pairs(headers)
+        ]
+        self._timeout = timeout
+        self._retries = retries
+        self._options = {
+            "config": DEFAULT_CONFIGURATION if config is None else config,
+            "connect_timeout": connect_timeout,
+            "idle_timeout": idle_timeout,
+            "header_encoding": None,
+            **options,
+        }
+        self._protocol: H2Protocol | None = None
+        self._protocols: set[H2Protocol] = set()
+        self._connecting: asyncio.Task[H2Protocol] | None = None
+        self._closed = False
+
+    # ---- Requests ----
+
+    async def get(self, target: str, **options: Any) -> Response:
+        """Send a GET request: see ``request``."""
+        return await self.request("GET", target, **options)
+
+    async def head(self, target: str, **options: Any) -> Response:
+        """Send a HEAD request: see ``request``."""
+        return await self.request("HEAD", target, **options)
+
+    async def post(self, target: str, body: Any = None, **options: Any) -> Response:
+        """Send a POST request: see ``request``."""
+        return await self.request("POST", target, body=body, **options)
+
+    async def put(self, target: str, body: Any = None, **options: Any) -> Response:
+        """Send a PUT request: see ``request``."""
+        return await self.request("PUT", target, body=body, **options)
+
+    async def delete(self, target: str, **options: Any) -> Response:
+        """Send a DELETE request: see ``request``."""
+        return await self.request("DELETE", target, **options)
+
+    async def request(
+        self,
+        method: str,
+        target: str,
+        *,
+        headers: Headers = (),
+        body: Any = None,
+        trailers: Headers = None,
+        timeout: float | None = -1,
+    ) -> Response:
+        """Send a request and wait until its response begins.
+
+        ``target`` is a path with its query, or a URL of this client's origin.
+        ``headers`` are pairs of names and values, bytes or str, or a mapping.
+        ``body`` is ``None``, str (sent as UTF-8), bytes-like, a binary file, or
+        an iterable or asynchronous iterable of bytes; it is sent while the
+        response is awaited and read.  ``timeout`` is used instead of the
+        client's.
+
+        Raises what ``open_connection`` raises; ``StreamResetError`` and
+        ``ConnectionTerminatedError`` with the peer's error code;
+        ``TimeoutError``; ``HeadersError`` and ``InvalidBodyLengthError`` for a
+        request that must not be sent.
+        """
+        if timeout == -1:
+            timeout = self._timeout
+        source = _Body(body)
+        fields = self._make_fields(method, target, headers, source.length)
+        attempt = 0
+        with _Timeout(timeout, f"no response from {self._authority}"):
+            while True:
+                try:
+                    return await self._request_once(fields, source, trailers, timeout)
+                except (StreamResetError, ConnectionTerminatedError) as error:
+                    if (
+                        not error.unprocessed
+                        or attempt >= self._retries
+                        or self._closed
+                        or not source.can_repeat
+                    ):
+                        raise
+                    if isinstance(error, StreamResetError):
+                        await asyncio.sleep(_BACKOFF * 2**attempt)
+                attempt += 1
+
+    async def _request_once(
+        self,
+        fields: list[tuple[bytes, bytes]],
+        body: _Body,
+        trailers: Headers,
+        timeout: float | None,
+    ) -> Response:
+        protocol = self._protocol
+        if protocol is None or not protocol.is_available:
+            protocol = await self._connect()
+        whole = body.is_empty and trailers is None
+        stream = await protocol.open_stream(fields, end_stream=whole)
+        try:
+            if not whole:
+                body.send(stream, trailers)
+            event = await stream.response()
+            informational = []
+            while (early := await stream.next_informational()) is not None:
+                informational.append((early.status, Fields(early.headers)))
+        except BaseException as error:
+            # Who gives up, or is cancelled, leaves no stream behind.
+            stream.reset(ErrorCode.CANCEL)
+            if body.error is not None and isinstance(error, StreamResetError):
+                raise body.error from None
+            raise
+        return Response(
+            stream, event.status, Fields(event.headers), tuple(informational), timeout
+        )
+
+    def _make_fields(
+        self, method: str, target: str, headers: Headers, length: int | None
+    ) -> list[tuple[bytes, bytes]]:
+        url = split_url(target)
+        if url.scheme is not None and (url.scheme, url.authority) != (
+            self._scheme,
+            self._authority,
+        ):
+            raise ValueError(f"{target!r} is not of {self._scheme}://{self._authority}")
+        fields = [
+            (b":method", method.encode()),
+            (b":scheme", self._scheme.encode()),
+            (b":authority", self._authority.encode()),
+            (b":path", url.target.encode()),
+        ]
+        own = [(_as_bytes(n).lower(), v) for n, v in _pairs(headers)]
+        names = {name for name, _ in own}
+        fields += [field for field in self._headers if field[0] not in names]
+        fields += own
+        if length is not None and b"content-length" not in names:
+            fields.append((b"content-length", b"%d" % length))
+        return fields
+
+    # ---- Connections ----
+
+    async def _connect(self) -> H2Protocol:
+        """Return a connection that takes requests; one is made for all who ask."""
+        if self._closed:
+            raise ConnectionClosedError(f"{self} is closed")
+        if self._connecting is None:
+            self._connecting = asyncio.get_running_loop().create_task(self._open())
+            self._connecting.add_done_callback(self._connected)
+        # Who is cancelled does not take the connection away from the others.
+        return await asyncio.shield(self._connecting)
+
+    async def _open(self) -> H2Protocol:
+        if self._path is not None:
+            if self._ssl is not None:
+                self._options.setdefault("server_hostname", self._host)
+            return await open_unix_connection(
+                self._path, ssl=self._ssl, **self._options
+            )
+        return await open_connection(
+            self._host, self._port, ssl=self._ssl, **self._options
+        )
+
+    def _connected(self, task: asyncio.Task[H2Protocol]) -> None:
+        self._connecting = None
+        if task.cancelled() or task.exception() is not None:
+            return
+        protocol = task.result()
+        self._protocols = {p for p in self._protocols if p.transport is not None}
+        self._protocols.add(protocol)
+        self._protocol = protocol
+
+    # ---- The end ----
+
+    async def close(self, timeout: float | None = None) -> None:
+        """Take no more requests and wait for the open streams to finish.
+
+        What has not finished after ``timeout`` seconds is aborted; ``None``
+        takes the connection's own ``close_timeout``.
+        """
+        self._closed = True
+        if self._connecting is not None:
+            task = self._connecting
+            task.cancel()
+            await asyncio.wait([task])
+        for protocol in self._protocols:
+            protocol.close(timeout)
+        for protocol in self._protocols:
+            await protocol.wait_closed()
+        self._protocols.clear()
+        self._protocol = None
+
+    def abort(self) -> None:
+        """End the connection at once: open streams are reset."""
+        self._closed = True
+        if self._connecting is not None:
+            self._connecting.cancel()
+        for protocol in self._protocols:
+            protocol.abort()
+
+    async def __aenter__(self) -> Client:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, *exc_info: object
+    ) -> None:
+        if exc_type is not None:
+            self.abort()
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._scheme}://{self._authority}>"
+
+
+def _check_piece(piece: Any) -> Any:
+    if not isinstance(piece, (bytes, bytearray, memoryview)):
+        raise TypeError(f"a body must be of bytes, not {type(piece).__name__}")
+    return piece
+
+
+def _as_bytes(value: str | bytes) -> bytes:
+    return value.encode() if isinstance(value, str) else value
+
+
+def _pairs(headers: Headers) -> Iterable[tuple[Any, Any]]:
+    return headers.items() if isinstance(headers, Mapping) else headers
