@@ -1,0 +1,435 @@
+"""``nghttp2py get``: send a request, show the response and how it came."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import ssl
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+
+from nghttp2py import __version__
+from nghttp2py.asyncio import Client, H2Protocol, Response
+from nghttp2py.asyncio.url import SplitURL, split_url
+from nghttp2py.cli.frames import FramePrinter, printable
+from nghttp2py.errors import (
+    ConnectionTerminatedError,
+    ErrorCode,
+    HeadersError,
+    NGHTTP2Error,
+    StreamResetError,
+)
+from nghttp2py.h2 import H2Connection, H2Event, H2SettingsReceived
+
+__all__ = ["command"]
+
+# A table of more requests than this is a summary.
+_MAX_ROWS = 20
+
+
+class _WatchedConnection(H2Connection):
+    """Shows the bytes that go through it to a printer."""
+
+    printer: FramePrinter
+
+    def receive_data(self, data: Any) -> list[H2Event]:
+        self.printer.received(data)
+        return super().receive_data(data)
+
+    def data_to_send(self, limit: int | None = None) -> bytes:
+        data = super().data_to_send(limit)
+        self.printer.sent(data)
+        return data
+
+    def data_to_send_vectored(self, limit: int | None = None) -> list[Any]:
+        pieces = super().data_to_send_vectored(limit)
+        for piece in pieces:
+            self.printer.sent(bytes(piece))
+        return pieces
+
+
+class _Protocol(H2Protocol):
+    """Knows whether the server has spoken HTTP/2 at all."""
+
+    heard = False
+
+    def __init__(
+        self, client_side: bool, *, printer: FramePrinter | None, **options: Any
+    ) -> None:
+        super().__init__(client_side, **options)
+        if printer is not None:
+            connection = _WatchedConnection(
+                client_side=True, config=self.connection.config
+            )
+            connection.printer = printer
+            self.connection = connection
+
+    def event_received(self, event: H2Event) -> None:
+        if isinstance(event, H2SettingsReceived):
+            self.heard = True
+        super().event_received(event)
+
+
+@dataclass
+class _Timing:
+    """When things happened to a request, in seconds since the beginning of all."""
+
+    start: float
+    response: float = 0.0
+    end: float = 0.0
+    status: int = 0
+    size: int = 0
+    error: Exception | None = None
+
+
+@dataclass
+class _Job:
+    """What the command line asks for."""
+
+    url: SplitURL
+    method: str
+    headers: list[tuple[str, str]]
+    body: bytes | Path | None
+    output: Path | None
+    include: bool
+    count: int
+    timing: bool
+    verbose: bool
+    context: ssl.SSLContext | None
+    timeout: float
+
+
+def _parse_header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip() or name != name.strip():
+        raise click.BadParameter(f"{text!r} is not of the form 'name: value'")
+    return name, value.strip()
+
+
+def _parse_data(text: str | None) -> bytes | Path | None:
+    if text is None:
+        return None
+    if not text.startswith("@"):
+        return text.encode("utf-8", "surrogateescape")
+    if text == "@-":
+        return sys.stdin.buffer.read()
+    path = Path(text[1:])
+    if not path.is_file():
+        raise click.BadParameter(f"there is no file {str(path)!r}")
+    return path
+
+
+def _make_context(
+    insecure: bool, cacert: Path | None, cert: Path | None, key: Path | None
+) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(
+            cafile=None if cacert is None else str(cacert)
+        )
+        if cert is not None:
+            context.load_cert_chain(cert, key)
+    except (OSError, ValueError) as error:
+        raise click.ClickException(f"a certificate cannot be read: {error}") from None
+    if insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+_PATH = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.command("get")
+@click.argument("url")
+@click.option("-X", "--method", help="Method.  [default: GET, with -d POST]")
+@click.option(
+    "-H", "--header", "headers", multiple=True, help="Field, as 'name: value'."
+)
+@click.option("-d", "--data", help="Body; @FILE sends a file, @- standard input.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="Write the body to this file.",
+)
+@click.option("-i", "--include", is_flag=True, help="Print status and fields too.")
+@click.option("-v", "--verbose", is_flag=True, help="Print all frames, to stderr.")
+@click.option("-t", "--timing", is_flag=True, help="Print when what came, to stderr.")
+@click.option(
+    "-n",
+    "--requests",
+    "count",
+    type=click.IntRange(1, 1_000_000),
+    default=1,
+    show_default=True,
+    help="Send so many at once, on one connection; bodies are only counted.",
+)
+@click.option("-k", "--insecure", is_flag=True, help="Trust any certificate.")
+@click.option("--cacert", type=_PATH, help="Trust the certificates of this PEM file.")
+@click.option("--cert", type=_PATH, help="PEM file with the client's certificate.")
+@click.option("--key", type=_PATH, help="PEM file with its key.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="For the response, and each next piece of its body.",
+)
+def command(
+    url: str,
+    method: str | None,
+    headers: tuple[str, ...],
+    data: str | None,
+    output: Path | None,
+    include: bool,
+    verbose: bool,
+    timing: bool,
+    count: int,
+    insecure: bool,
+    cacert: Path | None,
+    cert: Path | None,
+    key: Path | None,
+    timeout: float,
+) -> None:
+    """Send a request over HTTP/2 and print the body of the response.
+
+    http:// takes a server that expects HTTP/2 in the clear.  The exit status
+    is 1 if there is no response, and for statuses from 400.
+    """
+    if "://" not in url:
+        raise click.ClickException(f"{url!r} does not begin with http:// or https://")
+    try:
+        parts = split_url(url)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+    # What the library logs, this command tells in its own words.
+    logging.getLogger("nghttp2py").addHandler(logging.NullHandler())
+    fields = [_parse_header(text) for text in headers]
+    if "user-agent" not in {name.lower() for name, _ in fields}:
+        fields.append(("user-agent", f"nghttp2py/{__version__}"))
+    body = _parse_data(data)
+    job = _Job(
+        url=parts,
+        method=method or ("GET" if body is None else "POST"),
+        headers=fields,
+        body=body,
+        output=output,
+        include=include,
+        count=count,
+        timing=timing or count > 1,
+        verbose=verbose,
+        context=(
+            _make_context(insecure, cacert, cert, key)
+            if parts.scheme == "https"
+            else None
+        ),
+        timeout=timeout,
+    )
+    # A pipe whose reader has gone ends the command quietly, as it does others.
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    sys.exit(asyncio.run(_Run(job).run()))
+
+
+class _Run:
+    """One run of the command."""
+
+    def __init__(self, job: _Job) -> None:
+        self.job = job
+        self.console = Console(stderr=True, highlight=False)
+        self.start = time.perf_counter()
+        self.connected = 0.0
+        self.protocol: _Protocol | None = None
+        self.printer = FramePrinter(self.console) if job.verbose else None
+
+    def now(self) -> float:
+        return time.perf_counter() - self.start
+
+    def make_protocol(self, client_side: bool, **options: Any) -> _Protocol:
+        self.protocol = _Protocol(client_side, printer=self.printer, **options)
+        return self.protocol
+
+    async def run(self) -> int:
+        job = self.job
+        timings = [_Timing(0.0) for _ in range(job.count)]
+        async with Client(
+            f"{job.url.scheme}://{job.url.authority}",
+            ssl=job.context,
+            timeout=job.timeout,
+            connect_timeout=job.timeout,
+            cls=self.make_protocol,
+        ) as client:
+            # The requests that may be open at once are the server's to say:
+            # the others wait for their turn within the client.
+            await asyncio.gather(*(self.request(client, t) for t in timings))
+        failures = [t for t in timings if t.error is not None]
+        if job.timing and len(failures) < job.count:
+            self.print_timings(timings)
+        for error in dict.fromkeys(self.explain(t.error) for t in failures):
+            self.fail(error)
+        if failures:
+            return 1
+        if job.count == 1 and timings[0].status >= 400:
+            self.fail(f"the server answered {_status_text(timings[0].status)}")
+        return int(any(t.status >= 400 for t in timings))
+
+    async def request(self, client: Client, timing: _Timing) -> None:
+        job = self.job
+        timing.start = self.now()
+        try:
+            with contextlib.ExitStack() as stack:
+                body: Any = job.body
+                if isinstance(body, Path):
+                    body = stack.enter_context(body.open("rb"))
+                response = await client.request(
+                    job.method, job.url.target, headers=job.headers, body=body
+                )
+                timing.response = self.now()
+                timing.status = response.status
+                async with response:
+                    await self.receive(response, timing)
+                timing.end = self.now()
+        except (NGHTTP2Error, OSError, ValueError) as error:
+            timing.error = error
+
+    async def receive(self, response: Response, timing: _Timing) -> None:
+        job = self.job
+        if job.count > 1:
+            async for chunk in response:
+                timing.size += len(chunk)
+            return
+        if job.include:
+            lines = [f"HTTP/2 {response.status}\n".encode()]
+            for name, value in response.headers.pairs:
+                lines.append(f"{printable(name)}: {printable(value)}\n".encode())
+            sys.stdout.buffer.write(b"".join(lines) + b"\n")
+        with self.open_output(response) as (file, advance):
+            async for chunk in response:
+                file.write(chunk)
+                timing.size += len(chunk)
+                advance(len(chunk))
+            file.flush()
+
+    @contextlib.contextmanager
+    def open_output(self, response: Response) -> Iterator[tuple[BinaryIO, Any]]:
+        path = self.job.output
+        if path is None or response.status >= 400:
+            yield sys.stdout.buffer, lambda n: None
+            return
+        length = response.headers.get("content-length")
+        progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal or self.job.verbose,
+        )
+        with path.open("wb") as file, progress:
+            task = progress.add_task(
+                path.name, total=int(length) if length and length.isdigit() else None
+            )
+            yield file, lambda n: progress.advance(task, n)
+
+    # ---- What it tells on stderr ----
+
+    def print_timings(self, timings: list[_Timing]) -> None:
+        done = [t for t in timings if t.error is None]
+        table = Table(show_edge=False, pad_edge=False, header_style="bold")
+        if self.job.count > _MAX_ROWS:
+            for name in ("", "min", "median", "99 %", "max"):
+                table.add_column(name, justify="right" if name else "left")
+            for name, values in (
+                ("response begins", [t.response - t.start for t in done]),
+                ("response ends", [t.end - t.start for t in done]),
+            ):
+                table.add_row(name, *(_milliseconds(v) for v in _quantiles(values)))
+        else:
+            for name in ("request", "sent", "response", "end", "status", "bytes"):
+                table.add_column(name, justify="right")
+            for i, t in enumerate(timings, 1):
+                if t.error is None:
+                    times = (_milliseconds(v) for v in (t.start, t.response, t.end))
+                    table.add_row(str(i), *times, str(t.status), str(t.size))
+                else:
+                    table.add_row(str(i), _milliseconds(t.start), "-", "-", "-", "-")
+        self.console.print(table)
+        if self.job.count > 1:
+            seconds = max(t.end for t in done)
+            self.console.print(
+                f"{len(done)} of {self.job.count} responses, "
+                f"{sum(t.size for t in done)} bytes, in {seconds:.3f} s: "
+                f"{len(done) / seconds:.0f} a second"
+            )
+            counts: dict[int, int] = {}
+            for t in done:
+                counts[t.status] = counts.get(t.status, 0) + 1
+            for status, number in sorted(counts.items()):
+                self.console.print(f"{number} with status {status}")
+
+    def fail(self, sentence: str) -> None:
+        click.echo(f"Error: {sentence}", err=True)
+
+    def explain(self, error: Exception | None) -> str:
+        """Say in one sentence why there is no response."""
+        where = self.job.url.authority
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return f"the certificate of {where} is not trusted: {error.verify_message}"
+        if isinstance(error, ssl.SSLError):
+            return f"no TLS connection to {where}: {error.reason or error}"
+        if isinstance(error, socket.gaierror):
+            return f"there is no host {self.job.url.host!r}: {error.strerror}"
+        if isinstance(error, ConnectionRefusedError):
+            return f"{where} refuses connections"
+        if isinstance(error, HeadersError):
+            return f"the request must not be sent: {error}"
+        if isinstance(error, (ConnectionTerminatedError, StreamResetError)):
+            if error.error_code == ErrorCode.HTTP_1_1_REQUIRED:
+                return f"{where} does not speak HTTP/2 ({error})"
+            if self.protocol is not None and not self.protocol.heard:
+                return f"{where} does not speak HTTP/2, or not without TLS ({error})"
+        return str(error)
+
+
+def _status_text(status: int) -> str:
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)
+
+
+def _quantiles(values: list[float]) -> tuple[float, float, float, float]:
+    values = sorted(values)
+    return (
+        values[0],
+        statistics.median(values),
+        values[min(len(values) - 1, len(values) * 99 // 100)],
+        values[-1],
+    )
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:.2f} ms"

@@ -1,0 +1,254 @@
+"""``nghttp2py get`` and ``features``, as who tries them first would."""
+
+import http.server
+import json
+import random
+import re
+import subprocess
+import sys
+import threading
+
+import pytest
+from peers import (
+    DEADLINE,
+    authority,
+    free_port,
+    nghttp2py,
+    nghttpd,
+    server_tls,
+    serving,
+)
+
+DATA = random.Random(9).randbytes(1_000_000)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("site")
+    (directory / "text.txt").write_text("hello\n")
+    (directory / "data").write_bytes(DATA)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def url(site):
+    with nghttpd(site, "--echo-upload") as port:
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="module")
+def tls_port(site):
+    with nghttpd(site, tls=True) as port:
+        yield port
+
+
+@pytest.fixture
+def ca(tmp_path):
+    path = tmp_path / "ca.pem"
+    authority().cert_pem.write_to_path(path)
+    return path
+
+
+def one_line(done):
+    """The only line on stderr."""
+    lines = done.stderr.decode().splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("Error: ")
+    return lines[0]
+
+
+def test_the_body_goes_to_standard_output(url):
+    done = nghttp2py("get", f"{url}/text.txt")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"hello\n", b"")
+
+
+def test_output_goes_to_a_file_byte_for_byte(url, tmp_path):
+    done = nghttp2py("get", "-o", tmp_path / "out", f"{url}/data")
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert (tmp_path / "out").read_bytes() == DATA
+
+
+def test_include_prints_status_and_fields(url):
+    done = nghttp2py("get", "--include", f"{url}/text.txt")
+    head, _, body = done.stdout.partition(b"\n\n")
+    assert head.startswith(b"HTTP/2 200\n")
+    assert b"content-length: 6" in head
+    assert body == b"hello\n"
+
+
+def test_data_is_posted(url, tmp_path):
+    (tmp_path / "body").write_bytes(DATA)
+    for data, body in (("text", b"text"), (f"@{tmp_path / 'body'}", DATA)):
+        done = nghttp2py("get", "-v", "-d", data, f"{url}/echo")
+        assert done.stdout == body
+        assert b":method: POST" in done.stderr
+    done = nghttp2py("get", "-X", "PUT", "-v", "-d", "@-", f"{url}/", input=b"piped")
+    assert done.stdout == b"piped"
+    assert b":method: PUT" in done.stderr
+
+
+def test_verbose_prints_the_frames_of_both_sides(url):
+    done = nghttp2py("get", "-v", "-H", "X-Own: value", f"{url}/text.txt")
+    shown = done.stderr.decode()
+    assert done.stdout == b"hello\n"
+    for line in (
+        r"send SETTINGS, \d+ bytes",
+        r"recv SETTINGS, 0 bytes ACK",
+        r"send HEADERS stream 1, \d+ bytes END_STREAM END_HEADERS",
+        r"  :path: /text.txt",
+        r"  x-own: value",
+        r"recv HEADERS stream 1, \d+ bytes END_HEADERS",
+        r"  :status: 200",
+        r"recv DATA stream 1, 6 bytes",
+        r"send GOAWAY",
+    ):
+        assert re.search(line, shown), (line, shown)
+
+
+def test_timing_prints_when_what_came(url):
+    done = nghttp2py("get", "--timing", f"{url}/text.txt")
+    assert done.stdout == b"hello\n"
+    table = done.stderr.decode()
+    assert "response" in table and " ms" in table and "200" in table
+
+
+@pytest.mark.parametrize("count", [5, 200])
+def test_many_requests_are_counted(url, count):
+    done = nghttp2py("get", "-n", count, f"{url}/text.txt")
+    assert (done.returncode, done.stdout) == (0, b"")
+    told = done.stderr.decode()
+    assert f"{count} of {count} responses, {6 * count} bytes" in told
+    assert f"{count} with status 200" in told
+
+
+def test_https_trusts_what_it_is_told_to(tls_port, ca):
+    url = f"https://localhost:{tls_port}/text.txt"
+    assert nghttp2py("get", "--cacert", ca, url).stdout == b"hello\n"
+    assert nghttp2py("get", "-k", url).stdout == b"hello\n"
+
+
+def test_a_certificate_that_is_not_trusted_is_one_clear_line(tls_port):
+    done = nghttp2py("get", f"https://localhost:{tls_port}/")
+    assert done.returncode == 1
+    assert "is not trusted" in one_line(done)
+
+
+def test_a_refused_connection_is_one_clear_line():
+    port = free_port()
+    done = nghttp2py("get", f"http://127.0.0.1:{port}/")
+    assert done.returncode == 1
+    assert one_line(done) == f"Error: 127.0.0.1:{port} refuses connections"
+
+
+def test_a_missing_file_is_one_clear_line(url, tmp_path):
+    done = nghttp2py("get", "-o", tmp_path / "out", f"{url}/missing")
+    assert done.returncode == 1
+    assert one_line(done) == "Error: the server answered 404 Not Found"
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("example.org", "http"),
+        ("ftp://example.org/", "http"),
+        ("http://", "no host"),
+        ("http://127.0.0.1:99999/", "ort"),
+        ("http://127.0.0.1/a b", "spaces"),
+        ("http://user:pass@127.0.0.1/", "user or password"),
+        ("http://name.invalid/", "no host"),
+    ],
+)
+def test_a_bad_url_is_one_clear_line(url, sentence):
+    done = nghttp2py("get", url)
+    assert done.returncode == 1
+    assert sentence in one_line(done)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["-H", "no colon"], "name: value"),
+        (["-H", ": empty"], "name: value"),
+        (["-d", "@missing"], "no file"),
+        (["-o", "."], "directory"),
+        (["-n", "0"], "0"),
+        (["--timeout", "0"], "0"),
+    ],
+)
+def test_a_wrong_option_is_told(url, options, sentence):
+    done = nghttp2py("get", *options, f"{url}/text.txt")
+    assert done.returncode == 2
+    assert sentence in done.stderr.decode()
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_field_that_must_not_be_sent_is_one_clear_line(url):
+    done = nghttp2py("get", "-H", "a b: c", f"{url}/text.txt")
+    assert done.returncode == 1
+    assert "must not be sent" in one_line(done)
+
+
+@pytest.fixture
+def http1():
+    """A server of HTTP/1 only."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_a_server_of_http1_is_one_clear_line(http1):
+    done = nghttp2py("get", f"http://127.0.0.1:{http1.server_port}/")
+    assert done.returncode == 1
+    assert "does not speak HTTP/2" in one_line(done)
+
+
+def test_a_tls_server_without_h2_is_one_clear_line(http1, ca):
+    http1.socket = server_tls(alpn=("http/1.1",)).wrap_socket(
+        http1.socket, server_side=True
+    )
+    done = nghttp2py("get", "--cacert", ca, f"https://localhost:{http1.server_port}/")
+    assert done.returncode == 1
+    assert "does not speak HTTP/2" in one_line(done)
+
+
+def test_a_reader_that_goes_ends_the_command_quietly(url):
+    with subprocess.Popen(
+        [sys.executable, "-m", "nghttp2py", "get", f"{url}/data"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        process.stdout.read(10)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        process.wait(DEADLINE)
+
+
+def test_serve_and_get_understand_each_other(site):
+    with serving(site) as url:
+        assert nghttp2py("get", f"{url}/data").stdout == DATA
+
+
+def test_an_upload_is_refused_before_it_has_come_whole(site):
+    with serving(site) as url:
+        done = nghttp2py("get", "-i", "-d", f"@{site / 'data'}", f"{url}/text.txt")
+    assert done.returncode == 1
+    assert done.stdout.startswith(b"HTTP/2 405\n")
+    assert b"allow: GET, HEAD" in done.stdout
+
+
+def test_features_are_told_in_words_and_json():
+    words = nghttp2py("features").stdout.decode()
+    found = json.loads(nghttp2py("features", "--json").stdout)
+    assert re.search(rf"nghttp2 +{re.escape(found['nghttp2'])}\n", words)
+    for name, value in found.items():
+        assert name in words
+        assert isinstance(value, (str, bool))
