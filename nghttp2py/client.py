@@ -227,6 +227,8 @@ class _ResponseProtocol(H2Pump):
         body: Any,
         trailers: Headers,
     ) -> None:
+        # HTTP2Client has filled them in.
+        assert handler.method and handler.path and handler.scheme
         whole = body is None and trailers is None
         stream_id = self.connection.send_request(
             handler.method or b"",

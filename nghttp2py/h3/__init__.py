@@ -2,8 +2,8 @@
 
 try:
     from nghttp2py.h3.connection import H3_ALPN, H3Connection
-except ModuleNotFoundError as error:
-    if error.name != "nghttp2py.h3.connection":
+except ModuleNotFoundError as _error:
+    if _error.name != "nghttp2py.h3.connection":
         raise
     raise ImportError(
         "nghttp2py was built without HTTP/3: install libnghttp3 1.8 or newer with "
@@ -12,15 +12,50 @@ except ModuleNotFoundError as error:
     ) from None
 
 from nghttp2py.h3.config import H3Configuration
-from nghttp2py.h3.events import *  # noqa: F403
-from nghttp2py.h3.events import __all__ as _events
+from nghttp2py.h3.events import (
+    CapsuleReceived,
+    DatagramReceived,
+    DataReceived,
+    GoAwayReceived,
+    H3Event,
+    Headers,
+    HeadersReceived,
+    MaxPushIdReceived,
+    OriginReceived,
+    PriorityUpdated,
+    PushCancelled,
+    PushPromiseReceived,
+    SettingsReceived,
+    StopSendingReceived,
+    StreamReset,
+    WebTransportSessionClosed,
+    WebTransportSessionDrained,
+    WebTransportStreamDataReceived,
+)
 from nghttp2py.h3.qpack import QPACKDecoder, QPACKEncoder
 
 __all__ = [
     "H3_ALPN",
+    "CapsuleReceived",
+    "DataReceived",
+    "DatagramReceived",
+    "GoAwayReceived",
     "H3Configuration",
     "H3Connection",
+    "H3Event",
+    "Headers",
+    "HeadersReceived",
+    "MaxPushIdReceived",
+    "OriginReceived",
+    "PriorityUpdated",
+    "PushCancelled",
+    "PushPromiseReceived",
     "QPACKDecoder",
     "QPACKEncoder",
-    *_events,
+    "SettingsReceived",
+    "StopSendingReceived",
+    "StreamReset",
+    "WebTransportSessionClosed",
+    "WebTransportSessionDrained",
+    "WebTransportStreamDataReceived",
 ]

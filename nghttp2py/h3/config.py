@@ -12,11 +12,11 @@ _MAX_SIZE = (1 << 32) - 1
 
 #: What announces WebTransport: of draft 02, which browsers speak, with the
 #: datagrams of then, and of the later drafts.
-_WEBTRANSPORT_SETTINGS = {
+_WEBTRANSPORT_SETTINGS: dict[int, int] = {
     Setting.H3_DATAGRAM: 1,
     Setting.ENABLE_WEBTRANSPORT: 1,
 }
-_WEBTRANSPORT_SETTINGS_EXTENDED = {
+_WEBTRANSPORT_SETTINGS_EXTENDED: dict[int, int] = {
     Setting.H3_DATAGRAM_DRAFT04: 1,
     Setting.WEBTRANSPORT_MAX_SESSIONS: 256,
     Setting.WT_ENABLED: 1,
