@@ -644,16 +644,15 @@ cdef object new_instance(handler_class):
 class HandlerProtocol(H2Pump):
     """One connection of a server: makes a handler for each request.
 
-    ``protocols`` is the set of the server's open connections, to which this
-    one adds itself while it is connected; ``closed`` is called when it has
-    left it.
+    ``opened`` and ``closed`` are called with it when it is connected, and when
+    it is not any more.
     """
 
     def __init__(
         self,
         handler_class,
         config,
-        protocols,
+        opened,
         closed,
         *,
         settings_timeout,
@@ -665,21 +664,20 @@ class HandlerProtocol(H2Pump):
             idle_timeout=idle_timeout,
         )
         self._table = HandlerTable(self, self.connection, handler_class)
-        self._protocols = protocols
-        self._closed_callback = closed
+        self._opened = opened
+        self._closed = closed
         self.client_address = None
 
     def connection_made(self, transport):
-        self._protocols.add(self)
         self.client_address = transport.get_extra_info("peername")
         # Kept, so that handlers can ask when the transport is gone.
         self._extra_info = transport.get_extra_info
         super().connection_made(transport)
+        self._opened(self)
 
     def connection_lost(self, exc):
         super().connection_lost(exc)
-        self._protocols.discard(self)
-        self._closed_callback()
+        self._closed(self)
 
     def events_received(self, events):
         (<HandlerTable>self._table).dispatch(events)

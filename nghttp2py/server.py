@@ -218,13 +218,20 @@ class HTTP2Server:
         return HandlerProtocol(
             self.RequestHandlerClass,
             self.config,
-            self._protocols,
+            self._connection_opened,
             self._connection_closed,
             settings_timeout=self._settings_timeout,
             idle_timeout=self._idle_timeout,
         )
 
-    def _connection_closed(self) -> None:
+    def _connection_opened(self, protocol: HandlerProtocol) -> None:
+        self._protocols.add(protocol)
+        if self._server is None:
+            # Its TLS handshake was under way when the server was closed.
+            protocol.close(self._close_timeout)
+
+    def _connection_closed(self, protocol: HandlerProtocol) -> None:
+        self._protocols.discard(protocol)
         if self._server is None:
             self._check_closed()
 

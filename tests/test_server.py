@@ -17,7 +17,7 @@ from nghttp2py.errors import (
     ErrorCode,
     StreamClosedError,
 )
-from nghttp2py.h2 import H2Configuration
+from nghttp2py.h2 import H2Configuration, H2GoAway
 from nghttp2py.h2.body import DATA_DEFERRED, DATA_EOF, DATA_OK
 from nghttp2py.handler import HandlerProtocol
 from nghttp2py.server import DEFAULT_CONFIGURATION, BaseRequestHandler, HTTP2Server
@@ -28,8 +28,8 @@ def serve(handler_class, *, config=None, **options):
     protocol = HandlerProtocol(
         handler_class,
         DEFAULT_CONFIGURATION,
-        set(),
-        lambda: None,
+        lambda protocol: None,
+        lambda protocol: None,
         settings_timeout=5,
         idle_timeout=None,
     )
@@ -698,6 +698,18 @@ async def test_a_cancelled_server_closes():
     with pytest.raises(asyncio.CancelledError):
         await task
     assert server.sockets == ()
+
+
+@in_loop
+async def test_a_connection_that_opens_after_close_is_sent_away():
+    """As one does whose TLS handshake was under way."""
+    async with HTTP2Server(("127.0.0.1", 0), BaseRequestHandler) as server:
+        late = server._new_protocol()
+        server.close()
+        client = MemoryClient(late)
+        await client.exchange()
+    assert client.transport.closing
+    assert any(isinstance(event, H2GoAway) for event in client.events)
 
 
 @in_loop
