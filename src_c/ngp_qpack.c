@@ -127,29 +127,44 @@ static int name_is(const nghttp3_nv *nv, const char *name, size_t len) {
   return nv->namelen == len && memcmp(nv->name, name, len) == 0;
 }
 
-/* Nonzero if the field was sent before; from now on it was. */
-static int seen_before(ngp_qpack_encoder *encoder, const nghttp3_nv *nv) {
-  uint64_t hash = nv->namelen;
-  uint32_t *place;
-  size_t i;
+/* Goes on with a hash over |len| bytes, eight at a time. */
+static uint64_t hash_bytes(uint64_t hash, const uint8_t *data, size_t len) {
+  uint64_t word;
 
-  for (i = 0; i < nv->namelen; ++i) {
-    hash = (hash ^ nv->name[i]) * 0x100000001b3u;
+  for (; len >= sizeof(word); data += sizeof(word), len -= sizeof(word)) {
+    memcpy(&word, data, sizeof(word));
+    hash = (hash ^ word) * 0x9e3779b97f4a7c15u;
+    hash ^= hash >> 32;
   }
+  if (len) {
+    word = 0;
+    memcpy(&word, data, len);
+    hash = (hash ^ word) * 0x9e3779b97f4a7c15u;
+    hash ^= hash >> 32;
+  }
+  return hash;
+}
+
+/* Nonzero if the field was sent lately; from now on it was. */
+static int seen_lately(ngp_qpack_encoder *encoder, const nghttp3_nv *nv) {
   /* The ends of a long value tell enough: a wrong guess costs an entry. */
-  for (i = 0; i < nv->valuelen && i < 32; ++i) {
-    hash = (hash ^ nv->value[i]) * 0x100000001b3u;
-  }
-  for (i = nv->valuelen > 64 ? nv->valuelen - 32 : 32; i < nv->valuelen; ++i) {
-    hash = (hash ^ nv->value[i]) * 0x100000001b3u;
-  }
-  hash ^= hash >> 32;
-  place = &encoder->history[hash % NGP_QPACK_HISTORY];
-  if (*place == (uint32_t)hash) {
-    return 1;
-  }
-  *place = (uint32_t)hash;
-  return 0;
+  size_t head = nv->valuelen < 32 ? nv->valuelen : 32;
+  size_t tail = nv->valuelen - head < 32 ? nv->valuelen - head : 32;
+  uint64_t hash = nv->namelen << 16 ^ nv->valuelen;
+  uint32_t tag;
+  size_t i;
+  int seen;
+
+  hash = hash_bytes(hash, nv->name, nv->namelen);
+  hash = hash_bytes(hash, nv->value, head);
+  hash = hash_bytes(hash, nv->value + nv->valuelen - tail, tail);
+  tag = (uint32_t)(hash >> 8);
+  i = hash % NGP_QPACK_HISTORY;
+  seen = encoder->history[i].hash == tag &&
+         encoder->nsections - encoder->history[i].section <= NGP_QPACK_RECENT;
+  encoder->history[i].hash = tag;
+  encoder->history[i].section = encoder->nsections;
+  return seen;
 }
 
 /*
@@ -193,8 +208,9 @@ int ngp_qpack_encoder_encode(ngp_qpack_encoder *encoder, int64_t stream_id,
                              ngp_qpack_encoded *pres) {
   size_t i, repeated = 0;
 
+  ++encoder->nsections;
   for (i = 0; i < nvlen; ++i) {
-    int seen = seen_before(encoder, &nva[i]);
+    int seen = seen_lately(encoder, &nva[i]);
 
     repeated += (size_t)seen;
     nva[i].flags = index_flags(&nva[i], seen);

@@ -51,8 +51,11 @@ void ngp_qpack_fields_free(ngp_qpack_fields *fields);
  */
 void ngp_qpack_fields_clear(ngp_qpack_fields *fields, size_t from);
 
-/* How many fields the encoder remembers to have sent. */
+/* How many fields the encoder remembers to have sent, and for how many
+   sections: what comes again later than that would only push out entries that
+   come again sooner. */
 #define NGP_QPACK_HISTORY 256
+#define NGP_QPACK_RECENT 16
 
 /*
  * ngp_qpack_encoder must not move in memory between _init and _free.
@@ -65,8 +68,13 @@ typedef struct ngp_qpack_encoder {
   nghttp3_buf stream;
   /* The peer's QPACK_BLOCKED_STREAMS. */
   size_t blocked_streams;
-  /* Hashes of fields that were sent, each in the place that it names. */
-  uint32_t history[NGP_QPACK_HISTORY];
+  /* Fields that were sent, each in the place that its hash names, and the
+     number of the section. */
+  struct {
+    uint32_t hash;
+    uint32_t section;
+  } history[NGP_QPACK_HISTORY];
+  uint32_t nsections;
 } ngp_qpack_encoder;
 
 /*
@@ -102,8 +110,8 @@ void ngp_qpack_encoder_apply(ngp_qpack_encoder *encoder, uint64_t capacity,
 /*
  * ngp_qpack_encoder_encode encodes |nvlen| fields at |nva| for |stream_id|.
  * It sets the flags of |nva|: which fields may enter the dynamic table is
- * decided here (RFC 9204, 7.1), and whether the stream may block: it may once
- * half of its fields were sent before.
+ * decided here (RFC 9204, 7.1), and whether the stream may block: it may if
+ * half of its fields were sent lately.
  *
  * This function returns 0 if it succeeds, or NGHTTP2_ERR_NOMEM, after which
  * the encoder must not be used.

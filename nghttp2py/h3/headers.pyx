@@ -6,8 +6,9 @@ from cpython.bytes cimport (
     PyBytes_FromStringAndSize,
     PyBytes_GET_SIZE,
 )
-from cpython.list cimport PyList_New, PyList_SET_ITEM
+from cpython.list cimport PyList_GET_SIZE, PyList_New, PyList_SET_ITEM
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_SIZE
 from libc.stddef cimport size_t
@@ -16,6 +17,12 @@ from libc.stdint cimport uint8_t, uintptr_t
 from nghttp2py cimport cngp_h3 as lib
 
 from nghttp2py.h3.protocol import MessageError
+
+cdef extern from "Python.h":
+    # Borrowed references, which Cython's own declarations hide.
+    PyObject *PyList_GET_ITEM(object, Py_ssize_t)
+    PyObject *PyTuple_GET_ITEM(object, Py_ssize_t)
+
 
 __all__ = [
     "is_interim_response",
@@ -39,12 +46,12 @@ cdef tuple to_pair(item):
     return bytes(name), bytes(value)
 
 
-cdef bint is_plain(item):
+cdef inline bint is_plain(PyObject *item) noexcept:
     return (
-        PyTuple_CheckExact(item)
-        and PyTuple_GET_SIZE(item) == 2
-        and PyBytes_CheckExact((<tuple>item)[0])
-        and PyBytes_CheckExact((<tuple>item)[1])
+        PyTuple_CheckExact(<object>item)
+        and PyTuple_GET_SIZE(<object>item) == 2
+        and PyBytes_CheckExact(<object>PyTuple_GET_ITEM(<object>item, 0))
+        and PyBytes_CheckExact(<object>PyTuple_GET_ITEM(<object>item, 1))
     )
 
 
@@ -57,17 +64,17 @@ cdef class FieldList:
     cdef int fill(self, headers) except -1:
         cdef:
             list pairs
-            tuple pair
-            size_t i
-            size_t n
-            bytes name
-            bytes value
+            lib.nghttp3_nv *nv
+            PyObject *item
+            PyObject *part
+            Py_ssize_t i
+            Py_ssize_t n
 
         # A list of ours: the caller's may change while Python code runs.
         pairs = list(headers)
-        n = len(pairs)
+        n = PyList_GET_SIZE(pairs)
         for i in range(n):
-            if not is_plain(pairs[i]):
+            if not is_plain(PyList_GET_ITEM(pairs, i)):
                 pairs[i] = to_pair(pairs[i])
         self.nva = self._few
         if n > FEW:
@@ -77,13 +84,14 @@ cdef class FieldList:
                 raise MemoryError
             self.nva = self._many
         for i in range(n):
-            pair = <tuple>pairs[i]
-            name = <bytes>pair[0]
-            value = <bytes>pair[1]
-            self.nva[i].name = <uint8_t *>PyBytes_AS_STRING(name)
-            self.nva[i].namelen = PyBytes_GET_SIZE(name)
-            self.nva[i].value = <uint8_t *>PyBytes_AS_STRING(value)
-            self.nva[i].valuelen = PyBytes_GET_SIZE(value)
+            nv = &self.nva[i]
+            item = PyList_GET_ITEM(pairs, i)
+            part = PyTuple_GET_ITEM(<object>item, 0)
+            nv.name = <uint8_t *>PyBytes_AS_STRING(<object>part)
+            nv.namelen = PyBytes_GET_SIZE(<object>part)
+            part = PyTuple_GET_ITEM(<object>item, 1)
+            nv.value = <uint8_t *>PyBytes_AS_STRING(<object>part)
+            nv.valuelen = PyBytes_GET_SIZE(<object>part)
         self.nvlen = n
         self._pairs = pairs
         return 0

@@ -7,11 +7,13 @@ takes, in order.
 
 from cpython.bytes cimport (
     PyBytes_AS_STRING,
+    PyBytes_CheckExact,
     PyBytes_FromStringAndSize,
     PyBytes_GET_SIZE,
 )
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.string cimport memcpy
 
 from nghttp2py cimport cngp_h3 as lib
 from nghttp2py.h3.headers cimport FieldList, NameCache, make_headers, names_free
@@ -41,6 +43,10 @@ cdef int check(int rv) except -1:
     raise MemoryError
 
 
+cdef bytes to_bytes(data):
+    return data if PyBytes_CheckExact(data) else bytes(memoryview(data))
+
+
 cdef size_t to_size(value, str name) except? 0:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an int, not {type(value).__name__}")
@@ -66,6 +72,7 @@ cdef class QPACKEncoder:
 
     cdef lib.ngp_qpack_encoder _encoder
     cdef bint _made
+    cdef FieldList _fields
     cdef list _stream  # encoder stream bytes that data_to_send has not returned
 
     def __cinit__(self, max_table_capacity=4096):
@@ -75,6 +82,7 @@ cdef class QPACKEncoder:
             )
         )
         self._made = True
+        self._fields = FieldList()
         self._stream = []
 
     def __dealloc__(self):
@@ -98,27 +106,40 @@ cdef class QPACKEncoder:
         """
         cdef:
             int64_t stream = to_stream_id(stream_id)
-            FieldList fields = FieldList()
+            FieldList fields = self._fields
             lib.ngp_qpack_encoded encoded
+            bytes section
+            char *p
 
         fields.fill(headers)
-        check(
-            lib.ngp_qpack_encoder_encode(
-                &self._encoder, stream, fields.nva, fields.nvlen, &encoded
+        try:
+            check(
+                lib.ngp_qpack_encoder_encode(
+                    &self._encoder, stream, fields.nva, fields.nvlen, &encoded
+                )
             )
-        )
+        finally:
+            fields.clear()
         if encoded.stream.len:
             self._stream.append(
                 PyBytes_FromStringAndSize(
                     <const char *>encoded.stream.base, encoded.stream.len
                 )
             )
-        return (<const char *>encoded.prefix.base)[:encoded.prefix.len] + (
-            <const char *>encoded.section.base
-        )[:encoded.section.len]
+        section = PyBytes_FromStringAndSize(
+            NULL, encoded.prefix.len + encoded.section.len
+        )
+        p = PyBytes_AS_STRING(section)
+        memcpy(p, encoded.prefix.base, encoded.prefix.len)
+        memcpy(p + encoded.prefix.len, encoded.section.base, encoded.section.len)
+        return section
 
     def data_to_send(self):
         """Return the encoder stream bytes since the last call."""
+        cdef bytes data
+
+        if not self._stream:
+            return b""
         data = b"".join(self._stream)
         self._stream.clear()
         return data
@@ -128,10 +149,13 @@ cdef class QPACKEncoder:
 
         Raises ``QpackDecoderStreamError`` if they are malformed.
         """
-        cdef const uint8_t[::1] view = data
+        cdef bytes whole = to_bytes(data)
+
         check(
             lib.ngp_qpack_encoder_read_decoder(
-                &self._encoder, &view[0] if view.shape[0] else NULL, view.shape[0]
+                &self._encoder,
+                <const uint8_t *>PyBytes_AS_STRING(whole),
+                PyBytes_GET_SIZE(whole),
             )
         )
 
@@ -219,9 +243,9 @@ cdef class QPACKDecoder:
         """
         cdef int64_t stream = to_stream_id(stream_id)
 
-        if stream_id in self._blocked:
+        if self._blocked and stream_id in self._blocked:
             raise ValueError(f"a section of stream {stream_id} is blocked")
-        return self._decode(stream, bytes(data))
+        return self._decode(stream, to_bytes(data))
 
     def resume(self, stream_id):
         """Return the fields of the section that was blocked.
@@ -243,14 +267,18 @@ cdef class QPACKDecoder:
         Raises ``QpackEncoderStreamError`` if the bytes are malformed.
         """
         cdef:
-            const uint8_t[::1] view = data
+            bytes whole = to_bytes(data)
             uint64_t count
 
         check(
             lib.ngp_qpack_decoder_read_encoder(
-                &self._decoder, &view[0] if view.shape[0] else NULL, view.shape[0]
+                &self._decoder,
+                <const uint8_t *>PyBytes_AS_STRING(whole),
+                PyBytes_GET_SIZE(whole),
             )
         )
+        if not self._blocked:
+            return []
         count = lib.ngp_qpack_decoder_insert_count(&self._decoder)
         return [
             stream_id
