@@ -233,13 +233,13 @@ class H2Server(asyncio.AbstractServer):
         self.close()
         await self.wait_closed()
 
-    def connection_made(self, protocol: H2Protocol) -> None:
+    def connection_made(self, protocol: Any) -> None:
         """Keep a connection until it is gone, and start its handler."""
         self._connections.add(protocol)
         if self._connected is not None:
             protocol.set_handler(self._connected(protocol))
 
-    def connection_gone(self, protocol: H2Protocol) -> None:
+    def connection_gone(self, protocol: Any) -> None:
         """Forget a connection."""
         self._connections.discard(protocol)
         if not self._connections:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING
 
 from nghttp2py.errors import ErrorCode
+from nghttp2py.h2 import Setting
 
 if TYPE_CHECKING:
-    from nghttp2py.asyncio.protocol import H2Protocol
+    from nghttp2py.asyncio.connection import H2StreamConnection
     from nghttp2py.asyncio.stream import H2Stream
 
 __all__ = ["Health"]
@@ -22,7 +24,7 @@ class Health:
 
     def __init__(
         self,
-        protocol: H2Protocol,
+        protocol: H2StreamConnection,
         keepalive_interval: float | None,
         keepalive_timeout: float,
         window_tuning: bool,
@@ -62,7 +64,8 @@ class Health:
         protocol = self._protocol
         self._count += 1
         data = self._count.to_bytes(8, "big")
-        self._sent[data] = protocol._loop.time()
+        # The loop's clock may be as coarse as a millisecond.
+        self._sent[data] = time.perf_counter()
         protocol.connection.ping(data)
         protocol.mark_dirty()
         return data
@@ -72,7 +75,7 @@ class Health:
         sent = self._sent.pop(data, None)
         if sent is None:
             return
-        self.rtt = self._protocol._loop.time() - sent
+        self.rtt = time.perf_counter() - sent
         self._wake()
         if self._sample is not None and self._sample[0] == data:
             self._end_sample()
@@ -139,6 +142,10 @@ class Health:
 
     # ---- Window tuning ----
 
+    def _window(self) -> int:
+        """The window that streams begin with."""
+        return self._protocol._settings[Setting.INITIAL_WINDOW_SIZE]
+
     def taken(self, stream: H2Stream, taken: int) -> None:
         """So many bytes of a stream were read since it began.
 
@@ -148,7 +155,7 @@ class Health:
         """
         if not self._tuning or self._sample is not None or stream.reader._eof:
             return
-        window = self._windows.get(stream) or self._protocol.initial_window_size
+        window = self._windows.get(stream) or self._window()
         if taken * 2 >= window and window < MAX_WINDOW:
             self._sample = (self._send(), stream, taken)
 
@@ -159,7 +166,7 @@ class Health:
         if stream.closed or stream.reader._eof:
             return
         took = stream.reader._taken - before
-        window = self._windows.get(stream) or self._protocol.initial_window_size
+        window = self._windows.get(stream) or self._window()
         if took * 3 >= window * 2:
             window = min(MAX_WINDOW, max(2 * took, 2 * window))
             self._windows[stream] = window

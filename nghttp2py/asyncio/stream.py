@@ -17,7 +17,7 @@ from nghttp2py.h2 import (
 )
 
 if TYPE_CHECKING:
-    from nghttp2py.asyncio.protocol import H2Protocol
+    from nghttp2py.asyncio.connection import H2StreamConnection
 
 __all__ = ["H2Stream"]
 
@@ -58,7 +58,7 @@ class H2Stream:
 
     def __init__(
         self,
-        protocol: H2Protocol,
+        protocol: H2StreamConnection,
         stream_id: int,
         request: RequestReceived | None = None,
     ) -> None:

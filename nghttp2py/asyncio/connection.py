@@ -1,0 +1,636 @@
+"""A connection and its streams: who opens them, who waits, how all of it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeVar
+
+from nghttp2py.asyncio.health import Health
+from nghttp2py.asyncio.pump import CLOSE_TIMEOUT, SETTINGS_TIMEOUT, H2Pump
+from nghttp2py.asyncio.stream import H2Stream
+from nghttp2py.asyncio.writer import HeadersLike
+from nghttp2py.errors import (
+    ConnectionTerminatedError,
+    ErrorCode,
+    ProtocolError,
+    StreamResetError,
+)
+from nghttp2py.h2 import (
+    H2BodyDrained,
+    H2BodyReceived,
+    H2Configuration,
+    H2Connection,
+    H2ConnectionClosed,
+    H2Event,
+    H2GoAway,
+    H2InformationalResponseReceived,
+    H2PingAcknowledged,
+    H2PushedStreamReceived,
+    H2RequestReceived,
+    H2ResponseReceived,
+    H2SettingsReceived,
+    H2StreamClosed,
+    H2StreamReset,
+    H2TrailersReceived,
+    H2WebSocketRequest,
+    H2WindowUpdated,
+    Setting,
+)
+
+__all__ = ["H2StreamConnection", "Keeper"]
+
+logger = logging.getLogger("nghttp2py")
+
+# The window of a connection is no bound of ours: each stream's is, so that one
+# which is not read does not stop the others.
+_CONNECTION_WINDOW = 2**31 - 1
+
+
+C = TypeVar("C", bound="H2StreamConnection")
+
+
+class H2StreamConnection(H2Pump):
+    """A connection whose streams are objects: ``H2Protocol`` says the rest."""
+
+    def __init__(
+        self,
+        client_side: bool,
+        *,
+        concurrency: int | None = None,
+        config: H2Configuration | None = None,
+        settings_timeout: float = SETTINGS_TIMEOUT,
+        idle_timeout: float | None = None,
+        keepalive_interval: float | None = None,
+        keepalive_timeout: float = 10.0,
+        close_timeout: float = CLOSE_TIMEOUT,
+        window_tuning: bool = True,
+    ) -> None:
+        if config is None:
+            config = H2Configuration(
+                max_concurrent_streams=8 if concurrency is None else concurrency,
+                connection_window_size=_CONNECTION_WINDOW,
+                manual_flow_control=True,
+            )
+        else:
+            if concurrency is not None:
+                config = dataclasses.replace(config, max_concurrent_streams=concurrency)
+            config = dataclasses.replace(config, manual_flow_control=True)
+        super().__init__(
+            H2Connection(client_side=client_side, config=config),
+            settings_timeout=settings_timeout,
+            idle_timeout=idle_timeout,
+        )
+        self.close_timeout = close_timeout
+        self._client_side = client_side
+        self._authority: str | None = None
+        self._settings = {
+            Setting.INITIAL_WINDOW_SIZE: config.initial_window_size,
+            Setting.MAX_FRAME_SIZE: config.max_frame_size,
+            Setting.MAX_CONCURRENT_STREAMS: config.max_concurrent_streams,
+        }
+        self._health = Health(
+            self, keepalive_interval, keepalive_timeout, window_tuning
+        )
+        self._streams: dict[int, H2Stream] = {}
+        self._blocked: dict[H2Stream, int] = {}  # streams that wait to send
+        self._arrived: deque[H2Stream] = deque()  # not accepted yet
+        self._acceptors: list[asyncio.Future[None]] = []
+        self._writers: list[asyncio.Future[None]] = []  # wait for the transport
+        self._open = 0  # our streams, and slots given to those who wait for one
+        self._limit = 1  # of our streams; until SETTINGS come nobody knows more
+        self._slots: deque[asyncio.Future[bool]] = deque()
+        self._keeper: Keeper | None = None
+        # Makes the exception that tells why no new streams can be had, and
+        # the one that tells why the connection is over.
+        self._refusal: Callable[[bool], ConnectionTerminatedError] | None = None
+        self._over: Callable[[bool], ConnectionTerminatedError] | None = None
+        self._lost = False
+        self._gone_waiters: list[asyncio.Future[None]] = []
+
+    # ---- asyncio.Protocol ----
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin the connection."""
+        super().connection_made(transport)
+        if self._refused:
+            return
+        self._health.start()
+        if self._keeper is not None:
+            self._keeper.connection_made(self)
+
+    def resume_writing(self) -> None:
+        """Go on sending."""
+        super().resume_writing()
+        self._wake_writers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End everything that waits."""
+        self._lost = True
+        if exc is not None:
+            self._end_waiters(
+                ErrorCode.INTERNAL_ERROR,
+                remote=True,
+                reason=f"the connection was lost: {exc}",
+            )
+        elif self._refusal is not None:
+            self._over = self._over or self._refusal
+            self._end_waiters(ErrorCode.NO_ERROR, remote=True, reason="")
+        else:
+            self._end_waiters(
+                ErrorCode.NO_ERROR,
+                remote=not self._closing,
+                reason="the transport was closed",
+            )
+        super().connection_lost(exc)
+        self._check_gone()
+
+    def _is_gone(self) -> bool:
+        return self._lost
+
+    def _check_gone(self) -> None:
+        """Tell when the connection is gone."""
+        if not self._is_gone():
+            return
+        for future in self._gone_waiters:
+            if not future.done():
+                future.set_result(None)
+        self._gone_waiters.clear()
+        if self._keeper is not None:
+            self._keeper.connection_gone(self)
+            self._keeper = None
+
+    def _end(self, error_code: ErrorCode, reason: str) -> None:
+        # Nobody should wait for a peer that does not even take our GOAWAY.
+        self._end_waiters(error_code, remote=False, reason=reason)
+        super()._end(error_code, reason)
+
+    def abort(self) -> None:
+        """Close the transport now; what it has not written yet is lost."""
+        self._end_waiters(
+            ErrorCode.CANCEL, remote=False, reason="the transport was aborted"
+        )
+        super().abort()
+
+    # ---- Events ----
+
+    def event_received(self, event: H2Event) -> None:
+        """Tell the streams what has happened."""
+        handle = _HANDLERS.get(type(event))
+        if handle is not None:
+            handle(self, event)
+
+    def _on_request(self, event: H2RequestReceived | H2WebSocketRequest) -> None:
+        stream = H2Stream(self, event.stream_id, event.request)
+        self._streams[event.stream_id] = stream
+        self._arrive(stream)
+
+    def _on_push(self, event: H2PushedStreamReceived) -> None:
+        stream = H2Stream(self, event.stream_id, event.request)
+        self._streams[event.stream_id] = stream
+        if len(self._arrived) >= self._settings[Setting.MAX_CONCURRENT_STREAMS]:
+            self._arrived.popleft().reset()  # nobody wants it
+        self._arrive(stream)
+
+    def _on_response(self, event: H2ResponseReceived) -> None:
+        stream = self._streams.get(event.stream_id)
+        if stream is not None:
+            stream._response = event
+            stream._wake()
+
+    def _on_informational(self, event: H2InformationalResponseReceived) -> None:
+        stream = self._streams.get(event.stream_id)
+        if stream is not None:
+            stream._inform(event)
+
+    def _on_body(self, event: H2BodyReceived) -> None:
+        stream = self._streams.get(event.stream_id)
+        if stream is not None:
+            body = event.body
+            reader = stream.reader
+            if body.data:
+                reader.feed_data(body.data)
+            if not body.more:
+                reader.feed_eof()
+            stream._wake()
+
+    def _on_trailers(self, event: H2TrailersReceived) -> None:
+        stream = self._streams.get(event.stream_id)
+        if stream is not None:
+            stream._trailers = event.headers
+
+    def _on_reset(self, event: H2StreamReset) -> None:
+        stream = self._streams.get(event.stream_id)
+        if stream is not None:
+            stream._fail(
+                lambda: StreamResetError(
+                    event.stream_id,
+                    event.error_code,
+                    remote=event.remote,
+                    unprocessed=event.unprocessed,
+                    reason=event.reason,
+                )
+            )
+
+    def _on_closed(self, event: H2StreamClosed) -> None:
+        stream_id = event.stream_id
+        if stream_id % 2 == self._client_side:
+            self._open -= 1
+            if self._slots:
+                self._give_slots()
+        stream = self._streams.pop(stream_id, None)
+        if stream is None:
+            return
+        stream.closed = True
+        if event.error_code and stream._failure is None:
+            stream._failure = self._over_for(stream_id, event.error_code)
+        if stream._kept:
+            if event.error_code and stream in self._arrived:
+                self._arrived.remove(stream)  # nobody has seen it
+            else:
+                self._keep(stream)
+        self._health.forget(stream)
+        stream._wake()
+
+    def _over_for(self, stream_id: int, error_code: int) -> Callable[[], ProtocolError]:
+        """Why a stream was closed for which there was no reset."""
+        over = self._over
+        if over is not None:
+            return lambda: over(False)
+        return lambda: StreamResetError(stream_id, error_code, remote=False)
+
+    def _on_window(self, event: H2WindowUpdated) -> None:
+        if not self._blocked:
+            return
+        if event.stream_id == 0:
+            self._wake_blocked()
+        else:
+            stream = self._streams.get(event.stream_id)
+            if stream is not None:
+                stream._wake()
+
+    def _on_drained(self, event: H2BodyDrained) -> None:
+        stream = self._streams.get(event.stream_id)
+        if stream is not None:
+            stream._wake()
+
+    def _on_settings(self, event: H2SettingsReceived) -> None:
+        if Setting.MAX_CONCURRENT_STREAMS in event.settings:
+            self._limit = event.settings[Setting.MAX_CONCURRENT_STREAMS]
+        elif self._limit == 1 and not self._settings_seen:
+            self._limit = 2**32 - 1
+        self._settings_seen = True
+        self._give_slots()
+
+    _settings_seen = False
+
+    def _on_ping(self, event: H2PingAcknowledged) -> None:
+        self._health.acknowledged(event.data)
+
+    def _on_goaway(self, event: H2GoAway) -> None:
+        reason = event.debug_data.decode("utf-8", "replace") or "GOAWAY"
+        self._refuse_streams(event.error_code, remote=True, reason=reason)
+
+    def _on_connection_closed(self, event: H2ConnectionClosed) -> None:
+        if not self._lost:
+            self._end_waiters(
+                event.error_code, remote=event.remote, reason=event.reason
+            )
+
+    # ---- The end ----
+
+    def _refuse_streams(self, error_code: int, *, remote: bool, reason: str) -> None:
+        """No new streams of ours: tell those who wait for one."""
+        if self._refusal is None:
+            self._refusal = lambda unprocessed: ConnectionTerminatedError(
+                error_code, remote=remote, unprocessed=unprocessed, reason=reason
+            )
+        slots, self._slots = self._slots, deque()
+        for future in slots:
+            if not future.done():
+                future.set_result(False)
+
+    def _end_waiters(self, error_code: int, *, remote: bool, reason: str) -> None:
+        """Nothing more comes or goes: wake everyone who waits for it."""
+        if self._over is None:
+            self._over = lambda unprocessed: ConnectionTerminatedError(
+                error_code, remote=remote, unprocessed=unprocessed, reason=reason
+            )
+            self._refuse_streams(error_code, remote=remote, reason=reason)
+        over = self._over
+        for stream in list(self._streams.values()):
+            stream._fail(lambda: over(False))
+        self._wake_writers()
+        self._wake_acceptors()
+        self._health.stop()
+
+    @property
+    def is_available(self) -> bool:
+        """Whether new streams can be opened: not after GOAWAY or the end."""
+        return self._refusal is None and not self.is_closing
+
+    @property
+    def open_streams(self) -> int:
+        """Streams that this end has opened and that are not closed."""
+        return self._open
+
+    @property
+    def stream_limit(self) -> int | None:
+        """How many the peer lets us open; ``None`` until it has told."""
+        return self._limit if self._settings_seen else None
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Return the transport's information: ``peername``, ``ssl_object``, ..."""
+        if self.transport is None:
+            return default
+        return self.transport.get_extra_info(name, default)
+
+    def close(self, timeout: float | None = None) -> None:
+        """End the connection with GOAWAY when its streams have finished.
+
+        What has not finished after ``timeout`` seconds (``close_timeout``) is
+        broken off.  No new streams can be opened.  ``wait_closed`` waits for
+        it.
+        """
+        self._refuse_streams(
+            ErrorCode.NO_ERROR, remote=False, reason="close() was called"
+        )
+        super().close(self.close_timeout if timeout is None else timeout)
+
+    def close_connection(self) -> None:
+        """Close the transport after what is queued, without GOAWAY, as aioh2 does.
+
+        Streams that are open end at once.
+        """
+        if self.transport is None:
+            return
+        self.flush()
+        self._end_waiters(
+            ErrorCode.NO_ERROR, remote=False, reason="close_connection() was called"
+        )
+        self._finish()
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is gone, and all that runs for it has ended."""
+        while not self._is_gone():
+            await self._wait_in(self._gone_waiters)
+
+    async def __aenter__(self: C) -> C:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.close_connection()
+        await self.wait_closed()
+
+    # ---- The handler of a server's connection ----
+
+    # ---- Waiting ----
+
+    async def _writable(self) -> None:
+        """Wait until the transport takes bytes."""
+        while self._paused and self._over is None:
+            await self._wait_in(self._writers)
+        self._raise_over()
+
+    async def _wait_in(self, waiters: list[asyncio.Future[None]]) -> None:
+        future = self._loop.create_future()
+        waiters.append(future)
+        try:
+            await future
+        except BaseException:
+            if future in waiters:
+                waiters.remove(future)
+            raise
+
+    def _raise_over(self, unprocessed: bool = False) -> None:
+        if self._over is not None:
+            raise self._over(unprocessed)
+
+    def _wake_blocked(self) -> None:
+        for stream in list(self._blocked):
+            stream._wake()
+
+    def _wake_writers(self) -> None:
+        for future in self._writers:
+            if not future.done():
+                future.set_result(None)
+        self._writers.clear()
+        self._wake_blocked()
+
+    def _wake_acceptors(self) -> None:
+        for future in self._acceptors:
+            if not future.done():
+                future.set_result(None)
+        self._acceptors.clear()
+
+    # ---- Opening and accepting streams ----
+
+    async def open_stream(
+        self, headers: HeadersLike, *, end_stream: bool = False
+    ) -> H2Stream:
+        """Send a request's header fields; return its stream.
+
+        ``:method`` and ``:path`` must be among them; ``:scheme`` and
+        ``:authority`` are the connection's if they are absent.  A body
+        follows, unless ``end_stream``.  Waits while the peer allows no more
+        streams.  Raises ``HeadersError``, and ``ConnectionTerminatedError``
+        with ``unprocessed`` after GOAWAY or the end.
+        """
+        stream = await self._open_stream(headers, end_stream)
+        stream._kept = False
+        return stream
+
+    async def _open_stream(self, headers: HeadersLike, end_stream: bool) -> H2Stream:
+        if self._refusal is not None:
+            raise self._refusal(True)
+        if self._paused:
+            await self._writable()
+        if self._open >= self._limit or self._slots:
+            await self._wait_for_slot()
+        else:
+            self._open += 1
+        try:
+            if self._refusal is not None:
+                raise self._refusal(True)
+            stream_id = self.connection.send_headers(
+                None, self._request_fields(headers), end_stream=end_stream
+            )
+        except BaseException:
+            self._open -= 1
+            self._give_slots()
+            raise
+        stream = self._streams[stream_id] = H2Stream(self, stream_id)
+        if end_stream:
+            stream.writer._ended = True
+        self.mark_dirty()
+        return stream
+
+    async def _wait_for_slot(self) -> None:
+        future: asyncio.Future[bool] = self._loop.create_future()
+        self._slots.append(future)
+        try:
+            given = await future
+        except BaseException:
+            if future.done() and not future.cancelled() and future.result():
+                self._open -= 1
+                self._give_slots()
+            raise
+        if not given:
+            assert self._refusal is not None
+            raise self._refusal(True)
+
+    def _give_slots(self) -> None:
+        while self._slots and self._open < self._limit:
+            future = self._slots.popleft()
+            if not future.done():
+                self._open += 1
+                future.set_result(True)
+
+    def _request_fields(self, headers: HeadersLike) -> list[Any]:
+        fields: list[Any] = list(
+            headers.items() if isinstance(headers, Mapping) else headers
+        )
+        names = {field[0] for field in fields}
+        if ":path" in names or b":path" in names:
+            if ":scheme" not in names and b":scheme" not in names:
+                fields.insert(0, (b":scheme", self._scheme))
+            if not names & _AUTHORITY:
+                fields.insert(0, (b":authority", self._own_authority()))
+        return fields
+
+    @property
+    def _scheme(self) -> bytes:
+        return b"http" if self.get_extra_info("ssl_object") is None else b"https"
+
+    def _set_authority(self, host: str, port: int | None) -> None:
+        """The name by which the server was asked for."""
+        self._authority = host if port is None else f"{host}:{port}"
+
+    def _own_authority(self) -> str:
+        if self._authority is None:
+            peer = self.get_extra_info("peername")
+            if isinstance(peer, tuple):
+                host = f"[{peer[0]}]" if ":" in peer[0] else peer[0]
+                self._set_authority(host, peer[1])
+            else:
+                self._authority = "localhost"
+        assert self._authority is not None
+        return self._authority
+
+    def _arrive(self, stream: H2Stream) -> None:
+        self._arrived.append(stream)
+        if self._acceptors:
+            self._wake_acceptors()
+
+    async def _accept(self) -> H2Stream:
+        while not self._arrived:
+            self._raise_over()
+            await self._wait_in(self._acceptors)
+        return self._arrived.popleft()
+
+    async def accept_stream(self) -> H2Stream:
+        """Return the next request's stream, as soon as there is one.
+
+        Raises ``ConnectionTerminatedError`` when there will be none.
+        """
+        stream = await self._accept()
+        stream._kept = False
+        self._forget(stream)
+        return stream
+
+    async def accept_push(self) -> H2Stream:
+        """Return the next stream that the server pushes.
+
+        It pushes only if ``config.enable_push`` is set.
+        """
+        return await self.accept_stream()
+
+    async def _push(self, stream: H2Stream, headers: HeadersLike) -> H2Stream:
+        if self._paused:
+            await self._writable()
+        stream._raise_failure()
+        fields: list[Any] = list(
+            headers.items() if isinstance(headers, Mapping) else headers
+        )
+        names = {field[0] for field in fields}
+        request = stream.request
+        assert request is not None or self._client_side
+        if request is not None:
+            if not names & _AUTHORITY and request.authority is not None:
+                fields.insert(0, (b":authority", request.authority))
+            if ":scheme" not in names and b":scheme" not in names:
+                fields.insert(0, (b":scheme", request.scheme))
+        if ":method" not in names and b":method" not in names:
+            fields.insert(0, (b":method", b"GET"))
+        stream_id = self.connection.push_stream(stream.stream_id, fields)
+        self._open += 1
+        pushed = self._streams[stream_id] = H2Stream(self, stream_id)
+        pushed.reader.feed_eof()
+        pushed._kept = False
+        self.mark_dirty()
+        return pushed
+
+    def _reset(
+        self, stream_id: int, error_code: int, *, after_flush: bool = False
+    ) -> None:
+        self.connection.reset_stream(stream_id, error_code, after_flush=after_flush)
+        self.mark_dirty()
+
+    def _acknowledge(self, stream: H2Stream, n: int, taken: int) -> None:
+        connection = self.connection
+        connection.acknowledge_received_data(n, stream.stream_id)
+        self._health.taken(stream, taken)
+        if connection.want_write:
+            self.mark_dirty()
+
+    # ---- For who knows streams by number ----
+
+    def _keep(self, stream: H2Stream) -> None:
+        """The stream is closed, and known by its number only."""
+
+    def _settle(self, stream: H2Stream) -> None:
+        """Such a stream was read to its end."""
+
+    def _forget(self, stream: H2Stream) -> None:
+        """Such a stream is now known as an object."""
+
+    def _blame(self) -> ErrorCode:
+        """The code of a stream that our side breaks off by an exception."""
+        return ErrorCode.CANCEL if self._client_side else ErrorCode.INTERNAL_ERROR
+
+
+class Keeper(Protocol):
+    """Who keeps a server's connections together."""
+
+    def connection_made(self, protocol: H2StreamConnection) -> None:
+        """The connection is there: its handler may begin."""
+
+    def connection_gone(self, protocol: H2StreamConnection) -> None:
+        """It is lost, and its handler has ended."""
+
+
+_AUTHORITY = frozenset({":authority", b":authority", "host", b"host"})
+
+_HANDLERS: dict[type, Callable[[H2StreamConnection, Any], None]] = {
+    H2BodyDrained: H2StreamConnection._on_drained,
+    H2BodyReceived: H2StreamConnection._on_body,
+    H2ConnectionClosed: H2StreamConnection._on_connection_closed,
+    H2GoAway: H2StreamConnection._on_goaway,
+    H2InformationalResponseReceived: H2StreamConnection._on_informational,
+    H2PingAcknowledged: H2StreamConnection._on_ping,
+    H2PushedStreamReceived: H2StreamConnection._on_push,
+    H2RequestReceived: H2StreamConnection._on_request,
+    H2ResponseReceived: H2StreamConnection._on_response,
+    H2SettingsReceived: H2StreamConnection._on_settings,
+    H2StreamClosed: H2StreamConnection._on_closed,
+    H2StreamReset: H2StreamConnection._on_reset,
+    H2TrailersReceived: H2StreamConnection._on_trailers,
+    H2WebSocketRequest: H2StreamConnection._on_request,
+    H2WindowUpdated: H2StreamConnection._on_window,
+}
