@@ -33,6 +33,7 @@ class Health:
         self._interval = keepalive_interval
         self._timeout = keepalive_timeout
         self._timer: asyncio.TimerHandle | None = None
+        self._asked: bytes | None = None  # the PING whose answer decides
         self._count = 0
         self._sent: dict[bytes, float] = {}
         self._waiters: list[asyncio.Future[None]] = []
@@ -77,6 +78,10 @@ class Health:
             return
         self.rtt = time.perf_counter() - sent
         self._wake()
+        if data == self._asked and self._timer is not None:
+            self._asked = None
+            self._timer.cancel()
+            self._check()
         if self._sample is not None and self._sample[0] == data:
             self._end_sample()
 
@@ -125,13 +130,13 @@ class Health:
         if left > 0:
             self._timer = protocol._loop.call_later(left, self._check)
             return
-        self._send()
+        self._asked = self._send()
         self._timer = protocol._loop.call_later(
             self._timeout, self._judge, protocol._loop.time()
         )
 
     def _judge(self, asked: float) -> None:
-        self._timer = None
+        self._timer = self._asked = None
         if self._protocol._last_active < asked:
             self._protocol._end(
                 ErrorCode.NO_ERROR,
@@ -149,9 +154,10 @@ class Health:
     def taken(self, stream: H2Stream, taken: int) -> None:
         """So many bytes of a stream were read since it began.
 
-        One stream at a time is sampled: what is read of it in a round trip.
-        If that is most of its window, the window and not the reader holds the
-        peer back, and it is doubled.  A stream that nobody reads stays small.
+        One stream at a time is sampled: what is read of it in the round trip
+        after this read.  If that is a good part of its window, the window and
+        not the reader holds the peer back, and it is doubled.  The window of a
+        stream that is not read, or now and then, stays as it is.
         """
         if not self._tuning or self._sample is not None or stream.reader._eof:
             return
@@ -167,8 +173,8 @@ class Health:
             return
         took = stream.reader._taken - before
         window = self._windows.get(stream) or self._window()
-        if took * 3 >= window * 2:
-            window = min(MAX_WINDOW, max(2 * took, 2 * window))
+        if took * 3 >= window:
+            window = min(MAX_WINDOW, 2 * window)
             self._windows[stream] = window
             self._protocol.connection.set_local_window_size(window, stream.stream_id)
             self._protocol.mark_dirty()
