@@ -34,16 +34,21 @@ def in_loops(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., No
             await asyncio.wait_for(test(**arguments), DEADLINE)
             # What has ended may need a turn to be gone.
             await until(lambda: len(asyncio.all_tasks()) == 1)
-            gc.collect()
+            gc.collect(1)  # what is young: it is all the test has made
 
         made = LOOPS[loop]()
         made.set_debug(True)
         made.slow_callback_duration = 5
         # A test that fails may leave a server, with which uvloop cannot close.
-        made.run_until_complete(bounded())
-        made.run_until_complete(made.shutdown_asyncgens())
-        made.run_until_complete(made.shutdown_default_executor())
-        made.close()
+        passed = False
+        try:
+            made.run_until_complete(bounded())
+            made.run_until_complete(made.shutdown_asyncgens())
+            made.run_until_complete(made.shutdown_default_executor())
+            passed = True
+        finally:
+            if passed or loop == "asyncio":
+                made.close()
         assert not complaints
 
     run.__name__ = test.__name__
