@@ -1,0 +1,166 @@
+"""The streams API beside httpx and h2load: small GETs from nghttpd, 32 at a time.
+
+All use one connection in cleartext, and are measured in turns.  The ratios are
+what counts: requests a second beside httpx[http2], and the client's CPU time
+for each request beside h2load, whose client is C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import resource
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import uvloop
+
+from nghttp2py.asyncio import open_connection
+
+CONCURRENCY = 32
+GOAL = 40.0
+BODY = b"hello world"
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])
+
+
+def wait_for(port: int) -> None:
+    """Wait until somebody listens on ``port``."""
+    end = time.monotonic() + 10
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def nghttpd() -> Iterator[int]:
+    """Run nghttpd with one small file; yield its port."""
+    with tempfile.TemporaryDirectory() as root:
+        Path(root, "hello").write_bytes(BODY)
+        port = free_port()
+        command = ["nghttpd", "--no-tls", "-d", root, "--address=127.0.0.1", str(port)]
+        server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        try:
+            wait_for(port)
+            yield port
+        finally:
+            server.terminate()
+            server.wait()
+
+
+async def numbers(port: int, n: int) -> None:
+    """Ask by stream numbers, as aioh2's users do."""
+    async with await open_connection("127.0.0.1", port) as client:
+
+        async def work(n: int) -> None:
+            for _ in range(n):
+                stream_id = await client.start_request(
+                    {":method": "GET", ":path": "/hello"}, end_stream=True
+                )
+                await client.recv_response(stream_id)
+                body = await client.read_stream(stream_id, -1)
+                assert body == BODY
+
+        await asyncio.gather(*(work(n // CONCURRENCY) for _ in range(CONCURRENCY)))
+
+
+async def objects(port: int, n: int) -> None:
+    """Ask with stream objects."""
+    headers = [(b":method", b"GET"), (b":path", b"/hello")]
+    async with await open_connection("127.0.0.1", port) as client:
+
+        async def work(n: int) -> None:
+            for _ in range(n):
+                stream = await client.open_stream(headers, end_stream=True)
+                response = await stream.response()
+                body = await stream.read()
+                assert response.status == 200 and body == BODY
+
+        await asyncio.gather(*(work(n // CONCURRENCY) for _ in range(CONCURRENCY)))
+
+
+async def httpx_client(port: int, n: int) -> None:
+    """Ask with httpx[http2]."""
+    async with httpx.AsyncClient(http1=False, http2=True) as client:
+
+        async def work(n: int) -> None:
+            for _ in range(n):
+                response = await client.get(f"http://127.0.0.1:{port}/hello")
+                assert response.content == BODY
+
+        await asyncio.gather(*(work(n // CONCURRENCY) for _ in range(CONCURRENCY)))
+
+
+def measure(ask, loop: str, port: int, n: int) -> tuple[float, float]:
+    """Return requests a second, and CPU microseconds for each."""
+    made = uvloop.new_event_loop() if loop == "uvloop" else asyncio.new_event_loop()
+    try:
+        wall, cpu = time.perf_counter(), time.process_time()
+        made.run_until_complete(ask(port, n))
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    finally:
+        made.close()
+    return n / wall, cpu / n * 1e6
+
+
+def h2load(port: int, n: int) -> tuple[float, float]:
+    """The same, of h2load with one connection."""
+    url = f"http://127.0.0.1:{port}/hello"
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    wall = time.perf_counter()
+    subprocess.run(
+        ["h2load", "-c1", f"-m{CONCURRENCY}", f"-n{n}", url],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    wall = time.perf_counter() - wall
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    return n / wall, cpu / n * 1e6
+
+
+def main() -> None:
+    """Measure in turns, print the best of each."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("-n", type=int, default=16000, help="requests a turn")
+    parser.add_argument("--turns", type=int, default=3)
+    options = parser.parse_args()
+    n = options.n // CONCURRENCY * CONCURRENCY
+    few = max(CONCURRENCY, n // 20 // CONCURRENCY * CONCURRENCY)
+    best: dict[str, tuple[float, float]] = {}
+    with nghttpd() as port:
+        for _ in range(options.turns):
+            turn = {"h2load": h2load(port, n)}
+            for loop in ("asyncio", "uvloop"):
+                turn[f"httpx, {loop}"] = measure(httpx_client, loop, port, few)
+                turn[f"numbers, {loop}"] = measure(numbers, loop, port, n)
+                turn[f"objects, {loop}"] = measure(objects, loop, port, n)
+            for name, result in turn.items():
+                best[name] = max(best.get(name, result), result)
+    beside = max(best["httpx, asyncio"][0], best["httpx, uvloop"][0])
+    cpu = best["h2load"][1]
+    print(f"{'':20}{'requests/s':>12}{'x httpx':>10}{'CPU us':>10}{'x h2load':>10}")
+    for name, (rate, each) in best.items():
+        print(
+            f"{name:20}{rate:12,.0f}{rate / beside:10.1f}{each:10.1f}{each / cpu:10.1f}"
+        )
+    print(f"goal: at least {GOAL:.0f} x httpx, at most 4 x h2load's CPU time")
+
+
+if __name__ == "__main__":
+    main()
