@@ -13,15 +13,19 @@ import contextlib
 import resource
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
-import uvloop
+# This directory has a hpack.py of its own, which httpx must not take for PyPI's.
+sys.path.pop(0)
 
-from nghttp2py.asyncio import open_connection
+import httpx  # noqa: E402
+import uvloop  # noqa: E402
+
+from nghttp2py.asyncio import open_connection  # noqa: E402
 
 CONCURRENCY = 32
 GOAL = 40.0

@@ -87,6 +87,7 @@ class H2StreamConnection(H2Pump):
         self.close_timeout = close_timeout
         self._client_side = client_side
         self._authority: str | None = None
+        self._own_fields: tuple[list[tuple[bytes, bytes]], ...] = ()
         self._settings = {
             Setting.INITIAL_WINDOW_SIZE: config.initial_window_size,
             Setting.MAX_FRAME_SIZE: config.max_frame_size,
@@ -118,6 +119,7 @@ class H2StreamConnection(H2Pump):
         super().connection_made(transport)
         if self._refused:
             return
+        self._make_own_fields()
         self._health.start()
         if self._keeper is not None:
             self._keeper.connection_made(self)
@@ -467,7 +469,7 @@ class H2StreamConnection(H2Pump):
             raise
         stream = self._streams[stream_id] = H2Stream(self, stream_id)
         if end_stream:
-            stream.writer._ended = True
+            stream._sent_all = True
         self.mark_dirty()
         return stream
 
@@ -493,26 +495,30 @@ class H2StreamConnection(H2Pump):
                 future.set_result(True)
 
     def _request_fields(self, headers: HeadersLike) -> list[Any]:
-        fields: list[Any] = list(
-            headers.items() if isinstance(headers, Mapping) else headers
-        )
-        names = {field[0] for field in fields}
-        if ":path" in names or b":path" in names:
-            if ":scheme" not in names and b":scheme" not in names:
-                fields.insert(0, (b":scheme", self._scheme))
-            if not names & _AUTHORITY:
-                fields.insert(0, (b":authority", self._own_authority()))
-        return fields
-
-    @property
-    def _scheme(self) -> bytes:
-        return b"http" if self.get_extra_info("ssl_object") is None else b"https"
+        """Add the connection's ``:scheme`` and ``:authority``, where they lack."""
+        if type(headers) is list:
+            fields = headers
+        else:
+            fields = list(headers.items() if isinstance(headers, Mapping) else headers)
+        lack = 3
+        path = False
+        for field in fields:
+            name = field[0]
+            if name in _AUTHORITY:
+                lack &= 2
+            elif name in _SCHEME:
+                lack &= 1
+            elif name in _PATH:
+                path = True
+        # CONNECT has neither of them (RFC 9113, 8.5).
+        return self._own_fields[lack] + fields if path and lack else fields
 
     def _set_authority(self, host: str, port: int | None) -> None:
-        """The name by which the server was asked for."""
+        """Set the name by which the server was asked for."""
         self._authority = host if port is None else f"{host}:{port}"
 
-    def _own_authority(self) -> str:
+    def _make_own_fields(self) -> None:
+        """Make the fields that say where requests go, as the transport knows it."""
         if self._authority is None:
             peer = self.get_extra_info("peername")
             if isinstance(peer, tuple):
@@ -521,7 +527,10 @@ class H2StreamConnection(H2Pump):
             else:
                 self._authority = "localhost"
         assert self._authority is not None
-        return self._authority
+        secure = self.get_extra_info("ssl_object") is not None
+        scheme = (b":scheme", b"https" if secure else b"http")
+        authority = (b":authority", self._authority.encode())
+        self._own_fields = ([], [authority], [scheme], [authority, scheme])
 
     def _arrive(self, stream: H2Stream) -> None:
         self._arrived.append(stream)
@@ -616,6 +625,8 @@ class Keeper(Protocol):
 
 
 _AUTHORITY = frozenset({":authority", b":authority", "host", b"host"})
+_SCHEME = frozenset({":scheme", b":scheme"})
+_PATH = frozenset({":path", b":path"})
 
 _HANDLERS: dict[type, Callable[[H2StreamConnection, Any], None]] = {
     H2BodyDrained: H2StreamConnection._on_drained,

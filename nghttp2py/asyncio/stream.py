@@ -44,6 +44,7 @@ class H2Stream:
         "_kept",
         "_response",
         "_response_taken",
+        "_sent_all",
         "_task",
         "_trailers",
         "_urgency",
@@ -71,6 +72,7 @@ class H2Stream:
         self._writer: H2StreamWriter | None = None
         self._response: H2ResponseReceived | None = None
         self._response_taken = False
+        self._sent_all = False  # our half has its end, queued or gone
         self._informational: deque[H2InformationalResponseReceived] | None = None
         self._trailers: tuple[tuple[bytes, bytes], ...] = ()
         # Makes the exception that tells why the stream broke off.
@@ -279,7 +281,7 @@ class H2Stream:
     def _send_trailers(self, headers: HeadersLike) -> None:
         self._raise_failure()
         self.protocol.connection.send_trailers(self.stream_id, headers)
-        self.writer._ended = True
+        self._sent_all = True
         self.protocol.mark_dirty()
 
     async def start_response(
@@ -297,7 +299,7 @@ class H2Stream:
         self._raise_failure()
         protocol.connection.send_headers(self.stream_id, headers, end_stream=end_stream)
         if end_stream:
-            self.writer._ended = True
+            self._sent_all = True
         protocol.mark_dirty()
 
     async def send_response(
@@ -319,7 +321,7 @@ class H2Stream:
         )
         protocol.mark_dirty()
         if end_stream:
-            self.writer._ended = True
+            self._sent_all = True
         else:
             await self.writer.send_body(
                 b"" if body is None else body, trailers=trailers
@@ -364,8 +366,8 @@ class H2Stream:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._writer is None or not self._writer._ended or self.reader._eof:
-            if not (self.reader._eof and self._writer and self._writer._ended):
+        if not self._sent_all or self.reader._eof:
+            if not (self._sent_all and self.reader._eof):
                 self.reset(ErrorCode.CANCEL if kind is None else self.protocol._blame())
         elif self.protocol.connection.client_side:
             self.reset()

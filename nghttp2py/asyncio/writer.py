@@ -42,12 +42,11 @@ class H2StreamWriter:
     and to the transport.  Header fields are sent by the stream.
     """
 
-    __slots__ = ("_ended", "_lock", "_stream")
+    __slots__ = ("_lock", "_stream")
 
     def __init__(self, stream: H2Stream) -> None:
         self._stream = stream
         self._lock: asyncio.Lock | None = None
-        self._ended = False
 
     def __repr__(self) -> str:
         return f"<H2StreamWriter of stream {self._stream.stream_id}>"
@@ -84,17 +83,17 @@ class H2StreamWriter:
 
     def write_eof(self) -> None:
         """End this half of the stream after what is queued; again it is nothing."""
-        if self._ended:
+        if self._stream._sent_all:
             return
         stream = self._stream
         stream._raise_failure()
         stream.protocol.connection.end_stream(stream.stream_id)
-        self._ended = True
+        self._stream._sent_all = True
         stream.protocol.mark_dirty()
 
     def close(self) -> None:
         """End this half of the stream, if the stream is not closed."""
-        if not self._ended and not self._stream.closed:
+        if not self._stream._sent_all and not self._stream.closed:
             try:
                 self.write_eof()
             except ProtocolError:
@@ -104,7 +103,7 @@ class H2StreamWriter:
 
     def is_closing(self) -> bool:
         """Whether this half has ended, or the stream is closed."""
-        return self._ended or self._stream.closed
+        return self._stream._sent_all or self._stream.closed
 
     async def wait_closed(self) -> None:
         """Wait until this half was handed to the transport.
@@ -149,7 +148,7 @@ class H2StreamWriter:
         sent = 0
         if lock is None or not lock.locked():
             sent = self._send(data, 0, end_stream)
-            if sent == len(data) and (not end_stream or self._ended):
+            if sent == len(data) and (not end_stream or self._stream._sent_all):
                 return
         if self._lock is None:
             self._lock = asyncio.Lock()
@@ -157,7 +156,7 @@ class H2StreamWriter:
             while True:
                 await self._until_ready(data, sent)
                 sent = self._send(data, sent, end_stream)
-                if sent == len(data) and (not end_stream or self._ended):
+                if sent == len(data) and (not end_stream or self._stream._sent_all):
                     return
 
     def _send(self, data: bytes, sent: int, end_stream: bool) -> int:
@@ -179,7 +178,7 @@ class H2StreamWriter:
                     last = end_stream and len(piece) == left
                     n = connection.send_data(stream_id, piece, end_stream=last)
                     if n == len(piece) and last:
-                        self._ended = True
+                        self._stream._sent_all = True
                     sent += n
                     protocol.mark_dirty()
         except ProtocolError as error:
