@@ -10,7 +10,7 @@ def features():
     that not every release of it has to a bool: ``stream_reset_rate_limit`` (against
     Rapid Reset), ``max_continuations`` (against CONTINUATION floods),
     ``glitch_rate_limit``, ``max_outbound_queue_size``, ``extensible_priorities``
-    (RFC 9218).
+    (RFC 9218).  ``http3`` tells whether ``nghttp2py.h3`` can be imported.
     """
     cdef const lib.ngp_feature *feature = lib.ngp_features()
     found = {"nghttp2": lib.nghttp2_version(0).version_str.decode()}

@@ -48,6 +48,11 @@ const ngp_feature *ngp_features(void) {
 #else
       {"extensible_priorities", 0},
 #endif
+#ifdef NGP_HAVE_HTTP3
+      {"http3", 1},
+#else
+      {"http3", 0},
+#endif
       {NULL, 0},
   };
 
