@@ -145,6 +145,7 @@ cdef extern from "ngp_qpack.h" nogil:
         uint64_t *prequired,
     )
     int ngp_qpack_decoder_cancel(ngp_qpack_decoder *decoder, int64_t stream_id)
+    size_t ngp_qpack_decoder_pending(const ngp_qpack_decoder *decoder)
     int ngp_qpack_decoder_take(ngp_qpack_decoder *decoder, ngp_buf *out)
 
 

@@ -108,6 +108,7 @@ static const struct {
     [NGP_H3_V_BUFFERED] = {NGP_H3_EXCESSIVE_LOAD, "Too much data is waiting"},
     [NGP_H3_V_GLITCHES] = {NGP_H3_EXCESSIVE_LOAD,
                            "Too many frames carry nothing"},
+    [NGP_H3_V_PUSH_TWICE] = {NGP_H3_ID_ERROR, "Push ID was used before"},
     [NGP_H3_V_SERVER_BIDI] = {NGP_H3_STREAM_CREATION_ERROR,
                               "Servers must not open bidirectional streams"},
     [NGP_H3_V_WEBTRANSPORT_FRAME] =
@@ -692,9 +693,7 @@ const ngp_h3_qpack_bytes *ngp_h3_get_qpack_bytes(const ngp_h3 *h3) {
   return &h3->qpack_bytes;
 }
 
-uint64_t ngp_h3_next_request(const ngp_h3 *h3) {
-  return (uint64_t)h3->next_request;
-}
+uint64_t ngp_h3_next_request(const ngp_h3 *h3) { return 4 * h3->requests.next; }
 
 int ngp_h3_priority(const ngp_h3 *h3, int64_t stream_id, int *pincremental) {
   const ngp_h3_stream *stream = ngp_h3_find(h3, stream_id);

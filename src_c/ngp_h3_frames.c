@@ -359,7 +359,7 @@ static int recv_priority_update(ngp_h3 *h3, int push, const uint8_t *payload,
     stream = ngp_h3_find_push(h3, (int64_t)id);
   } else {
     stream = ngp_h3_find(h3, (int64_t)id);
-    if (!stream && (int64_t)id >= h3->next_request) {
+    if (!stream && !ngp_h3_window_has(&h3->requests, id / 4)) {
       keep_early_priority(h3, (int64_t)id, urgency, incremental);
     }
   }

@@ -81,6 +81,35 @@ typedef struct ngp_h3_early_priority {
    ahead than this loses the oldest. */
 #define NGP_H3_MAX_EARLY_PRIORITIES 16
 
+/*
+ * Numbers that have been seen, of which the largest come mostly in order:
+ * |next| is one past the largest, and |seen| has a bit for each of the 64
+ * before it, bit 0 for the last.
+ */
+typedef struct ngp_h3_window {
+  uint64_t next;
+  uint64_t seen;
+} ngp_h3_window;
+
+/* Nonzero if |n| has been seen.  Those that are too old have. */
+static inline int ngp_h3_window_has(const ngp_h3_window *window, uint64_t n) {
+  uint64_t age = window->next - 1 - n;
+
+  return n < window->next && (age >= 64 || (window->seen >> age & 1));
+}
+
+static inline void ngp_h3_window_add(ngp_h3_window *window, uint64_t n) {
+  if (n >= window->next) {
+    uint64_t shift = n + 1 - window->next;
+
+    window->seen = shift < 64 ? window->seen << shift : 0;
+    window->next = n + 1;
+  }
+  if (window->next - 1 - n < 64) {
+    window->seen |= (uint64_t)1 << (window->next - 1 - n);
+  }
+}
+
 /* A datagram whose session has not come. */
 typedef struct ngp_h3_datagram {
   int64_t stream_id;
@@ -136,10 +165,10 @@ struct ngp_h3 {
   /* The identifiers of GOAWAY, UINT64_MAX if there was none. */
   uint64_t goaway_sent;
   uint64_t goaway_received;
-  /* One past the largest request seen from the peer. */
-  int64_t next_request;
-  /* Which of the 64 requests before that have been seen: bit 0 is the last. */
-  uint64_t seen_requests;
+  /* The requests and the push streams that the peer has opened; a request by
+     a quarter of its identifier. */
+  ngp_h3_window requests;
+  ngp_h3_window pushes;
 
   ngp_h3_early_priority early[NGP_H3_MAX_EARLY_PRIORITIES];
   size_t nearly;
@@ -203,6 +232,7 @@ typedef enum ngp_h3_violation {
   NGP_H3_V_MAX_PUSH_ID_REDUCED,
   NGP_H3_V_PUSH_PROMISE_PARSE,
   NGP_H3_V_PUSH_ID,
+  NGP_H3_V_PUSH_TWICE,
   NGP_H3_V_GOAWAY_PARSE,
   NGP_H3_V_GOAWAY_TRAILING,
   NGP_H3_V_GOAWAY_RAISED,

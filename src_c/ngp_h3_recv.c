@@ -54,6 +54,10 @@ static int recv_push(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
     if (rv != 0) {
       return rv;
     }
+    if (ngp_h3_window_has(&h3->pushes, push_id)) {
+      return ngp_h3_violate(h3, NGP_H3_V_PUSH_TWICE);
+    }
+    ngp_h3_window_add(&h3->pushes, push_id);
     stream->push_id = (int64_t)push_id;
     rv = ngp_h3_log_stream_type(h3, stream, NGP_H3_STREAM_PUSH);
     if (rv != 0) {
@@ -211,21 +215,6 @@ static int recv_uni(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
  * What the QUIC connection received.
  */
 
-/* Takes note that the request |stream_id| has come. */
-static void see_request(ngp_h3 *h3, int64_t stream_id) {
-  int64_t n;
-
-  if (stream_id >= h3->next_request) {
-    n = (stream_id + 4 - h3->next_request) / 4;
-    h3->seen_requests = n < 64 ? h3->seen_requests << n : 0;
-    h3->next_request = stream_id + 4;
-  }
-  n = (h3->next_request - stream_id) / 4 - 1;
-  if (n < 64) {
-    h3->seen_requests |= (uint64_t)1 << n;
-  }
-}
-
 /* Makes the stream which the peer has just opened, or which only the QUIC
    connection knew. */
 static int new_stream(ngp_h3 *h3, int64_t stream_id, ngp_h3_stream **pstream) {
@@ -246,7 +235,7 @@ static int new_stream(ngp_h3 *h3, int64_t stream_id, ngp_h3_stream **pstream) {
   if (!h3->config.server || !ngp_h3_is_request(stream_id)) {
     return 0;
   }
-  see_request(h3, stream_id);
+  ngp_h3_window_add(&h3->requests, (uint64_t)stream_id / 4);
   if ((uint64_t)stream_id >= h3->goaway_sent) {
     /* We have said that it would not be processed (RFC 9114, 5.2). */
     stream->type = NGP_H3_STREAM_IGNORED;

@@ -56,22 +56,14 @@ int ngp_h3_session_is_open(const ngp_h3 *h3, int64_t session_id) {
 /* Nonzero if the session may still come. */
 static int may_come(const ngp_h3 *h3, int64_t session_id) {
   const ngp_h3_stream *session = ngp_h3_find(h3, session_id);
-  int64_t age;
 
   if (session) {
     return session->session == NGP_H3_SESSION_REQUESTED ||
            (h3->config.server && session->type == NGP_H3_STREAM_REQUEST &&
             session->recv_state == NGP_H3_STATE_INITIAL);
   }
-  if (!h3->config.server) {
-    return 0;
-  }
-  if (session_id >= h3->next_request) {
-    return 1;
-  }
-  /* Later requests may have overtaken it; by more than 64 it is over. */
-  age = (h3->next_request - session_id) / 4 - 1;
-  return age < 64 && !(h3->seen_requests >> age & 1);
+  return h3->config.server &&
+         !ngp_h3_window_has(&h3->requests, (uint64_t)session_id / 4);
 }
 
 /* Ends both sides of |stream|, as far as they are open. */

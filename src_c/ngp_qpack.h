@@ -210,6 +210,10 @@ int ngp_qpack_decoder_decode(ngp_qpack_decoder *decoder, int64_t stream_id,
 int ngp_qpack_decoder_cancel(ngp_qpack_decoder *decoder, int64_t stream_id);
 
 /*
+ * ngp_qpack_decoder_pending and ngp_qpack_decoder_take must be used after each
+ * of the above: libnghttp3 keeps some hundred bytes, and fails when there are
+ * more.
+ *
  * ngp_qpack_decoder_pending returns how many decoder stream bytes there are to
  * take.
  */

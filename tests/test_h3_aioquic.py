@@ -177,6 +177,7 @@ OURS = {
     "GOAWAY frame has trailing data",
     "GOAWAY raised the identifier",
     "PRIORITY_UPDATE does not name a request or push",
+    "Push ID was used before",
     "Quarter stream ID is too large",
     "Servers must not open bidirectional streams",
     "Servers must not send PRIORITY_UPDATE",

@@ -118,6 +118,17 @@ def test_a_cancelled_stream_is_not_blocked():
     assert decoder.receive_data(INSERT_A) == []
 
 
+def test_what_is_for_the_decoder_stream_is_kept():
+    decoder = QPACKDecoder()
+    decoder.receive_data(INSERT_A)
+    assert decoder.data_to_send() == b"\1"
+    for _ in range(2000):
+        assert decoder.decode(0, SECTION_A) == [A]
+        decoder.cancel_stream(4)
+    assert decoder.data_to_send() == b"\x80\x44" * 2000
+    assert decoder.data_to_send() == b""
+
+
 def test_more_streams_than_allowed_may_not_block():
     decoder = QPACKDecoder(4096, 1)
     decoder.decode(0, SECTION_A)

@@ -246,6 +246,13 @@ RULES = [
     (SERVER, on(0, PROMISE), UNEXPECTED, "Clients must not send PUSH_PROMISE"),
     (CLIENT, on(0, b"\5\0"), FRAME, "Could not parse PUSH_PROMISE frame"),
     (CLIENT, on(0, b"\5\1\x09"), ID, "Push ID exceeds the maximum push ID"),
+    (CLIENT, on(15, b"\1\3") + on(19, b"\1\3"), ID, "Push ID was used before"),
+    (
+        CLIENT,
+        on(15, b"\1\3") + on(19, b"\1\1") + on(23, b"\1\1"),
+        ID,
+        "Push ID was used before",
+    ),
     (CLIENT, on(15, b"\1\x09"), ID, "Push ID exceeds the maximum push ID"),
     *[
         (

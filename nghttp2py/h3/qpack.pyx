@@ -63,6 +63,16 @@ cdef int64_t to_stream_id(value) except -1:
     return value
 
 
+cdef bytes take_all(list pieces):
+    cdef bytes data
+
+    if not pieces:
+        return b""
+    data = b"".join(pieces)
+    pieces.clear()
+    return data
+
+
 cdef class QPACKEncoder:
     """Encodes field sections.
 
@@ -136,13 +146,7 @@ cdef class QPACKEncoder:
 
     def data_to_send(self):
         """Return the encoder stream bytes since the last call."""
-        cdef bytes data
-
-        if not self._stream:
-            return b""
-        data = b"".join(self._stream)
-        self._stream.clear()
-        return data
+        return take_all(self._stream)
 
     def receive_data(self, data):
         """Take bytes of the peer's decoder stream.
@@ -174,6 +178,7 @@ cdef class QPACKDecoder:
     cdef bint _made
     cdef uint64_t _max_size
     cdef Py_ssize_t _max_blocked
+    cdef list _stream   # decoder stream bytes that data_to_send has not returned
     cdef dict _blocked  # stream identifier: (required insert count, section)
 
     def __cinit__(
@@ -195,6 +200,7 @@ cdef class QPACKDecoder:
         )
         lib.ngp_qpack_fields_init(&self._fields, NULL)
         self._made = True
+        self._stream = []
         self._blocked = {}
 
     def __dealloc__(self):
@@ -202,6 +208,22 @@ cdef class QPACKDecoder:
             names_free(&self._names)
             lib.ngp_qpack_fields_free(&self._fields)
             lib.ngp_qpack_decoder_free(&self._decoder)
+
+    cdef int _collect(self) except -1:
+        """Take what is for the decoder stream: libnghttp3 keeps little of it."""
+        cdef lib.ngp_buf out
+
+        if lib.ngp_qpack_decoder_pending(&self._decoder) == 0:
+            return 0
+        lib.ngp_buf_init(&out, NULL)
+        try:
+            check(lib.ngp_qpack_decoder_take(&self._decoder, &out))
+            self._stream.append(
+                PyBytes_FromStringAndSize(<const char *>out.base, out.len)
+            )
+        finally:
+            lib.ngp_buf_free(&out)
+        return 0
 
     cdef object _decode(self, int64_t stream_id, bytes data):
         """Return the fields; None if they are blocked, which is noted."""
@@ -228,6 +250,7 @@ cdef class QPACKDecoder:
         check(rv)
         headers = make_headers(&self._names, self._fields.nv, self._fields.len)
         lib.ngp_qpack_fields_clear(&self._fields, 0)
+        self._collect()
         return headers
 
     def decode(self, stream_id, data):
@@ -292,16 +315,9 @@ cdef class QPACKDecoder:
 
         self._blocked.pop(stream_id, None)
         check(lib.ngp_qpack_decoder_cancel(&self._decoder, stream))
+        self._collect()
 
     def data_to_send(self):
         """Return the decoder stream bytes since the last call."""
-        cdef lib.ngp_buf out
-
-        lib.ngp_buf_init(&out, NULL)
-        try:
-            check(lib.ngp_qpack_decoder_take(&self._decoder, &out))
-            if out.len == 0:
-                return b""
-            return PyBytes_FromStringAndSize(<const char *>out.base, out.len)
-        finally:
-            lib.ngp_buf_free(&out)
+        self._collect()
+        return take_all(self._stream)
