@@ -91,6 +91,8 @@ static const struct {
                                     "Could not parse CANCEL_PUSH frame"},
     [NGP_H3_V_CANCEL_PUSH_TRAILING] = {NGP_H3_FRAME_ERROR,
                                        "CANCEL_PUSH frame has trailing data"},
+    [NGP_H3_V_CANCEL_PUSH_ID] = {NGP_H3_ID_ERROR,
+                                 "CANCEL_PUSH does not name a push"},
     [NGP_H3_V_PRIORITY_UPDATE_PARSE] =
         {NGP_H3_FRAME_ERROR, "Could not parse PRIORITY_UPDATE frame"},
     [NGP_H3_V_PRIORITY_UPDATE_SIZE] = {NGP_H3_EXCESSIVE_LOAD,

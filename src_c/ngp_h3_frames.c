@@ -300,7 +300,7 @@ static int recv_cancel_push(ngp_h3 *h3, const uint8_t *payload, size_t len) {
     return rv;
   }
   if ((int64_t)id > limit) {
-    return ngp_h3_violate(h3, NGP_H3_V_PUSH_ID);
+    return ngp_h3_violate(h3, NGP_H3_V_CANCEL_PUSH_ID);
   }
   if (!h3->config.extended) {
     return 0;

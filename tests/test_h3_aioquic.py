@@ -163,6 +163,7 @@ def test_resets_reach_the_peer(pair):
 
 # Ours only; docs/h3.rst gives the reason for each.
 OURS = {
+    "CANCEL_PUSH does not name a push",
     "CANCEL_PUSH frame has trailing data",
     "Capsule is too large",
     "Closing QPACK decoder stream is not allowed",

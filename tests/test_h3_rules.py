@@ -139,8 +139,8 @@ RULES = [
     (CLIENT, control(b"\x07\1\1"), ID, "GOAWAY does not name a request"),
     (SERVER, control(b"\x03\0"), FRAME, "Could not parse CANCEL_PUSH frame"),
     (SERVER, control(b"\x03\2\0\0"), FRAME, "CANCEL_PUSH frame has trailing data"),
-    (SERVER, control(b"\x03\1\0"), ID, "Push ID exceeds the maximum push ID"),
-    (CLIENT, control(b"\x03\1\x09"), ID, "Push ID exceeds the maximum push ID"),
+    (SERVER, control(b"\x03\1\0"), ID, "CANCEL_PUSH does not name a push"),
+    (CLIENT, control(b"\x03\1\x09"), ID, "CANCEL_PUSH does not name a push"),
     (
         SERVER,
         control(encode_frame(FrameType.PRIORITY_UPDATE_REQUEST, b"")),
