@@ -1,0 +1,695 @@
+/*
+ * The life of a connection: datagrams in, timers, its end, and what the caller
+ * asks of its streams.  SPDX-License-Identifier: MIT
+ */
+#include "ngp_quic_int.h"
+
+#include <string.h>
+
+/* RFC 9000, 2.1: the two low bits of a stream's id. */
+#define SERVER_INITIATED 1
+#define UNIDIRECTIONAL 2
+
+/* How far ahead of the last one a stream may be that the caller names: the ids
+   between are opened with it (RFC 9000, 3.2). */
+#define MAX_AHEAD (4 * 1024)
+
+/* The length of connection ids that we choose for a server (RFC 9000, 7.2 wants
+   8 at least). */
+#define INITIAL_DCID_LEN 8
+
+/* RFC 9000, 20.1 and 19.6. */
+#define INTERNAL_ERROR 0x1
+#define CRYPTO_FRAME 0x6
+
+/* ---- Life ---- */
+
+int ngp_quic_new(ngp_quic **pquic, const ngp_quic_options *options,
+                 nghttp2_mem *mem, const char **preason) {
+  ngp_quic *quic = ngp_calloc(mem, 1, sizeof(*quic));
+  int server = !options->is_client;
+  int rv;
+
+  *preason = "out of memory";
+  if (!quic) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  quic->mem = mem;
+  quic->ngtcp2_memory = *ngtcp2_mem_default();
+  if (mem) {
+    quic->ngtcp2_memory = (ngtcp2_mem){.user_data = mem->mem_user_data,
+                                       .malloc = mem->malloc,
+                                       .free = mem->free,
+                                       .calloc = mem->calloc,
+                                       .realloc = mem->realloc};
+  }
+  ngp_quic_queue_init(&quic->events, mem);
+  ngp_quic_queue_init(&quic->notes, mem);
+  ngp_quic_streams_init(&quic->streams, mem);
+  ngp_buf_init(&quic->out, mem);
+  ngp_tls_config_incref(options->tls_config);
+  rv = ngp_quic_set_options(quic, options, preason);
+  if (rv != 0) {
+    goto fail;
+  }
+  quic->host_cid.datalen = options->cid_len;
+  quic->original_dcid = options->original_dcid;
+  if (options->is_client) {
+    quic->original_dcid.datalen = INITIAL_DCID_LEN;
+  }
+  if (ngp_tls_random(quic->host_cid.data, options->cid_len) != 0 ||
+      (options->is_client &&
+       ngp_tls_random(quic->original_dcid.data, INITIAL_DCID_LEN) != 0)) {
+    rv = NGHTTP2_ERR_NOMEM;
+    goto fail;
+  }
+  quic->local[0] = (ngp_quic_local){server, server};
+  quic->local[1] = (ngp_quic_local){server + 2, server + 2};
+  /* Any address will do: ours never changes. */
+  quic->local_addr.in6.sin6_family = NGTCP2_AF_INET6;
+  quic->local_addr.in6.sin6_addr.s6_addr[15] = 1;
+  quic->remote_addr.in6.sin6_family = NGTCP2_AF_INET6;
+  quic->close_due = 1;
+  ngtcp2_ccerr_default(&quic->ccerr);
+  *pquic = quic;
+  return 0;
+
+fail:
+  ngp_quic_del(quic);
+  return rv;
+}
+
+void ngp_quic_abandon(ngp_quic *quic) {
+  ngtcp2_conn_del(quic->conn);
+  quic->conn = NULL;
+  quic->state = NGP_QUIC_DEAD;
+  ngp_quic_streams_free(&quic->streams);
+}
+
+void ngp_quic_del(ngp_quic *quic) {
+  if (!quic) {
+    return;
+  }
+  ngp_quic_abandon(quic);
+  ngp_tls_del(quic->tls);
+  ngp_tls_config_decref(quic->options.tls_config);
+  while (quic->dgrams) {
+    ngp_quic_drop_dgram(quic);
+  }
+  ngp_quic_queue_free(&quic->events);
+  ngp_quic_queue_free(&quic->notes);
+  ngp_buf_free(&quic->out);
+  ngp_free(quic->mem, quic->packets);
+  ngp_free(quic->mem, quic->tap.pings);
+  ngp_free(quic->mem, quic->tap.stops);
+  ngp_free(quic->mem, quic->close_packet);
+  ngp_free(quic->mem, quic->alpn_list);
+  ngp_free(quic->mem, quic->sni);
+  ngp_free(quic->mem, quic->verify_name);
+  ngp_free(quic->mem, quic->token);
+  ngp_free(quic->mem, quic->ticket);
+  ngp_free(quic->mem, quic->reset_secret);
+  ngp_free(quic->mem, quic);
+}
+
+void *ngp_quic_take_owner(ngp_quic *quic) {
+  return ngp_tray_take(&quic->streams.tray, quic->mem);
+}
+
+void ngp_quic_set_time(ngp_quic *quic, uint64_t now) {
+  /* ngtcp2 aborts if time goes backwards. */
+  if (now > quic->now) {
+    quic->now = now;
+  }
+}
+
+/* ---- Addresses ---- */
+
+static void set_addr(ngtcp2_sockaddr_union *to, const ngp_quic_addr *addr) {
+  uint8_t port[2] = {(uint8_t)(addr->port >> 8), (uint8_t)addr->port};
+
+  to->in6.sin6_family = NGTCP2_AF_INET6;
+  memcpy(&to->in6.sin6_addr, addr->ip, sizeof(addr->ip));
+  memcpy(&to->in6.sin6_port, port, sizeof(port));
+  to->in6.sin6_scope_id = addr->scope;
+}
+
+void ngp_quic_get_addr(const ngtcp2_addr *from, ngp_quic_addr *addr) {
+  const ngtcp2_sockaddr_in6 *in6 = (const ngtcp2_sockaddr_in6 *)from->addr;
+  uint8_t port[2];
+
+  memset(addr, 0, sizeof(*addr));
+  memcpy(addr->ip, &in6->sin6_addr, sizeof(addr->ip));
+  memcpy(port, &in6->sin6_port, sizeof(port));
+  addr->port = (uint16_t)(port[0] << 8 | port[1]);
+  addr->scope = in6->sin6_scope_id;
+}
+
+int ngp_quic_peer_addr(const ngp_quic *quic, ngp_quic_addr *addr) {
+  if (!quic->conn) {
+    return 0;
+  }
+  ngp_quic_get_addr(&ngtcp2_conn_get_path(quic->conn)->remote, addr);
+  return 1;
+}
+
+/* ---- Ends ---- */
+
+void ngp_quic_terminate(ngp_quic *quic) {
+  ngp_quic_event *event;
+
+  quic->state = NGP_QUIC_DEAD;
+  quic->close_pending = 0;
+  event = ngp_quic_record(quic, &quic->events, NGP_QUIC_TERMINATED,
+                          quic->ccerr.reason, quic->ccerr.reasonlen);
+  if (event) {
+    event->error_code = quic->ccerr.error_code;
+    event->frame_type = quic->ccerr.frame_type;
+    event->application =
+        quic->ccerr.type == NGTCP2_CCERR_TYPE_APPLICATION ? 1 : 0;
+  }
+  /* Nobody will acknowledge what is queued. */
+  ngp_quic_streams_free(&quic->streams);
+}
+
+/* Copies |reason| where ccerr can point to it. */
+static size_t set_reason(ngp_quic *quic, const void *reason, size_t len) {
+  if (len > sizeof(quic->reason)) {
+    len = sizeof(quic->reason);
+  }
+  if (len) {
+    memcpy(quic->reason, reason, len);
+  }
+  return len;
+}
+
+static void end_at_once(ngp_quic *quic, const char *reason) {
+  ngtcp2_ccerr_set_transport_error(&quic->ccerr, INTERNAL_ERROR, quic->reason,
+                                   set_reason(quic, reason, strlen(reason)));
+  ngp_quic_terminate(quic);
+}
+
+static void start_draining(ngp_quic *quic) {
+  const ngtcp2_ccerr *ccerr = ngtcp2_conn_get_ccerr(quic->conn);
+
+  if (quic->stateless_reset) {
+    static const char text[] = "Stateless reset";
+
+    ngtcp2_ccerr_set_transport_error(&quic->ccerr, INTERNAL_ERROR, quic->reason,
+                                     set_reason(quic, text, sizeof(text) - 1));
+  } else {
+    quic->ccerr = *ccerr;
+    quic->ccerr.reasonlen = set_reason(quic, ccerr->reason, ccerr->reasonlen);
+    quic->ccerr.reason = quic->reason;
+  }
+  quic->close_pending = 0;
+  quic->state = NGP_QUIC_DRAINING;
+  quic->close_until = quic->now + 3 * ngtcp2_conn_get_pto(quic->conn);
+}
+
+/* Begins again with the version that the server has offered. */
+static int restart(ngp_quic *quic) {
+  const ngp_quic_options *o = &quic->options;
+  uint32_t original = ngtcp2_conn_get_client_chosen_version(quic->conn);
+  size_t i;
+
+  if (!quic->retry_version) {
+    end_at_once(quic, "Could not find a common protocol version");
+    return 0;
+  }
+  for (i = 0; i < quic->streams.nbuckets; ++i) {
+    ngp_quic_stream *stream = quic->streams.buckets[i];
+
+    for (; stream; stream = stream->map_next) {
+      ngp_quic_stream_rewind(&quic->streams, stream);
+    }
+  }
+  quic->local[0].next_open = o->is_client ? 0 : 1;
+  quic->local[1].next_open = o->is_client ? 2 : 3;
+  ngtcp2_conn_del(quic->conn);
+  quic->conn = NULL;
+  ngp_tls_del(quic->tls);
+  quic->tls = NULL;
+  quic->early_data = quic->can_send = 0;
+  return ngp_quic_open_client(quic, quic->retry_version, original);
+}
+
+int ngp_quic_fail(ngp_quic *quic, int rv) {
+  const char *text;
+
+  switch (rv) {
+  case NGTCP2_ERR_CLOSING:
+    return 0;
+  case NGTCP2_ERR_DRAINING:
+    start_draining(quic);
+    return 0;
+  case NGTCP2_ERR_IDLE_CLOSE:
+    end_at_once(quic, "Idle timeout");
+    return 0;
+  case NGTCP2_ERR_HANDSHAKE_TIMEOUT:
+    end_at_once(quic, "Handshake timeout");
+    return 0;
+  case NGTCP2_ERR_RETRY:
+  case NGTCP2_ERR_DROP_CONN:
+    end_at_once(quic, "The client's first packet cannot be used");
+    return 0;
+  case NGTCP2_ERR_RECV_VERSION_NEGOTIATION:
+    return restart(quic);
+  case NGTCP2_ERR_CRYPTO:
+    text = ngp_tls_reason(quic->tls);
+    if (!*text) {
+      text = "TLS handshake failed";
+    }
+    ngtcp2_ccerr_set_tls_alert(
+        &quic->ccerr, ngtcp2_conn_get_tls_alert(quic->conn), quic->reason,
+        set_reason(quic, text, strlen(text)));
+    quic->ccerr.frame_type = CRYPTO_FRAME;
+    break;
+  case NGTCP2_ERR_NOMEM:
+    quic->no_memory = 1;
+    /* fall through */
+  default:
+    text = ngtcp2_strerror(rv);
+    ngtcp2_ccerr_set_liberr(&quic->ccerr, rv, quic->reason,
+                            set_reason(quic, text, strlen(text)));
+  }
+  quic->close_pending = 1;
+  return quic->no_memory ? NGHTTP2_ERR_NOMEM : 0;
+}
+
+int ngp_quic_close(ngp_quic *quic, uint64_t error_code, int application,
+                   uint64_t frame_type, const char *reason, size_t len) {
+  if (error_code > NGP_QUIC_MAX_VARINT || frame_type > NGP_QUIC_MAX_VARINT) {
+    return NGHTTP2_ERR_INVALID_ARGUMENT;
+  }
+  if (quic->close_pending || quic->state > NGP_QUIC_ACTIVE) {
+    return 0;
+  }
+  len = set_reason(quic, reason, len);
+  if (application) {
+    ngtcp2_ccerr_set_application_error(&quic->ccerr, error_code, quic->reason,
+                                       len);
+  } else {
+    ngtcp2_ccerr_set_transport_error(&quic->ccerr, error_code, quic->reason,
+                                     len);
+    quic->ccerr.frame_type = frame_type;
+  }
+  quic->close_pending = 1;
+  return 0;
+}
+
+/* ---- In ---- */
+
+int ngp_quic_connect(ngp_quic *quic, const ngp_quic_addr *addr, uint64_t now) {
+  uint32_t version = quic->options.original_version
+                         ? quic->options.original_version
+                         : quic->options.versions[0];
+  int rv;
+
+  if (!quic->options.is_client || quic->state != NGP_QUIC_NEW) {
+    return NGP_QUIC_ERR_STATE;
+  }
+  ngp_quic_set_time(quic, now);
+  set_addr(&quic->remote_addr, addr);
+  rv = ngp_quic_open_client(quic, version, 0);
+  if (rv == 0) {
+    quic->state = NGP_QUIC_ACTIVE;
+  }
+  return rv;
+}
+
+/* Says the close again to a peer that still talks, less and less often. */
+static void hear_while_closing(ngp_quic *quic) {
+  if (quic->close_packet && ++quic->close_heard >= quic->close_due) {
+    quic->close_heard = 0;
+    if (quic->close_due < 1 << 16) {
+      quic->close_due *= 2;
+    }
+    quic->close_again = 1;
+  }
+}
+
+static int accept_client(ngp_quic *quic, const uint8_t *data, size_t len) {
+  ngtcp2_pkt_hd hd;
+  size_t i;
+
+  if (quic->options.is_client || quic->close_pending ||
+      ngtcp2_accept(&hd, data, len) != 0) {
+    return 0;
+  }
+  for (i = 0; i < quic->options.nversions; ++i) {
+    if (quic->options.versions[i] == hd.version) {
+      int rv = ngp_quic_open_server(quic, &hd);
+
+      if (rv == 0) {
+        quic->state = NGP_QUIC_ACTIVE;
+      }
+      return rv;
+    }
+  }
+  return 0;
+}
+
+int ngp_quic_recv(ngp_quic *quic, const uint8_t *data, size_t len,
+                  const ngp_quic_addr *addr, uint8_t ecn, uint64_t now) {
+  ngtcp2_pkt_info info = {.ecn = ecn & 3u};
+  ngtcp2_sockaddr_union from = quic->remote_addr;
+  ngtcp2_path path;
+  int rv;
+
+  ngp_quic_set_time(quic, now);
+  quic->merge = 0;
+  set_addr(&from, addr);
+  if (quic->state == NGP_QUIC_NEW) {
+    quic->remote_addr = from;
+    rv = accept_client(quic, data, len);
+    if (rv != 0) {
+      return rv;
+    }
+  }
+  if (quic->state == NGP_QUIC_CLOSING) {
+    hear_while_closing(quic);
+  }
+  /* After an error that is not told yet ngtcp2 takes no more. */
+  if (quic->state != NGP_QUIC_ACTIVE || quic->close_pending || !len) {
+    return 0;
+  }
+  ++quic->stats.packets_received;
+  quic->stats.bytes_received += len;
+  path =
+      (ngtcp2_path){.local = {.addr = &quic->local_addr.sa,
+                              .addrlen = sizeof(quic->local_addr.in6)},
+                    .remote = {.addr = &from.sa, .addrlen = sizeof(from.in6)}};
+  ngp_quic_tap_begin(quic);
+  rv = ngtcp2_conn_read_pkt(quic->conn, &path, &info, data, len, quic->now);
+  ngp_quic_tap_end();
+  rv = rv == 0 ? ngp_quic_tap_tell_stops(quic) : ngp_quic_fail(quic, rv);
+  quic->tap.nstops = 0;
+  return quic->no_memory ? NGHTTP2_ERR_NOMEM : rv;
+}
+
+void ngp_quic_consume(ngp_quic *quic, int64_t stream_id, uint64_t n) {
+  ngp_quic_stream *stream;
+
+  if (quic->state != NGP_QUIC_ACTIVE || !n) {
+    return;
+  }
+  ngtcp2_conn_extend_max_offset(quic->conn, n);
+  stream = ngp_quic_stream_find(&quic->streams, stream_id);
+  if (stream && stream->hold) {
+    stream->kept += n;
+  } else {
+    /* A stream that is over needs no more credit: its error is none. */
+    (void)ngtcp2_conn_extend_max_stream_offset(quic->conn, stream_id, n);
+  }
+}
+
+void ngp_quic_hold_credit(ngp_quic *quic, int64_t stream_id, int hold) {
+  ngp_quic_stream *stream = ngp_quic_stream_find(&quic->streams, stream_id);
+
+  if (!stream || quic->state != NGP_QUIC_ACTIVE) {
+    return;
+  }
+  stream->hold = hold ? 1 : 0;
+  if (!hold && stream->kept) {
+    (void)ngtcp2_conn_extend_max_stream_offset(quic->conn, stream_id,
+                                               stream->kept);
+    stream->kept = 0;
+  }
+}
+
+/* ---- Timers ---- */
+
+uint64_t ngp_quic_get_timer(ngp_quic *quic) {
+  switch (quic->state) {
+  case NGP_QUIC_ACTIVE:
+    return ngtcp2_conn_get_expiry(quic->conn);
+  case NGP_QUIC_CLOSING:
+  case NGP_QUIC_DRAINING:
+    return quic->close_until;
+  default:
+    return UINT64_MAX;
+  }
+}
+
+int ngp_quic_handle_timer(ngp_quic *quic, uint64_t now) {
+  int rv;
+
+  ngp_quic_set_time(quic, now);
+  if (ngp_quic_get_timer(quic) > quic->now) {
+    return 0;
+  }
+  if (quic->state != NGP_QUIC_ACTIVE) {
+    ngp_quic_terminate(quic);
+  } else if (!quic->close_pending) {
+    rv = ngtcp2_conn_handle_expiry(quic->conn, quic->now);
+    if (rv != 0) {
+      return ngp_quic_fail(quic, rv);
+    }
+  }
+  return quic->no_memory ? NGHTTP2_ERR_NOMEM : 0;
+}
+
+/* ---- What the caller asks of streams ---- */
+
+static int is_uni(int64_t id) { return (id & UNIDIRECTIONAL) != 0; }
+
+static int is_local(const ngp_quic *quic, int64_t id) {
+  return ((id & SERVER_INITIATED) == 0) == (quic->options.is_client != 0);
+}
+
+int64_t ngp_quic_next_stream_id(const ngp_quic *quic, int unidirectional) {
+  return quic->local[unidirectional != 0].next_id;
+}
+
+/* Finds a stream, or makes the record of one of ours. */
+static int get_stream(ngp_quic *quic, int64_t id, ngp_quic_stream **pstream) {
+  ngp_quic_stream *stream = ngp_quic_stream_find(&quic->streams, id);
+  ngp_quic_local *local = &quic->local[is_uni(id)];
+
+  if (!stream) {
+    if (id < 0) {
+      return NGP_QUIC_ERR_UNKNOWN_STREAM;
+    }
+    if (!is_local(quic, id)) {
+      return id < quic->remote_next[is_uni(id)] ? NGP_QUIC_ERR_FINISHED_STREAM
+                                                : NGP_QUIC_ERR_UNKNOWN_STREAM;
+    }
+    if (id < local->next_open) {
+      return NGP_QUIC_ERR_FINISHED_STREAM;
+    }
+    if (id - local->next_id > MAX_AHEAD) {
+      return NGP_QUIC_ERR_STREAM_AHEAD;
+    }
+    stream = ngp_quic_stream_add(&quic->streams, id);
+    if (!stream) {
+      return NGHTTP2_ERR_NOMEM;
+    }
+    if (id >= local->next_id) {
+      local->next_id = id + 4;
+    }
+  }
+  *pstream = stream;
+  return 0;
+}
+
+/* Finds a stream on which we send. */
+static int get_sending(ngp_quic *quic, int64_t id, ngp_quic_stream **pstream) {
+  if (id >= 0 && is_uni(id) && !is_local(quic, id)) {
+    return NGP_QUIC_ERR_RECEIVE_ONLY;
+  }
+  return get_stream(quic, id, pstream);
+}
+
+int ngp_quic_send_stream(ngp_quic *quic, int64_t stream_id, const uint8_t *data,
+                         size_t len, void *owner, int end_stream, int *pheld) {
+  ngp_quic_stream *stream;
+  int rv;
+
+  *pheld = 0;
+  if (quic->state > NGP_QUIC_ACTIVE) {
+    /* Who sends on a connection that ends learns it from the event. */
+    return 0;
+  }
+  rv = get_sending(quic, stream_id, &stream);
+  if (rv != 0) {
+    return rv;
+  }
+  if (stream->reset) {
+    return NGP_QUIC_ERR_AFTER_RESET;
+  }
+  if (stream->fin) {
+    return NGP_QUIC_ERR_AFTER_FIN;
+  }
+  rv = ngp_quic_stream_push(&quic->streams, stream, data, len, owner, pheld);
+  if (rv != 0) {
+    return rv;
+  }
+  stream->fin = end_stream ? 1 : 0;
+  ngp_quic_stream_schedule(&quic->streams, stream);
+  return 0;
+}
+
+int ngp_quic_reset_stream(ngp_quic *quic, int64_t stream_id,
+                          uint64_t error_code) {
+  ngp_quic_stream *stream;
+  int rv;
+
+  if (error_code > NGP_QUIC_MAX_VARINT) {
+    return NGHTTP2_ERR_INVALID_ARGUMENT;
+  }
+  if (quic->state > NGP_QUIC_ACTIVE) {
+    return 0;
+  }
+  rv = get_sending(quic, stream_id, &stream);
+  if (rv != 0) {
+    /* One that is over has nothing to reset. */
+    return rv == NGP_QUIC_ERR_FINISHED_STREAM ? 0 : rv;
+  }
+  if (stream->reset) {
+    return 0;
+  }
+  stream->reset = 1;
+  stream->reset_code = error_code;
+  ngp_quic_stream_enlist(&quic->streams, stream, NGP_QUIC_LIST_NONE);
+  if (!stream->opened) {
+    return 0;
+  }
+  /* The bytes stay until ngtcp2 closes the stream: it has pointers to them. */
+  return ngtcp2_conn_shutdown_stream_write(quic->conn, 0, stream_id,
+                                           error_code) == 0
+             ? 0
+             : NGHTTP2_ERR_NOMEM;
+}
+
+int ngp_quic_stop_stream(ngp_quic *quic, int64_t stream_id,
+                         uint64_t error_code) {
+  ngp_quic_stream *stream;
+  int rv;
+
+  if (error_code > NGP_QUIC_MAX_VARINT) {
+    return NGHTTP2_ERR_INVALID_ARGUMENT;
+  }
+  if (stream_id >= 0 && is_uni(stream_id) && is_local(quic, stream_id)) {
+    return NGP_QUIC_ERR_SEND_ONLY;
+  }
+  if (quic->state > NGP_QUIC_ACTIVE) {
+    return 0;
+  }
+  rv = get_stream(quic, stream_id, &stream);
+  if (rv != 0) {
+    /* One that is over needs no stopping. */
+    return rv == NGP_QUIC_ERR_FINISHED_STREAM ? 0 : rv;
+  }
+  if (stream->stop || stream->remote_done) {
+    return 0;
+  }
+  stream->stop = 1;
+  stream->stop_code = error_code;
+  if (!stream->opened) {
+    return 0;
+  }
+  return ngtcp2_conn_shutdown_stream_read(quic->conn, 0, stream_id,
+                                          error_code) == 0
+             ? 0
+             : NGHTTP2_ERR_NOMEM;
+}
+
+int ngp_quic_can_send(const ngp_quic *quic, int64_t stream_id) {
+  const ngp_quic_stream *stream =
+      ngp_quic_stream_find(&quic->streams, stream_id);
+
+  if (stream_id < 0 || (is_uni(stream_id) && !is_local(quic, stream_id)) ||
+      quic->state > NGP_QUIC_ACTIVE) {
+    return 0;
+  }
+  if (stream) {
+    return !stream->fin && !stream->reset;
+  }
+  return is_local(quic, stream_id) &&
+         stream_id >= quic->local[is_uni(stream_id)].next_id;
+}
+
+int ngp_quic_set_priority(ngp_quic *quic, int64_t stream_id, uint8_t urgency,
+                          int incremental) {
+  ngp_quic_stream *stream;
+  ngp_quic_list list;
+  int rv;
+
+  if (quic->state > NGP_QUIC_ACTIVE) {
+    return 0;
+  }
+  if (urgency >= NGP_QUIC_URGENCIES) {
+    return NGHTTP2_ERR_INVALID_ARGUMENT;
+  }
+  rv = get_sending(quic, stream_id, &stream);
+  if (rv != 0) {
+    return rv;
+  }
+  /* The list it is in depends on its urgency. */
+  list = (ngp_quic_list)stream->list;
+  ngp_quic_stream_enlist(&quic->streams, stream, NGP_QUIC_LIST_NONE);
+  stream->urgency = urgency;
+  stream->incremental = incremental ? 1 : 0;
+  ngp_quic_stream_enlist(&quic->streams, stream, list);
+  return 0;
+}
+
+uint64_t ngp_quic_queued(const ngp_quic *quic, int64_t stream_id) {
+  const ngp_quic_stream *stream;
+
+  if (stream_id < 0) {
+    return quic->streams.queued;
+  }
+  stream = ngp_quic_stream_find(&quic->streams, stream_id);
+  return stream ? stream->queued - stream->acked : 0;
+}
+
+/* ---- Questions and wishes ---- */
+
+void ngp_quic_update_key(ngp_quic *quic) { quic->key_update_pending = 1; }
+
+void ngp_quic_change_cid(ngp_quic *quic) { quic->change_cid_pending = 1; }
+
+ngp_quic_state ngp_quic_get_state(const ngp_quic *quic) {
+  return (ngp_quic_state)quic->state;
+}
+
+int ngp_quic_handshake_completed(const ngp_quic *quic) {
+  return quic->handshake_completed;
+}
+
+uint64_t ngp_quic_remote_max_datagram(const ngp_quic *quic) {
+  return quic->remote_max_datagram;
+}
+
+uint32_t ngp_quic_version(const ngp_quic *quic) {
+  uint32_t version =
+      quic->conn ? ngtcp2_conn_get_negotiated_version(quic->conn) : 0;
+
+  return version || !quic->conn
+             ? version
+             : ngtcp2_conn_get_client_chosen_version(quic->conn);
+}
+
+const ngtcp2_cid *ngp_quic_host_cid(const ngp_quic *quic) {
+  return &quic->host_cid;
+}
+
+const ngtcp2_cid *ngp_quic_original_dcid(const ngp_quic *quic) {
+  return &quic->original_dcid;
+}
+
+ngp_tls *ngp_quic_tls(const ngp_quic *quic) { return quic->tls; }
+
+void ngp_quic_get_stats(const ngp_quic *quic, ngp_quic_stats *stats) {
+  ngtcp2_conn_info info;
+
+  *stats = quic->stats;
+  if (quic->conn) {
+    ngtcp2_conn_get_conn_info(quic->conn, &info);
+    stats->smoothed_rtt = info.smoothed_rtt;
+    stats->cwnd = info.cwnd;
+    stats->bytes_in_flight = info.bytes_in_flight;
+  }
+}

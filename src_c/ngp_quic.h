@@ -1,0 +1,332 @@
+/*
+ * One QUIC connection (RFC 9000): owns an ngtcp2_conn and its TLS session.
+ * SPDX-License-Identifier: MIT
+ *
+ * ngtcp2's callbacks only record: what happened is asked for with
+ * ngp_quic_next_event() when a function has returned.  Functions that take no
+ * time only queue; what they queue is written by ngp_quic_send().
+ *
+ * Times are nanoseconds of any clock that is the caller's.  One that runs
+ * backwards is taken as standing still.
+ */
+#ifndef NGP_QUIC_H
+#define NGP_QUIC_H
+
+#include "ngp_tls_gnutls.h"
+
+#include <ngtcp2/ngtcp2.h>
+
+/*
+ * Our error codes; NGHTTP2_ERR_NOMEM and NGHTTP2_ERR_INVALID_ARGUMENT are used,
+ * too.
+ */
+typedef enum ngp_quic_error {
+  /* The stream is the peer's, which alone sends on it. */
+  NGP_QUIC_ERR_RECEIVE_ONLY = -2201,
+  /* The stream is ours, and the peer cannot send on it. */
+  NGP_QUIC_ERR_SEND_ONLY = -2202,
+  /* The peer has not opened this stream. */
+  NGP_QUIC_ERR_UNKNOWN_STREAM = -2203,
+  /* The stream is over. */
+  NGP_QUIC_ERR_FINISHED_STREAM = -2204,
+  /* The end of the stream is queued. */
+  NGP_QUIC_ERR_AFTER_FIN = -2205,
+  /* The stream was reset, by us or because the peer wants no more. */
+  NGP_QUIC_ERR_AFTER_RESET = -2206,
+  /* The stream's id is too far ahead of the last one. */
+  NGP_QUIC_ERR_STREAM_AHEAD = -2207,
+  /* The call does not fit the state of the connection. */
+  NGP_QUIC_ERR_STATE = -2208
+} ngp_quic_error;
+
+#define NGP_QUIC_MAX_VERSIONS 8
+#define NGP_QUIC_MAX_VARINT ((1ULL << 62) - 1)
+
+/* ngp_quic_addr is an IPv6 address, or an IPv4 one that is mapped to it. */
+typedef struct ngp_quic_addr {
+  uint8_t ip[16];
+  uint32_t scope;
+  uint16_t port;
+} ngp_quic_addr;
+
+/*
+ * ngp_quic_options is borrowed for the call of ngp_quic_new(), which checks it.
+ */
+typedef struct ngp_quic_options {
+  uint8_t is_client;
+  /* manual_credit is nonzero if only ngp_quic_consume() returns credit;
+     otherwise ngp_quic_next_event() does, for what it hands out. */
+  uint8_t manual_credit;
+  /* cc_algo is an ngtcp2_cc_algo. */
+  uint8_t cc_algo;
+  /* pmtud is nonzero to look for packets larger than max_datagram_size. */
+  uint8_t pmtud;
+  /* key_log is nonzero to record TLS secrets. */
+  uint8_t key_log;
+  /* cid_len is the length of the connection ids that we issue. */
+  size_t cid_len;
+  size_t max_datagram_size;
+  uint64_t max_data;
+  uint64_t max_stream_data;
+  uint64_t max_streams_bidi;
+  uint64_t max_streams_uni;
+  uint64_t idle_timeout;
+  uint64_t initial_rtt;
+  uint64_t max_ack_delay;
+  /* max_datagram_frame_size is 0 to take no DATAGRAM frames. */
+  uint64_t max_datagram_frame_size;
+  /* max_receive_window and max_stream_window bound what the windows grow to;
+     0 is for windows that stay. */
+  uint64_t max_window;
+  uint64_t max_stream_window;
+  /* max_datagram_queue bounds the bytes of DATAGRAM payload that wait, in each
+     direction. */
+  size_t max_datagram_queue;
+  /* versions are in order of preference. */
+  uint32_t versions[NGP_QUIC_MAX_VERSIONS];
+  size_t nversions;
+  /* original_version is what a client begins with, or 0 for the first. */
+  uint32_t original_version;
+  /* token is what a client presents. */
+  const uint8_t *token;
+  size_t token_len;
+  /* original_dcid is, for a server after Retry, of the first Initial packet,
+     and retry_scid what the Retry packet put in its place; or of length 0. */
+  ngtcp2_cid original_dcid;
+  ngtcp2_cid retry_scid;
+  /* reset_secret derives stateless reset tokens; without one they are random.
+   */
+  const uint8_t *reset_secret;
+  size_t reset_secret_len;
+  /* ticket is what an earlier NGP_QUIC_SESSION_TICKET carried, or NULL. */
+  const uint8_t *ticket;
+  size_t ticket_len;
+  ngp_tls_config *tls_config;
+  /* tls is for the session; its hooks, user, session members are ours. */
+  ngp_tls_session_options tls;
+} ngp_quic_options;
+
+typedef enum ngp_quic_event_type {
+  NGP_QUIC_PROTOCOL_NEGOTIATED = 1,
+  NGP_QUIC_HANDSHAKE_COMPLETED,
+  NGP_QUIC_STREAM_DATA,
+  NGP_QUIC_STREAM_RESET,
+  NGP_QUIC_STOP_SENDING,
+  NGP_QUIC_DATAGRAM,
+  NGP_QUIC_PING_ACKED,
+  NGP_QUIC_CID_ISSUED,
+  NGP_QUIC_CID_RETIRED,
+  NGP_QUIC_TERMINATED,
+  /* These do not come from ngp_quic_next_event() but from _next_note(). */
+  NGP_QUIC_SESSION_TICKET,
+  NGP_QUIC_NEW_TOKEN,
+  NGP_QUIC_KEY_LOG
+} ngp_quic_event_type;
+
+/*
+ * ngp_quic_event is one thing that happened.
+ */
+typedef struct ngp_quic_event {
+  uint8_t type;
+  /* end_stream is set for STREAM_DATA. */
+  uint8_t end_stream;
+  /* application is nonzero if TERMINATED is of the application's making. */
+  uint8_t application;
+  uint8_t early_data_accepted;
+  uint8_t session_resumed;
+  /* stream_id is -1 but for stream events; value is a ping's. */
+  int64_t stream_id;
+  uint64_t error_code;
+  uint64_t frame_type;
+  uint64_t value;
+  /* data is stream or datagram bytes, ALPN, a connection id, a reason, a
+     ticket.  It is valid until the next call for the connection. */
+  const uint8_t *data;
+  size_t len;
+  /* offset is where data is in the connection's store. */
+  uint64_t offset;
+} ngp_quic_event;
+
+typedef enum ngp_quic_state {
+  /* A client that has not connected, a server that received nothing. */
+  NGP_QUIC_NEW,
+  NGP_QUIC_ACTIVE,
+  NGP_QUIC_CLOSING,
+  NGP_QUIC_DRAINING,
+  NGP_QUIC_DEAD
+} ngp_quic_state;
+
+/* ngp_quic_packet is a datagram to send; |data| is borrowed until the next
+   ngp_quic_send(). */
+typedef struct ngp_quic_packet {
+  const uint8_t *data;
+  size_t len;
+  ngp_quic_addr addr;
+  uint8_t ecn;
+} ngp_quic_packet;
+
+typedef struct ngp_quic_stats {
+  uint64_t packets_sent;
+  uint64_t packets_received;
+  uint64_t bytes_sent;
+  uint64_t bytes_received;
+  uint64_t datagrams_dropped;
+  uint64_t smoothed_rtt;
+  uint64_t cwnd;
+  uint64_t bytes_in_flight;
+} ngp_quic_stats;
+
+typedef struct ngp_quic ngp_quic;
+
+/*
+ * ngp_quic_new makes a connection.  It allocates by |mem|, which is borrowed
+ * for the connection's life, or NULL.
+ *
+ * This function returns 0 if it succeeds, NGHTTP2_ERR_NOMEM, or
+ * NGHTTP2_ERR_INVALID_ARGUMENT, and then |*preason| is a static text.
+ */
+int ngp_quic_new(ngp_quic **pquic, const ngp_quic_options *options,
+                 nghttp2_mem *mem, const char **preason);
+
+/*
+ * ngp_quic_del frees |quic|.  All owners must have been taken out, after
+ * ngp_quic_abandon().
+ */
+void ngp_quic_del(ngp_quic *quic);
+
+/* ngp_quic_abandon ends the connection at once and gives all owners back. */
+void ngp_quic_abandon(ngp_quic *quic);
+
+/* ngp_quic_take_owner returns an owner of bytes that are done with, or NULL. */
+void *ngp_quic_take_owner(ngp_quic *quic);
+
+/*
+ * ngp_quic_connect starts a client's handshake with |addr|.
+ *
+ * This function returns 0 if it succeeds, NGP_QUIC_ERR_STATE if it was called
+ * before or for a server, NGHTTP2_ERR_NOMEM, or NGHTTP2_ERR_INVALID_ARGUMENT
+ * for options that only GnuTLS or ngtcp2 find fault with.
+ */
+int ngp_quic_connect(ngp_quic *quic, const ngp_quic_addr *addr, uint64_t now);
+
+/*
+ * ngp_quic_recv processes a datagram that came from |addr| with the ECN bits
+ * |ecn|.  What is wrong with it is no error of this function.
+ *
+ * This function returns 0 if it succeeds, or NGHTTP2_ERR_NOMEM.
+ */
+int ngp_quic_recv(ngp_quic *quic, const uint8_t *data, size_t len,
+                  const ngp_quic_addr *addr, uint8_t ecn, uint64_t now);
+
+/*
+ * ngp_quic_send writes what there is to send now.
+ *
+ * This function returns 0 if it succeeds, or NGHTTP2_ERR_NOMEM.
+ */
+int ngp_quic_send(ngp_quic *quic, uint64_t now);
+
+/* ngp_quic_packets returns what the last ngp_quic_send() has written. */
+const ngp_quic_packet *ngp_quic_packets(ngp_quic *quic, size_t *pn);
+
+/* ngp_quic_get_timer returns when ngp_quic_handle_timer() wants to be called,
+   or UINT64_MAX. */
+uint64_t ngp_quic_get_timer(ngp_quic *quic);
+
+int ngp_quic_handle_timer(ngp_quic *quic, uint64_t now);
+
+/* Each returns 1 and fills |*event|, or 0 if there is none. */
+int ngp_quic_next_event(ngp_quic *quic, ngp_quic_event *event);
+int ngp_quic_next_note(ngp_quic *quic, ngp_quic_event *event);
+
+/*
+ * ngp_quic_consume returns credit for |n| bytes of |stream_id| to the peer.
+ */
+void ngp_quic_consume(ngp_quic *quic, int64_t stream_id, uint64_t n);
+
+/*
+ * ngp_quic_hold_credit keeps a stream's own credit back while |hold| is
+ * nonzero, from what ngp_quic_consume() is called for; that of the connection
+ * is returned, so that other streams go on.
+ */
+void ngp_quic_hold_credit(ngp_quic *quic, int64_t stream_id, int hold);
+
+/*
+ * ngp_quic_close queues a CONNECTION_CLOSE frame.  The first call counts, the
+ * others do nothing.  |reason| is copied, and cut if it is long.
+ *
+ * This function returns 0, NGHTTP2_ERR_NOMEM, or NGHTTP2_ERR_INVALID_ARGUMENT
+ * if a number is larger than NGP_QUIC_MAX_VARINT.
+ */
+int ngp_quic_close(ngp_quic *quic, uint64_t error_code, int application,
+                   uint64_t frame_type, const char *reason, size_t len);
+
+/* ngp_quic_next_stream_id returns the id of the stream that we open next. */
+int64_t ngp_quic_next_stream_id(const ngp_quic *quic, int unidirectional);
+
+/*
+ * ngp_quic_send_stream queues |len| bytes at |data|, and the end of the stream
+ * if |end_stream| is nonzero.  On success with |*pheld| nonzero |owner| is held
+ * until ngp_quic_take_owner() returns it; otherwise the bytes were copied.
+ *
+ * This function returns 0 if it succeeds, or NGHTTP2_ERR_NOMEM,
+ * NGP_QUIC_ERR_RECEIVE_ONLY, NGP_QUIC_ERR_UNKNOWN_STREAM,
+ * NGP_QUIC_ERR_FINISHED_STREAM, NGP_QUIC_ERR_AFTER_FIN,
+ * NGP_QUIC_ERR_AFTER_RESET, NGP_QUIC_ERR_STREAM_AHEAD.
+ */
+int ngp_quic_send_stream(ngp_quic *quic, int64_t stream_id, const uint8_t *data,
+                         size_t len, void *owner, int end_stream, int *pheld);
+
+/* ngp_quic_reset_stream ends what we send on a stream; what is queued is
+   dropped.  Errors are those of ngp_quic_send_stream() but AFTER_FIN. */
+int ngp_quic_reset_stream(ngp_quic *quic, int64_t stream_id,
+                          uint64_t error_code);
+
+/*
+ * ngp_quic_stop_stream asks the peer to send no more on a stream.  It returns
+ * 0, NGHTTP2_ERR_NOMEM, NGP_QUIC_ERR_SEND_ONLY, NGP_QUIC_ERR_UNKNOWN_STREAM or
+ * NGHTTP2_ERR_INVALID_ARGUMENT.
+ */
+int ngp_quic_stop_stream(ngp_quic *quic, int64_t stream_id,
+                         uint64_t error_code);
+
+/* ngp_quic_can_send is nonzero if data may be queued on the stream. */
+int ngp_quic_can_send(const ngp_quic *quic, int64_t stream_id);
+
+/* ngp_quic_set_priority sets a stream's urgency (0 to 7, RFC 9218). */
+int ngp_quic_set_priority(ngp_quic *quic, int64_t stream_id, uint8_t urgency,
+                          int incremental);
+
+/* ngp_quic_queued returns the bytes queued and not yet acknowledged, of one
+   stream, or of all if |stream_id| is -1. */
+uint64_t ngp_quic_queued(const ngp_quic *quic, int64_t stream_id);
+
+/*
+ * ngp_quic_send_datagram queues a DATAGRAM frame with a copy of the bytes.  One
+ * that the peer would not take, or for which there is no room, is dropped.
+ */
+int ngp_quic_send_datagram(ngp_quic *quic, const uint8_t *data, size_t len);
+
+/* ngp_quic_ping queues a PING frame; its acknowledgement is an event with
+   |value|. */
+int ngp_quic_ping(ngp_quic *quic, uint64_t value);
+
+/* ngp_quic_update_key queues a key update. */
+void ngp_quic_update_key(ngp_quic *quic);
+
+/* ngp_quic_change_cid queues, at a client, the change to another connection id
+   of the peer.  It does nothing if there is no spare one. */
+void ngp_quic_change_cid(ngp_quic *quic);
+
+ngp_quic_state ngp_quic_get_state(const ngp_quic *quic);
+int ngp_quic_handshake_completed(const ngp_quic *quic);
+/* ngp_quic_peer_addr returns the address to which is sent, or 0. */
+int ngp_quic_peer_addr(const ngp_quic *quic, ngp_quic_addr *addr);
+/* ngp_quic_max_datagram returns what the peer takes as a DATAGRAM frame. */
+uint64_t ngp_quic_remote_max_datagram(const ngp_quic *quic);
+uint32_t ngp_quic_version(const ngp_quic *quic);
+const ngtcp2_cid *ngp_quic_host_cid(const ngp_quic *quic);
+const ngtcp2_cid *ngp_quic_original_dcid(const ngp_quic *quic);
+ngp_tls *ngp_quic_tls(const ngp_quic *quic);
+void ngp_quic_get_stats(const ngp_quic *quic, ngp_quic_stats *stats);
+
+#endif /* NGP_QUIC_H */

@@ -1,0 +1,215 @@
+/*
+ * What the files of ngp_quic share.  SPDX-License-Identifier: MIT
+ */
+#ifndef NGP_QUIC_INT_H
+#define NGP_QUIC_INT_H
+
+#include "ngp_quic.h"
+#include "ngp_quic_stream.h"
+
+/*
+ * ngp_quic_queue is a queue of recorded events, and the bytes that they
+ * name.  Offsets count from the connection's first byte; |base| is that of the
+ * first byte in |store|.
+ */
+typedef struct ngp_quic_queue {
+  ngp_quic_event *events;
+  size_t first;
+  size_t end;
+  size_t cap;
+  ngp_buf store;
+  uint64_t base;
+} ngp_quic_queue;
+
+typedef struct ngp_quic_dgram {
+  struct ngp_quic_dgram *next;
+  size_t len;
+  uint8_t data[];
+} ngp_quic_dgram;
+
+/*
+ * ngp_quic_ping_wait is a PING that is to be acknowledged.
+ */
+typedef struct ngp_quic_ping_wait {
+  uint64_t value;
+  /* pkt_num is of the packet that carries it, or -1. */
+  int64_t pkt_num;
+} ngp_quic_ping_wait;
+
+/*
+ * ngp_quic_stop is a STOP_SENDING frame that came in.
+ */
+typedef struct ngp_quic_stop {
+  int64_t stream_id;
+  uint64_t error_code;
+} ngp_quic_stop;
+
+/*
+ * ngp_quic_tap is what we look for in packets while they are in the clear:
+ * see ngp_quic_tap.c.
+ */
+typedef struct ngp_quic_tap {
+  ngp_quic_ping_wait *pings;
+  size_t npings;
+  size_t pings_cap;
+  /* stops are of the datagram that is being read. */
+  ngp_quic_stop *stops;
+  size_t nstops;
+  size_t stops_cap;
+  /* next_pkt_num is one more than the last 1-RTT packet number that we used. */
+  int64_t next_pkt_num;
+} ngp_quic_tap;
+
+/* Streams of one type, bidirectional or not, that we open. */
+typedef struct ngp_quic_local {
+  /* next_id is what the caller gets next, next_open what ngtcp2 gives next. */
+  int64_t next_id;
+  int64_t next_open;
+} ngp_quic_local;
+
+/* ngtcp2 keeps no more connection ids of ours in use. */
+#define NGP_QUIC_MAX_EARLY_CIDS 8
+
+struct ngp_quic {
+  nghttp2_mem *mem;
+  ngtcp2_mem ngtcp2_memory;
+  ngtcp2_conn *conn;
+  ngp_tls *tls;
+  ngp_quic_options options;
+  ngp_quic_streams streams;
+  ngp_quic_local local[2];
+  /* remote_next is one more than the highest stream id of the peer, by type. */
+  int64_t remote_next[2];
+  ngp_quic_queue events;
+  ngp_quic_queue notes;
+  ngp_quic_tap tap;
+  ngp_quic_stats stats;
+  /* dgrams wait to be sent; dgram_bytes is the sum of their lengths, and
+     dgram_received of those in |events|. */
+  ngp_quic_dgram *dgrams;
+  ngp_quic_dgram *last_dgram;
+  size_t dgram_bytes;
+  size_t dgram_received;
+  /* out gathers packets. */
+  ngp_buf out;
+  ngp_quic_packet *packets;
+  size_t npackets;
+  size_t packets_cap;
+  size_t burst;
+  /* now is the latest time that we were told. */
+  uint64_t now;
+  uint64_t close_until;
+  /* What the CONNECTION_CLOSE says, or has said. */
+  ngtcp2_ccerr ccerr;
+  uint8_t reason[256];
+  /* close_packet is kept to say it again, every time after twice as many
+     packets from a peer that has not heard. */
+  uint8_t *close_packet;
+  size_t close_len;
+  uint32_t close_heard;
+  uint32_t close_due;
+  ngp_quic_addr close_addr;
+  ngtcp2_cid host_cid;
+  ngtcp2_cid original_dcid;
+  /* early_cids were issued before the handshake was complete. */
+  ngtcp2_cid early_cids[NGP_QUIC_MAX_EARLY_CIDS];
+  size_t nearly_cids;
+  ngtcp2_sockaddr_union local_addr;
+  ngtcp2_sockaddr_union remote_addr;
+  /* retry_version is the version to start again with, or 0. */
+  uint32_t retry_version;
+  uint64_t remote_max_datagram;
+  uint8_t *alpn_list;
+  char *sni;
+  char *verify_name;
+  uint8_t *token;
+  uint8_t *ticket;
+  uint8_t *reset_secret;
+  uint8_t verify_ip[16];
+  uint8_t state;
+  uint8_t close_pending;
+  uint8_t close_again;
+  uint8_t handshake_completed;
+  uint8_t handshake_confirmed;
+  /* can_send is nonzero once there are keys for application data. */
+  uint8_t can_send;
+  uint8_t early_data;
+  uint8_t conn_blocked;
+  uint8_t key_update_pending;
+  uint8_t change_cid_pending;
+  uint8_t stateless_reset;
+  /* no_memory is set by callbacks; the call that caused them tells. */
+  uint8_t no_memory;
+  /* merge is nonzero while the last event may get more data. */
+  uint8_t merge;
+};
+
+/* ---- ngp_quic_event.c ---- */
+
+void ngp_quic_queue_init(ngp_quic_queue *queue, nghttp2_mem *mem);
+void ngp_quic_queue_free(ngp_quic_queue *queue);
+
+/* Appends an event with a copy of |len| bytes.  NULL for want of memory, which
+   is noted. */
+ngp_quic_event *ngp_quic_record(ngp_quic *quic, ngp_quic_queue *queue,
+                                ngp_quic_event_type type, const void *data,
+                                size_t len);
+
+/* Records stream data, by adding to the last event if that is the stream's. */
+int ngp_quic_record_data(ngp_quic *quic, int64_t stream_id, const uint8_t *data,
+                         size_t len, int end_stream);
+
+/* ---- ngp_quic_callbacks.c ---- */
+
+extern const ngtcp2_callbacks ngp_quic_client_callbacks;
+extern const ngtcp2_callbacks ngp_quic_server_callbacks;
+ngp_tls_hooks ngp_quic_tls_hooks(const ngp_quic *quic);
+
+/* ---- ngp_quic.c ---- */
+
+/* Takes |now| if it is later than what we knew. */
+void ngp_quic_set_time(ngp_quic *quic, uint64_t now);
+/* Does what ngtcp2's answer |rv|, which is negative, asks for. */
+int ngp_quic_fail(ngp_quic *quic, int rv);
+/* Records the end. */
+void ngp_quic_terminate(ngp_quic *quic);
+void ngp_quic_get_addr(const ngtcp2_addr *from, ngp_quic_addr *addr);
+
+/* ---- ngp_quic_open.c ---- */
+
+/* Makes the ngtcp2_conn: a client's, or a server's for the packet |hd|. */
+int ngp_quic_open_client(ngp_quic *quic, uint32_t version,
+                         uint32_t original_version);
+int ngp_quic_open_server(ngp_quic *quic, const ngtcp2_pkt_hd *hd);
+
+/* Copies and checks the options. */
+int ngp_quic_set_options(ngp_quic *quic, const ngp_quic_options *options,
+                         const char **preason);
+
+/* ---- ngp_quic_send.c ---- */
+
+/* Opens those of our streams that the peer allows by now. */
+int ngp_quic_open_streams(ngp_quic *quic);
+void ngp_quic_drop_dgram(ngp_quic *quic);
+
+/* ---- ngp_quic_tap.c ---- */
+
+int ngp_quic_tap_encrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead,
+                         const ngtcp2_crypto_aead_ctx *aead_ctx,
+                         const uint8_t *plaintext, size_t plaintextlen,
+                         const uint8_t *nonce, size_t noncelen,
+                         const uint8_t *aad, size_t aadlen);
+int ngp_quic_tap_decrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead,
+                         const ngtcp2_crypto_aead_ctx *aead_ctx,
+                         const uint8_t *ciphertext, size_t ciphertextlen,
+                         const uint8_t *nonce, size_t noncelen,
+                         const uint8_t *aad, size_t aadlen);
+/* Says whose packets the two functions above see, on this thread. */
+void ngp_quic_tap_begin(ngp_quic *quic);
+void ngp_quic_tap_end(void);
+/* Records the STOP_SENDING frames of the datagram that was read. */
+int ngp_quic_tap_tell_stops(ngp_quic *quic);
+/* Whether a PING has to go out. */
+int ngp_quic_tap_wants_ping(const ngp_quic *quic);
+
+#endif /* NGP_QUIC_INT_H */

@@ -1,0 +1,453 @@
+/*
+ * Packets out: which streams and datagrams go into which packet.
+ * SPDX-License-Identifier: MIT
+ */
+#include "ngp_quic_int.h"
+
+#include <string.h>
+
+/* One call writes no more than this: the caller has other connections. */
+#define MAX_OUTPUT (256 * 1024)
+
+/* The gather buffer is given back if it is larger: an idle connection is to
+   stay small. */
+#define KEEP_OUTPUT 4096
+#define KEEP_PACKETS 4
+
+/* How many chunks go into one call; a packet holds no more small ones. */
+#define MAX_VEC 16
+
+/* What a packet with a DATAGRAM frame has beside the payload: a short header
+   with the largest packet number, the tag of the AEAD, the frame's type and a
+   length of two bytes. */
+#define DATAGRAM_OVERHEAD (1 + 4 + 16 + 3)
+
+/* ---- Streams that wait for their number ---- */
+
+int ngp_quic_open_streams(ngp_quic *quic) {
+  int i;
+
+  if (!quic->can_send) {
+    return 0;
+  }
+  for (i = 0; i < 2; ++i) {
+    ngp_quic_local *local = &quic->local[i];
+
+    while (local->next_open < local->next_id) {
+      ngp_quic_stream *stream =
+          ngp_quic_stream_find(&quic->streams, local->next_open);
+      int64_t id = -1;
+      int rv = i ? ngtcp2_conn_open_uni_stream(quic->conn, &id, NULL)
+                 : ngtcp2_conn_open_bidi_stream(quic->conn, &id, NULL);
+
+      if (rv == NGTCP2_ERR_STREAM_ID_BLOCKED) {
+        break;
+      }
+      if (rv != 0) {
+        return ngp_quic_fail(quic, rv);
+      }
+      local->next_open = id + 4;
+      if (!stream) {
+        continue;
+      }
+      stream->opened = 1;
+      if (stream->stop && ngtcp2_conn_shutdown_stream_read(
+                              quic->conn, 0, id, stream->stop_code) != 0) {
+        return NGHTTP2_ERR_NOMEM;
+      }
+      if (stream->reset) {
+        if (ngtcp2_conn_shutdown_stream_write(quic->conn, 0, id,
+                                              stream->reset_code) != 0) {
+          return NGHTTP2_ERR_NOMEM;
+        }
+      } else {
+        ngp_quic_stream_schedule(&quic->streams, stream);
+      }
+    }
+  }
+  return 0;
+}
+
+/* ---- Datagrams ---- */
+
+int ngp_quic_send_datagram(ngp_quic *quic, const uint8_t *data, size_t len) {
+  ngp_quic_dgram *dgram;
+
+  if (quic->state > NGP_QUIC_ACTIVE) {
+    return 0;
+  }
+  if (len > quic->options.max_datagram_queue - quic->dgram_bytes) {
+    ++quic->stats.datagrams_dropped;
+    return 0;
+  }
+  dgram = ngp_malloc(quic->mem, sizeof(*dgram) + len);
+  if (!dgram) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  dgram->next = NULL;
+  dgram->len = len;
+  if (len) {
+    memcpy(dgram->data, data, len);
+  }
+  *(quic->last_dgram ? &quic->last_dgram->next : &quic->dgrams) = dgram;
+  quic->last_dgram = dgram;
+  quic->dgram_bytes += len;
+  return 0;
+}
+
+void ngp_quic_drop_dgram(ngp_quic *quic) {
+  ngp_quic_dgram *dgram = quic->dgrams;
+
+  quic->dgrams = dgram->next;
+  if (!quic->dgrams) {
+    quic->last_dgram = NULL;
+  }
+  quic->dgram_bytes -= dgram->len;
+  ngp_free(quic->mem, dgram);
+}
+
+/* Drops what can never be sent: ngtcp2 would be asked for ever. */
+static void sift_dgrams(ngp_quic *quic) {
+  size_t room = ngtcp2_conn_get_path_max_tx_udp_payload_size(quic->conn);
+  size_t overhead =
+      DATAGRAM_OVERHEAD + ngtcp2_conn_get_dcid(quic->conn)->datalen;
+  ngp_quic_dgram **link = &quic->dgrams;
+  ngp_quic_dgram *last = NULL;
+
+  while (*link) {
+    ngp_quic_dgram *dgram = *link;
+
+    if (dgram->len + 3 <= quic->remote_max_datagram &&
+        dgram->len + overhead <= room) {
+      last = dgram;
+      link = &dgram->next;
+      continue;
+    }
+    *link = dgram->next;
+    quic->dgram_bytes -= dgram->len;
+    ++quic->stats.datagrams_dropped;
+    ngp_free(quic->mem, dgram);
+  }
+  quic->last_dgram = last;
+}
+
+/* ---- Packets ---- */
+
+typedef struct packet {
+  uint8_t *dest;
+  size_t cap;
+  ngtcp2_path_storage path;
+  ngtcp2_pkt_info info;
+} packet;
+
+static ngtcp2_ssize write_dgram(ngp_quic *quic, packet *p) {
+  ngp_quic_dgram *dgram = quic->dgrams;
+  ngtcp2_vec vec = {.base = dgram->data, .len = dgram->len};
+  int accepted = 0;
+  /* ngtcp2 1.11 aborts on an empty vector; no vector is an empty payload. */
+  ngtcp2_ssize n = ngtcp2_conn_writev_datagram(
+      quic->conn, &p->path.path, &p->info, p->dest, p->cap, &accepted,
+      NGTCP2_WRITE_DATAGRAM_FLAG_MORE, 0, &vec, dgram->len ? 1 : 0, quic->now);
+
+  if (accepted || n == NGTCP2_ERR_INVALID_STATE ||
+      n == NGTCP2_ERR_INVALID_ARGUMENT) {
+    ngp_quic_drop_dgram(quic);
+  }
+  if (n == NGTCP2_ERR_INVALID_STATE || n == NGTCP2_ERR_INVALID_ARGUMENT) {
+    ++quic->stats.datagrams_dropped;
+    return NGTCP2_ERR_WRITE_MORE;
+  }
+  return n;
+}
+
+static ngtcp2_ssize write_stream(ngp_quic *quic, packet *p,
+                                 ngp_quic_stream *stream) {
+  ngp_quic_streams *streams = &quic->streams;
+  ngtcp2_vec vec[MAX_VEC];
+  ngtcp2_ssize sent = -1;
+  ngtcp2_ssize n;
+  size_t len;
+  size_t nvec = ngp_quic_stream_peek(stream, vec, MAX_VEC, &len);
+  uint32_t flags = NGTCP2_WRITE_STREAM_FLAG_MORE;
+  int fin = stream->fin && stream->sent + len == stream->queued;
+
+  if (fin) {
+    flags |= NGTCP2_WRITE_STREAM_FLAG_FIN;
+  }
+  n = ngtcp2_conn_writev_stream(quic->conn, &p->path.path, &p->info, p->dest,
+                                p->cap, &sent, flags, stream->id, vec, nvec,
+                                quic->now);
+  if (n == NGTCP2_ERR_STREAM_DATA_BLOCKED) {
+    ngp_quic_stream_enlist(streams, stream, NGP_QUIC_LIST_BLOCKED);
+    return NGTCP2_ERR_WRITE_MORE;
+  }
+  if (n == NGTCP2_ERR_STREAM_NOT_FOUND || n == NGTCP2_ERR_STREAM_SHUT_WR) {
+    ngp_quic_stream_enlist(streams, stream, NGP_QUIC_LIST_NONE);
+    return NGTCP2_ERR_WRITE_MORE;
+  }
+  if (sent >= 0) {
+    ngp_quic_stream_sent(stream, (uint64_t)sent);
+    if (fin && (size_t)sent == len) {
+      stream->fin_sent = 1;
+    }
+    /* The stream goes behind the others, or away if it has no more. */
+    if (stream->incremental || !stream->unsent) {
+      ngp_quic_stream_enlist(streams, stream, NGP_QUIC_LIST_NONE);
+      ngp_quic_stream_schedule(streams, stream);
+    }
+  }
+  return n;
+}
+
+/* Writes one packet; returns its length, 0 if there is nothing to send or it
+   must wait, or ngtcp2's error. */
+static ngtcp2_ssize write_packet(ngp_quic *quic, packet *p) {
+  ngtcp2_ssize n;
+
+  do {
+    ngp_quic_stream *stream;
+
+    if (quic->dgrams && quic->can_send) {
+      n = write_dgram(quic, p);
+      continue;
+    }
+    stream = quic->can_send ? ngp_quic_streams_first(&quic->streams) : NULL;
+    if (!stream) {
+      return ngtcp2_conn_writev_stream(
+          quic->conn, &p->path.path, &p->info, p->dest, p->cap, NULL,
+          NGTCP2_WRITE_STREAM_FLAG_NONE, -1, NULL, 0, quic->now);
+    }
+    n = write_stream(quic, p, stream);
+  } while (n == NGTCP2_ERR_WRITE_MORE);
+  return n;
+}
+
+static int add_packet(ngp_quic *quic, size_t len, const ngp_quic_addr *addr,
+                      uint32_t ecn) {
+  if (quic->npackets == quic->packets_cap) {
+    size_t cap = quic->packets_cap ? quic->packets_cap * 2 : KEEP_PACKETS;
+    ngp_quic_packet *packets =
+        ngp_realloc(quic->mem, quic->packets, cap * sizeof(*packets));
+
+    if (!packets) {
+      return NGHTTP2_ERR_NOMEM;
+    }
+    quic->packets = packets;
+    quic->packets_cap = cap;
+  }
+  quic->packets[quic->npackets++] =
+      (ngp_quic_packet){.len = len, .addr = *addr, .ecn = (uint8_t)ecn};
+  quic->out.len += len;
+  ++quic->stats.packets_sent;
+  quic->stats.bytes_sent += len;
+  return 0;
+}
+
+static void clear_output(ngp_quic *quic) {
+  ngp_buf_clear(&quic->out, KEEP_OUTPUT);
+  quic->npackets = 0;
+  if (quic->packets_cap > KEEP_PACKETS) {
+    ngp_free(quic->mem, quic->packets);
+    quic->packets = NULL;
+    quic->packets_cap = 0;
+  }
+}
+
+const ngp_quic_packet *ngp_quic_packets(ngp_quic *quic, size_t *pn) {
+  const uint8_t *data = quic->out.base;
+  size_t i;
+
+  for (i = 0; i < quic->npackets; ++i) {
+    quic->packets[i].data = data;
+    data += quic->packets[i].len;
+  }
+  *pn = quic->npackets;
+  return quic->packets;
+}
+
+/* Has the next packets wait according to the rate of those just written.  In
+   the handshake there are few packets and no rate is known: a guess would only
+   make it longer. */
+static void pace(ngp_quic *quic) {
+  if (quic->handshake_completed) {
+    ngtcp2_conn_update_pkt_tx_time(quic->conn, quic->now);
+  }
+}
+
+/* Fills the buffer with packets until nothing is left, or congestion control,
+   pacing or flow control say to wait. */
+static int write_packets(ngp_quic *quic) {
+  size_t cap = ngtcp2_conn_get_max_tx_udp_payload_size(quic->conn);
+  size_t quantum = ngtcp2_conn_get_send_quantum(quic->conn);
+  size_t burst = 0;
+  ngtcp2_ssize n;
+
+  for (;;) {
+    packet p = {.cap = cap};
+    ngp_quic_addr addr;
+
+    if (ngp_buf_reserve(&quic->out, cap) != 0) {
+      return NGHTTP2_ERR_NOMEM;
+    }
+    p.dest = quic->out.base + quic->out.len;
+    ngtcp2_path_storage_zero(&p.path);
+    n = write_packet(quic, &p);
+    if (n <= 0) {
+      break;
+    }
+    ngp_quic_get_addr(&p.path.path.remote, &addr);
+    if (add_packet(quic, (size_t)n, &addr, p.info.ecn) != 0) {
+      return NGHTTP2_ERR_NOMEM;
+    }
+    burst += (size_t)n;
+    if (burst >= quantum) {
+      burst = 0;
+      pace(quic);
+    }
+    if (quic->out.len >= MAX_OUTPUT) {
+      break;
+    }
+  }
+  if (n < 0) {
+    return ngp_quic_fail(quic, (int)n);
+  }
+  pace(quic);
+  return 0;
+}
+
+static void unblock_streams(ngp_quic *quic) {
+  ngp_quic_stream *stream = quic->streams.blocked.first;
+
+  if (!stream || !ngtcp2_conn_get_max_data_left(quic->conn)) {
+    return;
+  }
+  while (stream) {
+    ngp_quic_stream *next = stream->next;
+
+    if (ngtcp2_conn_get_max_stream_data_left(quic->conn, stream->id)) {
+      ngp_quic_stream_enlist(&quic->streams, stream, NGP_QUIC_LIST_READY);
+    }
+    stream = next;
+  }
+}
+
+/* Does what was asked for without a time. */
+static int do_pending(ngp_quic *quic) {
+  ngtcp2_path path;
+
+  if (quic->key_update_pending &&
+      ngtcp2_conn_initiate_key_update(quic->conn, quic->now) == 0) {
+    quic->key_update_pending = 0;
+  }
+  if (!quic->change_cid_pending) {
+    return 0;
+  }
+  quic->change_cid_pending = 0;
+  if (!quic->options.is_client || !ngtcp2_conn_get_dcid(quic->conn)->datalen) {
+    return 0;
+  }
+  /* ngtcp2 changes the connection id only when it moves to another local
+     address: let it believe that it was elsewhere until now. */
+  path = *ngtcp2_conn_get_path(quic->conn);
+  path.remote = (ngtcp2_addr){.addr = &quic->remote_addr.sa,
+                              .addrlen = sizeof(quic->remote_addr.in6)};
+  quic->local_addr.in6.sin6_addr.s6_addr[0] ^= 1;
+  path.local = (ngtcp2_addr){.addr = &quic->local_addr.sa,
+                             .addrlen = sizeof(quic->local_addr.in6)};
+  if (ngtcp2_conn_initiate_immediate_migration(quic->conn, &path, quic->now) !=
+      0) {
+    quic->local_addr.in6.sin6_addr.s6_addr[0] ^= 1;
+  }
+  return 0;
+}
+
+static int write_close(ngp_quic *quic) {
+  size_t cap = ngtcp2_conn_get_max_tx_udp_payload_size(quic->conn);
+  ngtcp2_path_storage path;
+  ngtcp2_pkt_info info;
+  ngtcp2_ssize n;
+
+  quic->close_pending = 0;
+  if (ngp_buf_reserve(&quic->out, cap) != 0) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  ngtcp2_path_storage_zero(&path);
+  n = ngtcp2_conn_write_connection_close(quic->conn, &path.path, &info,
+                                         quic->out.base + quic->out.len, cap,
+                                         &quic->ccerr, quic->now);
+  quic->state = NGP_QUIC_CLOSING;
+  quic->close_until = quic->now + 3 * ngtcp2_conn_get_pto(quic->conn);
+  if (n <= 0) {
+    return 0;
+  }
+  quic->close_packet = ngp_malloc(quic->mem, (size_t)n);
+  if (!quic->close_packet) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  quic->close_len = (size_t)n;
+  memcpy(quic->close_packet, quic->out.base + quic->out.len, (size_t)n);
+  ngp_quic_get_addr(&path.path.remote, &quic->close_addr);
+  return add_packet(quic, (size_t)n, &quic->close_addr, info.ecn);
+}
+
+static int send_active(ngp_quic *quic) {
+  int ping = 0;
+  int rv;
+
+  if (quic->handshake_confirmed) {
+    rv = do_pending(quic);
+    if (rv != 0) {
+      return rv;
+    }
+  }
+  rv = ngp_quic_open_streams(quic);
+  if (rv != 0 || quic->close_pending) {
+    return rv;
+  }
+  unblock_streams(quic);
+  if (quic->dgrams && quic->can_send) {
+    sift_dgrams(quic);
+  }
+  if (quic->handshake_completed && ngp_quic_tap_wants_ping(quic)) {
+    /* A keep-alive timer that has expired makes ngtcp2 send a PING. */
+    ping = 1;
+    ++quic->now;
+    ngtcp2_conn_set_keep_alive_timeout(quic->conn, 1);
+  }
+  rv = write_packets(quic);
+  if (ping) {
+    ngtcp2_conn_set_keep_alive_timeout(quic->conn, UINT64_MAX);
+  }
+  return rv;
+}
+
+int ngp_quic_send(ngp_quic *quic, uint64_t now) {
+  int rv = 0;
+
+  ngp_quic_set_time(quic, now);
+  clear_output(quic);
+  if (quic->state == NGP_QUIC_NEW && quic->close_pending) {
+    ngp_quic_terminate(quic);
+    return quic->no_memory ? NGHTTP2_ERR_NOMEM : 0;
+  }
+  if (quic->state == NGP_QUIC_CLOSING && quic->close_again) {
+    quic->close_again = 0;
+    if (ngp_buf_reserve(&quic->out, quic->close_len) != 0) {
+      return NGHTTP2_ERR_NOMEM;
+    }
+    memcpy(quic->out.base, quic->close_packet, quic->close_len);
+    return add_packet(quic, quic->close_len, &quic->close_addr, 0);
+  }
+  if (quic->state != NGP_QUIC_ACTIVE) {
+    return 0;
+  }
+  ngp_quic_tap_begin(quic);
+  if (!quic->close_pending) {
+    rv = send_active(quic);
+  }
+  if (rv == 0 && quic->state == NGP_QUIC_ACTIVE && quic->close_pending) {
+    rv = write_close(quic);
+  }
+  ngp_quic_tap_end();
+  return quic->no_memory ? NGHTTP2_ERR_NOMEM : rv;
+}

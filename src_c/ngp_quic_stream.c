@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: MIT */
+#include "ngp_quic_stream.h"
+
+#include <string.h>
+
+#define FIRST_BUCKETS 16
+
+/* Up to this size bytes are copied: a reference costs more. */
+#define COPY_MAX 256
+
+/* Copied bytes share blocks of this size. */
+#define BLOCK_SIZE 1024
+
+/* RFC 9218, 4.1. */
+#define DEFAULT_URGENCY 3
+
+/*
+ * block is a chunk that has its bytes itself.  They never move: ngtcp2 points
+ * to them.
+ */
+typedef struct block {
+  ngp_chunk chunk;
+  size_t cap;
+  uint8_t data[];
+} block;
+
+void ngp_quic_streams_init(ngp_quic_streams *streams, nghttp2_mem *mem) {
+  *streams = (ngp_quic_streams){.mem = mem};
+}
+
+static size_t bucket_of(const ngp_quic_streams *streams, int64_t id) {
+  /* The two low bits are the type of the stream; with ids that follow one
+     another no bucket gets more than its share. */
+  return (size_t)((uint64_t)id >> 2 ^ ((uint64_t)id & 3) << 3) &
+         (streams->nbuckets - 1);
+}
+
+ngp_quic_stream *ngp_quic_stream_find(const ngp_quic_streams *streams,
+                                      int64_t id) {
+  ngp_quic_stream *stream;
+
+  if (!streams->nbuckets) {
+    return NULL;
+  }
+  stream = streams->buckets[bucket_of(streams, id)];
+  while (stream && stream->id != id) {
+    stream = stream->map_next;
+  }
+  return stream;
+}
+
+static void insert(ngp_quic_streams *streams, ngp_quic_stream *stream) {
+  ngp_quic_stream **bucket = &streams->buckets[bucket_of(streams, stream->id)];
+
+  stream->map_next = *bucket;
+  *bucket = stream;
+}
+
+static int grow(ngp_quic_streams *streams) {
+  size_t nold = streams->nbuckets;
+  ngp_quic_stream **old = streams->buckets;
+  size_t n = nold ? nold * 2 : FIRST_BUCKETS;
+  ngp_quic_stream **buckets = ngp_calloc(streams->mem, n, sizeof(*buckets));
+  size_t i;
+
+  if (!buckets) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  streams->buckets = buckets;
+  streams->nbuckets = n;
+  for (i = 0; i < nold; ++i) {
+    ngp_quic_stream *stream = old[i];
+
+    while (stream) {
+      ngp_quic_stream *next = stream->map_next;
+
+      insert(streams, stream);
+      stream = next;
+    }
+  }
+  ngp_free(streams->mem, old);
+  return 0;
+}
+
+ngp_quic_stream *ngp_quic_stream_add(ngp_quic_streams *streams, int64_t id) {
+  ngp_quic_stream *stream;
+
+  if (streams->size >= streams->nbuckets && grow(streams) != 0) {
+    return NULL;
+  }
+  stream = ngp_calloc(streams->mem, 1, sizeof(*stream));
+  if (!stream) {
+    return NULL;
+  }
+  stream->id = id;
+  stream->urgency = DEFAULT_URGENCY;
+  /* Streams that nobody has spoken about share the connection. */
+  stream->incremental = 1;
+  insert(streams, stream);
+  ++streams->size;
+  return stream;
+}
+
+void ngp_quic_stream_remove(ngp_quic_streams *streams,
+                            ngp_quic_stream *stream) {
+  ngp_quic_stream **link = &streams->buckets[bucket_of(streams, stream->id)];
+
+  while (*link != stream) {
+    link = &(*link)->map_next;
+  }
+  *link = stream->map_next;
+  --streams->size;
+  ngp_quic_stream_enlist(streams, stream, NGP_QUIC_LIST_NONE);
+  ngp_quic_stream_abandon(streams, stream);
+  ngp_free(streams->mem, stream);
+}
+
+void ngp_quic_streams_free(ngp_quic_streams *streams) {
+  size_t i;
+
+  for (i = 0; i < streams->nbuckets; ++i) {
+    while (streams->buckets[i]) {
+      ngp_quic_stream_remove(streams, streams->buckets[i]);
+    }
+  }
+  ngp_free(streams->mem, streams->buckets);
+  streams->buckets = NULL;
+  streams->nbuckets = 0;
+}
+
+/* ---- The queue ---- */
+
+static void append(ngp_quic_stream *stream, ngp_chunk *chunk) {
+  if (stream->tail) {
+    stream->tail->next = chunk;
+  } else {
+    stream->head = chunk;
+  }
+  stream->tail = chunk;
+  if (!stream->unsent) {
+    stream->unsent = chunk;
+    stream->unsent_pos = 0;
+  }
+}
+
+static int push_copy(ngp_quic_streams *streams, ngp_quic_stream *stream,
+                     const uint8_t *data, size_t len) {
+  block *last = (block *)stream->tail;
+
+  if (last && !last->chunk.owner && last->cap - last->chunk.len >= len) {
+    memcpy(last->data + last->chunk.len, data, len);
+    if (!stream->unsent) {
+      stream->unsent = &last->chunk;
+      stream->unsent_pos = last->chunk.len;
+    }
+    last->chunk.len += len;
+    return 0;
+  }
+  last = ngp_malloc(streams->mem, sizeof(*last) + BLOCK_SIZE);
+  if (!last) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  last->chunk = (ngp_chunk){.base = last->data, .len = len};
+  last->cap = BLOCK_SIZE;
+  memcpy(last->data, data, len);
+  append(stream, &last->chunk);
+  return 0;
+}
+
+int ngp_quic_stream_push(ngp_quic_streams *streams, ngp_quic_stream *stream,
+                         const uint8_t *data, size_t len, void *owner,
+                         int *pheld) {
+  ngp_chunk *chunk;
+
+  *pheld = 0;
+  if (!len) {
+    return 0;
+  }
+  if (len <= COPY_MAX || !owner) {
+    size_t done = 0;
+
+    while (done < len) {
+      size_t n = len - done < BLOCK_SIZE ? len - done : BLOCK_SIZE;
+
+      if (push_copy(streams, stream, data + done, n) != 0) {
+        return NGHTTP2_ERR_NOMEM;
+      }
+      stream->queued += n;
+      streams->queued += n;
+      done += n;
+    }
+    return 0;
+  }
+  chunk = ngp_malloc(streams->mem, sizeof(*chunk));
+  if (!chunk) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  *chunk = (ngp_chunk){.base = data, .len = len, .owner = owner};
+  append(stream, chunk);
+  stream->queued += len;
+  streams->queued += len;
+  *pheld = 1;
+  return 0;
+}
+
+size_t ngp_quic_stream_peek(const ngp_quic_stream *stream, ngtcp2_vec *vec,
+                            size_t nvec, size_t *plen) {
+  const ngp_chunk *chunk = stream->unsent;
+  size_t pos = stream->unsent_pos;
+  size_t n = 0;
+
+  *plen = 0;
+  for (; chunk && n < nvec; chunk = chunk->next, pos = 0) {
+    vec[n].base = (uint8_t *)chunk->base + pos;
+    vec[n].len = chunk->len - pos;
+    *plen += vec[n++].len;
+  }
+  return n;
+}
+
+void ngp_quic_stream_sent(ngp_quic_stream *stream, uint64_t n) {
+  stream->sent += n;
+  while (n) {
+    uint64_t left = stream->unsent->len - stream->unsent_pos;
+
+    if (n < left) {
+      stream->unsent_pos += (size_t)n;
+      return;
+    }
+    n -= left;
+    stream->unsent = stream->unsent->next;
+    stream->unsent_pos = 0;
+  }
+}
+
+static void release(ngp_quic_streams *streams, ngp_chunk *chunk) {
+  if (chunk->owner) {
+    chunk->next = streams->tray.head;
+    streams->tray.head = chunk;
+  } else {
+    ngp_free(streams->mem, chunk);
+  }
+}
+
+void ngp_quic_stream_acked(ngp_quic_streams *streams, ngp_quic_stream *stream,
+                           uint64_t offset) {
+  while (stream->head && stream->acked < offset) {
+    ngp_chunk *chunk = stream->head;
+    uint64_t left = chunk->len - chunk->pos;
+    uint64_t n = offset - stream->acked < left ? offset - stream->acked : left;
+
+    stream->acked += n;
+    streams->queued -= n;
+    chunk->pos += (size_t)n;
+    if (chunk->pos < chunk->len || chunk == stream->unsent) {
+      return;
+    }
+    stream->head = chunk->next;
+    if (!stream->head) {
+      stream->tail = NULL;
+    }
+    release(streams, chunk);
+  }
+}
+
+void ngp_quic_stream_rewind(ngp_quic_streams *streams,
+                            ngp_quic_stream *stream) {
+  ngp_quic_stream_enlist(streams, stream, NGP_QUIC_LIST_NONE);
+  stream->unsent = stream->head;
+  stream->unsent_pos = 0;
+  stream->sent = 0;
+  stream->fin_sent = 0;
+  stream->opened = 0;
+}
+
+void ngp_quic_stream_abandon(ngp_quic_streams *streams,
+                             ngp_quic_stream *stream) {
+  while (stream->head) {
+    ngp_chunk *chunk = stream->head;
+
+    stream->head = chunk->next;
+    release(streams, chunk);
+  }
+  streams->queued -= stream->queued - stream->acked;
+  stream->acked = stream->sent = stream->queued;
+  stream->tail = stream->unsent = NULL;
+  stream->unsent_pos = 0;
+}
+
+/* ---- Lists ---- */
+
+static ngp_quic_ring *ring_of(ngp_quic_streams *streams,
+                              const ngp_quic_stream *stream) {
+  return stream->list == NGP_QUIC_LIST_READY ? &streams->ready[stream->urgency]
+                                             : &streams->blocked;
+}
+
+void ngp_quic_stream_enlist(ngp_quic_streams *streams, ngp_quic_stream *stream,
+                            ngp_quic_list list) {
+  ngp_quic_ring *ring;
+
+  if (stream->list != NGP_QUIC_LIST_NONE) {
+    ring = ring_of(streams, stream);
+    *(stream->prev ? &stream->prev->next : &ring->first) = stream->next;
+    *(stream->next ? &stream->next->prev : &ring->last) = stream->prev;
+    stream->prev = stream->next = NULL;
+  }
+  stream->list = (uint8_t)list;
+  if (list != NGP_QUIC_LIST_NONE) {
+    ring = ring_of(streams, stream);
+    stream->prev = ring->last;
+    *(ring->last ? &ring->last->next : &ring->first) = stream;
+    ring->last = stream;
+  }
+}
+
+void ngp_quic_stream_schedule(ngp_quic_streams *streams,
+                              ngp_quic_stream *stream) {
+  int wants = stream->opened && !stream->reset &&
+              (stream->unsent || (stream->fin && !stream->fin_sent));
+
+  if (!wants) {
+    ngp_quic_stream_enlist(streams, stream, NGP_QUIC_LIST_NONE);
+  } else if (stream->list == NGP_QUIC_LIST_NONE) {
+    ngp_quic_stream_enlist(streams, stream, NGP_QUIC_LIST_READY);
+  }
+}
+
+ngp_quic_stream *ngp_quic_streams_first(const ngp_quic_streams *streams) {
+  size_t i;
+
+  for (i = 0; i < NGP_QUIC_URGENCIES; ++i) {
+    if (streams->ready[i].first) {
+      return streams->ready[i].first;
+    }
+  }
+  return NULL;
+}

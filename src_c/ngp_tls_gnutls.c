@@ -1,0 +1,581 @@
+/* SPDX-License-Identifier: MIT */
+#include "ngp_tls_gnutls.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include <gnutls/crypto.h>
+#include <gnutls/gnutls.h>
+#include <gnutls/x509.h>
+#include <ngtcp2/ngtcp2_crypto.h>
+#include <ngtcp2/ngtcp2_crypto_gnutls.h>
+
+/* How much of a verification's text is kept; it travels in a CONNECTION_CLOSE
+   frame, which has to fit in a packet. */
+#define REASON_MAX 256
+
+/* GnuTLS takes no more protocols for a session. */
+#define ALPN_MAX 8
+
+/* TLS 1.3's secrets have at most 48 bytes, with SHA-384. */
+#define SECRET_MAX 64
+
+/* How long an early ClientHello is remembered, in milliseconds: GnuTLS takes
+   no older one (RFC 8446, 8.3). */
+#define REPLAY_WINDOW 10000
+
+/* How many are remembered; early data of more is refused. */
+#define REPLAY_SLOTS 4096
+#define REPLAY_PROBES 8
+
+/*
+ * replay_slot is an early ClientHello that was seen, until it expires.
+ */
+typedef struct replay_slot {
+  uint64_t hash;
+  time_t expires;
+} replay_slot;
+
+struct ngp_tls_config {
+  size_t refs;
+  nghttp2_mem *mem;
+  gnutls_certificate_credentials_t credentials;
+  gnutls_priority_t priority;
+  gnutls_datum_t ticket_key;
+  gnutls_anti_replay_t anti_replay;
+  /* replays is REPLAY_SLOTS slots of a server, latest_expiry the latest of all:
+     it tells the time by GnuTLS's clock. */
+  replay_slot *replays;
+  time_t latest_expiry;
+  uint8_t is_client;
+  uint8_t verify;
+};
+
+struct ngp_tls {
+  /* ref must be where the session's pointer points: ngtcp2's helper looks
+     for the connection there. */
+  ngtcp2_crypto_conn_ref ref;
+  ngtcp2_conn *conn;
+  ngp_tls_config *config;
+  nghttp2_mem *mem;
+  gnutls_session_t session;
+  ngp_tls_hooks hooks;
+  void *user;
+  uint8_t resumes;
+  uint8_t tickets;
+  uint8_t alpn_told;
+  char *verify_name;
+  uint8_t verify_ip[16];
+  size_t verify_ip_len;
+  char reason[REASON_MAX];
+};
+
+/* ---- Configuration ---- */
+
+static int load_trust(ngp_tls_config *config, const ngp_tls_options *options,
+                      const char **preason) {
+  gnutls_datum_t data = {.data = (uint8_t *)options->ca_data,
+                         .size = (unsigned int)options->ca_data_len};
+
+  if (options->ca_file &&
+      gnutls_certificate_set_x509_trust_file(
+          config->credentials, options->ca_file, GNUTLS_X509_FMT_PEM) < 0) {
+    *preason = "cafile cannot be read as PEM certificates";
+    return NGHTTP2_ERR_INVALID_ARGUMENT;
+  }
+  if (options->ca_path &&
+      gnutls_certificate_set_x509_trust_dir(
+          config->credentials, options->ca_path, GNUTLS_X509_FMT_PEM) < 0) {
+    *preason = "capath cannot be read as a directory of PEM certificates";
+    return NGHTTP2_ERR_INVALID_ARGUMENT;
+  }
+  if (data.size && gnutls_certificate_set_x509_trust_mem(
+                       config->credentials, &data, GNUTLS_X509_FMT_PEM) <= 0) {
+    *preason = "cadata has no PEM certificate";
+    return NGHTTP2_ERR_INVALID_ARGUMENT;
+  }
+  if (options->system_trust) {
+    /* A system that trusts nobody is no error: nothing will verify. */
+    gnutls_certificate_set_x509_system_trust(config->credentials);
+  }
+  return 0;
+}
+
+/* GnuTLS asks whether a ClientHello with early data comes for the first time.
+   Each has a few slots where it may be; if they are taken by others that have
+   not expired it is refused, and comes without early data. */
+static int remember_replay(void *ptr, time_t expires, const gnutls_datum_t *key,
+                           const gnutls_datum_t *data) {
+  ngp_tls_config *config = ptr;
+  replay_slot *free_slot = NULL;
+  uint64_t hash = 0xcbf29ce484222325u;
+  time_t now;
+  unsigned int i;
+
+  (void)data;
+  /* The key is an HMAC already: any mixing of it will do (FNV-1a). */
+  for (i = 0; i < key->size; ++i) {
+    hash = (hash ^ key->data[i]) * 0x100000001b3u;
+  }
+  if (expires > config->latest_expiry) {
+    config->latest_expiry = expires;
+  }
+  /* An entry lives for two windows at the most, one on each side of now. */
+  now = config->latest_expiry - 2 * REPLAY_WINDOW / 1000;
+  for (i = 0; i < REPLAY_PROBES; ++i) {
+    replay_slot *slot = &config->replays[(hash + i) % REPLAY_SLOTS];
+
+    if (slot->expires > now && slot->hash == hash) {
+      return GNUTLS_E_DB_ENTRY_EXISTS;
+    }
+    if (slot->expires <= now && !free_slot) {
+      free_slot = slot;
+    }
+  }
+  if (!free_slot) {
+    return GNUTLS_E_DB_ENTRY_EXISTS;
+  }
+  *free_slot = (replay_slot){.hash = hash, .expires = expires};
+  return 0;
+}
+
+static int prepare_tickets(ngp_tls_config *config,
+                           const ngp_tls_options *options) {
+  if (options->ticket_key) {
+    config->ticket_key.data = gnutls_malloc(NGP_TLS_TICKET_KEY_LEN);
+    if (!config->ticket_key.data) {
+      return NGHTTP2_ERR_NOMEM;
+    }
+    memcpy(config->ticket_key.data, options->ticket_key,
+           NGP_TLS_TICKET_KEY_LEN);
+    config->ticket_key.size = NGP_TLS_TICKET_KEY_LEN;
+  } else if (gnutls_session_ticket_key_generate(&config->ticket_key) != 0) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  config->replays =
+      ngp_calloc(config->mem, REPLAY_SLOTS, sizeof(*config->replays));
+  if (!config->replays || gnutls_anti_replay_init(&config->anti_replay) != 0) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  gnutls_anti_replay_set_window(config->anti_replay, REPLAY_WINDOW);
+  gnutls_anti_replay_set_ptr(config->anti_replay, config);
+  gnutls_anti_replay_set_add_function(config->anti_replay, remember_replay);
+  return 0;
+}
+
+static void config_free(ngp_tls_config *config) {
+  if (config->anti_replay) {
+    gnutls_anti_replay_deinit(config->anti_replay);
+  }
+  if (config->ticket_key.data) {
+    gnutls_memset(config->ticket_key.data, 0, config->ticket_key.size);
+    gnutls_free(config->ticket_key.data);
+  }
+  ngp_free(config->mem, config->replays);
+  if (config->priority) {
+    gnutls_priority_deinit(config->priority);
+  }
+  if (config->credentials) {
+    gnutls_certificate_free_credentials(config->credentials);
+  }
+  ngp_free(config->mem, config);
+}
+
+int ngp_tls_config_new(ngp_tls_config **pconfig, const ngp_tls_options *options,
+                       nghttp2_mem *mem, const char **preason) {
+  ngp_tls_config *config = ngp_calloc(mem, 1, sizeof(*config));
+  int rv = NGHTTP2_ERR_NOMEM;
+
+  *preason = "out of memory";
+  if (!config) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  config->refs = 1;
+  config->mem = mem;
+  config->is_client = options->is_client;
+  config->verify = options->verify;
+  if (gnutls_certificate_allocate_credentials(&config->credentials) != 0) {
+    goto fail;
+  }
+  if (gnutls_priority_init(&config->priority, options->priority, NULL) != 0) {
+    *preason = "no usable cipher suites";
+    rv = NGHTTP2_ERR_INVALID_ARGUMENT;
+    goto fail;
+  }
+  if (options->chain_len && options->key_len) {
+    gnutls_datum_t chain = {.data = (uint8_t *)options->chain,
+                            .size = (unsigned int)options->chain_len};
+    gnutls_datum_t key = {.data = (uint8_t *)options->key,
+                          .size = (unsigned int)options->key_len};
+
+    if (gnutls_certificate_set_x509_key_mem2(config->credentials, &chain, &key,
+                                             GNUTLS_X509_FMT_PEM,
+                                             options->password, 0) < 0) {
+      *preason = "the certificate and the private key cannot be used: they are "
+                 "malformed, do not belong together, or the password is wrong";
+      rv = NGHTTP2_ERR_INVALID_ARGUMENT;
+      goto fail;
+    }
+  }
+  rv = load_trust(config, options, preason);
+  if (rv == 0 && !options->is_client) {
+    rv = prepare_tickets(config, options);
+  }
+  if (rv != 0) {
+    goto fail;
+  }
+  *pconfig = config;
+  return 0;
+
+fail:
+  config_free(config);
+  return rv;
+}
+
+void ngp_tls_config_incref(ngp_tls_config *config) { ++config->refs; }
+
+void ngp_tls_config_decref(ngp_tls_config *config) {
+  if (config && !--config->refs) {
+    config_free(config);
+  }
+}
+
+/* ---- What GnuTLS calls ---- */
+
+static ngtcp2_conn *get_conn(ngtcp2_crypto_conn_ref *ref) {
+  return ((ngp_tls *)ref->user_data)->conn;
+}
+
+static ngp_tls *tls_of(gnutls_session_t session) {
+  ngtcp2_crypto_conn_ref *ref = gnutls_session_get_ptr(session);
+
+  return ref->user_data;
+}
+
+static int take_ticket(ngp_tls *tls) {
+  gnutls_datum_t data;
+  int rv;
+
+  if (gnutls_session_get_data2(tls->session, &data) != 0) {
+    return 0;
+  }
+  rv = tls->hooks.ticket_received(tls->user, data.data, data.size);
+  gnutls_memset(data.data, 0, data.size);
+  gnutls_free(data.data);
+  return rv;
+}
+
+static int handshake_hook(gnutls_session_t session, unsigned int htype,
+                          unsigned int when, unsigned int incoming,
+                          const gnutls_datum_t *msg) {
+  ngp_tls *tls = tls_of(session);
+  gnutls_datum_t alpn = {.data = NULL, .size = 0};
+  int decided;
+  (void)msg;
+
+  if (when != GNUTLS_HOOK_POST || !incoming) {
+    return 0;
+  }
+  if (htype == GNUTLS_HANDSHAKE_NEW_SESSION_TICKET && tls->config->is_client) {
+    return take_ticket(tls) ? GNUTLS_E_MEMORY_ERROR : 0;
+  }
+  /* A client is told before it has read the EncryptedExtensions: the message
+     after them is the one.  A ClientHello comes twice if the first had no
+     usable key share. */
+  decided = tls->config->is_client
+                ? htype != GNUTLS_HANDSHAKE_SERVER_HELLO &&
+                      htype != GNUTLS_HANDSHAKE_ENCRYPTED_EXTENSIONS
+                : htype == GNUTLS_HANDSHAKE_CLIENT_HELLO;
+  if (decided && !tls->alpn_told) {
+    tls->alpn_told = 1;
+    gnutls_alpn_get_selected_protocol(session, &alpn);
+    return tls->hooks.alpn_decided(tls->user, alpn.data, alpn.size)
+               ? GNUTLS_E_MEMORY_ERROR
+               : 0;
+  }
+  return 0;
+}
+
+static int verify_peer(gnutls_session_t session) {
+  ngp_tls *tls = tls_of(session);
+  gnutls_typed_vdata_st data[2];
+  unsigned int n = 0;
+  unsigned int status = 0;
+  gnutls_datum_t text;
+  int rv;
+
+  if (tls->config->verify == NGP_TLS_VERIFY_NONE) {
+    return 0;
+  }
+  if (tls->verify_name) {
+    data[n].type = GNUTLS_DT_DNS_HOSTNAME;
+    data[n].data = (uint8_t *)tls->verify_name;
+    data[n++].size = 0;
+  } else if (tls->verify_ip_len) {
+    data[n].type = GNUTLS_DT_IP_ADDRESS;
+    data[n].data = tls->verify_ip;
+    data[n++].size = (unsigned int)tls->verify_ip_len;
+  }
+  data[n].type = GNUTLS_DT_KEY_PURPOSE_OID;
+  data[n].data = (uint8_t *)(tls->config->is_client ? GNUTLS_KP_TLS_WWW_SERVER
+                                                    : GNUTLS_KP_TLS_WWW_CLIENT);
+  data[n++].size = 0;
+  rv = gnutls_certificate_verify_peers(session, data, n, &status);
+  if (rv == GNUTLS_E_NO_CERTIFICATE_FOUND && !tls->config->is_client &&
+      tls->config->verify == NGP_TLS_VERIFY_OPTIONAL) {
+    return 0;
+  }
+  if (rv == 0 && status == 0) {
+    return 0;
+  }
+  if (rv != 0) {
+    snprintf(tls->reason, REASON_MAX, "%s", gnutls_strerror(rv));
+    return GNUTLS_E_CERTIFICATE_ERROR;
+  }
+  if (gnutls_certificate_verification_status_print(status, GNUTLS_CRT_X509,
+                                                   &text, 0) == 0) {
+    size_t len = text.size < REASON_MAX ? text.size : REASON_MAX - 1;
+
+    memcpy(tls->reason, text.data, len);
+    /* The text ends with its own NUL and a blank. */
+    while (len && (!tls->reason[len - 1] || tls->reason[len - 1] == ' ')) {
+      --len;
+    }
+    tls->reason[len] = '\0';
+    gnutls_free(text.data);
+  }
+  return GNUTLS_E_CERTIFICATE_ERROR;
+}
+
+static size_t write_hex(char *dest, const uint8_t *data, size_t len) {
+  static const char digits[] = "0123456789abcdef";
+  size_t i;
+
+  for (i = 0; i < len; ++i) {
+    dest[2 * i] = digits[data[i] >> 4];
+    dest[2 * i + 1] = digits[data[i] & 15];
+  }
+  return 2 * len;
+}
+
+static int keylog(gnutls_session_t session, const char *label,
+                  const gnutls_datum_t *secret) {
+  ngp_tls *tls = tls_of(session);
+  gnutls_datum_t client;
+  gnutls_datum_t server;
+  /* A label, the client's random of 32 bytes, the secret, blanks. */
+  char line[64 + 2 * 32 + 2 * SECRET_MAX + 4];
+  size_t n = strlen(label);
+  int rv;
+
+  gnutls_session_get_random(session, &client, &server);
+  if (n > 64 || client.size > 32 || secret->size > SECRET_MAX) {
+    return 0;
+  }
+  memcpy(line, label, n);
+  line[n++] = ' ';
+  n += write_hex(line + n, client.data, client.size);
+  line[n++] = ' ';
+  n += write_hex(line + n, secret->data, secret->size);
+  line[n++] = '\n';
+  rv = tls->hooks.key_logged(tls->user, line, n);
+  gnutls_memset(line, 0, sizeof(line));
+  return rv ? GNUTLS_E_MEMORY_ERROR : 0;
+}
+
+/* ---- Sessions ---- */
+
+static int to_error(int rv) {
+  return rv >= 0                       ? 0
+         : rv == GNUTLS_E_MEMORY_ERROR ? NGHTTP2_ERR_NOMEM
+                                       : NGHTTP2_ERR_INVALID_ARGUMENT;
+}
+
+static int set_alpn(ngp_tls *tls, const uint8_t *list, size_t len) {
+  gnutls_datum_t protocols[ALPN_MAX];
+  unsigned int n = 0;
+  size_t pos = 0;
+
+  if (!len) {
+    return 0;
+  }
+  while (pos < len) {
+    size_t size = list[pos++];
+
+    if (!size || size > len - pos || n == ALPN_MAX) {
+      return NGHTTP2_ERR_INVALID_ARGUMENT;
+    }
+    protocols[n].data = (uint8_t *)&list[pos];
+    protocols[n++].size = (unsigned int)size;
+    pos += size;
+  }
+  /* GnuTLS takes names of 32 bytes at most. */
+  return to_error(gnutls_alpn_set_protocols(
+      tls->session, protocols, n,
+      tls->config->is_client
+          ? 0
+          : GNUTLS_ALPN_MANDATORY | GNUTLS_ALPN_SERVER_PRECEDENCE));
+}
+
+static int start_client(ngp_tls *tls, const ngp_tls_session_options *options) {
+  if (ngtcp2_crypto_gnutls_configure_client_session(tls->session) != 0) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  if (options->sni &&
+      gnutls_server_name_set(tls->session, GNUTLS_NAME_DNS, options->sni,
+                             strlen(options->sni)) != 0) {
+    return NGHTTP2_ERR_INVALID_ARGUMENT;
+  }
+  /* A session that cannot be read is not resumed; that is all. */
+  if (options->session_len &&
+      gnutls_session_set_data(tls->session, options->session,
+                              options->session_len) == 0) {
+    tls->resumes = 1;
+  }
+  return 0;
+}
+
+static int start_server(ngp_tls *tls, const ngp_tls_session_options *options) {
+  if (ngtcp2_crypto_gnutls_configure_server_session(tls->session) != 0) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  tls->tickets = options->tickets;
+  if (options->tickets) {
+    if (gnutls_session_ticket_enable_server(tls->session,
+                                            &tls->config->ticket_key) != 0) {
+      return NGHTTP2_ERR_NOMEM;
+    }
+    /* RFC 9001, 4.6.1: QUIC limits early data by flow control, and the
+       ticket has to say this number. */
+    gnutls_record_set_max_early_data_size(tls->session, 0xffffffffu);
+    gnutls_anti_replay_enable(tls->session, tls->config->anti_replay);
+  }
+  gnutls_certificate_server_set_request(
+      tls->session,
+      tls->config->verify == NGP_TLS_VERIFY_REQUIRED   ? GNUTLS_CERT_REQUIRE
+      : tls->config->verify == NGP_TLS_VERIFY_OPTIONAL ? GNUTLS_CERT_REQUEST
+                                                       : GNUTLS_CERT_IGNORE);
+  return 0;
+}
+
+int ngp_tls_new(ngp_tls **ptls, ngp_tls_config *config,
+                const ngp_tls_session_options *options, nghttp2_mem *mem) {
+  ngp_tls *tls = ngp_calloc(mem, 1, sizeof(*tls));
+  unsigned int flags = GNUTLS_ENABLE_EARLY_DATA | GNUTLS_NO_END_OF_EARLY_DATA;
+  int rv = NGHTTP2_ERR_NOMEM;
+
+  if (!tls) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  tls->mem = mem;
+  tls->hooks = options->hooks;
+  tls->user = options->user;
+  tls->ref = (ngtcp2_crypto_conn_ref){.get_conn = get_conn, .user_data = tls};
+  tls->config = config;
+  ngp_tls_config_incref(config);
+  if (options->verify_name) {
+    size_t len = strlen(options->verify_name) + 1;
+
+    tls->verify_name = ngp_malloc(mem, len);
+    if (!tls->verify_name) {
+      goto fail;
+    }
+    memcpy(tls->verify_name, options->verify_name, len);
+  }
+  if (options->verify_ip_len && options->verify_ip_len <= 16) {
+    memcpy(tls->verify_ip, options->verify_ip, options->verify_ip_len);
+    tls->verify_ip_len = options->verify_ip_len;
+  }
+  flags |= config->is_client ? GNUTLS_CLIENT
+                             : GNUTLS_SERVER | GNUTLS_NO_AUTO_SEND_TICKET;
+  if (gnutls_init(&tls->session, flags) != 0) {
+    goto fail;
+  }
+  gnutls_session_set_ptr(tls->session, &tls->ref);
+  gnutls_handshake_set_hook_function(tls->session, GNUTLS_HANDSHAKE_ANY,
+                                     GNUTLS_HOOK_POST, handshake_hook);
+  gnutls_session_set_verify_function(tls->session, verify_peer);
+  if (tls->hooks.key_logged) {
+    gnutls_session_set_keylog_function(tls->session, keylog);
+  }
+  if (gnutls_priority_set(tls->session, config->priority) != 0 ||
+      gnutls_credentials_set(tls->session, GNUTLS_CRD_CERTIFICATE,
+                             config->credentials) != 0) {
+    goto fail;
+  }
+  rv = config->is_client ? start_client(tls, options)
+                         : start_server(tls, options);
+  if (rv == 0) {
+    rv = set_alpn(tls, options->alpn, options->alpn_len);
+  }
+  if (rv != 0) {
+    goto fail;
+  }
+  *ptls = tls;
+  return 0;
+
+fail:
+  ngp_tls_del(tls);
+  return rv;
+}
+
+void ngp_tls_del(ngp_tls *tls) {
+  if (!tls) {
+    return;
+  }
+  if (tls->session) {
+    gnutls_deinit(tls->session);
+  }
+  ngp_free(tls->mem, tls->verify_name);
+  ngp_tls_config_decref(tls->config);
+  ngp_free(tls->mem, tls);
+}
+
+void ngp_tls_attach(ngp_tls *tls, ngtcp2_conn *conn) {
+  tls->conn = conn;
+  ngtcp2_conn_set_tls_native_handle(conn, tls->session);
+}
+
+int ngp_tls_send_ticket(ngp_tls *tls) {
+  if (!tls->tickets) {
+    return 0;
+  }
+  return gnutls_session_ticket_send(tls->session, 1, 0) == 0
+             ? 0
+             : NGHTTP2_ERR_NOMEM;
+}
+
+int ngp_tls_resumes(const ngp_tls *tls) { return tls->resumes; }
+
+int ngp_tls_session_resumed(const ngp_tls *tls) {
+  return gnutls_session_is_resumed(tls->session) != 0;
+}
+
+int ngp_tls_early_data_accepted(const ngp_tls *tls) {
+  return (gnutls_session_get_flags(tls->session) & GNUTLS_SFLAGS_EARLY_DATA) !=
+         0;
+}
+
+const uint8_t *ngp_tls_peer_certificate(const ngp_tls *tls, size_t i,
+                                        size_t *plen) {
+  unsigned int n = 0;
+  const gnutls_datum_t *list = gnutls_certificate_get_peers(tls->session, &n);
+
+  if (!list || i >= n) {
+    return NULL;
+  }
+  *plen = list[i].size;
+  return list[i].data;
+}
+
+const char *ngp_tls_reason(const ngp_tls *tls) { return tls->reason; }
+
+int ngp_tls_random(void *dest, size_t len) {
+  return gnutls_rnd(GNUTLS_RND_RANDOM, dest, len);
+}
+
+void ngp_tls_nonce(void *dest, size_t len) {
+  /* It fails only if the random generator is unusable; nothing else would
+     work then, either. */
+  (void)gnutls_rnd(GNUTLS_RND_NONCE, dest, len);
+}

@@ -1,0 +1,157 @@
+/*
+ * TLS 1.3 for QUIC by GnuTLS: the only file that knows GnuTLS.
+ * SPDX-License-Identifier: MIT
+ */
+#ifndef NGP_TLS_GNUTLS_H
+#define NGP_TLS_GNUTLS_H
+
+#include "ngp.h"
+
+#include <ngtcp2/ngtcp2.h>
+
+/*
+ * ngp_tls_verify is what is done about the peer's certificate.
+ */
+typedef enum ngp_tls_verify {
+  NGP_TLS_VERIFY_NONE,
+  /* A server asks for a certificate, and checks it if there is one. */
+  NGP_TLS_VERIFY_OPTIONAL,
+  NGP_TLS_VERIFY_REQUIRED
+} ngp_tls_verify;
+
+#define NGP_TLS_TICKET_KEY_LEN 64
+
+/*
+ * ngp_tls_options is what connections share.  Everything is borrowed for the
+ * call of ngp_tls_config_new().
+ */
+typedef struct ngp_tls_options {
+  uint8_t is_client;
+  uint8_t verify;
+  /* system_trust is nonzero to trust what the system trusts. */
+  uint8_t system_trust;
+  /* priority is GnuTLS's priority string. */
+  const char *priority;
+  /* chain and key are PEM, or NULL.  chain begins with our own certificate. */
+  const uint8_t *chain;
+  size_t chain_len;
+  const uint8_t *key;
+  size_t key_len;
+  /* password decrypts key, or is NULL. */
+  const char *password;
+  /* ca_file and ca_path are names, ca_data is PEM; each may be NULL. */
+  const char *ca_file;
+  const char *ca_path;
+  const uint8_t *ca_data;
+  size_t ca_data_len;
+  /* ticket_key seals a server's session tickets: NGP_TLS_TICKET_KEY_LEN bytes,
+     or NULL for random ones. */
+  const uint8_t *ticket_key;
+} ngp_tls_options;
+
+/*
+ * ngp_tls_config is certificates, trust and the key of a server's session
+ * tickets.  It is counted: sessions hold it.
+ */
+typedef struct ngp_tls_config ngp_tls_config;
+
+/*
+ * ngp_tls_config_new makes a configuration.
+ *
+ * This function returns 0 if it succeeds, or NGHTTP2_ERR_NOMEM, or
+ * NGHTTP2_ERR_INVALID_ARGUMENT, and then |*preason| is a static text.
+ */
+int ngp_tls_config_new(ngp_tls_config **pconfig, const ngp_tls_options *options,
+                       nghttp2_mem *mem, const char **preason);
+
+void ngp_tls_config_incref(ngp_tls_config *config);
+/* |config| may be NULL. */
+void ngp_tls_config_decref(ngp_tls_config *config);
+
+/*
+ * ngp_tls_hooks is what a session tells.  The functions run inside the
+ * library's callbacks: they record.  They return 0, or NGHTTP2_ERR_NOMEM.
+ */
+typedef struct ngp_tls_hooks {
+  /* alpn_decided is called once; |len| is 0 if there is no protocol. */
+  int (*alpn_decided)(void *user, const uint8_t *alpn, size_t len);
+  /* ticket_received hands over what resumes the session. */
+  int (*ticket_received)(void *user, const uint8_t *data, size_t len);
+  /* key_logged is called with a line of the NSS key log, or is NULL. */
+  int (*key_logged)(void *user, const char *line, size_t len);
+} ngp_tls_hooks;
+
+/*
+ * ngp_tls_session_options is what one session has of its own.  Everything but
+ * |user| is borrowed for the call of ngp_tls_new().
+ */
+typedef struct ngp_tls_session_options {
+  /* alpn is a list of |alpn_len| bytes, each name after its length. */
+  const uint8_t *alpn;
+  size_t alpn_len;
+  /* sni is the name to ask for, or NULL. */
+  const char *sni;
+  /* verify_name is a DNS name, verify_ip 4 or 16 bytes of an address: the
+     certificate must be for it.  At most one of them is set. */
+  const char *verify_name;
+  const uint8_t *verify_ip;
+  size_t verify_ip_len;
+  /* session is what an earlier ticket_received handed over, or NULL. */
+  const uint8_t *session;
+  size_t session_len;
+  /* tickets is nonzero if a server issues and takes session tickets. */
+  uint8_t tickets;
+  ngp_tls_hooks hooks;
+  void *user;
+} ngp_tls_session_options;
+
+/*
+ * ngp_tls is the TLS half of one connection.
+ */
+typedef struct ngp_tls ngp_tls;
+
+/*
+ * ngp_tls_new makes a session, which holds |config|.
+ *
+ * This function returns 0 if it succeeds, or NGHTTP2_ERR_NOMEM, or
+ * NGHTTP2_ERR_INVALID_ARGUMENT.
+ */
+int ngp_tls_new(ngp_tls **ptls, ngp_tls_config *config,
+                const ngp_tls_session_options *options, nghttp2_mem *mem);
+
+void ngp_tls_del(ngp_tls *tls);
+
+/*
+ * ngp_tls_attach makes |tls| the TLS of |conn|, which must be deleted before
+ * |tls| is.
+ */
+void ngp_tls_attach(ngp_tls *tls, ngtcp2_conn *conn);
+
+/* ngp_tls_send_ticket queues a session ticket, after the handshake. */
+int ngp_tls_send_ticket(ngp_tls *tls);
+
+/* ngp_tls_resumes is nonzero if the session was made from an earlier one. */
+int ngp_tls_resumes(const ngp_tls *tls);
+
+/* These tell what the handshake came to; it must be complete. */
+int ngp_tls_session_resumed(const ngp_tls *tls);
+int ngp_tls_early_data_accepted(const ngp_tls *tls);
+
+/*
+ * ngp_tls_peer_certificate returns the |i|-th certificate of the peer's chain
+ * as DER, borrowed from |tls|, or NULL.
+ */
+const uint8_t *ngp_tls_peer_certificate(const ngp_tls *tls, size_t i,
+                                        size_t *plen);
+
+/* ngp_tls_reason explains a failure; it is borrowed from |tls|. */
+const char *ngp_tls_reason(const ngp_tls *tls);
+
+/* ngp_tls_random fills |dest| with bytes that nobody can guess.  It returns 0,
+   or a negative code if there are none to be had. */
+int ngp_tls_random(void *dest, size_t len);
+
+/* ngp_tls_nonce fills |dest| with bytes that need not be secret. */
+void ngp_tls_nonce(void *dest, size_t len);
+
+#endif /* NGP_TLS_GNUTLS_H */
