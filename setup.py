@@ -23,8 +23,8 @@ ROOT = Path(__file__).parent.resolve()
 DEBUG = os.environ.get("NGHTTP2PY_DEBUG") == "1"
 # One directory a configuration, so that changing it needs no `make clean`.
 KIND = "debug" if DEBUG else "release"
-# The modules that there are only if libnghttp3 is found.
-HTTP3 = ("nghttp2py.h3.",)
+# The modules that there are only if CMake has found what they stand on.
+OPTIONAL = {"http3": "nghttp2py.h3.", "quic": "nghttp2py.quic."}
 DIRECTIVES = {"language_level": 3, "embedsignature": True, "auto_pickle": False}
 
 
@@ -59,12 +59,12 @@ class BuildWithCMake(build_ext):
         self.parallel = self.parallel or os.cpu_count()
         self.require_tools()
         built = self.build_libngp()
-        if not built["http3"]:
-            self.extensions = [
-                extension
-                for extension in self.extensions
-                if not extension.name.startswith(HTTP3)
-            ]
+        missing = tuple(name for part, name in OPTIONAL.items() if not built[part])
+        self.extensions = [
+            extension
+            for extension in self.extensions
+            if not extension.name.startswith(missing)
+        ]
         translated = cythonize(
             self.extensions,
             compiler_directives=DIRECTIVES,
@@ -82,6 +82,8 @@ class BuildWithCMake(build_ext):
                 (name, None) for name in built["defines"] if name
             ]
             extension.extra_objects += built["link"]
+            if extension.name.startswith(OPTIONAL["quic"]):
+                extension.extra_objects += built["quic_link"]
             extension.depends += built["link"][:1]
         super().run()
 

@@ -1,0 +1,177 @@
+"""What a QUIC connection is to be like."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from typing import Any, TextIO
+
+from nghttp2py.quic.logger import QuicLogger
+from nghttp2py.quic.packet import QuicProtocolVersion
+from nghttp2py.quic.tls import CipherSuite, SessionTicket
+
+__all__ = ["SMALLEST_MAX_DATAGRAM_SIZE", "QuicConfiguration"]
+
+# Every path of QUIC carries datagrams of this size (RFC 9000, 14).
+SMALLEST_MAX_DATAGRAM_SIZE = 1200
+
+_CERTIFICATE = re.compile(
+    b"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL
+)
+_PRIVATE_KEY = re.compile(
+    b"-----BEGIN (?P<kind>[A-Z ]*PRIVATE KEY)-----.+?-----END (?P=kind)-----",
+    re.DOTALL,
+)
+
+
+@dataclass
+class QuicConfiguration:
+    """The settings of connections, which may share one.
+
+    Certificates and keys may be bytes in PEM, or objects of the ``cryptography``
+    package.  Times are in seconds, sizes in bytes.  A change after a connection
+    was made does not concern that connection.
+    """
+
+    alpn_protocols: list[str] | None = None
+    """The protocols to offer, or to choose from, the best first."""
+
+    congestion_control_algorithm: str = "reno"
+    """``"reno"``, ``"cubic"`` or ``"bbr"``."""
+
+    connection_id_length: int = 8
+    """The length of the connection ids that we issue, at most 20."""
+
+    idle_timeout: float = 60.0
+    """A connection on which nothing comes in for so long is over; 0 for never."""
+
+    is_client: bool = True
+    """Which side this is."""
+
+    max_data: int = 1048576
+    """How much the peer may send on all streams before credit is returned."""
+
+    max_datagram_size: int = SMALLEST_MAX_DATAGRAM_SIZE
+    """The largest UDP payload to send."""
+
+    max_stream_data: int = 1048576
+    """How much the peer may send on one stream before credit is returned."""
+
+    quic_logger: QuicLogger | None = None
+    """Where to log what happens as qlog."""
+
+    secrets_log_file: TextIO | None = None
+    """Where to write TLS secrets, for Wireshark and its like."""
+
+    server_name: str | None = None
+    """A client's: the DNS name or IP address that the certificate must be for."""
+
+    session_ticket: SessionTicket | None = None
+    """A client's: the session to resume."""
+
+    token: bytes = b""
+    """A client's: a token from an earlier connection to the server."""
+
+    cadata: bytes | None = None
+    cafile: str | None = None
+    capath: str | None = None
+    certificate: Any = None
+    certificate_chain: Sequence[Any] = field(default_factory=list)
+    cipher_suites: list[CipherSuite] | None = None
+    initial_rtt: float = 0.1
+    max_datagram_frame_size: int | None = None
+    original_version: int | None = None
+    private_key: Any = None
+    quantum_readiness_test: bool = False
+    supported_versions: list[int] = field(
+        default_factory=lambda: [
+            QuicProtocolVersion.VERSION_1,
+            QuicProtocolVersion.VERSION_2,
+        ]
+    )
+    verify_mode: int | None = None
+    """``ssl.CERT_NONE``, ``CERT_OPTIONAL`` or ``CERT_REQUIRED``; ``None`` is
+    required for a client and none for a server."""
+
+    # What aioquic does not have as fields.
+
+    max_streams_bidi: int = 128
+    """How many bidirectional streams the peer may have open."""
+
+    max_streams_uni: int = 128
+    """How many unidirectional streams the peer may have open."""
+
+    max_ack_delay: float = 0.025
+    """How long an acknowledgement is delayed at most."""
+
+    max_window: int = 0
+    """What the window of ``max_data`` may grow to, if the reader is quick."""
+
+    max_stream_window: int = 0
+    """What the windows of ``max_stream_data`` may grow to."""
+
+    max_datagram_queue: int = 1048576
+    """How much payload of DATAGRAM frames waits, to be read or to be sent; what
+    is beyond that is dropped."""
+
+    probe_datagram_size: bool = False
+    """Whether to look for larger datagrams that the path carries (RFC 8899)."""
+
+    session_ticket_key: bytes | None = None
+    """A server's: 64 secret bytes that seal its session tickets, for servers that
+    are to take one another's.  By default each configuration has its own."""
+
+    stateless_reset_secret: bytes | None = None
+    """A server's: what the tokens of stateless resets are made of (RFC 9000,
+    10.3.2).  It must be of use to the server that restarts."""
+
+    def load_cert_chain(
+        self,
+        certfile: str | PathLike[str],
+        keyfile: str | PathLike[str] | None = None,
+        password: bytes | str | None = None,
+    ) -> None:
+        """Read our certificate, those that certify it, and its private key.
+
+        All are PEM; the key may be in ``certfile``.  An encrypted key is decrypted
+        when the configuration is first used, and then a wrong ``password`` raises
+        ``ValueError``.
+        """
+        with open(certfile, "rb") as file:
+            data = file.read()
+        certificates = _CERTIFICATE.findall(data)
+        if not certificates:
+            raise ValueError(f"there is no certificate in {str(certfile)!r}")
+        if keyfile is not None:
+            with open(keyfile, "rb") as file:
+                data = file.read()
+        key = _PRIVATE_KEY.search(data)
+        if keyfile is not None and key is None:
+            raise ValueError(f"there is no private key in {str(keyfile)!r}")
+        self.certificate = certificates[0]
+        self.certificate_chain = certificates[1:]
+        if key is not None:
+            self.private_key = key.group()
+            self._password = (
+                password.encode() if isinstance(password, str) else password
+            )
+
+    def load_verify_locations(
+        self,
+        cafile: str | None = None,
+        capath: str | None = None,
+        cadata: bytes | None = None,
+    ) -> None:
+        """Say whose certificates to trust: PEM in a file, a directory, bytes."""
+        self.cafile = cafile
+        self.capath = capath
+        self.cadata = cadata
+
+    # The connections' credentials, made when first needed; not a field.
+    _credentials = None
+    _password: bytes | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k != "_credentials"}

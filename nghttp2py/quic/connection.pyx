@@ -1,0 +1,807 @@
+"""One QUIC connection, without I/O.
+
+The names and their meaning are aioquic's; docs/quic.rst tells what differs.
+"""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stddef cimport size_t
+from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint16_t, uint64_t
+from libc.string cimport memcmp, memcpy, memset
+
+from nghttp2py cimport cngp_quic as lib
+from nghttp2py.quic.addresses cimport pack_address, to_ns, unpack_address
+from nghttp2py.quic.credentials cimport Credentials, get_credentials
+from nghttp2py.quic.events cimport (
+    ConnectionIdIssued,
+    ConnectionIdRetired,
+    ConnectionTerminated,
+    DatagramFrameReceived,
+    HandshakeCompleted,
+    PingAcknowledged,
+    ProtocolNegotiated,
+    StopSendingReceived,
+    StreamDataReceived,
+    StreamReset,
+)
+
+import ipaddress
+import logging
+from collections import namedtuple
+from datetime import datetime, timedelta, timezone
+
+from nghttp2py.quic.packet import QuicErrorCode
+from nghttp2py.quic.tls import SessionTicket
+
+__all__ = ["NetworkAddress", "QuicConnection", "QuicTokenHandler"]
+
+logger = logging.getLogger("quic")
+
+NetworkAddress = object
+QuicTokenHandler = object
+
+NetworkPath = namedtuple("NetworkPath", "addr")
+
+# RFC 8446, 4.6.1: no ticket lives longer.
+cdef object TICKET_LIFETIME = timedelta(days=7)
+
+# How many addresses of the peer are remembered by the caller's own objects.
+cdef enum:
+    MAX_ADDRESSES = 16
+
+cdef dict ALGORITHMS = {
+    "reno": lib.NGTCP2_CC_ALGO_RENO,
+    "cubic": lib.NGTCP2_CC_ALGO_CUBIC,
+    "bbr": lib.NGTCP2_CC_ALGO_BBR,
+}
+
+cdef dict STATE_ERRORS = {
+    lib.NGP_QUIC_ERR_RECEIVE_ONLY: (
+        ValueError, "Cannot send data on peer-initiated unidirectional stream"
+    ),
+    lib.NGP_QUIC_ERR_SEND_ONLY: (
+        ValueError, "Cannot stop receiving on a local-initiated unidirectional stream"
+    ),
+    lib.NGP_QUIC_ERR_UNKNOWN_STREAM: (
+        ValueError, "Cannot send data on unknown peer-initiated stream"
+    ),
+    lib.NGP_QUIC_ERR_FINISHED_STREAM: (
+        ValueError, "Cannot send data on a finished stream"
+    ),
+    lib.NGP_QUIC_ERR_AFTER_FIN: (
+        RuntimeError, "Cannot send data on a stream after its end"
+    ),
+    lib.NGP_QUIC_ERR_AFTER_RESET: (
+        RuntimeError, "Cannot send data on a stream that was reset"
+    ),
+    lib.NGP_QUIC_ERR_STREAM_AHEAD: (
+        ValueError, "The stream's id is too far ahead of the last one"
+    ),
+    lib.NGHTTP2_ERR_INVALID_ARGUMENT: (
+        ValueError, "The number is out of its range"
+    ),
+}
+
+
+cdef int check(int rv) except -1:
+    """Turn an error code into the exception that tells it."""
+    if rv == 0:
+        return 0
+    if rv == lib.NGHTTP2_ERR_NOMEM:
+        raise MemoryError
+    kind, text = STATE_ERRORS[rv]
+    raise kind(text)
+
+
+cdef uint64_t duration(value, str name) except? -1:
+    """Nanoseconds of a configured time, in seconds."""
+    cdef double seconds = value
+
+    if not 0.0 <= seconds < 1e9:
+        raise ValueError(f"{name} must be zero to 1e9 seconds")
+    return <uint64_t>(seconds * 1e9)
+
+
+cdef int64_t to_stream_id(value) except -1:
+    cdef object number = value
+
+    if not 0 <= number < 1 << 62:
+        raise ValueError("A stream's id is zero to 2^62 - 1")
+    return number
+
+
+cdef uint64_t to_code(value) except? -1:
+    cdef object number = value
+
+    if not 0 <= number < 1 << 62:
+        raise ValueError("An error code is zero to 2^62 - 1")
+    return number
+
+
+cdef bytes take_bytes(const uint8_t *data, size_t n):
+    return PyBytes_FromStringAndSize(<const char *>data, n)
+
+
+cdef bytes cid_bytes(const lib.ngtcp2_cid *cid):
+    return PyBytes_FromStringAndSize(<const char *>cid.data, cid.datalen)
+
+
+cdef int set_cid(lib.ngtcp2_cid *cid, value, str name) except -1:
+    cdef bytes data = bytes(value)
+
+    if len(data) > sizeof(cid.data):
+        raise ValueError(f"{name} has at most 20 bytes")
+    cid.datalen = len(data)
+    memcpy(cid.data, PyBytes_AS_STRING(data), len(data))
+    return 0
+
+
+cdef bytes encode_alpn(protocols):
+    encoded = []
+    for protocol in protocols:
+        name = protocol.encode() if isinstance(protocol, str) else bytes(protocol)
+        # GnuTLS's limits; those of the wire are wider.
+        if not 0 < len(name) <= 32:
+            raise ValueError("a protocol's name has 1 to 32 bytes")
+        encoded.append(bytes([len(name)]) + name)
+    if len(encoded) > 8:
+        raise ValueError("there are at most eight alpn_protocols")
+    return b"".join(encoded)
+
+
+cdef class QuicConnection:
+    """One end of a QUIC connection (RFC 9000).  It does no I/O and reads no clock.
+
+    ``original_destination_connection_id`` and ``retry_source_connection_id`` are
+    a server's, from the first packet of the client and from the Retry packet that
+    answered it.  ``session_ticket_handler`` is called with each
+    :class:`~nghttp2py.quic.tls.SessionTicket` that a client receives, and
+    ``token_handler`` with each token for later connections; a server issues and
+    takes tickets if it is given ``session_ticket_handler`` or
+    ``session_ticket_fetcher``.
+
+    Raises ``ValueError`` for what does not fit the role, and for a configuration
+    that cannot be used.
+    """
+
+    cdef lib.ngp_quic *_quic  # owned
+    cdef object __weakref__
+    cdef object _configuration
+    cdef Credentials _credentials
+    cdef object _session_ticket_handler
+    cdef object _token_handler
+    cdef object _secrets_log_file
+    cdef readonly object _quic_logger
+    cdef object _alpn
+    # The peer's address as the caller gives it, and as C has it.
+    cdef object _last_addr
+    cdef lib.ngp_quic_addr _last_packed
+    cdef dict _addresses
+    cdef uint16_t _invented
+    cdef object _server_name
+    cdef bint _traced
+
+    def __cinit__(
+        self,
+        *,
+        configuration,
+        original_destination_connection_id=None,
+        retry_source_connection_id=None,
+        session_ticket_fetcher=None,
+        session_ticket_handler=None,
+        token_handler=None,
+    ):
+        cdef:
+            lib.ngp_quic_options options
+            const char *reason = NULL
+            bint client = configuration.is_client
+            bytes alpn = b""
+            bytes token = b""
+            bytes ticket = b""
+            bytes secret
+            int rv
+            list keep = []
+
+        if client:
+            if original_destination_connection_id is not None:
+                raise ValueError(
+                    "Cannot set original_destination_connection_id for a client"
+                )
+            if retry_source_connection_id is not None:
+                raise ValueError("Cannot set retry_source_connection_id for a client")
+        else:
+            if token_handler is not None:
+                raise ValueError("Cannot set `token_handler` for a server")
+            if configuration.token:
+                raise ValueError("Cannot set `configuration.token` for a server")
+            if configuration.certificate is None:
+                raise ValueError("SSL certificate is required for a server")
+            if configuration.private_key is None:
+                raise ValueError("SSL private key is required for a server")
+        memset(&options, 0, sizeof(options))
+        memset(&self._last_packed, 0, sizeof(self._last_packed))
+        self._configuration = configuration
+        self._credentials = get_credentials(configuration)
+        self._session_ticket_handler = session_ticket_handler
+        self._token_handler = token_handler
+        self._secrets_log_file = configuration.secrets_log_file
+        self._addresses = {}
+        options.is_client = client
+        options.key_log = self._secrets_log_file is not None
+        options.tls_config = self._credentials.config
+        self._set_limits(&options)
+        self._set_versions(&options)
+        if configuration.alpn_protocols:
+            alpn = encode_alpn(configuration.alpn_protocols)
+        options.tls.alpn = alpn
+        options.tls.alpn_len = len(alpn)
+        options.tls.tickets = (
+            session_ticket_handler is not None or session_ticket_fetcher is not None
+        )
+        if client:
+            token = bytes(configuration.token)
+            options.token = token
+            options.token_len = len(token)
+            self._set_server_name(&options, keep)
+            ticket = self._usable_ticket()
+            options.ticket = ticket
+            options.ticket_len = len(ticket)
+        else:
+            if original_destination_connection_id is not None:
+                set_cid(
+                    &options.original_dcid, original_destination_connection_id,
+                    "original_destination_connection_id",
+                )
+            if retry_source_connection_id is not None:
+                set_cid(
+                    &options.retry_scid, retry_source_connection_id,
+                    "retry_source_connection_id",
+                )
+            secret = configuration.stateless_reset_secret
+            if secret is not None:
+                options.reset_secret = secret
+                options.reset_secret_len = len(secret)
+        rv = lib.ngp_quic_new(&self._quic, &options, NULL, &reason)
+        if rv == lib.NGHTTP2_ERR_NOMEM:
+            raise MemoryError
+        if rv != 0:
+            raise ValueError(reason.decode())
+
+    def __dealloc__(self):
+        if self._quic is not NULL:
+            lib.ngp_quic_abandon(self._quic)
+            self._release()
+            lib.ngp_quic_del(self._quic)
+
+    # ---- What the configuration says ----
+
+    cdef int _set_limits(self, lib.ngp_quic_options *options) except -1:
+        configuration = self._configuration
+        algorithm = configuration.congestion_control_algorithm
+        if algorithm not in ALGORITHMS:
+            raise ValueError(f"there is no congestion control {algorithm!r}")
+        options.cc_algo = ALGORITHMS[algorithm]
+        options.pmtud = bool(configuration.probe_datagram_size)
+        for name in (
+            "connection_id_length", "max_datagram_size", "max_data",
+            "max_stream_data", "max_streams_bidi", "max_streams_uni", "max_window",
+            "max_stream_window", "max_datagram_queue",
+        ):
+            if not 0 <= getattr(configuration, name) < 1 << 62:
+                raise ValueError(f"{name} must be 0 to 2^62 - 1")
+        options.cid_len = configuration.connection_id_length
+        options.max_datagram_size = configuration.max_datagram_size
+        options.max_data = configuration.max_data
+        options.max_stream_data = configuration.max_stream_data
+        options.max_streams_bidi = configuration.max_streams_bidi
+        options.max_streams_uni = configuration.max_streams_uni
+        options.max_window = configuration.max_window
+        options.max_stream_window = configuration.max_stream_window
+        options.max_datagram_queue = configuration.max_datagram_queue
+        options.idle_timeout = duration(configuration.idle_timeout, "idle_timeout")
+        options.initial_rtt = duration(configuration.initial_rtt, "initial_rtt")
+        options.max_ack_delay = duration(configuration.max_ack_delay, "max_ack_delay")
+        if configuration.max_datagram_frame_size is not None:
+            if not 0 <= configuration.max_datagram_frame_size < 1 << 62:
+                raise ValueError("max_datagram_frame_size must be 0 to 2^62 - 1")
+            options.max_datagram_frame_size = configuration.max_datagram_frame_size
+        return 0
+
+    cdef int _set_versions(self, lib.ngp_quic_options *options) except -1:
+        versions = list(self._configuration.supported_versions)
+        if len(versions) > lib.NGP_QUIC_MAX_VERSIONS:
+            raise ValueError("there are at most eight supported_versions")
+        for i, version in enumerate(versions):
+            if not 0 <= version < 1 << 32:
+                raise ValueError("a version has 32 bits")
+            options.versions[i] = version
+        options.nversions = len(versions)
+        original = self._configuration.original_version
+        if original is not None:
+            if not 0 <= original < 1 << 32:
+                raise ValueError("a version has 32 bits")
+            options.original_version = original
+        return 0
+
+    cdef int _set_server_name(
+        self, lib.ngp_quic_options *options, list keep
+    ) except -1:
+        name = self._configuration.server_name
+        self._server_name = name
+        if name is None:
+            return 0
+        try:
+            ip = ipaddress.ip_address(name).packed
+        except ValueError:
+            encoded = name.encode("idna" if not name.isascii() else "ascii")
+            if b"\0" in encoded:
+                raise ValueError("server_name has a NUL byte") from None
+            keep.append(encoded)
+            options.tls.sni = <const char *><bytes>encoded
+            options.tls.verify_name = <const char *><bytes>encoded
+        else:
+            # An address is not a name to ask for (RFC 6066, 3).
+            keep.append(ip)
+            options.tls.verify_ip = <const uint8_t *><bytes>ip
+            options.tls.verify_ip_len = len(ip)
+        return 0
+
+    cdef bytes _usable_ticket(self):
+        ticket = self._configuration.session_ticket
+        if (
+            ticket is None
+            or not ticket.is_valid
+            or ticket.server_name != (self._configuration.server_name or "")
+        ):
+            return b""
+        return bytes(ticket.ticket)
+
+    # ---- Questions ----
+
+    @property
+    def configuration(self):
+        """The :class:`~nghttp2py.quic.configuration.QuicConfiguration`."""
+        return self._configuration
+
+    @property
+    def original_destination_connection_id(self):
+        """The destination connection id of the client's first packet."""
+        return cid_bytes(lib.ngp_quic_original_dcid(self._quic))
+
+    @property
+    def host_cid(self):
+        """The connection id that this end was born with."""
+        return cid_bytes(lib.ngp_quic_host_cid(self._quic))
+
+    @property
+    def version(self):
+        """The version of QUIC in use, or ``None`` before there is one."""
+        return lib.ngp_quic_version(self._quic) or None
+
+    @property
+    def handshake_complete(self):
+        """Whether the TLS handshake is complete."""
+        return lib.ngp_quic_handshake_completed(self._quic)
+
+    @property
+    def closed(self):
+        """Whether the connection is closed or about to be."""
+        return lib.ngp_quic_get_state(self._quic) > lib.NGP_QUIC_ACTIVE
+
+    @property
+    def peer_certificates(self):
+        """The peer's certificates as DER, its own first: a list of bytes."""
+        cdef:
+            lib.ngp_tls *tls = lib.ngp_quic_tls(self._quic)
+            const uint8_t *data
+            size_t n = 0
+            size_t i = 0
+
+        certificates = []
+        while tls is not NULL:
+            data = lib.ngp_tls_peer_certificate(tls, i, &n)
+            if data is NULL:
+                break
+            certificates.append(take_bytes(data, n))
+            i += 1
+        return certificates
+
+    @property
+    def stats(self):
+        """Counters, and what congestion control knows: a dictionary."""
+        cdef lib.ngp_quic_stats stats
+
+        lib.ngp_quic_get_stats(self._quic, &stats)
+        return {
+            "packets_sent": stats.packets_sent,
+            "packets_received": stats.packets_received,
+            "bytes_sent": stats.bytes_sent,
+            "bytes_received": stats.bytes_received,
+            "datagrams_dropped": stats.datagrams_dropped,
+            "smoothed_rtt": stats.smoothed_rtt / 1e9,
+            "congestion_window": stats.cwnd,
+            "bytes_in_flight": stats.bytes_in_flight,
+        }
+
+    # The names by which aioquic's own layers, and programs, ask.
+
+    @property
+    def _is_client(self):
+        return bool(self._configuration.is_client)
+
+    @property
+    def _remote_max_datagram_frame_size(self):
+        return lib.ngp_quic_remote_max_datagram(self._quic) or None
+
+    @property
+    def _network_paths(self):
+        addr = self.get_peer_address()
+        return [] if addr is None else [NetworkPath(addr)]
+
+    def _stream_can_send(self, stream_id):
+        return lib.ngp_quic_can_send(self._quic, to_stream_id(stream_id))
+
+    def get_peer_address(self):
+        """The address to which is sent, or ``None`` before there is one."""
+        cdef lib.ngp_quic_addr packed
+
+        if not lib.ngp_quic_peer_addr(self._quic, &packed):
+            return None
+        return self._address_of(&packed)
+
+    # ---- Addresses ----
+
+    cdef int _take_address(self, addr) except -1:
+        """Make ``addr`` the last address."""
+        cdef bytes key
+
+        if self._last_addr is not None and addr == self._last_addr:
+            return 0
+        memset(&self._last_packed, 0, sizeof(self._last_packed))
+        if not pack_address(addr, &self._last_packed):
+            # What is no socket address is told apart all the same.
+            for key, known in self._addresses.items():
+                if known == addr:
+                    memcpy(&self._last_packed, PyBytes_AS_STRING(key), len(key))
+                    break
+            else:
+                memset(&self._last_packed, 0, sizeof(self._last_packed))
+                self._invented += 1
+                self._last_packed.ip[0] = 0xfd
+                self._last_packed.ip[14] = self._invented >> 8
+                self._last_packed.ip[15] = self._invented & 0xff
+        if len(self._addresses) >= MAX_ADDRESSES:
+            self._addresses.clear()
+        key = take_bytes(<const uint8_t *>&self._last_packed, sizeof(self._last_packed))
+        self._addresses[key] = addr
+        self._last_addr = addr
+        return 0
+
+    cdef object _address_of(self, const lib.ngp_quic_addr *packed):
+        cdef bytes key
+
+        if memcmp(packed, &self._last_packed, sizeof(self._last_packed)) == 0:
+            return self._last_addr
+        key = take_bytes(<const uint8_t *>packed, sizeof(self._last_packed))
+        addr = self._addresses.get(key)
+        return unpack_address(packed) if addr is None else addr
+
+    # ---- Datagrams and timers ----
+
+    def connect(self, addr, now):
+        """Start the handshake with the server at ``addr``.
+
+        It can be called once, by a client; else it raises ``RuntimeError``.
+        """
+        cdef uint64_t ns = to_ns(now)
+        cdef int rv
+
+        self._take_address(addr)
+        rv = lib.ngp_quic_connect(self._quic, &self._last_packed, ns)
+        if rv == lib.NGP_QUIC_ERR_STATE:
+            raise RuntimeError(
+                "connect() can only be called for clients and a single time"
+            )
+        if rv == lib.NGHTTP2_ERR_INVALID_ARGUMENT:
+            raise ValueError("server_name or alpn_protocols cannot be used")
+        check(rv)
+        self._start_trace()
+
+    def receive_datagram(self, data, addr, now, *, ecn=0):
+        """Take a datagram that came from ``addr`` at ``now``.
+
+        ``ecn`` is the two bits of its IP header (RFC 3168).  What is wrong with the
+        datagram raises nothing.
+        """
+        cdef:
+            Py_buffer view
+            uint64_t ns = to_ns(now)
+            uint8_t bits = ecn & 3
+            int rv
+
+        self._take_address(addr)
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            rv = lib.ngp_quic_recv(
+                self._quic, <const uint8_t *>view.buf, view.len,
+                &self._last_packed, bits, ns)
+        finally:
+            PyBuffer_Release(&view)
+        self._after()
+        if rv == lib.NGHTTP2_ERR_INVALID_ARGUMENT:
+            raise ValueError("server_name or alpn_protocols cannot be used")
+        check(rv)
+
+    def datagrams_to_send(self, now):
+        """Return what to send at ``now``: a list of ``(data, addr)``."""
+        cdef:
+            const lib.ngp_quic_packet *packets
+            uint64_t ns = to_ns(now)
+            size_t n = 0
+            size_t i
+            int rv = lib.ngp_quic_send(self._quic, ns)
+            list datagrams = []
+
+        self._after()
+        check(rv)
+        packets = lib.ngp_quic_packets(self._quic, &n)
+        for i in range(n):
+            datagrams.append((
+                take_bytes(packets[i].data, packets[i].len),
+                self._address_of(&packets[i].addr),
+            ))
+        return datagrams
+
+    def get_timer(self):
+        """Return when :meth:`handle_timer` is to be called, or ``None``."""
+        cdef uint64_t ns = lib.ngp_quic_get_timer(self._quic)
+
+        if ns == UINT64_MAX:
+            return None
+        # One microsecond more, so that rounding does not make it too early.
+        return (ns + 1000) / 1e9
+
+    def handle_timer(self, now):
+        """Do what is due at ``now``."""
+        cdef int rv = lib.ngp_quic_handle_timer(self._quic, to_ns(now))
+
+        self._after()
+        check(rv)
+
+    cdef int _release(self) except -1:
+        """Give back the bytes that C is done with."""
+        cdef void *owner = lib.ngp_quic_take_owner(self._quic)
+
+        while owner is not NULL:
+            Py_DECREF(<object>owner)
+            owner = lib.ngp_quic_take_owner(self._quic)
+        return 0
+
+    cdef int _after(self) except -1:
+        """What is done when C has returned from reading or writing packets."""
+        cdef lib.ngp_quic_event event
+
+        self._release()
+        while lib.ngp_quic_next_note(self._quic, &event):
+            self._take_note(event.type, take_bytes(event.data, event.len))
+        return 0
+
+    cdef int _take_note(self, int kind, bytes data) except -1:
+        if kind == lib.NGP_QUIC_KEY_LOG:
+            self._secrets_log_file.write(data.decode())
+            self._secrets_log_file.flush()
+        elif kind == lib.NGP_QUIC_NEW_TOKEN:
+            if self._token_handler is not None:
+                self._token_handler(data)
+        elif self._session_ticket_handler is not None:
+            now = datetime.now(timezone.utc)
+            self._session_ticket_handler(SessionTicket(
+                age_add=0,
+                cipher_suite=0,
+                not_valid_after=now + TICKET_LIFETIME,
+                not_valid_before=now,
+                resumption_secret=b"",
+                server_name=self._server_name or "",
+                ticket=data,
+                max_early_data_size=0xffffffff,
+            ))
+        return 0
+
+    # ---- Events ----
+
+    def next_event(self):
+        """Return the next event, or ``None``.
+
+        Taking the bytes of a stream lets the peer send as many more.
+        """
+        cdef:
+            lib.ngp_quic_event e
+            StreamDataReceived data
+
+        if not lib.ngp_quic_next_event(self._quic, &e):
+            return None
+        if e.type == lib.NGP_QUIC_STREAM_DATA:
+            data = StreamDataReceived.__new__(StreamDataReceived)
+            data.data = take_bytes(e.data, e.len)
+            data.end_stream = <bint>e.end_stream
+            data.stream_id = e.stream_id
+            return data
+        return self._new_event(&e)
+
+    cdef object _new_event(self, const lib.ngp_quic_event *e):
+        cdef int kind = e.type
+
+        if kind == lib.NGP_QUIC_DATAGRAM:
+            return DatagramFrameReceived(take_bytes(e.data, e.len))
+        if kind == lib.NGP_QUIC_STREAM_RESET:
+            return StreamReset(e.error_code, e.stream_id)
+        if kind == lib.NGP_QUIC_STOP_SENDING:
+            return StopSendingReceived(e.error_code, e.stream_id)
+        if kind == lib.NGP_QUIC_CID_ISSUED:
+            return ConnectionIdIssued(take_bytes(e.data, e.len))
+        if kind == lib.NGP_QUIC_CID_RETIRED:
+            return ConnectionIdRetired(take_bytes(e.data, e.len))
+        if kind == lib.NGP_QUIC_PING_ACKED:
+            return PingAcknowledged(e.value)
+        if kind == lib.NGP_QUIC_PROTOCOL_NEGOTIATED:
+            if e.len:
+                self._alpn = take_bytes(e.data, e.len).decode("utf8", "replace")
+            return ProtocolNegotiated(self._alpn)
+        if kind == lib.NGP_QUIC_HANDSHAKE_COMPLETED:
+            return HandshakeCompleted(
+                self._alpn, bool(e.early_data_accepted), bool(e.session_resumed)
+            )
+        reason = take_bytes(e.data, e.len).decode("utf8", "replace")
+        event = ConnectionTerminated(
+            e.error_code, None if e.application else e.frame_type, reason
+        )
+        self._end_trace(event)
+        return event
+
+    # ---- The trace ----
+
+    cdef int _start_trace(self) except -1:
+        if self._configuration.quic_logger is not None and self._quic_logger is None:
+            self._quic_logger = self._configuration.quic_logger.start_trace(
+                is_client=self._is_client,
+                odcid=self.original_destination_connection_id,
+            )
+        return 0
+
+    cdef int _end_trace(self, event) except -1:
+        if self._quic_logger is not None:
+            self._quic_logger.log_event(
+                category="connectivity",
+                event="connection_closed",
+                data={
+                    "owner": "local",
+                    "reason": event.reason_phrase,
+                    "error_code": event.error_code,
+                },
+            )
+            self._configuration.quic_logger.end_trace(self._quic_logger)
+            self._quic_logger = None
+        return 0
+
+    # ---- What the caller wants ----
+
+    def close(
+        self, error_code=QuicErrorCode.NO_ERROR, frame_type=None, reason_phrase=""
+    ):
+        """Close the connection; the first call counts.
+
+        Without ``frame_type`` it is the application that closes.  Numbers are 0 to
+        2^62 - 1; a reason of more than 256 bytes is cut.
+        """
+        cdef:
+            uint64_t code = to_code(error_code)
+            uint64_t frame = 0 if frame_type is None else to_code(frame_type)
+            bytes reason = reason_phrase.encode("utf8", "replace")
+
+        check(lib.ngp_quic_close(
+            self._quic, code, frame_type is None, frame, reason, len(reason)))
+
+    def change_connection_id(self):
+        """Change the connection id of the peer that is used.
+
+        A server cannot, and nothing happens; nor if the peer has issued no other,
+        or forbids clients to move.
+        """
+        lib.ngp_quic_change_cid(self._quic)
+
+    def request_key_update(self):
+        """Update the keys, as soon as the handshake is confirmed."""
+        lib.ngp_quic_update_key(self._quic)
+
+    def get_next_available_stream_id(self, is_unidirectional=False):
+        """Return the id of the next stream of ours; sending on it takes it."""
+        return lib.ngp_quic_next_stream_id(self._quic, bool(is_unidirectional))
+
+    def send_stream_data(self, stream_id, data, end_stream=False):
+        """Send bytes on a stream, and its end if ``end_stream``.
+
+        ``bytes`` are not copied.  Raises ``ValueError`` for a stream on which we
+        cannot send, or that is over, and ``RuntimeError`` after its end or reset.
+        """
+        cdef:
+            int64_t id = to_stream_id(stream_id)
+            bytes chunk = data if type(data) is bytes else bytes(memoryview(data))
+            bint fin = end_stream
+            int held = 0
+            int rv = lib.ngp_quic_send_stream(
+                self._quic, id, <const uint8_t *>PyBytes_AS_STRING(chunk),
+                len(chunk), <void *>chunk, fin, &held)
+
+        if held:
+            # C holds it until _release() takes it back.
+            Py_INCREF(chunk)
+        check(rv)
+
+    def queued_data(self, stream_id=None):
+        """Return how many bytes are queued or not acknowledged, on one stream or
+        on all."""
+        return lib.ngp_quic_queued(
+            self._quic, -1 if stream_id is None else to_stream_id(stream_id))
+
+    def pause_reading(self, stream_id):
+        """Return no credit for a stream until :meth:`resume_reading`.
+
+        The peer may send as much as it has credit for, ``max_stream_data``.  It has
+        no effect on a stream that is over.
+        """
+        lib.ngp_quic_hold_credit(self._quic, to_stream_id(stream_id), True)
+
+    def resume_reading(self, stream_id):
+        """Return the credit that :meth:`pause_reading` has kept back."""
+        lib.ngp_quic_hold_credit(self._quic, to_stream_id(stream_id), False)
+
+    def reset_stream(self, stream_id, error_code):
+        """Give up sending on a stream.  It has no effect on one that is over."""
+        check(lib.ngp_quic_reset_stream(
+            self._quic, to_stream_id(stream_id), to_code(error_code)))
+
+    def stop_stream(self, stream_id, error_code):
+        """Ask the peer to send no more on a stream."""
+        cdef int rv = lib.ngp_quic_stop_stream(
+            self._quic, to_stream_id(stream_id), to_code(error_code))
+
+        if rv == lib.NGP_QUIC_ERR_UNKNOWN_STREAM:
+            raise ValueError("Cannot stop receiving on an unknown stream")
+        check(rv)
+
+    def set_stream_priority(self, stream_id, urgency=3, incremental=False):
+        """Set which stream is served first: ``urgency`` 0 before 7 (RFC 9218).
+
+        Streams of the same urgency share the connection if ``incremental``, and
+        are served one after the other if not.
+        """
+        if not 0 <= urgency <= 7:
+            raise ValueError("An urgency is 0 to 7")
+        check(lib.ngp_quic_set_priority(
+            self._quic, to_stream_id(stream_id), urgency, bool(incremental)))
+
+    def send_datagram_frame(self, data):
+        """Send bytes in a DATAGRAM frame (RFC 9221).
+
+        They are dropped if the peer does not take so many, if the path does not
+        carry them, or if more than ``max_datagram_queue`` wait.
+        """
+        cdef Py_buffer view
+        cdef int rv
+
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            rv = lib.ngp_quic_send_datagram(
+                self._quic, <const uint8_t *>view.buf, view.len)
+        finally:
+            PyBuffer_Release(&view)
+        check(rv)
+
+    def send_ping(self, uid):
+        """Send a PING frame; ``uid``, 0 to 2^64 - 1, comes back in an event."""
+        cdef object number = uid
+
+        if not 0 <= number < 1 << 64:
+            raise ValueError("A uid is 0 to 2^64 - 1")
+        check(lib.ngp_quic_ping(self._quic, number))

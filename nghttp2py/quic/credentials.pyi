@@ -1,0 +1,4 @@
+from typing import Any
+
+class Credentials:
+    def __new__(cls, configuration: Any, made_of: Any) -> Credentials: ...

@@ -1,0 +1,175 @@
+"""Certificates, keys and trust, in the form that connections share."""
+
+from libc.string cimport memset
+
+from nghttp2py cimport cngp_quic as lib
+
+# TLS 1.3 alone, and what QUIC may use of it (RFC 9001, 5.3), the quickest first:
+# GnuTLS is five times slower with ChaCha20 than with AES.
+cdef dict CIPHERS = {
+    0x1301: "+AES-128-GCM",
+    0x1302: "+AES-256-GCM",
+    0x1303: "+CHACHA20-POLY1305",
+}
+
+cdef str PRIORITY = (
+    "NORMAL:-VERS-ALL:+VERS-TLS1.3:-CIPHER-ALL:{ciphers}:-GROUP-ALL:"
+    "+GROUP-X25519:+GROUP-SECP256R1:+GROUP-SECP384R1:+GROUP-SECP521R1:+GROUP-X448:"
+    "%DISABLE_TLS13_COMPAT_MODE"
+)
+
+
+cdef bytes to_pem(value, str what):
+    """PEM of bytes, text, or an object of the ``cryptography`` package."""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value)
+    if isinstance(value, str):
+        return value.encode()
+    if hasattr(value, "public_bytes"):
+        from cryptography.hazmat.primitives.serialization import Encoding
+
+        return value.public_bytes(Encoding.PEM)
+    if hasattr(value, "private_bytes"):
+        from cryptography.hazmat.primitives.serialization import (
+            Encoding,
+            NoEncryption,
+            PrivateFormat,
+        )
+
+        return value.private_bytes(
+            Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+        )
+    raise TypeError(f"{what} must be PEM or an object of the cryptography package")
+
+
+cdef str priority_of(suites):
+    if suites is None:
+        suites = CIPHERS
+    try:
+        ciphers = [CIPHERS[int(suite)] for suite in suites]
+    except (KeyError, TypeError, ValueError):
+        raise ValueError("a cipher suite is not one that QUIC uses") from None
+    if not ciphers:
+        raise ValueError("there must be a cipher suite")
+    return PRIORITY.format(ciphers=":".join(ciphers))
+
+
+cdef tuple find_trust(configuration, int verify):
+    """Where the certificates are that are trusted, and whether to ask the system."""
+    cafile = configuration.cafile
+    capath = configuration.capath
+    if not verify:
+        return None, None, False
+    if cafile is None and capath is None and configuration.cadata is None:
+        try:
+            import certifi
+        except ImportError:
+            return None, None, True
+        cafile = certifi.where()
+    return (
+        None if cafile is None else encode_path(cafile),
+        None if capath is None else encode_path(capath),
+        False,
+    )
+
+
+cdef bytes encode_path(path):
+    import os
+
+    return os.fsencode(path)
+
+
+cdef int verify_of(configuration) except -1:
+    mode = configuration.verify_mode
+    if mode is None:
+        return 2 if configuration.is_client else 0
+    if mode not in (0, 1, 2):
+        raise ValueError("verify_mode must be a constant of the ssl module")
+    return mode
+
+
+cdef class Credentials:
+    """Owns an ``ngp_tls_config``."""
+
+    def __cinit__(self, configuration, made_of):
+        cdef:
+            lib.ngp_tls_options options
+            const char *reason = NULL
+            bytes chain = b""
+            bytes key = b""
+            bytes priority
+            bytes cadata
+            bytes password
+            bytes ticket_key
+            int rv
+
+        memset(&options, 0, sizeof(options))
+        self.made_of = made_of
+        options.is_client = bool(configuration.is_client)
+        options.verify = verify_of(configuration)
+        priority = priority_of(configuration.cipher_suites).encode()
+        options.priority = priority
+        if configuration.certificate is not None:
+            chain = b"\n".join(
+                to_pem(certificate, "a certificate")
+                for certificate in
+                (configuration.certificate, *configuration.certificate_chain)
+            )
+        if configuration.private_key is not None:
+            key = to_pem(configuration.private_key, "the private key")
+        options.chain = chain
+        options.chain_len = len(chain)
+        options.key = key
+        options.key_len = len(key)
+        password = configuration._password
+        if password is not None:
+            options.password = password
+        cafile, capath, system = find_trust(configuration, options.verify)
+        options.system_trust = system
+        if cafile is not None:
+            options.ca_file = cafile
+        if capath is not None:
+            options.ca_path = capath
+        if configuration.cadata is not None and options.verify:
+            cadata = to_pem(configuration.cadata, "cadata")
+            options.ca_data = cadata
+            options.ca_data_len = len(cadata)
+        ticket_key = configuration.session_ticket_key
+        if ticket_key is not None:
+            if len(ticket_key) != lib.NGP_TLS_TICKET_KEY_LEN:
+                raise ValueError("session_ticket_key must be 64 bytes")
+            options.ticket_key = ticket_key
+        rv = lib.ngp_tls_config_new(&self.config, &options, NULL, &reason)
+        if rv == lib.NGHTTP2_ERR_NOMEM:
+            raise MemoryError
+        if rv != 0:
+            raise ValueError(reason.decode())
+
+    def __dealloc__(self):
+        lib.ngp_tls_config_decref(self.config)
+
+
+cdef bint same(tuple a, tuple b):
+    cdef size_t i
+
+    for i in range(len(a)):
+        if a[i] is not b[i]:
+            return False
+    return True
+
+
+cdef Credentials get_credentials(configuration):
+    """The credentials of a configuration, made anew only if it has changed."""
+    cdef Credentials credentials = configuration._credentials
+    cdef tuple made_of = (
+        configuration.is_client, configuration.verify_mode,
+        configuration.cipher_suites, configuration.certificate,
+        configuration.certificate_chain, configuration.private_key,
+        configuration._password, configuration.cafile, configuration.capath,
+        configuration.cadata, configuration.session_ticket_key,
+    )
+
+    if credentials is None or not same(credentials.made_of, made_of):
+        credentials = Credentials(configuration, made_of)
+        configuration._credentials = credentials
+    return credentials

@@ -1,0 +1,27 @@
+from collections.abc import Sequence
+
+from nghttp2py.quic.connection import NetworkAddress
+
+__all__ = ["QuicHeader", "Router"]
+
+class QuicHeader:
+    version: int | None
+    is_initial: bool
+    destination_cid: bytes
+    source_cid: bytes
+    token: bytes
+
+class Router:
+    def __init__(
+        self, *, secret: bytes, connection_id_length: int, versions: Sequence[int]
+    ) -> None: ...
+    def read_header(self, data: bytes) -> QuicHeader | None: ...
+    def write_version_negotiation(self, header: QuicHeader) -> bytes: ...
+    def write_retry(
+        self, header: QuicHeader, addr: NetworkAddress, now: float
+    ) -> bytes: ...
+    def verify_retry(
+        self, header: QuicHeader, addr: NetworkAddress, now: float
+    ) -> bytes | None: ...
+    def write_refusal(self, header: QuicHeader, error_code: int) -> bytes: ...
+    def write_stateless_reset(self, header: QuicHeader, received: int) -> bytes: ...

@@ -1,0 +1,129 @@
+"""What a server does with datagrams before there is a connection for them."""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from nghttp2py cimport cngp_quic as lib
+from nghttp2py.quic.addresses cimport pack_address, to_ns
+
+__all__ = ["QuicHeader", "Router"]
+
+# How long a client may take to come back with the token of a Retry packet.
+cdef uint64_t RETRY_TIMEOUT = 30 * 1000000000ULL
+
+
+cdef class QuicHeader:
+    """The head of a datagram's first packet.
+
+    ``version`` is ``None`` for a packet with a short header; ``is_initial`` tells
+    that it may begin a connection, and then ``token`` may have bytes.
+    """
+
+    cdef readonly object version
+    cdef readonly bint is_initial
+    cdef readonly bytes destination_cid
+    cdef readonly bytes source_cid
+    cdef readonly bytes token
+    # The fields point into _data.
+    cdef lib.ngp_quic_header _header
+    cdef bytes _data
+
+
+cdef bytes take_bytes(const uint8_t *data, size_t n):
+    return PyBytes_FromStringAndSize(<const char *>data, n)
+
+
+cdef class Router:
+    """Reads headers, and writes what answers a packet without a connection.
+
+    ``secret`` proves tokens ours: Retry tokens, and those of stateless resets.
+    Addresses are those of sockets: ``(host, port, ...)``.
+    """
+
+    cdef bytes _secret
+    cdef size_t _cid_length
+    cdef uint32_t _versions[lib.NGP_QUIC_MAX_VERSIONS]
+    cdef size_t _nversions
+
+    def __init__(self, *, bytes secret not None, connection_id_length, versions):
+        if not 0 <= connection_id_length <= 20:
+            raise ValueError("a connection id has at most 20 bytes")
+        if not 0 < len(versions) <= lib.NGP_QUIC_MAX_VERSIONS:
+            raise ValueError("there are one to eight versions")
+        self._secret = secret
+        self._cid_length = connection_id_length
+        self._nversions = len(versions)
+        for i, version in enumerate(versions):
+            self._versions[i] = version
+
+    def read_header(self, bytes data not None):
+        """Return the :class:`QuicHeader` of a datagram, or ``None``: no QUIC."""
+        cdef QuicHeader header = QuicHeader.__new__(QuicHeader)
+        cdef lib.ngp_quic_header *h = &header._header
+
+        if lib.ngp_quic_header_decode(
+            h, <const uint8_t *>PyBytes_AS_STRING(data), len(data),
+            self._cid_length,
+        ) != 0:
+            return None
+        header._data = data
+        header.version = h.version if h.is_long else None
+        header.is_initial = h.is_initial
+        header.destination_cid = take_bytes(h.dcid, h.dcid_len)
+        header.source_cid = take_bytes(h.scid, h.scid_len)
+        header.token = take_bytes(h.token, h.token_len)
+        return header
+
+    def write_version_negotiation(self, QuicHeader header not None):
+        """Answer a packet of a version that we do not speak (RFC 9000, 6.1)."""
+        cdef uint8_t packet[lib.NGP_QUIC_PACKET_MAX]
+
+        return take_bytes(packet, lib.ngp_quic_write_version_negotiation(
+            packet, &header._header, self._versions, self._nversions))
+
+    def write_retry(self, QuicHeader header not None, addr, now):
+        """Have a client prove its address (RFC 9000, 8.1.2)."""
+        cdef:
+            uint8_t packet[lib.NGP_QUIC_PACKET_MAX]
+            lib.ngp_quic_addr packed
+
+        memset(&packed, 0, sizeof(packed))
+        if not pack_address(addr, &packed):
+            return b""
+        return take_bytes(packet, lib.ngp_quic_write_retry(
+            packet, &header._header, &packed,
+            <const uint8_t *>PyBytes_AS_STRING(self._secret), len(self._secret),
+            to_ns(now)))
+
+    def verify_retry(self, QuicHeader header not None, addr, now):
+        """Return the destination connection id of the client's first packet, or
+        ``None`` if the token is not one of ours for this address."""
+        cdef lib.ngtcp2_cid odcid
+        cdef lib.ngp_quic_addr packed
+
+        memset(&packed, 0, sizeof(packed))
+        if not pack_address(addr, &packed) or lib.ngp_quic_verify_retry(
+            &odcid, &header._header, &packed,
+            <const uint8_t *>PyBytes_AS_STRING(self._secret), len(self._secret),
+            RETRY_TIMEOUT, to_ns(now),
+        ) != 0:
+            return None
+        return take_bytes(odcid.data, odcid.datalen)
+
+    def write_refusal(self, QuicHeader header not None, error_code):
+        """Close a connection that was not begun, with a transport's error."""
+        cdef uint8_t packet[lib.NGP_QUIC_PACKET_MAX]
+
+        return take_bytes(packet, lib.ngp_quic_write_refusal(
+            packet, &header._header, error_code))
+
+    def write_stateless_reset(self, QuicHeader header not None, size_t received):
+        """Answer a packet for a connection that is gone (RFC 9000, 10.3)."""
+        cdef uint8_t packet[lib.NGP_QUIC_PACKET_MAX]
+
+        return take_bytes(packet, lib.ngp_quic_write_stateless_reset(
+            packet, &header._header,
+            <const uint8_t *>PyBytes_AS_STRING(self._secret), len(self._secret),
+            received))

@@ -1,0 +1,53 @@
+"""Session tickets and cipher suites, by aioquic's names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from enum import IntEnum
+
+__all__ = [
+    "CipherSuite",
+    "SessionTicket",
+    "SessionTicketFetcher",
+    "SessionTicketHandler",
+]
+
+
+class CipherSuite(IntEnum):
+    """Cipher suites of TLS 1.3 (RFC 8446, B.4)."""
+
+    AES_128_GCM_SHA256 = 0x1301
+    AES_256_GCM_SHA384 = 0x1302
+    CHACHA20_POLY1305_SHA256 = 0x1303
+    EMPTY_RENEGOTIATION_INFO_SCSV = 0x00FF
+
+
+@dataclass
+class SessionTicket:
+    """What resumes a TLS session; it can be pickled.
+
+    ``ticket`` holds everything, and only this package can read it: the fields
+    that describe the session's secrets are empty.
+    """
+
+    age_add: int
+    cipher_suite: int
+    not_valid_after: datetime
+    not_valid_before: datetime
+    resumption_secret: bytes
+    server_name: str
+    ticket: bytes
+    max_early_data_size: int | None = None
+    other_extensions: list[tuple[int, bytes]] = field(default_factory=list)
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether the ticket may be used now, by the machine's clock."""
+        now = datetime.now(timezone.utc)
+        return self.not_valid_before <= now <= self.not_valid_after
+
+
+SessionTicketFetcher = Callable[[bytes], "SessionTicket | None"]
+SessionTicketHandler = Callable[[SessionTicket], None]
