@@ -16,6 +16,9 @@ from nghttp2py.asyncio.writer import H2StreamWriter
 from nghttp2py.errors import NGHTTP2Error as AIOH2Exception
 from nghttp2py.errors import SendException
 
+# Imported when they are asked for: QUIC is not in every build.
+_QUIC = {"QuicConnectionProtocol", "QuicServer", "connect", "serve"}
+
 __all__ = [
     "AIOH2Exception",
     "Client",
@@ -33,3 +36,11 @@ __all__ = [
     "start_server",
     "start_unix_server",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name in _QUIC:
+        from nghttp2py.asyncio import quic
+
+        return getattr(quic, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

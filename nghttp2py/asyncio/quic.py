@@ -1,0 +1,709 @@
+"""QUIC over asyncio: connect, serve, and the protocol between socket and connection.
+
+The interface is aioquic's.  Beyond it readers and writers hold back: a writer's
+``drain`` waits for the peer, and a reader that nobody reads stops the peer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import socket
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, cast
+
+from nghttp2py.quic.configuration import (
+    SMALLEST_MAX_DATAGRAM_SIZE,
+    QuicConfiguration,
+)
+from nghttp2py.quic.connection import NetworkAddress, QuicConnection, QuicTokenHandler
+from nghttp2py.quic.events import (
+    ConnectionIdIssued,
+    ConnectionIdRetired,
+    ConnectionTerminated,
+    HandshakeCompleted,
+    PingAcknowledged,
+    QuicEvent,
+    StopSendingReceived,
+    StreamDataReceived,
+    StreamReset,
+)
+from nghttp2py.quic.packet import QuicErrorCode
+from nghttp2py.quic.routing import QuicHeader, Router
+from nghttp2py.quic.tls import SessionTicketFetcher, SessionTicketHandler
+
+__all__ = ["QuicConnectionProtocol", "QuicServer", "connect", "serve"]
+
+QuicStreamHandler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]
+
+# A writer waits in drain() from the first of these on, until it is at the second.
+HIGH_WATER = 256 * 1024
+LOW_WATER = 64 * 1024
+
+# How many stateless resets a server sends in a second: they answer anybody.
+MAX_RESETS = 100
+
+
+class QuicConnectionProtocol(asyncio.DatagramProtocol):
+    """Carries datagrams between a transport and a QuicConnection, and its events
+    to whoever reimplements :meth:`quic_event_received`."""
+
+    def __init__(
+        self, quic: QuicConnection, stream_handler: QuicStreamHandler | None = None
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._quic = quic
+        self._transport: asyncio.DatagramTransport | None = None
+        self._closed = asyncio.Event()
+        self._connected = False
+        self._terminated: ConnectionTerminated | None = None
+        self._connected_waiter: asyncio.Future[None] | None = None
+        self._ping_uids = itertools.count()
+        self._ping_waiters: dict[int, asyncio.Future[None]] = {}
+        self._streams: dict[int, _Stream] = {}
+        self._paused: set[_Stream] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at: float | None = None
+        self._transmit_task: asyncio.Handle | None = None
+        self._stream_handler = stream_handler
+        self._connection_id_issued_handler: Callable[[bytes], None] | None = None
+        self._connection_id_retired_handler: Callable[[bytes], None] | None = None
+        self._connection_terminated_handler: Callable[[], None] | None = None
+
+    # What the application calls.
+
+    def change_connection_id(self) -> None:
+        """Change the connection id of the peer that is used."""
+        self._quic.change_connection_id()
+        self.transmit()
+
+    def close(
+        self, error_code: int = QuicErrorCode.NO_ERROR, reason_phrase: str = ""
+    ) -> None:
+        """Close the connection."""
+        self._quic.close(error_code=error_code, reason_phrase=reason_phrase)
+        self.transmit()
+
+    def connect(self, addr: NetworkAddress, transmit: bool = True) -> None:
+        """Start the handshake: a client can, once.
+
+        Without ``transmit`` nothing is sent before something else is, so that it
+        may travel with the first packets.
+        """
+        self._quic.connect(addr, now=self._loop.time())
+        if transmit:
+            self.transmit()
+
+    async def create_stream(
+        self, is_unidirectional: bool = False
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Open a stream; return its reader and its writer."""
+        stream_id = self._quic.get_next_available_stream_id(
+            is_unidirectional=is_unidirectional
+        )
+        # Two calls in a row are two streams.
+        self._quic.send_stream_data(stream_id, b"")
+        return self._create_stream(stream_id)
+
+    def request_key_update(self) -> None:
+        """Update the keys."""
+        self._quic.request_key_update()
+        self.transmit()
+
+    async def ping(self) -> None:
+        """Ping the peer and wait for its answer.
+
+        Raises ``ConnectionError`` if the connection ends before it.
+        """
+        if self._terminated is not None:
+            raise ConnectionError(self._terminated.reason_phrase)
+        waiter = self._loop.create_future()
+        uid = next(self._ping_uids)
+        self._ping_waiters[uid] = waiter
+        self._quic.send_ping(uid)
+        self.transmit()
+        await asyncio.shield(waiter)
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is over."""
+        await self._closed.wait()
+
+    async def wait_connected(self) -> None:
+        """Wait until the handshake is complete.
+
+        Raises ``ConnectionError`` if it fails, and ``RuntimeError`` if another
+        waits already.
+        """
+        if self._connected_waiter is not None:
+            raise RuntimeError("Already awaiting connected")
+        if self._terminated is not None and not self._connected:
+            raise ConnectionError(self._terminated.reason_phrase)
+        if not self._connected:
+            self._connected_waiter = self._loop.create_future()
+            await asyncio.shield(self._connected_waiter)
+
+    def transmit(self) -> None:
+        """Send what waits to be sent, and set the timer.
+
+        It is called when something came in and when a timer has run out.  Who
+        works with the :class:`~nghttp2py.quic.connection.QuicConnection` itself
+        calls it afterwards.
+        """
+        if self._transmit_task is not None:
+            self._transmit_task.cancel()
+            self._transmit_task = None
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            for data, addr in self._quic.datagrams_to_send(now=self._loop.time()):
+                transport.sendto(data, addr)
+        timer_at = self._quic.get_timer()
+        if self._timer is not None and self._timer_at != timer_at:
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None and timer_at is not None:
+            self._timer = self._loop.call_at(timer_at, self._handle_timer)
+        self._timer_at = timer_at
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.DatagramTransport, transport)
+
+    def datagram_received(self, data: bytes, addr: NetworkAddress) -> None:
+        self._quic.receive_datagram(data, addr, now=self._loop.time())
+        self._process_events()
+        self.transmit()
+
+    def error_received(self, exc: Exception) -> None:
+        """ICMP is anybody's word: timers decide (RFC 9000, 14.2.1)."""
+
+    # What a subclass reimplements.
+
+    def quic_event_received(self, event: QuicEvent) -> None:
+        """Take an event.
+
+        This feeds the readers of streams, and calls the stream handler for those
+        that the peer opens.
+        """
+        if isinstance(event, StreamDataReceived):
+            stream = self._streams.get(event.stream_id)
+            if stream is None:
+                reader, writer = self._create_stream(event.stream_id)
+                stream = self._streams[event.stream_id]
+                if self._stream_handler is not None:
+                    self._stream_handler(reader, writer)
+            stream.data_received(event.data, event.end_stream)
+        elif isinstance(event, StreamReset):
+            stream = self._streams.get(event.stream_id)
+            if stream is not None:
+                stream.reset_received(event.error_code)
+        elif isinstance(event, StopSendingReceived):
+            stream = self._streams.get(event.stream_id)
+            if stream is not None:
+                stream.stop_received(event.error_code)
+
+    # Our own.
+
+    def _create_stream(
+        self, stream_id: int
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader = asyncio.StreamReader(loop=self._loop)
+        stream = _Stream(self, stream_id, reader)
+        self._streams[stream_id] = stream
+        return reader, asyncio.StreamWriter(stream, stream.protocol, reader, self._loop)
+
+    def _handle_timer(self) -> None:
+        now = max(cast(float, self._timer_at), self._loop.time())
+        self._timer = None
+        self._timer_at = None
+        self._quic.handle_timer(now=now)
+        self._process_events()
+        self.transmit()
+
+    def _process_events(self) -> None:
+        while (event := self._quic.next_event()) is not None:
+            if isinstance(event, ConnectionIdIssued):
+                if self._connection_id_issued_handler is not None:
+                    self._connection_id_issued_handler(event.connection_id)
+            elif isinstance(event, ConnectionIdRetired):
+                if self._connection_id_retired_handler is not None:
+                    self._connection_id_retired_handler(event.connection_id)
+            elif isinstance(event, HandshakeCompleted):
+                self._connected = True
+                _wake(self._connected_waiter, None)
+                self._connected_waiter = None
+            elif isinstance(event, PingAcknowledged):
+                _wake(self._ping_waiters.pop(event.uid, None), None)
+            elif isinstance(event, ConnectionTerminated):
+                self._handle_termination(event)
+            self.quic_event_received(event)
+        for stream in list(self._paused):
+            stream.resume_writing()
+
+    def _handle_termination(self, event: ConnectionTerminated) -> None:
+        self._terminated = event
+        if self._connection_terminated_handler is not None:
+            self._connection_terminated_handler()
+        waiters = [self._connected_waiter, *self._ping_waiters.values()]
+        self._connected_waiter = None
+        self._ping_waiters.clear()
+        for waiter in waiters:
+            _wake(waiter, ConnectionError(event.reason_phrase))
+        for stream in list(self._streams.values()):
+            stream.connection_terminated(event)
+        self._closed.set()
+
+    def _transmit_soon(self) -> None:
+        if self._transmit_task is None:
+            self._transmit_task = self._loop.call_soon(self.transmit)
+
+
+def _wake(waiter: asyncio.Future[None] | None, error: Exception | None) -> None:
+    if waiter is None or waiter.done():
+        return
+    if error is None:
+        waiter.set_result(None)
+    else:
+        waiter.set_exception(error)
+        # Who waited may have been cancelled; nobody is to blame then.
+        waiter.exception()
+
+
+class _Stream(asyncio.Transport):
+    """What a stream's reader and writer take for their transport."""
+
+    def __init__(
+        self,
+        connection: QuicConnectionProtocol,
+        stream_id: int,
+        reader: asyncio.StreamReader,
+    ) -> None:
+        super().__init__({"stream_id": stream_id})
+        self._connection = connection
+        self._quic = connection._quic
+        self._stream_id = stream_id
+        # On a stream that only the peer sends on there is nothing to close.
+        self._closing = not self._quic._stream_can_send(stream_id)
+        self._ended = False
+        self._lost = False
+        self._reader = reader
+        self.protocol = asyncio.StreamReaderProtocol(reader)
+        self.protocol.connection_made(self)
+
+    # From the peer.
+
+    def data_received(self, data: bytes, end_stream: bool) -> None:
+        if self._ended:
+            return
+        if data:
+            self._reader.feed_data(data)
+        if end_stream:
+            self._ended = True
+            self._reader.feed_eof()
+            self._forget()
+
+    def reset_received(self, error_code: int) -> None:
+        if not self._ended:
+            self._ended = True
+            self._reader.set_exception(
+                ConnectionResetError(f"the peer has reset the stream: {error_code:#x}")
+            )
+            self._forget()
+
+    def stop_received(self, error_code: int) -> None:
+        """The peer reads no more: neither shall anybody wait for it to."""
+        self._closing = True
+        self._lose(
+            ConnectionResetError(f"the peer has stopped the stream: {error_code:#x}")
+        )
+
+    def connection_terminated(self, event: ConnectionTerminated) -> None:
+        error = ConnectionError(event.reason_phrase) if event.error_code else None
+        self._closing = True
+        if not self._ended:
+            self._ended = True
+            if error is None:
+                self._reader.feed_eof()
+            else:
+                self._reader.set_exception(error)
+        self._lose(error or ConnectionResetError("the connection is closed"))
+
+    def _lose(self, error: Exception) -> None:
+        """Have drain() raise."""
+        if self._lost:
+            return
+        self._lost = True
+        self._connection._paused.discard(self)
+        # The protocol tells the reader, too, which may have more to read.
+        told = self._reader.exception()
+        eof = self._reader._eof  # type: ignore[attr-defined]
+        self.protocol.connection_lost(error)
+        if not self._ended or eof:
+            self._reader._exception = told  # type: ignore[attr-defined]
+        self._forget()
+
+    def _forget(self) -> None:
+        if self._ended and (
+            self._closing or not self._quic._stream_can_send(self._stream_id)
+        ):
+            self._connection._streams.pop(self._stream_id, None)
+
+    # For the reader.
+
+    def is_reading(self) -> bool:
+        return not self._ended
+
+    def pause_reading(self) -> None:
+        self._quic.pause_reading(self._stream_id)
+
+    def resume_reading(self) -> None:
+        self._quic.resume_reading(self._stream_id)
+        self._connection._transmit_soon()
+
+    # For the writer.
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if self._closing:
+            return
+        self._quic.send_stream_data(self._stream_id, data)
+        if (
+            self not in self._connection._paused
+            and self.get_write_buffer_size() > HIGH_WATER
+        ):
+            self._connection._paused.add(self)
+            self.protocol.pause_writing()
+        self._connection._transmit_soon()
+
+    def get_write_buffer_size(self) -> int:
+        return self._quic.queued_data(self._stream_id)
+
+    def resume_writing(self) -> None:
+        if self.get_write_buffer_size() <= LOW_WATER:
+            self._connection._paused.discard(self)
+            self.protocol.resume_writing()
+
+    def can_write_eof(self) -> bool:
+        return self._quic._stream_can_send(self._stream_id)
+
+    def write_eof(self) -> None:
+        if self._closing:
+            return
+        self._closing = True
+        self._quic.send_stream_data(self._stream_id, b"", end_stream=True)
+        self._connection._transmit_soon()
+        self._forget()
+
+    def close(self) -> None:
+        if self.can_write_eof():
+            self.write_eof()
+        self._closing = True
+
+    def is_closing(self) -> bool:
+        transport = self._connection._transport
+        return (
+            self._closing
+            or self._connection._terminated is not None
+            or (transport is not None and transport.is_closing())
+        )
+
+    def abort(self) -> None:
+        """Reset the stream."""
+        self._closing = True
+        with contextlib.suppress(ValueError):
+            self._quic.reset_stream(self._stream_id, 0)
+        self._connection._transmit_soon()
+
+
+class QuicServer(asyncio.DatagramProtocol):
+    """Gives each datagram to its connection, and makes the connections."""
+
+    def __init__(
+        self,
+        *,
+        configuration: QuicConfiguration,
+        create_protocol: Callable[..., Any] = QuicConnectionProtocol,
+        session_ticket_fetcher: SessionTicketFetcher | None = None,
+        session_ticket_handler: SessionTicketHandler | None = None,
+        retry: bool = False,
+        stream_handler: QuicStreamHandler | None = None,
+        max_connections: int | None = None,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._configuration = configuration
+        self._create_protocol = create_protocol
+        self._session_ticket_fetcher = session_ticket_fetcher
+        self._session_ticket_handler = session_ticket_handler
+        self._retry = retry
+        self._stream_handler = stream_handler
+        self._max_connections = max_connections
+        self._transport: asyncio.DatagramTransport | None = None
+        self._protocols: dict[bytes, QuicConnectionProtocol] = {}
+        self._connections: set[QuicConnectionProtocol] = set()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._draining = False
+        self._resets = 0
+        self._resets_since = 0.0
+        if configuration.stateless_reset_secret is None:
+            configuration.stateless_reset_secret = os.urandom(32)
+        self._router = Router(
+            secret=configuration.stateless_reset_secret,
+            connection_id_length=configuration.connection_id_length,
+            versions=configuration.supported_versions,
+        )
+
+    @property
+    def sockets(self) -> list[Any]:
+        """The socket, in a list."""
+        return (
+            []
+            if self._transport is None
+            else [self._transport.get_extra_info("socket")]
+        )
+
+    def close(self) -> None:
+        """Close all connections, and stop listening."""
+        self._draining = True
+        for protocol in list(self._connections):
+            protocol.close()
+        self._protocols.clear()
+        if self._transport is not None:
+            self._transport.close()
+
+    async def drain(self, timeout: float | None = None) -> None:
+        """Take no more connections, wait until those there are have ended, close.
+
+        After ``timeout`` seconds it waits no longer.
+        """
+        self._draining = True
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._empty.wait(), timeout)
+        self.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.DatagramTransport, transport)
+
+    def error_received(self, exc: Exception) -> None:
+        """ICMP is anybody's word: timers decide (RFC 9000, 14.2.1)."""
+
+    def datagram_received(self, data: bytes, addr: NetworkAddress) -> None:
+        header = self._router.read_header(data)
+        if header is None:
+            return
+        protocol = self._protocols.get(header.destination_cid)
+        if protocol is None:
+            protocol = self._route_unknown(header, data, addr)
+        if protocol is not None:
+            protocol.datagram_received(data, addr)
+
+    def _answer(self, data: bytes, addr: NetworkAddress) -> None:
+        transport = self._transport
+        if data and transport is not None:
+            transport.sendto(data, addr)
+
+    def _route_unknown(
+        self, header: QuicHeader, data: bytes, addr: NetworkAddress
+    ) -> QuicConnectionProtocol | None:
+        """What to do about a packet for no connection; the one it begins."""
+        if header.version is None:
+            if self._may_reset():
+                reset = self._router.write_stateless_reset(header, len(data))
+                self._answer(reset, addr)
+            return None
+        # An answer must not be longer than what it answers.
+        if len(data) < SMALLEST_MAX_DATAGRAM_SIZE:
+            return None
+        if header.version not in self._configuration.supported_versions:
+            self._answer(self._router.write_version_negotiation(header), addr)
+            return None
+        if not header.is_initial:
+            return None
+        if self._draining or len(self._connections) == self._max_connections:
+            refusal = self._router.write_refusal(
+                header, QuicErrorCode.CONNECTION_REFUSED
+            )
+            self._answer(refusal, addr)
+            return None
+        now = self._loop.time()
+        original: bytes | None = header.destination_cid
+        retry_cid: bytes | None = None
+        if self._retry:
+            if not header.token:
+                self._answer(self._router.write_retry(header, addr, now), addr)
+                return None
+            original = self._router.verify_retry(header, addr, now)
+            retry_cid = header.destination_cid
+            if original is None:
+                refusal = self._router.write_refusal(
+                    header, QuicErrorCode.INVALID_TOKEN
+                )
+                self._answer(refusal, addr)
+                return None
+        return self._accept(header, original, retry_cid)
+
+    def _accept(
+        self, header: QuicHeader, original: bytes | None, retry_cid: bytes | None
+    ) -> QuicConnectionProtocol:
+        quic = QuicConnection(
+            configuration=self._configuration,
+            original_destination_connection_id=original,
+            retry_source_connection_id=retry_cid,
+            session_ticket_fetcher=self._session_ticket_fetcher,
+            session_ticket_handler=self._session_ticket_handler,
+        )
+        protocol = cast(
+            QuicConnectionProtocol,
+            self._create_protocol(quic, stream_handler=self._stream_handler),
+        )
+        protocol.connection_made(cast(asyncio.BaseTransport, self._transport))
+        cids = {header.destination_cid, quic.host_cid}
+
+        def issued(cid: bytes) -> None:
+            cids.add(cid)
+            self._protocols[cid] = protocol
+
+        def retired(cid: bytes) -> None:
+            cids.discard(cid)
+            self._protocols.pop(cid, None)
+
+        def terminated() -> None:
+            for cid in cids:
+                self._protocols.pop(cid, None)
+            self._connections.discard(protocol)
+            if not self._connections:
+                self._empty.set()
+
+        protocol._connection_id_issued_handler = issued
+        protocol._connection_id_retired_handler = retired
+        protocol._connection_terminated_handler = terminated
+        for cid in cids:
+            self._protocols[cid] = protocol
+        self._connections.add(protocol)
+        self._empty.clear()
+        return protocol
+
+    def _may_reset(self) -> bool:
+        now = self._loop.time()
+        if now - self._resets_since >= 1:
+            self._resets_since, self._resets = now, 0
+        self._resets += 1
+        return self._resets <= MAX_RESETS
+
+
+async def serve(
+    host: str,
+    port: int,
+    *,
+    configuration: QuicConfiguration,
+    create_protocol: Callable[..., Any] = QuicConnectionProtocol,
+    session_ticket_fetcher: SessionTicketFetcher | None = None,
+    session_ticket_handler: SessionTicketHandler | None = None,
+    retry: bool = False,
+    stateless_retry: bool = False,
+    stream_handler: QuicStreamHandler | None = None,
+    max_connections: int | None = None,
+) -> QuicServer:
+    """Start a QUIC server at ``host`` and ``port``.
+
+    ``configuration`` must have a certificate and its key.  ``create_protocol``
+    makes a :class:`QuicConnectionProtocol`, or a subclass, and is called like it.
+    ``stream_handler`` is called with the reader and the writer of each stream that
+    a client opens.  With ``retry`` (``stateless_retry`` is its older name) a client
+    must first prove its address.  Sessions are resumed if one of the session
+    ticket arguments is given.  More than ``max_connections`` are refused.
+    """
+    loop = asyncio.get_running_loop()
+    _, server = await loop.create_datagram_endpoint(
+        lambda: QuicServer(
+            configuration=configuration,
+            create_protocol=create_protocol,
+            session_ticket_fetcher=session_ticket_fetcher,
+            session_ticket_handler=session_ticket_handler,
+            retry=retry or stateless_retry,
+            stream_handler=stream_handler,
+            max_connections=max_connections,
+        ),
+        local_addr=(host, port),
+    )
+    return server
+
+
+def _bind(address: tuple[Any, ...], local_port: int) -> tuple[socket.socket, Any]:
+    """A socket from which ``address`` can be reached, and the address for it."""
+    if len(address) == 2:
+        mapped: tuple[Any, ...] = ("::ffff:" + address[0], address[1], 0, 0)
+    else:
+        mapped = address
+    try:
+        sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        family = socket.AF_INET6
+    except OSError:
+        # A machine without IPv6.
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        family = socket.AF_INET
+    try:
+        sock.setblocking(False)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            sock.bind(("::", local_port, 0, 0))
+            return sock, mapped
+        sock.bind(("0.0.0.0", local_port))
+        return sock, address
+    except BaseException:
+        sock.close()
+        raise
+
+
+@contextlib.asynccontextmanager
+async def connect(
+    host: str,
+    port: int,
+    *,
+    configuration: QuicConfiguration | None = None,
+    create_protocol: Callable[..., Any] = QuicConnectionProtocol,
+    session_ticket_handler: SessionTicketHandler | None = None,
+    stream_handler: QuicStreamHandler | None = None,
+    token_handler: QuicTokenHandler | None = None,
+    wait_connected: bool = True,
+    local_port: int = 0,
+) -> AsyncGenerator[QuicConnectionProtocol, None]:
+    """Connect to a QUIC server at ``host`` and ``port``, as a context manager.
+
+    It gives a :class:`QuicConnectionProtocol`, or what ``create_protocol`` makes,
+    and closes the connection at the end.  ``configuration.server_name`` becomes
+    ``host`` if it is ``None``.  ``session_ticket_handler`` gets the tickets that the
+    server sends, ``token_handler`` its tokens, ``stream_handler`` the streams that
+    it opens.  Without ``wait_connected`` the handshake begins with what is first
+    sent, which may be early data.  Raises ``ConnectionError`` if it fails.
+    """
+    loop = asyncio.get_running_loop()
+    if configuration is None:
+        configuration = QuicConfiguration(is_client=True)
+    if configuration.server_name is None:
+        configuration.server_name = host
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    sock, address = _bind(cast("tuple[Any, ...]", found[0][4]), local_port)
+    try:
+        quic = QuicConnection(
+            configuration=configuration,
+            session_ticket_handler=session_ticket_handler,
+            token_handler=token_handler,
+        )
+        transport, endpoint = await loop.create_datagram_endpoint(
+            lambda: create_protocol(quic, stream_handler=stream_handler), sock=sock
+        )
+    except BaseException:
+        sock.close()
+        raise
+    protocol = cast(QuicConnectionProtocol, endpoint)
+    try:
+        protocol.connect(address, transmit=wait_connected)
+        if wait_connected:
+            await protocol.wait_connected()
+        yield protocol
+    finally:
+        protocol.close()
+        await protocol.wait_closed()
+        transport.close()
