@@ -1,0 +1,466 @@
+"""connect and serve over loopback."""
+
+import asyncio
+import contextlib
+import functools
+import random
+import socket
+import ssl
+
+import pytest
+from quic_pair import authority, client_configuration, server_configuration
+
+from nghttp2py.asyncio.quic import QuicConnectionProtocol, connect, serve
+from nghttp2py.quic.events import HandshakeCompleted, ProtocolNegotiated
+
+
+def run(main):
+    """Run a coroutine function to its end, with a deadline."""
+
+    @functools.wraps(main)
+    def wrapper(*args, **kwargs):
+        asyncio.run(asyncio.wait_for(main(*args, **kwargs), 60))
+
+    return wrapper
+
+
+def echo(reader, writer):
+    """A stream handler that sends everything back."""
+
+    async def serve_stream():
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+            if writer.can_write_eof():
+                writer.write_eof()
+
+    task = asyncio.get_running_loop().create_task(serve_stream())
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+
+
+tasks = set()
+
+
+@contextlib.asynccontextmanager
+async def running_server(configuration=None, host="::", **arguments):
+    arguments.setdefault("stream_handler", echo)
+    server = await serve(
+        host, 0, configuration=configuration or server_configuration(), **arguments
+    )
+    try:
+        yield server, server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+
+
+async def ask(client, data):
+    """Send bytes on a stream of their own; what comes back."""
+    reader, writer = await client.create_stream()
+    writer.write(data)
+    writer.write_eof()
+    return await reader.read()
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "::1"])
+@run
+async def test_what_is_sent_comes_back(host):
+    async with (
+        running_server() as (_, port),
+        connect(host, port, configuration=client_configuration(server_name=None)) as c,
+    ):
+        assert await ask(c, b"ping") == b"ping"
+
+
+@run
+async def test_two_megabytes_come_back():
+    data = random.Random(1).randbytes(2 << 20)
+    async with (
+        running_server() as (_, port),
+        connect("localhost", port, configuration=client_configuration()) as client,
+    ):
+        assert await ask(client, data) == data
+
+
+@run
+async def test_streams_run_at_the_same_time():
+    async with (
+        running_server() as (_, port),
+        connect("localhost", port, configuration=client_configuration()) as client,
+    ):
+        pieces = [bytes([i]) * 10_000 for i in range(100)]
+        answers = await asyncio.gather(*(ask(client, piece) for piece in pieces))
+        assert answers == pieces
+
+
+@run
+async def test_the_server_opens_streams():
+    got = asyncio.get_running_loop().create_future()
+
+    def handler(reader, writer):
+        task = asyncio.ensure_future(reader.read())
+        task.add_done_callback(lambda task: got.set_result(task.result()))
+
+    class Greeter(QuicConnectionProtocol):
+        def quic_event_received(self, event):
+            if isinstance(event, HandshakeCompleted):
+                self._quic.send_stream_data(3, b"welcome", end_stream=True)
+                self.transmit()
+
+    async with (
+        running_server(create_protocol=Greeter) as (_, port),
+        connect(
+            "localhost",
+            port,
+            configuration=client_configuration(),
+            stream_handler=handler,
+        ),
+    ):
+        assert await got == b"welcome"
+
+
+@run
+async def test_a_subclass_sees_every_event():
+    events = []
+
+    class Watcher(QuicConnectionProtocol):
+        def quic_event_received(self, event):
+            events.append(event)
+            super().quic_event_received(event)
+
+    async with (
+        running_server() as (_, port),
+        connect(
+            "localhost",
+            port,
+            configuration=client_configuration(),
+            create_protocol=Watcher,
+        ) as client,
+    ):
+        await client.ping()
+    assert events[0] == ProtocolNegotiated(alpn_protocol="test")
+    assert type(events[-1]).__name__ == "ConnectionTerminated"
+
+
+@pytest.mark.parametrize("argument", ["retry", "stateless_retry"])
+@run
+async def test_a_client_proves_its_address(argument):
+    async with (
+        running_server(**{argument: True}) as (_, port),
+        connect("localhost", port, configuration=client_configuration()) as client,
+    ):
+        assert await ask(client, b"it is me") == b"it is me"
+
+
+@run
+async def test_a_false_token_is_refused():
+    async with running_server(retry=True) as (_, port):
+        configuration = client_configuration(token=b"made up")
+        with pytest.raises(ConnectionError):
+            async with connect("localhost", port, configuration=configuration):
+                raise AssertionError("it was accepted")
+
+
+@run
+async def test_an_unknown_version_is_negotiated():
+    """RFC 9000, 6: the client begins with a version that nobody knows."""
+    async with running_server() as (_, port):
+        configuration = client_configuration(original_version=0x1A2A3A4A)
+        async with connect("localhost", port, configuration=configuration) as client:
+            assert await ask(client, b"then v1") == b"then v1"
+
+
+@run
+async def test_a_bad_certificate_raises():
+    async with running_server() as (_, port):
+        configuration = client_configuration(server_name="elsewhere.example")
+        with pytest.raises(ConnectionError, match="name"):
+            async with connect("localhost", port, configuration=configuration):
+                raise AssertionError("it was accepted")
+
+
+@run
+async def test_a_dead_port_raises_after_the_idle_timeout():
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+        sock.bind(("::1", 0))
+        configuration = client_configuration(idle_timeout=0.5)
+        with pytest.raises(ConnectionError, match="Idle timeout"):
+            async with connect(
+                "::1", sock.getsockname()[1], configuration=configuration
+            ):
+                raise AssertionError("somebody answered")
+
+
+@run
+async def test_the_local_port_can_be_chosen():
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+        sock.bind(("::", 0))
+        free = sock.getsockname()[1]
+    async with (
+        running_server() as (server, port),
+        connect(
+            "localhost", port, configuration=client_configuration(), local_port=free
+        ) as client,
+    ):
+        await client.ping()
+        (protocol,) = server._connections
+        assert protocol._quic.get_peer_address()[1] == free
+
+
+@run
+async def test_a_local_port_that_is_none_raises():
+    with pytest.raises(OverflowError):
+        async with connect(
+            "localhost", 1, configuration=client_configuration(), local_port=-1
+        ):
+            pass
+
+
+@run
+async def test_pings_keys_and_connection_ids():
+    async with (
+        running_server() as (_, port),
+        connect("localhost", port, configuration=client_configuration()) as client,
+    ):
+        await client.ping()
+        client.request_key_update()
+        await client.ping()
+        client.change_connection_id()
+        await client.ping()
+        assert await ask(client, b"still here") == b"still here"
+
+
+@run
+async def test_a_session_is_resumed_with_early_data():
+    tickets = []
+    configuration = server_configuration()
+    async with running_server(
+        configuration, session_ticket_handler=lambda ticket: None
+    ) as (_, port):
+        client_config = client_configuration()
+        async with connect(
+            "localhost",
+            port,
+            configuration=client_config,
+            session_ticket_handler=tickets.append,
+        ) as client:
+            await ask(client, b"first")
+        client_config.session_ticket = tickets[0]
+        async with connect(
+            "localhost", port, configuration=client_config, wait_connected=False
+        ) as client:
+            assert await ask(client, b"early") == b"early"
+
+
+@run
+async def test_a_second_waiter_for_the_handshake_is_refused():
+    async with (
+        running_server() as (_, port),
+        connect(
+            "localhost",
+            port,
+            configuration=client_configuration(),
+            wait_connected=False,
+        ) as client,
+    ):
+        client.transmit()
+        first = asyncio.ensure_future(client.wait_connected())
+        await asyncio.sleep(0)
+        with pytest.raises(RuntimeError):
+            await client.wait_connected()
+        await first
+        await client.wait_connected()
+
+
+@run
+async def test_garbage_is_ignored():
+    rng = random.Random(3)
+    async with (
+        running_server() as (_, port),
+        connect("localhost", port, configuration=client_configuration()) as client,
+    ):
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+            for size in (0, 1, 5, 21, 100, 1200, 1400):
+                for first in (0x00, 0x40, 0xC0, 0xFF):
+                    data = bytes([first]) + rng.randbytes(size)
+                    sock.sendto(data, ("::1", port))
+        assert await ask(client, b"sane") == b"sane"
+
+
+@run
+async def test_a_quarter_of_all_datagrams_lost_stops_nothing(monkeypatch):
+    rng = random.Random(4)
+    async with running_server() as (server, port):
+        transport = server._transport
+        send = transport.sendto
+
+        class Lossy:
+            def __getattr__(self, name):
+                return getattr(transport, name)
+
+            def sendto(self, data, addr):
+                if rng.random() >= 0.25:
+                    send(data, addr)
+
+        server._transport = Lossy()
+        async with connect(
+            "localhost", port, configuration=client_configuration()
+        ) as client:
+            data = rng.randbytes(100_000)
+            assert await ask(client, data) == data
+
+
+@run
+async def test_a_writer_waits_for_the_reader():
+    arrived = asyncio.get_running_loop().create_future()
+    async with (
+        running_server(stream_handler=lambda r, w: arrived.set_result((r, w))) as (
+            _,
+            port,
+        ),
+        connect("localhost", port, configuration=client_configuration()) as client,
+    ):
+        _, writer = await client.create_stream()
+        written = 0
+
+        async def write_all():
+            nonlocal written
+            for _ in range(1024):
+                writer.write(bytes(16384))
+                written += 16384
+                await writer.drain()
+            writer.write_eof()
+
+        task = asyncio.ensure_future(write_all())
+        reader, _ = await arrived
+        # All credit is used up when pings find the sender stuck.
+        while True:
+            before = written
+            for _ in range(20):
+                await client.ping()
+            if written == before:
+                break
+        assert written < 4 << 20
+        total = 0
+        while data := await reader.read(65536):
+            total += len(data)
+        await task
+        assert total == written == 16 << 20
+
+
+@run
+async def test_a_stalled_stream_does_not_stall_others():
+    stalled = []
+
+    def handler(reader, writer):
+        if not stalled:
+            stalled.append((reader, writer))
+        else:
+            echo(reader, writer)
+
+    async with (
+        running_server(stream_handler=handler) as (_, port),
+        connect("localhost", port, configuration=client_configuration()) as client,
+    ):
+        _, writer = await client.create_stream()
+        writer.write(bytes(4 << 20))
+        while not stalled:
+            await client.ping()
+        data = bytes(3 << 20)
+        assert await ask(client, data) == data
+
+
+@run
+async def test_a_reset_stream_raises_in_its_reader():
+    def handler(reader, writer):
+        writer.write(b"half of it")
+        writer.transport.abort()
+
+    async with (
+        running_server(stream_handler=handler) as (_, port),
+        connect("localhost", port, configuration=client_configuration()) as client,
+    ):
+        reader, writer = await client.create_stream()
+        writer.write(b"?")
+        with pytest.raises(ConnectionResetError):
+            while await reader.read(100):
+                pass
+
+
+@run
+async def test_a_closed_connection_ends_its_streams():
+    kept = []
+    async with (
+        running_server(stream_handler=lambda *both: kept.append(both)) as (
+            server,
+            port,
+        ),
+        connect("localhost", port, configuration=client_configuration()) as client,
+    ):
+        reader, writer = await client.create_stream()
+        writer.write(b"?")
+        await client.ping()
+        (protocol,) = server._connections
+        protocol.close(error_code=3, reason_phrase="no more")
+        with pytest.raises(ConnectionError, match="no more"):
+            await reader.read()
+        with pytest.raises(ConnectionError):
+            await client.ping()
+        await client.wait_closed()
+
+
+@run
+async def test_the_server_refuses_what_is_too_many():
+    async with (
+        running_server(max_connections=1) as (_, port),
+        connect("localhost", port, configuration=client_configuration()),
+    ):
+        with pytest.raises(ConnectionError):
+            async with connect("localhost", port, configuration=client_configuration()):
+                raise AssertionError("it was accepted")
+
+
+@run
+async def test_a_draining_server_waits_for_its_connections():
+    async with running_server() as (server, port):
+        async with connect(
+            "localhost", port, configuration=client_configuration()
+        ) as client:
+            draining = asyncio.ensure_future(server.drain())
+            await asyncio.sleep(0)
+            assert await ask(client, b"finish") == b"finish"
+            assert not draining.done()
+        await draining
+
+
+@run
+async def test_a_server_that_forgot_resets_its_connections():
+    """RFC 9000, 10.3: it restarts with the same secret."""
+    configuration = server_configuration(stateless_reset_secret=b"s" * 32)
+    async with (
+        running_server(configuration) as (server, port),
+        connect("localhost", port, configuration=client_configuration()) as client,
+    ):
+        await client.ping()
+        server._protocols.clear()
+        reader, writer = await client.create_stream()
+        writer.write(b"?")
+        with pytest.raises(ConnectionError, match="Stateless reset"):
+            await reader.read()
+
+
+@run
+async def test_verification_follows_the_ssl_modules_constants():
+    async with (
+        running_server() as (_, port),
+        connect(
+            "localhost",
+            port,
+            configuration=client_configuration(
+                cadata=None, verify_mode=ssl.CERT_NONE, server_name="whoever"
+            ),
+        ) as client,
+    ):
+        await client.ping()
+    assert authority()

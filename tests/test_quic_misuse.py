@@ -1,0 +1,159 @@
+"""No order of public calls, with no values, may end the process.
+
+ngtcp2 asserts what it expects of its caller; we check all of it before.  The
+calls run in processes of their own, so that an abort is a failure of one test.
+"""
+
+import contextlib
+import os
+import random
+import subprocess
+import sys
+
+import pytest
+
+ALLOWED = (ValueError, TypeError, RuntimeError, OverflowError, BufferError)
+
+NUMBERS = [
+    0, 1, 2, 3, 4, 5, 7, 8, 63, 64, 100, 16384, 1 << 30, (1 << 62) - 4, (1 << 62) - 1,
+    1 << 62, (1 << 63) - 1, 1 << 63, (1 << 64) - 1, 1 << 64, 1 << 200, -1, -(1 << 64),
+]  # fmt: skip
+BYTES = [
+    b"", b"x", bytes(100), bytes(1200), bytes(5000), bytes(300_000), bytearray(10),
+    memoryview(bytes(2000)), memoryview(bytes(100))[::2],
+]  # fmt: skip
+ODD = [None, "", "text", 1.5, float("nan"), float("inf"), [], {}, object(), True]
+TIMES = [0.0, 1.0, 1000.0, 1e9, 9.1e9, 9.3e9, -1.0, float("nan"), float("inf"), 1e300]
+ADDRESSES = [
+    ("192.0.2.1", 1), ("::1", 2, 0, 0), ("fe80::1%eth0", 3, 0, 2), ("nowhere", 4),
+    ("192.0.2.1", 1 << 16), ("192.0.2.1", -1), "text", None, (), 7, object(),
+]  # fmt: skip
+
+
+def misuse(seed):
+    """Call anything, in any state, for a while."""
+    from quic_pair import make_pair
+
+    rng = random.Random(seed)
+    fields = rng.choice([{}, {"max_datagram_frame_size": 65536}])
+    network = make_pair(fields, fields, loss=rng.choice([0, 0.2]), seed=seed)
+    client, server = network.client, network.server
+
+    def number():
+        return rng.choice(rng.choice([NUMBERS, NUMBERS, ODD]))
+
+    def data():
+        return rng.choice(rng.choice([BYTES, BYTES, BYTES, ODD]))
+
+    def time():
+        if rng.random() < 0.7:
+            return max(0.0, network.now + rng.uniform(-5, 1))
+        return rng.choice(rng.choice([TIMES, ODD]))
+
+    def stream_id():
+        return rng.randrange(40) if rng.random() < 0.7 else number()
+
+    def address():
+        return rng.choice(ADDRESSES)
+
+    calls = [
+        lambda q: q.connect(address(), time()),
+        lambda q: q.receive_datagram(data(), address(), time()),
+        lambda q: q.receive_datagram(
+            rng.randbytes(rng.randrange(1500)), address(), time(), ecn=number()
+        ),
+        lambda q: q.datagrams_to_send(time()),
+        lambda q: q.handle_timer(time()),
+        lambda q: q.get_timer(),
+        lambda q: q.next_event(),
+        lambda q: q.send_stream_data(stream_id(), data(), rng.random() < 0.1),
+        lambda q: q.send_stream_data(stream_id(), data(), number()),
+        lambda q: q.send_stream_data(q.get_next_available_stream_id(), data()),
+        lambda q: q.send_stream_data(q.get_next_available_stream_id(True), data()),
+        lambda q: q.reset_stream(stream_id(), number()),
+        lambda q: q.stop_stream(stream_id(), number()),
+        lambda q: q.pause_reading(stream_id()),
+        lambda q: q.resume_reading(stream_id()),
+        lambda q: q.set_stream_priority(stream_id(), number(), number()),
+        lambda q: q.set_stream_priority(stream_id(), rng.randrange(8), False),
+        lambda q: q.send_datagram_frame(data()),
+        lambda q: q.send_ping(number()),
+        lambda q: q.request_key_update(),
+        lambda q: q.change_connection_id(),
+        lambda q: q.queued_data(stream_id()),
+        lambda q: q._stream_can_send(stream_id()),
+        lambda q: (q.host_cid, q.version, q.stats, q.closed, q.peer_certificates),
+        lambda q: (q.get_peer_address(), q.original_destination_connection_id),
+    ]
+    closing = lambda q: q.close(number(), number(), rng.choice(["", "r" * 5000]))  # noqa: E731
+    begun = rng.random() < 0.2
+    for step in range(400):
+        quic = rng.choice([client, server])
+        call = closing if rng.random() < 0.003 else rng.choice(calls)
+        # What is no address, or no text, has not the attributes of one.
+        with contextlib.suppress(*ALLOWED, AttributeError):
+            call(quic)
+        if not begun and step == 20:
+            begun = True
+            with contextlib.suppress(RuntimeError):
+                network.connect()
+        if step % 5 == 0:
+            network.run(rng.uniform(0, 0.3))
+
+
+def configurations(seed):
+    """Make connections of configurations that make no sense."""
+    from quic_pair import client_configuration, server_configuration
+
+    from nghttp2py.quic.connection import QuicConnection
+
+    rng = random.Random(seed)
+    names = [
+        "alpn_protocols", "congestion_control_algorithm", "connection_id_length",
+        "idle_timeout", "max_data", "max_datagram_size", "max_stream_data",
+        "server_name", "session_ticket", "token", "cadata", "cafile", "capath",
+        "certificate", "cipher_suites", "initial_rtt", "max_datagram_frame_size",
+        "original_version", "private_key", "supported_versions", "verify_mode",
+        "max_streams_bidi", "max_streams_uni", "max_ack_delay", "max_window",
+        "max_stream_window", "max_datagram_queue", "session_ticket_key",
+        "stateless_reset_secret",
+    ]  # fmt: skip
+    values = [*NUMBERS, *BYTES, *ODD, *TIMES, "reno", "bbr", ["h3"], [b"\0" * 300], [1]]
+    for _ in range(300):
+        configuration = rng.choice([client_configuration, server_configuration])()
+        for name in rng.sample(names, rng.choice([1, 1, 1, 2, 3])):
+            setattr(configuration, name, rng.choice(values))
+        try:
+            quic = QuicConnection(configuration=configuration)
+            quic.connect(("192.0.2.1", 1), 0.0)
+            quic.datagrams_to_send(0.0)
+        except (*ALLOWED, AttributeError, OSError):
+            pass
+
+
+def in_a_process(function, *seeds):
+    environment = {
+        **os.environ,
+        "PYTHONMALLOC": "debug",
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
+    code = f"import test_quic_misuse as m\nfor s in {seeds}: m.{function}(s)"
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", code],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=110,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("first", range(0, 40, 10))
+def test_no_order_of_calls_ends_the_process(first):
+    in_a_process("misuse", *range(first, first + 10))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_configuration_ends_the_process(seed):
+    in_a_process("configurations", seed)
