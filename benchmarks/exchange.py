@@ -89,9 +89,7 @@ def reads(client_side: bool, count: int, per_read: int, upload: bool) -> list[by
         else:
             wire = frame(1, 5, stream_id, encoder.encode(REQUEST))
         exchanges.append(wire)
-    joined = [
-        b"".join(exchanges[i : i + per_read]) for i in range(0, count, per_read)
-    ]
+    joined = [b"".join(exchanges[i : i + per_read]) for i in range(0, count, per_read)]
     return [preface(client_side), *joined]
 
 

@@ -34,7 +34,7 @@ from nghttp2py.h2.events import H2BodyFailed
 
 __all__ = ["H2Connection", "is_h2_available"]
 
-_STATUS = {status: b"%d" % status for status in range(100, 600)}
+cdef list STATUS = [b"%d" % status for status in range(1000)]
 
 
 def is_h2_available():
@@ -45,14 +45,11 @@ def is_h2_available():
 cdef bytes status_text(status):
     if isinstance(status, bool) or not isinstance(status, int):
         raise TypeError(f"status must be an int, not {type(status).__name__}")
-    text = _STATUS.get(status)
-    if text is not None:
-        return text
     if not 100 <= status <= 999:
         raise HeadersError(
             f"status is {status}, but must have three digits (RFC 9110, 15)"
         )
-    return b"%d" % status
+    return STATUS[<Py_ssize_t>status]
 
 
 cdef class H2Connection(H2Session):
@@ -427,7 +424,7 @@ cdef class H2Connection(H2Session):
         self._push(id, b"", True)
 
     cdef int _no_source(self, int32_t stream_id) except -1:
-        if stream_id in self._sources:
+        if self._sources and stream_id in self._sources:
             raise StreamStateError(
                 f"stream {stream_id}: its body comes from a source already"
             )

@@ -4,6 +4,7 @@ cimport cython
 
 from collections.abc import Mapping
 
+cimport cython
 from cpython.bytes cimport (
     PyBytes_AS_STRING,
     PyBytes_CheckExact,
@@ -23,8 +24,9 @@ from nghttp2py.hpack import NeverIndexed
 
 cdef enum:
     # A peer's usual fields stand in its HPACK table and come as the same two
-    # buffers each time; a table of 4 KiB holds fewer than twice this.
-    SLOTS = 64
+    # buffers each time; a table of 4 KiB holds fewer than this.  Two of them
+    # are where a field may stand, so that few drive each other out.
+    SLOTS = 128
     # Larger fields have slots of their own, for few of them fit the table.
     MAX_SMALL = 512
     LARGE_SLOTS = 8
@@ -57,6 +59,7 @@ cdef class FieldReader:
     cdef object pair(self, const lib.ngp_h2_field *field):
         cdef:
             CachedPair *slot
+            CachedPair *other
             lib.nghttp2_vec name
             lib.nghttp2_vec value
             tuple pair
@@ -67,10 +70,13 @@ cdef class FieldReader:
                 raise MemoryError
         slot = &self._pairs[
             ((<uintptr_t>field.name >> 4) * 31 + (<uintptr_t>field.value >> 4))
-            % SLOTS
+            % (SLOTS // 2) * 2
         ]
         if slot.name == field.name and slot.value == field.value:
             return <object>slot.pair
+        other = slot + 1
+        if other.name == field.name and other.value == field.value:
+            return <object>other.pair
         if field.never_indexed:
             # Such a field is in no table; its mark is for who passes it on.
             return NeverIndexed(*new_pair(field))
@@ -79,6 +85,12 @@ cdef class FieldReader:
         if name.len + value.len > MAX_SMALL:
             return self._large_pair(field, name.len + value.len)
         pair = new_pair(field)
+        if slot.pair != NULL:
+            # The older of the two goes.
+            if other.pair != NULL:
+                drop(other)
+            other[0] = slot[0]
+            slot.pair = NULL
         keep(slot, field, pair)
         return pair
 

@@ -10,6 +10,7 @@ from cpython.bytes cimport (
     PyBytes_FromStringAndSize,
     PyBytes_GET_SIZE,
 )
+from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_CheckExact
 from cpython.ref cimport Py_DECREF
 from libc.stddef cimport size_t
 from libc.stdint cimport SIZE_MAX, int32_t, uint8_t, uint32_t
@@ -57,6 +58,15 @@ cdef uint32_t to_uint32(value, what) except? 0xFFFFFFFF:
 
 cdef int32_t to_stream_id(value) except -1:
     """Check an identifier that a caller gave (RFC 9113, 5.1.1)."""
+    cdef:
+        long long n
+        int overflow = 0
+
+    if PyLong_CheckExact(value):
+        # As C numbers: this is called for every message and piece of a body.
+        n = PyLong_AsLongLongAndOverflow(value, &overflow)
+        if not overflow and 0 < n <= MAX_WINDOW:
+            return <int32_t>n
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"stream_id must be an int, not {type(value).__name__}")
     if not 0 < value <= MAX_WINDOW:
