@@ -217,8 +217,11 @@ def rows(count: int, few: int) -> Iterator[tuple[str, list[tuple[Drive, list, in
         short = reads(False, few, per_read, False)
         yield (
             f"server, {per_read} a read",
-            [(serve_ours, many, count), (serve_ngh2, many, count)]
-            + [(serve_h2, short, few)],
+            [
+                (serve_ours, many, count),
+                (serve_ngh2, many, count),
+                (serve_h2, short, few),
+            ],
         )
     for per_read in (1, 100):
         many = reads(True, count, per_read, False)
@@ -254,11 +257,12 @@ class Mallinfo(ctypes.Structure):
     """``struct mallinfo2`` of the C library."""
 
     _fields_ = [  # noqa: RUF012
-        (name, ctypes.c_size_t)
-        for name in (
-            "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks "
-            "keepcost"
-        ).split()
+        ("arena", ctypes.c_size_t),
+        ("chunks", ctypes.c_size_t * 3),
+        ("mapped_bytes", ctypes.c_size_t),
+        ("bins", ctypes.c_size_t * 2),
+        ("used_bytes", ctypes.c_size_t),
+        ("free_bytes", ctypes.c_size_t * 2),
     ]
 
 
@@ -266,7 +270,7 @@ def in_use() -> int:
     libc = ctypes.CDLL(None)
     libc.mallinfo2.restype = Mallinfo
     info = libc.mallinfo2()
-    return info.uordblks + info.hblkhd
+    return info.used_bytes + info.mapped_bytes
 
 
 def idle_ours(wire: list[bytes]) -> object:
