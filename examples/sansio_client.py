@@ -1,0 +1,83 @@
+"""An HTTP/2 client with a blocking socket: several requests on one connection.
+
+    python examples/sansio_client.py http://127.0.0.1:8000/one http://127.0.0.1:8000/two
+
+All URLs are of one server. With https, TLS must agree on "h2" (ALPN).
+"""
+
+import socket
+import ssl
+import sys
+from urllib.parse import urlsplit
+
+from nghttp2py.h2 import (
+    H2BodyReceived,
+    H2Connection,
+    H2ConnectionClosed,
+    H2ResponseReceived,
+    H2StreamClosed,
+    H2StreamReset,
+)
+
+
+def connect(url):
+    """Open a socket to the server of a URL."""
+    port = url.port or {"http": 80, "https": 443}[url.scheme]
+    raw = socket.create_connection((url.hostname, port))
+    if url.scheme == "http":
+        return raw
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["h2"])
+    secure = context.wrap_socket(raw, server_hostname=url.hostname)
+    if secure.selected_alpn_protocol() != "h2":
+        raise SystemExit(f"{url.hostname} does not speak HTTP/2")
+    return secure
+
+
+def fetch(sock, urls):
+    """Ask for all URLs at once; yield (URL, status, body) as responses end."""
+    connection = H2Connection(client_side=True)
+    connection.initiate_connection()
+    waiting = {}
+    for url in urls:
+        target = url.path or "/"
+        if url.query:
+            target += "?" + url.query
+        stream_id = connection.send_request(
+            "GET", target, scheme=url.scheme, authority=url.netloc
+        )
+        waiting[stream_id] = [url.geturl(), None, bytearray()]
+    while waiting:
+        sock.sendall(connection.data_to_send())
+        data = sock.recv(65536)
+        for event in (
+            connection.receive_data(data) if data else connection.receive_eof()
+        ):
+            match event:
+                case H2ResponseReceived(stream_id, status, _):
+                    waiting[stream_id][1] = status
+                case H2BodyReceived(stream_id, body):
+                    waiting[stream_id][2] += body.data
+                case H2StreamReset(stream_id, error_code):
+                    print(f"stream {stream_id}: error {error_code}", file=sys.stderr)
+                case H2StreamClosed(stream_id):
+                    yield waiting.pop(stream_id)
+                case H2ConnectionClosed(error_code, _, reason):
+                    print(f"connection: error {error_code} {reason}", file=sys.stderr)
+    connection.close_connection()
+    sock.sendall(connection.data_to_send())
+
+
+def main():
+    urls = [urlsplit(argument) for argument in sys.argv[1:]]
+    if not urls or len({(url.scheme, url.netloc) for url in urls}) > 1:
+        raise SystemExit("give URLs of one server")
+    with connect(urls[0]) as sock:
+        for url, status, body in fetch(sock, urls):
+            print(f"{url}: {status}, {len(body)} bytes", flush=True)
+            sys.stdout.buffer.write(body)
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

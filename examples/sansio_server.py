@@ -1,0 +1,76 @@
+"""An HTTP/2 server with blocking sockets, one thread for each connection.
+
+    python examples/sansio_server.py [port]
+
+It speaks HTTP/2 from the first byte ("prior knowledge"), without TLS:
+
+    curl --http2-prior-knowledge http://127.0.0.1:8000/
+"""
+
+import contextlib
+import socket
+import sys
+import threading
+
+from nghttp2py.h2 import H2BodyReceived, H2Connection, H2RequestReceived, H2StreamClosed
+
+
+def answer(connection, stream_id, request, body):
+    """Answer a whole request: say what it was."""
+    text = b"%s %s, %d bytes\n" % (request.method, request.target, len(body))
+    length = 0 if request.method == b"HEAD" else len(text)
+    connection.send_response_headers(
+        stream_id,
+        200,
+        [("content-type", "text/plain"), ("content-length", str(len(text)))],
+    )
+    connection.send_body(stream_id, text[:length])
+
+
+def handle(connection, event, requests):
+    """Act on one event; ``requests`` are those that have not come in whole."""
+    if isinstance(event, H2RequestReceived):
+        requests[event.stream_id] = (event.request, bytearray())
+    elif isinstance(event, H2BodyReceived) and event.stream_id in requests:
+        request, body = requests[event.stream_id]
+        body += event.body.data
+        if not event.body.more:
+            answer(connection, event.stream_id, request, body)
+    elif isinstance(event, H2StreamClosed):
+        requests.pop(event.stream_id, None)
+
+
+def serve_client(client):
+    """Carry bytes between a socket and a connection until it is over."""
+    connection = H2Connection()
+    connection.initiate_connection()
+    requests = {}
+    with client:
+        while True:
+            # Sending may produce events and events something to send.
+            while data := connection.data_to_send(65536):
+                client.sendall(data)
+                for event in connection.pending_events():
+                    handle(connection, event, requests)
+            if not connection.want_read:
+                return
+            data = client.recv(65536)
+            if not data:
+                return
+            for event in connection.receive_data(data):
+                handle(connection, event, requests)
+
+
+def main():
+    port = int(sys.argv[1]) if len(sys.argv) > 1 else 8000
+    with socket.create_server(("127.0.0.1", port)) as listener:
+        print(f"http://127.0.0.1:{listener.getsockname()[1]}/", flush=True)
+        while True:
+            client, _ = listener.accept()
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            threading.Thread(target=serve_client, args=[client], daemon=True).start()
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        main()
