@@ -256,7 +256,7 @@ def rows(count: int, few: int) -> Iterator[tuple[str, list[tuple[Drive, list, in
 class Mallinfo(ctypes.Structure):
     """``struct mallinfo2`` of the C library."""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("arena", ctypes.c_size_t),
         ("chunks", ctypes.c_size_t * 3),
         ("mapped_bytes", ctypes.c_size_t),
