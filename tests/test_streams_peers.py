@@ -1,0 +1,350 @@
+"""The streams API with other people's programs, over sockets and TLS."""
+
+import asyncio
+import contextlib
+import gc
+import hashlib
+import random
+import re
+import ssl
+import subprocess
+
+import pytest
+from memory import until
+from streams import in_loops
+from test_server_peers import run
+
+from nghttp2py.asyncio import open_connection, start_server
+from nghttp2py.errors import (
+    ConnectionTerminatedError,
+    ErrorCode,
+    SendException,
+    StreamResetError,
+)
+
+GET = {":method": "GET"}
+TLS_VERSIONS = {
+    "cleartext": None,
+    "TLS 1.2": ssl.TLSVersion.TLSv1_2,
+    "TLS 1.3": ssl.TLSVersion.TLSv1_3,
+}
+
+
+async def site(stream):
+    """Answer as the path says."""
+    path = stream.request.target
+    if path == b"/upload":
+        digest, size = hashlib.sha256(), 0
+        async for chunk in stream:
+            digest.update(chunk)
+            size += len(chunk)
+        await stream.send_response(200, {}, f"{size} {digest.hexdigest()}".encode())
+    elif path == b"/trailers":
+        await stream.send_informational(103, {"link": "</style.css>; rel=preload"})
+        await stream.send_response(200, {}, b"body", trailers={"checksum": "1"})
+    elif path.startswith(b"/bytes/"):
+        size = int(path[7:])
+        await stream.send_response(
+            200, {}, (b"x" * 10000 for _ in range(size // 10000))
+        )
+    elif path == b"/slow":
+        await asyncio.sleep(0.01)
+        await stream.send_response(200, {}, b"slow")
+    else:
+        await stream.send_response(200, {}, b"hello")
+
+
+def serve(**options):
+    options = {"concurrency": 100, "host": "127.0.0.1", "port": 0, **options}
+    return start_server(lambda proto: proto.serve_streams(site), **options)
+
+
+def port_of(server):
+    return server.sockets[0].getsockname()[1]
+
+
+@contextlib.asynccontextmanager
+async def nghttpd(root, *options):
+    """Run nghttpd on a free port; give the port."""
+    with contextlib.closing(await asyncio.start_server(None, "127.0.0.1", 0)) as probe:
+        port = probe.sockets[0].getsockname()[1]
+    process = await asyncio.create_subprocess_exec(
+        "nghttpd",
+        "-d",
+        str(root),
+        "--address=127.0.0.1",
+        str(port),
+        *options,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(500):
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0.01)
+            else:
+                writer.close()
+                await writer.wait_closed()
+                break
+        yield port
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+@pytest.fixture
+def upload(tmp_path):
+    """A file of 3 MB and its hash."""
+    path = tmp_path / "upload"
+    path.write_bytes(random.Random(3).randbytes(3_000_000))
+    return path, hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def certificate_files(certificates, tmp_path):
+    certificate = certificates[1]
+    certificate.cert_chain_pems[0].write_to_path(str(tmp_path / "server.crt"))
+    certificate.private_key_pem.write_to_path(str(tmp_path / "server.key"))
+    return str(tmp_path / "server.key"), str(tmp_path / "server.crt")
+
+
+@pytest.mark.parametrize("version", TLS_VERSIONS)
+@in_loops
+async def test_both_ends_speak_over_sockets(version, tls):
+    secure = TLS_VERSIONS[version]
+    options = [{}, {}]
+    if secure:
+        tls.server.maximum_version = tls.server.minimum_version = secure
+        options = [{"ssl": tls.server}, {"ssl": tls.client}]
+    body = random.Random(5).randbytes(1_000_000)
+    async with (
+        await serve(**options[0]) as server,
+        await open_connection("127.0.0.1", port_of(server), **options[1]) as client,
+    ):
+        if secure:
+            assert client.get_extra_info("ssl_object").version()[-1] == version[-1]
+        stream = await client.open_stream({":method": "POST", ":path": "/upload"})
+        await stream.send_body(body)
+        answer = f"{len(body)} {hashlib.sha256(body).hexdigest()}".encode()
+        assert await stream.read() == answer
+        stream = await client.open_stream({**GET, ":path": "/bytes/1000000"})
+        await stream.end_stream()
+        assert len(await stream.read()) == 1_000_000
+
+
+@in_loops
+async def test_a_server_that_speaks_no_http2_is_refused(tls):
+    async def http1(reader, writer):
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            await reader.read()
+        writer.close()
+
+    tls.server.set_alpn_protocols(["http/1.1"])
+    server = await asyncio.start_server(http1, "127.0.0.1", 0, ssl=tls.server)
+    async with server:
+        # OpenSSL of a server that has no common protocol may just say nothing.
+        with pytest.raises(ConnectionTerminatedError) as info:
+            await open_connection("127.0.0.1", port_of(server), ssl=tls.client)
+        assert info.value.error_code == ErrorCode.HTTP_1_1_REQUIRED
+        assert "ALPN" in info.value.reason
+
+
+@in_loops
+async def test_a_certificate_that_is_not_trusted_is_an_ssl_error(tls):
+    # asyncio's own server complains that the client hangs up.
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    async with await serve(ssl=tls.server) as server:
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await open_connection("127.0.0.1", port_of(server), ssl=True)
+
+
+@pytest.mark.parametrize("secure", [False, True])
+@in_loops
+async def test_a_client_fetches_from_nghttpd(secure, tls, certificate_files, upload):
+    path, digest = upload
+    options = certificate_files if secure else ["--no-tls"]
+    secured = {"ssl": tls.client} if secure else {}
+    async with (
+        nghttpd(path.parent, *options, "--trailer", "checksum: 1") as port,
+        await open_connection("127.0.0.1", port, **secured) as client,
+    ):
+
+        async def fetch():
+            stream = await client.open_stream(
+                {**GET, ":path": "/upload"}, end_stream=True
+            )
+            response = await stream.response()
+            assert response.status == 200
+            received = hashlib.sha256()
+            async for chunk in stream:
+                received.update(chunk)
+            assert received.hexdigest() == digest
+            assert (b"checksum", b"1") in await stream.trailers()
+
+        await asyncio.gather(*(fetch() for _ in range(8)))
+        stream_id = await client.start_request(
+            {**GET, ":path": "/none"}, end_stream=True
+        )
+        assert dict(await client.recv_response(stream_id))[":status"] == "404"
+        assert 0 < await client.ping() < 10
+
+
+@in_loops
+async def test_a_client_uploads_to_nghttpd(upload):
+    path, digest = upload
+    async with (
+        nghttpd(path.parent, "--no-tls", "--echo-upload") as port,
+        await open_connection("127.0.0.1", port) as client,
+    ):
+        stream = await client.open_stream({":method": "POST", ":path": "/"})
+        with path.open("rb") as file:
+            sending = asyncio.ensure_future(stream.send_body(file))
+            assert (await stream.response()).status == 200
+            received = hashlib.sha256(await stream.read())
+            await sending
+        assert received.hexdigest() == digest
+
+
+@in_loops
+async def test_a_server_answers_curl(tls, upload):
+    path, digest = upload
+    async with await serve(ssl=tls.server) as server:
+        url = f"https://127.0.0.1:{port_of(server)}"
+        curl = ["curl", "-sS", "--http2", "--cacert", tls.authority]
+        assert await run(*curl, url) == "hello"
+        answer = await run(*curl, "-H", "expect:", "-T", str(path), url + "/upload")
+        assert answer == f"3000000 {digest}"
+        seen = await run(*curl, "-i", url + "/trailers")
+        assert "HTTP/2 103" in seen and "HTTP/2 200" in seen and "checksum: 1" in seen
+        assert len(await run(*curl, url + "/bytes/2000000")) == 2_000_000
+
+
+@in_loops
+async def test_a_server_answers_nghttp(upload):
+    path, digest = upload
+    async with await serve() as server:
+        url = f"http://127.0.0.1:{port_of(server)}"
+        assert await run("nghttp", url) == "hello"
+        answer = await run("nghttp", "-d", str(path), url + "/upload")
+        assert answer == f"3000000 {digest}"
+        assert "checksum: 1" in await run("nghttp", "-v", url + "/trailers")
+
+
+def succeeded(output):
+    """How many requests h2load has counted as done, and as well done."""
+    counts = re.search(r"(\d+) done, (\d+) succeeded", output)
+    return int(counts[1]), int(counts[2])
+
+
+@in_loops
+async def test_a_server_answers_h2load():
+    async with await serve() as server:
+        url = f"http://127.0.0.1:{port_of(server)}/"
+        output = await run("h2load", "-n1000", "-c4", "-m10", url)
+        assert succeeded(output) == (1000, 1000)
+        await until(lambda: not server.connections)
+
+
+@in_loops
+async def test_a_server_that_closes_loses_no_request_it_accepted():
+    """h2load is in full swing; what it counts as failed was never accepted."""
+    answered = 0
+
+    async def counting(stream):
+        nonlocal answered
+        await asyncio.sleep(0.001)
+        await stream.send_response(200, {}, b"hello")
+        answered += 1
+
+    server = await serve()
+    server._connected = lambda proto: proto.serve_streams(counting)
+    url = f"http://127.0.0.1:{port_of(server)}/"
+    process = await asyncio.create_subprocess_exec(
+        "h2load", "-n100000", "-c2", "-m10", url, stdout=subprocess.PIPE
+    )
+    await until(lambda: answered > 300)
+    server.close()
+    await server.wait_closed()
+    output, _ = await process.communicate()
+    assert succeeded(output.decode())[1] == answered
+
+
+@in_loops
+async def test_thousands_of_requests_with_resets_on_both_sides_keep_every_byte():
+    """Random sizes, random cancellations; over real sockets, bodies by hash."""
+    dice = random.Random(11)
+    outcomes = {"whole": 0, "broken": 0}
+
+    async def echo(stream):
+        await stream.start_response({":status": "200"})
+        async for chunk in stream:
+            if dice.random() < 0.02:
+                stream.reset(ErrorCode.ENHANCE_YOUR_CALM)
+            await stream.send_data(chunk)
+        await stream.end_stream()
+
+    async def ask(client):
+        body = dice.randbytes(int(2 ** dice.uniform(0, 20)))
+        headers = {":method": "POST", ":path": "/"}
+        async with await client.open_stream(headers) as stream:
+            sending = asyncio.ensure_future(stream.send_body(body))
+            digest, size = hashlib.sha256(), 0
+            try:
+                async for chunk in stream:
+                    digest.update(chunk)
+                    size += len(chunk)
+                    if dice.random() < 0.02:
+                        outcomes["broken"] += 1
+                        return
+                await sending
+            except (StreamResetError, SendException):
+                outcomes["broken"] += 1
+                return
+            finally:
+                sending.cancel()
+                await asyncio.wait([sending])
+                if not sending.cancelled():
+                    sending.exception()
+            assert size == len(body)
+            assert digest.digest() == hashlib.sha256(body).digest()
+            outcomes["whole"] += 1
+
+    server = await start_server(
+        lambda proto: proto.serve_streams(echo), "127.0.0.1", 0, concurrency=50
+    )
+    async with (
+        server,
+        await open_connection("127.0.0.1", port_of(server)) as client,
+    ):
+        for _ in range(6):
+            await asyncio.gather(*(ask(client) for _ in range(50)))
+        assert outcomes["whole"] > 100 and outcomes["broken"] > 10
+        (served,) = server.connections
+        await until(lambda: not client._streams and not served._streams)
+        assert not client._finished and not served._finished
+        assert not client._blocked and not served._blocked
+        assert client.connection.active_stream_count == 0
+
+
+@in_loops
+async def test_a_thousand_requests_leave_no_objects_behind():
+    async with (
+        await serve() as server,
+        await open_connection("127.0.0.1", port_of(server)) as client,
+    ):
+
+        async def ask(n):
+            for _ in range(n):
+                stream_id = await client.start_request(
+                    {**GET, ":path": "/"}, end_stream=True
+                )
+                await client.recv_response(stream_id)
+                assert await client.read_stream(stream_id, -1) == b"hello"
+
+        await asyncio.gather(*(ask(50) for _ in range(20)))
+        gc.collect()
+        before = len(gc.get_objects())
+        await asyncio.gather(*(ask(50) for _ in range(20)))
+        gc.collect()
+        assert len(gc.get_objects()) - before < 300
