@@ -378,6 +378,47 @@ async def test_a_refused_stream_is_tried_again_a_few_times():
 
 
 @on_both_loops
+async def test_who_waits_for_a_turn_outlasts_many_connections():
+    """The server answers two requests on each connection, one at a time."""
+
+    async def two(peer):
+        for _ in range(2):
+            stream_id = await peer.next_request()
+            peer.respond(stream_id, b"answer")
+        peer.connection.send_goaway(last_stream_id=stream_id)
+        await peer.drained()
+
+    async def get():
+        return await (await client.get("/")).read()
+
+    config = H2Configuration(max_concurrent_streams=1)
+    async with (
+        ScriptedServer(two, config=config) as server,
+        Client(origin(server), retries=1) as client,
+    ):
+        answers = await asyncio.gather(*(get() for _ in range(20)))
+        assert answers == [b"answer"] * 20
+        assert server.connections == 10
+
+
+@on_both_loops
+async def test_a_server_that_never_answers_is_not_asked_for_ever():
+    async def refuse(peer):
+        await peer.next_request()
+        peer.connection.send_goaway(last_stream_id=0)
+        await peer.drained()
+
+    async with (
+        ScriptedServer(refuse) as server,
+        Client(origin(server), retries=2) as client,
+    ):
+        with pytest.raises(StreamResetError) as caught:
+            await client.get("/")
+        assert caught.value.unprocessed
+        assert server.connections == 3
+
+
+@on_both_loops
 async def test_a_reset_request_is_not_sent_again():
     async def reset(peer):
         stream_id = await peer.next_request()
@@ -491,6 +532,7 @@ async def test_leaving_waits_for_open_streams():
 @on_both_loops
 async def test_a_timeout_resets_the_stream():
     async def silent(peer):
+        peer.respond(await peer.next_request())
         event = await peer.next(H2RequestReceived)
         reset = await peer.next(H2StreamReset)
         resets.append((event.stream_id == reset.stream_id, reset.error_code))
@@ -498,8 +540,9 @@ async def test_a_timeout_resets_the_stream():
 
     resets = []
     async with ScriptedServer(silent) as server, Client(origin(server)) as client:
+        assert await (await client.get("/")).read() == b""
         with pytest.raises(TimeoutError, match="no response"):
-            await client.get("/", timeout=0.05)
+            await client.get("/", timeout=0.5)
         await until(lambda: resets)
         assert resets == [(True, ErrorCode.CANCEL)]
         assert await (await client.get("/next")).read() == b"/next"
@@ -516,7 +559,7 @@ async def test_a_body_that_stops_coming_times_out():
 
     async with (
         ScriptedServer(stop) as server,
-        Client(origin(server), timeout=0.2) as client,
+        Client(origin(server), timeout=1) as client,
     ):
         with pytest.raises(TimeoutError, match="body"):
             await (await client.get("/")).read()

@@ -13,6 +13,7 @@ import sys
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
+    Coroutine,
     Iterable,
     Iterator,
     Mapping,
@@ -37,6 +38,7 @@ from nghttp2py.h2 import H2Configuration
 
 __all__ = ["Client", "Fields", "Response"]
 
+Answer = Coroutine[Any, Any, "Response"]
 Headers = Any  # an iterable of (name, value) pairs of bytes or str, or a mapping
 
 #: Seconds that connecting may take, TLS included.
@@ -57,6 +59,8 @@ DEFAULT_CONFIGURATION = H2Configuration(
 # Before a request is sent again on a connection that has refused it, in seconds;
 # twice as long each time.
 _BACKOFF = 0.02
+# Different timeouts that share a timer with those like them.
+_MAX_DEADLINES = 32
 # Bytes that are read from a file at once.
 _PIECE = 65536
 
@@ -94,25 +98,56 @@ class Fields(Mapping[str, str]):
         return f"{type(self).__name__}({list(self.pairs)!r})"
 
 
-class _Timeout:
-    """Ends what runs within it by ``TimeoutError`` after ``seconds``."""
+class _Deadlines:
+    """Timeouts that are all of one length, so that one timer does for them."""
 
-    __slots__ = ("_expired", "_seconds", "_task", "_timer", "_what")
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._loop = asyncio.get_running_loop()
+        self._pending: dict[_Timeout, float] = {}  # the earliest comes first
+        self._timer: asyncio.TimerHandle | None = None
 
-    def __init__(self, seconds: float | None, what: str) -> None:
-        self._seconds = seconds
-        self._what = what
+    def add(self, timeout: _Timeout) -> None:
+        self._pending[timeout] = self._loop.time() + self.seconds
+        if self._timer is None:
+            self._timer = self._loop.call_later(self.seconds, self._expire)
 
-    def __enter__(self) -> None:
-        self._expired = False
-        self._timer = None
-        if self._seconds is not None:
-            self._task = asyncio.current_task()
-            self._timer = asyncio.get_running_loop().call_later(
-                self._seconds, self._expire
-            )
+    def discard(self, timeout: _Timeout) -> None:
+        # The timer is left: it will find what is pending then.
+        self._pending.pop(timeout, None)
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _expire(self) -> None:
+        self._timer = None
+        while self._pending:
+            timeout, when = next(iter(self._pending.items()))
+            if when > self._loop.time():
+                self._timer = self._loop.call_at(when, self._expire)
+                return
+            del self._pending[timeout]
+            timeout.expire()
+
+
+class _Timeout:
+    """Ends what runs within it by ``TimeoutError`` when its time is over."""
+
+    __slots__ = ("_deadlines", "_expired", "_task", "_what")
+
+    def __init__(self, deadlines: _Deadlines | None, what: str) -> None:
+        self._deadlines = deadlines
+        self._what = what
+        self._expired = False
+
+    def __enter__(self) -> None:
+        if self._deadlines is not None:
+            self._task = asyncio.current_task()
+            self._deadlines.add(self)
+
+    def expire(self) -> None:
         self._expired = True
         if self._task is not None:
             self._task.cancel()
@@ -123,14 +158,17 @@ class _Timeout:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._timer is None:
+        if self._deadlines is None:
             return
-        self._timer.cancel()
-        if self._expired and exc_type is asyncio.CancelledError:
+        if not self._expired:
+            self._deadlines.discard(self)
+        elif exc_type is asyncio.CancelledError:
             # From Python 3.11 a task counts who cancels it.
             if sys.version_info >= (3, 11) and self._task and self._task.uncancel():
                 return
-            raise TimeoutError(f"{self._what} in {self._seconds} seconds") from exc
+            raise TimeoutError(
+                f"{self._what} in {self._deadlines.seconds} seconds"
+            ) from exc
 
 
 class Response:
@@ -148,11 +186,10 @@ class Response:
         status: int,
         headers: Fields,
         informational: tuple[tuple[int, Fields], ...],
-        timeout: float | None,
+        deadlines: _Deadlines | None,
     ) -> None:
         self._stream = stream
-        self._timeout = timeout
-        self._loop = asyncio.get_running_loop()
+        self._deadlines = deadlines
         #: The status (RFC 9110, 15), an int.
         self.status = status
         #: The header section.
@@ -173,6 +210,9 @@ class Response:
         ``ConnectionTerminatedError`` if the body is cut off; ``TimeoutError``
         if nothing comes for the client's timeout.
         """
+        stream = self._stream
+        if limit is None and stream.reader._eof:
+            return await stream.reader.read()
         pieces = []
         size = 0
         async for piece in self:
@@ -193,8 +233,8 @@ class Response:
 
     async def _next(self) -> bytes:
         try:
-            with _Timeout(self._timeout, "nothing of the body came"):
-                return await self._stream.readany()
+            with _Timeout(self._deadlines, "nothing of the body came"):
+                return await self._stream.reader.readany()
         except TimeoutError:
             self.close()
             raise
@@ -220,7 +260,8 @@ class Response:
         stream = getattr(self, "_stream", None)
         if stream is not None and not stream.closed:
             with contextlib.suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(stream.reset, ErrorCode.CANCEL)
+                loop = stream.protocol._loop
+                loop.call_soon_threadsafe(stream.reset, ErrorCode.CANCEL)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.status} on stream {self.stream_id}>"
@@ -310,6 +351,9 @@ class _Body:
                 await aclose()
 
 
+_NO_BODY = _Body(None)
+
+
 class Client:
     """Sends requests to one origin, ``http://host[:port]`` or ``https://...``.
 
@@ -359,6 +403,10 @@ class Client:
                 ssl = ssl_module.create_default_context()
         elif ssl is not None:
             raise ValueError(f"ssl is of no use for {origin!r}")
+        self._pseudo = (
+            (b":scheme", url.scheme.encode()),
+            (b":authority", (url.authority or "").encode()),
+        )
         self._scheme = url.scheme
         self._authority = url.authority or ""
         self._host = url.host
@@ -369,6 +417,7 @@ class Client:
             (_as_bytes(n).lower(), _as_bytes(v)) for n, v in _pairs(headers)
         ]
         self._timeout = timeout
+        self._deadlines: dict[float, _Deadlines] = {}
         self._retries = retries
         self._options = {
             "config": DEFAULT_CONFIGURATION if config is None else config,
@@ -378,31 +427,32 @@ class Client:
             **options,
         }
         self._protocol: H2Protocol | None = None
-        self._protocols: set[H2Protocol] = set()
+        # Those that are open, and whether they have answered a request.
+        self._protocols: dict[H2Protocol, bool] = {}
         self._connecting: asyncio.Task[H2Protocol] | None = None
         self._closed = False
 
     # ---- Requests ----
 
-    async def get(self, target: str, **options: Any) -> Response:
+    def get(self, target: str, **options: Any) -> Answer:
         """Send a GET request: see ``request``."""
-        return await self.request("GET", target, **options)
+        return self.request("GET", target, **options)
 
-    async def head(self, target: str, **options: Any) -> Response:
+    def head(self, target: str, **options: Any) -> Answer:
         """Send a HEAD request: see ``request``."""
-        return await self.request("HEAD", target, **options)
+        return self.request("HEAD", target, **options)
 
-    async def post(self, target: str, body: Any = None, **options: Any) -> Response:
+    def post(self, target: str, body: Any = None, **options: Any) -> Answer:
         """Send a POST request: see ``request``."""
-        return await self.request("POST", target, body=body, **options)
+        return self.request("POST", target, body=body, **options)
 
-    async def put(self, target: str, body: Any = None, **options: Any) -> Response:
+    def put(self, target: str, body: Any = None, **options: Any) -> Answer:
         """Send a PUT request: see ``request``."""
-        return await self.request("PUT", target, body=body, **options)
+        return self.request("PUT", target, body=body, **options)
 
-    async def delete(self, target: str, **options: Any) -> Response:
+    def delete(self, target: str, **options: Any) -> Answer:
         """Send a DELETE request: see ``request``."""
-        return await self.request("DELETE", target, **options)
+        return self.request("DELETE", target, **options)
 
     async def request(
         self,
@@ -428,37 +478,40 @@ class Client:
         ``TimeoutError``; ``HeadersError`` and ``InvalidBodyLengthError`` for a
         request that must not be sent.
         """
-        if timeout == -1:
-            timeout = self._timeout
-        source = _Body(body)
+        deadlines = self._find_deadlines(self._timeout if timeout == -1 else timeout)
+        source = _NO_BODY if body is None else _Body(body)
         fields = self._make_fields(method, target, headers, source.length)
         attempt = 0
-        with _Timeout(timeout, f"no response from {self._authority}"):
+        with _Timeout(deadlines, "no response"):
             while True:
+                protocol = self._protocol
+                if protocol is None or not protocol.is_available:
+                    protocol = await self._connect()
                 try:
-                    return await self._request_once(fields, source, trailers, timeout)
+                    return await self._request_once(
+                        protocol, fields, source, trailers, deadlines
+                    )
                 except (StreamResetError, ConnectionTerminatedError) as error:
-                    if (
-                        not error.unprocessed
-                        or attempt >= self._retries
-                        or self._closed
-                        or not source.can_repeat
-                    ):
+                    if not error.unprocessed or self._closed or not source.can_repeat:
                         raise
-                    if isinstance(error, StreamResetError):
-                        await asyncio.sleep(_BACKOFF * 2**attempt)
-                attempt += 1
+                    # A server may answer so many requests on a connection and
+                    # no more: others take their turn on the next ones, as long
+                    # as it answers at all.
+                    if protocol.is_available or not self._protocols.get(protocol):
+                        if attempt == self._retries:
+                            raise
+                        if protocol.is_available:
+                            await asyncio.sleep(_BACKOFF * 2**attempt)
+                        attempt += 1
 
     async def _request_once(
         self,
+        protocol: H2Protocol,
         fields: list[tuple[bytes, bytes]],
         body: _Body,
         trailers: Headers,
-        timeout: float | None,
+        deadlines: _Deadlines | None,
     ) -> Response:
-        protocol = self._protocol
-        if protocol is None or not protocol.is_available:
-            protocol = await self._connect()
         whole = body.is_empty and trailers is None
         stream = await protocol.open_stream(fields, end_stream=whole)
         try:
@@ -466,16 +519,18 @@ class Client:
                 body.send(stream, trailers)
             event = await stream.response()
             informational = []
-            while (early := await stream.next_informational()) is not None:
-                informational.append((early.status, Fields(early.headers)))
+            if stream._informational:
+                while (early := await stream.next_informational()) is not None:
+                    informational.append((early.status, Fields(early.headers)))
         except BaseException as error:
             # Who gives up, or is cancelled, leaves no stream behind.
             stream.reset(ErrorCode.CANCEL)
             if body.error is not None and isinstance(error, StreamResetError):
                 raise body.error from None
             raise
+        self._protocols[protocol] = True
         return Response(
-            stream, event.status, Fields(event.headers), tuple(informational), timeout
+            stream, event.status, Fields(event.headers), tuple(informational), deadlines
         )
 
     def _make_fields(
@@ -489,17 +544,28 @@ class Client:
             raise ValueError(f"{target!r} is not of {self._scheme}://{self._authority}")
         fields = [
             (b":method", method.encode()),
-            (b":scheme", self._scheme.encode()),
-            (b":authority", self._authority.encode()),
+            *self._pseudo,
             (b":path", url.target.encode()),
         ]
-        own = [(_as_bytes(n).lower(), v) for n, v in _pairs(headers)]
+        if not headers and length is None:
+            return fields + self._headers
+        own = [(_as_bytes(name).lower(), value) for name, value in _pairs(headers)]
         names = {name for name, _ in own}
         fields += [field for field in self._headers if field[0] not in names]
         fields += own
         if length is not None and b"content-length" not in names:
             fields.append((b"content-length", b"%d" % length))
         return fields
+
+    def _find_deadlines(self, timeout: float | None) -> _Deadlines | None:
+        if timeout is None:
+            return None
+        found = self._deadlines.get(timeout)
+        if found is None:
+            found = _Deadlines(timeout)
+            if len(self._deadlines) < _MAX_DEADLINES:
+                self._deadlines[timeout] = found
+        return found
 
     # ---- Connections ----
 
@@ -529,8 +595,9 @@ class Client:
         if task.cancelled() or task.exception() is not None:
             return
         protocol = task.result()
-        self._protocols = {p for p in self._protocols if p.transport is not None}
-        self._protocols.add(protocol)
+        for old in [p for p in self._protocols if p.transport is None]:
+            del self._protocols[old]
+        self._protocols[protocol] = False
         self._protocol = protocol
 
     # ---- The end ----
@@ -548,10 +615,13 @@ class Client:
             await asyncio.wait([task])
         for protocol in self._protocols:
             protocol.close(timeout)
-        for protocol in self._protocols:
+        for protocol in list(self._protocols):
             await protocol.wait_closed()
         self._protocols.clear()
         self._protocol = None
+        for deadlines in self._deadlines.values():
+            deadlines.close()
+        self._deadlines.clear()
 
     def abort(self) -> None:
         """End the connection at once: open streams are reset."""

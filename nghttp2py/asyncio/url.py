@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
@@ -33,6 +34,7 @@ def make_authority(scheme: str, host: str, port: int) -> str:
     return host if port == DEFAULT_PORTS.get(scheme) else f"{host}:{port}"
 
 
+@lru_cache(maxsize=1024)
 def split_url(url: str) -> SplitURL:
     """Split an absolute ``http`` or ``https`` URL, or one without scheme and host.
 
