@@ -1,0 +1,30 @@
+#!/usr/bin/env python3
+"""Get several paths of one site at once, over one connection.
+
+python examples/fetch.py https://nghttp2.org / /documentation/
+"""
+
+import asyncio
+import sys
+
+from nghttp2py.asyncio import Client
+
+
+async def fetch(client, path):
+    """Get a path; return what there is to say of it."""
+    response = await client.get(path)
+    size = 0
+    async for chunk in response:
+        size += len(chunk)
+    kind = response.headers.get("content-type", "of no stated type")
+    return f"{response.status} {path}: {size} bytes, {kind}"
+
+
+async def main(origin, *paths):
+    async with Client(origin, headers={"user-agent": "fetch.py"}) as client:
+        for line in await asyncio.gather(*(fetch(client, path) for path in paths)):
+            print(line)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*(sys.argv[1:] or ["https://nghttp2.org", "/"])))
