@@ -22,10 +22,10 @@ from pathlib import Path
 # This directory has a hpack.py of its own, which httpx must not take for PyPI's.
 sys.path.pop(0)
 
-import httpx  # noqa: E402
-import uvloop  # noqa: E402
+import httpx
+import uvloop
 
-from nghttp2py.asyncio import open_connection  # noqa: E402
+from nghttp2py.asyncio import open_connection
 
 CONCURRENCY = 32
 GOAL = 40.0
