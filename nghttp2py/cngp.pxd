@@ -91,6 +91,7 @@ cdef extern from "ngp_h2.h" nogil:
         uint8_t manual_credit
         uint8_t default_incremental
         uint8_t recv_extensions
+        uint8_t no_deflate_table
         uint8_t no_auto_ping_ack
         uint32_t pad_multiple
         size_t max_header_list_bytes

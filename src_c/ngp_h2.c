@@ -80,6 +80,9 @@ static void set_options(const ngp_h2 *h2, nghttp2_option *option) {
                                          o->glitch_rate);
   }
 #endif
+  if (o->no_deflate_table) {
+    nghttp2_option_set_max_deflate_dynamic_table_size(option, 0);
+  }
   set_extension_types(h2, option);
 }
 

@@ -30,6 +30,9 @@ typedef struct ngp_h2_options {
   uint8_t default_incremental;
   /* recv_extensions is nonzero if frames of unknown types are events. */
   uint8_t recv_extensions;
+  /* no_deflate_table is nonzero if what we send is to use no dynamic table:
+     max_deflate_dynamic_table_size cannot say so. */
+  uint8_t no_deflate_table;
   /* no_auto_ping_ack is nonzero if the caller answers PINGs itself. */
   uint8_t no_auto_ping_ack;
   /* pad_multiple is the number of bytes to a multiple of which HEADERS and

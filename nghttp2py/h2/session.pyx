@@ -96,6 +96,7 @@ cdef class H2Session:
         options.manual_credit = config.manual_flow_control
         options.default_incremental = config.default_incremental
         options.recv_extensions = config.receive_extension_frames
+        options.no_deflate_table = config.max_deflate_dynamic_table_size == 0
         options.no_auto_ping_ack = not config.automatic_ping_ack
         options.pad_multiple = config.pad_multiple
         options.max_header_list_bytes = config.max_header_list_bytes
