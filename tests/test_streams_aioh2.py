@@ -34,7 +34,7 @@ REQUEST = {":method": "GET", ":path": "/"}
 
 
 async def hello(proto):
-    # The server of aioh2's README.
+    # What its README serves, as its users have it in their programs.
     try:
         while True:
             stream_id, _headers = await proto.recv_request()
@@ -61,7 +61,7 @@ async def test_the_example_of_aioh2_runs(capsys):
     port = server.sockets[0].getsockname()[1]
 
     client = await aioh2.open_connection("0.0.0.0", port, functional_timeout=0.01)
-    await asyncio.sleep(0.02)  # simulate client being busy with something else
+    await asyncio.sleep(0.02)
     rtt = await client.wait_functional()
     assert rtt is not None and 0 < rtt < 10
     stream_id = await client.start_request({":method": "GET", ":path": "/index.html"})
