@@ -17,7 +17,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport SIZE_MAX, int32_t, int64_t, uint8_t, uint32_t
 
 from nghttp2py cimport cngp as lib
-from nghttp2py.h2.headers cimport FieldList
+from nghttp2py.h2.headers cimport FieldList, borrow_fields
 from nghttp2py.h2.session cimport H2Session, as_bytes, check, to_stream_id, to_uint32
 
 from nghttp2py.errors import (
@@ -224,9 +224,26 @@ cdef class H2Connection(H2Session):
     cdef int respond(
         self, int32_t stream_id, status, headers, bint end_stream
     ) except -1:
-        cdef FieldList fields = FieldList()
+        cdef:
+            lib.nghttp2_nv nva[16]
+            lib.ngp_h2_header_error error
+            bytes text = status_text(status)
+            Py_ssize_t n = borrow_fields(headers, &nva[1], 15)
+            FieldList fields
 
-        fields.add(b":status", status_text(status))
+        if n >= 0:
+            nva[0].name = <uint8_t *>b":status"
+            nva[0].namelen = 7
+            nva[0].value = <uint8_t *>PyBytes_AS_STRING(text)
+            nva[0].valuelen = 3
+            nva[0].flags = lib.NGHTTP2_NV_FLAG_NONE
+            if lib.ngp_h2_submit_response(
+                self._h2, stream_id, nva, n + 1, end_stream, &error
+            ) == 0:
+                return 0
+        # Other forms of headers, and what was refused: nothing was queued then.
+        fields = FieldList()
+        fields.add(b":status", text)
         fields.extend(headers)
         return self._submit_response(stream_id, fields, end_stream)
 

@@ -32,3 +32,8 @@ cdef class FieldList:
     cdef object error(self, const lib.ngp_h2_header_error *error)
     cdef bint is_informational(self)
     cdef int64_t content_length(self) except? -1
+
+
+cdef Py_ssize_t borrow_fields(
+    headers, lib.nghttp2_nv *nva, Py_ssize_t room
+) except -2

@@ -11,9 +11,11 @@ from cpython.bytes cimport (
     PyBytes_FromStringAndSize,
     PyBytes_GET_SIZE,
 )
+from cpython.list cimport PyList_CheckExact, PyList_GET_SIZE
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
-from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_SIZE
+from cpython.unicode cimport PyUnicode_CheckExact
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uintptr_t
 
@@ -21,6 +23,13 @@ from nghttp2py cimport cngp as lib
 
 from nghttp2py.errors import HeadersError
 from nghttp2py.hpack import NeverIndexed
+
+cdef extern from "Python.h":
+    # Cython's own return new references.
+    PyObject *PyList_GET_ITEM(object, Py_ssize_t)
+    PyObject *PyTuple_GET_ITEM(object, Py_ssize_t)
+    const char *PyUnicode_AsUTF8AndSize(object, Py_ssize_t *) except NULL
+
 
 cdef enum:
     # A peer's usual fields stand in its HPACK table and come as the same two
@@ -148,6 +157,64 @@ cdef void drop(CachedPair *slot) noexcept:
     slot.value = NULL
     Py_DECREF(<object>slot.pair)
     slot.pair = NULL
+
+
+cdef Py_ssize_t borrow_fields(
+    headers, lib.nghttp2_nv *nva, Py_ssize_t room
+) except -2:
+    """Fill ``nva`` from a list or tuple of plain pairs; return their number.
+
+    Plain pairs are tuples of two bytes or str objects.  Anything else, and more
+    than ``room`` of them, is for a ``FieldList``: the answer is -1.  No code of
+    the caller runs, and ``nva`` points into the objects as they are, so it is
+    valid until Python code runs again.
+    """
+    cdef:
+        Py_ssize_t n
+        Py_ssize_t i
+        object item
+
+    if PyTuple_CheckExact(headers):
+        n = PyTuple_GET_SIZE(headers)
+    elif PyList_CheckExact(headers):
+        n = PyList_GET_SIZE(headers)
+    else:
+        return -1
+    if n > room:
+        return -1
+    for i in range(n):
+        item = <object>(
+            PyList_GET_ITEM(headers, i)
+            if PyList_CheckExact(headers)
+            else PyTuple_GET_ITEM(headers, i)
+        )
+        if not PyTuple_CheckExact(item) or PyTuple_GET_SIZE(item) != 2:
+            return -1
+        if not borrow_text(
+            <object>PyTuple_GET_ITEM(item, 0), &nva[i].name, &nva[i].namelen
+        ) or not borrow_text(
+            <object>PyTuple_GET_ITEM(item, 1), &nva[i].value, &nva[i].valuelen
+        ):
+            return -1
+        nva[i].flags = lib.NGHTTP2_NV_FLAG_NONE
+    return n
+
+
+cdef bint borrow_text(text, uint8_t **pbase, size_t *plen) except -1:
+    cdef Py_ssize_t n
+
+    if PyBytes_CheckExact(text):
+        pbase[0] = <uint8_t *>PyBytes_AS_STRING(text)
+        plen[0] = PyBytes_GET_SIZE(text)
+        return True
+    if PyUnicode_CheckExact(text):
+        try:
+            pbase[0] = <uint8_t *>PyUnicode_AsUTF8AndSize(text, &n)
+        except UnicodeEncodeError:
+            return False  # FieldList.extend() says which it was
+        plen[0] = n
+        return True
+    return False
 
 
 cdef bytes to_bytes(value, what):

@@ -13,7 +13,7 @@ cdef class EventReader:
     cdef int take(self, lib.ngp_h2 *h2, list events) except -1
     cdef int _take_event(self, list events, const lib.ngp_h2_event *e) except -1
     cdef object _take_rare(self, const lib.ngp_h2_event *e)
-    cdef list _take_fields(self, const lib.ngp_h2_event *e)
+    cdef tuple _take_fields(self, const lib.ngp_h2_event *e)
     cdef RequestReceived _new_request(self, const lib.ngp_h2_event *e)
     cdef int _take_request(self, list events, const lib.ngp_h2_event *e) except -1
     cdef int _take_response(self, list events, const lib.ngp_h2_event *e) except -1

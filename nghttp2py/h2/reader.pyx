@@ -1,6 +1,8 @@
 """What C has recorded, made into Python events."""
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.ref cimport Py_INCREF
+from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
@@ -98,7 +100,7 @@ cdef dict read_settings(const lib.ngp_h2_event *e):
     return settings
 
 
-cdef list join_cookies(list pairs):
+cdef tuple join_cookies(tuple pairs):
     """Join cookie crumbs to one field, the last (RFC 9113, 8.2.3)."""
     crumbs = [pair for pair in pairs if pair[0] == b"cookie"]
     joined = [pair for pair in pairs if pair[0] != b"cookie"]
@@ -107,7 +109,7 @@ cdef list join_cookies(list pairs):
         joined.append(NeverIndexed(b"cookie", cookie))
     else:
         joined.append((b"cookie", cookie))
-    return joined
+    return tuple(joined)
 
 
 cdef class EventReader:
@@ -156,7 +158,7 @@ cdef class EventReader:
             events.append(new_window_updated(e))
         elif kind == lib.NGP_H2_TRAILERS:
             events.append(
-                H2TrailersReceived(e.stream_id, tuple(self._take_fields(e)))
+                H2TrailersReceived(e.stream_id, self._take_fields(e))
             )
             if e.end_stream:
                 events.append(new_body(e, END_OF_BODY))
@@ -212,19 +214,21 @@ cdef class EventReader:
             take_text(e),
         )
 
-    cdef list _take_fields(self, const lib.ngp_h2_event *e):
+    cdef tuple _take_fields(self, const lib.ngp_h2_event *e):
         """Make the pairs of a header list; of a request's cookies one."""
         cdef:
             const lib.ngp_h2_field *field = self._fields + e.first_field
-            const lib.ngp_h2_field *end = field + e.nfields
-            list pairs = []
+            tuple pairs = PyTuple_New(e.nfields)
+            object pair
+            size_t i
             int cookies = 0
 
-        while field < end:
-            if field.token == lib.NGP_TOKEN_COOKIE:
+        for i in range(e.nfields):
+            if field[i].token == lib.NGP_TOKEN_COOKIE:
                 cookies += 1
-            pairs.append(self._pairs.pair(field))
-            field += 1
+            pair = self._pairs.pair(&field[i])
+            Py_INCREF(pair)
+            PyTuple_SET_ITEM(pairs, i, pair)
         if cookies > 1 and (
             e.type == lib.NGP_H2_REQUEST or e.type == lib.NGP_H2_PUSH_PROMISE
         ):
@@ -235,12 +239,12 @@ cdef class EventReader:
         cdef:
             const lib.ngp_h2_field *field = self._fields + e.first_field
             RequestReceived request = RequestReceived.__new__(RequestReceived)
-            list pairs = self._take_fields(e)
+            tuple pairs = self._take_fields(e)
             bytes value
             size_t i
 
         request.http_version = "2"
-        request.fields = tuple(pairs)
+        request.fields = pairs
         # Pseudo-header fields come first: nghttp2 has seen to it.
         for i in range(e.nfields):
             if field[i].token < lib.NGP_TOKEN__AUTHORITY or (
@@ -280,21 +284,21 @@ cdef class EventReader:
 
     cdef int _take_response(self, list events, const lib.ngp_h2_event *e) except -1:
         cdef:
-            list pairs = self._take_fields(e)
+            tuple pairs = self._take_fields(e)
             bytes status = (<tuple>pairs[0])[1]
             H2ResponseReceived event
 
         if e.type == lib.NGP_H2_INFORMATIONAL:
             events.append(
                 H2InformationalResponseReceived(
-                    e.stream_id, int(status), tuple(pairs[1:])
+                    e.stream_id, int(status), pairs[1:]
                 )
             )
             return 0
         event = H2ResponseReceived.__new__(H2ResponseReceived)
         event.stream_id = e.stream_id
         event.status = int(status)
-        event.headers = tuple(pairs[1:])
+        event.headers = pairs[1:]
         events.append(event)
         if e.end_stream:
             events.append(new_body(e, END_OF_BODY))
