@@ -126,6 +126,18 @@ async def test_a_body_of_any_form_arrives(body):
 
 
 @on_both_loops
+async def test_a_file_is_sent_from_where_it_stands_with_its_length(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"skipped" + bytes(200_000))
+    async with echo_server() as server, Client(origin(server)) as client:
+        with path.open("rb") as file:
+            file.seek(7)
+            response = await client.post("/", file)
+            assert response.headers["x-length"] == "200000"
+            assert await response.read() == bytes(200_000)
+
+
+@on_both_loops
 async def test_each_method_is_sent_as_it_is_called():
     async with echo_server() as server, Client(origin(server)) as client:
         for method in ("get", "head", "post", "put", "delete"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import ssl as ssl_module
 import sys
 from collections.abc import (
@@ -258,7 +259,7 @@ class Response:
     def __del__(self) -> None:
         # Nobody can read the rest any more.  This may run in any thread.
         stream = getattr(self, "_stream", None)
-        if stream is not None and not stream.closed:
+        if stream is not None and not (stream.closed or stream.reader._eof):
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 loop = stream.protocol._loop
                 loop.call_soon_threadsafe(stream.reset, ErrorCode.CANCEL)
@@ -276,17 +277,20 @@ class _Body:
         self._body = body
         self._touched = False
         self._position: int | None = None
+        self._is_bytes = isinstance(body, (bytes, bytearray, memoryview))
         #: Its length, if that is known.
         self.length: int | None = None
         #: What its source has raised.
         self.error: BaseException | None = None
-        if isinstance(body, (bytes, bytearray, memoryview)):
+        if self._is_bytes:
             self.length = memoryview(body).nbytes
         elif callable(getattr(body, "read", None)):
             # Such a file can be read again from where it stands now.
             with contextlib.suppress(AttributeError, OSError):
                 if body.seekable():
                     self._position = body.tell()
+                    self.length = body.seek(0, os.SEEK_END) - self._position
+                    body.seek(self._position)
         elif body is not None and not isinstance(body, (AsyncIterable, Iterable)):
             raise TypeError(
                 "a body must be None, str, bytes-like, a binary file, an iterable or "
@@ -309,7 +313,7 @@ class _Body:
         body = self._body
         if body is None:
             body = b""
-        elif self.length is None:
+        elif not self._is_bytes:
             if self._position is not None:
                 body.seek(self._position)
             if callable(getattr(body, "read", None)):
@@ -468,9 +472,10 @@ class Client:
 
         ``target`` is a path with its query, or a URL of this client's origin.
         ``headers`` are pairs of names and values, bytes or str, or a mapping.
-        ``body`` is ``None``, str (sent as UTF-8), bytes-like, a binary file, or
-        an iterable or asynchronous iterable of bytes; it is sent while the
-        response is awaited and read.  ``timeout`` is used instead of the
+        ``body`` is ``None``, str (sent as UTF-8), bytes-like, a binary file
+        (sent from where it stands), or an iterable or asynchronous iterable of
+        bytes; it is sent while the response is awaited and read.  Of bytes and
+        seekable files content-length is stated.  ``timeout`` is used instead of the
         client's.
 
         Raises what ``open_connection`` raises; ``StreamResetError`` and
@@ -481,6 +486,8 @@ class Client:
         deadlines = self._find_deadlines(self._timeout if timeout == -1 else timeout)
         source = _NO_BODY if body is None else _Body(body)
         fields = self._make_fields(method, target, headers, source.length)
+        if trailers is not None:
+            trailers = list(_pairs(trailers))
         attempt = 0
         with _Timeout(deadlines, "no response"):
             while True:

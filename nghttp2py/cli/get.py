@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
+import os
 import socket
 import ssl
 import statistics
@@ -247,9 +247,6 @@ def command(
         ),
         timeout=timeout,
     )
-    # A pipe whose reader has gone ends the command quietly, as it does others.
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     sys.exit(asyncio.run(_Run(job).run()))
 
 
@@ -311,6 +308,10 @@ class _Run:
                 async with response:
                     await self.receive(response, timing)
                 timing.end = self.now()
+        except BrokenPipeError:
+            # Who reads our output has enough: that is no error to tell of.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(1) from None
         except (NGHTTP2Error, OSError, ValueError) as error:
             timing.error = error
 
