@@ -1,7 +1,9 @@
 """``nghttp2py get`` and ``features``, as who tries them first would."""
 
+import contextlib
 import http.server
 import json
+import os
 import random
 import re
 import subprocess
@@ -66,6 +68,37 @@ def test_output_goes_to_a_file_byte_for_byte(url, tmp_path):
     done = nghttp2py("get", "-o", tmp_path / "out", f"{url}/data")
     assert (done.returncode, done.stdout) == (0, b"")
     assert (tmp_path / "out").read_bytes() == DATA
+
+
+def on_terminal(*arguments):
+    """Run the command with a terminal as its stderr; return what that shows."""
+    master, slave = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nghttp2py", *map(str, arguments)],
+        stdout=subprocess.DEVNULL,
+        stderr=slave,
+        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"},
+    )
+    os.close(slave)
+    shown = b""
+    with contextlib.suppress(OSError):  # the terminal hangs up
+        while piece := os.read(master, 65536):
+            shown += piece
+    os.close(master)
+    assert process.wait(DEADLINE) == 0
+    return shown.decode()
+
+
+def test_a_terminal_shows_a_progress_bar(url, tmp_path):
+    shown = on_terminal("get", "-o", tmp_path / "out", f"{url}/data")
+    assert "out" in shown and "1.0/1.0 MB" in shown
+    assert (tmp_path / "out").read_bytes() == DATA
+
+
+def test_a_terminal_shows_frames_in_colour(url):
+    shown = on_terminal("get", "-v", f"{url}/text.txt")
+    assert "\x1b[35msend\x1b[0m" in shown
+    assert "\x1b[36mrecv\x1b[0m" in shown
 
 
 def test_include_prints_status_and_fields(url):

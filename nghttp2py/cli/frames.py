@@ -117,7 +117,8 @@ class FramePrinter:
 
     def _print(self, way: str, data: bytes) -> None:
         for frame in self._readers[way].feed(data):
-            line = Text(f"[{time.monotonic() - self._start:7.3f}] ", style="dim")
+            line = Text()
+            line.append(f"[{time.monotonic() - self._start:7.3f}] ", style="dim")
             line.append(way, style="magenta" if way == "send" else "cyan")
             line.append(f" {_TYPES.get(frame.type, hex(frame.type))}", style="bold")
             if frame.stream_id:
