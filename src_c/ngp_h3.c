@@ -301,7 +301,6 @@ void ngp_h3_forget_blocked(ngp_h3 *h3, ngp_h3_stream *stream) {
   memmove(&h3->blocked[i], &h3->blocked[i + 1],
           (h3->nblocked - i) * sizeof(h3->blocked[0]));
   stream->blocked = 0;
-  h3->buffered -= stream->buf.len;
 }
 
 void ngp_h3_drop_buffer(ngp_h3 *h3, ngp_h3_stream *stream) {
@@ -311,8 +310,8 @@ void ngp_h3_drop_buffer(ngp_h3 *h3, ngp_h3_stream *stream) {
   if (stream->held) {
     stream->held = 0;
     --h3->nwaiting;
-    h3->buffered -= stream->buf.len;
   }
+  h3->buffered -= stream->buf.len;
   ngp_buf_clear(&stream->buf, 0);
   stream->header_len = 0;
   stream->in_frame = 0;

@@ -138,8 +138,8 @@ typedef struct ngp_h3_config {
   size_t qpack_encoder_capacity;
   /* Bounds what one field section may take, coded and decoded. */
   uint64_t max_field_section_size;
-  /* Bounds the bytes that wait on all blocked streams and on all streams of
-     WebTransport sessions that are not established. */
+  /* Bounds the bytes that wait on all streams: for the rest of a field
+     section, for the encoder stream, for a WebTransport session. */
   size_t max_buffered;
   /* Bounds the frames that carry nothing. */
   uint32_t max_glitches;

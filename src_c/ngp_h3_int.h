@@ -137,7 +137,8 @@ struct ngp_h3 {
   /* Streams that are blocked, in the order in which they were. */
   int64_t *blocked;
   size_t nblocked, blocked_cap;
-  /* The bytes that wait, of all streams. */
+  /* The bytes in |buf| of all streams but the control stream, whose frames
+     have bounds of their own, and in |datagrams|. */
   size_t buffered;
   /* Streams that wait for a session. */
   size_t nwaiting;
@@ -388,6 +389,9 @@ int ngp_h3_recv_control_frame(ngp_h3 *h3, uint64_t type, const uint8_t *payload,
 /*
  * ngp_h3_webtransport.c.
  */
+
+/* Nonzero if the peer's settings announce WebTransport. */
+int ngp_h3_wt_enabled(const ngp_h3 *h3);
 
 /* Takes bytes of a WebTransport stream whose session identifier is known. */
 int ngp_h3_wt_recv(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,

@@ -292,6 +292,8 @@ static int keep(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
  */
 static int block(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *payload,
                  size_t len) {
+  int rv;
+
   if (h3->nblocked >= h3->config.qpack_blocked_streams) {
     /* RFC 9204, 2.1.2 */
     return ngp_h3_violate(h3, NGP_H3_V_DECOMPRESSION_FAILED);
@@ -306,14 +308,8 @@ static int block(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *payload,
     h3->blocked = p;
     h3->blocked_cap = cap;
   }
-  if (!payload) {
-    if (len > h3->config.max_buffered - h3->buffered) {
-      return ngp_h3_violate(h3, NGP_H3_V_BUFFERED);
-    }
-    h3->buffered += len;
-  } else {
-    int rv = keep(h3, stream, payload, len);
-
+  if (payload) {
+    rv = keep(h3, stream, payload, len);
     if (rv != 0) {
       return rv;
     }
@@ -438,8 +434,9 @@ static int recv_payload(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t **pp,
   case NGP_H3_FRAME_HEADERS:
   case NGP_H3_FRAME_PUSH_PROMISE:
     if (stream->in_frame || stream->buf.len) {
-      if (ngp_buf_add(&stream->buf, data, len) != 0) {
-        return NGHTTP2_ERR_NOMEM;
+      rv = keep(h3, stream, data, len);
+      if (rv != 0) {
+        return rv;
       }
       if (stream->in_frame) {
         return 1;
@@ -453,6 +450,7 @@ static int recv_payload(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t **pp,
       return block(h3, stream, data, len);
     }
     if (!data) {
+      h3->buffered -= len;
       ngp_buf_clear(&stream->buf, 0);
     }
     return rv;
@@ -536,6 +534,7 @@ static int resume(ngp_h3 *h3, ngp_h3_stream *stream) {
   if (rv != 0) {
     return rv;
   }
+  h3->buffered -= held.len;
   rv = recv_section(h3, stream, stream->frame_type, held.base, len,
                     stream->recv_ended && held.len == len);
   if (rv == NGP_QPACK_ERR_BLOCKED) {

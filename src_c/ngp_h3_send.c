@@ -158,7 +158,8 @@ int ngp_h3_send_headers(ngp_h3 *h3, int64_t stream_id, nghttp3_nv *nva,
       return NGP_H3_ERR_GOING_AWAY;
     }
     if (h3->config.extended && checker.seen & NGP_H3_PROTOCOL &&
-        !h3->peer_connect_protocol) {
+        (!h3->peer_connect_protocol ||
+         (checker.webtransport && !ngp_h3_wt_enabled(h3)))) {
       return NGP_H3_ERR_NOT_ENABLED;
     }
   }

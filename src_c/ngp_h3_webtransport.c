@@ -28,6 +28,22 @@
 #define FIRST_ERROR 0x52e4a40fa8dbu
 #define LAST_ERROR 0x52e5ac983162u
 
+/* The settings by which drafts announce WebTransport: 02, from 07 on, from 14
+   on. */
+static const uint64_t settings[] = {NGP_H3_SETTING_ENABLE_WEBTRANSPORT,
+                                    0xc671706au, 0x2c7cf000u};
+
+int ngp_h3_wt_enabled(const ngp_h3 *h3) {
+  size_t i;
+
+  for (i = 0; i < sizeof(settings) / sizeof(settings[0]); ++i) {
+    if (ngp_h3_setting_value(h3, settings[i], 0) > 0) {
+      return 1;
+    }
+  }
+  return 0;
+}
+
 uint64_t ngp_h3_wt_to_http(uint32_t code) {
   return FIRST_ERROR + code + code / 0x1e;
 }

@@ -467,6 +467,21 @@ def test_the_length_of_a_frame_is_judged_before_it_comes():
     assert quic.closed == (LOAD, "Field section is too large")
 
 
+def test_sections_of_which_more_must_come_have_a_bound_together():
+    quic = FakeQuic(False)
+    h3 = H3Connection(quic, config=H3Configuration(max_buffered=1000))
+    part = b"\1\x41\xff" + bytes(90)
+    for i in range(11):
+        h3.handle_event(StreamDataReceived(part, False, 4 * i))
+    assert quic.closed is None
+    # What is given up counts no more.
+    h3.handle_event(StreamReset(0, 0))
+    h3.handle_event(StreamDataReceived(part, False, 44))
+    assert quic.closed is None
+    h3.handle_event(StreamDataReceived(part, False, 48))
+    assert quic.closed == (LOAD, "Too much data is waiting")
+
+
 def test_frames_that_carry_nothing_have_a_bound():
     quic, _, _ = receive(SERVER, on(0, OK, b"\x21\0" * 1000))
     assert quic.closed is None

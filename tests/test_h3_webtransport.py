@@ -21,7 +21,7 @@ from nghttp2py.h3.events import (
     WebTransportStreamDataReceived,
 )
 from nghttp2py.h3.events import StreamReset as Reset
-from nghttp2py.h3.exceptions import InvalidStreamTypeError
+from nghttp2py.h3.exceptions import InvalidStreamTypeError, NotEnabledError
 
 CONNECT = [(b":method", b"CONNECT"), (b":protocol", b"webtransport"), *REQUEST[1:]]
 OK = [(b":status", b"200")]
@@ -117,6 +117,21 @@ def test_the_newest_name_of_the_protocol_is_known_too(extended):
     extended.server.send_headers(session_id, OK)
     extended.to_client()
     extended.client.create_webtransport_stream(session_id)
+
+
+def test_a_session_needs_the_peers_setting():
+    pair = Pair(config=H3Configuration(extended=True))
+    with pytest.raises(NotEnabledError):
+        pair.request(CONNECT, end_stream=False)
+
+
+@pytest.mark.parametrize("setting", [0x2B603742, 0xC671706A, 0x2C7CF000])
+def test_any_drafts_setting_will_do(setting):
+    without = dict.fromkeys([0x2B603742, 0xC671706A, 0x2C7CF000], None)
+    config = H3Configuration(extended=True, settings={**without, setting: 1})
+    pair = Pair(webtransport=True, config=config)
+    open_session(pair)
+    pair.assert_open()
 
 
 def test_a_stream_needs_a_session(extended):

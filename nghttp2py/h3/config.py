@@ -49,7 +49,8 @@ class H3Configuration:
     max_field_section_size: int | None = None
     #: The largest push identifier that a client allows; ``None`` is no push.
     max_push_id: int | None = 8
-    #: Bytes that wait on all streams, for the encoder stream or for a session.
+    #: Bytes that wait on all streams: for the rest of a field section, for the
+    #: encoder stream, for a session.
     max_buffered: int = 4194304
     #: Frames without meaning that the peer may send beyond one a message.
     max_glitches: int = 1000

@@ -34,7 +34,7 @@ from nghttp2py.h3.events cimport (
 )
 from nghttp2py.h3.headers cimport FieldList, make_headers, names_free
 
-from nghttp2py.errors import HeaderListTooLargeError
+from nghttp2py.errors import HeaderListTooLargeError, NGHTTP2Error
 from nghttp2py.h3.config import H3Configuration
 from nghttp2py.h3.exceptions import (
     GoingAwayError,
@@ -262,7 +262,7 @@ cdef class H3Session:
                     self._quic.reset_stream(stream_id, error_code)
                 else:
                     self._quic.stop_stream(stream_id, error_code)
-            except (AssertionError, RuntimeError, ValueError):
+            except (AssertionError, NGHTTP2Error, RuntimeError, ValueError):
                 # The application ends streams of WebTransport without our
                 # knowledge; what is over needs no end.
                 if not best_effort:
