@@ -180,6 +180,9 @@ struct ngp_h2 {
   size_t scan_left;
   size_t scan_len;
   uint8_t scan_head[9];
+  /* The highest stream that HEADERS have named; nghttp2 may not have seen
+     them yet. */
+  int32_t scan_top;
   /* closed holds the last closed streams: id << 1, and the lowest bit is set
      if it was us who reset them.  nclosed counts all that ever were. */
   uint32_t closed[NGP_H2_CLOSED];

@@ -41,12 +41,17 @@ static uint32_t find_closed(const ngp_h2 *h2, int32_t id) {
 }
 
 /* Nonzero if a frame with this |head| may be a fault that nghttp2 ignores. */
-static int suspicious(const ngp_h2 *h2, const uint8_t *head) {
+static int suspicious(ngp_h2 *h2, const uint8_t *head) {
   int32_t id = id_of(head);
 
   switch (head[3]) {
-  case NGHTTP2_DATA:
   case NGHTTP2_HEADERS:
+    if (id > h2->scan_top && ngp_h2_is_idle(h2, id)) {
+      h2->scan_top = id;
+      return 0;
+    }
+    /* fall through */
+  case NGHTTP2_DATA:
     return id != 0 && !ngp_h2_stream_find(h2, id);
   case NGHTTP2_PRIORITY:
     return id == 0;

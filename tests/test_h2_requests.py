@@ -564,3 +564,20 @@ def test_a_window_update_on_a_request_without_body_does_no_harm():
     peer = RawPeer()
     peer.send(peer.headers(1, end_stream=True), window_update(1, 100))
     assert not peer.frames
+
+
+def test_fields_that_the_table_repeats_are_made_once():
+    """Static entries and a peer's own: the pairs are the same objects."""
+    peer = RawPeer()
+    fields = (
+        *GET,
+        (b"accept-encoding", b"gzip, deflate"),
+        (b"user-agent", b"test"),
+        (b"accept", b"*/*"),
+    )
+    for stream_id in (1, 3, 5):
+        peer.send(peer.headers(stream_id, fields, end_stream=True))
+    second, third = (e.request for e in peer.of(H2RequestReceived)[1:])
+    assert second.fields == third.fields == fields
+    same = [a is b for a, b in zip(second.fields, third.fields, strict=True)]
+    assert sum(same) >= len(same) - 1

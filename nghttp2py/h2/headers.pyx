@@ -17,7 +17,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_SIZE
 from cpython.unicode cimport PyUnicode_CheckExact
 from libc.stddef cimport size_t
-from libc.stdint cimport int64_t, uint8_t, uintptr_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t, uintptr_t
 
 from nghttp2py cimport cngp as lib
 
@@ -34,7 +34,8 @@ cdef extern from "Python.h":
 cdef enum:
     # A peer's usual fields stand in its HPACK table and come as the same two
     # buffers each time; a table of 4 KiB holds fewer than this.  Two of them
-    # are where a field may stand, so that few drive each other out.
+    # are where a field may stand, so that few drive each other out: 2 ** 6
+    # times two, see slot_of().
     SLOTS = 128
     # Larger fields have slots of their own, for few of them fit the table.
     MAX_SMALL = 512
@@ -77,10 +78,7 @@ cdef class FieldReader:
             self._pairs = <CachedPair *>PyMem_Calloc(SLOTS, sizeof(CachedPair))
             if self._pairs == NULL:
                 raise MemoryError
-        slot = &self._pairs[
-            ((<uintptr_t>field.name >> 4) * 31 + (<uintptr_t>field.value >> 4))
-            % (SLOTS // 2) * 2
-        ]
+        slot = &self._pairs[slot_of(field)]
         if slot.name == field.name and slot.value == field.value:
             return <object>slot.pair
         other = slot + 1
@@ -123,6 +121,18 @@ cdef class FieldReader:
             keep(&self._large[self._next_large], field, pair)
             self._next_large = (self._next_large + 1) % LARGE_SLOTS
         return pair
+
+
+cdef size_t slot_of(const lib.ngp_h2_field *field) noexcept:
+    """The first of the two places of a field.
+
+    Buffers of the static table lie at equal distances: a plain sum would put
+    them all in one place.
+    """
+    cdef uint64_t sum = <uint64_t>(<uintptr_t>field.name) * 3
+    sum += <uintptr_t>field.value
+    # The upper bits of a product with 2**64 / the golden ratio.
+    return <size_t>((sum * <uint64_t>0x9E3779B97F4A7C15) >> 58) * 2
 
 
 cdef tuple new_pair(const lib.ngp_h2_field *field):
