@@ -6,7 +6,16 @@ import io
 import random
 
 import pytest
-from helpers import GET, HEADERS, OK, WINDOW_UPDATE, data, window_update
+from helpers import (
+    DATA,
+    GET,
+    HEADERS,
+    OK,
+    WINDOW_UPDATE,
+    data,
+    rst_stream,
+    window_update,
+)
 from memory import until
 from streams import Pair, Raw, in_loops
 
@@ -256,6 +265,25 @@ async def test_send_body_refuses_what_is_no_body(body):
 
 
 @in_loops
+async def test_a_body_that_breaks_off_tells_its_rest():
+    raw = Raw(peer_settings={Setting.INITIAL_WINDOW_SIZE: 3})
+    for stream_id, end in ((1, "reset"), (3, "refused"), (5, "lost")):
+        stream = await raw.protocol.open_stream(REQUEST)
+        sending = asyncio.ensure_future(stream.send_body(b"12345678"))
+        await raw.frames(DATA)
+        if end == "reset":
+            stream.reset()
+        elif end == "refused":
+            raw.feed(rst_stream(stream_id))
+        else:
+            raw.transport.close()
+        with pytest.raises(SendException) as info:
+            await sending
+        assert info.value.data == b"45678"
+    await raw.protocol.wait_closed()
+
+
+@in_loops
 async def test_a_source_that_fails_resets_the_stream():
     closed = []
 
@@ -313,7 +341,7 @@ async def test_a_source_is_asked_no_faster_than_it_is_sent():
         sending = asyncio.ensure_future(stream.send_body(endless()))
         await until(lambda: served.reader._size == 65535)
         await asyncio.sleep(0.02)
-        assert asked == 7
+        assert asked == 14  # a window of 64 KiB and a queue as long
         sending.cancel()
         with pytest.raises(StreamResetError):
             await served.read()

@@ -247,6 +247,7 @@ class H2StreamConnection(H2Pump):
         if stream is None:
             return
         stream.closed = True
+        stream._unsent = stream._queued - event.body_bytes_sent
         if event.error_code and stream._failure is None:
             stream._failure = self._over_for(stream_id, event.error_code)
         if stream._kept:
@@ -271,7 +272,7 @@ class H2StreamConnection(H2Pump):
             self._wake_blocked()
         else:
             stream = self._streams.get(event.stream_id)
-            if stream is not None:
+            if stream is not None and stream in self._blocked:
                 stream._wake()
 
     def _on_drained(self, event: H2BodyDrained) -> None:

@@ -42,11 +42,13 @@ class H2Stream:
         "_failure",
         "_informational",
         "_kept",
+        "_queued",
         "_response",
         "_response_taken",
         "_sent_all",
         "_task",
         "_trailers",
+        "_unsent",
         "_urgency",
         "_waiters",
         "_writer",
@@ -78,6 +80,9 @@ class H2Stream:
         # Makes the exception that tells why the stream broke off.
         self._failure: Callable[[], ProtocolError] | None = None
         self._waiters: list[asyncio.Future[None]] = []
+        # Bytes of our body that were queued, and how many of them never went out.
+        self._queued = 0
+        self._unsent = 0
         self._urgency = 3  # RFC 9218, 4.1
         # Whether the connection keeps it for those who know its number only.
         self._kept = True
@@ -141,6 +146,8 @@ class H2Stream:
     def _fail(self, failure: Callable[[], ProtocolError]) -> None:
         if self._failure is None:
             self._failure = failure
+            if not self.closed:
+                self._unsent = self.protocol.connection.queued_body(self.stream_id)
             if self._task is not None and self._task is not asyncio.current_task():
                 self._task.cancel()
         self._wake()
@@ -355,12 +362,12 @@ class H2Stream:
         if self.closed or self._failure is not None:
             return
         stream_id = self.stream_id
-        self.protocol._reset(stream_id, error_code)
         self._fail(
             lambda: StreamResetError(
                 stream_id, error_code, remote=False, reason="reset() was called"
             )
         )
+        self.protocol._reset(stream_id, error_code)
 
     async def __aenter__(self) -> H2Stream:
         return self

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from nghttp2py.errors import (
     ErrorCode,
+    HeadersError,
     ProtocolError,
     SendException,
     StreamClosedError,
@@ -62,6 +63,7 @@ class H2StreamWriter:
         stream = self._stream
         stream._raise_failure()
         stream.protocol.connection.send_body(stream.stream_id, data, end_stream=False)
+        stream._queued += len(data)
         stream.protocol.mark_dirty()
 
     def writelines(self, data: Iterable[bytes | bytearray | memoryview]) -> None:
@@ -180,11 +182,10 @@ class H2StreamWriter:
                     if n == len(piece) and last:
                         self._stream._sent_all = True
                     sent += n
+                    stream._queued += n
                     protocol.mark_dirty()
         except ProtocolError as error:
-            raise SendException(
-                data[sent:], f"{len(data) - sent} bytes were not sent: {error}"
-            ) from error
+            raise self._not_sent(data[sent:], error) from error
         return sent
 
     async def _until_ready(self, data: bytes, sent: int) -> None:
@@ -210,7 +211,7 @@ class H2StreamWriter:
 
         ``body`` is bytes-like, a binary file (whose ``read`` should not block
         for long), an iterable or an asynchronous iterable of bytes-like
-        pieces.  No piece is asked for before the one before is on its way.
+        pieces.  A piece is asked for when at most 64 KiB wait.
         ``trailers`` follow it.  If the source fails, or this call is
         cancelled, the stream is reset, as its message can never be whole.
         Raises what the source raises, and as ``send_data``.
@@ -219,16 +220,16 @@ class H2StreamWriter:
             raise ValueError("trailers end the stream: end_stream must be true")
         if isinstance(body, str):
             raise TypeError("a body must be bytes, not str: encode it")
-        last = end_stream and trailers is None
+        if self._lock is None:
+            self._lock = asyncio.Lock()
         try:
-            if isinstance(body, (bytes, bytearray, memoryview)):
-                await self.send_data(body, end_stream=last)
-            else:
-                await self._send_pieces(body)
-                if last:
-                    await self.end_stream()
-            if trailers is not None:
-                await self._stream.send_trailers(trailers)
+            async with self._lock:
+                if isinstance(body, (bytes, bytearray, memoryview)):
+                    await self._send_whole(bytes(body), end_stream, trailers)
+                else:
+                    await self._send_pieces(body)
+                    if end_stream:
+                        await self._send_whole(b"", True, trailers)
         except SendException:
             raise
         except asyncio.CancelledError:
@@ -238,28 +239,101 @@ class H2StreamWriter:
             self._stream.reset(ErrorCode.INTERNAL_ERROR)
             raise
 
+    async def _send_whole(
+        self, data: bytes, end_stream: bool, trailers: HeadersLike | None
+    ) -> None:
+        """Hand over the rest of a message, and wait until it is on its way.
+
+        The C library takes it as windows open, without a turn of the loop.
+        """
+        stream = self._stream
+        connection = stream.protocol.connection
+        stream_id = stream.stream_id
+        await self._until_low(data, _HIGH)
+        if connection.queued_body(stream_id) + len(data) > _HIGH:
+            # A piece of any size is taken, but only by itself.
+            await self._until_low(data, 0)
+        try:
+            queued = connection.queued_body(stream_id)
+            room = connection.local_flow_control_window(stream_id)
+            connection.send_body(
+                stream_id, data, trailers=trailers, end_stream=end_stream
+            )
+        except (HeadersError, TypeError):
+            raise
+        except ProtocolError as error:
+            raise self._not_sent(data, error) from error
+        stream._queued += len(data)
+        stream._sent_all = stream._sent_all or end_stream
+        stream.protocol.mark_dirty()
+        if len(data) > room or (queued and not room):
+            await self._until_low(data, 0, queued=True)
+
+    async def _until_low(self, data: bytes, low: int, *, queued: bool = False) -> None:
+        """Wait until at most ``low`` bytes are queued.
+
+        ``data`` is what is being sent, and whether it is ``queued`` already.
+        """
+        stream = self._stream
+        connection = stream.protocol.connection
+        while True:
+            if stream._failure is not None:
+                error = stream._failure()
+                left = min(len(data), stream._unsent) if queued else len(data)
+                raise self._not_sent(data[len(data) - left :], error) from error
+            if stream.closed:
+                return
+            try:
+                if connection.notify_drained(stream.stream_id, low):
+                    return
+            except StreamClosedError:
+                return  # our half has gone out whole
+            await stream._wait()
+
+    def _not_sent(self, rest: bytes, error: ProtocolError) -> SendException:
+        return SendException(rest, f"{len(rest)} bytes were not sent: {error}")
+
     async def _send_pieces(self, body: Any) -> None:
         read = getattr(body, "read", None)
         if callable(read):
             while piece := read(_HIGH):
-                await self.send_data(piece)
+                await self._send_piece(piece)
         elif isinstance(body, AsyncIterable):
             iterator = body.__aiter__()
             try:
                 async for piece in iterator:
-                    await self.send_data(piece)
+                    await self._send_piece(piece)
             finally:
                 aclose = getattr(iterator, "aclose", None)
                 if aclose is not None:
                     await aclose()
         elif isinstance(body, Iterable):
             for piece in body:
-                await self.send_data(piece)
+                await self._send_piece(piece)
         else:
             raise TypeError(
                 "a body must be bytes-like, a binary file, or an iterable of bytes, "
                 f"not {type(body).__name__}"
             )
+
+    async def _send_piece(self, piece: Any) -> None:
+        """Queue a piece, and wait until there is room for another."""
+        if not isinstance(piece, (bytes, bytearray, memoryview)):
+            raise TypeError(f"a body gives bytes, not {type(piece).__name__}")
+        stream = self._stream
+        piece = bytes(piece)
+        if len(piece) > _HIGH:
+            await self._until_low(piece, 0)
+        try:
+            stream._raise_failure()
+            stream.protocol.connection.send_body(
+                stream.stream_id, piece, end_stream=False
+            )
+        except ProtocolError as error:
+            raise self._not_sent(piece, error) from error
+        stream._queued += len(piece)
+        stream.protocol.mark_dirty()
+        await self._until_low(piece, _HIGH, queued=True)
 
     async def end_stream(self) -> None:
         """End this half of the stream, after what others are sending on it."""
