@@ -9,10 +9,13 @@ import re
 import ssl
 import subprocess
 
+import h2.config
+import h2.connection
+import h2.events
 import pytest
 from memory import until
 from streams import in_loops
-from test_server_peers import run
+from test_server_peers import H2Client, run
 
 from nghttp2py.asyncio import open_connection, start_server
 from nghttp2py.errors import (
@@ -229,6 +232,79 @@ async def test_a_server_answers_nghttp(upload):
         answer = await run("nghttp", "-d", str(path), url + "/upload")
         assert answer == f"3000000 {digest}"
         assert "checksum: 1" in await run("nghttp", "-v", url + "/trailers")
+
+
+@in_loops
+async def test_a_server_answers_hyper_h2():
+    body = random.Random(2).randbytes(300_000)
+    async with await serve() as server:
+        loop = asyncio.get_running_loop()
+        transport, client = await loop.create_connection(
+            H2Client, "127.0.0.1", port_of(server)
+        )
+        asked = [client.request(b"POST", b"/upload", body) for _ in range(4)]
+        client.flush()
+        await until(lambda: client.ended.issuperset(asked))
+        answer = f"{len(body)} {hashlib.sha256(body).hexdigest()}".encode()
+        assert [client.answers[stream_id] for stream_id in asked] == [answer] * 4
+        transport.close()
+
+
+class H2Server(asyncio.Protocol):
+    """A server of hyper-h2: it echoes each request's body."""
+
+    def connection_made(self, transport):
+        self.transport = transport
+        self.bodies = {}
+        self.h2 = h2.connection.H2Connection(
+            h2.config.H2Configuration(client_side=False)
+        )
+        self.h2.initiate_connection()
+        self.transport.write(self.h2.data_to_send())
+
+    def data_received(self, data):
+        for event in self.h2.receive_data(data):
+            if isinstance(event, h2.events.RequestReceived):
+                self.bodies[event.stream_id] = b""
+                self.h2.send_headers(event.stream_id, [(":status", "200")])
+            elif isinstance(event, h2.events.DataReceived):
+                self.bodies[event.stream_id] += event.data
+                self.h2.acknowledge_received_data(
+                    event.flow_controlled_length, event.stream_id
+                )
+            elif isinstance(event, h2.events.StreamEnded):
+                body = self.bodies.pop(event.stream_id)
+                self.h2.send_data(event.stream_id, body[:16384], end_stream=True)
+        self.transport.write(self.h2.data_to_send())
+
+
+@in_loops
+async def test_a_client_asks_hyper_h2():
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(H2Server, "127.0.0.1", 0)
+    async with server, await open_connection("127.0.0.1", port_of(server)) as client:
+
+        async def ask(n):
+            stream = await client.open_stream({":method": "POST", ":path": "/"})
+            await stream.send_body(b"%d " % n * 1000)
+            assert await stream.read() == b"%d " % n * 1000
+
+        await asyncio.gather(*(ask(n) for n in range(200)))
+
+
+@in_loops
+async def test_a_connection_that_opens_after_the_close_is_sent_away():
+    server = await serve()
+    async with await open_connection("127.0.0.1", port_of(server)) as client:
+        await until(lambda: server.connections)
+        (served,) = server.connections
+        # As one whose TLS handshake was still going on.
+        server._connections.discard(served)
+        server.close()
+        server.connection_made(served)
+        await client.wait_closed()
+        await served.wait_closed()
+    await server.wait_closed()
 
 
 def succeeded(output):

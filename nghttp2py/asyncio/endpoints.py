@@ -156,6 +156,7 @@ class H2Server(asyncio.AbstractServer):
         self._connected: Connected | None = None
         self._connections: set[H2Protocol] = set()
         self._waiters: list[asyncio.Future[None]] = []
+        self._closed = False
 
     @property
     def sockets(self) -> Any:
@@ -202,6 +203,7 @@ class H2Server(asyncio.AbstractServer):
         What has not finished after ``timeout`` seconds (each connection's
         ``close_timeout``) is broken off.
         """
+        self._closed = True
         if self._server is not None:
             self._server.close()
         for protocol in list(self._connections):
@@ -236,7 +238,10 @@ class H2Server(asyncio.AbstractServer):
     def connection_made(self, protocol: Any) -> None:
         """Keep a connection until it is gone, and start its handler."""
         self._connections.add(protocol)
-        if self._connected is not None:
+        if self._closed:
+            # It was accepted before, and its TLS handshake took its time.
+            protocol.close()
+        elif self._connected is not None:
             protocol.set_handler(self._connected(protocol))
 
     def connection_gone(self, protocol: Any) -> None:
