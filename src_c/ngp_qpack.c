@@ -134,13 +134,11 @@ static uint64_t hash_bytes(uint64_t hash, const uint8_t *data, size_t len) {
   for (; len >= sizeof(word); data += sizeof(word), len -= sizeof(word)) {
     memcpy(&word, data, sizeof(word));
     hash = (hash ^ word) * 0x9e3779b97f4a7c15u;
-    hash ^= hash >> 32;
   }
   if (len) {
     word = 0;
     memcpy(&word, data, len);
     hash = (hash ^ word) * 0x9e3779b97f4a7c15u;
-    hash ^= hash >> 32;
   }
   return hash;
 }
@@ -158,8 +156,17 @@ static int seen_lately(ngp_qpack_encoder *encoder, const nghttp3_nv *nv) {
   hash = hash_bytes(hash, nv->name, nv->namelen);
   hash = hash_bytes(hash, nv->value, head);
   hash = hash_bytes(hash, nv->value + nv->valuelen - tail, tail);
-  tag = (uint32_t)(hash >> 8);
-  i = hash % NGP_QPACK_HISTORY;
+  /* Multiplication mixes upwards. */
+  tag = (uint32_t)(hash >> 24);
+  i = (hash >> 56) % NGP_QPACK_HISTORY;
+  if (encoder->history[i].hash != tag) {
+    /* Each field has two places, so that two that come again and again do not
+       hide each other; the older one is given up. */
+    if (encoder->history[i ^ 1].hash == tag ||
+        encoder->history[i ^ 1].section < encoder->history[i].section) {
+      i ^= 1;
+    }
+  }
   seen = encoder->history[i].hash == tag &&
          encoder->nsections - encoder->history[i].section <= NGP_QPACK_RECENT;
   encoder->history[i].hash = tag;

@@ -68,8 +68,8 @@ typedef struct ngp_qpack_encoder {
   nghttp3_buf stream;
   /* The peer's QPACK_BLOCKED_STREAMS. */
   size_t blocked_streams;
-  /* Fields that were sent, each in the place that its hash names, and the
-     number of the section. */
+  /* Fields that were sent, each in one of the two places that its hash names,
+     and the number of the section. */
   struct {
     uint32_t hash;
     uint32_t section;
