@@ -23,6 +23,9 @@ __all__ = ["FileRequestHandler", "FileResponse", "FileSlice", "StaticFiles"]
 
 Fields = list[tuple[str, str]]
 
+# A part of a file that is not larger is read at once, and the file closed.
+_SMALL = 65536
+
 # Without the machine's own tables, so that a file has the same type everywhere.
 _TYPES = mimetypes.MimeTypes()
 for _type, _suffix in (
@@ -211,6 +214,10 @@ class StaticFiles:
             fields.append(("content-length", str(length)))
             if method == b"HEAD":
                 return FileResponse(code, fields, None)
+            if length <= _SMALL:
+                data = os.pread(fd, length, start)
+                if len(data) == length:
+                    return FileResponse(code, fields, data)
             fd, file = -1, fd
             return FileResponse(code, fields, FileSlice(file, start, length))
         finally:

@@ -74,6 +74,16 @@ def test_a_file_is_served_with_its_type_length_and_validators(root):
     assert answer.headers["last-modified"].endswith("GMT")
 
 
+def test_a_large_file_is_read_as_it_is_sent(root):
+    data = bytes(range(256)) * 1000
+    (root / "large").write_bytes(data)
+    response = StaticFiles(root).respond(b"GET", b"/large", [])
+    assert isinstance(response.body, FileSlice)
+    assert Answer(response).body == data
+    assert response.body.read(1) == b""
+    assert ask(root, "/large", range="bytes=1000-99999").body == data[1000:100000]
+
+
 def test_head_has_the_fields_of_get_and_no_body(root):
     get, head = ask(root, "/file.txt"), ask(root, "/file.txt", "HEAD")
     assert (head.status, head.headers, head.body) == (200, get.headers, None)
