@@ -35,14 +35,6 @@ int ngp_quic_new(ngp_quic **pquic, const ngp_quic_options *options,
     return NGHTTP2_ERR_NOMEM;
   }
   quic->mem = mem;
-  quic->ngtcp2_memory = *ngtcp2_mem_default();
-  if (mem) {
-    quic->ngtcp2_memory = (ngtcp2_mem){.user_data = mem->mem_user_data,
-                                       .malloc = mem->malloc,
-                                       .free = mem->free,
-                                       .calloc = mem->calloc,
-                                       .realloc = mem->realloc};
-  }
   ngp_quic_queue_init(&quic->events, mem);
   ngp_quic_queue_init(&quic->notes, mem);
   ngp_quic_streams_init(&quic->streams, mem);

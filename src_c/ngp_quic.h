@@ -180,7 +180,8 @@ typedef struct ngp_quic ngp_quic;
 
 /*
  * ngp_quic_new makes a connection.  It allocates by |mem|, which is borrowed
- * for the connection's life, or NULL.
+ * for the connection's life, or NULL; but ngtcp2, whose release 1.11 is left
+ * with dangling pointers when some of its allocations fail, always by malloc.
  *
  * This function returns 0 if it succeeds, NGHTTP2_ERR_NOMEM, or
  * NGHTTP2_ERR_INVALID_ARGUMENT, and then |*preason| is a static text.

@@ -72,7 +72,6 @@ typedef struct ngp_quic_local {
 
 struct ngp_quic {
   nghttp2_mem *mem;
-  ngtcp2_mem ngtcp2_memory;
   ngtcp2_conn *conn;
   ngp_tls *tls;
   ngp_quic_options options;

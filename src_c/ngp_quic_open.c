@@ -218,10 +218,9 @@ int ngp_quic_open_client(ngp_quic *quic, uint32_t version,
   settings.tokenlen = o->token_len;
   settings.token_type = NGTCP2_TOKEN_TYPE_NEW_TOKEN;
   settings.original_version = original_version;
-  rv =
-      ngtcp2_conn_client_new(&quic->conn, &quic->original_dcid, &quic->host_cid,
-                             &path, version, &ngp_quic_client_callbacks,
-                             &settings, &params, &quic->ngtcp2_memory, quic);
+  rv = ngtcp2_conn_client_new(
+      &quic->conn, &quic->original_dcid, &quic->host_cid, &path, version,
+      &ngp_quic_client_callbacks, &settings, &params, NULL, quic);
   if (rv != 0) {
     return to_error(rv);
   }
@@ -272,7 +271,7 @@ int ngp_quic_open_server(ngp_quic *quic, const ngtcp2_pkt_hd *hd) {
   }
   rv = ngtcp2_conn_server_new(&quic->conn, &hd->scid, &quic->host_cid, &path,
                               hd->version, &ngp_quic_server_callbacks,
-                              &settings, &params, &quic->ngtcp2_memory, quic);
+                              &settings, &params, NULL, quic);
   if (rv != 0) {
     return to_error(rv);
   }

@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: MIT */
+#include "quic_pair.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <gnutls/gnutls.h>
+#include <gnutls/x509.h>
+
+#define MILLISECOND 1000000u
+
+static gnutls_datum_t certificate_pem;
+static gnutls_datum_t key_pem;
+static int owners;
+
+/* A certificate for "localhost" that certifies itself. */
+void quic_pair_setup(void) {
+  gnutls_x509_privkey_t key;
+  gnutls_x509_crt_t crt;
+  time_t now = time(NULL);
+
+  gnutls_x509_privkey_init(&key);
+  gnutls_x509_crt_init(&crt);
+  gnutls_x509_privkey_generate(key, GNUTLS_PK_ECDSA,
+                               GNUTLS_CURVE_TO_BITS(GNUTLS_ECC_CURVE_SECP256R1),
+                               0);
+  gnutls_x509_crt_set_version(crt, 3);
+  gnutls_x509_crt_set_serial(crt, "\1", 1);
+  gnutls_x509_crt_set_activation_time(crt, now - 3600);
+  gnutls_x509_crt_set_expiration_time(crt, now + 3600);
+  gnutls_x509_crt_set_key(crt, key);
+  gnutls_x509_crt_set_dn(crt, "CN=localhost", NULL);
+  gnutls_x509_crt_set_subject_alt_name(crt, GNUTLS_SAN_DNSNAME, "localhost", 9,
+                                       GNUTLS_FSAN_SET);
+  gnutls_x509_crt_set_basic_constraints(crt, 1, -1);
+  gnutls_x509_crt_sign2(crt, crt, key, GNUTLS_DIG_SHA256, 0);
+  gnutls_x509_crt_export2(crt, GNUTLS_X509_FMT_PEM, &certificate_pem);
+  gnutls_x509_privkey_export2(key, GNUTLS_X509_FMT_PEM, &key_pem);
+  gnutls_x509_crt_deinit(crt);
+  gnutls_x509_privkey_deinit(key);
+}
+
+void quic_pair_teardown(void) {
+  gnutls_free(certificate_pem.data);
+  gnutls_free(key_pem.data);
+}
+
+static int make_end(quic_pair *pair, int end) {
+  static const uint8_t alpn[] = "\4test";
+  ngp_quic_options options;
+  const char *reason;
+
+  memset(&options, 0, sizeof(options));
+  options.is_client = end == 0;
+  options.cid_len = 8;
+  options.max_datagram_size = 1200;
+  options.max_data = options.max_stream_data = 1 << 18;
+  options.max_streams_bidi = options.max_streams_uni = 16;
+  options.idle_timeout = 5000u * MILLISECOND;
+  options.initial_rtt = 20u * MILLISECOND;
+  options.max_ack_delay = 25u * MILLISECOND;
+  options.max_datagram_frame_size = 1200;
+  options.max_datagram_queue = 1 << 16;
+  options.versions[0] = NGTCP2_PROTO_VER_V1;
+  options.versions[1] = NGTCP2_PROTO_VER_V2;
+  options.nversions = 2;
+  options.tls_config = pair->configs[end];
+  options.tls.alpn = alpn;
+  options.tls.alpn_len = 5;
+  options.tls.sni = options.tls.verify_name = end == 0 ? "localhost" : NULL;
+  options.tls.tickets = 1;
+  options.key_log = 1;
+  return ngp_quic_new(&pair->ends[end], &options, pair->mem, &reason);
+}
+
+int quic_pair_init(quic_pair *pair, nghttp2_mem *mem) {
+  int end;
+  int rv;
+
+  memset(pair, 0, sizeof(*pair));
+  pair->mem = mem;
+  pair->now = 1000u * MILLISECOND;
+  for (end = 0; end < 2; ++end) {
+    ngp_tls_options tls;
+    const char *reason;
+
+    memset(&tls, 0, sizeof(tls));
+    tls.is_client = end == 0;
+    tls.priority = "NORMAL:-VERS-ALL:+VERS-TLS1.3:%DISABLE_TLS13_COMPAT_MODE";
+    if (end == 0) {
+      tls.verify = NGP_TLS_VERIFY_REQUIRED;
+      tls.ca_data = certificate_pem.data;
+      tls.ca_data_len = certificate_pem.size;
+    } else {
+      tls.chain = certificate_pem.data;
+      tls.chain_len = certificate_pem.size;
+      tls.key = key_pem.data;
+      tls.key_len = key_pem.size;
+    }
+    rv = ngp_tls_config_new(&pair->configs[end], &tls, mem, &reason);
+    if (rv == 0) {
+      rv = make_end(pair, end);
+    }
+    if (rv != 0) {
+      quic_pair_free(pair);
+      return rv;
+    }
+  }
+  return 0;
+}
+
+static void take_owners(ngp_quic *quic) {
+  int *owner;
+
+  while ((owner = ngp_quic_take_owner(quic)) != NULL) {
+    --*owner;
+  }
+}
+
+void quic_pair_free(quic_pair *pair) {
+  int end;
+
+  for (end = 0; end < 2; ++end) {
+    if (pair->ends[end]) {
+      ngp_quic_abandon(pair->ends[end]);
+      take_owners(pair->ends[end]);
+      ngp_quic_del(pair->ends[end]);
+    }
+    ngp_tls_config_decref(pair->configs[end]);
+  }
+}
+
+int quic_pair_owners(void) { return owners; }
+
+int quic_pair_send(quic_pair *pair, int end, int64_t stream_id,
+                   const uint8_t *data, size_t len, int fin) {
+  int held = 0;
+  int rv = ngp_quic_send_stream(pair->ends[end], stream_id, data, len, &owners,
+                                fin, &held);
+
+  if (held) {
+    ++owners;
+  }
+  if (rv == NGHTTP2_ERR_NOMEM) {
+    pair->failed = 1;
+  }
+  return rv;
+}
+
+static void note(quic_pair *pair, int rv) {
+  assert(rv == 0 || rv == NGHTTP2_ERR_NOMEM);
+  if (rv != 0) {
+    pair->failed = 1;
+  }
+}
+
+static void take_events(quic_pair *pair, int end) {
+  ngp_quic *quic = pair->ends[end];
+  ngp_quic_event event;
+  size_t i;
+
+  take_owners(quic);
+  while (ngp_quic_next_note(quic, &event)) {
+  }
+  while (ngp_quic_next_event(quic, &event)) {
+    if (event.type == NGP_QUIC_TERMINATED) {
+      pair->terminated[end] = 1;
+    }
+    if (event.type != NGP_QUIC_STREAM_DATA) {
+      continue;
+    }
+    pair->received[end] += event.len;
+    pair->ended[end] += event.end_stream;
+    for (i = 0; i < event.len; ++i) {
+      pair->sum[end] = pair->sum[end] * 31 + event.data[i];
+    }
+    if (end == 1 && pair->echo) {
+      int held;
+      int rv = ngp_quic_send_stream(quic, event.stream_id, event.data,
+                                    event.len, NULL, event.end_stream, &held);
+
+      if (rv == NGHTTP2_ERR_NOMEM) {
+        pair->failed = 1;
+      }
+    }
+  }
+}
+
+static const ngp_quic_addr addrs[2] = {{.ip = {0xfd, [15] = 1}, .port = 5000},
+                                       {.ip = {0xfd, [15] = 2}, .port = 443}};
+
+void quic_pair_connect(quic_pair *pair) {
+  note(pair, ngp_quic_connect(pair->ends[0], &addrs[1], pair->now));
+}
+
+static void carry(quic_pair *pair, int from) {
+  const ngp_quic_packet *packets;
+  size_t n;
+  size_t i;
+
+  note(pair, ngp_quic_send(pair->ends[from], pair->now));
+  take_events(pair, from);
+  packets = ngp_quic_packets(pair->ends[from], &n);
+  for (i = 0; i < n; ++i) {
+    pair->seed = pair->seed * 1664525u + 1013904223u;
+    if ((pair->seed >> 16) % 100 >= pair->loss) {
+      note(pair, ngp_quic_recv(pair->ends[!from], packets[i].data,
+                               packets[i].len, &addrs[from], 0, pair->now));
+      take_events(pair, !from);
+    }
+  }
+}
+
+void quic_pair_run(quic_pair *pair, int steps) {
+  int end;
+
+  while (steps--) {
+    carry(pair, 0);
+    carry(pair, 1);
+    pair->now += MILLISECOND;
+    for (end = 0; end < 2; ++end) {
+      if (ngp_quic_get_timer(pair->ends[end]) <= pair->now) {
+        note(pair, ngp_quic_handle_timer(pair->ends[end], pair->now));
+        take_events(pair, end);
+      }
+    }
+  }
+}

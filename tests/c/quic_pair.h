@@ -1,0 +1,50 @@
+/*
+ * Two QUIC connections and a network between them that loses what it likes.
+ * SPDX-License-Identifier: MIT
+ */
+#ifndef QUIC_PAIR_H
+#define QUIC_PAIR_H
+
+#include "ngp_quic.h"
+
+/* ends[0] is the client.  received counts the stream bytes of each end, ended
+   the streams that came to their end, and sum adds up the bytes. */
+typedef struct quic_pair {
+  ngp_quic *ends[2];
+  ngp_tls_config *configs[2];
+  nghttp2_mem *mem;
+  uint64_t now;
+  uint64_t received[2];
+  uint64_t sum[2];
+  int ended[2];
+  int terminated[2];
+  /* echo is nonzero to have the server send back what it gets. */
+  int echo;
+  /* loss is how many of 100 datagrams get lost, by |seed|. */
+  uint32_t loss;
+  uint32_t seed;
+  /* failed is nonzero once a function had no memory. */
+  int failed;
+} quic_pair;
+
+/* Makes certificates; once a program. */
+void quic_pair_setup(void);
+void quic_pair_teardown(void);
+
+/* Returns 0, or the error of ngp_quic_new(); then there is nothing to free. */
+int quic_pair_init(quic_pair *pair, nghttp2_mem *mem);
+void quic_pair_free(quic_pair *pair);
+
+void quic_pair_connect(quic_pair *pair);
+
+/* Lets time pass, |steps| milliseconds of it. */
+void quic_pair_run(quic_pair *pair, int steps);
+
+/* Sends bytes that the program keeps, with an owner that is counted. */
+int quic_pair_send(quic_pair *pair, int end, int64_t stream_id,
+                   const uint8_t *data, size_t len, int fin);
+
+/* How many owners are held. */
+int quic_pair_owners(void);
+
+#endif /* QUIC_PAIR_H */

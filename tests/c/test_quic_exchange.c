@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: MIT */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "ngp_quic_packet.h"
+#include "quic_pair.h"
+
+static uint8_t body[300000];
+
+static int setup(void **state) {
+  size_t i;
+
+  (void)state;
+  quic_pair_setup();
+  for (i = 0; i < sizeof(body); ++i) {
+    body[i] = (uint8_t)(i * 7 + i / 256);
+  }
+  return 0;
+}
+
+static int teardown(void **state) {
+  (void)state;
+  quic_pair_teardown();
+  return 0;
+}
+
+static uint64_t sum_of(const uint8_t *data, size_t len) {
+  uint64_t sum = 0;
+  size_t i;
+
+  for (i = 0; i < len; ++i) {
+    sum = sum * 31 + data[i];
+  }
+  return sum;
+}
+
+static void exchange(uint32_t loss, uint32_t seed) {
+  quic_pair pair;
+
+  assert_int_equal(quic_pair_init(&pair, NULL), 0);
+  pair.loss = loss;
+  pair.seed = seed;
+  pair.echo = 1;
+  quic_pair_connect(&pair);
+  assert_int_equal(quic_pair_send(&pair, 0, 0, body, sizeof(body), 1), 0);
+  for (int i = 0; i < 600 && !pair.ended[0] && !pair.terminated[0]; ++i) {
+    quic_pair_run(&pair, 100);
+  }
+  if (pair.ended[0]) {
+    assert_int_equal(pair.received[0], sizeof(body));
+    assert_true(pair.sum[0] == sum_of(body, sizeof(body)));
+  } else {
+    /* Only so much silence ends a connection. */
+    assert_true(loss > 10 && pair.terminated[0]);
+  }
+  quic_pair_free(&pair);
+  assert_int_equal(quic_pair_owners(), 0);
+}
+
+static void bytes_go_both_ways(void **state) {
+  (void)state;
+  exchange(0, 0);
+}
+
+static void bytes_survive_loss(void **state) {
+  uint32_t seed;
+
+  (void)state;
+  for (seed = 0; seed < 60; ++seed) {
+    exchange(seed % 31, seed);
+  }
+}
+
+static void streams_wait_for_their_turn(void **state) {
+  quic_pair pair;
+  int64_t id;
+
+  (void)state;
+  assert_int_equal(quic_pair_init(&pair, NULL), 0);
+  pair.echo = 1;
+  quic_pair_connect(&pair);
+  for (id = 0; id < 4 * 100; id += 4) {
+    assert_int_equal(quic_pair_send(&pair, 0, id, body, 3000, 1), 0);
+  }
+  for (int i = 0; i < 100 && pair.ended[0] < 100; ++i) {
+    quic_pair_run(&pair, 100);
+  }
+  assert_int_equal(pair.ended[0], 100);
+  quic_pair_free(&pair);
+  assert_int_equal(quic_pair_owners(), 0);
+}
+
+static void what_is_queued_is_given_back(void **state) {
+  quic_pair pair;
+  int64_t id;
+
+  (void)state;
+  assert_int_equal(quic_pair_init(&pair, NULL), 0);
+  quic_pair_connect(&pair);
+  for (id = 0; id < 4 * 10; id += 4) {
+    assert_int_equal(quic_pair_send(&pair, 0, id, body, sizeof(body), 0), 0);
+  }
+  quic_pair_run(&pair, 3);
+  for (id = 0; id < 4 * 10; id += 8) {
+    assert_int_equal(ngp_quic_reset_stream(pair.ends[0], id, 1), 0);
+    (void)ngp_quic_stop_stream(pair.ends[1], id + 4, 1);
+  }
+  quic_pair_run(&pair, 30);
+  assert_int_equal(
+      ngp_quic_close(pair.ends[0], 1, 1, 0, (const char *)body, 5000), 0);
+  quic_pair_run(&pair, 2000);
+  assert_int_equal(pair.terminated[0], 1);
+  assert_int_equal(pair.terminated[1], 1);
+  assert_int_equal(quic_pair_owners(), 0);
+  quic_pair_free(&pair);
+}
+
+static void pings_keys_and_connection_ids(void **state) {
+  quic_pair pair;
+  int i;
+
+  (void)state;
+  assert_int_equal(quic_pair_init(&pair, NULL), 0);
+  pair.echo = 1;
+  quic_pair_connect(&pair);
+  quic_pair_run(&pair, 100);
+  for (i = 0; i < 20; ++i) {
+    assert_int_equal(ngp_quic_ping(pair.ends[i & 1], (uint64_t)i), 0);
+    assert_int_equal(ngp_quic_send_datagram(pair.ends[i & 1], body, 1000), 0);
+    assert_int_equal(ngp_quic_send_datagram(pair.ends[i & 1], NULL, 0), 0);
+    ngp_quic_update_key(pair.ends[i & 1]);
+    ngp_quic_change_cid(pair.ends[0]);
+    assert_int_equal(quic_pair_send(&pair, 0, 4 * i, body, 10000, 1), 0);
+    quic_pair_run(&pair, 50);
+    /* Time stands still, or runs backwards. */
+    pair.now -= 20000000;
+  }
+  assert_int_equal(pair.ended[0], 20);
+  quic_pair_free(&pair);
+}
+
+static void any_bytes_are_a_header_or_none(void **state) {
+  uint8_t data[1400];
+  uint8_t packet[NGP_QUIC_PACKET_MAX];
+  static const uint8_t secret[16] = {1};
+  static const uint32_t versions[] = {1};
+  ngp_quic_addr addr = {.port = 1};
+  uint32_t seed = 1;
+  int i;
+
+  (void)state;
+  for (i = 0; i < 20000; ++i) {
+    ngp_quic_header header;
+    ngtcp2_cid odcid;
+    size_t len;
+    size_t j;
+
+    seed = seed * 1664525u + 1013904223u;
+    len = (seed >> 8) % (i & 1 ? 60 : sizeof(data));
+    for (j = 0; j < len; ++j) {
+      seed = seed * 1664525u + 1013904223u;
+      data[j] = (uint8_t)(seed >> 24);
+    }
+    if (i & 2 && len > 6) {
+      memcpy(data, "\xc3\0\0\0\1\x08", 6);
+    }
+    if (ngp_quic_header_decode(&header, data, len, 8) != 0) {
+      continue;
+    }
+    assert_true(ngp_quic_write_version_negotiation(packet, &header, versions,
+                                                   1) <= sizeof(packet));
+    assert_true(ngp_quic_write_retry(packet, &header, &addr, secret,
+                                     sizeof(secret), 1) <= sizeof(packet));
+    assert_true(ngp_quic_write_refusal(packet, &header, 2) <= sizeof(packet));
+    assert_true(ngp_quic_write_stateless_reset(packet, &header, secret,
+                                               sizeof(secret), len) <= len);
+    assert_int_not_equal(ngp_quic_verify_retry(&odcid, &header, &addr, secret,
+                                               sizeof(secret), 1, 1),
+                         0);
+  }
+}
+
+/* An allocator that fails once, at the |fail_at|-th call. */
+typedef struct failing {
+  int count;
+  int fail_at;
+} failing;
+
+static int fails(failing *f) { return ++f->count == f->fail_at; }
+
+static void *failing_malloc(size_t size, void *user) {
+  return fails(user) ? NULL : malloc(size);
+}
+
+static void *failing_calloc(size_t n, size_t size, void *user) {
+  return fails(user) ? NULL : calloc(n, size);
+}
+
+static void *failing_realloc(void *ptr, size_t size, void *user) {
+  return fails(user) ? NULL : realloc(ptr, size);
+}
+
+static void failing_free(void *ptr, void *user) {
+  (void)user;
+  free(ptr);
+}
+
+static int run_with(failing *f) {
+  nghttp2_mem mem = {f, failing_malloc, failing_free, failing_calloc,
+                     failing_realloc};
+  quic_pair pair;
+  int failed = 1;
+
+  if (quic_pair_init(&pair, &mem) == 0) {
+    pair.echo = 1;
+    quic_pair_connect(&pair);
+    (void)quic_pair_send(&pair, 0, 0, body, 20000, 1);
+    (void)quic_pair_send(&pair, 0, 2, body, 100, 0);
+    (void)ngp_quic_send_datagram(pair.ends[0], body, 100);
+    (void)ngp_quic_ping(pair.ends[0], 1);
+    quic_pair_run(&pair, 60);
+    (void)ngp_quic_close(pair.ends[0], 0, 1, 0, "", 0);
+    quic_pair_run(&pair, 5);
+    failed = pair.failed;
+    quic_pair_free(&pair);
+  }
+  assert_int_equal(quic_pair_owners(), 0);
+  return failed;
+}
+
+static void want_of_memory_is_told_and_leaks_nothing(void **state) {
+  failing all = {0, 0};
+  int i;
+
+  (void)state;
+  assert_int_equal(run_with(&all), 0);
+  assert_true(all.count > 50);
+  for (i = 1; i <= all.count; ++i) {
+    failing f = {0, i};
+
+    /* Some blocks can be done without. */
+    (void)run_with(&f);
+  }
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(bytes_go_both_ways),
+      cmocka_unit_test(bytes_survive_loss),
+      cmocka_unit_test(streams_wait_for_their_turn),
+      cmocka_unit_test(what_is_queued_is_given_back),
+      cmocka_unit_test(pings_keys_and_connection_ids),
+      cmocka_unit_test(any_bytes_are_a_header_or_none),
+      cmocka_unit_test(want_of_memory_is_told_and_leaks_nothing),
+  };
+
+  return cmocka_run_group_tests(tests, setup, teardown);
+}
