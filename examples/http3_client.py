@@ -12,12 +12,11 @@ import asyncio
 import sys
 from urllib.parse import urlsplit
 
-from aioquic.asyncio import QuicConnectionProtocol, connect
-from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.events import ConnectionTerminated
-
+from nghttp2py.asyncio import QuicConnectionProtocol, connect
 from nghttp2py.h3 import H3_ALPN, H3Connection
 from nghttp2py.h3.events import DataReceived, HeadersReceived, PushPromiseReceived
+from nghttp2py.quic.configuration import QuicConfiguration
+from nghttp2py.quic.events import ConnectionTerminated
 
 
 class HTTP3Client(QuicConnectionProtocol):

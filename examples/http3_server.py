@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""HTTP/3 with nghttp2py.h3 over aioquic's QUIC: pages, an echo, WebTransport.
+"""HTTP/3 with nghttp2py.h3 over its QUIC: pages, an echo, WebTransport.
 
     python examples/http3_server.py --certificate cert.pem --private-key key.pem
 
@@ -11,10 +11,7 @@ import argparse
 import asyncio
 import contextlib
 
-from aioquic.asyncio import QuicConnectionProtocol, serve
-from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.events import ProtocolNegotiated
-
+from nghttp2py.asyncio import QuicConnectionProtocol, serve
 from nghttp2py.h3 import H3_ALPN, H3Configuration, H3Connection
 from nghttp2py.h3.events import (
     DatagramReceived,
@@ -23,6 +20,8 @@ from nghttp2py.h3.events import (
     WebTransportStreamDataReceived,
 )
 from nghttp2py.h3.exceptions import NoAvailablePushIDError
+from nghttp2py.quic.configuration import QuicConfiguration
+from nghttp2py.quic.events import ProtocolNegotiated
 
 PAGE = b'<link rel="stylesheet" href="/style.css"><p>Hello, HTTP/3</p>\n'
 STYLE = b"p { font: 2rem system-ui }\n"
