@@ -1,0 +1,280 @@
+"""ngtcp2's own programs, gtlsclient and gtlsserver, as peers over loopback."""
+
+import asyncio
+import contextlib
+import functools
+import hashlib
+import random
+import shutil
+import signal
+import socket
+
+import pytest
+from quic_pair import client_configuration, identity, server_configuration
+
+from nghttp2py.asyncio.quic import QuicConnectionProtocol, connect, serve
+from nghttp2py.h3 import H3_ALPN, H3Connection
+from nghttp2py.h3.events import DataReceived, HeadersReceived
+from nghttp2py.quic.events import ProtocolNegotiated
+from nghttp2py.quic.tls import SessionTicket
+
+LARGE = random.Random(1).randbytes(5_000_000)
+FILES = {b"/": b"hello\n", b"/large": LARGE}
+
+
+def run(main):
+    """Run a coroutine function to its end, with a deadline."""
+
+    @functools.wraps(main)
+    def wrapper(*args, **kwargs):
+        asyncio.run(asyncio.wait_for(main(*args, **kwargs), 60))
+
+    return wrapper
+
+
+class Server(QuicConnectionProtocol):
+    """Answers GET with one of FILES."""
+
+    http = None
+
+    def quic_event_received(self, event):
+        if isinstance(event, ProtocolNegotiated):
+            self.http = H3Connection(self._quic)
+        if self.http is None:
+            return
+        for received in self.http.handle_event(event):
+            if isinstance(received, HeadersReceived):
+                body = FILES[dict(received.headers)[b":path"]]
+                self.http.send_headers(
+                    received.stream_id,
+                    [(b":status", b"200"), (b"content-length", b"%d" % len(body))],
+                )
+                self.http.send_data(received.stream_id, body, end_stream=True)
+        self.transmit()
+
+
+class Client(QuicConnectionProtocol):
+    """Gets files."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.http = H3Connection(self._quic)
+        self.bodies = {}
+        self.done = {}
+
+    def quic_event_received(self, event):
+        for received in self.http.handle_event(event):
+            if isinstance(received, DataReceived):
+                self.bodies[received.stream_id] += received.data
+            if getattr(received, "stream_ended", False):
+                self.done[received.stream_id].set_result(
+                    bytes(self.bodies[received.stream_id])
+                )
+
+    async def get(self, path):
+        stream_id = self._quic.get_next_available_stream_id()
+        self.bodies[stream_id] = bytearray()
+        self.done[stream_id] = asyncio.get_running_loop().create_future()
+        self.http.send_headers(
+            stream_id,
+            [
+                (b":method", b"GET"),
+                (b":scheme", b"https"),
+                (b":authority", b"localhost"),
+                (b":path", path),
+            ],
+            end_stream=True,
+        )
+        self.transmit()
+        return await self.done[stream_id]
+
+
+def program(name):
+    """The path of a peer, which Debian keeps where only root looks."""
+    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/bin")
+    assert found, f"{name} is missing; see vendor/install-deps"
+    return found
+
+
+@contextlib.asynccontextmanager
+async def our_server(**arguments):
+    server = await serve(
+        "127.0.0.1",
+        0,
+        configuration=server_configuration(
+            alpn_protocols=H3_ALPN, session_ticket_key=bytes(64)
+        ),
+        create_protocol=Server,
+        session_ticket_handler=lambda ticket: None,
+        **arguments,
+    )
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+
+
+async def gtlsclient(port, *options, paths=("/",)):
+    """Run gtlsclient to its end; what it has said."""
+    process = await asyncio.create_subprocess_exec(
+        program("gtlsclient"),
+        "--exit-on-all-streams-close",
+        "--no-quic-dump",
+        "--no-http-dump",
+        *options,
+        "127.0.0.1",
+        str(port),
+        *(f"https://localhost:{port}{path}" for path in paths),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await process.communicate()
+    assert process.returncode == 0, said.decode(errors="replace")[-3000:]
+    return said.decode(errors="replace")
+
+
+CLIENTS = {
+    "plain": [],
+    "v2": ["--version=v2"],
+    "both versions": ["--version=v1", "--available-versions=v1,v2"],
+    "unknown version": ["--version=0x1a2a3a4a", "--preferred-versions=v2,v1"],
+    "key update": ["--key-update=20ms", "--delay-stream=100ms"],
+    "migration": ["--change-local-addr=20ms", "--delay-stream=100ms"],
+    "rebinding": [
+        "--change-local-addr=20ms",
+        "--nat-rebinding",
+        "--delay-stream=100ms",
+    ],
+    "loss": ["--tx-loss=0.1", "--rx-loss=0.1"],
+    "chacha": [
+        "--ciphers=NORMAL:-VERS-ALL:+VERS-TLS1.3:-CIPHER-ALL:+CHACHA20-POLY1305"
+    ],
+    "no connection id": ["--scid="],
+}
+
+
+@pytest.mark.parametrize("options", CLIENTS.values(), ids=CLIENTS)
+@run
+async def test_gtlsclient_gets_a_page(options):
+    async with our_server() as port:
+        said = await gtlsclient(port, *options)
+        assert "status" in said
+
+
+@run
+async def test_gtlsclient_proves_its_address():
+    async with our_server(retry=True) as port:
+        said = await gtlsclient(port)
+        assert "Retry" in said or "retry" in said
+
+
+@pytest.mark.parametrize("loss", ["0", "0.02"])
+@run
+async def test_gtlsclient_gets_large_files(loss, tmp_path):
+    async with our_server() as port:
+        await gtlsclient(
+            port,
+            f"--download={tmp_path}",
+            f"--rx-loss={loss}",
+            "--quiet",
+            paths=["/large"],
+        )
+        digest = hashlib.sha256((tmp_path / "large").read_bytes()).digest()
+        assert digest == hashlib.sha256(LARGE).digest()
+
+
+@run
+async def test_gtlsclient_resumes_with_early_data(tmp_path):
+    files = [
+        f"--session-file={tmp_path / 'session'}",
+        f"--tp-file={tmp_path / 'params'}",
+    ]
+    async with our_server() as port:
+        await gtlsclient(port, *files, "--wait-for-ticket")
+        said = await gtlsclient(port, *files)
+        assert "0RTT" in said
+        assert "Early data was rejected" not in said
+
+
+@contextlib.asynccontextmanager
+async def gtlsserver(tmp_path, *options):
+    """A running gtlsserver; its port."""
+    chain, key = identity()
+    (tmp_path / "chain.pem").write_bytes(chain)
+    (tmp_path / "key.pem").write_bytes(key)
+    (tmp_path / "htdocs").mkdir()
+    for path, body in FILES.items():
+        name = path.decode().lstrip("/") or "index.html"
+        (tmp_path / "htdocs" / name).write_bytes(body)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    process = await asyncio.create_subprocess_exec(
+        program("gtlsserver"),
+        "--quiet",
+        f"--htdocs={tmp_path / 'htdocs'}",
+        *options,
+        "127.0.0.1",
+        str(port),
+        str(tmp_path / "key.pem"),
+        str(tmp_path / "chain.pem"),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        yield port
+    finally:
+        process.send_signal(signal.SIGTERM)
+        await process.wait()
+
+
+def get_from(port, **arguments):
+    fields = arguments.pop("fields", {})
+    return connect(
+        "127.0.0.1",
+        port,
+        configuration=client_configuration(alpn_protocols=H3_ALPN, **fields),
+        create_protocol=Client,
+        **arguments,
+    )
+
+
+SERVERS = {
+    "plain": [],
+    "retry": ["--validate-addr"],
+    "v2": ["--preferred-versions=v2"],
+    "loss": ["--tx-loss=0.1", "--rx-loss=0.1"],
+}
+
+
+@pytest.mark.parametrize("options", SERVERS.values(), ids=SERVERS)
+@run
+async def test_gtlsserver_answers(options, tmp_path):
+    async with gtlsserver(tmp_path, *options) as port, get_from(port) as client:
+        assert await client.get(b"/") == b"hello\n"
+        client.request_key_update()
+        await client.ping()
+        client.change_connection_id()
+        await client.ping()
+        assert await client.get(b"/") == b"hello\n"
+
+
+@run
+async def test_gtlsserver_sends_large_files(tmp_path):
+    async with gtlsserver(tmp_path) as port, get_from(port) as client:
+        bodies = await asyncio.gather(*(client.get(b"/large") for _ in range(3)))
+        for body in bodies:
+            assert hashlib.sha256(body).digest() == hashlib.sha256(LARGE).digest()
+
+
+@run
+async def test_gtlsserver_takes_early_data(tmp_path):
+    tickets: list[SessionTicket] = []
+    async with gtlsserver(tmp_path) as port:
+        async with get_from(port, session_ticket_handler=tickets.append) as client:
+            assert await client.get(b"/") == b"hello\n"
+        assert tickets
+        async with get_from(
+            port, fields={"session_ticket": tickets[0]}, wait_connected=False
+        ) as client:
+            assert await client.get(b"/") == b"hello\n"
