@@ -1,0 +1,367 @@
+"""QUIC beside aioquic and qh3 in memory, and beside ngtcp2's programs over loopback.
+
+In memory both ends are of one implementation and in one thread; the clock is
+told.  Over loopback HTTP/3 moves one large file.  All are measured in turns in
+the same run: the ratios are what counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import functools
+import importlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != HERE]
+
+import trustme  # noqa: E402
+
+from nghttp2py.asyncio.quic import (  # noqa: E402
+    QuicConnectionProtocol,
+    connect,
+    serve,
+)
+from nghttp2py.h3 import H3_ALPN, H3Connection  # noqa: E402
+from nghttp2py.h3.events import DataReceived, HeadersReceived  # noqa: E402
+from nghttp2py.quic import QuicConfiguration  # noqa: E402
+from nghttp2py.quic.events import ProtocolNegotiated  # noqa: E402
+
+CLIENT, SERVER = ("192.0.2.1", 50000), ("192.0.2.2", 4433)
+LIBRARIES = ["nghttp2py", "qh3", "aioquic"]
+# What issue 6 asks for, as multiples of the others.
+GOALS = {"exchange": {"aioquic": 12, "qh3": 3}, "handshake": {"aioquic": 5}}
+MEGABYTE = 1_000_000
+
+
+class Files:
+    """A certificate for localhost, and who vouches for it, in a directory."""
+
+    def __init__(self, directory: Path) -> None:
+        authority = trustme.CA()
+        issued = authority.issue_cert("localhost", "127.0.0.1")
+        self.directory = directory
+        self.authority = str(directory / "ca.pem")
+        self.chain = str(directory / "chain.pem")
+        self.key = str(directory / "key.pem")
+        authority.cert_pem.write_to_path(self.authority)
+        issued.private_key_pem.write_to_path(self.key)
+        for pem in issued.cert_chain_pems:
+            pem.write_to_path(self.chain, append=True)
+
+
+# ---- In memory ----
+
+
+class Pair:
+    """A client and a server of one library."""
+
+    def __init__(self, name: str, files: Files) -> None:
+        self.configuration = importlib.import_module(f"{name}.quic.configuration")
+        self.connection = importlib.import_module(f"{name}.quic.connection")
+        self.client_config = self.configuration.QuicConfiguration(
+            is_client=True, alpn_protocols=["h3"], server_name="localhost"
+        )
+        self.client_config.load_verify_locations(files.authority)
+        self.server_config = self.configuration.QuicConfiguration(
+            is_client=False, alpn_protocols=["h3"]
+        )
+        self.server_config.load_cert_chain(files.chain, files.key)
+        self.now = 1000.0
+
+    def handshake(self) -> None:
+        quic = self.connection.QuicConnection
+        self.client = quic(configuration=self.client_config)
+        self.client.connect(SERVER, now=self.now)
+        flight = self.client.datagrams_to_send(now=self.now)
+        self.server = quic(
+            configuration=self.server_config,
+            original_destination_connection_id=(
+                self.client.original_destination_connection_id
+            ),
+        )
+        for data, _ in flight:
+            self.server.receive_datagram(data, CLIENT, now=self.now)
+        done = 0
+        while done < 2:
+            self.now += 0.0001
+            done += self.carry(self.server, "HandshakeCompleted")
+            done += self.carry(self.client, "HandshakeCompleted")
+
+    def carry(self, sender: Any, awaited: str) -> int:
+        """Move datagrams and drop events; how many of those awaited there were."""
+        receiver, addr = (
+            (self.server, CLIENT) if sender is self.client else (self.client, SERVER)
+        )
+        for data, _ in sender.datagrams_to_send(now=self.now):
+            receiver.receive_datagram(data, addr, now=self.now)
+        found = 0
+        while (event := receiver.next_event()) is not None:
+            found += type(event).__name__ == awaited
+        return found
+
+    def exchange(self) -> None:
+        """A hundred bytes there, a hundred bytes back, on a stream of their own."""
+        stream_id = self.client.get_next_available_stream_id()
+        self.client.send_stream_data(stream_id, bytes(100), end_stream=True)
+        answered = False
+        while not answered:
+            self.now += 0.001
+            for data, _ in self.client.datagrams_to_send(now=self.now):
+                self.server.receive_datagram(data, CLIENT, now=self.now)
+            while (event := self.server.next_event()) is not None:
+                if type(event).__name__ == "StreamDataReceived" and event.end_stream:
+                    self.server.send_stream_data(stream_id, bytes(100), end_stream=True)
+            for data, _ in self.server.datagrams_to_send(now=self.now):
+                self.client.receive_datagram(data, SERVER, now=self.now)
+            while (event := self.client.next_event()) is not None:
+                if type(event).__name__ == "StreamDataReceived" and event.end_stream:
+                    answered = True
+            self.timers()
+
+    def timers(self) -> None:
+        for quic in (self.client, self.server):
+            timer = quic.get_timer()
+            if timer is not None and timer <= self.now:
+                quic.handle_timer(now=self.now)
+
+    def bulk(self, size: int) -> None:
+        stream_id = self.client.get_next_available_stream_id()
+        self.client.send_stream_data(stream_id, bytes(size), end_stream=True)
+        ended = False
+        while not ended:
+            self.now += 0.001
+            for data, _ in self.client.datagrams_to_send(now=self.now):
+                self.server.receive_datagram(data, CLIENT, now=self.now)
+            while (event := self.server.next_event()) is not None:
+                ended = ended or getattr(event, "end_stream", False)
+            for data, _ in self.server.datagrams_to_send(now=self.now):
+                self.client.receive_datagram(data, SERVER, now=self.now)
+            while self.client.next_event() is not None:
+                pass
+            self.timers()
+
+
+def rate(work: Callable[[], None], seconds: float) -> float:
+    """How often ``work`` is done in a second of CPU time."""
+    count, start = 0, time.process_time()
+    while (spent := time.process_time() - start) < seconds:
+        work()
+        count += 1
+    return count / spent
+
+
+def in_memory(files: Files, seconds: float) -> bool:
+    pairs = {name: Pair(name, files) for name in LIBRARIES}
+    rates: dict[str, dict[str, float]] = {"handshake": {}, "exchange": {}, "bulk": {}}
+    for name, pair in pairs.items():
+        rates["handshake"][name] = rate(pair.handshake, seconds)
+    for name, pair in pairs.items():
+        rates["exchange"][name] = rate(pair.exchange, seconds)
+    for name, pair in pairs.items():
+        rates["bulk"][name] = (
+            rate(lambda pair=pair: pair.bulk(2 * MEGABYTE), seconds) * 2
+        )
+    units = {"handshake": "/s", "exchange": "/s", "bulk": " MB/s"}
+    met = True
+    print(f"{'in memory':12}" + "".join(f"{name:>20}" for name in LIBRARIES))
+    for what, found in rates.items():
+        cells = []
+        for name in LIBRARIES:
+            ratio = found["nghttp2py"] / found[name]
+            cells.append(f"{found[name]:,.0f}{units[what]} ({ratio:.1f}x)")
+            met = met and ratio >= GOALS.get(what, {}).get(name, 0)
+        print(f"{what:12}" + "".join(f"{cell:>20}" for cell in cells))
+    return met
+
+
+# ---- Over loopback ----
+
+
+class FileServer(QuicConnectionProtocol):
+    """Answers every request with one body."""
+
+    body = b""
+    http: H3Connection | None = None
+
+    def quic_event_received(self, event: Any) -> None:
+        if isinstance(event, ProtocolNegotiated):
+            self.http = H3Connection(self._quic)
+        if self.http is None:
+            return
+        for received in self.http.handle_event(event):
+            if isinstance(received, HeadersReceived):
+                self.http.send_headers(received.stream_id, [(b":status", b"200")])
+                self.http.send_data(received.stream_id, self.body, end_stream=True)
+        self.transmit()
+
+
+class FileClient(QuicConnectionProtocol):
+    """Gets one body and counts it."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.http = H3Connection(self._quic)
+        self.count = 0
+        self.done = asyncio.get_running_loop().create_future()
+
+    def quic_event_received(self, event: Any) -> None:
+        for received in self.http.handle_event(event):
+            if isinstance(received, DataReceived):
+                self.count += len(received.data)
+                if received.stream_ended:
+                    self.done.set_result(self.count)
+
+    def get(self) -> None:
+        self.http.send_headers(
+            self._quic.get_next_available_stream_id(),
+            [
+                (b":method", b"GET"),
+                (b":scheme", b"https"),
+                (b":authority", b"localhost"),
+                (b":path", b"/large"),
+            ],
+            end_stream=True,
+        )
+        self.transmit()
+
+
+def free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def program(name: str) -> str | None:
+    return shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/bin")
+
+
+@contextlib.contextmanager
+def gtlsserver(files: Files) -> Iterator[int]:
+    port = free_port()
+    process = subprocess.Popen(
+        [
+            str(program("gtlsserver")),
+            "--quiet",
+            f"--htdocs={files.directory}",
+            "127.0.0.1",
+            str(port),
+            files.key,
+            files.chain,
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield port
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def our_download(files: Files, port: int) -> float:
+    async def main() -> float:
+        configuration = QuicConfiguration(
+            alpn_protocols=H3_ALPN,
+            server_name="localhost",
+            cafile=files.authority,
+            max_data=24 << 20,
+            max_stream_data=16 << 20,
+        )
+        async with connect(
+            "127.0.0.1", port, configuration=configuration, create_protocol=FileClient
+        ) as client:
+            start = time.perf_counter()
+            client.get()  # type: ignore[attr-defined]
+            count = await client.done  # type: ignore[attr-defined]
+            return float(count / (time.perf_counter() - start) / MEGABYTE)
+
+    return asyncio.run(main())
+
+
+async def gtlsclient(port: int, size: int) -> float:
+    start = time.perf_counter()
+    process = await asyncio.create_subprocess_exec(
+        str(program("gtlsclient")),
+        "--quiet",
+        "--no-http-dump",
+        "--exit-on-all-streams-close",
+        "127.0.0.1",
+        str(port),
+        f"https://localhost:{port}/large",
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    await process.wait()
+    return size / (time.perf_counter() - start) / MEGABYTE
+
+
+def our_upload(files: Files, size: int) -> float:
+    """Our server, in a process of its own, to gtlsclient."""
+
+    async def main() -> None:
+        configuration = QuicConfiguration(is_client=False, alpn_protocols=H3_ALPN)
+        configuration.load_cert_chain(files.chain, files.key)
+        FileServer.body = bytes(size)
+        server = await serve(
+            "127.0.0.1", port, configuration=configuration, create_protocol=FileServer
+        )
+        assert server.sockets
+        os.write(ready, b"!")
+        await asyncio.Event().wait()
+
+    port = free_port()
+    waiting, ready = os.pipe()
+    child = os.fork()
+    if not child:
+        asyncio.run(main())
+    try:
+        os.read(waiting, 1)
+        return asyncio.run(gtlsclient(port, size))
+    finally:
+        os.kill(child, 15)
+        os.waitpid(child, 0)
+
+
+def over_loopback(files: Files, size: int) -> bool:
+    if program("gtlsserver") is None:
+        print("gtlsserver is missing: nothing is measured over loopback")
+        return True
+    (files.directory / "large").write_bytes(bytes(size))
+    with gtlsserver(files) as port:
+        time.sleep(0.3)
+        c = max(asyncio.run(gtlsclient(port, size)) for _ in range(2))
+        down = max(our_download(files, port) for _ in range(2))
+    up = max(our_upload(files, size) for _ in range(2))
+    print(f"over loopback, {size // MEGABYTE} MB of HTTP/3:")
+    print(f"  gtlsserver to gtlsclient {c:8.1f} MB/s")
+    print(f"  gtlsserver to ours       {down:8.1f} MB/s ({down / c:.2f}x)")
+    print(f"  ours to gtlsclient       {up:8.1f} MB/s ({up / c:.2f}x)")
+    return min(up, down) >= 0.6 * c
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--megabytes", type=int, default=100)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as directory:
+        files = Files(Path(directory))
+        met = in_memory(files, options.seconds)
+        met = over_loopback(files, options.megabytes * MEGABYTE) and met
+    return 0 if met else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
