@@ -24,7 +24,10 @@ DEBUG = os.environ.get("NGHTTP2PY_DEBUG") == "1"
 # One directory a configuration, so that changing it needs no `make clean`.
 KIND = "debug" if DEBUG else "release"
 # The modules that there are only if CMake has found what they stand on.
-OPTIONAL = {"http3": "nghttp2py.h3.", "quic": "nghttp2py.quic."}
+OPTIONAL = {
+    "http3": ("nghttp2py.h3.",),
+    "quic": ("nghttp2py.quic.", "nghttp2py.asyncio.udp"),
+}
 DIRECTIVES = {"language_level": 3, "embedsignature": True, "auto_pickle": False}
 
 
@@ -59,7 +62,12 @@ class BuildWithCMake(build_ext):
         self.parallel = self.parallel or os.cpu_count()
         self.require_tools()
         built = self.build_libngp()
-        missing = tuple(name for part, name in OPTIONAL.items() if not built[part])
+        missing = tuple(
+            name
+            for part, names in OPTIONAL.items()
+            for name in names
+            if not built[part]
+        )
         self.extensions = [
             extension
             for extension in self.extensions

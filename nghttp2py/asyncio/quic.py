@@ -14,6 +14,7 @@ import socket
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, cast
 
+from nghttp2py.asyncio.udp import UDPTransport
 from nghttp2py.quic.configuration import (
     SMALLEST_MAX_DATAGRAM_SIZE,
     QuicConfiguration,
@@ -41,6 +42,9 @@ QuicStreamHandler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]
 # A writer waits in drain() from the first of these on, until it is at the second.
 HIGH_WATER = 256 * 1024
 LOW_WATER = 64 * 1024
+
+# The kernel's buffers of a socket, if it agrees: a few thousand datagrams.
+SOCKET_BUFFER = 2 << 20
 
 # How many stateless resets a server sends in a second: they answer anybody.
 MAX_RESETS = 100
@@ -156,8 +160,14 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
             self._transmit_task = None
         transport = self._transport
         if transport is not None and not transport.is_closing():
-            for data, addr in self._quic.datagrams_to_send(now=self._loop.time()):
-                transport.sendto(data, addr)
+            if isinstance(transport, UDPTransport):
+                # What the socket does not take waits in the connection.
+                if transport.writable:
+                    now = self._loop.time()
+                    transport.send_many(self._quic.datagrams_to_send(now=now))
+            else:
+                for data, addr in self._quic.datagrams_to_send(now=self._loop.time()):
+                    transport.sendto(data, addr)
         timer_at = self._quic.get_timer()
         if self._timer is not None and self._timer_at != timer_at:
             self._timer.cancel()
@@ -174,6 +184,18 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, addr: NetworkAddress) -> None:
         self._quic.receive_datagram(data, addr, now=self._loop.time())
         self._process_events()
+        self.transmit()
+
+    def datagrams_received(self, datagrams: list[tuple[bytes, NetworkAddress]]) -> None:
+        """Take what has come in at once, and answer once."""
+        now = self._loop.time()
+        for data, addr in datagrams:
+            self._quic.receive_datagram(data, addr, now=now)
+        self._process_events()
+        self.transmit()
+
+    def resume_writing(self) -> None:
+        """The socket takes datagrams again."""
         self.transmit()
 
     def error_received(self, exc: Exception) -> None:
@@ -498,6 +520,26 @@ class QuicServer(asyncio.DatagramProtocol):
         if protocol is not None:
             protocol.datagram_received(data, addr)
 
+    def datagrams_received(self, datagrams: list[tuple[bytes, NetworkAddress]]) -> None:
+        """Give each datagram to its connection; each connection answers once."""
+        shares: dict[QuicConnectionProtocol, list[tuple[bytes, NetworkAddress]]] = {}
+        for data, addr in datagrams:
+            header = self._router.read_header(data)
+            if header is None:
+                continue
+            protocol = self._protocols.get(header.destination_cid)
+            if protocol is None:
+                protocol = self._route_unknown(header, data, addr)
+            if protocol is not None:
+                shares.setdefault(protocol, []).append((data, addr))
+        for protocol, share in shares.items():
+            protocol.datagrams_received(share)
+
+    def resume_writing(self) -> None:
+        """The socket takes datagrams again."""
+        for protocol in list(self._connections):
+            protocol.transmit()
+
     def _answer(self, data: bytes, addr: NetworkAddress) -> None:
         transport = self._transport
         if data and transport is not None:
@@ -615,8 +657,19 @@ async def serve(
     ticket arguments is given.  More than ``max_connections`` are refused.
     """
     loop = asyncio.get_running_loop()
-    _, server = await loop.create_datagram_endpoint(
-        lambda: QuicServer(
+    found = await loop.getaddrinfo(
+        host, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE
+    )
+    family, _, _, _, address = found[0]
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)
+        if family == socket.AF_INET6:
+            # "::" is every address, IPv4's too.
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.bind(address)
+        _widen(sock)
+        server = QuicServer(
             configuration=configuration,
             create_protocol=create_protocol,
             session_ticket_fetcher=session_ticket_fetcher,
@@ -624,10 +677,20 @@ async def serve(
             retry=retry or stateless_retry,
             stream_handler=stream_handler,
             max_connections=max_connections,
-        ),
-        local_addr=(host, port),
-    )
+        )
+        UDPTransport(loop, sock, server)
+    except BaseException:
+        sock.close()
+        raise
     return server
+
+
+def _widen(sock: socket.socket) -> None:
+    """Ask for buffers that hold a burst; what the system gives is enough."""
+    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        with contextlib.suppress(OSError):
+            if sock.getsockopt(socket.SOL_SOCKET, option) < SOCKET_BUFFER:
+                sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
 
 
 def _bind(address: tuple[Any, ...], local_port: int) -> tuple[socket.socket, Any]:
@@ -691,13 +754,14 @@ async def connect(
             session_ticket_handler=session_ticket_handler,
             token_handler=token_handler,
         )
-        transport, endpoint = await loop.create_datagram_endpoint(
-            lambda: create_protocol(quic, stream_handler=stream_handler), sock=sock
+        _widen(sock)
+        protocol = cast(
+            QuicConnectionProtocol, create_protocol(quic, stream_handler=stream_handler)
         )
+        transport = UDPTransport(loop, sock, protocol)
     except BaseException:
         sock.close()
         raise
-    protocol = cast(QuicConnectionProtocol, endpoint)
     try:
         protocol.connect(address, transmit=wait_connected)
         if wait_connected:

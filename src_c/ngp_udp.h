@@ -1,0 +1,50 @@
+/*
+ * UDP with few system calls: the kernel joins and cuts runs of datagrams (GRO
+ * and GSO) where it can.  The only file that touches sockets.
+ * SPDX-License-Identifier: MIT
+ */
+#ifndef NGP_UDP_H
+#define NGP_UDP_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+/* A joined run is as long as a datagram of IP can be. */
+#define NGP_UDP_BUFFER_LEN 65536
+
+/* The kernel cuts no more datagrams from one run (UDP_MAX_SEGMENTS), and no
+   more bytes. */
+#define NGP_UDP_MAX_SEGMENTS 64
+#define NGP_UDP_MAX_RUN 65000
+
+/*
+ * ngp_udp_enable_gro asks the kernel to join runs of received datagrams.  It
+ * returns nonzero if it will.
+ */
+int ngp_udp_enable_gro(int fd);
+
+/* ngp_udp_has_gso is nonzero if the kernel cuts runs that are sent on |fd|. */
+int ngp_udp_has_gso(int fd);
+
+/*
+ * ngp_udp_recv receives a datagram, or a run of them from one address, into
+ * |buf|.  All but the last have |*psegment| bytes.
+ *
+ * This function returns the number of bytes, or -1 with errno set.
+ */
+ptrdiff_t ngp_udp_recv(int fd, uint8_t *buf, size_t len,
+                       struct sockaddr_storage *addr, socklen_t *paddrlen,
+                       size_t *psegment);
+
+/*
+ * ngp_udp_send sends the datagrams of |iov| to one address.  If there are
+ * several, all but the last have |segment| bytes, and the last no more.
+ *
+ * This function returns 0 if it succeeds, or -1 with errno set.
+ */
+int ngp_udp_send(int fd, struct iovec *iov, size_t n, size_t segment,
+                 const struct sockaddr *addr, socklen_t addrlen);
+
+#endif /* NGP_UDP_H */
