@@ -11,7 +11,11 @@ import pytest
 from quic_pair import authority, client_configuration, server_configuration
 
 from nghttp2py.asyncio.quic import QuicConnectionProtocol, connect, serve
-from nghttp2py.quic.events import HandshakeCompleted, ProtocolNegotiated
+from nghttp2py.quic.events import (
+    HandshakeCompleted,
+    ProtocolNegotiated,
+    StreamDataReceived,
+)
 
 
 def run(main):
@@ -386,6 +390,79 @@ async def test_a_reset_stream_raises_in_its_reader():
         with pytest.raises(ConnectionResetError):
             while await reader.read(100):
                 pass
+
+
+@run
+async def test_a_writer_that_was_closed_is_closed():
+    async with (
+        running_server() as (_, port),
+        connect("localhost", port, configuration=client_configuration()) as client,
+    ):
+        reader, writer = await client.create_stream()
+        writer.write(b"the end")
+        writer.close()
+        await writer.wait_closed()
+        assert await reader.read() == b"the end"
+
+
+@run
+async def test_a_stopped_stream_raises_in_drain_and_not_in_its_reader():
+    kept = []
+
+    class Stopper(QuicConnectionProtocol):
+        def quic_event_received(self, event):
+            if isinstance(event, StreamDataReceived) and not kept:
+                kept.append(event)
+                self._quic.stop_stream(event.stream_id, 5)
+                self._quic.send_stream_data(event.stream_id, b"enough", True)
+
+    async with (
+        running_server(create_protocol=Stopper) as (_, port),
+        connect("localhost", port, configuration=client_configuration()) as client,
+    ):
+        reader, writer = await client.create_stream()
+        writer.write(bytes(4 << 20))
+        with pytest.raises(ConnectionResetError):
+            await writer.drain()
+        assert await reader.read() == b"enough"
+        assert writer.is_closing()
+
+
+@run
+async def test_a_configuration_that_cannot_be_used_raises():
+    for fields in ({"server_name": "x" * 300}, {"alpn_protocols": ["x" * 99]}):
+        with pytest.raises(ValueError):
+            async with connect(
+                "localhost", 1, configuration=client_configuration(**fields)
+            ):
+                pass
+
+
+@run
+async def test_a_connection_that_says_nothing_is_closed_all_the_same():
+    configuration = client_configuration()
+    async with connect(
+        "localhost", 1, configuration=configuration, wait_connected=False
+    ) as client:
+        pass
+    assert client._quic.closed
+
+
+def test_uvloop_carries_it_too():
+    import uvloop
+
+    async def main():
+        async with (
+            running_server() as (_, port),
+            connect("localhost", port, configuration=client_configuration()) as client,
+        ):
+            assert await ask(client, bytes(1 << 20)) == bytes(1 << 20)
+
+    loop = uvloop.new_event_loop()
+    try:
+        loop.run_until_complete(asyncio.wait_for(main(), 60))
+    finally:
+        loop.close()
 
 
 @run

@@ -89,6 +89,9 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
         """Close the connection."""
         self._quic.close(error_code=error_code, reason_phrase=reason_phrase)
         self.transmit()
+        if self._quic.get_timer() is None:
+            # It had not begun, and is over.
+            self._process_events()
 
     def connect(self, addr: NetworkAddress, transmit: bool = True) -> None:
         """Start the handshake: a client can, once.
@@ -293,6 +296,29 @@ def _wake(waiter: asyncio.Future[None] | None, error: Exception | None) -> None:
         waiter.exception()
 
 
+class _StreamProtocol(asyncio.StreamReaderProtocol):
+    """What a stream's writer takes for its protocol: it has two halves that end by
+    themselves, where asyncio knows one end."""
+
+    def __init__(self, reader: asyncio.StreamReader) -> None:
+        super().__init__(reader)
+        self._written = asyncio.get_running_loop().create_future()
+
+    def lose(self, error: Exception) -> None:
+        """The writing half is lost: whoever waits to write is told."""
+        # Not our own connection_lost(): that would end the reader, too.
+        asyncio.streams.FlowControlMixin.connection_lost(self, error)
+        self.end()
+
+    def end(self) -> None:
+        """The writing half is closed."""
+        if not self._written.done():
+            self._written.set_result(None)
+
+    def _get_close_waiter(self, stream: object) -> asyncio.Future[None]:
+        return self._written
+
+
 class _Stream(asyncio.Transport):
     """What a stream's reader and writer take for their transport."""
 
@@ -309,9 +335,8 @@ class _Stream(asyncio.Transport):
         # On a stream that only the peer sends on there is nothing to close.
         self._closing = not self._quic._stream_can_send(stream_id)
         self._ended = False
-        self._lost = False
         self._reader = reader
-        self.protocol = asyncio.StreamReaderProtocol(reader)
+        self.protocol = _StreamProtocol(reader)
         self.protocol.connection_made(self)
 
     # From the peer.
@@ -353,22 +378,17 @@ class _Stream(asyncio.Transport):
         self._lose(error or ConnectionResetError("the connection is closed"))
 
     def _lose(self, error: Exception) -> None:
-        """Have drain() raise."""
-        if self._lost:
-            return
-        self._lost = True
+        """Have drain() raise, now and later."""
         self._connection._paused.discard(self)
-        # The protocol tells the reader, too, which may have more to read.
-        told = self._reader.exception()
-        eof = self._reader._eof  # type: ignore[attr-defined]
-        self.protocol.connection_lost(error)
-        if not self._ended or eof:
-            self._reader._exception = told  # type: ignore[attr-defined]
+        self.protocol.lose(error)
         self._forget()
 
     def _forget(self) -> None:
-        if self._ended and (
-            self._closing or not self._quic._stream_can_send(self._stream_id)
+        """Leave the connection, once there is no more to tell either half."""
+        if (
+            self._ended
+            and self not in self._connection._paused
+            and (self._closing or not self._quic._stream_can_send(self._stream_id))
         ):
             self._connection._streams.pop(self._stream_id, None)
 
@@ -405,6 +425,7 @@ class _Stream(asyncio.Transport):
         if self.get_write_buffer_size() <= LOW_WATER:
             self._connection._paused.discard(self)
             self.protocol.resume_writing()
+            self._forget()
 
     def can_write_eof(self) -> bool:
         return self._quic._stream_can_send(self._stream_id)
@@ -421,6 +442,7 @@ class _Stream(asyncio.Transport):
         if self.can_write_eof():
             self.write_eof()
         self._closing = True
+        self.protocol.end()
 
     def is_closing(self) -> bool:
         transport = self._connection._transport
@@ -433,6 +455,7 @@ class _Stream(asyncio.Transport):
     def abort(self) -> None:
         """Reset the stream."""
         self._closing = True
+        self.protocol.end()
         with contextlib.suppress(ValueError):
             self._quic.reset_stream(self._stream_id, 0)
         self._connection._transmit_soon()

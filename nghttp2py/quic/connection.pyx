@@ -42,6 +42,9 @@ NetworkAddress = object
 QuicTokenHandler = object
 
 NetworkPath = namedtuple("NetworkPath", "addr")
+TLSState = namedtuple(
+    "TLSState", "alpn_negotiated early_data_accepted session_resumed"
+)
 
 # RFC 8446, 4.6.1: no ticket lives longer.
 cdef object TICKET_LIFETIME = timedelta(days=7)
@@ -408,6 +411,19 @@ cdef class QuicConnection:
         return certificates
 
     @property
+    def tls(self):
+        """What TLS has come to: an object with ``alpn_negotiated``,
+        ``early_data_accepted`` and ``session_resumed``."""
+        cdef lib.ngp_tls *tls = lib.ngp_quic_tls(self._quic)
+        cdef bint done = lib.ngp_quic_handshake_completed(self._quic)
+
+        return TLSState(
+            alpn_negotiated=self._alpn,
+            early_data_accepted=done and lib.ngp_tls_early_data_accepted(tls) != 0,
+            session_resumed=done and lib.ngp_tls_session_resumed(tls) != 0,
+        )
+
+    @property
     def stats(self):
         """Counters, and what congestion control knows: a dictionary."""
         cdef lib.ngp_quic_stats stats
@@ -528,6 +544,9 @@ cdef class QuicConnection:
                 &self._last_packed, bits, ns)
         finally:
             PyBuffer_Release(&view)
+        if self._configuration.quic_logger is not None:
+            self._start_trace()
+            self._log_datagrams("datagrams_received", [view.len])
         self._after()
         if rv == lib.NGHTTP2_ERR_INVALID_ARGUMENT:
             raise ValueError("server_name or alpn_protocols cannot be used")
@@ -551,6 +570,10 @@ cdef class QuicConnection:
                 take_bytes(packets[i].data, packets[i].len),
                 self._address_of(&packets[i].addr),
             ))
+        if self._quic_logger is not None and n:
+            self._log_datagrams(
+                "datagrams_sent", [len(<bytes>pair[0]) for pair in datagrams]
+            )
         return datagrams
 
     def get_timer(self):
@@ -662,11 +685,39 @@ cdef class QuicConnection:
     # ---- The trace ----
 
     cdef int _start_trace(self) except -1:
-        if self._configuration.quic_logger is not None and self._quic_logger is None:
+        if (
+            self._configuration.quic_logger is not None
+            and not self._traced
+            and lib.ngp_quic_get_state(self._quic) != lib.NGP_QUIC_NEW
+        ):
+            self._traced = True
             self._quic_logger = self._configuration.quic_logger.start_trace(
                 is_client=self._is_client,
                 odcid=self.original_destination_connection_id,
             )
+        return 0
+
+    cdef int _log_datagrams(self, str event, list lengths) except -1:
+        if self._quic_logger is None:
+            return 0
+        stats = self.stats
+        self._quic_logger.log_event(
+            category="transport",
+            event=event,
+            data={
+                "count": len(lengths),
+                "raw": [{"length": length} for length in lengths],
+            },
+        )
+        self._quic_logger.log_event(
+            category="recovery",
+            event="metrics_updated",
+            data={
+                "bytes_in_flight": stats["bytes_in_flight"],
+                "congestion_window": stats["congestion_window"],
+                "smoothed_rtt": stats["smoothed_rtt"] * 1000,
+            },
+        )
         return 0
 
     cdef int _end_trace(self, event) except -1:
