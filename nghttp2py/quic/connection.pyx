@@ -29,7 +29,9 @@ from nghttp2py.quic.events cimport (
 import ipaddress
 import logging
 from collections import namedtuple
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 from nghttp2py.quic.packet import QuicErrorCode
 from nghttp2py.quic.tls import SessionTicket
@@ -38,8 +40,8 @@ __all__ = ["NetworkAddress", "QuicConnection", "QuicTokenHandler"]
 
 logger = logging.getLogger("quic")
 
-NetworkAddress = object
-QuicTokenHandler = object
+NetworkAddress = Any
+QuicTokenHandler = Callable[[bytes], None]
 
 NetworkPath = namedtuple("NetworkPath", "addr")
 TLSState = namedtuple(

@@ -47,7 +47,7 @@ cdef class Router:
     cdef uint32_t _versions[lib.NGP_QUIC_MAX_VERSIONS]
     cdef size_t _nversions
 
-    def __init__(self, *, bytes secret not None, connection_id_length, versions):
+    def __cinit__(self, *, bytes secret not None, connection_id_length, versions):
         if not 0 <= connection_id_length <= 20:
             raise ValueError("a connection id has at most 20 bytes")
         if not 0 < len(versions) <= lib.NGP_QUIC_MAX_VERSIONS:
