@@ -26,7 +26,7 @@ cdef class H2Session:
     cdef int _widen(self) except -1
     cdef int _need_start(self) except -1
     cdef int _enter(self) except -1
-    cdef int _gather(self, size_t limit, bint by_reference) except -1
+    cdef int _gather(self, size_t limit) except -1
     cdef int _release_owners(self) except -1
     cdef bint _feed(self, int32_t stream_id, size_t wanted) except -1
     cdef int _known(self, int32_t stream_id) except -1

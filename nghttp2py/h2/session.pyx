@@ -14,6 +14,7 @@ from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_CheckExact
 from cpython.ref cimport Py_DECREF
 from libc.stddef cimport size_t
 from libc.stdint cimport SIZE_MAX, int32_t, uint8_t, uint32_t
+from libc.string cimport memcpy
 
 from nghttp2py cimport cngp as lib
 from nghttp2py.h2.reader cimport EventReader
@@ -240,16 +241,22 @@ cdef class H2Session:
             const lib.ngp_h2_segment *segment
             size_t n = 0
             size_t total = 0
+            size_t i
+            char *end
             bytes data
 
         self._enter()
         try:
-            self._gather(SIZE_MAX if limit is None else limit, False)
+            # By reference, so that large bodies are copied once, to here.
+            self._gather(SIZE_MAX if limit is None else limit)
             segment = lib.ngp_h2_output(self._h2, &n, &total)
             if n == 0:
                 return b""
-            # Without references all output is one segment.
-            data = take_bytes(segment.base, segment.len)
+            data = PyBytes_FromStringAndSize(NULL, total)
+            end = PyBytes_AS_STRING(data)
+            for i in range(n):
+                memcpy(end, segment[i].base, segment[i].len)
+                end += segment[i].len
             lib.ngp_h2_clear_output(self._h2)
             return data
         finally:
@@ -272,7 +279,7 @@ cdef class H2Session:
 
         self._enter()
         try:
-            self._gather(SIZE_MAX if limit is None else limit, True)
+            self._gather(SIZE_MAX if limit is None else limit)
             segment = lib.ngp_h2_output(self._h2, &n, &total)
             for i in range(n):
                 if segment[i].owner == NULL:
@@ -290,14 +297,14 @@ cdef class H2Session:
             self._busy = False
             self._release_owners()
 
-    cdef int _gather(self, size_t limit, bint by_reference) except -1:
+    cdef int _gather(self, size_t limit) except -1:
         cdef:
             int32_t stream_id = 0
             size_t wanted = 0
             bint fed = True
 
         while fed:
-            check(lib.ngp_h2_send(self._h2, limit, by_reference))
+            check(lib.ngp_h2_send(self._h2, limit, 1))
             self._reader.take(self._h2, self._pending)
             fed = False
             while lib.ngp_h2_take_wanted(self._h2, &stream_id, &wanted):
