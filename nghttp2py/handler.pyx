@@ -16,6 +16,7 @@ from nghttp2py.h2.events cimport (
     H2WebSocketRequest,
     RequestReceived,
 )
+from nghttp2py.h2.headers cimport FieldList
 
 import asyncio
 import logging
@@ -27,9 +28,11 @@ from nghttp2py.asyncio.pump import H2Pump
 from nghttp2py.errors import (
     ErrorCode,
     NGHTTP2Error,
+    PushDisabledError,
     StreamClosedError,
     StreamStateError,
 )
+from nghttp2py.hpack import NeverIndexed
 
 __all__ = ["BaseRequestHandler", "HandlerProtocol"]
 
@@ -39,6 +42,16 @@ access_logger = logging.getLogger("nghttp2py.access")
 # Bytes below which a stream's queue falls before ``drain`` returns: enough to
 # keep the socket busy until more comes.
 _LOW_WATER = 65536
+
+# What a program's code raises for one stream.  A future that somebody cancels is
+# no reason to end the other streams.
+cdef tuple FAILURES = (Exception, asyncio.CancelledError)
+
+# Of the access log, whatever the locale calls them.
+cdef tuple MONTHS = (
+    "Jan", "Feb", "Mar", "Apr", "May", "Jun",
+    "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+)
 
 
 cdef class BaseRequestHandler:
@@ -88,7 +101,9 @@ cdef class BaseRequestHandler:
     cdef bint _request_done
     cdef bint _closed
     cdef bint _failed            # a callback has raised: none but on_close is called
+    cdef bint _unmade            # its constructor has raised: nothing is called
     cdef bint _no_body           # what is sent of a body is dropped
+    cdef bint _ended             # a response without body has ended
     cdef object __weakref__
 
     def __init__(self, http2, stream_id):
@@ -181,7 +196,7 @@ cdef class BaseRequestHandler:
         with none until ``resume`` is called.  All but str and bytes are read
         as the client takes them; a file is not closed.  What they raise is
         logged, and resets the stream.  Responses to HEAD and those with the
-        status 204 or 304 have no body, and ``body`` is not touched.
+        status 204, 205 or 304 have no body, and ``body`` is not touched.
 
         If the request has not come whole, the client is told to stop sending
         it (RFC 9113, 8.1).
@@ -200,6 +215,7 @@ cdef class BaseRequestHandler:
                 # The response cannot be finished as it was begun.
                 self.reset(ErrorCode.INTERNAL_ERROR)
                 raise
+        self._ended = True
         self._sent_all()
 
     cdef int _send_body(self, body, trailers) except -1:
@@ -227,7 +243,10 @@ cdef class BaseRequestHandler:
     def send_headers(self, status=200, headers=None):
         """Begin a response whose body follows by ``send_data`` and ``end``."""
         self._begin(status, headers, False)
-        self._mark_dirty()
+        if self._no_body:
+            self._sent_all()
+        else:
+            self._mark_dirty()
 
     def send_data(self, data):
         """Queue a piece of the body after ``send_headers``.
@@ -238,9 +257,10 @@ cdef class BaseRequestHandler:
         self._check_open()
         if isinstance(data, str):
             data = data.encode()
-        if not self._no_body:
-            self._table.connection.send_body(self.stream_id, data, end_stream=False)
-            self._mark_dirty()
+        if self._no_body and not self._ended:
+            return
+        self._table.connection.send_body(self.stream_id, data, end_stream=False)
+        self._mark_dirty()
 
     async def drain(self):
         """Wait until few of the queued bytes are left.
@@ -259,7 +279,8 @@ cdef class BaseRequestHandler:
     def end(self, trailers=None):
         """End the response after what is queued, with ``trailers`` if given."""
         self._check_open()
-        if self._no_body:
+        if self._no_body and not self._ended:
+            self._ended = True
             return
         if trailers is None:
             self._table.connection.end_stream(self.stream_id)
@@ -338,13 +359,16 @@ cdef class BaseRequestHandler:
             raise StreamStateError(
                 f"stream {self.stream_id}: a response was sent already"
             )
-        # RFC 9110, 9.3.2, 15.3.5 and 15.4.5.
-        if self.method == b"HEAD" or status == 304 or status == 204:
-            self._no_body = True
+        # RFC 9110, 9.3.2, 15.3.5, 15.3.6 and 15.4.5.
+        cdef bint no_body = (
+            self._request.method == b"HEAD"
+            or status == 304 or status == 204 or status == 205
+        )
         self._table.connection.respond(
             self.stream_id, status, () if headers is None else headers,
-            whole or self._no_body,
+            whole or no_body,
         )
+        self._no_body = no_body
         self.status = status
         return 0
 
@@ -399,18 +423,20 @@ cdef class HandlerTable:
     cdef object handler_class
     cdef dict handlers               # stream identifier -> handler
     cdef bint dispatching            # what is queued now is written after it
-    cdef bint _plain
+    cdef bint _usual                 # its instances are made as usual
+    cdef bint _plain                 # and need no call of __init__()
 
     def __cinit__(self, protocol, H2Connection connection not None, handler_class):
         self.protocol = protocol
         self.connection = connection
         self.handler_class = handler_class
         self.handlers = {}
-        # An instance of such a class needs no call of its type.
-        self._plain = (
-            type(handler_class) is type
-            and handler_class.__init__ is BaseRequestHandler.__init__
+        self._usual = (
+            type(handler_class).__call__ is type.__call__
             and handler_class.__new__ is BaseRequestHandler.__new__
+        )
+        self._plain = (
+            self._usual and handler_class.__init__ is BaseRequestHandler.__init__
         )
 
     cdef int dispatch(self, list events) except -1:
@@ -452,20 +478,29 @@ cdef class HandlerTable:
             self.dispatching = False
         return 0
 
-    cdef BaseRequestHandler _new_handler(self, stream_id, RequestReceived request):
+    cdef BaseRequestHandler _new_handler(
+        self, stream_id, RequestReceived request, bint pushed
+    ):
         cdef BaseRequestHandler handler
 
-        if self._plain:
+        if self._usual:
             handler = <BaseRequestHandler>new_instance(self.handler_class)
+            # Before its constructor runs, which may send already.
+            self._adopt(handler, stream_id, request, pushed)
+            if not self._plain:
+                handler.__init__(self.protocol, stream_id)
         else:
             handler = self.handler_class(self.protocol, stream_id)
-        self._adopt(handler, stream_id, request)
+            self._adopt(handler, stream_id, request, pushed)
         return handler
 
     cdef int _adopt(
-        self, BaseRequestHandler handler, stream_id, RequestReceived request
+        self,
+        BaseRequestHandler handler,
+        stream_id,
+        RequestReceived request,
+        bint pushed,
     ) except -1:
-        # The first two once more, for who does not call our __init__().
         handler.http2 = self.protocol
         handler.stream_id = stream_id
         handler._table = self
@@ -473,24 +508,29 @@ cdef class HandlerTable:
         handler.method = request.method
         handler.path = request.target
         handler.scheme = request.scheme
-        self.handlers[stream_id] = handler
+        if pushed:
+            handler.pushed = True
+            handler._request_done = True
+        if stream_id != -1:
+            self.handlers[stream_id] = handler
         return 0
 
     cdef int _request_received(self, stream_id, RequestReceived request) except -1:
         cdef BaseRequestHandler handler
 
         try:
-            handler = self._new_handler(stream_id, request)
-        except Exception:
-            logger.exception("%r: no handler for stream %d", self.protocol, stream_id)
-            handler = BaseRequestHandler(self.protocol, stream_id)
-            self._adopt(handler, stream_id, request)
-            handler._failed = True
-            handler.send_response(500)
+            handler = self._new_handler(stream_id, request, False)
+        except FAILURES:
+            handler = self.handlers.get(stream_id)
+            if handler is None:
+                handler = BaseRequestHandler(self.protocol, stream_id)
+                self._adopt(handler, stream_id, request, False)
+            handler._unmade = True
+            self._failed(handler)
             return 0
         try:
             handler.on_headers()
-        except Exception:
+        except FAILURES:
             self._failed(handler)
         return 0
 
@@ -511,7 +551,7 @@ cdef class HandlerTable:
                 handler._request_done = True
                 if not handler._failed:
                     handler.on_request_done()
-        except Exception:
+        except FAILURES:
             self._failed(handler)
         return 0
 
@@ -521,7 +561,7 @@ cdef class HandlerTable:
         if handler is not None and not handler._failed:
             try:
                 handler.on_trailers(list(event.headers))
-            except Exception:
+            except FAILURES:
                 self._failed(handler)
         return 0
 
@@ -548,8 +588,8 @@ cdef class HandlerTable:
                 BaseRequestHandler.send_response(handler, 500)
                 return 0
             except NGHTTP2Error:
-                pass  # the stream is closed
-        handler.reset(ErrorCode.INTERNAL_ERROR)
+                pass  # the stream is closed, or a lost instance has answered
+        BaseRequestHandler.reset(handler, ErrorCode.INTERNAL_ERROR)
         return 0
 
     cdef int _stream_closed(self, H2StreamClosed event) except -1:
@@ -569,11 +609,17 @@ cdef class HandlerTable:
                     f"stream {handler.stream_id} was closed", handler.stream_id
                 )
             )
-        if log_enabled(logging.INFO):
-            log_access(handler, size)
+        # A refused push was never on the wire.
+        if handler.stream_id != -1 and log_enabled(logging.INFO):
+            try:
+                log_access(handler, size)
+            except Exception:
+                logger.exception("%r: the access log failed", self.protocol)
+        if handler._unmade:
+            return 0
         try:
             handler.on_close(error_code)
-        except Exception:
+        except FAILURES:
             logger.exception(
                 "%r: on_close() of stream %d failed", self.protocol, handler.stream_id
             )
@@ -591,41 +637,55 @@ cdef class HandlerTable:
     ):
         """See ``BaseRequestHandler.push``."""
         cdef RequestReceived request = parent._request
+        cdef FieldList given = FieldList()
         cdef BaseRequestHandler handler
         cdef int32_t stream_id = -1
 
-        fields = [
-            (b":method", as_bytes(method)),
+        given.extend((
+            (b":method", method),
             (b":scheme", request.scheme or b"https"),
             (b":authority", parent.host or b""),
-            (b":path", as_bytes(path)),
+            (b":path", path),
+        ))
+        if request_headers is not None:
+            given.extend(request_headers)
+        # As who receives the promise is told them.
+        fields = [
+            NeverIndexed(*pair[:2]) if len(pair) == 3 and pair[2] else pair[:2]
+            for pair in given._pairs
         ]
-        if hasattr(request_headers, "items"):
-            request_headers = request_headers.items()
-        for name, value in request_headers or ():
-            fields.append((as_bytes(name), as_bytes(value)))
-        if self.connection.push_enabled:
+        try:
             stream_id = self.connection.push_stream(parent.stream_id, fields)
-        handler = self._new_handler(
-            stream_id,
-            RequestReceived(
-                fields[0][1],
-                fields[3][1],
-                fields[4:],
-                scheme=fields[1][1],
-                authority=fields[2][1],
-                fields=fields,
-            ),
-        )
-        handler.pushed = True
-        handler._request_done = True
+        except PushDisabledError:
+            pass
+        try:
+            handler = self._new_handler(
+                stream_id,
+                RequestReceived(
+                    fields[0][1],
+                    fields[3][1],
+                    fields[4:],
+                    scheme=fields[1][1],
+                    authority=fields[2][1],
+                    fields=fields,
+                ),
+                True,
+            )
+        except BaseException:
+            if stream_id != -1:
+                # The promise is made, and nobody is there to keep it.
+                handler = self.handlers.get(stream_id)
+                if handler is not None:
+                    handler._unmade = True
+                self.connection.reset_stream(stream_id, ErrorCode.INTERNAL_ERROR)
+                parent._mark_dirty()
+            raise
         if stream_id == -1:
-            del self.handlers[stream_id]
             self._close(handler, ErrorCode.REFUSED_STREAM, 0)
             return handler
         try:
             handler.send_response(status, headers, body)
-        except Exception:
+        except BaseException:
             # The promise is made already.
             handler.reset(ErrorCode.INTERNAL_ERROR)
             raise
@@ -700,13 +760,15 @@ cdef object log_enabled = access_logger.isEnabledFor
 
 cdef int log_access(BaseRequestHandler handler, size) except -1:
     """Log a line in the common format."""
-    address = handler.http2.client_address
+    cdef RequestReceived request = handler._request
+    address = handler._table.protocol.client_address
+    now = time.localtime()
     access_logger.info(
         '%s - - [%s] "%s %s HTTP/2" %s %s',
         address[0] if isinstance(address, tuple) else "-",
-        time.strftime("%d/%b/%Y:%H:%M:%S %z"),
-        printable(handler.method),
-        printable(handler.path),
+        time.strftime(f"%d/{MONTHS[now.tm_mon - 1]}/%Y:%H:%M:%S %z", now),
+        printable(request.method),
+        printable(request.target),
         "-" if handler.status is None else handler.status,
         size or "-",
     )
@@ -716,7 +778,3 @@ cdef int log_access(BaseRequestHandler handler, size) except -1:
 cdef str printable(bytes value):
     """Escape what would break a line of the log."""
     return value.decode("ascii", "backslashreplace").replace('"', "\\x22")
-
-
-cdef bytes as_bytes(value):
-    return (<str>value).encode() if isinstance(value, str) else bytes(value)

@@ -331,10 +331,6 @@ int32_t ngp_h2_submit_push_promise(ngp_h2 *h2, int32_t stream_id,
   if (h2->options.client || (stream_id & 1) == 0) {
     return NGHTTP2_ERR_INVALID_STREAM_STATE;
   }
-  if (!nghttp2_session_get_remote_settings(h2->session,
-                                           NGHTTP2_SETTINGS_ENABLE_PUSH)) {
-    return NGHTTP2_ERR_PUSH_DISABLED;
-  }
   rv = check(h2, NGP_H2_MESSAGE_REQUEST, nva, nvlen, &flags, &content_length,
              perror);
   if (rv == 0) {
@@ -342,6 +338,11 @@ int32_t ngp_h2_submit_push_promise(ngp_h2 *h2, int32_t stream_id,
   }
   if (rv != 0) {
     return rv;
+  }
+  /* Last, so that the caller's errors do not depend on the peer's settings. */
+  if (!nghttp2_session_get_remote_settings(h2->session,
+                                           NGHTTP2_SETTINGS_ENABLE_PUSH)) {
+    return NGHTTP2_ERR_PUSH_DISABLED;
   }
   id = (int32_t)nghttp2_session_get_next_stream_id(h2->session);
   stream = ngp_h2_stream_add(h2, id);

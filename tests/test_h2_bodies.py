@@ -256,6 +256,20 @@ def test_one_failing_source_leaves_other_streams_alone():
     assert H2StreamReset(bad, ErrorCode.INTERNAL_ERROR, True) in events
 
 
+def test_a_cancellation_in_a_source_is_its_streams_failure(answered):
+    """It is no ``Exception`` in asyncio, nor in other frameworks."""
+
+    class Cancelled(BaseException):
+        pass
+
+    def cancelled(n):
+        raise Cancelled
+
+    answered.connection.send_body(1, cancelled)
+    assert answered.read()[0].type == RST_STREAM
+    assert isinstance(answered.events[0].exception, Cancelled)
+
+
 def test_a_keyboard_interrupt_in_a_source_passes_through(answered):
     def source(n):
         raise KeyboardInterrupt

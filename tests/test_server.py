@@ -20,6 +20,7 @@ from nghttp2py.errors import (
 from nghttp2py.h2 import H2Configuration, H2GoAway
 from nghttp2py.h2.body import DATA_DEFERRED, DATA_EOF, DATA_OK
 from nghttp2py.handler import HandlerProtocol
+from nghttp2py.hpack import NeverIndexed
 from nghttp2py.server import DEFAULT_CONFIGURATION, BaseRequestHandler, HTTP2Server
 
 
@@ -504,6 +505,19 @@ async def test_a_streamed_response_before_the_requests_end_stops_the_upload():
 
 
 @in_loop
+async def test_a_streamed_response_without_body_stops_the_upload():
+    class Handler(BaseRequestHandler):
+        def on_headers(self):
+            self.send_headers(204)
+
+    client = serve(Handler)
+    stream_id = client.request(method="POST", end_stream=False)
+    await client.exchange()
+    response = client.response(stream_id)
+    assert (response.status, response.reset, response.closed) == (204, 0, 0)
+
+
+@in_loop
 async def test_a_response_after_the_requests_end_resets_nothing():
     client = serve(answering(200, None, b"x"))
     response = await client.fetch()
@@ -576,7 +590,27 @@ async def test_a_push_is_promised_and_answered():
 
 
 @in_loop
-async def test_a_push_that_the_client_forbids_is_refused_at_once():
+async def test_a_promise_takes_header_fields_in_every_form():
+    made = []
+
+    class Handler(BaseRequestHandler):
+        def on_headers(self):
+            fields = [("a", b"1", True), NeverIndexed(b"b", b"2"), (b"c", "3", False)]
+            made.append(self.push(b"/p", request_headers=fields))
+            self.send_response()
+
+    client = serve(Handler, config=H2Configuration(enable_push=True))
+    await client.exchange()
+    await client.fetch()
+    fields = client.pushed[2].fields[4:]
+    assert fields == ((b"a", b"1"), (b"b", b"2"), (b"c", b"3"))
+    assert [isinstance(field, NeverIndexed) for field in fields] == [True, True, False]
+    assert made[0].headers[4:] == list(fields)
+
+
+@in_loop
+async def test_a_push_that_the_client_forbids_is_refused_at_once(caplog):
+    caplog.set_level(logging.INFO, "nghttp2py.access")
     handler = pusher(False)
     client = serve(handler)
     await client.exchange()
@@ -588,6 +622,8 @@ async def test_a_push_that_the_client_forbids_is_refused_at_once():
     assert handler.closed == [(True, ErrorCode.REFUSED_STREAM), (False, 0)]
     with pytest.raises(StreamClosedError):
         made.send_response()
+    # What was never on the wire is not in the log.
+    assert len(caplog.records) == 1
 
 
 @in_loop

@@ -54,9 +54,9 @@ async def with_good_neighbours(bad, **options):
     return client.response(stream_id)
 
 
-def failing(callback):
+def failing(callback, error=RuntimeError):
     def fail(self, *args):
-        raise RuntimeError("on purpose")
+        raise error("on purpose")
 
     return type("Bad", (BaseRequestHandler,), {callback: fail})
 
@@ -80,6 +80,93 @@ async def test_a_callback_that_raises_is_a_500(callback, caplog):
     assert "RuntimeError: on purpose" in caplog.text
     assert "b'/bad'" in caplog.text
     assert {record.name for record in caplog.records} == {"nghttp2py"}
+
+
+@pytest.mark.parametrize(
+    "callback", ["on_headers", "on_data", "on_trailers", "on_request_done", "on_close"]
+)
+@in_loop
+async def test_a_cancelled_future_in_a_callback_ends_one_stream(callback, caplog):
+    bad = failing(callback, asyncio.CancelledError)
+    if callback == "on_close":
+        bad.on_request_done = Good.on_request_done
+    client = serve(mixed(bad))
+    good = client.request("/good", method="POST", end_stream=False)
+    stream_id = client.request("/bad", method="POST", end_stream=False)
+    client.connection.send_body(stream_id, b"x", trailers={"t": "1"})
+    await client.exchange()
+    client.connection.end_stream(good)
+    await client.exchange()
+    assert client.response(stream_id).status == (200 if callback == "on_close" else 500)
+    assert client.response(good).body == b"good"
+    assert "CancelledError: on purpose" in caplog.text
+
+
+@in_loop
+async def test_a_cancelled_future_in_a_constructor_or_body_ends_one_stream():
+    class Bad(BaseRequestHandler):
+        def __init__(self, http2, stream_id):
+            super().__init__(http2, stream_id)
+            if self.path == b"/made":
+                raise asyncio.CancelledError
+
+        def on_headers(self):
+            self.send_response(body=self.read if self.path == b"/read" else b"good")
+
+        def read(self, n):
+            raise asyncio.CancelledError
+
+    client = serve(Bad)
+    made, good, read = map(client.request, ("/made", "/good", "/read"))
+    await client.exchange()
+    assert client.response(made).status == 500
+    assert client.response(read).closed == INTERNAL_ERROR
+    assert client.response(good).body == b"good"
+
+
+@in_loop
+async def test_a_constructor_may_send_and_then_raise(caplog):
+    class Bad(BaseRequestHandler):
+        def __init__(self, http2, stream_id):
+            assert self.host == b"test"
+            super().__init__(http2, stream_id)
+            self.send_response(body=b"whole")
+            if self.path == b"/bad":
+                raise RuntimeError("on purpose")
+
+        def on_close(self, error_code):
+            assert self.path == b"/good", "it was never made"
+
+    client = serve(Bad)
+    get = client.request("/good")
+    bad = client.request("/bad")
+    head = client.request("/good", method="HEAD")
+    await client.exchange()
+    assert client.response(get).body == b"whole"
+    assert client.response(bad).closed == INTERNAL_ERROR
+    assert (client.response(head).status, client.response(head).body) == (200, b"")
+    assert "it was never made" not in caplog.text
+
+
+@in_loop
+async def test_a_lost_instance_that_has_sent_is_reset():
+    """A metaclass may make handlers of which the server learns nothing."""
+
+    class Losing(type):
+        def __call__(cls, http2, stream_id):
+            handler = super().__call__(http2, stream_id)
+            if stream_id == 1:
+                handler.send_informational(103)
+                raise RuntimeError("on purpose")
+            return handler
+
+    class Bad(BaseRequestHandler, metaclass=Losing):
+        def on_headers(self):
+            self.send_response(body=b"good")
+
+    client = serve(Bad)
+    assert (await client.fetch()).status == 500
+    assert (await client.fetch()).body == b"good"
 
 
 @in_loop
@@ -412,6 +499,53 @@ async def test_a_push_that_cannot_be_sent_is_an_error():
     assert client.response(2).closed == INTERNAL_ERROR
 
 
+@pytest.mark.parametrize("enable_push", [False, True])
+@pytest.mark.parametrize(
+    "arguments, error",
+    [
+        ({"path": "/", "request_headers": [("x", 0)]}, TypeError),
+        ({"path": "/", "request_headers": [("x",)]}, TypeError),
+        ({"path": "/", "request_headers": "x"}, TypeError),
+        ({"path": 0}, TypeError),
+        ({"path": "/", "request_headers": {"connection": "close"}}, HeadersError),
+        ({"path": "/", "method": "P T"}, HeadersError),
+    ],
+)
+@in_loop
+async def test_a_bad_promise_is_an_error_to_every_client(arguments, error, enable_push):
+    class Bad(BaseRequestHandler):
+        def on_headers(self):
+            with pytest.raises(error):
+                self.push(**arguments)
+            self.send_response(body=b"page")
+
+    client = serve(Bad, config=H2Configuration(enable_push=enable_push))
+    await client.exchange()
+    assert (await client.fetch()).body == b"page"
+    assert client.pushed == {}
+
+
+@in_loop
+async def test_a_promise_whose_handler_cannot_be_made_is_reset():
+    class Bad(BaseRequestHandler):
+        def __init__(self, http2, stream_id):
+            super().__init__(http2, stream_id)
+            if self.pushed:
+                raise RuntimeError("on purpose")
+
+        def on_headers(self):
+            with pytest.raises(RuntimeError, match="on purpose"):
+                self.push("/style.css")
+            self.send_response(body=b"page")
+
+    client = serve(Bad, config=H2Configuration(enable_push=True))
+    await client.exchange()
+    stream_id = client.request()
+    await client.exchange()
+    assert client.response(stream_id).body == b"page"
+    assert client.response(2).reset == INTERNAL_ERROR
+
+
 @in_loop
 async def test_a_pushed_stream_pushes_nothing():
     class Bad(BaseRequestHandler):
@@ -425,6 +559,79 @@ async def test_a_pushed_stream_pushes_nothing():
     await client.exchange()
     assert (await client.fetch()).body == b"page"
     assert client.response(2).body == b"a"
+
+
+# ---- Responses without body ----
+
+
+@pytest.mark.parametrize("method, status", [("HEAD", 200), ("GET", 204), ("GET", 205)])
+@in_loop
+async def test_a_response_without_body_ends_once(method, status):
+    ends = []
+
+    class Bad(BaseRequestHandler):
+        def on_headers(self):
+            if self.path == b"/whole":
+                self.send_response(status, body=b"dropped")
+            else:
+                self.send_headers(status)
+                self.send_data(b"dropped")
+                self.end()
+            for send in self.end, lambda: self.send_data(b"more"):
+                with pytest.raises((StreamClosedError, StreamStateError)):
+                    send()
+                ends.append(self.path)
+
+    client = serve(Bad)
+    for path in "/whole", "/pieces":
+        response = await client.fetch(path, method=method)
+        assert (response.status, response.body, response.closed) == (status, b"", 0)
+    assert len(ends) == 4
+
+
+@in_loop
+async def test_a_response_that_was_refused_does_not_take_the_next_ones_body():
+    class Bad(BaseRequestHandler):
+        def on_headers(self):
+            with pytest.raises(HeadersError):
+                self.send_response(304, {"x": "\n"})
+            self.send_response(200, body=b"body")
+
+    assert (await with_good_neighbours(Bad)).body == b"body"
+
+
+@in_loop
+async def test_handlers_may_reuse_the_attributes_of_the_request(caplog):
+    """What HTTP/2 and the access log need is not read from them."""
+    caplog.set_level(logging.INFO, "nghttp2py.access")
+
+    class Bad(BaseRequestHandler):
+        def on_headers(self):
+            self.method = "GET"
+            self.path = "/\N{SNOWMAN}"
+            self.send_response(body=b"body")
+
+    response = await with_good_neighbours(Bad, method="HEAD")
+    assert (response.status, response.body) == (200, b"")
+    assert '"HEAD /bad HTTP/2" 200' in caplog.text
+
+
+@in_loop
+async def test_an_access_log_that_fails_ends_no_connection(caplog, monkeypatch):
+    class Refusing(logging.Filter):
+        def filter(self, record):
+            raise RuntimeError("no log today")
+
+    caplog.set_level(logging.INFO, "nghttp2py.access")
+    refusing = Refusing()
+    access_logger = logging.getLogger("nghttp2py.access")
+    access_logger.addFilter(refusing)
+    try:
+        response = await with_good_neighbours(Good)
+    finally:
+        access_logger.removeFilter(refusing)
+    assert response.body == b"good"
+    assert "no log today" in caplog.text
 
 
 # ---- Bodies that fail ----

@@ -89,12 +89,14 @@ cdef class H2Connection(H2Session):
             elif data:
                 self._push(stream_id, data, False)
             return bool(data) or flag == DATA_EOF
-        except Exception as error:
-            self._fail_source(stream_id, error)
-            return True
-        except BaseException as error:
+        except (GeneratorExit, KeyboardInterrupt, SystemExit) as error:
             self._fail_source(stream_id, error)
             raise
+        except BaseException as error:
+            # With all others that are no Exception, such as asyncio's of a
+            # cancelled future: they are about this body, not the connection.
+            self._fail_source(stream_id, error)
+            return True
 
     cdef int _fail_source(self, int32_t stream_id, error) except -1:
         self._sources.pop(stream_id, None)
