@@ -80,7 +80,6 @@ cdef class BaseRequestHandler:
     made the stream.
     """
 
-
     # The connection's protocol, shared by all its handlers.
     cdef public object http2
     # -1 for a push that the client does not take.
