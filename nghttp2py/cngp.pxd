@@ -228,6 +228,9 @@ cdef extern from "ngp_h2.h" nogil:
     int ngp_h2_push_body(
         ngp_h2 *h2, int32_t stream_id, const uint8_t *data, size_t len,
         void *owner, int end_stream)
+    int ngp_h2_push_data(
+        ngp_h2 *h2, int32_t stream_id, const uint8_t *data, size_t len,
+        void *owner, int end_stream)
     void ngp_h2_body_lengths(
         ngp_h2 *h2, int32_t stream_id, int64_t *pexpected, int64_t *pqueued)
     int ngp_h2_set_source(ngp_h2 *h2, int32_t stream_id, int has_source)

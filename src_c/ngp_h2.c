@@ -103,6 +103,8 @@ int ngp_h2_new(ngp_h2 **ph2, const ngp_h2_options *options, nghttp2_mem *mem) {
   h2->options = *options;
   h2->remote_initial_window = INITIAL_WINDOW_SIZE;
   h2->goaway_last = INT32_MAX;
+  /* The peer's first id is 1 or 2. */
+  h2->highest_remote_id = options->client ? 0 : -1;
   h2->scan_left = options->client ? 0 : NGHTTP2_CLIENT_MAGIC_LEN;
   DEFAULT(max_header_list_bytes, DEFAULT_MAX_HEADER_LIST_BYTES)
   DEFAULT(max_header_list_count, DEFAULT_MAX_HEADER_LIST_COUNT)
@@ -167,11 +169,14 @@ void ngp_h2_abandon_bodies(ngp_h2 *h2) {
       ngp_body_abandon(&h2->streams.slots[i]->body, &h2->tray);
     }
   }
+  h2->nrefs = 0;
+  h2->refs_len = 0;
   h2->dead = 1;
 }
 
 void *ngp_h2_take_owner(ngp_h2 *h2) {
-  return ngp_tray_take(&h2->tray, h2->mem);
+  /* The output may still point into any of them. */
+  return h2->nrefs ? NULL : ngp_tray_take(&h2->tray, h2->mem);
 }
 
 /* ---- Ends ---- */
@@ -258,7 +263,10 @@ int ngp_h2_close_stream(ngp_h2 *h2, ngp_h2_stream *stream,
     event->unprocessed = error_code == NGHTTP2_REFUSED_STREAM &&
                          ngp_h2_is_local_id(h2, stream->id);
     event->remote = event->unprocessed;
-    take_reason(h2, event);
+    if (!h2->dead) {
+      /* Then it is the connection's. */
+      take_reason(h2, event);
+    }
   }
   if (stream->body.queued && h2->streams.size > 1 && !h2->dead) {
     /* What was kept for this body is there for the others: see
@@ -290,24 +298,27 @@ static int close_connection(ngp_h2 *h2, uint32_t error_code, int remote) {
   /* NO_ERROR would say that the streams ended well. */
   uint32_t stream_code = error_code ? error_code : NGHTTP2_CANCEL;
   ngp_h2_event *event;
-  size_t i;
-  int rv = 0;
+  int32_t *ids;
+  size_t i, n;
+  int rv;
 
   if (h2->dead) {
     return 0;
   }
   h2->dead = 1;
-  /* Removing a stream may move another to a slot already passed. */
-  while (h2->streams.size && rv == 0) {
-    for (i = 0; i < h2->streams.nslots && rv == 0; ++i) {
-      ngp_h2_stream *stream = h2->streams.slots[i];
+  rv = ngp_h2_stream_ids(h2, 0, &ids, &n);
+  for (i = 0; i < n && rv == 0; ++i) {
+    ngp_h2_stream *stream = ngp_h2_stream_find(h2, ids[i]);
 
-      if (stream) {
-        stream->flags |= NGP_H2_RESET_TOLD;
-        rv = ngp_h2_close_stream(h2, stream, stream_code);
-      }
+    if ((stream->flags & NGP_H2_UNSENT) && h2->options.client) {
+      /* The peer never heard of it: it may be sent again elsewhere. */
+      rv = ngp_h2_close_stream(h2, stream, NGHTTP2_REFUSED_STREAM);
+    } else {
+      stream->flags |= NGP_H2_RESET_TOLD;
+      rv = ngp_h2_close_stream(h2, stream, stream_code);
     }
   }
+  ngp_free(h2->mem, ids);
   event = rv == 0 ? ngp_h2_record(h2, NGP_H2_CONNECTION_CLOSED, 0) : NULL;
   if (!event) {
     return NGHTTP2_ERR_NOMEM;

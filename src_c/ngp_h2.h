@@ -271,14 +271,14 @@ void ngp_h2_clear_output(ngp_h2 *h2);
 
 /*
  * ngp_h2_take_owner returns the owner of a chunk that is done with, which from
- * now on belongs to the caller; NULL if there is none.  Segments of the output
- * may still point into it.
+ * now on belongs to the caller; NULL if there is none, or while segments of the
+ * output may point into one: see ngp_h2_clear_output().
  */
 void *ngp_h2_take_owner(ngp_h2 *h2);
 
 /*
- * ngp_h2_abandon_bodies gives up all queued body bytes, so that every owner
- * can be taken.  Only ngp_h2_del() may follow.
+ * ngp_h2_abandon_bodies gives up all queued body bytes, and those gathered by
+ * reference, so that every owner can be taken.  Only ngp_h2_del() may follow.
  */
 void ngp_h2_abandon_bodies(ngp_h2 *h2);
 
@@ -399,6 +399,13 @@ int32_t ngp_h2_submit_push_promise(ngp_h2 *h2, int32_t stream_id,
  *     The body would differ from the content-length that was sent.
  */
 int ngp_h2_push_body(ngp_h2 *h2, int32_t stream_id, const uint8_t *data,
+                     size_t len, void *owner, int end_stream);
+
+/*
+ * ngp_h2_push_data does the same with at most ngp_h2_sendable() bytes: those
+ * are bounded by the peer's windows, and max_body_queue does not apply.
+ */
+int ngp_h2_push_data(ngp_h2 *h2, int32_t stream_id, const uint8_t *data,
                      size_t len, void *owner, int end_stream);
 
 /*

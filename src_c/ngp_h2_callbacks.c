@@ -13,6 +13,9 @@
    less than another object and another iovec. */
 #define MIN_REF 4096
 
+#define OVERFLOW                                                               \
+  "SETTINGS: INITIAL_WINDOW_SIZE makes a window larger than 2^31-1"
+
 #define CANNOT_SEND "the header section could not be sent"
 
 /* A source is asked for at most this at a time. */
@@ -56,6 +59,7 @@ static int on_begin_headers(nghttp2_session *session,
   ngp_h2_block_begin(h2);
   if (frame->hd.type == NGHTTP2_PUSH_PROMISE) {
     id = frame->push_promise.promised_stream_id;
+    ngp_h2_note_opened(h2, id);
   } else if (frame->headers.cat != NGHTTP2_HCAT_REQUEST) {
     return 0;
   }
@@ -255,7 +259,13 @@ static int on_settings_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
       return FAIL;
     }
   }
-  h2->remote_initial_window = window;
+  if (window != h2->remote_initial_window) {
+    h2->window_growth = window > h2->remote_initial_window
+                            ? window - h2->remote_initial_window
+                            : 0;
+    h2->remote_initial_window = window;
+    ngp_h2_reserve_all(h2);
+  }
   return 0;
 }
 
@@ -279,22 +289,22 @@ static int on_ping_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
  * its turn comes, which may be when a long response ends.
  */
 static int refuse_unsent(ngp_h2 *h2) {
-  size_t i = 0;
+  int32_t *ids;
+  size_t i, n;
+  int rv = 0;
 
-  while (h2->unsent && i < h2->streams.nslots) {
-    ngp_h2_stream *stream = h2->streams.slots[i];
-
-    if (stream && (stream->flags & NGP_H2_UNSENT)) {
-      if (ngp_h2_close_stream(h2, stream, NGHTTP2_REFUSED_STREAM) != 0) {
-        return FAIL;
-      }
-      /* Removing it may have moved another to a slot already passed. */
-      i = 0;
-    } else {
-      ++i;
-    }
+  if (!h2->unsent) {
+    return 0;
   }
-  return 0;
+  if (ngp_h2_stream_ids(h2, NGP_H2_UNSENT, &ids, &n) != 0) {
+    return FAIL;
+  }
+  for (i = 0; i < n && rv == 0; ++i) {
+    rv = ngp_h2_close_stream(h2, ngp_h2_stream_find(h2, ids[i]),
+                             NGHTTP2_REFUSED_STREAM);
+  }
+  ngp_free(h2->mem, ids);
+  return rv == 0 ? 0 : FAIL;
 }
 
 static int on_goaway_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
@@ -439,6 +449,7 @@ static int on_extension_unpack(nghttp2_session *session, void **payload,
 static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame,
                          void *user_data) {
   ngp_h2 *h2 = user_data;
+  ngp_h2_stream *stream;
   ngp_h2_event *event;
 
   (void)session;
@@ -463,6 +474,10 @@ static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame,
       return FAIL;
     }
     event->value = frame->window_update.window_size_increment;
+    stream = ngp_h2_stream_find(h2, frame->hd.stream_id);
+    if (stream) {
+      ngp_h2_reserve(h2, stream);
+    }
     return 0;
   case NGHTTP2_ALTSVC:
     return on_altsvc_recv(h2, frame);
@@ -778,17 +793,31 @@ static int before_frame_send(nghttp2_session *session,
   return on_request_begun(h2, stream) == 0 ? 0 : FAIL;
 }
 
+/*
+ * Nonzero if the last growth of SETTINGS_INITIAL_WINDOW_SIZE was too much for
+ * |stream|: nghttp2 then leaves its window as it was and resets it.
+ */
+static int overflows(const ngp_h2 *h2, const ngp_h2_stream *stream) {
+  int32_t window =
+      nghttp2_session_get_stream_remote_window_size(h2->session, stream->id);
+
+  return h2->window_growth &&
+         (int64_t)window + h2->window_growth > NGHTTP2_MAX_WINDOW_SIZE;
+}
+
 static int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame,
                          void *user_data) {
   ngp_h2 *h2 = user_data;
   ngp_h2_stream *stream;
 
-  (void)session;
   ++h2->counters.frames_sent[frame_slot(frame->hd.type)];
   switch (frame->hd.type) {
   case NGHTTP2_HEADERS:
   case NGHTTP2_DATA:
     stream = ngp_h2_stream_find(h2, frame->hd.stream_id);
+    if (stream) {
+      ngp_h2_reserve(h2, stream);
+    }
     break;
   case NGHTTP2_PUSH_PROMISE:
     stream = ngp_h2_stream_find(h2, frame->push_promise.promised_stream_id);
@@ -805,6 +834,15 @@ static int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame,
     } else {
       /* Whatever the reason, the peer does not know of it yet. */
       stream->flags |= NGP_H2_DOOMED;
+      if (frame->rst_stream.error_code == NGHTTP2_FLOW_CONTROL_ERROR &&
+          overflows(h2, stream)) {
+        /* RFC 9113, 6.9.2 wants the connection ended. */
+        ngp_h2_set_reason(h2, OVERFLOW, sizeof(OVERFLOW) - 1);
+        if (nghttp2_session_terminate_session(session,
+                                              NGHTTP2_FLOW_CONTROL_ERROR)) {
+          return FAIL;
+        }
+      }
     }
     return ngp_h2_count_provoked(h2) == 0 ? 0 : FAIL;
   default:

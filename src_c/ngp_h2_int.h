@@ -35,6 +35,9 @@ typedef struct ngp_h2_stream {
   size_t wanted;
   /* body is what is queued; the bytes are the owners'. */
   ngp_body body;
+  /* reserved is what of the queue the stream's own window lets out: see
+     ngp_h2_reserve(). */
+  int64_t reserved;
   /* content_length is that of what we send, or -1; body_len what was queued
      of it. */
   int64_t content_length;
@@ -89,8 +92,7 @@ typedef struct ngp_h2_extension {
 /*
  * ngp_h2_ref is a run of output that lies in a chunk of |owner|: it stands
  * before the byte |offset| of the gather buffer.  Both pointers are borrowed
- * until the output is cleared: the caller keeps an owner that it has taken at
- * least as long.
+ * until the output is cleared: no owner is given back before.
  */
 typedef struct ngp_h2_ref {
   size_t offset;
@@ -102,6 +104,18 @@ typedef struct ngp_h2_ref {
 /* Closed streams that are remembered: the peer may still be sending on them
    for a round trip. */
 #define NGP_H2_CLOSED 128
+
+/* Runs of stream ids that the peer passed over and that are remembered.  Few
+   peers ever skip one. */
+#define NGP_H2_SKIPPED 8
+
+/*
+ * ngp_h2_id_range is the ids of the peer's from |first|, before |end|.
+ */
+typedef struct ngp_h2_id_range {
+  int32_t first;
+  int32_t end;
+} ngp_h2_id_range;
 
 struct ngp_h2 {
   /* mem is borrowed for life, or NULL. */
@@ -129,8 +143,10 @@ struct ngp_h2 {
   int32_t *wanted;
   size_t nwanted;
   size_t wanted_cap;
-  /* queued_body is the sum of all streams' queues. */
+  /* queued_body is the sum of all streams' queues; reserved that of their
+     |reserved|. */
   size_t queued_body;
+  int64_t reserved;
   /* unsent is the number of queued requests. */
   size_t unsent;
   /* Of the header block that is coming in: its size and count of fields, and
@@ -143,6 +159,8 @@ struct ngp_h2 {
   int32_t last_local_id;
   /* remote_initial_window is the peer's setting, to see it grow. */
   uint32_t remote_initial_window;
+  /* window_growth is by how much it last grew. */
+  uint32_t window_growth;
   /* expected counts the frames that this input made us queue and that need no
      closer look: see settle() in ngp_h2.c. */
   size_t expected;
@@ -180,13 +198,16 @@ struct ngp_h2 {
   size_t scan_left;
   size_t scan_len;
   uint8_t scan_head[9];
-  /* The highest stream that HEADERS have named; nghttp2 may not have seen
-     them yet. */
-  int32_t scan_top;
   /* closed holds the last closed streams: id << 1, and the lowest bit is set
      if it was us who reset them.  nclosed counts all that ever were. */
   uint32_t closed[NGP_H2_CLOSED];
   size_t nclosed;
+  /* highest_remote_id is the highest that the peer has used, whether the
+     stream was taken or refused, or is on its way to nghttp2; skipped holds the
+     last runs of those that it did not use, and nskipped counts all. */
+  int32_t highest_remote_id;
+  ngp_h2_id_range skipped[NGP_H2_SKIPPED];
+  size_t nskipped;
 };
 
 /* ---- ngp_h2_stream.c ---- */
@@ -201,6 +222,16 @@ ngp_h2_stream *ngp_h2_stream_add(ngp_h2 *h2, int32_t id);
  * and gives its unread bytes back to the connection's window.
  */
 void ngp_h2_stream_remove(ngp_h2 *h2, ngp_h2_stream *stream);
+
+/*
+ * ngp_h2_stream_ids puts the ids of all streams that have one of |flags|, or
+ * of all if it is 0, in |*pids|, in order, and their number in |*pn|.  The
+ * caller frees the array, which is NULL for none.
+ *
+ * This function returns 0 if it succeeds, or NGHTTP2_ERR_NOMEM.
+ */
+int ngp_h2_stream_ids(const ngp_h2 *h2, uint32_t flags, int32_t **pids,
+                      size_t *pn);
 
 /* Frees everything; bodies must have been abandoned. */
 void ngp_h2_streams_free(ngp_h2 *h2);
@@ -296,6 +327,10 @@ int ngp_h2_add_ref(ngp_h2 *h2, const uint8_t *base, size_t len, void *owner);
 /* Remembers that |id| is closed; |ours| is nonzero if by our RST_STREAM. */
 void ngp_h2_note_closed(ngp_h2 *h2, int32_t id, int ours);
 
+/* Notes that the peer uses |id|, one of its own, perhaps not for the first
+   time. */
+void ngp_h2_note_opened(ngp_h2 *h2, int32_t id);
+
 /*
  * ngp_h2_scan gives the input to nghttp2, and returns its error code or 0.  If
  * it finds a fault that nghttp2 would ignore, it stops there: |*preason| says
@@ -306,6 +341,11 @@ int ngp_h2_scan(ngp_h2 *h2, const uint8_t *data, size_t len,
                 const char **preason, uint32_t *pcode);
 
 /* ---- ngp_h2_submit.c ---- */
+
+/* To be called when the queue of |stream| or its window has changed. */
+void ngp_h2_reserve(ngp_h2 *h2, ngp_h2_stream *stream);
+
+void ngp_h2_reserve_all(ngp_h2 *h2);
 
 /* Nonzero if no frame has opened or passed over |id| yet. */
 int ngp_h2_is_idle(const ngp_h2 *h2, int32_t id);

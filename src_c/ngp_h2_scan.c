@@ -27,6 +27,36 @@ void ngp_h2_note_closed(ngp_h2 *h2, int32_t id, int ours) {
       (uint32_t)id << 1 | (ours ? 1U : 0U);
 }
 
+void ngp_h2_note_opened(ngp_h2 *h2, int32_t id) {
+  int32_t first;
+
+  if (id <= h2->highest_remote_id) {
+    return;
+  }
+  first = h2->highest_remote_id + 2;
+  if (id > first) {
+    h2->skipped[h2->nskipped++ % NGP_H2_SKIPPED] =
+        (ngp_h2_id_range){.first = first, .end = id};
+  }
+  h2->highest_remote_id = id;
+}
+
+/* Nonzero if the peer has passed over |id|. */
+static int was_skipped(const ngp_h2 *h2, int32_t id) {
+  size_t n = h2->nskipped < NGP_H2_SKIPPED ? h2->nskipped : NGP_H2_SKIPPED;
+  size_t i;
+
+  if (ngp_h2_is_local_id(h2, id)) {
+    return 0;
+  }
+  for (i = 0; i < n; ++i) {
+    if (id >= h2->skipped[i].first && id < h2->skipped[i].end) {
+      return 1;
+    }
+  }
+  return 0;
+}
+
 /* What is remembered of the closed stream |id|; 0 if nothing is. */
 static uint32_t find_closed(const ngp_h2 *h2, int32_t id) {
   size_t n = h2->nclosed < NGP_H2_CLOSED ? h2->nclosed : NGP_H2_CLOSED;
@@ -40,19 +70,37 @@ static uint32_t find_closed(const ngp_h2 *h2, int32_t id) {
   return 0;
 }
 
-/* Nonzero if a frame with this |head| may be a fault that nghttp2 ignores. */
+/* Nonzero if a frame with this |head| lacks the padding's length. */
+static int lacks_padding(const uint8_t *head) {
+  return (head[4] & NGHTTP2_FLAG_PADDED) && get32(head) >> 8 == 0;
+}
+
+/* Nonzero if |stream| is promised by us and not answered: reserved (local). */
+static int is_reserved(const ngp_h2 *h2, const ngp_h2_stream *stream) {
+  return !h2->options.client && (stream->flags & NGP_H2_PUSHED) &&
+         !(stream->flags & NGP_H2_LOCAL_HEADERS);
+}
+
+/* Nonzero if a frame with this |head| may be a fault that nghttp2 ignores, or
+   answers by another error. */
 static int suspicious(ngp_h2 *h2, const uint8_t *head) {
   int32_t id = id_of(head);
+  const ngp_h2_stream *stream;
 
   switch (head[3]) {
   case NGHTTP2_HEADERS:
-    if (id > h2->scan_top && ngp_h2_is_idle(h2, id)) {
-      h2->scan_top = id;
-      return 0;
+    if (id > h2->highest_remote_id && !h2->options.client &&
+        !ngp_h2_is_local_id(h2, id)) {
+      ngp_h2_note_opened(h2, id);
+      return lacks_padding(head);
     }
     /* fall through */
   case NGHTTP2_DATA:
-    return id != 0 && !ngp_h2_stream_find(h2, id);
+    stream = ngp_h2_stream_find(h2, id);
+    return lacks_padding(head) || (!stream && id != 0) ||
+           (stream && is_reserved(h2, stream));
+  case NGHTTP2_PUSH_PROMISE:
+    return lacks_padding(head);
   case NGHTTP2_PRIORITY:
     return id == 0;
   default:
@@ -67,14 +115,23 @@ static int suspicious(ngp_h2 *h2, const uint8_t *head) {
 static const char *judge(const ngp_h2 *h2, const uint8_t *head,
                          uint32_t *pcode) {
   int32_t id = id_of(head);
+  const ngp_h2_stream *stream = ngp_h2_stream_find(h2, id);
   uint32_t closed;
 
+  if (lacks_padding(head)) {
+    *pcode = NGHTTP2_FRAME_SIZE_ERROR;
+    return "PADDED without a padding length";
+  }
   *pcode = NGHTTP2_PROTOCOL_ERROR;
   if (head[3] == NGHTTP2_PRIORITY) {
     return "PRIORITY: stream_id == 0";
   }
-  if (ngp_h2_stream_find(h2, id) || ngp_h2_is_idle(h2, id)) {
-    return NULL;
+  if (stream) {
+    return is_reserved(h2, stream) ? "DATA or HEADERS: stream is reserved"
+                                   : NULL;
+  }
+  if (was_skipped(h2, id)) {
+    return "DATA or HEADERS: stream_id is smaller than an earlier one";
   }
   closed = find_closed(h2, id);
   if (closed & 1) {
@@ -85,10 +142,8 @@ static const char *judge(const ngp_h2 *h2, const uint8_t *head,
     return head[3] == NGHTTP2_DATA ? "DATA: stream closed"
                                    : "HEADERS: stream closed";
   }
-  /* Skipped, or closed too long ago to be remembered. */
-  return h2->nclosed <= NGP_H2_CLOSED && head[3] == NGHTTP2_HEADERS
-             ? "HEADERS: stream_id is smaller than an earlier one"
-             : NULL;
+  /* Idle, refused and not told yet, or closed too long ago to be remembered. */
+  return NULL;
 }
 
 static int feed(ngp_h2 *h2, const uint8_t *data, size_t len) {

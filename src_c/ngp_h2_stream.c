@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#include <stdlib.h>
 #include <string.h>
 
 #include "ngp_h2_int.h"
@@ -107,6 +108,7 @@ static void stream_free(ngp_h2 *h2, ngp_h2_stream *stream) {
 
 void ngp_h2_stream_remove(ngp_h2 *h2, ngp_h2_stream *stream) {
   h2->queued_body -= stream->body.queued;
+  h2->reserved -= stream->reserved;
   ngp_body_abandon(&stream->body, &h2->tray);
   if (stream->unacked && !h2->dead) {
     /* nghttp2 forgets the stream, and with it what the application was still
@@ -118,6 +120,37 @@ void ngp_h2_stream_remove(ngp_h2 *h2, ngp_h2_stream *stream) {
   }
   map_remove(&h2->streams, stream);
   stream_free(h2, stream);
+}
+
+static int compare_ids(const void *a, const void *b) {
+  int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
+
+  return (x > y) - (x < y);
+}
+
+int ngp_h2_stream_ids(const ngp_h2 *h2, uint32_t flags, int32_t **pids,
+                      size_t *pn) {
+  const ngp_h2_stream_map *map = &h2->streams;
+  int32_t *ids;
+  size_t i;
+
+  *pids = NULL;
+  *pn = 0;
+  if (!map->size) {
+    return 0;
+  }
+  ids = ngp_malloc(h2->mem, map->size * sizeof(*ids));
+  if (!ids) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  for (i = 0; i < map->nslots; ++i) {
+    if (map->slots[i] && (!flags || (map->slots[i]->flags & flags))) {
+      ids[(*pn)++] = map->slots[i]->id;
+    }
+  }
+  qsort(ids, *pn, sizeof(*ids), compare_ids);
+  *pids = ids;
+  return 0;
 }
 
 void ngp_h2_streams_free(ngp_h2 *h2) {

@@ -364,8 +364,8 @@ int32_t ngp_h2_submit_push_promise(ngp_h2 *h2, int32_t stream_id,
 
 /* ---- Bodies ---- */
 
-int ngp_h2_push_body(ngp_h2 *h2, int32_t stream_id, const uint8_t *data,
-                     size_t len, void *owner, int end_stream) {
+static int push(ngp_h2 *h2, int32_t stream_id, const uint8_t *data, size_t len,
+                void *owner, int end_stream, size_t max_queue) {
   ngp_h2_stream *stream;
   int rv = writable(h2, stream_id, &stream);
 
@@ -379,9 +379,8 @@ int ngp_h2_push_body(ngp_h2 *h2, int32_t stream_id, const uint8_t *data,
     return NGP_ERR_BODY_LENGTH;
   }
   if (len) {
-    if (stream->body.queued &&
-        (stream->body.queued > h2->options.max_body_queue ||
-         len > h2->options.max_body_queue - stream->body.queued)) {
+    if (stream->body.queued && (stream->body.queued > max_queue ||
+                                len > max_queue - stream->body.queued)) {
       return NGP_ERR_BODY_FULL;
     }
     rv = resume(h2, stream);
@@ -393,12 +392,24 @@ int ngp_h2_push_body(ngp_h2 *h2, int32_t stream_id, const uint8_t *data,
     }
     h2->queued_body += len;
     stream->body_len += (int64_t)len;
+    ngp_h2_reserve(h2, stream);
   }
   if (!end_stream) {
     return 0;
   }
   stream->flags |= NGP_H2_LOCAL_END;
   return resume(h2, stream);
+}
+
+int ngp_h2_push_body(ngp_h2 *h2, int32_t stream_id, const uint8_t *data,
+                     size_t len, void *owner, int end_stream) {
+  return push(h2, stream_id, data, len, owner, end_stream,
+              h2->options.max_body_queue);
+}
+
+int ngp_h2_push_data(ngp_h2 *h2, int32_t stream_id, const uint8_t *data,
+                     size_t len, void *owner, int end_stream) {
+  return push(h2, stream_id, data, len, owner, end_stream, SIZE_MAX);
 }
 
 void ngp_h2_body_lengths(ngp_h2 *h2, int32_t stream_id, int64_t *pexpected,
@@ -458,24 +469,30 @@ static int64_t window_of(const ngp_h2 *h2, const ngp_h2_stream *stream) {
 }
 
 /*
- * The queued bytes that the streams' own windows let out: the rest must not
- * keep other streams from the connection's window.
+ * What is reserved of the connection's window for a stream is the queued bytes
+ * that the stream's own window lets out: the rest must not keep other streams
+ * from it.
  */
-static int64_t reserved(const ngp_h2 *h2) {
-  int64_t sum = 0;
+void ngp_h2_reserve(ngp_h2 *h2, ngp_h2_stream *stream) {
+  int64_t n = (int64_t)stream->body.queued;
+
+  if (n) {
+    int64_t window = window_of(h2, stream);
+
+    n = n < window ? n : window;
+  }
+  h2->reserved += n - stream->reserved;
+  stream->reserved = n;
+}
+
+void ngp_h2_reserve_all(ngp_h2 *h2) {
   size_t i;
 
   for (i = 0; i < h2->streams.nslots; ++i) {
-    const ngp_h2_stream *stream = h2->streams.slots[i];
-
-    if (stream && stream->body.queued) {
-      int64_t queued = (int64_t)stream->body.queued;
-      int64_t window = window_of(h2, stream);
-
-      sum += queued < window ? queued : window;
+    if (h2->streams.slots[i]) {
+      ngp_h2_reserve(h2, h2->streams.slots[i]);
     }
   }
-  return sum;
 }
 
 size_t ngp_h2_sendable(ngp_h2 *h2, int32_t stream_id) {
@@ -488,7 +505,7 @@ size_t ngp_h2_sendable(ngp_h2 *h2, int32_t stream_id) {
   window = window_of(h2, stream) - (int64_t)stream->body.queued;
   room = nghttp2_session_get_remote_window_size(h2->session);
   if (room - (int64_t)h2->queued_body < window) {
-    room -= reserved(h2);
+    room -= h2->reserved;
     if (room < window) {
       window = room;
     }
@@ -682,6 +699,7 @@ int ngp_h2_upgrade(ngp_h2 *h2, const uint8_t *settings, size_t len,
   } else {
     stream->flags = NGP_H2_REMOTE_HEADERS | NGP_H2_REMOTE_END;
     h2->last_remote_id = 1;
+    ngp_h2_note_opened(h2, 1);
     h2->remote_initial_window = nghttp2_session_get_remote_settings(
         h2->session, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE);
   }

@@ -100,7 +100,8 @@ class H2Configuration:
     max_header_list_bytes: int = 65536
     #: Fields of a received header list: a block of 64 KiB can hold thousands.
     max_header_list_count: int = 256
-    #: Bytes queued on a stream before ``send_body`` and ``send_data`` refuse.
+    #: Bytes queued on a stream before ``send_body`` refuses; what ``send_data``
+    #: takes is bounded by the peer's windows.
     max_body_queue: int = 1048576
     #: Payload of a DATA frame, even if the peer allows more: the C library
     #: keeps a buffer of that size.

@@ -373,13 +373,21 @@ cdef class H2Connection(H2Session):
             int32_t id = to_stream_id(stream_id)
             size_t room = lib.ngp_h2_sendable(self._h2, id)
             Py_ssize_t n
+            bytes piece
 
         self._no_source(id)
         data = as_bytes(data)
         n = min(<size_t>len(data), room)
         if n < len(data):
             end_stream = False
-        self._push(id, data if n == len(data) else data[:n], end_stream)
+        piece = data if n == len(data) else data[:n]
+        self._pushed(
+            lib.ngp_h2_push_data(
+                self._h2, id, <const uint8_t *>PyBytes_AS_STRING(piece), n,
+                <void *>piece, end_stream,
+            ),
+            id, piece,
+        )
         return n
 
     def send_body(self, stream_id, body, *, trailers=None, end_stream=True):
@@ -456,6 +464,11 @@ cdef class H2Connection(H2Session):
                 self._h2, stream_id, <const uint8_t *>PyBytes_AS_STRING(data), n,
                 <void *>data, end_stream,
             )
+
+        return self._pushed(rv, stream_id, data)
+
+    cdef int _pushed(self, int rv, int32_t stream_id, bytes data) except -1:
+        cdef size_t n = PyBytes_GET_SIZE(data)
 
         if rv == lib.NGP_ERR_BODY_LENGTH:
             raise self._length_error(stream_id, n)

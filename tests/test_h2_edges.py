@@ -1,0 +1,241 @@
+"""What the C library leaves to us, each where a peer or a program hits it."""
+
+from __future__ import annotations
+
+import pytest
+from helpers import (
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    GET,
+    GOAWAY,
+    HEADERS,
+    MAGIC,
+    PADDED,
+    PUSH_PROMISE,
+    RST_STREAM,
+    RawPeer,
+    data,
+    frame,
+    goaway,
+    ping,
+    rst_stream,
+    settings,
+    window_update,
+)
+
+from nghttp2py.errors import ErrorCode
+from nghttp2py.h2 import (
+    H2Configuration,
+    H2ConnectionClosed,
+    H2StreamClosed,
+    H2StreamReset,
+    Setting,
+)
+
+WIDE = {Setting.INITIAL_WINDOW_SIZE: 2**31 - 1}
+
+
+def interrupt(n: int) -> tuple[bytes, int]:
+    raise KeyboardInterrupt
+
+
+def failed_gathering(body: bytes) -> RawPeer:
+    """A server that was interrupted with ``body`` gathered by reference."""
+    peer = RawPeer(peer_settings=WIDE)
+    peer.send(
+        window_update(0, 2**30),
+        peer.headers(1, end_stream=True),
+        peer.headers(3, end_stream=True),
+    )
+    connection = peer.connection
+    connection.send_response_headers(1, 200, [])
+    connection.send_response_headers(3, 200, [])
+    connection.send_body(1, body)
+    connection.send_body(3, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        connection.data_to_send_vectored()
+    return peer
+
+
+@pytest.mark.parametrize("vectored", [False, True])
+def test_what_an_interrupted_call_has_gathered_goes_out_with_the_next(vectored):
+    # Built here, so that only the connection keeps it alive.
+    peer = failed_gathering(b"%d" % 7 * 400_000)
+    connection = peer.connection
+    out = (
+        b"".join(connection.data_to_send_vectored())
+        if vectored
+        else connection.data_to_send()
+    )
+    assert out.count(b"7" * 16384) == 400_000 // 16384
+    assert out.count(b"7") >= 400_000
+    assert connection.queued_body() == 0
+
+
+def test_a_connection_may_vanish_with_references_in_its_output():
+    peer = failed_gathering(b"%d" % 7 * 400_000)
+    peer.connection.receive_data(ping())
+    del peer.connection
+
+
+def test_send_data_takes_what_the_windows_allow_whatever_the_queue_bound_is():
+    peer = RawPeer(config=H2Configuration(max_body_queue=1000), peer_settings=WIDE)
+    peer.send(peer.headers(1, end_stream=True), window_update(0, 2**31 - 1 - 65535))
+    connection = peer.connection
+    connection.send_response_headers(1, 200, [])
+    assert [connection.send_data(1, b"x" * 65536) for _ in range(40)] == [65536] * 40
+    assert connection.queued_body(1) == 40 * 65536
+
+
+# ---- Stream identifiers ----
+
+
+def limited(chunk: int | None) -> RawPeer:
+    """A server with two places, whose SETTINGS are not acknowledged yet."""
+    peer = RawPeer(
+        handshake=False, config=H2Configuration(max_concurrent_streams=2), chunk=chunk
+    )
+    peer.connection.initiate_connection()
+    peer.feed(MAGIC + settings())
+    peer.read()
+    peer.events.clear()
+    peer.frames.clear()
+    return peer
+
+
+@pytest.mark.parametrize("chunk", [1, 7, None])
+def test_trailers_of_a_refused_request_are_ignored(chunk):
+    peer = limited(chunk)
+    peer.send(
+        peer.headers(1),
+        peer.headers(3),
+        peer.headers(5),
+        rst_stream(1),
+        peer.headers(7),
+        data(5, b"late"),
+        peer.headers(5, ((b"x", b"y"),), end_stream=True),
+    )
+    assert peer.sent(GOAWAY) == []
+    (refused,) = peer.sent(RST_STREAM)
+    assert (refused.stream_id, refused.error_code) == (5, ErrorCode.REFUSED_STREAM)
+    assert not peer.of(H2ConnectionClosed)
+
+
+@pytest.mark.parametrize("late", [HEADERS, DATA])
+@pytest.mark.parametrize("streams", [1, 200])
+def test_a_stream_that_was_passed_over_cannot_be_opened(streams, late):
+    peer = RawPeer()
+    peer.send(peer.headers(5, end_stream=True))
+    for stream_id in range(7, 7 + 2 * streams, 2):
+        peer.send(peer.headers(stream_id, end_stream=True))
+        peer.connection.send_response_headers(stream_id, 204, [], end_stream=True)
+        peer.read()
+    peer.send(peer.headers(3) if late == HEADERS else data(3, b"x"))
+    assert peer.sent(GOAWAY)[0].error_code == ErrorCode.PROTOCOL_ERROR
+
+
+def test_data_on_a_promised_stream_end_the_connection():
+    peer = RawPeer(peer_settings={Setting.ENABLE_PUSH: 1})
+    peer.send(peer.headers(1, end_stream=True))
+    promised = peer.connection.push_stream(1, GET)
+    peer.read()
+    peer.send(data(promised, b"x"))
+    assert peer.sent(GOAWAY)[0].error_code == ErrorCode.PROTOCOL_ERROR
+
+
+@pytest.mark.parametrize("client_side", [False, True])
+@pytest.mark.parametrize("kind", [DATA, HEADERS, PUSH_PROMISE])
+def test_a_padded_frame_without_a_padding_length_has_the_wrong_size(kind, client_side):
+    peer = RawPeer(
+        client_side=client_side,
+        config=H2Configuration(enable_push=client_side),
+    )
+    if client_side:
+        peer.connection.send_request("GET", "/", authority="example.org")
+        peer.read()
+    elif kind == DATA:
+        peer.send(peer.headers(1))
+    peer.send(frame(kind, PADDED | END_HEADERS, 1))
+    assert peer.sent(GOAWAY)[0].error_code == ErrorCode.FRAME_SIZE_ERROR
+    assert not peer.sent(CONTINUATION)
+
+
+# ---- Requests that wait ----
+
+
+def waiting(n: int) -> RawPeer:
+    peer = RawPeer(client_side=True, peer_settings={Setting.MAX_CONCURRENT_STREAMS: 1})
+    for _ in range(n):
+        peer.connection.send_request("GET", "/", authority="example.org")
+    peer.read()
+    peer.events.clear()
+    return peer
+
+
+@pytest.mark.parametrize("by_fault", [False, True])
+def test_requests_never_sent_are_told_unprocessed_when_the_connection_ends(by_fault):
+    peer = waiting(20)
+    if by_fault:
+        peer.feed(frame(6, 0, 0, b"short"))
+    else:
+        peer.events += peer.connection.receive_eof()
+    resets = peer.of(H2StreamReset)
+    assert [event.stream_id for event in resets] == list(range(3, 41, 2))
+    assert all(event.unprocessed for event in resets)
+    assert {event.error_code for event in resets} == {ErrorCode.REFUSED_STREAM}
+    closed = peer.of(H2StreamClosed)
+    assert [event.stream_id for event in closed] == list(range(1, 41, 2))
+    assert closed[0].error_code not in (0, ErrorCode.REFUSED_STREAM)
+    assert isinstance(peer.events[-1], H2ConnectionClosed)
+    assert bool(peer.events[-1].reason) is by_fault
+
+
+def test_goaway_refuses_the_requests_that_wait_in_their_order():
+    peer = waiting(500)
+    peer.feed(goaway(1))
+    assert [event.stream_id for event in peer.of(H2StreamReset)] == list(
+        range(3, 1001, 2)
+    )
+    assert peer.connection.queued_requests == 0
+
+
+# ---- Windows ----
+
+
+def test_an_initial_window_that_overflows_a_stream_ends_the_connection():
+    peer = RawPeer()
+    peer.send(peer.headers(1), window_update(1, 2**31 - 1 - 65535))
+    peer.send(settings({Setting.INITIAL_WINDOW_SIZE: 65536}))
+    assert peer.sent(GOAWAY)[0].error_code == ErrorCode.FLOW_CONTROL_ERROR
+    assert peer.of(H2ConnectionClosed)
+    assert "INITIAL_WINDOW_SIZE" in peer.of(H2StreamReset)[0].reason
+
+
+def test_a_window_update_that_overflows_a_stream_resets_it_alone():
+    peer = RawPeer()
+    peer.send(settings({Setting.INITIAL_WINDOW_SIZE: 65536}), peer.headers(1))
+    peer.send(window_update(1, 2**31 - 1))
+    assert peer.sent(RST_STREAM)[0].error_code == ErrorCode.FLOW_CONTROL_ERROR
+    assert not peer.sent(GOAWAY)
+
+
+def test_the_connection_window_is_shared_out_as_stream_windows_change():
+    peer = RawPeer(peer_settings={Setting.INITIAL_WINDOW_SIZE: 10})
+    peer.send(peer.headers(1), peer.headers(3))
+    connection = peer.connection
+    for stream_id in (1, 3):
+        connection.send_response_headers(stream_id, 200, [])
+    connection.send_body(1, bytes(100_000), end_stream=False)
+    assert connection.send_data(3, bytes(100)) == 10
+    peer.read()
+    # Of the connection's window 20 are gone.  Stream 1 may now have it all...
+    peer.send(window_update(1, 70_000))
+    assert connection.queued_body(1) == 100_000 - 65535 + 10
+    peer.send(window_update(3, 100), window_update(0, 1000))
+    # ... and what comes new goes to stream 1 first.
+    assert connection.local_flow_control_window(3) in (0, 100)
+    peer.send(settings({Setting.INITIAL_WINDOW_SIZE: 0}), window_update(0, 100_000))
+    peer.send(rst_stream(1))
+    assert connection.local_flow_control_window(3) == 90
+    assert connection.queued_body() == 0
