@@ -1,5 +1,6 @@
 """The carrier of bytes, between a transport in memory and a connection."""
 
+import asyncio
 import logging
 
 import pytest
@@ -17,6 +18,7 @@ from nghttp2py.h2 import (
     H2SettingsReceived,
     H2StreamClosed,
 )
+from nghttp2py.h2.body import DATA_DEFERRED, DATA_EOF
 
 
 class Pump(H2Pump):
@@ -308,6 +310,52 @@ async def test_tls_that_is_not_fit_for_http2_is_refused(tls, reason, caplog):
     pump.data_received(b"too late")
     await until(lambda: pump.transport is None)
     assert pump.events == []
+
+
+@in_loop
+async def test_a_refused_connection_that_lingers_is_aborted():
+    """Its peer may never answer the end of TLS."""
+
+    class Lingering(MemoryTransport):
+        def close(self):
+            self.closing = True
+
+        def abort(self):
+            self.aborted = True
+            asyncio.get_running_loop().call_soon(self.protocol.connection_lost, None)
+
+    pump = Pump()
+    transport = Lingering(pump, ssl_object=FakeTLS(protocol=None))
+    pump.connection_made(transport)
+    assert transport.closing
+    assert pump._close_timer is not None
+    pump.close(0.01)
+    await until(lambda: transport.aborted)
+    await until(lambda: pump.transport is None)
+
+
+@in_loop
+async def test_a_body_that_always_asks_to_be_asked_does_not_hold_the_loop():
+    asked = 0
+
+    def read(n):
+        nonlocal asked
+        asked += 1
+        client.protocol.connection.resume_body(1)
+        client.protocol.mark_dirty()
+        return (b"end", DATA_EOF) if asked == 50 else (b"", DATA_DEFERRED)
+
+    class Deferring(Pump):
+        body = staticmethod(read)
+
+    client = MemoryClient(Deferring())
+    await client.exchange()
+    stream_id = client.request()
+    client.protocol.data_received(client.connection.data_to_send())
+    assert asked < 10
+    await until(lambda: asked == 50)
+    await client.exchange()
+    assert client.response(stream_id).body == b"end"
 
 
 @in_loop

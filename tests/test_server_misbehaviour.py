@@ -716,6 +716,65 @@ async def test_a_body_that_fails_resets_its_stream(make, text, caplog):
     assert record.name == "nghttp2py" and record.levelno == logging.ERROR
 
 
+class FailingAtTheEnd:
+    """Pieces whose iterator cannot be closed, as one of a broken file."""
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        raise StopAsyncIteration
+
+    async def aclose(self):
+        raise OSError("cannot be closed")
+
+
+@in_loop
+async def test_an_async_body_that_fails_at_its_end_resets_its_stream(caplog):
+    class Bad(BaseRequestHandler):
+        def on_headers(self):
+            self.send_response(body=FailingAtTheEnd())
+
+    client = serve(mixed(Bad))
+    assert (await client.fetch("/bad")).closed == INTERNAL_ERROR
+    assert "cannot be closed" in caplog.text
+
+
+@in_loop
+async def test_an_async_body_that_is_cancelled_by_others_resets_its_stream(caplog):
+    async def cancelled():
+        yield b"some"
+        raise asyncio.CancelledError
+
+    class Bad(BaseRequestHandler):
+        def on_headers(self):
+            self.send_response(body=cancelled())
+
+    client = serve(mixed(Bad))
+    assert (await client.fetch("/bad")).closed == INTERNAL_ERROR
+
+
+@in_loop
+async def test_an_async_body_that_fails_when_it_is_closed_is_logged(caplog):
+    async def pieces():
+        try:
+            yield b"some"
+            await asyncio.Event().wait()
+        finally:
+            raise OSError("cannot be closed")
+
+    class Bad(BaseRequestHandler):
+        def on_headers(self):
+            self.send_response(body=pieces())
+
+    client = serve(mixed(Bad))
+    stream_id = client.request("/bad")
+    await client.exchange()
+    client.connection.reset_stream(stream_id, ErrorCode.CANCEL)
+    await client.exchange()
+    await until(lambda: "cannot be closed" in caplog.text)
+
+
 @in_loop
 async def test_a_body_source_may_call_the_handler_but_not_the_pump():
     """What it queues goes out with the bytes that are being gathered."""

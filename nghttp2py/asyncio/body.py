@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterable, Callable
 
 from nghttp2py.h2.body import DATA_DEFERRED, DATA_EOF, DATA_OK
 
 __all__ = ["AsyncBody"]
+
+logger = logging.getLogger("nghttp2py")
 
 
 class AsyncBody:
@@ -15,8 +18,8 @@ class AsyncBody:
 
     ``H2Connection.send_body`` takes it.  A task runs the iterator, one piece
     ahead of what was sent and no more, and calls ``resume`` for each.  What
-    the iterator raises, the callable raises.  ``close`` ends the task and
-    closes the iterator.
+    the iterator raises, at its end too, the callable raises.  ``close`` ends the
+    task and closes the iterator; what that raises is logged.
     """
 
     def __init__(
@@ -25,7 +28,8 @@ class AsyncBody:
         self._resume = resume
         self._piece: bytes | memoryview = b""
         self._ended = False
-        self._error: Exception | None = None
+        self._closed = False
+        self._error: BaseException | None = None
         self._taken = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._run(pieces))
 
@@ -46,9 +50,21 @@ class AsyncBody:
 
     def close(self) -> None:
         """Give up: the iterator sees ``asyncio.CancelledError``, if it runs."""
+        self._closed = True
         self._task.cancel()
 
     async def _run(self, pieces: AsyncIterable[bytes]) -> None:
+        try:
+            await self._take_all(pieces)
+            self._ended = True
+        except (Exception, asyncio.CancelledError) as error:
+            self._error = error
+            if self._closed and not isinstance(error, asyncio.CancelledError):
+                logger.exception("an asynchronous body failed when it was closed")
+        # Nobody asks again by itself for what is left: the rest, or the error.
+        self._resume()
+
+    async def _take_all(self, pieces: AsyncIterable[bytes]) -> None:
         iterator = pieces.__aiter__()
         try:
             async for piece in iterator:
@@ -63,11 +79,7 @@ class AsyncBody:
                 self._piece = bytes(piece)
                 self._resume()
                 await self._taken.wait()
-            self._ended = True
-        except Exception as error:
-            self._error = error
         finally:
             aclose = getattr(iterator, "aclose", None)
             if aclose is not None:
                 await aclose()
-        self._resume()

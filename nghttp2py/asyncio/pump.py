@@ -107,6 +107,7 @@ class H2Pump(asyncio.Protocol):
         if not self._tls_is_acceptable(transport):
             self._refused = True
             transport.close()
+            self._start_close_timer(CLOSE_TIMEOUT)
             return
         transport.set_write_buffer_limits(high=_WRITE_SIZE)
         self._last_active = self._loop.time()
@@ -177,6 +178,7 @@ class H2Pump(asyncio.Protocol):
             return
         connection = self.connection
         writes = 0
+        again = False
         self._busy = True
         try:
             while True:
@@ -194,7 +196,10 @@ class H2Pump(asyncio.Protocol):
                         self.transport.write(data)
                         writes += 1
                 events = connection.pending_events()
-                if not data and not events and not self._dirty:
+                if not data and not events:
+                    # A body that asks to be asked again whenever it is asked
+                    # must not hold the loop: its turn comes after the others'.
+                    again = self._dirty
                     break
         except Exception:
             # Not the owner's fault, nor the peer's: there is no way on.
@@ -205,7 +210,7 @@ class H2Pump(asyncio.Protocol):
         if self._settings_timer is not None and not connection.settings_unacknowledged:
             self._settings_timer.cancel()
             self._settings_timer = None
-        if writes == _WRITES_IN_A_TURN:
+        if again or writes == _WRITES_IN_A_TURN:
             self.mark_dirty()
         elif not connection.want_read and not connection.want_write:
             self._finish()
@@ -224,9 +229,16 @@ class H2Pump(asyncio.Protocol):
         request on its way is lost (RFC 9113, 6.8).  What has not finished
         after ``timeout`` seconds is aborted.
         """
-        if self._closing or self._refused or self.transport is None:
+        if self._closing or self.transport is None:
             return
         self._closing = True
+        if self._refused:
+            # It is closing already, maybe with more patience.
+            if self._close_timer is not None:
+                self._close_timer.cancel()
+                self._close_timer = None
+            self._start_close_timer(timeout)
+            return
         if self.connection.client_side:
             self.connection.close_connection()
         else:
