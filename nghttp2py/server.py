@@ -42,25 +42,32 @@ class HTTP2Server:
 
     ``address`` is ``(host, port)``, where the host ``None`` stands for all
     interfaces and the port 0 for any that is free; or the path of a Unix
-    socket.  ``ssl`` is an ``ssl.SSLContext``, on which ALPN ``h2`` is set and
+    socket, which on Linux is abstract if it begins with a null byte.
+
+    ``ssl`` is an ``ssl.SSLContext``, on which ALPN ``h2`` is set and
     compression and renegotiation are forbidden (RFC 9113, 9.2.1); without it
     clients must know that HTTP/2 is spoken in the clear (RFC 9113, 3.3).
 
-    ``config`` holds settings and limits; received data are always credited
-    by hand, whatever it says.  ``backlog`` and ``reuse_port`` are those of
-    ``loop.create_server``.  Times are in seconds: ``settings_timeout`` for the
-    peer to acknowledge SETTINGS, ``idle_timeout`` for a connection on which
-    nothing happens (``None``: no limit), ``close_timeout`` for streams to
-    finish when the server stops.
+    ``config`` holds settings and limits; to change some of a server's own, make
+    it of ``DEFAULT_CONFIGURATION`` by ``dataclasses.replace``.  Received data
+    are always credited by hand, whatever it says.
+
+    ``backlog`` and ``reuse_port`` are those of ``loop.create_server``.  Times
+    are in seconds: ``settings_timeout`` for the peer to acknowledge SETTINGS,
+    ``idle_timeout`` for a connection on which nothing happens (``None``: no
+    limit), ``close_timeout`` for streams to finish when the server stops.
 
     ``serve_forever()`` runs a server by itself.  In a running event loop, use
     ``async with`` or ``await start()``, then ``await serve()`` to wait; all
     calls are to be made in that loop.
     """
 
+    #: What a server announces that is given no ``config``.
+    DEFAULT_CONFIGURATION = DEFAULT_CONFIGURATION
+
     def __init__(
         self,
-        address: tuple[str | None, int] | str | os.PathLike[str],
+        address: tuple[str | None, int] | str | bytes | os.PathLike[str],
         RequestHandlerClass: type[BaseRequestHandler],
         ssl: ssl_module.SSLContext | None = None,
         *,
@@ -72,7 +79,12 @@ class HTTP2Server:
         close_timeout: float = CLOSE_TIMEOUT,
     ) -> None:
         if not isinstance(address, tuple):
-            address = os.fspath(address)
+            try:
+                address = os.fsdecode(address)
+            except TypeError:
+                raise TypeError(
+                    f"address must be a tuple (host, port) or a path, not {address!r}"
+                ) from None
         elif len(address) != 2:
             raise ValueError(f"address must be (host, port) or a path, not {address!r}")
         if not (
@@ -91,7 +103,7 @@ class HTTP2Server:
             ssl.set_alpn_protocols(["h2"])
             ssl.options |= ssl_module.OP_NO_COMPRESSION | ssl_module.OP_NO_RENEGOTIATION
         if config is None:
-            config = DEFAULT_CONFIGURATION
+            config = self.DEFAULT_CONFIGURATION
         elif not config.manual_flow_control:
             config = replace(config, manual_flow_control=True)
         self.address = address
@@ -107,6 +119,7 @@ class HTTP2Server:
         self._sockets: tuple[socket.socket, ...] = ()
         self._unix_inode: tuple[int, int] | None = None
         self._protocols: set[HandlerProtocol] = set()
+        self._closing = False
         self._closed: asyncio.Future[None] | None = None
 
     # ---- Life ----
@@ -115,16 +128,18 @@ class HTTP2Server:
         """Listen, and serve in the running event loop.
 
         Raises ``OSError`` if the address cannot be had, and ``RuntimeError``
-        if the server was started before.
+        if the server was started before.  If ``close`` is called meanwhile, the
+        server has been closed when this returns.
         """
         if self._closed is not None:
             raise RuntimeError("the server was started before")
         loop = asyncio.get_running_loop()
-        self._closed = loop.create_future()
+        self._closed = closed = loop.create_future()
+        server = None
         try:
             if isinstance(self.address, tuple):
                 host, port = self.address
-                self._server = await loop.create_server(
+                server = await loop.create_server(
                     self._new_protocol,
                     host,
                     port,
@@ -133,18 +148,26 @@ class HTTP2Server:
                     reuse_port=self._reuse_port,
                 )
             else:
-                self._server = await loop.create_unix_server(
+                server = await loop.create_unix_server(
                     self._new_protocol,
                     self.address,
                     ssl=self._ssl,
                     backlog=self._backlog,
                 )
-                status = os.stat(self.address)
-                self._unix_inode = status.st_dev, status.st_ino
+                if not self.address.startswith("\0"):
+                    status = os.stat(self.address)
+                    self._unix_inode = status.st_dev, status.st_ino
         except BaseException:
+            if server is not None:
+                server.close()
             self._closed = None
+            self._closing = False
+            closed.set_result(None)
             raise
-        self._sockets = tuple(self._server.sockets)
+        self._server = server
+        self._sockets = tuple(server.sockets)
+        if self._closing:
+            self.close()
 
     async def serve(self, *, signals: Iterable[int] = ()) -> None:
         """Serve until ``close`` is called, and wait for the last connection.
@@ -183,7 +206,11 @@ class HTTP2Server:
         Every client is told by GOAWAY (RFC 9113, 6.8).  What has not finished
         after ``close_timeout`` seconds is aborted.  ``wait_closed`` waits.
         """
+        if self._closed is None:
+            return
+        self._closing = True
         if self._server is None:
+            # start() sees to it when it has one, or it was closed before.
             return
         server, self._server = self._server, None
         server.close()
@@ -226,13 +253,13 @@ class HTTP2Server:
 
     def _connection_opened(self, protocol: HandlerProtocol) -> None:
         self._protocols.add(protocol)
-        if self._server is None:
+        if self._closing:
             # Its TLS handshake was under way when the server was closed.
             protocol.close(self._close_timeout)
 
     def _connection_closed(self, protocol: HandlerProtocol) -> None:
         self._protocols.discard(protocol)
-        if self._server is None:
+        if self._closing and self._server is None:
             self._check_closed()
 
     def _check_closed(self) -> None:

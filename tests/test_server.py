@@ -8,6 +8,7 @@ import signal
 import socket
 import ssl
 import sys
+from dataclasses import replace
 
 import pytest
 from memory import MemoryClient, in_loop, until
@@ -749,6 +750,29 @@ async def test_a_connection_that_opens_after_close_is_sent_away():
 
 
 @in_loop
+async def test_a_server_that_is_closed_while_it_starts_does_not_serve():
+    server = HTTP2Server(("127.0.0.1", 0), BaseRequestHandler)
+    task = asyncio.create_task(server.serve())
+    await asyncio.sleep(0)
+    assert server.sockets == ()
+    server.close()
+    await task
+    assert server.sockets == ()
+
+
+@in_loop
+async def test_who_waits_for_a_server_that_cannot_start_is_let_go():
+    async with HTTP2Server(("127.0.0.1", 0), BaseRequestHandler) as server:
+        second = HTTP2Server(server.sockets[0].getsockname(), BaseRequestHandler)
+        starting = asyncio.create_task(second.start())
+        await asyncio.sleep(0)
+        waiting = asyncio.create_task(second.wait_closed())
+        with pytest.raises(OSError):
+            await starting
+        await waiting
+
+
+@in_loop
 async def test_a_server_starts_once():
     async with HTTP2Server(("127.0.0.1", 0), BaseRequestHandler) as server:
         with pytest.raises(RuntimeError, match="started before"):
@@ -785,7 +809,7 @@ async def test_no_host_is_all_interfaces(monkeypatch):
         assert asked == [None]
 
 
-@pytest.mark.parametrize("make_address", [str, lambda path: path])
+@pytest.mark.parametrize("make_address", [str, os.fsencode, lambda path: path])
 @in_loop
 async def test_a_server_listens_on_a_unix_socket(tmp_path, make_address):
     path = tmp_path / "socket"
@@ -793,6 +817,33 @@ async def test_a_server_listens_on_a_unix_socket(tmp_path, make_address):
     async with HTTP2Server(make_address(path), handler) as server:
         assert await reaches(server, str(path))
     assert not path.exists()
+
+
+@in_loop
+async def test_a_server_listens_on_an_abstract_unix_socket(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    # Only Linux has them.
+    address = f"\0{tmp_path}" if sys.platform == "linux" else "socket"
+    async with HTTP2Server(address, BaseRequestHandler) as server:
+        assert await reaches(server, address)
+
+
+@in_loop
+async def test_a_server_whose_socket_vanishes_does_not_listen(tmp_path, monkeypatch):
+    path = tmp_path / "socket"
+    loop = asyncio.get_running_loop()
+    create_unix_server = loop.create_unix_server
+    made = []
+
+    async def vanishing(*args, **kwargs):
+        made.append(await create_unix_server(*args, **kwargs))
+        path.unlink()
+        return made[0]
+
+    monkeypatch.setattr(loop, "create_unix_server", vanishing)
+    with pytest.raises(FileNotFoundError):
+        await HTTP2Server(path, BaseRequestHandler).start()
+    assert not made[0].is_serving()
 
 
 @in_loop
@@ -822,6 +873,18 @@ async def test_a_server_leaves_the_unix_socket_of_its_successor(tmp_path):
 def test_a_server_checks_its_arguments(arguments, error):
     with pytest.raises(error):
         HTTP2Server(*arguments)
+
+
+def test_an_address_that_is_a_list_is_told_by_its_name():
+    with pytest.raises(TypeError, match="address must be a tuple"):
+        HTTP2Server(["127.0.0.1", 0], BaseRequestHandler)
+
+
+def test_a_servers_own_configuration_can_be_changed_in_part():
+    config = replace(HTTP2Server.DEFAULT_CONFIGURATION, max_concurrent_streams=7)
+    server = HTTP2Server(("127.0.0.1", 0), BaseRequestHandler, config=config)
+    assert server.config.initial_window_size == 262144
+    assert not server.config.enable_connect_protocol
 
 
 def test_alpn_is_set_on_the_context():
