@@ -15,12 +15,16 @@ import os
 import signal
 import ssl
 import sys
+import time
 from pathlib import Path
 
 import nghttp2py
 from nghttp2py.errors import error_code_name
 
 STATE = Path(os.environ.get("HELLO_STATE", Path(__file__).parent.parent / ".state"))
+
+# Days for which the certificate is good.
+LIFETIME = 365
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -69,9 +73,7 @@ class Hello(nghttp2py.BaseRequestHandler):
             # What is pushed goes out before what refers to it.
             pushes = self.push_enabled
             if pushes:
-                self.push(
-                    "/style.css", headers={"content-type": "text/css"}, body=STYLE
-                )
+                self.push("/style.css", headers=CSS, body=STYLE)
             self.send_response(
                 200, {"content-type": "text/html; charset=utf-8"}, self.page(pushes)
             )
@@ -141,13 +143,14 @@ def make_certificate():
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=365))
+        .not_valid_after(now + datetime.timedelta(days=LIFETIME))
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .sign(key, hashes.SHA256())
     )
     certificate_file, key_file = certificate_files()
     STATE.mkdir(parents=True, exist_ok=True)
-    with open(os.open(key_file, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    with open(os.open(key_file, flags, 0o600), "wb") as file:
         file.write(
             key.private_bytes(
                 serialization.Encoding.PEM,
@@ -161,9 +164,12 @@ def make_certificate():
 def make_context():
     """The TLS context, with a certificate that is not about to expire."""
     certificate_file, key_file = certificate_files()
-    year = 365 * 24 * 3600
-    now = datetime.datetime.now().timestamp()
-    if not certificate_file.exists() or now - certificate_file.stat().st_mtime > year:
+    # A month before it expires.
+    old = (LIFETIME - 30) * 24 * 3600
+    if (
+        not (certificate_file.exists() and key_file.exists())
+        or time.time() - certificate_file.stat().st_mtime > old
+    ):
         make_certificate()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate_file, key_file)

@@ -27,6 +27,7 @@ class Handler(nghttp2.BaseRequestHandler):
 
 
 ctx = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+ctx.options = ssl.OP_ALL | ssl.OP_NO_SSLv2
 ctx.load_cert_chain("server.crt", "server.key")
 
 # give None to ssl to make the server non-SSL/TLS

@@ -4,6 +4,7 @@ import os
 import runpy
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from memory import in_loop
@@ -41,6 +42,23 @@ async def test_hello_serves_its_page_over_https_and_pushes_its_style(tmp_path):
             assert process.wait(10) == 0
         finally:
             process.kill()
+
+
+def test_hello_renews_its_certificate_before_it_expires(tmp_path, monkeypatch):
+    monkeypatch.setenv("HELLO_STATE", str(tmp_path))
+    hello = runpy.run_path(str(EXAMPLES / "hello.py"))
+    hello["make_context"]()
+    made = (tmp_path / "localhost.pem").read_bytes()
+    hello["make_context"]()
+    assert (tmp_path / "localhost.pem").read_bytes() == made
+    # As if it were 340 of its 365 days old, and its key longer than the next.
+    old = time.time() - 340 * 24 * 3600
+    os.utime(tmp_path / "localhost.pem", (old, old))
+    with open(tmp_path / "localhost.key", "ab") as file:
+        file.write(b"of another key")
+    hello["make_context"]()
+    assert (tmp_path / "localhost.pem").read_bytes() != made
+    assert b"of another key" not in (tmp_path / "localhost.key").read_bytes()
 
 
 @in_loop
