@@ -168,6 +168,7 @@ def test_a_bar_is_shown_on_a_terminal_when_it_takes_long(run, tmp_path, monkeypa
 
 BAD_LINES = {
     "no colon": ("encode", "a: b\nfield\n", 2, "'name: value'"),
+    "deep JSON": ("encode", "[" * 200_000, 1, "nested too deeply"),
     "broken JSON": ("encode", '\n[["a", "b"]\n', 2, "not JSON"),
     "a value that is no string": ("encode", '[["a", 1]]', 1, "must be a string, not 1"),
     "a field of one element": ("encode", '[["a"]]', 1, "must be [name, value]"),

@@ -23,7 +23,7 @@ LAYERS = {
     "h3": {"errors"},
     "quic": {"errors"},
     "asyncio": {"errors", "hpack", "h2", "h3", "quic"},
-    "handler": {"errors", "h2", "asyncio"},
+    "handler": {"errors", "hpack", "h2", "asyncio"},
     "server": {"errors", "h2", "asyncio", "handler"},
     "client": {"errors", "h2", "asyncio"},
     "static_files": {"handler"},
@@ -109,7 +109,18 @@ def test_c_sources_know_neither_python_nor_sockets_nor_clocks():
             assert not included & {"sys/socket.h", "time.h", "sys/time.h"}, path
 
 
-def tracked_files():
+def source_files():
+    if not (ROOT / ".git").exists():
+        # An unpacked source distribution: what was made besides has such names.
+        made = {"build", "dist", "__pycache__"}
+        return [
+            path
+            for path in ROOT.rglob("*")
+            if path.is_file()
+            and not made & set(path.parts)
+            and not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
+            and not path.with_suffix(".pyx").is_file()
+        ]
     listed = subprocess.run(
         ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True
     )
@@ -118,9 +129,16 @@ def tracked_files():
 
 
 def test_no_file_is_longer_than_a_thousand_lines():
-    for path in tracked_files():
+    for path in source_files():
         if path.suffix in {".c", ".h", ".py", ".pyx", ".pxd", ".pyi", ".rst", ".md"}:
             assert len(path.read_text().splitlines()) <= 1000, path
+
+
+def test_a_source_distribution_has_all_that_the_commands_need():
+    manifest = (ROOT / "MANIFEST.in").read_text()
+    for name in ".ci", ".clang-format", ".stubtest-allowlist", "Makefile":
+        assert (ROOT / name).exists()
+        assert re.search(rf"\s{re.escape(name)}\s", manifest), name
 
 
 def test_features_name_the_library_in_use():

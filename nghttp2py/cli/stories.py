@@ -11,6 +11,8 @@ from nghttp2py.hpack import DEFAULT_HEADER_TABLE_SIZE, NeverIndexed
 
 HeaderList = list[tuple[bytes, bytes]]
 
+_TOO_DEEP = "its JSON is nested too deeply"
+
 
 class BadInputError(Exception):
     """A line of a file is not what it should be.
@@ -118,6 +120,8 @@ def read_header_lists(name: str, data: bytes) -> Iterator[tuple[int, HeaderList]
             raise BadInputError(
                 name, number, f"not JSON: {error.msg} at column {error.colno}"
             ) from None
+        except RecursionError:
+            raise BadInputError(name, number, _TOO_DEEP) from None
         except ValueError as error:
             raise BadInputError(name, number, str(error)) from None
     if fields:
@@ -144,7 +148,7 @@ def is_story(data: bytes) -> bool:
     """Tell a story from JSON lines, of which the first would be a whole list."""
     try:
         value = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(value, dict) and isinstance(value.get("cases"), list)
 
@@ -157,6 +161,8 @@ def read_story(name: str, data: bytes) -> list[Case]:
         raise BadInputError(
             name, error.lineno, f"not JSON: {error.msg} at column {error.colno}"
         ) from None
+    except RecursionError:
+        raise BadInputError(name, 0, _TOO_DEEP) from None
     except UnicodeDecodeError as error:
         raise BadInputError(name, 0, f"not UTF-8: {error.reason}") from None
     if not isinstance(story, dict) or not isinstance(story.get("cases"), list):
