@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 run: build ; $(PIP) install --group run && exec $(BIN)/python examples/hello.py
 
-test: build deps-test ; $(PIP) install --group test && $(BIN)/python -m pytest $(ARGS)
+test: deps-test build ; $(PIP) install --group test && $(BIN)/python -m pytest $(ARGS)
 
 build: $(VENV)/ready ; $(PIP) install --no-build-isolation --editable '.[cli,speed]'
 
@@ -27,7 +27,7 @@ types: build ; $(PIP) install --group types && $(BIN)/python -m mypy && $(BIN)/p
 
 docs: build ; $(PIP) install --group docs && $(BIN)/sphinx-build --fail-on-warning --quiet docs build/docs
 
-bench: build deps-test ; $(PIP) install --group bench && for script in hpack exchange server client streams h3; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+bench: deps-test build ; $(PIP) install --group bench && for script in hpack exchange server client streams h3; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 wheel: $(VENV)/ready ; $(PIP) install build && $(BIN)/python -m build
 
