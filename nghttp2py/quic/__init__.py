@@ -2,8 +2,8 @@
 
 try:
     from nghttp2py.quic.connection import QuicConnection
-except ModuleNotFoundError as error:
-    if error.name != "nghttp2py.quic.connection":
+except ModuleNotFoundError as _error:
+    if _error.name != "nghttp2py.quic.connection":
         raise
     raise ImportError(
         "nghttp2py was built without QUIC: install libngtcp2 1.11 or newer with its "
@@ -13,19 +13,40 @@ except ModuleNotFoundError as error:
     ) from None
 
 from nghttp2py.quic.configuration import QuicConfiguration
-from nghttp2py.quic.events import *  # noqa: F403
-from nghttp2py.quic.events import __all__ as _events
+from nghttp2py.quic.events import (
+    ConnectionIdIssued,
+    ConnectionIdRetired,
+    ConnectionTerminated,
+    DatagramFrameReceived,
+    HandshakeCompleted,
+    PingAcknowledged,
+    ProtocolNegotiated,
+    QuicEvent,
+    StopSendingReceived,
+    StreamDataReceived,
+    StreamReset,
+)
 from nghttp2py.quic.logger import QuicFileLogger, QuicLogger
 from nghttp2py.quic.packet import QuicErrorCode, QuicProtocolVersion
 from nghttp2py.quic.tls import SessionTicket
 
 __all__ = [
+    "ConnectionIdIssued",
+    "ConnectionIdRetired",
+    "ConnectionTerminated",
+    "DatagramFrameReceived",
+    "HandshakeCompleted",
+    "PingAcknowledged",
+    "ProtocolNegotiated",
     "QuicConfiguration",
     "QuicConnection",
     "QuicErrorCode",
+    "QuicEvent",
     "QuicFileLogger",
     "QuicLogger",
     "QuicProtocolVersion",
     "SessionTicket",
-    *_events,
+    "StopSendingReceived",
+    "StreamDataReceived",
+    "StreamReset",
 ]
