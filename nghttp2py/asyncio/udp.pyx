@@ -77,7 +77,7 @@ cdef extern from "ngp_udp.h" nogil:
 
 # How many runs are read before the loop has its turn again.
 cdef enum:
-    MAX_READS = 16
+    MAX_READS = 4
 
 
 cdef object unpack(const sockaddr_storage *addr):
