@@ -350,7 +350,6 @@ int ngp_quic_recv(ngp_quic *quic, const uint8_t *data, size_t len,
   int rv;
 
   ngp_quic_set_time(quic, now);
-  quic->merge = 0;
   set_addr(&from, addr);
   if (quic->state == NGP_QUIC_NEW) {
     quic->remote_addr = from;

@@ -139,7 +139,8 @@ struct ngp_quic {
   uint8_t stateless_reset;
   /* no_memory is set by callbacks; the call that caused them tells. */
   uint8_t no_memory;
-  /* merge is nonzero while the last event may get more data. */
+  /* merge is nonzero while the last event may get more data: it is a stream's,
+     and was not handed out. */
   uint8_t merge;
 };
 

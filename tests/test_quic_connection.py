@@ -307,6 +307,20 @@ def test_many_small_writes_arrive_as_one_stream(pair):
     assert pair.received[pair.server][0] == b"".join(pieces)
 
 
+def test_datagrams_that_came_at_once_make_one_event_of_a_stream(pair):
+    pair.client.send_stream_data(0, bytes(10_000))
+    pair.client.send_stream_data(4, b"other", end_stream=True)
+    datagrams = [
+        (data, pair.client_address)
+        for data, _ in pair.client.datagrams_to_send(pair.now)
+    ]
+    assert len(datagrams) > 5
+    pair.server.receive_datagrams(datagrams, pair.now)
+    events = events_of(pair.server)
+    assert sum(len(event.data) for event in events if event.stream_id == 0) == 10_000
+    assert len(events) <= 3
+
+
 @pytest.mark.parametrize("kind", [bytearray, memoryview])
 def test_any_buffer_can_be_sent_and_changed_afterwards(pair, kind):
     data = bytearray(b"x" * 5000)

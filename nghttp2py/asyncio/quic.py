@@ -191,9 +191,7 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
 
     def datagrams_received(self, datagrams: list[tuple[bytes, NetworkAddress]]) -> None:
         """Take what has come in at once, and answer once."""
-        now = self._loop.time()
-        for data, addr in datagrams:
-            self._quic.receive_datagram(data, addr, now=now)
+        self._quic.receive_datagrams(datagrams, now=self._loop.time())
         self._process_events()
         self.transmit()
 

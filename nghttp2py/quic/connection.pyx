@@ -532,27 +532,40 @@ cdef class QuicConnection:
         ``ecn`` is the two bits of its IP header (RFC 3168).  What is wrong with the
         datagram raises nothing.
         """
-        cdef:
-            Py_buffer view
-            uint64_t ns = to_ns(now)
-            uint8_t bits = ecn & 3
-            int rv
+        cdef uint8_t bits = ecn & 3
+
+        self._receive(data, addr, to_ns(now), bits)
+        self._after()
+
+    def receive_datagrams(self, datagrams, now):
+        """Take a list of ``(data, addr)`` that came in at once.
+
+        The bytes of a stream that follow one another in them are one event.
+        """
+        cdef uint64_t ns = to_ns(now)
+
+        for data, addr in datagrams:
+            self._receive(data, addr, ns, 0)
+        self._after()
+
+    cdef int _receive(self, data, addr, uint64_t ns, uint8_t ecn) except -1:
+        cdef Py_buffer view
+        cdef int rv
 
         self._take_address(addr)
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
             rv = lib.ngp_quic_recv(
                 self._quic, <const uint8_t *>view.buf, view.len,
-                &self._last_packed, bits, ns)
+                &self._last_packed, ecn, ns)
         finally:
             PyBuffer_Release(&view)
         if self._configuration.quic_logger is not None:
             self._start_trace()
-            self._log_datagrams("datagrams_received", [view.len])
-        self._after()
+            self._log_datagrams("datagrams_received", [len(data)])
         if rv == lib.NGHTTP2_ERR_INVALID_ARGUMENT:
             raise ValueError("server_name or alpn_protocols cannot be used")
-        check(rv)
+        return check(rv)
 
     def datagrams_to_send(self, now):
         """Return what to send at ``now``: a list of ``(data, addr)``."""
