@@ -37,6 +37,18 @@ _FINISHED_STREAMS = 1000
 _KNOWN = frozenset(int(setting) for setting in Setting)
 
 
+def _setting_property(setting: Setting, doc: str) -> Any:
+    """A property of ``H2Protocol`` for one of our settings."""
+
+    def get(self: H2Protocol) -> int:
+        return self._settings[setting]
+
+    def set(self: H2Protocol, value: int) -> None:
+        self.update_settings({setting: value})
+
+    return property(get, set, doc=doc)
+
+
 class H2Protocol(H2StreamConnection):
     """A connection whose streams coroutines use.
 
@@ -399,22 +411,12 @@ class H2Protocol(H2StreamConnection):
             if setting in known:
                 self._settings[setting] = known[setting]
 
-    def _setting(setting: Setting, doc: str) -> Any:  # type: ignore[misc]
-        def get(self: H2Protocol) -> int:
-            return self._settings[setting]
-
-        def set(self: H2Protocol, value: int) -> None:
-            self.update_settings({setting: value})
-
-        return property(get, set, doc=doc)
-
-    initial_window_size = _setting(
+    initial_window_size = _setting_property(
         Setting.INITIAL_WINDOW_SIZE, "Bytes that the peer may send ahead on a stream."
     )
-    max_frame_size = _setting(
+    max_frame_size = _setting_property(
         Setting.MAX_FRAME_SIZE, "The largest frame payload that we take."
     )
-    max_concurrent_streams = _setting(
+    max_concurrent_streams = _setting_property(
         Setting.MAX_CONCURRENT_STREAMS, "How many streams the peer may have open."
     )
-    del _setting

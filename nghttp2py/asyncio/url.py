@@ -34,7 +34,6 @@ def make_authority(scheme: str, host: str, port: int) -> str:
     return host if port == DEFAULT_PORTS.get(scheme) else f"{host}:{port}"
 
 
-@lru_cache(maxsize=1024)
 def split_url(url: str) -> SplitURL:
     """Split an absolute ``http`` or ``https`` URL, or one without scheme and host.
 
@@ -42,6 +41,10 @@ def split_url(url: str) -> SplitURL:
     stand in a request target is percent-encoded.  User and password are
     refused: they are the caller's to send.  Raises ``ValueError``.
     """
+    return _split_cached(url)
+
+
+def _split_url(url: str) -> SplitURL:
     if any(c <= " " or c == "\x7f" for c in url):
         raise ValueError(f"{url!r} has spaces or control characters in it")
     parts = urlsplit(url)
@@ -70,3 +73,7 @@ def split_url(url: str) -> SplitURL:
     return SplitURL(
         parts.scheme, host, port, make_authority(parts.scheme, host, port), target
     )
+
+
+# A client asks for the same few URLs again and again.
+_split_cached = lru_cache(maxsize=1024)(_split_url)

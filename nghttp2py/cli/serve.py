@@ -90,10 +90,9 @@ def command(
     if not quiet:
         logging.getLogger("nghttp2py.access").setLevel(logging.INFO)
 
-    class Handler(FileRequestHandler):
-        files = StaticFiles(directory, listing=listing)
-
-    server = HTTP2Server((host, port), Handler, ssl=context)
+    files = StaticFiles(directory, listing=listing)
+    handler = type("Handler", (FileRequestHandler,), {"files": files})
+    server = HTTP2Server((host, port), handler, ssl=context)
     try:
         asyncio.run(_serve(server, scheme, host))
     except OSError as error:
