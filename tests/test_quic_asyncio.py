@@ -293,6 +293,22 @@ async def test_garbage_is_ignored():
 
 
 @run
+async def test_a_first_packet_that_cannot_be_read_leaves_no_connection():
+    rng = random.Random(8)
+    async with running_server() as (server, port):
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+            for _ in range(20):
+                head = b"\xc3\0\0\0\1\x08" + rng.randbytes(8) + b"\x08"
+                head += rng.randbytes(8) + b"\0\x44\x96"
+                sock.sendto(head + rng.randbytes(1200 - len(head)), ("::1", port))
+        async with connect(
+            "localhost", port, configuration=client_configuration()
+        ) as client:
+            await client.ping()
+            assert len(server._connections) == 1
+
+
+@run
 async def test_a_quarter_of_all_datagrams_lost_stops_nothing(monkeypatch):
     rng = random.Random(4)
     async with running_server() as (server, port):
