@@ -332,12 +332,26 @@ cdef class HDDeflater:
 
     cdef:
         lib.nghttp2_hd_deflater *_deflater  # owned
+        bint _initialised
         object _error  # the exception type that ended it, or None
 
-    def __cinit__(self, hd_table_bufsize_max=DEFLATE_MAX_HEADER_TABLE_SIZE):
-        cdef size_t size = to_size(hd_table_bufsize_max, "hd_table_bufsize_max")
+    def __cinit__(self, *args, **kwargs):
+        # A subclass may take what it likes, and never call our __init__().
+        check(
+            lib.nghttp2_hd_deflate_new(&self._deflater, DEFLATE_MAX_HEADER_TABLE_SIZE)
+        )
 
-        check(lib.nghttp2_hd_deflate_new(&self._deflater, size))
+    def __init__(self, hd_table_bufsize_max=DEFLATE_MAX_HEADER_TABLE_SIZE):
+        cdef:
+            size_t size = to_size(hd_table_bufsize_max, "hd_table_bufsize_max")
+            lib.nghttp2_hd_deflater *deflater = NULL
+
+        if self._initialised or size != DEFLATE_MAX_HEADER_TABLE_SIZE:
+            check(lib.nghttp2_hd_deflate_new(&deflater, size))
+            lib.nghttp2_hd_deflate_del(self._deflater)
+            self._deflater = deflater
+            self._error = None
+        self._initialised = True
 
     def __dealloc__(self):
         # Unlike other functions of its kind, it does not take NULL.
@@ -521,13 +535,17 @@ cdef class HDInflater:
         size_t _header_list_size  # of the block that is being decoded
         object _error  # the exception type that ended it, or None
 
-    def __cinit__(self, *, max_header_list_size=DEFAULT_MAX_HEADER_LIST_SIZE):
-        self.max_header_list_size = max_header_list_size
+    def __cinit__(self, *args, **kwargs):
+        # As the deflater's.
+        self._max_header_list_size = DEFAULT_MAX_HEADER_LIST_SIZE
         self._pairs = <Slot *>PyMem_Calloc(2 * SLOTS, sizeof(Slot))
         if self._pairs == NULL:
             raise MemoryError
         self._names = self._pairs + SLOTS
         check(lib.nghttp2_hd_inflate_new(&self._inflater))
+
+    def __init__(self, *, max_header_list_size=DEFAULT_MAX_HEADER_LIST_SIZE):
+        self.max_header_list_size = max_header_list_size
 
     def __dealloc__(self):
         cdef int i

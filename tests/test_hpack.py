@@ -438,3 +438,39 @@ def test_a_coder_made_without_its_initialiser_is_whole(coder):
 def test_a_coder_cannot_be_pickled(coder):
     with pytest.raises(TypeError):
         pickle.dumps(coder())
+
+
+class NamedDeflater(HDDeflater):
+    def __init__(self, name, *, size):
+        super().__init__(size)
+        self.name = name
+
+
+class NamedInflater(HDInflater):
+    def __init__(self, name, size):
+        super().__init__(max_header_list_size=size)
+        self.name = name
+
+
+class Careless(HDDeflater):
+    def __init__(self, *args):
+        pass
+
+
+def test_coders_may_have_subclasses_with_other_arguments():
+    deflater = NamedDeflater("a", size=100)
+    inflater = NamedInflater("b", 1000)
+    assert (deflater.name, inflater.name) == ("a", "b")
+    assert deflater.max_dynamic_table_size == 100
+    assert inflater.max_header_list_size == 1000
+    assert inflater.inflate(deflater.deflate([("a", "b")])) == [(b"a", b"b")]
+    assert Careless(1, 2).deflate([("a", "b")])
+
+
+def test_a_deflater_that_is_initialised_again_is_new():
+    deflater = HDDeflater()
+    first = deflater.deflate([("a", "b")])
+    assert deflater.dynamic_table_size > 0
+    deflater.__init__()
+    assert deflater.dynamic_table_size == 0
+    assert deflater.deflate([("a", "b")]) == first
