@@ -239,6 +239,19 @@ def test_never_indexed_fields_stay_so():
     assert decoded[b":authority"]
 
 
+def test_fields_that_the_hpack_package_marks_stay_never_indexed():
+    import hpack
+
+    from nghttp2py.hpack import NeverIndexed
+
+    peers = Peers()
+    fields = [hpack.NeverIndexedHeaderTuple("x", "1"), hpack.HeaderTuple(b"y", b"2")]
+    peers.request(headers=fields)
+    request = peers.server_events[0].request
+    marks = {f[0]: isinstance(f, NeverIndexed) for f in request.headers}
+    assert marks[b"x"] and not marks[b"y"]
+
+
 def test_received_never_indexed_fields_can_be_told():
     import hpack
 

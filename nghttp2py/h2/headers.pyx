@@ -247,18 +247,15 @@ cdef tuple to_pair(item):
     if isinstance(item, (str, bytes, bytearray)):
         raise TypeError(f"a header field must be a (name, value) pair, not {item!r}")
     given = tuple(item)
-    if isinstance(item, NeverIndexed):
-        return (
-            to_bytes(given[0], "a field name"),
-            to_bytes(given[1], "a field value"),
-            True,
-        )
     if len(given) not in (2, 3):
         raise TypeError(f"a header field must be a (name, value) pair, not {item!r}")
     return (
         to_bytes(given[0], "a field name"),
         to_bytes(given[1], "a field value"),
-        len(given) == 3 and bool(given[2]),
+        isinstance(item, NeverIndexed)
+        # The mark of the hpack package's pairs.
+        or not getattr(item, "indexable", True)
+        or (len(given) == 3 and bool(given[2])),
     )
 
 
