@@ -1,5 +1,6 @@
 """Requests as objects: the handler of a stream, and what calls it."""
 
+from cpython.buffer cimport PyObject_CheckBuffer
 from cpython.bytes cimport PyBytes_CheckExact
 from cpython.object cimport PyObject, PyTypeObject
 from libc.stdint cimport int32_t
@@ -399,7 +400,8 @@ cdef class BaseRequestHandler:
 cdef int check_body(body) except -1:
     """Refuse before anything is sent what cannot be a body."""
     if not (
-        isinstance(body, (bytes, bytearray, memoryview, Iterable, AsyncIterable))
+        isinstance(body, (Iterable, AsyncIterable))
+        or PyObject_CheckBuffer(body)
         or callable(getattr(body, "read", None))
         or callable(body)
     ):

@@ -1,7 +1,9 @@
 """Bodies on their way out: bytes, files, iterators, callables (DESIGN: the pull)."""
 
+import array
 import gc
 import io
+import mmap
 import sys
 import weakref
 
@@ -131,6 +133,20 @@ def test_every_kind_of_body_may_leave_the_stream_open(source):
     peers.pump()
     assert body_of(peers.server_events, stream_id) == b"onetwo"
     assert ends_of(peers.server_events, stream_id) == 1
+
+
+def test_any_buffer_is_bytes_like(answered):
+    """Also one whose items are wider, and in pieces; a mapped file is a file."""
+    body = array.array("H", [258, 772])
+    answered.connection.send_body(1, body, end_stream=False)
+    answered.connection.send_body(1, iter([body]), end_stream=False)
+    sent = b"".join(frame.payload for frame in answered.read())
+    assert sent == body.tobytes() * 2
+    with mmap.mmap(-1, 4) as mapped:
+        mapped.write(b"1234")
+        mapped.seek(2)
+        answered.connection.send_body(1, mapped)
+        assert b"".join(frame.payload for frame in answered.read()) == b"34"
 
 
 def test_a_real_file_is_sent(tmp_path):

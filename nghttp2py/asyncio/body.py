@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterable, Callable
 
-from nghttp2py.h2.body import DATA_DEFERRED, DATA_EOF, DATA_OK
+from nghttp2py.h2.body import DATA_DEFERRED, DATA_EOF, DATA_OK, is_bytes_like
 
 __all__ = ["AsyncBody"]
 
@@ -68,7 +68,7 @@ class AsyncBody:
         iterator = pieces.__aiter__()
         try:
             async for piece in iterator:
-                if not isinstance(piece, (bytes, bytearray, memoryview)):
+                if not is_bytes_like(piece):
                     raise TypeError(
                         "an asynchronous body iterator must give bytes, not "
                         f"{type(piece).__name__}"

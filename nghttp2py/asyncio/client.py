@@ -36,6 +36,7 @@ from nghttp2py.errors import (
     StreamResetError,
 )
 from nghttp2py.h2 import H2Configuration
+from nghttp2py.h2.body import is_bytes_like
 
 __all__ = ["Client", "Fields", "Response"]
 
@@ -277,7 +278,7 @@ class _Body:
         self._body = body
         self._touched = False
         self._position: int | None = None
-        self._is_bytes = isinstance(body, (bytes, bytearray, memoryview))
+        self._is_bytes = is_bytes_like(body)
         #: Its length, if that is known.
         self.length: int | None = None
         #: What its source has raised.
@@ -653,7 +654,7 @@ class Client:
 
 
 def _check_piece(piece: Any) -> Any:
-    if not isinstance(piece, (bytes, bytearray, memoryview)):
+    if not is_bytes_like(piece):
         raise TypeError(f"a body must be of bytes, not {type(piece).__name__}")
     return piece
 

@@ -13,6 +13,7 @@ from nghttp2py.errors import (
     SendException,
     StreamClosedError,
 )
+from nghttp2py.h2.body import is_bytes_like
 
 if TYPE_CHECKING:
     from nghttp2py.asyncio.stream import H2Stream
@@ -224,7 +225,7 @@ class H2StreamWriter:
             self._lock = asyncio.Lock()
         try:
             async with self._lock:
-                if isinstance(body, (bytes, bytearray, memoryview)):
+                if is_bytes_like(body):
                     await self._send_whole(bytes(body), end_stream, trailers)
                 else:
                     await self._send_pieces(body)

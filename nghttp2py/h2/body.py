@@ -7,13 +7,14 @@ library.  What it raises, or answers against the rules below, ends its stream.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 __all__ = [
     "DATA_DEFERRED",
     "DATA_EOF",
     "DATA_OK",
     "BodySource",
+    "is_bytes_like",
     "make_source",
 ]
 
@@ -28,6 +29,19 @@ DATA_DEFERRED = 2
 _MAX_EMPTY_PIECES = 1000
 
 
+def is_bytes_like(value: Any) -> TypeGuard[bytes | bytearray | memoryview]:
+    """Whether it is any kind of buffer, but no file, as ``mmap.mmap`` is too."""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return True
+    if hasattr(value, "read"):
+        return False
+    try:
+        memoryview(value)
+    except TypeError:
+        return False
+    return True
+
+
 class BodySource(Protocol):
     """Something that a body is pulled from."""
 
@@ -35,10 +49,10 @@ class BodySource(Protocol):
         """Return a piece, of about ``n`` bytes, and a ``DATA_`` flag."""
 
 
-def _check_bytes(data: object, where: str) -> bytes:
+def _check_bytes(data: Any, where: str) -> bytes:
     if isinstance(data, bytes):
         return data
-    if isinstance(data, (bytearray, memoryview)):
+    if is_bytes_like(data):
         return bytes(data)
     raise TypeError(f"{where} must give bytes, not {type(data).__name__}")
 

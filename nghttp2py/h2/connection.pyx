@@ -28,7 +28,7 @@ from nghttp2py.errors import (
     StreamStateError,
     from_code,
 )
-from nghttp2py.h2.body import DATA_EOF, make_source
+from nghttp2py.h2.body import DATA_EOF, is_bytes_like, make_source
 from nghttp2py.h2.config import Setting
 from nghttp2py.h2.events import H2BodyFailed
 
@@ -417,7 +417,7 @@ cdef class H2Connection(H2Session):
                 raise ValueError("trailers end the stream: end_stream must be true")
             fields = FieldList()
             fields.extend(trailers)
-        if isinstance(body, (bytes, bytearray, memoryview)):
+        if is_bytes_like(body):
             data = as_bytes(body)
             if fields is not None:
                 # Before anything is queued: what raises leaves no trace.

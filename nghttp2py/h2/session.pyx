@@ -3,7 +3,12 @@
 ``H2Connection`` adds the messages.  This module is not for use by itself.
 """
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport (
+    PyBUF_SIMPLE,
+    PyBuffer_Release,
+    PyObject_CheckBuffer,
+    PyObject_GetBuffer,
+)
 from cpython.bytes cimport (
     PyBytes_AS_STRING,
     PyBytes_CheckExact,
@@ -775,7 +780,7 @@ cdef class H2Session:
 cdef bytes as_bytes(value):
     if PyBytes_CheckExact(value):
         return value
-    if isinstance(value, (bytes, bytearray, memoryview)):
+    if PyObject_CheckBuffer(value):
         return bytes(value)
     raise TypeError(f"bytes are wanted, not {type(value).__name__}")
 
