@@ -111,15 +111,17 @@ def test_c_sources_know_neither_python_nor_sockets_nor_clocks():
 
 def source_files():
     if not (ROOT / ".git").exists():
-        # An unpacked source distribution: what was made besides has such names.
-        made = {"build", "dist", "__pycache__"}
+        # An unpacked source distribution, and what may have been made in it.
+        made = {"build", "dist", "__pycache__", "vendor"}
         return [
             path
             for path in ROOT.rglob("*")
             if path.is_file()
-            and not made & set(path.parts)
-            and not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
-            and not path.with_suffix(".pyx").is_file()
+            and not any(
+                part in made or part.startswith(".")
+                for part in path.relative_to(ROOT).parts
+            )
+            and not (path.suffix == ".c" and path.with_suffix(".pyx").is_file())
         ]
     listed = subprocess.run(
         ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True
