@@ -273,7 +273,7 @@ class _ResponseProtocol(H2Pump):
             return
         try:
             method(*args)
-        except Exception:
+        except (Exception, asyncio.CancelledError):
             logger.exception(
                 "%s: %r %r on stream %d failed",
                 self,
@@ -328,7 +328,7 @@ class _ResponseProtocol(H2Pump):
             handler._body.close()
         try:
             handler.on_close(error_code)
-        except Exception:
+        except (Exception, asyncio.CancelledError):
             logger.exception(
                 "%s: on_close() of stream %d failed", self, handler.stream_id
             )

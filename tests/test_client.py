@@ -260,16 +260,21 @@ async def test_a_handler_that_raises_ends_only_its_own_stream():
         def on_headers(self):
             raise RuntimeError("broken")
 
+    class Cancelled(Recorder):
+        def on_headers(self):
+            raise asyncio.CancelledError
+
     async with echo_server() as server:
-        broken, well = Broken(), Recorder()
+        broken, cancelled, well = Broken(), Cancelled(), Recorder()
         logging.getLogger("nghttp2py").disabled = True
         try:
             async with HTTP2Client(address_of(server)) as client:
                 client.send_request(url="/broken", handler=broken)
+                client.send_request(url="/cancelled", handler=cancelled)
                 client.send_request(url="/well", handler=well)
         finally:
             logging.getLogger("nghttp2py").disabled = False
-        assert broken.calls == ["close"]
+        assert broken.calls == cancelled.calls == ["close"]
         assert well.body == b"/well"
 
 

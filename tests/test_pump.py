@@ -134,13 +134,14 @@ async def test_a_peer_that_takes_everything_does_not_hold_the_loop():
     await until(lambda: len(client.transport.sent) > 1 << 23)
 
 
+@pytest.mark.parametrize("error", [RuntimeError, asyncio.CancelledError])
 @in_loop
-async def test_an_event_that_fails_does_not_stop_the_next(caplog):
+async def test_an_event_that_fails_does_not_stop_the_next(error, caplog):
     class Failing(Pump):
         def event_received(self, event):
             super().event_received(event)
             if isinstance(event, H2RequestReceived) and event.stream_id == 1:
-                raise RuntimeError("on purpose")
+                raise error("on purpose")
 
     client = MemoryClient(Failing())
     first, second = client.request(), client.request()

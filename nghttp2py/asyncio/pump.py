@@ -93,7 +93,7 @@ class H2Pump(asyncio.Protocol):
         for event in events:
             try:
                 self.event_received(event)
-            except Exception:
+            except (Exception, asyncio.CancelledError):
                 logger.exception("%s: %r failed", self, event)
 
     # ---- asyncio.Protocol ----
