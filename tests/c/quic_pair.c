@@ -192,7 +192,10 @@ static const ngp_quic_addr addrs[2] = {{.ip = {0xfd, [15] = 1}, .port = 5000},
                                        {.ip = {0xfd, [15] = 2}, .port = 443}};
 
 void quic_pair_connect(quic_pair *pair) {
-  note(pair, ngp_quic_connect(pair->ends[0], &addrs[1], pair->now));
+  int rv = ngp_quic_connect(pair->ends[0], &addrs[1], pair->now);
+
+  /* It can be called once. */
+  note(pair, rv == NGP_QUIC_ERR_STATE ? 0 : rv);
 }
 
 static void carry(quic_pair *pair, int from) {

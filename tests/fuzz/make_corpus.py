@@ -127,11 +127,24 @@ def qpack_seeds() -> list[bytes]:
     ]
 
 
+def quic_seeds() -> list[bytes]:
+    """Handshakes with data, and every call of fuzz_quic_api.c."""
+    run = bytes([28, 60])
+    connect = bytes([0])
+    data = bytes([2, 0, 200, 4, 1])
+    calls = [bytes([op << 1 | end, 1, 0]) for op in range(16) for end in (0, 1)]
+    seeds = [b"\0" + connect + data + run * 4]
+    seeds += [b"\0" + connect + run * 2 + call + run + data + run for call in calls]
+    seeds.append(b"\x20" + connect + data * 8 + run * 8)
+    return seeds
+
+
 def main() -> None:
     for name, seeds in {
         "h2_recv": recv_seeds(),
         "h2_pair": pair_seeds(),
         "h3_recv": h3_seeds(),
+        "quic_api": quic_seeds(),
         "qpack": qpack_seeds(),
     }.items():
         directory = Path(sys.argv[1], name)
