@@ -213,6 +213,23 @@ async def test_the_local_port_can_be_chosen():
 
 
 @run
+async def test_a_machine_without_ipv6_connects_all_the_same(monkeypatch):
+    real = socket.socket
+
+    def without_ipv6(family=-1, *args, **kwargs):
+        if family == socket.AF_INET6:
+            raise OSError("Address family not supported by protocol")
+        return real(family, *args, **kwargs)
+
+    async with running_server(host="127.0.0.1") as (_, port):
+        monkeypatch.setattr(socket, "socket", without_ipv6)
+        async with connect(
+            "127.0.0.1", port, configuration=client_configuration()
+        ) as client:
+            assert await ask(client, b"IPv4") == b"IPv4"
+
+
+@run
 async def test_a_local_port_that_is_none_raises():
     with pytest.raises(OverflowError):
         async with connect(

@@ -681,14 +681,8 @@ async def serve(
     found = await loop.getaddrinfo(
         host, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE
     )
-    family, _, _, _, address = found[0]
-    sock = socket.socket(family, socket.SOCK_DGRAM)
+    sock = _open(found[0][0], cast("tuple[Any, ...]", found[0][4]))
     try:
-        sock.setblocking(False)
-        if family == socket.AF_INET6:
-            # "::" is every address, IPv4's too.
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        sock.bind(address)
         _widen(sock)
         server = QuicServer(
             configuration=configuration,
@@ -716,28 +710,30 @@ def _widen(sock: socket.socket) -> None:
 
 def _bind(address: tuple[Any, ...], local_port: int) -> tuple[socket.socket, Any]:
     """A socket from which ``address`` can be reached, and the address for it."""
-    if len(address) == 2:
-        mapped: tuple[Any, ...] = ("::ffff:" + address[0], address[1], 0, 0)
-    else:
-        mapped = address
+    if len(address) > 2:
+        return _open(socket.AF_INET6, ("::", local_port, 0, 0)), address
     try:
-        sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-        family = socket.AF_INET6
+        # Of both families, so that the connection can move from one to the other.
+        sock = _open(socket.AF_INET6, ("::", local_port, 0, 0))
     except OSError:
-        # A machine without IPv6.
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        family = socket.AF_INET
+        # A machine without IPv6, or a port that is taken, which this tells again.
+        return _open(socket.AF_INET, ("0.0.0.0", local_port)), address
+    return sock, ("::ffff:" + address[0], address[1], 0, 0)
+
+
+def _open(family: int, address: tuple[Any, ...]) -> socket.socket:
+    """A bound socket that does not block."""
+    sock = socket.socket(family, socket.SOCK_DGRAM)
     try:
         sock.setblocking(False)
         if family == socket.AF_INET6:
+            # "::" is every address, IPv4's too.
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-            sock.bind(("::", local_port, 0, 0))
-            return sock, mapped
-        sock.bind(("0.0.0.0", local_port))
-        return sock, address
+        sock.bind(address)
     except BaseException:
         sock.close()
         raise
+    return sock
 
 
 @contextlib.asynccontextmanager
