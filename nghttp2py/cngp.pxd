@@ -180,6 +180,8 @@ cdef extern from "ngp_h2.h" nogil:
         uint64_t bytes_sent
         uint64_t header_bytes_received
         uint64_t header_block_bytes_received
+        uint64_t header_bytes_sent
+        uint64_t header_block_bytes_sent
         uint64_t streams_opened
         uint64_t provoked_resets
 

@@ -25,6 +25,7 @@ __all__ = [
     "NoSuchStreamError",
     "ProtocolError",
     "PushDisabledError",
+    "RequestQueueFullError",
     "SendException",
     "StreamClosedError",
     "StreamResetError",
@@ -189,6 +190,10 @@ class FlowControlError(ProtocolError):
 
 class BodyQueueFullError(ProtocolError):
     """More body bytes would be queued on a stream than its bound allows."""
+
+
+class RequestQueueFullError(ProtocolError):
+    """More requests would wait for a stream than their bound allows."""
 
 
 class BodyTooLargeError(NGHTTP2Error):

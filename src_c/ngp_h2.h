@@ -193,6 +193,8 @@ typedef struct ngp_h2_counters {
   uint64_t bytes_sent;
   uint64_t header_bytes_received;
   uint64_t header_block_bytes_received;
+  uint64_t header_bytes_sent;
+  uint64_t header_block_bytes_sent;
   uint64_t streams_opened;
   uint64_t provoked_resets;
 } ngp_h2_counters;
@@ -312,7 +314,9 @@ typedef enum ngp_h2_message {
   NGP_H2_MESSAGE_REQUEST,
   NGP_H2_MESSAGE_RESPONSE,
   NGP_H2_MESSAGE_INFORMATIONAL,
-  NGP_H2_MESSAGE_TRAILERS
+  NGP_H2_MESSAGE_TRAILERS,
+  /* A request, with more rules. */
+  NGP_H2_MESSAGE_PROMISE
 } ngp_h2_message;
 
 /*
@@ -510,6 +514,9 @@ typedef enum ngp_h2_stream_state {
 /* The response has no content, whatever its content-length (RFC 9110, 6.4.1).
  */
 #define NGP_H2_NO_CONTENT 0x80000U
+/* CONNECT without :protocol got 2xx: only DATA may follow (RFC 9113, 8.5).
+   What an extended CONNECT is, its protocol decides (RFC 8441, 4). */
+#define NGP_H2_TUNNEL 0x100000U
 
 /*
  * ngp_h2_stream_get tells what |stream_id| is, and if open puts its flags in

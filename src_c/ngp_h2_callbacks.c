@@ -109,7 +109,8 @@ static int on_invalid_header(nghttp2_session *session,
   return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
 }
 
-static int has_status(const ngp_h2 *h2, int *pinformational) {
+/* The first digit of :status, or 0 if there is none. */
+static uint8_t status_class(const ngp_h2 *h2) {
   const ngp_h2_batch *batch = &h2->batch;
   nghttp2_vec value;
   size_t i;
@@ -117,8 +118,7 @@ static int has_status(const ngp_h2 *h2, int *pinformational) {
   for (i = batch->committed; i < batch->nfields; ++i) {
     if (batch->fields[i].token == NGP_TOKEN__STATUS) {
       value = nghttp2_rcbuf_get_buf(batch->fields[i].value);
-      *pinformational = value.len == 3 && value.base[0] == '1';
-      return 1;
+      return value.len ? value.base[0] : '0';
     }
   }
   return 0;
@@ -126,7 +126,7 @@ static int has_status(const ngp_h2 *h2, int *pinformational) {
 
 static ngp_h2_event_type message_type(const ngp_h2 *h2,
                                       const ngp_h2_stream *stream) {
-  int informational = 0;
+  uint8_t digit;
 
   if (!h2->options.client) {
     return stream->flags & NGP_H2_REMOTE_HEADERS ? NGP_H2_TRAILERS
@@ -134,10 +134,11 @@ static ngp_h2_event_type message_type(const ngp_h2 *h2,
   }
   /* nghttp2 gives the final response after an informational one and the
      trailers the same category. */
-  if (!has_status(h2, &informational)) {
+  digit = status_class(h2);
+  if (!digit) {
     return NGP_H2_TRAILERS;
   }
-  return informational ? NGP_H2_INFORMATIONAL : NGP_H2_RESPONSE;
+  return digit == '1' ? NGP_H2_INFORMATIONAL : NGP_H2_RESPONSE;
 }
 
 static int on_headers_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
@@ -153,6 +154,15 @@ static int on_headers_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
     return 0;
   }
   type = message_type(h2, stream);
+  reason = type == NGP_H2_TRAILERS && (stream->flags & NGP_H2_TUNNEL)
+               ? "a connected CONNECT has no trailers (RFC 9113, 8.5)"
+           : type == NGP_H2_RESPONSE && status_class(h2) == '0'
+               ? ":status must be 100 or more (RFC 9110, 15)"
+               : NULL;
+  if (reason) {
+    return ngp_h2_reset(h2, stream, NGHTTP2_PROTOCOL_ERROR, reason) == 0 ? 0
+                                                                         : FAIL;
+  }
   if (h2->block_overflow) {
     return ngp_h2_reset(h2, stream, NGHTTP2_ENHANCE_YOUR_CALM,
                         "the header list is larger than the limit") == 0
@@ -172,6 +182,10 @@ static int on_headers_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
     if (h2->options.default_incremental && !has_priority) {
       ngp_h2_set_priority(h2, stream->id, NGHTTP2_EXTPRI_DEFAULT_URGENCY, 1, 0);
     }
+  }
+  if (type == NGP_H2_RESPONSE && status_class(h2) == '2' &&
+      (stream->flags & NGP_H2_CONNECT) && !(stream->flags & NGP_H2_EXTENDED)) {
+    stream->flags |= NGP_H2_TUNNEL;
   }
   event = ngp_h2_record(h2, type, stream->id);
   if (!event) {
@@ -342,6 +356,8 @@ static int on_push_promise_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
   int32_t promised = frame->push_promise.promised_stream_id;
   ngp_h2_stream *parent = ngp_h2_stream_find(h2, frame->hd.stream_id);
   ngp_h2_stream *stream = ngp_h2_stream_find(h2, promised);
+  const ngp_h2_batch *batch = &h2->batch;
+  const char *reason;
   ngp_h2_event *event;
 
   if (ignored(stream)) {
@@ -353,6 +369,12 @@ static int on_push_promise_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
                         "nobody waits for this promise") == 0
                ? 0
                : FAIL;
+  }
+  reason = ngp_h2_check_promise(batch->fields + batch->committed,
+                                batch->nfields - batch->committed);
+  if (reason) {
+    return ngp_h2_reset(h2, stream, NGHTTP2_PROTOCOL_ERROR, reason) == 0 ? 0
+                                                                         : FAIL;
   }
   event = ngp_h2_record(h2, NGP_H2_PUSH_PROMISE, frame->hd.stream_id);
   if (!event) {
@@ -809,10 +831,17 @@ static int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame,
                          void *user_data) {
   ngp_h2 *h2 = user_data;
   ngp_h2_stream *stream;
+  size_t i;
 
   ++h2->counters.frames_sent[frame_slot(frame->hd.type)];
   switch (frame->hd.type) {
   case NGHTTP2_HEADERS:
+    h2->counters.header_block_bytes_sent += frame->hd.length;
+    for (i = 0; i < frame->headers.nvlen; ++i) {
+      h2->counters.header_bytes_sent +=
+          frame->headers.nva[i].namelen + frame->headers.nva[i].valuelen;
+    }
+    /* fall through */
   case NGHTTP2_DATA:
     stream = ngp_h2_stream_find(h2, frame->hd.stream_id);
     if (stream) {

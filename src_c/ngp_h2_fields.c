@@ -5,6 +5,14 @@
 
 #include "ngp_h2_int.h"
 
+/* What is refused in both directions. */
+#define USERINFO ":authority must not have userinfo (RFC 9113, 8.3.1)"
+#define HOST_DIFFERS "host differs from :authority (RFC 9113, 8.3.1)"
+#define PROMISED_METHOD                                                        \
+  "a promised request must be safe and cacheable: GET or HEAD (RFC 9113, 8.4)"
+#define PROMISED_BODY "a promised request must not have a body (RFC 9113, 8.4)"
+#define PROMISED_AUTHORITY "a promised request needs :authority (RFC 9113, 8.4)"
+
 #define IS(NAME) (memcmp(name, NAME, sizeof(NAME) - 1) == 0)
 
 ngp_token ngp_token_of(const uint8_t *name, size_t len) {
@@ -154,6 +162,9 @@ static const char *check_response_whole(const nghttp2_nv *status,
   if (!status) {
     return "a response needs :status (RFC 9113, 8.3.2)";
   }
+  if (status->value[0] == '2') {
+    *pflags |= NGP_H2_TUNNEL;
+  }
   if (value_is(status, "204") || value_is(status, "304")) {
     *pflags |= NGP_H2_NO_CONTENT;
   }
@@ -206,6 +217,10 @@ static const char *check_request_whole(const nghttp2_nv *method,
   return NULL;
 }
 
+static int is_request(ngp_h2_message message) {
+  return message == NGP_H2_MESSAGE_REQUEST || message == NGP_H2_MESSAGE_PROMISE;
+}
+
 static const char *check_regular(ngp_h2_message message, ngp_token token,
                                  const nghttp2_nv *nv) {
   switch (token) {
@@ -216,7 +231,7 @@ static const char *check_regular(ngp_h2_message message, ngp_token token,
   case NGP_TOKEN_UPGRADE:
     return "a connection-specific field must not be sent (RFC 9113, 8.2.2)";
   case NGP_TOKEN_TE:
-    if (message != NGP_H2_MESSAGE_REQUEST || !value_is(nv, "trailers")) {
+    if (!is_request(message) || !value_is(nv, "trailers")) {
       return "te is for requests and must be 'trailers' (RFC 9113, 8.2.2)";
     }
     return NULL;
@@ -227,6 +242,10 @@ static const char *check_regular(ngp_h2_message message, ngp_token token,
   default:
     return NULL;
   }
+}
+
+static int holds(const uint8_t *base, size_t len, char c) {
+  return len && memchr(base, c, len) != NULL;
 }
 
 static int is_scheme(const nghttp2_nv *nv) {
@@ -251,7 +270,7 @@ static int pseudo_allowed(ngp_h2_message message, ngp_token token) {
   case NGP_TOKEN__SCHEME:
   case NGP_TOKEN__AUTHORITY:
   case NGP_TOKEN__PROTOCOL:
-    return message == NGP_H2_MESSAGE_REQUEST;
+    return is_request(message);
   case NGP_TOKEN__STATUS:
     return message == NGP_H2_MESSAGE_RESPONSE ||
            message == NGP_H2_MESSAGE_INFORMATIONAL;
@@ -283,11 +302,15 @@ static const char *check_pseudo(ngp_h2_message message, ngp_token token,
     return is_scheme(nv) ? NULL
                          : ":scheme must be a URI's scheme (RFC 3986, 3.1)";
   case NGP_TOKEN__PATH:
-    return nghttp2_check_path(nv->value, nv->valuelen)
+    return nghttp2_check_path(nv->value, nv->valuelen) &&
+                   !holds(nv->value, nv->valuelen, '#')
                ? NULL
                : ":path holds a character that is not allowed "
                  "(RFC 9113, 8.3.1)";
   case NGP_TOKEN__AUTHORITY:
+    if (nv->valuelen == 0) {
+      return ":authority must not be empty (RFC 9110, 4.2.1)";
+    }
     return nghttp2_check_authority(nv->value, nv->valuelen)
                ? NULL
                : ":authority holds a character that is not allowed "
@@ -306,6 +329,8 @@ typedef struct section {
   const nghttp2_nv *method;
   const nghttp2_nv *scheme;
   const nghttp2_nv *path;
+  const nghttp2_nv *authority;
+  const nghttp2_nv *host;
   const nghttp2_nv *status;
   /* seen has a bit for each token. */
   uint32_t seen;
@@ -325,8 +350,8 @@ static const char *check_field(section *s, nghttp2_nv *nv) {
     return reason;
   }
   if (!nghttp2_check_header_value_rfc9113(nv->value, nv->valuelen)) {
-    return "a field value must not hold NUL, CR or LF, nor begin or end "
-           "with white space (RFC 9113, 8.2.1)";
+    return "a field value must not hold NUL, CR, LF or another control "
+           "character, nor begin or end with white space (RFC 9113, 8.2.1)";
   }
   if (nv->name[0] == ':') {
     reason = check_pseudo(s->message, token, nv, seen, s->regular_seen);
@@ -346,6 +371,15 @@ static const char *check_field(section *s, nghttp2_nv *nv) {
     break;
   case NGP_TOKEN__PATH:
     s->path = nv;
+    break;
+  case NGP_TOKEN__AUTHORITY:
+    s->authority = nv;
+    break;
+  case NGP_TOKEN_HOST:
+    if (SEEN(token) && s->message != NGP_H2_MESSAGE_TRAILERS) {
+      return "host must not be repeated (RFC 9110, 7.2)";
+    }
+    s->host = nv;
     break;
   case NGP_TOKEN__STATUS:
     s->status = nv;
@@ -367,6 +401,54 @@ static const char *check_field(section *s, nghttp2_nv *nv) {
   return NULL;
 }
 
+static int same_text(const uint8_t *a, size_t alen, const uint8_t *b,
+                     size_t blen) {
+  size_t i;
+
+  if (alen != blen) {
+    return 0;
+  }
+  for (i = 0; i < alen; ++i) {
+    if (lower(a[i]) != lower(b[i])) {
+      return 0;
+    }
+  }
+  return 1;
+}
+
+/* Looks at whom the request |s| is for. */
+static const char *check_target(const section *s) {
+  const nghttp2_nv *authority = s->authority, *host = s->host;
+  int tunnel = !s->scheme;
+
+  if (tunnel && s->content_length >= 0) {
+    return "CONNECT must not have content-length (RFC 9110, 9.3.6)";
+  }
+  if (!authority) {
+    return NULL;
+  }
+  if ((tunnel || value_is(s->scheme, "http") || value_is(s->scheme, "https")) &&
+      holds(authority->value, authority->valuelen, '@')) {
+    return USERINFO;
+  }
+  /* Host names and schemes are compared without case (RFC 3986, 6.2.2). */
+  return host && !same_text(authority->value, authority->valuelen, host->value,
+                            host->valuelen)
+             ? HOST_DIFFERS
+             : NULL;
+}
+
+/* A pushed request is one whose answer a client could have stored. */
+static const char *check_promise(const section *s) {
+  if (!method_is(s->method, "GET") && !method_is(s->method, "HEAD")) {
+    return PROMISED_METHOD;
+  }
+  if (s->content_length > 0) {
+    return PROMISED_BODY;
+  }
+  return s->authority ? NULL : PROMISED_AUTHORITY;
+}
+
 /* Looks at |s| when all its fields have passed. */
 static const char *check_whole(const section *s, uint32_t *pflags) {
   const uint32_t seen = s->seen;
@@ -374,7 +456,14 @@ static const char *check_whole(const section *s, uint32_t *pflags) {
 
   switch (s->message) {
   case NGP_H2_MESSAGE_REQUEST:
+  case NGP_H2_MESSAGE_PROMISE:
     reason = check_request_whole(s->method, s->scheme, s->path, seen);
+    if (!reason) {
+      reason = check_target(s);
+    }
+    if (!reason && s->message == NGP_H2_MESSAGE_PROMISE) {
+      reason = check_promise(s);
+    }
     if (reason) {
       return reason;
     }
@@ -418,52 +507,53 @@ int ngp_h2_check_outgoing(ngp_h2_message message, nghttp2_nv *nva, size_t nvlen,
   return 0;
 }
 
-static int same_host(nghttp2_vec a, nghttp2_vec b) {
-  size_t i;
-
-  if (a.len != b.len) {
-    return 0;
-  }
-  for (i = 0; i < a.len; ++i) {
-    if (lower(a.base[i]) != lower(b.base[i])) {
-      return 0;
-    }
-  }
-  return 1;
-}
-
 static int vec_is(nghttp2_vec v, const char *text) {
   return v.len == strlen(text) && memcmp(v.base, text, v.len) == 0;
 }
 
+static nghttp2_vec value_of(const ngp_h2_field *field) {
+  return nghttp2_rcbuf_get_buf(field->value);
+}
+
 const char *ngp_h2_check_request(const ngp_h2_field *fields, size_t nfields,
                                  uint32_t *pflags, int *phas_priority) {
-  const ngp_h2_field *authority = NULL;
+  nghttp2_vec authority = {0}, scheme = {0}, value;
   size_t i;
 
   *pflags = 0;
   *phas_priority = 0;
   for (i = 0; i < nfields; ++i) {
     const ngp_h2_field *field = &fields[i];
-    nghttp2_vec value;
 
     switch (field->token) {
     case NGP_TOKEN__METHOD:
-      value = nghttp2_rcbuf_get_buf(field->value);
+      value = value_of(field);
       if (vec_is(value, "HEAD")) {
         *pflags |= NGP_H2_HEAD;
       } else if (vec_is(value, "CONNECT")) {
         *pflags |= NGP_H2_CONNECT;
       }
       break;
+    case NGP_TOKEN__PROTOCOL:
+      *pflags |= NGP_H2_EXTENDED;
+      break;
+    case NGP_TOKEN__SCHEME:
+      scheme = value_of(field);
+      break;
+    case NGP_TOKEN__PATH:
+      value = value_of(field);
+      if (holds(value.base, value.len, '#')) {
+        return ":path must not have a fragment (RFC 9113, 8.3.1)";
+      }
+      break;
     case NGP_TOKEN__AUTHORITY:
-      authority = field;
+      authority = value_of(field);
       break;
     case NGP_TOKEN_HOST:
-      /* Host names and schemes are compared without case (RFC 3986, 6.2.2). */
-      if (authority && !same_host(nghttp2_rcbuf_get_buf(authority->value),
-                                  nghttp2_rcbuf_get_buf(field->value))) {
-        return "host differs from :authority (RFC 9113, 8.3.1)";
+      value = value_of(field);
+      if (authority.len &&
+          !same_text(authority.base, authority.len, value.base, value.len)) {
+        return HOST_DIFFERS;
       }
       break;
     case NGP_TOKEN_PRIORITY:
@@ -473,5 +563,55 @@ const char *ngp_h2_check_request(const ngp_h2_field *fields, size_t nfields,
       break;
     }
   }
-  return NULL;
+  /* CONNECT has no scheme. */
+  return (!scheme.len ||
+          same_text(scheme.base, scheme.len, (const uint8_t *)"http", 4) ||
+          same_text(scheme.base, scheme.len, (const uint8_t *)"https", 5)) &&
+                 holds(authority.base, authority.len, '@')
+             ? USERINFO
+             : NULL;
+}
+
+/* Nonzero if a content-length, which nghttp2 has seen to be a number, is not
+   0. */
+static int is_positive(nghttp2_vec v) {
+  size_t i;
+
+  for (i = 0; i < v.len; ++i) {
+    if (v.base[i] != '0') {
+      return 1;
+    }
+  }
+  return 0;
+}
+
+const char *ngp_h2_check_promise(const ngp_h2_field *fields, size_t nfields) {
+  uint32_t flags;
+  int has_priority, has_authority = 0;
+  const char *reason =
+      ngp_h2_check_request(fields, nfields, &flags, &has_priority);
+  size_t i;
+
+  for (i = 0; i < nfields && !reason; ++i) {
+    nghttp2_vec value = value_of(&fields[i]);
+
+    switch (fields[i].token) {
+    case NGP_TOKEN__METHOD:
+      if (!vec_is(value, "GET") && !vec_is(value, "HEAD")) {
+        reason = PROMISED_METHOD;
+      }
+      break;
+    case NGP_TOKEN_CONTENT_LENGTH:
+      if (is_positive(value)) {
+        reason = PROMISED_BODY;
+      }
+      break;
+    case NGP_TOKEN__AUTHORITY:
+      has_authority = 1;
+      break;
+    default:
+      break;
+    }
+  }
+  return reason || has_authority ? reason : PROMISED_AUTHORITY;
 }

@@ -273,6 +273,7 @@ ngp_token ngp_token_of(const uint8_t *name, size_t len);
 /*
  * ngp_h2_check_outgoing checks a list, and marks what must never be indexed.
  * |*pflags| gets NGP_H2_HEAD, NGP_H2_CONNECT and NGP_H2_EXTENDED of a request,
+ * NGP_H2_NO_CONTENT and NGP_H2_TUNNEL of a response that CONNECT would bear,
  * |*pcontent_length| the length stated, or -1.
  */
 int ngp_h2_check_outgoing(ngp_h2_message message, nghttp2_nv *nva, size_t nvlen,
@@ -286,6 +287,9 @@ int ngp_h2_check_outgoing(ngp_h2_message message, nghttp2_nv *nva, size_t nvlen,
  */
 const char *ngp_h2_check_request(const ngp_h2_field *fields, size_t nfields,
                                  uint32_t *pflags, int *phas_priority);
+
+/* Looks so at a received promise (RFC 9113, 8.4). */
+const char *ngp_h2_check_promise(const ngp_h2_field *fields, size_t nfields);
 
 /* ---- ngp_h2_callbacks.c ---- */
 

@@ -198,6 +198,10 @@ int ngp_h2_submit_response(ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva,
     }
   }
   stream->flags |= NGP_H2_LOCAL_HEADERS;
+  if ((flags & NGP_H2_TUNNEL) && (stream->flags & NGP_H2_CONNECT) &&
+      !(stream->flags & NGP_H2_EXTENDED)) {
+    stream->flags |= NGP_H2_TUNNEL;
+  }
   stream->content_length = content_length;
   if (end_stream) {
     stream->flags |= NGP_H2_LOCAL_END;
@@ -267,6 +271,11 @@ int ngp_h2_check_trailers(ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva,
   }
   rv = check(h2, NGP_H2_MESSAGE_TRAILERS, nva, nvlen, &flags, &content_length,
              perror);
+  if (rv == 0 && nvlen && (stream->flags & NGP_H2_TUNNEL)) {
+    perror->index = nvlen;
+    perror->reason = "a connected CONNECT has no trailers (RFC 9113, 8.5)";
+    rv = NGP_ERR_BAD_HEADERS;
+  }
   if (rv != 0) {
     return rv;
   }
@@ -293,29 +302,6 @@ int ngp_h2_submit_trailers(ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva,
   return resume(h2, stream);
 }
 
-/* A pushed request is one whose answer a client could have stored. */
-static int check_promise(const nghttp2_nv *nva, size_t nvlen,
-                         int64_t content_length, ngp_h2_header_error *perror) {
-  size_t i;
-
-  for (i = 0; i < nvlen; ++i) {
-    if (nva[i].namelen == 7 && memcmp(nva[i].name, ":method", 7) == 0 &&
-        !(nva[i].valuelen == 3 && memcmp(nva[i].value, "GET", 3) == 0) &&
-        !(nva[i].valuelen == 4 && memcmp(nva[i].value, "HEAD", 4) == 0)) {
-      perror->index = i;
-      perror->reason = "a promised request must be safe and cacheable: GET or "
-                       "HEAD (RFC 9113, 8.4)";
-      return NGP_ERR_BAD_HEADERS;
-    }
-  }
-  if (content_length > 0) {
-    perror->index = nvlen;
-    perror->reason = "a promised request must not have a body (RFC 9113, 8.4)";
-    return NGP_ERR_BAD_HEADERS;
-  }
-  return 0;
-}
-
 int32_t ngp_h2_submit_push_promise(ngp_h2 *h2, int32_t stream_id,
                                    nghttp2_nv *nva, size_t nvlen,
                                    ngp_h2_header_error *perror) {
@@ -331,11 +317,8 @@ int32_t ngp_h2_submit_push_promise(ngp_h2 *h2, int32_t stream_id,
   if (h2->options.client || (stream_id & 1) == 0) {
     return NGHTTP2_ERR_INVALID_STREAM_STATE;
   }
-  rv = check(h2, NGP_H2_MESSAGE_REQUEST, nva, nvlen, &flags, &content_length,
+  rv = check(h2, NGP_H2_MESSAGE_PROMISE, nva, nvlen, &flags, &content_length,
              perror);
-  if (rv == 0) {
-    rv = check_promise(nva, nvlen, content_length, perror);
-  }
   if (rv != 0) {
     return rv;
   }

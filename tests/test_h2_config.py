@@ -5,6 +5,7 @@ from dataclasses import FrozenInstanceError, fields
 import pytest
 from helpers import HEADERS, Peers, RawPeer
 
+import nghttp2py
 from nghttp2py.errors import HeadersError, InvalidSettingsValueError
 from nghttp2py.h2 import H2Configuration, H2Connection, H2RequestReceived
 
@@ -102,19 +103,34 @@ def test_the_header_section_that_we_send_is_bounded():
     peers.request(headers=[("a", "b" * 400)])
 
 
+#: The bounds that not every release of the C library has.
+LATER_BOUNDS = {
+    "max_continuations": {"max_continuations": 4},
+    "max_outbound_queue_size": {"max_outbound_queue_size": 500},
+    "stream_reset_rate_limit": {"stream_reset_burst": 50, "stream_reset_rate": 5},
+    "glitch_rate_limit": {"glitch_burst": 50, "glitch_rate": 5},
+}
+
+
 def test_every_bound_can_be_set():
     config = H2Configuration(
         peer_max_concurrent_streams=5,
         max_reserved_remote_streams=5,
         max_outbound_ack=500,
         max_settings=20,
-        max_continuations=4,
-        max_outbound_queue_size=500,
-        stream_reset_burst=50,
-        stream_reset_rate=5,
-        glitch_burst=50,
-        glitch_rate=5,
     )
+    peers = Peers(client=config, server=config)
+    peers.request()
+    assert len(peers.server_events) == 2
+
+
+@pytest.mark.parametrize("feature", LATER_BOUNDS)
+def test_a_bound_is_set_or_said_to_be_missing(feature):
+    config = H2Configuration(**LATER_BOUNDS[feature])
+    if not nghttp2py.features()[feature]:
+        with pytest.raises(InvalidSettingsValueError, match="does not have it"):
+            H2Connection(config=config)
+        return
     peers = Peers(client=config, server=config)
     peers.request()
     assert len(peers.server_events) == 2
@@ -147,3 +163,9 @@ def test_counters_count():
     assert server["provoked_resets"] == 0
     assert server["header_bytes_received"] > server["header_block_bytes_received"] > 0
     assert server["outbound_queue"] == 0
+    for what in ("header_bytes", "header_block_bytes"):
+        assert client[f"{what}_sent"] == server[f"{what}_received"] > 0
+    peers.client.reset_stream(peers.request())
+    peers.pump()
+    assert peers.client.counters["resets_sent"] == 1
+    assert peers.server.counters["resets_received"] == 1

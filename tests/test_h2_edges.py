@@ -12,8 +12,10 @@ from helpers import (
     HEADERS,
     MAGIC,
     PADDED,
+    POST,
     PUSH_PROMISE,
     RST_STREAM,
+    Peers,
     RawPeer,
     data,
     frame,
@@ -24,14 +26,27 @@ from helpers import (
     window_update,
 )
 
-from nghttp2py.errors import ErrorCode
+from nghttp2py.errors import (
+    ErrorCode,
+    HeadersError,
+    InvalidSettingsValueError,
+    RequestQueueFullError,
+)
 from nghttp2py.h2 import (
     H2Configuration,
+    H2Connection,
     H2ConnectionClosed,
+    H2InformationalResponseReceived,
+    H2PushedStreamReceived,
+    H2RequestReceived,
+    H2ResponseReceived,
     H2StreamClosed,
     H2StreamReset,
+    H2TrailersReceived,
+    H2WebSocketRequest,
     Setting,
 )
+from nghttp2py.h2.body import DATA_DEFERRED
 
 WIDE = {Setting.INITIAL_WINDOW_SIZE: 2**31 - 1}
 
@@ -239,3 +254,253 @@ def test_the_connection_window_is_shared_out_as_stream_windows_change():
     peer.send(rst_stream(1))
     assert connection.local_flow_control_window(3) == 90
     assert connection.queued_body() == 0
+
+
+# ---- Messages ----
+
+
+def client() -> H2Connection:
+    connection = H2Connection(client_side=True)
+    connection.initiate_connection()
+    return connection
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "headers", "authority", "reason"),
+    [
+        ("GET", "/", [("host", "b")], "a", "host differs"),
+        ("GET", "/", [("host", "a"), ("host", "a")], None, "repeated"),
+        ("GET", "/", [], "", "empty"),
+        ("GET", "/", [], "user:secret@a", "userinfo"),
+        ("GET", "/a#b", [], "a", ":path"),
+        ("CONNECT", "user@a:1", [], None, "userinfo"),
+        ("CONNECT", "a:1", [("content-length", "0")], None, "content-length"),
+        ("GET", "/", [("x", "a\x01")], "a", "control character"),
+    ],
+)
+def test_requests_that_a_peer_would_refuse_are_not_sent(
+    method, target, headers, authority, reason
+):
+    with pytest.raises(HeadersError, match=reason):
+        client().send_request(method, target, headers, authority=authority)
+
+
+def test_a_host_like_the_authority_may_be_sent():
+    peers = Peers()
+    peers.client.send_request(
+        "GET", "/", [("host", "EXAMPLE.org")], authority="example.org"
+    )
+    peers.pump()
+    assert peers.server_events
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        (*GET[:3], (b":authority", b"user@example.org")),
+        (*GET[:2], (b":path", b"/a#b"), GET[3]),
+        ((b":method", b"CONNECT"), (b":authority", b"user@example.org:1")),
+    ],
+)
+def test_userinfo_and_fragments_that_come_in_are_refused(fields):
+    peer = RawPeer()
+    peer.send(peer.headers(1, fields, end_stream=True))
+    assert peer.sent(RST_STREAM)[0].error_code == ErrorCode.PROTOCOL_ERROR
+    assert not peer.of(H2RequestReceived)
+
+
+@pytest.mark.parametrize("status", [b"000", b"099"])
+def test_a_status_below_100_is_no_status(status):
+    peer = RawPeer(client_side=True)
+    peer.connection.send_request("GET", "/", authority="example.org")
+    peer.read()
+    peer.send(peer.headers(1, ((b":status", status),), end_stream=True))
+    assert peer.sent(RST_STREAM)[0].error_code == ErrorCode.PROTOCOL_ERROR
+    assert not peer.of(H2ResponseReceived)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        ((b":method", b"PUT"), *GET[1:]),
+        (*GET, (b"content-length", b"3")),
+        (*GET, (b"host", b"elsewhere")),
+        (*GET[:3], (b"host", b"example.org")),
+    ],
+)
+def test_a_promise_of_what_may_not_be_pushed_is_reset(fields):
+    peer = RawPeer(client_side=True, config=H2Configuration(enable_push=True))
+    peer.connection.send_request("GET", "/", authority="example.org")
+    peer.read()
+    peer.send(peer.push_promise(1, 2, fields))
+    (reset,) = peer.sent(RST_STREAM)
+    assert (reset.stream_id, reset.error_code) == (2, ErrorCode.PROTOCOL_ERROR)
+    assert not peer.of(H2PushedStreamReceived)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        ((b":METHOD", b"POST"), *GET[1:]),
+        (*GET, (b"content-length", b"3")),
+        (*GET[:3], (b"host", b"example.org")),
+    ],
+)
+def test_what_may_not_be_pushed_is_not_promised(fields):
+    peer = RawPeer(peer_settings={Setting.ENABLE_PUSH: 1})
+    peer.send(peer.headers(1, end_stream=True))
+    with pytest.raises(HeadersError, match="promised"):
+        peer.connection.push_stream(1, fields)
+
+
+CONNECT = ((b":method", b"CONNECT"), (b":authority", b"example.org:443"))
+
+
+def extended(protocol: bytes = b"websocket") -> tuple[tuple[bytes, bytes], ...]:
+    return ((b":method", b"CONNECT"), *GET[1:], (b":protocol", protocol))
+
+
+def test_a_connected_stream_takes_no_trailers():
+    peer = RawPeer()
+    peer.send(peer.headers(1, CONNECT))
+    peer.connection.send_response_headers(1, 200, [])
+    with pytest.raises(HeadersError, match="trailers"):
+        peer.connection.send_trailers(1, [("x", "y")])
+    peer.send(peer.headers(1, ((b"x", b"y"),), end_stream=True))
+    assert peer.sent(RST_STREAM)[0].error_code == ErrorCode.PROTOCOL_ERROR
+    assert not peer.of(H2TrailersReceived)
+
+
+def test_a_client_takes_no_trailers_from_its_tunnel():
+    peer = RawPeer(client_side=True)
+    peer.connection.send_request("CONNECT", "example.org:443", end_stream=False)
+    peer.read()
+    peer.send(
+        peer.headers(1, ((b":status", b"200"),)),
+        peer.headers(1, ((b"x", b"y"),), end_stream=True),
+    )
+    assert peer.sent(RST_STREAM)[0].error_code == ErrorCode.PROTOCOL_ERROR
+    assert not peer.of(H2TrailersReceived)
+
+
+@pytest.mark.parametrize("fields", [extended(), POST])
+def test_other_streams_take_trailers_after_2xx(fields):
+    peer = RawPeer()
+    peer.send(peer.headers(1, fields))
+    peer.connection.send_response_headers(1, 200, [])
+    peer.send(peer.headers(1, ((b"x", b"y"),), end_stream=True))
+    peer.connection.send_trailers(1, [("x", "y")])
+    assert peer.of(H2TrailersReceived)
+    assert not peer.sent(RST_STREAM)
+
+
+@pytest.mark.parametrize("protocol", [b"websocket", b"WebSocket"])
+def test_websocket_is_known_in_any_case(protocol):
+    peer = RawPeer()
+    peer.send(peer.headers(1, extended(protocol)))
+    assert peer.of(H2WebSocketRequest)
+
+
+def test_an_informational_response_may_be_sent_as_a_response_that_goes_on():
+    peers = Peers()
+    stream_id = peers.request()
+    peers.server.send_response_headers(stream_id, 103, [("link", "</a>")])
+    with pytest.raises(HeadersError):
+        peers.server.send_response_headers(stream_id, 103, [], end_stream=True)
+    peers.server.send_response_headers(stream_id, 204, [], end_stream=True)
+    peers.pump()
+    assert [type(event) for event in peers.client_events[:2]] == [
+        H2InformationalResponseReceived,
+        H2ResponseReceived,
+    ]
+
+
+@pytest.mark.parametrize(
+    "name", ["authorization", "Cookie", "set-cookie", "proxy-authorization"]
+)
+def test_errors_show_no_secrets_and_no_long_values(name):
+    with pytest.raises(HeadersError) as caught:
+        client().send_request("GET", "/", [(name, "hunter2\n")], authority="a")
+    assert "hunter2" not in str(caught.value)
+    with pytest.raises(HeadersError) as caught:
+        client().send_request("GET", "/", [("x", "y" * 5000 + "\n")], authority="a")
+    assert len(str(caught.value)) < 300
+
+
+# ---- The connection ----
+
+
+def test_a_reset_by_us_equals_one_of_its_code():
+    peer = RawPeer()
+    peer.send(peer.headers(1, (*GET, (b"host", b"other"))))
+    assert H2StreamReset(1, ErrorCode.PROTOCOL_ERROR) in peer.events
+    assert not peer.of(H2StreamReset)[0].remote
+
+
+def test_a_removed_stream_is_not_counted_and_its_source_is_dropped():
+    peer = RawPeer()
+    peer.send(peer.headers(1), peer.headers(3))
+    connection = peer.connection
+    connection.send_response_headers(1, 200, [])
+    connection.send_body(1, lambda n: (b"", DATA_DEFERRED))
+    connection.remove_stream(1)
+    connection.remove_stream(1)
+    assert connection.active_stream_count == 1
+    connection.resume_body(1)
+    peer.read()
+    assert peer.sent(RST_STREAM)[0].error_code == ErrorCode.CANCEL
+    assert connection.active_stream_count == 1
+    connection.remove_stream(3)
+    assert connection.active_stream_count == 0
+    peer.send(rst_stream(3))
+    assert connection.active_stream_count == 0
+    peer.send(peer.headers(5))
+    assert connection.active_stream_count == 1
+
+
+@pytest.mark.parametrize("client_side", [False, True])
+def test_there_is_nothing_to_send_before_the_beginning(client_side):
+    connection = H2Connection(client_side=client_side)
+    assert connection.data_to_send() == b""
+    assert connection.data_to_send_vectored() == []
+    connection.initiate_connection()
+    assert connection.data_to_send().startswith(MAGIC if client_side else b"\0")
+
+
+@pytest.mark.parametrize(
+    "values", [{Setting.ENABLE_PUSH: 1}, {Setting.ENABLE_CONNECT_PROTOCOL: 0}]
+)
+def test_settings_that_a_client_would_not_bear_are_refused(values):
+    peer = RawPeer()
+    with pytest.raises(InvalidSettingsValueError):
+        peer.connection.update_settings(values)
+    peer.connection.update_settings({Setting.ENABLE_PUSH: 0})
+    assert len(peer.read()) == 1
+
+
+def test_requests_that_wait_are_bounded():
+    peer = RawPeer(
+        client_side=True,
+        config=H2Configuration(max_queued_requests=3),
+        peer_settings={Setting.MAX_CONCURRENT_STREAMS: 0},
+    )
+    for _ in range(3):
+        peer.connection.send_request("GET", "/", authority="a")
+    with pytest.raises(RequestQueueFullError, match="max_queued_requests"):
+        peer.connection.send_request("GET", "/", authority="a")
+    peer.connection.reset_stream(1)
+    peer.connection.send_request("GET", "/", authority="a")
+
+
+def test_received_fields_are_kept_only_to_a_bound():
+    """Fields that no table holds must not stay with an idle connection."""
+    peer = RawPeer()
+    for stream_id in range(1, 161, 2):
+        fields = [
+            (b"x-%d-%d" % (stream_id, i), bytes([97 + i]) * 500) for i in range(8)
+        ]
+        peer.send(peer.headers(stream_id, (*GET, *fields), end_stream=True))
+        peer.send(rst_stream(stream_id))
+        for request in peer.of(H2RequestReceived):
+            assert request.request.headers[1:] == tuple(fields)
+        peer.events.clear()

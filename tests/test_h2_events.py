@@ -72,7 +72,8 @@ def test_what_explains_is_not_compared():
     assert H2GoAway(1, 0, b"debug") == H2GoAway(1, 0)
     assert H2WindowUpdated(1, 100) == H2WindowUpdated(1)
     assert H2ConnectionClosed(1, True, "why") == H2ConnectionClosed(1, True)
-    assert H2StreamReset(1, 8, False) != H2StreamReset(1, 8, True)
+    assert H2StreamReset(1, 8, False) == H2StreamReset(1, 8, True)
+    assert H2StreamReset(1, 8) != H2StreamReset(1, 7)
 
 
 def test_events_match():

@@ -415,12 +415,13 @@ def test_a_connection_that_fails_leaves_others_alone():
     assert body_of(events, stream_id) == b"fine"
 
 
-def test_glitches_can_be_bounded_where_the_library_does():
-    config = H2Configuration(glitch_burst=5, glitch_rate=1)
-    peer = RawPeer(config=config)
+def test_glitches_are_bounded_where_the_library_can():
+    if not nghttp2py.features()["glitch_rate_limit"]:
+        return
+    peer = RawPeer(config=H2Configuration(glitch_burst=5, glitch_rate=1))
     for stream_id in range(1, 41, 2):
         peer.send(peer.headers(stream_id, GET[1:]))
-    assert bool(peer.sent(GOAWAY)) == nghttp2py.features()["glitch_rate_limit"]
+    assert peer.sent(GOAWAY)
 
 
 def test_a_peer_that_never_reads_our_goaway_gets_no_more():

@@ -22,6 +22,7 @@ from nghttp2py.h2 import (
     H2StreamClosed,
     H2StreamReset,
     H2TrailersReceived,
+    H2WebSocketRequest,
     Setting,
 )
 
@@ -328,3 +329,59 @@ def test_many_streams_at_once():
     server.pump()
     assert len(server.theirs_of(h2.events.StreamEnded)) == len(ids)
     assert server.ours.active_stream_count == 0
+
+
+CONNECT = [(b":method", b"CONNECT"), (b":authority", b"example.org:443")]
+WEBSOCKET = [(b":method", b"CONNECT"), *GET[1:], (b":protocol", b"websocket")]
+
+
+@pytest.mark.parametrize("fields", [CONNECT, WEBSOCKET], ids=["plain", "extended"])
+def test_their_tunnel_ends_at_our_server(server, fields):
+    # h2 takes CONNECT without :path for a mistake.
+    server.theirs.config.validate_outbound_headers = False
+    server.theirs.send_headers(1, fields)
+    server.pump()
+    kind = H2WebSocketRequest if fields is WEBSOCKET else H2RequestReceived
+    (event,) = server.of(kind)
+    assert event.request.method == b"CONNECT"
+    server.ours.send_response_headers(1, 200, [])
+    server.ours.send_body(1, BODY)
+    server.send_theirs(1, BODY)
+    server.pump()
+    assert body_of(server.events, 1) == server.their_body() == BODY
+
+
+@pytest.mark.parametrize("protocol", [None, "websocket"])
+def test_our_tunnel_ends_at_their_server(protocol):
+    pair = Pair(client_side=True)
+    pair.theirs.config.validate_inbound_headers = False
+    pair.theirs.update_settings({h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL: 1})
+    pair.pump()
+    if protocol:
+        stream_id = pair.ours.send_request(
+            "CONNECT", "/", authority="h", protocol=protocol, end_stream=False
+        )
+    else:
+        stream_id = pair.ours.send_request("CONNECT", "h:443", end_stream=False)
+    pair.pump()
+    (request,) = pair.theirs_of(h2.events.RequestReceived)
+    assert (b":protocol" in dict(request.headers)) == bool(protocol)
+    pair.theirs.send_headers(stream_id, OK)
+    pair.send_theirs(stream_id, BODY)
+    pair.ours.send_body(stream_id, BODY)
+    pair.pump()
+    assert body_of(pair.events, stream_id) == pair.their_body() == BODY
+
+
+def test_their_priorities_change_nothing(server):
+    server.theirs.send_headers(
+        1, GET, end_stream=True, priority_weight=200, priority_exclusive=True
+    )
+    server.theirs.prioritize(1, weight=5, depends_on=0)
+    server.theirs.prioritize(7, weight=5, depends_on=1)
+    server.pump()
+    assert len(server.of(H2RequestReceived)) == 1
+    server.ours.send_response_headers(1, 204, [], end_stream=True)
+    server.pump()
+    assert ends_of(server.events, 1) == 1
+    assert not server.of(H2StreamReset)

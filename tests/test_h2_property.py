@@ -324,6 +324,19 @@ class Wires(RuleBasedStateMachine):
                         self.ends[side].acknowledge_received_data(n, stream_id)
                         self.unread[side][stream_id] = 0
 
+    def compare_windows(self):
+        """What the server grants is what the client believes to have."""
+        client, server = self.ends
+        stream_id = client.send_request("POST", "/", authority="h", end_stream=False)
+        assert (
+            client.local_flow_control_window(stream_id)
+            == server.remote_flow_control_window()
+        )
+        # It was never sent: nothing is to be told of it but its end.
+        client.reset_stream(stream_id)
+        client.data_to_send()
+        client.pending_events()
+
     def teardown(self):
         if not hasattr(self, "ends"):
             return
@@ -348,6 +361,7 @@ class Wires(RuleBasedStateMachine):
             self.call(self.ends[SERVER].reset_stream, stream_id)
             self.disturbed.add(stream_id)
         self.settle()
+        self.compare_windows()
         for end in self.ends:
             assert end.active_stream_count == 0
             assert end.queued_body() == 0

@@ -452,8 +452,6 @@ def test_nothing_can_be_sent_before_the_preface():
         client.close_connection,
         client.send_goaway,
         client.terminate,
-        client.data_to_send,
-        client.data_to_send_vectored,
         client.receive_eof,
         lambda: client.receive_data(b""),
         lambda: client.increment_flow_control_window(1),

@@ -154,8 +154,8 @@ def test_any_final_status_may_be_sent(status):
     assert events[0].status == status
 
 
-@pytest.mark.parametrize("status", [0, 99, 100, 101, 199, 1000, -1])
-def test_other_numbers_are_no_final_status(status):
+@pytest.mark.parametrize("status", [0, 99, 101, 1000, -1])
+def test_other_numbers_are_no_status(status):
     peers = Peers()
     stream_id = peers.request()
     with pytest.raises(HeadersError, match="status"):

@@ -36,6 +36,7 @@ _RANGES: dict[str, tuple[int, int, str]] = {
     "max_header_list_bytes": (1, _UINT32, "RFC 9113, 6.5.2"),
     "max_header_list_count": (1, _UINT32, "a count"),
     "max_body_queue": (1, 2**62, "a number of bytes"),
+    "max_queued_requests": (1, _UINT32, "a count"),
     "max_data_frame": (1, 2**24 - 1, "RFC 9113, 4.2"),
     "pad_multiple": (0, 256, "RFC 9113, 6.1"),
     "max_provoked_resets": (1, _UINT32, "a count"),
@@ -103,6 +104,9 @@ class H2Configuration:
     #: Bytes queued on a stream before ``send_body`` refuses; what ``send_data``
     #: takes is bounded by the peer's windows.
     max_body_queue: int = 1048576
+    #: Requests that a client keeps beyond what the peer's limit of streams lets
+    #: out: each holds its header section, and a peer may allow none for good.
+    max_queued_requests: int = 10000
     #: Payload of a DATA frame, even if the peer allows more: the C library
     #: keeps a buffer of that size.
     max_data_frame: int = 1048576

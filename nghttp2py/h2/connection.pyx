@@ -25,6 +25,7 @@ from nghttp2py.errors import (
     HeadersError,
     InvalidBodyLengthError,
     PushDisabledError,
+    RequestQueueFullError,
     StreamStateError,
     from_code,
 )
@@ -146,6 +147,7 @@ cdef class H2Connection(H2Session):
         (``queued_requests``) and is told by ``H2RequestSent`` when it goes out.
 
         Raises ``HeadersError``, ``InvalidBodyLengthError``,
+        ``RequestQueueFullError`` if ``config.max_queued_requests`` wait,
         ``NoAvailableStreamIDError``, ``ConnectionClosedError`` after GOAWAY.
         """
         cdef FieldList fields = FieldList()
@@ -165,9 +167,16 @@ cdef class H2Connection(H2Session):
 
     cdef object _submit_request(self, FieldList fields, bint end_stream):
         cdef lib.ngp_h2_header_error error
+        cdef size_t queued = 0
         cdef int32_t rv
 
         self._need_start()
+        lib.ngp_h2_stream_count(self._h2, &queued)
+        if queued >= self._max_queued_requests:
+            raise RequestQueueFullError(
+                f"{queued} requests wait to be sent, as many as max_queued_requests "
+                "allows"
+            )
         rv = lib.ngp_h2_submit_request(
             self._h2, fields.nva(), fields.nvlen(), end_stream, &error
         )
@@ -214,13 +223,18 @@ cdef class H2Connection(H2Session):
         return id
 
     def send_response_headers(self, stream_id, status, headers, *, end_stream=False):
-        """Queue a final response's header section.
+        """Queue a response's header section.
 
-        ``status`` is an int from 200 to 999.  With ``end_stream`` false a body
-        follows, if only an empty one for HEAD, 204 and 304.  Raises
-        ``HeadersError``, ``InvalidBodyLengthError`` and, if a response was sent
-        already, ``StreamStateError``.
+        ``status`` is an int from 200 to 999 of the final response, or, as for
+        ``send_informational``, from 100 to 199 without ``end_stream``.
+
+        With ``end_stream`` false a body follows, if only an empty one for HEAD,
+        204 and 304.  Raises ``HeadersError``, ``InvalidBodyLengthError`` and, if
+        a response was sent already, ``StreamStateError``.
         """
+        if isinstance(status, int) and 100 <= status < 200 and not end_stream:
+            self.send_informational(stream_id, status, headers)
+            return
         self.respond(to_stream_id(stream_id), status, headers, end_stream)
 
     cdef int respond(
@@ -520,9 +534,9 @@ cdef class H2Connection(H2Session):
         """Queue RST_STREAM (RFC 9113, 6.4); nothing more is told of the stream
         but ``H2StreamClosed``.
 
-        What is queued on the stream is dropped, unless ``after_flush``: then
-        the reset waits for the end of our half, and is left out if the peer's
-        half has ended by then.  Does nothing on a closed stream.
+        What is queued on the stream, be it a whole response, is dropped, unless
+        ``after_flush``: then the reset waits for the end of our half, and is
+        left out if the peer's half has ended by then.  Does nothing on a closed stream.
         """
         cdef int32_t id = to_stream_id(stream_id)
 
@@ -551,15 +565,23 @@ cdef class H2Connection(H2Session):
     def remove_stream(self, stream_id):
         """Tell that a stream is done with.
 
-        There is nothing to do: records vanish with ``H2StreamClosed``.  It is
-        here for programs that call it.
+        It no longer counts in ``active_stream_count``.  A source that still
+        has to produce its body is dropped, and the stream reset (CANCEL): the
+        peer must not take half a body for a whole one.
         """
-        to_stream_id(stream_id)
+        cdef int32_t id = to_stream_id(stream_id)
+        cdef uint32_t flags = 0
+
+        if lib.ngp_h2_stream_get(self._h2, id, &flags) != lib.NGP_H2_STREAM_OPEN:
+            return
+        self._reader.removed.add(id)
+        if self._sources.pop(id, None) is not None:
+            check(lib.ngp_h2_submit_rst(self._h2, id, ErrorCode.CANCEL, 0), id)
 
     @property
     def active_stream_count(self):
-        """Streams that are not closed, queued requests included."""
-        return lib.ngp_h2_stream_count(self._h2, NULL)
+        """Streams neither closed nor removed, queued requests included."""
+        return lib.ngp_h2_stream_count(self._h2, NULL) - len(self._reader.removed)
 
     @property
     def queued_requests(self):

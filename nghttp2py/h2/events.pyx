@@ -195,13 +195,13 @@ cdef class H2StreamReset:
 
     ``remote`` tells which; ``unprocessed`` is true if the peer says that it
     did not act on the request, so that it is safe to send it again (RFC 9113,
-    8.7); ``reason`` is text for people.  The last two do not take part in
+    8.7); ``reason`` is text for people.  These three do not take part in
     comparisons.
     """
 
     stream_id: int
     error_code: int
-    remote: object = True
+    remote: object = dataclasses.field(default=True, compare=False)
     unprocessed: object = dataclasses.field(default=False, compare=False)
     reason: str = dataclasses.field(default="", compare=False)
 

@@ -15,7 +15,12 @@ cdef class FieldReader:
     cdef CachedPair *_pairs  # owned; NULL until the first field
     cdef CachedPair _large[8]
     cdef int _next_large     # the slot that was filled longest ago
+    cdef size_t _kept        # the sum of what is kept
 
+    cdef void _forget(self) noexcept
+    cdef int _keep(
+        self, CachedPair *slot, const lib.ngp_h2_field *field, tuple pair
+    ) except -1
     cdef object pair(self, const lib.ngp_h2_field *field)
     cdef object _large_pair(self, const lib.ngp_h2_field *field, size_t n)
 

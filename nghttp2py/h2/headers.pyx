@@ -1,7 +1,5 @@
 """Header fields between Python and C, in both directions."""
 
-cimport cython
-
 from collections.abc import Mapping
 
 cimport cython
@@ -42,8 +40,17 @@ cdef enum:
     LARGE_SLOTS = 8
     # The table's usual size: a larger field is in none.
     MAX_LARGE = 4096
+    # Of all the fields that are kept, counted as the table counts (RFC 7541,
+    # 4.1): an idle connection is to stay small.
+    MAX_KEPT = 8192
     # As many fields as most messages have: see FieldList._few.
     FEW = 16
+
+
+# What no message shows.
+cdef frozenset SECRET = frozenset(
+    (b"authorization", b"proxy-authorization", b"cookie", b"set-cookie")
+)
 
 
 cdef class FieldReader:
@@ -54,17 +61,33 @@ cdef class FieldReader:
     """
 
     def __dealloc__(self):
+        self._forget()
+        PyMem_Free(self._pairs)
+
+    cdef void _forget(self) noexcept:
         cdef int i
 
         for i in range(LARGE_SLOTS):
-            if self._large[i].pair != NULL:
-                drop(&self._large[i])
-        if self._pairs == NULL:
-            return
-        for i in range(SLOTS):
-            if self._pairs[i].pair != NULL:
+            drop(&self._large[i])
+        if self._pairs != NULL:
+            for i in range(SLOTS):
                 drop(&self._pairs[i])
-        PyMem_Free(self._pairs)
+        self._kept = 0
+
+    cdef int _keep(
+        self, CachedPair *slot, const lib.ngp_h2_field *field, tuple pair
+    ) except -1:
+        """Keep ``pair``, if need be instead of all others."""
+        cdef size_t n = cost_of(field.name, field.value)
+
+        if slot.pair != NULL:
+            self._kept -= cost_of(slot.name, slot.value)
+            drop(slot)
+        if self._kept + n > MAX_KEPT:
+            self._forget()
+        self._kept += n
+        keep(slot, field, pair)
+        return 0
 
     cdef object pair(self, const lib.ngp_h2_field *field):
         cdef:
@@ -95,10 +118,11 @@ cdef class FieldReader:
         if slot.pair != NULL:
             # The older of the two goes.
             if other.pair != NULL:
+                self._kept -= cost_of(other.name, other.value)
                 drop(other)
             other[0] = slot[0]
             slot.pair = NULL
-        keep(slot, field, pair)
+        self._keep(slot, field, pair)
         return pair
 
     cdef object _large_pair(self, const lib.ngp_h2_field *field, size_t n):
@@ -118,7 +142,7 @@ cdef class FieldReader:
                 return <object>slot.pair
         pair = new_pair(field)
         if n <= MAX_LARGE:
-            keep(&self._large[self._next_large], field, pair)
+            self._keep(&self._large[self._next_large], field, pair)
             self._next_large = (self._next_large + 1) % LARGE_SLOTS
         return pair
 
@@ -149,8 +173,6 @@ cdef tuple new_pair(const lib.ngp_h2_field *field):
 cdef int keep(
     CachedPair *slot, const lib.ngp_h2_field *field, tuple pair
 ) except -1:
-    if slot.pair != NULL:
-        drop(slot)
     lib.nghttp2_rcbuf_incref(field.name)
     lib.nghttp2_rcbuf_incref(field.value)
     Py_INCREF(pair)
@@ -160,7 +182,15 @@ cdef int keep(
     return 0
 
 
+cdef size_t cost_of(lib.nghttp2_rcbuf *name, lib.nghttp2_rcbuf *value) noexcept:
+    return (
+        lib.nghttp2_rcbuf_get_buf(name).len + lib.nghttp2_rcbuf_get_buf(value).len + 32
+    )
+
+
 cdef void drop(CachedPair *slot) noexcept:
+    if slot.pair == NULL:
+        return
     lib.nghttp2_rcbuf_decref(slot.name)
     lib.nghttp2_rcbuf_decref(slot.value)
     slot.name = NULL
@@ -234,7 +264,7 @@ cdef bytes to_bytes(value, what):
         try:
             return (<str>value).encode()
         except UnicodeEncodeError as error:
-            raise HeadersError(f"{what} {value!r} cannot be sent: {error}") from None
+            raise HeadersError(f"{what} cannot be sent: {error}") from None
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)
     raise TypeError(f"{what} must be bytes or str, not {type(value).__name__}")
@@ -257,6 +287,16 @@ cdef tuple to_pair(item):
         or not getattr(item, "indexable", True)
         or (len(given) == 3 and bool(given[2])),
     )
+
+
+cdef str show(tuple pair):
+    """Tell a field to people, but no secrets: messages end in logs."""
+    name, value = pair[0], pair[1]
+    if (len(pair) == 3 and pair[2]) or name.lower() in SECRET:
+        return f"{name[:64]!r}: {len(value)} bytes"
+    if len(name) + len(value) <= 64:
+        return f"{name!r}: {value!r}"
+    return f"{name[:64]!r}: {value[:64]!r}... ({len(value)} bytes)"
 
 
 @cython.freelist(8)
@@ -333,8 +373,7 @@ cdef class FieldList:
         reason = error.reason.decode()
         if error.index >= <size_t>len(self._pairs):
             return HeadersError(reason)
-        pair = self._pairs[error.index]
-        return HeadersError(f"{pair[0]!r}: {pair[1]!r}: {reason}")
+        return HeadersError(f"{show(self._pairs[error.index])}: {reason}")
 
     cdef bint is_informational(self):
         return any(p[0] == b":status" and p[1][:1] == b"1" for p in self._pairs)

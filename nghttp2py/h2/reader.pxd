@@ -5,6 +5,7 @@ from nghttp2py.h2.headers cimport FieldReader
 
 cdef class EventReader:
     cdef dict sources
+    cdef set removed  # open streams that the caller has done with
     cdef object settings_sent    # deque of dicts: SETTINGS not acknowledged yet
     cdef bint going_away         # GOAWAY has come in, or the connection is closed
     cdef FieldReader _pairs

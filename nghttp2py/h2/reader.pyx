@@ -122,6 +122,7 @@ cdef class EventReader:
     def __cinit__(self, dict sources not None):
         self.sources = sources
         self.settings_sent = deque()
+        self.removed = set()
         self._pairs = FieldReader()
 
     cdef int take(self, lib.ngp_h2 *h2, list events) except -1:
@@ -151,6 +152,8 @@ cdef class EventReader:
         elif kind == lib.NGP_H2_STREAM_CLOSED:
             if self.sources:
                 self.sources.pop(e.stream_id, None)
+            if self.removed:
+                self.removed.discard(e.stream_id)
             events.append(new_stream_closed(e))
         elif kind == lib.NGP_H2_RESPONSE or kind == lib.NGP_H2_INFORMATIONAL:
             self._take_response(events, e)
@@ -271,7 +274,10 @@ cdef class EventReader:
             RequestReceived request = self._new_request(e)
             H2RequestReceived event
 
-        if request.protocol is not None and request.protocol == b"websocket":
+        if (
+            request.protocol is not None
+            and (<bytes>request.protocol).lower() == b"websocket"
+        ):
             events.append(H2WebSocketRequest(e.stream_id, request, request.target))
         else:
             event = H2RequestReceived.__new__(H2RequestReceived)

@@ -19,6 +19,8 @@ cdef class H2Session:
     cdef bint _initiated
     cdef bint _busy        # C's events or output are being read
     cdef bint _goaway_sent
+    cdef bint _connect_enabled  # SETTINGS_ENABLE_CONNECT_PROTOCOL was sent as 1
+    cdef size_t _max_queued_requests
     cdef readonly object config
     cdef readonly bint client_side
 
@@ -32,5 +34,6 @@ cdef class H2Session:
     cdef int _known(self, int32_t stream_id) except -1
     cdef int _submit_ping(self, opaque_data, bint ack) except -1
     cdef int _submit_settings(self, dict settings) except -1
+    cdef int _check_settings(self, dict settings) except -1
     cdef uint32_t _remote(self, int setting)
     cdef int _server_stream(self, int32_t stream_id) except -1

@@ -43,8 +43,32 @@ __all__ = ["H2Session"]
 cdef enum:
     # The most that a 31-bit window can be (RFC 9113, 6.9.1).
     MAX_WINDOW = 0x7FFFFFFF
+    # A frame's type (RFC 9113, 6.4).
+    RST_STREAM = 3
     # Entries of a SETTINGS frame that we send; nghttp2 receives as many.
     MAX_SETTINGS = 32
+
+
+cdef list find_missing_options():
+    """The bounds that this build's C library lacks, as the configuration names them."""
+    cdef const lib.ngp_feature *feature = lib.ngp_features()
+    cdef list missing = []
+    options = {
+        "stream_reset_rate_limit": "stream_reset_burst",
+        "max_continuations": "max_continuations",
+        "max_outbound_queue_size": "max_outbound_queue_size",
+        "glitch_rate_limit": "glitch_burst",
+    }
+
+    while feature.name != NULL:
+        name = feature.name.decode()
+        if name in options and not feature.present:
+            missing.append(options[name])
+        feature += 1
+    return missing
+
+
+cdef list MISSING_OPTIONS = find_missing_options()
 
 
 cdef int check(int rv, object stream_id=None) except -1:
@@ -96,8 +120,15 @@ cdef class H2Session:
             raise TypeError(
                 f"config must be an H2Configuration, not {type(config).__name__}"
             )
+        for name in MISSING_OPTIONS:
+            if getattr(config, name) is not None:
+                raise InvalidSettingsValueError(
+                    f"{name} is set, but this build's nghttp2 "
+                    f"{lib.nghttp2_version(0).version_str.decode()} does not have it"
+                )
         self.config = config
         self.client_side = client_side
+        self._max_queued_requests = config.max_queued_requests
         options.client = client_side
         options.manual_credit = config.manual_flow_control
         options.default_incremental = config.default_incremental
@@ -162,7 +193,6 @@ cdef class H2Session:
 
     cdef int _enter(self) except -1:
         """Begin to read what C has recorded, which must not be done twice."""
-        self._need_start()
         if self._busy:
             raise ProtocolError(
                 "receive_data() and data_to_send() must not be called from within "
@@ -177,6 +207,9 @@ cdef class H2Session:
         ``data`` is any bytes-like object, cut anywhere.  Events that sending
         has produced since come first.  After the end of the connection the
         bytes are ignored.  Raises nothing for what the peer does.
+
+        A frame has at least 9 bytes, so that the caller bounds the number of
+        events by that of the bytes it passes at a time.
         """
         cdef:
             Py_buffer view
@@ -186,6 +219,7 @@ cdef class H2Session:
             int rv
             list events
 
+        self._need_start()
         self._enter()
         try:
             PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
@@ -214,6 +248,7 @@ cdef class H2Session:
         """
         cdef list events
 
+        self._need_start()
         self._enter()
         try:
             events = self._pending
@@ -239,6 +274,8 @@ cdef class H2Session:
     def data_to_send(self, limit=None):
         """Return the bytes for the peer; empty if there is nothing to say.
 
+        Before ``initiate_connection`` there is not.
+
         With ``limit``, gathering stops after the frame that reaches it, and
         what is left comes with the next call.
         """
@@ -250,6 +287,8 @@ cdef class H2Session:
             char *end
             bytes data
 
+        if not self._initiated:
+            return b""
         self._enter()
         try:
             # By reference, so that large bodies are copied once, to here.
@@ -282,6 +321,8 @@ cdef class H2Session:
             size_t start
             list pieces = []
 
+        if not self._initiated:
+            return pieces
         self._enter()
         try:
             self._gather(SIZE_MAX if limit is None else limit)
@@ -525,14 +566,32 @@ cdef class H2Session:
     cdef int _submit_settings(self, dict settings) except -1:
         cdef lib.nghttp2_settings_entry entries[MAX_SETTINGS]
         cdef size_t n = write_settings(settings, entries)
-        cdef int rv = lib.ngp_h2_submit_settings(self._h2, entries, n)
+        cdef int rv
 
+        self._check_settings(settings)
+        rv = lib.ngp_h2_submit_settings(self._h2, entries, n)
         if rv == lib.NGHTTP2_ERR_INVALID_ARGUMENT:
             raise InvalidSettingsValueError(
                 f"{settings}: a value is out of range (RFC 9113, 6.5.2)", code=rv
             )
         check(rv)
         self._reader.settings_sent.append(settings)
+        return 0
+
+    cdef int _check_settings(self, dict settings) except -1:
+        """Refuse what no peer would bear from this end."""
+        connect = settings.get(int(Setting.ENABLE_CONNECT_PROTOCOL))
+
+        if not self.client_side and settings.get(int(Setting.ENABLE_PUSH)):
+            raise InvalidSettingsValueError(
+                "ENABLE_PUSH of a server must be 0 (RFC 9113, 6.5.2)"
+            )
+        if connect == 0 and self._connect_enabled:
+            raise InvalidSettingsValueError(
+                "ENABLE_CONNECT_PROTOCOL must not go back from 1 to 0 (RFC 8441, 3)"
+            )
+        if connect:
+            self._connect_enabled = True
         return 0
 
     @property
@@ -765,6 +824,10 @@ cdef class H2Session:
             "bytes_sent": c.bytes_sent,
             "header_bytes_received": c.header_bytes_received,
             "header_block_bytes_received": c.header_block_bytes_received,
+            "header_bytes_sent": c.header_bytes_sent,
+            "header_block_bytes_sent": c.header_block_bytes_sent,
+            "resets_received": c.frames_received[RST_STREAM],
+            "resets_sent": c.frames_sent[RST_STREAM],
             "streams_opened": c.streams_opened,
             "provoked_resets": c.provoked_resets,
             "outbound_queue": lib.nghttp2_session_get_outbound_queue_size(session),
