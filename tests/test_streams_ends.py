@@ -186,9 +186,10 @@ async def test_a_fault_of_the_peer_is_told_with_its_code():
     _, task = await waiting(raw, WAITS["recv_response"])
     raw.feed(data(0, b"no stream"))
     error = await ending(task)
-    assert isinstance(error, (StreamResetError, ConnectionTerminatedError))
+    assert isinstance(error, ConnectionTerminatedError)
     assert not error.remote
     assert error.error_code == ErrorCode.PROTOCOL_ERROR
+    assert error.reason
     await raw.protocol.wait_closed()
 
 

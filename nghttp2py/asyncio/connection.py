@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from nghttp2py.asyncio.health import Health
@@ -109,6 +109,7 @@ class H2StreamConnection(H2Pump):
         # the one that tells why the connection is over.
         self._refusal: Callable[[bool], ConnectionTerminatedError] | None = None
         self._over: Callable[[bool], ConnectionTerminatedError] | None = None
+        self._last: H2ConnectionClosed | None = None
         self._lost = False
         self._gone_waiters: list[asyncio.Future[None]] = []
 
@@ -178,6 +179,14 @@ class H2StreamConnection(H2Pump):
         super().abort()
 
     # ---- Events ----
+
+    def events_received(self, events: Sequence[H2Event]) -> None:
+        """Tell the streams what has happened."""
+        last = events[-1] if events else None
+        if type(last) is H2ConnectionClosed:
+            # Streams are closed before it, and because of it.
+            self._last = last
+        super().events_received(events)
 
     def event_received(self, event: H2Event) -> None:
         """Tell the streams what has happened."""
@@ -263,6 +272,11 @@ class H2StreamConnection(H2Pump):
         over = self._over
         if over is not None:
             return lambda: over(False)
+        last = self._last
+        if last is not None:
+            return lambda: ConnectionTerminatedError(
+                last.error_code, remote=last.remote, reason=last.reason
+            )
         return lambda: StreamResetError(stream_id, error_code, remote=False)
 
     def _on_window(self, event: H2WindowUpdated) -> None:
