@@ -21,6 +21,21 @@ addEventListener("load", () => {
 """
 
 
+async def dump_dom(url, directory):
+    """Return the page as Chromium has it when it has loaded."""
+    return await run(
+        "chromium",
+        "--headless",
+        "--no-sandbox",  # which root cannot have
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--ignore-certificate-errors",
+        f"--user-data-dir={directory}",
+        "--dump-dom",
+        url,
+    )
+
+
 @pytest.mark.parametrize("push", [False, True])
 @in_loop
 async def test_chromium_renders_a_page_and_its_style(tls, tmp_path, push):
@@ -43,16 +58,6 @@ async def test_chromium_renders_a_page_and_its_style(tls, tmp_path, push):
 
     async with HTTP2Server(("127.0.0.1", 0), Site, ssl=tls.server) as server:
         port = server.sockets[0].getsockname()[1]
-        document = await run(
-            "chromium",
-            "--headless",
-            "--no-sandbox",  # which root cannot have
-            "--disable-gpu",
-            "--disable-dev-shm-usage",
-            "--ignore-certificate-errors",
-            f"--user-data-dir={tmp_path}",
-            "--dump-dom",
-            f"https://localhost:{port}/",
-        )
+        document = await dump_dom(f"https://localhost:{port}/", tmp_path)
     assert "rgb(1, 2, 3) by h2" in document
     assert (b"/", False) in asked and (b"/style.css", False) in asked

@@ -12,9 +12,11 @@ import subprocess
 import h2.config
 import h2.connection
 import h2.events
+import httpx
 import pytest
 from memory import until
 from streams import in_loops
+from test_server_chromium import PAGE, dump_dom
 from test_server_peers import H2Client, run
 
 from nghttp2py.asyncio import open_connection, start_server
@@ -232,6 +234,56 @@ async def test_a_server_answers_nghttp(upload):
         answer = await run("nghttp", "-d", str(path), url + "/upload")
         assert answer == f"3000000 {digest}"
         assert "checksum: 1" in await run("nghttp", "-v", url + "/trailers")
+
+
+@in_loops
+async def test_a_server_answers_httpx(tls, upload):
+    path, digest = upload
+    async with (
+        await serve(ssl=tls.server) as server,
+        httpx.AsyncClient(
+            http1=False,
+            http2=True,
+            trust_env=False,
+            verify=ssl.create_default_context(cafile=tls.authority),
+            base_url=f"https://127.0.0.1:{port_of(server)}",
+        ) as client,
+    ):
+        answers = await asyncio.gather(*(client.get("/") for _ in range(50)))
+        assert {(a.http_version, a.text) for a in answers} == {("HTTP/2", "hello")}
+        answer = await client.post("/upload", content=path.read_bytes())
+        assert answer.text == f"3000000 {digest}"
+        assert (await client.get("/bytes/2000000")).content == b"x" * 2_000_000
+        async with client.stream("GET", "/bytes/9000000") as answer:
+            assert answer.status_code == 200  # and leaves the rest
+        assert (await client.get("/trailers")).text == "body"
+
+
+@in_loops
+async def test_a_server_answers_chromium(tls, tmp_path):
+    asked = []
+
+    async def page(stream):
+        asked.append(stream.request.target)
+        if stream.request.target == b"/":
+            body = PAGE.encode()
+            await stream.send_response(200, {"content-type": "text/html"}, body)
+        elif stream.request.target == b"/style.css":
+            style = b"body { color: rgb(1, 2, 3) }"
+            await stream.send_response(200, {"content-type": "text/css"}, style)
+        else:
+            await stream.send_response(404)
+
+    async with await start_server(
+        lambda proto: proto.serve_streams(page),
+        "127.0.0.1",
+        0,
+        ssl=tls.server,
+        concurrency=100,
+    ) as server:
+        document = await dump_dom(f"https://localhost:{port_of(server)}/", tmp_path)
+    assert "rgb(1, 2, 3) by h2" in document
+    assert b"/style.css" in asked
 
 
 @in_loops

@@ -381,7 +381,9 @@ class Client:
     ``open_connection``.
 
     Use it as ``async with Client(...) as client``; leaving waits for the open
-    streams.
+    streams, which other tasks may be reading.  A response whose rest is larger
+    than its window and that nobody reads or closes is broken off after
+    ``close_timeout``, one of ``options``.
     """
 
     def __init__(
