@@ -23,5 +23,6 @@ async def test_random_requests_keep_every_byte_and_leave_nothing():
     await run.run()
     outcomes = run.outcomes
     assert outcomes["whole"] > run.requests // 2
-    for end in ("reset", "cancelled", "left unread", "answers cancelled"):
+    # Each is some five in a hundred; what else happens is rarer than this run is long.
+    for end in ("reset", "cancelled", "answers cancelled"):
         assert outcomes[end], outcomes
