@@ -27,7 +27,7 @@ types: build ; $(PIP) install --group types && $(BIN)/python -m mypy && $(BIN)/p
 
 docs: build ; $(PIP) install --group docs && $(BIN)/sphinx-build --fail-on-warning --quiet docs build/docs
 
-bench: deps-test build ; $(PIP) install --group bench && for script in hpack exchange server client streams soak idle h3 quic; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+bench: deps-test build ; $(PIP) install --group bench && for script in hpack_coding exchange server client streams soak idle h3 quic; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 wheel: $(VENV)/ready ; $(PIP) install build && $(BIN)/python -m build
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 
-# Drops this directory from sys.path: see there.
 import streams
 
 from nghttp2py.asyncio import Client
@@ -32,7 +31,7 @@ async def client(port: int, n: int) -> None:
 
 
 def main() -> None:
-    """Measure in turns, print the best of each; fail if the goal is missed."""
+    """Measure in turns, print the best of each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-n", type=int, default=16000, help="requests a turn")
     parser.add_argument("--turns", type=int, default=3)

@@ -12,23 +12,17 @@ import ctypes
 import ctypes.util
 import gc
 import struct
-import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from functools import partial
 
-# As a script, this directory comes first in sys.path, and hpack.py in it would
-# hide the package of its name.
-HERE = Path(__file__).resolve().parent
-sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != HERE]
+import h2.config
+import h2.connection
+import h2.events
+import hpack
+import ngh2
 
-import h2.config  # noqa: E402
-import h2.connection  # noqa: E402
-import h2.events  # noqa: E402
-import hpack  # noqa: E402
-import ngh2  # noqa: E402
-
-from nghttp2py.h2 import (  # noqa: E402
+from nghttp2py.h2 import (
     H2BodyReceived,
     H2Connection,
     H2RequestReceived,
@@ -337,7 +331,7 @@ def main() -> None:
             for i, (drive, wire, count) in enumerate(drives):
                 if i == 2 and turn > 1:
                     continue
-                spent = best(lambda: drive(wire), 1)  # noqa: B023
+                spent = best(partial(drive, wire), 1)
                 times[i] = min(times[i], spent / count * 1e6)
         print(f"{name:22}" + "".join(f"{t:9.2f}" for t in times), end="")
         print(f"{times[1] / times[0]:11.2f}x{times[2] / times[0]:9.1f}x")

@@ -9,25 +9,18 @@ counts, for all were measured in turns in the same run.
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 
-HERE = Path(__file__).resolve().parent
-sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != HERE]
+import aioquic.h3.connection
+import headers
+import pylsqpack
+from aioquic.quic.events import StreamDataReceived
 
-import aioquic.h3.connection  # noqa: E402
-import pylsqpack  # noqa: E402
-from aioquic.quic.events import StreamDataReceived  # noqa: E402
-
-import nghttp2py.h3  # noqa: E402
-from nghttp2py.h3 import QPACKDecoder, QPACKEncoder  # noqa: E402
-from nghttp2py.h3.connection import encode_frame, encode_settings  # noqa: E402
-
-sys.path.append(str(HERE))
-import headers  # noqa: E402
+import nghttp2py.h3
+from nghttp2py.h3 import QPACKDecoder, QPACKEncoder
+from nghttp2py.h3.connection import encode_frame, encode_settings
 
 GOAL_FRAMING = 8.0
 BODY = b"hello world"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The limit that a binding of nghttp2's HPACK coder can reach: the same
- * coder, called from C.  benchmarks/hpack.py builds and runs it.
+ * coder, called from C.  benchmarks/hpack_coding.py builds and runs it.
  *
  * Usage: limit HEADERS ROUNDS
  *

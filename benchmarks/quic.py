@@ -15,27 +15,23 @@ import os
 import shutil
 import signal
 import socket
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != HERE]
+import trustme
 
-import trustme  # noqa: E402
-
-from nghttp2py.asyncio.quic import (  # noqa: E402
+from nghttp2py.asyncio.quic import (
     QuicConnectionProtocol,
     connect,
     serve,
 )
-from nghttp2py.h3 import H3_ALPN, H3Connection  # noqa: E402
-from nghttp2py.h3.events import DataReceived, HeadersReceived  # noqa: E402
-from nghttp2py.quic import QuicConfiguration  # noqa: E402
-from nghttp2py.quic.events import ProtocolNegotiated  # noqa: E402
+from nghttp2py.h3 import H3_ALPN, H3Connection
+from nghttp2py.h3.events import DataReceived, HeadersReceived
+from nghttp2py.quic import QuicConfiguration
+from nghttp2py.quic.events import ProtocolNegotiated
 
 CLIENT, SERVER = ("192.0.2.1", 50000), ("192.0.2.2", 4433)
 LIBRARIES = ["nghttp2py", "qh3", "aioquic"]

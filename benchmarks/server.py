@@ -11,13 +11,13 @@ import argparse
 import contextlib
 import os
 import re
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from streams import free_port, wait_for
 
 GOAL = 1.3
 BODY = b"hello world"
@@ -37,25 +37,6 @@ if sys.argv[2] == "uvloop":
 server = HTTP2Server(("127.0.0.1", int(sys.argv[1])), Hello)
 run(server.serve(signals=[signal.SIGTERM]))
 """
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
-
-
-def wait_for(port: int) -> None:
-    """Wait until somebody listens on ``port``."""
-    end = time.monotonic() + 10
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except OSError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.02)
 
 
 @contextlib.contextmanager

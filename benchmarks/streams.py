@@ -13,14 +13,10 @@ import contextlib
 import resource
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-
-# This directory has a hpack.py of its own, which httpx must not take for PyPI's.
-sys.path.pop(0)
 
 import httpx
 import uvloop

@@ -10,24 +10,17 @@ import argparse
 import os
 import shlex
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-# As a script, this directory comes first in sys.path, and this file would
-# hide the package of its name.
+import headers
+import hpack
+
+from nghttp2py.hpack import HDDeflater, HDInflater
+
 HERE = Path(__file__).resolve().parent
-sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != HERE]
-
-import hpack  # noqa: E402
-
-from nghttp2py.hpack import HDDeflater, HDInflater  # noqa: E402
-
-sys.path.append(str(HERE))
-import headers  # noqa: E402
-
 BUILD = HERE.parent / "build" / "benchmarks"
 GOAL_C = 1.4
 GOAL_HPACK = 40.0
