@@ -1,0 +1,445 @@
+"""The protocol between a socket and a QUIC connection, and the streams over it.
+
+The interface is aioquic's.  Beyond it readers and writers hold back: a writer's
+``drain`` waits for the peer, and a reader that nobody reads stops the peer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import Callable
+from typing import cast
+
+from nghttp2py.asyncio.udp import UDPTransport
+from nghttp2py.quic.connection import NetworkAddress, QuicConnection
+from nghttp2py.quic.events import (
+    ConnectionIdIssued,
+    ConnectionIdRetired,
+    ConnectionTerminated,
+    HandshakeCompleted,
+    PingAcknowledged,
+    QuicEvent,
+    StopSendingReceived,
+    StreamDataReceived,
+    StreamReset,
+)
+from nghttp2py.quic.packet import QuicErrorCode
+
+__all__ = ["QuicConnectionProtocol", "QuicStreamHandler"]
+
+QuicStreamHandler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]
+
+# A writer waits in drain() from the first of these on, until it is at the second.
+HIGH_WATER = 256 * 1024
+LOW_WATER = 64 * 1024
+
+
+class QuicConnectionProtocol(asyncio.DatagramProtocol):
+    """Carries datagrams between a transport and a QuicConnection, and its events
+    to whoever reimplements :meth:`quic_event_received`."""
+
+    def __init__(
+        self, quic: QuicConnection, stream_handler: QuicStreamHandler | None = None
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._quic = quic
+        self._transport: asyncio.DatagramTransport | None = None
+        self._closed = asyncio.Event()
+        self._connected = False
+        self._terminated: ConnectionTerminated | None = None
+        self._connected_waiter: asyncio.Future[None] | None = None
+        self._ping_uids = itertools.count()
+        self._ping_waiters: dict[int, asyncio.Future[None]] = {}
+        self._streams: dict[int, _Stream] = {}
+        self._paused: set[_Stream] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at: float | None = None
+        self._transmit_task: asyncio.Handle | None = None
+        self._stream_handler = stream_handler
+        self._connection_id_issued_handler: Callable[[bytes], None] | None = None
+        self._connection_id_retired_handler: Callable[[bytes], None] | None = None
+        self._connection_terminated_handler: Callable[[], None] | None = None
+
+    # What the application calls.
+
+    def change_connection_id(self) -> None:
+        """Change the connection id of the peer that is used."""
+        self._quic.change_connection_id()
+        self.transmit()
+
+    def close(
+        self, error_code: int = QuicErrorCode.NO_ERROR, reason_phrase: str = ""
+    ) -> None:
+        """Close the connection."""
+        self._quic.close(error_code=error_code, reason_phrase=reason_phrase)
+        self.transmit()
+        if self._quic.get_timer() is None:
+            # It had not begun, and is over.
+            self._process_events()
+
+    def connect(self, addr: NetworkAddress, transmit: bool = True) -> None:
+        """Start the handshake: a client can, once.
+
+        Without ``transmit`` nothing is sent before something else is, so that it
+        may travel with the first packets.
+        """
+        self._quic.connect(addr, now=self._loop.time())
+        if transmit:
+            self.transmit()
+
+    async def create_stream(
+        self, is_unidirectional: bool = False
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Open a stream; return its reader and its writer."""
+        stream_id = self._quic.get_next_available_stream_id(
+            is_unidirectional=is_unidirectional
+        )
+        # Two calls in a row are two streams.
+        self._quic.send_stream_data(stream_id, b"")
+        return self._create_stream(stream_id)
+
+    def request_key_update(self) -> None:
+        """Update the keys."""
+        self._quic.request_key_update()
+        self.transmit()
+
+    async def ping(self) -> None:
+        """Ping the peer and wait for its answer.
+
+        Raises ``ConnectionError`` if the connection ends before it.
+        """
+        if self._terminated is not None:
+            raise ConnectionError(self._terminated.reason_phrase)
+        waiter = self._loop.create_future()
+        uid = next(self._ping_uids)
+        self._ping_waiters[uid] = waiter
+        self._quic.send_ping(uid)
+        self.transmit()
+        await asyncio.shield(waiter)
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is over."""
+        await self._closed.wait()
+
+    async def wait_connected(self) -> None:
+        """Wait until the handshake is complete.
+
+        Raises ``ConnectionError`` if it fails, and ``RuntimeError`` if another
+        waits already.
+        """
+        if self._connected_waiter is not None:
+            raise RuntimeError("Already awaiting connected")
+        if self._terminated is not None and not self._connected:
+            raise ConnectionError(self._terminated.reason_phrase)
+        if not self._connected:
+            self._connected_waiter = self._loop.create_future()
+            await asyncio.shield(self._connected_waiter)
+
+    def transmit(self) -> None:
+        """Send what waits to be sent, and set the timer.
+
+        It is called when something came in and when a timer has run out.  Who
+        works with the :class:`~nghttp2py.quic.connection.QuicConnection` itself
+        calls it afterwards.
+        """
+        if self._transmit_task is not None:
+            self._transmit_task.cancel()
+            self._transmit_task = None
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            if isinstance(transport, UDPTransport):
+                # What the socket does not take waits in the connection.
+                if transport.writable:
+                    now = self._loop.time()
+                    transport.send_many(self._quic.datagrams_to_send(now=now))
+            else:
+                for data, addr in self._quic.datagrams_to_send(now=self._loop.time()):
+                    transport.sendto(data, addr)
+        timer_at = self._quic.get_timer()
+        if self._timer is not None and self._timer_at != timer_at:
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None and timer_at is not None:
+            self._timer = self._loop.call_at(timer_at, self._handle_timer)
+        self._timer_at = timer_at
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.DatagramTransport, transport)
+
+    def datagram_received(self, data: bytes, addr: NetworkAddress) -> None:
+        self._quic.receive_datagram(data, addr, now=self._loop.time())
+        self._process_events()
+        self.transmit()
+
+    def datagrams_received(self, datagrams: list[tuple[bytes, NetworkAddress]]) -> None:
+        """Take what has come in at once, and answer once."""
+        self._quic.receive_datagrams(datagrams, now=self._loop.time())
+        self._process_events()
+        self.transmit()
+
+    def resume_writing(self) -> None:
+        """The socket takes datagrams again."""
+        self.transmit()
+
+    def error_received(self, exc: Exception) -> None:
+        """ICMP is anybody's word: timers decide (RFC 9000, 14.2.1)."""
+
+    # What a subclass reimplements.
+
+    def quic_event_received(self, event: QuicEvent) -> None:
+        """Take an event.
+
+        This feeds the readers of streams, and calls the stream handler for those
+        that the peer opens.
+        """
+        if isinstance(event, StreamDataReceived):
+            stream = self._streams.get(event.stream_id)
+            if stream is None:
+                reader, writer = self._create_stream(event.stream_id)
+                stream = self._streams[event.stream_id]
+                if self._stream_handler is not None:
+                    self._stream_handler(reader, writer)
+            stream.data_received(event.data, event.end_stream)
+        elif isinstance(event, StreamReset):
+            stream = self._streams.get(event.stream_id)
+            if stream is not None:
+                stream.reset_received(event.error_code)
+        elif isinstance(event, StopSendingReceived):
+            stream = self._streams.get(event.stream_id)
+            if stream is not None:
+                stream.stop_received(event.error_code)
+
+    # Our own.
+
+    def _create_stream(
+        self, stream_id: int
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader = asyncio.StreamReader(loop=self._loop)
+        stream = _Stream(self, stream_id, reader)
+        self._streams[stream_id] = stream
+        return reader, asyncio.StreamWriter(stream, stream.protocol, reader, self._loop)
+
+    def _handle_timer(self) -> None:
+        now = max(cast(float, self._timer_at), self._loop.time())
+        self._timer = None
+        self._timer_at = None
+        self._quic.handle_timer(now=now)
+        self._process_events()
+        self.transmit()
+
+    def _process_events(self) -> None:
+        while (event := self._quic.next_event()) is not None:
+            if isinstance(event, ConnectionIdIssued):
+                if self._connection_id_issued_handler is not None:
+                    self._connection_id_issued_handler(event.connection_id)
+            elif isinstance(event, ConnectionIdRetired):
+                if self._connection_id_retired_handler is not None:
+                    self._connection_id_retired_handler(event.connection_id)
+            elif isinstance(event, HandshakeCompleted):
+                self._connected = True
+                _wake(self._connected_waiter, None)
+                self._connected_waiter = None
+            elif isinstance(event, PingAcknowledged):
+                _wake(self._ping_waiters.pop(event.uid, None), None)
+            elif isinstance(event, ConnectionTerminated):
+                self._handle_termination(event)
+            self.quic_event_received(event)
+        for stream in list(self._paused):
+            stream.resume_writing()
+
+    def _handle_termination(self, event: ConnectionTerminated) -> None:
+        self._terminated = event
+        if self._connection_terminated_handler is not None:
+            self._connection_terminated_handler()
+        waiters = [self._connected_waiter, *self._ping_waiters.values()]
+        self._connected_waiter = None
+        self._ping_waiters.clear()
+        for waiter in waiters:
+            _wake(waiter, ConnectionError(event.reason_phrase))
+        for stream in list(self._streams.values()):
+            stream.connection_terminated(event)
+        self._closed.set()
+
+    def _transmit_soon(self) -> None:
+        if self._transmit_task is None:
+            self._transmit_task = self._loop.call_soon(self.transmit)
+
+
+def _wake(waiter: asyncio.Future[None] | None, error: Exception | None) -> None:
+    if waiter is None or waiter.done():
+        return
+    if error is None:
+        waiter.set_result(None)
+    else:
+        waiter.set_exception(error)
+        # Who waited may have been cancelled; nobody is to blame then.
+        waiter.exception()
+
+
+class _StreamProtocol(asyncio.StreamReaderProtocol):
+    """What a stream's writer takes for its protocol: it has two halves that end by
+    themselves, where asyncio knows one end."""
+
+    def __init__(self, reader: asyncio.StreamReader) -> None:
+        super().__init__(reader)
+        self._written = asyncio.get_running_loop().create_future()
+
+    def lose(self, error: Exception) -> None:
+        """The writing half is lost: whoever waits to write is told."""
+        # Not our own connection_lost(): that would end the reader, too.
+        asyncio.streams.FlowControlMixin.connection_lost(self, error)
+        self.end()
+
+    def end(self) -> None:
+        """The writing half is closed."""
+        if not self._written.done():
+            self._written.set_result(None)
+
+    def _get_close_waiter(self, stream: object) -> asyncio.Future[None]:
+        return self._written
+
+
+class _Stream(asyncio.Transport):
+    """What a stream's reader and writer take for their transport."""
+
+    def __init__(
+        self,
+        connection: QuicConnectionProtocol,
+        stream_id: int,
+        reader: asyncio.StreamReader,
+    ) -> None:
+        super().__init__({"stream_id": stream_id})
+        self._connection = connection
+        self._quic = connection._quic
+        self._stream_id = stream_id
+        # On a stream that only the peer sends on there is nothing to close.
+        self._closing = not self._quic._stream_can_send(stream_id)
+        self._ended = False
+        self._reader = reader
+        self.protocol = _StreamProtocol(reader)
+        self.protocol.connection_made(self)
+
+    # From the peer.
+
+    def data_received(self, data: bytes, end_stream: bool) -> None:
+        if self._ended:
+            return
+        if data:
+            self._reader.feed_data(data)
+        if end_stream:
+            self._ended = True
+            self._reader.feed_eof()
+            self._forget()
+
+    def reset_received(self, error_code: int) -> None:
+        if not self._ended:
+            self._ended = True
+            self._reader.set_exception(
+                ConnectionResetError(f"the peer has reset the stream: {error_code:#x}")
+            )
+            self._forget()
+
+    def stop_received(self, error_code: int) -> None:
+        """The peer reads no more: neither shall anybody wait for it to."""
+        self._closing = True
+        self._lose(
+            ConnectionResetError(f"the peer has stopped the stream: {error_code:#x}")
+        )
+
+    def connection_terminated(self, event: ConnectionTerminated) -> None:
+        error = ConnectionError(event.reason_phrase) if event.error_code else None
+        self._closing = True
+        if not self._ended:
+            self._ended = True
+            if error is None:
+                self._reader.feed_eof()
+            else:
+                self._reader.set_exception(error)
+        self._lose(error or ConnectionResetError("the connection is closed"))
+
+    def _lose(self, error: Exception) -> None:
+        """Have drain() raise, now and later."""
+        self._connection._paused.discard(self)
+        self.protocol.lose(error)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Leave the connection, once there is no more to tell either half."""
+        if (
+            self._ended
+            and self not in self._connection._paused
+            and (self._closing or not self._quic._stream_can_send(self._stream_id))
+        ):
+            self._connection._streams.pop(self._stream_id, None)
+
+    # For the reader.
+
+    def is_reading(self) -> bool:
+        return not self._ended
+
+    def pause_reading(self) -> None:
+        self._quic.pause_reading(self._stream_id)
+
+    def resume_reading(self) -> None:
+        self._quic.resume_reading(self._stream_id)
+        self._connection._transmit_soon()
+
+    # For the writer.
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if self._closing:
+            return
+        self._quic.send_stream_data(self._stream_id, data)
+        if (
+            self not in self._connection._paused
+            and self.get_write_buffer_size() > HIGH_WATER
+        ):
+            self._connection._paused.add(self)
+            self.protocol.pause_writing()
+        self._connection._transmit_soon()
+
+    def get_write_buffer_size(self) -> int:
+        return self._quic.queued_data(self._stream_id)
+
+    def resume_writing(self) -> None:
+        if self.get_write_buffer_size() <= LOW_WATER:
+            self._connection._paused.discard(self)
+            self.protocol.resume_writing()
+            self._forget()
+
+    def can_write_eof(self) -> bool:
+        return self._quic._stream_can_send(self._stream_id)
+
+    def write_eof(self) -> None:
+        if self._closing:
+            return
+        self._closing = True
+        self._quic.send_stream_data(self._stream_id, b"", end_stream=True)
+        self._connection._transmit_soon()
+        self._forget()
+
+    def close(self) -> None:
+        if self.can_write_eof():
+            self.write_eof()
+        self._closing = True
+        self.protocol.end()
+
+    def is_closing(self) -> bool:
+        transport = self._connection._transport
+        return (
+            self._closing
+            or self._connection._terminated is not None
+            or (transport is not None and transport.is_closing())
+        )
+
+    def abort(self) -> None:
+        """Reset the stream."""
+        self._closing = True
+        self.protocol.end()
+        with contextlib.suppress(ValueError):
+            self._quic.reset_stream(self._stream_id, 0)
+        self._connection._transmit_soon()
