@@ -19,6 +19,16 @@
 #  endif
 #endif
 
+/* RFC 3168, 5: the low two bits of the octet. */
+#define ECN_MASK 3
+
+/* Room for what goes with a datagram: a run's segment size, and the octet with
+   the ECN bits, which on a socket of both families may come twice. */
+typedef union control_buf {
+  struct cmsghdr align;
+  char bytes[3 * CMSG_SPACE(sizeof(int))];
+} control_buf;
+
 int ngp_udp_enable_gro(int fd) {
 #ifdef __linux__
   int on = 1;
@@ -42,14 +52,34 @@ int ngp_udp_has_gso(int fd) {
 #endif
 }
 
+int ngp_udp_enable_ecn(int fd, int family) {
+  int on = 1;
+
+  if (family == AF_INET) {
+    return setsockopt(fd, IPPROTO_IP, IP_RECVTOS, &on, sizeof(on)) == 0;
+  }
+  /* One that takes IPv6 alone, by its setting or the system's, may refuse the
+     option of IPv4. */
+  (void)setsockopt(fd, IPPROTO_IP, IP_RECVTOS, &on, sizeof(on));
+  return setsockopt(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, &on, sizeof(on)) == 0;
+}
+
+/* The octet that has the ECN bits is a byte or an int, by system and family. */
+static uint8_t read_ecn(const struct cmsghdr *cmsg) {
+  int value;
+
+  if (cmsg->cmsg_len < CMSG_LEN(sizeof(value))) {
+    return *(const uint8_t *)CMSG_DATA(cmsg) & ECN_MASK;
+  }
+  memcpy(&value, CMSG_DATA(cmsg), sizeof(value));
+  return (uint8_t)(value & ECN_MASK);
+}
+
 ptrdiff_t ngp_udp_recv(int fd, uint8_t *buf, size_t len,
                        struct sockaddr_storage *addr, socklen_t *paddrlen,
-                       size_t *psegment) {
+                       size_t *psegment, uint8_t *pecn) {
   struct iovec iov = {.iov_base = buf, .iov_len = len};
-  union {
-    struct cmsghdr align;
-    char bytes[CMSG_SPACE(sizeof(int))];
-  } control;
+  control_buf control;
   struct msghdr msg = {.msg_name = addr,
                        .msg_namelen = sizeof(*addr),
                        .msg_iov = &iov,
@@ -63,9 +93,15 @@ ptrdiff_t ngp_udp_recv(int fd, uint8_t *buf, size_t len,
   }
   *paddrlen = msg.msg_namelen;
   *psegment = (size_t)n;
-#ifdef __linux__
+  *pecn = 0;
   for (struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg); cmsg;
        cmsg = CMSG_NXTHDR(&msg, cmsg)) {
+    if ((cmsg->cmsg_level == IPPROTO_IP &&
+         (cmsg->cmsg_type == IP_TOS || cmsg->cmsg_type == IP_RECVTOS)) ||
+        (cmsg->cmsg_level == IPPROTO_IPV6 && cmsg->cmsg_type == IPV6_TCLASS)) {
+      *pecn = read_ecn(cmsg);
+    }
+#ifdef __linux__
     if (cmsg->cmsg_level == IPPROTO_UDP && cmsg->cmsg_type == UDP_GRO) {
       int size;
 
@@ -74,38 +110,58 @@ ptrdiff_t ngp_udp_recv(int fd, uint8_t *buf, size_t len,
         *psegment = (size_t)size;
       }
     }
-  }
 #endif
+  }
   return n;
 }
 
+static void add_control(struct msghdr *msg, control_buf *control, int level,
+                        int type, const void *data, size_t len) {
+  struct cmsghdr *cmsg =
+      (struct cmsghdr *)(control->bytes + msg->msg_controllen);
+
+  msg->msg_control = control->bytes;
+  msg->msg_controllen += CMSG_SPACE(len);
+  cmsg->cmsg_level = level;
+  cmsg->cmsg_type = type;
+  cmsg->cmsg_len = CMSG_LEN(len);
+  memcpy(CMSG_DATA(cmsg), data, len);
+}
+
+/* On a socket of both families an IPv4 packet has IPv4's octet. */
+static int is_ipv4(const struct sockaddr *addr) {
+  return addr->sa_family == AF_INET ||
+         IN6_IS_ADDR_V4MAPPED(&((const struct sockaddr_in6 *)addr)->sin6_addr);
+}
+
 int ngp_udp_send(int fd, struct iovec *iov, size_t n, size_t segment,
-                 const struct sockaddr *addr, socklen_t addrlen) {
+                 const struct sockaddr *addr, socklen_t addrlen, uint8_t ecn) {
   struct msghdr msg = {.msg_name = (void *)addr,
                        .msg_namelen = addrlen,
                        .msg_iov = iov,
                        .msg_iovlen = n};
-#ifdef __linux__
-  union {
-    struct cmsghdr align;
-    char bytes[CMSG_SPACE(sizeof(uint16_t))];
-  } control;
+  control_buf control;
 
+  /* What lies between control messages is told to the kernel, too. */
+  memset(&control, 0, sizeof(control));
+#ifdef __linux__
   if (n > 1) {
     uint16_t size = (uint16_t)segment;
-    struct cmsghdr *cmsg;
 
-    memset(&control, 0, sizeof(control));
-    msg.msg_control = control.bytes;
-    msg.msg_controllen = sizeof(control.bytes);
-    cmsg = CMSG_FIRSTHDR(&msg);
-    cmsg->cmsg_level = IPPROTO_UDP;
-    cmsg->cmsg_type = UDP_SEGMENT;
-    cmsg->cmsg_len = CMSG_LEN(sizeof(size));
-    memcpy(CMSG_DATA(cmsg), &size, sizeof(size));
+    add_control(&msg, &control, IPPROTO_UDP, UDP_SEGMENT, &size, sizeof(size));
   }
 #else
   (void)segment;
 #endif
+  if (ecn) {
+    int value = ecn;
+
+    if (is_ipv4(addr)) {
+      add_control(&msg, &control, IPPROTO_IP, IP_TOS, &value, sizeof(value));
+    } else {
+      add_control(&msg, &control, IPPROTO_IPV6, IPV6_TCLASS, &value,
+                  sizeof(value));
+    }
+  }
   return sendmsg(fd, &msg, 0) < 0 ? -1 : 0;
 }

@@ -29,22 +29,31 @@ int ngp_udp_enable_gro(int fd);
 int ngp_udp_has_gso(int fd);
 
 /*
+ * ngp_udp_enable_ecn asks the kernel for the ECN bits of received datagrams;
+ * |family| is the socket's.  It returns nonzero if it will tell them, of every
+ * family that the socket receives.
+ */
+int ngp_udp_enable_ecn(int fd, int family);
+
+/*
  * ngp_udp_recv receives a datagram, or a run of them from one address, into
- * |buf|.  All but the last have |*psegment| bytes.
+ * |buf|.  All but the last have |*psegment| bytes, and all have |*pecn| for the
+ * ECN bits of their IP headers (RFC 3168), 0 if they are not known.
  *
  * This function returns the number of bytes, or -1 with errno set.
  */
 ptrdiff_t ngp_udp_recv(int fd, uint8_t *buf, size_t len,
                        struct sockaddr_storage *addr, socklen_t *paddrlen,
-                       size_t *psegment);
+                       size_t *psegment, uint8_t *pecn);
 
 /*
  * ngp_udp_send sends the datagrams of |iov| to one address.  If there are
- * several, all but the last have |segment| bytes, and the last no more.
+ * several, all but the last have |segment| bytes, and the last no more.  |ecn|
+ * is for the ECN bits of their IP headers.
  *
  * This function returns 0 if it succeeds, or -1 with errno set.
  */
 int ngp_udp_send(int fd, struct iovec *iov, size_t n, size_t segment,
-                 const struct sockaddr *addr, socklen_t addrlen);
+                 const struct sockaddr *addr, socklen_t addrlen, uint8_t ecn);
 
 #endif /* NGP_UDP_H */

@@ -311,7 +311,7 @@ def test_datagrams_that_came_at_once_make_one_event_of_a_stream(pair):
     pair.client.send_stream_data(0, bytes(10_000))
     pair.client.send_stream_data(4, b"other", end_stream=True)
     datagrams = [
-        (data, pair.client_address)
+        (data, pair.client_address, 0)
         for data, _ in pair.client.datagrams_to_send(pair.now)
     ]
     assert len(datagrams) > 5

@@ -62,9 +62,13 @@ def misuse(seed):
         lambda q: q.receive_datagram(
             rng.randbytes(rng.randrange(1500)), address(), time(), ecn=number()
         ),
-        lambda q: q.receive_datagrams([(data(), address()), (data(), 1)], time()),
+        lambda q: q.receive_datagrams(
+            [(data(), address(), 2), (data(), 1, number())], time()
+        ),
+        lambda q: q.receive_datagrams([(data(), address())], time()),
         lambda q: q.receive_datagrams(data(), time()),
         lambda q: q.datagrams_to_send(time()),
+        lambda q: q.datagrams_to_send(time(), ecn=number()),
         lambda q: q.handle_timer(time()),
         lambda q: q.get_timer(),
         lambda q: q.next_event(),

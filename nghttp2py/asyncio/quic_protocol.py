@@ -27,7 +27,10 @@ from nghttp2py.quic.events import (
 )
 from nghttp2py.quic.packet import QuicErrorCode
 
-__all__ = ["QuicConnectionProtocol", "QuicStreamHandler"]
+__all__ = ["MarkedDatagram", "QuicConnectionProtocol", "QuicStreamHandler"]
+
+# Its bytes, whence it came, and the two ECN bits of its IP header.
+MarkedDatagram = tuple[bytes, NetworkAddress, int]
 
 QuicStreamHandler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]
 
@@ -153,7 +156,7 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
                 # What the socket does not take waits in the connection.
                 if transport.writable:
                     now = self._loop.time()
-                    transport.send_many(self._quic.datagrams_to_send(now=now))
+                    transport.send_many(self._quic.datagrams_to_send(now, ecn=True))
             else:
                 for data, addr in self._quic.datagrams_to_send(now=self._loop.time()):
                     transport.sendto(data, addr)
@@ -175,7 +178,7 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
         self._process_events()
         self.transmit()
 
-    def datagrams_received(self, datagrams: list[tuple[bytes, NetworkAddress]]) -> None:
+    def datagrams_received(self, datagrams: list[MarkedDatagram]) -> None:
         """Take what has come in at once, and answer once."""
         self._quic.receive_datagrams(datagrams, now=self._loop.time())
         self._process_events()

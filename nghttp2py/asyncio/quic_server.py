@@ -8,7 +8,11 @@ import os
 from collections.abc import Callable
 from typing import Any, cast
 
-from nghttp2py.asyncio.quic_protocol import QuicConnectionProtocol, QuicStreamHandler
+from nghttp2py.asyncio.quic_protocol import (
+    MarkedDatagram,
+    QuicConnectionProtocol,
+    QuicStreamHandler,
+)
 from nghttp2py.quic.configuration import (
     SMALLEST_MAX_DATAGRAM_SIZE,
     QuicConfiguration,
@@ -106,10 +110,11 @@ class QuicServer(asyncio.DatagramProtocol):
         if protocol is not None:
             protocol.datagram_received(data, addr)
 
-    def datagrams_received(self, datagrams: list[tuple[bytes, NetworkAddress]]) -> None:
+    def datagrams_received(self, datagrams: list[MarkedDatagram]) -> None:
         """Give each datagram to its connection; each connection answers once."""
-        shares: dict[QuicConnectionProtocol, list[tuple[bytes, NetworkAddress]]] = {}
-        for data, addr in datagrams:
+        shares: dict[QuicConnectionProtocol, list[MarkedDatagram]] = {}
+        for datagram in datagrams:
+            data, addr, _ = datagram
             header = self._router.read_header(data)
             if header is None:
                 continue
@@ -117,7 +122,7 @@ class QuicServer(asyncio.DatagramProtocol):
             if protocol is None:
                 protocol = self._route_unknown(header, data, addr)
             if protocol is not None:
-                shares.setdefault(protocol, []).append((data, addr))
+                shares.setdefault(protocol, []).append(datagram)
         for protocol, share in shares.items():
             protocol.datagrams_received(share)
 

@@ -5,7 +5,7 @@ one by one.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.errno cimport EAGAIN, EINTR, errno
+from libc.errno cimport EAGAIN, EINTR, EINVAL, errno
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memcmp, memcpy, memset
@@ -67,12 +67,13 @@ cdef extern from "ngp_udp.h" nogil:
 
     bint ngp_udp_enable_gro(int fd)
     bint ngp_udp_has_gso(int fd)
+    bint ngp_udp_enable_ecn(int fd, int family)
     Py_ssize_t ngp_udp_recv(
         int fd, uint8_t *buf, size_t len, sockaddr_storage *addr,
-        socklen_t *paddrlen, size_t *psegment)
+        socklen_t *paddrlen, size_t *psegment, uint8_t *pecn)
     int ngp_udp_send(
         int fd, iovec *iov, size_t n, size_t segment, const sockaddr *addr,
-        socklen_t addrlen)
+        socklen_t addrlen, uint8_t ecn)
 
 
 # How many runs are read before the loop has its turn again.
@@ -131,6 +132,8 @@ cdef class _Socket:
     cdef int _fd
     cdef int _family
     cdef bint _gso
+    # Whether datagrams are marked for ECN.
+    cdef bint _marks
     cdef bytearray _buffer
     # The last addresses of each direction, in both forms.
     cdef sockaddr_storage _from
@@ -145,16 +148,22 @@ cdef class _Socket:
         self._family = sock.family
         self._gso = ngp_udp_has_gso(self._fd)
         ngp_udp_enable_gro(self._fd)
+        # A path is used with ECN only if its marks are seen to arrive: the peer
+        # tells, and stops us if its system does not.
+        ngp_udp_enable_ecn(self._fd, self._family)
+        self._marks = True
         self._buffer = bytearray(NGP_UDP_BUFFER_LEN)
         memset(&self._from, 0, sizeof(self._from))
 
     def receive(self):
-        """Return what has come in: a list of ``(data, addr)``; empty for nothing."""
+        """Return what has come in: a list of ``(data, addr, ecn)``; empty for
+        nothing."""
         cdef:
             uint8_t *buf = <uint8_t *><char *>self._buffer
             sockaddr_storage addr
             socklen_t addrlen = 0
             size_t segment = 0
+            uint8_t ecn = 0
             size_t n
             size_t pos
             Py_ssize_t rv
@@ -163,7 +172,8 @@ cdef class _Socket:
         memset(&addr, 0, sizeof(addr))
         for _ in range(MAX_READS):
             rv = ngp_udp_recv(
-                self._fd, buf, NGP_UDP_BUFFER_LEN, &addr, &addrlen, &segment)
+                self._fd, buf, NGP_UDP_BUFFER_LEN, &addr, &addrlen, &segment,
+                &ecn)
             if rv < 0:
                 if errno == EINTR:
                     continue
@@ -185,13 +195,14 @@ cdef class _Socket:
                     PyBytes_FromStringAndSize(
                         <const char *>buf + pos, min(segment, n - pos)),
                     self._from_addr,
+                    ecn,
                 ))
                 pos += segment
         return datagrams
 
     def send(self, list datagrams not None, size_t first):
-        """Send from the ``first`` of a list of ``(bytes, addr)`` on; return the
-        index of the one that has to wait, or the length of the list."""
+        """Send from the ``first`` of a list of ``(bytes, addr, ecn)`` on; return
+        the index of the one that has to wait, or the length of the list."""
         cdef:
             iovec iov[NGP_UDP_MAX_SEGMENTS]
             size_t total = len(datagrams)
@@ -200,18 +211,22 @@ cdef class _Socket:
             size_t size
             size_t run
             size_t n
+            uint8_t ecn
             bytes data
+            tuple datagram
 
         while first < total:
-            pair = <tuple>datagrams[first]
-            addr = pair[1]
+            datagram = <tuple>datagrams[first]
+            addr = datagram[1]
+            ecn = datagram[2] if self._marks else 0
             if self._to_addr is None or addr != self._to_addr:
                 self._to_addr = None
                 self._to_len = pack(self._family, addr, &self._to)
                 self._to_addr = addr
-            segment = size = len(<bytes>pair[0])
+            segment = size = len(<bytes>datagram[0])
             run = n = 0
-            # All of a run are for one address and of one size, but the last.
+            # All of a run are for one address, marked alike, and of one size, but
+            # the last.
             while n < limit and size <= segment and run + size <= NGP_UDP_MAX_RUN:
                 data = (<tuple>datagrams[first + n])[0]
                 iov[n].iov_base = PyBytes_AS_STRING(data)
@@ -220,17 +235,17 @@ cdef class _Socket:
                 n += 1
                 if size < segment or first + n == total:
                     break
-                pair = <tuple>datagrams[first + n]
-                if pair[1] is not addr and pair[1] != addr:
+                datagram = <tuple>datagrams[first + n]
+                if datagram[1] is not addr and datagram[1] != addr:
                     break
-                size = len(<bytes>pair[0])
+                if self._marks and datagram[2] != ecn:
+                    break
+                size = len(<bytes>datagram[0])
             if n == 0:
                 # More than a datagram can hold: nobody would take it.
                 first += 1
                 continue
-            if ngp_udp_send(
-                self._fd, iov, n, segment, <const sockaddr *>&self._to, self._to_len
-            ) < 0:
+            if self._send_run(iov, n, segment, ecn) < 0:
                 if errno == EAGAIN:
                     return first
                 if errno == EINTR:
@@ -244,13 +259,30 @@ cdef class _Socket:
             first += n
         return total
 
+    cdef int _send_run(
+        self, iovec *iov, size_t n, size_t segment, uint8_t ecn
+    ) noexcept:
+        cdef int rv = ngp_udp_send(
+            self._fd, iov, n, segment, <const sockaddr *>&self._to, self._to_len,
+            ecn)
+
+        if rv < 0 and ecn and errno == EINVAL:
+            # The mark may be what the system does not take, or the address.
+            rv = ngp_udp_send(
+                self._fd, iov, n, segment, <const sockaddr *>&self._to,
+                self._to_len, 0)
+            self._marks = rv < 0
+        return rv
+
 
 class UDPTransport(asyncio.DatagramTransport):
     """A datagram transport on a socket, which it owns.
 
     Its protocol has ``datagrams_received(datagrams)``, which is given a list of
-    ``(data, addr)``, and ``resume_writing()``, which is called when ``writable`` is
-    true again after it was not.
+    ``(data, addr, ecn)``, and ``resume_writing()``, which is called when ``writable``
+    is true again after it was not.  ``ecn`` is the two bits of IP headers (RFC 3168);
+    they are 0 where the system does not tell, and not sent where it does not take
+    them.
     """
 
     def __init__(self, loop, sock, protocol):
@@ -287,14 +319,14 @@ class UDPTransport(asyncio.DatagramTransport):
 
     def get_write_buffer_size(self):
         return sum(
-            len(data) for datagrams in self._waiting for data, _ in datagrams
+            len(datagram[0]) for datagrams in self._waiting for datagram in datagrams
         )
 
     def sendto(self, data, addr=None):
-        self.send_many([(bytes(data), addr)])
+        self.send_many([(bytes(data), addr, 0)])
 
     def send_many(self, datagrams):
-        """Send a list of ``(bytes, addr)``."""
+        """Send a list of ``(bytes, addr, ecn)``."""
         if self._closing or not datagrams:
             return
         if self._waiting:

@@ -538,14 +538,14 @@ cdef class QuicConnection:
         self._after()
 
     def receive_datagrams(self, datagrams, now):
-        """Take a list of ``(data, addr)`` that came in at once.
+        """Take a list of ``(data, addr, ecn)`` that came in at once.
 
         The bytes of a stream that follow one another in them are one event.
         """
         cdef uint64_t ns = to_ns(now)
 
-        for data, addr in datagrams:
-            self._receive(data, addr, ns, 0)
+        for data, addr, ecn in datagrams:
+            self._receive(data, addr, ns, ecn & 3)
         self._after()
 
     cdef int _receive(self, data, addr, uint64_t ns, uint8_t ecn) except -1:
@@ -567,27 +567,33 @@ cdef class QuicConnection:
             raise ValueError("server_name or alpn_protocols cannot be used")
         return check(rv)
 
-    def datagrams_to_send(self, now):
-        """Return what to send at ``now``: a list of ``(data, addr)``."""
+    def datagrams_to_send(self, now, *, ecn=False):
+        """Return what to send at ``now``: a list of ``(data, addr)``.
+
+        With ``ecn`` it is ``(data, addr, ecn)``: the two bits for the IP header
+        (RFC 3168), which help congestion control if the peer is told them.
+        """
         cdef:
             const lib.ngp_quic_packet *packets
             uint64_t ns = to_ns(now)
             size_t n = 0
             size_t i
             int rv = lib.ngp_quic_send(self._quic, ns)
+            bint marked = ecn
             list datagrams = []
 
         self._after()
         check(rv)
         packets = lib.ngp_quic_packets(self._quic, &n)
         for i in range(n):
-            datagrams.append((
-                take_bytes(packets[i].data, packets[i].len),
-                self._address_of(&packets[i].addr),
-            ))
+            data = take_bytes(packets[i].data, packets[i].len)
+            addr = self._address_of(&packets[i].addr)
+            datagrams.append(
+                (data, addr, packets[i].ecn) if marked else (data, addr)
+            )
         if self._quic_logger is not None and n:
             self._log_datagrams(
-                "datagrams_sent", [len(<bytes>pair[0]) for pair in datagrams]
+                "datagrams_sent", [packets[i].len for i in range(n)]
             )
         return datagrams
 
