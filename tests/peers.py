@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import gc
 import signal
 import socket
 import ssl
@@ -14,9 +13,8 @@ import sys
 import tempfile
 import time
 
-import pytest
 import trustme
-import uvloop
+from loops import DEADLINE
 
 from nghttp2py.h2 import (
     H2BodyReceived,
@@ -25,56 +23,6 @@ from nghttp2py.h2 import (
     H2RequestReceived,
     H2SettingsReceived,
 )
-
-#: Seconds after which something that should happen has not.
-DEADLINE = 20.0
-
-
-def on_both_loops(test):
-    """Run a test of a coroutine function in asyncio's loop and in uvloop's.
-
-    Debug mode is on, and the test must leave neither task nor socket behind.
-    """
-
-    @functools.wraps(test)
-    def run(new_loop, *args, **kwargs):
-        async def bounded():
-            await asyncio.wait_for(test(*args, **kwargs), DEADLINE)
-            end = time.monotonic() + DEADLINE
-            while len(asyncio.all_tasks()) > 1:
-                assert time.monotonic() < end, asyncio.all_tasks()
-                await asyncio.sleep(0.001)
-
-        loop = new_loop()
-        loop.set_debug(True)
-        try:
-            loop.run_until_complete(bounded())
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.run_until_complete(loop.shutdown_default_executor())
-        finally:
-            loop.close()
-        gc.collect()
-
-    del run.__wrapped__  # pytest would read the test's own signature
-    names = test.__code__.co_varnames[: test.__code__.co_argcount]
-    run.__signature__ = _signature(("new_loop", *names))
-    loops = (asyncio.new_event_loop, uvloop.new_event_loop)
-    return pytest.mark.parametrize("new_loop", loops, ids=("asyncio", "uvloop"))(run)
-
-
-def _signature(names):
-    from inspect import Parameter, Signature
-
-    return Signature([Parameter(n, Parameter.POSITIONAL_OR_KEYWORD) for n in names])
-
-
-async def until(condition):
-    """Let the loop turn until ``condition()`` holds."""
-    end = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        await asyncio.sleep(0.001)
-
 
 # ---- TLS ----
 
@@ -101,6 +49,11 @@ def client_tls():
     context = ssl.create_default_context()
     authority().configure_trust(context)
     return context
+
+
+def expect_a_broken_handshake():
+    """A client will refuse the server, of which asyncio tells the loop of both."""
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
 
 
 # ---- nghttpd ----
@@ -243,11 +196,15 @@ class ScriptedServer:
         if exc_type is None:
             assert not self.errors, self.errors
 
-    async def _connected(self, reader, writer):
+    def _connected(self, reader, writer):
+        # The task is ours: asyncio complains of one of its own that is cancelled.
+        task = asyncio.ensure_future(self._follow(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _follow(self, reader, writer):
         script = self._scripts[min(self.connections, len(self._scripts) - 1)]
         self.connections += 1
-        self._tasks.add(asyncio.current_task())
-        asyncio.current_task().add_done_callback(self._tasks.discard)
         peer = Peer(reader, writer, self._config)
         try:
             await peer.start()

@@ -1,70 +1,16 @@
-"""What tests of the streams API share: both event loops, connections in memory."""
+"""What tests of the streams API share: connections in memory."""
 
 from __future__ import annotations
 
 import asyncio
-import gc
-import inspect
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 import hpack
-import pytest
-import uvloop
 from helpers import ACK, END_HEADERS, END_STREAM, HEADERS, MAGIC, frame, parse, settings
-from memory import DEADLINE, MemoryTransport, until
+from loops import until
+from memory import MemoryTransport
 
 from nghttp2py.asyncio import H2Protocol
-
-LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
-
-
-def in_loops(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Run a test in each kind of event loop, in debug mode.
-
-    It fails if the loop has something to complain about, or a task is left.
-    """
-
-    def run(loop: str, **arguments: Any) -> None:
-        complaints: list[Any] = []
-
-        async def bounded() -> None:
-            this = asyncio.get_running_loop()
-            this.set_exception_handler(lambda _, context: complaints.append(context))
-            await asyncio.wait_for(test(**arguments), DEADLINE)
-            # What has ended may need a turn to be gone.
-            await until(lambda: len(asyncio.all_tasks()) == 1)
-            gc.collect(1)  # what is young: it is all the test has made
-
-        made = LOOPS[loop]()
-        made.set_debug(True)
-        made.slow_callback_duration = 5
-        # A test that fails may leave a server, with which uvloop cannot close.
-        passed = False
-        try:
-            made.run_until_complete(bounded())
-            made.run_until_complete(made.shutdown_asyncgens())
-            made.run_until_complete(made.shutdown_default_executor())
-            passed = True
-        finally:
-            if passed or loop == "asyncio":
-                made.close()
-        assert not complaints
-
-    run.__name__ = test.__name__
-    run.__doc__ = test.__doc__
-    signature = inspect.signature(test)
-    run.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[
-            inspect.Parameter("loop", inspect.Parameter.POSITIONAL_OR_KEYWORD),
-            *signature.parameters.values(),
-        ]
-    )
-    run.pytestmark = [  # type: ignore[attr-defined]
-        *getattr(test, "pytestmark", []),
-        pytest.mark.parametrize("loop", list(LOOPS)).mark,
-    ]
-    return run
 
 
 class Pipe(asyncio.Transport):
@@ -157,6 +103,13 @@ def connect(client: H2Protocol, server: Any, **extra: Any) -> tuple[Pipe, Pipe]:
     client.connection_made(here)
     server.connection_made(there)
     return here, there
+
+
+async def silence(protocol: H2Protocol) -> None:
+    """Wait until nothing has come for so long that ``wait_functional`` asks."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await until(lambda: loop.time() - began > protocol.functional_timeout)
 
 
 class Pair:

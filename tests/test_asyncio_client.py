@@ -8,14 +8,14 @@ import random
 import ssl
 
 import pytest
+from loops import in_loops, until
 from peers import (
     ScriptedServer,
     client_tls,
+    expect_a_broken_handshake,
     free_port,
     nghttpd,
-    on_both_loops,
     server_tls,
-    until,
 )
 
 from nghttp2py.asyncio import Client, Fields
@@ -78,7 +78,7 @@ def origin(server, scheme="http", host="127.0.0.1"):
 # ---- What it is for ----
 
 
-@on_both_loops
+@in_loops
 async def test_a_response_has_status_headers_body_and_trailers():
     async with echo_server() as server, Client(origin(server)) as client:
         response = await client.request(
@@ -118,14 +118,14 @@ async def slow_pieces():
     ],
     ids=["str", "bytes", "view", "file", "iterator", "async", "list"],
 )
-@on_both_loops
+@in_loops
 async def test_a_body_of_any_form_arrives(body):
     async with echo_server() as server, Client(origin(server)) as client:
         response = await client.put("/", body())
         assert await response.read() == b"one two"
 
 
-@on_both_loops
+@in_loops
 async def test_a_file_is_sent_from_where_it_stands_with_its_length(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"skipped" + bytes(200_000))
@@ -137,7 +137,7 @@ async def test_a_file_is_sent_from_where_it_stands_with_its_length(tmp_path):
             assert await response.read() == bytes(200_000)
 
 
-@on_both_loops
+@in_loops
 async def test_each_method_is_sent_as_it_is_called():
     async with echo_server() as server, Client(origin(server)) as client:
         for method in ("get", "head", "post", "put", "delete"):
@@ -147,7 +147,7 @@ async def test_each_method_is_sent_as_it_is_called():
             assert await response.read() == expected
 
 
-@on_both_loops
+@in_loops
 async def test_informational_responses_are_kept():
     async with echo_server() as server, Client(origin(server)) as client:
         response = await client.get("/informational")
@@ -155,7 +155,7 @@ async def test_informational_responses_are_kept():
         response.close()
 
 
-@on_both_loops
+@in_loops
 async def test_many_requests_share_one_connection():
     async def get(i):
         response = await client.get(f"/{i}")
@@ -170,7 +170,7 @@ async def test_many_requests_share_one_connection():
         assert server.connections == 1
 
 
-@on_both_loops
+@in_loops
 async def test_the_clients_headers_go_with_every_request():
     async with (
         echo_server() as server,
@@ -182,7 +182,7 @@ async def test_the_clients_headers_go_with_every_request():
         assert response.headers["x-client"] == "own"
 
 
-@on_both_loops
+@in_loops
 async def test_a_url_must_be_of_the_origin():
     async with echo_server() as server, Client(origin(server)) as client:
         response = await client.get(origin(server) + "/path#fragment")
@@ -202,18 +202,19 @@ def test_an_origin_is_a_scheme_and_a_host(wrong):
         Client(wrong)
 
 
-@on_both_loops
+@in_loops
 async def test_tls_is_checked():
     async with echo_server(ssl=server_tls()) as server:
         where = origin(server, "https", "localhost")
         async with Client(where, ssl=client_tls()) as client:
             assert await (await client.get("/tls")).read() == b"/tls"
+        expect_a_broken_handshake()
         async with Client(where) as client:
             with pytest.raises(ssl.SSLCertVerificationError):
                 await client.get("/")
 
 
-@on_both_loops
+@in_loops
 async def test_a_server_without_h2_is_an_error():
     async def unreached(peer):
         await peer.drained()
@@ -226,7 +227,7 @@ async def test_a_server_without_h2_is_an_error():
             assert caught.value.error_code == ErrorCode.HTTP_1_1_REQUIRED
 
 
-@on_both_loops
+@in_loops
 async def test_a_unix_socket_will_do(tmp_path):
     path = str(tmp_path / "socket")
     async with HTTP2Server(path, Echo), Client("http://name", path=path) as client:
@@ -235,7 +236,7 @@ async def test_a_unix_socket_will_do(tmp_path):
         assert await response.read() == b"/unix"
 
 
-@on_both_loops
+@in_loops
 async def test_nghttpd_serves_a_large_file_whole(tmp_path):
     data = random.Random(4).randbytes(5_000_000)
     (tmp_path / "file").write_bytes(data)
@@ -252,7 +253,7 @@ async def test_nghttpd_serves_a_large_file_whole(tmp_path):
 # ---- Wrong calls ----
 
 
-@on_both_loops
+@in_loops
 async def test_what_must_not_be_sent_raises_and_leaves_the_connection_whole():
     async def broken():
         yield b"some"
@@ -272,7 +273,7 @@ async def test_what_must_not_be_sent_raises_and_leaves_the_connection_whole():
         assert await (await client.get("/well")).read() == b"/well"
 
 
-@on_both_loops
+@in_loops
 async def test_a_closed_client_takes_no_requests():
     async with echo_server() as server:
         async with Client(origin(server)) as client:
@@ -284,7 +285,7 @@ async def test_a_closed_client_takes_no_requests():
 # ---- Connections that end ----
 
 
-@on_both_loops
+@in_loops
 async def test_after_goaway_the_next_request_connects_again():
     async def goaway(peer):
         stream_id = await peer.next_request()
@@ -304,7 +305,7 @@ async def test_after_goaway_the_next_request_connects_again():
         assert server.connections == 2
 
 
-@on_both_loops
+@in_loops
 async def test_requests_that_goaway_leaves_out_are_sent_again():
     """RFC 9113, 6.8: streams above the last identifier were not processed."""
 
@@ -329,7 +330,7 @@ async def test_requests_that_goaway_leaves_out_are_sent_again():
         assert server.connections == 2
 
 
-@on_both_loops
+@in_loops
 async def test_a_body_is_sent_again_from_its_beginning():
     async def refuse(peer):
         await peer.next_request()
@@ -355,7 +356,7 @@ async def test_a_body_is_sent_again_from_its_beginning():
             assert await (await client.post("/", body)).read() == b"text"
 
 
-@on_both_loops
+@in_loops
 async def test_a_source_that_was_read_from_is_not_sent_again():
     async def refuse(peer):
         await peer.next_request()
@@ -368,7 +369,7 @@ async def test_a_source_that_was_read_from_is_not_sent_again():
         assert caught.value.unprocessed
 
 
-@on_both_loops
+@in_loops
 async def test_a_refused_stream_is_tried_again_a_few_times():
     """RFC 9113, 8.7."""
 
@@ -389,7 +390,7 @@ async def test_a_refused_stream_is_tried_again_a_few_times():
         assert caught.value.error_code == ErrorCode.REFUSED_STREAM
 
 
-@on_both_loops
+@in_loops
 async def test_who_waits_for_a_turn_outlasts_many_connections():
     """The server answers two requests on each connection, one at a time."""
 
@@ -413,7 +414,7 @@ async def test_who_waits_for_a_turn_outlasts_many_connections():
         assert server.connections == 10
 
 
-@on_both_loops
+@in_loops
 async def test_a_server_that_never_answers_is_not_asked_for_ever():
     async def refuse(peer):
         await peer.next_request()
@@ -430,7 +431,7 @@ async def test_a_server_that_never_answers_is_not_asked_for_ever():
         assert server.connections == 3
 
 
-@on_both_loops
+@in_loops
 async def test_a_reset_request_is_not_sent_again():
     async def reset(peer):
         stream_id = await peer.next_request()
@@ -445,7 +446,7 @@ async def test_a_reset_request_is_not_sent_again():
         assert await (await client.get("/next")).read() == b"/next"
 
 
-@on_both_loops
+@in_loops
 async def test_a_body_that_is_cut_off_raises():
     async def cut(peer):
         stream_id = await peer.next_request()
@@ -472,7 +473,7 @@ async def test_a_body_that_is_cut_off_raises():
                 await (await client.get("/")).read()
 
 
-@on_both_loops
+@in_loops
 async def test_a_server_that_vanishes_ends_every_request_and_is_tried_anew():
     async def vanish(peer):
         for _ in range(3):
@@ -493,7 +494,7 @@ async def test_a_server_that_vanishes_ends_every_request_and_is_tried_anew():
         assert await (await client.get("/new")).read() == b"/new"
 
 
-@on_both_loops
+@in_loops
 async def test_a_protocol_error_of_the_server_ends_requests_with_its_code():
     async def nonsense(peer):
         await peer.next_request()
@@ -507,7 +508,7 @@ async def test_a_protocol_error_of_the_server_ends_requests_with_its_code():
         assert not caught.value.remote
 
 
-@on_both_loops
+@in_loops
 async def test_all_who_wait_for_a_connection_learn_that_there_is_none():
     async with Client(f"http://127.0.0.1:{free_port()}") as client:
         results = await asyncio.gather(
@@ -516,7 +517,7 @@ async def test_all_who_wait_for_a_connection_learn_that_there_is_none():
         assert [type(r) for r in results] == [ConnectionRefusedError] * 3
 
 
-@on_both_loops
+@in_loops
 async def test_leaving_waits_for_open_streams():
     async def slow(peer):
         stream_id = await peer.next_request()
@@ -541,7 +542,7 @@ async def test_leaving_waits_for_open_streams():
 # ---- Giving up ----
 
 
-@on_both_loops
+@in_loops
 async def test_a_timeout_resets_the_stream():
     async def silent(peer):
         peer.respond(await peer.next_request())
@@ -560,7 +561,7 @@ async def test_a_timeout_resets_the_stream():
         assert await (await client.get("/next")).read() == b"/next"
 
 
-@on_both_loops
+@in_loops
 async def test_a_body_that_stops_coming_times_out():
     async def stop(peer):
         stream_id = await peer.next_request()
@@ -577,7 +578,7 @@ async def test_a_body_that_stops_coming_times_out():
             await (await client.get("/")).read()
 
 
-@on_both_loops
+@in_loops
 async def test_connecting_times_out():
     async def hang(reader, writer):
         await reader.read()
@@ -591,7 +592,7 @@ async def test_connecting_times_out():
     server.close()
 
 
-@on_both_loops
+@in_loops
 async def test_a_cancelled_request_leaves_no_stream_and_the_connection():
     async def silent(peer):
         await peer.next(H2RequestReceived)
@@ -608,7 +609,7 @@ async def test_a_cancelled_request_leaves_no_stream_and_the_connection():
         assert server.connections == 1
 
 
-@on_both_loops
+@in_loops
 async def test_who_is_cancelled_while_connecting_does_not_stop_the_others():
     async def serve(peer):
         await peer.serve()
@@ -623,7 +624,7 @@ async def test_who_is_cancelled_while_connecting_does_not_stop_the_others():
             await one
 
 
-@on_both_loops
+@in_loops
 async def test_read_keeps_to_its_limit():
     async with echo_server() as server, Client(origin(server)) as client:
         response = await client.post("/", bytes(100_000))
@@ -634,7 +635,7 @@ async def test_read_keeps_to_its_limit():
 
 
 @pytest.mark.parametrize("how", ["close", "block", "forget"])
-@on_both_loops
+@in_loops
 async def test_a_response_that_is_not_wanted_ends_its_stream(how):
     async def endless(peer):
         stream_id = await peer.next_request()
@@ -659,7 +660,7 @@ async def test_a_response_that_is_not_wanted_ends_its_stream(how):
         assert resets == [ErrorCode.CANCEL]
 
 
-@on_both_loops
+@in_loops
 async def test_a_slow_reader_stops_the_server():
     """Credit is given as the body is taken (RFC 9113, 5.2)."""
 
@@ -683,7 +684,7 @@ async def test_a_slow_reader_stops_the_server():
         assert len(await response.read()) == 200_000
 
 
-@on_both_loops
+@in_loops
 async def test_random_cancellations_and_bodies_lose_nothing():
     randoms = random.Random(2)
 

@@ -11,15 +11,8 @@ import sys
 import threading
 
 import pytest
-from peers import (
-    DEADLINE,
-    authority,
-    free_port,
-    nghttp2py,
-    nghttpd,
-    server_tls,
-    serving,
-)
+from loops import DEADLINE
+from peers import authority, free_port, nghttp2py, nghttpd, server_tls, serving
 
 DATA = random.Random(9).randbytes(1_000_000)
 

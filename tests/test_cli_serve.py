@@ -6,7 +6,8 @@ import socket
 import subprocess
 
 import pytest
-from peers import DEADLINE, certificate, free_port, nghttp2py, serving
+from loops import DEADLINE
+from peers import certificate, free_port, nghttp2py, serving
 
 DATA = random.Random(7).randbytes(3_000_000)
 

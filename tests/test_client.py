@@ -7,14 +7,14 @@ import logging
 import ssl
 
 import pytest
+from loops import in_loops, until
 from peers import (
     ScriptedServer,
     client_tls,
+    expect_a_broken_handshake,
     free_port,
     nghttpd,
-    on_both_loops,
     server_tls,
-    until,
 )
 
 from nghttp2py.client import BaseResponseHandler, HTTP2Client
@@ -92,7 +92,7 @@ def address_of(server):
     return server.sockets[0].getsockname()[:2]
 
 
-@on_both_loops
+@in_loops
 async def test_a_handler_is_told_of_its_response_in_order():
     async with echo_server() as server:
         handler = Recorder()
@@ -113,7 +113,7 @@ async def test_a_handler_is_told_of_its_response_in_order():
         assert handler.server_address == address_of(server)
 
 
-@on_both_loops
+@in_loops
 async def test_informational_responses_come_before_the_final_one():
     async with echo_server() as server:
         handler = Recorder()
@@ -155,7 +155,7 @@ def from_callable():
     ],
     ids=["str", "bytes", "bytearray", "file", "iterator", "async", "callable"],
 )
-@on_both_loops
+@in_loops
 async def test_a_body_of_any_form_arrives(body):
     async with echo_server() as server:
         handler = Recorder()
@@ -164,7 +164,7 @@ async def test_a_body_of_any_form_arrives(body):
         assert handler.body == b"one two"
 
 
-@on_both_loops
+@in_loops
 async def test_a_large_body_goes_up_and_comes_down_whole():
     data = bytes(range(256)) * 16384
     async with echo_server() as server:
@@ -174,7 +174,7 @@ async def test_a_large_body_goes_up_and_comes_down_whole():
         assert hashlib.sha256(handler.body).digest() == hashlib.sha256(data).digest()
 
 
-@on_both_loops
+@in_loops
 async def test_many_requests_share_the_connection():
     async with echo_server() as server:
         handlers = [Recorder() for _ in range(500)]
@@ -184,7 +184,7 @@ async def test_many_requests_share_the_connection():
         assert [h.body for h in handlers] == [b"/%d" % i for i in range(500)]
 
 
-@on_both_loops
+@in_loops
 async def test_a_handler_may_send_further_requests():
     class Chain(Recorder):
         def on_headers(self):
@@ -199,7 +199,7 @@ async def test_a_handler_may_send_further_requests():
         assert second.body == b"/second"
 
 
-@on_both_loops
+@in_loops
 async def test_url_gives_scheme_host_and_path_but_no_fragment():
     async with echo_server() as server:
         one, two = Recorder(), Recorder()
@@ -213,7 +213,7 @@ async def test_url_gives_scheme_host_and_path_but_no_fragment():
         assert dict(two.headers)[b"x-host"] == f"{host}:{port}".encode()
 
 
-@on_both_loops
+@in_loops
 async def test_what_must_not_be_sent_raises_and_leaves_the_connection_whole():
     async with echo_server() as server:
         handler = Recorder()
@@ -233,7 +233,7 @@ async def test_what_must_not_be_sent_raises_and_leaves_the_connection_whole():
         assert handler.body == b"/well"
 
 
-@on_both_loops
+@in_loops
 async def test_a_promise_is_declined_unless_a_handler_takes_it():
     class Taker(Recorder):
         def on_push_promise(self, push_promise):
@@ -254,7 +254,7 @@ async def test_a_promise_is_declined_unless_a_handler_takes_it():
         assert plain.body == b"/push" and plain.error_code == 0
 
 
-@on_both_loops
+@in_loops
 async def test_a_handler_that_raises_ends_only_its_own_stream():
     class Broken(Recorder):
         def on_headers(self):
@@ -278,7 +278,7 @@ async def test_a_handler_that_raises_ends_only_its_own_stream():
         assert well.body == b"/well"
 
 
-@on_both_loops
+@in_loops
 async def test_a_lost_connection_closes_every_handler():
     async def vanish(peer):
         await peer.next(H2RequestReceived)
@@ -297,7 +297,7 @@ async def test_a_lost_connection_closes_every_handler():
             client.send_request()
 
 
-@on_both_loops
+@in_loops
 async def test_close_ends_open_streams_and_tells_the_server():
     async def wait(peer):
         await peer.next(H2RequestReceived)
@@ -318,7 +318,7 @@ async def test_close_ends_open_streams_and_tells_the_server():
     assert gone == [True]
 
 
-@on_both_loops
+@in_loops
 async def test_requests_that_wait_for_a_connection_are_closed_if_it_fails():
     handler = Recorder()
     client = HTTP2Client(("127.0.0.1", free_port()))
@@ -332,7 +332,7 @@ async def test_requests_that_wait_for_a_connection_are_closed_if_it_fails():
     await client.wait_closed()
 
 
-@on_both_loops
+@in_loops
 async def test_finish_with_a_timeout_gives_up_a_server_that_does_not_answer():
     async def silent(peer):
         await peer.drained()
@@ -346,7 +346,7 @@ async def test_finish_with_a_timeout_gives_up_a_server_that_does_not_answer():
         assert handler.calls == ["close"]
 
 
-@on_both_loops
+@in_loops
 async def test_tls_is_checked_and_its_alpn_is_h2():
     async with echo_server(ssl=server_tls()) as server:
         _, port = address_of(server)
@@ -355,11 +355,12 @@ async def test_tls_is_checked_and_its_alpn_is_h2():
             client.send_request(url="/tls", handler=handler)
         assert handler.body == b"/tls"
         assert handler.scheme == b"https"
+        expect_a_broken_handshake()
         with pytest.raises(ssl.SSLCertVerificationError):
             await HTTP2Client(("localhost", port), ssl=True).connect()
 
 
-@on_both_loops
+@in_loops
 async def test_a_server_without_h2_is_refused():
     async def unreached(peer):
         await peer.drained()
@@ -374,7 +375,7 @@ async def test_a_server_without_h2_is_refused():
         await client.wait_closed()
 
 
-@on_both_loops
+@in_loops
 async def test_connecting_ends_with_its_timeout():
     async def hang(reader, writer):
         await reader.read()
@@ -436,7 +437,7 @@ def test_a_loop_given_is_used_and_left_open(tmp_path):
     loop.close()
 
 
-@on_both_loops
+@in_loops
 async def test_a_unix_socket_will_do(tmp_path):
     path = tmp_path / "socket"
     async with HTTP2Server(str(path), Echo):
@@ -447,7 +448,7 @@ async def test_a_unix_socket_will_do(tmp_path):
         assert dict(handler.headers)[b"x-host"] == b"localhost"
 
 
-@on_both_loops
+@in_loops
 async def test_the_configuration_is_announced():
     async with echo_server() as server:
         config = H2Configuration(initial_window_size=1000)

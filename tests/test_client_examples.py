@@ -4,7 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from peers import DEADLINE, nghttpd
+from loops import DEADLINE
+from peers import nghttpd
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

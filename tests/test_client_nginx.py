@@ -8,14 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from peers import (
-    certificate,
-    client_tls,
-    free_port,
-    nghttp2py,
-    on_both_loops,
-    wait_for_port,
-)
+from loops import in_loops
+from peers import certificate, client_tls, free_port, nghttp2py, wait_for_port
 
 from nghttp2py.asyncio import Client
 from nghttp2py.client import BaseResponseHandler, HTTP2Client
@@ -79,7 +73,7 @@ def nginx(tmp_path_factory):
             process.terminate()
 
 
-@on_both_loops
+@in_loops
 async def test_no_request_is_lost_when_nginx_ends_the_connection(nginx):
     """It sends GOAWAY every 40 requests, with others in flight."""
 
@@ -92,7 +86,7 @@ async def test_no_request_is_lost_when_nginx_ends_the_connection(nginx):
     assert answers == [(200, b"hello")] * 500
 
 
-@on_both_loops
+@in_loops
 async def test_a_large_file_comes_over_tls(nginx):
     async with Client(f"https://localhost:{nginx[1]}", ssl=client_tls()) as client:
         digest = hashlib.sha256()
@@ -101,7 +95,7 @@ async def test_a_large_file_comes_over_tls(nginx):
     assert digest.digest() == hashlib.sha256(DATA).digest()
 
 
-@on_both_loops
+@in_loops
 async def test_an_upload_that_is_too_large_is_answered(nginx):
     """nginx answers before the body has come, and wants no more of it."""
     async with Client(f"http://127.0.0.1:{nginx[0]}") as client:

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from memory import in_loop
+from loops import in_loop
 from test_server_peers import run
 
 import nghttp2py

@@ -4,7 +4,8 @@ import asyncio
 import logging
 
 import pytest
-from memory import MemoryClient, MemoryTransport, in_loop, until
+from loops import in_loop, until
+from memory import MemoryClient, MemoryTransport
 
 from nghttp2py.asyncio import H2Pump
 from nghttp2py.errors import ErrorCode

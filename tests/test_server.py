@@ -11,7 +11,8 @@ import sys
 from dataclasses import replace
 
 import pytest
-from memory import MemoryClient, in_loop, until
+from loops import in_loop, until
+from memory import MemoryClient
 
 from nghttp2py.errors import (
     BodyQueueFullError,

@@ -1,7 +1,7 @@
 """HTTP2Server with a browser: Chromium, headless."""
 
 import pytest
-from memory import in_loop
+from loops import in_loop
 from test_server_peers import run
 
 from nghttp2py.server import BaseRequestHandler, HTTP2Server

@@ -5,7 +5,7 @@ import io
 import logging
 
 import pytest
-from memory import in_loop, until
+from loops import in_loop, until
 from test_server import serve
 
 from nghttp2py.errors import (

@@ -12,7 +12,7 @@ import h2.config
 import h2.connection
 import h2.events
 import pytest
-from memory import DEADLINE, in_loop, until
+from loops import DEADLINE, in_loop, until
 
 from nghttp2py.server import BaseRequestHandler, HTTP2Server
 

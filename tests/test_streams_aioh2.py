@@ -17,8 +17,8 @@ from helpers import (
     rst_stream,
     window_update,
 )
-from memory import until
-from streams import Pair, Raw, in_loops
+from loops import idle, in_loops, until
+from streams import Pair, Raw, silence
 
 import nghttp2py.asyncio as aioh2
 from nghttp2py.errors import (
@@ -61,7 +61,7 @@ async def test_the_example_of_aioh2_runs(capsys):
     port = server.sockets[0].getsockname()[1]
 
     client = await aioh2.open_connection("0.0.0.0", port, functional_timeout=0.01)
-    await asyncio.sleep(0.02)
+    await silence(client)
     rtt = await client.wait_functional()
     assert rtt is not None and 0 < rtt < 10
     stream_id = await client.start_request({":method": "GET", ":path": "/index.html"})
@@ -193,7 +193,7 @@ async def test_set_handler_runs_once_and_is_cancelled_at_the_end():
     async with Pair(handler) as pair:
         with pytest.raises(ProtocolError):
             pair.server.set_handler(handler(pair.server))
-        await asyncio.sleep(0)
+        await idle()
     assert ended == [pair.server]
 
 
@@ -210,7 +210,7 @@ async def test_start_request_waits_for_a_free_stream():
     raw = Raw(peer_settings={Setting.MAX_CONCURRENT_STREAMS: 1})
     first = await raw.protocol.start_request(REQUEST, end_stream=True)
     second = asyncio.ensure_future(raw.protocol.start_request(REQUEST, end_stream=True))
-    await asyncio.sleep(0.01)
+    await idle()
     assert not second.done()
     raw.feed(raw.headers(first, OK, end_stream=True))
     assert await second == 3
@@ -224,7 +224,7 @@ async def test_a_stream_that_our_own_end_closes_lets_the_next_go():
     first = await raw.protocol.start_request(REQUEST)
     second = asyncio.ensure_future(raw.protocol.start_request(REQUEST))
     raw.feed(raw.headers(first, OK, end_stream=True))
-    await asyncio.sleep(0)
+    await idle()
     assert not second.done()
     await raw.protocol.end_stream(first)
     assert await second == 3
@@ -237,14 +237,14 @@ async def test_a_request_that_gives_up_waiting_takes_no_stream():
     first = await raw.protocol.start_request(REQUEST, end_stream=True)
     given_up = asyncio.ensure_future(raw.protocol.start_request(REQUEST))
     third = asyncio.ensure_future(raw.protocol.start_request(REQUEST))
-    await asyncio.sleep(0)
+    await idle()
     given_up.cancel()
     raw.feed(raw.headers(first, OK, end_stream=True))
     assert await third == 3
     # It may also be given the stream in the very turn in which it gives up.
     fourth = asyncio.ensure_future(raw.protocol.start_request(REQUEST))
     fifth = asyncio.ensure_future(raw.protocol.start_request(REQUEST))
-    await asyncio.sleep(0)
+    await idle()
     raw.feed(rst_stream(3))
     fourth.cancel()
     assert await fifth == 5
@@ -271,7 +271,7 @@ async def test_send_data_goes_as_far_as_the_window_and_waits():
     await raw.protocol.send_data(1, b"12")
     rest = asyncio.ensure_future(raw.protocol.send_data(1, b"34"))
     assert [f.payload for f in await raw.frames(DATA)] == [b"12", b"3"]
-    await asyncio.sleep(0.01)
+    await idle()
     assert not rest.done() and raw.take() == []
     raw.feed(window_update(1, 5))
     await rest
@@ -377,9 +377,9 @@ async def test_read_stream_gives_what_its_size_asks_for():
     assert await read(1) == b"e"  # the rest of the frame
     assert await read(1) == b"two"
     waiting = asyncio.ensure_future(read(1, 4))
-    await asyncio.sleep(0)
+    await idle()
     raw.feed(data(1, b"thr"))
-    await asyncio.sleep(0)
+    await idle()
     assert not waiting.done()
     raw.feed(data(1, b"eefour"))
     assert await waiting == b"thre"
@@ -407,7 +407,7 @@ async def test_readers_of_a_stream_take_turns():
     second = asyncio.ensure_future(raw.protocol.read_stream(1, -1))
     for byte in b"abcde":
         raw.feed(data(1, bytes([byte])))
-        await asyncio.sleep(0)
+        await idle()
     raw.feed(data(1, end_stream=True))
     assert await first == b"abc"
     assert await second == b"de"
@@ -481,7 +481,7 @@ async def test_wait_functional_says_nothing_if_something_came_lately():
 @in_loops
 async def test_wait_functional_pings_until_an_answer_comes():
     raw = Raw(functional_timeout=0.01)
-    await asyncio.sleep(0.02)
+    await silence(raw.protocol)
     waiting = asyncio.ensure_future(raw.protocol.wait_functional())
     (first,) = await raw.frames(PING)
     (second, *_) = await raw.frames(PING)

@@ -7,8 +7,8 @@ import weakref
 
 import pytest
 from helpers import GET, GOAWAY, HEADERS, OK, PING, RST_STREAM, data, goaway, rst_stream
-from memory import until
-from streams import Pair, Raw, in_loops
+from loops import idle, in_loops, until
+from streams import Pair, Raw, silence
 
 from nghttp2py.asyncio import open_connection, start_server
 from nghttp2py.errors import (
@@ -64,7 +64,7 @@ async def waiting(raw, wait):
     stream_id = await raw.protocol.start_request(REQUEST)
     await raw.frames(HEADERS)
     task = asyncio.ensure_future(wait(raw.protocol, stream_id))
-    await asyncio.sleep(0.002)
+    await idle()
     assert not task.done()
     return stream_id, task
 
@@ -141,9 +141,9 @@ async def test_the_end_of_the_connection_ends_what_waits_for_it(wait, how):
     raw = Raw(
         peer_settings={Setting.MAX_CONCURRENT_STREAMS: 0}, functional_timeout=0.0001
     )
-    await asyncio.sleep(0.002)
+    await silence(raw.protocol)
     task = asyncio.ensure_future(CONNECTION_WAITS[wait](raw.protocol))
-    await asyncio.sleep(0.002)
+    await idle()
     assert not task.done()
     if how == "lost":
         raw.protocol.connection_lost(None)

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from memory import in_loop
+from loops import in_loop
 from test_server_peers import run
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

@@ -16,8 +16,8 @@ from helpers import (
     rst_stream,
     window_update,
 )
-from memory import until
-from streams import Pair, Raw, in_loops
+from loops import idle, in_loops, until
+from streams import Pair, Raw
 
 from nghttp2py.errors import (
     BodyQueueFullError,
@@ -45,7 +45,7 @@ async def test_a_slow_reader_stops_the_sender():
         stream, served = await open_pair(pair)
         sending = asyncio.ensure_future(stream.send_data(b"x" * 10 * MEGABYTE))
         await until(lambda: served.reader._size == 65535)
-        await asyncio.sleep(0.02)
+        await idle()
         assert not sending.done()
         assert served.reader._size == 65535  # a window, and no more
         assert pair.client.connection.queued_body() <= 65536
@@ -82,11 +82,11 @@ async def test_a_transport_that_is_full_makes_senders_wait():
             stream.send_data(b"x" * 10 * MEGABYTE, end_stream=True)
         )
         await until(lambda: pair.pipe.paused)
-        await asyncio.sleep(0.02)
+        await idle()
         assert not sending.done()
         assert pair.pipe.largest < 300000
         more = asyncio.ensure_future(pair.client.start_request(REQUEST))
-        await asyncio.sleep(0)
+        await idle()
         assert not more.done()
         pair.pipe.release()
         assert len(await served.read()) == 10 * MEGABYTE
@@ -155,7 +155,7 @@ async def test_a_reader_works_as_those_of_asyncio():
         assert await reader.readuntil(b";") == b"three;"
         assert await reader.read(1) == b"f"
         waiting = asyncio.ensure_future(reader.readexactly(3))
-        await asyncio.sleep(0)
+        await idle()
         await stream.send_data(b"ur\nfive", end_stream=True)
         assert await waiting == b"our"
         assert [line async for line in reader] == [b"\n", b"five"]
@@ -340,7 +340,7 @@ async def test_a_source_is_asked_no_faster_than_it_is_sent():
         stream, served = await open_pair(pair)
         sending = asyncio.ensure_future(stream.send_body(endless()))
         await until(lambda: served.reader._size == 65535)
-        await asyncio.sleep(0.02)
+        await idle()
         assert asked == 14  # a window of 64 KiB and a queue as long
         sending.cancel()
         with pytest.raises(StreamResetError):
@@ -500,7 +500,8 @@ async def test_random_traffic_keeps_every_byte():
                 sending = asyncio.ensure_future(stream.send_body(body))
                 try:
                     if dice.random() < 0.1:
-                        await asyncio.sleep(0.001)
+                        for _ in range(dice.randrange(20)):
+                            await asyncio.sleep(0)
                         return
                     response = await stream.response()
                     back = await stream.read()

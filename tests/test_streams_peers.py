@@ -14,8 +14,8 @@ import h2.connection
 import h2.events
 import httpx
 import pytest
-from memory import until
-from streams import in_loops
+from loops import in_loops, until
+from peers import client_tls, expect_a_broken_handshake, nghttpd
 from test_server_chromium import PAGE, dump_dom
 from test_server_peers import H2Client, run
 
@@ -52,9 +52,6 @@ async def site(stream):
         await stream.send_response(
             200, {}, (b"x" * 10000 for _ in range(size // 10000))
         )
-    elif path == b"/slow":
-        await asyncio.sleep(0.01)
-        await stream.send_response(200, {}, b"slow")
     else:
         await stream.send_response(200, {}, b"hello")
 
@@ -68,50 +65,12 @@ def port_of(server):
     return server.sockets[0].getsockname()[1]
 
 
-@contextlib.asynccontextmanager
-async def nghttpd(root, *options):
-    """Run nghttpd on a free port; give the port."""
-    with contextlib.closing(await asyncio.start_server(None, "127.0.0.1", 0)) as probe:
-        port = probe.sockets[0].getsockname()[1]
-    process = await asyncio.create_subprocess_exec(
-        "nghttpd",
-        "-d",
-        str(root),
-        "--address=127.0.0.1",
-        str(port),
-        *options,
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        for _ in range(500):
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except OSError:
-                await asyncio.sleep(0.01)
-            else:
-                writer.close()
-                await writer.wait_closed()
-                break
-        yield port
-    finally:
-        process.terminate()
-        await process.wait()
-
-
 @pytest.fixture
 def upload(tmp_path):
     """A file of 3 MB and its hash."""
     path = tmp_path / "upload"
     path.write_bytes(random.Random(3).randbytes(3_000_000))
     return path, hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-@pytest.fixture
-def certificate_files(certificates, tmp_path):
-    certificate = certificates[1]
-    certificate.cert_chain_pems[0].write_to_path(str(tmp_path / "server.crt"))
-    certificate.private_key_pem.write_to_path(str(tmp_path / "server.key"))
-    return str(tmp_path / "server.key"), str(tmp_path / "server.crt")
 
 
 @pytest.mark.parametrize("version", TLS_VERSIONS)
@@ -157,8 +116,7 @@ async def test_a_server_that_speaks_no_http2_is_refused(tls):
 
 @in_loops
 async def test_a_certificate_that_is_not_trusted_is_an_ssl_error(tls):
-    # asyncio's own server complains that the client hangs up.
-    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    expect_a_broken_handshake()
     async with await serve(ssl=tls.server) as server:
         with pytest.raises(ssl.SSLCertVerificationError):
             await open_connection("127.0.0.1", port_of(server), ssl=True)
@@ -166,49 +124,44 @@ async def test_a_certificate_that_is_not_trusted_is_an_ssl_error(tls):
 
 @pytest.mark.parametrize("secure", [False, True])
 @in_loops
-async def test_a_client_fetches_from_nghttpd(secure, tls, certificate_files, upload):
+async def test_a_client_fetches_from_nghttpd(secure, upload):
     path, digest = upload
-    options = certificate_files if secure else ["--no-tls"]
-    secured = {"ssl": tls.client} if secure else {}
-    async with (
-        nghttpd(path.parent, *options, "--trailer", "checksum: 1") as port,
-        await open_connection("127.0.0.1", port, **secured) as client,
-    ):
+    secured = {"ssl": client_tls()} if secure else {}
+    with nghttpd(path.parent, "--trailer", "checksum: 1", tls=secure) as port:
+        async with await open_connection("127.0.0.1", port, **secured) as client:
 
-        async def fetch():
-            stream = await client.open_stream(
-                {**GET, ":path": "/upload"}, end_stream=True
+            async def fetch():
+                stream = await client.open_stream(
+                    {**GET, ":path": "/upload"}, end_stream=True
+                )
+                response = await stream.response()
+                assert response.status == 200
+                received = hashlib.sha256()
+                async for chunk in stream:
+                    received.update(chunk)
+                assert received.hexdigest() == digest
+                assert (b"checksum", b"1") in await stream.trailers()
+
+            await asyncio.gather(*(fetch() for _ in range(8)))
+            stream_id = await client.start_request(
+                {**GET, ":path": "/none"}, end_stream=True
             )
-            response = await stream.response()
-            assert response.status == 200
-            received = hashlib.sha256()
-            async for chunk in stream:
-                received.update(chunk)
-            assert received.hexdigest() == digest
-            assert (b"checksum", b"1") in await stream.trailers()
-
-        await asyncio.gather(*(fetch() for _ in range(8)))
-        stream_id = await client.start_request(
-            {**GET, ":path": "/none"}, end_stream=True
-        )
-        assert dict(await client.recv_response(stream_id))[":status"] == "404"
-        assert 0 < await client.ping() < 10
+            assert dict(await client.recv_response(stream_id))[":status"] == "404"
+            assert 0 < await client.ping() < 10
 
 
 @in_loops
 async def test_a_client_uploads_to_nghttpd(upload):
     path, digest = upload
-    async with (
-        nghttpd(path.parent, "--no-tls", "--echo-upload") as port,
-        await open_connection("127.0.0.1", port) as client,
-    ):
-        stream = await client.open_stream({":method": "POST", ":path": "/"})
-        with path.open("rb") as file:
-            sending = asyncio.ensure_future(stream.send_body(file))
-            assert (await stream.response()).status == 200
-            received = hashlib.sha256(await stream.read())
-            await sending
-        assert received.hexdigest() == digest
+    with nghttpd(path.parent, "--echo-upload") as port:
+        async with await open_connection("127.0.0.1", port) as client:
+            stream = await client.open_stream({":method": "POST", ":path": "/"})
+            with path.open("rb") as file:
+                sending = asyncio.ensure_future(stream.send_body(file))
+                assert (await stream.response()).status == 200
+                received = hashlib.sha256(await stream.read())
+                await sending
+            assert received.hexdigest() == digest
 
 
 @in_loops
@@ -381,7 +334,7 @@ async def test_a_server_that_closes_loses_no_request_it_accepted():
 
     async def counting(stream):
         nonlocal answered
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0)  # others are in progress when it closes
         await stream.send_response(200, {}, b"hello")
         answered += 1
 

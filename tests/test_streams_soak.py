@@ -3,7 +3,7 @@
 import importlib.util
 from pathlib import Path
 
-from peers import on_both_loops
+from loops import in_loops
 
 
 def load(path):
@@ -17,7 +17,7 @@ def load(path):
 soak = load(Path(__file__).parents[1] / "benchmarks" / "soak.py")
 
 
-@on_both_loops
+@in_loops
 async def test_random_requests_keep_every_byte_and_leave_nothing():
     run = soak.Soak(soak.REQUESTS // 10, seed=4)
     await run.run()

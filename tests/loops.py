@@ -1,0 +1,123 @@
+"""Event loops for tests: a test runs in one, or in each kind, with a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import gc
+import inspect
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+import uvloop
+
+#: Seconds after which something that should happen has not.
+DEADLINE = 20
+
+Test = Callable[..., Coroutine[Any, Any, None]]
+
+
+class Counting:
+    """A loop that counts what it is given to call, so that ``idle`` can tell."""
+
+    given = 0
+
+    def call_soon(self, callback, *args, context=None):
+        self.given += 1
+        return super().call_soon(callback, *args, context=context)
+
+
+class Asyncio(Counting, asyncio.SelectorEventLoop):
+    """asyncio's loop."""
+
+
+class Uvloop(Counting, uvloop.Loop):
+    """uvloop's."""
+
+
+LOOPS = {"asyncio": Asyncio, "uvloop": Uvloop}
+
+
+def in_loop(test: Test) -> Callable[..., None]:
+    """Make a test of a coroutine function: it runs in an event loop of its own."""
+
+    @functools.wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        async def bounded() -> None:
+            await asyncio.wait_for(test(*args, **kwargs), DEADLINE * 3)
+
+        asyncio.run(bounded())
+
+    return run
+
+
+def in_loops(test: Test) -> Callable[..., None]:
+    """Run a test in each kind of event loop, in debug mode.
+
+    It fails if the loop has something to complain about, or a task is left.
+    """
+
+    def run(loop: str, **arguments: Any) -> None:
+        complaints: list[Any] = []
+
+        async def bounded() -> None:
+            this = asyncio.get_running_loop()
+            this.set_exception_handler(lambda _, context: complaints.append(context))
+            await asyncio.wait_for(test(**arguments), DEADLINE)
+            # What has ended may need a turn to be gone.
+            await until(lambda: len(asyncio.all_tasks()) == 1)
+            gc.collect(1)  # what is young: it is all the test has made
+
+        made = LOOPS[loop]()
+        made.set_debug(True)
+        made.slow_callback_duration = 5
+        # A test that fails may leave a server, with which uvloop cannot close.
+        passed = False
+        try:
+            made.run_until_complete(bounded())
+            made.run_until_complete(made.shutdown_asyncgens())
+            made.run_until_complete(made.shutdown_default_executor())
+            passed = True
+        finally:
+            if passed or loop == "asyncio":
+                made.close()
+        assert not complaints, complaints
+
+    run.__name__ = test.__name__
+    run.__doc__ = test.__doc__
+    signature = inspect.signature(test)
+    loop = inspect.Parameter("loop", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    run.__dict__.update(
+        vars(test),  # its marks
+        __signature__=signature.replace(
+            parameters=[loop, *signature.parameters.values()]
+        ),
+    )
+    return pytest.mark.parametrize("loop", list(LOOPS))(run)
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    """Let the loop turn until ``condition()`` holds; fail after the deadline."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + DEADLINE
+    while not condition():
+        assert loop.time() < end, "it did not happen"
+        await asyncio.sleep(0.001)
+
+
+async def idle() -> None:
+    """Let the loop turn until it has nothing to call: what could happen has.
+
+    This is for connections in memory, in a loop of ``in_loops``.  What a timer, a
+    socket or a thread will set going may yet come.
+    """
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, Counting)
+    end = loop.time() + DEADLINE
+    while True:
+        given = loop.given
+        await asyncio.sleep(0)
+        if loop.given == given + 1:  # our own turn
+            return
+        assert loop.time() < end, "it does not come to rest"
