@@ -112,6 +112,7 @@ cdef extern from "ngp_quic.h" nogil:
         size_t token_len
         ngtcp2_cid original_dcid
         ngtcp2_cid retry_scid
+        uint8_t address_validated
         const uint8_t *reset_secret
         size_t reset_secret_len
         const uint8_t *ticket
@@ -208,6 +209,7 @@ cdef extern from "ngp_quic.h" nogil:
     uint64_t ngp_quic_queued(const ngp_quic *quic, int64_t stream_id)
     int ngp_quic_send_datagram(ngp_quic *quic, const uint8_t *data, size_t len)
     int ngp_quic_ping(ngp_quic *quic, uint64_t value)
+    int ngp_quic_send_token(ngp_quic *quic, const uint8_t *token, size_t len)
     void ngp_quic_update_key(ngp_quic *quic)
     void ngp_quic_change_cid(ngp_quic *quic)
     ngp_quic_state ngp_quic_get_state(const ngp_quic *quic)
@@ -235,6 +237,7 @@ cdef extern from "ngp_quic_packet.h" nogil:
         size_t scid_len
         const uint8_t *token
         size_t token_len
+        uint8_t is_retry_token
 
     int ngp_quic_header_decode(
         ngp_quic_header *header, const uint8_t *data, size_t len,
@@ -249,6 +252,12 @@ cdef extern from "ngp_quic_packet.h" nogil:
         ngtcp2_cid *podcid, const ngp_quic_header *header,
         const ngp_quic_addr *addr, const uint8_t *secret, size_t secret_len,
         uint64_t timeout, uint64_t now)
+    size_t ngp_quic_write_token(
+        uint8_t *dest, const ngp_quic_addr *addr, const uint8_t *secret,
+        size_t secret_len, uint64_t now)
+    int ngp_quic_verify_token(
+        const ngp_quic_header *header, const ngp_quic_addr *addr,
+        const uint8_t *secret, size_t secret_len, uint64_t timeout, uint64_t now)
     size_t ngp_quic_write_refusal(
         uint8_t *dest, const ngp_quic_header *header, uint64_t error_code)
     size_t ngp_quic_write_stateless_reset(

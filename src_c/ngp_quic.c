@@ -638,6 +638,21 @@ uint64_t ngp_quic_queued(const ngp_quic *quic, int64_t stream_id) {
 
 /* ---- Questions and wishes ---- */
 
+int ngp_quic_send_token(ngp_quic *quic, const uint8_t *token, size_t len) {
+  if (quic->options.is_client || quic->state == NGP_QUIC_NEW) {
+    return NGP_QUIC_ERR_STATE;
+  }
+  if (!len || len > NGP_QUIC_MAX_TOKEN) {
+    return NGHTTP2_ERR_INVALID_ARGUMENT;
+  }
+  if (quic->state != NGP_QUIC_ACTIVE) {
+    return 0;
+  }
+  return ngtcp2_conn_submit_new_token(quic->conn, token, len) == 0
+             ? 0
+             : NGHTTP2_ERR_NOMEM;
+}
+
 void ngp_quic_update_key(ngp_quic *quic) { quic->key_update_pending = 1; }
 
 void ngp_quic_change_cid(ngp_quic *quic) { quic->change_cid_pending = 1; }

@@ -41,6 +41,9 @@ typedef enum ngp_quic_error {
 
 #define NGP_QUIC_MAX_VERSIONS 8
 #define NGP_QUIC_MAX_VARINT ((1ULL << 62) - 1)
+/* A NEW_TOKEN frame must fit in a packet, of the smallest size and with the
+   longest header. */
+#define NGP_QUIC_MAX_TOKEN 1024
 
 /* ngp_quic_addr is an IPv6 address, or an IPv4 one that is mapped to it. */
 typedef struct ngp_quic_addr {
@@ -94,6 +97,9 @@ typedef struct ngp_quic_options {
      and retry_scid what the Retry packet put in its place; or of length 0. */
   ngtcp2_cid original_dcid;
   ngtcp2_cid retry_scid;
+  /* address_validated is nonzero for a server that has checked the token of a
+     NEW_TOKEN frame in the first Initial packet. */
+  uint8_t address_validated;
   /* reset_secret derives stateless reset tokens; without one they are random.
    */
   const uint8_t *reset_secret;
@@ -310,6 +316,16 @@ int ngp_quic_send_datagram(ngp_quic *quic, const uint8_t *data, size_t len);
 /* ngp_quic_ping queues a PING frame; its acknowledgement is an event with
    |value|. */
 int ngp_quic_ping(ngp_quic *quic, uint64_t value);
+
+/*
+ * ngp_quic_send_token queues, at a server, a NEW_TOKEN frame with a copy of the
+ * token (RFC 9000, 8.1.3), which has 1 to NGP_QUIC_MAX_TOKEN bytes.
+ *
+ * This function returns 0 if it succeeds or the connection is over, or
+ * NGHTTP2_ERR_NOMEM, NGHTTP2_ERR_INVALID_ARGUMENT for another length, or
+ * NGP_QUIC_ERR_STATE at a client, or before a client's first packet.
+ */
+int ngp_quic_send_token(ngp_quic *quic, const uint8_t *token, size_t len);
 
 /* ngp_quic_update_key queues a key update. */
 void ngp_quic_update_key(ngp_quic *quic);

@@ -260,6 +260,10 @@ int ngp_quic_open_server(ngp_quic *quic, const ngtcp2_pkt_hd *hd) {
     settings.token = hd->token;
     settings.tokenlen = hd->tokenlen;
     settings.token_type = NGTCP2_TOKEN_TYPE_RETRY;
+  } else if (o->address_validated) {
+    settings.token = hd->token;
+    settings.tokenlen = hd->tokenlen;
+    settings.token_type = NGTCP2_TOKEN_TYPE_NEW_TOKEN;
   }
   if (o->reset_secret_len && quic->host_cid.datalen) {
     params.stateless_reset_token_present = 1;

@@ -43,6 +43,8 @@ int ngp_quic_header_decode(ngp_quic_header *header, const uint8_t *data,
     header->is_initial = 1;
     header->token = hd.token;
     header->token_len = hd.tokenlen;
+    header->is_retry_token =
+        hd.tokenlen && hd.token[0] == NGTCP2_CRYPTO_TOKEN_MAGIC_RETRY2;
   }
   return 0;
 }
@@ -124,6 +126,31 @@ int ngp_quic_verify_retry(ngtcp2_cid *podcid, const ngp_quic_header *header,
              podcid, header->token, header->token_len, secret, secret_len,
              header->version, (const ngtcp2_sockaddr *)&in6, sizeof(in6), &dcid,
              timeout, now) == 0
+             ? 0
+             : NGHTTP2_ERR_INVALID_ARGUMENT;
+}
+
+size_t ngp_quic_write_token(uint8_t *dest, const ngp_quic_addr *addr,
+                            const uint8_t *secret, size_t secret_len,
+                            uint64_t now) {
+  ngtcp2_sockaddr_in6 in6 = get_sockaddr(addr);
+
+  return written(ngtcp2_crypto_generate_regular_token(
+      dest, secret, secret_len, (const ngtcp2_sockaddr *)&in6, sizeof(in6),
+      now));
+}
+
+int ngp_quic_verify_token(const ngp_quic_header *header,
+                          const ngp_quic_addr *addr, const uint8_t *secret,
+                          size_t secret_len, uint64_t timeout, uint64_t now) {
+  ngtcp2_sockaddr_in6 in6 = get_sockaddr(addr);
+
+  if (!header->token_len) {
+    return NGHTTP2_ERR_INVALID_ARGUMENT;
+  }
+  return ngtcp2_crypto_verify_regular_token(
+             header->token, header->token_len, secret, secret_len,
+             (const ngtcp2_sockaddr *)&in6, sizeof(in6), timeout, now) == 0
              ? 0
              : NGHTTP2_ERR_INVALID_ARGUMENT;
 }

@@ -28,6 +28,9 @@ typedef struct ngp_quic_header {
   size_t scid_len;
   const uint8_t *token;
   size_t token_len;
+  /* is_retry_token is nonzero if the token looks like one of a Retry packet of
+     ours, which the client has just answered. */
+  uint8_t is_retry_token;
 } ngp_quic_header;
 
 /*
@@ -64,6 +67,24 @@ size_t ngp_quic_write_retry(uint8_t *dest, const ngp_quic_header *header,
  * NGHTTP2_ERR_INVALID_ARGUMENT.
  */
 int ngp_quic_verify_retry(ngtcp2_cid *podcid, const ngp_quic_header *header,
+                          const ngp_quic_addr *addr, const uint8_t *secret,
+                          size_t secret_len, uint64_t timeout, uint64_t now);
+
+/*
+ * ngp_quic_write_token makes a token for a NEW_TOKEN frame, which |secret|
+ * proves ours to any server that has it.  |now| is of a clock that they share.
+ */
+size_t ngp_quic_write_token(uint8_t *dest, const ngp_quic_addr *addr,
+                            const uint8_t *secret, size_t secret_len,
+                            uint64_t now);
+
+/*
+ * ngp_quic_verify_token checks that an Initial packet has such a token, made
+ * for its address no longer than |timeout| nanoseconds ago.
+ *
+ * This function returns 0 if it has, else NGHTTP2_ERR_INVALID_ARGUMENT.
+ */
+int ngp_quic_verify_token(const ngp_quic_header *header,
                           const ngp_quic_addr *addr, const uint8_t *secret,
                           size_t secret_len, uint64_t timeout, uint64_t now);
 

@@ -158,15 +158,6 @@ async def test_a_client_proves_its_address(argument):
 
 
 @run
-async def test_a_false_token_is_refused():
-    async with running_server(retry=True) as (_, port):
-        configuration = client_configuration(token=b"made up")
-        with pytest.raises(ConnectionError):
-            async with connect("localhost", port, configuration=configuration):
-                raise AssertionError("it was accepted")
-
-
-@run
 async def test_an_unknown_version_is_negotiated():
     """RFC 9000, 6: the client begins with a version that nobody knows."""
     async with running_server() as (_, port):

@@ -168,6 +168,14 @@ async def test_gtlsclient_proves_its_address():
         assert "Retry" in said or "retry" in said
 
 
+@run
+async def test_gtlsclient_comes_back_with_a_token(tmp_path):
+    token = f"--token-file={tmp_path / 'token'}"
+    async with our_server(retry=True) as port:
+        said = [await gtlsclient(port, token) for _ in range(2)]
+    assert ["type=Retry" in text for text in said] == [True, False]
+
+
 @pytest.mark.parametrize("loss", ["0", "0.02"])
 @run
 async def test_gtlsclient_gets_large_files(loss, tmp_path):

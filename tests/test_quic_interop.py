@@ -181,6 +181,17 @@ def test_a_close_is_told(join, closer):
         )
 
 
+def test_a_client_of_theirs_gets_a_token():
+    tokens = []
+    client = TheirConnection(
+        configuration=their_client().configuration, token_handler=tokens.append
+    )
+    network = Network(client, our_server(client)).handshake()
+    network.server.send_new_token(b"come back")
+    network.run(0.5)
+    assert tokens == [b"come back"]
+
+
 def test_no_common_protocol(join):
     client = join().client
     if isinstance(client, QuicConnection):

@@ -70,6 +70,7 @@ def misuse(seed):
         lambda q: q.datagrams_to_send(time()),
         lambda q: q.datagrams_to_send(time(), ecn=number()),
         lambda q: q.handle_timer(time()),
+        lambda q: q.send_new_token(data()),
         lambda q: q.get_timer(),
         lambda q: q.next_event(),
         lambda q: q.send_stream_data(stream_id(), data(), rng.random() < 0.1),

@@ -64,6 +64,7 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
         self._connection_id_issued_handler: Callable[[bytes], None] | None = None
         self._connection_id_retired_handler: Callable[[bytes], None] | None = None
         self._connection_terminated_handler: Callable[[], None] | None = None
+        self._handshake_completed_handler: Callable[[], None] | None = None
 
     # What the application calls.
 
@@ -244,6 +245,8 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
                     self._connection_id_retired_handler(event.connection_id)
             elif isinstance(event, HandshakeCompleted):
                 self._connected = True
+                if self._handshake_completed_handler is not None:
+                    self._handshake_completed_handler()
                 _wake(self._connected_waiter, None)
                 self._connected_waiter = None
             elif isinstance(event, PingAcknowledged):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -26,6 +27,11 @@ __all__ = ["QuicServer"]
 
 # How many stateless resets a server sends in a second: they answer anybody.
 MAX_RESETS = 100
+
+# A token proves an address once (RFC 9000, 8.1.4); so many that have done so are
+# remembered, by the random bytes at their end.
+MAX_SPENT_TOKENS = 16384
+TOKEN_SEAL = 16
 
 
 class QuicServer(asyncio.DatagramProtocol):
@@ -56,6 +62,8 @@ class QuicServer(asyncio.DatagramProtocol):
         self._empty = asyncio.Event()
         self._empty.set()
         self._draining = False
+        # A dictionary, to forget the oldest first.
+        self._spent_tokens: dict[bytes, None] = {}
         self._resets = 0
         self._resets_since = 0.0
         if configuration.stateless_reset_secret is None:
@@ -160,31 +168,53 @@ class QuicServer(asyncio.DatagramProtocol):
             self._answer(refusal, addr)
             return None
         now = self._loop.time()
-        original: bytes | None = header.destination_cid
-        retry_cid: bytes | None = None
-        if self._retry:
-            if not header.token:
-                self._answer(self._router.write_retry(header, addr, now), addr)
-                return None
+        if header.is_retry_token:
             original = self._router.verify_retry(header, addr, now)
-            retry_cid = header.destination_cid
-            if original is None:
+            if original is not None:
+                return self._accept(header, original, header.destination_cid)
+            if self._retry:
+                # Who has answered a Retry does not heed another (17.2.5.2).
                 refusal = self._router.write_refusal(
                     header, QuicErrorCode.INVALID_TOKEN
                 )
                 self._answer(refusal, addr)
                 return None
-        return self._accept(header, original, retry_cid)
+        elif self._take_token(header, addr):
+            return self._accept(header, validated=True)
+        if self._retry:
+            self._answer(self._router.write_retry(header, addr, now), addr)
+            return None
+        return self._accept(header)
+
+    def _take_token(self, header: QuicHeader, addr: NetworkAddress) -> bool:
+        """Whether a token of an earlier connection proves the client's address.
+
+        Any other is as good as none (RFC 9000, 8.1.3).
+        """
+        if not self._router.verify_token(header, addr, time.time()):
+            return False
+        seal = header.token[-TOKEN_SEAL:]
+        if seal in self._spent_tokens:
+            return False
+        if len(self._spent_tokens) == MAX_SPENT_TOKENS:
+            del self._spent_tokens[next(iter(self._spent_tokens))]
+        self._spent_tokens[seal] = None
+        return True
 
     def _accept(
-        self, header: QuicHeader, original: bytes | None, retry_cid: bytes | None
+        self,
+        header: QuicHeader,
+        original: bytes | None = None,
+        retry_cid: bytes | None = None,
+        validated: bool = False,
     ) -> QuicConnectionProtocol:
         quic = QuicConnection(
             configuration=self._configuration,
-            original_destination_connection_id=original,
+            original_destination_connection_id=original or header.destination_cid,
             retry_source_connection_id=retry_cid,
             session_ticket_fetcher=self._session_ticket_fetcher,
             session_ticket_handler=self._session_ticket_handler,
+            address_validated=validated,
         )
         protocol = cast(
             QuicConnectionProtocol,
@@ -208,6 +238,12 @@ class QuicServer(asyncio.DatagramProtocol):
             if not self._connections:
                 self._empty.set()
 
+        def completed() -> None:
+            token = self._router.write_token(quic.get_peer_address(), time.time())
+            if token:
+                quic.send_new_token(token)
+
+        protocol._handshake_completed_handler = completed
         protocol._connection_id_issued_handler = issued
         protocol._connection_id_retired_handler = retired
         protocol._connection_terminated_handler = terminated

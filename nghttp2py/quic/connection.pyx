@@ -160,7 +160,8 @@ cdef class QuicConnection:
 
     ``original_destination_connection_id`` and ``retry_source_connection_id`` are
     a server's, from the first packet of the client and from the Retry packet that
-    answered it.  ``session_ticket_handler`` is called with each
+    answered it; ``address_validated`` tells it that the client's token is from an
+    earlier connection and good.  ``session_ticket_handler`` is called with each
     :class:`~nghttp2py.quic.tls.SessionTicket` that a client receives, and
     ``token_handler`` with each token for later connections; a server issues and
     takes tickets if it is given ``session_ticket_handler`` or
@@ -196,6 +197,7 @@ cdef class QuicConnection:
         session_ticket_fetcher=None,
         session_ticket_handler=None,
         token_handler=None,
+        address_validated=False,
     ):
         cdef:
             lib.ngp_quic_options options
@@ -215,6 +217,8 @@ cdef class QuicConnection:
                 )
             if retry_source_connection_id is not None:
                 raise ValueError("Cannot set retry_source_connection_id for a client")
+            if address_validated:
+                raise ValueError("Cannot set address_validated for a client")
         else:
             if token_handler is not None:
                 raise ValueError("Cannot set `token_handler` for a server")
@@ -263,6 +267,7 @@ cdef class QuicConnection:
                     &options.retry_scid, retry_source_connection_id,
                     "retry_source_connection_id",
                 )
+            options.address_validated = bool(address_validated)
             secret = configuration.stateless_reset_secret
             if secret is not None:
                 options.reset_secret = secret
@@ -785,6 +790,22 @@ cdef class QuicConnection:
     def request_key_update(self):
         """Update the keys, as soon as the handshake is confirmed."""
         lib.ngp_quic_update_key(self._quic)
+
+    def send_new_token(self, token):
+        """Send a client a token for its later connections (RFC 9000, 8.1.3).
+
+        It has 1 to 1024 bytes, and is for the server to recognise.  Raises
+        ``RuntimeError`` at a client, and before one has sent anything.
+        """
+        cdef bytes data = bytes(token)
+        cdef int rv = lib.ngp_quic_send_token(
+            self._quic, <const uint8_t *>PyBytes_AS_STRING(data), len(data))
+
+        if rv == lib.NGP_QUIC_ERR_STATE:
+            raise RuntimeError("Only a server can send a token, to its client")
+        if rv == lib.NGHTTP2_ERR_INVALID_ARGUMENT:
+            raise ValueError("A token has 1 to 1024 bytes")
+        check(rv)
 
     def get_next_available_stream_id(self, is_unidirectional=False):
         """Return the id of the next stream of ours; sending on it takes it."""

@@ -10,6 +10,7 @@ class QuicHeader:
     destination_cid: bytes
     source_cid: bytes
     token: bytes
+    is_retry_token: bool
 
 class Router:
     def __new__(
@@ -23,5 +24,9 @@ class Router:
     def verify_retry(
         self, header: QuicHeader, addr: NetworkAddress, now: float
     ) -> bytes | None: ...
+    def write_token(self, addr: NetworkAddress, now: float) -> bytes: ...
+    def verify_token(
+        self, header: QuicHeader, addr: NetworkAddress, now: float
+    ) -> bool: ...
     def write_refusal(self, header: QuicHeader, error_code: int) -> bytes: ...
     def write_stateless_reset(self, header: QuicHeader, received: int) -> bytes: ...

@@ -13,12 +13,17 @@ __all__ = ["QuicHeader", "Router"]
 # How long a client may take to come back with the token of a Retry packet.
 cdef uint64_t RETRY_TIMEOUT = 30 * 1000000000ULL
 
+# How long a token of a NEW_TOKEN frame proves the address that it was sent to:
+# tomorrow that may be somebody else's.
+cdef uint64_t TOKEN_TIMEOUT = 24 * 3600 * 1000000000ULL
+
 
 cdef class QuicHeader:
     """The head of a datagram's first packet.
 
     ``version`` is ``None`` for a packet with a short header; ``is_initial`` tells
-    that it may begin a connection, and then ``token`` may have bytes.
+    that it may begin a connection, and then ``token`` may have bytes, which look
+    like those of a Retry packet of ours or not.
     """
 
     cdef readonly object version
@@ -26,6 +31,7 @@ cdef class QuicHeader:
     cdef readonly bytes destination_cid
     cdef readonly bytes source_cid
     cdef readonly bytes token
+    cdef readonly bint is_retry_token
     # The fields point into _data.
     cdef lib.ngp_quic_header _header
     cdef bytes _data
@@ -74,6 +80,7 @@ cdef class Router:
         header.destination_cid = take_bytes(h.dcid, h.dcid_len)
         header.source_cid = take_bytes(h.scid, h.scid_len)
         header.token = take_bytes(h.token, h.token_len)
+        header.is_retry_token = h.is_retry_token
         return header
 
     def write_version_negotiation(self, QuicHeader header not None):
@@ -111,6 +118,32 @@ cdef class Router:
         ) != 0:
             return None
         return take_bytes(odcid.data, odcid.datalen)
+
+    def write_token(self, addr, now):
+        """Make a token for a client's later connections (RFC 9000, 8.1.3).
+
+        ``now`` is of a clock that goes on when the server starts again.
+        """
+        cdef:
+            uint8_t token[lib.NGP_QUIC_PACKET_MAX]
+            lib.ngp_quic_addr packed
+
+        memset(&packed, 0, sizeof(packed))
+        if not pack_address(addr, &packed):
+            return b""
+        return take_bytes(token, lib.ngp_quic_write_token(
+            token, &packed, <const uint8_t *>PyBytes_AS_STRING(self._secret),
+            len(self._secret), to_ns(now)))
+
+    def verify_token(self, QuicHeader header not None, addr, now):
+        """Whether an Initial packet has such a token, and is from the client."""
+        cdef lib.ngp_quic_addr packed
+
+        memset(&packed, 0, sizeof(packed))
+        return pack_address(addr, &packed) and lib.ngp_quic_verify_token(
+            &header._header, &packed,
+            <const uint8_t *>PyBytes_AS_STRING(self._secret), len(self._secret),
+            TOKEN_TIMEOUT, to_ns(now)) == 0
 
     def write_refusal(self, QuicHeader header not None, error_code):
         """Close a connection that was not begun, with a transport's error."""
