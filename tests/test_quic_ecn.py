@@ -1,10 +1,10 @@
 """ECN: marks on sockets, and their validation (RFC 9000, 13.4; RFC 3168)."""
 
 import asyncio
-import functools
 import socket
 
 import pytest
+from loops import in_loop
 from quic_pair import (
     CLIENT,
     SERVER,
@@ -25,16 +25,6 @@ PATHS = {
     "IPv6": (("::1", 0), ("::1", 0)),
     "dual stack": (("127.0.0.1", 0), ("::", 0)),
 }
-
-
-def run(main):
-    """Run a coroutine function to its end, with a deadline."""
-
-    @functools.wraps(main)
-    def wrapper(*args, **kwargs):
-        asyncio.run(asyncio.wait_for(main(*args, **kwargs), 60))
-
-    return wrapper
 
 
 def bound(address):
@@ -84,7 +74,7 @@ class Collector(asyncio.DatagramProtocol):
 
 
 @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
-@run
+@in_loop
 async def test_marks_are_on_the_wire(path):
     with bound(path[0]) as observer:
         if observer.family == socket.AF_INET:
@@ -102,7 +92,7 @@ async def test_marks_are_on_the_wire(path):
 
 
 @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
-@run
+@in_loop
 async def test_marks_are_read_from_the_wire(path):
     sock = bound(path[1])
     sock.setblocking(False)
@@ -122,7 +112,7 @@ async def test_marks_are_read_from_the_wire(path):
     transport.close()
 
 
-@run
+@in_loop
 async def test_an_address_that_is_refused_does_not_end_the_marks():
     with bound(("127.0.0.1", 0)) as observer:
         observer.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
@@ -152,7 +142,7 @@ watchers = []
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-@run
+@in_loop
 async def test_both_ends_go_on_marking_over_loopback(host):
     """An end whose marks the other did not count back would have stopped."""
     watchers.clear()

@@ -1,11 +1,10 @@
 """What a QUIC server does about clients that it does not know yet."""
 
-import asyncio
 import contextlib
-import functools
 import types
 
 import pytest
+from loops import in_loop, until
 from quic_pair import (
     SERVER,
     client_configuration,
@@ -20,16 +19,6 @@ from nghttp2py.quic.connection import QuicConnection
 
 # RFC 9000, 17.2.5: the type of a Retry packet in its first byte, for version 1.
 TYPE_MASK = RETRY = 0xF0
-
-
-def run(main):
-    """Run a coroutine function to its end, with a deadline."""
-
-    @functools.wraps(main)
-    def wrapper(*args, **kwargs):
-        asyncio.run(asyncio.wait_for(main(*args, **kwargs), 60))
-
-    return wrapper
 
 
 @contextlib.asynccontextmanager
@@ -69,7 +58,7 @@ async def visit(port, token=b"", host="127.0.0.1"):
         return client.retried, tokens[0]
 
 
-@run
+@in_loop
 async def test_a_token_spares_a_later_connection_the_retry():
     """RFC 9000, 8.1.3."""
     async with running_server(retry=True) as (_, port):
@@ -80,7 +69,7 @@ async def test_a_token_spares_a_later_connection_the_retry():
             assert not retried
 
 
-@run
+@in_loop
 async def test_a_token_is_sent_without_retry_too():
     async with running_server() as (_, port):
         retried, token = await visit(port)
@@ -89,7 +78,7 @@ async def test_a_token_is_sent_without_retry_too():
         assert not retried
 
 
-@run
+@in_loop
 async def test_a_token_is_good_once():
     """RFC 9000, 8.1.4."""
     async with running_server(retry=True) as (_, port):
@@ -97,7 +86,7 @@ async def test_a_token_is_good_once():
         assert [(await visit(port, token))[0] for _ in range(3)] == [False, True, True]
 
 
-@run
+@in_loop
 async def test_a_server_forgets_the_oldest_tokens_that_were_used(monkeypatch):
     monkeypatch.setattr(quic_server, "MAX_SPENT_TOKENS", 2)
     async with running_server(retry=True) as (server, port):
@@ -108,7 +97,7 @@ async def test_a_server_forgets_the_oldest_tokens_that_were_used(monkeypatch):
         assert len(server._spent_tokens) == 2
 
 
-@run
+@in_loop
 async def test_an_old_token_is_none(monkeypatch):
     clock = types.SimpleNamespace(time=lambda: 1_000_000.0)
     monkeypatch.setattr(quic_server, "time", clock)
@@ -122,7 +111,7 @@ async def test_an_old_token_is_none(monkeypatch):
         assert retried
 
 
-@run
+@in_loop
 async def test_a_token_for_another_address_is_none():
     async with running_server(retry=True) as (_, port):
         _, token = await visit(port, host="127.0.0.1")
@@ -131,14 +120,14 @@ async def test_a_token_for_another_address_is_none():
 
 
 @pytest.mark.parametrize("token", [b"made up", b"\x36" + bytes(60)])
-@run
+@in_loop
 async def test_a_strange_token_is_none(token):
     async with running_server(retry=True) as (_, port):
         retried, _ = await visit(port, token)
         assert retried
 
 
-@run
+@in_loop
 async def test_a_token_is_good_at_every_server_that_has_the_secret():
     tokens = []
     for secret in (b"ours", b"ours", b"theirs"):
@@ -149,7 +138,7 @@ async def test_a_token_is_good_at_every_server_that_has_the_secret():
             assert retried == (len(tokens) != 2)
 
 
-@run
+@in_loop
 async def test_a_false_token_of_a_retry_is_refused():
     """RFC 9000, 8.1.2: the client would heed no other Retry."""
     async with running_server(retry=True) as (_, port):
@@ -157,7 +146,7 @@ async def test_a_false_token_of_a_retry_is_refused():
             await visit(port, b"\xb7" + bytes(80))
 
 
-@run
+@in_loop
 async def test_a_server_without_retry_does_not_care_about_a_false_token():
     async with running_server() as (_, port):
         retried, _ = await visit(port, b"\xb7" + bytes(80))
@@ -216,3 +205,91 @@ def test_an_address_that_was_validated_gets_more_at_once():
 def test_a_client_validates_no_address():
     with pytest.raises(ValueError, match="address_validated"):
         QuicConnection(configuration=client_configuration(), address_validated=True)
+
+
+class Observer:
+    """A transport that keeps what a server sends."""
+
+    def __init__(self):
+        self.sent = []
+
+    def is_closing(self):
+        return False
+
+    def sendto(self, data, addr):
+        self.sent.append((data, addr))
+
+    def close(self):
+        pass
+
+
+def first_packet(**fields):
+    """What a client begins with."""
+    client = QuicConnection(configuration=client_configuration(**fields))
+    client.connect(SERVER, 0.0)
+    ((data, _),) = client.datagrams_to_send(0.0)
+    return client, data
+
+
+def flood(server, n):
+    """Begin n connections from addresses that never answer."""
+    for i in range(n):
+        address = (f"198.51.100.{i % 256}", 1024 + i)
+        server.datagrams_received([(first_packet()[1], address, 0)])
+
+
+@in_loop
+async def test_a_flood_of_first_packets_takes_bounded_memory():
+    configuration = server_configuration(idle_timeout=0.5)
+    server = quic_server.QuicServer(configuration=configuration, max_handshakes=20)
+    observer = Observer()
+    server.connection_made(observer)
+    flood(server, 1000)
+    assert len(server._connections) == 20
+    assert len(server._protocols) == 40
+    retries = [data for data, _ in observer.sent if data[0] & TYPE_MASK == RETRY]
+    assert len(retries) == 980
+    # No answer is longer than what it answers.
+    assert max(map(len, retries)) < 1200
+    # What nobody completes is forgotten.
+    await until(lambda: not server._connections)
+    assert not server._protocols
+    assert not server._handshaking
+
+
+@in_loop
+async def test_clients_get_in_during_a_flood_by_proving_their_addresses():
+    async with running_server(max_handshakes=20) as (server, port):
+        assert not (await visit(port))[0]
+        flood(server, 100)
+        assert len(server._handshaking) == 20
+        retried, token = await visit(port)
+        assert retried
+        # And at once with a token from before.
+        assert not (await visit(port, token))[0]
+
+
+@in_loop
+async def test_nobody_is_heard_while_too_many_have_proved_their_addresses():
+    server = quic_server.QuicServer(
+        configuration=server_configuration(), max_handshakes=5
+    )
+    observer = Observer()
+    server.connection_made(observer)
+    for i in range(20):
+        address = ("198.51.100.1", 1024 + i)
+        client, data = first_packet()
+        server.datagrams_received([(data, address, 0)])
+        for data, addr in list(observer.sent):
+            if addr == address and data[0] & TYPE_MASK == RETRY:
+                client.receive_datagram(data, SERVER, 0.1)
+                for again, _ in client.datagrams_to_send(0.1):
+                    server.datagrams_received([(again, address, 0)])
+    assert len(server._handshaking) == 10
+    server.close()
+
+
+@in_loop
+async def test_a_bound_of_no_handshakes_is_none():
+    with pytest.raises(ValueError, match="max_handshakes"):
+        await serve("::1", 0, configuration=server_configuration(), max_handshakes=0)

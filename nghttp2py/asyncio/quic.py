@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any, cast
 
 from nghttp2py.asyncio.quic_protocol import QuicConnectionProtocol, QuicStreamHandler
-from nghttp2py.asyncio.quic_server import QuicServer
+from nghttp2py.asyncio.quic_server import MAX_HANDSHAKES, QuicServer
 from nghttp2py.asyncio.udp import UDPTransport
 from nghttp2py.quic.configuration import QuicConfiguration
 from nghttp2py.quic.connection import QuicConnection, QuicTokenHandler
@@ -33,6 +33,7 @@ async def serve(
     stateless_retry: bool = False,
     stream_handler: QuicStreamHandler | None = None,
     max_connections: int | None = None,
+    max_handshakes: int = MAX_HANDSHAKES,
 ) -> QuicServer:
     """Start a QUIC server at ``host`` and ``port``.
 
@@ -42,6 +43,10 @@ async def serve(
     a client opens.  With ``retry`` (``stateless_retry`` is its older name) a client
     must first prove its address.  Sessions are resumed if one of the session
     ticket arguments is given.  More than ``max_connections`` are refused.
+
+    While ``max_handshakes`` are not complete further clients must prove their
+    addresses as with ``retry``, and while there are twice as many none is heard: it
+    tries again.
     """
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(
@@ -58,6 +63,7 @@ async def serve(
             retry=retry or stateless_retry,
             stream_handler=stream_handler,
             max_connections=max_connections,
+            max_handshakes=max_handshakes,
         )
         UDPTransport(loop, sock, server)
     except BaseException:

@@ -23,10 +23,14 @@ from nghttp2py.quic.packet import QuicErrorCode
 from nghttp2py.quic.routing import QuicHeader, Router
 from nghttp2py.quic.tls import SessionTicketFetcher, SessionTicketHandler
 
-__all__ = ["QuicServer"]
+__all__ = ["MAX_HANDSHAKES", "QuicServer"]
 
 # How many stateless resets a server sends in a second: they answer anybody.
 MAX_RESETS = 100
+
+# How many handshakes go on at once before clients must prove their addresses: each
+# takes some 70 KB, and at a round trip of 100 ms these are 5,000 connections a second.
+MAX_HANDSHAKES = 512
 
 # A token proves an address once (RFC 9000, 8.1.4); so many that have done so are
 # remembered, by the random bytes at their end.
@@ -47,7 +51,10 @@ class QuicServer(asyncio.DatagramProtocol):
         retry: bool = False,
         stream_handler: QuicStreamHandler | None = None,
         max_connections: int | None = None,
+        max_handshakes: int = MAX_HANDSHAKES,
     ) -> None:
+        if max_handshakes < 1:
+            raise ValueError("max_handshakes must be at least 1")
         self._loop = asyncio.get_running_loop()
         self._configuration = configuration
         self._create_protocol = create_protocol
@@ -56,9 +63,13 @@ class QuicServer(asyncio.DatagramProtocol):
         self._retry = retry
         self._stream_handler = stream_handler
         self._max_connections = max_connections
+        self._max_handshakes = max_handshakes
         self._transport: asyncio.DatagramTransport | None = None
         self._protocols: dict[bytes, QuicConnectionProtocol] = {}
         self._connections: set[QuicConnectionProtocol] = set()
+        # Those whose handshake is not complete: anybody can cause one with a
+        # packet from an address that is not his.
+        self._handshaking: set[QuicConnectionProtocol] = set()
         self._empty = asyncio.Event()
         self._empty.set()
         self._draining = False
@@ -167,12 +178,17 @@ class QuicServer(asyncio.DatagramProtocol):
             )
             self._answer(refusal, addr)
             return None
+        busy = len(self._handshaking)
+        if busy >= 2 * self._max_handshakes:
+            # The client will say it again.
+            return None
+        retry = self._retry or busy >= self._max_handshakes
         now = self._loop.time()
         if header.is_retry_token:
             original = self._router.verify_retry(header, addr, now)
             if original is not None:
                 return self._accept(header, original, header.destination_cid)
-            if self._retry:
+            if retry:
                 # Who has answered a Retry does not heed another (17.2.5.2).
                 refusal = self._router.write_refusal(
                     header, QuicErrorCode.INVALID_TOKEN
@@ -181,7 +197,7 @@ class QuicServer(asyncio.DatagramProtocol):
                 return None
         elif self._take_token(header, addr):
             return self._accept(header, validated=True)
-        if self._retry:
+        if retry:
             self._answer(self._router.write_retry(header, addr, now), addr)
             return None
         return self._accept(header)
@@ -235,10 +251,12 @@ class QuicServer(asyncio.DatagramProtocol):
             for cid in cids:
                 self._protocols.pop(cid, None)
             self._connections.discard(protocol)
+            self._handshaking.discard(protocol)
             if not self._connections:
                 self._empty.set()
 
         def completed() -> None:
+            self._handshaking.discard(protocol)
             token = self._router.write_token(quic.get_peer_address(), time.time())
             if token:
                 quic.send_new_token(token)
@@ -250,6 +268,7 @@ class QuicServer(asyncio.DatagramProtocol):
         for cid in cids:
             self._protocols[cid] = protocol
         self._connections.add(protocol)
+        self._handshaking.add(protocol)
         self._empty.clear()
         return protocol
 
