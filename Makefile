@@ -7,7 +7,7 @@ CMAKE := $(BIN)/cmake
 FUZZ_SECONDS ?= 60
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run test build test-c asan fuzz lint types docs bench wheel clean
+.PHONY: run test build test-c asan fuzz lint types docs bench wheel test-wheel clean
 
 run: build ; $(PIP) install --group run && exec $(BIN)/python examples/hello.py
 
@@ -29,7 +29,9 @@ docs: build ; $(PIP) install --group docs && $(BIN)/sphinx-build --fail-on-warni
 
 bench: deps-test build ; $(PIP) install --group bench && for script in hpack_coding exchange server client streams soak idle h3 quic; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
-wheel: $(VENV)/ready ; $(PIP) install build && $(BIN)/python -m build
+wheel: $(VENV)/ready ; $(PIP) install --group wheel && rm -rf dist build/wheel && $(BIN)/python -m build --outdir build/wheel && $(BIN)/python vendor/bundle_libraries.py build/wheel/*.whl dist && cp build/wheel/*.tar.gz dist && $(BIN)/twine check --strict dist/*
+
+test-wheel: deps-test build ; $(PIP) install --group test && $(BIN)/python -m pytest tests/wheel.py $(ARGS)
 
 clean: ; rm -rf build dist *.egg-info && find nghttp2py -name '*.so' -delete
 

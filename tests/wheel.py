@@ -1,0 +1,245 @@
+"""The wheel in dist/ is whole: installed where nothing of the tree can help it.
+
+`make test-wheel` runs this; it is no part of `make test`, for what it tries is made
+by `make wheel`.  The programs under test run in an environment of their own that has
+only the wheel and its `cli` extra, outside the tree; this file's own does not matter.
+"""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import zipfile
+from email.parser import HeaderParser
+from pathlib import Path
+
+import pytest
+from peers import wait_for_port
+
+ROOT = Path(__file__).parent.parent
+DEADLINE = 60
+
+IMPORT_EVERYTHING = """
+import pkgutil, nghttp2py
+for module in pkgutil.walk_packages(nghttp2py.__path__, "nghttp2py."):
+    __import__(module.name)
+"""
+
+
+@pytest.fixture(scope="session")
+def wheel():
+    wheels = list((ROOT / "dist").glob("*.whl"))
+    assert len(wheels) == 1, "run make wheel first: it leaves one wheel in dist/"
+    return wheels[0]
+
+
+@pytest.fixture(scope="session")
+def metadata(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (n for n in archive.namelist() if n.endswith("/METADATA"))
+        return HeaderParser().parsestr(archive.read(name).decode())
+
+
+@pytest.fixture(scope="session")
+def environment():
+    """What a stranger's shell has: no variable of ours, none of the linker's."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("LD_", "PYTHON", "NGHTTP2PY", "VIRTUAL_ENV"))
+    }
+
+
+@pytest.fixture(scope="session")
+def python(wheel, environment, tmp_path_factory):
+    """The interpreter of an environment with the wheel and its command."""
+    directory = tmp_path_factory.mktemp("installed")
+    subprocess.run([sys.executable, "-m", "venv", directory], check=True)
+    interpreter = directory / "bin" / "python"
+    pip = [interpreter, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run(
+        [*pip, "install", "--only-binary=:all:", f"{wheel}[cli]"],
+        check=True,
+        cwd=directory,
+        env=environment,
+    )
+    return interpreter
+
+
+@pytest.fixture
+def run(python, environment, tmp_path):
+    """Run Python to its end, in a directory that is empty at first."""
+
+    def run(*arguments):
+        done = subprocess.run(
+            [python, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            cwd=tmp_path,
+            env=environment,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture
+def running(python, environment, tmp_path):
+    """Run Python beside the test, and have it interrupted at the end."""
+
+    @contextlib.contextmanager
+    def running(*arguments):
+        with subprocess.Popen(
+            [python, "-u", *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+            env=environment,
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.send_signal(signal.SIGINT)
+                process.wait(DEADLINE)
+
+    return running
+
+
+@pytest.fixture
+def pems(certificates, tmp_path):
+    """Files of a certificate for loopback, of its key, and of its authority."""
+    _, issued, _, authority = certificates
+    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+    issued.private_key_pem.write_to_path(str(key))
+    for pem in issued.cert_chain_pems:
+        pem.write_to_path(str(chain), append=True)
+    return chain, key, authority
+
+
+def bundled_names(python):
+    """The libraries in the wheel, without versions and without auditwheel's mark."""
+    (libs,) = python.parent.parent.glob("lib/python*/site-packages/nghttp2py.libs")
+    return {re.split(r"-[0-9a-f]{8}\.so", path.name)[0] for path in libs.iterdir()}
+
+
+def assert_libraries_are_the_wheels(python, maps):
+    """Of what the wheel brings, nothing is mapped from elsewhere.
+
+    But libffi: Python's own ctypes stands on the system's.
+    """
+    ours = bundled_names(python) - {"libffi"}
+    mapped = {line.split()[-1] for line in maps.splitlines() if ".so" in line}
+    foreign = {
+        path
+        for path in mapped
+        if "/nghttp2py.libs/" not in path
+        and re.split(r"\.so|-[0-9a-f]{8}", Path(path).name)[0] in ours
+    }
+    assert not foreign
+    assert any("/nghttp2py.libs/libnghttp2-" in path for path in mapped)
+    return mapped
+
+
+def test_the_wheel_carries_the_libraries_of_both_protocols(python):
+    names = bundled_names(python)
+    assert {"libnghttp2", "libnghttp3", "libngtcp2", "libgnutls"} <= names
+    assert {"libnettle", "libhogweed", "libgmp", "libngtcp2_crypto_gnutls"} <= names
+
+
+def test_every_library_has_its_licence_in_the_wheel(wheel, metadata, python):
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    information = next(n for n in names if n.endswith("/METADATA")).split("/")[0]
+    kept = {
+        name.removeprefix(f"{information}/licenses/")
+        for name in names
+        if name.startswith(f"{information}/licenses/") and not name.endswith("/")
+    }
+    assert kept == set(metadata.get_all("License-File"))
+    # A copyright file of Debian's for each library, or a licence of its source tree.
+    for library in bundled_names(python):
+        source = library.split("_")[0].replace("libhogweed", "libnettle")[3:]
+        assert any(source in name for name in kept), library
+    # GnuTLS's own licence in full, not only the name of it.
+    assert any("LGPL-2.1" in name or "COPYING" in name for name in kept)
+    assert "LGPL-2.1-or-later" in metadata["License-Expression"]
+
+
+def test_the_metadata_is_that_of_the_package(metadata, run):
+    version = run("-c", "import nghttp2py; print(nghttp2py.__version__)").strip()
+    assert metadata["Version"] == version
+    assert set(metadata.get_all("Provides-Extra")) == {"cli", "speed"}
+    # The library itself requires nothing.
+    assert all("extra ==" in wanted for wanted in metadata.get_all("Requires-Dist"))
+    assert "Typing :: Typed" in metadata.get_all("Classifier")
+
+
+def test_every_extension_module_has_its_types(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    assert "nghttp2py/py.typed" in names
+    modules = {name.split(".")[0] for name in names if re.search(r"py/.*\.so$", name)}
+    assert modules
+    assert {f"{name}.pyi" for name in modules} <= names
+    assert not [name for name in names if name.endswith((".c", ".pyx"))]
+
+
+def test_every_feature_is_in(run):
+    features = run("-m", "nghttp2py", "features")
+    assert re.search(r"http3\s+(yes|true)", features, re.I), features
+
+
+def test_all_modules_stand_on_the_wheels_libraries_alone(run, python):
+    maps = run("-c", IMPORT_EVERYTHING + "print(open('/proc/self/maps').read())")
+    mapped = assert_libraries_are_the_wheels(python, maps)
+    for name in bundled_names(python):
+        assert any(f"/nghttp2py.libs/{name}-" in path for path in mapped), name
+
+
+def test_files_are_served_and_fetched_over_http2(run, running, pems, tmp_path):
+    chain, key, authority = pems
+    (tmp_path / "hello.txt").write_text("Hello over HTTP/2\n")
+    serve = ["serve", tmp_path, "--port=0", "--cert", chain, "--key", key]
+    with running("-m", "nghttp2py", *serve) as server:
+        url = server.stdout.readline().split()[2].rstrip("/")
+        assert url.startswith("https://")
+        get = ["get", "--cacert", authority, f"{url}/hello.txt"]
+        assert "Hello over HTTP/2" in run("-m", "nghttp2py", *get)
+
+
+def test_http3_is_served_and_fetched_on_the_wheels_libraries(
+    run, running, pems, python
+):
+    chain, key, authority = pems
+    with running(
+        *(ROOT / "examples" / "http3_server.py", "--host=127.0.0.1", "--port=0"),
+        *(f"--certificate={chain}", f"--private-key={key}"),
+    ) as server:
+        url = server.stdout.readline().strip()
+        client = [ROOT / "examples" / "http3_client.py", f"--ca-certs={authority}", url]
+        assert "Hello, HTTP/3" in run(*client)
+        # The server's process has done a handshake and a transfer by now.
+        maps = Path(f"/proc/{server.pid}/maps").read_text()
+        mapped = assert_libraries_are_the_wheels(python, maps)
+        for name in "libgnutls", "libngtcp2", "libngtcp2_crypto_gnutls", "libnghttp3":
+            assert any(f"/nghttp2py.libs/{name}-" in path for path in mapped), name
+
+
+def test_the_readmes_first_example_runs_as_pasted(running, tmp_path):
+    readme = (ROOT / "README.md").read_text()
+    example = re.search(r"```python\n(.*?)```", readme, re.S)[1]
+    command, answer = re.search(r"```console\n\$ (.*)\n(.*)\n```", readme).groups()
+    (tmp_path / "example.py").write_text(example)
+    port = int(re.search(r":(\d+)/", command)[1])
+    with running("example.py") as server:
+        wait_for_port(port, server)
+        done = subprocess.run(
+            command.split(), capture_output=True, text=True, timeout=DEADLINE
+        )
+        assert done.stdout.strip() == answer
+        # And it was this server that answered.
+        assert server.poll() is None
