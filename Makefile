@@ -21,7 +21,7 @@ asan: deps-test $(VENV)/ready ; $(CMAKE) -S . -B build/asan -G Ninja -DCMAKE_BUI
 
 fuzz: deps-fuzz $(VENV)/ready ; CC=clang $(CMAKE) -S . -B build/fuzz -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DNGP_FUZZ=ON -DNGP_SANITIZE=ON && $(CMAKE) --build build/fuzz && for name in h2_recv h2_pair h3_recv qpack quic_api; do mkdir -p build/fuzz/found/$$name && build/fuzz/tests/fuzz/fuzz_$$name -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=build/fuzz/$$name- build/fuzz/found/$$name build/fuzz/corpora/$$name || exit 1; done
 
-lint: $(VENV)/ready ; $(PIP) install --group lint && $(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/cython-lint nghttp2py && $(BIN)/clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h')
+lint: $(VENV)/ready ; $(PIP) install --group lint && $(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/cython-lint nghttp2py && $(BIN)/clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h') && $(BIN)/check-manifest --no-build-isolation --quiet
 
 types: build ; $(PIP) install --group types && $(BIN)/python -m mypy && $(BIN)/python -m mypy.stubtest nghttp2py --ignore-disjoint-bases --allowlist .stubtest-allowlist
 
