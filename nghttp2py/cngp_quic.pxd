@@ -190,6 +190,13 @@ cdef extern from "ngp_quic.h" nogil:
     int ngp_quic_handle_timer(ngp_quic *quic, uint64_t now)
     int ngp_quic_next_event(ngp_quic *quic, ngp_quic_event *event)
     int ngp_quic_next_note(ngp_quic *quic, ngp_quic_event *event)
+
+    ctypedef struct ngp_quic_store:
+        pass
+
+    ngp_quic_store *ngp_quic_lend(ngp_quic *quic)
+    ngp_quic_store *ngp_quic_store_hold(ngp_quic_store *store)
+    void ngp_quic_store_release(ngp_quic_store *store)
     void ngp_quic_consume(ngp_quic *quic, int64_t stream_id, uint64_t n)
     void ngp_quic_hold_credit(ngp_quic *quic, int64_t stream_id, int hold)
     int ngp_quic_close(
@@ -199,6 +206,9 @@ cdef extern from "ngp_quic.h" nogil:
     int ngp_quic_send_stream(
         ngp_quic *quic, int64_t stream_id, const uint8_t *data, size_t len,
         void *owner, int end_stream, int *pheld)
+    int ngp_quic_send_framed(
+        ngp_quic *quic, int64_t stream_id, const uint8_t *head, size_t head_len,
+        const uint8_t *data, size_t len, void *owner, int end_stream, int *pheld)
     int ngp_quic_reset_stream(
         ngp_quic *quic, int64_t stream_id, uint64_t error_code)
     int ngp_quic_stop_stream(
@@ -208,6 +218,9 @@ cdef extern from "ngp_quic.h" nogil:
         ngp_quic *quic, int64_t stream_id, uint8_t urgency, int incremental)
     uint64_t ngp_quic_queued(const ngp_quic *quic, int64_t stream_id)
     int ngp_quic_send_datagram(ngp_quic *quic, const uint8_t *data, size_t len)
+    int ngp_quic_send_framed_datagram(
+        ngp_quic *quic, const uint8_t *head, size_t head_len, const uint8_t *data,
+        size_t len)
     int ngp_quic_ping(ngp_quic *quic, uint64_t value)
     int ngp_quic_send_token(ngp_quic *quic, const uint8_t *token, size_t len)
     void ngp_quic_update_key(ngp_quic *quic)

@@ -430,6 +430,7 @@ int ngp_quic_handle_timer(ngp_quic *quic, uint64_t now) {
   if (ngp_quic_get_timer(quic) > quic->now) {
     return 0;
   }
+  ngp_quic_trim(&quic->events);
   if (quic->state != NGP_QUIC_ACTIVE) {
     ngp_quic_terminate(quic);
   } else if (!quic->close_pending) {
@@ -494,6 +495,13 @@ static int get_sending(ngp_quic *quic, int64_t id, ngp_quic_stream **pstream) {
 
 int ngp_quic_send_stream(ngp_quic *quic, int64_t stream_id, const uint8_t *data,
                          size_t len, void *owner, int end_stream, int *pheld) {
+  return ngp_quic_send_framed(quic, stream_id, NULL, 0, data, len, owner,
+                              end_stream, pheld);
+}
+
+int ngp_quic_send_framed(ngp_quic *quic, int64_t stream_id, const uint8_t *head,
+                         size_t head_len, const uint8_t *data, size_t len,
+                         void *owner, int end_stream, int *pheld) {
   ngp_quic_stream *stream;
   int rv;
 
@@ -512,7 +520,8 @@ int ngp_quic_send_stream(ngp_quic *quic, int64_t stream_id, const uint8_t *data,
   if (stream->fin) {
     return NGP_QUIC_ERR_AFTER_FIN;
   }
-  rv = ngp_quic_stream_push(&quic->streams, stream, data, len, owner, pheld);
+  rv = ngp_quic_stream_push(&quic->streams, stream, head, head_len, data, len,
+                            owner, pheld);
   if (rv != 0) {
     return rv;
   }

@@ -146,7 +146,8 @@ typedef struct ngp_quic_event {
   uint64_t frame_type;
   uint64_t value;
   /* data is stream or datagram bytes, ALPN, a connection id, a reason, a
-     ticket.  It is valid until the next call for the connection. */
+     ticket.  It is valid until the next call for the connection, or as long as
+     ngp_quic_lend() makes it. */
   const uint8_t *data;
   size_t len;
   /* offset is where data is in the connection's store. */
@@ -246,6 +247,21 @@ int ngp_quic_next_event(ngp_quic *quic, ngp_quic_event *event);
 int ngp_quic_next_note(ngp_quic *quic, ngp_quic_event *event);
 
 /*
+ * ngp_quic_store is what the data of events lie in.
+ */
+typedef struct ngp_quic_store ngp_quic_store;
+
+/*
+ * ngp_quic_lend has the data of the event that ngp_quic_next_event() has just
+ * returned stay where they are, until ngp_quic_store_release() is called for
+ * what this function returns; that may be after ngp_quic_del().  _hold() does
+ * so once more.
+ */
+ngp_quic_store *ngp_quic_lend(ngp_quic *quic);
+ngp_quic_store *ngp_quic_store_hold(ngp_quic_store *store);
+void ngp_quic_store_release(ngp_quic_store *store);
+
+/*
  * ngp_quic_consume returns credit for |n| bytes of |stream_id| to the peer.
  */
 void ngp_quic_consume(ngp_quic *quic, int64_t stream_id, uint64_t n);
@@ -283,6 +299,15 @@ int64_t ngp_quic_next_stream_id(const ngp_quic *quic, int unidirectional);
 int ngp_quic_send_stream(ngp_quic *quic, int64_t stream_id, const uint8_t *data,
                          size_t len, void *owner, int end_stream, int *pheld);
 
+/*
+ * ngp_quic_send_framed queues |head_len| bytes at |head|, which are copied, and
+ * behind them what ngp_quic_send_stream() does: all of it or nothing.  Errors
+ * are the same.
+ */
+int ngp_quic_send_framed(ngp_quic *quic, int64_t stream_id, const uint8_t *head,
+                         size_t head_len, const uint8_t *data, size_t len,
+                         void *owner, int end_stream, int *pheld);
+
 /* ngp_quic_reset_stream ends what we send on a stream; what is queued is
    dropped.  Errors are those of ngp_quic_send_stream() but AFTER_FIN. */
 int ngp_quic_reset_stream(ngp_quic *quic, int64_t stream_id,
@@ -312,6 +337,11 @@ uint64_t ngp_quic_queued(const ngp_quic *quic, int64_t stream_id);
  * that the peer would not take, or for which there is no room, is dropped.
  */
 int ngp_quic_send_datagram(ngp_quic *quic, const uint8_t *data, size_t len);
+
+/* ngp_quic_send_framed_datagram does so with |head| before the bytes. */
+int ngp_quic_send_framed_datagram(ngp_quic *quic, const uint8_t *head,
+                                  size_t head_len, const uint8_t *data,
+                                  size_t len);
 
 /* ngp_quic_ping queues a PING frame; its acknowledgement is an event with
    |value|. */

@@ -5,48 +5,133 @@
 
 #include <string.h>
 
-/* Memory up to these sizes stays when a queue is empty; more is given back, so
-   that an idle connection is small. */
+/* Memory up to these sizes stays when a queue is empty; more is given back when
+   less of it is used, so that an idle connection is small. */
 #define KEEP_EVENTS 64
 #define KEEP_STORE 4096
+#define MIN_STORE 512
 
 void ngp_quic_queue_init(ngp_quic_queue *queue, nghttp2_mem *mem) {
-  *queue = (ngp_quic_queue){.events = NULL};
-  ngp_buf_init(&queue->store, mem);
+  *queue = (ngp_quic_queue){.mem = mem};
 }
 
 void ngp_quic_queue_free(ngp_quic_queue *queue) {
-  ngp_free(queue->store.mem, queue->events);
-  ngp_buf_free(&queue->store);
-  queue->events = NULL;
-  queue->first = queue->end = queue->cap = 0;
+  ngp_free(queue->mem, queue->events);
+  ngp_quic_store_release(queue->store);
+  *queue = (ngp_quic_queue){.mem = queue->mem};
 }
+
+/* ---- The store ---- */
+
+/* Where in the store the bytes of the events that wait begin. */
+static size_t live_from(const ngp_quic_queue *queue) {
+  return queue->first < queue->end
+             ? (size_t)(queue->events[queue->first].offset - queue->base)
+             : queue->store->len;
+}
+
+/* Forgets bytes that were handed out; what is lent stays where it is. */
+static void drop_dead(ngp_quic_queue *queue) {
+  ngp_quic_store *store = queue->store;
+  size_t dead;
+
+  if (!store) {
+    return;
+  }
+  dead = live_from(queue);
+  if (dead == store->len &&
+      (store->refs > 1 ||
+       (store->cap > KEEP_STORE && store->len < store->cap / 4))) {
+    /* Lent, or larger than it need be. */
+    queue->base += dead;
+    queue->store = NULL;
+    ngp_quic_store_release(store);
+  } else if (store->refs == 1) {
+    memmove(store->data, store->data + dead, store->len - dead);
+    store->len -= dead;
+    queue->base += dead;
+  }
+}
+
+/* Makes room for |n| bytes behind those of the events that wait. */
+static int reserve(ngp_quic_queue *queue, size_t n) {
+  ngp_quic_store *old = queue->store;
+  ngp_quic_store *store;
+  size_t dead = old ? live_from(queue) : 0;
+  size_t len = old ? old->len - dead : 0;
+  size_t cap = old ? old->cap : MIN_STORE;
+
+  if (n <= (old ? old->cap - old->len : 0)) {
+    return 0;
+  }
+  if (n > SIZE_MAX / 4 - len) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  while (cap < len + n) {
+    cap *= 2;
+  }
+  if (old && old->refs == 1 && !dead) {
+    store = ngp_realloc(queue->mem, old, sizeof(*store) + cap);
+    if (!store) {
+      return NGHTTP2_ERR_NOMEM;
+    }
+  } else {
+    store = ngp_malloc(queue->mem, sizeof(*store) + cap);
+    if (!store) {
+      return NGHTTP2_ERR_NOMEM;
+    }
+    *store = (ngp_quic_store){.mem = queue->mem, .refs = 1, .len = len};
+    if (len) {
+      memcpy(store->data, old->data + dead, len);
+    }
+    ngp_quic_store_release(old);
+    queue->base += dead;
+  }
+  store->cap = cap;
+  queue->store = store;
+  return 0;
+}
+
+static void add(ngp_quic_queue *queue, const void *data, size_t len) {
+  if (len) {
+    memcpy(queue->store->data + queue->store->len, data, len);
+    queue->store->len += len;
+  }
+}
+
+ngp_quic_store *ngp_quic_lend(ngp_quic *quic) {
+  return ngp_quic_store_hold(quic->events.store);
+}
+
+void ngp_quic_trim(ngp_quic_queue *queue) {
+  if (queue->first == queue->end && queue->store &&
+      queue->store->cap > KEEP_STORE) {
+    queue->base += queue->store->len;
+    ngp_quic_store_release(queue->store);
+    queue->store = NULL;
+  }
+}
+
+/* ---- The queue ---- */
 
 /* Makes room at the front and, if that is not enough, at the back. */
 static int make_room(ngp_quic_queue *queue) {
-  nghttp2_mem *mem = queue->store.mem;
   ngp_quic_event *events;
   size_t n = queue->end - queue->first;
   size_t cap;
 
   if (!n) {
-    queue->base += queue->store.len;
-    ngp_buf_clear(&queue->store, KEEP_STORE);
+    drop_dead(queue);
     queue->first = queue->end = 0;
     if (queue->cap > KEEP_EVENTS) {
-      ngp_free(mem, queue->events);
+      ngp_free(queue->mem, queue->events);
       queue->events = NULL;
       queue->cap = 0;
     }
   } else if (queue->first > queue->cap / 2) {
     /* Half of it has been handed out: close the gap. */
-    uint64_t dead = queue->events[queue->first].offset - queue->base;
-
+    drop_dead(queue);
     memmove(queue->events, queue->events + queue->first, n * sizeof(*events));
-    memmove(queue->store.base, queue->store.base + dead,
-            queue->store.len - (size_t)dead);
-    queue->store.len -= (size_t)dead;
-    queue->base += dead;
     queue->first = 0;
     queue->end = n;
   }
@@ -54,7 +139,7 @@ static int make_room(ngp_quic_queue *queue) {
     return 0;
   }
   cap = queue->cap ? queue->cap * 2 : 16;
-  events = ngp_realloc(mem, queue->events, cap * sizeof(*events));
+  events = ngp_realloc(queue->mem, queue->events, cap * sizeof(*events));
   if (!events) {
     return NGHTTP2_ERR_NOMEM;
   }
@@ -71,7 +156,7 @@ ngp_quic_event *ngp_quic_record(ngp_quic *quic, ngp_quic_queue *queue,
   quic->merge = 0;
   if (((queue->end == queue->cap || queue->end == queue->first) &&
        make_room(queue) != 0) ||
-      ngp_buf_reserve(&queue->store, len) != 0) {
+      reserve(queue, len) != 0) {
     quic->no_memory = 1;
     return NULL;
   }
@@ -79,10 +164,9 @@ ngp_quic_event *ngp_quic_record(ngp_quic *quic, ngp_quic_queue *queue,
   *event = (ngp_quic_event){.type = (uint8_t)type,
                             .stream_id = -1,
                             .len = len,
-                            .offset = queue->base + queue->store.len};
-  if (len) {
-    ngp_buf_add(&queue->store, data, len);
-  }
+                            .offset = queue->base +
+                                      (queue->store ? queue->store->len : 0)};
+  add(queue, data, len);
   return event;
 }
 
@@ -94,10 +178,11 @@ int ngp_quic_record_data(ngp_quic *quic, int64_t stream_id, const uint8_t *data,
 
   if (quic->merge && event && event->type == NGP_QUIC_STREAM_DATA &&
       event->stream_id == stream_id) {
-    if (ngp_buf_add(&queue->store, data, len) != 0) {
+    if (reserve(queue, len) != 0) {
       quic->no_memory = 1;
       return NGHTTP2_ERR_NOMEM;
     }
+    add(queue, data, len);
     event->len += len;
     event->end_stream = end_stream ? 1 : 0;
     return 0;
@@ -117,10 +202,9 @@ static int next(ngp_quic_queue *queue, ngp_quic_event *event) {
     return 0;
   }
   *event = queue->events[queue->first++];
-  event->data = queue->store.base + (size_t)(event->offset - queue->base);
-  if (!event->len) {
-    event->data = NULL;
-  }
+  event->data = event->len
+                    ? queue->store->data + (size_t)(event->offset - queue->base)
+                    : NULL;
   return 1;
 }
 

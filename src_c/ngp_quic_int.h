@@ -8,16 +8,29 @@
 #include "ngp_quic_stream.h"
 
 /*
+ * ngp_quic_store is where the bytes of events lie.  Its queue holds it, and who
+ * was lent it: while there are others, bytes are only added behind the last.
+ */
+struct ngp_quic_store {
+  nghttp2_mem *mem;
+  size_t refs;
+  size_t len;
+  size_t cap;
+  uint8_t data[];
+};
+
+/*
  * ngp_quic_queue is a queue of recorded events, and the bytes that they
  * name.  Offsets count from the connection's first byte; |base| is that of the
- * first byte in |store|.
+ * first byte in |store|, which is NULL until it is needed.
  */
 typedef struct ngp_quic_queue {
+  nghttp2_mem *mem;
   ngp_quic_event *events;
   size_t first;
   size_t end;
   size_t cap;
-  ngp_buf store;
+  ngp_quic_store *store;
   uint64_t base;
 } ngp_quic_queue;
 
@@ -148,6 +161,9 @@ struct ngp_quic {
 
 void ngp_quic_queue_init(ngp_quic_queue *queue, nghttp2_mem *mem);
 void ngp_quic_queue_free(ngp_quic_queue *queue);
+
+/* Gives memory back, if the queue is empty. */
+void ngp_quic_trim(ngp_quic_queue *queue);
 
 /* Appends an event with a copy of |len| bytes.  NULL for want of memory, which
    is noted. */

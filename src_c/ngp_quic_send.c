@@ -71,7 +71,14 @@ int ngp_quic_open_streams(ngp_quic *quic) {
 /* ---- Datagrams ---- */
 
 int ngp_quic_send_datagram(ngp_quic *quic, const uint8_t *data, size_t len) {
+  return ngp_quic_send_framed_datagram(quic, NULL, 0, data, len);
+}
+
+int ngp_quic_send_framed_datagram(ngp_quic *quic, const uint8_t *head,
+                                  size_t head_len, const uint8_t *data,
+                                  size_t data_len) {
   ngp_quic_dgram *dgram;
+  size_t len = head_len + data_len;
 
   if (quic->state > NGP_QUIC_ACTIVE) {
     return 0;
@@ -86,8 +93,11 @@ int ngp_quic_send_datagram(ngp_quic *quic, const uint8_t *data, size_t len) {
   }
   dgram->next = NULL;
   dgram->len = len;
-  if (len) {
-    memcpy(dgram->data, data, len);
+  if (head_len) {
+    memcpy(dgram->data, head, head_len);
+  }
+  if (data_len) {
+    memcpy(dgram->data + head_len, data, data_len);
   }
   *(quic->last_dgram ? &quic->last_dgram->next : &quic->dgrams) = dgram;
   quic->last_dgram = dgram;

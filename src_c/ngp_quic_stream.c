@@ -143,63 +143,70 @@ static void append(ngp_quic_stream *stream, ngp_chunk *chunk) {
   }
 }
 
-static int push_copy(ngp_quic_streams *streams, ngp_quic_stream *stream,
-                     const uint8_t *data, size_t len) {
+/* The block at the end of the queue, with room for |len| bytes. */
+static block *get_block(ngp_quic_streams *streams, ngp_quic_stream *stream,
+                        size_t len) {
   block *last = (block *)stream->tail;
+  size_t cap = len < BLOCK_SIZE ? BLOCK_SIZE : len;
 
   if (last && !last->chunk.owner && last->cap - last->chunk.len >= len) {
-    memcpy(last->data + last->chunk.len, data, len);
-    if (!stream->unsent) {
-      stream->unsent = &last->chunk;
-      stream->unsent_pos = last->chunk.len;
-    }
-    last->chunk.len += len;
-    return 0;
+    return last;
   }
-  last = ngp_malloc(streams->mem, sizeof(*last) + BLOCK_SIZE);
-  if (!last) {
-    return NGHTTP2_ERR_NOMEM;
+  last = ngp_malloc(streams->mem, sizeof(*last) + cap);
+  if (last) {
+    last->chunk = (ngp_chunk){.base = last->data};
+    last->cap = cap;
   }
-  last->chunk = (ngp_chunk){.base = last->data, .len = len};
-  last->cap = BLOCK_SIZE;
-  memcpy(last->data, data, len);
-  append(stream, &last->chunk);
-  return 0;
+  return last;
+}
+
+static void fill_block(ngp_quic_stream *stream, block *last,
+                       const uint8_t *data, size_t len) {
+  if (!len) {
+    return;
+  }
+  memcpy(last->data + last->chunk.len, data, len);
+  if ((ngp_chunk *)last != stream->tail) {
+    append(stream, &last->chunk);
+  } else if (!stream->unsent) {
+    stream->unsent = &last->chunk;
+    stream->unsent_pos = last->chunk.len;
+  }
+  last->chunk.len += len;
 }
 
 int ngp_quic_stream_push(ngp_quic_streams *streams, ngp_quic_stream *stream,
+                         const uint8_t *head, size_t head_len,
                          const uint8_t *data, size_t len, void *owner,
                          int *pheld) {
-  ngp_chunk *chunk;
+  int copied = len <= COPY_MAX || !owner;
+  size_t in_block = head_len + (copied ? len : 0);
+  ngp_chunk *chunk = NULL;
+  block *last = NULL;
 
   *pheld = 0;
-  if (!len) {
-    return 0;
-  }
-  if (len <= COPY_MAX || !owner) {
-    size_t done = 0;
-
-    while (done < len) {
-      size_t n = len - done < BLOCK_SIZE ? len - done : BLOCK_SIZE;
-
-      if (push_copy(streams, stream, data + done, n) != 0) {
-        return NGHTTP2_ERR_NOMEM;
-      }
-      stream->queued += n;
-      streams->queued += n;
-      done += n;
+  if (!copied) {
+    chunk = ngp_malloc(streams->mem, sizeof(*chunk));
+    if (!chunk) {
+      return NGHTTP2_ERR_NOMEM;
     }
-    return 0;
+    *chunk = (ngp_chunk){.base = data, .len = len, .owner = owner};
   }
-  chunk = ngp_malloc(streams->mem, sizeof(*chunk));
-  if (!chunk) {
-    return NGHTTP2_ERR_NOMEM;
+  if (in_block) {
+    last = get_block(streams, stream, in_block);
+    if (!last) {
+      ngp_free(streams->mem, chunk);
+      return NGHTTP2_ERR_NOMEM;
+    }
+    fill_block(stream, last, head, head_len);
+    fill_block(stream, last, data, in_block - head_len);
   }
-  *chunk = (ngp_chunk){.base = data, .len = len, .owner = owner};
-  append(stream, chunk);
-  stream->queued += len;
-  streams->queued += len;
-  *pheld = 1;
+  if (chunk) {
+    append(stream, chunk);
+    *pheld = 1;
+  }
+  stream->queued += head_len + len;
+  streams->queued += head_len + len;
   return 0;
 }
 

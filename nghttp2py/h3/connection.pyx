@@ -277,9 +277,7 @@ cdef class H3Connection(H3Session):
                     length=len(body), stream_id=stream_id
                 ),
             )
-        self._quic.send_stream_data(
-            stream_id, PyBytes_FromStringAndSize(<const char *>header, n) + body, fin
-        )
+        self._send(stream, header, n, body, fin)
 
     def send_push_promise(self, stream_id, headers):
         """Promise a response to the request ``headers`` (RFC 9114, 4.6).
@@ -328,14 +326,19 @@ cdef class H3Connection(H3Session):
         cdef:
             uint8_t header[8]
             size_t n = 0
+            bytes payload
 
         self._require()
         self._check(
             lib.ngp_h3_datagram_header(to_id(stream_id, "stream_id"), header, &n)
         )
-        self._quic.send_datagram_frame(
-            PyBytes_FromStringAndSize(<const char *>header, n) + to_bytes(data)
-        )
+        payload = to_bytes(data)
+        if self._carrier is not None:
+            self._carrier.send_datagram(header, n, payload)
+        else:
+            self._quic.send_datagram_frame(
+                PyBytes_FromStringAndSize(<const char *>header, n) + payload
+            )
 
     # ---- The connection as a whole ----
 
@@ -483,7 +486,7 @@ cdef class H3Connection(H3Session):
         cdef int64_t stream = to_id(stream_id, "stream_id")
 
         self._require()
-        self._quic.send_stream_data(stream_id, to_bytes(data), bool(end_stream))
+        self._send(stream, NULL, 0, to_bytes(data), bool(end_stream))
         if end_stream:
             lib.ngp_h3_end_webtransport(self._h3, stream)
 

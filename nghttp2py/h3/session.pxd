@@ -2,6 +2,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t
 
 from nghttp2py cimport cngp_h3 as lib
+from nghttp2py.carrier cimport Carrier
 from nghttp2py.h3.headers cimport FieldList, NameCache
 
 
@@ -15,6 +16,8 @@ cdef class H3Session:
     cdef NameCache _names
     cdef FieldList _fields
     cdef readonly object _quic
+    # The same, if it is written in C and does not mind to be asked in C.
+    cdef Carrier _carrier
     cdef object _quic_logger
     cdef object _config
     cdef dict _kinds         # the class of a QUIC event: what it is
@@ -23,17 +26,32 @@ cdef class H3Session:
     cdef bint _settings_known
     cdef bint _validate
 
-    # What a QUIC connection that is written in C calls, with no event between.
-    cdef list receive_stream(
-        self, int64_t stream_id, const uint8_t *data, size_t n, bint end_stream
+    cdef list _receive_stream(
+        self,
+        int64_t stream_id,
+        const uint8_t *data,
+        size_t n,
+        bint end_stream,
+        bytes whole,
     )
-    cdef list receive_datagram(self, const uint8_t *data, size_t n)
-    cdef list receive_reset(self, int64_t stream_id, object error_code)
-    cdef list receive_stop_sending(self, int64_t stream_id, object error_code)
-
+    cdef list _receive_datagram(self, const uint8_t *data, size_t n, bytes whole)
     cdef int _kind_of(self, event) except -1
     cdef int _require(self) except -1
     cdef int _perform(self) except -1
+    cdef int _perform_in_c(
+        self, const lib.ngp_h3_op *ops, size_t n, const uint8_t *output
+    ) except -1
+    cdef int _send(
+        self,
+        int64_t stream_id,
+        const uint8_t *head,
+        size_t head_len,
+        bytes data,
+        bint end_stream,
+    ) except -1
+    cdef int _end(
+        self, int what, stream_id, error_code, bint best_effort
+    ) except -1
     cdef int _check(self, int rv) except -1
     cdef list _finish(self, int rv, bytes whole)
     cdef object _new_event(

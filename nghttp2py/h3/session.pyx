@@ -14,6 +14,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from nghttp2py cimport cngp_h3 as lib
+from nghttp2py.carrier cimport LOAN_STREAM, Carrier, Loan
 from nghttp2py.h3.events cimport (
     CapsuleReceived,
     DatagramReceived,
@@ -123,6 +124,8 @@ cdef class H3Session:
                 f"config must be an H3Configuration, not {type(config).__name__}"
             )
         self._quic = quic
+        if isinstance(quic, Carrier) and (<Carrier>quic).is_direct():
+            self._carrier = quic
         self._quic_logger = getattr(quic, "_quic_logger", None)
         self._config = config
         self._kinds = {}
@@ -237,6 +240,8 @@ cdef class H3Session:
 
         if n == 0:
             return 0
+        if self._carrier is not None:
+            return self._perform_in_c(ops, n, output)
         if n == 1 and ops.type == lib.NGP_H3_OP_SEND:
             data = PyBytes_FromStringAndSize(<const char *>output, ops.len)
             self._quic.send_stream_data(ops.stream_id, data, bool(ops.fin))
@@ -256,17 +261,59 @@ cdef class H3Session:
         for what, stream_id, data, fin, error_code, best_effort in todo:
             if what == lib.NGP_H3_OP_SEND:
                 self._quic.send_stream_data(stream_id, data, fin)
-                continue
-            try:
-                if what == lib.NGP_H3_OP_RESET:
-                    self._quic.reset_stream(stream_id, error_code)
-                else:
-                    self._quic.stop_stream(stream_id, error_code)
-            except (AssertionError, NGHTTP2Error, RuntimeError, ValueError):
-                # The application ends streams of WebTransport without our
-                # knowledge; what is over needs no end.
-                if not best_effort:
-                    raise
+            else:
+                self._end(what, stream_id, error_code, best_effort)
+        return 0
+
+    cdef int _perform_in_c(
+        self, const lib.ngp_h3_op *ops, size_t n, const uint8_t *output
+    ) except -1:
+        """The same of a connection that makes no calls of its own."""
+        cdef size_t i
+
+        for i in range(n):
+            if ops[i].type == lib.NGP_H3_OP_SEND:
+                self._carrier.send(
+                    ops[i].stream_id, output + ops[i].offset, ops[i].len, None,
+                    ops[i].fin,
+                )
+            else:
+                self._end(
+                    ops[i].type, ops[i].stream_id, ops[i].error_code,
+                    ops[i].best_effort,
+                )
+        return 0
+
+    cdef int _end(
+        self, int what, stream_id, error_code, bint best_effort
+    ) except -1:
+        """Reset a stream, or stop it."""
+        try:
+            if what == lib.NGP_H3_OP_RESET:
+                self._quic.reset_stream(stream_id, error_code)
+            else:
+                self._quic.stop_stream(stream_id, error_code)
+        except (AssertionError, NGHTTP2Error, RuntimeError, ValueError):
+            # The application ends streams of WebTransport without our
+            # knowledge; what is over needs no end.
+            if not best_effort:
+                raise
+        return 0
+
+    cdef int _send(
+        self,
+        int64_t stream_id,
+        const uint8_t *head,
+        size_t head_len,
+        bytes data,
+        bint end_stream,
+    ) except -1:
+        """Send ``head`` and ``data`` on a stream."""
+        if self._carrier is not None:
+            return self._carrier.send(stream_id, head, head_len, data, end_stream)
+        if head_len:
+            data = PyBytes_FromStringAndSize(<const char *>head, head_len) + data
+        self._quic.send_stream_data(stream_id, data, end_stream)
         return 0
 
     cdef bytes _take(self, const lib.ngp_h3_event *event, bytes whole):
@@ -457,28 +504,23 @@ cdef class H3Session:
 
     # ---- What the QUIC connection received ----
 
-    cdef list receive_stream(
-        self, int64_t stream_id, const uint8_t *data, size_t n, bint end_stream
+    cdef list _receive_stream(
+        self,
+        int64_t stream_id,
+        const uint8_t *data,
+        size_t n,
+        bint end_stream,
+        bytes whole,
     ):
         """Take ``n`` bytes at ``data``, of which nothing is kept."""
         if not self._settings_known:
             self._learn_datagrams()
         return self._finish(
-            lib.ngp_h3_recv_stream(self._h3, stream_id, data, n, end_stream), None
+            lib.ngp_h3_recv_stream(self._h3, stream_id, data, n, end_stream), whole
         )
 
-    cdef list receive_datagram(self, const uint8_t *data, size_t n):
-        return self._finish(lib.ngp_h3_recv_datagram(self._h3, data, n), None)
-
-    cdef list receive_reset(self, int64_t stream_id, error_code):
-        return self._finish(
-            lib.ngp_h3_recv_reset(self._h3, stream_id, error_code), None
-        )
-
-    cdef list receive_stop_sending(self, int64_t stream_id, error_code):
-        return self._finish(
-            lib.ngp_h3_recv_stop_sending(self._h3, stream_id, error_code), None
-        )
+    cdef list _receive_datagram(self, const uint8_t *data, size_t n, bytes whole):
+        return self._finish(lib.ngp_h3_recv_datagram(self._h3, data, n), whole)
 
     def _learn_datagrams(self):
         """Before SETTINGS are judged: may the peer send DATAGRAM frames?"""
@@ -511,38 +553,47 @@ cdef class H3Session:
         """
         cdef:
             int kind
-            int rv
             bytes data
-            int64_t stream_id
+            Loan loan
 
         self._require()
+        if self._carrier is not None and self._carrier.lend(event, &loan):
+            try:
+                if loan.kind == LOAN_STREAM:
+                    return self._receive_stream(
+                        loan.stream_id, loan.data, loan.len, loan.end_stream, None
+                    )
+                return self._receive_datagram(loan.data, loan.len, None)
+            finally:
+                self._carrier.take_back(&loan)
         known = self._kinds.get(type(event))
         kind = self._kind_of(event) if known is None else known
         if kind == STREAM_DATA:
-            if not self._settings_known:
-                self._learn_datagrams()
             data = to_bytes(event.data)
-            stream_id = event.stream_id
-            rv = lib.ngp_h3_recv_stream(
-                self._h3,
-                stream_id,
+            return self._receive_stream(
+                event.stream_id,
                 <const uint8_t *>PyBytes_AS_STRING(data),
                 PyBytes_GET_SIZE(data),
                 bool(event.end_stream),
+                data,
             )
-            return self._finish(rv, data)
         if kind == DATAGRAM:
             data = to_bytes(event.data)
-            rv = lib.ngp_h3_recv_datagram(
-                self._h3,
-                <const uint8_t *>PyBytes_AS_STRING(data),
-                PyBytes_GET_SIZE(data),
+            return self._receive_datagram(
+                <const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), data
             )
-            return self._finish(rv, data)
         if kind == STREAM_RESET:
-            return self.receive_reset(event.stream_id, event.error_code)
+            return self._finish(
+                lib.ngp_h3_recv_reset(self._h3, event.stream_id, event.error_code),
+                None,
+            )
         if kind == STOP_SENDING:
-            return self.receive_stop_sending(event.stream_id, event.error_code)
+            return self._finish(
+                lib.ngp_h3_recv_stop_sending(
+                    self._h3, event.stream_id, event.error_code
+                ),
+                None,
+            )
         return []
 
     # ---- Settings ----

@@ -11,6 +11,7 @@ from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint16_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from nghttp2py cimport cngp_quic as lib
+from nghttp2py.carrier cimport LOAN_DATAGRAM, LOAN_STREAM, Carrier, Loan
 from nghttp2py.quic.addresses cimport pack_address, to_ns, unpack_address
 from nghttp2py.quic.credentials cimport Credentials, get_credentials
 from nghttp2py.quic.events cimport (
@@ -19,6 +20,7 @@ from nghttp2py.quic.events cimport (
     ConnectionTerminated,
     DatagramFrameReceived,
     HandshakeCompleted,
+    LentData,
     PingAcknowledged,
     ProtocolNegotiated,
     StopSendingReceived,
@@ -155,7 +157,7 @@ cdef bytes encode_alpn(protocols):
     return b"".join(encoded)
 
 
-cdef class QuicConnection:
+cdef class QuicConnection(Carrier):
     """One end of a QUIC connection (RFC 9000).  It does no I/O and reads no clock.
 
     ``original_destination_connection_id`` and ``retry_source_connection_id`` are
@@ -667,22 +669,34 @@ cdef class QuicConnection:
         cdef:
             lib.ngp_quic_event e
             StreamDataReceived data
+            DatagramFrameReceived datagram
 
         if not lib.ngp_quic_next_event(self._quic, &e):
             return None
         if e.type == lib.NGP_QUIC_STREAM_DATA:
             data = StreamDataReceived.__new__(StreamDataReceived)
-            data.data = take_bytes(e.data, e.len)
             data.end_stream = <bint>e.end_stream
             data.stream_id = e.stream_id
+            self._lend_data(data, &e)
             return data
+        if e.type == lib.NGP_QUIC_DATAGRAM:
+            datagram = DatagramFrameReceived.__new__(DatagramFrameReceived)
+            self._lend_data(datagram, &e)
+            return datagram
         return self._new_event(&e)
+
+    cdef int _lend_data(self, LentData event, const lib.ngp_quic_event *e) except -1:
+        if e.len:
+            event.store = lib.ngp_quic_lend(self._quic)
+            event.base = e.data
+            event.len = e.len
+        else:
+            event.value = b""
+        return 0
 
     cdef object _new_event(self, const lib.ngp_quic_event *e):
         cdef int kind = e.type
 
-        if kind == lib.NGP_QUIC_DATAGRAM:
-            return DatagramFrameReceived(take_bytes(e.data, e.len))
         if kind == lib.NGP_QUIC_STREAM_RESET:
             return StreamReset(e.error_code, e.stream_id)
         if kind == lib.NGP_QUIC_STOP_SENDING:
@@ -707,6 +721,67 @@ cdef class QuicConnection:
         )
         self._end_trace(event)
         return event
+
+    # ---- The direct way to and from HTTP/3 ----
+
+    cdef bint is_direct(self):
+        return type(self) is QuicConnection
+
+    cdef bint lend(self, event, Loan *loan) except -1:
+        cdef StreamDataReceived data
+        cdef LentData lent
+
+        if type(event) is StreamDataReceived:
+            data = <StreamDataReceived>event
+            loan.kind = LOAN_STREAM
+            loan.stream_id = data.stream_id
+            loan.end_stream = data.end_stream
+        elif type(event) is DatagramFrameReceived:
+            loan.kind = LOAN_DATAGRAM
+        else:
+            return False
+        lent = <LentData>event
+        if lent.store is NULL:
+            return False
+        loan.data = lent.base
+        loan.len = lent.len
+        # Whoever asks for the event's data meanwhile does not end the loan.
+        loan.held = lib.ngp_quic_store_hold(lent.store)
+        return True
+
+    cdef void take_back(self, Loan *loan):
+        lib.ngp_quic_store_release(<lib.ngp_quic_store *>loan.held)
+
+    cdef int send(
+        self,
+        int64_t stream_id,
+        const uint8_t *head,
+        size_t head_len,
+        bytes data,
+        bint end_stream,
+    ) except -1:
+        cdef int held = 0
+        cdef int rv
+
+        if data is None:
+            return check(lib.ngp_quic_send_framed(
+                self._quic, stream_id, head, head_len, NULL, 0, NULL, end_stream,
+                &held))
+        rv = lib.ngp_quic_send_framed(
+            self._quic, stream_id, head, head_len,
+            <const uint8_t *>PyBytes_AS_STRING(data), len(data), <void *>data,
+            end_stream, &held)
+        if held:
+            # C holds it until _release() takes it back.
+            Py_INCREF(data)
+        return check(rv)
+
+    cdef int send_datagram(
+        self, const uint8_t *head, size_t head_len, bytes data
+    ) except -1:
+        return check(lib.ngp_quic_send_framed_datagram(
+            self._quic, head, head_len, <const uint8_t *>PyBytes_AS_STRING(data),
+            len(data)))
 
     # ---- The trace ----
 
@@ -820,16 +895,8 @@ cdef class QuicConnection:
         cdef:
             int64_t id = to_stream_id(stream_id)
             bytes chunk = data if type(data) is bytes else bytes(memoryview(data))
-            bint fin = end_stream
-            int held = 0
-            int rv = lib.ngp_quic_send_stream(
-                self._quic, id, <const uint8_t *>PyBytes_AS_STRING(chunk),
-                len(chunk), <void *>chunk, fin, &held)
 
-        if held:
-            # C holds it until _release() takes it back.
-            Py_INCREF(chunk)
-        check(rv)
+        QuicConnection.send(self, id, NULL, 0, chunk, end_stream)
 
     def queued_data(self, stream_id=None):
         """Return how many bytes are queued or not acknowledged, on one stream or

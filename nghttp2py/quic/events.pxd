@@ -1,8 +1,22 @@
 # The events' fields: the connection makes events without calling __init__.
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t
+
+from nghttp2py cimport cngp_quic as lib
 
 
 cdef class QuicEvent:
     pass
+
+
+cdef class LentData(QuicEvent):
+    # The bytes are where the connection has put them until somebody asks for them.
+    cdef lib.ngp_quic_store *store   # held, or NULL
+    cdef const uint8_t *base         # borrowed from store
+    cdef size_t len
+    cdef object value                # the data once asked for or set, or None
+
+    cdef int give_up(self) except -1
 
 
 cdef class ConnectionIdIssued(QuicEvent):
@@ -19,8 +33,8 @@ cdef class ConnectionTerminated(QuicEvent):
     cdef public object reason_phrase
 
 
-cdef class DatagramFrameReceived(QuicEvent):
-    cdef public object data
+cdef class DatagramFrameReceived(LentData):
+    pass
 
 
 cdef class HandshakeCompleted(QuicEvent):
@@ -42,8 +56,7 @@ cdef class StopSendingReceived(QuicEvent):
     cdef public object stream_id
 
 
-cdef class StreamDataReceived(QuicEvent):
-    cdef public object data
+cdef class StreamDataReceived(LentData):
     cdef public object end_stream
     cdef public object stream_id
 

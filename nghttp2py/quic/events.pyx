@@ -4,7 +4,12 @@ The names and fields are aioquic's.  Events compare by value, print themselves
 and can be matched.
 """
 
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from cython cimport dataclasses
+
+from nghttp2py cimport cngp_quic as lib
+
+from dataclasses import make_dataclass
 
 __all__ = [
     "ConnectionIdIssued",
@@ -23,6 +28,56 @@ __all__ = [
 
 cdef class QuicEvent:
     """Base of all events."""
+
+
+cdef dict fields_of(tuple names):
+    """What ``dataclasses.fields()`` looks for."""
+    return make_dataclass("Fields", names).__dataclass_fields__
+
+
+cdef class LentData(QuicEvent):
+    """Base of the events with data, which become ``bytes`` when they are asked for.
+
+    To a program they are dataclasses like the others.
+    """
+
+    def __dealloc__(self):
+        lib.ngp_quic_store_release(self.store)
+
+    cdef int give_up(self) except -1:
+        """The data are not the connection's any more."""
+        lib.ngp_quic_store_release(self.store)
+        self.store = NULL
+        self.base = NULL
+        self.len = 0
+        return 0
+
+    @property
+    def data(self):
+        """The bytes that came in."""
+        if self.value is None and self.base is not NULL:
+            self.value = PyBytes_FromStringAndSize(<const char *>self.base, self.len)
+            self.give_up()
+        return self.value
+
+    @data.setter
+    def data(self, data):
+        self.value = data
+        self.give_up()
+
+    def __repr__(self):
+        fields = ", ".join([
+            f"{name}={getattr(self, name)!r}" for name in self.__match_args__
+        ])
+        return f"{type(self).__qualname__}({fields})"
+
+    def __eq__(self, other):
+        if type(other) is not type(self):
+            return NotImplemented
+        for name in self.__match_args__:
+            if getattr(self, name) != getattr(other, name):
+                return False
+        return True
 
 
 @dataclasses.dataclass
@@ -52,11 +107,14 @@ cdef class ConnectionTerminated(QuicEvent):
     reason_phrase: object
 
 
-@dataclasses.dataclass
-cdef class DatagramFrameReceived(QuicEvent):
+cdef class DatagramFrameReceived(LentData):
     """A DATAGRAM frame came in (RFC 9221); ``data`` is bytes."""
 
-    data: object
+    __match_args__ = ("data",)
+    __dataclass_fields__ = fields_of(("data",))
+
+    def __init__(self, data):
+        self.data = data
 
 
 @dataclasses.dataclass
@@ -90,13 +148,16 @@ cdef class StopSendingReceived(QuicEvent):
     stream_id: object
 
 
-@dataclasses.dataclass
-cdef class StreamDataReceived(QuicEvent):
+cdef class StreamDataReceived(LentData):
     """The next bytes of a stream; ``end_stream`` is true with the last."""
 
-    data: object
-    end_stream: object
-    stream_id: object
+    __match_args__ = ("data", "end_stream", "stream_id")
+    __dataclass_fields__ = fields_of(("data", "end_stream", "stream_id"))
+
+    def __init__(self, data, end_stream, stream_id):
+        self.data = data
+        self.end_stream = end_stream
+        self.stream_id = stream_id
 
 
 @dataclasses.dataclass

@@ -7,6 +7,16 @@
 
 #include "ngp_quic.h"
 
+#define QUIC_PAIR_LOANS 5
+
+/* A loan is the data of an event that somebody keeps. */
+typedef struct quic_pair_loan {
+  ngp_quic_store *store;
+  const uint8_t *data;
+  size_t len;
+  uint64_t sum;
+} quic_pair_loan;
+
 /* ends[0] is the client.  received counts the stream bytes of each end, ended
    the streams that came to their end, and sum adds up the bytes. */
 typedef struct quic_pair {
@@ -23,6 +33,11 @@ typedef struct quic_pair {
   /* loss is how many of 100 datagrams get lost, by |seed|. */
   uint32_t loss;
   uint32_t seed;
+  /* loans are the last events' of both ends; spoiled counts those that were not
+     the same when they were given back. */
+  quic_pair_loan loans[QUIC_PAIR_LOANS];
+  size_t nloans;
+  int spoiled;
   /* failed is nonzero once a function had no memory. */
   int failed;
 } quic_pair;
@@ -34,6 +49,9 @@ void quic_pair_teardown(void);
 /* Returns 0, or the error of ngp_quic_new(); then there is nothing to free. */
 int quic_pair_init(quic_pair *pair, nghttp2_mem *mem);
 void quic_pair_free(quic_pair *pair);
+
+/* Adds up bytes, from |sum| on. */
+uint64_t quic_pair_sum(uint64_t sum, const uint8_t *data, size_t len);
 
 void quic_pair_connect(quic_pair *pair);
 
