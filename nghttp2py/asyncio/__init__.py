@@ -1,5 +1,7 @@
 """HTTP/2 and HTTP/3 over asyncio: the only place that does I/O."""
 
+from typing import TYPE_CHECKING
+
 from nghttp2py.asyncio.client import Client, Fields, Response
 from nghttp2py.asyncio.endpoints import (
     H2Server,
@@ -17,6 +19,13 @@ from nghttp2py.errors import NGHTTP2Error as AIOH2Exception
 from nghttp2py.errors import SendException
 
 # Imported when they are asked for: QUIC is not in every build.
+if TYPE_CHECKING:
+    # Not in __all__, for a build without QUIC has none of them.
+    from nghttp2py.asyncio.quic import QuicConnectionProtocol as QuicConnectionProtocol
+    from nghttp2py.asyncio.quic import QuicServer as QuicServer
+    from nghttp2py.asyncio.quic import connect as connect
+    from nghttp2py.asyncio.quic import serve as serve
+
 _QUIC = {"QuicConnectionProtocol", "QuicServer", "connect", "serve"}
 
 __all__ = [

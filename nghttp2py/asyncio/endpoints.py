@@ -7,7 +7,7 @@ import logging
 import ssl as _ssl
 from collections.abc import Callable, Coroutine
 from socket import AddressFamily
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from nghttp2py.asyncio.protocol import H2Protocol
 from nghttp2py.errors import ConnectionTerminatedError
@@ -84,16 +84,37 @@ async def _connect(
     return protocol
 
 
+@overload
 async def open_connection(
     host: str | None = None,
     port: int | None = None,
     *,
-    cls: Callable[..., P] = H2Protocol,  # type: ignore[assignment]
+    cls: Callable[..., P],
     loop: asyncio.AbstractEventLoop | None = None,
     ssl: SSL = None,
     connect_timeout: float | None = None,
     **options: Any,
-) -> P:
+) -> P: ...
+@overload
+async def open_connection(
+    host: str | None = None,
+    port: int | None = None,
+    *,
+    loop: asyncio.AbstractEventLoop | None = None,
+    ssl: SSL = None,
+    connect_timeout: float | None = None,
+    **options: Any,
+) -> H2Protocol: ...
+async def open_connection(
+    host: str | None = None,
+    port: int | None = None,
+    *,
+    cls: Callable[..., H2Protocol] = H2Protocol,
+    loop: asyncio.AbstractEventLoop | None = None,
+    ssl: SSL = None,
+    connect_timeout: float | None = None,
+    **options: Any,
+) -> H2Protocol:
     """Connect to a server; return the client's end.
 
     ``ssl`` is ``True`` or an ``SSLContext``, whose ALPN list is set to ``h2``.
@@ -106,7 +127,7 @@ async def open_connection(
     ours, theirs = _split(options)
     name = f"[{host}]" if host is not None and ":" in host else host
 
-    def factory() -> P:
+    def factory() -> H2Protocol:
         protocol = cls(True, **ours)
         if name is not None:
             # A default port is not part of the authority (RFC 9110, 4.2.1).
@@ -123,15 +144,34 @@ async def open_connection(
     )
 
 
+@overload
 async def open_unix_connection(
     path: str | None = None,
     *,
-    cls: Callable[..., P] = H2Protocol,  # type: ignore[assignment]
+    cls: Callable[..., P],
     loop: asyncio.AbstractEventLoop | None = None,
     ssl: SSL = None,
     connect_timeout: float | None = None,
     **options: Any,
-) -> P:
+) -> P: ...
+@overload
+async def open_unix_connection(
+    path: str | None = None,
+    *,
+    loop: asyncio.AbstractEventLoop | None = None,
+    ssl: SSL = None,
+    connect_timeout: float | None = None,
+    **options: Any,
+) -> H2Protocol: ...
+async def open_unix_connection(
+    path: str | None = None,
+    *,
+    cls: Callable[..., H2Protocol] = H2Protocol,
+    loop: asyncio.AbstractEventLoop | None = None,
+    ssl: SSL = None,
+    connect_timeout: float | None = None,
+    **options: Any,
+) -> H2Protocol:
     """Connect to a server's Unix socket: as ``open_connection``."""
     loop = loop or asyncio.get_running_loop()
     ours, theirs = _split(options)
