@@ -1,0 +1,110 @@
+"""The page of limits has every limit, with the default that the code has."""
+
+import dataclasses
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from nghttp2py import HTTP2Server
+from nghttp2py.asyncio import Client, H2Protocol
+from nghttp2py.asyncio.quic import serve
+from nghttp2py.h2 import H2Configuration
+from nghttp2py.h3 import H3Configuration
+from nghttp2py.hpack import DEFLATE_MAX_HEADER_TABLE_SIZE, HDInflater
+from nghttp2py.quic import QuicConfiguration
+
+PAGE = (Path(__file__).parent.parent / "docs" / "limits.rst").read_text()
+ROWS = re.findall(r"^   \* - (.*)\n     - (.*)\n     - ", PAGE, re.M)
+
+# Numbers of a configuration that bound nothing.
+NO_LIMITS = {
+    *("pad_multiple", "connection_id_length", "max_datagram_size", "initial_rtt"),
+    *("max_datagram_frame_size", "original_version", "verify_mode", "max_ack_delay"),
+}
+
+
+def documented(name, section):
+    """The default that a section of the page states for a limit."""
+    found = re.search(rf"^{section}\n--+\n(.*?)(?=^[^\n]+\n--+$|\Z)", PAGE, re.M | re.S)
+    for names, default in re.findall(
+        r"^   \* - (.*)\n     - (.*)\n     - ", found[1], re.M
+    ):
+        if f"``{name}``" in names:
+            return default
+    raise AssertionError(f"{section} does not have {name}")
+
+
+def numbers(configuration):
+    for field in dataclasses.fields(configuration):
+        kind = field.type.__name__ if isinstance(field.type, type) else str(field.type)
+        kinds = set(re.findall(r"\w+", kind))
+        if kinds <= {"int", "float", "None"} and field.name not in NO_LIMITS:
+            yield field
+
+
+def value(text):
+    """The number of a cell: of "1,000", "(262,144)" or "60 s"."""
+    return float(re.match(r"\(?([\d,.]+)", text)[1].replace(",", ""))
+
+
+@pytest.mark.parametrize(
+    ("configuration", "section"),
+    [
+        (H2Configuration, "HTTP/2"),
+        (H3Configuration, "HTTP/3"),
+        (QuicConfiguration, "QUIC"),
+    ],
+)
+def test_every_limit_of_a_configuration_is_on_the_page(configuration, section):
+    names = []
+    for field in numbers(configuration):
+        stated = documented(field.name, section)
+        names.append(field.name)
+        if field.default is None:
+            assert stated.startswith("("), field.name
+        else:
+            assert value(stated) == field.default, field.name
+    assert len(names) > 5
+
+
+@pytest.mark.parametrize(
+    ("function", "name", "row"),
+    [
+        (HTTP2Server, "settings_timeout", "``settings_timeout``"),
+        (HTTP2Server, "idle_timeout", "``idle_timeout`` of ``HTTP2Server``"),
+        (HTTP2Server, "close_timeout", "``close_timeout``"),
+        (HTTP2Server, "backlog", "``backlog``"),
+        (Client, "connect_timeout", "``connect_timeout`` of clients"),
+        (Client, "timeout", "``timeout`` of ``Client``"),
+        (Client, "retries", "``retries`` of ``Client``"),
+    ],
+)
+def test_the_default_of_an_argument_is_on_the_page(function, name, row):
+    (stated,) = [default for names, default in ROWS if names == row]
+    default = inspect.signature(function.__init__).parameters[name].default
+    assert value(stated) == default
+
+
+def test_the_defaults_that_objects_tell_are_on_the_page():
+    rows = dict(ROWS)
+    assert (
+        value(rows["``HDInflater.max_header_list_size``"])
+        == HDInflater().max_header_list_size
+    )
+    assert value(rows["``hd_table_bufsize_max``"]) == DEFLATE_MAX_HEADER_TABLE_SIZE
+    protocol = H2Protocol(False)
+    assert (
+        value(rows["``concurrency`` of streams"])
+        == protocol.connection.config.max_concurrent_streams
+    )
+
+
+def test_what_serve_takes_is_on_the_page():
+    parameters = inspect.signature(serve).parameters
+    assert parameters["max_connections"].default is None
+    assert parameters["retry"].default is False
+    rows = dict(ROWS)
+    assert rows["``max_connections`` of ``serve``"] == "none"
+    assert rows["``retry`` of ``serve``"] == "off"
