@@ -1,0 +1,433 @@
+"""Every block of code in README.md, CONTRIBUTING.md and docs/ is true.
+
+Python is compiled and type-checked, and run if it stands for itself; what a
+fragment needs before it stands in a comment of the page that begins with "needs:".
+Commands are looked up, options and all.  A block of a kind that is not known here
+fails.
+"""
+
+import ast
+import functools
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import pytest
+
+from nghttp2py.cli import main as nghttp2py_command
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted(
+    [
+        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+        *(ROOT / "docs").rglob("*.rst"),
+    ]
+)
+SECONDS = 30
+
+# Directives of reStructuredText that hold no code of ours.
+PROSE = {
+    *("toctree", "list-table", "note", "warning", "data", "attribute", "module"),
+    *("autoclass", "autofunction", "automodule", "include", "rubric", "container"),
+}
+
+
+@dataclass
+class Block:
+    """A block of a page: its kind is its language, or the directive it is in."""
+
+    page: Path
+    line: int
+    kind: str
+    text: str
+    #: Of a fragment of Python: what its page says that it needs, else ``None``.
+    needs: str | None = None
+
+    def __str__(self):
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+
+def indented(lines, start):
+    """The indented block from a line on, without its indentation, and its end."""
+    end = start
+    while end < len(lines) and (not lines[end].strip() or lines[end][0] == " "):
+        end += 1
+    return textwrap.dedent("\n".join(lines[start:end])).strip("\n"), end
+
+
+def blocks_of_rst(page):
+    lines = page.read_text().split("\n")
+    needs = None
+    for i, line in enumerate(lines):
+        if line.strip() == ".. needs:":
+            needs = indented(lines, i + 1)[0]
+        elif found := re.match(r"\s*\.\. ([\w-]+)::\s*(.*)", line):
+            directive, argument = found.groups()
+            text = indented(lines, i + 1)[0]
+            if directive == "code-block":
+                text = re.sub(r"\A(:[\w-]+:.*\n)+\n?", "", text)
+                yield Block(page, i + 1, argument, text, needs)
+                needs = None
+            elif directive == "literalinclude":
+                yield Block(page, i + 1, "example", argument)
+            elif directive == "raw":
+                yield Block(page, i + 1, f"raw {argument}", text)
+            elif directive not in PROSE:
+                yield Block(page, i + 1, directive, text)
+        elif line.rstrip().endswith("::") and not line.startswith(".. "):
+            yield Block(page, i + 1, "a literal block", indented(lines, i + 1)[0])
+        elif line.lstrip().startswith(">>> "):
+            yield Block(page, i + 1, "doctest", line)
+
+
+def blocks_of_markdown(page):
+    text = page.read_text()
+    needs = None
+    for found in re.finditer(
+        r"^```(.*)\n((?:.*\n)*?)```$|^<!-- needs:\n((?:.*\n)*?)-->$"
+        r"|^(?<=\n\n)((?: {4}.*\n)+)",
+        text,
+        re.M,
+    ):
+        line = text.count("\n", 0, found.start()) + 1
+        kind, fenced, said, plain = found.groups()
+        if said is not None:
+            needs = said
+        elif plain is not None:
+            yield Block(page, line, "sh", textwrap.dedent(plain))
+        else:
+            yield Block(page, line, kind, fenced, needs)
+            needs = None
+
+
+def collect():
+    for page in PAGES:
+        reader = blocks_of_rst if page.suffix == ".rst" else blocks_of_markdown
+        yield from reader(page)
+
+
+BLOCKS = list(collect())
+KINDS = {
+    "python",
+    "console",
+    "sh",
+    "example",
+    "raw html",
+}
+
+
+def of_kind(*kinds):
+    return pytest.mark.parametrize(
+        "block", [b for b in BLOCKS if b.kind in kinds], ids=str
+    )
+
+
+def test_every_block_is_of_a_kind_that_is_checked():
+    assert not [f"{b}: {b.kind}" for b in BLOCKS if b.kind not in KINDS]
+    assert {"python", "console", "sh", "example"} <= {b.kind for b in BLOCKS}
+
+
+# ---- Python ----
+
+
+def whole(block):
+    """A program of a block: its needs before it, and around it what awaits need."""
+    text = block.text.rstrip()
+    try:
+        ast.parse(text)
+        compile(text, str(block), "exec")
+    except SyntaxError:
+        text = "async def block() -> None:\n" + textwrap.indent(text, "    ")
+    return f"{block.needs or ''}\n{text}\n"
+
+
+def test_the_types_of_every_block_of_python_are_right(tmp_path):
+    """Strictly, but for functions without annotations, which readers want short."""
+    for i, block in enumerate(b for b in BLOCKS if b.kind == "python"):
+        place = re.sub(r"\W", "_", f"block_{block}")
+        (tmp_path / f"{place}_{i}.py").write_text(whole(block))
+    checked = subprocess.run(
+        [
+            *(sys.executable, "-m", "mypy", "--strict", "--no-error-summary"),
+            *("--allow-untyped-defs", "--allow-incomplete-defs"),
+            *("--allow-untyped-calls", f"--cache-dir={tmp_path}/cache"),
+            *("--config-file=", str(tmp_path)),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def stands_for_itself(block):
+    return block.needs is None and "serve_forever" not in block.text
+
+
+@pytest.mark.parametrize(
+    "block",
+    [b for b in BLOCKS if b.kind == "python" and stands_for_itself(b)],
+    ids=str,
+)
+def test_a_block_of_python_that_stands_for_itself_runs(block, tmp_path):
+    subprocess.run(
+        [sys.executable, "-W", "error", "-c", block.text],
+        cwd=tmp_path,
+        check=True,
+        timeout=SECONDS,
+    )
+
+
+def test_the_first_example_of_the_readme_answers_as_the_readme_says():
+    """As pasted, but for the port, which may be taken here."""
+    program = next(b for b in BLOCKS if b.page.name == "README.md")
+    session = next(
+        b for b in BLOCKS if b.page.name == "README.md" and b.kind == "console"
+    )
+    assert program.kind == "python" and program.needs is None
+    command, _, output = session.text.partition("\n")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = str(listening.getsockname()[1])
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", program.text.replace("8080", port)]
+    ) as server:
+        try:
+            deadline = time.monotonic() + SECONDS
+            while True:
+                with socket.socket() as probe:
+                    if not probe.connect_ex(("127.0.0.1", int(port))):
+                        break
+                assert server.poll() is None and time.monotonic() < deadline
+            answer = subprocess.run(
+                ["curl", "-sS", *shlex.split(command.replace("8080", port))[2:]],
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=SECONDS,
+            ).stdout
+        finally:
+            server.terminate()
+    assert answer == output
+    assert server.returncode == 0
+
+
+@of_kind("example")
+def test_an_included_program_is_one_that_tests_run(block):
+    path = (block.page.parent / block.text).resolve()
+    assert path.parent == ROOT / "examples" and path.is_file()
+    assert any(
+        path.name in test.read_text() or f'"{path.stem}"' in test.read_text()
+        for test in (ROOT / "tests").glob("test_*.py")
+        if test != Path(__file__)
+    )
+
+
+@of_kind("raw html")
+def test_a_drawing_that_is_put_in_is_there_and_says_what_it_shows(block):
+    name = re.fullmatch(r":file: (\S+\.svg)", block.text)
+    assert name is not None
+    drawing = (block.page.parent / name[1]).read_text()
+    assert "<title" in drawing and 'role="img"' in drawing
+
+
+# ---- Commands ----
+
+
+def commands(block):
+    """Each command line of a block, without comments, with what it printed."""
+    text = block.text.replace("\\\n", "")
+    if block.kind == "sh":
+        lines = [(line, "") for line in text.split("\n")]
+    else:
+        parts = re.split(r"^\$ ", text, flags=re.M)
+        assert not parts[0].strip(), f"{block} begins with no command"
+        lines = [part.partition("\n")[::2] for part in parts[1:]]
+    for line, output in lines:
+        lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;<>")
+        lexer.whitespace_split = True
+        words = list(lexer)
+        if words:
+            yield line, words, output.rstrip()
+
+
+@functools.cache
+def help_of(*command):
+    """What a program says of its options."""
+    assert shutil.which(command[0]), f"{command[0]} is not installed"
+    shown = subprocess.run([*command], capture_output=True, text=True, timeout=SECONDS)
+    return shown.stdout + shown.stderr
+
+
+def options_are_in(text, words):
+    for word in words:
+        if word.startswith("-") and word != "-":
+            name = word.split("=")[0] if word.startswith("--") else word[:2]
+            pattern = rf"(?<![\w-]){re.escape(name)}(?![\w-])"
+            assert re.search(pattern, text), f"there is no option {name}"
+
+
+def check_nghttp2py(words):
+    """Options and arguments fit the command; files need not be there."""
+    command, path = nghttp2py_command, ["nghttp2py"]
+    while isinstance(command, click.Group) and words and words[0][0] != "-":
+        assert words[0] in command.commands, words[0]
+        path.append(words[0])
+        command, words = command.commands[words[0]], words[1:]
+    context = click.Context(command, info_name=" ".join(path))
+    command.make_parser(context).parse_args(list(words))
+
+
+def check_make(words):
+    makefile = (ROOT / "Makefile").read_text()
+    for word in words:
+        name, assigned, _ = word.partition("=")
+        pattern = rf"\b{name}\b" if assigned else rf"^{re.escape(name)}:"
+        assert re.search(pattern, makefile, re.M), word
+
+
+def check_pip(words):
+    options_are_in(help_of(sys.executable, "-m", "pip", "install", "--help"), words)
+    assert words[0] == "install"
+    project = (ROOT / "pyproject.toml").read_text()
+    for word in words[1:]:
+        for extra in re.findall(r"[\[,](\w+)", word):
+            assert re.search(rf"^{extra} = ", project, re.M), extra
+        assert word[0] == "-" or re.match(r"nghttp2py\b|\.|dist/|[\w.]+\.whl", word)
+
+
+def check_apt_get(words):
+    packages = (ROOT / "vendor" / "install-deps").read_text()
+    for word in words:
+        if word not in ("install", "update") and word[0] != "-":
+            assert re.search(rf"^{re.escape(word)} ", packages, re.M), word
+
+
+def check_python(words):
+    if words[:2] == ["-m", "nghttp2py"]:
+        check_nghttp2py(words[2:])
+    elif words[0] == "-m":
+        assert words[1] in ("venv", "pip", "build")
+    else:
+        assert (ROOT / words[0]).is_file() or words[0] == "-c", words[0]
+
+
+def check_install_deps(words):
+    script = (ROOT / "vendor" / "install-deps").read_text()
+    assert words and all(re.search(rf"^  {word}\)", script, re.M) for word in words)
+
+
+def check_git(words):
+    assert words[0] in ("clone", "commit", "log", "rebase", "add")
+
+
+CHECKS = {
+    "apt-get": check_apt_get,
+    "cd": lambda words: None,
+    "curl": lambda words: options_are_in(help_of("curl", "--help", "all"), words),
+    "git": check_git,
+    "h2load": lambda words: options_are_in(help_of("h2load", "--help"), words),
+    "make": check_make,
+    "nghttp": lambda words: options_are_in(help_of("nghttp", "--help"), words),
+    "nghttp2py": check_nghttp2py,
+    "pip": check_pip,
+    "printf": lambda words: None,
+    "python": check_python,
+    "python3": check_python,
+    "vendor/install-deps": check_install_deps,
+}
+
+
+def check_command(words):
+    while re.fullmatch(r"[A-Z0-9_]+=.*", words[0]):
+        check_variable(words.pop(0).partition("=")[0])
+    if words[0] == "sudo":
+        words = words[1:]
+    name = words[0].removeprefix(".venv/bin/")
+    assert name in CHECKS, f"{name} is a command that no test knows"
+    CHECKS[name](words[1:])
+
+
+def check_variable(name):
+    sources = "setup.py", "CMakeLists.txt", "Makefile", "benchmarks", "nghttp2py"
+    sources += "tests", "vendor/install-deps", "vendor/README.md"
+    paths = [p for s in sources for p in ((ROOT / s), *(ROOT / s).rglob("*.py"))]
+    assert any(name in p.read_text() for p in paths if p.is_file()), name
+
+
+@of_kind("console", "sh")
+def test_the_commands_of_a_block_exist_with_their_options(block):
+    for line, words, _ in commands(block):
+        simple, files = [], False
+        for word in [*words, ";"]:
+            if word in ("<", ">", ">>"):
+                files = True
+            elif set(word) <= set("|&;"):
+                assert simple, line
+                check_command(simple)
+                simple, files = [], False
+            elif not files:
+                simple.append(word)
+
+
+SESSIONS = [
+    (str(block), line, output)
+    for block in BLOCKS
+    if block.kind == "console"
+    for line, words, output in commands(block)
+    if words[0] == "printf" and output
+]
+
+
+@pytest.mark.parametrize(
+    ("block", "line", "output"), SESSIONS, ids=[s[0] for s in SESSIONS]
+)
+def test_what_is_piped_into_a_command_gives_what_the_page_shows(block, line, output):
+    path = f"PATH='{Path(sys.executable).parent}':$PATH\n"
+    shown = subprocess.run(
+        ["sh", "-c", path + line], capture_output=True, text=True, check=True
+    )
+    assert shown.stdout.rstrip() == output
+
+
+# ---- What the text names ----
+
+
+def literals():
+    """Each piece of code in the text of a page, with its place."""
+    for page in PAGES:
+        marks = r"``(.+?)``" if page.suffix == ".rst" else r"(?<!`)`([^`\n]+)`(?!`)"
+        for found in re.finditer(marks, page.read_text(), re.S):
+            yield page.relative_to(ROOT), " ".join(found[1].split())
+
+
+def test_the_files_make_targets_and_variables_that_the_text_names_exist():
+    for page, text in literals():
+        if re.match(r"(nghttp2py|src_c|tests|benchmarks|examples|docs|vendor)/", text):
+            if not re.search(r"[<>{ ]|build/|vendor/\w+$", text):
+                assert list(ROOT.glob(text.rstrip("/"))), f"{page}: {text}"
+        elif found := re.fullmatch(r"make( [\w-]+)+", text):
+            check_make(found[0].split()[1:])
+        elif found := re.match(r"(NGHTTP2PY_\w+)", text):
+            check_variable(found[1])
+
+
+def test_the_options_that_the_page_of_the_command_names_exist():
+    options = set()
+    waiting = [nghttp2py_command]
+    while waiting:
+        command = waiting.pop()
+        waiting += getattr(command, "commands", {}).values()
+        options |= {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
+    options |= {"--help"}
+    for page, text in literals():
+        if page.name in ("cli.rst", "hpack.rst"):
+            named = re.match(r"--?[a-z][\w-]*$", text)
+            assert named is None or text in options, f"{page}: {text}"
