@@ -46,6 +46,7 @@ PUBLIC = [
 INTERNAL = [
     "nghttp2py.__main__",
     "nghttp2py.asyncio.",
+    "nghttp2py.carrier",
     "nghttp2py.cli",
     "nghttp2py.cli.",
     "nghttp2py.client",

@@ -107,4 +107,6 @@ def test_what_serve_takes_is_on_the_page():
     assert parameters["retry"].default is False
     rows = dict(ROWS)
     assert rows["``max_connections`` of ``serve``"] == "none"
+    stated = rows["``max_handshakes`` of ``serve``"]
+    assert value(stated) == parameters["max_handshakes"].default
     assert rows["``retry`` of ``serve``"] == "off"
