@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Fetch URLs of one server over HTTP/3, all at once, on one connection.
+"""Fetch and upload over HTTP/3, or try a WebTransport echo.
 
     python examples/http3_client.py [--ca-certs FILE] [--data TEXT] URL...
+    python examples/http3_client.py [--ca-certs FILE] --webtransport TEXT URL
 
-Bodies are written to standard output in the order of the URLs; what the server
-pushes is named on standard error.
+The requests go at once, on one connection.  Bodies are written to standard output
+in the order of the URLs; what else there is to say, to standard error.
 """
 
 import argparse
@@ -13,94 +14,169 @@ import sys
 from urllib.parse import urlsplit
 
 from nghttp2py.asyncio import QuicConnectionProtocol, connect
-from nghttp2py.h3 import H3_ALPN, H3Connection
-from nghttp2py.h3.events import DataReceived, HeadersReceived, PushPromiseReceived
+from nghttp2py.h3 import H3_ALPN, H3Configuration, H3Connection
+from nghttp2py.h3.events import (
+    DatagramReceived,
+    DataReceived,
+    HeadersReceived,
+    PushPromiseReceived,
+    SettingsReceived,
+    StreamReset,
+    WebTransportSessionClosed,
+    WebTransportStreamDataReceived,
+)
 from nghttp2py.quic.configuration import QuicConfiguration
 from nghttp2py.quic.events import ConnectionTerminated
 
+ENDS = (ConnectionTerminated, StreamReset, WebTransportSessionClosed)
+OF_A_STREAM = (
+    *ENDS,
+    DatagramReceived,
+    DataReceived,
+    HeadersReceived,
+    WebTransportStreamDataReceived,
+)
+
 
 class HTTP3Client(QuicConnectionProtocol):
-    """Sends requests; each is answered by a future of (headers, body)."""
+    """One connection.  Each stream has a queue of its events."""
 
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
-        self.http = H3Connection(self._quic)
-        self.responses = {}  # stream identifier: (future, headers, pieces)
+        self.http = H3Connection(
+            self._quic, enable_webtransport=True, config=H3Configuration(extended=True)
+        )
+        self.greeted = asyncio.Event()  # the server's settings are here
+        self.queues = {}
+        self.incoming = asyncio.Queue()  # of the streams that the server opens
 
-    async def request(self, method, url, data=None):
+    def quic_event_received(self, event):
+        if isinstance(event, ConnectionTerminated):
+            self.greeted.set()
+            for queue in (self.incoming, *self.queues.values()):
+                queue.put_nowait(event)
+        for received in self.http.handle_event(event):
+            self.h3_event_received(received)
+
+    def h3_event_received(self, event):
+        if isinstance(event, SettingsReceived):
+            self.greeted.set()
+        elif isinstance(event, PushPromiseReceived):
+            path = dict(event.headers)[b":path"].decode()
+            print(f"pushed: {path}", file=sys.stderr)
+        elif getattr(event, "push_id", None) is not None:
+            pass  # the push itself: a browser would keep it
+        elif isinstance(event, WebTransportSessionClosed):
+            self.queues[event.session_id].put_nowait(event)
+        elif isinstance(event, OF_A_STREAM):
+            self.queues.get(event.stream_id, self.incoming).put_nowait(event)
+
+    async def next_event(self, stream_id):
+        """Return the stream's next event; ``None`` is any that the server opens."""
+        event = await self.queues.get(stream_id, self.incoming).get()
+        if isinstance(event, ENDS):
+            raise ConnectionError(f"the answer is cut short: {event}")
+        return event
+
+    async def read(self, stream_id):
+        """Return what comes on the stream up to its end."""
+        pieces = []
+        while True:
+            event = await self.next_event(stream_id)
+            if not isinstance(event, HeadersReceived):  # trailers
+                pieces.append(event.data)
+            if event.stream_ended:
+                self.queues.pop(stream_id, None)
+                return b"".join(pieces)
+
+    def send_headers(self, url, *pseudo_headers, end_stream=False):
+        """Send the headers of a request; return its stream."""
         parts = urlsplit(url)
-        path = parts.path or "/"
-        if parts.query:
-            path += "?" + parts.query
+        path = (parts.path or "/") + (parts.query and "?" + parts.query)
         headers = [
-            (b":method", method.encode()),
+            *pseudo_headers,
             (b":scheme", parts.scheme.encode()),
             (b":authority", parts.netloc.encode()),
             (b":path", path.encode()),
             (b"user-agent", b"nghttp2py"),
         ]
         stream_id = self._quic.get_next_available_stream_id()
-        self.http.send_headers(stream_id, headers, end_stream=data is None)
+        self.http.send_headers(stream_id, headers, end_stream)
+        self.queues[stream_id] = asyncio.Queue()
+        return stream_id
+
+    async def request(self, url, data=None):
+        """GET the URL, or POST the data to it; return status and body."""
+        method = (b":method", b"GET" if data is None else b"POST")
+        stream_id = self.send_headers(url, method, end_stream=data is None)
         if data is not None:
             self.http.send_data(stream_id, data, end_stream=True)
-        future = asyncio.get_running_loop().create_future()
-        self.responses[stream_id] = (future, [], [])
         self.transmit()
-        return await future
+        response = await self.next_event(stream_id)
+        body = b"" if response.stream_ended else await self.read(stream_id)
+        return int(dict(response.headers)[b":status"]), body
 
-    def quic_event_received(self, event):
-        if isinstance(event, ConnectionTerminated):
-            for future, _, _ in self.responses.values():
-                future.set_exception(ConnectionError(event.reason_phrase))
-            self.responses.clear()
-        for received in self.http.handle_event(event):
-            self.h3_event_received(received)
-
-    def h3_event_received(self, event):
-        if isinstance(event, PushPromiseReceived):
-            path = dict(event.headers)[b":path"].decode()
-            print(f"pushed: {path}", file=sys.stderr)
-        if not isinstance(event, (HeadersReceived, DataReceived)):
-            return
-        if event.stream_id not in self.responses:
-            return
-        future, headers, pieces = self.responses[event.stream_id]
-        if isinstance(event, HeadersReceived):
-            headers += event.headers
-        else:
-            pieces.append(event.data)
-        if event.stream_ended:
-            del self.responses[event.stream_id]
-            future.set_result((headers, b"".join(pieces)))
+    async def try_webtransport(self, url, data):
+        """Have the data come back on streams of both kinds and in a datagram."""
+        # Before its settings nobody knows whether the server has WebTransport.
+        await self.greeted.wait()
+        session_id = self.send_headers(
+            url, (b":method", b"CONNECT"), (b":protocol", b"webtransport")
+        )
+        self.transmit()
+        response = await self.next_event(session_id)
+        status = dict(response.headers)[b":status"]
+        if not status.startswith(b"2"):
+            raise ConnectionError(f"the session is refused: {status.decode()}")
+        for is_unidirectional in (False, True):
+            stream_id = self.http.create_webtransport_stream(
+                session_id, is_unidirectional
+            )
+            if not is_unidirectional:
+                self.queues[stream_id] = asyncio.Queue()
+            self.http.send_webtransport_data(stream_id, data, end_stream=True)
+            self.transmit()
+            yield await self.read(None if is_unidirectional else stream_id)
+        # A datagram may be lost; a program that needs it would send it again.
+        self.http.send_datagram(session_id, data)
+        self.transmit()
+        yield (await asyncio.wait_for(self.next_event(session_id), 5)).data
+        self.http.close_webtransport_session(session_id, 0, "done")
 
 
 async def main(options):
     server = urlsplit(options.url[0])
-    configuration = QuicConfiguration(is_client=True, alpn_protocols=H3_ALPN)
+    configuration = QuicConfiguration(
+        is_client=True,
+        alpn_protocols=H3_ALPN,
+        max_datagram_frame_size=65536,  # WebTransport needs QUIC's datagrams
+    )
     if options.ca_certs:
         configuration.load_verify_locations(options.ca_certs)
-    data = None if options.data is None else options.data.encode()
     async with connect(
         server.hostname,
         server.port or 443,
         configuration=configuration,
         create_protocol=HTTP3Client,
     ) as client:
+        if options.webtransport is not None:
+            data = options.webtransport.encode()
+            async for echo in client.try_webtransport(options.url[0], data):
+                print(echo.decode())
+            return
+        data = None if options.data is None else options.data.encode()
         answers = await asyncio.gather(
-            *(
-                client.request("GET" if data is None else "POST", url, data)
-                for url in options.url
-            )
+            *(client.request(url, data) for url in options.url)
         )
-    for url, (headers, body) in zip(options.url, answers, strict=True):
-        print(f"{dict(headers)[b':status'].decode()} {url}", file=sys.stderr)
+    for url, (status, body) in zip(options.url, answers, strict=True):
+        print(status, url, file=sys.stderr)
         sys.stdout.buffer.write(body)
-    return 0
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("url", nargs="+", metavar="URL")
-    parser.add_argument("--ca-certs", metavar="FILE")
+    parser.add_argument("--ca-certs", metavar="FILE", help="trust these authorities")
     parser.add_argument("--data", metavar="TEXT", help="POST this")
-    sys.exit(asyncio.run(main(parser.parse_args())))
+    parser.add_argument("--webtransport", metavar="TEXT", help="have this come back")
+    asyncio.run(main(parser.parse_args()))

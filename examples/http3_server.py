@@ -1,10 +1,16 @@
 #!/usr/bin/env python3
-"""HTTP/3 with nghttp2py.h3 over its QUIC: pages, an echo, WebTransport.
+"""An HTTP/3 server: a page, an echo, bytes to measure with, and WebTransport.
 
     python examples/http3_server.py --certificate cert.pem --private-key key.pem
 
-GET / answers with a page whose style is pushed, GET /N with N bytes, POST /echo
-with what was posted.  The WebTransport session /wt echoes datagrams and streams.
+GET /         a page that tries the WebTransport echo; its style is pushed
+GET /N        N bytes
+POST /echo    what was posted
+CONNECT /wt   a WebTransport session.  Datagrams and streams come back; what is
+              sent on a unidirectional stream, on another.  The datagram "bye"
+              closes the session.
+
+docs/h3.rst tells how to visit it with Chromium.
 """
 
 import argparse
@@ -13,31 +19,47 @@ import contextlib
 
 from nghttp2py.asyncio import QuicConnectionProtocol, serve
 from nghttp2py.h3 import H3_ALPN, H3Configuration, H3Connection
+from nghttp2py.h3.connection import ErrorCode
 from nghttp2py.h3.events import (
     DatagramReceived,
     DataReceived,
     HeadersReceived,
+    StreamReset,
     WebTransportStreamDataReceived,
 )
 from nghttp2py.h3.exceptions import NoAvailablePushIDError
 from nghttp2py.quic.configuration import QuicConfiguration
 from nghttp2py.quic.events import ProtocolNegotiated
 
-PAGE = b'<link rel="stylesheet" href="/style.css"><p>Hello, HTTP/3</p>\n'
+PAGE = b"""<!doctype html>
+<link rel="stylesheet" href="/style.css">
+<p>Hello, HTTP/3</p>
+<p id="echo"></p>
+<script type="module">
+const session = new WebTransport(new URL("/wt", location));
+await session.ready;
+const stream = await session.createBidirectionalStream();
+new Blob(["Hello, WebTransport"]).stream().pipeTo(stream.writable);
+document.getElementById("echo").textContent =
+  await new Response(stream.readable).text();
+</script>
+"""
 STYLE = b"p { font: 2rem system-ui }\n"
 MAX_BYTES = 50_000_000
 
 
 class HTTP3Server(QuicConnectionProtocol):
-    """Answers the requests of one connection."""
+    """One connection: QUIC's events go in HTTP/3, and come out as its events."""
 
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
         self.http = None
-        self.requests = {}  # stream identifier: (headers, pieces of the body)
+        self.requests = {}  # stream: (headers, the body so far)
+        self.echoes = {}  # WebTransport stream of the client: ours
 
     def quic_event_received(self, event):
         if isinstance(event, ProtocolNegotiated):
+            # What the later drafts of WebTransport have is in "extended" too.
             self.http = H3Connection(
                 self._quic,
                 enable_webtransport=True,
@@ -46,77 +68,107 @@ class HTTP3Server(QuicConnectionProtocol):
         if self.http is not None:
             for received in self.http.handle_event(event):
                 self.h3_event_received(received)
-            self.transmit()
 
     def h3_event_received(self, event):
         if isinstance(event, HeadersReceived):
-            headers = dict(event.headers)
-            if headers.get(b":protocol", b"").startswith(b"webtransport"):
-                found = headers[b":path"] == b"/wt"
-                self.respond(event.stream_id, 200 if found else 404, None)
-                return
-            # Trailers do not change the answer.
-            self.requests.setdefault(event.stream_id, (headers, []))
+            self.headers_received(event)
         elif isinstance(event, DataReceived):
-            if event.stream_id in self.requests:
-                self.requests[event.stream_id][1].append(event.data)
+            self.data_received(event)
+        elif isinstance(event, StreamReset):
+            self.requests.pop(event.stream_id, None)
+            self.echoes.pop(event.stream_id, None)
         elif isinstance(event, DatagramReceived):
-            self.http.send_datagram(event.stream_id, event.data)
-            return
+            # A datagram and a session have the identifier of the CONNECT.
+            if event.data == b"bye":
+                self.http.close_webtransport_session(event.stream_id, 0, "bye")
+            else:
+                self.http.send_datagram(event.stream_id, event.data)
         elif isinstance(event, WebTransportStreamDataReceived):
-            if event.stream_id & 2 == 0:  # there is a way back
-                self.http.send_webtransport_data(
-                    event.stream_id, event.data, event.stream_ended
-                )
-            return
-        else:
-            return
-        if event.stream_ended and event.stream_id in self.requests:
-            self.answer(event.stream_id, *self.requests.pop(event.stream_id))
+            self.echo(event)
 
-    def answer(self, stream_id, headers, pieces):
+    def headers_received(self, event):
+        headers = dict(event.headers)
+        if b":protocol" in headers:
+            # The response makes the session, and its stream stays open.
+            found = headers[b":protocol"].startswith(b"webtransport")
+            if found and headers[b":path"] == b"/wt":
+                self.http.send_headers(event.stream_id, [(b":status", b"200")])
+            else:
+                self.respond(event.stream_id, 404)
+            return
+        # The second header section of a stream is trailers; we need none.
+        self.requests.setdefault(event.stream_id, (headers, bytearray()))
+        if event.stream_ended:
+            self.request_received(event.stream_id)
+
+    def data_received(self, event):
+        if event.stream_id not in self.requests:
+            return
+        _, body = self.requests[event.stream_id]
+        body += event.data
+        if len(body) > MAX_BYTES:
+            del self.requests[event.stream_id]
+            self.respond(event.stream_id, 413)
+            self._quic.stop_stream(event.stream_id, ErrorCode.H3_NO_ERROR)
+        elif event.stream_ended:
+            self.request_received(event.stream_id)
+
+    def request_received(self, stream_id):
+        headers, body = self.requests.pop(stream_id)
         method, path = headers[b":method"], headers[b":path"]
         if method == b"POST" and path == b"/echo":
-            self.respond(stream_id, 200, b"".join(pieces))
-        elif method not in (b"GET", b"HEAD"):
-            self.respond(stream_id, 405, b"")
+            self.respond(stream_id, 200, bytes(body))
+        elif method != b"GET":
+            self.respond(stream_id, 405)
         elif path == b"/":
-            self.push(stream_id, headers)
+            self.push(stream_id, headers, b"/style.css", STYLE, b"text/css")
             self.respond(stream_id, 200, PAGE, b"text/html")
         elif path == b"/style.css":
             self.respond(stream_id, 200, STYLE, b"text/css")
         elif path[1:].isdigit() and int(path[1:]) <= MAX_BYTES:
-            self.respond(stream_id, 200, b"Z" * int(path[1:]))
+            self.respond(stream_id, 200, bytes(int(path[1:])))
         else:
             self.respond(stream_id, 404, b"There is no such page.\n")
 
-    def push(self, stream_id, headers):
-        """Promise the style, if the client takes pushes."""
+    def respond(self, stream_id, status, body=b"", content_type=b"text/plain"):
+        headers = [
+            (b":status", b"%d" % status),
+            (b"content-type", content_type),
+            (b"content-length", b"%d" % len(body)),
+        ]
+        self.http.send_headers(stream_id, headers)
+        self.http.send_data(stream_id, body, end_stream=True)
+
+    def push(self, stream_id, headers, path, body, content_type):
+        """Answer a request that we expect, if the client takes pushes."""
         promised = [
             (b":method", b"GET"),
             (b":scheme", headers[b":scheme"]),
             (b":authority", headers[b":authority"]),
-            (b":path", b"/style.css"),
+            (b":path", path),
         ]
-        try:
+        with contextlib.suppress(NoAvailablePushIDError):
             push_stream_id = self.http.send_push_promise(stream_id, promised)
-        except NoAvailablePushIDError:
-            return
-        self.respond(push_stream_id, 200, STYLE, b"text/css")
+            self.respond(push_stream_id, 200, body, content_type)
 
-    def respond(self, stream_id, status, body, content_type=b"text/plain"):
-        """Send a response; without a body, the stream stays open."""
-        headers = [(b":status", b"%d" % status), (b"server", b"nghttp2py")]
-        if body is not None:
-            headers.append((b"content-type", content_type))
-        self.http.send_headers(stream_id, headers)
-        if body is not None:
-            self.http.send_data(stream_id, body, end_stream=True)
+    def echo(self, event):
+        stream_id = event.stream_id
+        if stream_id & 2:  # unidirectional
+            if stream_id not in self.echoes:
+                self.echoes[stream_id] = self.http.create_webtransport_stream(
+                    event.session_id, is_unidirectional=True
+                )
+            stream_id = self.echoes[stream_id]
+            if event.stream_ended:
+                del self.echoes[event.stream_id]
+        self.http.send_webtransport_data(stream_id, event.data, event.stream_ended)
 
 
 async def main(options):
     configuration = QuicConfiguration(
-        is_client=False, alpn_protocols=H3_ALPN, max_datagram_frame_size=65536
+        is_client=False,
+        alpn_protocols=H3_ALPN,
+        max_datagram_frame_size=65536,  # WebTransport needs QUIC's datagrams
     )
     configuration.load_cert_chain(options.certificate, options.private_key)
     server = await serve(
@@ -124,8 +176,9 @@ async def main(options):
         options.port,
         configuration=configuration,
         create_protocol=HTTP3Server,
+        retry=options.retry,
     )
-    port = server._transport.get_extra_info("sockname")[1]
+    port = server.sockets[0].getsockname()[1]
     print(f"https://{options.host}:{port}/", flush=True)
     try:
         await asyncio.Event().wait()
@@ -139,5 +192,8 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, default=4433)
     parser.add_argument("--certificate", required=True, metavar="FILE")
     parser.add_argument("--private-key", required=True, metavar="FILE")
+    parser.add_argument(
+        "--retry", action="store_true", help="have clients prove their address"
+    )
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(main(parser.parse_args()))
