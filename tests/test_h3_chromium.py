@@ -1,0 +1,462 @@
+"""HTTP/3 and WebTransport with a browser: Chromium, headless."""
+
+import asyncio
+import base64
+import contextlib
+import datetime
+import hashlib
+import ipaddress
+import json
+import os
+import runpy
+import signal
+from pathlib import Path
+
+import pytest
+import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from loops import in_loop
+
+from nghttp2py.asyncio import serve
+from nghttp2py.h3 import H3_ALPN
+from nghttp2py.h3.connection import ErrorCode
+from nghttp2py.h3.events import (
+    DatagramReceived,
+    StreamReset,
+    WebTransportStreamDataReceived,
+)
+from nghttp2py.quic.configuration import QuicConfiguration
+from nghttp2py.quic.events import HandshakeCompleted
+
+#: Seconds that Chromium may take to start and run a page on a loaded machine.
+DEADLINE = 45
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "http3_server.py"
+HTTP3Server = runpy.run_path(str(EXAMPLE))["HTTP3Server"]
+
+MEGABYTE = bytes(i * i >> 8 & 0xFF for i in range(1 << 20))
+
+# WebTransport's error codes: each end of a run of 30, which is how they are
+# mapped to those of HTTP/3.
+CODES = [0, 29, 30, 255]
+
+# What the pages of the tests share.  run() posts to /report what a test returns,
+# or what it throws.
+PAGE = """<!doctype html>
+<script type="module">
+const hex = async (buffer) =>
+  [...new Uint8Array(await crypto.subtle.digest("SHA-256", buffer))]
+    .map((byte) => byte.toString(16).padStart(2, "0")).join("");
+const bytes = (n) => new Uint8Array(n).map((_, i) => i * i >> 8);
+const protocols = () =>
+  performance.getEntries().map((entry) => entry.nextHopProtocol).filter(Boolean);
+const readAll = async (readable) =>
+  new Uint8Array(await new Response(readable).arrayBuffer());
+const text = (chunk) => new TextDecoder().decode(chunk);
+const write = async (writable, ...chunks) => {
+  const writer = writable.getWriter();
+  for (const chunk of chunks) await writer.write(chunk);
+  await writer.close();
+};
+const failure = (streamErrorCode) => {
+  try {
+    return new WebTransportError("", { streamErrorCode });
+  } catch {  // as it was before
+    return new WebTransportError({ streamErrorCode });
+  }
+};
+const run = async (test) => {
+  let report;
+  try {
+    report = await test();
+  } catch (error) {
+    report = { error: String(error), stack: error.stack };
+  }
+  await fetch("/report", { method: "POST", body: JSON.stringify(report) });
+};
+await run(async () => { %s });
+</script>
+"""
+
+
+class Site:
+    """What the connections of one server share: its page, and what it has seen."""
+
+    def __init__(self, script):
+        self.page = PAGE.replace("%s", script).encode()
+        self.asked = []  # (connection, method, path) of each request
+        self.connections = []
+        self.resets = []  # the error codes of streams of WebTransport
+        self.wanted_resets = iter(CODES)  # those of the server's own
+        self.reports = asyncio.Queue()
+
+    def protocol(self, *args, **options):
+        connection = Connection(self, *args, **options)
+        self.connections.append(connection)
+        return connection
+
+
+class Connection(HTTP3Server):
+    """The example's server, and what the pages of the tests ask beyond that."""
+
+    def __init__(self, site, *args, **options):
+        super().__init__(*args, **options)
+        self.site = site
+        self.handshake = None
+
+    def quic_event_received(self, event):
+        if isinstance(event, HandshakeCompleted):
+            self.handshake = event
+        super().quic_event_received(event)
+
+    def h3_event_received(self, event):
+        if isinstance(event, DatagramReceived) and event.data == b"open":
+            stream_id = self.http.create_webtransport_stream(event.stream_id)
+            self.http.send_webtransport_data(stream_id, b"from the server")
+        elif isinstance(event, WebTransportStreamDataReceived) and (
+            event.data == b"reset"
+        ):
+            code = self.http.webtransport_error_to_http(next(self.site.wanted_resets))
+            self._quic.reset_stream(event.stream_id, code)
+        else:
+            if isinstance(event, StreamReset) and event.session_id is not None:
+                self.site.resets.append(event.error_code)
+            super().h3_event_received(event)
+
+    def request_received(self, stream_id):
+        headers, body = self.requests[stream_id]
+        method, path = headers[b":method"].decode(), headers[b":path"].decode()
+        self.site.asked.append((self, method, path))
+        if path == "/page":
+            answer = (200, self.site.page, b"text/html")
+        elif path == "/megabyte":
+            answer = (200, MEGABYTE)
+        elif path == "/sha256":
+            answer = (200, hashlib.sha256(body).hexdigest().encode())
+        elif path == "/report":
+            self.site.reports.put_nowait(json.loads(bytes(body)))
+            answer = (204,)
+        elif path == "/early":
+            # Before the handshake is complete nothing but early data can come.
+            if self.handshake and not self.handshake.early_data_accepted:
+                self.close(ErrorCode.H3_NO_ERROR)
+                return
+            answer = (200, b"early data")
+        else:
+            super().request_received(stream_id)
+            return
+        del self.requests[stream_id]
+        self.respond(stream_id, *answer)
+
+
+@contextlib.asynccontextmanager
+async def serving(site, certificate, key, **options):
+    """A server of the site; gives its port."""
+    configuration = QuicConfiguration(
+        is_client=False,
+        alpn_protocols=H3_ALPN,
+        max_datagram_frame_size=65536,
+        certificate=certificate,
+        private_key=key,
+    )
+    server = await serve(
+        "127.0.0.1",
+        0,
+        configuration=configuration,
+        create_protocol=site.protocol,
+        **options,
+    )
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+
+
+@contextlib.asynccontextmanager
+async def chromium(directory, port, fingerprint):
+    """Chromium on the site's page, over QUIC from the first packet on.
+
+    It trusts the public key of the fingerprint.
+    """
+    process = await asyncio.create_subprocess_exec(
+        "chromium",
+        "--headless",
+        "--no-sandbox",  # which root cannot have
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--disable-background-networking",
+        "--disable-component-update",
+        f"--user-data-dir={directory}",
+        "--host-resolver-rules=MAP localhost 127.0.0.1",
+        f"--origin-to-force-quic-on=localhost:{port}",
+        f"--ignore-certificate-errors-spki-list={fingerprint}",
+        "--remote-debugging-port=0",  # or it exits when the page has loaded
+        f"https://localhost:{port}/page",
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        # With all the processes that it has started.
+        os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+
+
+@pytest.fixture(scope="module")
+def identity():
+    """A certificate, its key, and the fingerprint of its public key."""
+    issued = trustme.CA().issue_cert("localhost")
+    certificate = x509.load_pem_x509_certificate(issued.cert_chain_pems[0].bytes())
+    public = certificate.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    fingerprint = base64.b64encode(hashlib.sha256(public).digest()).decode()
+    return certificate, issued.private_key_pem.bytes(), fingerprint
+
+
+async def report_of(script, identity, directory, **options):
+    """Return what the test ``script`` says in Chromium, and the site."""
+    certificate, key, fingerprint = identity
+    site = Site(script)
+    async with (
+        serving(site, certificate, key, **options) as port,
+        chromium(directory, port, fingerprint),
+    ):
+        return await asyncio.wait_for(site.reports.get(), DEADLINE), site
+
+
+# ---- Pages ----
+
+
+@pytest.mark.parametrize("retry", [False, True])
+@in_loop
+async def test_a_page_and_its_fetches_come_over_http3(identity, tmp_path, retry):
+    script = """
+      const download = await fetch("/megabyte");
+      const upload = await fetch("/sha256", { method: "POST", body: bytes(1 << 20) });
+      return {
+        download: await hex(await download.arrayBuffer()),
+        upload: await upload.text(),
+        missing: (await fetch("/nowhere")).status,
+        protocols: protocols(),
+      };
+    """
+    report, site = await report_of(script, identity, tmp_path, retry=retry)
+    digest = hashlib.sha256(MEGABYTE).hexdigest()
+    assert report == {
+        "download": digest,
+        "upload": digest,
+        "missing": 404,
+        "protocols": ["h3"] * 4,
+    }
+    # The page may come by another connection than what it fetches.
+    used = {connection for connection, _, _ in site.asked}
+    assert len(used) <= 2
+    assert {connection.handshake.alpn_protocol for connection in used} == {"h3"}
+
+
+@in_loop
+async def test_a_hundred_fetches_share_a_connection(identity, tmp_path):
+    script = """
+      const sizes = Array.from({ length: 100 }, (_, i) => 1000 * i);
+      const bodies = await Promise.all(sizes.map(async (size) =>
+        (await (await fetch("/" + size)).arrayBuffer()).byteLength));
+      return { sizes: bodies, protocols: protocols() };
+    """
+    report, site = await report_of(script, identity, tmp_path)
+    assert report["sizes"] == [1000 * i for i in range(100)]
+    assert set(report["protocols"]) == {"h3"}
+    assert len({c for c, _, path in site.asked if path[1:].isdigit()}) == 1
+
+
+@in_loop
+async def test_a_large_upload_is_held_back_and_arrives(identity, tmp_path):
+    """It is far more than the windows."""
+    script = """
+      const body = bytes(20 << 20);
+      const response = await fetch("/sha256", { method: "POST", body });
+      return { digest: await response.text(), expected: await hex(body) };
+    """
+    report, _ = await report_of(script, identity, tmp_path)
+    assert report["digest"] == report["expected"]
+
+
+@in_loop
+async def test_an_aborted_fetch_leaves_the_connection_as_it_is(identity, tmp_path):
+    script = """
+      const abort = new AbortController();
+      const response = await fetch("/30000000", { signal: abort.signal });
+      await response.body.getReader().read();
+      abort.abort();
+      return (await fetch("/10")).status;
+    """
+    report, site = await report_of(script, identity, tmp_path)
+    assert report == 200
+    assert len({c for c, _, path in site.asked if path[1:].isdigit()}) == 1
+
+
+@in_loop
+async def test_chromium_resumes_its_session_with_early_data(identity, tmp_path):
+    """Not each time: Chromium counts the age of a ticket in whole seconds, and
+    GnuTLS believes no age that is above its own."""
+    script = """
+      for (let i = 0; i < 20; i++) {
+        const answer = await fetch("/early").then((r) => r.text(), () => "lost");
+        if (answer !== "lost") return answer;
+      }
+    """
+    report, site = await report_of(
+        script, identity, tmp_path, session_ticket_handler=lambda ticket: None
+    )
+    assert report == "early data"
+    (connection,) = {c for c, _, path in site.asked if path == "/report"}
+    assert connection.handshake.session_resumed
+    assert connection.handshake.early_data_accepted
+
+
+# ---- WebTransport ----
+
+
+@in_loop
+async def test_webtransport_streams_and_datagrams_come_back(identity, tmp_path):
+    script = """
+      const session = new WebTransport(new URL("/wt", location));
+      await session.ready;
+      const both = await session.createBidirectionalStream();
+      const sent = write(both.writable, new TextEncoder().encode("both ways"));
+      const echo = text(await readAll(both.readable));
+      await sent;
+      await write(await session.createUnidirectionalStream(), bytes(300000));
+      const incoming = session.incomingUnidirectionalStreams.getReader();
+      const oneWay = await hex(await readAll((await incoming.read()).value));
+      const datagrams = session.datagrams.writable.getWriter();
+      await datagrams.write(new TextEncoder().encode("gram"));
+      const gram = text((await session.datagrams.readable.getReader().read()).value);
+      session.close({ closeCode: 7, reason: "done" });
+      const closed = await session.closed;
+      return { echo, oneWay, gram, code: closed.closeCode, reason: closed.reason };
+    """
+    report, _ = await report_of(script, identity, tmp_path)
+    assert report == {
+        "echo": "both ways",
+        "oneWay": hashlib.sha256(MEGABYTE[:300000]).hexdigest(),
+        "gram": "gram",
+        "code": 7,
+        "reason": "done",
+    }
+
+
+@in_loop
+async def test_the_server_opens_webtransport_streams(identity, tmp_path):
+    script = """
+      const session = new WebTransport(new URL("/wt", location));
+      await session.ready;
+      const datagrams = session.datagrams.writable.getWriter();
+      await datagrams.write(new TextEncoder().encode("open"));
+      const incoming = session.incomingBidirectionalStreams.getReader();
+      const stream = (await incoming.read()).value;
+      const [echo] = await Promise.all([
+        readAll(stream.readable),
+        write(stream.writable, new TextEncoder().encode(", and back")),
+      ]);
+      return text(echo);
+    """
+    report, _ = await report_of(script, identity, tmp_path)
+    assert report == "from the server, and back"
+
+
+@in_loop
+async def test_webtransport_error_codes_arrive_both_ways(identity, tmp_path):
+    script = """
+      const session = new WebTransport(new URL("/wt", location));
+      await session.ready;
+      const codes = [];
+      for (const streamErrorCode of [0, 29, 30, 255]) {
+        const stream = await session.createBidirectionalStream();
+        const writer = stream.writable.getWriter();
+        await writer.write(new Uint8Array(1));
+        await stream.readable.getReader().read();
+        writer.abort(failure(streamErrorCode)).catch(() => 0);
+      }
+      for (let i = 0; i < 4; i++) {
+        const stream = await session.createBidirectionalStream();
+        await stream.writable.getWriter().write(new TextEncoder().encode("reset"));
+        await stream.readable.getReader().read().catch((error) =>
+          codes.push(error.streamErrorCode));
+      }
+      return codes;
+    """
+    report, site = await report_of(script, identity, tmp_path)
+    assert report == CODES
+    assert site.resets == CODES
+
+
+@in_loop
+async def test_the_server_closes_a_webtransport_session(identity, tmp_path):
+    script = """
+      const session = new WebTransport(new URL("/wt", location));
+      await session.ready;
+      const datagrams = session.datagrams.writable.getWriter();
+      await datagrams.write(new TextEncoder().encode("bye"));
+      const closed = await session.closed;
+      return [closed.closeCode, closed.reason];
+    """
+    report, _ = await report_of(script, identity, tmp_path)
+    assert report == [0, "bye"]
+
+
+@in_loop
+async def test_a_refused_webtransport_session_fails(identity, tmp_path):
+    script = """
+      const session = new WebTransport(new URL("/nowhere", location));
+      return await session.ready.then(() => "ready", (error) => error.name);
+    """
+    report, _ = await report_of(script, identity, tmp_path)
+    assert report == "WebTransportError"
+
+
+@in_loop
+async def test_webtransport_trusts_the_hash_of_a_certificate(identity, tmp_path):
+    """Of a server that nobody vouches for, on another port than the page's."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=13))
+        .add_extension(
+            x509.SubjectAlternativeName(
+                [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+            ),
+            critical=False,
+        )
+        .sign(key, hashes.SHA256())
+    )
+    script = """
+      const session = new WebTransport("https://127.0.0.1:%d/wt", {
+        serverCertificateHashes: [
+          { algorithm: "sha-256", value: new Uint8Array(%s) },
+        ],
+      });
+      await session.ready;
+      const stream = await session.createBidirectionalStream();
+      const sent = write(stream.writable, new TextEncoder().encode("trusted"));
+      const echo = text(await readAll(stream.readable));
+      await sent;
+      return echo;
+    """
+    other = Site("")
+    async with serving(other, certificate, key) as port:
+        digest = list(certificate.fingerprint(hashes.SHA256()))
+        report, _ = await report_of(script % (port, digest), identity, tmp_path)
+    assert report == "trusted"
