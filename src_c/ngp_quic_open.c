@@ -124,6 +124,12 @@ int ngp_quic_set_options(ngp_quic *quic, const ngp_quic_options *options,
   return 0;
 }
 
+/* A probe that is never sent, for it is larger than what is allowed: discovery
+   ends when it begins.  no_pmtud is not used, because ngtcp2 1.11 asserts that
+   it is not set when a client returns to an address that is still being
+   validated. */
+static const uint16_t no_probe[] = {MAX_DATAGRAM_SIZE};
+
 static void set_settings(const ngp_quic *quic, ngtcp2_settings *settings) {
   const ngp_quic_options *o = &quic->options;
 
@@ -133,7 +139,6 @@ static void set_settings(const ngp_quic *quic, ngtcp2_settings *settings) {
   settings->initial_rtt = o->initial_rtt;
   settings->max_window = o->max_window;
   settings->max_stream_window = o->max_stream_window;
-  settings->no_pmtud = !o->pmtud;
   settings->max_tx_udp_payload_size = o->max_datagram_size;
   if (o->pmtud) {
     if (settings->max_tx_udp_payload_size < NGTCP2_MAX_PMTUD_UDP_PAYLOAD_SIZE) {
@@ -142,6 +147,8 @@ static void set_settings(const ngp_quic *quic, ngtcp2_settings *settings) {
   } else {
     /* The size that was asked for, from the first packet on. */
     settings->no_tx_udp_payload_size_shaping = 1;
+    settings->pmtud_probes = no_probe;
+    settings->pmtud_probeslen = 1;
   }
   settings->preferred_versions = o->versions;
   settings->preferred_versionslen = o->nversions;
