@@ -62,6 +62,7 @@ int ngp_quic_new(ngp_quic **pquic, const ngp_quic_options *options,
   quic->local_addr.in6.sin6_addr.s6_addr[15] = 1;
   quic->remote_addr.in6.sin6_family = NGTCP2_AF_INET6;
   quic->close_due = 1;
+  quic->settled = server ? 1 : 0;
   ngtcp2_ccerr_default(&quic->ccerr);
   *pquic = quic;
   return 0;
@@ -342,6 +343,18 @@ static int accept_client(ngp_quic *quic, const uint8_t *data, size_t len) {
   return 0;
 }
 
+/* Notes that a client's address is another now. */
+static int note_move(ngp_quic *quic) {
+  const ngtcp2_addr *remote = &ngtcp2_conn_get_path(quic->conn)->remote;
+
+  if (quic->options.is_client || memcmp(remote->addr, &quic->remote_addr.in6,
+                                        sizeof(quic->remote_addr.in6)) == 0) {
+    return 0;
+  }
+  memcpy(&quic->remote_addr.in6, remote->addr, sizeof(quic->remote_addr.in6));
+  return ngp_quic_tap_probe_path(quic);
+}
+
 int ngp_quic_recv(ngp_quic *quic, const uint8_t *data, size_t len,
                   const ngp_quic_addr *addr, uint8_t ecn, uint64_t now) {
   ngtcp2_pkt_info info = {.ecn = ecn & 3u};
@@ -374,7 +387,11 @@ int ngp_quic_recv(ngp_quic *quic, const uint8_t *data, size_t len,
   ngp_quic_tap_begin(quic);
   rv = ngtcp2_conn_read_pkt(quic->conn, &path, &info, data, len, quic->now);
   ngp_quic_tap_end();
+  ngp_quic_close_forgotten(quic);
   rv = rv == 0 ? ngp_quic_tap_tell_stops(quic) : ngp_quic_fail(quic, rv);
+  if (rv == 0 && quic->state == NGP_QUIC_ACTIVE) {
+    rv = note_move(quic);
+  }
   quic->tap.nstops = 0;
   return quic->no_memory ? NGHTTP2_ERR_NOMEM : rv;
 }
@@ -552,14 +569,8 @@ int ngp_quic_reset_stream(ngp_quic *quic, int64_t stream_id,
   stream->reset = 1;
   stream->reset_code = error_code;
   ngp_quic_stream_enlist(&quic->streams, stream, NGP_QUIC_LIST_NONE);
-  if (!stream->opened) {
-    return 0;
-  }
   /* The bytes stay until ngtcp2 closes the stream: it has pointers to them. */
-  return ngtcp2_conn_shutdown_stream_write(quic->conn, 0, stream_id,
-                                           error_code) == 0
-             ? 0
-             : NGHTTP2_ERR_NOMEM;
+  return ngp_quic_shut_stream(quic, stream);
 }
 
 int ngp_quic_stop_stream(ngp_quic *quic, int64_t stream_id,
@@ -586,13 +597,7 @@ int ngp_quic_stop_stream(ngp_quic *quic, int64_t stream_id,
   }
   stream->stop = 1;
   stream->stop_code = error_code;
-  if (!stream->opened) {
-    return 0;
-  }
-  return ngtcp2_conn_shutdown_stream_read(quic->conn, 0, stream_id,
-                                          error_code) == 0
-             ? 0
-             : NGHTTP2_ERR_NOMEM;
+  return ngp_quic_shut_stream(quic, stream);
 }
 
 int ngp_quic_can_send(const ngp_quic *quic, int64_t stream_id) {

@@ -12,6 +12,9 @@
 #define SERVER_INITIATED 1
 #define UNIDIRECTIONAL 2
 
+/* How many streams of a connection ngtcp2 may forget. */
+#define MAX_FORGOTTEN 1000
+
 static int is_uni(int64_t id) { return (id & UNIDIRECTIONAL) != 0; }
 
 static int is_local(const ngp_quic *quic, int64_t id) {
@@ -311,6 +314,20 @@ static int record_error(ngp_quic *quic, ngp_quic_event_type type,
   return 0;
 }
 
+/* When RESET_STREAM is the first that ngtcp2 1.11 hears of a unidirectional
+   stream, it closes it never, and the peer may open one less for good.  It
+   keeps some hundred bytes of each, too: that is why there is a bound. */
+void ngp_quic_close_forgotten(ngp_quic *quic) {
+  ngp_quic_stream *stream = quic->unclosed;
+
+  quic->unclosed = NULL;
+  if (stream && quic->forgotten < MAX_FORGOTTEN) {
+    ++quic->forgotten;
+    ngp_quic_stream_remove(&quic->streams, stream);
+    ngtcp2_conn_extend_max_streams_uni(quic->conn, 1);
+  }
+}
+
 static int stream_reset(ngtcp2_conn *conn, int64_t stream_id,
                         uint64_t final_size, uint64_t app_error_code,
                         void *user_data, void *stream_user_data) {
@@ -320,8 +337,12 @@ static int stream_reset(ngtcp2_conn *conn, int64_t stream_id,
   (void)conn;
   (void)final_size;
   (void)stream_user_data;
+  ngp_quic_close_forgotten(quic);
   if (stream) {
     stream->remote_done = 1;
+    if (is_uni(stream_id)) {
+      quic->unclosed = stream;
+    }
   }
   return record_error(quic, NGP_QUIC_STREAM_RESET, stream_id, app_error_code);
 }
@@ -336,6 +357,9 @@ static int stream_close(ngtcp2_conn *conn, uint32_t flags, int64_t stream_id,
   (void)app_error_code;
   (void)stream_user_data;
   if (stream) {
+    if (stream == quic->unclosed) {
+      quic->unclosed = NULL;
+    }
     ngp_quic_stream_remove(&quic->streams, stream);
   }
   if (!is_local(quic, stream_id)) {

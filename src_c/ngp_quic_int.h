@@ -47,6 +47,8 @@ typedef struct ngp_quic_ping_wait {
   uint64_t value;
   /* pkt_num is of the packet that carries it, or -1. */
   int64_t pkt_num;
+  /* own is nonzero if nobody has asked for it but we. */
+  uint8_t own;
 } ngp_quic_ping_wait;
 
 /*
@@ -143,6 +145,9 @@ struct ngp_quic {
   uint8_t close_again;
   uint8_t handshake_completed;
   uint8_t handshake_confirmed;
+  /* settled is nonzero at a server, and at a client that has written a packet
+     after its handshake: see settle() in ngp_quic_send.c. */
+  uint8_t settled;
   /* can_send is nonzero once there are keys for application data. */
   uint8_t can_send;
   uint8_t early_data;
@@ -152,6 +157,11 @@ struct ngp_quic {
   uint8_t stateless_reset;
   /* no_memory is set by callbacks; the call that caused them tells. */
   uint8_t no_memory;
+  /* unclosed is a stream that the peer has reset and ngtcp2 not closed yet, or
+     NULL; forgotten counts those that it never will: see
+     ngp_quic_close_forgotten(). */
+  ngp_quic_stream *unclosed;
+  uint32_t forgotten;
   /* merge is nonzero while the last event may get more data: it is a stream's,
      and was not handed out. */
   uint8_t merge;
@@ -180,6 +190,8 @@ int ngp_quic_record_data(ngp_quic *quic, int64_t stream_id, const uint8_t *data,
 extern const ngtcp2_callbacks ngp_quic_client_callbacks;
 extern const ngtcp2_callbacks ngp_quic_server_callbacks;
 ngp_tls_hooks ngp_quic_tls_hooks(const ngp_quic *quic);
+/* Closes a unidirectional stream that ngtcp2 has forgotten to close. */
+void ngp_quic_close_forgotten(ngp_quic *quic);
 
 /* ---- ngp_quic.c ---- */
 
@@ -206,6 +218,8 @@ int ngp_quic_set_options(ngp_quic *quic, const ngp_quic_options *options,
 
 /* Opens those of our streams that the peer allows by now. */
 int ngp_quic_open_streams(ngp_quic *quic);
+/* Tells ngtcp2 that the stream was reset or stopped, if it may be told. */
+int ngp_quic_shut_stream(ngp_quic *quic, const ngp_quic_stream *stream);
 void ngp_quic_drop_dgram(ngp_quic *quic);
 
 /* ---- ngp_quic_tap.c ---- */
@@ -225,6 +239,10 @@ void ngp_quic_tap_begin(ngp_quic *quic);
 void ngp_quic_tap_end(void);
 /* Records the STOP_SENDING frames of the datagram that was read. */
 int ngp_quic_tap_tell_stops(ngp_quic *quic);
+/* Has a PING go out on a path that is another now.  ngtcp2 begins anew there
+   with what is in flight: it finds lost what was sent before only when a later
+   packet is acknowledged, so there has to be one. */
+int ngp_quic_tap_probe_path(ngp_quic *quic);
 /* Whether a PING has to go out. */
 int ngp_quic_tap_wants_ping(const ngp_quic *quic);
 

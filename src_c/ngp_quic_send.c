@@ -24,6 +24,43 @@
 
 /* ---- Streams that wait for their number ---- */
 
+int ngp_quic_shut_stream(ngp_quic *quic, const ngp_quic_stream *stream) {
+  if (!stream->opened || !quic->settled) {
+    return 0;
+  }
+  if (stream->stop && ngtcp2_conn_shutdown_stream_read(
+                          quic->conn, 0, stream->id, stream->stop_code) != 0) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  /* ngtcp2 itself answers STOP_SENDING. */
+  if (stream->reset && !stream->stopped &&
+      ngtcp2_conn_shutdown_stream_write(quic->conn, 0, stream->id,
+                                        stream->reset_code) != 0) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  return 0;
+}
+
+/* Until it has written a packet after its handshake, a client's ngtcp2 (at
+   least up to 1.24) forgets the RESET_STREAM, STOP_SENDING and MAX_STREAM_DATA
+   frames that it has queued when it is given stream data to write.  So that
+   packet is written without any, and streams are shut after it. */
+static int settle(ngp_quic *quic) {
+  size_t i;
+
+  quic->settled = 1;
+  for (i = 0; i < quic->streams.nbuckets; ++i) {
+    const ngp_quic_stream *stream = quic->streams.buckets[i];
+
+    for (; stream; stream = stream->map_next) {
+      if (ngp_quic_shut_stream(quic, stream) != 0) {
+        return NGTCP2_ERR_NOMEM;
+      }
+    }
+  }
+  return 0;
+}
+
 int ngp_quic_open_streams(ngp_quic *quic) {
   int i;
 
@@ -51,18 +88,10 @@ int ngp_quic_open_streams(ngp_quic *quic) {
         continue;
       }
       stream->opened = 1;
-      if (stream->stop && ngtcp2_conn_shutdown_stream_read(
-                              quic->conn, 0, id, stream->stop_code) != 0) {
+      if (ngp_quic_shut_stream(quic, stream) != 0) {
         return NGHTTP2_ERR_NOMEM;
       }
-      if (stream->reset) {
-        if (ngtcp2_conn_shutdown_stream_write(quic->conn, 0, id,
-                                              stream->reset_code) != 0) {
-          return NGHTTP2_ERR_NOMEM;
-        }
-      } else {
-        ngp_quic_stream_schedule(&quic->streams, stream);
-      }
+      ngp_quic_stream_schedule(&quic->streams, stream);
     }
   }
   return 0;
@@ -209,11 +238,27 @@ static ngtcp2_ssize write_stream(ngp_quic *quic, packet *p,
   return n;
 }
 
+/* Writes a packet without stream data or DATAGRAM frames. */
+static ngtcp2_ssize write_frames(ngp_quic *quic, packet *p) {
+  return ngtcp2_conn_writev_stream(quic->conn, &p->path.path, &p->info, p->dest,
+                                   p->cap, NULL, NGTCP2_WRITE_STREAM_FLAG_NONE,
+                                   -1, NULL, 0, quic->now);
+}
+
 /* Writes one packet; returns its length, 0 if there is nothing to send or it
    must wait, or ngtcp2's error. */
 static ngtcp2_ssize write_packet(ngp_quic *quic, packet *p) {
   ngtcp2_ssize n;
 
+  if (quic->handshake_completed && !quic->settled) {
+    n = write_frames(quic, p);
+    if (n >= 0 && settle(quic) != 0) {
+      return NGTCP2_ERR_NOMEM;
+    }
+    if (n != 0) {
+      return n;
+    }
+  }
   do {
     ngp_quic_stream *stream;
 
@@ -223,9 +268,7 @@ static ngtcp2_ssize write_packet(ngp_quic *quic, packet *p) {
     }
     stream = quic->can_send ? ngp_quic_streams_first(&quic->streams) : NULL;
     if (!stream) {
-      return ngtcp2_conn_writev_stream(
-          quic->conn, &p->path.path, &p->info, p->dest, p->cap, NULL,
-          NGTCP2_WRITE_STREAM_FLAG_NONE, -1, NULL, 0, quic->now);
+      return write_frames(quic, p);
     }
     n = write_stream(quic, p, stream);
   } while (n == NGTCP2_ERR_WRITE_MORE);
@@ -367,8 +410,9 @@ static int do_pending(ngp_quic *quic) {
   if (ngtcp2_conn_initiate_immediate_migration(quic->conn, &path, quic->now) !=
       0) {
     quic->local_addr.in6.sin6_addr.s6_addr[0] ^= 1;
+    return 0;
   }
-  return 0;
+  return ngp_quic_tap_probe_path(quic);
 }
 
 static int write_close(ngp_quic *quic) {

@@ -32,7 +32,7 @@ int ngp_quic_tap_wants_ping(const ngp_quic *quic) {
   return 0;
 }
 
-int ngp_quic_ping(ngp_quic *quic, uint64_t value) {
+static int add_ping(ngp_quic *quic, uint64_t value, uint8_t own) {
   ngp_quic_tap *tap = &quic->tap;
 
   if (tap->npings == tap->pings_cap) {
@@ -47,8 +47,24 @@ int ngp_quic_ping(ngp_quic *quic, uint64_t value) {
     tap->pings_cap = cap;
   }
   tap->pings[tap->npings++] =
-      (ngp_quic_ping_wait){.value = value, .pkt_num = -1};
+      (ngp_quic_ping_wait){.value = value, .pkt_num = -1, .own = own};
   return 0;
+}
+
+int ngp_quic_ping(ngp_quic *quic, uint64_t value) {
+  return add_ping(quic, value, 0);
+}
+
+int ngp_quic_tap_probe_path(ngp_quic *quic) {
+  size_t i;
+
+  for (i = 0; i < quic->tap.npings; ++i) {
+    if (quic->tap.pings[i].own) {
+      quic->tap.pings[i].pkt_num = -1;
+      return 0;
+    }
+  }
+  return add_ping(quic, 0, 1);
 }
 
 /* ---- Frames (RFC 9000, 19) ---- */
@@ -209,13 +225,15 @@ static void see_acked(ngp_quic *quic, uint64_t from, uint64_t to) {
 
     if (ping->pkt_num >= 0 && (uint64_t)ping->pkt_num >= from &&
         (uint64_t)ping->pkt_num <= to) {
-      ngp_quic_event *event =
-          ngp_quic_record(quic, &quic->events, NGP_QUIC_PING_ACKED, NULL, 0);
+      if (!ping->own) {
+        ngp_quic_event *event =
+            ngp_quic_record(quic, &quic->events, NGP_QUIC_PING_ACKED, NULL, 0);
 
-      if (!event) {
-        return;
+        if (!event) {
+          return;
+        }
+        event->value = ping->value;
       }
-      event->value = ping->value;
       --tap->npings;
       for (size_t j = i; j < tap->npings; ++j) {
         tap->pings[j] = tap->pings[j + 1];

@@ -9,13 +9,14 @@
 #include <gnutls/gnutls.h>
 #include <gnutls/x509.h>
 
-#define MILLISECOND 1000000u
+#define MILLISECOND ((uint64_t)1000000)
 
 static gnutls_datum_t certificate_pem;
 static gnutls_datum_t key_pem;
 static int owners;
 
-/* A certificate for "localhost" that certifies itself. */
+/* A certificate for "localhost" that certifies itself.  Signatures with Ed25519
+   are all of one length: packets are as long in every run. */
 void quic_pair_setup(void) {
   gnutls_x509_privkey_t key;
   gnutls_x509_crt_t crt;
@@ -23,8 +24,8 @@ void quic_pair_setup(void) {
 
   gnutls_x509_privkey_init(&key);
   gnutls_x509_crt_init(&crt);
-  gnutls_x509_privkey_generate(key, GNUTLS_PK_ECDSA,
-                               GNUTLS_CURVE_TO_BITS(GNUTLS_ECC_CURVE_SECP256R1),
+  gnutls_x509_privkey_generate(key, GNUTLS_PK_EDDSA_ED25519,
+                               GNUTLS_CURVE_TO_BITS(GNUTLS_ECC_CURVE_ED25519),
                                0);
   gnutls_x509_crt_set_version(crt, 3);
   gnutls_x509_crt_set_serial(crt, "\1", 1);
@@ -35,9 +36,10 @@ void quic_pair_setup(void) {
   gnutls_x509_crt_set_subject_alt_name(crt, GNUTLS_SAN_DNSNAME, "localhost", 9,
                                        GNUTLS_FSAN_SET);
   gnutls_x509_crt_set_basic_constraints(crt, 1, -1);
-  gnutls_x509_crt_sign2(crt, crt, key, GNUTLS_DIG_SHA256, 0);
+  gnutls_x509_crt_sign2(crt, crt, key, GNUTLS_DIG_SHA512, 0);
   gnutls_x509_crt_export2(crt, GNUTLS_X509_FMT_PEM, &certificate_pem);
-  gnutls_x509_privkey_export2(key, GNUTLS_X509_FMT_PEM, &key_pem);
+  gnutls_x509_privkey_export2_pkcs8(key, GNUTLS_X509_FMT_PEM, NULL,
+                                    GNUTLS_PKCS_PLAIN, &key_pem);
   gnutls_x509_crt_deinit(crt);
   gnutls_x509_privkey_deinit(key);
 }
@@ -45,6 +47,27 @@ void quic_pair_setup(void) {
 void quic_pair_teardown(void) {
   gnutls_free(certificate_pem.data);
   gnutls_free(key_pem.data);
+}
+
+int quic_pair_config(ngp_tls_config **pconfig, int is_client,
+                     nghttp2_mem *mem) {
+  ngp_tls_options tls;
+  const char *reason;
+
+  memset(&tls, 0, sizeof(tls));
+  tls.is_client = is_client != 0;
+  tls.priority = "NORMAL:-VERS-ALL:+VERS-TLS1.3:%DISABLE_TLS13_COMPAT_MODE";
+  if (is_client) {
+    tls.verify = NGP_TLS_VERIFY_REQUIRED;
+    tls.ca_data = certificate_pem.data;
+    tls.ca_data_len = certificate_pem.size;
+  } else {
+    tls.chain = certificate_pem.data;
+    tls.chain_len = certificate_pem.size;
+    tls.key = key_pem.data;
+    tls.key_len = key_pem.size;
+  }
+  return ngp_tls_config_new(pconfig, &tls, mem, &reason);
 }
 
 static int make_end(quic_pair *pair, int end) {
@@ -58,9 +81,9 @@ static int make_end(quic_pair *pair, int end) {
   options.max_datagram_size = 1200;
   options.max_data = options.max_stream_data = 1 << 18;
   options.max_streams_bidi = options.max_streams_uni = 16;
-  options.idle_timeout = 5000u * MILLISECOND;
-  options.initial_rtt = 20u * MILLISECOND;
-  options.max_ack_delay = 25u * MILLISECOND;
+  options.idle_timeout = 5000 * MILLISECOND;
+  options.initial_rtt = 20 * MILLISECOND;
+  options.max_ack_delay = 25 * MILLISECOND;
   options.max_datagram_frame_size = 1200;
   options.max_datagram_queue = 1 << 16;
   options.versions[0] = NGTCP2_PROTO_VER_V1;
@@ -81,25 +104,10 @@ int quic_pair_init(quic_pair *pair, nghttp2_mem *mem) {
 
   memset(pair, 0, sizeof(*pair));
   pair->mem = mem;
-  pair->now = 1000u * MILLISECOND;
+  pair->now = 1000 * MILLISECOND;
+  pair->client_port = 5000;
   for (end = 0; end < 2; ++end) {
-    ngp_tls_options tls;
-    const char *reason;
-
-    memset(&tls, 0, sizeof(tls));
-    tls.is_client = end == 0;
-    tls.priority = "NORMAL:-VERS-ALL:+VERS-TLS1.3:%DISABLE_TLS13_COMPAT_MODE";
-    if (end == 0) {
-      tls.verify = NGP_TLS_VERIFY_REQUIRED;
-      tls.ca_data = certificate_pem.data;
-      tls.ca_data_len = certificate_pem.size;
-    } else {
-      tls.chain = certificate_pem.data;
-      tls.chain_len = certificate_pem.size;
-      tls.key = key_pem.data;
-      tls.key_len = key_pem.size;
-    }
-    rv = ngp_tls_config_new(&pair->configs[end], &tls, mem, &reason);
+    rv = quic_pair_config(&pair->configs[end], end == 0, mem);
     if (rv == 0) {
       rv = make_end(pair, end);
     }
@@ -204,6 +212,7 @@ static void take_events(quic_pair *pair, int end) {
     if (event.type == NGP_QUIC_TERMINATED) {
       pair->terminated[end] = 1;
     }
+    pair->resets[end] += event.type == NGP_QUIC_STREAM_RESET;
     if (event.type != NGP_QUIC_STREAM_DATA) {
       continue;
     }
@@ -237,9 +246,13 @@ void quic_pair_connect(quic_pair *pair) {
 
 static void carry(quic_pair *pair, int from) {
   const ngp_quic_packet *packets;
+  ngp_quic_addr addr = addrs[from];
   size_t n;
   size_t i;
 
+  if (from == 0) {
+    addr.port = pair->client_port;
+  }
   note(pair, ngp_quic_send(pair->ends[from], pair->now));
   take_events(pair, from);
   packets = ngp_quic_packets(pair->ends[from], &n);
@@ -247,7 +260,7 @@ static void carry(quic_pair *pair, int from) {
     pair->seed = pair->seed * 1664525u + 1013904223u;
     if ((pair->seed >> 16) % 100 >= pair->loss) {
       note(pair, ngp_quic_recv(pair->ends[!from], packets[i].data,
-                               packets[i].len, &addrs[from], 0, pair->now));
+                               packets[i].len, &addr, 0, pair->now));
       take_events(pair, !from);
     }
   }

@@ -27,7 +27,10 @@ typedef struct quic_pair {
   uint64_t received[2];
   uint64_t sum[2];
   int ended[2];
+  int resets[2];
   int terminated[2];
+  /* client_port is the port that the server sees. */
+  uint16_t client_port;
   /* echo is nonzero to have the server send back what it gets. */
   int echo;
   /* loss is how many of 100 datagrams get lost, by |seed|. */
@@ -45,6 +48,11 @@ typedef struct quic_pair {
 /* Makes certificates; once a program. */
 void quic_pair_setup(void);
 void quic_pair_teardown(void);
+
+/* Makes what the ends share: a client's configuration, which trusts the
+   certificate, or a server's, which has it and makes a key of its own for
+   tickets. */
+int quic_pair_config(ngp_tls_config **pconfig, int is_client, nghttp2_mem *mem);
 
 /* Returns 0, or the error of ngp_quic_new(); then there is nothing to free. */
 int quic_pair_init(quic_pair *pair, nghttp2_mem *mem);

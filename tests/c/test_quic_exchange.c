@@ -111,6 +111,72 @@ static void what_is_queued_is_given_back(void **state) {
   quic_pair_free(&pair);
 }
 
+static void streams_are_shut_before_the_handshake(void **state) {
+  quic_pair pair;
+
+  (void)state;
+  assert_int_equal(quic_pair_init(&pair, NULL), 0);
+  assert_int_equal(quic_pair_send(&pair, 0, 0, body, 2000, 1), 0);
+  assert_int_equal(quic_pair_send(&pair, 0, 4, body, 300, 0), 0);
+  assert_int_equal(ngp_quic_reset_stream(pair.ends[0], 4, 7), 0);
+  assert_int_equal(ngp_quic_stop_stream(pair.ends[0], 4, 7), 0);
+  assert_int_equal(quic_pair_send(&pair, 0, 8, body, 20000, 1), 0);
+  quic_pair_connect(&pair);
+  quic_pair_run(&pair, 100);
+  assert_int_equal(pair.received[1], 22000);
+  assert_int_equal(pair.resets[1], 1);
+  /* The server answers STOP_SENDING with RESET_STREAM (RFC 9000, 3.5). */
+  assert_int_equal(pair.resets[0], 1);
+  quic_pair_free(&pair);
+  assert_int_equal(quic_pair_owners(), 0);
+}
+
+/* RFC 9000, 4.6: streams that are over make room for others. */
+static void streams_that_are_only_reset_count_no_longer(void **state) {
+  quic_pair pair;
+  int64_t id;
+
+  (void)state;
+  assert_int_equal(quic_pair_init(&pair, NULL), 0);
+  quic_pair_connect(&pair);
+  quic_pair_run(&pair, 50);
+  for (id = 2; id < 4 * 60; id += 4) {
+    assert_int_equal(quic_pair_send(&pair, 0, id, body, 300, 0), 0);
+    assert_int_equal(ngp_quic_reset_stream(pair.ends[0], id, 1), 0);
+  }
+  quic_pair_run(&pair, 300);
+  assert_int_equal(pair.resets[1], 60);
+  quic_pair_free(&pair);
+}
+
+/* RFC 9000, 9: a client that moves and comes back at once.  What the server has
+   sent to the other address is not lost for good. */
+static void a_client_comes_back_to_its_address(void **state) {
+  quic_pair pair;
+  int i;
+
+  (void)state;
+  assert_int_equal(quic_pair_init(&pair, NULL), 0);
+  pair.echo = 1;
+  quic_pair_connect(&pair);
+  quic_pair_run(&pair, 50);
+  for (i = 0; i < 20; ++i) {
+    pair.client_port = 6000;
+    assert_int_equal(quic_pair_send(&pair, 0, 4 * i, body, 700, 1), 0);
+    quic_pair_run(&pair, 1);
+    pair.loss = i & 1 ? 100 : 0;
+    assert_int_equal(quic_pair_send(&pair, 1, 4 * i + 3, body, 700, 1), 0);
+    quic_pair_run(&pair, 1);
+    pair.loss = 0;
+    pair.client_port = 5000;
+    assert_int_equal(ngp_quic_ping(pair.ends[0], 1), 0);
+    quic_pair_run(&pair, 1000);
+  }
+  assert_int_equal(pair.ended[0], 40);
+  assert_int_equal(pair.terminated[0], 0);
+  quic_pair_free(&pair);
+}
+
 static void pings_keys_and_connection_ids(void **state) {
   quic_pair pair;
   int i;
@@ -245,6 +311,9 @@ int main(void) {
       cmocka_unit_test(bytes_survive_loss),
       cmocka_unit_test(streams_wait_for_their_turn),
       cmocka_unit_test(what_is_queued_is_given_back),
+      cmocka_unit_test(streams_are_shut_before_the_handshake),
+      cmocka_unit_test(streams_that_are_only_reset_count_no_longer),
+      cmocka_unit_test(a_client_comes_back_to_its_address),
       cmocka_unit_test(pings_keys_and_connection_ids),
       cmocka_unit_test(any_bytes_are_a_header_or_none),
       cmocka_unit_test(want_of_memory_is_told_and_leaks_nothing),
