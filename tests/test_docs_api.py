@@ -22,6 +22,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 PUBLIC = [
     "nghttp2py",
     "nghttp2py.asyncio",
+    "nghttp2py.asyncio.h3",
     "nghttp2py.asyncio.quic",
     "nghttp2py.errors",
     "nghttp2py.h2",

@@ -18,15 +18,18 @@ from nghttp2py.asyncio.writer import H2StreamWriter
 from nghttp2py.errors import NGHTTP2Error as AIOH2Exception
 from nghttp2py.errors import SendException
 
-# Imported when they are asked for: QUIC is not in every build.
+# Imported when they are asked for: QUIC and HTTP/3 are not in every build.
 if TYPE_CHECKING:
     # Not in __all__, for a build without QUIC has none of them.
+    from nghttp2py.asyncio.h3 import H3Protocol as H3Protocol
+    from nghttp2py.asyncio.h3 import H3RequestStream as H3RequestStream
     from nghttp2py.asyncio.quic import QuicConnectionProtocol as QuicConnectionProtocol
     from nghttp2py.asyncio.quic import QuicServer as QuicServer
     from nghttp2py.asyncio.quic import connect as connect
     from nghttp2py.asyncio.quic import serve as serve
 
 _QUIC = {"QuicConnectionProtocol", "QuicServer", "connect", "serve"}
+_HTTP3 = {"H3Protocol", "H3RequestStream"}
 
 __all__ = [
     "AIOH2Exception",
@@ -52,4 +55,8 @@ def __getattr__(name: str) -> object:
         from nghttp2py.asyncio import quic
 
         return getattr(quic, name)
+    if name in _HTTP3:
+        from nghttp2py.asyncio import h3
+
+        return getattr(h3, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

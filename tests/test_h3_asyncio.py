@@ -1,0 +1,321 @@
+"""nghttp2py.asyncio.h3: requests on streams, over loopback."""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import random
+
+import pytest
+from loops import in_loop, in_loops, until
+from quic_pair import client_configuration, server_configuration
+
+from nghttp2py.asyncio.h3 import H3Protocol
+from nghttp2py.asyncio.quic import connect, serve
+from nghttp2py.errors import StreamResetError
+from nghttp2py.h3 import H3_ALPN
+from nghttp2py.h3.connection import ErrorCode, MessageError
+from nghttp2py.h3.exceptions import GoingAwayError
+
+LARGE = random.Random(3).randbytes(6_000_000)
+# More than can be queued, or be on its way to a reader that does not read.
+HELD = 3 << 20
+
+
+def request(path=b"/", method=b"GET"):
+    return [
+        (b":method", method),
+        (b":scheme", b"https"),
+        (b":authority", b"localhost"),
+        (b":path", path),
+    ]
+
+
+OK = [(b":status", b"200")]
+
+
+class Server:
+    """Runs ``handler`` for each request; keeps the protocols that it has made."""
+
+    def __init__(self, handler):
+        self.handler = handler
+        self.protocols = []
+
+    def make(self, *args, **options):
+        protocol = H3Protocol(*args, request_handler=self.handler, **options)
+        self.protocols.append(protocol)
+        return protocol
+
+
+@contextlib.asynccontextmanager
+async def pair(handler):
+    """A client whose requests ``handler`` answers, and the server."""
+    ends = Server(handler)
+    server = await serve(
+        "127.0.0.1",
+        0,
+        configuration=server_configuration(alpn_protocols=H3_ALPN),
+        create_protocol=ends.make,
+    )
+    try:
+        async with connect(
+            "127.0.0.1",
+            server.sockets[0].getsockname()[1],
+            configuration=client_configuration(alpn_protocols=H3_ALPN),
+            create_protocol=H3Protocol,
+        ) as client:
+            yield client, ends
+    finally:
+        server.close()
+        for protocol in ends.protocols:
+            await protocol.wait_closed()
+
+
+async def whole(stream):
+    return b"".join([piece async for piece in stream])
+
+
+async def echo(stream):
+    stream.send_headers(OK)
+    async for piece in stream:
+        await stream.send_data(piece)
+    stream.send_headers([(b"x-trailer", stream.trailers[0][1])], end_stream=True)
+
+
+@in_loops
+async def test_bodies_and_trailers_go_both_ways():
+    async with pair(echo) as (client, ends):
+        stream = await client.open_stream(request(method=b"POST"))
+
+        async def upload():
+            await stream.send_data(LARGE)
+            stream.send_headers([(b"x-trailer", b"last")], end_stream=True)
+
+        task = asyncio.create_task(upload())
+        assert await stream.response() == OK
+        digest = hashlib.sha256()
+        async for piece in stream:
+            digest.update(piece)
+        await task
+        assert digest.digest() == hashlib.sha256(LARGE).digest()
+        assert stream.trailers == [(b"x-trailer", b"last")]
+        assert stream.body_bytes_sent == len(LARGE)
+        await until(lambda: not ends.protocols[0]._streams_by_id)
+        assert not client._streams_by_id
+
+
+@in_loops
+async def test_a_body_is_read_from_its_source_as_the_client_reads():
+    offset = 0
+
+    def read(n):
+        nonlocal offset
+        piece = LARGE[offset : offset + n]
+        offset += len(piece)
+        return piece
+
+    async def handler(stream):
+        stream.send_headers(OK)
+        await stream.send_body(read)
+
+    async with pair(handler) as (client, _):
+        stream = await client.open_stream(request(), end_stream=True)
+        await stream.response()
+        # Nobody reads: another stream shows that all has arrived that may.
+        for _ in range(5):
+            await client.ping()
+        assert 65536 <= offset < HELD
+        assert stream._unread < HELD
+        assert await whole(stream) == LARGE
+
+
+@in_loops
+async def test_an_upload_that_is_not_read_stops_the_client():
+    gate = asyncio.Event()
+
+    async def handler(stream):
+        await gate.wait()
+        body = await whole(stream)
+        stream.send_headers(OK)
+        await stream.send_data(hashlib.sha256(body).digest(), end_stream=True)
+
+    async with pair(handler) as (client, ends):
+        stream = await client.open_stream(request(method=b"PUT"))
+        task = asyncio.create_task(stream.send_data(LARGE, end_stream=True))
+        for _ in range(5):
+            await client.ping()
+        assert not task.done()
+        assert stream.body_bytes_sent < HELD
+        assert next(iter(ends.protocols[0]._streams_by_id.values()))._unread < HELD
+        gate.set()
+        await task
+        await stream.response()
+        assert await whole(stream) == hashlib.sha256(LARGE).digest()
+
+
+@in_loop
+async def test_many_streams_wait_for_one_another_but_none_for_ever():
+    async def handler(stream):
+        stream.send_headers(OK)
+        await stream.send_data(LARGE[:100_000], end_stream=True)
+
+    async with pair(handler) as (client, _):
+        # More than the server lets be open at once.
+        streams = [
+            await client.open_stream(request(), end_stream=True) for _ in range(150)
+        ]
+
+        async def get(stream):
+            await stream.response()
+            return await whole(stream)
+
+        for body in await asyncio.gather(*map(get, streams)):
+            assert body == LARGE[:100_000]
+
+
+@in_loops
+async def test_what_the_handler_leaves_unread_is_refused_without_an_error():
+    async def handler(stream):
+        stream.send_headers([(b":status", b"413")], end_stream=True)
+
+    async with pair(handler) as (client, _):
+        stream = await client.open_stream(request(method=b"POST"))
+        with pytest.raises(StreamResetError) as caught:
+            await stream.send_data(LARGE, end_stream=True)
+        assert caught.value.error_code == ErrorCode.H3_NO_ERROR
+        assert caught.value.remote
+        assert (await stream.response())[0] == (b":status", b"413")
+        assert await whole(stream) == b""
+
+
+@in_loops
+async def test_a_reset_of_the_client_ends_the_handler():
+    ended = asyncio.Event()
+
+    async def handler(stream):
+        try:
+            stream.send_headers(OK)
+            await stream.send_data(LARGE, end_stream=True)
+        finally:
+            ended.set()
+
+    async with pair(handler) as (client, ends):
+        stream = await client.open_stream(request(), end_stream=True)
+        await stream.readany()
+        stream.reset()
+        with pytest.raises(StreamResetError, match="H3_REQUEST_CANCELLED"):
+            await whole(stream)
+        await ended.wait()
+        await until(lambda: not ends.protocols[0]._streams_by_id)
+
+
+@in_loops
+async def test_interim_responses_are_passed_over():
+    async def handler(stream):
+        stream.send_headers([(b":status", b"103"), (b"link", b"</style.css>")])
+        stream.send_headers(OK, end_stream=True)
+
+    async with pair(handler) as (client, _):
+        stream = await client.open_stream(request(), end_stream=True)
+        assert await stream.response() == OK
+
+
+@in_loop
+async def test_a_handler_that_raises_is_logged_and_resets_its_stream(caplog):
+    async def handler(stream):
+        if stream.headers[3][1] == b"/good":
+            stream.send_headers(OK, end_stream=True)
+            return
+        raise KeyError("broken")
+
+    with caplog.at_level(logging.ERROR, logger="nghttp2py"):
+        async with pair(handler) as (client, _):
+            stream = await client.open_stream(request(), end_stream=True)
+            with pytest.raises(StreamResetError) as caught:
+                await stream.response()
+            assert caught.value.error_code == ErrorCode.H3_INTERNAL_ERROR
+            assert not caught.value.unprocessed
+            good = await client.open_stream(request(b"/good"), end_stream=True)
+            assert await good.response() == OK
+    assert "KeyError: 'broken'" in caplog.text
+
+
+@in_loops
+async def test_shutdown_lets_open_requests_finish_and_refuses_new_ones():
+    gate = asyncio.Event()
+
+    async def handler(stream):
+        await gate.wait()
+        stream.send_headers(OK)
+        await stream.send_data(LARGE[:300_000], end_stream=True)
+
+    async with pair(handler) as (client, ends):
+        stream = await client.open_stream(request(), end_stream=True)
+        await until(lambda: ends.protocols[0]._streams_by_id)
+        stopping = asyncio.create_task(ends.protocols[0].shutdown(10))
+        await until(lambda: not client.is_available)
+        with pytest.raises(GoingAwayError):
+            await client.open_stream(request(), end_stream=True)
+        gate.set()
+        await stream.response()
+        assert await whole(stream) == LARGE[:300_000]
+        await stopping
+        await client.wait_closed()
+
+
+@in_loops
+async def test_shutdown_ends_in_time_whoever_does_not_read():
+    async def handler(stream):
+        stream.send_headers(OK)
+        await stream.send_data(LARGE, end_stream=True)
+
+    async with pair(handler) as (client, ends):
+        stream = await client.open_stream(request(), end_stream=True)
+        await stream.response()
+        await ends.protocols[0].shutdown(0.1)
+        with pytest.raises(ConnectionError, match="H3_NO_ERROR"):
+            await whole(stream)
+
+
+@in_loops
+async def test_the_end_of_the_connection_wakes_all_who_wait():
+    async def handler(stream):
+        await asyncio.Event().wait()
+
+    async with pair(handler) as (client, ends):
+        stream = await client.open_stream(request(method=b"POST"))
+        sending = asyncio.create_task(stream.send_data(LARGE))
+        reading = asyncio.create_task(stream.response())
+        await until(lambda: ends.protocols[0]._streams_by_id)
+        ends.protocols[0].close(ErrorCode.H3_INTERNAL_ERROR, "the end")
+        for task in (sending, reading):
+            with pytest.raises(ConnectionError, match="H3_INTERNAL_ERROR: the end"):
+                await task
+        with pytest.raises(ConnectionError):
+            await client.open_stream(request(), end_stream=True)
+
+
+@in_loops
+async def test_what_must_not_be_sent_is_told_and_leaves_no_stream():
+    async with pair(echo) as (client, _):
+        with pytest.raises(MessageError):
+            await client.open_stream([*request(), (b"a b", b"")], end_stream=True)
+        assert not client._streams_by_id
+
+
+@in_loops
+async def test_one_coroutine_reads_a_stream():
+    gate = asyncio.Event()
+
+    async def handler(stream):
+        await gate.wait()
+        stream.send_headers(OK, end_stream=True)
+
+    async with pair(handler) as (client, _):
+        stream = await client.open_stream(request(), end_stream=True)
+        reading = asyncio.create_task(stream.response())
+        await until(lambda: stream._reading is not None)
+        with pytest.raises(RuntimeError, match="another coroutine"):
+            await stream.readany()
+        gate.set()
+        assert await reading == OK
