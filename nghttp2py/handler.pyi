@@ -95,3 +95,12 @@ class HandlerProtocol(H2Pump):
     def handlers(self) -> dict[int, BaseRequestHandler]: ...
     @property
     def client_certificate(self) -> dict[str, Any] | None: ...
+
+def log_access(
+    version: str,
+    address: Any,
+    method: bytes,
+    target: bytes,
+    status: int | None,
+    size: int,
+) -> None: ...

@@ -613,7 +613,7 @@ cdef class HandlerTable:
         # A refused push was never on the wire.
         if handler.stream_id != -1 and log_enabled(logging.INFO):
             try:
-                log_access(handler, size)
+                log_request(handler, size)
             except Exception:
                 logger.exception("%r: the access log failed", self.protocol)
         if handler._unmade:
@@ -759,21 +759,33 @@ class HandlerProtocol(H2Pump):
 cdef object log_enabled = access_logger.isEnabledFor
 
 
-cdef int log_access(BaseRequestHandler handler, size) except -1:
-    """Log a line in the common format."""
+cdef int log_request(BaseRequestHandler handler, size) except -1:
     cdef RequestReceived request = handler._request
-    address = handler._table.protocol.client_address
-    now = time.localtime()
-    access_logger.info(
-        '%s - - [%s] "%s %s HTTP/2" %s %s',
-        address[0] if isinstance(address, tuple) else "-",
-        time.strftime(f"%d/{MONTHS[now.tm_mon - 1]}/%Y:%H:%M:%S %z", now),
-        printable(request.method),
-        printable(request.target),
-        "-" if handler.status is None else handler.status,
-        size or "-",
+
+    log_access(
+        "HTTP/2",
+        handler._table.protocol.client_address,
+        request.method,
+        request.target,
+        handler.status,
+        size,
     )
     return 0
+
+
+def log_access(version, address, bytes method, bytes target, status, size):
+    """Log a request of any version in the common format."""
+    now = time.localtime()
+    access_logger.info(
+        '%s - - [%s] "%s %s %s" %s %s',
+        address[0] if isinstance(address, tuple) else "-",
+        time.strftime(f"%d/{MONTHS[now.tm_mon - 1]}/%Y:%H:%M:%S %z", now),
+        printable(method),
+        printable(target),
+        version,
+        "-" if status is None else status,
+        size or "-",
+    )
 
 
 cdef str printable(bytes value):

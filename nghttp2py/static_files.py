@@ -1,7 +1,8 @@
 """Files of a directory as responses (RFC 9110): what ``nghttp2py serve`` serves.
 
 ``StaticFiles`` turns a request into a status, fields and a body, and does no
-networking; ``FileRequestHandler`` sends them.
+networking; ``FileRequestHandler`` sends them over HTTP/2, ``answer_stream``
+over HTTP/3.
 """
 
 from __future__ import annotations
@@ -9,19 +10,32 @@ from __future__ import annotations
 import contextlib
 import errno
 import html
+import logging
 import mimetypes
 import os
 import stat
 import time
+from collections.abc import Sequence
 from email.utils import formatdate, parsedate_to_datetime
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
-from nghttp2py.handler import BaseRequestHandler
+from nghttp2py.handler import BaseRequestHandler, log_access
 
-__all__ = ["FileRequestHandler", "FileResponse", "FileSlice", "StaticFiles"]
+if TYPE_CHECKING:
+    from nghttp2py.asyncio.h3 import H3RequestStream  # not in every build
+
+__all__ = [
+    "FileRequestHandler",
+    "FileResponse",
+    "FileSlice",
+    "StaticFiles",
+    "answer_stream",
+]
 
 Fields = list[tuple[str, str]]
+
+access_logger = logging.getLogger("nghttp2py.access")
 
 # A part of a file that is not larger is read at once, and the file closed.
 _SMALL = 65536
@@ -408,10 +422,17 @@ def parse_range(value: str | None, size: int) -> tuple[int, int] | str | None:
     return start, end - start + 1
 
 
+# ---- Who carries them ----
+
+
 class FileRequestHandler(BaseRequestHandler):
-    """Answers with files: give a subclass ``files``, a ``StaticFiles``."""
+    """Answers with files: give a subclass ``files``, a ``StaticFiles``.
+
+    ``response_headers`` go with every response: ``alt-svc``, for example.
+    """
 
     files: StaticFiles
+    response_headers: Sequence[tuple[str, str]] = ()
     _file: FileSlice | None = None
 
     def on_headers(self) -> None:
@@ -421,7 +442,7 @@ class FileRequestHandler(BaseRequestHandler):
             self._file = response.body
         self.send_response(
             response.status,
-            [("date", formatdate(time.time(), usegmt=True)), *response.headers],
+            [_date(), *self.response_headers, *response.headers],
             response.body,
         )
 
@@ -429,3 +450,40 @@ class FileRequestHandler(BaseRequestHandler):
         """Close the file."""
         if self._file is not None:
             self._file.close()
+
+
+async def answer_stream(files: StaticFiles, stream: H3RequestStream) -> None:
+    """Answer a request of HTTP/3: a ``request_handler`` of ``H3Protocol``.
+
+    Give it ``files`` by ``functools.partial``.  The body goes out as the client
+    takes it; the request is logged when all has been handed over.
+    """
+    request = dict(stream.headers)
+    method, target = request[b":method"], request.get(b":path", b"")
+    response = files.respond(method, target, stream.headers)
+    fields = [(b":status", b"%d" % response.status)]
+    for name, value in [_date(), *response.headers]:
+        fields.append((name.encode(), value.encode()))
+    body = response.body
+    try:
+        stream.send_headers(fields, end_stream=body is None)
+        if isinstance(body, FileSlice):
+            await stream.send_body(body.read)
+        elif body is not None:
+            await stream.send_data(body, end_stream=True)
+    finally:
+        if isinstance(body, FileSlice):
+            body.close()
+        if access_logger.isEnabledFor(logging.INFO):
+            log_access(
+                "HTTP/3",
+                stream.protocol.client_address,
+                method,
+                target,
+                response.status,
+                stream.body_bytes_sent,
+            )
+
+
+def _date() -> tuple[str, str]:
+    return "date", formatdate(time.time(), usegmt=True)

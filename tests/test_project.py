@@ -27,9 +27,9 @@ LAYERS = {
     "handler": {"errors", "hpack", "h2", "asyncio"},
     "server": {"errors", "h2", "asyncio", "handler"},
     "client": {"errors", "h2", "asyncio"},
-    "static_files": {"handler"},
+    "static_files": {"handler", "asyncio"},
     "cli": {
-        *("", "errors", "hpack", "libraries", "h2", "asyncio"),
+        *("", "errors", "hpack", "libraries", "h2", "h3", "quic", "asyncio"),
         *("server", "client", "static_files"),
     },
     "__main__": {"", "cli"},
