@@ -234,6 +234,13 @@ def serving(directory, *options, log=None):
 
     What it logs goes to the file ``log``, if one is given.
     """
+    with serving_process(directory, *options, log=log) as (_, url):
+        yield url
+
+
+@contextlib.contextmanager
+def serving_process(directory, *options, log=None):
+    """As ``serving``, but give the process too."""
     command = [sys.executable, "-u", "-m", "nghttp2py", "serve", str(directory)]
     with (
         tempfile.TemporaryFile() if log is None else log.open("w+b") as errors,
@@ -247,7 +254,7 @@ def serving(directory, *options, log=None):
         try:
             line = process.stdout.readline()
             if line:
-                yield line.split()[2].rstrip("/")
+                yield process, line.split()[2].rstrip("/")
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(DEADLINE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from rich.console import Console
@@ -13,7 +13,7 @@ from nghttp2py.errors import HPACKError, error_code_name
 from nghttp2py.h2 import Setting
 from nghttp2py.hpack import HDInflater
 
-__all__ = ["FramePrinter"]
+__all__ = ["FramePrinter", "LinePrinter", "printable"]
 
 _MAGIC = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"  # RFC 9113, 3.4
 
@@ -94,12 +94,42 @@ class FrameReader:
             yield frame
 
 
-class FramePrinter:
-    """Prints the frames of a connection to ``console``, sent and received."""
+class LinePrinter:
+    """Prints what a frame says, one line for each thing, with the time."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._start = time.monotonic()
+
+    def show(
+        self,
+        way: str,
+        name: str,
+        about: str,
+        details: Iterable[tuple[str, str]] = (),
+        flags: Iterable[str] = (),
+    ) -> None:
+        """Print a frame that went ``way``, ``"send"`` or ``"recv"``."""
+        line = Text()
+        line.append(f"[{time.monotonic() - self._start:7.3f}] ", style="dim")
+        line.append(way, style="magenta" if way == "send" else "cyan")
+        line.append(f" {name}", style="bold")
+        line.append(about)
+        for flag in flags:
+            line.append(f" {flag}", style="yellow")
+        self._console.print(line, soft_wrap=True)
+        for key, value in details:
+            line = Text(" " * 15)
+            line.append(key, style="blue")
+            line.append(f": {value}" if value else "")
+            self._console.print(line, soft_wrap=True)
+
+
+class FramePrinter:
+    """Prints the frames of a connection to ``console``, sent and received."""
+
+    def __init__(self, console: Console) -> None:
+        self._lines = LinePrinter(console)
         self._readers = {
             "send": FrameReader(magic=True),
             "recv": FrameReader(magic=False),
@@ -117,22 +147,19 @@ class FramePrinter:
 
     def _print(self, way: str, data: bytes) -> None:
         for frame in self._readers[way].feed(data):
-            line = Text()
-            line.append(f"[{time.monotonic() - self._start:7.3f}] ", style="dim")
-            line.append(way, style="magenta" if way == "send" else "cyan")
-            line.append(f" {_TYPES.get(frame.type, hex(frame.type))}", style="bold")
-            if frame.stream_id:
-                line.append(f" stream {frame.stream_id}")
-            line.append(f", {frame.length} bytes")
-            for flag, name in _FLAGS.get(frame.type, {}).items():
-                if frame.flags & flag:
-                    line.append(f" {name}", style="yellow")
-            self._console.print(line, soft_wrap=True)
-            for name, value in self._describe(way, frame):
-                line = Text(" " * 15)
-                line.append(name, style="blue")
-                line.append(f": {value}" if value else "")
-                self._console.print(line, soft_wrap=True)
+            about = f" stream {frame.stream_id}" if frame.stream_id else ""
+            flags = [
+                name
+                for flag, name in _FLAGS.get(frame.type, {}).items()
+                if frame.flags & flag
+            ]
+            self._lines.show(
+                way,
+                _TYPES.get(frame.type, hex(frame.type)),
+                f"{about}, {frame.length} bytes",
+                self._describe(way, frame),
+                flags,
+            )
 
     def _describe(self, way: str, frame: Frame) -> Iterator[tuple[str, str]]:
         payload = frame.payload

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import socket
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import click
 from rich.console import Console
@@ -32,7 +33,7 @@ from rich.table import Table
 from nghttp2py import __version__
 from nghttp2py.asyncio import Client, H2Protocol, Response
 from nghttp2py.asyncio.url import SplitURL, split_url
-from nghttp2py.cli.frames import FramePrinter, printable
+from nghttp2py.cli.frames import FramePrinter, LinePrinter, printable
 from nghttp2py.errors import (
     ConnectionTerminatedError,
     ErrorCode,
@@ -41,6 +42,9 @@ from nghttp2py.errors import (
     StreamResetError,
 )
 from nghttp2py.h2 import H2Connection, H2Event, H2SettingsReceived
+
+if TYPE_CHECKING:
+    from nghttp2py.cli.http3_client import HTTP3Client, HTTP3Response
 
 __all__ = ["command"]
 
@@ -103,6 +107,15 @@ class _Timing:
     error: Exception | None = None
 
 
+class _TLS(NamedTuple):
+    """What the options say about certificates."""
+
+    insecure: bool
+    cacert: Path | None
+    cert: Path | None
+    key: Path | None
+
+
 @dataclass
 class _Job:
     """What the command line asks for."""
@@ -116,8 +129,13 @@ class _Job:
     count: int
     timing: bool
     verbose: bool
-    context: ssl.SSLContext | None
+    http3: bool
+    tls: _TLS
     timeout: float
+
+
+def _bad_certificate(error: Exception) -> click.ClickException:
+    return click.ClickException(f"a certificate cannot be read: {error}")
 
 
 def _parse_header(text: str) -> tuple[str, str]:
@@ -140,18 +158,13 @@ def _parse_data(text: str | None) -> bytes | Path | None:
     return path
 
 
-def _make_context(
-    insecure: bool, cacert: Path | None, cert: Path | None, key: Path | None
-) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(
-            cafile=None if cacert is None else str(cacert)
-        )
-        if cert is not None:
-            context.load_cert_chain(cert, key)
-    except (OSError, ValueError) as error:
-        raise click.ClickException(f"a certificate cannot be read: {error}") from None
-    if insecure:
+def _make_context(tls: _TLS) -> ssl.SSLContext:
+    context = ssl.create_default_context(
+        cafile=None if tls.cacert is None else str(tls.cacert)
+    )
+    if tls.cert is not None:
+        context.load_cert_chain(tls.cert, tls.key)
+    if tls.insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
@@ -185,6 +198,7 @@ _PATH = click.Path(exists=True, dir_okay=False, path_type=Path)
     show_default=True,
     help="Send so many at once, on one connection; bodies are only counted.",
 )
+@click.option("--http3", is_flag=True, help="Send it over HTTP/3, not HTTP/2.")
 @click.option("-k", "--insecure", is_flag=True, help="Trust any certificate.")
 @click.option("--cacert", type=_PATH, help="Trust the certificates of this PEM file.")
 @click.option("--cert", type=_PATH, help="PEM file with the client's certificate.")
@@ -207,13 +221,14 @@ def command(
     verbose: bool,
     timing: bool,
     count: int,
+    http3: bool,
     insecure: bool,
     cacert: Path | None,
     cert: Path | None,
     key: Path | None,
     timeout: float,
 ) -> None:
-    """Send a request over HTTP/2 and print the body of the response.
+    """Send a request over HTTP/2 or HTTP/3 and print the body of the response.
 
     http:// takes a server that expects HTTP/2 in the clear.  The exit status
     is 1 if there is no response, and for statuses from 400.
@@ -224,6 +239,8 @@ def command(
         parts = split_url(url)
     except ValueError as error:
         raise click.ClickException(str(error)) from None
+    if http3 and parts.scheme != "https":
+        raise click.UsageError("--http3 needs a URL that begins with https://")
     # What the library logs, this command tells in its own words.
     logging.getLogger("nghttp2py").addHandler(logging.NullHandler())
     fields = [_parse_header(text) for text in headers]
@@ -240,11 +257,8 @@ def command(
         count=count,
         timing=timing or count > 1,
         verbose=verbose,
-        context=(
-            _make_context(insecure, cacert, cert, key)
-            if parts.scheme == "https"
-            else None
-        ),
+        http3=http3,
+        tls=_TLS(insecure, cacert, cert, key),
         timeout=timeout,
     )
     sys.exit(asyncio.run(_Run(job).run()))
@@ -259,28 +273,57 @@ class _Run:
         self.start = time.perf_counter()
         self.connected = 0.0
         self.protocol: _Protocol | None = None
-        self.printer = FramePrinter(self.console) if job.verbose else None
+        self.client = self.make_http3() if job.http3 else self.make_http2()
+
+    def make_http2(self) -> Client:
+        job = self.job
+        try:
+            context = _make_context(job.tls) if job.url.scheme == "https" else None
+        except (OSError, ValueError) as error:
+            raise _bad_certificate(error) from None
+        return Client(
+            f"{job.url.scheme}://{job.url.authority}",
+            ssl=context,
+            timeout=job.timeout,
+            connect_timeout=job.timeout,
+            cls=functools.partial(
+                self.make_protocol,
+                printer=FramePrinter(self.console) if job.verbose else None,
+            ),
+        )
+
+    def make_http3(self) -> HTTP3Client:
+        job = self.job
+        try:
+            from nghttp2py.cli import http3_client
+        except ImportError as error:
+            raise click.ClickException(str(error)) from None
+        try:
+            _make_context(job.tls)  # says more about files that are none of PEM
+            configuration = http3_client.make_configuration(*job.tls)
+        except (OSError, ValueError) as error:
+            raise _bad_certificate(error) from None
+        return http3_client.HTTP3Client(
+            job.url,
+            configuration,
+            timeout=job.timeout,
+            printer=LinePrinter(self.console) if job.verbose else None,
+        )
 
     def now(self) -> float:
         return time.perf_counter() - self.start
 
     def make_protocol(self, client_side: bool, **options: Any) -> _Protocol:
-        self.protocol = _Protocol(client_side, printer=self.printer, **options)
+        self.protocol = _Protocol(client_side, **options)
         return self.protocol
 
     async def run(self) -> int:
         job = self.job
         timings = [_Timing(0.0) for _ in range(job.count)]
-        async with Client(
-            f"{job.url.scheme}://{job.url.authority}",
-            ssl=job.context,
-            timeout=job.timeout,
-            connect_timeout=job.timeout,
-            cls=self.make_protocol,
-        ) as client:
+        async with self.client:
             # The requests that may be open at once are the server's to say:
             # the others wait for their turn within the client.
-            await asyncio.gather(*(self.request(client, t) for t in timings))
+            await asyncio.gather(*(self.request(t) for t in timings))
         failures = [t for t in timings if t.error is not None]
         if job.timing and len(failures) < job.count:
             self.print_timings(timings)
@@ -292,7 +335,7 @@ class _Run:
             self.fail(f"the server answered {_status_text(timings[0].status)}")
         return int(any(t.status >= 400 for t in timings))
 
-    async def request(self, client: Client, timing: _Timing) -> None:
+    async def request(self, timing: _Timing) -> None:
         job = self.job
         timing.start = self.now()
         try:
@@ -300,7 +343,7 @@ class _Run:
                 body: Any = job.body
                 if isinstance(body, Path):
                     body = stack.enter_context(body.open("rb"))
-                response = await client.request(
+                response = await self.client.request(
                     job.method, job.url.target, headers=job.headers, body=body
                 )
                 timing.response = self.now()
@@ -315,14 +358,17 @@ class _Run:
         except (NGHTTP2Error, OSError, ValueError) as error:
             timing.error = error
 
-    async def receive(self, response: Response, timing: _Timing) -> None:
+    async def receive(
+        self, response: Response | HTTP3Response, timing: _Timing
+    ) -> None:
         job = self.job
         if job.count > 1:
             async for chunk in response:
                 timing.size += len(chunk)
             return
         if job.include:
-            lines = [f"HTTP/2 {response.status}\n".encode()]
+            version = 3 if job.http3 else 2
+            lines = [f"HTTP/{version} {response.status}\n".encode()]
             for name, value in response.headers.pairs:
                 lines.append(f"{printable(name)}: {printable(value)}\n".encode())
             sys.stdout.buffer.write(b"".join(lines) + b"\n")
@@ -334,7 +380,9 @@ class _Run:
             file.flush()
 
     @contextlib.contextmanager
-    def open_output(self, response: Response) -> Iterator[tuple[BinaryIO, Any]]:
+    def open_output(
+        self, response: Response | HTTP3Response
+    ) -> Iterator[tuple[BinaryIO, Any]]:
         path = self.job.output
         if path is None or response.status >= 400:
             yield sys.stdout.buffer, lambda n: None
