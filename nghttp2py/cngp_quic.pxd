@@ -43,13 +43,16 @@ cdef extern from "ngp_tls_gnutls.h" nogil:
         const char *verify_name
         const uint8_t *verify_ip
         size_t verify_ip_len
-        uint8_t tickets
+        uint8_t send_tickets
+        uint8_t take_tickets
 
     ctypedef struct ngp_tls:
         pass
 
     int ngp_tls_session_resumed(const ngp_tls *tls)
     int ngp_tls_early_data_accepted(const ngp_tls *tls)
+    uint16_t ngp_tls_cipher_suite(const ngp_tls *tls)
+    int ngp_tls_server_name(const ngp_tls *tls, char *dest, size_t len)
     const uint8_t *ngp_tls_peer_certificate(
         const ngp_tls *tls, size_t i, size_t *plen)
     int ngp_tls_random(void *dest, size_t len)
@@ -113,6 +116,7 @@ cdef extern from "ngp_quic.h" nogil:
         ngtcp2_cid original_dcid
         ngtcp2_cid retry_scid
         uint8_t address_validated
+        uint8_t ask_tickets
         const uint8_t *reset_secret
         size_t reset_secret_len
         const uint8_t *ticket
@@ -132,6 +136,7 @@ cdef extern from "ngp_quic.h" nogil:
         NGP_QUIC_CID_RETIRED
         NGP_QUIC_TERMINATED
         NGP_QUIC_SESSION_TICKET
+        NGP_QUIC_TICKET_PRESENTED
         NGP_QUIC_NEW_TOKEN
         NGP_QUIC_KEY_LOG
 
@@ -190,6 +195,7 @@ cdef extern from "ngp_quic.h" nogil:
     int ngp_quic_handle_timer(ngp_quic *quic, uint64_t now)
     int ngp_quic_next_event(ngp_quic *quic, ngp_quic_event *event)
     int ngp_quic_next_note(ngp_quic *quic, ngp_quic_event *event)
+    int ngp_quic_take_tickets(ngp_quic *quic, int allowed)
 
     ctypedef struct ngp_quic_store:
         pass

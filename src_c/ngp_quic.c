@@ -39,10 +39,15 @@ int ngp_quic_new(ngp_quic **pquic, const ngp_quic_options *options,
   ngp_quic_queue_init(&quic->notes, mem);
   ngp_quic_streams_init(&quic->streams, mem);
   ngp_buf_init(&quic->out, mem);
+  ngp_buf_init(&quic->ask.hello, mem);
+  ngp_buf_init(&quic->ask.datagrams, mem);
   ngp_tls_config_incref(options->tls_config);
   rv = ngp_quic_set_options(quic, options, preason);
   if (rv != 0) {
     goto fail;
+  }
+  if (server && options->ask_tickets) {
+    quic->ask.state = NGP_QUIC_ASK_FIRST;
   }
   quic->host_cid.datalen = options->cid_len;
   quic->original_dcid = options->original_dcid;
@@ -92,6 +97,7 @@ void ngp_quic_del(ngp_quic *quic) {
   ngp_quic_queue_free(&quic->events);
   ngp_quic_queue_free(&quic->notes);
   ngp_buf_free(&quic->out);
+  ngp_quic_ask_free(quic);
   ngp_free(quic->mem, quic->packets);
   ngp_free(quic->mem, quic->tap.pings);
   ngp_free(quic->mem, quic->tap.stops);
@@ -200,6 +206,13 @@ static void start_draining(ngp_quic *quic) {
   quic->close_until = quic->now + 3 * ngtcp2_conn_get_pto(quic->conn);
 }
 
+void ngp_quic_forget_conn(ngp_quic *quic) {
+  ngtcp2_conn_del(quic->conn);
+  quic->conn = NULL;
+  ngp_tls_del(quic->tls);
+  quic->tls = NULL;
+}
+
 /* Begins again with the version that the server has offered. */
 static int restart(ngp_quic *quic) {
   const ngp_quic_options *o = &quic->options;
@@ -219,10 +232,7 @@ static int restart(ngp_quic *quic) {
   }
   quic->local[0].next_open = o->is_client ? 0 : 1;
   quic->local[1].next_open = o->is_client ? 2 : 3;
-  ngtcp2_conn_del(quic->conn);
-  quic->conn = NULL;
-  ngp_tls_del(quic->tls);
-  quic->tls = NULL;
+  ngp_quic_forget_conn(quic);
   quic->early_data = quic->can_send = 0;
   return ngp_quic_open_client(quic, quic->retry_version, original);
 }
@@ -380,6 +390,12 @@ int ngp_quic_recv(ngp_quic *quic, const uint8_t *data, size_t len,
   }
   ++quic->stats.packets_received;
   quic->stats.bytes_received += len;
+  if (quic->ask.state != NGP_QUIC_ASK_DONE) {
+    rv = ngp_quic_ask_keep(quic, data, len, addr, ecn);
+    if (rv != 0 || quic->ask.state == NGP_QUIC_ASK_WAITING) {
+      return rv;
+    }
+  }
   path =
       (ngtcp2_path){.local = {.addr = &quic->local_addr.sa,
                               .addrlen = sizeof(quic->local_addr.in6)},
@@ -387,6 +403,13 @@ int ngp_quic_recv(ngp_quic *quic, const uint8_t *data, size_t len,
   ngp_quic_tap_begin(quic);
   rv = ngtcp2_conn_read_pkt(quic->conn, &path, &info, data, len, quic->now);
   ngp_quic_tap_end();
+  if (quic->ask.state == NGP_QUIC_ASK_WAITING) {
+    quic->tap.nstops = 0;
+    return 0;
+  }
+  if (quic->ask.datagrams.base && quic->ask.state == NGP_QUIC_ASK_DONE) {
+    ngp_quic_ask_free(quic);
+  }
   ngp_quic_close_forgotten(quic);
   rv = rv == 0 ? ngp_quic_tap_tell_stops(quic) : ngp_quic_fail(quic, rv);
   if (rv == 0 && quic->state == NGP_QUIC_ACTIVE) {
@@ -429,6 +452,9 @@ void ngp_quic_hold_credit(ngp_quic *quic, int64_t stream_id, int hold) {
 /* ---- Timers ---- */
 
 uint64_t ngp_quic_get_timer(ngp_quic *quic) {
+  if (quic->ask.state == NGP_QUIC_ASK_WAITING) {
+    return UINT64_MAX;
+  }
   switch (quic->state) {
   case NGP_QUIC_ACTIVE:
     return ngtcp2_conn_get_expiry(quic->conn);

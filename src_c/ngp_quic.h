@@ -100,6 +100,8 @@ typedef struct ngp_quic_options {
   /* address_validated is nonzero for a server that has checked the token of a
      NEW_TOKEN frame in the first Initial packet. */
   uint8_t address_validated;
+  /* ask_tickets is nonzero for a server to ask before it takes a ticket. */
+  uint8_t ask_tickets;
   /* reset_secret derives stateless reset tokens; without one they are random.
    */
   const uint8_t *reset_secret;
@@ -123,8 +125,13 @@ typedef enum ngp_quic_event_type {
   NGP_QUIC_CID_ISSUED,
   NGP_QUIC_CID_RETIRED,
   NGP_QUIC_TERMINATED,
-  /* These do not come from ngp_quic_next_event() but from _next_note(). */
+  /* These do not come from ngp_quic_next_event() but from _next_note().  A
+     client's SESSION_TICKET has what resumes the session, a server's the
+     NewSessionTicket message (RFC 8446, 4.6.1) that it sends; TICKET_PRESENTED
+     has the ticket in such a message, and is answered by
+     ngp_quic_take_tickets(). */
   NGP_QUIC_SESSION_TICKET,
+  NGP_QUIC_TICKET_PRESENTED,
   NGP_QUIC_NEW_TOKEN,
   NGP_QUIC_KEY_LOG
 } ngp_quic_event_type;
@@ -245,6 +252,16 @@ int ngp_quic_handle_timer(ngp_quic *quic, uint64_t now);
 /* Each returns 1 and fills |*event|, or 0 if there is none. */
 int ngp_quic_next_event(ngp_quic *quic, ngp_quic_event *event);
 int ngp_quic_next_note(ngp_quic *quic, ngp_quic_event *event);
+
+/*
+ * ngp_quic_take_tickets answers all NGP_QUIC_TICKET_PRESENTED so far: the
+ * session is resumed only if |allowed| is nonzero, else there is a full
+ * handshake.  Until then the connection stands still.  It does nothing if there
+ * is nothing to answer.
+ *
+ * This function returns what ngp_quic_recv() does.
+ */
+int ngp_quic_take_tickets(ngp_quic *quic, int allowed);
 
 /*
  * ngp_quic_store is what the data of events lie in.

@@ -64,6 +64,15 @@ static int ticket_received(void *user, const uint8_t *data, size_t len) {
   return rv;
 }
 
+static int ticket_sent(void *user, const uint8_t *message, size_t len) {
+  ngp_quic *quic = user;
+
+  return ngp_quic_record(quic, &quic->notes, NGP_QUIC_SESSION_TICKET, message,
+                         len)
+             ? 0
+             : NGHTTP2_ERR_NOMEM;
+}
+
 static int key_logged(void *user, const char *line, size_t len) {
   ngp_quic *quic = user;
 
@@ -75,6 +84,7 @@ static int key_logged(void *user, const char *line, size_t len) {
 ngp_tls_hooks ngp_quic_tls_hooks(const ngp_quic *quic) {
   return (ngp_tls_hooks){.alpn_decided = alpn_decided,
                          .ticket_received = ticket_received,
+                         .ticket_sent = ticket_sent,
                          .key_logged =
                              quic->options.key_log ? key_logged : NULL};
 }
@@ -409,7 +419,6 @@ static int recv_datagram(ngtcp2_conn *conn, uint32_t flags, const uint8_t *data,
 }
 
 #define COMMON_CALLBACKS                                                       \
-  .recv_crypto_data = ngtcp2_crypto_recv_crypto_data_cb,                       \
   .handshake_completed = handshake_completed,                                  \
   .handshake_confirmed = handshake_confirmed, .encrypt = ngp_quic_tap_encrypt, \
   .decrypt = ngp_quic_tap_decrypt, .hp_mask = ngtcp2_crypto_hp_mask_cb,        \
@@ -429,6 +438,7 @@ static int recv_datagram(ngtcp2_conn *conn, uint32_t flags, const uint8_t *data,
 
 const ngtcp2_callbacks ngp_quic_client_callbacks = {
     COMMON_CALLBACKS,
+    .recv_crypto_data = ngtcp2_crypto_recv_crypto_data_cb,
     .client_initial = ngtcp2_crypto_client_initial_cb,
     .recv_version_negotiation = recv_version_negotiation,
     .recv_retry = ngtcp2_crypto_recv_retry_cb,
@@ -439,5 +449,6 @@ const ngtcp2_callbacks ngp_quic_client_callbacks = {
 
 const ngtcp2_callbacks ngp_quic_server_callbacks = {
     COMMON_CALLBACKS,
+    .recv_crypto_data = ngp_quic_recv_crypto,
     .recv_client_initial = ngtcp2_crypto_recv_client_initial_cb,
 };

@@ -75,6 +75,24 @@ typedef struct ngp_quic_tap {
   int64_t next_pkt_num;
 } ngp_quic_tap;
 
+/*
+ * ngp_quic_ask is a server's question whether to take session tickets: see
+ * ngp_quic_ticket.c.
+ */
+typedef struct ngp_quic_ask {
+  enum {
+    /* There is no question, or it is answered. */
+    NGP_QUIC_ASK_DONE,
+    /* The ClientHello is looked at first. */
+    NGP_QUIC_ASK_FIRST,
+    /* Tickets were presented, and the caller has not answered. */
+    NGP_QUIC_ASK_WAITING
+  } state;
+  /* hello is what is known of the ClientHello. */
+  ngp_buf hello;
+  ngp_buf datagrams;
+} ngp_quic_ask;
+
 /* Streams of one type, bidirectional or not, that we open. */
 typedef struct ngp_quic_local {
   /* next_id is what the caller gets next, next_open what ngtcp2 gives next. */
@@ -97,6 +115,7 @@ struct ngp_quic {
   ngp_quic_queue events;
   ngp_quic_queue notes;
   ngp_quic_tap tap;
+  ngp_quic_ask ask;
   ngp_quic_stats stats;
   /* dgrams wait to be sent; dgram_bytes is the sum of their lengths, and
      dgram_received of those in |events|. */
@@ -202,6 +221,19 @@ int ngp_quic_fail(ngp_quic *quic, int rv);
 /* Records the end. */
 void ngp_quic_terminate(ngp_quic *quic);
 void ngp_quic_get_addr(const ngtcp2_addr *from, ngp_quic_addr *addr);
+/* Deletes the ngtcp2_conn and its TLS, for others to take their place. */
+void ngp_quic_forget_conn(ngp_quic *quic);
+
+/* ---- ngp_quic_ticket.c ---- */
+
+/* Gets CRYPTO data on their way to TLS at a server. */
+int ngp_quic_recv_crypto(ngtcp2_conn *conn, ngtcp2_encryption_level level,
+                         uint64_t offset, const uint8_t *data, size_t len,
+                         void *user_data);
+/* Keeps a datagram for the time when the question is answered. */
+int ngp_quic_ask_keep(ngp_quic *quic, const uint8_t *data, size_t len,
+                      const ngp_quic_addr *addr, uint8_t ecn);
+void ngp_quic_ask_free(ngp_quic *quic);
 
 /* ---- ngp_quic_open.c ---- */
 

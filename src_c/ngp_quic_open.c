@@ -254,6 +254,9 @@ int ngp_quic_open_server(ngp_quic *quic, const ngtcp2_pkt_hd *hd) {
   }
   set_settings(quic, &settings);
   set_params(quic, &params);
+  /* A connection that begins once more has sent packets that the client must
+     not take for these; a datagram has one Initial packet. */
+  settings.initial_pkt_num = (uint32_t)quic->stats.packets_sent;
   if (!o->original_dcid.datalen) {
     quic->original_dcid = hd->dcid;
   }

@@ -480,6 +480,9 @@ int ngp_quic_send(ngp_quic *quic, uint64_t now) {
 
   ngp_quic_set_time(quic, now);
   clear_output(quic);
+  if (quic->ask.state == NGP_QUIC_ASK_WAITING) {
+    return 0;
+  }
   if (quic->state == NGP_QUIC_NEW && quic->close_pending) {
     ngp_quic_terminate(quic);
     return quic->no_memory ? NGHTTP2_ERR_NOMEM : 0;

@@ -62,7 +62,7 @@ struct ngp_tls {
   ngp_tls_hooks hooks;
   void *user;
   uint8_t resumes;
-  uint8_t tickets;
+  uint8_t send_tickets;
   uint8_t alpn_told;
   char *verify_name;
   uint8_t verify_ip[16];
@@ -271,10 +271,15 @@ static int handshake_hook(gnutls_session_t session, unsigned int htype,
   ngp_tls *tls = tls_of(session);
   gnutls_datum_t alpn = {.data = NULL, .size = 0};
   int decided;
-  (void)msg;
 
-  if (when != GNUTLS_HOOK_POST || !incoming) {
+  if (when != GNUTLS_HOOK_POST) {
     return 0;
+  }
+  if (!incoming) {
+    return htype == GNUTLS_HANDSHAKE_NEW_SESSION_TICKET &&
+                   tls->hooks.ticket_sent(tls->user, msg->data, msg->size)
+               ? GNUTLS_E_MEMORY_ERROR
+               : 0;
   }
   if (htype == GNUTLS_HANDSHAKE_NEW_SESSION_TICKET && tls->config->is_client) {
     return take_ticket(tls) ? GNUTLS_E_MEMORY_ERROR : 0;
@@ -439,8 +444,7 @@ static int start_server(ngp_tls *tls, const ngp_tls_session_options *options) {
   if (ngtcp2_crypto_gnutls_configure_server_session(tls->session) != 0) {
     return NGHTTP2_ERR_NOMEM;
   }
-  tls->tickets = options->tickets;
-  if (options->tickets) {
+  if (options->take_tickets) {
     if (gnutls_session_ticket_enable_server(tls->session,
                                             &tls->config->ticket_key) != 0) {
       return NGHTTP2_ERR_NOMEM;
@@ -449,6 +453,7 @@ static int start_server(ngp_tls *tls, const ngp_tls_session_options *options) {
        ticket has to say this number. */
     gnutls_record_set_max_early_data_size(tls->session, 0xffffffffu);
     gnutls_anti_replay_enable(tls->session, tls->config->anti_replay);
+    tls->send_tickets = options->send_tickets;
   }
   gnutls_certificate_server_set_request(
       tls->session,
@@ -537,7 +542,7 @@ void ngp_tls_attach(ngp_tls *tls, ngtcp2_conn *conn) {
 }
 
 int ngp_tls_send_ticket(ngp_tls *tls) {
-  if (!tls->tickets) {
+  if (!tls->send_tickets) {
     return 0;
   }
   return gnutls_session_ticket_send(tls->session, 1, 0) == 0
@@ -554,6 +559,30 @@ int ngp_tls_session_resumed(const ngp_tls *tls) {
 int ngp_tls_early_data_accepted(const ngp_tls *tls) {
   return (gnutls_session_get_flags(tls->session) & GNUTLS_SFLAGS_EARLY_DATA) !=
          0;
+}
+
+uint16_t ngp_tls_cipher_suite(const ngp_tls *tls) {
+  switch (gnutls_cipher_get(tls->session)) {
+  case GNUTLS_CIPHER_AES_128_GCM:
+    return 0x1301;
+  case GNUTLS_CIPHER_AES_256_GCM:
+    return 0x1302;
+  case GNUTLS_CIPHER_CHACHA20_POLY1305:
+    return 0x1303;
+  case GNUTLS_CIPHER_AES_128_CCM:
+    return 0x1304;
+  default:
+    return 0;
+  }
+}
+
+int ngp_tls_server_name(const ngp_tls *tls, char *dest, size_t len) {
+  unsigned int type;
+
+  return gnutls_server_name_get(tls->session, dest, &len, &type, 0) == 0 &&
+                 type == GNUTLS_NAME_DNS
+             ? 0
+             : -1;
 }
 
 const uint8_t *ngp_tls_peer_certificate(const ngp_tls *tls, size_t i,

@@ -77,6 +77,9 @@ typedef struct ngp_tls_hooks {
   int (*alpn_decided)(void *user, const uint8_t *alpn, size_t len);
   /* ticket_received hands over what resumes the session. */
   int (*ticket_received)(void *user, const uint8_t *data, size_t len);
+  /* ticket_sent hands over a server's NewSessionTicket message (RFC 8446,
+     4.6.1). */
+  int (*ticket_sent)(void *user, const uint8_t *message, size_t len);
   /* key_logged is called with a line of the NSS key log, or is NULL. */
   int (*key_logged)(void *user, const char *line, size_t len);
 } ngp_tls_hooks;
@@ -99,8 +102,11 @@ typedef struct ngp_tls_session_options {
   /* session is what an earlier ticket_received handed over, or NULL. */
   const uint8_t *session;
   size_t session_len;
-  /* tickets is nonzero if a server issues and takes session tickets. */
-  uint8_t tickets;
+  /* take_tickets is nonzero for a server that resumes sessions by tickets, and
+     send_tickets for one that issues them, too: GnuTLS has no way to issue one
+     and take none. */
+  uint8_t send_tickets;
+  uint8_t take_tickets;
   ngp_tls_hooks hooks;
   void *user;
 } ngp_tls_session_options;
@@ -127,7 +133,8 @@ void ngp_tls_del(ngp_tls *tls);
  */
 void ngp_tls_attach(ngp_tls *tls, ngtcp2_conn *conn);
 
-/* ngp_tls_send_ticket queues a session ticket, after the handshake. */
+/* ngp_tls_send_ticket queues a session ticket, after the handshake, if the
+   session issues them. */
 int ngp_tls_send_ticket(ngp_tls *tls);
 
 /* ngp_tls_resumes is nonzero if the session was made from an earlier one. */
@@ -136,6 +143,15 @@ int ngp_tls_resumes(const ngp_tls *tls);
 /* These tell what the handshake came to; it must be complete. */
 int ngp_tls_session_resumed(const ngp_tls *tls);
 int ngp_tls_early_data_accepted(const ngp_tls *tls);
+
+/* ngp_tls_cipher_suite returns the number of the cipher suite (RFC 8446, B.4),
+   or 0. */
+uint16_t ngp_tls_cipher_suite(const ngp_tls *tls);
+
+/* ngp_tls_server_name copies the name that a client asks for, with a NUL, to
+   |dest|, which has |len| bytes.  It returns 0, or -1 if there is none that
+   fits. */
+int ngp_tls_server_name(const ngp_tls *tls, char *dest, size_t len);
 
 /*
  * ngp_tls_peer_certificate returns the |i|-th certificate of the peer's chain

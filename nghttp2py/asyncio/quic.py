@@ -41,8 +41,10 @@ async def serve(
     makes a :class:`QuicConnectionProtocol`, or a subclass, and is called like it.
     ``stream_handler`` is called with the reader and the writer of each stream that
     a client opens.  With ``retry`` (``stateless_retry`` is its older name) a client
-    must first prove its address.  Sessions are resumed if one of the session
-    ticket arguments is given.  More than ``max_connections`` are refused.
+    must first prove its address.  With ``session_ticket_handler``, which gets each of
+    them, sessions are resumed by tickets; ``session_ticket_fetcher`` is asked for
+    each that comes back, and ``None`` refuses it.  More than ``max_connections`` are
+    refused.
 
     While ``max_handshakes`` are not complete further clients must prove their
     addresses as with ``retry``, and while there are twice as many none is heard: it

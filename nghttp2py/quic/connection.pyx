@@ -165,9 +165,11 @@ cdef class QuicConnection(Carrier):
     answered it; ``address_validated`` tells it that the client's token is from an
     earlier connection and good.  ``session_ticket_handler`` is called with each
     :class:`~nghttp2py.quic.tls.SessionTicket` that a client receives, and
-    ``token_handler`` with each token for later connections; a server issues and
-    takes tickets if it is given ``session_ticket_handler`` or
-    ``session_ticket_fetcher``.
+    ``token_handler`` with each token for later connections.  A server issues
+    tickets if it has a ``session_ticket_handler``, which is called with each; it
+    takes tickets if it has either, and ``session_ticket_fetcher``, if there is one,
+    is called with each that a client presents: if it returns ``None``, there is a
+    full handshake.
 
     Raises ``ValueError`` for what does not fit the role, and for a configuration
     that cannot be used.
@@ -178,6 +180,7 @@ cdef class QuicConnection(Carrier):
     cdef object _configuration
     cdef Credentials _credentials
     cdef object _session_ticket_handler
+    cdef object _session_ticket_fetcher
     cdef object _token_handler
     cdef object _secrets_log_file
     cdef readonly object _quic_logger
@@ -235,6 +238,7 @@ cdef class QuicConnection(Carrier):
         self._configuration = configuration
         self._credentials = get_credentials(configuration)
         self._session_ticket_handler = session_ticket_handler
+        self._session_ticket_fetcher = session_ticket_fetcher
         self._token_handler = token_handler
         self._secrets_log_file = configuration.secrets_log_file
         self._addresses = {}
@@ -247,9 +251,11 @@ cdef class QuicConnection(Carrier):
             alpn = encode_alpn(configuration.alpn_protocols)
         options.tls.alpn = alpn
         options.tls.alpn_len = len(alpn)
-        options.tls.tickets = (
+        options.tls.send_tickets = session_ticket_handler is not None
+        options.tls.take_tickets = (
             session_ticket_handler is not None or session_ticket_fetcher is not None
         )
+        options.ask_tickets = session_ticket_fetcher is not None
         if client:
             token = bytes(configuration.token)
             options.token = token
@@ -632,11 +638,34 @@ cdef class QuicConnection(Carrier):
     cdef int _after(self) except -1:
         """What is done when C has returned from reading or writing packets."""
         cdef lib.ngp_quic_event event
+        cdef list presented = None
 
         self._release()
         while lib.ngp_quic_next_note(self._quic, &event):
-            self._take_note(event.type, take_bytes(event.data, event.len))
+            data = take_bytes(event.data, event.len)
+            if event.type == lib.NGP_QUIC_TICKET_PRESENTED:
+                presented = presented or []
+                presented.append(data)
+            else:
+                self._take_note(event.type, data)
+        if presented is not None:
+            self._answer(presented)
         return 0
+
+    cdef int _answer(self, list presented) except -1:
+        """Ask the fetcher for the tickets that a client presents, and go on."""
+        cdef bint allowed = False
+
+        try:
+            # TLS takes any that is good: all must be wanted.
+            allowed = all(self._fetches(ticket) for ticket in presented)
+        finally:
+            check(lib.ngp_quic_take_tickets(self._quic, allowed))
+        return self._after()
+
+    def _fetches(self, bytes label):
+        ticket = self._session_ticket_fetcher(label)
+        return ticket is not None and ticket.is_valid
 
     cdef int _take_note(self, int kind, bytes data) except -1:
         if kind == lib.NGP_QUIC_KEY_LOG:
@@ -645,7 +674,11 @@ cdef class QuicConnection(Carrier):
         elif kind == lib.NGP_QUIC_NEW_TOKEN:
             if self._token_handler is not None:
                 self._token_handler(data)
-        elif self._session_ticket_handler is not None:
+        elif self._session_ticket_handler is None:
+            pass
+        elif not self._is_client:
+            self._session_ticket_handler(self._issued_ticket(data))
+        else:
             now = datetime.now(timezone.utc)
             self._session_ticket_handler(SessionTicket(
                 age_add=0,
@@ -658,6 +691,31 @@ cdef class QuicConnection(Carrier):
                 max_early_data_size=0xffffffff,
             ))
         return 0
+
+    cdef object _issued_ticket(self, bytes message):
+        """A server's ticket, from the NewSessionTicket message (RFC 8446, 4.6.1)."""
+        cdef:
+            lib.ngp_tls *tls = lib.ngp_quic_tls(self._quic)
+            char name[256]
+            size_t nonce = message[8]
+            size_t pos = 9 + nonce
+            size_t n = int.from_bytes(message[pos:pos + 2], "big")
+
+        pos += 2
+        now = datetime.now(timezone.utc)
+        named = lib.ngp_tls_server_name(tls, name, sizeof(name)) == 0
+        return SessionTicket(
+            age_add=int.from_bytes(message[4:8], "big"),
+            cipher_suite=lib.ngp_tls_cipher_suite(tls),
+            not_valid_after=now + timedelta(
+                seconds=int.from_bytes(message[:4], "big")
+            ),
+            not_valid_before=now,
+            resumption_secret=b"",
+            server_name=name.decode("ascii", "replace") if named else "",
+            ticket=message[pos:pos + n],
+            max_early_data_size=0xffffffff,
+        )
 
     # ---- Events ----
 
