@@ -27,8 +27,14 @@ from nghttp2py.quic.events cimport (
     StreamDataReceived,
     StreamReset,
 )
+from nghttp2py.quic.options cimport (
+    encode_alpn,
+    set_cid,
+    set_limits,
+    set_server_name,
+    set_versions,
+)
 
-import ipaddress
 import logging
 from collections import namedtuple
 from collections.abc import Callable
@@ -56,12 +62,6 @@ cdef object TICKET_LIFETIME = timedelta(days=7)
 # How many addresses of the peer are remembered by the caller's own objects.
 cdef enum:
     MAX_ADDRESSES = 16
-
-cdef dict ALGORITHMS = {
-    "reno": lib.NGTCP2_CC_ALGO_RENO,
-    "cubic": lib.NGTCP2_CC_ALGO_CUBIC,
-    "bbr": lib.NGTCP2_CC_ALGO_BBR,
-}
 
 cdef dict STATE_ERRORS = {
     lib.NGP_QUIC_ERR_RECEIVE_ONLY: (
@@ -101,15 +101,6 @@ cdef int check(int rv) except -1:
     raise kind(text)
 
 
-cdef uint64_t duration(value, str name) except? -1:
-    """Nanoseconds of a configured time, in seconds."""
-    cdef double seconds = value
-
-    if not 0.0 <= seconds < 1e9:
-        raise ValueError(f"{name} must be zero to 1e9 seconds")
-    return <uint64_t>(seconds * 1e9)
-
-
 cdef int64_t to_stream_id(value) except -1:
     cdef object number = value
 
@@ -132,29 +123,6 @@ cdef bytes take_bytes(const uint8_t *data, size_t n):
 
 cdef bytes cid_bytes(const lib.ngtcp2_cid *cid):
     return PyBytes_FromStringAndSize(<const char *>cid.data, cid.datalen)
-
-
-cdef int set_cid(lib.ngtcp2_cid *cid, value, str name) except -1:
-    cdef bytes data = bytes(value)
-
-    if len(data) > sizeof(cid.data):
-        raise ValueError(f"{name} has at most 20 bytes")
-    cid.datalen = len(data)
-    memcpy(cid.data, PyBytes_AS_STRING(data), len(data))
-    return 0
-
-
-cdef bytes encode_alpn(protocols):
-    encoded = []
-    for protocol in protocols:
-        name = protocol.encode() if isinstance(protocol, str) else bytes(protocol)
-        # GnuTLS's limits; those of the wire are wider.
-        if not 0 < len(name) <= 32:
-            raise ValueError("a protocol's name has 1 to 32 bytes")
-        encoded.append(bytes([len(name)]) + name)
-    if len(encoded) > 8:
-        raise ValueError("there are at most eight alpn_protocols")
-    return b"".join(encoded)
 
 
 cdef class QuicConnection(Carrier):
@@ -245,8 +213,8 @@ cdef class QuicConnection(Carrier):
         options.is_client = client
         options.key_log = self._secrets_log_file is not None
         options.tls_config = self._credentials.config
-        self._set_limits(&options)
-        self._set_versions(&options)
+        set_limits(&options, configuration)
+        set_versions(&options, configuration)
         if configuration.alpn_protocols:
             alpn = encode_alpn(configuration.alpn_protocols)
         options.tls.alpn = alpn
@@ -260,7 +228,8 @@ cdef class QuicConnection(Carrier):
             token = bytes(configuration.token)
             options.token = token
             options.token_len = len(token)
-            self._set_server_name(&options, keep)
+            self._server_name = configuration.server_name
+            set_server_name(&options, configuration, keep)
             ticket = self._usable_ticket()
             options.ticket = ticket
             options.ticket_len = len(ticket)
@@ -291,79 +260,6 @@ cdef class QuicConnection(Carrier):
             lib.ngp_quic_abandon(self._quic)
             self._release()
             lib.ngp_quic_del(self._quic)
-
-    # ---- What the configuration says ----
-
-    cdef int _set_limits(self, lib.ngp_quic_options *options) except -1:
-        configuration = self._configuration
-        algorithm = configuration.congestion_control_algorithm
-        if algorithm not in ALGORITHMS:
-            raise ValueError(f"there is no congestion control {algorithm!r}")
-        options.cc_algo = ALGORITHMS[algorithm]
-        options.pmtud = bool(configuration.probe_datagram_size)
-        for name in (
-            "connection_id_length", "max_datagram_size", "max_data",
-            "max_stream_data", "max_streams_bidi", "max_streams_uni", "max_window",
-            "max_stream_window", "max_datagram_queue",
-        ):
-            if not 0 <= getattr(configuration, name) < 1 << 62:
-                raise ValueError(f"{name} must be 0 to 2^62 - 1")
-        options.cid_len = configuration.connection_id_length
-        options.max_datagram_size = configuration.max_datagram_size
-        options.max_data = configuration.max_data
-        options.max_stream_data = configuration.max_stream_data
-        options.max_streams_bidi = configuration.max_streams_bidi
-        options.max_streams_uni = configuration.max_streams_uni
-        options.max_window = configuration.max_window
-        options.max_stream_window = configuration.max_stream_window
-        options.max_datagram_queue = configuration.max_datagram_queue
-        options.idle_timeout = duration(configuration.idle_timeout, "idle_timeout")
-        options.initial_rtt = duration(configuration.initial_rtt, "initial_rtt")
-        options.max_ack_delay = duration(configuration.max_ack_delay, "max_ack_delay")
-        if configuration.max_datagram_frame_size is not None:
-            if not 0 <= configuration.max_datagram_frame_size < 1 << 62:
-                raise ValueError("max_datagram_frame_size must be 0 to 2^62 - 1")
-            options.max_datagram_frame_size = configuration.max_datagram_frame_size
-        return 0
-
-    cdef int _set_versions(self, lib.ngp_quic_options *options) except -1:
-        versions = list(self._configuration.supported_versions)
-        if len(versions) > lib.NGP_QUIC_MAX_VERSIONS:
-            raise ValueError("there are at most eight supported_versions")
-        for i, version in enumerate(versions):
-            if not 0 <= version < 1 << 32:
-                raise ValueError("a version has 32 bits")
-            options.versions[i] = version
-        options.nversions = len(versions)
-        original = self._configuration.original_version
-        if original is not None:
-            if not 0 <= original < 1 << 32:
-                raise ValueError("a version has 32 bits")
-            options.original_version = original
-        return 0
-
-    cdef int _set_server_name(
-        self, lib.ngp_quic_options *options, list keep
-    ) except -1:
-        name = self._configuration.server_name
-        self._server_name = name
-        if name is None:
-            return 0
-        try:
-            ip = ipaddress.ip_address(name).packed
-        except ValueError:
-            encoded = name.encode("idna" if not name.isascii() else "ascii")
-            if b"\0" in encoded:
-                raise ValueError("server_name has a NUL byte") from None
-            keep.append(encoded)
-            options.tls.sni = <const char *><bytes>encoded
-            options.tls.verify_name = <const char *><bytes>encoded
-        else:
-            # An address is not a name to ask for (RFC 6066, 3).
-            keep.append(ip)
-            options.tls.verify_ip = <const uint8_t *><bytes>ip
-            options.tls.verify_ip_len = len(ip)
-        return 0
 
     cdef bytes _usable_ticket(self):
         ticket = self._configuration.session_ticket

@@ -1,0 +1,11 @@
+from nghttp2py cimport cngp_quic as lib
+
+
+cdef int set_limits(lib.ngp_quic_options *options, configuration) except -1
+cdef int set_versions(lib.ngp_quic_options *options, configuration) except -1
+# What options then point to is in |keep|.
+cdef int set_server_name(
+    lib.ngp_quic_options *options, configuration, list keep
+) except -1
+cdef int set_cid(lib.ngtcp2_cid *cid, value, str name) except -1
+cdef bytes encode_alpn(protocols)

@@ -1,0 +1,119 @@
+"""What a configuration says, as the options that C has."""
+
+from cpython.bytes cimport PyBytes_AS_STRING
+from libc.stdint cimport uint8_t, uint64_t
+from libc.string cimport memcpy
+
+from nghttp2py cimport cngp_quic as lib
+
+import ipaddress
+
+cdef dict ALGORITHMS = {
+    "reno": lib.NGTCP2_CC_ALGO_RENO,
+    "cubic": lib.NGTCP2_CC_ALGO_CUBIC,
+    "bbr": lib.NGTCP2_CC_ALGO_BBR,
+}
+
+
+cdef uint64_t duration(value, str name) except? -1:
+    """Nanoseconds of a configured time, in seconds."""
+    cdef double seconds = value
+
+    if not 0.0 <= seconds < 1e9:
+        raise ValueError(f"{name} must be zero to 1e9 seconds")
+    return <uint64_t>(seconds * 1e9)
+
+
+cdef int set_cid(lib.ngtcp2_cid *cid, value, str name) except -1:
+    cdef bytes data = bytes(value)
+
+    if len(data) > sizeof(cid.data):
+        raise ValueError(f"{name} has at most 20 bytes")
+    cid.datalen = len(data)
+    memcpy(cid.data, PyBytes_AS_STRING(data), len(data))
+    return 0
+
+
+cdef bytes encode_alpn(protocols):
+    encoded = []
+    for protocol in protocols:
+        name = protocol.encode() if isinstance(protocol, str) else bytes(protocol)
+        # GnuTLS's limits; those of the wire are wider.
+        if not 0 < len(name) <= 32:
+            raise ValueError("a protocol's name has 1 to 32 bytes")
+        encoded.append(bytes([len(name)]) + name)
+    if len(encoded) > 8:
+        raise ValueError("there are at most eight alpn_protocols")
+    return b"".join(encoded)
+
+
+cdef int set_limits(lib.ngp_quic_options *options, configuration) except -1:
+    algorithm = configuration.congestion_control_algorithm
+    if algorithm not in ALGORITHMS:
+        raise ValueError(f"there is no congestion control {algorithm!r}")
+    options.cc_algo = ALGORITHMS[algorithm]
+    options.pmtud = bool(configuration.probe_datagram_size)
+    for name in (
+        "connection_id_length", "max_datagram_size", "max_data",
+        "max_stream_data", "max_streams_bidi", "max_streams_uni", "max_window",
+        "max_stream_window", "max_datagram_queue",
+    ):
+        if not 0 <= getattr(configuration, name) < 1 << 62:
+            raise ValueError(f"{name} must be 0 to 2^62 - 1")
+    options.cid_len = configuration.connection_id_length
+    options.max_datagram_size = configuration.max_datagram_size
+    options.max_data = configuration.max_data
+    options.max_stream_data = configuration.max_stream_data
+    options.max_streams_bidi = configuration.max_streams_bidi
+    options.max_streams_uni = configuration.max_streams_uni
+    options.max_window = configuration.max_window
+    options.max_stream_window = configuration.max_stream_window
+    options.max_datagram_queue = configuration.max_datagram_queue
+    options.idle_timeout = duration(configuration.idle_timeout, "idle_timeout")
+    options.initial_rtt = duration(configuration.initial_rtt, "initial_rtt")
+    options.max_ack_delay = duration(configuration.max_ack_delay, "max_ack_delay")
+    if configuration.max_datagram_frame_size is not None:
+        if not 0 <= configuration.max_datagram_frame_size < 1 << 62:
+            raise ValueError("max_datagram_frame_size must be 0 to 2^62 - 1")
+        options.max_datagram_frame_size = configuration.max_datagram_frame_size
+    return 0
+
+
+cdef int set_versions(lib.ngp_quic_options *options, configuration) except -1:
+    versions = list(configuration.supported_versions)
+    if len(versions) > lib.NGP_QUIC_MAX_VERSIONS:
+        raise ValueError("there are at most eight supported_versions")
+    for i, version in enumerate(versions):
+        if not 0 <= version < 1 << 32:
+            raise ValueError("a version has 32 bits")
+        options.versions[i] = version
+    options.nversions = len(versions)
+    original = configuration.original_version
+    if original is not None:
+        if not 0 <= original < 1 << 32:
+            raise ValueError("a version has 32 bits")
+        options.original_version = original
+    return 0
+
+
+cdef int set_server_name(
+    lib.ngp_quic_options *options, configuration, list keep
+) except -1:
+    name = configuration.server_name
+    if name is None:
+        return 0
+    try:
+        ip = ipaddress.ip_address(name).packed
+    except ValueError:
+        encoded = name.encode("idna" if not name.isascii() else "ascii")
+        if b"\0" in encoded:
+            raise ValueError("server_name has a NUL byte") from None
+        keep.append(encoded)
+        options.tls.sni = <const char *><bytes>encoded
+        options.tls.verify_name = <const char *><bytes>encoded
+    else:
+        # An address is not a name to ask for (RFC 6066, 3).
+        keep.append(ip)
+        options.tls.verify_ip = <const uint8_t *><bytes>ip
+        options.tls.verify_ip_len = len(ip)
+    return 0
