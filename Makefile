@@ -7,7 +7,7 @@ CMAKE := $(BIN)/cmake
 FUZZ_SECONDS ?= 60
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run test build test-c asan fuzz lint types docs bench wheel test-wheel clean
+.PHONY: run test build test-c asan fuzz lint types docs bench charts wheel test-wheel clean
 
 run: build ; $(PIP) install --group run && exec $(BIN)/python examples/hello.py
 
@@ -28,6 +28,8 @@ types: build ; $(PIP) install --group types && $(BIN)/python -m mypy && $(BIN)/p
 docs: build ; $(PIP) install --group docs && $(BIN)/sphinx-build --fail-on-warning --quiet docs build/docs
 
 bench: deps-test build ; $(PIP) install --group bench && for script in hpack_coding exchange server client streams soak idle h3 quic; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+
+charts: build ; $(BIN)/python benchmarks/charts.py
 
 wheel: $(VENV)/ready ; $(PIP) install --group wheel && rm -rf dist build/wheel && $(BIN)/python -m build --outdir build/wheel && $(BIN)/python vendor/bundle_libraries.py build/wheel/*.whl dist && cp build/wheel/*.tar.gz dist && $(BIN)/twine check --strict dist/*
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 
+import figures
 import streams
 
 from nghttp2py.asyncio import Client
@@ -56,6 +57,14 @@ def main() -> None:
         print(
             f"{name:20}{rate:12,.0f}{rate / beside:10.1f}{each:10.1f}{each / cpu:10.1f}"
         )
+    figures.keep(
+        "client",
+        "Client, 32 small GETs at a time",
+        "requests/s",
+        {"small GETs": streams.rates(best, {"Client": "nghttp2py"})},
+        goal=f"at least {GOAL:.0f} times httpx",
+        more=True,
+    )
     reached = best["Client, asyncio"][0] / beside
     print(
         f"goal: at least {GOAL:.0f} x httpx; reached {reached:.1f} with asyncio's loop"

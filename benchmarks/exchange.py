@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
+import figures
 import h2.config
 import h2.connection
 import h2.events
@@ -311,6 +312,13 @@ def memory(count: int = 500) -> None:
     before = in_use()
     kept = [idle_ours(wire) for _ in range(count)]
     ours = (in_use() - before) / len(kept)
+    figures.keep(
+        "idle_connection",
+        "An idle connection after two exchanges",
+        "KiB of memory",
+        {"server": {"nghttp2py": ours / 1024, "nghttp2 session": own / 1024}},
+        goal="at most 32 KiB beside the session",
+    )
     print(
         f"idle connection after two exchanges: {ours / 1024:.1f} KiB, of which a bare "
         f"nghttp2 session takes {own / 1024:.1f} KiB (goal: at most 32 KiB beside it)"
@@ -322,6 +330,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--count", type=int, default=4000, help="exchanges of a turn")
     options = parser.parse_args()
+    table: figures.Rows = {}
     print(f"{'us for each exchange':22}{'ours':>9}{'ngh2':>9}{'h2':>9}", end="")
     print(f"{'ngh2/ours':>12}{'h2/ours':>10}")
     for name, drives in rows(options.count, options.count // 20):
@@ -333,10 +342,13 @@ def main() -> None:
                     continue
                 spent = best(partial(drive, wire), 1)
                 times[i] = min(times[i], spent / count * 1e6)
+        table[name] = dict(zip(("nghttp2py", "ngh2", "h2"), times, strict=True))
         print(f"{name:22}" + "".join(f"{t:9.2f}" for t in times), end="")
         print(f"{times[1] / times[0]:11.2f}x{times[2] / times[0]:9.1f}x")
-    print(f"goal: ngh2/ours at least {GOAL_NGH2}, h2/ours at least {GOAL_H2:.0f};")
-    print("      bodies at least as fast as ngh2")
+    goal = f"ngh2/ours at least {GOAL_NGH2}, h2/ours at least {GOAL_H2:.0f}; "
+    goal += "bodies at least as fast as ngh2"
+    print(f"goal: {goal}")
+    figures.keep("exchange", "HTTP/2 without I/O", "µs of CPU", table, goal=goal)
     memory()
 
 

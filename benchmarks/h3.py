@@ -14,6 +14,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 
 import aioquic.h3.connection
+import figures
 import headers
 import pylsqpack
 from aioquic.quic.events import StreamDataReceived
@@ -223,11 +224,21 @@ def main() -> None:
     ours, theirs = times["ours"], times["aioquic"]
     print(f"{'framing':24}{ours:10.2f}{theirs:10.2f}{theirs / ours:7.1f}x")
     print(f"goal: at least {GOAL_FRAMING:.0f}x")
+    figures.keep(
+        "h3",
+        "HTTP/3 without I/O and without QUIC",
+        "µs",
+        {"exchange at a server": {"nghttp2py": ours, "aioquic": theirs}},
+        goal=f"aioquic/ours at least {GOAL_FRAMING:.0f}",
+    )
+    table: figures.Rows = {}
     print(f"{'ns for each list':24}{'ours':>10}{'pylsqpack':>10}{'ratio':>8}")
     for kind in kinds:
         for place, verb in enumerate(("encode", "decode")):
             us, them = coded["ours", kind][place], coded["pylsqpack", kind][place]
+            table[f"{verb} a {kind}"] = {"nghttp2py": us, "pylsqpack": them}
             print(f"{verb + ' a ' + kind:24}{us:10.0f}{them:10.0f}{them / us:7.1f}x")
+    figures.keep("qpack", "Header lists by QPACK", "ns", table)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import figures
 import headers
 import hpack
 
@@ -105,6 +106,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=8, help="turns of each coder")
     repeat = parser.parse_args().repeat
     program = build_limit()
+    rows: figures.Rows = {}
     print(f"{'ns for each list':24}{'C':>8}{'ours':>8}{'hpack':>8}", end="")
     print(f"{'ours/C':>9}{'hpack/ours':>12}")
     for what, lists in (
@@ -121,9 +123,16 @@ def main() -> None:
             ("encode", "decode"), limit, ours, theirs, strict=True
         ):
             row = f"{verb} a {what} ({len(lists)})"
+            rows[f"{verb} a {what}"] = {
+                "nghttp2py": us,
+                "nghttp2 in C": c,
+                "hpack": them,
+            }
             print(f"{row:24}{c:8.0f}{us:8.0f}{them:8.0f}", end="")
             print(f"{us / c:8.2f}x{them / us:11.1f}x")
-    print(f"goal: ours/C at most {GOAL_C}, hpack/ours at least {GOAL_HPACK:.0f}")
+    goal = f"ours/C at most {GOAL_C}, hpack/ours at least {GOAL_HPACK:.0f}"
+    print(f"goal: {goal}")
+    figures.keep("hpack_coding", "Header lists by HPACK", "ns", rows, goal=goal)
 
 
 if __name__ == "__main__":

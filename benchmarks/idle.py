@@ -18,6 +18,8 @@ import statistics
 import time
 from typing import Any
 
+import figures
+
 from nghttp2py.asyncio import H2Server, open_connection, start_server
 
 IDLE = 10_000
@@ -112,6 +114,19 @@ async def measure(idlers: int, requests: int) -> None:
         server.close()
         await server.wait_closed()
         child.join()
+    figures.keep(
+        "idle",
+        f"{idlers:,} idle connections of one server: latency of another client",
+        "µs",
+        {"a small GET": {"with all": many * 1e6, "with 10": few * 1e6}},
+        goal=f"at most {GOAL:.0f} times that with 10",
+    )
+    figures.keep(
+        "idle_memory",
+        f"{idlers:,} idle connections of one server: memory of each",
+        "KiB",
+        {"start_server": {"nghttp2py": each / 1024}},
+    )
     print(f"{idlers:,} idle connections: {each / 1024:.1f} KiB of memory each")
     print(
         f"median latency {few * 1e6:.0f} us with 10, {many * 1e6:.0f} us with "

@@ -21,6 +21,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+import figures
 import trustme
 
 from nghttp2py.asyncio.quic import (
@@ -178,7 +179,17 @@ def in_memory(files: Files, seconds: float) -> None:
             ratio = found["nghttp2py"] / found[name]
             cells.append(f"{found[name]:,.0f}{units[what]} ({ratio:.1f}x)")
         print(f"{what:12}" + "".join(f"{cell:>20}" for cell in cells))
-    print("goal: exchanges at least 12x aioquic and 3x qh3, handshakes 5x aioquic")
+    goal = "exchanges at least 12x aioquic and 3x qh3, handshakes 5x aioquic"
+    print(f"goal: {goal}")
+    rows = {"handshakes": "handshake", "exchanges": "exchange", "bulk, MB": "bulk"}
+    figures.keep(
+        "quic_memory",
+        "QUIC in memory, both ends of one library in one thread",
+        "a second",
+        {row: rates[what] for row, what in rows.items()},
+        goal=goal,
+        more=True,
+    )
 
 
 # ---- Over loopback ----
@@ -388,6 +399,19 @@ def over_loopback(files: Files, size: int) -> None:
         f"{up[1] / theirs[1]:.2f}x"
     )
     print("goal: both at least 0.6x in time")
+    figures.keep(
+        "quic_loopback",
+        f"{size // MEGABYTE} MB of HTTP/3 over loopback",
+        "MB/s",
+        {
+            "our client": {"nghttp2py": down[0], "gtlsclient": theirs[0]},
+            "our server": {"nghttp2py": up[0], "gtlsserver": theirs[0]},
+            "our client, by its CPU": {"nghttp2py": down[2], "gtlsclient": theirs[2]},
+            "our server, by its CPU": {"nghttp2py": up[1], "gtlsserver": theirs[1]},
+        },
+        goal="at least 0.6 times the C programs' in time",
+        more=True,
+    )
 
 
 def main() -> None:

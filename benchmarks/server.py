@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import figures
 from streams import free_port, wait_for
 
 GOAL = 1.3
@@ -107,6 +108,25 @@ def main() -> None:
         rate = max(rate for _, rate in turns)
         print(f"{name:24}{cpu:16.2f}{cpu / limit:10.2f}x{rate:9.0f}")
     print(f"goal: at most {GOAL}x with uvloop")
+    names = {
+        "HTTP2Server, uvloop": "nghttp2py, uvloop",
+        "HTTP2Server, asyncio": "nghttp2py, asyncio",
+        "nghttpd": "nghttpd",
+    }
+    figures.keep(
+        "server_cpu",
+        "HTTP2Server, small requests: CPU time",
+        "µs for each request",
+        {"hello": {names[name]: min(times[name])[0] for name in names}},
+        goal=f"at most {GOAL} times nghttpd's with uvloop",
+    )
+    figures.keep(
+        "server_rate",
+        "HTTP2Server, small requests: throughput",
+        "requests/s",
+        {"hello": {names[n]: max(rate for _, rate in times[n]) for n in names}},
+        more=True,
+    )
 
 
 if __name__ == "__main__":

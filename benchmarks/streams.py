@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import figures
 import httpx
 import uvloop
 
@@ -134,6 +135,17 @@ def h2load(port: int, n: int) -> tuple[float, float]:
     return n / wall, cpu / n * 1e6
 
 
+def rates(
+    best: dict[str, tuple[float, float]], ours: dict[str, str]
+) -> dict[str, float]:
+    """The requests a second of each program, ours first, by the names given."""
+    named = {}
+    for name, (rate, _) in best.items():
+        kind, _, loop = name.partition(", ")
+        named[f"{ours.get(kind, kind)}, {loop}" if loop else kind] = rate
+    return dict(sorted(named.items(), key=lambda item: "nghttp2py" not in item[0]))
+
+
 def main() -> None:
     """Measure in turns, print the best of each."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -159,6 +171,23 @@ def main() -> None:
         print(
             f"{name:20}{rate:12,.0f}{rate / beside:10.1f}{each:10.1f}{each / cpu:10.1f}"
         )
+    figures.keep(
+        "streams",
+        "Streams for coroutines, 32 small GETs at a time",
+        "requests/s",
+        {
+            "by number": rates(
+                {k: v for k, v in best.items() if "objects" not in k},
+                {"numbers": "nghttp2py"},
+            ),
+            "as objects": rates(
+                {k: v for k, v in best.items() if "numbers" not in k},
+                {"objects": "nghttp2py"},
+            ),
+        },
+        goal=f"at least {GOAL:.0f} times httpx",
+        more=True,
+    )
     print(f"goal: at least {GOAL:.0f} x httpx, at most 4 x h2load's CPU time")
 
 
