@@ -1,9 +1,18 @@
 """How Sphinx builds these pages; `make docs` makes every warning an error."""
 
+import ast
+import copy
+import functools
+import re
+from pathlib import Path
+
 import nghttp2py
+
+PACKAGE = Path(nghttp2py.__file__).parent
 
 project = "nghttp2py"
 author = "the nghttp2py founders"
+copyright = f"{author}. MIT licence"
 release = version = nghttp2py.__version__
 extensions = ["sphinx.ext.autodoc"]
 html_theme = "furo"
@@ -12,6 +21,8 @@ html_static_path = ["_static"]
 html_css_files = ["figures.css"]
 exclude_patterns = ["build", "performance"]
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+python_maximum_signature_line_length = 96
 # A reference to a name of ours must lead somewhere; those to others' lead nowhere
 # here, for that would take their inventories from the network.
 nitpicky = True
@@ -20,3 +31,72 @@ nitpick_ignore_regex = [
     # Type variables, and types of private arguments.
     ("py:class", r".*\.(P|_\w+)"),
 ]
+
+
+class _Plain(ast.NodeTransformer):
+    """Types of a stub without what is private in it: short aliases are told."""
+
+    def __init__(self, aliases):
+        self.aliases = aliases
+
+    def visit_Name(self, node):
+        alias = self.aliases.get(node.id)
+        if alias is not None and len(ast.unparse(alias)) < 32:
+            return alias
+        return ast.Name(node.id.lstrip("_"))
+
+
+@functools.cache
+def _stub(module):
+    """The definitions in a module's stub, by qualified name, and its aliases."""
+    path = PACKAGE.joinpath(*module.split(".")[1:]).with_suffix(".pyi")
+    found, aliases = {}, {}
+    if module.split(".")[0] != "nghttp2py" or not path.is_file():
+        return found, aliases
+
+    def walk(nodes, prefix):
+        for node in nodes:
+            if isinstance(node, ast.ClassDef):
+                found[prefix + node.name] = node
+                walk(node.body, f"{prefix}{node.name}.")
+            elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                # The first of overloads is the one that most use.
+                found.setdefault(prefix + node.name, node)
+            elif isinstance(node, ast.AnnAssign) and node.value is not None:
+                aliases[ast.unparse(node.target)] = node.value
+
+    walk(ast.parse(path.read_text()).body, "")
+    return found, aliases
+
+
+def _signature(app, what, name, obj, options, signature, return_annotation):
+    """The types of what is compiled, which only its stub knows."""
+    module, path = getattr(obj, "__module__", None), getattr(obj, "__qualname__", "")
+    found, aliases = _stub(module or "")
+    node = found.get(path)
+    if what == "class" and signature is None:
+        # Sphinx 9 takes none for a class that it has found none for itself; the
+        # page says "autoclass:: Name()" then.
+        return None
+    if isinstance(node, ast.ClassDef):
+        inits = [found.get(f"{path}.{init}") for init in ("__init__", "__new__")]
+        node = next(filter(None, inits), None)
+    if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        return None
+    arguments = _Plain(aliases).visit(copy.deepcopy(node.args))
+    if arguments.args and arguments.args[0].arg in ("self", "cls"):
+        del arguments.args[0]
+    text = ast.unparse(arguments)
+    # A default that the stub leaves out stands in what was found at run time.
+    for name in re.findall(r"(\w+):[^,]*=\.\.\.", text):
+        if known := re.search(rf"\b{name}=([^,)]+)", signature or ""):
+            pattern = rf"(\b{name}:[^,]*=)\.\.\."
+            text = re.sub(pattern, lambda found, k=known: found[1] + k[1], text)
+    returns = None
+    if what != "class" and node.returns is not None:
+        returns = ast.unparse(_Plain(aliases).visit(copy.deepcopy(node.returns)))
+    return f"({text})", returns
+
+
+def setup(app):
+    app.connect("autodoc-process-signature", _signature)
