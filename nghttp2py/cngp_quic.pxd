@@ -190,6 +190,7 @@ cdef extern from "ngp_quic.h" nogil:
         ngp_quic *quic, const uint8_t *data, size_t len,
         const ngp_quic_addr *addr, uint8_t ecn, uint64_t now)
     int ngp_quic_send(ngp_quic *quic, uint64_t now)
+    int ngp_quic_send_burst(ngp_quic *quic, size_t max, uint64_t now)
     const ngp_quic_packet *ngp_quic_packets(ngp_quic *quic, size_t *pn)
     uint64_t ngp_quic_get_timer(ngp_quic *quic)
     int ngp_quic_handle_timer(ngp_quic *quic, uint64_t now)

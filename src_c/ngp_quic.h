@@ -240,6 +240,10 @@ int ngp_quic_recv(ngp_quic *quic, const uint8_t *data, size_t len,
  */
 int ngp_quic_send(ngp_quic *quic, uint64_t now);
 
+/* ngp_quic_send_burst does so, but stops before |max| bytes are there (but
+   for the first packet): more is written by the next call. */
+int ngp_quic_send_burst(ngp_quic *quic, size_t max, uint64_t now);
+
 /* ngp_quic_packets returns what the last ngp_quic_send() has written. */
 const ngp_quic_packet *ngp_quic_packets(ngp_quic *quic, size_t *pn);
 

@@ -9,8 +9,8 @@
 /* One call writes no more than this: the caller has other connections. */
 #define MAX_OUTPUT (256 * 1024)
 
-/* The gather buffer is given back if it is larger: an idle connection is to
-   stay small. */
+/* The gather buffer is given back if it is larger and little of it was used: an
+   idle connection is to stay small. */
 #define KEEP_OUTPUT 4096
 #define KEEP_PACKETS 4
 
@@ -297,9 +297,10 @@ static int add_packet(ngp_quic *quic, size_t len, const ngp_quic_addr *addr,
 }
 
 static void clear_output(ngp_quic *quic) {
-  ngp_buf_clear(&quic->out, KEEP_OUTPUT);
+  ngp_buf_clear(&quic->out,
+                quic->out.len < quic->out.cap / 4 ? KEEP_OUTPUT : SIZE_MAX);
   quic->npackets = 0;
-  if (quic->packets_cap > KEEP_PACKETS) {
+  if (quic->packets_cap > KEEP_PACKETS && !quic->out.base) {
     ngp_free(quic->mem, quic->packets);
     quic->packets = NULL;
     quic->packets_cap = 0;
@@ -329,7 +330,7 @@ static void pace(ngp_quic *quic) {
 
 /* Fills the buffer with packets until nothing is left, or congestion control,
    pacing or flow control say to wait. */
-static int write_packets(ngp_quic *quic) {
+static int write_packets(ngp_quic *quic, size_t max) {
   size_t cap = ngtcp2_conn_get_max_tx_udp_payload_size(quic->conn);
   size_t quantum = ngtcp2_conn_get_send_quantum(quic->conn);
   size_t burst = 0;
@@ -357,7 +358,7 @@ static int write_packets(ngp_quic *quic) {
       burst = 0;
       pace(quic);
     }
-    if (quic->out.len >= MAX_OUTPUT) {
+    if (quic->out.len + cap > max) {
       break;
     }
   }
@@ -444,7 +445,7 @@ static int write_close(ngp_quic *quic) {
   return add_packet(quic, (size_t)n, &quic->close_addr, info.ecn);
 }
 
-static int send_active(ngp_quic *quic) {
+static int send_active(ngp_quic *quic, size_t max) {
   int ping = 0;
   int rv;
 
@@ -468,7 +469,7 @@ static int send_active(ngp_quic *quic) {
     ++quic->now;
     ngtcp2_conn_set_keep_alive_timeout(quic->conn, 1);
   }
-  rv = write_packets(quic);
+  rv = write_packets(quic, max);
   if (ping) {
     ngtcp2_conn_set_keep_alive_timeout(quic->conn, UINT64_MAX);
   }
@@ -476,6 +477,10 @@ static int send_active(ngp_quic *quic) {
 }
 
 int ngp_quic_send(ngp_quic *quic, uint64_t now) {
+  return ngp_quic_send_burst(quic, MAX_OUTPUT, now);
+}
+
+int ngp_quic_send_burst(ngp_quic *quic, size_t max, uint64_t now) {
   int rv = 0;
 
   ngp_quic_set_time(quic, now);
@@ -500,7 +505,7 @@ int ngp_quic_send(ngp_quic *quic, uint64_t now) {
   }
   ngp_quic_tap_begin(quic);
   if (!quic->close_pending) {
-    rv = send_active(quic);
+    rv = send_active(quic, max);
   }
   if (rv == 0 && quic->state == NGP_QUIC_ACTIVE && quic->close_pending) {
     rv = write_close(quic);

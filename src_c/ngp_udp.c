@@ -134,18 +134,19 @@ static int is_ipv4(const struct sockaddr *addr) {
          IN6_IS_ADDR_V4MAPPED(&((const struct sockaddr_in6 *)addr)->sin6_addr);
 }
 
-int ngp_udp_send(int fd, struct iovec *iov, size_t n, size_t segment,
+int ngp_udp_send(int fd, const uint8_t *data, size_t len, size_t segment,
                  const struct sockaddr *addr, socklen_t addrlen, uint8_t ecn) {
+  struct iovec iov = {.iov_base = (void *)data, .iov_len = len};
   struct msghdr msg = {.msg_name = (void *)addr,
                        .msg_namelen = addrlen,
-                       .msg_iov = iov,
-                       .msg_iovlen = n};
+                       .msg_iov = &iov,
+                       .msg_iovlen = 1};
   control_buf control;
 
   /* What lies between control messages is told to the kernel, too. */
   memset(&control, 0, sizeof(control));
 #ifdef __linux__
-  if (n > 1) {
+  if (len > segment) {
     uint16_t size = (uint16_t)segment;
 
     add_control(&msg, &control, IPPROTO_UDP, UDP_SEGMENT, &size, sizeof(size));

@@ -9,7 +9,6 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 
 /* A joined run is as long as a datagram of IP can be. */
 #define NGP_UDP_BUFFER_LEN 65536
@@ -47,13 +46,13 @@ ptrdiff_t ngp_udp_recv(int fd, uint8_t *buf, size_t len,
                        size_t *psegment, uint8_t *pecn);
 
 /*
- * ngp_udp_send sends the datagrams of |iov| to one address.  If there are
- * several, all but the last have |segment| bytes, and the last no more.  |ecn|
- * is for the ECN bits of their IP headers.
+ * ngp_udp_send sends |len| bytes at |data| to one address, as a run of
+ * datagrams of |segment| bytes, of which the last may have fewer.  |ecn| is for
+ * the ECN bits of their IP headers.
  *
  * This function returns 0 if it succeeds, or -1 with errno set.
  */
-int ngp_udp_send(int fd, struct iovec *iov, size_t n, size_t segment,
+int ngp_udp_send(int fd, const uint8_t *data, size_t len, size_t segment,
                  const struct sockaddr *addr, socklen_t addrlen, uint8_t ecn);
 
 #endif /* NGP_UDP_H */

@@ -310,12 +310,12 @@ def test_many_small_writes_arrive_as_one_stream(pair):
 def test_datagrams_that_came_at_once_make_one_event_of_a_stream(pair):
     pair.client.send_stream_data(0, bytes(10_000))
     pair.client.send_stream_data(4, b"other", end_stream=True)
-    datagrams = [
-        (data, pair.client_address, 0)
-        for data, _ in pair.client.datagrams_to_send(pair.now)
-    ]
-    assert len(datagrams) > 5
-    pair.server.receive_datagrams(datagrams, pair.now)
+    ((data, _, ecn, segment),) = pair.client.runs_to_send(pair.now)
+    assert len(data) > 5 * segment
+    assert pair.client.runs_to_send(pair.now) == []
+    pair.server.receive_run(
+        data, pair.client_address, pair.now, segment=segment, ecn=ecn
+    )
     events = events_of(pair.server)
     assert sum(len(event.data) for event in events if event.stream_id == 0) == 10_000
     assert len(events) <= 3

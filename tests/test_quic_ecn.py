@@ -61,8 +61,10 @@ class Collector(asyncio.DatagramProtocol):
         self.datagrams = []
         self.waiting = None
 
-    def datagrams_received(self, datagrams):
-        self.datagrams += datagrams
+    def runs_received(self, runs):
+        for data, addr, ecn, segment in runs:
+            for i in range(0, len(data), segment):
+                self.datagrams.append((data[i : i + segment], addr, ecn))
         if self.waiting and len(self.datagrams) >= self.waiting[0]:
             self.waiting[1].set_result(None)
 
@@ -86,7 +88,7 @@ async def test_marks_are_on_the_wire(path):
         address = mapped(observer.getsockname(), sock)
         # Of one size, so that only their marks keep them out of one run.
         sent = [(b"%2d" % i, i // 3 % 4) for i in range(24)]
-        transport.send_many([(data, address, ecn) for data, ecn in sent])
+        transport.send_runs([(data, address, ecn, 2) for data, ecn in sent])
         assert observe(observer, len(sent)) == sent
         transport.close()
 
@@ -119,8 +121,8 @@ async def test_an_address_that_is_refused_does_not_end_the_marks():
         sock = bound(("127.0.0.1", 0))
         transport = UDPTransport(asyncio.get_running_loop(), sock, Collector())
         # Nothing can be sent to port 0: the error is that of a bad option.
-        transport.send_many([(b"lost", ("127.0.0.1", 0), ECT_0)])
-        transport.send_many([(b"here", observer.getsockname(), ECT_0)])
+        transport.send_runs([(b"lost", ("127.0.0.1", 0), ECT_0, 4)])
+        transport.send_runs([(b"here", observer.getsockname(), ECT_0, 4)])
         assert observe(observer, 1) == [(b"here", ECT_0)]
         transport.close()
 
@@ -133,9 +135,9 @@ class Watcher(QuicConnectionProtocol):
         self.marks = []
         watchers.append(self)
 
-    def datagrams_received(self, datagrams):
-        self.marks += [ecn for _, _, ecn in datagrams]
-        super().datagrams_received(datagrams)
+    def runs_received(self, runs):
+        self.marks += [ecn for _, _, ecn, _ in runs]
+        super().runs_received(runs)
 
 
 watchers = []

@@ -62,11 +62,14 @@ def misuse(seed):
         lambda q: q.receive_datagram(
             rng.randbytes(rng.randrange(1500)), address(), time(), ecn=number()
         ),
-        lambda q: q.receive_datagrams(
-            [(data(), address(), 2), (data(), 1, number())], time()
+        lambda q: q.receive_run(
+            rng.randbytes(rng.randrange(5000)),
+            address(),
+            time(),
+            segment=rng.choice([number(), 1200]),
         ),
-        lambda q: q.receive_datagrams([(data(), address())], time()),
-        lambda q: q.receive_datagrams(data(), time()),
+        lambda q: q.receive_run(data(), address(), time(), segment=data(), ecn=2),
+        lambda q: q.runs_to_send(time()),
         lambda q: q.datagrams_to_send(time()),
         lambda q: q.datagrams_to_send(time(), ecn=number()),
         lambda q: q.handle_timer(time()),

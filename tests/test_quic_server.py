@@ -37,9 +37,9 @@ class Client(QuicConnectionProtocol):
 
     retried = False
 
-    def datagrams_received(self, datagrams):
-        self.retried |= any(data[0] & TYPE_MASK == RETRY for data, _, _ in datagrams)
-        super().datagrams_received(datagrams)
+    def runs_received(self, runs):
+        self.retried |= any(data[0] & TYPE_MASK == RETRY for data, *_ in runs)
+        super().runs_received(runs)
 
 
 async def visit(port, token=b"", host="127.0.0.1"):
@@ -235,7 +235,7 @@ def flood(server, n):
     """Begin n connections from addresses that never answer."""
     for i in range(n):
         address = (f"198.51.100.{i % 256}", 1024 + i)
-        server.datagrams_received([(first_packet()[1], address, 0)])
+        server.datagram_received(first_packet()[1], address)
 
 
 @in_loop
@@ -279,12 +279,12 @@ async def test_nobody_is_heard_while_too_many_have_proved_their_addresses():
     for i in range(20):
         address = ("198.51.100.1", 1024 + i)
         client, data = first_packet()
-        server.datagrams_received([(data, address, 0)])
+        server.datagram_received(data, address)
         for data, addr in list(observer.sent):
             if addr == address and data[0] & TYPE_MASK == RETRY:
                 client.receive_datagram(data, SERVER, 0.1)
                 for again, _ in client.datagrams_to_send(0.1):
-                    server.datagrams_received([(again, address, 0)])
+                    server.datagram_received(again, address)
     assert len(server._handshaking) == 10
     server.close()
 

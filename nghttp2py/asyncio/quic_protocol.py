@@ -27,12 +27,16 @@ from nghttp2py.quic.events import (
 )
 from nghttp2py.quic.packet import QuicErrorCode
 
-__all__ = ["MarkedDatagram", "QuicConnectionProtocol", "QuicStreamHandler"]
+__all__ = ["QuicConnectionProtocol", "QuicStreamHandler", "Run"]
 
-# Its bytes, whence it came, and the two ECN bits of its IP header.
-MarkedDatagram = tuple[bytes, NetworkAddress, int]
+# Datagrams one behind the other, their other end's address, the two ECN bits of
+# their IP headers, and the size of all but the last, which may be smaller.
+Run = tuple[bytes, NetworkAddress, int, int]
 
 QuicStreamHandler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]
+
+# How many runs are sent before others on the loop have their turn.
+MAX_BURSTS = 4
 
 # A writer waits in drain() from the first of these on, until it is at the second.
 HIGH_WATER = 256 * 1024
@@ -154,10 +158,7 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
         transport = self._transport
         if transport is not None and not transport.is_closing():
             if isinstance(transport, UDPTransport):
-                # What the socket does not take waits in the connection.
-                if transport.writable:
-                    now = self._loop.time()
-                    transport.send_many(self._quic.datagrams_to_send(now, ecn=True))
+                self._send_bursts(transport)
             else:
                 for data, addr in self._quic.datagrams_to_send(now=self._loop.time()):
                     transport.sendto(data, addr)
@@ -169,6 +170,20 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
             self._timer = self._loop.call_at(timer_at, self._handle_timer)
         self._timer_at = timer_at
 
+    def _send_bursts(self, transport: UDPTransport) -> None:
+        """Send, in pieces, so that the peer has the first while we make the next."""
+        now = self._loop.time()
+        for _ in range(MAX_BURSTS):
+            # What the socket does not take waits in the connection.
+            if not transport.writable:
+                return
+            runs = self._quic.runs_to_send(now)
+            if not runs:
+                return
+            transport.send_runs(runs)
+        # The others on this loop have their turn.
+        self._transmit_soon()
+
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -179,9 +194,14 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
         self._process_events()
         self.transmit()
 
-    def datagrams_received(self, datagrams: list[MarkedDatagram]) -> None:
-        """Take what has come in at once, and answer once."""
-        self._quic.receive_datagrams(datagrams, now=self._loop.time())
+    def runs_received(self, runs: list[Run]) -> None:
+        """Take what has come in at once."""
+        now = self._loop.time()
+        for i, (data, addr, ecn, segment) in enumerate(runs):
+            if i and isinstance(self._transport, UDPTransport):
+                # A peer that sends so much waits for acknowledgements.
+                self._send_bursts(self._transport)
+            self._quic.receive_run(data, addr, now, segment=segment, ecn=ecn)
         self._process_events()
         self.transmit()
 

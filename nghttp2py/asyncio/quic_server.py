@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from nghttp2py.asyncio.quic_protocol import (
-    MarkedDatagram,
     QuicConnectionProtocol,
     QuicStreamHandler,
+    Run,
 )
 from nghttp2py.quic.configuration import (
     SMALLEST_MAX_DATAGRAM_SIZE,
@@ -129,21 +129,24 @@ class QuicServer(asyncio.DatagramProtocol):
         if protocol is not None:
             protocol.datagram_received(data, addr)
 
-    def datagrams_received(self, datagrams: list[MarkedDatagram]) -> None:
-        """Give each datagram to its connection; each connection answers once."""
-        shares: dict[QuicConnectionProtocol, list[MarkedDatagram]] = {}
-        for datagram in datagrams:
-            data, addr, _ = datagram
-            header = self._router.read_header(data)
-            if header is None:
-                continue
-            protocol = self._protocols.get(header.destination_cid)
-            if protocol is None:
-                protocol = self._route_unknown(header, data, addr)
-            if protocol is not None:
-                shares.setdefault(protocol, []).append(datagram)
-        for protocol, share in shares.items():
-            protocol.datagrams_received(share)
+    def runs_received(self, runs: list[Run]) -> None:
+        """Give each run to its connection; each connection answers once."""
+        shares: dict[QuicConnectionProtocol, list[Run]] = {}
+        for run in runs:
+            # A run is of one address, but there may be several connections at it.
+            for share in self._router.split_run(run):
+                data, addr, _, segment = share
+                head = data[:segment]
+                header = self._router.read_header(head)
+                if header is None:
+                    continue
+                protocol = self._protocols.get(header.destination_cid)
+                if protocol is None:
+                    protocol = self._route_unknown(header, head, addr)
+                if protocol is not None:
+                    shares.setdefault(protocol, []).append(share)
+        for protocol, share_of_it in shares.items():
+            protocol.runs_received(share_of_it)
 
     def resume_writing(self) -> None:
         """The socket takes datagrams again."""

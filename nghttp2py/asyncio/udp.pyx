@@ -61,10 +61,6 @@ cdef extern from "ngp_udp.h" nogil:
         NGP_UDP_MAX_SEGMENTS
         NGP_UDP_MAX_RUN
 
-    struct iovec:
-        void *iov_base
-        size_t iov_len
-
     bint ngp_udp_enable_gro(int fd)
     bint ngp_udp_has_gso(int fd)
     bint ngp_udp_enable_ecn(int fd, int family)
@@ -72,8 +68,8 @@ cdef extern from "ngp_udp.h" nogil:
         int fd, uint8_t *buf, size_t len, sockaddr_storage *addr,
         socklen_t *paddrlen, size_t *psegment, uint8_t *pecn)
     int ngp_udp_send(
-        int fd, iovec *iov, size_t n, size_t segment, const sockaddr *addr,
-        socklen_t addrlen, uint8_t ecn)
+        int fd, const uint8_t *data, size_t len, size_t segment,
+        const sockaddr *addr, socklen_t addrlen, uint8_t ecn)
 
 
 # How many runs are read before the loop has its turn again.
@@ -156,18 +152,16 @@ cdef class _Socket:
         memset(&self._from, 0, sizeof(self._from))
 
     def receive(self):
-        """Return what has come in: a list of ``(data, addr, ecn)``; empty for
-        nothing."""
+        """Return what has come in: a list of ``(data, addr, ecn, segment)``; empty
+        for nothing."""
         cdef:
             uint8_t *buf = <uint8_t *><char *>self._buffer
             sockaddr_storage addr
             socklen_t addrlen = 0
             size_t segment = 0
             uint8_t ecn = 0
-            size_t n
-            size_t pos
             Py_ssize_t rv
-            list datagrams = []
+            list runs = []
 
         memset(&addr, 0, sizeof(addr))
         for _ in range(MAX_READS):
@@ -177,9 +171,12 @@ cdef class _Socket:
             if rv < 0:
                 if errno == EINTR:
                     continue
-                if errno == EAGAIN or datagrams:
+                if errno == EAGAIN or runs:
                     break
                 raise OSError(errno, os.strerror(errno))
+            if rv == 0:
+                # A datagram without a byte is nobody's packet.
+                continue
             if (
                 self._from_addr is None
                 or addrlen != self._from_len
@@ -188,88 +185,59 @@ cdef class _Socket:
                 self._from_addr = unpack(&addr)
                 self._from = addr
                 self._from_len = addrlen
-            n = rv
-            pos = 0
-            while pos < n:
-                datagrams.append((
-                    PyBytes_FromStringAndSize(
-                        <const char *>buf + pos, min(segment, n - pos)),
-                    self._from_addr,
-                    ecn,
-                ))
-                pos += segment
-        return datagrams
+            runs.append((
+                PyBytes_FromStringAndSize(<const char *>buf, rv), self._from_addr,
+                ecn, segment,
+            ))
+        return runs
 
-    def send(self, list datagrams not None, size_t first):
-        """Send from the ``first`` of a list of ``(bytes, addr, ecn)`` on; return
-        the index of the one that has to wait, or the length of the list."""
+    def send(self, bytes data not None, addr, uint8_t ecn, size_t segment):
+        """Send a run of datagrams; return how many of its bytes were sent, or lost
+        on the way.  The rest has to wait."""
         cdef:
-            iovec iov[NGP_UDP_MAX_SEGMENTS]
-            size_t total = len(datagrams)
-            size_t limit = NGP_UDP_MAX_SEGMENTS if self._gso else 1
-            size_t segment
-            size_t size
-            size_t run
+            const uint8_t *base = <const uint8_t *>PyBytes_AS_STRING(data)
+            size_t total = len(data)
+            size_t pos = 0
             size_t n
-            uint8_t ecn
-            bytes data
-            tuple datagram
 
-        while first < total:
-            datagram = <tuple>datagrams[first]
-            addr = datagram[1]
-            ecn = datagram[2] if self._marks else 0
-            if self._to_addr is None or addr != self._to_addr:
-                self._to_addr = None
-                self._to_len = pack(self._family, addr, &self._to)
-                self._to_addr = addr
-            segment = size = len(<bytes>datagram[0])
-            run = n = 0
-            # All of a run are for one address, marked alike, and of one size, but
-            # the last.
-            while n < limit and size <= segment and run + size <= NGP_UDP_MAX_RUN:
-                data = (<tuple>datagrams[first + n])[0]
-                iov[n].iov_base = PyBytes_AS_STRING(data)
-                iov[n].iov_len = size
-                run += size
-                n += 1
-                if size < segment or first + n == total:
-                    break
-                datagram = <tuple>datagrams[first + n]
-                if datagram[1] is not addr and datagram[1] != addr:
-                    break
-                if self._marks and datagram[2] != ecn:
-                    break
-                size = len(<bytes>datagram[0])
-            if n == 0:
-                # More than a datagram can hold: nobody would take it.
-                first += 1
-                continue
-            if self._send_run(iov, n, segment, ecn) < 0:
+        if self._to_addr is None or addr != self._to_addr:
+            self._to_addr = None
+            self._to_len = pack(self._family, addr, &self._to)
+            self._to_addr = addr
+        while pos < total:
+            n = min(self._limit(segment), total - pos)
+            if self._send_run(base + pos, n, segment, ecn) < 0:
                 if errno == EAGAIN:
-                    return first
+                    return pos
                 if errno == EINTR:
                     continue
-                if n > 1 and self._gso:
+                if n > segment and self._gso:
                     # A device that cannot: one by one from now on.
                     self._gso = False
-                    limit = 1
                     continue
                 # What the network refuses is lost, as datagrams may be.
-            first += n
+            pos += n
         return total
 
-    cdef int _send_run(
-        self, iovec *iov, size_t n, size_t segment, uint8_t ecn
-    ) noexcept:
-        cdef int rv = ngp_udp_send(
-            self._fd, iov, n, segment, <const sockaddr *>&self._to, self._to_len,
-            ecn)
+    cdef size_t _limit(self, size_t segment):
+        """How many bytes the kernel takes at once."""
+        if not self._gso:
+            return segment
+        return segment * max(
+            1, min(NGP_UDP_MAX_SEGMENTS, NGP_UDP_MAX_RUN // max(segment, 1)))
 
-        if rv < 0 and ecn and errno == EINVAL:
+    cdef int _send_run(
+        self, const uint8_t *data, size_t n, size_t segment, uint8_t ecn
+    ) noexcept:
+        cdef uint8_t mark = ecn if self._marks else 0
+        cdef int rv = ngp_udp_send(
+            self._fd, data, n, segment, <const sockaddr *>&self._to, self._to_len,
+            mark)
+
+        if rv < 0 and mark and errno == EINVAL:
             # The mark may be what the system does not take, or the address.
             rv = ngp_udp_send(
-                self._fd, iov, n, segment, <const sockaddr *>&self._to,
+                self._fd, data, n, segment, <const sockaddr *>&self._to,
                 self._to_len, 0)
             self._marks = rv < 0
         return rv
@@ -278,11 +246,12 @@ cdef class _Socket:
 class UDPTransport(asyncio.DatagramTransport):
     """A datagram transport on a socket, which it owns.
 
-    Its protocol has ``datagrams_received(datagrams)``, which is given a list of
-    ``(data, addr, ecn)``, and ``resume_writing()``, which is called when ``writable``
-    is true again after it was not.  ``ecn`` is the two bits of IP headers (RFC 3168);
-    they are 0 where the system does not tell, and not sent where it does not take
-    them.
+    Its protocol has ``runs_received(runs)``, which is given a list of ``(data, addr,
+    ecn, segment)``, and ``resume_writing()``, which is called when ``writable`` is
+    true again after it was not.  A run is datagrams one behind the other, of
+    ``segment`` bytes each but for the last, which may be shorter.  ``ecn`` is the two
+    bits of IP headers (RFC 3168); they are 0 where the system does not tell, and not
+    sent where it does not take them.
     """
 
     def __init__(self, loop, sock, protocol):
@@ -318,31 +287,38 @@ class UDPTransport(asyncio.DatagramTransport):
         self._loop.call_soon(self._protocol.connection_lost, None)
 
     def get_write_buffer_size(self):
-        return sum(
-            len(datagram[0]) for datagrams in self._waiting for datagram in datagrams
-        )
+        return sum(len(run[0]) for run in self._waiting)
 
     def sendto(self, data, addr=None):
-        self.send_many([(bytes(data), addr, 0)])
+        datagram = bytes(data)
+        self.send_runs([(datagram, addr, 0, len(datagram))])
 
-    def send_many(self, datagrams):
-        """Send a list of ``(bytes, addr, ecn)``."""
-        if self._closing or not datagrams:
+    def send_runs(self, runs):
+        """Send a list of ``(data, addr, ecn, segment)``, with ``data`` in bytes."""
+        if self._closing:
             return
         if self._waiting:
-            self._waiting.append(datagrams)
+            self._waiting.extend(runs)
             return
-        sent = self._runs.send(datagrams, 0)
-        if sent < len(datagrams):
-            self._waiting.append(datagrams[sent:])
-            self._loop.add_writer(self._sock.fileno(), self._write_ready)
+        for i, run in enumerate(runs):
+            sent = self._runs.send(*run)
+            if sent < len(run[0]):
+                self._wait(run, sent)
+                self._waiting.extend(runs[i + 1:])
+                self._loop.add_writer(self._sock.fileno(), self._write_ready)
+                break
+
+    def _wait(self, run, sent):
+        """Have what was not sent of a run wait before all else."""
+        data, addr, ecn, segment = run
+        self._waiting.appendleft((data[sent:], addr, ecn, segment))
 
     def _write_ready(self):
         while self._waiting:
-            datagrams = self._waiting.popleft()
-            sent = self._runs.send(datagrams, 0)
-            if sent < len(datagrams):
-                self._waiting.appendleft(datagrams[sent:])
+            run = self._waiting.popleft()
+            sent = self._runs.send(*run)
+            if sent < len(run[0]):
+                self._wait(run, sent)
                 return
         self._loop.remove_writer(self._sock.fileno())
         self._protocol.resume_writing()
@@ -351,9 +327,9 @@ class UDPTransport(asyncio.DatagramTransport):
         if self._closing:
             return
         try:
-            datagrams = self._runs.receive()
+            runs = self._runs.receive()
         except OSError as error:
             self._protocol.error_received(error)
             return
-        if datagrams:
-            self._protocol.datagrams_received(datagrams)
+        if runs:
+            self._protocol.runs_received(runs)

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Literal, TypeAlias, overload
 
 from nghttp2py.quic.configuration import QuicConfiguration
@@ -77,9 +77,18 @@ class QuicConnection:
     def receive_datagram(
         self, data: _Buffer, addr: NetworkAddress, now: float, *, ecn: int = 0
     ) -> None: ...
-    def receive_datagrams(
-        self, datagrams: Iterable[tuple[_Buffer, NetworkAddress, int]], now: float
+    def receive_run(
+        self,
+        data: _Buffer,
+        addr: NetworkAddress,
+        now: float,
+        *,
+        segment: int,
+        ecn: int = 0,
     ) -> None: ...
+    def runs_to_send(
+        self, now: float
+    ) -> list[tuple[bytes, NetworkAddress, int, int]]: ...
     def request_key_update(self) -> None: ...
     def reset_stream(self, stream_id: int, error_code: int) -> None: ...
     def resume_reading(self, stream_id: int) -> None: ...

@@ -63,6 +63,11 @@ cdef object TICKET_LIFETIME = timedelta(days=7)
 cdef enum:
     MAX_ADDRESSES = 16
 
+# What Linux takes apart: UDP_MAX_SEGMENTS, and less than a datagram of IP.
+cdef enum:
+    MAX_SEGMENTS = 64
+    MAX_RUN = 65000
+
 cdef dict STATE_ERRORS = {
     lib.NGP_QUIC_ERR_RECEIVE_ONLY: (
         ValueError, "Cannot send data on peer-initiated unidirectional stream"
@@ -441,37 +446,55 @@ cdef class QuicConnection(Carrier):
         ``ecn`` is the two bits of its IP header (RFC 3168).  What is wrong with the
         datagram raises nothing.
         """
-        cdef uint8_t bits = ecn & 3
-
-        self._receive(data, addr, to_ns(now), bits)
-        self._after()
-
-    def receive_datagrams(self, datagrams, now):
-        """Take a list of ``(data, addr, ecn)`` that came in at once.
-
-        The bytes of a stream that follow one another in them are one event.
-        """
-        cdef uint64_t ns = to_ns(now)
-
-        for data, addr, ecn in datagrams:
-            self._receive(data, addr, ns, ecn & 3)
-        self._after()
-
-    cdef int _receive(self, data, addr, uint64_t ns, uint8_t ecn) except -1:
         cdef Py_buffer view
-        cdef int rv
+        cdef uint64_t ns = to_ns(now)
+        cdef uint8_t bits = ecn & 3
 
         self._take_address(addr)
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
-            rv = lib.ngp_quic_recv(
-                self._quic, <const uint8_t *>view.buf, view.len,
-                &self._last_packed, ecn, ns)
+            self._receive_bytes(<const uint8_t *>view.buf, view.len, ns, bits)
         finally:
             PyBuffer_Release(&view)
+        self._after()
+
+    def receive_run(self, data, addr, now, *, segment, ecn=0):
+        """Take datagrams that came from ``addr`` one behind the other in ``data``,
+        as the kernel joins them (GRO).
+
+        All have ``segment`` bytes but the last, which may have fewer.  The bytes of
+        a stream that follow one another in them are one event.
+        """
+        cdef:
+            Py_buffer view
+            Py_ssize_t size = segment
+            Py_ssize_t pos = 0
+            uint64_t ns = to_ns(now)
+            uint8_t bits = ecn & 3
+
+        if size <= 0:
+            raise ValueError("segment must be positive")
+        self._take_address(addr)
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            while pos < view.len:
+                self._receive_bytes(
+                    <const uint8_t *>view.buf + pos, min(size, view.len - pos), ns,
+                    bits)
+                pos += size
+        finally:
+            PyBuffer_Release(&view)
+        self._after()
+
+    cdef int _receive_bytes(
+        self, const uint8_t *data, size_t n, uint64_t ns, uint8_t ecn
+    ) except -1:
+        cdef int rv = lib.ngp_quic_recv(
+            self._quic, data, n, &self._last_packed, ecn, ns)
+
         if self._configuration.quic_logger is not None:
             self._start_trace()
-            self._log_datagrams("datagrams_received", [len(data)])
+            self._log_datagrams("datagrams_received", [n])
         if rv == lib.NGHTTP2_ERR_INVALID_ARGUMENT:
             raise ValueError("server_name or alpn_protocols cannot be used")
         return check(rv)
@@ -505,6 +528,53 @@ cdef class QuicConnection(Carrier):
                 "datagrams_sent", [packets[i].len for i in range(n)]
             )
         return datagrams
+
+    def runs_to_send(self, now):
+        """Return what to send at ``now`` in runs, a list of ``(data, addr, ecn,
+        segment)``; call it until the list is empty.
+
+        ``data`` are datagrams one behind the other, as the kernel takes them apart
+        (GSO): all have ``segment`` bytes but the last, which may have fewer.  ``ecn``
+        is as of :meth:`datagrams_to_send`.
+        """
+        cdef:
+            const lib.ngp_quic_packet *packets
+            const lib.ngp_quic_packet *head
+            uint64_t ns = to_ns(now)
+            size_t n = 0
+            size_t first = 0
+            size_t end
+            size_t run
+            int rv = lib.ngp_quic_send_burst(self._quic, MAX_RUN, ns)
+            list runs = []
+
+        self._after()
+        check(rv)
+        packets = lib.ngp_quic_packets(self._quic, &n)
+        while first < n:
+            head = &packets[first]
+            run = head.len
+            end = first + 1
+            # Packets lie one behind the other.
+            while (
+                end < n
+                and end - first < MAX_SEGMENTS
+                and packets[end - 1].len == head.len
+                and packets[end].len <= head.len
+                and packets[end].ecn == head.ecn
+                and memcmp(
+                    &packets[end].addr, &head.addr, sizeof(head.addr)) == 0
+            ):
+                run += packets[end].len
+                end += 1
+            runs.append((
+                take_bytes(head.data, run), self._address_of(&head.addr), head.ecn,
+                head.len,
+            ))
+            first = end
+        if self._quic_logger is not None and n:
+            self._log_datagrams("datagrams_sent", [packets[i].len for i in range(n)])
+        return runs
 
     def get_timer(self):
         """Return when :meth:`handle_timer` is to be called, or ``None``."""

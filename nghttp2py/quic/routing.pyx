@@ -3,7 +3,7 @@
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memset
+from libc.string cimport memcmp, memset
 
 from nghttp2py cimport cngp_quic as lib
 from nghttp2py.quic.addresses cimport pack_address, to_ns
@@ -82,6 +82,41 @@ cdef class Router:
         header.token = take_bytes(h.token, h.token_len)
         header.is_retry_token = h.is_retry_token
         return header
+
+    def split_run(self, tuple run not None):
+        """Split a run of datagrams, ``(data, addr, ecn, segment)``, where they are
+        for another connection; return a list of runs."""
+        cdef:
+            bytes data = run[0]
+            const uint8_t *base = <const uint8_t *>PyBytes_AS_STRING(data)
+            size_t segment = run[3]
+            size_t total = len(data)
+            size_t first = 0
+            size_t end = segment
+            list runs = []
+
+        if segment == 0:
+            raise ValueError("segment must be positive")
+        while end < total:
+            if not self._same_target(base + first, base + end, total - end, segment):
+                runs.append((data[first:end], run[1], run[2], segment))
+                first = end
+            end += segment
+        if first == 0:
+            return [run]
+        runs.append((data[first:], run[1], run[2], segment))
+        return runs
+
+    cdef bint _same_target(
+        self, const uint8_t *a, const uint8_t *b, size_t b_len, size_t segment
+    ):
+        """Whether two packets of short headers have one connection id."""
+        return (
+            b_len > self._cid_length
+            and segment > self._cid_length
+            and not (a[0] | b[0]) & 0x80
+            and memcmp(a + 1, b + 1, self._cid_length) == 0
+        )
 
     def write_version_negotiation(self, QuicHeader header not None):
         """Answer a packet of a version that we do not speak (RFC 9000, 6.1)."""
