@@ -4,7 +4,7 @@ What cannot be found ends in one sentence that names it, and no traceback.
 The environment decides how to build:
 
 NGHTTP2PY_DEBUG=1   no optimisation, debug symbols, C assertions
-NGHTTP2PY_VENDOR=1  only the C libraries' source trees in vendor/, none of the system's
+NGHTTP2PY_VENDOR=1  the C libraries' source trees in vendor/; only GnuTLS from elsewhere
 NGHTTP2PY_WERROR=1  C warnings are errors
 """
 
@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 
@@ -41,6 +42,10 @@ def run(command, what):
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     if done.returncode == 0:
+        # What had to be left out, and why: a notice of CMakeLists.txt.
+        for line in done.stdout.splitlines():
+            if line.startswith("nghttp2py: "):
+                print(line, file=sys.stderr)
         return
     # CMake folds a message over several indented lines and ends it by an empty one.
     output = done.stdout
@@ -86,12 +91,9 @@ class BuildWithCMake(build_ext):
                 str(ROOT / "src_c"),
                 *filter(None, built["include_dirs"]),
             ]
-            extension.define_macros += [
-                (name, None) for name in built["defines"] if name
-            ]
-            extension.extra_objects += built["link"]
+            extension.extra_objects += [path for path in built["link"] if path]
             if extension.name.startswith(OPTIONAL["quic"]):
-                extension.extra_objects += built["quic_link"]
+                extension.extra_objects += [path for path in built["quic_link"] if path]
             extension.depends += built["link"][:1]
         super().run()
 

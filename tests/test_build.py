@@ -1,0 +1,96 @@
+"""The build says which of the C libraries it lacks, and where they would go."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# What stands for the source of a C library: a project that installs an empty one.
+SOURCE = """
+cmake_minimum_required(VERSION 3.20)
+project({name} LANGUAGES C)
+include(GNUInstallDirs)
+file(WRITE ${{CMAKE_BINARY_DIR}}/empty.c "int {name}_empty(void) {{ return 0; }}\\n")
+file(WRITE ${{CMAKE_BINARY_DIR}}/lib{name}.pc
+  "Name: {name}\\nDescription: a test\\nVersion: 99.0\\n"
+  "Libs: -L${{CMAKE_INSTALL_PREFIX}}/${{CMAKE_INSTALL_LIBDIR}} -l{name}\\n"
+  "Cflags: -I${{CMAKE_INSTALL_PREFIX}}/include\\n")
+add_library({name} STATIC ${{CMAKE_BINARY_DIR}}/empty.c)
+install(TARGETS {name})
+install(FILES ${{CMAKE_BINARY_DIR}}/lib{name}.pc
+        DESTINATION ${{CMAKE_INSTALL_LIBDIR}}/pkgconfig)
+"""
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """What CMake reads of the tree, and no source unpacked in vendor/."""
+    shutil.copytree(ROOT / "src_c", tmp_path / "src_c")
+    (tmp_path / "vendor").mkdir()
+    for name in "CMakeLists.txt", "vendor/versions.toml":
+        shutil.copy(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def unpack(tree, name):
+    (tree / "vendor" / name).mkdir()
+    source = SOURCE.format(name=name)
+    (tree / "vendor" / name / "CMakeLists.txt").write_text(source)
+
+
+def configure(tree, *options):
+    """Run CMake; give whether it succeeded and its output as one line."""
+    done = subprocess.run(
+        [
+            Path(sys.executable).with_name("cmake"),
+            f"-S{tree}",
+            f"-B{tree / 'build'}",
+            *options,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    return done.returncode == 0, " ".join(done.stdout.split())
+
+
+def release(name):
+    text = (ROOT / "vendor" / "versions.toml").read_text()
+    vendored = text.split(f"[{name}.vendored]")[1]
+    return vendored.split('release = "')[1].split('"')[0]
+
+
+def test_without_nghttp2s_source_a_vendored_build_names_it_and_its_release(tree):
+    succeeded, output = configure(tree, "-DNGP_VENDOR=1")
+    assert not succeeded
+    assert (
+        f"nghttp2py: NGHTTP2PY_VENDOR=1 wants nghttp2 {release('nghttp2')} unpacked "
+        "in vendor/nghttp2 (see vendor/README.md)." in output
+    )
+
+
+def test_a_vendored_build_says_what_it_leaves_out_and_why(tree):
+    unpack(tree, "nghttp2")
+    succeeded, output = configure(tree, "-DNGP_VENDOR=1")
+    assert succeeded, output
+    for name, protocol in ("nghttp3", "HTTP/3"), ("ngtcp2", "QUIC"):
+        assert (
+            f"nghttp2py: {protocol} is left out: NGHTTP2PY_VENDOR=1 wants "
+            f"{name} {release(name)} unpacked in vendor/{name}" in output
+        )
+    # What is unpacked is taken, though the system has the library as well.
+    built = (tree / "build" / "ngp-build.json").read_text()
+    assert str(tree / "build/vendor/nghttp2/installed/lib/libnghttp2.a") in built
+
+
+def test_a_source_that_cannot_be_built_is_named(tree):
+    (tree / "vendor" / "nghttp3").mkdir()
+    broken = tree / "vendor" / "nghttp3" / "CMakeLists.txt"
+    broken.write_text("message(FATAL_ERROR broken)\n")
+    succeeded, output = configure(tree)
+    assert not succeeded
+    assert "vendor/nghttp3 cannot be built" in output
