@@ -23,7 +23,7 @@ fuzz: deps-fuzz $(VENV)/ready ; CC=clang $(CMAKE) -S . -B build/fuzz -G Ninja -D
 
 lint: $(VENV)/ready ; $(PIP) install --group lint && $(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/cython-lint nghttp2py && $(BIN)/clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h') && $(BIN)/check-manifest --no-build-isolation --quiet
 
-types: build ; $(PIP) install --group types && $(BIN)/python -m mypy && $(BIN)/python -m mypy.stubtest nghttp2py --ignore-disjoint-bases --allowlist .stubtest-allowlist
+types: build ; $(PIP) install --group types && $(BIN)/python -m mypy && $(BIN)/python -m mypy examples && $(BIN)/python -m mypy.stubtest nghttp2py --ignore-disjoint-bases --allowlist .stubtest-allowlist
 
 docs: build ; $(PIP) install --group docs && $(BIN)/sphinx-build --fail-on-warning --quiet docs build/docs
 

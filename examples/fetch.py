@@ -10,7 +10,7 @@ import sys
 from nghttp2py.asyncio import Client
 
 
-async def fetch(client, path):
+async def fetch(client: Client, path: str) -> str:
     """Get a path; return what there is to say of it."""
     response = await client.get(path)
     size = 0
@@ -20,7 +20,7 @@ async def fetch(client, path):
     return f"{response.status} {path}: {size} bytes, {kind}"
 
 
-async def main(origin, *paths):
+async def main(origin: str, *paths: str) -> None:
     async with Client(origin, headers={"user-agent": "fetch.py"}) as client:
         for line in await asyncio.gather(*(fetch(client, path) for path in paths)):
             print(line)

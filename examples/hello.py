@@ -65,7 +65,7 @@ pre { background: #8882; padding: 1rem; border-radius: .5rem; overflow: auto;
 class Hello(nghttp2py.BaseRequestHandler):
     """Serves the page at /, its style at /style.css."""
 
-    def on_headers(self):
+    def on_headers(self) -> None:
         path = self.path.partition(b"?")[0]
         if self.method not in (b"GET", b"HEAD"):
             self.send_response(405, {"allow": "GET, HEAD"})
@@ -82,14 +82,15 @@ class Hello(nghttp2py.BaseRequestHandler):
         else:
             self.send_response(404, {"content-type": "text/plain"}, "Not found\n")
 
-    def page(self, pushed):
+    def page(self, pushed: bool) -> str:
         """The page, with what is known of this request."""
         rows = "".join(
             f"<tr><td>{html.escape(name.decode('latin-1'))}"
             f"<td>{html.escape(value.decode('latin-1'))}"
             for name, value in self.headers
         )
-        url = f"https://{self.host.decode('latin-1')}"
+        host = self.host or b"localhost"
+        url = f"https://{host.decode('latin-1')}"
         commands = (
             f"curl --cacert {certificate_files()[0]} -v {url}/\n"
             f"nghttp --no-verify-peer -v {url}/     # shows the push\n"
@@ -107,19 +108,19 @@ class Hello(nghttp2py.BaseRequestHandler):
             commands=html.escape(commands),
         )
 
-    def on_close(self, error_code):
+    def on_close(self, error_code: int) -> None:
         path = self.path.decode("ascii", "backslashreplace")
         end = "" if error_code == 0 else f" ({error_code_name(error_code)})"
         pushed = "pushed " if self.pushed else ""
         print(f"{pushed}{path} {self.status} to {self.client_address[0]}{end}")
 
 
-def certificate_files():
+def certificate_files() -> tuple[Path, Path]:
     """The paths of the certificate and of its key."""
     return STATE / "localhost.pem", STATE / "localhost.key"
 
 
-def make_certificate():
+def make_certificate() -> None:
     """Make a self-signed certificate for this machine's loopback addresses."""
     try:
         from cryptography import x509
@@ -161,7 +162,7 @@ def make_certificate():
     certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
 
-def make_context():
+def make_context() -> ssl.SSLContext:
     """The TLS context, with a certificate that is not about to expire."""
     certificate_file, key_file = certificate_files()
     # A month before it expires.
@@ -176,7 +177,7 @@ def make_context():
     return context
 
 
-async def main():
+async def main() -> None:
     port = int(sys.argv[1]) if len(sys.argv) > 1 else 8443
     server = nghttp2py.HTTP2Server(("127.0.0.1", port), Hello, ssl=make_context())
     try:

@@ -11,6 +11,8 @@ in the order of the URLs; what else there is to say, to standard error.
 import argparse
 import asyncio
 import sys
+from collections.abc import AsyncIterator
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from nghttp2py.asyncio import QuicConnectionProtocol, connect
@@ -18,6 +20,7 @@ from nghttp2py.h3 import H3_ALPN, H3Configuration, H3Connection
 from nghttp2py.h3.events import (
     DatagramReceived,
     DataReceived,
+    H3Event,
     HeadersReceived,
     PushPromiseReceived,
     SettingsReceived,
@@ -26,7 +29,7 @@ from nghttp2py.h3.events import (
     WebTransportStreamDataReceived,
 )
 from nghttp2py.quic.configuration import QuicConfiguration
-from nghttp2py.quic.events import ConnectionTerminated
+from nghttp2py.quic.events import ConnectionTerminated, QuicEvent
 
 ENDS = (ConnectionTerminated, StreamReset, WebTransportSessionClosed)
 OF_A_STREAM = (
@@ -41,16 +44,17 @@ OF_A_STREAM = (
 class HTTP3Client(QuicConnectionProtocol):
     """One connection.  Each stream has a queue of its events."""
 
-    def __init__(self, *args, **options):
+    def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.http = H3Connection(
             self._quic, enable_webtransport=True, config=H3Configuration(extended=True)
         )
         self.greeted = asyncio.Event()  # the server's settings are here
-        self.queues = {}
-        self.incoming = asyncio.Queue()  # of the streams that the server opens
+        self.queues: dict[int | None, asyncio.Queue[Any]] = {}
+        #: Of the streams that the server opens.
+        self.incoming: asyncio.Queue[Any] = asyncio.Queue()
 
-    def quic_event_received(self, event):
+    def quic_event_received(self, event: QuicEvent) -> None:
         if isinstance(event, ConnectionTerminated):
             self.greeted.set()
             for queue in (self.incoming, *self.queues.values()):
@@ -58,7 +62,7 @@ class HTTP3Client(QuicConnectionProtocol):
         for received in self.http.handle_event(event):
             self.h3_event_received(received)
 
-    def h3_event_received(self, event):
+    def h3_event_received(self, event: H3Event) -> None:
         if isinstance(event, SettingsReceived):
             self.greeted.set()
         elif isinstance(event, PushPromiseReceived):
@@ -69,16 +73,17 @@ class HTTP3Client(QuicConnectionProtocol):
         elif isinstance(event, WebTransportSessionClosed):
             self.queues[event.session_id].put_nowait(event)
         elif isinstance(event, OF_A_STREAM):
-            self.queues.get(event.stream_id, self.incoming).put_nowait(event)
+            stream_id = getattr(event, "stream_id", None)
+            self.queues.get(stream_id, self.incoming).put_nowait(event)
 
-    async def next_event(self, stream_id):
+    async def next_event(self, stream_id: int | None) -> Any:
         """Return the stream's next event; ``None`` is any that the server opens."""
         event = await self.queues.get(stream_id, self.incoming).get()
         if isinstance(event, ENDS):
             raise ConnectionError(f"the answer is cut short: {event}")
         return event
 
-    async def read(self, stream_id):
+    async def read(self, stream_id: int | None) -> bytes:
         """Return what comes on the stream up to its end."""
         pieces = []
         while True:
@@ -89,7 +94,9 @@ class HTTP3Client(QuicConnectionProtocol):
                 self.queues.pop(stream_id, None)
                 return b"".join(pieces)
 
-    def send_headers(self, url, *pseudo_headers, end_stream=False):
+    def send_headers(
+        self, url: str, *pseudo_headers: tuple[bytes, bytes], end_stream: bool = False
+    ) -> int:
         """Send the headers of a request; return its stream."""
         parts = urlsplit(url)
         path = (parts.path or "/") + (parts.query and "?" + parts.query)
@@ -105,7 +112,7 @@ class HTTP3Client(QuicConnectionProtocol):
         self.queues[stream_id] = asyncio.Queue()
         return stream_id
 
-    async def request(self, url, data=None):
+    async def request(self, url: str, data: bytes | None = None) -> tuple[int, bytes]:
         """GET the URL, or POST the data to it; return status and body."""
         method = (b":method", b"GET" if data is None else b"POST")
         stream_id = self.send_headers(url, method, end_stream=data is None)
@@ -116,7 +123,7 @@ class HTTP3Client(QuicConnectionProtocol):
         body = b"" if response.stream_ended else await self.read(stream_id)
         return int(dict(response.headers)[b":status"]), body
 
-    async def try_webtransport(self, url, data):
+    async def try_webtransport(self, url: str, data: bytes) -> AsyncIterator[bytes]:
         """Have the data come back on streams of both kinds and in a datagram."""
         # Before its settings nobody knows whether the server has WebTransport.
         await self.greeted.wait()
@@ -144,7 +151,7 @@ class HTTP3Client(QuicConnectionProtocol):
         self.http.close_webtransport_session(session_id, 0, "done")
 
 
-async def main(options):
+async def main(options: argparse.Namespace) -> None:
     server = urlsplit(options.url[0])
     configuration = QuicConfiguration(
         is_client=True,
@@ -158,7 +165,8 @@ async def main(options):
         server.port or 443,
         configuration=configuration,
         create_protocol=HTTP3Client,
-    ) as client:
+    ) as protocol:
+        client = cast(HTTP3Client, protocol)
         if options.webtransport is not None:
             data = options.webtransport.encode()
             async for echo in client.try_webtransport(options.url[0], data):

@@ -16,6 +16,7 @@ docs/h3.rst tells how to visit it with Chromium.
 import argparse
 import asyncio
 import contextlib
+from typing import Any
 
 from nghttp2py.asyncio import QuicConnectionProtocol, serve
 from nghttp2py.h3 import H3_ALPN, H3Configuration, H3Connection
@@ -23,13 +24,14 @@ from nghttp2py.h3.connection import ErrorCode
 from nghttp2py.h3.events import (
     DatagramReceived,
     DataReceived,
+    H3Event,
     HeadersReceived,
     StreamReset,
     WebTransportStreamDataReceived,
 )
 from nghttp2py.h3.exceptions import NoAvailablePushIDError
 from nghttp2py.quic.configuration import QuicConfiguration
-from nghttp2py.quic.events import ProtocolNegotiated
+from nghttp2py.quic.events import ProtocolNegotiated, QuicEvent
 
 PAGE = b"""<!doctype html>
 <link rel="stylesheet" href="/style.css">
@@ -51,13 +53,16 @@ MAX_BYTES = 50_000_000
 class HTTP3Server(QuicConnectionProtocol):
     """One connection: QUIC's events go in HTTP/3, and come out as its events."""
 
-    def __init__(self, *args, **options):
-        super().__init__(*args, **options)
-        self.http = None
-        self.requests = {}  # stream: (headers, the body so far)
-        self.echoes = {}  # WebTransport stream of the client: ours
+    http: H3Connection  # as soon as ALPN has chosen it
 
-    def quic_event_received(self, event):
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        #: Of a stream: its headers, and its body so far.
+        self.requests: dict[int, tuple[dict[bytes, bytes], bytearray]] = {}
+        #: Of a WebTransport stream of the client: ours.
+        self.echoes: dict[int, int] = {}
+
+    def quic_event_received(self, event: QuicEvent) -> None:
         if isinstance(event, ProtocolNegotiated):
             # What the later drafts of WebTransport have is in "extended" too.
             self.http = H3Connection(
@@ -65,11 +70,11 @@ class HTTP3Server(QuicConnectionProtocol):
                 enable_webtransport=True,
                 config=H3Configuration(extended=True),
             )
-        if self.http is not None:
+        if hasattr(self, "http"):
             for received in self.http.handle_event(event):
                 self.h3_event_received(received)
 
-    def h3_event_received(self, event):
+    def h3_event_received(self, event: H3Event) -> None:
         if isinstance(event, HeadersReceived):
             self.headers_received(event)
         elif isinstance(event, DataReceived):
@@ -86,7 +91,7 @@ class HTTP3Server(QuicConnectionProtocol):
         elif isinstance(event, WebTransportStreamDataReceived):
             self.echo(event)
 
-    def headers_received(self, event):
+    def headers_received(self, event: HeadersReceived) -> None:
         headers = dict(event.headers)
         if b":protocol" in headers:
             # The response makes the session, and its stream stays open.
@@ -101,7 +106,7 @@ class HTTP3Server(QuicConnectionProtocol):
         if event.stream_ended:
             self.request_received(event.stream_id)
 
-    def data_received(self, event):
+    def data_received(self, event: DataReceived) -> None:
         if event.stream_id not in self.requests:
             return
         _, body = self.requests[event.stream_id]
@@ -113,7 +118,7 @@ class HTTP3Server(QuicConnectionProtocol):
         elif event.stream_ended:
             self.request_received(event.stream_id)
 
-    def request_received(self, stream_id):
+    def request_received(self, stream_id: int) -> None:
         headers, body = self.requests.pop(stream_id)
         method, path = headers[b":method"], headers[b":path"]
         if method == b"POST" and path == b"/echo":
@@ -130,7 +135,13 @@ class HTTP3Server(QuicConnectionProtocol):
         else:
             self.respond(stream_id, 404, b"There is no such page.\n")
 
-    def respond(self, stream_id, status, body=b"", content_type=b"text/plain"):
+    def respond(
+        self,
+        stream_id: int,
+        status: int,
+        body: bytes = b"",
+        content_type: bytes = b"text/plain",
+    ) -> None:
         headers = [
             (b":status", b"%d" % status),
             (b"content-type", content_type),
@@ -139,7 +150,14 @@ class HTTP3Server(QuicConnectionProtocol):
         self.http.send_headers(stream_id, headers)
         self.http.send_data(stream_id, body, end_stream=True)
 
-    def push(self, stream_id, headers, path, body, content_type):
+    def push(
+        self,
+        stream_id: int,
+        headers: dict[bytes, bytes],
+        path: bytes,
+        body: bytes,
+        content_type: bytes,
+    ) -> None:
         """Answer a request that we expect, if the client takes pushes."""
         promised = [
             (b":method", b"GET"),
@@ -151,7 +169,7 @@ class HTTP3Server(QuicConnectionProtocol):
             push_stream_id = self.http.send_push_promise(stream_id, promised)
             self.respond(push_stream_id, 200, body, content_type)
 
-    def echo(self, event):
+    def echo(self, event: WebTransportStreamDataReceived) -> None:
         stream_id = event.stream_id
         if stream_id & 2:  # unidirectional
             if stream_id not in self.echoes:
@@ -164,7 +182,7 @@ class HTTP3Server(QuicConnectionProtocol):
         self.http.send_webtransport_data(stream_id, event.data, event.stream_ended)
 
 
-async def main(options):
+async def main(options: argparse.Namespace) -> None:
     configuration = QuicConfiguration(
         is_client=False,
         alpn_protocols=H3_ALPN,

@@ -14,19 +14,19 @@ class Saver(BaseResponseHandler):
 
     size = 0
 
-    def on_data(self, data):
+    def on_data(self, data: bytes) -> None:
         self.size += len(data)
 
-    def on_response_done(self):
+    def on_response_done(self) -> None:
         how = "pushed" if self.pushed else "got"
-        print(how, self.path.decode(), self.status, self.size, "bytes")
+        print(how, (self.path or b"").decode(), self.status, self.size, "bytes")
 
-    def on_push_promise(self, push_promise):
+    def on_push_promise(self, push_promise: BaseResponseHandler) -> None:
         self.accept_push(push_promise, Saver())
 
-    def on_close(self, error_code):
+    def on_close(self, error_code: int) -> None:
         if error_code:
-            print("no", self.path.decode(), "- error", error_code)
+            print("no", (self.path or b"").decode(), "- error", error_code)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import nghttp2py as nghttp2
 
 
 class Handler(nghttp2.BaseRequestHandler):
-    def on_headers(self):
+    def on_headers(self) -> None:
         self.push(
             path="/css/style.css",
             request_headers=[("content-type", "text/css")],

@@ -8,7 +8,9 @@ All URLs are of one server. With https, TLS must agree on "h2" (ALPN).
 import socket
 import ssl
 import sys
-from urllib.parse import urlsplit
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from urllib.parse import SplitResult, urlsplit
 
 from nghttp2py.h2 import (
     H2BodyReceived,
@@ -20,8 +22,16 @@ from nghttp2py.h2 import (
 )
 
 
-def connect(url):
+@dataclass
+class Response:
+    url: str
+    status: int | None = None
+    body: bytearray = field(default_factory=bytearray)
+
+
+def connect(url: SplitResult) -> socket.socket:
     """Open a socket to the server of a URL."""
+    assert url.hostname is not None
     port = url.port or {"http": 80, "https": 443}[url.scheme]
     raw = socket.create_connection((url.hostname, port))
     if url.scheme == "http":
@@ -34,11 +44,11 @@ def connect(url):
     return secure
 
 
-def fetch(sock, urls):
-    """Ask for all URLs at once; yield (URL, status, body) as responses end."""
+def fetch(sock: socket.socket, urls: list[SplitResult]) -> Iterator[Response]:
+    """Ask for all URLs at once; yield the responses as they end."""
     connection = H2Connection(client_side=True)
     connection.initiate_connection()
-    waiting = {}
+    waiting: dict[int, Response] = {}
     for url in urls:
         target = url.path or "/"
         if url.query:
@@ -46,7 +56,7 @@ def fetch(sock, urls):
         stream_id = connection.send_request(
             "GET", target, scheme=url.scheme, authority=url.netloc
         )
-        waiting[stream_id] = [url.geturl(), None, bytearray()]
+        waiting[stream_id] = Response(url.geturl())
     while waiting:
         sock.sendall(connection.data_to_send())
         data = sock.recv(65536)
@@ -55,9 +65,9 @@ def fetch(sock, urls):
         ):
             match event:
                 case H2ResponseReceived(stream_id, status, _):
-                    waiting[stream_id][1] = status
+                    waiting[stream_id].status = status
                 case H2BodyReceived(stream_id, body):
-                    waiting[stream_id][2] += body.data
+                    waiting[stream_id].body += body.data
                 case H2StreamReset(stream_id, error_code):
                     print(f"stream {stream_id}: error {error_code}", file=sys.stderr)
                 case H2StreamClosed(stream_id):
@@ -68,14 +78,15 @@ def fetch(sock, urls):
     sock.sendall(connection.data_to_send())
 
 
-def main():
+def main() -> None:
     urls = [urlsplit(argument) for argument in sys.argv[1:]]
     if not urls or len({(url.scheme, url.netloc) for url in urls}) > 1:
         raise SystemExit("give URLs of one server")
     with connect(urls[0]) as sock:
-        for url, status, body in fetch(sock, urls):
-            print(f"{url}: {status}, {len(body)} bytes", flush=True)
-            sys.stdout.buffer.write(body)
+        for response in fetch(sock, urls):
+            size = len(response.body)
+            print(f"{response.url}: {response.status}, {size} bytes", flush=True)
+            sys.stdout.buffer.write(response.body)
             sys.stdout.flush()
 
 

@@ -11,12 +11,14 @@ import selectors
 import socket
 import sys
 import threading
+from collections.abc import Iterable
 
 from nghttp2py.errors import ErrorCode, NGHTTP2Error
 from nghttp2py.h2 import (
     H2BodyReceived,
     H2Configuration,
     H2Connection,
+    H2Event,
     H2InformationalResponseReceived,
     H2RequestReceived,
     H2ResponseReceived,
@@ -32,33 +34,35 @@ CONFIG = H2Configuration(manual_flow_control=True, enable_connect_protocol=False
 class End:
     """A socket with its connection; ``streams`` maps its streams to the other's."""
 
-    def __init__(self, sock, client_side):
+    other: "End"
+
+    def __init__(self, sock: socket.socket, client_side: bool) -> None:
         self.sock = sock
         self.sock.setblocking(False)
         self.connection = H2Connection(client_side=client_side, config=CONFIG)
         self.connection.initiate_connection()
-        self.other = None
         self.out = b""
-        self.streams = {}
-        self.uncredited = {}
-        self.trailed = set()
+        self.streams: dict[int, int] = {}
+        self.uncredited: dict[int, int] = {}
+        self.trailed: set[int] = set()
 
-    def act(self, events):
+    def act(self, events: Iterable[H2Event]) -> None:
         """Do to the other end's streams what has happened to this one's."""
         for event in events:
             try:
                 self.forward(event)
             except NGHTTP2Error as error:
                 # The other end may not take it: its stream is gone, for one.
-                print(f"stream {event.stream_id}: {error}", file=sys.stderr)
-                self.connection.reset_stream(event.stream_id, ErrorCode.CANCEL)
+                stream_id = getattr(event, "stream_id", 0)
+                print(f"stream {stream_id}: {error}", file=sys.stderr)
+                self.connection.reset_stream(stream_id, ErrorCode.CANCEL)
 
-    def forward(self, event):
+    def forward(self, event: H2Event) -> None:
         there = self.other.connection
         if isinstance(event, H2RequestReceived):
-            stream_id = there.send_headers(None, event.request.fields)
-            self.streams[event.stream_id] = stream_id
-            self.other.streams[stream_id] = event.stream_id
+            asked = there.send_headers(None, event.request.fields)
+            self.streams[event.stream_id] = asked
+            self.other.streams[asked] = event.stream_id
             return
         here = getattr(event, "stream_id", 0)
         stream_id = self.streams.get(here)
@@ -85,7 +89,7 @@ class End:
             self.uncredited.pop(here, None)
             self.trailed.discard(here)
 
-    def credit(self):
+    def credit(self) -> None:
         """Give credit for what the other end has sent on."""
         for here, size in list(self.uncredited.items()):
             queued = self.other.connection.queued_body(self.streams[here])
@@ -93,14 +97,14 @@ class End:
                 self.connection.acknowledge_received_data(size - queued, here)
                 self.uncredited[here] = queued
 
-    def read(self):
+    def read(self) -> bool:
         """Take what the peer says; return false if it has hung up."""
         data = self.sock.recv(65536)
         if data:
             self.act(self.connection.receive_data(data))
         return bool(data)
 
-    def write(self):
+    def write(self) -> bool:
         """Say what there is to say; return whether anything was said."""
         if not self.out:
             self.out = self.connection.data_to_send(65536)
@@ -113,7 +117,7 @@ class End:
         return False
 
 
-def carry(client, server):
+def carry(client: socket.socket, server: socket.socket) -> None:
     """Carry one client's streams until one end is over."""
     ends = [End(client, False), End(server, True)]
     ends[0].other, ends[1].other = reversed(ends)
@@ -137,7 +141,7 @@ def carry(client, server):
                     return
 
 
-def main():
+def main() -> None:
     host, port = sys.argv[1].rsplit(":", 1)
     own_port = int(sys.argv[2]) if len(sys.argv) > 2 else 8080
     with socket.create_server(("127.0.0.1", own_port)) as listener:

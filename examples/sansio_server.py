@@ -12,10 +12,22 @@ import socket
 import sys
 import threading
 
-from nghttp2py.h2 import H2BodyReceived, H2Connection, H2RequestReceived, H2StreamClosed
+from nghttp2py.h2 import (
+    H2BodyReceived,
+    H2Connection,
+    H2Event,
+    H2RequestReceived,
+    H2StreamClosed,
+    RequestReceived,
+)
+
+# A request that has not come in whole, and what there is of its body.
+Requests = dict[int, tuple[RequestReceived, bytearray]]
 
 
-def answer(connection, stream_id, request, body):
+def answer(
+    connection: H2Connection, stream_id: int, request: RequestReceived, body: bytearray
+) -> None:
     """Answer a whole request: say what it was."""
     text = b"%s %s, %d bytes\n" % (request.method, request.target, len(body))
     length = 0 if request.method == b"HEAD" else len(text)
@@ -27,8 +39,8 @@ def answer(connection, stream_id, request, body):
     connection.send_body(stream_id, text[:length])
 
 
-def handle(connection, event, requests):
-    """Act on one event; ``requests`` are those that have not come in whole."""
+def handle(connection: H2Connection, event: H2Event, requests: Requests) -> None:
+    """Act on one event."""
     if isinstance(event, H2RequestReceived):
         requests[event.stream_id] = (event.request, bytearray())
     elif isinstance(event, H2BodyReceived) and event.stream_id in requests:
@@ -40,11 +52,11 @@ def handle(connection, event, requests):
         requests.pop(event.stream_id, None)
 
 
-def serve_client(client):
+def serve_client(client: socket.socket) -> None:
     """Carry bytes between a socket and a connection until it is over."""
     connection = H2Connection()
     connection.initiate_connection()
-    requests = {}
+    requests: Requests = {}
     with client:
         while True:
             # Sending may produce events and events something to send.
@@ -61,7 +73,7 @@ def serve_client(client):
                 handle(connection, event, requests)
 
 
-def main():
+def main() -> None:
     port = int(sys.argv[1]) if len(sys.argv) > 1 else 8000
     with socket.create_server(("127.0.0.1", port)) as listener:
         print(f"http://127.0.0.1:{listener.getsockname()[1]}/", flush=True)

@@ -16,6 +16,7 @@ from nghttp2py.asyncio import H2Stream, start_server
 
 async def echo(stream: H2Stream) -> None:
     """Send back what comes, and how much it was."""
+    assert stream.request is not None  # as every stream of a server has
     if stream.request.method != b"POST":
         await stream.send_response(405, {"allow": "POST"}, b"POST something\n")
         return
