@@ -21,11 +21,13 @@
 #define SECRET_MAX 64
 
 /* How long an early ClientHello is remembered, in milliseconds: GnuTLS takes
-   no older one (RFC 8446, 8.3). */
-#define REPLAY_WINDOW 10000
+   no older one (RFC 8446, 8.3).  After a window it also begins to count anew,
+   and refuses the early data of all tickets that were issued before: it is how
+   long a ticket is good for early data, at the least. */
+#define REPLAY_WINDOW 600000
 
-/* How many are remembered; early data of more is refused. */
-#define REPLAY_SLOTS 4096
+/* How many are remembered, for two windows; early data of more is refused. */
+#define REPLAY_SLOTS 16384
 #define REPLAY_PROBES 8
 
 /*
