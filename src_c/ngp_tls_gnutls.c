@@ -74,6 +74,35 @@ struct ngp_tls {
 
 /* ---- Configuration ---- */
 
+/* Where systems keep the certificates that they trust, in one file each: Debian
+   and Alpine; Fedora, older and newer; openSUSE; macOS and the BSDs. */
+static const char *const trust_files[] = {
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+};
+
+/* GnuTLS knows where its own builder's system has them.  In a wheel it may run
+   on another, so the first of the files that there is stands in. */
+static int load_system_trust(ngp_tls_config *config, const char **preason) {
+  int found = gnutls_certificate_set_x509_system_trust(config->credentials);
+  size_t i;
+
+  for (i = 0; found <= 0 && i < sizeof(trust_files) / sizeof(*trust_files);
+       ++i) {
+    found = gnutls_certificate_set_x509_trust_file(
+        config->credentials, trust_files[i], GNUTLS_X509_FMT_PEM);
+  }
+  if (found <= 0) {
+    *preason = "this system has no certificates that it trusts: install its "
+               "ca-certificates, or certifi, or set cafile";
+    return NGHTTP2_ERR_INVALID_ARGUMENT;
+  }
+  return 0;
+}
+
 static int load_trust(ngp_tls_config *config, const ngp_tls_options *options,
                       const char **preason) {
   gnutls_datum_t data = {.data = (uint8_t *)options->ca_data,
@@ -96,11 +125,7 @@ static int load_trust(ngp_tls_config *config, const ngp_tls_options *options,
     *preason = "cadata has no PEM certificate";
     return NGHTTP2_ERR_INVALID_ARGUMENT;
   }
-  if (options->system_trust) {
-    /* A system that trusts nobody is no error: nothing will verify. */
-    gnutls_certificate_set_x509_system_trust(config->credentials);
-  }
-  return 0;
+  return options->system_trust ? load_system_trust(config, preason) : 0;
 }
 
 /* GnuTLS asks whether a ClientHello with early data comes for the first time.

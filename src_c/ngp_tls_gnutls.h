@@ -28,7 +28,8 @@ typedef enum ngp_tls_verify {
 typedef struct ngp_tls_options {
   uint8_t is_client;
   uint8_t verify;
-  /* system_trust is nonzero to trust what the system trusts. */
+  /* system_trust is nonzero to trust what the system trusts.  If that is nobody
+     ngp_tls_config_new() fails. */
   uint8_t system_trust;
   /* priority is GnuTLS's priority string. */
   const char *priority;
