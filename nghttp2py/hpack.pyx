@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Mapping
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint64_t, uintptr_t
@@ -19,6 +18,7 @@ from libc.string cimport memcmp
 cimport cython
 
 from nghttp2py cimport cnghttp2 as lib
+from nghttp2py.octets cimport take_bytes
 
 from nghttp2py.errors import HeaderListTooLargeError, HPACKError, from_code
 
@@ -173,9 +173,9 @@ cdef class HDTableEntry:
 cdef HDTableEntry new_entry(const lib.nghttp2_nv *nv):
     cdef HDTableEntry entry = HDTableEntry.__new__(HDTableEntry)
 
-    entry.name = PyBytes_FromStringAndSize(<const char *>nv.name, nv.namelen)
+    entry.name = take_bytes(nv.name, nv.namelen)
     entry.namelen = nv.namelen
-    entry.value = PyBytes_FromStringAndSize(<const char *>nv.value, nv.valuelen)
+    entry.value = take_bytes(nv.value, nv.valuelen)
     entry.valuelen = nv.valuelen
     return entry
 
@@ -212,7 +212,10 @@ cdef bytes to_bytes(value, what):
 
 
 cdef tuple to_field(item):
-    """Make (name, value, never_indexed) of what was given, whatever it is."""
+    """Make (name, value, never_indexed) of what was given, whatever it is.
+
+    Text that is no Unicode raises UnicodeEncodeError.
+    """
     cdef tuple given
 
     if isinstance(item, (str, bytes, bytearray, memoryview)):
@@ -320,7 +323,58 @@ cdef int fill(lib.nghttp2_nv *nva, PyObject **items, Py_ssize_t n) except -1:
     return 1
 
 
-cdef class HDDeflater:
+cdef class _Coder:
+    """What a coder of either direction tells of its table."""
+
+    cdef object _error  # the exception type that ended it, or None
+
+    # The same four questions have other names in C for each direction.
+
+    cdef const lib.nghttp2_nv *_table_entry(self, size_t index) noexcept:
+        return NULL
+
+    cdef size_t _table_len(self) noexcept:
+        return 0
+
+    cdef size_t _table_size(self) noexcept:
+        return 0
+
+    cdef size_t _table_max(self) noexcept:
+        return 0
+
+    def get_hd_table(self):
+        """Return a copy of the dynamic table, the newest entry first."""
+        indices = range(FIRST_DYNAMIC, self.num_table_entries + 1)
+        return list(map(self.get_table_entry, indices))
+
+    def get_table_entry(self, index):
+        """Return the entry with an HPACK index (RFC 7541, 2.3.3).
+
+        1 to 61 are the static table, the dynamic one follows.  Raises
+        IndexError if there is none.
+        """
+        index = operator.index(index)
+        if not 1 <= index <= self.num_table_entries:
+            raise IndexError(f"no table entry has the index {index}")
+        return new_entry(self._table_entry(index))
+
+    @property
+    def num_table_entries(self):
+        """Entries of the static (61) and the dynamic table."""
+        return self._table_len()
+
+    @property
+    def dynamic_table_size(self):
+        """Bytes that the dynamic table's entries take (RFC 7541, 4.1)."""
+        return self._table_size()
+
+    @property
+    def max_dynamic_table_size(self):
+        """Bytes that they may take at most."""
+        return self._table_max()
+
+
+cdef class HDDeflater(_Coder):
     """Compresses header lists: the sending half of one connection.
 
     ``hd_table_bufsize_max`` is the most bytes of dynamic table it will use,
@@ -333,7 +387,6 @@ cdef class HDDeflater:
     cdef:
         lib.nghttp2_hd_deflater *_deflater  # owned
         bint _initialised
-        object _error  # the exception type that ended it, or None
 
     def __cinit__(self, *args, **kwargs):
         # A subclass may take what it likes, and never call our __init__().
@@ -425,7 +478,7 @@ cdef class HDDeflater:
             rv = lib.nghttp2_hd_deflate_hd(self._deflater, buf, buflen, nva, nvlen)
             if rv < 0:
                 raise hpack_error(rv, "the header list cannot be compressed")
-            return PyBytes_FromStringAndSize(<const char *>buf, rv)
+            return take_bytes(buf, rv)
         except BaseException as error:
             # Also if there is no memory for a block that the table has seen.
             self._error = type(error)
@@ -457,36 +510,16 @@ cdef class HDDeflater:
             raise lost(self._error)
         check(lib.nghttp2_hd_deflate_change_table_size(self._deflater, size))
 
-    def get_hd_table(self):
-        """Return a copy of the dynamic table, the newest entry first."""
-        indices = range(FIRST_DYNAMIC, self.num_table_entries + 1)
-        return list(map(self.get_table_entry, indices))
+    cdef const lib.nghttp2_nv *_table_entry(self, size_t index) noexcept:
+        return lib.nghttp2_hd_deflate_get_table_entry(self._deflater, index)
 
-    def get_table_entry(self, index):
-        """Return the entry with an HPACK index (RFC 7541, 2.3.3).
-
-        1 to 61 are the static table, the dynamic one follows.  Raises
-        IndexError if there is none.
-        """
-        index = operator.index(index)
-        if not 1 <= index <= self.num_table_entries:
-            raise IndexError(f"no table entry has the index {index}")
-        return new_entry(
-            lib.nghttp2_hd_deflate_get_table_entry(self._deflater, index))
-
-    @property
-    def num_table_entries(self):
-        """Entries of the static (61) and the dynamic table."""
+    cdef size_t _table_len(self) noexcept:
         return lib.nghttp2_hd_deflate_get_num_table_entries(self._deflater)
 
-    @property
-    def dynamic_table_size(self):
-        """Bytes that the dynamic table's entries take (RFC 7541, 4.1)."""
+    cdef size_t _table_size(self) noexcept:
         return lib.nghttp2_hd_deflate_get_dynamic_table_size(self._deflater)
 
-    @property
-    def max_dynamic_table_size(self):
-        """Bytes that they may take at most."""
+    cdef size_t _table_max(self) noexcept:
         return lib.nghttp2_hd_deflate_get_max_dynamic_table_size(self._deflater)
 
 
@@ -514,7 +547,7 @@ cdef inline bint is_bytes(PyObject *made, const uint8_t *base, size_t n) noexcep
     )
 
 
-cdef class HDInflater:
+cdef class HDInflater(_Coder):
     """Decompresses header blocks: the receiving half of one connection.
 
     ``max_header_list_size`` bounds what one block may become, in bytes as
@@ -533,7 +566,6 @@ cdef class HDInflater:
         Slot *_names  # owned
         size_t _max_header_list_size
         size_t _header_list_size  # of the block that is being decoded
-        object _error  # the exception type that ended it, or None
 
     def __cinit__(self, *args, **kwargs):
         # As the deflater's.
@@ -744,36 +776,16 @@ cdef class HDInflater:
             raise lost(self._error)
         check(lib.nghttp2_hd_inflate_change_table_size(self._inflater, size))
 
-    def get_hd_table(self):
-        """Return a copy of the dynamic table, the newest entry first."""
-        indices = range(FIRST_DYNAMIC, self.num_table_entries + 1)
-        return list(map(self.get_table_entry, indices))
+    cdef const lib.nghttp2_nv *_table_entry(self, size_t index) noexcept:
+        return lib.nghttp2_hd_inflate_get_table_entry(self._inflater, index)
 
-    def get_table_entry(self, index):
-        """Return the entry with an HPACK index (RFC 7541, 2.3.3).
-
-        1 to 61 are the static table, the dynamic one follows.  Raises
-        IndexError if there is none.
-        """
-        index = operator.index(index)
-        if not 1 <= index <= self.num_table_entries:
-            raise IndexError(f"no table entry has the index {index}")
-        return new_entry(
-            lib.nghttp2_hd_inflate_get_table_entry(self._inflater, index))
-
-    @property
-    def num_table_entries(self):
-        """Entries of the static (61) and the dynamic table."""
+    cdef size_t _table_len(self) noexcept:
         return lib.nghttp2_hd_inflate_get_num_table_entries(self._inflater)
 
-    @property
-    def dynamic_table_size(self):
-        """Bytes that the dynamic table's entries take (RFC 7541, 4.1)."""
+    cdef size_t _table_size(self) noexcept:
         return lib.nghttp2_hd_inflate_get_dynamic_table_size(self._inflater)
 
-    @property
-    def max_dynamic_table_size(self):
-        """Bytes that they may take at most."""
+    cdef size_t _table_max(self) noexcept:
         return lib.nghttp2_hd_inflate_get_max_dynamic_table_size(self._inflater)
 
 

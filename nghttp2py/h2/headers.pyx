@@ -6,7 +6,6 @@ cimport cython
 from cpython.bytes cimport (
     PyBytes_AS_STRING,
     PyBytes_CheckExact,
-    PyBytes_FromStringAndSize,
     PyBytes_GET_SIZE,
 )
 from cpython.list cimport PyList_CheckExact, PyList_GET_SIZE
@@ -18,6 +17,8 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint64_t, uintptr_t
 
 from nghttp2py cimport cngp as lib
+from nghttp2py.hpack cimport to_field
+from nghttp2py.octets cimport take_bytes
 
 from nghttp2py.errors import HeadersError
 from nghttp2py.hpack import NeverIndexed
@@ -165,8 +166,8 @@ cdef tuple new_pair(const lib.ngp_h2_field *field):
         lib.nghttp2_vec value = lib.nghttp2_rcbuf_get_buf(field.value)
 
     return (
-        PyBytes_FromStringAndSize(<const char *>name.base, name.len),
-        PyBytes_FromStringAndSize(<const char *>value.base, value.len),
+        take_bytes(name.base, name.len),
+        take_bytes(value.base, value.len),
     )
 
 
@@ -257,36 +258,12 @@ cdef bint borrow_text(text, uint8_t **pbase, size_t *plen) except -1:
     return False
 
 
-cdef bytes to_bytes(value, what):
-    if PyBytes_CheckExact(value):
-        return value
-    if isinstance(value, str):
-        try:
-            return (<str>value).encode()
-        except UnicodeEncodeError as error:
-            raise HeadersError(f"{what} cannot be sent: {error}") from None
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return bytes(value)
-    raise TypeError(f"{what} must be bytes or str, not {type(value).__name__}")
-
-
 cdef tuple to_pair(item):
-    """Make (name, value) or (name, value, never_indexed) of what was given."""
-    cdef tuple given
-
-    if isinstance(item, (str, bytes, bytearray)):
-        raise TypeError(f"a header field must be a (name, value) pair, not {item!r}")
-    given = tuple(item)
-    if len(given) not in (2, 3):
-        raise TypeError(f"a header field must be a (name, value) pair, not {item!r}")
-    return (
-        to_bytes(given[0], "a field name"),
-        to_bytes(given[1], "a field value"),
-        isinstance(item, NeverIndexed)
-        # The mark of the hpack package's pairs.
-        or not getattr(item, "indexable", True)
-        or (len(given) == 3 and bool(given[2])),
-    )
+    """Make (name, value, never_indexed) of what was given."""
+    try:
+        return to_field(item)
+    except UnicodeEncodeError as error:
+        raise HeadersError(f"a field cannot be sent: {error}") from None
 
 
 cdef str show(tuple pair):

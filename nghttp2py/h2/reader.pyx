@@ -1,6 +1,5 @@
 """What C has recorded, made into Python events."""
 
-from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.ref cimport Py_INCREF
 from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from libc.stddef cimport size_t
@@ -35,16 +34,13 @@ from nghttp2py.h2.events cimport (
     RequestReceived,
 )
 from nghttp2py.h2.headers cimport FieldReader
+from nghttp2py.octets cimport take_bytes
 
 from collections import deque
 
 from nghttp2py.hpack import NeverIndexed
 
 cdef BodyReceived END_OF_BODY = BodyReceived(b"", False)
-
-
-cdef bytes take_bytes(const uint8_t *data, size_t n):
-    return PyBytes_FromStringAndSize(<const char *>data, n)
 
 
 cdef str take_text(const lib.ngp_h2_event *e):

@@ -23,6 +23,7 @@ from libc.string cimport memcpy
 
 from nghttp2py cimport cngp as lib
 from nghttp2py.h2.reader cimport EventReader
+from nghttp2py.octets cimport take_bytes
 
 import base64
 import binascii
@@ -102,10 +103,6 @@ cdef int32_t to_stream_id(value) except -1:
     if not 0 < value <= MAX_WINDOW:
         raise NoSuchStreamError(f"there is no stream {value}", value)
     return value
-
-
-cdef bytes take_bytes(const uint8_t *data, size_t n):
-    return PyBytes_FromStringAndSize(<const char *>data, n)
 
 
 cdef class H2Session:

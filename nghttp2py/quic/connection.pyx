@@ -4,7 +4,7 @@ The names and their meaning are aioquic's; docs/quic.rst tells what differs.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stddef cimport size_t
 from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint16_t, uint64_t
@@ -12,6 +12,7 @@ from libc.string cimport memcmp, memcpy, memset
 
 from nghttp2py cimport cngp_quic as lib
 from nghttp2py.carrier cimport LOAN_DATAGRAM, LOAN_STREAM, Carrier, Loan
+from nghttp2py.octets cimport take_bytes
 from nghttp2py.quic.addresses cimport pack_address, to_ns, unpack_address
 from nghttp2py.quic.credentials cimport Credentials, get_credentials
 from nghttp2py.quic.events cimport (
@@ -122,12 +123,8 @@ cdef uint64_t to_code(value) except? -1:
     return number
 
 
-cdef bytes take_bytes(const uint8_t *data, size_t n):
-    return PyBytes_FromStringAndSize(<const char *>data, n)
-
-
 cdef bytes cid_bytes(const lib.ngtcp2_cid *cid):
-    return PyBytes_FromStringAndSize(<const char *>cid.data, cid.datalen)
+    return take_bytes(cid.data, cid.datalen)
 
 
 cdef class QuicConnection(Carrier):

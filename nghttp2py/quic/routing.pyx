@@ -1,11 +1,12 @@
 """What a server does with datagrams before there is a connection for them."""
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memset
 
 from nghttp2py cimport cngp_quic as lib
+from nghttp2py.octets cimport take_bytes
 from nghttp2py.quic.addresses cimport pack_address, to_ns
 
 __all__ = ["QuicHeader", "Router"]
@@ -35,10 +36,6 @@ cdef class QuicHeader:
     # The fields point into _data.
     cdef lib.ngp_quic_header _header
     cdef bytes _data
-
-
-cdef bytes take_bytes(const uint8_t *data, size_t n):
-    return PyBytes_FromStringAndSize(<const char *>data, n)
 
 
 cdef class Router:

@@ -1,0 +1,1 @@
+cdef tuple to_field(item)
