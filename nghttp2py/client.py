@@ -38,7 +38,7 @@ from nghttp2py.h2 import (
 
 __all__ = ["BaseResponseHandler", "HTTP2Client"]
 
-logger = logging.getLogger("nghttp2py")
+logger = logging.getLogger(__name__)
 
 Headers = Any  # an iterable of (name, value) pairs of bytes or str, or a mapping
 

@@ -37,7 +37,7 @@ from nghttp2py.hpack import NeverIndexed
 
 __all__ = ["BaseRequestHandler", "HandlerProtocol"]
 
-logger = logging.getLogger("nghttp2py")
+logger = logging.getLogger(__name__)
 access_logger = logging.getLogger("nghttp2py.access")
 
 # Bytes below which a stream's queue falls before ``drain`` returns: enough to

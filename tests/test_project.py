@@ -3,6 +3,7 @@
 import ast
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -153,3 +154,45 @@ def test_features_name_the_library_in_use():
     features = nghttp2py.features()
     assert tuple(map(int, features["nghttp2"].split("."))) >= (1, 52)
     assert all(isinstance(v, bool) for k, v in features.items() if k != "nghttp2")
+
+
+def test_loggers_are_named_as_their_modules_and_documented():
+    named = set()
+    for path in SOURCES:
+        for name in re.findall(
+            r"^\w*logger = logging.getLogger\((.+)\)$", path.read_text(), re.M
+        ):
+            named.add(
+                module_name(path) if name == "__name__" else ast.literal_eval(name)
+            )
+    listed = (ROOT / "docs" / "logging.rst").read_text()
+    assert named == set(re.findall(r"^   \* - ``(nghttp2py\..+)``$", listed, re.M))
+
+
+def run_python(*arguments):
+    """Run an interpreter that makes every warning an error; what it printed."""
+    command = [sys.executable, "-W", "error", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_every_module_is_imported_without_a_warning_and_by_itself():
+    names = {module_name(path) for path in SOURCES} - {"nghttp2py.__main__"}
+    for name in names:
+        run_python("-c", f"import {name}")
+
+
+def test_what_a_program_does_not_use_is_not_loaded():
+    loaded = set(run_python("-c", "import sys, nghttp2py; print(*sys.modules)").split())
+    late = {"client", "server", "handler", "asyncio", "h3", "quic", "cli"}
+    assert not loaded & {f"nghttp2py.{name}" for name in late}
+    assert not loaded & {"asyncio", "ssl", "socket", "logging", "click", "rich"}
+
+
+def test_the_command_tells_its_version():
+    printed = f"nghttp2py, version {nghttp2py.__version__}\n"
+    assert run_python("-m", "nghttp2py", "--version") == printed
+    command = Path(sys.executable).with_name("nghttp2py")
+    done = subprocess.run([command, "--version"], capture_output=True, text=True)
+    assert done.stdout == printed

@@ -304,6 +304,7 @@ async def test_abort_writes_nothing():
 @in_loop
 async def test_tls_that_is_not_fit_for_http2_is_refused(tls, reason, caplog):
     """RFC 9113, 3.2 and 9.2."""
+    caplog.set_level(logging.INFO)
     pump = Pump()
     transport = MemoryTransport(pump, ssl_object=tls)
     pump.connection_made(transport)

@@ -79,7 +79,7 @@ async def test_a_callback_that_raises_is_a_500(callback, caplog):
     assert client.response(good).body == b"good"
     assert "RuntimeError: on purpose" in caplog.text
     assert "b'/bad'" in caplog.text
-    assert {record.name for record in caplog.records} == {"nghttp2py"}
+    assert {record.name for record in caplog.records} == {"nghttp2py.handler"}
 
 
 @pytest.mark.parametrize(

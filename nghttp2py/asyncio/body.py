@@ -10,7 +10,7 @@ from nghttp2py.h2.body import DATA_DEFERRED, DATA_EOF, DATA_OK, is_bytes_like
 
 __all__ = ["AsyncBody"]
 
-logger = logging.getLogger("nghttp2py")
+logger = logging.getLogger(__name__)
 
 
 class AsyncBody:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
@@ -43,7 +42,6 @@ from nghttp2py.h2 import (
 
 __all__ = ["H2StreamConnection", "Keeper"]
 
-logger = logging.getLogger("nghttp2py")
 
 # The window of a connection is no bound of ours: each stream's is, so that one
 # which is not read does not stop the others.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import ssl as _ssl
 from collections.abc import Callable, Coroutine
 from socket import AddressFamily
@@ -20,7 +19,6 @@ __all__ = [
     "start_unix_server",
 ]
 
-logger = logging.getLogger("nghttp2py")
 
 P = TypeVar("P", bound=H2Protocol)
 #: ``True`` is the default context, with certificates checked.

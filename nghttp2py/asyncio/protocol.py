@@ -26,7 +26,7 @@ from nghttp2py.h2 import (
 
 __all__ = ["H2Protocol"]
 
-logger = logging.getLogger("nghttp2py")
+logger = logging.getLogger(__name__)
 
 #: Received header fields: str, or bytes if ``header_encoding`` is ``None``.
 Headers = list[tuple[str, str]] | list[tuple[bytes, bytes]]

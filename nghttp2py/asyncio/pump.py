@@ -19,7 +19,7 @@ from nghttp2py.h2 import H2Connection, H2Event, H2PingAcknowledged
 
 __all__ = ["H2Pump"]
 
-logger = logging.getLogger("nghttp2py")
+logger = logging.getLogger(__name__)
 
 #: Seconds that the peer has to acknowledge our SETTINGS (RFC 9113, 6.5.3).
 SETTINGS_TIMEOUT = 5.0
@@ -328,25 +328,19 @@ class H2Pump(asyncio.Protocol):
             return True
         protocol = tls.selected_alpn_protocol()
         if protocol != "h2":
-            logger.warning(
-                "%s: closed, as ALPN has negotiated %s, not h2", self, protocol
-            )
             self._tls_fault = (
                 ErrorCode.HTTP_1_1_REQUIRED,
                 f"ALPN has negotiated {protocol}, not h2",
             )
-            return False
-        version = tls.version()
-        if version in _TLS_TOO_OLD:
-            logger.warning(
-                "%s: closed, as %s is below TLS 1.2 (RFC 9113, 9.2)", self, version
-            )
+        elif (version := tls.version()) in _TLS_TOO_OLD:
             self._tls_fault = (
                 ErrorCode.INADEQUATE_SECURITY,
                 f"{version} is below TLS 1.2 (RFC 9113, 9.2)",
             )
-            return False
-        return True
+        else:
+            return True
+        logger.info("%s: %s", self, self._tls_fault[1])
+        return False
 
     def __repr__(self) -> str:
         peer = None

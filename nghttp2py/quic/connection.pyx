@@ -36,7 +36,6 @@ from nghttp2py.quic.options cimport (
     set_versions,
 )
 
-import logging
 from collections import namedtuple
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
@@ -47,7 +46,6 @@ from nghttp2py.quic.tls import SessionTicket
 
 __all__ = ["NetworkAddress", "QuicConnection", "QuicTokenHandler"]
 
-logger = logging.getLogger("quic")
 
 NetworkAddress = Any
 QuicTokenHandler = Callable[[bytes], None]
