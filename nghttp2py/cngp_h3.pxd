@@ -48,6 +48,11 @@ cdef extern from "ngp_h3_fields.h" nogil:
 
 
 cdef extern from "ngp_qpack.h" nogil:
+    ctypedef struct nghttp3_info:
+        const char *version_str
+
+    const nghttp3_info *nghttp3_version(int least_version)
+
     ctypedef struct nghttp3_rcbuf:
         pass
 

@@ -5,6 +5,8 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 
 cdef extern from "ngp_tls_gnutls.h" nogil:
+    const char *ngp_tls_version()
+
     enum:
         NGHTTP2_ERR_INVALID_ARGUMENT
         NGHTTP2_ERR_NOMEM

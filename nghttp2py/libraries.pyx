@@ -6,15 +6,28 @@ from nghttp2py cimport cngp as lib
 def features():
     """Say which C libraries this build stands on and what they can do.
 
-    The result maps ``"nghttp2"`` to the version in use, and the name of each option
-    that not every release of it has to a bool: ``stream_reset_rate_limit`` (against
-    Rapid Reset), ``max_continuations`` (against CONTINUATION floods),
-    ``glitch_rate_limit``, ``max_outbound_queue_size``, ``extensible_priorities``
-    (RFC 9218).  ``http3`` tells whether ``nghttp2py.h3`` can be imported.
+    The result maps the name of each library, ``"nghttp2"``, ``"nghttp3"``,
+    ``"ngtcp2"`` and ``"gnutls"``, to the version in use; the last three only if
+    there is what needs them.  It maps each option to a bool: ``http3`` and
+    ``quic`` tell whether ``nghttp2py.h3`` and ``nghttp2py.quic`` can be imported,
+    and these, which not every release of nghttp2 has, whether it does:
+    ``stream_reset_rate_limit`` (against Rapid Reset), ``max_continuations``
+    (against CONTINUATION floods), ``glitch_rate_limit``,
+    ``max_outbound_queue_size``, ``extensible_priorities`` (RFC 9218).
     """
     cdef const lib.ngp_feature *feature = lib.ngp_features()
-    found = {"nghttp2": lib.nghttp2_version(0).version_str.decode()}
+    options = {}
     while feature.name != NULL:
-        found[feature.name.decode()] = bool(feature.present)
+        options[feature.name.decode()] = bool(feature.present)
         feature += 1
-    return found
+    libraries = {"nghttp2": lib.nghttp2_version(0).version_str.decode()}
+    # They are loaded now, by who asks.
+    if options["http3"]:
+        from nghttp2py.h3.qpack import library_versions
+
+        libraries.update(library_versions())
+    if options["quic"]:
+        from nghttp2py.quic.credentials import library_versions
+
+        libraries.update(library_versions())
+    return libraries | options

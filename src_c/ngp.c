@@ -53,6 +53,11 @@ const ngp_feature *ngp_features(void) {
 #else
       {"http3", 0},
 #endif
+#ifdef NGP_HAVE_QUIC
+      {"quic", 1},
+#else
+      {"quic", 0},
+#endif
       {NULL, 0},
   };
 

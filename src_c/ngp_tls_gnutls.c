@@ -72,6 +72,8 @@ struct ngp_tls {
   char reason[REASON_MAX];
 };
 
+const char *ngp_tls_version(void) { return gnutls_check_version(NULL); }
+
 /* ---- Configuration ---- */
 
 /* Where systems keep the certificates that they trust, in one file each: Debian

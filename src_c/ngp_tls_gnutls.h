@@ -9,6 +9,9 @@
 
 #include <ngtcp2/ngtcp2.h>
 
+/* ngp_tls_version returns the release of GnuTLS in use. */
+const char *ngp_tls_version(void);
+
 /*
  * ngp_tls_verify is what is done about the peer's certificate.
  */

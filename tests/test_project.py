@@ -15,10 +15,10 @@ PACKAGE = ROOT / "nghttp2py"
 SOURCES = sorted([*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.pyx")])
 
 # Each layer and what of ours it may import.  A module is of the layer whose name
-# starts its path.  `libraries` tells what is below; nothing but `nghttp2py` asks it.
+# starts its path.  `libraries` asks who is below; nothing but `nghttp2py` asks it.
 LAYERS = {
     "errors": set(),
-    "libraries": set(),
+    "libraries": {"h3", "quic"},
     "octets": set(),
     "hpack": {"errors", "octets"},
     "h2": {"errors", "hpack", "octets"},
@@ -150,10 +150,17 @@ def test_a_source_distribution_has_all_that_the_commands_need():
         assert re.search(rf"\s{re.escape(name)}\s", manifest), name
 
 
-def test_features_name_the_library_in_use():
+def test_features_name_the_libraries_in_use():
+    """With the oldest releases that will do (docs/install.rst)."""
     features = nghttp2py.features()
-    assert tuple(map(int, features["nghttp2"].split("."))) >= (1, 52)
-    assert all(isinstance(v, bool) for k, v in features.items() if k != "nghttp2")
+    for name, least in (
+        ("nghttp2", (1, 52)),
+        ("nghttp3", (1, 8)),
+        ("ngtcp2", (1, 11)),
+        ("gnutls", (3, 7, 5)),
+    ):
+        assert tuple(map(int, features.pop(name).split("."))) >= least
+    assert all(isinstance(value, bool) for value in features.values())
 
 
 def test_loggers_are_named_as_their_modules_and_documented():

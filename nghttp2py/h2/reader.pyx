@@ -3,7 +3,6 @@
 from cpython.ref cimport Py_INCREF
 from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from libc.stddef cimport size_t
-from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
 
 from nghttp2py cimport cngp as lib

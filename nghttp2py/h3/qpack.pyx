@@ -28,6 +28,11 @@ from nghttp2py.h3.protocol import (
 __all__ = ["QPACKDecoder", "QPACKEncoder"]
 
 
+def library_versions():
+    """Name the C library below HTTP/3, with its release."""
+    return {"nghttp3": lib.nghttp3_version(0).version_str.decode()}
+
+
 cdef int check(int rv) except -1:
     """Turn a negative return code into the exception that names it."""
     if rv == 0:

@@ -1,4 +1,6 @@
 from typing import Any
 
+def library_versions() -> dict[str, str]: ...
+
 class Credentials:
     def __new__(cls, configuration: Any, made_of: Any) -> Credentials: ...

@@ -4,6 +4,15 @@ from libc.string cimport memset
 
 from nghttp2py cimport cngp_quic as lib
 
+
+def library_versions():
+    """Name the C libraries below QUIC, with their releases."""
+    return {
+        "ngtcp2": lib.ngtcp2_version(0).version_str.decode(),
+        "gnutls": lib.ngp_tls_version().decode(),
+    }
+
+
 # TLS 1.3 alone, and what QUIC may use of it (RFC 9001, 5.3), the quickest first:
 # GnuTLS is five times slower with ChaCha20 than with AES.
 cdef dict CIPHERS = {
