@@ -193,6 +193,7 @@ cdef extern from "ngp_h3.h" nogil:
         size_t qpack_encoder_capacity
         uint64_t max_field_section_size
         size_t max_buffered
+        uint32_t max_sessions
         uint32_t max_glitches
 
     void ngp_h3_config_default(ngp_h3_config *config)

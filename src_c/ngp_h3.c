@@ -157,6 +157,8 @@ void ngp_h3_config_default(ngp_h3_config *config) {
       /* A lost packet of the encoder stream holds up what arrives in a round
          trip: this is 100 ms of 300 Mbit/s. */
       .max_buffered = 4 * 1024 * 1024,
+      /* Each costs no more than a request stream, and QUIC bounds those. */
+      .max_sessions = 256,
       /* A peer that greases sends a few in a connection. */
       .max_glitches = 1000,
   };

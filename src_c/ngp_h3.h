@@ -141,6 +141,9 @@ typedef struct ngp_h3_config {
   /* Bounds the bytes that wait on all streams: for the rest of a field
      section, for the encoder stream, for a WebTransport session. */
   size_t max_buffered;
+  /* Bounds the WebTransport sessions that are open at once, if they are kept;
+     the requests for more are rejected. */
+  uint32_t max_sessions;
   /* Bounds the frames that carry nothing. */
   uint32_t max_glitches;
 } ngp_h3_config;

@@ -293,6 +293,10 @@ void ngp_h3_remove_if_ended(ngp_h3 *h3, ngp_h3_stream *stream);
 ngp_h3_event *ngp_h3_add_event(ngp_h3 *h3, ngp_h3_event_type type,
                                const ngp_h3_stream *stream);
 
+/* Rejects the request on |stream|: nothing of it was processed, and nothing
+   more of it is looked at. */
+int ngp_h3_reject_request(ngp_h3 *h3, ngp_h3_stream *stream);
+
 /* Records RESET or STOP. */
 int ngp_h3_add_op(ngp_h3 *h3, ngp_h3_op_type type, int64_t stream_id,
                   uint64_t error_code, int best_effort);
@@ -403,6 +407,9 @@ int ngp_h3_wt_check_session(ngp_h3 *h3, ngp_h3_stream *stream);
 /* Takes DATA of a stream whose |capsules| is set. */
 int ngp_h3_wt_recv_capsules(ngp_h3 *h3, ngp_h3_stream *stream,
                             const uint8_t *data, size_t len);
+
+/* Nonzero if there are as many sessions as there may be. */
+int ngp_h3_wt_is_full(const ngp_h3 *h3);
 
 /* The session of the CONNECT stream |session| is established: its streams
    need not wait any more. */

@@ -131,6 +131,24 @@ static int check_section(ngp_h3 *h3, ngp_h3_checker *checker, size_t first) {
   return rv != 0 ? ngp_h3_violate_with(h3, NGP_H3_MESSAGE_ERROR) : 0;
 }
 
+int ngp_h3_reject_request(ngp_h3 *h3, ngp_h3_stream *stream) {
+  int rv;
+
+  stream->type = NGP_H3_STREAM_IGNORED;
+  stream->send_ended = 1;
+  rv = ngp_h3_add_op(h3, NGP_H3_OP_STOP, stream->id, NGP_H3_REQUEST_REJECTED,
+                     0);
+  return rv != 0 ? rv
+                 : ngp_h3_add_op(h3, NGP_H3_OP_RESET, stream->id,
+                                 NGP_H3_REQUEST_REJECTED, 0);
+}
+
+/* Nonzero if a request asks for a session that will be kept. */
+static int wants_session(const ngp_h3 *h3, const ngp_h3_checker *checker) {
+  return h3->config.extended && h3->config.server && h3->config.webtransport &&
+         checker->connect && checker->webtransport;
+}
+
 /* What a field section means for the stream, beyond being handed on. */
 static int note_section(ngp_h3 *h3, ngp_h3_stream *stream,
                         const ngp_h3_checker *checker) {
@@ -157,7 +175,7 @@ static int note_section(ngp_h3 *h3, ngp_h3_stream *stream,
     return 0;
   }
   if (h3->config.server) {
-    if (checker->connect && checker->webtransport && h3->config.webtransport) {
+    if (wants_session(h3, checker)) {
       stream->session = NGP_H3_SESSION_REQUESTED;
     } else {
       rv = ngp_h3_wt_refused(h3, stream);
@@ -229,6 +247,13 @@ static int recv_section(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t type,
   if (h3->glitches) {
     /* A peer that greases may do so once for each message. */
     --h3->glitches;
+  }
+
+  if (section == NGP_H3_REQUEST && wants_session(h3, &checker) &&
+      ngp_h3_wt_is_full(h3)) {
+    stream->recv_state = NGP_H3_STATE_AFTER_HEADERS;
+    rv = ngp_h3_wt_refused(h3, stream);
+    return rv != 0 ? rv : ngp_h3_reject_request(h3, stream);
   }
 
   event = ngp_h3_add_event(
@@ -512,6 +537,9 @@ int ngp_h3_recv_message(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
     }
     if (stream->blocked) {
       return keep(h3, stream, p, (size_t)(end - p));
+    }
+    if (stream->type == NGP_H3_STREAM_IGNORED) {
+      return 0;
     }
     if (rv) {
       break;

@@ -238,14 +238,7 @@ static int new_stream(ngp_h3 *h3, int64_t stream_id, ngp_h3_stream **pstream) {
   ngp_h3_window_add(&h3->requests, (uint64_t)stream_id / 4);
   if ((uint64_t)stream_id >= h3->goaway_sent) {
     /* We have said that it would not be processed (RFC 9114, 5.2). */
-    stream->type = NGP_H3_STREAM_IGNORED;
-    stream->send_ended = 1;
-    rv = ngp_h3_add_op(h3, NGP_H3_OP_STOP, stream_id, NGP_H3_REQUEST_REJECTED,
-                       0);
-    if (rv == 0) {
-      rv = ngp_h3_add_op(h3, NGP_H3_OP_RESET, stream_id,
-                         NGP_H3_REQUEST_REJECTED, 0);
-    }
+    rv = ngp_h3_reject_request(h3, stream);
     return rv != 0 ? rv : ngp_h3_cancel_section(h3, stream_id);
   }
   return 0;

@@ -278,6 +278,19 @@ static int take_datagrams(ngp_h3 *h3, int64_t session_id, int wanted) {
   return rv;
 }
 
+int ngp_h3_wt_is_full(const ngp_h3 *h3) {
+  size_t i;
+  size_t n = 0;
+
+  for (i = 0; i < h3->table.cap; ++i) {
+    const ngp_h3_stream *stream = h3->table.slots[i];
+
+    n += stream && (stream->session == NGP_H3_SESSION_REQUESTED ||
+                    stream->session == NGP_H3_SESSION_OPEN);
+  }
+  return n >= h3->config.max_sessions;
+}
+
 int ngp_h3_wt_open(ngp_h3 *h3, ngp_h3_stream *session) {
   int64_t id = session->id;
   int rv;

@@ -134,6 +134,33 @@ def test_any_drafts_setting_will_do(setting):
     pair.assert_open()
 
 
+def test_no_more_sessions_are_open_than_were_announced():
+    config = H3Configuration(extended=True, webtransport_max_sessions=2)
+    pair = Pair(webtransport=True, config=config)
+    first, second = open_session(pair), open_session(pair)
+    assert pair.client.received_settings[0xC671706A] == 2
+    # A stream that came before its session goes with it.
+    early = pair.client_quic.get_next_available_stream_id(is_unidirectional=True)
+    pair.client_quic.send_stream_data(early, b"\x40\x54\x08early")
+    pair.to_server()
+    third, events = pair.request(CONNECT, end_stream=False)
+    assert third == 8 and events == []
+    said = list(pair.server_quic.queue)
+    assert StreamReset(ErrorCode.H3_REQUEST_REJECTED, third) in said
+    assert StopSendingReceived(ErrorCode.H3_REQUEST_REJECTED, third) in said
+    assert StopSendingReceived(GONE, early) in said
+    pair.to_client()
+    pair.client_quic.send_stream_data(third, b"more", True)
+    assert pair.to_server() == []
+    assert third not in pair.server._stream
+    # One that ends makes room.
+    pair.client.close_webtransport_session(first)
+    pair.to_server()
+    pair.client.create_webtransport_stream(second)
+    open_session(pair)
+    pair.assert_open()
+
+
 def test_a_stream_needs_a_session(extended):
     with pytest.raises(InvalidStreamTypeError):
         extended.client.create_webtransport_stream(0)

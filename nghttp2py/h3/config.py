@@ -18,7 +18,6 @@ _WEBTRANSPORT_SETTINGS: dict[int, int] = {
 }
 _WEBTRANSPORT_SETTINGS_EXTENDED: dict[int, int] = {
     Setting.H3_DATAGRAM_DRAFT04: 1,
-    Setting.WEBTRANSPORT_MAX_SESSIONS: 256,
     Setting.WT_ENABLED: 1,
 }
 
@@ -52,6 +51,10 @@ class H3Configuration:
     #: Bytes that wait on all streams: for the rest of a field section, for the
     #: encoder stream, for a session.
     max_buffered: int = 4194304
+    #: WebTransport sessions that a client may have open at once, if they are kept:
+    #: the CONNECT of one more is reset with ``H3_REQUEST_REJECTED`` before the
+    #: application sees it (draft-ietf-webtrans-http3, 5.2).
+    webtransport_max_sessions: int = 256
     #: Frames without meaning that the peer may send beyond one a message.
     max_glitches: int = 1000
 
@@ -93,6 +96,8 @@ class H3Configuration:
             settings.update(_WEBTRANSPORT_SETTINGS)
             if self.extended:
                 settings.update(_WEBTRANSPORT_SETTINGS_EXTENDED)
+                sessions = self.webtransport_max_sessions
+                settings[Setting.WEBTRANSPORT_MAX_SESSIONS] = sessions
         for identifier, value in self.settings.items():
             if value is None:
                 settings.pop(identifier, None)

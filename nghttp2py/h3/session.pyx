@@ -143,6 +143,7 @@ cdef class H3Session:
         if config.max_field_section_size is not None:
             options.max_field_section_size = config.max_field_section_size
         options.max_buffered = config.max_buffered
+        options.max_sessions = config.webtransport_max_sessions
         options.max_glitches = config.max_glitches
         self._check(lib.ngp_h3_new(&self._h3, &options, NULL))
         self._start(enable_webtransport, not options.server)
