@@ -326,8 +326,9 @@ def start_our_client(files: Files, port: int, size: int) -> int:
         async with connect(
             "127.0.0.1", port, configuration=configuration, create_protocol=FileClient
         ) as client:
-            client.get()  # type: ignore[attr-defined]
-            assert await client.done == size  # type: ignore[attr-defined]
+            assert isinstance(client, FileClient)
+            client.get()
+            assert await client.done == size
 
     return fork(main)
 
