@@ -113,9 +113,11 @@ int ngp_h2_new(ngp_h2 **ph2, const ngp_h2_options *options, nghttp2_mem *mem) {
   DEFAULT(max_provoked_resets, DEFAULT_MAX_PROVOKED_RESETS)
   ngp_buf_init(&h2->out, mem);
   ngp_buf_init(&h2->extension, mem);
-  if (ngp_h2_callbacks_new(h2, &callbacks) != 0) {
+  if (nghttp2_session_callbacks_new(&callbacks) != 0) {
     goto fail_callbacks;
   }
+  ngp_h2_set_recv_callbacks(callbacks);
+  ngp_h2_set_send_callbacks(callbacks, h2->options.pad_multiple != 0);
   if (nghttp2_option_new(&option) != 0) {
     goto fail_option;
   }

@@ -291,10 +291,22 @@ const char *ngp_h2_check_request(const ngp_h2_field *fields, size_t nfields,
 /* Looks so at a received promise (RFC 9113, 8.4). */
 const char *ngp_h2_check_promise(const ngp_h2_field *fields, size_t nfields);
 
-/* ---- ngp_h2_callbacks.c ---- */
+/* ---- ngp_h2_recv_callbacks.c and ngp_h2_send_callbacks.c ---- */
 
-int ngp_h2_callbacks_new(const ngp_h2 *h2,
-                         nghttp2_session_callbacks **pcallbacks);
+/* Callbacks answer want of memory, the one thing they cannot cope with, by
+   this: nghttp2 then gives the session up. */
+#define NGP_H2_FAIL NGHTTP2_ERR_CALLBACK_FAILURE
+
+void ngp_h2_set_recv_callbacks(nghttp2_session_callbacks *callbacks);
+
+/* |padding| is nonzero if DATA frames are padded. */
+void ngp_h2_set_send_callbacks(nghttp2_session_callbacks *callbacks,
+                               int padding);
+
+/* The counter of frames of |type|. */
+static inline size_t ngp_h2_frame_slot(uint8_t type) {
+  return type < NGP_H2_FRAME_TYPES - 1 ? type : NGP_H2_FRAME_TYPES - 1;
+}
 
 /* The data provider of |stream|. */
 nghttp2_data_provider2 ngp_h2_data_provider(ngp_h2_stream *stream);
