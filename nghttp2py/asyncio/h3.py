@@ -41,7 +41,7 @@ from nghttp2py.quic.events import (
 
 __all__ = ["H3Protocol", "H3RequestStream", "RequestHandler"]
 
-logger = logging.getLogger("nghttp2py")
+logger = logging.getLogger(__name__)
 
 # Events of every kind, and no pushes: a request has one response.
 _CONFIGURATION = H3Configuration(extended=True, max_push_id=None)
