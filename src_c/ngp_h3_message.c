@@ -136,8 +136,8 @@ int ngp_h3_reject_request(ngp_h3 *h3, ngp_h3_stream *stream) {
 
   stream->type = NGP_H3_STREAM_IGNORED;
   stream->send_ended = 1;
-  rv = ngp_h3_add_op(h3, NGP_H3_OP_STOP, stream->id, NGP_H3_REQUEST_REJECTED,
-                     0);
+  rv =
+      ngp_h3_add_op(h3, NGP_H3_OP_STOP, stream->id, NGP_H3_REQUEST_REJECTED, 0);
   return rv != 0 ? rv
                  : ngp_h3_add_op(h3, NGP_H3_OP_RESET, stream->id,
                                  NGP_H3_REQUEST_REJECTED, 0);
