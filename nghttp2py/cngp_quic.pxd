@@ -70,6 +70,21 @@ cdef extern from "ngp_quic.h" nogil:
         size_t datalen
         uint8_t data[20]
 
+    ctypedef struct ngtcp2_transport_params:
+        uint64_t initial_max_stream_data_bidi_local
+        uint64_t initial_max_stream_data_bidi_remote
+        uint64_t initial_max_stream_data_uni
+        uint64_t initial_max_data
+        uint64_t initial_max_streams_bidi
+        uint64_t initial_max_streams_uni
+        uint64_t max_idle_timeout
+        uint64_t max_udp_payload_size
+        uint64_t active_connection_id_limit
+        uint64_t ack_delay_exponent
+        uint64_t max_ack_delay
+        uint64_t max_datagram_frame_size
+        uint8_t disable_active_migration
+
     ctypedef struct ngtcp2_info:
         const char *version_str
 
@@ -97,6 +112,7 @@ cdef extern from "ngp_quic.h" nogil:
         uint8_t cc_algo
         uint8_t pmtud
         uint8_t key_log
+        uint8_t log_packets
         size_t cid_len
         size_t max_datagram_size
         uint64_t max_data
@@ -141,6 +157,8 @@ cdef extern from "ngp_quic.h" nogil:
         NGP_QUIC_TICKET_PRESENTED
         NGP_QUIC_NEW_TOKEN
         NGP_QUIC_KEY_LOG
+        NGP_QUIC_PACKET_SENT
+        NGP_QUIC_PACKET_RECEIVED
 
     ctypedef struct ngp_quic_event:
         uint8_t type
@@ -174,7 +192,10 @@ cdef extern from "ngp_quic.h" nogil:
         uint64_t bytes_sent
         uint64_t bytes_received
         uint64_t datagrams_dropped
+        uint64_t latest_rtt
+        uint64_t min_rtt
         uint64_t smoothed_rtt
+        uint64_t rtt_variance
         uint64_t cwnd
         uint64_t bytes_in_flight
 
@@ -242,6 +263,7 @@ cdef extern from "ngp_quic.h" nogil:
     const ngtcp2_cid *ngp_quic_host_cid(const ngp_quic *quic)
     const ngtcp2_cid *ngp_quic_original_dcid(const ngp_quic *quic)
     ngp_tls *ngp_quic_tls(const ngp_quic *quic)
+    const ngtcp2_transport_params *ngp_quic_params(const ngp_quic *quic, int remote)
     void ngp_quic_get_stats(const ngp_quic *quic, ngp_quic_stats *stats)
 
 

@@ -728,13 +728,26 @@ const ngtcp2_cid *ngp_quic_original_dcid(const ngp_quic *quic) {
 
 ngp_tls *ngp_quic_tls(const ngp_quic *quic) { return quic->tls; }
 
+const ngtcp2_transport_params *ngp_quic_params(const ngp_quic *quic,
+                                               int remote) {
+  if (!quic->conn) {
+    return NULL;
+  }
+  return remote ? ngtcp2_conn_get_remote_transport_params(quic->conn)
+                : ngtcp2_conn_get_local_transport_params(quic->conn);
+}
+
 void ngp_quic_get_stats(const ngp_quic *quic, ngp_quic_stats *stats) {
   ngtcp2_conn_info info;
 
   *stats = quic->stats;
   if (quic->conn) {
     ngtcp2_conn_get_conn_info(quic->conn, &info);
+    stats->latest_rtt = info.latest_rtt;
+    /* UINT64_MAX stands for none. */
+    stats->min_rtt = info.min_rtt == UINT64_MAX ? 0 : info.min_rtt;
     stats->smoothed_rtt = info.smoothed_rtt;
+    stats->rtt_variance = info.rttvar;
     stats->cwnd = info.cwnd;
     stats->bytes_in_flight = info.bytes_in_flight;
   }

@@ -66,6 +66,8 @@ typedef struct ngp_quic_options {
   uint8_t pmtud;
   /* key_log is nonzero to record TLS secrets. */
   uint8_t key_log;
+  /* log_packets is nonzero to record packets without their protection. */
+  uint8_t log_packets;
   /* cid_len is the length of the connection ids that we issue. */
   size_t cid_len;
   size_t max_datagram_size;
@@ -133,7 +135,10 @@ typedef enum ngp_quic_event_type {
   NGP_QUIC_SESSION_TICKET,
   NGP_QUIC_TICKET_PRESENTED,
   NGP_QUIC_NEW_TOKEN,
-  NGP_QUIC_KEY_LOG
+  NGP_QUIC_KEY_LOG,
+  /* These have a packet: its header, of |value| bytes, and its frames. */
+  NGP_QUIC_PACKET_SENT,
+  NGP_QUIC_PACKET_RECEIVED
 } ngp_quic_event_type;
 
 /*
@@ -185,7 +190,10 @@ typedef struct ngp_quic_stats {
   uint64_t bytes_sent;
   uint64_t bytes_received;
   uint64_t datagrams_dropped;
+  uint64_t latest_rtt;
+  uint64_t min_rtt;
   uint64_t smoothed_rtt;
+  uint64_t rtt_variance;
   uint64_t cwnd;
   uint64_t bytes_in_flight;
 } ngp_quic_stats;
@@ -395,6 +403,11 @@ uint32_t ngp_quic_version(const ngp_quic *quic);
 const ngtcp2_cid *ngp_quic_host_cid(const ngp_quic *quic);
 const ngtcp2_cid *ngp_quic_original_dcid(const ngp_quic *quic);
 ngp_tls *ngp_quic_tls(const ngp_quic *quic);
+/* ngp_quic_params returns our transport parameters, or the peer's, or NULL
+   while they are not known; they are borrowed for as long as nothing is called.
+ */
+const ngtcp2_transport_params *ngp_quic_params(const ngp_quic *quic,
+                                               int remote);
 void ngp_quic_get_stats(const ngp_quic *quic, ngp_quic_stats *stats);
 
 #endif /* NGP_QUIC_H */

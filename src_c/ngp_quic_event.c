@@ -153,7 +153,9 @@ ngp_quic_event *ngp_quic_record(ngp_quic *quic, ngp_quic_queue *queue,
                                 size_t len) {
   ngp_quic_event *event;
 
-  quic->merge = 0;
+  if (queue == &quic->events) {
+    quic->merge = 0;
+  }
   if (((queue->end == queue->cap || queue->end == queue->first) &&
        make_room(queue) != 0) ||
       reserve(queue, len) != 0) {
@@ -170,6 +172,17 @@ ngp_quic_event *ngp_quic_record(ngp_quic *quic, ngp_quic_queue *queue,
   return event;
 }
 
+int ngp_quic_record_more(ngp_quic *quic, ngp_quic_queue *queue,
+                         const void *data, size_t len) {
+  if (reserve(queue, len) != 0) {
+    quic->no_memory = 1;
+    return NGHTTP2_ERR_NOMEM;
+  }
+  add(queue, data, len);
+  queue->events[queue->end - 1].len += len;
+  return 0;
+}
+
 int ngp_quic_record_data(ngp_quic *quic, int64_t stream_id, const uint8_t *data,
                          size_t len, int end_stream) {
   ngp_quic_queue *queue = &quic->events;
@@ -178,14 +191,8 @@ int ngp_quic_record_data(ngp_quic *quic, int64_t stream_id, const uint8_t *data,
 
   if (quic->merge && event && event->type == NGP_QUIC_STREAM_DATA &&
       event->stream_id == stream_id) {
-    if (reserve(queue, len) != 0) {
-      quic->no_memory = 1;
-      return NGHTTP2_ERR_NOMEM;
-    }
-    add(queue, data, len);
-    event->len += len;
     event->end_stream = end_stream ? 1 : 0;
-    return 0;
+    return ngp_quic_record_more(quic, queue, data, len);
   }
   event = ngp_quic_record(quic, queue, NGP_QUIC_STREAM_DATA, data, len);
   if (!event) {

@@ -200,6 +200,10 @@ ngp_quic_event *ngp_quic_record(ngp_quic *quic, ngp_quic_queue *queue,
                                 ngp_quic_event_type type, const void *data,
                                 size_t len);
 
+/* Adds to the data of the last event. */
+int ngp_quic_record_more(ngp_quic *quic, ngp_quic_queue *queue,
+                         const void *data, size_t len);
+
 /* Records stream data, by adding to the last event if that is the stream's. */
 int ngp_quic_record_data(ngp_quic *quic, int64_t stream_id, const uint8_t *data,
                          size_t len, int end_stream);

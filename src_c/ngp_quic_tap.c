@@ -147,6 +147,24 @@ static void skip_frame(reader *r, uint64_t type) {
   }
 }
 
+/* ---- The log ---- */
+
+/* Records a packet for who writes a log. */
+static int log_packet(ngp_quic *quic, ngp_quic_event_type type,
+                      const uint8_t *header, size_t len, const uint8_t *payload,
+                      size_t payloadlen) {
+  ngp_quic_event *event =
+      ngp_quic_record(quic, &quic->notes, type, header, len);
+
+  if (!event) {
+    return NGTCP2_ERR_CALLBACK_FAILURE;
+  }
+  event->value = len;
+  return ngp_quic_record_more(quic, &quic->notes, payload, payloadlen) == 0
+             ? 0
+             : NGTCP2_ERR_CALLBACK_FAILURE;
+}
+
 /* ---- Sent ---- */
 
 static void see_sent(ngp_quic *quic, const uint8_t *header, size_t len,
@@ -207,8 +225,15 @@ int ngp_quic_tap_encrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead,
                          const uint8_t *nonce, size_t noncelen,
                          const uint8_t *aad, size_t aadlen) {
   /* What has no payload is no packet, but the tag of Retry being checked. */
-  if (current && plaintextlen && aadlen && !(aad[0] & LONG_HEADER)) {
-    see_sent(current, aad, aadlen, plaintext, plaintextlen);
+  if (current && plaintextlen && aadlen) {
+    if (!(aad[0] & LONG_HEADER)) {
+      see_sent(current, aad, aadlen, plaintext, plaintextlen);
+    }
+    if (current->options.log_packets &&
+        log_packet(current, NGP_QUIC_PACKET_SENT, aad, aadlen, plaintext,
+                   plaintextlen) != 0) {
+      return NGTCP2_ERR_CALLBACK_FAILURE;
+    }
   }
   return ngtcp2_crypto_encrypt_cb(dest, aead, aead_ctx, plaintext, plaintextlen,
                                   nonce, noncelen, aad, aadlen);
@@ -364,6 +389,11 @@ int ngp_quic_tap_decrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead,
 
   if (rv != 0 || !current || !aadlen || ciphertextlen <= aead->max_overhead) {
     return rv;
+  }
+  if (current->options.log_packets &&
+      log_packet(current, NGP_QUIC_PACKET_RECEIVED, aad, aadlen, dest,
+                 ciphertextlen - aead->max_overhead) != 0) {
+    return NGTCP2_ERR_CALLBACK_FAILURE;
   }
   return see_received(
       current, !(aad[0] & LONG_HEADER),

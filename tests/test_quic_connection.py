@@ -2,7 +2,6 @@
 
 import gc
 import io
-import json
 import random
 import ssl
 import sys
@@ -212,30 +211,6 @@ def test_secrets_are_logged_for_both_ends():
         "SERVER_HANDSHAKE_TRAFFIC_SECRET",
         "CLIENT_TRAFFIC_SECRET_0",
         "SERVER_TRAFFIC_SECRET_0",
-    }
-
-
-def test_both_ends_are_traced(tmp_path):
-    from nghttp2py.quic.logger import QuicFileLogger, QuicLogger
-
-    memory = QuicLogger()
-    network = make_pair(
-        {"quic_logger": memory}, {"quic_logger": QuicFileLogger(str(tmp_path))}
-    ).handshake()
-    network.client.close(reason_phrase="done")
-    end_of(network, network.server)
-    end_of(network, network.client)
-    (trace,) = memory.to_dict()["traces"]
-    names = [event["name"] for event in trace["events"]]
-    assert names[0] == "transport:datagrams_sent"
-    assert "transport:datagrams_received" in names
-    assert names[-1] == "connectivity:connection_closed"
-    (written,) = tmp_path.iterdir()
-    odcid = network.client.original_destination_connection_id
-    assert written.name == f"{odcid.hex()}.qlog"
-    assert json.loads(written.read_text())["traces"][0]["vantage_point"] == {
-        "name": "nghttp2py",
-        "type": "server",
     }
 
 

@@ -29,6 +29,7 @@ from nghttp2py.quic.events cimport (
     StreamReset,
 )
 from nghttp2py.quic.options cimport (
+    describe_params,
     encode_alpn,
     set_cid,
     set_limits,
@@ -42,7 +43,8 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from nghttp2py.quic.packet import QuicErrorCode
-from nghttp2py.quic.tls import SessionTicket
+from nghttp2py.quic.tls import SessionTicket, read_session_ticket
+from nghttp2py.quic.trace import Trace
 
 __all__ = ["NetworkAddress", "QuicConnection", "QuicTokenHandler"]
 
@@ -160,6 +162,7 @@ cdef class QuicConnection(Carrier):
     cdef uint16_t _invented
     cdef object _server_name
     cdef bint _traced
+    cdef object _trace
 
     def __cinit__(
         self,
@@ -212,6 +215,7 @@ cdef class QuicConnection(Carrier):
         self._addresses = {}
         options.is_client = client
         options.key_log = self._secrets_log_file is not None
+        options.log_packets = configuration.quic_logger is not None
         options.tls_config = self._credentials.config
         set_limits(&options, configuration)
         set_versions(&options, configuration)
@@ -489,7 +493,9 @@ cdef class QuicConnection(Carrier):
 
         if self._configuration.quic_logger is not None:
             self._start_trace()
-            self._log_datagrams("datagrams_received", [n])
+            if self._trace is not None:
+                self._trace.datagrams(False, [n])
+                self._trace.unprotected(take_bytes(data, n))
         if rv == lib.NGHTTP2_ERR_INVALID_ARGUMENT:
             raise ValueError("server_name or alpn_protocols cannot be used")
         return check(rv)
@@ -518,10 +524,8 @@ cdef class QuicConnection(Carrier):
             datagrams.append(
                 (data, addr, packets[i].ecn) if marked else (data, addr)
             )
-        if self._quic_logger is not None and n:
-            self._log_datagrams(
-                "datagrams_sent", [packets[i].len for i in range(n)]
-            )
+        if self._trace is not None and n:
+            self._trace.datagrams(True, [packets[i].len for i in range(n)])
         return datagrams
 
     def runs_to_send(self, now):
@@ -567,8 +571,8 @@ cdef class QuicConnection(Carrier):
                 head.len,
             ))
             first = end
-        if self._quic_logger is not None and n:
-            self._log_datagrams("datagrams_sent", [packets[i].len for i in range(n)])
+        if self._trace is not None and n:
+            self._trace.datagrams(True, [packets[i].len for i in range(n)])
         return runs
 
     def get_timer(self):
@@ -604,13 +608,19 @@ cdef class QuicConnection(Carrier):
         self._release()
         while lib.ngp_quic_next_note(self._quic, &event):
             data = take_bytes(event.data, event.len)
-            if event.type == lib.NGP_QUIC_TICKET_PRESENTED:
+            if event.type >= lib.NGP_QUIC_PACKET_SENT:
+                if self._trace is not None:
+                    sent = event.type == lib.NGP_QUIC_PACKET_SENT
+                    self._trace.packet(sent, event.value, data)
+            elif event.type == lib.NGP_QUIC_TICKET_PRESENTED:
                 presented = presented or []
                 presented.append(data)
             else:
                 self._take_note(event.type, data)
         if presented is not None:
             self._answer(presented)
+        if self._trace is not None:
+            self._trace_metrics()
         return 0
 
     cdef int _answer(self, list presented) except -1:
@@ -654,28 +664,15 @@ cdef class QuicConnection(Carrier):
         return 0
 
     cdef object _issued_ticket(self, bytes message):
-        """A server's ticket, from the NewSessionTicket message (RFC 8446, 4.6.1)."""
-        cdef:
-            lib.ngp_tls *tls = lib.ngp_quic_tls(self._quic)
-            char name[256]
-            size_t nonce = message[8]
-            size_t pos = 9 + nonce
-            size_t n = int.from_bytes(message[pos:pos + 2], "big")
+        cdef lib.ngp_tls *tls = lib.ngp_quic_tls(self._quic)
+        cdef char name[256]
 
-        pos += 2
-        now = datetime.now(timezone.utc)
-        named = lib.ngp_tls_server_name(tls, name, sizeof(name)) == 0
-        return SessionTicket(
-            age_add=int.from_bytes(message[4:8], "big"),
+        name[0] = 0
+        lib.ngp_tls_server_name(tls, name, sizeof(name))
+        return read_session_ticket(
+            message,
+            server_name=name.decode("ascii", "replace"),
             cipher_suite=lib.ngp_tls_cipher_suite(tls),
-            not_valid_after=now + timedelta(
-                seconds=int.from_bytes(message[:4], "big")
-            ),
-            not_valid_before=now,
-            resumption_secret=b"",
-            server_name=name.decode("ascii", "replace") if named else "",
-            ticket=message[pos:pos + n],
-            max_early_data_size=0xffffffff,
         )
 
     # ---- Events ----
@@ -731,6 +728,8 @@ cdef class QuicConnection(Carrier):
                 self._alpn = take_bytes(e.data, e.len).decode("utf8", "replace")
             return ProtocolNegotiated(self._alpn)
         if kind == lib.NGP_QUIC_HANDSHAKE_COMPLETED:
+            if self._trace is not None:
+                self._trace_parameters(True)
             return HandshakeCompleted(
                 self._alpn, bool(e.early_data_accepted), bool(e.session_resumed)
             )
@@ -805,54 +804,55 @@ cdef class QuicConnection(Carrier):
     # ---- The trace ----
 
     cdef int _start_trace(self) except -1:
+        logger = self._configuration.quic_logger
         if (
-            self._configuration.quic_logger is not None
-            and not self._traced
-            and lib.ngp_quic_get_state(self._quic) != lib.NGP_QUIC_NEW
+            logger is None
+            or self._traced
+            or lib.ngp_quic_get_state(self._quic) == lib.NGP_QUIC_NEW
         ):
-            self._traced = True
-            self._quic_logger = self._configuration.quic_logger.start_trace(
-                is_client=self._is_client,
-                odcid=self.original_destination_connection_id,
+            return 0
+        self._traced = True
+        self._quic_logger = logger.start_trace(
+            is_client=self._is_client,
+            odcid=self.original_destination_connection_id,
+        )
+        self._trace = Trace(self._quic_logger, is_client=self._is_client)
+        if self._is_client:
+            self._trace.start(
+                self.version,
+                list(self._configuration.supported_versions),
+                self._configuration.alpn_protocols,
             )
+        self._trace_parameters(False)
         return 0
 
-    cdef int _log_datagrams(self, str event, list lengths) except -1:
-        if self._quic_logger is None:
-            return 0
-        stats = self.stats
-        self._quic_logger.log_event(
-            category="transport",
-            event=event,
-            data={
-                "count": len(lengths),
-                "raw": [{"length": length} for length in lengths],
-            },
-        )
-        self._quic_logger.log_event(
-            category="recovery",
-            event="metrics_updated",
-            data={
-                "bytes_in_flight": stats["bytes_in_flight"],
-                "congestion_window": stats["congestion_window"],
-                "smoothed_rtt": stats["smoothed_rtt"] * 1000,
-            },
+    cdef int _trace_parameters(self, bint remote) except -1:
+        cdef const lib.ngtcp2_transport_params *params = lib.ngp_quic_params(
+            self._quic, remote)
+
+        if params is not NULL:
+            self._trace.parameters(not remote, describe_params(params))
+        return 0
+
+    cdef int _trace_metrics(self) except -1:
+        cdef lib.ngp_quic_stats stats
+
+        lib.ngp_quic_get_stats(self._quic, &stats)
+        self._trace.metrics(
+            cwnd=stats.cwnd,
+            bytes_in_flight=stats.bytes_in_flight,
+            latest_rtt=stats.latest_rtt / 1e6,
+            min_rtt=stats.min_rtt / 1e6,
+            smoothed_rtt=stats.smoothed_rtt / 1e6,
+            rtt_variance=stats.rtt_variance / 1e6,
         )
         return 0
 
     cdef int _end_trace(self, event) except -1:
-        if self._quic_logger is not None:
-            self._quic_logger.log_event(
-                category="connectivity",
-                event="connection_closed",
-                data={
-                    "owner": "local",
-                    "reason": event.reason_phrase,
-                    "error_code": event.error_code,
-                },
-            )
+        if self._trace is not None:
+            self._trace.end(event.error_code, event.reason_phrase)
             self._configuration.quic_logger.end_trace(self._quic_logger)
-            self._quic_logger = None
+            self._quic_logger = self._trace = None
         return 0
 
     # ---- What the caller wants ----

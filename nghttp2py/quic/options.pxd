@@ -9,3 +9,4 @@ cdef int set_server_name(
 ) except -1
 cdef int set_cid(lib.ngtcp2_cid *cid, value, str name) except -1
 cdef bytes encode_alpn(protocols)
+cdef dict describe_params(const lib.ngtcp2_transport_params *params)

@@ -1,4 +1,4 @@
-"""What a configuration says, as the options that C has."""
+"""What a configuration says, as the options that C has, and what became of it."""
 
 from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stdint cimport uint8_t, uint64_t
@@ -117,3 +117,24 @@ cdef int set_server_name(
         options.tls.verify_ip = <const uint8_t *><bytes>ip
         options.tls.verify_ip_len = len(ip)
     return 0
+
+
+cdef dict describe_params(const lib.ngtcp2_transport_params *params):
+    """Transport parameters by their names in qlog, times in milliseconds."""
+    return {
+        "max_idle_timeout": params.max_idle_timeout // 1000000,
+        "max_udp_payload_size": params.max_udp_payload_size,
+        "initial_max_data": params.initial_max_data,
+        "initial_max_stream_data_bidi_local":
+            params.initial_max_stream_data_bidi_local,
+        "initial_max_stream_data_bidi_remote":
+            params.initial_max_stream_data_bidi_remote,
+        "initial_max_stream_data_uni": params.initial_max_stream_data_uni,
+        "initial_max_streams_bidi": params.initial_max_streams_bidi,
+        "initial_max_streams_uni": params.initial_max_streams_uni,
+        "ack_delay_exponent": params.ack_delay_exponent,
+        "max_ack_delay": params.max_ack_delay // 1000000,
+        "disable_active_migration": bool(params.disable_active_migration),
+        "active_connection_id_limit": params.active_connection_id_limit,
+        "max_datagram_frame_size": params.max_datagram_frame_size,
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from enum import IntEnum
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "SessionTicket",
     "SessionTicketFetcher",
     "SessionTicketHandler",
+    "read_session_ticket",
 ]
 
 
@@ -47,6 +48,26 @@ class SessionTicket:
         """Whether the ticket may be used now, by the machine's clock."""
         now = datetime.now(timezone.utc)
         return self.not_valid_before <= now <= self.not_valid_after
+
+
+def read_session_ticket(
+    message: bytes, *, server_name: str, cipher_suite: int
+) -> SessionTicket:
+    """What a server knows of a ticket, from its NewSessionTicket message
+    (RFC 8446, 4.6.1)."""
+    start = 9 + message[8]
+    length = int.from_bytes(message[start : start + 2], "big")
+    now = datetime.now(timezone.utc)
+    return SessionTicket(
+        age_add=int.from_bytes(message[4:8], "big"),
+        cipher_suite=cipher_suite,
+        not_valid_after=now + timedelta(seconds=int.from_bytes(message[:4], "big")),
+        not_valid_before=now,
+        resumption_secret=b"",
+        server_name=server_name,
+        ticket=message[start + 2 : start + 2 + length],
+        max_early_data_size=0xFFFFFFFF,
+    )
 
 
 SessionTicketFetcher = Callable[[bytes], "SessionTicket | None"]
