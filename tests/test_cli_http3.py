@@ -34,7 +34,9 @@ from peers import (
     serving_process,
 )
 
+from nghttp2py.asyncio import H3Protocol, serve
 from nghttp2py.asyncio.pump import CLOSE_TIMEOUT
+from nghttp2py.quic import QuicConfiguration
 
 LARGE = random.Random(11).randbytes(64 << 20)
 LARGE_DIGEST = hashlib.sha256(LARGE).digest()
@@ -176,9 +178,9 @@ def test_an_upload_is_refused_before_it_has_come_whole(get, url, directory):
 
 
 def test_many_requests_are_answered_at_once(get, url):
-    done = get("-n", "300", f"{url}/text.txt")
+    done = get("-n", "3000", f"{url}/text.txt")
     assert (done.returncode, done.stdout) == (0, b"")
-    assert "300 of 300 responses, 3000 bytes" in done.stderr.decode()
+    assert "3000 of 3000 responses, 30000 bytes" in done.stderr.decode()
 
 
 def test_verbose_prints_the_frames_of_both_sides(get, url):
@@ -307,20 +309,75 @@ def test_a_reader_that_goes_ends_the_command_quietly(url, directory):
         process.wait(DEADLINE)
 
 
-def test_memory_does_not_grow_with_the_file(get, serve3, directory, tmp_path):
-    def get_measured(url):
-        process = subprocess.Popen(getting(directory, "-o", tmp_path / "out", url))
+def measured(directory, *arguments):
+    """The most memory that ``get --http3`` has, in KiB, and its output."""
+    with subprocess.Popen(
+        getting(directory, *arguments), stdout=subprocess.PIPE
+    ) as process:
+        output = process.stdout.read()
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-        assert process.returncode == 0
-        return usage.ru_maxrss
+    assert process.returncode == 0
+    return usage.ru_maxrss, output
 
+
+# How much memory may grow, in KiB: windows and queues.  The file has 64 MiB.
+GROWTH = 24 << 10
+
+
+def test_memory_does_not_grow_with_a_download(serve3, directory, tmp_path):
     with serve3("--quiet", start=serving_process) as (process, url):
-        small = get_measured(f"{url}/data"), peak(process.pid)
-        large = get_measured(f"{url}/large"), peak(process.pid)
-    # Windows and queues; the file has 64 MiB.
-    for before, after in zip(small, large, strict=True):
-        assert after - before < 24 << 10, (small, large)
+        found = []
+        for name in ("data", "large"):
+            used, _ = measured(directory, "-o", tmp_path / "out", f"{url}/{name}")
+            found.append((used, peak(process.pid)))
+    for before, after in zip(*found, strict=True):
+        assert after - before < GROWTH, found
+
+
+@in_loop
+async def test_memory_does_not_grow_with_an_upload(directory):
+    """And all of it comes."""
+
+    async def handler(stream):
+        digest = hashlib.sha256()
+        async for piece in stream:
+            digest.update(piece)
+        stream.send_headers([(b":status", b"200")])
+        await stream.send_data(digest.hexdigest().encode(), end_stream=True)
+
+    configuration = QuicConfiguration(is_client=False, alpn_protocols=H3_ALPN)
+    configuration.load_cert_chain(directory / "cert.pem")
+    server = await serve(
+        "127.0.0.1",
+        0,
+        configuration=configuration,
+        create_protocol=functools.partial(H3Protocol, request_handler=handler),
+    )
+    url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    used = {}
+    for name in ("data", "large"):
+        path = directory / "site" / name
+        used[name], said = await asyncio.to_thread(
+            measured, directory, "-d", f"@{path}", url
+        )
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        assert said.decode() == digest
+    server.close()
+    assert used["large"] - used["data"] < GROWTH, used
+
+
+def test_ctrl_c_ends_a_download_at_once(url, directory, tmp_path):
+    with subprocess.Popen(
+        getting(directory, f"{url}/large"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        process.stdout.read(100_000)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 1
+    assert said.strip() == b"Aborted!"
 
 
 # ---- serve: other clients, and its life ----

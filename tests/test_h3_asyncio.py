@@ -7,7 +7,7 @@ import logging
 import random
 
 import pytest
-from loops import in_loop, in_loops, until
+from loops import DEADLINE, in_loop, in_loops, until
 from quic_pair import client_configuration, server_configuration
 
 from nghttp2py.asyncio.h3 import H3Protocol
@@ -173,6 +173,33 @@ async def test_many_streams_wait_for_one_another_but_none_for_ever():
             assert body == LARGE[:100_000]
 
 
+@in_loop
+async def test_thousands_of_requests_take_their_turns():
+    """libnghttp3 closes a connection on 4 KiB of acknowledgements in a row."""
+
+    async def handler(stream):
+        stream.send_headers(OK, end_stream=True)
+
+    async with pair(handler) as (client, _):
+        most = 0
+
+        async def get():
+            nonlocal most
+            stream = await client.open_stream(request(), end_stream=True)
+            most = max(most, len(client._streams_by_id))
+            return await stream.response()
+
+        # Who gives up gives its turn to others.
+        tasks = [asyncio.create_task(get()) for _ in range(3000)]
+        await until(lambda: most)
+        for task in tasks[1000:1500]:
+            task.cancel()
+        for found in await asyncio.gather(*tasks, return_exceptions=True):
+            assert found == OK or isinstance(found, asyncio.CancelledError)
+        assert most == 512
+        assert not client._openers
+
+
 @in_loops
 async def test_what_the_handler_leaves_unread_is_refused_without_an_error():
     async def handler(stream):
@@ -275,6 +302,16 @@ async def test_shutdown_ends_in_time_whoever_does_not_read():
         await ends.protocols[0].shutdown(0.1)
         with pytest.raises(ConnectionError, match="H3_NO_ERROR"):
             await whole(stream)
+
+
+@in_loop
+async def test_shutdown_does_not_wait_long_for_an_idle_client_that_is_deaf():
+    async with pair(echo) as (client, ends):
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(client._transport.get_extra_info("socket"))
+        start = loop.time()
+        await ends.protocols[0].shutdown(DEADLINE)
+        assert loop.time() - start < DEADLINE / 2
 
 
 @in_loops

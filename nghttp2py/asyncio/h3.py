@@ -29,7 +29,7 @@ from nghttp2py.h3 import (
     StopSendingReceived,
     StreamReset,
 )
-from nghttp2py.h3.connection import ErrorCode
+from nghttp2py.h3.connection import ErrorCode, Setting
 from nghttp2py.h3.events import Headers
 from nghttp2py.h3.exceptions import GoingAwayError
 from nghttp2py.quic import QuicConnection
@@ -43,11 +43,21 @@ __all__ = ["H3Protocol", "H3RequestStream", "RequestHandler"]
 
 logger = logging.getLogger(__name__)
 
-# Events of every kind, and no pushes: a request has one response.
-_CONFIGURATION = H3Configuration(extended=True, max_push_id=None)
+# Events of every kind, and no pushes: a request has one response.  Extended CONNECT
+# takes a program that knows of it (RFC 9220).
+_CONFIGURATION = H3Configuration(
+    extended=True, max_push_id=None, settings={Setting.ENABLE_CONNECT_PROTOCOL: None}
+)
 
-# The end of a graceful shutdown, and what comes before it (RFC 9114, 5.2).
+# What the first GOAWAY of a graceful shutdown names (RFC 9114, 5.2).
 _NO_REQUEST = (1 << 62) - 4
+
+# Seconds that a client without requests has to say that it is there.
+_ROUND_TRIP = 1.0
+
+# Requests that a client has open at once.  libnghttp3 takes it for a flood if 4 KiB of
+# acknowledgements, of up to 4 bytes each, come while it encodes nothing.
+_REQUESTS = 512
 
 # Body bytes that come in and are not read, before the peer gets no more credit.
 # Beyond them it may send what it has credit for, `max_stream_data`.
@@ -275,7 +285,7 @@ class H3RequestStream:
         if (self._received or self._failure is not None) and (
             self._sent or self._stopped is not None
         ):
-            self.protocol._streams_by_id.pop(self.stream_id, None)
+            self.protocol._forget(self.stream_id)
 
 
 RequestHandler: TypeAlias = Callable[[H3RequestStream], Coroutine[Any, Any, None]]
@@ -306,6 +316,7 @@ class H3Protocol(QuicConnectionProtocol):
         self._config = config
         self._streams_by_id: dict[int, H3RequestStream] = {}
         self._writers: set[H3RequestStream] = set()
+        self._openers: deque[asyncio.Future[None]] = deque()
         self._finishing: asyncio.Future[None] | None = None
         self._going_away = False
         self._http: H3Connection | None = None
@@ -317,14 +328,19 @@ class H3Protocol(QuicConnectionProtocol):
     ) -> H3RequestStream:
         """Send a request's header section; a body may follow unless ``end_stream``.
 
-        Beyond the streams that the server allows it is sent when one has ended.
-        Raises ``ProtocolError`` of ``nghttp2py.h3.connection`` for fields that
-        must not be sent, ``GoingAwayError`` after the server's GOAWAY, and
-        ``ConnectionError`` when the connection is over.
+        It waits while 512 requests are open.  Beyond the streams that the server
+        allows it is sent when one of them has ended.  Raises ``ProtocolError`` of
+        ``nghttp2py.h3.connection`` for fields that must not be sent,
+        ``GoingAwayError`` after the server's GOAWAY, and ``ConnectionError`` when
+        the connection is over.
         """
-        self._require_http()
-        if self._going_away:
-            raise GoingAwayError("the server takes no more requests (RFC 9114, 5.2)")
+        while True:
+            self._require_http()
+            if self._going_away:
+                raise GoingAwayError("the server takes no more requests")
+            if len(self._streams_by_id) < _REQUESTS:
+                break
+            await self._wait_to_open()
         stream_id = self._quic.get_next_available_stream_id()
         stream = H3RequestStream(self, stream_id)
         stream.send_headers(headers, end_stream=end_stream)
@@ -355,14 +371,44 @@ class H3Protocol(QuicConnectionProtocol):
 
     # ---- Our own ----
 
+    async def _wait_to_open(self) -> None:
+        waiter = self._loop.create_future()
+        self._openers.append(waiter)
+        try:
+            await waiter
+        except BaseException:
+            if waiter.done() and not waiter.cancelled():
+                self._wake_opener()  # its turn is another's
+            raise
+
+    def _wake_opener(self) -> None:
+        while self._openers:
+            waiter = self._openers.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    def _wake_openers(self) -> None:
+        while self._openers:
+            self._wake_opener()
+
+    def _forget(self, stream_id: int) -> None:
+        if self._streams_by_id.pop(stream_id, None) is not None:
+            self._wake_opener()
+
     async def _finish(self, http: H3Connection) -> None:
         if self._quic.configuration.is_client:
             http.send_goaway()
         else:
             # Requests that are on their way now have arrived a round trip later.
+            was_idle = self._is_finished()
             http.send_goaway(_NO_REQUEST)
-            await self.ping()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self.ping(), _ROUND_TRIP if was_idle else None)
             http.send_goaway()
+            if was_idle and not self._streams_by_id:
+                self.transmit()
+                return
         self.transmit()
         while not self._is_finished():
             self._finishing = self._loop.create_future()
@@ -412,6 +458,7 @@ class H3Protocol(QuicConnectionProtocol):
 
                 stream._lose_reader(failure)
                 stream._lose_writer(failure)
+            self._wake_openers()
             _wake(self._finishing)
 
     def h3_event_received(self, event: H3Event) -> None:
@@ -439,6 +486,7 @@ class H3Protocol(QuicConnectionProtocol):
 
     def _goaway_received(self, last_id: int) -> None:
         self._going_away = True
+        self._wake_openers()
         if self._request_handler is not None:
             return  # a client's is about pushes
         for stream_id, stream in list(self._streams_by_id.items()):

@@ -300,7 +300,9 @@ class _Run:
             raise click.ClickException(str(error)) from None
         try:
             _make_context(job.tls)  # says more about files that are none of PEM
-            configuration = http3_client.make_configuration(*job.tls)
+            configuration = http3_client.make_configuration(
+                *job.tls, timeout=job.timeout
+            )
         except (OSError, ValueError) as error:
             raise _bad_certificate(error) from None
         return http3_client.HTTP3Client(

@@ -57,13 +57,20 @@ class HandshakeError(ConnectionError):
 
 
 def make_configuration(
-    insecure: bool, cacert: Path | None, cert: Path | None, key: Path | None
+    insecure: bool,
+    cacert: Path | None,
+    cert: Path | None,
+    key: Path | None,
+    *,
+    timeout: float,
 ) -> QuicConfiguration:
     """Make the configuration of a client.  Raises OSError and ValueError."""
     configuration = QuicConfiguration(
         is_client=True,
         alpn_protocols=H3_ALPN,
         congestion_control_algorithm="cubic",
+        # The one that waits for a response is the first to say so.
+        idle_timeout=timeout + HANDSHAKE_TIMEOUT,
         max_data=_CONNECTION_WINDOW,
         max_stream_data=_WINDOW,
         probe_datagram_size=True,
