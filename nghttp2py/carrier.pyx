@@ -31,6 +31,10 @@ cdef class Carrier:
         ``send_stream_data`` does."""
         raise NotImplementedError
 
+    cdef int put_first(self, int64_t stream_id) except -1:
+        """Serve a stream before all others, whatever their priorities are."""
+        raise NotImplementedError
+
     cdef int send_datagram(
         self, const uint8_t *head, size_t head_len, bytes data
     ) except -1:

@@ -641,17 +641,15 @@ int ngp_quic_can_send(const ngp_quic *quic, int64_t stream_id) {
          stream_id >= quic->local[is_uni(stream_id)].next_id;
 }
 
-int ngp_quic_set_priority(ngp_quic *quic, int64_t stream_id, uint8_t urgency,
-                          int incremental) {
+/* Sets which of the NGP_QUIC_URGENCIES a stream is of. */
+static int set_urgency(ngp_quic *quic, int64_t stream_id, uint8_t urgency,
+                       int incremental) {
   ngp_quic_stream *stream;
   ngp_quic_list list;
   int rv;
 
   if (quic->state > NGP_QUIC_ACTIVE) {
     return 0;
-  }
-  if (urgency >= NGP_QUIC_URGENCIES) {
-    return NGHTTP2_ERR_INVALID_ARGUMENT;
   }
   rv = get_sending(quic, stream_id, &stream);
   if (rv != 0) {
@@ -664,6 +662,18 @@ int ngp_quic_set_priority(ngp_quic *quic, int64_t stream_id, uint8_t urgency,
   stream->incremental = incremental ? 1 : 0;
   ngp_quic_stream_enlist(&quic->streams, stream, list);
   return 0;
+}
+
+int ngp_quic_set_priority(ngp_quic *quic, int64_t stream_id, uint8_t urgency,
+                          int incremental) {
+  if (urgency >= NGP_QUIC_URGENCIES - 1) {
+    return NGHTTP2_ERR_INVALID_ARGUMENT;
+  }
+  return set_urgency(quic, stream_id, (uint8_t)(urgency + 1), incremental);
+}
+
+int ngp_quic_put_first(ngp_quic *quic, int64_t stream_id) {
+  return set_urgency(quic, stream_id, 0, 1);
 }
 
 uint64_t ngp_quic_queued(const ngp_quic *quic, int64_t stream_id) {

@@ -357,6 +357,10 @@ int ngp_quic_can_send(const ngp_quic *quic, int64_t stream_id);
 int ngp_quic_set_priority(ngp_quic *quic, int64_t stream_id, uint8_t urgency,
                           int incremental);
 
+/* ngp_quic_put_first has a stream served before those of any urgency.  It is
+   for streams that all others depend on. */
+int ngp_quic_put_first(ngp_quic *quic, int64_t stream_id);
+
 /* ngp_quic_queued returns the bytes queued and not yet acknowledged, of one
    stream, or of all if |stream_id| is -1. */
 uint64_t ngp_quic_queued(const ngp_quic *quic, int64_t stream_id);

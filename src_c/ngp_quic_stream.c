@@ -12,7 +12,7 @@
 #define BLOCK_SIZE 1024
 
 /* RFC 9218, 4.1. */
-#define DEFAULT_URGENCY 3
+#define DEFAULT_URGENCY (3 + 1)
 
 /*
  * block is a chunk that has its bytes itself.  They never move: ngtcp2 points

@@ -9,7 +9,8 @@
 
 #include <ngtcp2/ngtcp2.h>
 
-#define NGP_QUIC_URGENCIES 8
+/* How many urgencies there are: those of RFC 9218, and 0 above them all. */
+#define NGP_QUIC_URGENCIES 9
 
 /*
  * ngp_quic_stream is the record of a stream, from the first word of it until

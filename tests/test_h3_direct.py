@@ -144,6 +144,22 @@ def test_a_request_that_comes_byte_by_byte(quic):
     assert events[-1].stream_ended
 
 
+@pytest.mark.parametrize("quic", [QuicConnection, ByMethods])
+@pytest.mark.parametrize("urgency", [0, 3, 7])
+def test_what_all_streams_depend_on_overtakes_a_body(quic, urgency):
+    pair = Pair(quic)
+    pair.client.send_headers(0, REQUEST, True)
+    pair.run()
+    pair.server.send_headers(0, RESPONSE)
+    pair.server.send_data(0, bytes(10_000_000), True)
+    pair.server_quic.set_stream_priority(0, urgency)
+    pair.run(1)
+    pair.server.send_goaway()
+    pair.carry()
+    came = {event.stream_id for event in pair.events_of(pair.client_quic)}
+    assert pair.server._local_control_stream_id in came
+
+
 def test_the_data_of_an_event_are_there_before_and_after_it_was_handled():
     pair, other = Pair(), Pair()
     event = pair.stream_event()

@@ -167,6 +167,9 @@ cdef class H3Session:
         self._log_stream_type(stream_id, stream_type)
         self._check(lib.ngp_h3_open(self._h3, stream_type, stream_id))
         self._perform()
+        if isinstance(self._quic, Carrier):
+            # GOAWAY and what decodes field sections must not wait for a body.
+            (<Carrier>self._quic).put_first(stream_id)
 
     def _send_max_push_id(self, max_push_id):
         self._check(

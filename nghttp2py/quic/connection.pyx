@@ -794,6 +794,9 @@ cdef class QuicConnection(Carrier):
             Py_INCREF(data)
         return check(rv)
 
+    cdef int put_first(self, int64_t stream_id) except -1:
+        return check(lib.ngp_quic_put_first(self._quic, stream_id))
+
     cdef int send_datagram(
         self, const uint8_t *head, size_t head_len, bytes data
     ) except -1:
