@@ -138,6 +138,9 @@ class Connection(HTTP3Server):
         elif path == "/report":
             self.site.reports.put_nowait(json.loads(bytes(body)))
             answer = (204,)
+        elif path == "/goaway":
+            self.http.send_goaway()
+            answer = (204,)
         elif path == "/early":
             # Before the handshake is complete nothing but early data can come.
             if self.handshake and not self.handshake.early_data_accepted:
@@ -298,6 +301,36 @@ async def test_an_aborted_fetch_leaves_the_connection_as_it_is(identity, tmp_pat
     report, site = await report_of(script, identity, tmp_path)
     assert report == 200
     assert len({c for c, _, path in site.asked if path[1:].isdigit()}) == 1
+
+
+@in_loop
+async def test_what_chromium_is_in_a_hurry_for_overtakes_the_rest(identity, tmp_path):
+    script = """
+      const done = [];
+      await Promise.all(["low", "high"].map(async (priority) => {
+        const response = await fetch("/10000000", { priority, cache: "no-store" });
+        await response.arrayBuffer();
+        done.push(priority);
+      }));
+      return done;
+    """
+    report, _ = await report_of(script, identity, tmp_path)
+    assert report == ["high", "low"]
+
+
+@in_loop
+async def test_a_connection_that_goes_away_is_followed_by_another(identity, tmp_path):
+    script = """
+      const last = fetch("/3000000").then((response) => response.arrayBuffer());
+      await fetch("/goaway");
+      const next = await fetch("/10");
+      return [(await last).byteLength, next.status];
+    """
+    report, site = await report_of(script, identity, tmp_path)
+    assert report == [3_000_000, 200]
+    connections = {path: connection for connection, _, path in site.asked}
+    assert connections["/3000000"] is connections["/goaway"]
+    assert connections["/10"] is not connections["/goaway"]
 
 
 @in_loop
