@@ -33,6 +33,9 @@ nitpick_ignore_regex = [
 ]
 
 
+_MAKERS = "__init__", "__new__"
+
+
 class _Plain(ast.NodeTransformer):
     """Types of a stub without what is private in it: short aliases are told."""
 
@@ -79,8 +82,12 @@ def _signature(app, what, name, obj, options, signature, return_annotation):
         # page says "autoclass:: Name()" then.
         return None
     if isinstance(node, ast.ClassDef):
-        inits = [found.get(f"{path}.{init}") for init in ("__init__", "__new__")]
-        node = next(filter(None, inits), None)
+        # What makes it may be a base's.
+        for base in obj.__mro__:
+            found, aliases = _stub(base.__module__)
+            inits = [found.get(f"{base.__qualname__}.{n}") for n in _MAKERS]
+            if node := next(filter(None, inits), None):
+                break
     if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
         return None
     arguments = _Plain(aliases).visit(copy.deepcopy(node.args))
