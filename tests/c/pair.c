@@ -573,3 +573,33 @@ void pair_greet(pair *p) {
   assert_ok(ngp_h2_submit_settings(p->server.h2, &first, 1));
   assert_ok(pair_pump(p));
 }
+
+size_t pair_chunk;
+
+pair pair_connect(const ngp_h2_options *client, const ngp_h2_options *server) {
+  pair p;
+
+  pair_init(&p, client, server);
+  p.client.chunk = p.server.chunk = pair_chunk;
+  pair_greet(&p);
+  return p;
+}
+
+end end_greeted(const ngp_h2_options *options) {
+  wire w = {0};
+  end e;
+
+  assert_ok(end_init(&e, options, NULL));
+  assert_ok(ngp_h2_submit_settings(e.h2, NULL, 0));
+  if (options && options->client) {
+    wire_frame(&w, NGHTTP2_SETTINGS, 0, 0, NULL, 0);
+  } else {
+    wire_preface(&w);
+  }
+  assert_ok(end_recv_wire(&e, &w));
+  wire_free(&w);
+  assert_ok(end_send(&e));
+  wire_shift(&e.out, e.out.len);
+  end_forget(&e);
+  return e;
+}

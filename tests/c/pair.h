@@ -198,6 +198,10 @@ int32_t submit_push(end *e, int32_t stream_id, const char *fields);
 
 /* ---- Two ends ---- */
 
+/* Returns an end, a server unless |options| say otherwise, that has greeted and
+   got the peer's greeting. */
+end end_greeted(const ngp_h2_options *options);
+
 typedef struct pair {
   end client;
   end server;
@@ -214,6 +218,26 @@ int pair_pump(pair *p);
 
 /* Sends the first SETTINGS of both, with NO_RFC7540_PRIORITIES, and pumps. */
 void pair_greet(pair *p);
+
+/* How many bytes the ends of pair_connect() are fed at a time; 0 is all. */
+extern size_t pair_chunk;
+
+/* Returns two ends that have greeted. */
+pair pair_connect(const ngp_h2_options *client, const ngp_h2_options *server);
+
+/* Runs |TESTS| with each of some numbers of bytes a read; adds the number of
+   those that fail to |FAILED|. */
+#define RUN_IN_PIECES(NAME, TESTS, FAILED)                                     \
+  do {                                                                         \
+    static const size_t sizes[] = {0, 1, 7};                                   \
+    size_t i;                                                                  \
+                                                                               \
+    for (i = 0; i < sizeof(sizes) / sizeof(*sizes); ++i) {                     \
+      pair_chunk = sizes[i];                                                   \
+      FAILED += cmocka_run_group_tests_name(                                   \
+          pair_chunk ? NAME " in pieces" : NAME, TESTS, NULL, NULL);           \
+    }                                                                          \
+  } while (0)
 
 #define assert_ok(EXPR) assert_int_equal(EXPR, 0)
 

@@ -6,22 +6,8 @@
 
 static end end_with(int client) {
   const ngp_h2_options options = {.client = client ? 1 : 0};
-  wire w = {0};
-  end e;
 
-  assert_ok(end_init(&e, &options, NULL));
-  assert_ok(ngp_h2_submit_settings(e.h2, NULL, 0));
-  if (client) {
-    wire_frame(&w, NGHTTP2_SETTINGS, 0, 0, NULL, 0);
-  } else {
-    wire_preface(&w);
-  }
-  assert_ok(end_recv_wire(&e, &w));
-  wire_free(&w);
-  assert_ok(end_send(&e));
-  wire_shift(&e.out, e.out.len);
-  end_forget(&e);
-  return e;
+  return end_greeted(&options);
 }
 
 static int give(end *e, wire *w) {

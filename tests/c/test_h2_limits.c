@@ -3,22 +3,6 @@
  */
 #include "pair.h"
 
-/* A server that has greeted and got the preface. */
-static end server_with(const ngp_h2_options *options) {
-  wire w = {0};
-  end e;
-
-  assert_ok(end_init(&e, options, NULL));
-  assert_ok(ngp_h2_submit_settings(e.h2, NULL, 0));
-  wire_preface(&w);
-  assert_ok(end_recv_wire(&e, &w));
-  wire_free(&w);
-  assert_ok(end_send(&e));
-  wire_shift(&e.out, e.out.len);
-  end_forget(&e);
-  return e;
-}
-
 /* Feeds |w| to |e|, gathers what it says to that, and empties |w|. */
 static int give(end *e, wire *w) {
   int rv = end_recv_wire(e, w);
@@ -29,7 +13,7 @@ static int give(end *e, wire *w) {
 
 static void a_header_list_with_too_many_fields_is_refused(void **state) {
   const ngp_h2_options options = {.max_header_list_count = 5};
-  end e = server_with(&options);
+  end e = end_greeted(&options);
   const seen *s;
   wire w = {0};
 
@@ -56,7 +40,7 @@ static void a_header_list_with_too_many_bytes_is_refused(void **state) {
      4 * 32. */
   const size_t usual = 7 + 3 + 7 + 5 + 5 + 1 + 10 + 11 + 4 * 32;
   const ngp_h2_options options = {.max_header_list_bytes = usual + 36};
-  end e = server_with(&options);
+  end e = end_greeted(&options);
   wire w = {0};
 
   (void)state;
@@ -71,7 +55,7 @@ static void a_header_list_with_too_many_bytes_is_refused(void **state) {
 
 static void a_block_of_continuations_is_bounded(void **state) {
   const ngp_h2_options options = {.max_header_list_count = 20};
-  end e = server_with(&options);
+  end e = end_greeted(&options);
   wire block = {0};
   wire w = {0};
   size_t i;
@@ -96,7 +80,7 @@ static void a_block_of_continuations_is_bounded(void **state) {
 
 static void endless_continuations_end_the_connection(void **state) {
   const ngp_h2_options options = {0};
-  end e = server_with(&options);
+  end e = end_greeted(&options);
   wire w = {0};
   size_t i;
 
@@ -114,7 +98,7 @@ static void endless_continuations_end_the_connection(void **state) {
 
 static void a_body_queue_is_bounded_but_takes_one_large_chunk(void **state) {
   const ngp_h2_options options = {.max_body_queue = 100};
-  end e = server_with(&options);
+  end e = end_greeted(&options);
   wire w = {0};
 
   (void)state;
@@ -138,7 +122,7 @@ static void a_body_queue_is_bounded_but_takes_one_large_chunk(void **state) {
 
 static void a_body_must_be_as_long_as_its_content_length(void **state) {
   const ngp_h2_options options = {0};
-  end e = server_with(&options);
+  end e = end_greeted(&options);
   int64_t expected, queued;
   wire w = {0};
 
@@ -177,7 +161,7 @@ static void a_request_that_ends_at_once_must_promise_no_body(void **state) {
 
 static void one_input_is_taken_in_slices(void **state) {
   const ngp_h2_options options = {0};
-  end e = server_with(&options);
+  end e = end_greeted(&options);
   size_t consumed = 0;
   uint8_t *p;
   wire w = {0};
@@ -198,7 +182,7 @@ static void one_input_is_taken_in_slices(void **state) {
 
 static void a_flood_of_pings_ends_the_connection(void **state) {
   const ngp_h2_options options = {.max_outbound_ack = 100};
-  end e = server_with(&options);
+  end e = end_greeted(&options);
   wire w = {0};
   size_t i;
 
@@ -216,7 +200,7 @@ static void streams_that_the_peer_opens_and_resets_are_bounded(void **state) {
 #ifdef NGP_HAVE_OPTION_SET_STREAM_RESET_RATE_LIMIT
   const ngp_h2_options options = {.stream_reset_burst = 10,
                                   .stream_reset_rate = 1};
-  end e = server_with(&options);
+  end e = end_greeted(&options);
   wire w = {0};
   int32_t i;
 
@@ -234,7 +218,7 @@ static void streams_that_the_peer_opens_and_resets_are_bounded(void **state) {
 
 static void resets_that_the_peer_provokes_are_bounded(void **state) {
   const ngp_h2_options options = {.max_provoked_resets = 10};
-  end e = server_with(&options);
+  end e = end_greeted(&options);
   wire w = {0};
   int32_t i;
 
@@ -252,7 +236,7 @@ static void resets_that_the_peer_provokes_are_bounded(void **state) {
 
 static void streams_that_end_well_make_up_for_provoked_resets(void **state) {
   const ngp_h2_options options = {.max_provoked_resets = 2};
-  end e = server_with(&options);
+  end e = end_greeted(&options);
   wire w = {0};
   int32_t id = 1;
   size_t i;
@@ -272,7 +256,7 @@ static void streams_that_end_well_make_up_for_provoked_resets(void **state) {
 
 static void data_frames_are_as_large_as_peer_and_option_allow(void **state) {
   const ngp_h2_options options = {.max_data_frame = 30000};
-  end e = server_with(&options);
+  end e = end_greeted(&options);
   wire w = {0};
   size_t i, longest = 0;
 
@@ -296,7 +280,7 @@ static void data_frames_are_as_large_as_peer_and_option_allow(void **state) {
 
 static void the_limit_of_a_send_is_kept_to_a_frame(void **state) {
   const ngp_h2_options options = {0};
-  end e = server_with(&options);
+  end e = end_greeted(&options);
   size_t n, len;
   wire w = {0};
 
@@ -336,7 +320,7 @@ static void a_header_section_too_large_to_be_sent_is_refused(void **state) {
 
 static void the_peers_settings_entries_are_bounded(void **state) {
   const ngp_h2_options options = {.max_settings = 2};
-  end e = server_with(&options);
+  end e = end_greeted(&options);
   uint8_t payload[18] = {0, 1, 0, 0, 0, 0, 0, 3, 0, 0, 0, 1, 0, 4, 0, 0, 0, 9};
   wire w = {0};
 
