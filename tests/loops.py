@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 import uvloop
 
-#: Seconds after which something that should happen has not.
+#: Seconds after which something that should happen has not, and those after which
+#: a test should be over: other programs may have the machine meanwhile.
 DEADLINE = 20
+TEST_DEADLINE = 60
 
 Test = Callable[..., Coroutine[Any, Any, None]]
 
@@ -45,7 +47,7 @@ def in_loop(test: Test) -> Callable[..., None]:
     @functools.wraps(test)
     def run(*args: Any, **kwargs: Any) -> None:
         async def bounded() -> None:
-            await asyncio.wait_for(test(*args, **kwargs), DEADLINE * 3)
+            await asyncio.wait_for(test(*args, **kwargs), TEST_DEADLINE)
 
         asyncio.run(bounded())
 
@@ -64,7 +66,7 @@ def in_loops(test: Test) -> Callable[..., None]:
         async def bounded() -> None:
             this = asyncio.get_running_loop()
             this.set_exception_handler(lambda _, context: complaints.append(context))
-            await asyncio.wait_for(test(**arguments), DEADLINE)
+            await asyncio.wait_for(test(**arguments), TEST_DEADLINE)
             # What has ended may need a turn to be gone.
             await until(lambda: len(asyncio.all_tasks()) == 1)
             gc.collect(1)  # what is young: it is all the test has made

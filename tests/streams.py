@@ -107,9 +107,8 @@ def connect(client: H2Protocol, server: Any, **extra: Any) -> tuple[Pipe, Pipe]:
 
 async def silence(protocol: H2Protocol) -> None:
     """Wait until nothing has come for so long that ``wait_functional`` asks."""
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-    await until(lambda: loop.time() - began > protocol.functional_timeout)
+    now = asyncio.get_running_loop().time
+    await until(lambda: now() - protocol._last_active > protocol.functional_timeout)
 
 
 class Pair:

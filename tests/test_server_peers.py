@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import logging
 import re
 import ssl
 import subprocess
@@ -173,6 +174,7 @@ async def test_curl_shows_its_certificate(tls, certificates, tmp_path):
 
 @in_loop
 async def test_a_client_without_h2_in_alpn_is_closed(tls, caplog):
+    caplog.set_level(logging.INFO, "nghttp2py")
     tls.client.set_alpn_protocols(["http/1.1"])
     async with Running(tls) as site:
         reader, writer = await asyncio.open_connection(
