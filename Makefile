@@ -19,7 +19,7 @@ test-c: deps-test $(VENV)/ready ; $(CMAKE) -S . -B build/test-c -G Ninja -DCMAKE
 
 asan: deps-test $(VENV)/ready ; $(CMAKE) -S . -B build/asan -G Ninja -DCMAKE_BUILD_TYPE=Debug -DNGP_TESTS=ON -DNGP_WERROR=ON -DNGP_SANITIZE=ON && $(CMAKE) --build build/asan && $(BIN)/ctest --test-dir build/asan --output-on-failure
 
-fuzz: deps-fuzz $(VENV)/ready ; CC=clang $(CMAKE) -S . -B build/fuzz -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DNGP_FUZZ=ON -DNGP_SANITIZE=ON && $(CMAKE) --build build/fuzz && for name in h2_recv h2_pair h3_recv qpack quic_api; do mkdir -p build/fuzz/found/$$name && build/fuzz/tests/fuzz/fuzz_$$name -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=build/fuzz/$$name- build/fuzz/found/$$name build/fuzz/corpora/$$name || exit 1; done
+fuzz: deps-fuzz $(VENV)/ready ; CC=clang $(CMAKE) -S . -B build/fuzz -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DNGP_FUZZ=ON -DNGP_SANITIZE=ON && $(CMAKE) --build build/fuzz && for name in h2_recv h2_pair h3_recv qpack quic_api quic_recv; do mkdir -p build/fuzz/found/$$name && build/fuzz/tests/fuzz/fuzz_$$name -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=build/fuzz/$$name- build/fuzz/found/$$name build/fuzz/corpora/$$name || exit 1; done
 
 lint: $(VENV)/ready ; $(PIP) install --group lint && $(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/cython-lint nghttp2py && $(BIN)/clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h') && $(BIN)/check-manifest --no-build-isolation --quiet
 

@@ -13,6 +13,7 @@
 
 static gnutls_datum_t certificate_pem;
 static gnutls_datum_t key_pem;
+static ngp_tls_config *shared[2];
 static int owners;
 
 /* A certificate for "localhost" that certifies itself.  Signatures with Ed25519
@@ -45,6 +46,9 @@ void quic_pair_setup(void) {
 }
 
 void quic_pair_teardown(void) {
+  ngp_tls_config_decref(shared[0]);
+  ngp_tls_config_decref(shared[1]);
+  shared[0] = shared[1] = NULL;
   gnutls_free(certificate_pem.data);
   gnutls_free(key_pem.data);
 }
@@ -68,6 +72,24 @@ int quic_pair_config(ngp_tls_config **pconfig, int is_client,
     tls.key_len = key_pem.size;
   }
   return ngp_tls_config_new(pconfig, &tls, mem, &reason);
+}
+
+/* Pairs that need no memory of their own share their configurations. */
+static int get_config(ngp_tls_config **pconfig, int is_client,
+                      nghttp2_mem *mem) {
+  int rv = 0;
+
+  if (mem) {
+    return quic_pair_config(pconfig, is_client, mem);
+  }
+  if (!shared[is_client]) {
+    rv = quic_pair_config(&shared[is_client], is_client, NULL);
+  }
+  if (rv == 0) {
+    ngp_tls_config_incref(shared[is_client]);
+    *pconfig = shared[is_client];
+  }
+  return rv;
 }
 
 static int make_end(quic_pair *pair, int end) {
@@ -107,7 +129,7 @@ int quic_pair_init(quic_pair *pair, nghttp2_mem *mem) {
   pair->now = 1000 * MILLISECOND;
   pair->client_port = 5000;
   for (end = 0; end < 2; ++end) {
-    rv = quic_pair_config(&pair->configs[end], end == 0, mem);
+    rv = get_config(&pair->configs[end], end == 0, mem);
     if (rv == 0) {
       rv = make_end(pair, end);
     }

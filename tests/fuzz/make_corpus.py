@@ -139,12 +139,84 @@ def quic_seeds() -> list[bytes]:
     return seeds
 
 
+def varint(n: int) -> bytes:
+    """RFC 9000, 16."""
+    for power, size in enumerate((1, 2, 4, 8)):
+        if n < 1 << (8 * size - 2):
+            return (n | power << (8 * size - 2)).to_bytes(size, "big")
+    raise ValueError(n)
+
+
+def packet(kind: int, frames: bytes) -> bytes:
+    """A packet by its place in the list of fuzz_quic_recv.c."""
+    if len(frames) >= 128:
+        frames = frames.ljust((len(frames) + 9) // 10 * 10, b"\0")
+        return bytes([kind << 3, 128 + len(frames) // 10]) + frames
+    return bytes([kind << 3, len(frames)]) + frames
+
+
+def quic_frames() -> list[bytes]:
+    """One of each kind (RFC 9000, 19; RFC 9221, 4), and some that are wrong."""
+    v = varint
+    return [
+        b"\0\0\0",
+        b"\x01",
+        b"\x02" + v(5) + v(0) + v(1) + v(0) + v(0) + v(2),
+        b"\x03" + v(5) + v(9) + v(0) + v(5) + v(1) + v(2) + v(3),
+        b"\x04" + v(2) + v(7) + v(100),
+        b"\x04" + v(6) + v(7) + v(0),
+        b"\x05" + v(0) + v(9),
+        b"\x06" + v(0) + v(4) + b"\x14\0\0\0",
+        b"\x07" + v(3) + b"tok",
+        b"\x08" + v(0) + b"stream",
+        b"\x0f" + v(2) + v(10) + v(4) + b"part",
+        b"\x0e" + v(1) + v(1 << 20) + v(1) + b"x",
+        b"\x10" + v(1 << 30) + b"\x11" + v(0) + v(1 << 30),
+        b"\x12" + v(100) + b"\x13" + v(1 << 60),
+        b"\x14" + v(9) + b"\x15" + v(0) + v(9) + b"\x16" + v(9) + b"\x17" + v(9),
+        b"\x18" + v(8) + v(0) + b"\x08" + bytes(range(24)),
+        b"\x18" + v(9) + v(9) + b"\x01" + b"z" * 17,
+        b"\x19" + v(0) + b"\x19" + v(1),
+        b"\x1a" + b"12345678" + b"\x1b" + b"12345678",
+        b"\x1c" + v(1) + v(6) + v(3) + b"bye",
+        b"\x1d" + v(1) + v(3) + b"bye",
+        b"\x1e",
+        b"\x30datagram",
+        b"\x31" + v(2) + b"ab",
+        v(0x1234) + b"unknown",
+    ]
+
+
+def quic_recv_seeds() -> list[bytes]:
+    """Every frame in every packet, to a client and to a server, with time."""
+    rng = random.Random(9000)
+    frames = quic_frames()
+    run, late, moved = b"\x17", b"\x05\xa0\x01", b"\x06\x01"
+    calls = b"".join(bytes([3, 4 * n, n, 40, 1]) for n in range(7))
+    seeds = []
+    for number, frame in enumerate(frames):
+        for start in (0x80, 0x81, 0x8F):
+            seeds.append(bytes([start]) + packet(0, frame) + run + packet(3, frame))
+        start, kind = (0x01, 4) if number % 2 else (0x10, 6)
+        seeds.append(bytes([start]) + packet(kind, frame) + packet(5, frame) + run)
+    for start in (0x86, 0x87):
+        for _ in range(8):
+            chosen = rng.choices(frames, k=12)
+            extras = rng.choices([run, late, moved, calls], k=12)
+            pairs = zip(chosen, extras, strict=True)
+            packets = b"".join(packet(0, frame) + extra for frame, extra in pairs)
+            seeds.append(bytes([start]) + packets)
+    seeds.append(b"\x87" + packet(0, b"".join(frames[:12])) + calls + run)
+    return seeds
+
+
 def main() -> None:
     for name, seeds in {
         "h2_recv": recv_seeds(),
         "h2_pair": pair_seeds(),
         "h3_recv": h3_seeds(),
         "quic_api": quic_seeds(),
+        "quic_recv": quic_recv_seeds(),
         "qpack": qpack_seeds(),
     }.items():
         directory = Path(sys.argv[1], name)
