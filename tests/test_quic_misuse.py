@@ -5,29 +5,10 @@ calls run in processes of their own, so that an abort is a failure of one test.
 """
 
 import contextlib
-import os
 import random
-import subprocess
-import sys
 
 import pytest
-
-ALLOWED = (ValueError, TypeError, RuntimeError, OverflowError, BufferError)
-
-NUMBERS = [
-    0, 1, 2, 3, 4, 5, 7, 8, 63, 64, 100, 16384, 1 << 30, (1 << 62) - 4, (1 << 62) - 1,
-    1 << 62, (1 << 63) - 1, 1 << 63, (1 << 64) - 1, 1 << 64, 1 << 200, -1, -(1 << 64),
-]  # fmt: skip
-BYTES = [
-    b"", b"x", bytes(100), bytes(1200), bytes(5000), bytes(300_000), bytearray(10),
-    memoryview(bytes(2000)), memoryview(bytes(100))[::2],
-]  # fmt: skip
-ODD = [None, "", "text", 1.5, float("nan"), float("inf"), [], {}, object(), True]
-TIMES = [0.0, 1.0, 1000.0, 1e9, 9.1e9, 9.3e9, -1.0, float("nan"), float("inf"), 1e300]
-ADDRESSES = [
-    ("192.0.2.1", 1), ("::1", 2, 0, 0), ("fe80::1%eth0", 3, 0, 2), ("nowhere", 4),
-    ("192.0.2.1", 1 << 16), ("192.0.2.1", -1), "text", None, (), 7, object(),
-]  # fmt: skip
+from misuse import ADDRESSES, ALLOWED, BYTES, NUMBERS, ODD, TIMES, run_in_a_process
 
 
 def misuse(seed):
@@ -144,29 +125,11 @@ def configurations(seed):
             pass
 
 
-def in_a_process(function, *seeds):
-    environment = {
-        **os.environ,
-        "PYTHONMALLOC": "debug",
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-    }
-    code = f"import test_quic_misuse as m\nfor s in {seeds}: m.{function}(s)"
-    done = subprocess.run(
-        [sys.executable, "-X", "faulthandler", "-c", code],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=110,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-
-
 @pytest.mark.parametrize("first", range(0, 40, 10))
 def test_no_order_of_calls_ends_the_process(first):
-    in_a_process("misuse", *range(first, first + 10))
+    run_in_a_process(__name__, f"for s in range({first}, {first + 10}): m.misuse(s)")
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_no_configuration_ends_the_process(seed):
-    in_a_process("configurations", seed)
+    run_in_a_process(__name__, f"m.configurations({seed})")

@@ -229,7 +229,7 @@ cdef class QuicConnection(Carrier):
         )
         options.ask_tickets = session_ticket_fetcher is not None
         if client:
-            token = bytes(configuration.token)
+            token = bytes(memoryview(configuration.token))
             options.token = token
             options.token_len = len(token)
             self._server_name = configuration.server_name
@@ -273,7 +273,7 @@ cdef class QuicConnection(Carrier):
             or ticket.server_name != (self._configuration.server_name or "")
         ):
             return b""
-        return bytes(ticket.ticket)
+        return bytes(memoryview(ticket.ticket))
 
     # ---- Questions ----
 
@@ -861,7 +861,8 @@ cdef class QuicConnection(Carrier):
     # ---- What the caller wants ----
 
     def close(
-        self, error_code=QuicErrorCode.NO_ERROR, frame_type=None, reason_phrase=""
+        self, error_code=QuicErrorCode.NO_ERROR, frame_type=None,
+        str reason_phrase not None="",
     ):
         """Close the connection; the first call counts.
 

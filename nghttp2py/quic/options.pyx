@@ -25,7 +25,7 @@ cdef uint64_t duration(value, str name) except? -1:
 
 
 cdef int set_cid(lib.ngtcp2_cid *cid, value, str name) except -1:
-    cdef bytes data = bytes(value)
+    cdef bytes data = bytes(memoryview(value))
 
     if len(data) > sizeof(cid.data):
         raise ValueError(f"{name} has at most 20 bytes")
@@ -37,7 +37,11 @@ cdef int set_cid(lib.ngtcp2_cid *cid, value, str name) except -1:
 cdef bytes encode_alpn(protocols):
     encoded = []
     for protocol in protocols:
-        name = protocol.encode() if isinstance(protocol, str) else bytes(protocol)
+        # bytes() of a number would be that many.
+        name = (
+            protocol.encode() if isinstance(protocol, str)
+            else bytes(memoryview(protocol))
+        )
         # GnuTLS's limits; those of the wire are wider.
         if not 0 < len(name) <= 32:
             raise ValueError("a protocol's name has 1 to 32 bytes")
