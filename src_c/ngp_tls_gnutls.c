@@ -520,7 +520,10 @@ int ngp_tls_new(ngp_tls **ptls, ngp_tls_config *config,
     memcpy(tls->verify_ip, options->verify_ip, options->verify_ip_len);
     tls->verify_ip_len = options->verify_ip_len;
   }
-  flags |= config->is_client ? GNUTLS_CLIENT
+  /* One key share, of X25519, which every server has: a second would be made
+     and thrown away in each handshake.  A server without it asks for another
+     (RFC 8446, 4.1.4). */
+  flags |= config->is_client ? GNUTLS_CLIENT | GNUTLS_KEY_SHARE_TOP
                              : GNUTLS_SERVER | GNUTLS_NO_AUTO_SEND_TICKET;
   if (gnutls_init(&tls->session, flags) != 0) {
     goto fail;

@@ -268,6 +268,14 @@ async def test_gtlsserver_answers(options, tmp_path):
 
 
 @run
+async def test_a_server_without_x25519_asks_for_another_key_share(tmp_path):
+    """RFC 8446, 4.1.4: we offer one."""
+    groups = "--groups=-GROUP-ALL:+GROUP-SECP256R1"
+    async with gtlsserver(tmp_path, groups) as port, get_from(port) as client:
+        assert await client.get(b"/") == b"hello\n"
+
+
+@run
 async def test_gtlsserver_sends_large_files(tmp_path):
     async with gtlsserver(tmp_path) as port, get_from(port) as client:
         bodies = await asyncio.gather(*(client.get(b"/large") for _ in range(3)))
