@@ -36,6 +36,7 @@ TABLES = {
     "h3": "h3",
     "qpack": "h3",
     "quic_memory": "quic",
+    "quic_idle": "quic",
     "quic_loopback": "quic",
 }
 BESIDE = ["h2", "hpack", "httpx", "ngh2", "aioquic", "qh3", "pylsqpack", "uvloop"]
