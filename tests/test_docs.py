@@ -331,6 +331,8 @@ def check_git(words):
 CHECKS = {
     "apt-get": check_apt_get,
     "cd": lambda words: None,
+    # test_h3_chromium.py runs what is said of these.
+    **dict.fromkeys(("base64", "chromium", "openssl"), lambda words: None),
     "curl": lambda words: options_are_in(help_of("curl", "--help", "all"), words),
     "git": check_git,
     "h2load": lambda words: options_are_in(help_of("h2load", "--help"), words),

@@ -8,8 +8,10 @@ import hashlib
 import ipaddress
 import json
 import os
+import re
 import runpy
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from loops import in_loop
+from test_server_peers import run
 
 from nghttp2py.asyncio import serve
 from nghttp2py.h3 import H3_ALPN
@@ -33,10 +36,20 @@ from nghttp2py.quic.events import HandshakeCompleted
 #: Seconds that Chromium may take to start and run a page on a loaded machine.
 DEADLINE = 45
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "http3_server.py"
-HTTP3Server = runpy.run_path(str(EXAMPLE))["HTTP3Server"]
+ROOT = Path(__file__).parent.parent
+HTTP3Server = runpy.run_path(str(ROOT / "examples" / "http3_server.py"))["HTTP3Server"]
 
 MEGABYTE = bytes(i * i >> 8 & 0xFF for i in range(1 << 20))
+
+CHROMIUM = [
+    "chromium",
+    "--headless",
+    "--no-sandbox",  # which root cannot have
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+]
 
 # WebTransport's error codes: each end of a run of 30, which is how they are
 # mapped to those of HTTP/3.
@@ -184,13 +197,7 @@ async def chromium(directory, port, fingerprint):
     It trusts the public key of the fingerprint.
     """
     process = await asyncio.create_subprocess_exec(
-        "chromium",
-        "--headless",
-        "--no-sandbox",  # which root cannot have
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--disable-background-networking",
-        "--disable-component-update",
+        *CHROMIUM,
         f"--user-data-dir={directory}",
         "--host-resolver-rules=MAP localhost 127.0.0.1",
         f"--origin-to-force-quic-on=localhost:{port}",
@@ -350,6 +357,60 @@ async def test_chromium_resumes_its_session_with_early_data(identity, tmp_path):
     (connection,) = {c for c, _, path in site.asked if path == "/report"}
     assert connection.handshake.session_resumed
     assert connection.handshake.early_data_accepted
+
+
+# ---- The example and what is said of it ----
+
+
+@in_loop
+async def test_the_page_of_the_example_says_hello_by_webtransport(identity, tmp_path):
+    script = """
+      const frame = document.createElement("iframe");
+      frame.src = "/";
+      const loaded = new Promise((done) => frame.addEventListener("load", done));
+      document.body.append(frame);
+      await loaded;
+      const echo = frame.contentDocument.getElementById("echo");
+      while (!echo.textContent) await new Promise(requestAnimationFrame);
+      return [getComputedStyle(echo).fontSize, echo.textContent];
+    """
+    report, _ = await report_of(script, identity, tmp_path)
+    assert report == ["32px", "Hello, WebTransport"]
+
+
+@in_loop
+async def test_the_commands_of_the_documentation_do_what_it_says(tmp_path):
+    """As they stand there, but for the port, and with Chromium headless."""
+    page = (ROOT / "docs" / "h3.rst").read_text().replace("\\\n", "")
+    lines = [
+        line.replace("examples/", f"{ROOT}/examples/")
+        .replace("chromium ", f"{' '.join(CHROMIUM)} --dump-dom ")
+        .replace("python ", f"{sys.executable} ")
+        for line in re.findall(r"^   \$ (.*)", page, re.M)
+    ]
+    certify, start, get, try_webtransport, digest, browse = lines
+    shell = ("sh", "-c")
+    await run(*shell, f"cd {tmp_path} && {certify}")
+    server = await asyncio.create_subprocess_exec(
+        *shell,
+        f"cd {tmp_path} && exec {start} --port=0",
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        url = (await server.stdout.readline()).decode()
+        port = url.rstrip("/\n").rpartition(":")[2]
+
+        async def output_of(line):
+            line = line.replace("4433", port)
+            return await run(*shell, f"cd {tmp_path} && {line}")
+
+        assert "Hello, HTTP/3" in await output_of(get)
+        assert await output_of(try_webtransport) == "hello\n" * 3
+        await output_of(digest)
+        assert "Hello, HTTP/3" in await output_of(browse)
+    finally:
+        server.terminate()
+        await server.wait()
 
 
 # ---- WebTransport ----

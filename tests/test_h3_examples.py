@@ -1,4 +1,4 @@
-"""The HTTP/3 programs of examples/, with each other and with aioquic."""
+"""The programs of examples/ for QUIC and HTTP/3, alone and with aioquic."""
 
 import asyncio
 import subprocess
@@ -112,6 +112,29 @@ def test_a_session_that_the_server_does_not_have(server):
     with pytest.raises(subprocess.CalledProcessError) as failed:
         fetch(server, "--webtransport=x", "nowhere")
     assert b"the session is refused: 404" in failed.value.stderr
+
+
+# ---- QUIC without HTTP ----
+
+
+def test_quic_streams_come_back_and_the_session_is_resumed(identity, tmp_path):
+    certificate, key, authority = identity
+    both = tmp_path / "both.pem"
+    both.write_bytes(Path(certificate).read_bytes() + Path(authority).read_bytes())
+    done = subprocess.run(
+        [
+            *(sys.executable, "-W", "error", EXAMPLES / "quic_echo.py"),
+            *("--certificate", both, "--private-key", key),
+        ],
+        capture_output=True,
+        timeout=60,
+        check=True,
+        text=True,
+    )
+    first, second = done.stdout.splitlines()
+    assert first.startswith("hello ") and "session_resumed=False" in first
+    assert second.startswith("hello ") and "session_resumed=True" in second
+    assert "early_data_accepted=True" in second
 
 
 # ---- aioquic ----
