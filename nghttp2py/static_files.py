@@ -76,11 +76,17 @@ class FileSlice:
         self._left = length
 
     def read(self, n: int) -> bytes:
-        """Return up to ``n`` bytes; ``b""`` at the end."""
+        """Return up to ``n`` bytes; ``b""`` at the end.
+
+        Raises ``OSError``, also if the file has become shorter: what was said
+        of the length is no longer true, and no client must take it for whole.
+        """
         n = min(n, self._left)
         if n <= 0 or self._fd == -1:
             return b""
         data = os.pread(self._fd, n, self._offset)
+        if not data:
+            raise OSError(errno.ENODATA, "the file has become shorter")
         self._offset += len(data)
         self._left -= len(data)
         return data

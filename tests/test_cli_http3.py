@@ -36,7 +36,10 @@ from peers import (
 
 from nghttp2py.asyncio import H3Protocol, serve
 from nghttp2py.asyncio.pump import CLOSE_TIMEOUT
+from nghttp2py.cli.http3_server import HTTP3Server, make_configuration
+from nghttp2py.cli.serve import Site, make_tls
 from nghttp2py.quic import QuicConfiguration
+from nghttp2py.static_files import StaticFiles
 
 LARGE = random.Random(11).randbytes(64 << 20)
 LARGE_DIGEST = hashlib.sha256(LARGE).digest()
@@ -221,7 +224,8 @@ def test_a_certificate_for_another_name_is_one_clear_line(get, serve3):
 
 def test_a_server_that_does_not_answer_is_one_clear_line(get):
     port = free_port()
-    done = get("--timeout", "0.3", f"https://127.0.0.1:{port}/")
+    # All wait for one connection, and not one after the other.
+    done = get("-n", "100", "--timeout", "0.3", f"https://127.0.0.1:{port}/")
     assert one_line(done) == (
         f"Error: 127.0.0.1:{port} does not answer over UDP, which HTTP/3 needs, "
         "in 0.3 seconds"
@@ -335,6 +339,23 @@ def test_memory_does_not_grow_with_a_download(serve3, directory, tmp_path):
         assert after - before < GROWTH, found
 
 
+@contextlib.asynccontextmanager
+async def our_server(directory, handler):
+    """A server whose requests ``handler`` answers; its URL."""
+    configuration = QuicConfiguration(is_client=False, alpn_protocols=H3_ALPN)
+    configuration.load_cert_chain(directory / "cert.pem")
+    server = await serve(
+        "127.0.0.1",
+        0,
+        configuration=configuration,
+        create_protocol=functools.partial(H3Protocol, request_handler=handler),
+    )
+    try:
+        yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    finally:
+        server.close()
+
+
 @in_loop
 async def test_memory_does_not_grow_with_an_upload(directory):
     """And all of it comes."""
@@ -346,25 +367,36 @@ async def test_memory_does_not_grow_with_an_upload(directory):
         stream.send_headers([(b":status", b"200")])
         await stream.send_data(digest.hexdigest().encode(), end_stream=True)
 
-    configuration = QuicConfiguration(is_client=False, alpn_protocols=H3_ALPN)
-    configuration.load_cert_chain(directory / "cert.pem")
-    server = await serve(
-        "127.0.0.1",
-        0,
-        configuration=configuration,
-        create_protocol=functools.partial(H3Protocol, request_handler=handler),
-    )
-    url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
     used = {}
-    for name in ("data", "large"):
-        path = directory / "site" / name
-        used[name], said = await asyncio.to_thread(
-            measured, directory, "-d", f"@{path}", url
-        )
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        assert said.decode() == digest
-    server.close()
+    async with our_server(directory, handler) as url:
+        for name in ("data", "large"):
+            path = directory / "site" / name
+            used[name], said = await asyncio.to_thread(
+                measured, directory, "-d", f"@{path}", url
+            )
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            assert said.decode() == digest
     assert used["large"] - used["data"] < GROWTH, used
+
+
+@in_loop
+async def test_what_a_server_that_goes_has_not_processed_is_sent_again(get, directory):
+    """Each connection answers ten requests, and is then shut down."""
+    connections = {}
+
+    async def handler(stream):
+        task, count = connections.get(stream.protocol, (None, 0))
+        if task is None and count == 9:
+            task = asyncio.create_task(stream.protocol.shutdown())
+        connections[stream.protocol] = task, count + 1
+        stream.send_headers([(b":status", b"200")], end_stream=True)
+
+    async with our_server(directory, handler) as url:
+        done = await asyncio.to_thread(get, "-n", "800", url)
+        await asyncio.gather(*(task for task, _ in connections.values() if task))
+    shown = done.stderr.decode()
+    assert "800 of 800 responses" in shown, shown
+    assert len(connections) > 1
 
 
 def test_ctrl_c_ends_a_download_at_once(url, directory, tmp_path):
@@ -492,6 +524,31 @@ async def test_aioquic_gets_files_at_once(url, directory):
     assert found[5][1] == SMALL[-5:]
 
 
+@pytest.mark.parametrize("http3", [False, True], ids=["HTTP/2", "HTTP/3"])
+def test_a_file_that_becomes_shorter_is_not_taken_for_whole(directory, tmp_path, http3):
+    (tmp_path / "file").write_bytes(b"")
+    os.truncate(tmp_path / "file", len(LARGE))
+    log = tmp_path / "log"
+    cert = ("--cert", directory / "cert.pem")
+    with serving(tmp_path, "--http3", *cert, log=log) as url:
+        command = getting(directory, f"{url}/file")
+        if not http3:
+            command.remove("--http3")
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process:
+            process.stdout.read(1)
+            os.truncate(tmp_path / "file", 1_000_000)
+            body, said = process.communicate(timeout=DEADLINE)
+        # Other requests are answered as before.
+        done = nghttp2py("get", "-k", f"{url}/file")
+    assert process.returncode == 1
+    assert len(body) < len(LARGE)
+    assert b"was reset by the peer" in said
+    assert done.stdout == bytes(1_000_000)
+    assert "the file has become shorter" in log.read_text()
+
+
 def test_requests_are_logged_as_those_of_http2_are(get, serve3, tmp_path):
     log = tmp_path / "log"
     with serve3(log=log) as url:
@@ -555,6 +612,34 @@ def test_what_cannot_be_served_is_one_clear_line(directory, options, sentence, s
     assert sentence in done.stderr.decode()
     assert b"Traceback" not in done.stderr
     assert done.stderr.decode().splitlines()[-1].startswith("Error: ")
+
+
+@in_loop
+async def test_port_0_is_one_that_tcp_and_udp_have_free(directory, monkeypatch):
+    """A port of UDP that TCP has not free is given up for another."""
+    asked = []
+    taken = socket.create_server(("127.0.0.1", 0))
+    listen = HTTP3Server.listen
+
+    async def unlucky(self, host, port):
+        asked.append(port)
+        if len(asked) < 3:
+            return await listen(self, host, taken.getsockname()[1])
+        return await listen(self, host, port)
+
+    monkeypatch.setattr(HTTP3Server, "listen", unlucky)
+    cert = directory / "cert.pem"
+    site = Site(
+        *(StaticFiles(directory / "site"), "127.0.0.1", 0),
+        *(make_tls(cert, None), make_configuration(cert, None)),
+    )
+    with taken:
+        http2, http3 = await site.start_both(site.quic)
+    assert asked == [0, 0, 0]
+    assert http3.addresses == [http2.sockets[0].getsockname()]
+    http2.close()
+    await http2.wait_closed()
+    await http3.wait_closed()
 
 
 def test_a_taken_tcp_port_is_told_too(directory):

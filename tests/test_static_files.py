@@ -311,6 +311,17 @@ def test_the_type_follows_from_the_name(name, kind):
     assert content_type(name) == kind
 
 
+def test_a_file_that_becomes_shorter_is_an_error(root):
+    (root / "file.txt").write_bytes(bytes(200_000))
+    body = StaticFiles(root).respond(b"GET", b"/file.txt", []).body
+    assert body.read(1000) == bytes(1000)
+    os.truncate(root / "file.txt", 2000)
+    assert body.read(5000) == bytes(1000)
+    with pytest.raises(OSError, match="shorter"):
+        body.read(5000)
+    body.close()
+
+
 def test_no_file_is_left_open(root):
     before = set(os.listdir("/proc/self/fd"))
     for target in ("/file.txt", "/", "/missing", "/fifo", "/outside", "/below"):

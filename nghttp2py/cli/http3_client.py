@@ -26,6 +26,7 @@ from nghttp2py.h3 import (
     SettingsReceived,
 )
 from nghttp2py.h3.connection import ErrorCode, ProtocolError, Setting
+from nghttp2py.h3.exceptions import GoingAwayError
 from nghttp2py.quic import (
     QuicConfiguration,
     QuicConnection,
@@ -139,7 +140,7 @@ class HTTP3Client:
         if printer is not None:
             configuration.quic_logger = _FrameLogger(printer)
         self._connections = contextlib.AsyncExitStack()
-        self._connecting = asyncio.Lock()
+        self._opening: asyncio.Task[_Protocol] | None = None
         self._protocol: _Protocol | None = None
 
     async def __aenter__(self) -> HTTP3Client:
@@ -175,14 +176,20 @@ class HTTP3Client:
     async def _request(
         self, fields: list[tuple[bytes, bytes]], body: Any
     ) -> HTTP3Response:
-        for left in reversed(range(RETRIES + 1)):
+        attempt = 0
+        while True:
             protocol = await self._connect()
             try:
                 return await self._request_once(protocol, fields, body)
-            except StreamResetError as error:
-                if not error.unprocessed or not left:
+            except (StreamResetError, GoingAwayError) as error:
+                if isinstance(error, StreamResetError) and not error.unprocessed:
                     raise
-        raise AssertionError
+                # A server may answer so many requests on a connection and no more:
+                # others take their turn on the next, as long as it answers at all.
+                if protocol.is_available or not protocol.answered:
+                    if attempt == RETRIES:
+                        raise
+                    attempt += 1
 
     async def _request_once(
         self, protocol: _Protocol, fields: list[tuple[bytes, bytes]], body: Any
@@ -201,14 +208,20 @@ class HTTP3Client:
             if sender is not None:
                 await _stop_sending(sender)
             raise
+        protocol.answered = True
         return HTTP3Response(stream, sender, self._timeout)
 
     async def _connect(self) -> _Protocol:
         """Return a connection that takes requests; one is made for all who ask."""
-        async with self._connecting:
-            if self._protocol is None or not self._protocol.is_available:
-                self._protocol = await self._open()
-            return self._protocol
+        if self._protocol is None or not self._protocol.is_available:
+            if self._opening is None:
+                self._opening = asyncio.create_task(self._open())
+                self._opening.add_done_callback(self._opened)
+            self._protocol = await asyncio.shield(self._opening)
+        return self._protocol
+
+    def _opened(self, task: asyncio.Task[_Protocol]) -> None:
+        self._opening = None
 
     async def _open(self) -> _Protocol:
         protocols: list[_Protocol] = []
@@ -249,6 +262,7 @@ class _Protocol(H3Protocol):
     """Shows what no trace of frames has, and remembers how it ended."""
 
     terminated: ConnectionTerminated | None = None
+    answered = False
 
     def __init__(
         self, *arguments: Any, printer: LinePrinter | None, **options: Any

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nghttp2py.cli.http3_server import HTTP3Server
     from nghttp2py.quic import QuicConfiguration
 
-__all__ = ["command"]
+__all__ = ["Site", "command", "make_tls"]
 
 
 # Ports that are tried before none is said to be free for TCP and UDP.
@@ -40,7 +40,8 @@ def _make_quic(cert: Path, key: Path | None) -> QuicConfiguration:
         raise _bad_certificate(cert, key, error) from None
 
 
-def _make_tls(cert: Path, key: Path | None) -> ssl.SSLContext:
+def make_tls(cert: Path, key: Path | None) -> ssl.SSLContext:
+    """Make the context of a server.  Raises ClickException."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
         # An encrypted key must not make a server wait at a prompt.
@@ -117,7 +118,7 @@ def command(
         raise click.UsageError("--key needs --cert")
     if http3 and cert is None:
         raise click.UsageError("--http3 needs --cert: HTTP/3 is always encrypted")
-    context = None if cert is None else _make_tls(cert, key)
+    context = None if cert is None else make_tls(cert, key)
     if port is None:
         port = 8080 if context is None else 8443
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -126,7 +127,7 @@ def command(
 
     files = StaticFiles(directory, listing=listing)
     configuration = _make_quic(cert, key) if http3 and cert else None
-    site = _Site(files, host, port, context, configuration)
+    site = Site(files, host, port, context, configuration)
     try:
         asyncio.run(site.serve())
     except OSError as error:
@@ -135,7 +136,7 @@ def command(
         ) from None
 
 
-class _Site:
+class Site:
     """The servers of a directory: of HTTP/2, and with ``quic`` of HTTP/3."""
 
     def __init__(
