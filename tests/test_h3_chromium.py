@@ -191,16 +191,17 @@ async def serving(site, certificate, key, **options):
 
 
 @contextlib.asynccontextmanager
-async def chromium(directory, port, fingerprint):
-    """Chromium on the site's page, over QUIC from the first packet on.
+async def chromium(directory, port, fingerprint, quic_port=None):
+    """Chromium on the page of the site at the port.
 
-    It trusts the public key of the fingerprint.
+    It trusts the public key of the fingerprint, and goes by QUIC from the first
+    packet on unless ``quic_port`` is another.
     """
     process = await asyncio.create_subprocess_exec(
         *CHROMIUM,
         f"--user-data-dir={directory}",
         "--host-resolver-rules=MAP localhost 127.0.0.1",
-        f"--origin-to-force-quic-on=localhost:{port}",
+        f"--origin-to-force-quic-on=localhost:{quic_port or port}",
         f"--ignore-certificate-errors-spki-list={fingerprint}",
         "--remote-debugging-port=0",  # or it exits when the page has loaded
         f"https://localhost:{port}/page",
@@ -411,6 +412,55 @@ async def test_the_commands_of_the_documentation_do_what_it_says(tmp_path):
     finally:
         server.terminate()
         await server.wait()
+
+
+@in_loop
+async def test_chromium_goes_on_by_http3_when_the_command_says_it_is_there(
+    identity, tmp_path
+):
+    certificate, key, fingerprint = identity
+    pem, site = tmp_path / "cert.pem", tmp_path / "site"
+    pem.write_bytes(key + certificate.public_bytes(serialization.Encoding.PEM))
+    (site / "page").mkdir(parents=True)
+    (site / "data").write_bytes(MEGABYTE)
+    script = """
+      let got;
+      for (let i = 0; i < 100; i++) {
+        const response = await fetch("/data", { cache: "no-store" });
+        got = await hex(await response.arrayBuffer());
+        const entries = performance.getEntriesByType("resource");
+        if (entries.at(-1).nextHopProtocol === "h3") break;
+      }
+      await fetch("/" + got);
+    """
+    (site / "page" / "index.html").write_text(PAGE.replace("%s", script))
+    server = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-u", "-m", "nghttp2py", "serve", site),
+        *("--http3", "--cert", pem, "--port=0"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+    async def log_up_to(end):
+        text = ""
+        while end not in text:
+            line = await asyncio.wait_for(server.stderr.readline(), DEADLINE)
+            assert line, text
+            text += line.decode()
+        return text
+
+    try:
+        line = (await server.stdout.readline()).decode()
+        port = int(line.split()[2].rstrip("/").rpartition(":")[2])
+        # An authority that Chromium does not know will do for QUIC if QUIC is to
+        # be forced on a server of this name; its port does not matter.
+        async with chromium(tmp_path, port, fingerprint, quic_port=1):
+            log = await log_up_to(hashlib.sha256(MEGABYTE).hexdigest())
+    finally:
+        server.terminate()
+        await server.wait()
+    assert '"GET /page/ HTTP/2" 200' in log
+    assert '"GET /data HTTP/3" 200' in log
 
 
 # ---- WebTransport ----
