@@ -10,22 +10,24 @@ must be for localhost.
 
 import argparse
 import asyncio
+from typing import cast
 
 from nghttp2py.asyncio import QuicConnectionProtocol, connect, serve
 from nghttp2py.quic.configuration import QuicConfiguration
-from nghttp2py.quic.events import HandshakeCompleted
+from nghttp2py.quic.events import HandshakeCompleted, QuicEvent
+from nghttp2py.quic.tls import SessionTicket
 
-tasks = set()
+tasks: set[asyncio.Task[None]] = set()
 
 
-def stream_handler(reader, writer):
+def stream_handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Take a stream that the client has opened."""
     task = asyncio.create_task(echo(reader, writer))
     tasks.add(task)  # asyncio itself keeps none
     task.add_done_callback(tasks.discard)
 
 
-async def echo(reader, writer):
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     while data := await reader.read(65536):
         writer.write(data)
         await writer.drain()  # no faster than the client reads
@@ -35,15 +37,15 @@ async def echo(reader, writer):
 class Client(QuicConnectionProtocol):
     """Remembers how the handshake went."""
 
-    handshake = None
+    handshake: HandshakeCompleted | None = None
 
-    def quic_event_received(self, event):
+    def quic_event_received(self, event: QuicEvent) -> None:
         if isinstance(event, HandshakeCompleted):
             self.handshake = event
         super().quic_event_received(event)  # for the readers of streams
 
 
-async def main(options):
+async def main(options: argparse.Namespace) -> None:
     configuration = QuicConfiguration(is_client=False, alpn_protocols=["echo"])
     configuration.load_cert_chain(options.certificate, options.private_key)
     server = await serve(
@@ -57,7 +59,7 @@ async def main(options):
 
     configuration = QuicConfiguration(alpn_protocols=["echo"])
     configuration.load_verify_locations(options.certificate)
-    tickets = asyncio.Queue()
+    tickets: asyncio.Queue[SessionTicket] = asyncio.Queue()
     for _ in range(2):
         async with connect(
             "localhost",
@@ -70,7 +72,8 @@ async def main(options):
             reader, writer = await client.create_stream()
             writer.write(b"hello")
             writer.write_eof()
-            print((await reader.read()).decode(), client.handshake)
+            handshake = cast(Client, client).handshake
+            print((await reader.read()).decode(), handshake)
             configuration.session_ticket = await tickets.get()
     server.close()
 
