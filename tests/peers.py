@@ -23,6 +23,7 @@ from nghttp2py.h2 import (
     H2RequestReceived,
     H2SettingsReceived,
 )
+from nghttp2py.server import BaseRequestHandler, HTTP2Server
 
 # ---- TLS ----
 
@@ -99,6 +100,47 @@ def wait_for_port(port, process):
         except OSError:
             assert time.monotonic() < end, f"{process.args} does not listen"
             time.sleep(0.01)
+
+
+# ---- A server of ours ----
+
+
+class Echo(BaseRequestHandler):
+    """Answers with the request: its body, or its path if it has none."""
+
+    def on_headers(self):
+        self.body = b""
+        self.trailers = []
+
+    def on_data(self, data):
+        self.body += data
+
+    def on_trailers(self, headers):
+        self.trailers = headers
+
+    def on_request_done(self):
+        if self.path == b"/informational":
+            self.send_informational(103, [("link", "</style.css>")])
+        if self.path == b"/push" and self.push_enabled:
+            self.push("/pushed", body="pushed body")
+        headers = dict(self.headers)
+        fields = [
+            ("x-request", self.method + b" " + self.path),
+            ("x-host", self.host),
+            ("x-client", headers.get(b"user-agent", b"-")),
+            ("x-length", headers.get(b"content-length", b"-")),
+            ("set-cookie", "a=1"),
+            ("set-cookie", "b=2"),
+        ]
+        if self.path == b"/trailers":
+            self.trailers = [("x-end", "1")]
+        self.send_response(
+            200, fields, self.body or self.path, trailers=self.trailers or None
+        )
+
+
+def echo_server(**options):
+    return HTTP2Server(("127.0.0.1", 0), Echo, **options)
 
 
 # ---- Servers that follow a script ----

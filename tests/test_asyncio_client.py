@@ -10,8 +10,10 @@ import ssl
 import pytest
 from loops import in_loops, until
 from peers import (
+    Echo,
     ScriptedServer,
     client_tls,
+    echo_server,
     expect_a_broken_handshake,
     free_port,
     nghttpd,
@@ -34,40 +36,7 @@ from nghttp2py.h2 import (
     H2RequestReceived,
     H2StreamReset,
 )
-from nghttp2py.server import BaseRequestHandler, HTTP2Server
-
-
-class Echo(BaseRequestHandler):
-    """Answers with the request: its line, or its body if it has one."""
-
-    def on_headers(self):
-        self.body = b""
-        self.trailers = []
-
-    def on_data(self, data):
-        self.body += data
-
-    def on_trailers(self, headers):
-        self.trailers = headers
-
-    def on_request_done(self):
-        if self.path == b"/informational":
-            self.send_informational(103, [("link", "</style.css>")])
-        fields = [
-            ("x-request", self.method + b" " + self.path),
-            ("x-host", self.host),
-            ("x-client", dict(self.headers).get(b"user-agent", b"-")),
-            ("x-length", dict(self.headers).get(b"content-length", b"-")),
-            ("set-cookie", "a=1"),
-            ("set-cookie", "b=2"),
-        ]
-        self.send_response(
-            200, fields, self.body or self.path, trailers=self.trailers or None
-        )
-
-
-def echo_server(**options):
-    return HTTP2Server(("127.0.0.1", 0), Echo, **options)
+from nghttp2py.server import HTTP2Server
 
 
 def origin(server, scheme="http", host="127.0.0.1"):

@@ -8,8 +8,10 @@ import ssl
 import pytest
 from loops import in_loops, until
 from peers import (
+    Echo,
     ScriptedServer,
     client_tls,
+    echo_server,
     expect_a_broken_handshake,
     free_port,
     nghttpd,
@@ -25,7 +27,7 @@ from nghttp2py.errors import (
     StreamStateError,
 )
 from nghttp2py.h2 import H2Configuration, H2RequestReceived
-from nghttp2py.server import BaseRequestHandler, HTTP2Server
+from nghttp2py.server import HTTP2Server
 
 
 class Recorder(BaseResponseHandler):
@@ -56,35 +58,6 @@ class Recorder(BaseResponseHandler):
     def on_close(self, error_code):
         self.calls.append("close")
         self.error_code = error_code
-
-
-class Echo(BaseRequestHandler):
-    """Answers with the request: its line, or its body if it has one."""
-
-    def on_headers(self):
-        self.body = b""
-
-    def on_data(self, data):
-        self.body += data
-
-    def on_trailers(self, headers):
-        self.trailers = headers
-
-    def on_request_done(self):
-        if self.path == b"/informational":
-            self.send_informational(103, [("link", "</style.css>")])
-        if self.path == b"/push" and self.push_enabled:
-            self.push("/pushed", body="pushed body")
-        self.send_response(
-            200,
-            [("x-request", self.method + b" " + self.path), ("x-host", self.host)],
-            self.body or self.path,
-            trailers=[("x-end", "1")] if self.path == b"/trailers" else None,
-        )
-
-
-def echo_server(**options):
-    return HTTP2Server(("127.0.0.1", 0), Echo, **options)
 
 
 def address_of(server):
