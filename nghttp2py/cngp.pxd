@@ -6,17 +6,12 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 cdef extern from "ngp.h" nogil:
     enum:
         NGHTTP2_ERR_INVALID_ARGUMENT
-        NGHTTP2_ERR_INVALID_STATE
-        NGHTTP2_ERR_INVALID_STREAM_ID
         NGHTTP2_ERR_INVALID_STREAM_STATE
         NGHTTP2_ERR_PUSH_DISABLED
-        NGHTTP2_ERR_STREAM_CLOSED
         NGHTTP2_ERR_NOMEM
         NGHTTP2_NV_FLAG_NONE
         NGHTTP2_NV_FLAG_NO_INDEX
-        NGP_ERR_CONNECTION_CLOSED
         NGP_ERR_BAD_HEADERS
-        NGP_ERR_BODY_FULL
         NGP_ERR_BODY_LENGTH
 
     ctypedef struct nghttp2_info:
@@ -62,11 +57,9 @@ cdef extern from "ngp.h" nogil:
         nghttp2_session *session, nghttp2_settings_id id)
     uint32_t nghttp2_session_get_local_settings(
         nghttp2_session *session, nghttp2_settings_id id)
-    int32_t nghttp2_session_get_remote_window_size(nghttp2_session *session)
     int32_t nghttp2_session_get_stream_local_window_size(
         nghttp2_session *session, int32_t stream_id)
     int32_t nghttp2_session_get_local_window_size(nghttp2_session *session)
-    int32_t nghttp2_session_get_last_proc_stream_id(nghttp2_session *session)
     size_t nghttp2_session_get_outbound_queue_size(nghttp2_session *session)
     size_t nghttp2_session_get_hd_inflate_dynamic_table_size(
         nghttp2_session *session)
@@ -133,10 +126,8 @@ cdef extern from "ngp_h2.h" nogil:
         NGP_H2_EXTENSION
         NGP_H2_REQUEST_SENT
         NGP_H2_BODY_DRAINED
-        NGP_H2_CONNECTION_CLOSED
 
     enum:
-        NGP_TOKEN_OTHER
         NGP_TOKEN__AUTHORITY
         NGP_TOKEN__METHOD
         NGP_TOKEN__PATH
@@ -250,12 +241,8 @@ cdef extern from "ngp_h2.h" nogil:
         NGP_H2_STREAM_CLOSED_STATE
 
     enum:
-        NGP_H2_REMOTE_HEADERS
         NGP_H2_REMOTE_END
         NGP_H2_LOCAL_HEADERS
-        NGP_H2_LOCAL_END
-        NGP_H2_LOCAL_END_SENT
-        NGP_H2_UNSENT
 
     ngp_h2_stream_state ngp_h2_stream_get(
         ngp_h2 *h2, int32_t stream_id, uint32_t *pflags)

@@ -216,7 +216,6 @@ cdef extern from "ngp_h3.h" nogil:
         NGP_H3_EVENT_SESSION_DRAINED
         NGP_H3_EVENT_SESSION_CLOSED
         NGP_H3_EVENT_LOG_DATA_FRAME
-        NGP_H3_EVENT_LOG_STREAM_TYPE
 
     ctypedef struct ngp_h3_event:
         ngp_h3_event_type type
@@ -234,7 +233,6 @@ cdef extern from "ngp_h3.h" nogil:
     ctypedef enum ngp_h3_op_type:
         NGP_H3_OP_SEND
         NGP_H3_OP_RESET
-        NGP_H3_OP_STOP
 
     ctypedef struct ngp_h3_op:
         ngp_h3_op_type type

@@ -57,7 +57,6 @@ cdef extern from "ngp_tls_gnutls.h" nogil:
     int ngp_tls_server_name(const ngp_tls *tls, char *dest, size_t len)
     const uint8_t *ngp_tls_peer_certificate(
         const ngp_tls *tls, size_t i, size_t *plen)
-    int ngp_tls_random(void *dest, size_t len)
 
 
 cdef extern from "ngp_quic.h" nogil:
@@ -152,8 +151,6 @@ cdef extern from "ngp_quic.h" nogil:
         NGP_QUIC_PING_ACKED
         NGP_QUIC_CID_ISSUED
         NGP_QUIC_CID_RETIRED
-        NGP_QUIC_TERMINATED
-        NGP_QUIC_SESSION_TICKET
         NGP_QUIC_TICKET_PRESENTED
         NGP_QUIC_NEW_TOKEN
         NGP_QUIC_KEY_LOG
@@ -176,9 +173,6 @@ cdef extern from "ngp_quic.h" nogil:
     ctypedef enum ngp_quic_state:
         NGP_QUIC_NEW
         NGP_QUIC_ACTIVE
-        NGP_QUIC_CLOSING
-        NGP_QUIC_DRAINING
-        NGP_QUIC_DEAD
 
     ctypedef struct ngp_quic_packet:
         const uint8_t *data
@@ -227,15 +221,11 @@ cdef extern from "ngp_quic.h" nogil:
     ngp_quic_store *ngp_quic_lend(ngp_quic *quic)
     ngp_quic_store *ngp_quic_store_hold(ngp_quic_store *store)
     void ngp_quic_store_release(ngp_quic_store *store)
-    void ngp_quic_consume(ngp_quic *quic, int64_t stream_id, uint64_t n)
     void ngp_quic_hold_credit(ngp_quic *quic, int64_t stream_id, int hold)
     int ngp_quic_close(
         ngp_quic *quic, uint64_t error_code, int application,
         uint64_t frame_type, const char *reason, size_t len)
     int64_t ngp_quic_next_stream_id(const ngp_quic *quic, int unidirectional)
-    int ngp_quic_send_stream(
-        ngp_quic *quic, int64_t stream_id, const uint8_t *data, size_t len,
-        void *owner, int end_stream, int *pheld)
     int ngp_quic_send_framed(
         ngp_quic *quic, int64_t stream_id, const uint8_t *head, size_t head_len,
         const uint8_t *data, size_t len, void *owner, int end_stream, int *pheld)
