@@ -2,12 +2,12 @@
 
 import asyncio
 import contextlib
-import functools
 import random
 import socket
 import ssl
 
 import pytest
+from loops import in_loop
 from quic_pair import authority, client_configuration, server_configuration
 
 from nghttp2py.asyncio.quic import QuicConnectionProtocol, connect, serve
@@ -16,16 +16,6 @@ from nghttp2py.quic.events import (
     ProtocolNegotiated,
     StreamDataReceived,
 )
-
-
-def run(main):
-    """Run a coroutine function to its end, with a deadline."""
-
-    @functools.wraps(main)
-    def wrapper(*args, **kwargs):
-        asyncio.run(asyncio.wait_for(main(*args, **kwargs), 60))
-
-    return wrapper
 
 
 def echo(reader, writer):
@@ -68,7 +58,7 @@ async def ask(client, data):
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "::1"])
-@run
+@in_loop
 async def test_what_is_sent_comes_back(host):
     async with (
         running_server() as (_, port),
@@ -77,7 +67,7 @@ async def test_what_is_sent_comes_back(host):
         assert await ask(c, b"ping") == b"ping"
 
 
-@run
+@in_loop
 async def test_two_megabytes_come_back():
     data = random.Random(1).randbytes(2 << 20)
     async with (
@@ -87,7 +77,7 @@ async def test_two_megabytes_come_back():
         assert await ask(client, data) == data
 
 
-@run
+@in_loop
 async def test_streams_run_at_the_same_time():
     async with (
         running_server() as (_, port),
@@ -98,7 +88,7 @@ async def test_streams_run_at_the_same_time():
         assert answers == pieces
 
 
-@run
+@in_loop
 async def test_the_server_opens_streams():
     got = asyncio.get_running_loop().create_future()
 
@@ -124,7 +114,7 @@ async def test_the_server_opens_streams():
         assert await got == b"welcome"
 
 
-@run
+@in_loop
 async def test_a_subclass_sees_every_event():
     events = []
 
@@ -148,7 +138,7 @@ async def test_a_subclass_sees_every_event():
 
 
 @pytest.mark.parametrize("argument", ["retry", "stateless_retry"])
-@run
+@in_loop
 async def test_a_client_proves_its_address(argument):
     async with (
         running_server(**{argument: True}) as (_, port),
@@ -157,7 +147,7 @@ async def test_a_client_proves_its_address(argument):
         assert await ask(client, b"it is me") == b"it is me"
 
 
-@run
+@in_loop
 async def test_an_unknown_version_is_negotiated():
     """RFC 9000, 6: the client begins with a version that nobody knows."""
     async with running_server() as (_, port):
@@ -166,7 +156,7 @@ async def test_an_unknown_version_is_negotiated():
             assert await ask(client, b"then v1") == b"then v1"
 
 
-@run
+@in_loop
 async def test_a_bad_certificate_raises():
     async with running_server() as (_, port):
         configuration = client_configuration(server_name="elsewhere.example")
@@ -175,7 +165,7 @@ async def test_a_bad_certificate_raises():
                 raise AssertionError("it was accepted")
 
 
-@run
+@in_loop
 async def test_a_dead_port_raises_after_the_idle_timeout():
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
         sock.bind(("::1", 0))
@@ -187,7 +177,7 @@ async def test_a_dead_port_raises_after_the_idle_timeout():
                 raise AssertionError("somebody answered")
 
 
-@run
+@in_loop
 async def test_the_local_port_can_be_chosen():
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
         sock.bind(("::", 0))
@@ -203,7 +193,7 @@ async def test_the_local_port_can_be_chosen():
         assert protocol._quic.get_peer_address()[1] == free
 
 
-@run
+@in_loop
 async def test_a_machine_without_ipv6_connects_all_the_same(monkeypatch):
     real = socket.socket
 
@@ -220,7 +210,7 @@ async def test_a_machine_without_ipv6_connects_all_the_same(monkeypatch):
             assert await ask(client, b"IPv4") == b"IPv4"
 
 
-@run
+@in_loop
 async def test_a_local_port_that_is_none_raises():
     with pytest.raises(OverflowError):
         async with connect(
@@ -229,7 +219,7 @@ async def test_a_local_port_that_is_none_raises():
             pass
 
 
-@run
+@in_loop
 async def test_pings_keys_and_connection_ids():
     async with (
         running_server() as (_, port),
@@ -243,7 +233,7 @@ async def test_pings_keys_and_connection_ids():
         assert await ask(client, b"still here") == b"still here"
 
 
-@run
+@in_loop
 async def test_a_session_is_resumed_with_early_data():
     tickets = []
     configuration = server_configuration()
@@ -265,7 +255,7 @@ async def test_a_session_is_resumed_with_early_data():
             assert await ask(client, b"early") == b"early"
 
 
-@run
+@in_loop
 async def test_a_second_waiter_for_the_handshake_is_refused():
     async with (
         running_server() as (_, port),
@@ -285,7 +275,7 @@ async def test_a_second_waiter_for_the_handshake_is_refused():
         await client.wait_connected()
 
 
-@run
+@in_loop
 async def test_garbage_is_ignored():
     rng = random.Random(3)
     async with (
@@ -300,7 +290,7 @@ async def test_garbage_is_ignored():
         assert await ask(client, b"sane") == b"sane"
 
 
-@run
+@in_loop
 async def test_a_first_packet_that_cannot_be_read_leaves_no_connection():
     rng = random.Random(8)
     async with running_server() as (server, port):
@@ -316,7 +306,7 @@ async def test_a_first_packet_that_cannot_be_read_leaves_no_connection():
             assert len(server._connections) == 1
 
 
-@run
+@in_loop
 async def test_a_quarter_of_all_datagrams_lost_stops_nothing(monkeypatch):
     rng = random.Random(4)
     async with running_server() as (server, port):
@@ -339,7 +329,7 @@ async def test_a_quarter_of_all_datagrams_lost_stops_nothing(monkeypatch):
             assert await ask(client, data) == data
 
 
-@run
+@in_loop
 async def test_a_writer_waits_for_the_reader():
     arrived = asyncio.get_running_loop().create_future()
     async with (
@@ -377,7 +367,7 @@ async def test_a_writer_waits_for_the_reader():
         assert total == written == 16 << 20
 
 
-@run
+@in_loop
 async def test_a_stalled_stream_does_not_stall_others():
     stalled = []
 
@@ -399,7 +389,7 @@ async def test_a_stalled_stream_does_not_stall_others():
         assert await ask(client, data) == data
 
 
-@run
+@in_loop
 async def test_a_reset_stream_raises_in_its_reader():
     def handler(reader, writer):
         writer.write(b"half of it")
@@ -416,7 +406,7 @@ async def test_a_reset_stream_raises_in_its_reader():
                 pass
 
 
-@run
+@in_loop
 async def test_a_writer_that_was_closed_is_closed():
     async with (
         running_server() as (_, port),
@@ -429,7 +419,7 @@ async def test_a_writer_that_was_closed_is_closed():
         assert await reader.read() == b"the end"
 
 
-@run
+@in_loop
 async def test_a_stopped_stream_raises_in_drain_and_not_in_its_reader():
     kept = []
 
@@ -452,7 +442,7 @@ async def test_a_stopped_stream_raises_in_drain_and_not_in_its_reader():
         assert writer.is_closing()
 
 
-@run
+@in_loop
 async def test_a_configuration_that_cannot_be_used_raises():
     for fields in ({"server_name": "x" * 300}, {"alpn_protocols": ["x" * 99]}):
         with pytest.raises(ValueError):
@@ -462,7 +452,7 @@ async def test_a_configuration_that_cannot_be_used_raises():
                 pass
 
 
-@run
+@in_loop
 async def test_a_connection_that_says_nothing_is_closed_all_the_same():
     configuration = client_configuration()
     async with connect(
@@ -489,7 +479,7 @@ def test_uvloop_carries_it_too():
         loop.close()
 
 
-@run
+@in_loop
 async def test_a_closed_connection_ends_its_streams():
     kept = []
     async with (
@@ -511,7 +501,7 @@ async def test_a_closed_connection_ends_its_streams():
         await client.wait_closed()
 
 
-@run
+@in_loop
 async def test_the_server_refuses_what_is_too_many():
     async with (
         running_server(max_connections=1) as (_, port),
@@ -522,7 +512,7 @@ async def test_the_server_refuses_what_is_too_many():
                 raise AssertionError("it was accepted")
 
 
-@run
+@in_loop
 async def test_a_draining_server_waits_for_its_connections():
     async with running_server() as (server, port):
         async with connect(
@@ -535,7 +525,7 @@ async def test_a_draining_server_waits_for_its_connections():
         await draining
 
 
-@run
+@in_loop
 async def test_a_server_that_forgot_resets_its_connections():
     """RFC 9000, 10.3: it restarts with the same secret."""
     configuration = server_configuration(stateless_reset_secret=b"s" * 32)
@@ -551,7 +541,7 @@ async def test_a_server_that_forgot_resets_its_connections():
             await reader.read()
 
 
-@run
+@in_loop
 async def test_verification_follows_the_ssl_modules_constants():
     async with (
         running_server() as (_, port),

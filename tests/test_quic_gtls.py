@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import functools
 import hashlib
 import random
 import shutil
@@ -10,6 +9,7 @@ import signal
 import socket
 
 import pytest
+from loops import in_loop
 from quic_pair import client_configuration, identity, server_configuration
 
 from nghttp2py.asyncio.quic import QuicConnectionProtocol, connect, serve
@@ -20,16 +20,6 @@ from nghttp2py.quic.tls import SessionTicket
 
 LARGE = random.Random(1).randbytes(5_000_000)
 FILES = {b"/": b"hello\n", b"/large": LARGE}
-
-
-def run(main):
-    """Run a coroutine function to its end, with a deadline."""
-
-    @functools.wraps(main)
-    def wrapper(*args, **kwargs):
-        asyncio.run(asyncio.wait_for(main(*args, **kwargs), 60))
-
-    return wrapper
 
 
 class Server(QuicConnectionProtocol):
@@ -154,21 +144,21 @@ CLIENTS = {
 
 
 @pytest.mark.parametrize("options", CLIENTS.values(), ids=CLIENTS)
-@run
+@in_loop
 async def test_gtlsclient_gets_a_page(options):
     async with our_server() as port:
         said = await gtlsclient(port, *options)
         assert "status" in said
 
 
-@run
+@in_loop
 async def test_gtlsclient_proves_its_address():
     async with our_server(retry=True) as port:
         said = await gtlsclient(port)
         assert "Retry" in said or "retry" in said
 
 
-@run
+@in_loop
 async def test_gtlsclient_comes_back_with_a_token(tmp_path):
     token = f"--token-file={tmp_path / 'token'}"
     async with our_server(retry=True) as port:
@@ -177,7 +167,7 @@ async def test_gtlsclient_comes_back_with_a_token(tmp_path):
 
 
 @pytest.mark.parametrize("loss", ["0", "0.02"])
-@run
+@in_loop
 async def test_gtlsclient_gets_large_files(loss, tmp_path):
     async with our_server() as port:
         await gtlsclient(
@@ -191,7 +181,7 @@ async def test_gtlsclient_gets_large_files(loss, tmp_path):
         assert digest == hashlib.sha256(LARGE).digest()
 
 
-@run
+@in_loop
 async def test_gtlsclient_resumes_with_early_data(tmp_path):
     files = [
         f"--session-file={tmp_path / 'session'}",
@@ -256,7 +246,7 @@ SERVERS = {
 
 
 @pytest.mark.parametrize("options", SERVERS.values(), ids=SERVERS)
-@run
+@in_loop
 async def test_gtlsserver_answers(options, tmp_path):
     async with gtlsserver(tmp_path, *options) as port, get_from(port) as client:
         assert await client.get(b"/") == b"hello\n"
@@ -267,7 +257,7 @@ async def test_gtlsserver_answers(options, tmp_path):
         assert await client.get(b"/") == b"hello\n"
 
 
-@run
+@in_loop
 async def test_a_server_without_x25519_asks_for_another_key_share(tmp_path):
     """RFC 8446, 4.1.4: we offer one."""
     groups = "--groups=-GROUP-ALL:+GROUP-SECP256R1"
@@ -275,7 +265,7 @@ async def test_a_server_without_x25519_asks_for_another_key_share(tmp_path):
         assert await client.get(b"/") == b"hello\n"
 
 
-@run
+@in_loop
 async def test_gtlsserver_sends_large_files(tmp_path):
     async with gtlsserver(tmp_path) as port, get_from(port) as client:
         bodies = await asyncio.gather(*(client.get(b"/large") for _ in range(3)))
@@ -283,7 +273,7 @@ async def test_gtlsserver_sends_large_files(tmp_path):
             assert hashlib.sha256(body).digest() == hashlib.sha256(LARGE).digest()
 
 
-@run
+@in_loop
 async def test_gtlsserver_takes_early_data(tmp_path):
     tickets: list[SessionTicket] = []
     async with gtlsserver(tmp_path) as port:
