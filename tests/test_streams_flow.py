@@ -57,6 +57,19 @@ async def test_a_slow_reader_stops_the_sender():
 
 
 @in_loops
+async def test_a_client_lets_more_be_sent_ahead_than_a_server():
+    async with Pair() as pair:
+        assert pair.server.initial_window_size == 65535
+        assert pair.client.initial_window_size == 262144
+        stream, served = await open_pair(pair, end_stream=True)
+        sending = asyncio.ensure_future(served.send_response(200, {}, b"x" * MEGABYTE))
+        await idle()
+        assert stream.reader._size == 262144
+        assert len(await stream.read()) == MEGABYTE
+        await sending
+
+
+@in_loops
 async def test_a_stream_that_is_not_read_does_not_stop_others():
     async with Pair() as pair:
         stuck, _ = await open_pair(pair)
