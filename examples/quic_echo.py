@@ -68,12 +68,12 @@ async def main(options: argparse.Namespace) -> None:
             create_protocol=Client,
             session_ticket_handler=tickets.put_nowait,
             wait_connected=False,  # what is written first may be early data
-        ) as client:
+        ) as protocol:
+            client = cast(Client, protocol)
             reader, writer = await client.create_stream()
             writer.write(b"hello")
             writer.write_eof()
-            handshake = cast(Client, client).handshake
-            print((await reader.read()).decode(), handshake)
+            print((await reader.read()).decode(), client.handshake)
             configuration.session_ticket = await tickets.get()
     server.close()
 
