@@ -5,10 +5,13 @@ covered, and one with a parameter of a new name fails until it has values here.
 The calls run in processes of their own, so that an abort is a failure of one test.
 """
 
+import asyncio
 import contextlib
 import inspect
 import itertools
+import logging
 import random
+import warnings
 
 import pytest
 from misuse import (
@@ -330,3 +333,86 @@ def route():
 
 def test_no_header_ends_the_process():
     run_in_a_process(__name__, "m.route()")
+
+
+# ---- asyncio
+
+
+async def give(target):
+    """Call the methods of a protocol or a server with any value; whatever they
+    raise, the process goes on."""
+    rng = random.Random(3)
+    runs = [(b"x" * 30, ("192.0.2.1", 1), 10, 0), (b"", ("::1", 1, 0, 0), 0, 3)]
+    values = [*NUMBERS, *BYTES, *ADDRESSES, *TIMES, *ANY, *runs, runs, runs * 20]
+    for name in [n for n in dir(type(target)) if n[0] != "_"]:
+        method = getattr(target, name)
+        # What is no transport has none of its methods.
+        if not callable(method) or name.startswith(("wait_", "connection_made")):
+            continue
+        required = len(inspect.signature(method).parameters)
+        for _ in range(30):
+            with contextlib.suppress(Exception):
+                result = method(*(rng.choice(values) for _ in range(required)))
+                if inspect.isawaitable(result):
+                    await asyncio.wait_for(result, 0.001)
+        await asyncio.sleep(0)
+
+
+def endpoints(kind, moment):
+    from quic_pair import client_configuration, server_configuration
+
+    from nghttp2py.asyncio import QuicConnectionProtocol, connect, serve
+    from nghttp2py.quic.connection import QuicConnection
+
+    async def reach(port):
+        async with connect(
+            "127.0.0.1", port, configuration=client_configuration()
+        ) as client:
+            await asyncio.wait_for(client.ping(), 10)
+
+    async def main():
+        # asyncio complains of what is done to its protocols.
+        logging.disable(logging.CRITICAL)
+        warnings.simplefilter("ignore")
+        server = await serve("127.0.0.1", 0, configuration=server_configuration())
+        port = server.sockets[0].getsockname()[1]
+        if kind == "server":
+            async with connect(
+                "127.0.0.1", port, configuration=client_configuration()
+            ) as client:
+                if moment == "closed":
+                    server.close()
+                await give(server)
+                client.close()
+        elif moment == "unconnected":
+            quic = QuicConnection(configuration=client_configuration())
+            await give(QuicConnectionProtocol(quic))
+        else:
+            with contextlib.suppress(ConnectionError):
+                async with connect(
+                    "127.0.0.1", port, configuration=client_configuration()
+                ) as client:
+                    if moment == "closed":
+                        client.close()
+                        await client.wait_closed()
+                    await give(client)
+        server.close()
+        server = await serve("127.0.0.1", 0, configuration=server_configuration())
+        await reach(server.sockets[0].getsockname()[1])
+        server.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("kind", "moment"),
+    [
+        ("client", "unconnected"),
+        ("client", "connected"),
+        ("client", "closed"),
+        ("server", "connected"),
+        ("server", "closed"),
+    ],
+)
+def test_protocols_and_servers_are_safe(kind, moment):
+    run_in_a_process(__name__, f"m.endpoints({kind!r}, {moment!r})")
