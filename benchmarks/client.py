@@ -50,13 +50,7 @@ def main() -> None:
                 turn[f"Client, {loop}"] = streams.measure(client, loop, port, n)
             for name, result in turn.items():
                 best[name] = max(best.get(name, result), result)
-    beside = max(best["httpx, asyncio"][0], best["httpx, uvloop"][0])
-    cpu = best["h2load"][1]
-    print(f"{'':20}{'requests/s':>12}{'x httpx':>10}{'CPU us':>10}{'x h2load':>10}")
-    for name, (rate, each) in best.items():
-        print(
-            f"{name:20}{rate:12,.0f}{rate / beside:10.1f}{each:10.1f}{each / cpu:10.1f}"
-        )
+    beside = streams.tell(best)
     figures.keep(
         "client",
         "Client, 32 small GETs at a time",

@@ -146,6 +146,21 @@ def rates(
     return dict(sorted(named.items(), key=lambda item: "nghttp2py" not in item[0]))
 
 
+def tell(best: dict[str, tuple[float, float]]) -> float:
+    """Print requests a second and CPU time of each, beside httpx and h2load.
+
+    Returns what httpx reached.
+    """
+    beside = max(best["httpx, asyncio"][0], best["httpx, uvloop"][0])
+    cpu = best["h2load"][1]
+    print(f"{'':20}{'requests/s':>12}{'x httpx':>10}{'CPU us':>10}{'x h2load':>10}")
+    for name, (rate, each) in best.items():
+        print(
+            f"{name:20}{rate:12,.0f}{rate / beside:10.1f}{each:10.1f}{each / cpu:10.1f}"
+        )
+    return beside
+
+
 def main() -> None:
     """Measure in turns, print the best of each."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -164,13 +179,7 @@ def main() -> None:
                 turn[f"objects, {loop}"] = measure(objects, loop, port, n)
             for name, result in turn.items():
                 best[name] = max(best.get(name, result), result)
-    beside = max(best["httpx, asyncio"][0], best["httpx, uvloop"][0])
-    cpu = best["h2load"][1]
-    print(f"{'':20}{'requests/s':>12}{'x httpx':>10}{'CPU us':>10}{'x h2load':>10}")
-    for name, (rate, each) in best.items():
-        print(
-            f"{name:20}{rate:12,.0f}{rate / beside:10.1f}{each:10.1f}{each / cpu:10.1f}"
-        )
+    tell(best)
     figures.keep(
         "streams",
         "Streams for coroutines, 32 small GETs at a time",
