@@ -239,6 +239,20 @@ pair pair_connect(const ngp_h2_options *client, const ngp_h2_options *server);
     }                                                                          \
   } while (0)
 
+/* Calls |RUN_ONCE| with |RUN|, the number of the allocation that is to fail,
+   and whether all after it do, until it returns nonzero: there were no more. */
+#define FAIL_EACH_ALLOCATION(RUN_ONCE, RUN)                                    \
+  do {                                                                         \
+    size_t fail_at;                                                            \
+    int forever;                                                               \
+                                                                               \
+    for (forever = 0; forever < 2; ++forever) {                                \
+      for (fail_at = 0; !RUN_ONCE(RUN, fail_at, forever); ++fail_at) {         \
+      }                                                                        \
+      assert_true(fail_at > 10);                                               \
+    }                                                                          \
+  } while (0)
+
 #define assert_ok(EXPR) assert_int_equal(EXPR, 0)
 
 /* Asserts that the bytes of |W| are those of the string literal |TEXT|. */
