@@ -9,10 +9,11 @@ import signal
 import socket
 
 import pytest
-from loops import in_loop
+from loops import in_loop, until
 from quic_pair import client_configuration, identity, server_configuration
 
 from nghttp2py.asyncio.quic import QuicConnectionProtocol, connect, serve
+from nghttp2py.asyncio.udp import UDPTransport
 from nghttp2py.h3 import H3_ALPN, H3Connection
 from nghttp2py.h3.events import DataReceived, HeadersReceived
 from nghttp2py.quic.events import ProtocolNegotiated
@@ -266,21 +267,56 @@ async def test_a_server_without_x25519_asks_for_another_key_share(tmp_path):
 
 
 @in_loop
-async def test_gtlsserver_sends_large_files(tmp_path):
+async def test_gtlsserver_negotiates_the_version(tmp_path):
+    fields = {"original_version": 0x1A2A3A4A}
+    async with gtlsserver(tmp_path) as port, get_from(port, fields=fields) as client:
+        assert await client.get(b"/") == b"hello\n"
+
+
+@in_loop
+async def test_gtlsserver_follows_a_client_that_moves(tmp_path):
+    """RFC 9000, 9: the client's address changes in the middle of a transfer."""
     async with gtlsserver(tmp_path) as port, get_from(port) as client:
+        old = client._transport
+        getting = asyncio.ensure_future(client.get(b"/large"))
+        await until(lambda: len(client.bodies.get(0, b"")) > 100_000)
+        sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.setblocking(False)
+        sock.bind(("::", 0))
+        moved = UDPTransport(asyncio.get_running_loop(), sock, client)
+        old.close()
+        client.change_connection_id()
+        assert await getting == LARGE
+        assert await client.get(b"/") == b"hello\n"
+    moved.close()
+
+
+@pytest.mark.parametrize("options", [[], ["--tx-loss=0.02", "--rx-loss=0.02"]])
+@in_loop
+async def test_gtlsserver_sends_large_files(options, tmp_path):
+    async with gtlsserver(tmp_path, *options) as port, get_from(port) as client:
         bodies = await asyncio.gather(*(client.get(b"/large") for _ in range(3)))
         for body in bodies:
             assert hashlib.sha256(body).digest() == hashlib.sha256(LARGE).digest()
 
 
 @in_loop
-async def test_gtlsserver_takes_early_data(tmp_path):
+async def test_gtlsserver_takes_early_data_or_refuses_them(tmp_path):
     tickets: list[SessionTicket] = []
-    async with gtlsserver(tmp_path) as port:
-        async with get_from(port, session_ticket_handler=tickets.append) as client:
-            assert await client.get(b"/") == b"hello\n"
-        assert tickets
-        async with get_from(
-            port, fields={"session_ticket": tickets[0]}, wait_connected=False
-        ) as client:
-            assert await client.get(b"/") == b"hello\n"
+    taken = []
+    for restart in (False, True):
+        (tmp_path / str(restart)).mkdir()
+        async with gtlsserver(tmp_path / str(restart)) as port:
+            if not restart:
+                async with get_from(
+                    port, session_ticket_handler=tickets.append
+                ) as client:
+                    assert await client.get(b"/") == b"hello\n"
+            # A server that was started anew has another key for its tickets.
+            async with get_from(
+                port, fields={"session_ticket": tickets[0]}, wait_connected=False
+            ) as client:
+                assert await client.get(b"/") == b"hello\n"
+                taken.append(client._quic.tls.early_data_accepted)
+    assert taken == [True, False]
