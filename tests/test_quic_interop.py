@@ -157,6 +157,27 @@ def test_a_client_of_theirs_changes_its_connection_id():
     assert network.run(1, lambda: 0 in network.ended[network.server])
 
 
+def test_a_server_of_ours_keeps_the_connection_id_it_uses():
+    """ngtcp2 changes it at a client alone; a call does nothing."""
+    client = their_client()
+    network = Network(client, our_server(client)).handshake()
+    network.server.change_connection_id()
+    network.run(0.5)
+    assert "ConnectionIdRetired" not in network.names(client)
+    network.server.send_stream_data(3, b"as before", end_stream=True)
+    assert network.run(1, lambda: 3 in network.ended[client])
+
+
+def test_a_server_of_theirs_changes_its_connection_id():
+    client = our_client()
+    network = Network(client, their_server(client)).handshake()
+    network.server.change_connection_id()
+    network.run(0.5)
+    assert "ConnectionIdRetired" in network.names(client)
+    network.server.send_stream_data(3, b"by another name", end_stream=True)
+    assert network.run(1, lambda: 3 in network.ended[client])
+
+
 def test_a_new_address_is_followed(join):
     network = join().handshake()
     network.client_address = ("192.0.2.1", 50001)

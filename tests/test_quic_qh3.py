@@ -84,3 +84,31 @@ def test_a_close_is_told(network, closer):
             None,
             "enough",
         )
+
+
+def test_loss_is_made_good(network):
+    network.loss = 0.1
+    data = bytes(range(256)) * 800
+    network.client.send_stream_data(0, data, end_stream=True)
+    assert network.run(120, lambda: 0 in network.ended[network.server])
+    network.server.send_stream_data(0, data, end_stream=True)
+    assert network.run(120, lambda: 0 in network.ended[network.client])
+    assert network.received[network.server] == {0: data}
+    assert network.received[network.client] == {0: data}
+
+
+def test_a_new_address_is_followed(network):
+    network.client_address = ("192.0.2.1", 50001)
+    network.client.send_stream_data(0, b"from elsewhere", end_stream=True)
+    network.run(1)
+    network.server.send_stream_data(0, bytes(20_000), end_stream=True)
+    assert network.run(5, lambda: 0 in network.ended[network.client])
+
+
+def test_a_connection_id_is_changed(network):
+    network.client.change_connection_id()
+    network.run(1)
+    network.client.send_stream_data(0, b"by another name", end_stream=True)
+    assert network.run(5, lambda: 0 in network.ended[network.server])
+    if isinstance(network.server, QuicConnection):
+        assert "ConnectionIdRetired" in network.names(network.server)
