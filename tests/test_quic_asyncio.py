@@ -256,6 +256,31 @@ async def test_a_session_is_resumed_with_early_data():
 
 
 @in_loop
+async def test_early_data_that_are_refused_are_sent_again():
+    tickets = []
+    client_config = client_configuration()
+    taken = []
+    # The second server has another key for its tickets.
+    for _ in range(2):
+        async with running_server(session_ticket_handler=lambda ticket: None) as (
+            _,
+            port,
+        ):
+            for _ in range(2):
+                async with connect(
+                    "localhost",
+                    port,
+                    configuration=client_config,
+                    session_ticket_handler=tickets.append,
+                    wait_connected=client_config.session_ticket is None,
+                ) as client:
+                    assert await ask(client, b"early") == b"early"
+                    taken.append(client._quic.tls.early_data_accepted)
+                client_config.session_ticket = tickets[0]
+    assert taken == [False, True, False, False]
+
+
+@in_loop
 async def test_a_second_waiter_for_the_handshake_is_refused():
     async with (
         running_server() as (_, port),
@@ -306,26 +331,37 @@ async def test_a_first_packet_that_cannot_be_read_leaves_no_connection():
             assert len(server._connections) == 1
 
 
+class Lossy:
+    """A transport that loses a quarter of what is sent."""
+
+    def __init__(self, transport, seed):
+        self.transport = transport
+        self.random = random.Random(seed)
+
+    def __getattr__(self, name):
+        return getattr(self.transport, name)
+
+    def sendto(self, data, addr):
+        if self.random.random() >= 0.25:
+            self.transport.sendto(data, addr)
+
+
+class LossyClient(QuicConnectionProtocol):
+    def connection_made(self, transport):
+        super().connection_made(Lossy(transport, seed=5))
+
+
 @in_loop
-async def test_a_quarter_of_all_datagrams_lost_stops_nothing(monkeypatch):
-    rng = random.Random(4)
+async def test_a_quarter_of_all_datagrams_lost_stops_nothing():
     async with running_server() as (server, port):
-        transport = server._transport
-        send = transport.sendto
-
-        class Lossy:
-            def __getattr__(self, name):
-                return getattr(transport, name)
-
-            def sendto(self, data, addr):
-                if rng.random() >= 0.25:
-                    send(data, addr)
-
-        server._transport = Lossy()
+        server._transport = Lossy(server._transport, seed=4)
         async with connect(
-            "localhost", port, configuration=client_configuration()
+            "localhost",
+            port,
+            configuration=client_configuration(),
+            create_protocol=LossyClient,
         ) as client:
-            data = rng.randbytes(100_000)
+            data = random.Random(6).randbytes(100_000)
             assert await ask(client, data) == data
 
 
