@@ -1,17 +1,22 @@
 # Every command of the project.  CI calls these and nothing else.
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
 CMAKE := $(BIN)/cmake
 FUZZ_SECONDS ?= 60
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run test build test-c asan fuzz lint types docs bench charts wheel test-wheel clean
+.PHONY: run test test-all test-others build test-c asan fuzz lint types docs bench charts wheel test-wheel clean
 
 run: build ; $(PIP) install --group run && exec $(BIN)/python examples/hello.py
 
 test: deps-test build ; $(PIP) install --group test && $(BIN)/python -m pytest $(ARGS)
+
+test-all: test test-others
+
+# On the Pythons beside the one in use, each with an environment of its own; WHICH=ends: on the oldest and the newest.
+test-others: ; @set -e; for python in $$(.ci/interpreters $(WHICH)); do echo "Tests on $$python"; $(MAKE) test PYTHON=$$python VENV=.venv-$$($$python -V | cut -c 8-11); done
 
 build: $(VENV)/ready ; $(PIP) install --no-build-isolation --editable '.[cli,speed]'
 
