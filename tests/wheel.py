@@ -7,6 +7,7 @@ tree; this file's own does not matter.
 """
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -194,9 +195,10 @@ def test_every_extension_module_has_its_types(wheel):
     assert not [name for name in names if name.endswith((".c", ".pyx"))]
 
 
-def test_every_feature_is_in(run):
-    features = run("-m", "nghttp2py", "features")
-    assert re.search(r"http3\s+(yes|true)", features, re.I), features
+def test_both_protocols_are_in_with_all_their_libraries(run):
+    features = json.loads(run("-m", "nghttp2py", "features", "--json"))
+    assert features["http3"] and features["quic"]
+    assert {"nghttp2", "nghttp3", "ngtcp2", "gnutls"} <= set(features)
 
 
 def test_all_modules_stand_on_the_wheels_libraries_alone(run, python):
