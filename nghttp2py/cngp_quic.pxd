@@ -218,7 +218,7 @@ cdef extern from "ngp_quic.h" nogil:
     ctypedef struct ngp_quic_store:
         pass
 
-    ngp_quic_store *ngp_quic_lend(ngp_quic *quic)
+    ngp_quic_store *ngp_quic_lend(ngp_quic *quic, size_t len)
     ngp_quic_store *ngp_quic_store_hold(ngp_quic_store *store)
     void ngp_quic_store_release(ngp_quic_store *store)
     void ngp_quic_hold_credit(ngp_quic *quic, int64_t stream_id, int hold)

@@ -281,12 +281,15 @@ int ngp_quic_take_tickets(ngp_quic *quic, int allowed);
 typedef struct ngp_quic_store ngp_quic_store;
 
 /*
- * ngp_quic_lend has the data of the event that ngp_quic_next_event() has just
- * returned stay where they are, until ngp_quic_store_release() is called for
- * what this function returns; that may be after ngp_quic_del().  _hold() does
- * so once more.
+ * ngp_quic_lend has the |len| bytes of data of the event that
+ * ngp_quic_next_event() has just returned stay where they are, until
+ * ngp_quic_store_release() is called for what this function returns; that may
+ * be after ngp_quic_del().  _hold() does so once more.
+ *
+ * It returns NULL if much more than the data would have to stay: then copy
+ * them.
  */
-ngp_quic_store *ngp_quic_lend(ngp_quic *quic);
+ngp_quic_store *ngp_quic_lend(ngp_quic *quic, size_t len);
 ngp_quic_store *ngp_quic_store_hold(ngp_quic_store *store);
 void ngp_quic_store_release(ngp_quic_store *store);
 

@@ -11,6 +11,9 @@
 #define KEEP_STORE 4096
 #define MIN_STORE 512
 
+/* A larger store is lent only to events that have this share of it. */
+#define KEEP_SHARE 8
+
 void ngp_quic_queue_init(ngp_quic_queue *queue, nghttp2_mem *mem) {
   *queue = (ngp_quic_queue){.mem = mem};
 }
@@ -99,8 +102,14 @@ static void add(ngp_quic_queue *queue, const void *data, size_t len) {
   }
 }
 
-ngp_quic_store *ngp_quic_lend(ngp_quic *quic) {
-  return ngp_quic_store_hold(quic->events.store);
+ngp_quic_store *ngp_quic_lend(ngp_quic *quic, size_t len) {
+  ngp_quic_store *store = quic->events.store;
+
+  /* Who keeps an event with a byte must not keep all that came with it. */
+  if (store->cap > KEEP_STORE && len < store->cap / KEEP_SHARE) {
+    return NULL;
+  }
+  return ngp_quic_store_hold(store);
 }
 
 void ngp_quic_trim(ngp_quic_queue *queue) {

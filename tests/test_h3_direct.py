@@ -187,6 +187,25 @@ def test_an_event_that_is_kept_keeps_its_data():
         assert data.endswith(bytes([i]) * (200 * i))
 
 
+def test_a_small_event_that_is_kept_does_not_keep_what_came_with_it():
+    pair = Pair(max_data=1 << 24, max_stream_data=1 << 24)
+    kept = []
+
+    def keep_one():
+        # What came before is of other streams.
+        pair.client_quic.send_stream_data(0, bytes(10000))
+        pair.client_quic.send_stream_data(4, b"x")
+        for _ in range(3):
+            pair.carry()
+        for event in iter(pair.server_quic.next_event, None):
+            if event.stream_id == 4:
+                kept.append(event)
+
+    assert growth(keep_one, 200, 500) < 1_500_000
+    assert len(kept) > 500
+    assert b"".join(event.data for event in kept) == b"x" * 700
+
+
 def test_an_event_can_be_changed_before_it_is_handled():
     pair = Pair()
     event = pair.stream_event()

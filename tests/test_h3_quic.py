@@ -22,11 +22,14 @@ SERVER_ADDRESS = ("192.0.2.2", 443)
 class QuicPair:
     """Client and server of one QUIC in memory, our H3Connection on each."""
 
-    def __init__(self, package, certificate, key, webtransport=False):
+    def __init__(self, package, certificate, key, webtransport=False, direct=True):
         configuration = import_module(f"{package}.quic.configuration")
         connection = import_module(f"{package}.quic.connection")
         QuicConfiguration = configuration.QuicConfiguration
         QuicConnection = connection.QuicConnection
+        if not direct:
+            # HTTP/3 calls the methods of a subclass, which might be changed.
+            QuicConnection = type("Subclass", (QuicConnection,), {})
         options = {"alpn_protocols": H3_ALPN, "max_datagram_frame_size": 65536}
         client = QuicConfiguration(is_client=True, verify_mode=ssl.CERT_NONE, **options)
         server = QuicConfiguration(
@@ -88,9 +91,11 @@ def certificate():
     )
 
 
-@pytest.fixture(params=["aioquic", "nghttp2py"])
+@pytest.fixture(params=["aioquic", "nghttp2py", "a subclass"])
 def pair(request, certificate):
-    return QuicPair(request.param, *certificate, webtransport=True)
+    package = "nghttp2py" if request.param == "a subclass" else request.param
+    direct = request.param == package
+    return QuicPair(package, *certificate, webtransport=True, direct=direct)
 
 
 def test_requests_over_quic(pair):

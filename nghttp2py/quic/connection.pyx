@@ -703,11 +703,12 @@ cdef class QuicConnection(Carrier):
 
     cdef int _lend_data(self, LentData event, const lib.ngp_quic_event *e) except -1:
         if e.len:
-            event.store = lib.ngp_quic_lend(self._quic)
+            event.store = lib.ngp_quic_lend(self._quic, e.len)
+        if event.store is NULL:
+            event.value = take_bytes(e.data, e.len)
+        else:
             event.base = e.data
             event.len = e.len
-        else:
-            event.value = b""
         return 0
 
     cdef object _new_event(self, const lib.ngp_quic_event *e):

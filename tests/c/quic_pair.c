@@ -172,7 +172,7 @@ static void borrow(quic_pair *pair, ngp_quic *quic,
   quic_pair_loan *loan = &pair->loans[pair->nloans++ % QUIC_PAIR_LOANS];
 
   give_back(pair, loan);
-  *loan = (quic_pair_loan){.store = ngp_quic_lend(quic),
+  *loan = (quic_pair_loan){.store = ngp_quic_lend(quic, event->len),
                            .data = event->data,
                            .len = event->len,
                            .sum = quic_pair_sum(0, event->data, event->len)};
