@@ -22,6 +22,7 @@
 #define MAX_TIME (7200 * SECOND)
 
 #define CLOSE_CODE 7
+#define BURST 3000
 /* RFC 9000, 20.1. */
 #define CONNECTION_ID_LIMIT 0x9
 #define PROTOCOL_VIOLATION 0xa
@@ -268,10 +269,17 @@ static void deliver(sim *s, const quic_flight *flight) {
 static void send_packets(sim *s, int end) {
   ngp_quic *quic = s->ends[end].quic;
   const ngp_quic_packet *packets;
+  size_t left = SIZE_MAX;
   size_t n;
   size_t i;
 
-  check_rv(s, end, ngp_quic_send(quic, tell(s, end)), "send");
+  if (quic_random_chance(&s->random, 20)) {
+    left = BURST;
+    /* The rest is written when it is asked for. */
+    check_rv(s, end, ngp_quic_send_burst(quic, BURST, tell(s, end)), "send");
+  } else {
+    check_rv(s, end, ngp_quic_send(quic, tell(s, end)), "send");
+  }
   sim_take_events(s, end);
   packets = ngp_quic_packets(quic, &n);
   for (i = 0; i < n && !s->failed; ++i) {
@@ -279,8 +287,13 @@ static void send_packets(sim *s, int end) {
       sim_fail(s, "a datagram of %zu bytes", packets[i].len);
       return;
     }
+    left = packets[i].len < left ? left - packets[i].len : 0;
     quic_network_send(&s->net, end, end ? &server_addr : &s->client_addr,
                       &packets[i]);
+  }
+  if (left < 1500) {
+    /* It may have stopped for want of room. */
+    s->wake = s->net.now + 1;
   }
 }
 
@@ -719,6 +732,7 @@ static void count(const sim *s, sim_counts *counts) {
 static void end_run(sim *s) {
   del_end(s, 0);
   del_end(s, 1);
+  sim_return_loans(s);
   quic_network_free(&s->net);
   if (s->owners) {
     sim_fail(s, "%d pieces are not given back", s->owners);

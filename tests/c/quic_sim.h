@@ -14,6 +14,7 @@
 #define SIM_MAX_ACTIONS 24
 /* Each end sends no more PINGs, nor DATAGRAM frames: a bit for each. */
 #define SIM_MAX_MARKS 32
+#define SIM_MAX_LOANS 8
 
 /* What does not vary with the seed: made once a program. */
 typedef struct sim_shared {
@@ -57,6 +58,14 @@ typedef struct sim_stream {
   /* halves[e] is what the end e sends. */
   sim_half halves[2];
 } sim_stream;
+
+/* What a connection has lent, and what it must be. */
+typedef struct sim_loan {
+  ngp_quic_store *store;
+  const uint8_t *data;
+  const uint8_t *expected;
+  size_t len;
+} sim_loan;
 
 /* The clock of an end. */
 typedef struct sim_clock {
@@ -148,6 +157,8 @@ typedef struct sim {
   uint64_t leap;
   uint64_t tolerance;
   int owners;
+  sim_loan loans[SIM_MAX_LOANS];
+  size_t nloans;
   uint8_t retry;
   uint8_t use_ticket;
   uint8_t foreign_ticket;
@@ -186,6 +197,8 @@ void sim_say(const sim *s, const char *format, ...)
 
 void sim_write(sim *s, int end);
 void sim_take_events(sim *s, int end);
+/* Gives back what was lent; it must not have changed. */
+void sim_return_loans(sim *s);
 /* Whether all bytes are where they were to go. */
 int sim_is_complete(const sim *s);
 

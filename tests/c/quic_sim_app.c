@@ -69,6 +69,25 @@ static void give_up(sim *s, int end, sim_stream *stream) {
   }
 }
 
+/* Queues bytes, in one of the two ways. */
+static int send_bytes(sim *s, int end, const sim_stream *stream,
+                      const uint8_t *data, size_t n, int fin) {
+  ngp_quic *quic = s->ends[end].quic;
+  size_t head = 0;
+  int held = 0;
+  int rv;
+
+  if (quic_random_chance(&s->random, 30)) {
+    head = quic_random_below(&s->random, n < 20 ? (uint32_t)n + 1 : 20);
+  }
+  rv = head ? ngp_quic_send_framed(quic, stream->id, data, head, data + head,
+                                   n - head, &s->owners, fin, &held)
+            : ngp_quic_send_stream(quic, stream->id, data, n, &s->owners, fin,
+                                   &held);
+  s->owners += held;
+  return rv;
+}
+
 static void write_half(sim *s, int end, sim_stream *stream) {
   ngp_quic *quic = s->ends[end].quic;
   sim_half *half = &stream->halves[end];
@@ -78,7 +97,6 @@ static void write_half(sim *s, int end, sim_stream *stream) {
     int resets = half->reset_at <= half->size;
     uint64_t n = (resets ? half->reset_at : half->size) - half->queued;
     int fin;
-    int held;
     int rv;
 
     if (resets && !n) {
@@ -87,10 +105,8 @@ static void write_half(sim *s, int end, sim_stream *stream) {
     }
     n = n > half->chunk ? half->chunk : n;
     fin = !resets && half->queued + n == half->size;
-    rv = ngp_quic_send_stream(quic, stream->id,
-                              bytes_at(stream, end, half->queued), n,
-                              &s->owners, fin, &held);
-    s->owners += held;
+    rv =
+        send_bytes(s, end, stream, bytes_at(stream, end, half->queued), n, fin);
     if (rv != 0) {
       if (!may_fail(s, half, end, rv)) {
         sim_fail(s, "stream %" PRId64 " takes no bytes: %d", stream->id, rv);
@@ -181,6 +197,38 @@ static void stop_reading(sim *s, int end, sim_stream *stream) {
   }
 }
 
+static void return_loan(sim *s, sim_loan *loan) {
+  if (loan->store && memcmp(loan->data, loan->expected, loan->len) != 0) {
+    sim_fail(s, "what was lent has changed");
+  }
+  ngp_quic_store_release(loan->store);
+  *loan = (sim_loan){.store = NULL};
+}
+
+void sim_return_loans(sim *s) {
+  size_t i;
+
+  for (i = 0; i < SIM_MAX_LOANS; ++i) {
+    if (s->loans[i].store) {
+      return_loan(s, &s->loans[i]);
+    }
+  }
+}
+
+/* Keeps the data of an event for a while. */
+static void borrow(sim *s, int end, const ngp_quic_event *event,
+                   const uint8_t *expected) {
+  sim_loan *loan = &s->loans[s->nloans++ % SIM_MAX_LOANS];
+
+  if (loan->store) {
+    return_loan(s, loan);
+  }
+  *loan = (sim_loan){.store = ngp_quic_lend(s->ends[end].quic),
+                     .data = event->data,
+                     .expected = expected,
+                     .len = event->len};
+}
+
 static void take_data(sim *s, int end, const ngp_quic_event *event) {
   sim_stream *stream = find(s, event->stream_id);
   sim_half *half;
@@ -200,6 +248,9 @@ static void take_data(sim *s, int end, const ngp_quic_event *event) {
     sim_fail(s, "wrong bytes on stream %" PRId64 " at %" PRIu64, stream->id,
              half->received);
     return;
+  }
+  if (event->len && quic_random_chance(&s->random, 20)) {
+    borrow(s, end, event, bytes_at(stream, !end, half->received));
   }
   half->received += event->len;
   half->unconsumed += event->len;
