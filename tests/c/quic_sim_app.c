@@ -223,7 +223,7 @@ static void borrow(sim *s, int end, const ngp_quic_event *event,
   if (loan->store) {
     return_loan(s, loan);
   }
-  *loan = (sim_loan){.store = ngp_quic_lend(s->ends[end].quic),
+  *loan = (sim_loan){.store = ngp_quic_lend(s->ends[end].quic, event->len),
                      .data = event->data,
                      .expected = expected,
                      .len = event->len};
