@@ -11,7 +11,7 @@ __all__ = ["main"]
 @click.group()
 @click.version_option(__version__, prog_name="nghttp2py")
 def main() -> None:
-    """HTTP/2 from the command line."""
+    """HTTP/2 and HTTP/3 from the command line."""
 
 
 # Each module has its click command, or group of them, as `command`.

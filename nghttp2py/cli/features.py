@@ -1,4 +1,4 @@
-"""``nghttp2py features``: which C library is in use, and what it can do."""
+"""``nghttp2py features``: which C libraries are in use, and what they can do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["command"]
 @click.command("features")
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
 def command(as_json: bool) -> None:
-    """Tell the versions in use, and what they can do."""
+    """Tell which C libraries are in use, and what they can do."""
     found = {"nghttp2py": nghttp2py.__version__, **nghttp2py.features()}
     if as_json:
         click.echo(json.dumps(found, indent=2))
