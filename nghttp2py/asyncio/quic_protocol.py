@@ -162,13 +162,7 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
             else:
                 for data, addr in self._quic.datagrams_to_send(now=self._loop.time()):
                     transport.sendto(data, addr)
-        timer_at = self._quic.get_timer()
-        if self._timer is not None and self._timer_at != timer_at:
-            self._timer.cancel()
-            self._timer = None
-        if self._timer is None and timer_at is not None:
-            self._timer = self._loop.call_at(timer_at, self._handle_timer)
-        self._timer_at = timer_at
+        self._set_timer()
 
     def _send_bursts(self, transport: UDPTransport) -> None:
         """Send, in pieces, so that the peer has the first while we make the next."""
@@ -246,6 +240,18 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
         stream = _Stream(self, stream_id, reader)
         self._streams[stream_id] = stream
         return reader, asyncio.StreamWriter(stream, stream.protocol, reader, self._loop)
+
+    def _set_timer(self) -> None:
+        """Be called when the connection wants it, if that has changed."""
+        due = self._quic.get_timer()
+        if due == self._timer_at:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if due is not None:
+            self._timer = self._loop.call_at(due, self._handle_timer)
+        self._timer_at = due
 
     def _handle_timer(self) -> None:
         now = max(cast(float, self._timer_at), self._loop.time())
