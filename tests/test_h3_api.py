@@ -151,7 +151,7 @@ def test_max_push_id_is_one_number():
 # ---- Rules for headers ----
 
 
-def test_headers_of_each_kind():
+def test_headers_of_each_kind_that_are_right_raise_nothing():
     validate_request_headers(REQUEST)
     validate_request_headers([*REQUEST, (b"te", b"Trailers")])
     validate_push_promise_headers(REQUEST)

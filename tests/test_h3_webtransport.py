@@ -116,7 +116,9 @@ def test_the_newest_name_of_the_protocol_is_known_too(extended):
     session_id, _ = extended.request(headers, end_stream=False)
     extended.server.send_headers(session_id, OK)
     extended.to_client()
-    extended.client.create_webtransport_stream(session_id)
+    stream_id = extended.client.create_webtransport_stream(session_id)
+    extended.client.send_webtransport_data(stream_id, b"hello")
+    assert bytes_of(extended.to_server()) == b"hello"
 
 
 def test_a_session_needs_the_peers_setting():
