@@ -4,48 +4,97 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
 CMAKE := $(BIN)/cmake
+FUZZERS = h2_recv h2_pair h3_recv qpack quic_api quic_recv
 FUZZ_SECONDS ?= 60
+BENCHMARKS = hpack_coding exchange server client streams soak idle h3 quic
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: run test test-all test-others build test-c asan fuzz lint types docs bench charts wheel test-wheel clean
 
-run: build ; $(PIP) install --group run && exec $(BIN)/python examples/hello.py
+run: build
+	$(PIP) install --group run
+	exec $(BIN)/python examples/hello.py
 
-test: deps-test build ; $(PIP) install --group test && $(BIN)/python -m pytest $(ARGS)
+test: deps-test build
+	$(PIP) install --group test
+	$(BIN)/python -m pytest $(ARGS)
 
 test-all: test test-others
 
 # On the Pythons beside the one in use, each with an environment of its own; WHICH=ends: on the oldest and the newest.
-test-others: ; @set -e; for python in $$(.ci/interpreters $(WHICH)); do echo "Tests on $$python"; $(MAKE) test PYTHON=$$python VENV=.venv-$$($$python -V | cut -c 8-11); done
+test-others:
+	@set -e; for python in $$(.ci/interpreters $(WHICH)); do \
+	  echo "Tests on $$python"; \
+	  $(MAKE) test PYTHON=$$python VENV=.venv-$$($$python -V | cut -c 8-11); \
+	done
 
-build: $(VENV)/ready ; $(PIP) install --no-build-isolation --editable '.[cli,speed]'
+build: $(VENV)/ready
+	$(PIP) install --no-build-isolation --editable '.[cli,speed]'
 
-test-c: deps-test $(VENV)/ready ; $(CMAKE) -S . -B build/test-c -G Ninja -DCMAKE_BUILD_TYPE=Debug -DNGP_TESTS=ON -DNGP_WERROR=ON && $(CMAKE) --build build/test-c && $(BIN)/ctest --test-dir build/test-c --output-on-failure
+test-c: SANITIZE = OFF
+asan: SANITIZE = ON
+test-c asan: deps-test $(VENV)/ready
+	$(CMAKE) -S . -B build/$@ -G Ninja -DCMAKE_BUILD_TYPE=Debug -DNGP_TESTS=ON -DNGP_WERROR=ON -DNGP_SANITIZE=$(SANITIZE)
+	$(CMAKE) --build build/$@
+	$(BIN)/ctest --test-dir build/$@ --output-on-failure
 
-asan: deps-test $(VENV)/ready ; $(CMAKE) -S . -B build/asan -G Ninja -DCMAKE_BUILD_TYPE=Debug -DNGP_TESTS=ON -DNGP_WERROR=ON -DNGP_SANITIZE=ON && $(CMAKE) --build build/asan && $(BIN)/ctest --test-dir build/asan --output-on-failure
+fuzz: deps-fuzz $(VENV)/ready
+	CC=clang $(CMAKE) -S . -B build/fuzz -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DNGP_FUZZ=ON -DNGP_SANITIZE=ON
+	$(CMAKE) --build build/fuzz
+	@set -e; for name in $(FUZZERS); do \
+	  mkdir -p build/fuzz/found/$$name; \
+	  build/fuzz/tests/fuzz/fuzz_$$name -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 \
+	    -artifact_prefix=build/fuzz/$$name- build/fuzz/found/$$name build/fuzz/corpora/$$name; \
+	done
 
-fuzz: deps-fuzz $(VENV)/ready ; CC=clang $(CMAKE) -S . -B build/fuzz -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DNGP_FUZZ=ON -DNGP_SANITIZE=ON && $(CMAKE) --build build/fuzz && for name in h2_recv h2_pair h3_recv qpack quic_api quic_recv; do mkdir -p build/fuzz/found/$$name && build/fuzz/tests/fuzz/fuzz_$$name -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=build/fuzz/$$name- build/fuzz/found/$$name build/fuzz/corpora/$$name || exit 1; done
+lint: $(VENV)/ready
+	$(PIP) install --group lint
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/cython-lint nghttp2py
+	$(BIN)/clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h')
+	$(BIN)/check-manifest --no-build-isolation --quiet
 
-lint: $(VENV)/ready ; $(PIP) install --group lint && $(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/cython-lint nghttp2py && $(BIN)/clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h') && $(BIN)/check-manifest --no-build-isolation --quiet
+types: build
+	$(PIP) install --group types
+	$(BIN)/python -m mypy
+	$(BIN)/python -m mypy examples
+	$(BIN)/python -m mypy.stubtest nghttp2py --ignore-disjoint-bases --allowlist .stubtest-allowlist
 
-types: build ; $(PIP) install --group types && $(BIN)/python -m mypy && $(BIN)/python -m mypy examples && $(BIN)/python -m mypy.stubtest nghttp2py --ignore-disjoint-bases --allowlist .stubtest-allowlist
+docs: build
+	$(PIP) install --group docs
+	$(BIN)/sphinx-build --fail-on-warning --quiet docs build/docs
 
-docs: build ; $(PIP) install --group docs && $(BIN)/sphinx-build --fail-on-warning --quiet docs build/docs
+bench: deps-test build
+	$(PIP) install --group bench
+	@set -e; for script in $(BENCHMARKS); do $(BIN)/python benchmarks/$$script.py; done
 
-bench: deps-test build ; $(PIP) install --group bench && for script in hpack_coding exchange server client streams soak idle h3 quic; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+charts: build
+	$(BIN)/python benchmarks/charts.py
 
-charts: build ; $(BIN)/python benchmarks/charts.py
+wheel: $(VENV)/ready
+	$(PIP) install --group wheel
+	rm -rf dist build/wheel
+	$(BIN)/python -m build --outdir build/wheel
+	$(BIN)/python vendor/bundle_libraries.py build/wheel/*.whl dist
+	cp build/wheel/*.tar.gz dist
+	$(BIN)/twine check --strict dist/*
 
-wheel: $(VENV)/ready ; $(PIP) install --group wheel && rm -rf dist build/wheel && $(BIN)/python -m build --outdir build/wheel && $(BIN)/python vendor/bundle_libraries.py build/wheel/*.whl dist && cp build/wheel/*.tar.gz dist && $(BIN)/twine check --strict dist/*
+test-wheel: deps-test build
+	$(PIP) install --group test
+	$(BIN)/python -m pytest tests/wheel.py $(ARGS)
 
-test-wheel: deps-test build ; $(PIP) install --group test && $(BIN)/python -m pytest tests/wheel.py $(ARGS)
-
-clean: ; rm -rf build dist *.egg-info && find nghttp2py -name '*.so' -delete
+clean:
+	rm -rf build dist *.egg-info
+	find nghttp2py -name '*.so' -delete
 
 .PHONY: deps-build deps-test deps-fuzz
-deps-build: ; @vendor/install-deps build
-deps-test: ; @vendor/install-deps build test
-deps-fuzz: ; @vendor/install-deps build fuzz
+deps-build:
+	@vendor/install-deps build
+deps-test:
+	@vendor/install-deps build test
+deps-fuzz:
+	@vendor/install-deps build fuzz
 
 # The group of build requirements stands in pyproject.toml; a newer one makes the environment anew.
 $(VENV)/ready: pyproject.toml | deps-build
