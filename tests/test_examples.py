@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from ssl import OP_ALL, OP_NO_SSLv2
 
 from loops import in_loop
 from test_server_peers import run
@@ -62,15 +63,19 @@ def test_hello_renews_its_certificate_before_it_expires(tmp_path, monkeypatch):
 
 
 @in_loop
-async def test_the_old_bindings_example_pushes(certificates, tmp_path, monkeypatch):
+async def test_a_script_for_the_old_bindings_pushes(
+    certificates, tmp_path, monkeypatch
+):
     """On a free port, and in this loop: else it is run as it stands."""
     certificate = certificates[1]
     certificate.cert_chain_pems[0].write_to_path(str(tmp_path / "server.crt"))
     certificate.private_key_pem.write_to_path(str(tmp_path / "server.key"))
 
     class Server(nghttp2py.HTTP2Server):
-        def __init__(self, address, *args, **kwargs):
-            super().__init__((address[0], 0), *args, **kwargs)
+        def __init__(self, address, *args, ssl):
+            # Scripts of that time set the options so, without asking what they are.
+            ssl.options = OP_ALL | OP_NO_SSLv2
+            super().__init__((address[0], 0), *args, ssl=ssl)
 
         def serve_forever(self):
             started.append(self)
@@ -85,4 +90,4 @@ async def test_the_old_bindings_example_pushes(certificates, tmp_path, monkeypat
             "nghttp", "-v", "--no-verify-peer", f"https://localhost:{port}"
         )
     assert "recv PUSH_PROMISE" in seen
-    assert "nghttp2-python FTW" in seen and "body{margin:0;}" in seen
+    assert "In colour." in seen and "p { color: teal }" in seen
