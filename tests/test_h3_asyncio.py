@@ -216,6 +216,47 @@ async def test_what_the_handler_leaves_unread_is_refused_without_an_error():
 
 
 @in_loops
+async def test_trailers_that_come_when_the_handler_is_done_are_no_request():
+    answered = []
+    connected = []
+
+    async def handler(stream):
+        answered.append(stream.headers)
+        stream.send_headers(OK, end_stream=True)
+        # What the trailers wait for is on its way when they are refused.
+        client, encoder = connected
+        encoder.write(b"\x02\x3f\xbd\x01\x43x-a\x01b")
+        client.transmit()
+
+    server = await serve(
+        "127.0.0.1",
+        0,
+        configuration=server_configuration(alpn_protocols=H3_ALPN),
+        create_protocol=Server(handler).make,
+    )
+    try:
+        async with connect(
+            "127.0.0.1",
+            server.sockets[0].getsockname()[1],
+            configuration=client_configuration(alpn_protocols=H3_ALPN),
+        ) as client:
+            _, control = await client.create_stream(is_unidirectional=True)
+            control.write(b"\x00\x04\x00")
+            _, encoder = await client.create_stream(is_unidirectional=True)
+            connected += client, encoder
+            reader, writer = await client.create_stream()
+            fields = b"\x00\x00\xd4\xd7\xc1\x50\x09localhost"
+            writer.write(b"\x01" + bytes([len(fields)]) + fields)
+            # They refer to an entry that the decoder does not have yet.
+            writer.write(b"\x01\x03\x02\x00\x80")
+            assert (await reader.read()).startswith(b"\x01")
+            await client.ping()
+            assert len(answered) == 1
+    finally:
+        server.close()
+
+
+@in_loops
 async def test_a_reset_of_the_client_ends_the_handler():
     ended = asyncio.Event()
 

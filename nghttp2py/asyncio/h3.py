@@ -467,7 +467,8 @@ class H3Protocol(QuicConnectionProtocol):
             stream = self._streams_by_id.get(event.stream_id)
             if stream is not None:
                 stream._headers_received(event.headers, event.stream_ended)
-            elif self._request_handler is not None:
+            # Trailers may wait for QPACK until their stream is forgotten.
+            elif self._request_handler is not None and not _are_trailers(event.headers):
                 self._request_received(event)
         elif isinstance(event, DataReceived):
             stream = self._streams_by_id.get(event.stream_id)
@@ -524,6 +525,11 @@ class H3Protocol(QuicConnectionProtocol):
 def _wake(waiter: asyncio.Future[None] | None) -> None:
     if waiter is not None and not waiter.done():
         waiter.set_result(None)
+
+
+def _are_trailers(headers: Headers) -> bool:
+    # Which have no pseudo-header fields (RFC 9114, 4.3).
+    return not headers or not headers[0][0].startswith(b":")
 
 
 def _is_interim(headers: Headers) -> bool:
