@@ -549,6 +549,30 @@ async def test_the_server_refuses_what_is_too_many():
 
 
 @in_loop
+async def test_a_connection_whose_transport_was_closed_can_be_closed():
+    async with running_server() as (_, port):
+        async with connect(
+            "localhost", port, configuration=client_configuration()
+        ) as client:
+            client._transport.close()
+        assert client._quic.closed
+
+
+@in_loop
+async def test_a_connection_ends_when_its_transport_is_lost_with_what_waited():
+    async with (
+        running_server() as (server, port),
+        connect("localhost", port, configuration=client_configuration()) as client,
+    ):
+        await client.ping()
+        (accepted,) = server._connections
+        # The socket takes nothing.
+        server._transport._waiting.append((b"x", ("::1", port, 0, 0), 0, 1))
+        server.close()
+        await accepted.wait_closed()
+
+
+@in_loop
 async def test_a_draining_server_waits_for_its_connections():
     async with running_server() as (server, port):
         async with connect(

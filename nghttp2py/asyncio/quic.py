@@ -159,6 +159,9 @@ async def connect(
             await protocol.wait_connected()
         yield protocol
     finally:
-        protocol.close()
-        await protocol.wait_closed()
-        transport.close()
+        try:
+            protocol.close()
+            await protocol.wait_closed()
+        finally:
+            # Whoever is cancelled once more keeps no socket.
+            transport.close()

@@ -156,12 +156,16 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
             self._transmit_task.cancel()
             self._transmit_task = None
         transport = self._transport
-        if transport is not None and not transport.is_closing():
-            if isinstance(transport, UDPTransport):
-                self._send_bursts(transport)
-            else:
-                for data, addr in self._quic.datagrams_to_send(now=self._loop.time()):
-                    transport.sendto(data, addr)
+        if transport is None:
+            pass
+        elif transport.is_closing():
+            # It is lost, but a connection that was closed has said so, and ends.
+            self._quic.datagrams_to_send(now=self._loop.time())
+        elif isinstance(transport, UDPTransport):
+            self._send_bursts(transport)
+        else:
+            for data, addr in self._quic.datagrams_to_send(now=self._loop.time()):
+                transport.sendto(data, addr)
         self._set_timer()
 
     def _send_bursts(self, transport: UDPTransport) -> None:
@@ -182,6 +186,10 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.DatagramTransport, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        # What waited for the socket waits no longer.
+        self.transmit()
 
     def datagram_received(self, data: bytes, addr: NetworkAddress) -> None:
         self._quic.receive_datagram(data, addr, now=self._loop.time())

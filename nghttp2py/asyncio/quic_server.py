@@ -116,6 +116,10 @@ class QuicServer(asyncio.DatagramProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.DatagramTransport, transport)
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        for protocol in list(self._connections):
+            protocol.connection_lost(exc)
+
     def error_received(self, exc: Exception) -> None:
         """ICMP is anybody's word: timers decide (RFC 9000, 14.2.1)."""
 
