@@ -1,7 +1,9 @@
 """The direct way between our QUIC and our HTTP/3, beside the way by methods."""
 
+import copy
 import dataclasses
 import gc
+import pickle
 import random
 import sys
 
@@ -336,3 +338,21 @@ def test_events_with_data_are_dataclasses(kind):
             pass
         case _:
             raise AssertionError
+
+
+@pytest.mark.parametrize(
+    "take", [copy.copy, copy.deepcopy, lambda event: pickle.loads(pickle.dumps(event))]
+)
+def test_an_event_that_borrows_can_be_copied_and_pickled(take):
+    pair = Pair()
+    pair.client_quic.send_stream_data(0, bytes(5000), end_stream=True)
+    pair.carry()
+    events = []
+    while (event := pair.server_quic.next_event()) is not None:
+        events.append(event)
+    taken = [take(event) for event in events]
+    del pair
+    gc.collect()
+    assert taken == events
+    assert b"".join(event.data for event in taken) == bytes(5000)
+    assert taken[-1].end_stream

@@ -52,6 +52,10 @@ cdef class LentData(QuicEvent):
         self.len = 0
         return 0
 
+    def __reduce__(self):
+        # A copy does not borrow: pointers cannot be pickled.
+        return type(self), tuple([getattr(self, name) for name in self.__match_args__])
+
     @property
     def data(self):
         """The bytes that came in."""
