@@ -199,6 +199,7 @@ int ngp_quic_take_tickets(ngp_quic *quic, int allowed) {
     return 0;
   }
   ngp_buf_init(&quic->ask.datagrams, quic->mem);
+  ngp_buf_free(&quic->ask.hello);
   quic->ask.state = NGP_QUIC_ASK_DONE;
   quic->options.tls.take_tickets = allowed ? 1 : 0;
   ngp_quic_forget_conn(quic);
