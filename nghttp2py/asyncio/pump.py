@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+import sys
 from collections.abc import Sequence
 from typing import cast
 
@@ -141,6 +142,10 @@ class H2Pump(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Close every stream, and tell the owner of it."""
+        if sys.version_info < (3, 11) and self.transport is not None:
+            # Its TLS transports do not know that they are closed until they are told,
+            # and warn of it when they are collected.
+            self.transport.close()
         self.transport = None
         for timer in (self._settings_timer, self._idle_timer, self._close_timer):
             if timer is not None:
