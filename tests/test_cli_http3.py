@@ -232,6 +232,7 @@ def test_a_server_that_does_not_answer_is_one_clear_line(get):
     )
 
 
+@pytest.mark.aioquic17
 @in_loop
 async def test_a_quic_server_of_something_else_is_one_clear_line(get, directory):
     configuration = aioquic_configuration(directory, alpn_protocols=["other"])

@@ -231,6 +231,7 @@ def test_a_wrong_name():
     assert 0x100 <= network.events[network.server][-1].error_code < 0x200
 
 
+@pytest.mark.aioquic17
 def test_our_early_data_are_taken_by_a_server_of_theirs():
     stored = {}
     tickets = []

@@ -330,6 +330,7 @@ def test_a_client_of_theirs_is_asked_for_by_the_label_it_knows():
     assert completed(network, quic).session_resumed
 
 
+@pytest.mark.aioquic17
 @pytest.mark.parametrize("found", [True, False])
 def test_a_client_hello_of_many_packets_is_read_whole(found):
     server, store = server_configuration(), Store()
