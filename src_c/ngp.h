@@ -68,8 +68,8 @@ typedef enum ngp_error {
 const char *ngp_strerror(int code);
 
 /*
- * ngp_feature is a function of libnghttp2 that not every release has, and
- * whether this build found it.
+ * ngp_feature is what not every build has, a function of libnghttp2 or the
+ * libraries of HTTP/3 and of QUIC, and whether this one found it.
  */
 typedef struct ngp_feature {
   const char *name;

@@ -37,6 +37,9 @@ async def serve(
 ) -> QuicServer:
     """Start a QUIC server at ``host`` and ``port``.
 
+    It is one socket: of a name that has several addresses the first is taken, and
+    ``"::"`` is every address of the machine, IPv4's too.
+
     ``configuration`` must have a certificate and its key.  ``create_protocol``
     makes a :class:`QuicConnectionProtocol`, or a subclass, and is called like it.
     ``stream_handler`` is called with the reader and the writer of each stream that
@@ -124,6 +127,8 @@ async def connect(
     local_port: int = 0,
 ) -> AsyncGenerator[QuicConnectionProtocol, None]:
     """Connect to a QUIC server at ``host`` and ``port``, as a context manager.
+
+    Of a name that has several addresses the first is tried, and no other.
 
     It gives a :class:`QuicConnectionProtocol`, or what ``create_protocol`` makes,
     and closes the connection at the end.  ``configuration.server_name`` becomes
