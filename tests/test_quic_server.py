@@ -180,6 +180,11 @@ def test_a_token_is_handed_over(size):
     pair.server.send_new_token(bytes(size))
     pair.run(0.5)
     assert tokens == [bytes(size)]
+    # RFC 9000, 19.7: the same may come again, where an acknowledgement was lost.
+    pair.server.send_new_token(bytes(size))
+    pair.server.send_new_token(b"another")
+    pair.run(0.5)
+    assert tokens == [bytes(size), b"another"]
 
 
 def test_an_address_that_was_validated_gets_more_at_once():

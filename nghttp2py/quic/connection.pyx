@@ -37,7 +37,7 @@ from nghttp2py.quic.options cimport (
     set_versions,
 )
 
-from collections import namedtuple
+from collections import deque, namedtuple
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -152,6 +152,7 @@ cdef class QuicConnection(Carrier):
     cdef object _session_ticket_handler
     cdef object _session_ticket_fetcher
     cdef object _token_handler
+    cdef object _tokens
     cdef object _secrets_log_file
     cdef readonly object _quic_logger
     cdef object _alpn
@@ -211,6 +212,7 @@ cdef class QuicConnection(Carrier):
         self._session_ticket_handler = session_ticket_handler
         self._session_ticket_fetcher = session_ticket_fetcher
         self._token_handler = token_handler
+        self._tokens = deque(maxlen=8)
         self._secrets_log_file = configuration.secrets_log_file
         self._addresses = {}
         options.is_client = client
@@ -643,7 +645,9 @@ cdef class QuicConnection(Carrier):
             self._secrets_log_file.write(data.decode())
             self._secrets_log_file.flush()
         elif kind == lib.NGP_QUIC_NEW_TOKEN:
-            if self._token_handler is not None:
+            # RFC 9000, 19.7: what is sent again is the receiver's to discard.
+            if self._token_handler is not None and data not in self._tokens:
+                self._tokens.append(data)
                 self._token_handler(data)
         elif self._session_ticket_handler is None:
             pass
