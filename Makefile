@@ -17,7 +17,7 @@ run: build
 
 test: deps-test build
 	$(PIP) install --group test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=3 --dist=loadfile $(ARGS)
 
 test-all: test test-others
 
