@@ -17,7 +17,7 @@ run: build
 
 test: deps-test build
 	$(PIP) install --group test
-	$(BIN)/python -m pytest --numprocesses=3 --dist=loadfile $(ARGS)
+	$(BIN)/python -m pytest $(ARGS)
 
 test-all: test test-others
 
