@@ -68,6 +68,7 @@ int ngp_quic_new(ngp_quic **pquic, const ngp_quic_options *options,
   quic->remote_addr.in6.sin6_family = NGTCP2_AF_INET6;
   quic->close_due = 1;
   quic->settled = server ? 1 : 0;
+  quic->settle_path_at = UINT64_MAX;
   ngtcp2_ccerr_default(&quic->ccerr);
   *pquic = quic;
   return 0;
@@ -353,8 +354,7 @@ static int accept_client(ngp_quic *quic, const uint8_t *data, size_t len) {
   return 0;
 }
 
-/* Notes that a client's address is another now. */
-static int note_move(ngp_quic *quic) {
+int ngp_quic_note_move(ngp_quic *quic, uint64_t pto) {
   const ngtcp2_addr *remote = &ngtcp2_conn_get_path(quic->conn)->remote;
 
   if (quic->options.is_client || memcmp(remote->addr, &quic->remote_addr.in6,
@@ -362,6 +362,11 @@ static int note_move(ngp_quic *quic) {
     return 0;
   }
   memcpy(&quic->remote_addr.in6, remote->addr, sizeof(quic->remote_addr.in6));
+  /* ngtcp2 gives up after three PTOs, of both the longer. */
+  if (pto < ngtcp2_conn_get_pto(quic->conn)) {
+    pto = ngtcp2_conn_get_pto(quic->conn);
+  }
+  quic->settle_path_at = quic->now + 4 * pto;
   return ngp_quic_tap_probe_path(quic);
 }
 
@@ -370,6 +375,7 @@ int ngp_quic_recv(ngp_quic *quic, const uint8_t *data, size_t len,
   ngtcp2_pkt_info info = {.ecn = ecn & 3u};
   ngtcp2_sockaddr_union from = quic->remote_addr;
   ngtcp2_path path;
+  uint64_t pto;
   int rv;
 
   ngp_quic_set_time(quic, now);
@@ -400,6 +406,7 @@ int ngp_quic_recv(ngp_quic *quic, const uint8_t *data, size_t len,
       (ngtcp2_path){.local = {.addr = &quic->local_addr.sa,
                               .addrlen = sizeof(quic->local_addr.in6)},
                     .remote = {.addr = &from.sa, .addrlen = sizeof(from.in6)}};
+  pto = ngtcp2_conn_get_pto(quic->conn);
   ngp_quic_tap_begin(quic);
   rv = ngtcp2_conn_read_pkt(quic->conn, &path, &info, data, len, quic->now);
   ngp_quic_tap_end();
@@ -413,7 +420,7 @@ int ngp_quic_recv(ngp_quic *quic, const uint8_t *data, size_t len,
   ngp_quic_close_forgotten(quic);
   rv = rv == 0 ? ngp_quic_tap_tell_stops(quic) : ngp_quic_fail(quic, rv);
   if (rv == 0 && quic->state == NGP_QUIC_ACTIVE) {
-    rv = note_move(quic);
+    rv = ngp_quic_note_move(quic, pto);
   }
   quic->tap.nstops = 0;
   return quic->no_memory ? NGHTTP2_ERR_NOMEM : rv;
@@ -452,12 +459,15 @@ void ngp_quic_hold_credit(ngp_quic *quic, int64_t stream_id, int hold) {
 /* ---- Timers ---- */
 
 uint64_t ngp_quic_get_timer(ngp_quic *quic) {
+  uint64_t expiry;
+
   if (quic->ask.state == NGP_QUIC_ASK_WAITING) {
     return UINT64_MAX;
   }
   switch (quic->state) {
   case NGP_QUIC_ACTIVE:
-    return ngtcp2_conn_get_expiry(quic->conn);
+    expiry = ngtcp2_conn_get_expiry(quic->conn);
+    return expiry < quic->settle_path_at ? expiry : quic->settle_path_at;
   case NGP_QUIC_CLOSING:
   case NGP_QUIC_DRAINING:
     return quic->close_until;
@@ -474,6 +484,9 @@ int ngp_quic_handle_timer(ngp_quic *quic, uint64_t now) {
     return 0;
   }
   ngp_quic_trim(&quic->events);
+  if (quic->settle_path_at <= quic->now) {
+    quic->settle_path_at = UINT64_MAX;
+  }
   if (quic->state != NGP_QUIC_ACTIVE) {
     ngp_quic_terminate(quic);
   } else if (!quic->close_pending) {

@@ -132,6 +132,9 @@ struct ngp_quic {
   /* now is the latest time that we were told. */
   uint64_t now;
   uint64_t close_until;
+  /* settle_path_at is when a new address has answered or is given up, or
+     UINT64_MAX: see ngp_quic_note_move(). */
+  uint64_t settle_path_at;
   /* What the CONNECTION_CLOSE says, or has said. */
   ngtcp2_ccerr ccerr;
   uint8_t reason[256];
@@ -225,6 +228,12 @@ int ngp_quic_fail(ngp_quic *quic, int rv);
 /* Records the end. */
 void ngp_quic_terminate(ngp_quic *quic);
 void ngp_quic_get_addr(const ngtcp2_addr *from, ngp_quic_addr *addr);
+/* Notes that a client's address is another now: it has moved, or ngtcp2 has
+   gone back to where it was because the new address did not answer.  ngtcp2
+   1.11 does so when it writes, and while it may send no more to the new address
+   (RFC 9000, 8.1) none of its timers has it written: there is one of ours.
+   |pto| was the probe timeout before. */
+int ngp_quic_note_move(ngp_quic *quic, uint64_t pto);
 /* Deletes the ngtcp2_conn and its TLS, for others to take their place. */
 void ngp_quic_forget_conn(ngp_quic *quic);
 

@@ -445,8 +445,25 @@ static int write_close(ngp_quic *quic) {
   return add_packet(quic, (size_t)n, &quic->close_addr, info.ecn);
 }
 
+/* Writes packets, with a PING among them if one has to go out. */
+static int write_pinging(ngp_quic *quic, size_t max) {
+  int ping = quic->handshake_completed && ngp_quic_tap_wants_ping(quic);
+  int rv;
+
+  if (ping) {
+    /* A keep-alive timer that has expired makes ngtcp2 send a PING. */
+    ++quic->now;
+    ngtcp2_conn_set_keep_alive_timeout(quic->conn, 1);
+  }
+  rv = write_packets(quic, max);
+  if (ping) {
+    ngtcp2_conn_set_keep_alive_timeout(quic->conn, UINT64_MAX);
+  }
+  return rv;
+}
+
 static int send_active(ngp_quic *quic, size_t max) {
-  int ping = 0;
+  int pinged;
   int rv;
 
   if (quic->handshake_confirmed) {
@@ -463,15 +480,16 @@ static int send_active(ngp_quic *quic, size_t max) {
   if (quic->dgrams && quic->can_send) {
     sift_dgrams(quic);
   }
-  if (quic->handshake_completed && ngp_quic_tap_wants_ping(quic)) {
-    /* A keep-alive timer that has expired makes ngtcp2 send a PING. */
-    ping = 1;
-    ++quic->now;
-    ngtcp2_conn_set_keep_alive_timeout(quic->conn, 1);
+  pinged = ngp_quic_tap_wants_ping(quic);
+  rv = write_pinging(quic, max);
+  if (rv != 0 || quic->state != NGP_QUIC_ACTIVE || quic->close_pending) {
+    return rv;
   }
-  rv = write_packets(quic, max);
-  if (ping) {
-    ngtcp2_conn_set_keep_alive_timeout(quic->conn, UINT64_MAX);
+  /* While it writes, ngtcp2 gives up an address that does not answer, and goes
+     back to the one before.  It has no timer for what is in flight there. */
+  rv = ngp_quic_note_move(quic, 0);
+  if (rv == 0 && !pinged && ngp_quic_tap_wants_ping(quic)) {
+    rv = write_pinging(quic, max);
   }
   return rv;
 }
