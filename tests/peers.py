@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import re
 import signal
 import socket
 import ssl
@@ -268,6 +269,22 @@ def nghttp2py(*arguments, **options):
     """Run the command to its end; its output is bytes."""
     command = [sys.executable, "-m", "nghttp2py", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, timeout=DEADLINE, **options)
+
+
+def one_line(done):
+    """The only line on stderr of a command that has failed."""
+    lines = done.stderr.decode().splitlines()
+    assert done.returncode == 1
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("Error: ")
+    return lines[0]
+
+
+def assert_shown(done, *lines):
+    """The output on stderr matches each of these regular expressions."""
+    shown = done.stderr.decode()
+    for line in lines:
+        assert re.search(line, shown), (line, shown)
 
 
 @contextlib.contextmanager

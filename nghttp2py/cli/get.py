@@ -134,10 +134,6 @@ class _Job:
     timeout: float
 
 
-def _bad_certificate(error: Exception) -> click.ClickException:
-    return click.ClickException(f"a certificate cannot be read: {error}")
-
-
 def _parse_header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
     if not colon or not name.strip() or name != name.strip():
@@ -159,11 +155,14 @@ def _parse_data(text: str | None) -> bytes | Path | None:
 
 
 def _make_context(tls: _TLS) -> ssl.SSLContext:
-    context = ssl.create_default_context(
-        cafile=None if tls.cacert is None else str(tls.cacert)
-    )
-    if tls.cert is not None:
-        context.load_cert_chain(tls.cert, tls.key)
+    try:
+        context = ssl.create_default_context(
+            cafile=None if tls.cacert is None else str(tls.cacert)
+        )
+        if tls.cert is not None:
+            context.load_cert_chain(tls.cert, tls.key)
+    except (OSError, ValueError) as error:
+        raise click.ClickException(f"a certificate cannot be read: {error}") from None
     if tls.insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -277,13 +276,9 @@ class _Run:
 
     def make_http2(self) -> Client:
         job = self.job
-        try:
-            context = _make_context(job.tls) if job.url.scheme == "https" else None
-        except (OSError, ValueError) as error:
-            raise _bad_certificate(error) from None
         return Client(
             f"{job.url.scheme}://{job.url.authority}",
-            ssl=context,
+            ssl=_make_context(job.tls) if job.url.scheme == "https" else None,
             timeout=job.timeout,
             connect_timeout=job.timeout,
             cls=functools.partial(
@@ -298,13 +293,13 @@ class _Run:
             from nghttp2py.cli import http3_client
         except ImportError as error:
             raise click.ClickException(str(error)) from None
+        _make_context(job.tls)  # says more about files that are none of PEM
         try:
-            _make_context(job.tls)  # says more about files that are none of PEM
             configuration = http3_client.make_configuration(
                 *job.tls, timeout=job.timeout
             )
         except (OSError, ValueError) as error:
-            raise _bad_certificate(error) from None
+            raise click.ClickException(str(error)) from None
         return http3_client.HTTP3Client(
             job.url,
             configuration,

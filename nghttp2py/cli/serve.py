@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import signal
 import ssl
@@ -169,9 +168,8 @@ class Site:
         port = http2.sockets[0].getsockname()[1]
         loop = asyncio.get_running_loop()
         # Before the line that tells others that they may send them.
-        with contextlib.suppress(NotImplementedError):
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.add_signal_handler(number, close)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, close)
         scheme = "http" if self.tls is None else "https"
         click.echo(f"Serving on {_url(scheme, self.host, port)} (Ctrl-C ends it)")
         await http2.serve()
