@@ -277,7 +277,7 @@ cdef class H3Connection(H3Session):
                     length=len(body), stream_id=stream_id
                 ),
             )
-        self._send(stream, header, n, body, fin)
+        self._carrier.send(stream, header, n, body, fin)
 
     def send_push_promise(self, stream_id, headers):
         """Promise a response to the request ``headers`` (RFC 9114, 4.6).
@@ -333,12 +333,7 @@ cdef class H3Connection(H3Session):
             lib.ngp_h3_datagram_header(to_id(stream_id, "stream_id"), header, &n)
         )
         payload = to_bytes(data)
-        if self._carrier is not None:
-            self._carrier.send_datagram(header, n, payload)
-        else:
-            self._quic.send_datagram_frame(
-                PyBytes_FromStringAndSize(<const char *>header, n) + payload
-            )
+        self._carrier.send_datagram(header, n, payload)
 
     # ---- The connection as a whole ----
 
@@ -486,7 +481,7 @@ cdef class H3Connection(H3Session):
         cdef int64_t stream = to_id(stream_id, "stream_id")
 
         self._require()
-        self._send(stream, NULL, 0, to_bytes(data), bool(end_stream))
+        self._carrier.send(stream, NULL, 0, to_bytes(data), bool(end_stream))
         if end_stream:
             lib.ngp_h3_end_webtransport(self._h3, stream)
 

@@ -16,8 +16,7 @@ cdef class H3Session:
     cdef NameCache _names
     cdef FieldList _fields
     cdef readonly object _quic
-    # The same, if it is written in C and does not mind to be asked in C.
-    cdef Carrier _carrier
+    cdef Carrier _carrier    # the same, or what stands for it
     cdef object _quic_logger
     cdef object _config
     cdef dict _kinds         # the class of a QUIC event: what it is
@@ -27,28 +26,13 @@ cdef class H3Session:
     cdef bint _validate
 
     cdef list _receive_stream(
-        self,
-        int64_t stream_id,
-        const uint8_t *data,
-        size_t n,
-        bint end_stream,
+        self, int64_t stream_id, const uint8_t *data, size_t n, bint end_stream,
         bytes whole,
     )
     cdef list _receive_datagram(self, const uint8_t *data, size_t n, bytes whole)
     cdef int _kind_of(self, event) except -1
     cdef int _require(self) except -1
     cdef int _perform(self) except -1
-    cdef int _perform_in_c(
-        self, const lib.ngp_h3_op *ops, size_t n, const uint8_t *output
-    ) except -1
-    cdef int _send(
-        self,
-        int64_t stream_id,
-        const uint8_t *head,
-        size_t head_len,
-        bytes data,
-        bint end_stream,
-    ) except -1
     cdef int _end(
         self, int what, stream_id, error_code, bint best_effort
     ) except -1

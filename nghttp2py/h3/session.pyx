@@ -14,7 +14,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from nghttp2py cimport cngp_h3 as lib
-from nghttp2py.carrier cimport LOAN_STREAM, Carrier, Loan
+from nghttp2py.carrier cimport LOAN_STREAM, Loan, carrier_of
 from nghttp2py.h3.events cimport (
     CapsuleReceived,
     DatagramReceived,
@@ -124,8 +124,7 @@ cdef class H3Session:
                 f"config must be an H3Configuration, not {type(config).__name__}"
             )
         self._quic = quic
-        if isinstance(quic, Carrier) and (<Carrier>quic).is_direct():
-            self._carrier = quic
+        self._carrier = carrier_of(quic)
         self._quic_logger = getattr(quic, "_quic_logger", None)
         self._config = config
         self._kinds = {}
@@ -167,9 +166,8 @@ cdef class H3Session:
         self._log_stream_type(stream_id, stream_type)
         self._check(lib.ngp_h3_open(self._h3, stream_type, stream_id))
         self._perform()
-        if isinstance(self._quic, Carrier):
-            # GOAWAY and what decodes field sections must not wait for a body.
-            (<Carrier>self._quic).put_first(stream_id)
+        # GOAWAY and what decodes field sections must not wait for a body.
+        self._carrier.put_first(stream_id)
 
     def _send_max_push_id(self, max_push_id):
         self._check(
@@ -238,43 +236,21 @@ cdef class H3Session:
         cdef:
             size_t n = 0
             size_t i
+            size_t size = 0
             const lib.ngp_h3_op *ops = lib.ngp_h3_ops(self._h3, &n)
             const uint8_t *output = lib.ngp_h3_output(self._h3)
-            list todo
+            bytes kept_ops
+            bytes kept_output
 
-        if n == 0:
-            return 0
-        if self._carrier is not None:
-            return self._perform_in_c(ops, n, output)
-        if n == 1 and ops.type == lib.NGP_H3_OP_SEND:
-            data = PyBytes_FromStringAndSize(<const char *>output, ops.len)
-            self._quic.send_stream_data(ops.stream_id, data, bool(ops.fin))
-            return 0
-        # The QUIC connection may call us, which ends the life of |ops|.
-        todo = []
-        for i in range(n):
-            data = None
-            if ops[i].type == lib.NGP_H3_OP_SEND:
-                data = PyBytes_FromStringAndSize(
-                    <const char *>output + ops[i].offset, ops[i].len
-                )
-            todo.append((
-                ops[i].type, ops[i].stream_id, data, bool(ops[i].fin),
-                ops[i].error_code, ops[i].best_effort,
-            ))
-        for what, stream_id, data, fin, error_code, best_effort in todo:
-            if what == lib.NGP_H3_OP_SEND:
-                self._quic.send_stream_data(stream_id, data, fin)
-            else:
-                self._end(what, stream_id, error_code, best_effort)
-        return 0
-
-    cdef int _perform_in_c(
-        self, const lib.ngp_h3_op *ops, size_t n, const uint8_t *output
-    ) except -1:
-        """The same of a connection that makes no calls of its own."""
-        cdef size_t i
-
+        if n > 1 and not self._carrier.is_direct():
+            # The QUIC connection may call us, which ends the life of both.
+            for i in range(n):
+                if ops[i].type == lib.NGP_H3_OP_SEND:
+                    size = ops[i].offset + ops[i].len
+            kept_ops = (<const char *>ops)[:n * sizeof(lib.ngp_h3_op)]
+            kept_output = (<const char *>output)[:size]
+            ops = <const lib.ngp_h3_op *>PyBytes_AS_STRING(kept_ops)
+            output = <const uint8_t *>PyBytes_AS_STRING(kept_output)
         for i in range(n):
             if ops[i].type == lib.NGP_H3_OP_SEND:
                 self._carrier.send(
@@ -302,22 +278,6 @@ cdef class H3Session:
             # knowledge; what is over needs no end.
             if not best_effort:
                 raise
-        return 0
-
-    cdef int _send(
-        self,
-        int64_t stream_id,
-        const uint8_t *head,
-        size_t head_len,
-        bytes data,
-        bint end_stream,
-    ) except -1:
-        """Send ``head`` and ``data`` on a stream."""
-        if self._carrier is not None:
-            return self._carrier.send(stream_id, head, head_len, data, end_stream)
-        if head_len:
-            data = PyBytes_FromStringAndSize(<const char *>head, head_len) + data
-        self._quic.send_stream_data(stream_id, data, end_stream)
         return 0
 
     cdef bytes _take(self, const lib.ngp_h3_event *event, bytes whole):
@@ -509,11 +469,7 @@ cdef class H3Session:
     # ---- What the QUIC connection received ----
 
     cdef list _receive_stream(
-        self,
-        int64_t stream_id,
-        const uint8_t *data,
-        size_t n,
-        bint end_stream,
+        self, int64_t stream_id, const uint8_t *data, size_t n, bint end_stream,
         bytes whole,
     ):
         """Take ``n`` bytes at ``data``, of which nothing is kept."""
@@ -561,7 +517,7 @@ cdef class H3Session:
             Loan loan
 
         self._require()
-        if self._carrier is not None and self._carrier.lend(event, &loan):
+        if self._carrier.lend(event, &loan):
             try:
                 if loan.kind == LOAN_STREAM:
                     return self._receive_stream(

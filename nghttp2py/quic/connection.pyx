@@ -776,11 +776,7 @@ cdef class QuicConnection(Carrier):
         lib.ngp_quic_store_release(<lib.ngp_quic_store *>loan.held)
 
     cdef int send(
-        self,
-        int64_t stream_id,
-        const uint8_t *head,
-        size_t head_len,
-        bytes data,
+        self, int64_t stream_id, const uint8_t *head, size_t head_len, bytes data,
         bint end_stream,
     ) except -1:
         cdef int held = 0
