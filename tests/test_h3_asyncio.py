@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
+import itertools
 import logging
 import random
 
@@ -13,7 +14,7 @@ from quic_pair import client_configuration, server_configuration
 from nghttp2py.asyncio.h3 import H3Protocol
 from nghttp2py.asyncio.quic import connect, serve
 from nghttp2py.errors import StreamResetError
-from nghttp2py.h3 import H3_ALPN
+from nghttp2py.h3 import H3_ALPN, DataReceived
 from nghttp2py.h3.connection import ErrorCode, MessageError
 from nghttp2py.h3.exceptions import GoingAwayError
 
@@ -48,7 +49,7 @@ class Server:
 
 
 @contextlib.asynccontextmanager
-async def pair(handler):
+async def pair(handler, create_protocol=H3Protocol):
     """A client whose requests ``handler`` answers, and the server."""
     ends = Server(handler)
     server = await serve(
@@ -62,7 +63,7 @@ async def pair(handler):
             "127.0.0.1",
             server.sockets[0].getsockname()[1],
             configuration=client_configuration(alpn_protocols=H3_ALPN),
-            create_protocol=H3Protocol,
+            create_protocol=create_protocol,
         ) as client:
             yield client, ends
     finally:
@@ -151,6 +152,49 @@ async def test_an_upload_that_is_not_read_stops_the_client():
         await task
         await stream.response()
         assert await whole(stream) == hashlib.sha256(LARGE).digest()
+
+
+class Watched(H3Protocol):
+    """Keeps the pieces of bodies in the order in which they come, read or not."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.pieces = []
+
+    def h3_event_received(self, event):
+        if isinstance(event, DataReceived):
+            self.pieces.append(event)
+        super().h3_event_received(event)
+
+
+@pytest.mark.parametrize("updated", [False, True], ids=["field", "PRIORITY_UPDATE"])
+@in_loops
+async def test_responses_come_in_the_order_of_their_priorities(updated):
+    gate = asyncio.Event()
+
+    async def handler(stream):
+        await gate.wait()
+        stream.send_headers(OK)
+        # Less than waits for a client: all of it is queued at once.
+        await stream.send_data(LARGE[:900_000], end_stream=True)
+
+    async with pair(handler, Watched) as (client, ends):
+        first = await client.open_stream(request(), end_stream=True)
+        priority = [] if updated else [(b"priority", b"u=0")]
+        urgent = await client.open_stream([*request(), *priority], end_stream=True)
+        if updated:
+            await until(lambda: len(ends.protocols[0]._streams_by_id) == 2)
+            client._http.update_priority(b"u=0", stream_id=urgent.stream_id)
+        await client.ping()
+        gate.set()
+        for stream in (urgent, first):
+            assert await whole(stream) == LARGE[:900_000]
+    came = itertools.takewhile(lambda piece: not piece.stream_ended, client.pieces)
+    sizes = {first.stream_id: 0, urgent.stream_id: 0}
+    for piece in came:
+        sizes[piece.stream_id] += len(piece.data)
+    assert sizes[urgent.stream_id] > 800_000
+    assert sizes[first.stream_id] < 450_000
 
 
 @in_loop

@@ -26,6 +26,7 @@ from nghttp2py.h3 import (
     H3Connection,
     H3Event,
     HeadersReceived,
+    PriorityUpdated,
     StopSendingReceived,
     StreamReset,
 )
@@ -301,6 +302,8 @@ class H3Protocol(QuicConnectionProtocol):
     each request, with its stream.  When that returns, what it has left of the
     request is refused; if it leaves the response without an end, or raises, the
     stream is reset.  It is cancelled when its response cannot be sent any more.
+    Responses go out in the order of the priorities that the client gives them
+    (RFC 9218).
     """
 
     def __init__(
@@ -482,6 +485,9 @@ class H3Protocol(QuicConnectionProtocol):
                     stream._lose_reader(failure)
                 else:
                     stream._lose_writer(failure)
+        elif isinstance(event, PriorityUpdated):
+            if event.stream_id in self._streams_by_id:
+                self._apply_priority(event.stream_id)
         elif isinstance(event, GoAwayReceived):
             self._goaway_received(event.last_id)
 
@@ -502,10 +508,17 @@ class H3Protocol(QuicConnectionProtocol):
         assert self._request_handler is not None
         stream = H3RequestStream(self, event.stream_id)
         self._streams_by_id[event.stream_id] = stream
+        self._apply_priority(event.stream_id)
         stream._headers_received(event.headers, event.stream_ended)
         task = self._loop.create_task(self._request_handler(stream))
         stream._task = task
         task.add_done_callback(functools.partial(self._request_handled, stream))
+
+    def _apply_priority(self, stream_id: int) -> None:
+        """Send a response when the client wants it (RFC 9218)."""
+        assert self._http is not None
+        with contextlib.suppress(ValueError):  # the client may have stopped it
+            self._quic.set_stream_priority(stream_id, *self._http.priority(stream_id))
 
     def _request_handled(
         self, stream: H3RequestStream, task: asyncio.Task[None]
