@@ -363,9 +363,6 @@ void ngp_h2_reserve(ngp_h2 *h2, ngp_h2_stream *stream);
 
 void ngp_h2_reserve_all(ngp_h2 *h2);
 
-/* Nonzero if no frame has opened or passed over |id| yet. */
-int ngp_h2_is_idle(const ngp_h2 *h2, int32_t id);
-
 void ngp_h2_extension_free(ngp_h2 *h2, ngp_h2_extension *extension);
 
 #endif /* NGP_H2_INT_H */

@@ -17,29 +17,42 @@
 
 /* ---- Streams ---- */
 
-int ngp_h2_is_idle(const ngp_h2 *h2, int32_t id) {
+/* Nonzero if no frame has opened or passed over |id| yet. */
+static int is_idle(const ngp_h2 *h2, int32_t id) {
   return id <= 0 || id > (ngp_h2_is_local_id(h2, id) ? h2->last_local_id
                                                      : h2->last_remote_id);
 }
 
-/* Finds a stream that the caller may still send on. */
-static int writable(ngp_h2 *h2, int32_t id, ngp_h2_stream **pstream) {
-  ngp_h2_stream *stream;
-
+/* Finds a stream that the caller names. */
+static int find(const ngp_h2 *h2, int32_t id, ngp_h2_stream **pstream) {
   if (h2->dead) {
     return NGP_ERR_CONNECTION_CLOSED;
   }
-  stream = ngp_h2_stream_find(h2, id);
-  if (!stream) {
-    return ngp_h2_is_idle(h2, id) ? NGHTTP2_ERR_INVALID_STREAM_ID
-                                  : NGHTTP2_ERR_STREAM_CLOSED;
+  *pstream = ngp_h2_stream_find(h2, id);
+  if (*pstream) {
+    return 0;
   }
-  if (stream->flags & (NGP_H2_LOCAL_END | NGP_H2_RESET_LOCAL |
-                       NGP_H2_RESET_REMOTE | NGP_H2_DOOMED)) {
-    return NGHTTP2_ERR_STREAM_CLOSED;
+  return is_idle(h2, id) ? NGHTTP2_ERR_INVALID_STREAM_ID
+                         : NGHTTP2_ERR_STREAM_CLOSED;
+}
+
+/* Finds a stream that the caller may still send on. */
+static int find_writable(const ngp_h2 *h2, int32_t id,
+                         ngp_h2_stream **pstream) {
+  int rv = find(h2, id, pstream);
+
+  if (rv != 0) {
+    return rv;
   }
-  *pstream = stream;
-  return 0;
+  return (*pstream)->flags & (NGP_H2_LOCAL_END | NGP_H2_RESET_LOCAL |
+                              NGP_H2_RESET_REMOTE | NGP_H2_DOOMED)
+             ? NGHTTP2_ERR_STREAM_CLOSED
+             : 0;
+}
+
+/* For a call that has nothing to do on a stream that is closed already. */
+static int unless_closed(int rv) {
+  return rv == NGHTTP2_ERR_STREAM_CLOSED ? 0 : rv;
 }
 
 ngp_h2_stream_state ngp_h2_stream_get(ngp_h2 *h2, int32_t stream_id,
@@ -50,8 +63,8 @@ ngp_h2_stream_state ngp_h2_stream_get(ngp_h2 *h2, int32_t stream_id,
     *pflags = stream->flags;
     return NGP_H2_STREAM_OPEN;
   }
-  return ngp_h2_is_idle(h2, stream_id) ? NGP_H2_STREAM_IDLE
-                                       : NGP_H2_STREAM_CLOSED_STATE;
+  return is_idle(h2, stream_id) ? NGP_H2_STREAM_IDLE
+                                : NGP_H2_STREAM_CLOSED_STATE;
 }
 
 size_t ngp_h2_stream_count(const ngp_h2 *h2, size_t *pqueued) {
@@ -164,7 +177,7 @@ int ngp_h2_submit_response(ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva,
   ngp_h2_stream *stream;
   int64_t content_length;
   uint32_t flags;
-  int rv = writable(h2, stream_id, &stream);
+  int rv = find_writable(h2, stream_id, &stream);
 
   if (rv != 0) {
     return rv;
@@ -214,7 +227,7 @@ int ngp_h2_submit_informational(ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva,
   ngp_h2_stream *stream;
   int64_t content_length;
   uint32_t flags;
-  int rv = writable(h2, stream_id, &stream);
+  int rv = find_writable(h2, stream_id, &stream);
 
   if (rv != 0) {
     return rv;
@@ -261,7 +274,7 @@ int ngp_h2_check_trailers(ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva,
   ngp_h2_stream *stream;
   int64_t content_length;
   uint32_t flags;
-  int rv = writable(h2, stream_id, &stream);
+  int rv = find_writable(h2, stream_id, &stream);
 
   if (rv != 0) {
     return rv;
@@ -309,7 +322,7 @@ int32_t ngp_h2_submit_push_promise(ngp_h2 *h2, int32_t stream_id,
   int64_t content_length;
   uint32_t flags;
   int32_t id;
-  int rv = writable(h2, stream_id, &stream);
+  int rv = find_writable(h2, stream_id, &stream);
 
   if (rv != 0) {
     return rv;
@@ -350,7 +363,7 @@ int32_t ngp_h2_submit_push_promise(ngp_h2 *h2, int32_t stream_id,
 static int push(ngp_h2 *h2, int32_t stream_id, const uint8_t *data, size_t len,
                 void *owner, int end_stream, size_t max_queue) {
   ngp_h2_stream *stream;
-  int rv = writable(h2, stream_id, &stream);
+  int rv = find_writable(h2, stream_id, &stream);
 
   if (rv != 0) {
     return rv;
@@ -405,7 +418,7 @@ void ngp_h2_body_lengths(ngp_h2 *h2, int32_t stream_id, int64_t *pexpected,
 
 int ngp_h2_set_source(ngp_h2 *h2, int32_t stream_id, int has_source) {
   ngp_h2_stream *stream;
-  int rv = writable(h2, stream_id, &stream);
+  int rv = find_writable(h2, stream_id, &stream);
 
   if (rv != 0) {
     return rv;
@@ -482,7 +495,7 @@ size_t ngp_h2_sendable(ngp_h2 *h2, int32_t stream_id) {
   ngp_h2_stream *stream;
   int64_t window, room;
 
-  if (writable(h2, stream_id, &stream) != 0) {
+  if (find_writable(h2, stream_id, &stream) != 0) {
     return 0;
   }
   window = window_of(h2, stream) - (int64_t)stream->body.queued;
@@ -499,14 +512,10 @@ size_t ngp_h2_sendable(ngp_h2 *h2, int32_t stream_id) {
 int ngp_h2_submit_rst(ngp_h2 *h2, int32_t stream_id, uint32_t error_code,
                       int after_end) {
   ngp_h2_stream *stream;
-  int rv;
+  int rv = find(h2, stream_id, &stream);
 
-  if (h2->dead) {
-    return NGP_ERR_CONNECTION_CLOSED;
-  }
-  stream = ngp_h2_stream_find(h2, stream_id);
-  if (!stream) {
-    return ngp_h2_is_idle(h2, stream_id) ? NGHTTP2_ERR_INVALID_STREAM_ID : 0;
+  if (rv != 0) {
+    return unless_closed(rv);
   }
   if (stream->flags &
       (NGP_H2_RESET_LOCAL | NGP_H2_RESET_REMOTE | NGP_H2_DOOMED)) {
@@ -540,14 +549,10 @@ int ngp_h2_submit_rst(ngp_h2 *h2, int32_t stream_id, uint32_t error_code,
 
 int ngp_h2_consume(ngp_h2 *h2, int32_t stream_id, size_t n) {
   ngp_h2_stream *stream;
-  int rv;
+  int rv = find(h2, stream_id, &stream);
 
-  if (h2->dead) {
-    return NGP_ERR_CONNECTION_CLOSED;
-  }
-  stream = ngp_h2_stream_find(h2, stream_id);
-  if (!stream) {
-    return ngp_h2_is_idle(h2, stream_id) ? NGHTTP2_ERR_INVALID_STREAM_ID : 0;
+  if (rv != 0) {
+    return unless_closed(rv);
   }
   if (n > stream->unacked) {
     return NGHTTP2_ERR_INVALID_ARGUMENT;
@@ -695,6 +700,7 @@ int ngp_h2_upgrade(ngp_h2 *h2, const uint8_t *settings, size_t len,
 int ngp_h2_submit_priority_update(ngp_h2 *h2, int32_t stream_id,
                                   const uint8_t *value, size_t len) {
   ngp_h2_stream *stream;
+  int rv;
 
   if (h2->dead) {
     return NGP_ERR_CONNECTION_CLOSED;
@@ -705,9 +711,9 @@ int ngp_h2_submit_priority_update(ngp_h2 *h2, int32_t stream_id,
   if (len > MAX_PRIORITY_VALUE) {
     return NGHTTP2_ERR_INVALID_ARGUMENT;
   }
-  stream = ngp_h2_stream_find(h2, stream_id);
-  if (!stream) {
-    return ngp_h2_is_idle(h2, stream_id) ? NGHTTP2_ERR_INVALID_STREAM_ID : 0;
+  rv = find(h2, stream_id, &stream);
+  if (rv != 0) {
+    return unless_closed(rv);
   }
   if (stream->flags & NGP_H2_UNSENT) {
     /* It would overtake the request, and count among the idle streams that
