@@ -223,7 +223,7 @@ int ngp_h2_return_credit(ngp_h2 *h2, size_t n) {
   h2->expected += nghttp2_session_get_outbound_queue_size(h2->session) - before;
   /* Anything else than want of memory would mean that more is returned than
      came in, which |unacked| rules out. */
-  return rv == NGHTTP2_ERR_NOMEM ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
+  return rv == NGHTTP2_ERR_NOMEM ? rv : 0;
 }
 
 int ngp_h2_count_provoked(ngp_h2 *h2) {
@@ -253,6 +253,7 @@ int ngp_h2_close_stream(ngp_h2 *h2, ngp_h2_stream *stream,
   const uint32_t told =
       NGP_H2_RESET_LOCAL | NGP_H2_RESET_REMOTE | NGP_H2_RESET_TOLD;
   ngp_h2_event *event;
+  int rv = 0;
 
   if (error_code != NGHTTP2_NO_ERROR && !(stream->flags & told)) {
     event = ngp_h2_record(h2, NGP_H2_STREAM_RESET, stream->id);
@@ -286,10 +287,15 @@ int ngp_h2_close_stream(ngp_h2 *h2, ngp_h2_stream *stream,
   }
   event->error_code = error_code;
   event->value = stream->body_len - (int64_t)stream->body.queued;
+  if (stream->unacked && !h2->dead) {
+    /* nghttp2 forgets the stream, and with it what the application was still
+       to take: without this the connection's window would shrink for good. */
+    rv = ngp_h2_return_credit(h2, stream->unacked);
+  }
   ngp_h2_note_closed(h2, stream->id,
                      stream->flags & (NGP_H2_RESET_LOCAL | NGP_H2_DOOMED));
   ngp_h2_stream_remove(h2, stream);
-  return 0;
+  return rv;
 }
 
 /*

@@ -217,10 +217,7 @@ ngp_h2_stream *ngp_h2_stream_find(const ngp_h2 *h2, int32_t id);
 /* Returns NULL for want of memory. */
 ngp_h2_stream *ngp_h2_stream_add(ngp_h2 *h2, int32_t id);
 
-/*
- * ngp_h2_stream_remove forgets |stream|, lays what it has queued in the tray
- * and gives its unread bytes back to the connection's window.
- */
+/* Forgets |stream|, and lays what it has queued in the tray. */
 void ngp_h2_stream_remove(ngp_h2 *h2, ngp_h2_stream *stream);
 
 /*
@@ -323,7 +320,8 @@ void ngp_h2_set_reason(ngp_h2 *h2, const char *text, size_t len);
 int ngp_h2_reset(ngp_h2 *h2, ngp_h2_stream *stream, uint32_t error_code,
                  const char *reason);
 
-/* Records the end of |stream| and forgets it. */
+/* Records the end of |stream|, gives its unread bytes back to the connection's
+   window and forgets it. */
 int ngp_h2_close_stream(ngp_h2 *h2, ngp_h2_stream *stream, uint32_t error_code);
 
 /* Gives |n| bytes that nobody will take back to the connection's window. */

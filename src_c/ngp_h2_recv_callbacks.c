@@ -188,7 +188,9 @@ static int on_data_chunk(nghttp2_session *session, uint8_t frame_flags,
   (void)session;
   (void)frame_flags;
   if (ignored(stream)) {
-    return h2->options.manual_credit ? ngp_h2_return_credit(h2, len) : 0;
+    return h2->options.manual_credit && ngp_h2_return_credit(h2, len) != 0
+               ? NGP_H2_FAIL
+               : 0;
   }
   event = ngp_h2_record(h2, NGP_H2_DATA, stream_id);
   if (!event) {

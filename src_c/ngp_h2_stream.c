@@ -110,11 +110,6 @@ void ngp_h2_stream_remove(ngp_h2 *h2, ngp_h2_stream *stream) {
   h2->queued_body -= stream->body.queued;
   h2->reserved -= stream->reserved;
   ngp_body_abandon(&stream->body, &h2->tray);
-  if (stream->unacked && !h2->dead) {
-    /* nghttp2 forgets the stream, and with it what the application was still
-       to take: without this the connection's window would shrink for good. */
-    ngp_h2_return_credit(h2, stream->unacked);
-  }
   if ((stream->flags & NGP_H2_UNSENT) && !(stream->flags & NGP_H2_PUSHED)) {
     --h2->unsent;
   }

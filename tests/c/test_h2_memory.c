@@ -134,6 +134,21 @@ static int upgrade(pair *p) {
   return pair_pump(p);
 }
 
+/* What nobody took of a closed stream goes back to the connection's window, or
+   the connection ends: with no window nothing would come in any more. */
+static int close_a_stream_with_unread_bytes(pair *p) {
+  TRY(greet(p));
+  TRY(submit_request(&p->client, POST, 0));
+  TRY(end_push_pattern(&p->client, 1, 65535, 0));
+  TRY(pair_pump(p));
+  TRY(ngp_h2_submit_rst(p->server.h2, 1, NGHTTP2_CANCEL, 0));
+  TRY(pair_pump(p));
+  return nghttp2_session_get_remote_window_size(ngp_h2_session(p->client.h2)) ==
+                 65535
+             ? 0
+             : NGHTTP2_ERR_FLOW_CONTROL;
+}
+
 /* What a peer does wrong is answered. */
 static int refuse_what_is_wrong(pair *p) {
   wire w = {0};
@@ -237,14 +252,19 @@ static void full_queues_survive_want_of_memory(void **state) {
   run_all(fill_the_queues);
 }
 
-static void every_frame_survive_want_of_memory(void **state) {
+static void every_frame_survives_want_of_memory(void **state) {
   (void)state;
   run_all(send_every_frame);
 }
 
-static void an_upgrade_survive_want_of_memory(void **state) {
+static void an_upgrade_survives_want_of_memory(void **state) {
   (void)state;
   run_all(upgrade);
+}
+
+static void credit_survives_want_of_memory(void **state) {
+  (void)state;
+  run_all(close_a_stream_with_unread_bytes);
 }
 
 static void refusals_survive_want_of_memory(void **state) {
@@ -252,7 +272,7 @@ static void refusals_survive_want_of_memory(void **state) {
   run_all(refuse_what_is_wrong);
 }
 
-static void garbage_survive_want_of_memory(void **state) {
+static void garbage_survives_want_of_memory(void **state) {
   (void)state;
   run_all(take_a_flood_of_garbage);
 }
@@ -262,10 +282,11 @@ int main(void) {
       cmocka_unit_test(messages_survive_want_of_memory),
       cmocka_unit_test(pushes_and_resets_survive_want_of_memory),
       cmocka_unit_test(full_queues_survive_want_of_memory),
-      cmocka_unit_test(every_frame_survive_want_of_memory),
-      cmocka_unit_test(an_upgrade_survive_want_of_memory),
+      cmocka_unit_test(every_frame_survives_want_of_memory),
+      cmocka_unit_test(an_upgrade_survives_want_of_memory),
+      cmocka_unit_test(credit_survives_want_of_memory),
       cmocka_unit_test(refusals_survive_want_of_memory),
-      cmocka_unit_test(garbage_survive_want_of_memory),
+      cmocka_unit_test(garbage_survives_want_of_memory),
   };
 
   return cmocka_run_group_tests_name("memory", tests, NULL, NULL);
