@@ -28,7 +28,7 @@
 
 /* ---- Life ---- */
 
-static int set_extension_types(const ngp_h2 *h2, nghttp2_option *option) {
+static void set_extension_types(const ngp_h2 *h2, nghttp2_option *option) {
   unsigned int type;
 
   nghttp2_option_set_builtin_recv_extension_type(option, NGHTTP2_ALTSVC);
@@ -43,7 +43,6 @@ static int set_extension_types(const ngp_h2 *h2, nghttp2_option *option) {
       }
     }
   }
-  return 0;
 }
 
 #define SET(NAME)                                                              \

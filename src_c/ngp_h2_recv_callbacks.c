@@ -116,6 +116,12 @@ static ngp_h2_event_type message_type(const ngp_h2 *h2,
   return digit == '1' ? NGP_H2_INFORMATIONAL : NGP_H2_RESPONSE;
 }
 
+/* ngp_h2_reset() for a callback. */
+static int refuse(ngp_h2 *h2, ngp_h2_stream *stream, uint32_t error_code,
+                  const char *reason) {
+  return ngp_h2_reset(h2, stream, error_code, reason) == 0 ? 0 : NGP_H2_FAIL;
+}
+
 static int on_headers_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
   ngp_h2_stream *stream = ngp_h2_stream_find(h2, frame->hd.stream_id);
   ngp_h2_batch *batch = &h2->batch;
@@ -135,24 +141,18 @@ static int on_headers_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
                ? ":status must be 100 or more (RFC 9110, 15)"
                : NULL;
   if (reason) {
-    return ngp_h2_reset(h2, stream, NGHTTP2_PROTOCOL_ERROR, reason) == 0
-               ? 0
-               : NGP_H2_FAIL;
+    return refuse(h2, stream, NGHTTP2_PROTOCOL_ERROR, reason);
   }
   if (h2->block_overflow) {
-    return ngp_h2_reset(h2, stream, NGHTTP2_ENHANCE_YOUR_CALM,
-                        "the header list is larger than the limit") == 0
-               ? 0
-               : NGP_H2_FAIL;
+    return refuse(h2, stream, NGHTTP2_ENHANCE_YOUR_CALM,
+                  "the header list is larger than the limit");
   }
   if (type == NGP_H2_REQUEST) {
     reason = ngp_h2_check_request(batch->fields + batch->committed,
                                   batch->nfields - batch->committed, &flags,
                                   &has_priority);
     if (reason) {
-      return ngp_h2_reset(h2, stream, NGHTTP2_PROTOCOL_ERROR, reason) == 0
-                 ? 0
-                 : NGP_H2_FAIL;
+      return refuse(h2, stream, NGHTTP2_PROTOCOL_ERROR, reason);
     }
     stream->flags |= flags;
     if (h2->options.default_incremental && !has_priority) {
@@ -343,17 +343,12 @@ static int on_push_promise_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
   }
   if (ignored(parent) || h2->block_overflow) {
     /* Nobody waits for it. */
-    return ngp_h2_reset(h2, stream, NGHTTP2_CANCEL,
-                        "nobody waits for this promise") == 0
-               ? 0
-               : NGP_H2_FAIL;
+    return refuse(h2, stream, NGHTTP2_CANCEL, "nobody waits for this promise");
   }
   reason = ngp_h2_check_promise(batch->fields + batch->committed,
                                 batch->nfields - batch->committed);
   if (reason) {
-    return ngp_h2_reset(h2, stream, NGHTTP2_PROTOCOL_ERROR, reason) == 0
-               ? 0
-               : NGP_H2_FAIL;
+    return refuse(h2, stream, NGHTTP2_PROTOCOL_ERROR, reason);
   }
   event = ngp_h2_record(h2, NGP_H2_PUSH_PROMISE, frame->hd.stream_id);
   if (!event) {
