@@ -230,9 +230,9 @@ void ngp_h2_del(ngp_h2 *h2);
 
 /*
  * ngp_h2_recv processes up to |len| bytes at |data| and puts in |*pconsumed|
- * how many it took.  It stops early when the event array is at its bound: read
- * the events, clear them and call again with the rest.  After a connection
- * error the rest of the input counts as consumed.
+ * how many it took: at most 64 KiB, which bounds the events.  Read them, clear
+ * them and call again with the rest.  After a connection error the rest of what
+ * was taken counts as consumed.
  *
  * This function returns 0 if it succeeds, or one of the following negative
  * error codes:

@@ -8,8 +8,7 @@
 #define KEEP_EVENTS 32
 #define KEEP_FIELDS 64
 
-/* An octet sequence's share of a header list beyond its bytes (RFC 9113,
-   6.5.2). */
+/* What a field counts in a header list beyond its bytes (RFC 9113, 6.5.2). */
 #define FIELD_OVERHEAD 32
 
 static int grow(ngp_h2 *h2, void **parray, size_t *pcap, size_t size) {

@@ -62,7 +62,7 @@ static uint8_t lower(uint8_t c) {
   return c >= 'A' && c <= 'Z' ? (uint8_t)(c + ('a' - 'A')) : c;
 }
 
-/* A name that is longer than this has no token and goes out as it is. */
+/* No name that has a token is longer. */
 #define MAX_TOKEN_NAME 19
 
 /* The characters of a token (RFC 9110, 5.6.2), a bit each. */

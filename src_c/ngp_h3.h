@@ -41,7 +41,6 @@ const char *ngp_h3_strerror(int code);
 /* Error codes of HTTP/3 that we send (RFC 9114, 8.1; RFC 9204, 6; RFC 9297,
    5.2; draft-ietf-webtrans-http3, 9.5). */
 #define NGP_H3_DATAGRAM_ERROR 0x33u
-#define NGP_H3_NO_ERROR 0x100u
 #define NGP_H3_GENERAL_PROTOCOL_ERROR 0x101u
 #define NGP_H3_STREAM_CREATION_ERROR 0x103u
 #define NGP_H3_CLOSED_CRITICAL_STREAM 0x104u
@@ -52,7 +51,6 @@ const char *ngp_h3_strerror(int code);
 #define NGP_H3_SETTINGS_ERROR 0x109u
 #define NGP_H3_MISSING_SETTINGS 0x10au
 #define NGP_H3_REQUEST_REJECTED 0x10bu
-#define NGP_H3_REQUEST_CANCELLED 0x10cu
 #define NGP_H3_REQUEST_INCOMPLETE 0x10du
 #define NGP_H3_MESSAGE_ERROR 0x10eu
 #define NGP_H3_QPACK_DECOMPRESSION_FAILED 0x200u
@@ -388,13 +386,8 @@ int ngp_h3_send_headers(ngp_h3 *h3, int64_t stream_id, nghttp3_nv *nva,
  * records no operation: the caller sends the |*pheaderlen| bytes at |header|,
  * then the body, then the end of the stream if |fin| is nonzero.
  *
- * This function returns 0 if it succeeds, or one of the following negative
- * error codes:
- *
- * NGHTTP2_ERR_NOMEM
- *     Out of memory.
- * NGP_H3_ERR_FRAME_UNEXPECTED
- *     DATA cannot follow what was sent on the stream.
+ * This function returns 0 if it succeeds, or NGP_H3_ERR_FRAME_UNEXPECTED if
+ * DATA cannot follow what was sent on the stream.
  */
 int ngp_h3_send_data(ngp_h3 *h3, int64_t stream_id, size_t len, int fin,
                      uint8_t *header, size_t *pheaderlen);

@@ -80,8 +80,8 @@ typedef struct ngp_quic_options {
   uint64_t max_ack_delay;
   /* max_datagram_frame_size is 0 to take no DATAGRAM frames. */
   uint64_t max_datagram_frame_size;
-  /* max_receive_window and max_stream_window bound what the windows grow to;
-     0 is for windows that stay. */
+  /* max_window and max_stream_window bound what the windows grow to; 0 is for
+     windows that stay. */
   uint64_t max_window;
   uint64_t max_stream_window;
   /* max_datagram_queue bounds the bytes of DATAGRAM payload that wait, in each
@@ -152,14 +152,15 @@ typedef struct ngp_quic_event {
   uint8_t application;
   uint8_t early_data_accepted;
   uint8_t session_resumed;
-  /* stream_id is -1 but for stream events; value is a ping's. */
+  /* stream_id is -1 but for stream events; value is a ping's, or the length of
+     a packet's header. */
   int64_t stream_id;
   uint64_t error_code;
   uint64_t frame_type;
   uint64_t value;
   /* data is stream or datagram bytes, ALPN, a connection id, a reason, a
-     ticket.  It is valid until the next call for the connection, or as long as
-     ngp_quic_lend() makes it. */
+     ticket, a token, a line of the key log, a packet.  It is valid until the
+     next call for the connection, or as long as ngp_quic_lend() makes it. */
   const uint8_t *data;
   size_t len;
   /* offset is where data is in the connection's store. */
@@ -236,7 +237,8 @@ int ngp_quic_connect(ngp_quic *quic, const ngp_quic_addr *addr, uint64_t now);
  * ngp_quic_recv processes a datagram that came from |addr| with the ECN bits
  * |ecn|.  What is wrong with it is no error of this function.
  *
- * This function returns 0 if it succeeds, or NGHTTP2_ERR_NOMEM.
+ * This function returns 0 if it succeeds, or NGHTTP2_ERR_NOMEM; for a server's
+ * first packet also what ngp_quic_connect() returns for such options.
  */
 int ngp_quic_recv(ngp_quic *quic, const uint8_t *data, size_t len,
                   const ngp_quic_addr *addr, uint8_t ecn, uint64_t now);
@@ -259,6 +261,11 @@ const ngp_quic_packet *ngp_quic_packets(ngp_quic *quic, size_t *pn);
    or UINT64_MAX. */
 uint64_t ngp_quic_get_timer(ngp_quic *quic);
 
+/*
+ * ngp_quic_handle_timer does what was due by |now|.
+ *
+ * This function returns 0 if it succeeds, or NGHTTP2_ERR_NOMEM.
+ */
 int ngp_quic_handle_timer(ngp_quic *quic, uint64_t now);
 
 /* Each returns 1 and fills |*event|, or 0 if there is none. */
@@ -402,9 +409,11 @@ void ngp_quic_change_cid(ngp_quic *quic);
 
 ngp_quic_state ngp_quic_get_state(const ngp_quic *quic);
 int ngp_quic_handshake_completed(const ngp_quic *quic);
-/* ngp_quic_peer_addr returns the address to which is sent, or 0. */
+/* ngp_quic_peer_addr puts the address to which is sent in |*addr|, and returns
+   1; or 0 if there is none yet. */
 int ngp_quic_peer_addr(const ngp_quic *quic, ngp_quic_addr *addr);
-/* ngp_quic_max_datagram returns what the peer takes as a DATAGRAM frame. */
+/* ngp_quic_remote_max_datagram returns how long a DATAGRAM frame the peer
+   takes, or 0 if it takes none. */
 uint64_t ngp_quic_remote_max_datagram(const ngp_quic *quic);
 uint32_t ngp_quic_version(const ngp_quic *quic);
 const ngtcp2_cid *ngp_quic_host_cid(const ngp_quic *quic);

@@ -36,8 +36,7 @@ static void a_header_list_with_too_many_fields_is_refused(void **state) {
 }
 
 static void a_header_list_with_too_many_bytes_is_refused(void **state) {
-  /* Four pseudo-header fields are 42 bytes of names and values more than
-     4 * 32. */
+  /* The names and values of GET, and 32 for each of its four fields. */
   const size_t usual = 7 + 3 + 7 + 5 + 5 + 1 + 10 + 11 + 4 * 32;
   const ngp_h2_options options = {.max_header_list_bytes = usual + 36};
   end e = end_greeted(&options);
