@@ -191,14 +191,21 @@ static void altsvc_origin_and_priority_update_are_told(void **state) {
   pair_free(&p);
 }
 
-static void a_priority_update_waits_for_its_request(void **state) {
+/* The server takes one stream at a time. */
+static pair pair_with_one_place(void) {
   const nghttp2_settings_entry one = {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS,
                                       1};
   pair p = pair_connect(NULL, NULL);
 
-  (void)state;
   assert_ok(ngp_h2_submit_settings(p.server.h2, &one, 1));
   assert_ok(pair_pump(&p));
+  return p;
+}
+
+static void a_priority_update_waits_for_its_request(void **state) {
+  pair p = pair_with_one_place();
+
+  (void)state;
   submit_request(&p.client, GET, 1);
   submit_request(&p.client, GET, 1);
   assert_ok(
@@ -216,14 +223,10 @@ static void a_priority_update_waits_for_its_request(void **state) {
 }
 
 static void requests_over_the_peers_limit_wait_for_their_place(void **state) {
-  const nghttp2_settings_entry one = {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS,
-                                      1};
-  pair p = pair_connect(NULL, NULL);
+  pair p = pair_with_one_place();
   size_t queued;
 
   (void)state;
-  assert_ok(ngp_h2_submit_settings(p.server.h2, &one, 1));
-  assert_ok(pair_pump(&p));
   assert_int_equal(submit_request(&p.client, GET, 1), 1);
   assert_int_equal(submit_request(&p.client, GET, 1), 3);
   assert_ok(pair_pump(&p));
@@ -238,13 +241,9 @@ static void requests_over_the_peers_limit_wait_for_their_place(void **state) {
 }
 
 static void a_waiting_request_can_be_cancelled(void **state) {
-  const nghttp2_settings_entry one = {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS,
-                                      1};
-  pair p = pair_connect(NULL, NULL);
+  pair p = pair_with_one_place();
 
   (void)state;
-  assert_ok(ngp_h2_submit_settings(p.server.h2, &one, 1));
-  assert_ok(pair_pump(&p));
   submit_request(&p.client, GET, 1);
   submit_request(&p.client, POST, 0);
   assert_ok(end_push_pattern(&p.client, 3, 100, 1));

@@ -312,29 +312,27 @@ static void what_comes_in_after_our_reset_is_not_told(void **state) {
 }
 
 static void a_peer_that_resets_mid_body_gives_the_owners_back(void **state) {
-  end e = end_with(0);
   size_t limit;
 
   (void)state;
   for (limit = 1; limit < 40000; limit += 7000) {
-    end f = end_with(0);
+    end e = end_with(0);
     wire w = {0};
 
     wire_get(&w, 1);
-    assert_ok(give(&f, &w));
-    assert_ok(submit_response(&f, 1, ":status=200\n", 0));
-    assert_ok(end_push_pattern(&f, 1, 30000, 0));
-    assert_ok(end_push_pattern(&f, 1, 30000, 1));
-    assert_ok(ngp_h2_send(f.h2, limit, 1));
+    assert_ok(give(&e, &w));
+    assert_ok(submit_response(&e, 1, ":status=200\n", 0));
+    assert_ok(end_push_pattern(&e, 1, 30000, 0));
+    assert_ok(end_push_pattern(&e, 1, 30000, 1));
+    assert_ok(ngp_h2_send(e.h2, limit, 1));
     wire_frame_u32(&w, NGHTTP2_RST_STREAM, 0, 1, NGHTTP2_CANCEL);
-    assert_ok(give(&f, &w));
-    assert_int_equal(ngp_h2_queued_body(f.h2, 0), 0);
-    assert_ok(end_send(&f));
-    assert_int_equal(f.released, 2);
-    assert_true(ngp_h2_alive(f.h2));
-    end_free(&f);
+    assert_ok(give(&e, &w));
+    assert_int_equal(ngp_h2_queued_body(e.h2, 0), 0);
+    assert_ok(end_send(&e));
+    assert_int_equal(e.released, 2);
+    assert_true(ngp_h2_alive(e.h2));
+    end_free(&e);
   }
-  end_free(&e);
 }
 
 static void

@@ -129,11 +129,8 @@ static void names_and_values_hold_only_what_they_may(void **state) {
     nv.valuelen = sizeof(value);
     rv = ngp_h2_check_outgoing(NGP_H2_MESSAGE_TRAILERS, &nv, 1, &flags, &length,
                                &error);
-    if (c == 0 || c == '\r' || c == '\n') {
-      assert_int_equal(rv, NGP_ERR_BAD_HEADERS);
-    } else if (c >= ' ' && c != 127) {
-      assert_ok(rv);
-    }
+    assert_int_equal(
+        rv, c == '\t' || (c >= ' ' && c != 127) ? 0 : NGP_ERR_BAD_HEADERS);
   }
 }
 
@@ -174,11 +171,9 @@ static void methods_that_change_the_response_are_noted(void **state) {
 }
 
 static void secrets_go_out_never_indexed(void **state) {
-  pair p;
+  pair p = pair_connect(NULL, NULL);
 
   (void)state;
-  pair_init(&p, NULL, NULL);
-  pair_greet(&p);
   submit_request(&p.client,
                  GET "authorization=a\nproxy-authorization=b\ncookie=c\nx=y\n",
                  1);
@@ -189,11 +184,9 @@ static void secrets_go_out_never_indexed(void **state) {
 }
 
 static void names_go_out_in_lower_case(void **state) {
-  pair p;
+  pair p = pair_connect(NULL, NULL);
 
   (void)state;
-  pair_init(&p, NULL, NULL);
-  pair_greet(&p);
   submit_request(&p.client, GET "X-Upper-Case=Value\n", 1);
   assert_ok(pair_pump(&p));
   assert_text(end_saw(&p.server, NGP_H2_REQUEST, 1)->fields,
@@ -247,11 +240,9 @@ static void every_name_we_know_has_its_token(void **state) {
 }
 
 static void host_may_differ_from_authority_in_case_only(void **state) {
-  pair p;
+  pair p = pair_connect(NULL, NULL);
 
   (void)state;
-  pair_init(&p, NULL, NULL);
-  pair_greet(&p);
   submit_request(&p.client, GET "host=EXAMPLE.org\n", 1);
   assert_ok(pair_pump(&p));
   assert_non_null(end_saw(&p.server, NGP_H2_REQUEST, 1));
@@ -262,12 +253,10 @@ static void host_may_differ_from_authority_in_case_only(void **state) {
 
 static void events_outlive_the_table_that_their_fields_came_from(void **state) {
   const nghttp2_settings_entry none = {NGHTTP2_SETTINGS_HEADER_TABLE_SIZE, 0};
-  pair p;
+  pair p = pair_connect(NULL, NULL);
   int i;
 
   (void)state;
-  pair_init(&p, NULL, NULL);
-  pair_greet(&p);
   for (i = 0; i < 3; ++i) {
     const ngp_h2_event *events;
     const ngp_h2_field *fields;
