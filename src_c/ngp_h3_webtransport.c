@@ -386,65 +386,68 @@ static int recv_capsule(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t type,
   return 0;
 }
 
+/*
+ * Reads the header of the capsule at |data|, of |*psize| bytes at |*pstart|.
+ * Returns 0 if more of it must come: of the header, or of a value that is
+ * wanted whole.
+ */
+static int read_capsule(const uint8_t *data, size_t len, uint64_t *ptype,
+                        uint64_t *psize, size_t *pstart) {
+  size_t n = ngp_h3_get_varint(data, len, ptype);
+  size_t m = n ? ngp_h3_get_varint(data + n, len - n, psize) : 0;
+
+  *pstart = n + m;
+  return m && (*psize > MAX_CAPSULE || len - *pstart >= *psize);
+}
+
 int ngp_h3_wt_recv_capsules(ngp_h3 *h3, ngp_h3_stream *stream,
                             const uint8_t *data, size_t len) {
+  ngp_buf *capsule = &stream->capsule;
   uint64_t type, size;
   ngp_buf held;
-  size_t n, taken;
+  size_t n, start;
   int rv;
 
-  if (stream->capsule_left) {
-    n = stream->capsule_left < len ? (size_t)stream->capsule_left : len;
-    stream->capsule_left -= n;
-    data += n;
-    len -= n;
-  }
-  if (stream->capsule.len) {
+  n = stream->capsule_left < len ? (size_t)stream->capsule_left : len;
+  stream->capsule_left -= n;
+  data += n;
+  len -= n;
+  if (capsule->len) {
     /* What has gathered belongs to the one capsule that goes on in |data|. */
-    rv = ngp_buf_add(&stream->capsule, data, len);
-    if (rv == 0) {
-      rv = ngp_h3_hold(h3, &stream->capsule, &held);
+    rv = ngp_buf_add(capsule, data, len);
+    if (rv != 0 ||
+        !read_capsule(capsule->base, capsule->len, &type, &size, &start)) {
+      return rv;
     }
+    rv = ngp_h3_hold(h3, capsule, &held);
     if (rv != 0) {
       return rv;
     }
     data = held.base;
     len = held.len;
   }
-  while (len) {
-    taken = ngp_h3_get_varint(data, len, &type);
-    n = taken ? ngp_h3_get_varint(data + taken, len - taken, &size) : 0;
-    if (n == 0) {
-      break;
-    }
-    taken += n;
-    if (size > MAX_CAPSULE) {
-      if (type == CAPSULE_CLOSE || type == CAPSULE_DRAIN) {
-        return ngp_h3_violate(h3, NGP_H3_V_CAPSULE_SIZE);
+  while (read_capsule(data, len, &type, &size, &start)) {
+    data += start;
+    len -= start;
+    n = size < len ? (size_t)size : len;
+    if (size <= MAX_CAPSULE) {
+      rv = recv_capsule(h3, stream, type, data, n);
+      if (rv != 0) {
+        return rv;
       }
-      data += taken;
-      len -= taken;
-      n = size < len ? (size_t)size : len;
+      if (stream->session == NGP_H3_SESSION_CLOSED) {
+        /* Nothing may follow that capsule. */
+        return 0;
+      }
+    } else if (type == CAPSULE_CLOSE || type == CAPSULE_DRAIN) {
+      return ngp_h3_violate(h3, NGP_H3_V_CAPSULE_SIZE);
+    } else {
       stream->capsule_left = size - n;
-      data += n;
-      len -= n;
-      continue;
     }
-    if (len - taken < size) {
-      break;
-    }
-    rv = recv_capsule(h3, stream, type, data + taken, (size_t)size);
-    if (rv != 0) {
-      return rv;
-    }
-    data += taken + size;
-    len -= taken + (size_t)size;
-    if (stream->session == NGP_H3_SESSION_CLOSED) {
-      /* Nothing may follow that capsule. */
-      return 0;
-    }
+    data += n;
+    len -= n;
   }
-  return ngp_buf_add(&stream->capsule, data, len);
+  return ngp_buf_add(capsule, data, len);
 }
 
 /*

@@ -4,6 +4,8 @@
  */
 #include "h3_pair.h"
 
+#include "ngp_h3_int.h"
+
 static void extended(ngp_h3_config *config) {
   config->extended = 1;
   config->webtransport = 1;
@@ -155,6 +157,42 @@ static void a_session_of_webtransport(void **state) {
   h3_pair_free(&p);
 }
 
+/* A capsule that comes in many DATA frames is gathered once, not kept again
+   with each of them. */
+static void a_capsule_in_pieces_is_kept_once(void **state) {
+  enum { LEN = 10000 };
+  static uint8_t bytes[8 + LEN];
+  const ngp_h3_event *events;
+  h3_pair p;
+  wire frames = {0};
+  size_t kept = 0;
+  size_t i, n;
+
+  (void)state;
+  make(&p, extended);
+  assert_int_equal(h3_headers(&p.client, 0, H3_CONNECT, 0), 0);
+  assert_int_equal(h3_pump(&p), 0);
+  n = ngp_h3_put_varint(bytes, 0x17);
+  n += ngp_h3_put_varint(bytes + n, LEN);
+  for (i = 0; i < n + LEN; ++i) {
+    uint8_t frame[3] = {NGP_H3_FRAME_DATA, 1, bytes[i]};
+
+    wire_add(&frames, frame, sizeof(frame));
+  }
+  assert_int_equal(
+      ngp_h3_recv_stream(p.server.h3, 0, frames.base, frames.len, 0), 0);
+  events = ngp_h3_events(p.server.h3, &n);
+  assert_int_equal(n, 1);
+  assert_int_equal(events[0].type, NGP_H3_EVENT_CAPSULE);
+  assert_int_equal(events[0].len, LEN);
+  for (i = 0; i < p.server.h3->nheld; ++i) {
+    kept += p.server.h3->held[i].cap;
+  }
+  assert_in_range(kept, LEN, 4 * LEN);
+  wire_free(&frames);
+  h3_pair_free(&p);
+}
+
 static void numbers_of_every_length(void **state) {
   static const struct {
     uint64_t value;
@@ -201,6 +239,7 @@ int main(void) {
       cmocka_unit_test(a_closed_connection_takes_and_says_nothing),
       cmocka_unit_test(many_streams_at_once),
       cmocka_unit_test(a_session_of_webtransport),
+      cmocka_unit_test(a_capsule_in_pieces_is_kept_once),
       cmocka_unit_test(numbers_of_every_length),
       cmocka_unit_test(every_code_has_a_text),
   };
