@@ -1,15 +1,20 @@
 """The caller's addresses and times, in the form that C has them."""
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.stdint cimport uint64_t
-from libc.string cimport memcpy
+from cpython.bytes cimport PyBytes_AS_STRING
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy, memset
 
 from nghttp2py cimport cngp_quic as lib
+from nghttp2py.octets cimport take_bytes
 
 import ipaddress
 
 # Times of the caller's clock, in seconds, must fit in 63 bits of nanoseconds.
 cdef double MAX_TIME = 9.2e9
+
+# How many addresses of a peer are remembered by the caller's own objects.
+cdef enum:
+    MAX_ADDRESSES = 16
 
 
 cdef uint64_t to_ns(double seconds) except? -1:
@@ -20,26 +25,75 @@ cdef uint64_t to_ns(double seconds) except? -1:
 
 
 cdef bint pack_address(addr, lib.ngp_quic_addr *packed):
-    """Pack a socket address; false if it is none."""
+    """Pack a socket address; leave zeros and return false if it is none."""
     cdef bytes ip
+    cdef uint16_t port
+    cdef uint32_t scope
 
+    memset(packed, 0, sizeof(packed[0]))
     try:
-        parsed = ipaddress.ip_address(addr[0].partition("%")[0])
-        packed.port = addr[1]
-        packed.scope = addr[3] if len(addr) > 3 else 0
+        ip = ipaddress.ip_address(addr[0].partition("%")[0]).packed
+        port = addr[1]
+        scope = addr[3] if len(addr) > 3 else 0
     except (AttributeError, LookupError, OverflowError, TypeError, ValueError):
         return False
-    ip = parsed.packed
     if len(ip) == 4:
         ip = b"\0" * 10 + b"\xff\xff" + ip
     memcpy(packed.ip, PyBytes_AS_STRING(ip), 16)
+    packed.port = port
+    packed.scope = scope
     return True
 
 
 cdef object unpack_address(const lib.ngp_quic_addr *packed):
-    parsed = ipaddress.IPv6Address(
-        PyBytes_FromStringAndSize(<const char *>packed.ip, 16)
-    )
+    parsed = ipaddress.IPv6Address(take_bytes(packed.ip, 16))
     if parsed.ipv4_mapped is not None:
         return str(parsed.ipv4_mapped), packed.port
     return str(parsed), packed.port, 0, packed.scope
+
+
+cdef class AddressBook:
+    """The addresses of a peer, in the caller's form and in C's.
+
+    The caller gets its own objects back, and they may be anything: what is no socket
+    address is told apart by one that is made up.
+    """
+
+    def __cinit__(self):
+        memset(&self.last, 0, sizeof(self.last))
+        self._known = {}
+
+    cdef int take(self, addr) except -1:
+        """Make ``addr`` the last address."""
+        cdef lib.ngp_quic_addr packed
+        cdef bytes key
+
+        if self._last is not None and addr == self._last:
+            return 0
+        if not pack_address(addr, &packed):
+            for key, known in self._known.items():
+                if known == addr:
+                    memcpy(&packed, PyBytes_AS_STRING(key), len(key))
+                    break
+            else:
+                self._invented += 1
+                packed.ip[0] = 0xfd
+                packed.ip[14] = self._invented >> 8
+                packed.ip[15] = self._invented & 0xff
+        if len(self._known) >= MAX_ADDRESSES:
+            self._known.clear()
+        key = take_bytes(<const uint8_t *>&packed, sizeof(packed))
+        self._known[key] = addr
+        memcpy(&self.last, &packed, sizeof(packed))
+        self._last = addr
+        return 0
+
+    cdef object find(self, const lib.ngp_quic_addr *packed):
+        """Return the caller's form of an address."""
+        cdef bytes key
+
+        if memcmp(packed, &self.last, sizeof(self.last)) == 0:
+            return self._last
+        key = take_bytes(<const uint8_t *>packed, sizeof(packed[0]))
+        addr = self._known.get(key)
+        return unpack_address(packed) if addr is None else addr

@@ -7,13 +7,13 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stddef cimport size_t
-from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint16_t, uint64_t
-from libc.string cimport memcmp, memcpy, memset
+from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint64_t
+from libc.string cimport memcmp, memset
 
 from nghttp2py cimport cngp_quic as lib
 from nghttp2py.carrier cimport LOAN_DATAGRAM, LOAN_STREAM, Carrier, Loan
 from nghttp2py.octets cimport take_bytes
-from nghttp2py.quic.addresses cimport pack_address, to_ns, unpack_address
+from nghttp2py.quic.addresses cimport AddressBook, to_ns
 from nghttp2py.quic.credentials cimport Credentials, get_credentials
 from nghttp2py.quic.events cimport (
     ConnectionIdIssued,
@@ -39,11 +39,10 @@ from nghttp2py.quic.options cimport (
 
 from collections import deque, namedtuple
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from nghttp2py.quic.packet import QuicErrorCode
-from nghttp2py.quic.tls import SessionTicket, read_session_ticket
+from nghttp2py.quic.tls import issued_ticket, received_ticket
 from nghttp2py.quic.trace import Trace
 
 __all__ = ["NetworkAddress", "QuicConnection", "QuicTokenHandler"]
@@ -56,13 +55,6 @@ NetworkPath = namedtuple("NetworkPath", "addr")
 TLSState = namedtuple(
     "TLSState", "alpn_negotiated early_data_accepted session_resumed"
 )
-
-# RFC 8446, 4.6.1: no ticket lives longer.
-cdef object TICKET_LIFETIME = timedelta(days=7)
-
-# How many addresses of the peer are remembered by the caller's own objects.
-cdef enum:
-    MAX_ADDRESSES = 16
 
 # What Linux takes apart: UDP_MAX_SEGMENTS, and less than a datagram of IP.
 cdef enum:
@@ -156,11 +148,7 @@ cdef class QuicConnection(Carrier):
     cdef object _secrets_log_file
     cdef readonly object _quic_logger
     cdef object _alpn
-    # The peer's address as the caller gives it, and as C has it.
-    cdef object _last_addr
-    cdef lib.ngp_quic_addr _last_packed
-    cdef dict _addresses
-    cdef uint16_t _invented
+    cdef AddressBook _addresses
     cdef object _server_name
     cdef bint _traced
     cdef object _trace
@@ -206,7 +194,6 @@ cdef class QuicConnection(Carrier):
             if configuration.private_key is None:
                 raise ValueError("SSL private key is required for a server")
         memset(&options, 0, sizeof(options))
-        memset(&self._last_packed, 0, sizeof(self._last_packed))
         self._configuration = configuration
         self._credentials = get_credentials(configuration)
         self._session_ticket_handler = session_ticket_handler
@@ -214,7 +201,7 @@ cdef class QuicConnection(Carrier):
         self._token_handler = token_handler
         self._tokens = deque(maxlen=8)
         self._secrets_log_file = configuration.secrets_log_file
-        self._addresses = {}
+        self._addresses = AddressBook()
         options.is_client = client
         options.key_log = self._secrets_log_file is not None
         options.log_packets = configuration.quic_logger is not None
@@ -381,44 +368,7 @@ cdef class QuicConnection(Carrier):
 
         if not lib.ngp_quic_peer_addr(self._quic, &packed):
             return None
-        return self._address_of(&packed)
-
-    # ---- Addresses ----
-
-    cdef int _take_address(self, addr) except -1:
-        """Make ``addr`` the last address."""
-        cdef bytes key
-
-        if self._last_addr is not None and addr == self._last_addr:
-            return 0
-        memset(&self._last_packed, 0, sizeof(self._last_packed))
-        if not pack_address(addr, &self._last_packed):
-            # What is no socket address is told apart all the same.
-            for key, known in self._addresses.items():
-                if known == addr:
-                    memcpy(&self._last_packed, PyBytes_AS_STRING(key), len(key))
-                    break
-            else:
-                memset(&self._last_packed, 0, sizeof(self._last_packed))
-                self._invented += 1
-                self._last_packed.ip[0] = 0xfd
-                self._last_packed.ip[14] = self._invented >> 8
-                self._last_packed.ip[15] = self._invented & 0xff
-        if len(self._addresses) >= MAX_ADDRESSES:
-            self._addresses.clear()
-        key = take_bytes(<const uint8_t *>&self._last_packed, sizeof(self._last_packed))
-        self._addresses[key] = addr
-        self._last_addr = addr
-        return 0
-
-    cdef object _address_of(self, const lib.ngp_quic_addr *packed):
-        cdef bytes key
-
-        if memcmp(packed, &self._last_packed, sizeof(self._last_packed)) == 0:
-            return self._last_addr
-        key = take_bytes(<const uint8_t *>packed, sizeof(self._last_packed))
-        addr = self._addresses.get(key)
-        return unpack_address(packed) if addr is None else addr
+        return self._addresses.find(&packed)
 
     # ---- Datagrams and timers ----
 
@@ -430,8 +380,8 @@ cdef class QuicConnection(Carrier):
         cdef uint64_t ns = to_ns(now)
         cdef int rv
 
-        self._take_address(addr)
-        rv = lib.ngp_quic_connect(self._quic, &self._last_packed, ns)
+        self._addresses.take(addr)
+        rv = lib.ngp_quic_connect(self._quic, &self._addresses.last, ns)
         if rv == lib.NGP_QUIC_ERR_STATE:
             raise RuntimeError(
                 "connect() can only be called for clients and a single time"
@@ -451,7 +401,7 @@ cdef class QuicConnection(Carrier):
         cdef uint64_t ns = to_ns(now)
         cdef uint8_t bits = ecn & 3
 
-        self._take_address(addr)
+        self._addresses.take(addr)
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
             self._receive_bytes(<const uint8_t *>view.buf, view.len, ns, bits)
@@ -475,7 +425,7 @@ cdef class QuicConnection(Carrier):
 
         if size <= 0:
             raise ValueError("segment must be positive")
-        self._take_address(addr)
+        self._addresses.take(addr)
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
             while pos < view.len:
@@ -491,7 +441,7 @@ cdef class QuicConnection(Carrier):
         self, const uint8_t *data, size_t n, uint64_t ns, uint8_t ecn
     ) except -1:
         cdef int rv = lib.ngp_quic_recv(
-            self._quic, data, n, &self._last_packed, ecn, ns)
+            self._quic, data, n, &self._addresses.last, ecn, ns)
 
         if self._configuration.quic_logger is not None:
             self._start_trace()
@@ -522,7 +472,7 @@ cdef class QuicConnection(Carrier):
         packets = lib.ngp_quic_packets(self._quic, &n)
         for i in range(n):
             data = take_bytes(packets[i].data, packets[i].len)
-            addr = self._address_of(&packets[i].addr)
+            addr = self._addresses.find(&packets[i].addr)
             datagrams.append(
                 (data, addr, packets[i].ecn) if marked else (data, addr)
             )
@@ -569,7 +519,7 @@ cdef class QuicConnection(Carrier):
                 run += packets[end].len
                 end += 1
             runs.append((
-                take_bytes(head.data, run), self._address_of(&head.addr), head.ecn,
+                take_bytes(head.data, run), self._addresses.find(&head.addr), head.ecn,
                 head.len,
             ))
             first = end
@@ -654,17 +604,8 @@ cdef class QuicConnection(Carrier):
         elif not self._is_client:
             self._session_ticket_handler(self._issued_ticket(data))
         else:
-            now = datetime.now(timezone.utc)
-            self._session_ticket_handler(SessionTicket(
-                age_add=0,
-                cipher_suite=0,
-                not_valid_after=now + TICKET_LIFETIME,
-                not_valid_before=now,
-                resumption_secret=b"",
-                server_name=self._server_name or "",
-                ticket=data,
-                max_early_data_size=0xffffffff,
-            ))
+            self._session_ticket_handler(
+                received_ticket(data, server_name=self._server_name or ""))
         return 0
 
     cdef object _issued_ticket(self, bytes message):
@@ -673,7 +614,7 @@ cdef class QuicConnection(Carrier):
 
         name[0] = 0
         lib.ngp_tls_server_name(tls, name, sizeof(name))
-        return read_session_ticket(
+        return issued_ticket(
             message,
             server_name=name.decode("ascii", "replace"),
             cipher_suite=lib.ngp_tls_cipher_suite(tls),

@@ -3,7 +3,7 @@
 from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memset
+from libc.string cimport memcmp
 
 from nghttp2py cimport cngp_quic as lib
 from nghttp2py.octets cimport take_bytes
@@ -128,7 +128,6 @@ cdef class Router:
             uint8_t packet[lib.NGP_QUIC_PACKET_MAX]
             lib.ngp_quic_addr packed
 
-        memset(&packed, 0, sizeof(packed))
         if not pack_address(addr, &packed):
             return b""
         return take_bytes(packet, lib.ngp_quic_write_retry(
@@ -142,7 +141,6 @@ cdef class Router:
         cdef lib.ngtcp2_cid odcid
         cdef lib.ngp_quic_addr packed
 
-        memset(&packed, 0, sizeof(packed))
         if not pack_address(addr, &packed) or lib.ngp_quic_verify_retry(
             &odcid, &header._header, &packed,
             <const uint8_t *>PyBytes_AS_STRING(self._secret), len(self._secret),
@@ -160,7 +158,6 @@ cdef class Router:
             uint8_t token[lib.NGP_QUIC_PACKET_MAX]
             lib.ngp_quic_addr packed
 
-        memset(&packed, 0, sizeof(packed))
         if not pack_address(addr, &packed):
             return b""
         return take_bytes(token, lib.ngp_quic_write_token(
@@ -171,7 +168,6 @@ cdef class Router:
         """Whether an Initial packet has such a token, and is from the client."""
         cdef lib.ngp_quic_addr packed
 
-        memset(&packed, 0, sizeof(packed))
         return pack_address(addr, &packed) and lib.ngp_quic_verify_token(
             &header._header, &packed,
             <const uint8_t *>PyBytes_AS_STRING(self._secret), len(self._secret),

@@ -12,8 +12,15 @@ __all__ = [
     "SessionTicket",
     "SessionTicketFetcher",
     "SessionTicketHandler",
-    "read_session_ticket",
+    "issued_ticket",
+    "received_ticket",
 ]
+
+# RFC 8446, 4.6.1: no ticket lives longer.
+_LONGEST_LIFETIME = 7 * 24 * 3600
+
+# RFC 9001, 4.6.1: what a ticket for QUIC says if early data are allowed.
+_ANY_EARLY_DATA = 0xFFFFFFFF
 
 
 class CipherSuite(IntEnum):
@@ -30,7 +37,9 @@ class SessionTicket:
     """What resumes a TLS session; it can be pickled.
 
     ``ticket`` holds everything, and only this package can read it: the fields
-    that describe the session's secrets are empty.
+    that describe the session's secrets are empty.  A server's is valid for the
+    lifetime that it tells its client, a client's for the seven days that are the most
+    (RFC 8446, 4.6.1), and not used when the server's lifetime is over.
     """
 
     age_add: int
@@ -50,23 +59,49 @@ class SessionTicket:
         return self.not_valid_before <= now <= self.not_valid_after
 
 
-def read_session_ticket(
+def issued_ticket(
     message: bytes, *, server_name: str, cipher_suite: int
 ) -> SessionTicket:
     """What a server knows of a ticket, from its NewSessionTicket message
     (RFC 8446, 4.6.1)."""
     start = 9 + message[8]
     length = int.from_bytes(message[start : start + 2], "big")
-    now = datetime.now(timezone.utc)
-    return SessionTicket(
+    return _make_ticket(
+        message[start + 2 : start + 2 + length],
+        lifetime=int.from_bytes(message[:4], "big"),
+        server_name=server_name,
         age_add=int.from_bytes(message[4:8], "big"),
         cipher_suite=cipher_suite,
-        not_valid_after=now + timedelta(seconds=int.from_bytes(message[:4], "big")),
+    )
+
+
+def received_ticket(session: bytes, *, server_name: str) -> SessionTicket:
+    """What a client has of a ticket: the session that TLS will resume.
+
+    Its lifetime stands in it, and TLS alone can read it: a ticket that is too old is
+    not offered to the server, even if it is valid here.
+    """
+    return _make_ticket(session, lifetime=_LONGEST_LIFETIME, server_name=server_name)
+
+
+def _make_ticket(
+    ticket: bytes,
+    *,
+    lifetime: int,
+    server_name: str,
+    age_add: int = 0,
+    cipher_suite: int = 0,
+) -> SessionTicket:
+    now = datetime.now(timezone.utc)
+    return SessionTicket(
+        age_add=age_add,
+        cipher_suite=cipher_suite,
+        not_valid_after=now + timedelta(seconds=lifetime),
         not_valid_before=now,
         resumption_secret=b"",
         server_name=server_name,
-        ticket=message[start + 2 : start + 2 + length],
-        max_early_data_size=0xFFFFFFFF,
+        ticket=ticket,
+        max_early_data_size=_ANY_EARLY_DATA,
     )
 
 
