@@ -31,8 +31,9 @@ class QuicConfiguration:
     """The settings of connections, which may share one.
 
     Certificates and keys may be bytes in PEM, or objects of the ``cryptography``
-    package.  Times are in seconds, sizes in bytes.  A change after a connection
-    was made does not concern that connection.
+    package.  Times are in seconds, sizes in bytes.  A value that cannot be used makes
+    :class:`~nghttp2py.quic.connection.QuicConnection` raise ``ValueError``.  A change
+    after a connection was made does not concern that connection.
     """
 
     alpn_protocols: list[str] | None = None
@@ -54,7 +55,7 @@ class QuicConfiguration:
     """How much the peer may send on all streams before credit is returned."""
 
     max_datagram_size: int = SMALLEST_MAX_DATAGRAM_SIZE
-    """The largest UDP payload to send."""
+    """The largest UDP payload to send, 1200 to 65527."""
 
     max_stream_data: int = 1048576
     """How much the peer may send on one stream before credit is returned."""
@@ -75,22 +76,49 @@ class QuicConfiguration:
     """A client's: a token from an earlier connection to the server."""
 
     cadata: bytes | None = None
+    """Whose certificates to trust, in PEM; see :meth:`load_verify_locations`."""
+
     cafile: str | None = None
+    """The same in a file."""
+
     capath: str | None = None
+    """The same in the files of a directory."""
+
     certificate: Any = None
+    """Our certificate; see :meth:`load_cert_chain`."""
+
     certificate_chain: Sequence[Any] = field(default_factory=list)
+    """The certificates between ours and that of an authority, in this order."""
+
     cipher_suites: list[CipherSuite] | None = None
+    """The cipher suites that a client offers, the best first, or that a server takes;
+    ``None`` is all three that QUIC may use, AES before ChaCha20 (RFC 9001, 5.3)."""
+
     initial_rtt: float = 0.1
+    """The round trip that is assumed before one was measured, at most 60 seconds."""
+
     max_datagram_frame_size: int | None = None
+    """The largest DATAGRAM frame that the peer may send (RFC 9221, 3); ``None`` for
+    none at all."""
+
     original_version: int | None = None
+    """A client's: the version of its first packet, if it is not the first of
+    ``supported_versions``."""
+
     private_key: Any = None
+    """The private key of ``certificate``."""
+
     quantum_readiness_test: bool = False
+    """Without effect: aioquic has it."""
+
     supported_versions: list[int] = field(
         default_factory=lambda: [
             QuicProtocolVersion.VERSION_1,
             QuicProtocolVersion.VERSION_2,
         ]
     )
+    """The versions of QUIC to speak, one to eight, the best first."""
+
     verify_mode: int | None = None
     """``ssl.CERT_NONE``, ``CERT_OPTIONAL`` or ``CERT_REQUIRED``; ``None`` is
     required for a client and none for a server."""
@@ -104,13 +132,14 @@ class QuicConfiguration:
     """How many unidirectional streams the peer may have open."""
 
     max_ack_delay: float = 0.025
-    """How long an acknowledgement is delayed at most."""
+    """How long an acknowledgement is delayed at most, less than 16.384."""
 
     max_window: int = 0
-    """What the window of ``max_data`` may grow to, if the reader is quick."""
+    """What the window of ``max_data`` may grow to, if the reader is quick; 0 for no
+    growth."""
 
     max_stream_window: int = 0
-    """What the windows of ``max_stream_data`` may grow to."""
+    """What the windows of ``max_stream_data`` may grow to, in the same way."""
 
     max_datagram_queue: int = 1048576
     """How much payload of DATAGRAM frames waits, to be read or to be sent; what
@@ -135,9 +164,10 @@ class QuicConfiguration:
     ) -> None:
         """Read our certificate, those that certify it, and its private key.
 
-        All are PEM; the key may be in ``certfile``.  An encrypted key is decrypted
-        when the configuration is first used, and then a wrong ``password`` raises
-        ``ValueError``.
+        All are PEM; the key may be in ``certfile``.  Raises ``OSError`` for a file
+        that cannot be read, ``ValueError`` for one that has not what it should.  An
+        encrypted key is decrypted when the configuration is first used, and then a
+        wrong ``password`` raises ``ValueError``.
         """
         with open(certfile, "rb") as file:
             data = file.read()
@@ -164,7 +194,11 @@ class QuicConfiguration:
         capath: str | None = None,
         cadata: bytes | None = None,
     ) -> None:
-        """Say whose certificates to trust: PEM in a file, a directory, bytes."""
+        """Say whose certificates to trust: PEM in a file, a directory, bytes.
+
+        All that are given count.  Without any they are those of ``certifi``, if it is
+        installed, else those that the system trusts.
+        """
         self.cafile = cafile
         self.capath = capath
         self.cadata = cadata

@@ -15,9 +15,16 @@ cdef dict ALGORITHMS = {
 }
 
 
-cdef uint64_t duration(value, str name) except? -1:
+cdef uint64_t number(configuration, str name) except? 0:
+    value = getattr(configuration, name)
+    if not 0 <= value < 1 << 62:
+        raise ValueError(f"{name} must be 0 to 2^62 - 1")
+    return value
+
+
+cdef uint64_t duration(configuration, str name) except? 0:
     """Nanoseconds of a configured time, in seconds."""
-    cdef double seconds = value
+    cdef double seconds = getattr(configuration, name)
 
     if not 0.0 <= seconds < 1e9:
         raise ValueError(f"{name} must be zero to 1e9 seconds")
@@ -57,29 +64,22 @@ cdef int set_limits(lib.ngp_quic_options *options, configuration) except -1:
         raise ValueError(f"there is no congestion control {algorithm!r}")
     options.cc_algo = ALGORITHMS[algorithm]
     options.pmtud = bool(configuration.probe_datagram_size)
-    for name in (
-        "connection_id_length", "max_datagram_size", "max_data",
-        "max_stream_data", "max_streams_bidi", "max_streams_uni", "max_window",
-        "max_stream_window", "max_datagram_queue",
-    ):
-        if not 0 <= getattr(configuration, name) < 1 << 62:
-            raise ValueError(f"{name} must be 0 to 2^62 - 1")
-    options.cid_len = configuration.connection_id_length
-    options.max_datagram_size = configuration.max_datagram_size
-    options.max_data = configuration.max_data
-    options.max_stream_data = configuration.max_stream_data
-    options.max_streams_bidi = configuration.max_streams_bidi
-    options.max_streams_uni = configuration.max_streams_uni
-    options.max_window = configuration.max_window
-    options.max_stream_window = configuration.max_stream_window
-    options.max_datagram_queue = configuration.max_datagram_queue
-    options.idle_timeout = duration(configuration.idle_timeout, "idle_timeout")
-    options.initial_rtt = duration(configuration.initial_rtt, "initial_rtt")
-    options.max_ack_delay = duration(configuration.max_ack_delay, "max_ack_delay")
+    options.cid_len = number(configuration, "connection_id_length")
+    options.max_datagram_size = number(configuration, "max_datagram_size")
+    options.max_data = number(configuration, "max_data")
+    options.max_stream_data = number(configuration, "max_stream_data")
+    options.max_streams_bidi = number(configuration, "max_streams_bidi")
+    options.max_streams_uni = number(configuration, "max_streams_uni")
+    options.max_window = number(configuration, "max_window")
+    options.max_stream_window = number(configuration, "max_stream_window")
+    options.max_datagram_queue = number(configuration, "max_datagram_queue")
     if configuration.max_datagram_frame_size is not None:
-        if not 0 <= configuration.max_datagram_frame_size < 1 << 62:
-            raise ValueError("max_datagram_frame_size must be 0 to 2^62 - 1")
-        options.max_datagram_frame_size = configuration.max_datagram_frame_size
+        options.max_datagram_frame_size = number(
+            configuration, "max_datagram_frame_size"
+        )
+    options.idle_timeout = duration(configuration, "idle_timeout")
+    options.initial_rtt = duration(configuration, "initial_rtt")
+    options.max_ack_delay = duration(configuration, "max_ack_delay")
     return 0
 
 
