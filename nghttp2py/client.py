@@ -227,12 +227,12 @@ class _ResponseProtocol(H2Pump):
         body: Any,
         trailers: Headers,
     ) -> None:
-        # HTTP2Client has filled them in.
-        assert handler.method and handler.path and handler.scheme
+        # HTTP2Client has filled them in; CONNECT has no scheme.
+        assert handler.method is not None and handler.path is not None
         whole = body is None and trailers is None
         stream_id = self.connection.send_request(
-            handler.method or b"",
-            handler.path or b"",
+            handler.method,
+            handler.path,
             headers or (),
             scheme=handler.scheme or b"",
             authority=handler.host,
@@ -368,7 +368,7 @@ class _ResponseProtocol(H2Pump):
                 "already"
             )
         promise._promise = False
-        if not handler:
+        if handler is None:
             promise.reset(ErrorCode.CANCEL)
             return
         handler.http2 = promise.http2

@@ -27,7 +27,7 @@ from nghttp2py.errors import (
     StreamStateError,
 )
 from nghttp2py.h2 import H2Configuration, H2RequestReceived
-from nghttp2py.server import HTTP2Server
+from nghttp2py.server import BaseRequestHandler, HTTP2Server
 
 
 class Recorder(BaseResponseHandler):
@@ -186,6 +186,24 @@ async def test_url_gives_scheme_host_and_path_but_no_fragment():
 
 
 @in_loops
+async def test_connect_names_an_authority_and_nothing_else():
+    class Tunnel(BaseRequestHandler):
+        def on_headers(self):
+            asked.extend(self.headers)
+            self.send_response(200, body="through")
+
+    asked = []
+    async with HTTP2Server(("127.0.0.1", 0), Tunnel) as server:
+        handler = Recorder()
+        async with HTTP2Client(address_of(server)) as client:
+            await client.connect()
+            client.send_request("CONNECT", "example.org:443", handler=handler)
+        assert asked == [(b":method", b"CONNECT"), (b":authority", b"example.org:443")]
+        assert handler.body == b"through"
+        assert handler.scheme is None and handler.host is None
+
+
+@in_loops
 async def test_what_must_not_be_sent_raises_and_leaves_the_connection_whole():
     async with echo_server() as server:
         handler = Recorder()
@@ -224,6 +242,23 @@ async def test_a_promise_is_declined_unless_a_handler_takes_it():
         async with HTTP2Client(address_of(server)) as client:
             client.send_request(url="/push", handler=plain)
         assert plain.body == b"/push" and plain.error_code == 0
+
+
+@in_loops
+async def test_a_handler_that_is_empty_may_take_a_promise():
+    class Empty(Recorder):
+        def __len__(self):
+            return 0
+
+    class Taker(Recorder):
+        def on_push_promise(self, push_promise):
+            self.accept_push(push_promise, pushed)
+
+    async with echo_server() as server:
+        pushed = Empty()
+        async with HTTP2Client(address_of(server)) as client:
+            client.send_request(url="/push", handler=Taker())
+        assert pushed.body == b"pushed body"
 
 
 @in_loops
