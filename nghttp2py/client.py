@@ -489,6 +489,10 @@ class HTTP2Client:
         protocol = self._protocol
         try:
             await asyncio.wait_for(self._create_connection(), self._connect_timeout)
+            if self._closing:
+                # Before Python 3.12 wait_for() forgets that it was cancelled if
+                # the connection stands in the same turn.
+                raise asyncio.CancelledError
         except BaseException as error:
             if protocol.transport is not None:
                 protocol.abort()
@@ -557,9 +561,17 @@ class HTTP2Client:
         self._protocol.close_handler(handler, ErrorCode.INTERNAL_ERROR)
 
     async def connect(self) -> None:
-        """Wait until the connection stands; raise what has hindered it."""
+        """Wait until the connection stands; raise what has hindered it.
+
+        That is ``ConnectionClosedError`` if the client was closed meanwhile.
+        """
         if self._connecting is not None:
-            await asyncio.shield(self._connecting)
+            # Not awaited itself, for it is cancelled when the client is closed,
+            # which is no reason to cancel who waits here.
+            await asyncio.wait([self._connecting])
+            if self._connecting.cancelled():
+                raise ConnectionClosedError(f"{self} was closed")
+            self._connecting.result()
 
     # ---- Requests ----
 
@@ -684,6 +696,7 @@ class HTTP2Client:
             self._protocol.close()
 
     def _give_up(self) -> None:
+        self._closing = True
         if self._connecting is not None and not self._connecting.done():
             self._connecting.cancel()
         else:

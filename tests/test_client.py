@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import io
 import ssl
+from functools import partial
 
 import pytest
 from loops import in_loops, until
@@ -344,9 +345,53 @@ async def test_finish_with_a_timeout_gives_up_a_server_that_does_not_answer():
         handler = Recorder()
         client = HTTP2Client(("127.0.0.1", server.port))
         client.send_request(handler=handler)
+        await client.connect()
+        assert handler.stream_id == 1
         client.finish(timeout=0.05)
         await client.wait_closed()
         assert handler.calls == ["close"]
+
+
+@pytest.mark.parametrize(
+    "end", [HTTP2Client.close, partial(HTTP2Client.finish, timeout=0)]
+)
+@in_loops
+async def test_a_client_ends_in_whatever_turn_of_its_connecting(end):
+    async def silent(peer):
+        await peer.drained()
+
+    async with ScriptedServer(silent) as server:
+        # The connection is made in some turn, and known to be in a later one.
+        for turns in range(10):
+            handler = Recorder()
+            client = HTTP2Client(("127.0.0.1", server.port))
+            client.send_request(handler=handler)
+            while client.transport is None:
+                await asyncio.sleep(0)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            end(client)
+            await client.wait_closed()
+            assert handler.calls == ["close"]
+
+
+@in_loops
+async def test_who_waits_for_a_connection_is_told_that_it_was_closed():
+    async def hang(reader, writer):
+        accepted.set()
+        await reader.read()
+        writer.close()
+
+    accepted = asyncio.Event()
+    server = await asyncio.start_server(hang, "127.0.0.1", 0)
+    client = HTTP2Client(address_of(server), ssl=True)  # no handshake comes of it
+    waiting = asyncio.ensure_future(client.connect())
+    await accepted.wait()
+    client.close()
+    with pytest.raises(ConnectionClosedError, match="was closed"):
+        await waiting
+    await client.wait_closed()
+    server.close()
 
 
 @in_loops
@@ -385,9 +430,7 @@ async def test_connecting_ends_with_its_timeout():
         writer.close()
 
     server = await asyncio.start_server(hang, "127.0.0.1", 0)
-    client = HTTP2Client(
-        server.sockets[0].getsockname()[:2], ssl=True, connect_timeout=0.05
-    )
+    client = HTTP2Client(address_of(server), ssl=True, connect_timeout=0.05)
     with pytest.raises(TimeoutError, match="no connection"):
         await client.connect()
     server.close()
