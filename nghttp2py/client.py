@@ -17,6 +17,7 @@ from typing import Any
 
 from nghttp2py.asyncio.body import AsyncBody
 from nghttp2py.asyncio.pump import SETTINGS_TIMEOUT, H2Pump
+from nghttp2py.asyncio.tls import prepare_context
 from nghttp2py.asyncio.url import make_authority, split_url
 from nghttp2py.errors import (
     ConnectionClosedError,
@@ -212,11 +213,6 @@ class _ResponseProtocol(H2Pump):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._client._connection_lost()
-
-    @property
-    def refused(self) -> bool:
-        """Whether TLS has not negotiated what HTTP/2 needs."""
-        return self._refused
 
     # ---- Requests ----
 
@@ -436,8 +432,7 @@ class HTTP2Client:
                 f"{type(ssl).__name__}"
             )
         if ssl is not None:
-            ssl.set_alpn_protocols(["h2"])
-            ssl.options |= ssl_module.OP_NO_COMPRESSION
+            prepare_context(ssl)
             if isinstance(address, str) and server_hostname is None:
                 raise ValueError("TLS over a Unix socket needs server_hostname")
         if config is None:
@@ -508,7 +503,7 @@ class HTTP2Client:
                     "seconds"
                 ) from None
             raise
-        if protocol.refused:
+        if protocol.tls_fault is not None:
             await self._closed
             raise ConnectionClosedError(
                 f"the server at {self.address} has not negotiated h2 over TLS 1.2 or "

@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import Any
 
 from nghttp2py.asyncio.pump import CLOSE_TIMEOUT, SETTINGS_TIMEOUT
+from nghttp2py.asyncio.tls import prepare_context
 from nghttp2py.h2 import H2Configuration
 from nghttp2py.handler import BaseRequestHandler, HandlerProtocol
 
@@ -100,8 +101,7 @@ class HTTP2Server:
                 raise TypeError(
                     f"ssl must be an ssl.SSLContext or None, not {type(ssl).__name__}"
                 )
-            ssl.set_alpn_protocols(["h2"])
-            ssl.options |= ssl_module.OP_NO_COMPRESSION | ssl_module.OP_NO_RENEGOTIATION
+            prepare_context(ssl)
         if config is None:
             config = self.DEFAULT_CONFIGURATION
         elif not config.manual_flow_control:

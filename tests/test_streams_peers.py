@@ -115,6 +115,19 @@ async def test_a_server_that_speaks_no_http2_is_refused(tls):
 
 
 @in_loops
+async def test_alpn_is_set_and_renegotiation_forbidden(tls):
+    """RFC 9113, 3.2 and 9.2.1."""
+    assert not tls.server.options & ssl.OP_NO_RENEGOTIATION
+    async with (
+        await serve(ssl=tls.server) as server,
+        await open_connection("127.0.0.1", port_of(server), ssl=tls.client) as client,
+    ):
+        chosen = client.get_extra_info("ssl_object").selected_alpn_protocol()
+        assert chosen == "h2"
+    assert tls.server.options & tls.client.options & ssl.OP_NO_RENEGOTIATION
+
+
+@in_loops
 async def test_a_certificate_that_is_not_trusted_is_an_ssl_error(tls):
     expect_a_broken_handshake()
     async with await serve(ssl=tls.server) as server:

@@ -121,7 +121,7 @@ class H2StreamConnection(H2Pump):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin the connection."""
         super().connection_made(transport)
-        if self._refused:
+        if self.tls_fault is not None:
             return
         self._make_own_fields()
         self._health.start()

@@ -9,6 +9,7 @@ from socket import AddressFamily
 from typing import Any, TypeVar, overload
 
 from nghttp2py.asyncio.protocol import H2Protocol
+from nghttp2py.asyncio.tls import prepare_context
 from nghttp2py.errors import ConnectionTerminatedError
 
 __all__ = [
@@ -52,17 +53,14 @@ def _client_context(ssl: SSL) -> _ssl.SSLContext | None:
     if ssl is None or ssl is False:
         return None
     context = _ssl.create_default_context() if ssl is True else ssl
-    context.set_alpn_protocols(["h2"])
+    prepare_context(context)
     return context
 
 
 def _server_context(ssl: SSL) -> _ssl.SSLContext | None:
-    if ssl is None or ssl is False:
-        return None
     if ssl is True:
         raise TypeError("a server needs an SSLContext with its certificate")
-    ssl.set_alpn_protocols(["h2"])
-    return ssl
+    return _client_context(ssl)
 
 
 async def _connect(
@@ -74,9 +72,8 @@ async def _connect(
         _, protocol = await asyncio.wait_for(attempt, timeout)
     except asyncio.TimeoutError:
         raise TimeoutError(f"no connection to {where} in {timeout} seconds") from None
-    if protocol._refused:
-        assert protocol._tls_fault is not None
-        code, reason = protocol._tls_fault
+    if protocol.tls_fault is not None:
+        code, reason = protocol.tls_fault
         await protocol.wait_closed()
         raise ConnectionTerminatedError(code, remote=False, reason=reason)
     return protocol

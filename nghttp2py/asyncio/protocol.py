@@ -95,7 +95,7 @@ class H2Protocol(H2StreamConnection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin the connection, and the handler's task."""
         super().connection_made(transport)
-        if self._handler_wanted is not None and not self._refused:
+        if self._handler_wanted is not None and self.tls_fault is None:
             coroutine, self._handler_wanted = self._handler_wanted, None
             self._start_handler(coroutine)
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 import sys
 from collections.abc import Sequence
 from typing import cast
 
+from nghttp2py.asyncio.tls import find_tls_fault
 from nghttp2py.errors import ErrorCode, error_code_name
 from nghttp2py.h2 import H2Connection, H2Event, H2PingAcknowledged
 
@@ -34,8 +34,6 @@ _WRITE_SIZE = 65536
 _WRITES_IN_A_TURN = 16
 # What the PING carries that measures a round trip before the last GOAWAY.
 _GOAWAY_PING = b"shutdown"
-# RFC 9113, 9.2: TLS 1.2 or higher.
-_TLS_TOO_OLD = frozenset({"SSLv2", "SSLv3", "TLSv1", "TLSv1.1"})
 
 
 class H2Pump(asyncio.Protocol):
@@ -61,14 +59,15 @@ class H2Pump(asyncio.Protocol):
         idle_timeout: float | None = None,
     ) -> None:
         self.connection = connection
+        #: Why TLS is not fit for HTTP/2: an error code, and a text for people.
+        #: Unless it is ``None``, the connection was never begun.
+        self.tls_fault: tuple[ErrorCode, str] | None = None
         self._settings_timeout = settings_timeout
         self._idle_timeout = idle_timeout
         self._busy = False  # in flush(), which sees to everything queued now
         self._dirty = False  # something was queued while busy
         self._scheduled = False  # a flush is due by call_soon()
         self._paused = False  # the transport wants no bytes now
-        self._refused = False  # never initiated: its TLS is not good enough
-        self._tls_fault: tuple[ErrorCode, str] | None = None
         self._closing = False
         self._awaits_ping = False  # after the shutdown notice
         self._last_active = 0.0
@@ -105,8 +104,9 @@ class H2Pump(asyncio.Protocol):
         # Not asserted: uvloop's transports do not derive from asyncio's.
         transport = cast(asyncio.Transport, transport)
         self.transport = transport
-        if not self._tls_is_acceptable(transport):
-            self._refused = True
+        self.tls_fault = find_tls_fault(transport)
+        if self.tls_fault is not None:
+            logger.info("%s: %s", self, self.tls_fault[1])
             transport.close()
             self._start_close_timer(CLOSE_TIMEOUT)
             return
@@ -122,7 +122,7 @@ class H2Pump(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Hand bytes to the connection, its events to the owner, and answer."""
-        if self._refused:
+        if self.tls_fault is not None:
             return
         self._last_active = self._loop.time()
         self.flush(self.connection.receive_data(data))
@@ -151,7 +151,7 @@ class H2Pump(asyncio.Protocol):
             if timer is not None:
                 timer.cancel()
         self._settings_timer = self._idle_timer = self._close_timer = None
-        if not self._refused:
+        if self.tls_fault is None:
             self.flush(self.connection.receive_eof())
 
     # ---- Writing ----
@@ -237,7 +237,7 @@ class H2Pump(asyncio.Protocol):
         if self._closing or self.transport is None:
             return
         self._closing = True
-        if self._refused:
+        if self.tls_fault is not None:
             # It is closing already, maybe with more patience.
             if self._close_timer is not None:
                 self._close_timer.cancel()
@@ -324,28 +324,6 @@ class H2Pump(asyncio.Protocol):
         if left <= 0:
             left = self._idle_timeout
         self._idle_timer = self._loop.call_later(left, self._check_idle)
-
-    # ---- TLS ----
-
-    def _tls_is_acceptable(self, transport: asyncio.Transport) -> bool:
-        tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
-        if tls is None:
-            return True
-        protocol = tls.selected_alpn_protocol()
-        if protocol != "h2":
-            self._tls_fault = (
-                ErrorCode.HTTP_1_1_REQUIRED,
-                f"ALPN has negotiated {protocol}, not h2",
-            )
-        elif (version := tls.version()) in _TLS_TOO_OLD:
-            self._tls_fault = (
-                ErrorCode.INADEQUATE_SECURITY,
-                f"{version} is below TLS 1.2 (RFC 9113, 9.2)",
-            )
-        else:
-            return True
-        logger.info("%s: %s", self, self._tls_fault[1])
-        return False
 
     def __repr__(self) -> str:
         peer = None
