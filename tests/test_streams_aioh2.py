@@ -18,9 +18,10 @@ from helpers import (
     window_update,
 )
 from loops import idle, in_loops, until
-from streams import Pair, Raw, silence
+from streams import Pair, Raw, connect, silence
 
 import nghttp2py.asyncio as aioh2
+from nghttp2py.asyncio import H2Protocol
 from nghttp2py.errors import (
     HeadersError,
     NoSuchStreamError,
@@ -137,6 +138,26 @@ async def test_headers_are_a_mapping_or_pairs_of_str_or_bytes(fields):
             (":path", "/"),
             ("x-a", "1"),
         ]
+
+
+@pytest.mark.parametrize(
+    ("peer", "authority"),
+    [
+        (("192.0.2.1", 80), b"192.0.2.1"),
+        (("2001:db8::1", 8080, 0, 0), b"[2001:db8::1]:8080"),
+        (("2001:db8::1", 80, 0, 0), b"[2001:db8::1]"),
+        ("a socket's path", b"localhost"),
+    ],
+)
+@in_loops
+async def test_the_authority_is_the_servers_address(peer, authority):
+    """The scheme's own port is left out (RFC 9110, 4.2.1)."""
+    client, server = H2Protocol(True), H2Protocol(False)
+    connect(client, server, peername=peer)
+    await client.start_request(REQUEST)
+    assert (await server.accept_stream()).request.authority == authority
+    client.abort()
+    await server.wait_closed()
 
 
 @in_loops

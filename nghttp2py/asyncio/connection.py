@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 from nghttp2py.asyncio.health import Health
 from nghttp2py.asyncio.pump import CLOSE_TIMEOUT, SETTINGS_TIMEOUT, H2Pump
 from nghttp2py.asyncio.stream import H2Stream
+from nghttp2py.asyncio.url import make_authority
 from nghttp2py.asyncio.writer import HeadersLike
 from nghttp2py.errors import (
     ConnectionTerminatedError,
@@ -89,7 +90,8 @@ class H2StreamConnection(H2Pump):
         )
         self.close_timeout = close_timeout
         self._client_side = client_side
-        self._authority: str | None = None
+        # The host and port by which the server was asked for, if it was by these.
+        self._asked_for: tuple[str, int] | None = None
         self._own_fields: tuple[list[tuple[bytes, bytes]], ...] = ()
         self._settings = {
             Setting.INITIAL_WINDOW_SIZE: config.initial_window_size,
@@ -531,24 +533,15 @@ class H2StreamConnection(H2Pump):
         # CONNECT has neither of them (RFC 9113, 8.5).
         return self._own_fields[lack] + fields if path and lack else fields
 
-    def _set_authority(self, host: str, port: int | None) -> None:
-        """Set the name by which the server was asked for."""
-        self._authority = host if port is None else f"{host}:{port}"
-
     def _make_own_fields(self) -> None:
         """Make the fields that say where requests go, as the transport knows it."""
-        if self._authority is None:
-            peer = self.get_extra_info("peername")
-            if isinstance(peer, tuple):
-                host = f"[{peer[0]}]" if ":" in peer[0] else peer[0]
-                self._set_authority(host, peer[1])
-            else:
-                self._authority = "localhost"
-        assert self._authority is not None
-        secure = self.get_extra_info("ssl_object") is not None
-        scheme = (b":scheme", b"https" if secure else b"http")
-        authority = (b":authority", self._authority.encode())
-        self._own_fields = ([], [authority], [scheme], [authority, scheme])
+        scheme = "http" if self.get_extra_info("ssl_object") is None else "https"
+        address = self._asked_for or self.get_extra_info("peername")
+        authority = "localhost"  # of a Unix socket
+        if isinstance(address, tuple):
+            authority = make_authority(scheme, *address[:2])
+        fields = [(b":authority", authority.encode()), (b":scheme", scheme.encode())]
+        self._own_fields = ([], fields[:1], fields[1:], fields)
 
     def _arrive(self, stream: H2Stream) -> None:
         self._arrived.append(stream)

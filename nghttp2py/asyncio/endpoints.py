@@ -120,21 +120,18 @@ async def open_connection(
     """
     loop = loop or asyncio.get_running_loop()
     ours, theirs = _split(options)
-    name = f"[{host}]" if host is not None and ":" in host else host
 
     def factory() -> H2Protocol:
         protocol = cls(True, **ours)
-        if name is not None:
-            # A default port is not part of the authority (RFC 9110, 4.2.1).
-            default = 443 if ssl else 80
-            protocol._set_authority(name, None if port == default else port)
+        if host is not None and port is not None:
+            protocol._asked_for = host, port
         return protocol
 
     # typeshed knows host and port together, or sock, but not options for both.
     connect: Any = loop.create_connection
     return await _connect(
         connect(factory, host, port, ssl=_client_context(ssl), **theirs),
-        f"{name}:{port}",
+        f"{host}:{port}",
         connect_timeout,
     )
 
