@@ -11,11 +11,12 @@ import asyncio
 import logging
 import os
 import ssl as ssl_module
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable, Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
 from nghttp2py.asyncio.body import AsyncBody
+from nghttp2py.asyncio.connecting import establish
 from nghttp2py.asyncio.pump import SETTINGS_TIMEOUT, H2Pump
 from nghttp2py.asyncio.tls import prepare_context
 from nghttp2py.asyncio.url import make_authority, split_url
@@ -403,7 +404,7 @@ class HTTP2Client:
     comes in (``None``: no limit).
 
     Connecting raises ``OSError``, ``ssl.SSLError``, ``TimeoutError``, and
-    ``ConnectionClosedError`` if the server does not speak HTTP/2.
+    ``ConnectionTerminatedError`` if the server does not speak HTTP/2.
     """
 
     def __init__(
@@ -481,53 +482,35 @@ class HTTP2Client:
     # ---- Connecting ----
 
     async def _connect(self) -> None:
-        protocol = self._protocol
         try:
-            await asyncio.wait_for(self._create_connection(), self._connect_timeout)
-            if self._closing:
-                # Before Python 3.12 wait_for() forgets that it was cancelled if
-                # the connection stands in the same turn.
-                raise asyncio.CancelledError
-        except BaseException as error:
-            if protocol.transport is not None:
-                protocol.abort()
-            else:
-                self._connection_lost()
-            await self._closed
-            # asyncio lets go of a socket in the turn after it has given it up.
-            await asyncio.sleep(0)
-            # Before Python 3.11 that is another class than the built-in.
-            if isinstance(error, asyncio.TimeoutError):
-                raise TimeoutError(
-                    f"no connection to {self.address} in {self._connect_timeout} "
-                    "seconds"
-                ) from None
-            raise
-        if protocol.tls_fault is not None:
-            await self._closed
-            raise ConnectionClosedError(
-                f"the server at {self.address} has not negotiated h2 over TLS 1.2 or "
-                "later"
+            await establish(
+                self._protocol,
+                self._create_connection(),
+                self.address,
+                self._connect_timeout,
             )
+        except BaseException:
+            self._connection_lost()
+            raise
         self._connected = True
 
-    async def _create_connection(self) -> None:
+    def _create_connection(self) -> Coroutine[Any, Any, object]:
+        server_hostname = self._server_hostname if self._ssl else None
         if isinstance(self.address, tuple):
             host, port = self.address
-            await self.loop.create_connection(
+            return self.loop.create_connection(
                 lambda: self._protocol,
                 host,
                 port,
                 ssl=self._ssl,
-                server_hostname=self._server_hostname if self._ssl else None,
+                server_hostname=server_hostname,
             )
-        else:
-            await self.loop.create_unix_connection(
-                lambda: self._protocol,
-                self.address,
-                ssl=self._ssl,
-                server_hostname=self._server_hostname if self._ssl else None,
-            )
+        return self.loop.create_unix_connection(
+            lambda: self._protocol,
+            self.address,
+            ssl=self._ssl,
+            server_hostname=server_hostname,
+        )
 
     async def _connect_in_background(self) -> None:
         try:

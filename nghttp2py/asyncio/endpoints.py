@@ -8,9 +8,9 @@ from collections.abc import Callable, Coroutine
 from socket import AddressFamily
 from typing import Any, TypeVar, overload
 
+from nghttp2py.asyncio.connecting import establish
 from nghttp2py.asyncio.protocol import H2Protocol
 from nghttp2py.asyncio.tls import prepare_context
-from nghttp2py.errors import ConnectionTerminatedError
 
 __all__ = [
     "H2Server",
@@ -63,22 +63,6 @@ def _server_context(ssl: SSL) -> _ssl.SSLContext | None:
     return _client_context(ssl)
 
 
-async def _connect(
-    attempt: Coroutine[Any, Any, tuple[Any, P]],
-    where: str,
-    timeout: float | None,
-) -> P:
-    try:
-        _, protocol = await asyncio.wait_for(attempt, timeout)
-    except asyncio.TimeoutError:
-        raise TimeoutError(f"no connection to {where} in {timeout} seconds") from None
-    if protocol.tls_fault is not None:
-        code, reason = protocol.tls_fault
-        await protocol.wait_closed()
-        raise ConnectionTerminatedError(code, remote=False, reason=reason)
-    return protocol
-
-
 @overload
 async def open_connection(
     host: str | None = None,
@@ -120,20 +104,18 @@ async def open_connection(
     """
     loop = loop or asyncio.get_running_loop()
     ours, theirs = _split(options)
-
-    def factory() -> H2Protocol:
-        protocol = cls(True, **ours)
-        if host is not None and port is not None:
-            protocol._asked_for = host, port
-        return protocol
-
+    protocol = cls(True, **ours)
+    if host is not None and port is not None:
+        protocol._asked_for = host, port
     # typeshed knows host and port together, or sock, but not options for both.
     connect: Any = loop.create_connection
-    return await _connect(
-        connect(factory, host, port, ssl=_client_context(ssl), **theirs),
+    await establish(
+        protocol,
+        connect(lambda: protocol, host, port, ssl=_client_context(ssl), **theirs),
         f"{host}:{port}",
         connect_timeout,
     )
+    return protocol
 
 
 @overload
@@ -167,13 +149,16 @@ async def open_unix_connection(
     """Connect to a server's Unix socket: as ``open_connection``."""
     loop = loop or asyncio.get_running_loop()
     ours, theirs = _split(options)
-    return await _connect(
+    protocol = cls(True, **ours)
+    await establish(
+        protocol,
         loop.create_unix_connection(
-            lambda: cls(True, **ours), path, ssl=_client_context(ssl), **theirs
+            lambda: protocol, path, ssl=_client_context(ssl), **theirs
         ),
-        str(path),
+        path,
         connect_timeout,
     )
+    return protocol
 
 
 class H2Server(asyncio.AbstractServer):

@@ -1,0 +1,55 @@
+"""Making a client's connection, or leaving nothing of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from nghttp2py.asyncio.pump import H2Pump
+from nghttp2py.errors import ConnectionTerminatedError
+
+__all__ = ["establish"]
+
+# Turns of the loop in which a transport that was aborted tells its protocol so:
+# one, or over TLS two; and one more in which asyncio lets go of the socket.
+_TURNS_TO_END = 3
+
+
+async def establish(
+    pump: H2Pump,
+    attempt: Coroutine[Any, Any, object],
+    where: object,
+    timeout: float | None,
+) -> None:
+    """Wait until ``attempt``, of ``loop.create_connection``, has connected ``pump``.
+
+    ``timeout`` is in seconds, ``None`` is no limit.  Raises what ``attempt``
+    raises; ``TimeoutError`` that names ``where``; ``ConnectionTerminatedError``
+    if what TLS has negotiated is not fit for HTTP/2.  Then, and when it is
+    cancelled, the connection is gone when it returns.
+    """
+    task = asyncio.ensure_future(attempt)
+    try:
+        # Not wait_for(): before Python 3.12 it forgets that it was cancelled if
+        # the connection stands in the same turn.
+        await asyncio.wait([task], timeout=timeout)
+        if not task.done():
+            raise TimeoutError(f"no connection to {where} in {timeout} seconds")
+        task.result()
+        if pump.tls_fault is not None:
+            code, reason = pump.tls_fault
+            raise ConnectionTerminatedError(code, remote=False, reason=reason)
+    except BaseException:
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # it is told, or we are cancelled
+        pump.abort()
+        for _ in range(_TURNS_TO_END):
+            await asyncio.sleep(0)
+        if pump.transport is not None:
+            # uvloop does not tell a protocol that was connected in the turn in
+            # which its attempt was cancelled.
+            pump.connection_lost(None)
+        raise
