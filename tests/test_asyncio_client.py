@@ -539,12 +539,12 @@ async def test_a_body_that_stops_coming_times_out():
         await peer.next(H2StreamReset)
         await peer.drained()
 
-    async with (
-        ScriptedServer(stop) as server,
-        Client(origin(server), timeout=1) as client,
-    ):
+    async with ScriptedServer(stop) as server, Client(origin(server)) as client:
+        response = await client.get("/")
+        # Short for the body alone: a response may take its time on a busy machine.
+        response._deadlines = client._find_deadlines(0.05)
         with pytest.raises(TimeoutError, match="body"):
-            await (await client.get("/")).read()
+            await response.read()
 
 
 @in_loops
@@ -559,6 +559,69 @@ async def test_connecting_times_out():
         with pytest.raises(TimeoutError, match="no connection"):
             await client.get("/")
     server.close()
+
+
+@pytest.mark.parametrize("end", [Client.close, Client.abort])
+@in_loops
+async def test_who_waits_for_a_connection_is_told_that_the_client_is_closed(end):
+    async def hang(reader, writer):
+        accepted.set()
+        await reader.read()
+        writer.close()
+
+    accepted = asyncio.Event()
+    server = await asyncio.start_server(hang, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with Client(f"https://127.0.0.1:{port}") as client:
+        requests = [asyncio.ensure_future(client.get("/")) for _ in range(2)]
+        await accepted.wait()
+        ending = end(client)
+        if ending is not None:
+            await ending
+        for request in requests:
+            with pytest.raises(ConnectionClosedError, match="closed"):
+                await request
+    server.close()
+
+
+@in_loops
+async def test_abort_ends_a_connection_in_whatever_turn_it_is_made():
+    async def silent(peer):
+        await peer.drained()
+        gone.append(peer)
+
+    gone = []
+    async with ScriptedServer(silent) as server:
+        for turns in range(10):
+            client = Client(origin(server))
+            request = asyncio.ensure_future(client.get("/"))
+            await until(lambda n=turns: server.connections > n)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            client.abort()
+            with pytest.raises(ConnectionClosedError):
+                await request
+        await until(lambda: len(gone) == 10)
+
+
+@in_loops
+async def test_a_timeout_in_a_task_that_was_cancelled_is_a_timeout():
+    async def silent(peer):
+        await peer.drained()
+
+    async def last_words():
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            with pytest.raises(TimeoutError, match="no response"):
+                await client.get("/", timeout=0.05)
+            return "said"
+
+    async with ScriptedServer(silent) as server, Client(origin(server)) as client:
+        task = asyncio.ensure_future(last_words())
+        await asyncio.sleep(0)
+        task.cancel()
+        assert await task == "said"
 
 
 @in_loops

@@ -137,7 +137,7 @@ class _Deadlines:
 class _Timeout:
     """Ends what runs within it by ``TimeoutError`` when its time is over."""
 
-    __slots__ = ("_deadlines", "_expired", "_task", "_what")
+    __slots__ = ("_cancelling", "_deadlines", "_expired", "_task", "_what")
 
     def __init__(self, deadlines: _Deadlines | None, what: str) -> None:
         self._deadlines = deadlines
@@ -146,7 +146,10 @@ class _Timeout:
 
     def __enter__(self) -> None:
         if self._deadlines is not None:
-            self._task = asyncio.current_task()
+            task = self._task = asyncio.current_task()
+            # From Python 3.11 a task counts who cancels it.
+            if sys.version_info >= (3, 11) and task is not None:
+                self._cancelling = task.cancelling()
             self._deadlines.add(self)
 
     def expire(self) -> None:
@@ -165,8 +168,11 @@ class _Timeout:
         if not self._expired:
             self._deadlines.discard(self)
         elif exc_type is asyncio.CancelledError:
-            # From Python 3.11 a task counts who cancels it.
-            if sys.version_info >= (3, 11) and self._task and self._task.uncancel():
+            if (
+                sys.version_info >= (3, 11)
+                and self._task is not None
+                and self._task.uncancel() > self._cancelling
+            ):
                 return
             raise TimeoutError(
                 f"{self._what} in {self._deadlines.seconds} seconds"
@@ -586,8 +592,13 @@ class Client:
         if self._connecting is None:
             self._connecting = asyncio.get_running_loop().create_task(self._open())
             self._connecting.add_done_callback(self._connected)
-        # Who is cancelled does not take the connection away from the others.
-        return await asyncio.shield(self._connecting)
+        # Not awaited itself: who is cancelled does not take the connection away
+        # from the others, nor close(), which cancels it, their tasks.
+        task = self._connecting
+        await asyncio.wait([task])
+        if task.cancelled():
+            raise ConnectionClosedError(f"{self} is closed")
+        return task.result()
 
     async def _open(self) -> H2Protocol:
         if self._path is not None:
@@ -609,6 +620,8 @@ class Client:
             del self._protocols[old]
         self._protocols[protocol] = False
         self._protocol = protocol
+        if self._closed:
+            protocol.abort()  # it was made before abort() could cancel that
 
     # ---- The end ----
 
