@@ -16,6 +16,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from nghttp2py.asyncio import QuicConnectionProtocol, connect
+from nghttp2py.errors import NGHTTP2Error
 from nghttp2py.h3 import H3_ALPN, H3Configuration, H3Connection
 from nghttp2py.h3.events import (
     DatagramReceived,
@@ -49,13 +50,15 @@ class HTTP3Client(QuicConnectionProtocol):
         self.http = H3Connection(
             self._quic, enable_webtransport=True, config=H3Configuration(extended=True)
         )
-        self.greeted = asyncio.Event()  # the server's settings are here
+        self.greeted = asyncio.Event()  # the server's settings are here, or the end
+        self.end: ConnectionTerminated | None = None
         self.queues: dict[int | None, asyncio.Queue[Any]] = {}
         #: Of the streams that the server opens.
         self.incoming: asyncio.Queue[Any] = asyncio.Queue()
 
     def quic_event_received(self, event: QuicEvent) -> None:
         if isinstance(event, ConnectionTerminated):
+            self.end = event
             self.greeted.set()
             for queue in (self.incoming, *self.queues.values()):
                 queue.put_nowait(event)
@@ -110,6 +113,8 @@ class HTTP3Client(QuicConnectionProtocol):
         stream_id = self._quic.get_next_available_stream_id()
         self.http.send_headers(stream_id, headers, end_stream)
         self.queues[stream_id] = asyncio.Queue()
+        if self.end is not None:
+            self.queues[stream_id].put_nowait(self.end)
         return stream_id
 
     async def request(self, url: str, data: bytes | None = None) -> tuple[int, bytes]:
@@ -187,4 +192,7 @@ if __name__ == "__main__":
     parser.add_argument("--ca-certs", metavar="FILE", help="trust these authorities")
     parser.add_argument("--data", metavar="TEXT", help="POST this")
     parser.add_argument("--webtransport", metavar="TEXT", help="have this come back")
-    asyncio.run(main(parser.parse_args()))
+    try:
+        asyncio.run(main(parser.parse_args()))
+    except (OSError, NGHTTP2Error) as error:
+        sys.exit(f"{sys.argv[0]}: {error}")

@@ -16,6 +16,7 @@ docs/h3.rst tells how to visit it with Chromium.
 import argparse
 import asyncio
 import contextlib
+import re
 from typing import Any
 
 from nghttp2py.asyncio import QuicConnectionProtocol, serve
@@ -101,9 +102,9 @@ class HTTP3Server(QuicConnectionProtocol):
             else:
                 self.respond(event.stream_id, 404)
             return
-        # The second header section of a stream is trailers; we need none.
-        self.requests.setdefault(event.stream_id, (headers, bytearray()))
-        if event.stream_ended:
+        if b":method" in headers:  # else they are trailers; we need none
+            self.requests[event.stream_id] = (headers, bytearray())
+        if event.stream_ended and event.stream_id in self.requests:
             self.request_received(event.stream_id)
 
     def data_received(self, event: DataReceived) -> None:
@@ -120,7 +121,8 @@ class HTTP3Server(QuicConnectionProtocol):
 
     def request_received(self, stream_id: int) -> None:
         headers, body = self.requests.pop(stream_id)
-        method, path = headers[b":method"], headers[b":path"]
+        # A CONNECT without ":protocol" has no path.
+        method, path = headers[b":method"], headers.get(b":path", b"")
         if method == b"POST" and path == b"/echo":
             self.respond(stream_id, 200, bytes(body))
         elif method != b"GET":
@@ -130,7 +132,7 @@ class HTTP3Server(QuicConnectionProtocol):
             self.respond(stream_id, 200, PAGE, b"text/html")
         elif path == b"/style.css":
             self.respond(stream_id, 200, STYLE, b"text/css")
-        elif path[1:].isdigit() and int(path[1:]) <= MAX_BYTES:
+        elif re.fullmatch(rb"/\d{1,8}", path) and int(path[1:]) <= MAX_BYTES:
             self.respond(stream_id, 200, bytes(int(path[1:])))
         else:
             self.respond(stream_id, 404, b"There is no such page.\n")

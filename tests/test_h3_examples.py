@@ -20,6 +20,9 @@ from aioquic.quic.events import ProtocolNegotiated
 from loops import in_loop
 from test_server_peers import run
 
+from nghttp2py.asyncio import H3Protocol, connect
+from nghttp2py.quic.configuration import QuicConfiguration as Configuration
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 STYLE = b"p { font: 2rem system-ui }\n"
 
@@ -103,6 +106,28 @@ def test_what_is_not_there(server):
     assert b"404" in done.stderr
 
 
+@in_loop
+async def test_requests_that_the_server_has_no_answer_for(server):
+    url, authority = server
+    name = url.removeprefix("https://").rstrip("/")
+    configuration = Configuration(alpn_protocols=H3_ALPN, cafile=authority)
+    get = [(b":method", b"GET"), (b":scheme", b"https"), (b":authority", name.encode())]
+    async with connect(
+        "127.0.0.1",
+        int(name.partition(":")[2]),
+        configuration=configuration,
+        create_protocol=H3Protocol,
+    ) as client:
+        for request, status in (
+            # A tunnel: it has no path.
+            ([(b":method", b"CONNECT"), (b":authority", b"localhost:22")], b"405"),
+            # A number that int() would not take.
+            ([*get, (b":path", b"/" + b"9" * 5000)], b"404"),
+        ):
+            stream = await client.open_stream(request, end_stream=True)
+            assert dict(await stream.response())[b":status"] == status
+
+
 def test_webtransport_comes_back_three_times(server):
     done = fetch(server, "--webtransport=there and back", "wt")
     assert done.stdout == b"there and back\n" * 3
@@ -112,6 +137,7 @@ def test_a_session_that_the_server_does_not_have(server):
     with pytest.raises(subprocess.CalledProcessError) as failed:
         fetch(server, "--webtransport=x", "nowhere")
     assert b"the session is refused: 404" in failed.value.stderr
+    assert b"Traceback" not in failed.value.stderr
 
 
 # ---- QUIC without HTTP ----
