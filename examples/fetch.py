@@ -8,6 +8,7 @@ import asyncio
 import sys
 
 from nghttp2py.asyncio import Client
+from nghttp2py.errors import NGHTTP2Error
 
 
 async def fetch(client: Client, path: str) -> str:
@@ -27,4 +28,7 @@ async def main(origin: str, *paths: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*(sys.argv[1:] or ["https://nghttp2.org", "/"])))
+    try:
+        asyncio.run(main(*(sys.argv[1:] or ["https://nghttp2.org", "/"])))
+    except (OSError, NGHTTP2Error) as error:
+        sys.exit(f"{sys.argv[0]}: {error}")

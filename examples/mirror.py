@@ -32,5 +32,8 @@ class Saver(BaseResponseHandler):
 if __name__ == "__main__":
     host, port, *path = sys.argv[1:]
     # Leaving the block runs the client until every response has come.
-    with HTTP2Client((host, int(port))) as client:
-        client.send_request(url=path[0] if path else "/", handler=Saver())
+    try:
+        with HTTP2Client((host, int(port))) as client:
+            client.send_request(url=path[0] if path else "/", handler=Saver())
+    except OSError as error:
+        sys.exit(f"{sys.argv[0]}: {error}")

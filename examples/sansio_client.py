@@ -12,14 +12,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, urlsplit
 
+from nghttp2py.errors import error_code_name
 from nghttp2py.h2 import (
     H2BodyReceived,
     H2Connection,
     H2ConnectionClosed,
     H2ResponseReceived,
     H2StreamClosed,
-    H2StreamReset,
 )
+
+PORTS = {"http": 80, "https": 443}
 
 
 @dataclass
@@ -27,12 +29,13 @@ class Response:
     url: str
     status: int | None = None
     body: bytearray = field(default_factory=bytearray)
+    error_code: int = 0  # what the stream has ended with
 
 
 def connect(url: SplitResult) -> socket.socket:
     """Open a socket to the server of a URL."""
     assert url.hostname is not None
-    port = url.port or {"http": 80, "https": 443}[url.scheme]
+    port = url.port or PORTS[url.scheme]
     raw = socket.create_connection((url.hostname, port))
     if url.scheme == "http":
         return raw
@@ -68,27 +71,40 @@ def fetch(sock: socket.socket, urls: list[SplitResult]) -> Iterator[Response]:
                     waiting[stream_id].status = status
                 case H2BodyReceived(stream_id, body):
                     waiting[stream_id].body += body.data
-                case H2StreamReset(stream_id, error_code):
-                    print(f"stream {stream_id}: error {error_code}", file=sys.stderr)
-                case H2StreamClosed(stream_id):
+                case H2StreamClosed(stream_id, error_code):
+                    waiting[stream_id].error_code = error_code
                     yield waiting.pop(stream_id)
-                case H2ConnectionClosed(error_code, _, reason):
-                    print(f"connection: error {error_code} {reason}", file=sys.stderr)
-    connection.close_connection()
-    sock.sendall(connection.data_to_send())
+                case H2ConnectionClosed(error_code, _, reason) if error_code:
+                    name = error_code_name(error_code)
+                    print(f"connection: {name} {reason}", file=sys.stderr)
+    if connection.want_read:
+        connection.close_connection()
+        sock.sendall(connection.data_to_send())
 
 
 def main() -> None:
     urls = [urlsplit(argument) for argument in sys.argv[1:]]
-    if not urls or len({(url.scheme, url.netloc) for url in urls}) > 1:
-        raise SystemExit("give URLs of one server")
+    servers = {(url.scheme, url.netloc) for url in urls}
+    if len(servers) != 1 or urls[0].scheme not in PORTS:
+        raise SystemExit("give http or https URLs of one server")
+    failed = False
     with connect(urls[0]) as sock:
         for response in fetch(sock, urls):
+            if response.error_code:
+                failed = True
+                name = error_code_name(response.error_code)
+                print(f"{response.url}: {name}", file=sys.stderr)
+                continue
             size = len(response.body)
             print(f"{response.url}: {response.status}, {size} bytes", flush=True)
             sys.stdout.buffer.write(response.body)
             sys.stdout.flush()
+    if failed:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except OSError as error:
+        raise SystemExit(f"{sys.argv[0]}: {error}") from None

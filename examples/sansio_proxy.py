@@ -121,7 +121,12 @@ def carry(client: socket.socket, server: socket.socket) -> None:
     """Carry one client's streams until one end is over."""
     ends = [End(client, False), End(server, True)]
     ends[0].other, ends[1].other = reversed(ends)
-    with client, server, selectors.DefaultSelector() as selector:
+    with (
+        client,
+        server,
+        selectors.DefaultSelector() as selector,
+        contextlib.suppress(ConnectionError),
+    ):
         for end in ends:
             selector.register(end.sock, selectors.EVENT_READ, end)
         while True:
@@ -148,7 +153,12 @@ def main() -> None:
         print(f"http://127.0.0.1:{listener.getsockname()[1]}/", flush=True)
         while True:
             client, _ = listener.accept()
-            server = socket.create_connection((host, int(port)))
+            try:
+                server = socket.create_connection((host, int(port)), timeout=10)
+            except OSError as error:
+                print(f"{host}:{port}: {error}", file=sys.stderr)
+                client.close()
+                continue
             for sock in (client, server):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             threading.Thread(target=carry, args=[client, server], daemon=True).start()

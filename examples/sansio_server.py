@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 
+from nghttp2py.errors import StreamClosedError
 from nghttp2py.h2 import (
     H2BodyReceived,
     H2Connection,
@@ -21,15 +22,15 @@ from nghttp2py.h2 import (
     RequestReceived,
 )
 
-# A request that has not come in whole, and what there is of its body.
-Requests = dict[int, tuple[RequestReceived, bytearray]]
+# A request that has not come in whole, and how much of its body there is.
+Requests = dict[int, tuple[RequestReceived, int]]
 
 
 def answer(
-    connection: H2Connection, stream_id: int, request: RequestReceived, body: bytearray
+    connection: H2Connection, stream_id: int, request: RequestReceived, size: int
 ) -> None:
     """Answer a whole request: say what it was."""
-    text = b"%s %s, %d bytes\n" % (request.method, request.target, len(body))
+    text = b"%s %s, %d bytes\n" % (request.method, request.target, size)
     length = 0 if request.method == b"HEAD" else len(text)
     connection.send_response_headers(
         stream_id,
@@ -42,12 +43,15 @@ def answer(
 def handle(connection: H2Connection, event: H2Event, requests: Requests) -> None:
     """Act on one event."""
     if isinstance(event, H2RequestReceived):
-        requests[event.stream_id] = (event.request, bytearray())
+        requests[event.stream_id] = (event.request, 0)
     elif isinstance(event, H2BodyReceived) and event.stream_id in requests:
-        request, body = requests[event.stream_id]
-        body += event.body.data
+        request, size = requests[event.stream_id]
+        size += len(event.body.data)
+        requests[event.stream_id] = (request, size)
         if not event.body.more:
-            answer(connection, event.stream_id, request, body)
+            # The client may have gone from the stream in what came with it.
+            with contextlib.suppress(StreamClosedError):
+                answer(connection, event.stream_id, request, size)
     elif isinstance(event, H2StreamClosed):
         requests.pop(event.stream_id, None)
 
@@ -57,7 +61,8 @@ def serve_client(client: socket.socket) -> None:
     connection = H2Connection()
     connection.initiate_connection()
     requests: Requests = {}
-    with client:
+    # A client that hangs up in the middle is no error of ours.
+    with client, contextlib.suppress(ConnectionError):
         while True:
             # Sending may produce events and events something to send.
             while data := connection.data_to_send(65536):
