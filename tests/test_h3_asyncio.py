@@ -398,6 +398,15 @@ async def test_shutdown_does_not_wait_long_for_an_idle_client_that_is_deaf():
 
 
 @in_loops
+async def test_a_connection_that_has_done_its_work_says_so():
+    """RFC 9114, 5.3."""
+    async with pair(echo) as (client, ends):
+        await client.ping()
+    event = ends.protocols[0]._terminated
+    assert (event.error_code, event.frame_type) == (ErrorCode.H3_NO_ERROR, None)
+
+
+@in_loops
 async def test_the_end_of_the_connection_wakes_all_who_wait():
     async def handler(stream):
         await asyncio.Event().wait()

@@ -350,6 +350,12 @@ class H3Protocol(QuicConnectionProtocol):
         self._streams_by_id[stream_id] = stream
         return stream
 
+    def close(
+        self, error_code: int = ErrorCode.H3_NO_ERROR, reason_phrase: str = ""
+    ) -> None:
+        """Close the connection at once: see ``shutdown``."""
+        super().close(error_code, reason_phrase)
+
     @property
     def client_address(self) -> Any:
         """A client's address, as a server sees it now, if it is known."""
@@ -369,7 +375,7 @@ class H3Protocol(QuicConnectionProtocol):
         if self._http is not None and self._terminated is None:
             with contextlib.suppress(asyncio.TimeoutError, ConnectionError):
                 await asyncio.wait_for(self._finish(self._http), timeout)
-        self.close(ErrorCode.H3_NO_ERROR)
+        self.close()
         await self.wait_closed()
 
     # ---- Our own ----

@@ -124,12 +124,7 @@ class QuicServer(asyncio.DatagramProtocol):
         """ICMP is anybody's word: timers decide (RFC 9000, 14.2.1)."""
 
     def datagram_received(self, data: bytes, addr: NetworkAddress) -> None:
-        header = self._router.read_header(data)
-        if header is None:
-            return
-        protocol = self._protocols.get(header.destination_cid)
-        if protocol is None:
-            protocol = self._route_unknown(header, data, addr)
+        protocol = self._route(data, addr)
         if protocol is not None:
             protocol.datagram_received(data, addr)
 
@@ -140,13 +135,7 @@ class QuicServer(asyncio.DatagramProtocol):
             # A run is of one address, but there may be several connections at it.
             for share in self._router.split_run(run):
                 data, addr, _, segment = share
-                head = data[:segment]
-                header = self._router.read_header(head)
-                if header is None:
-                    continue
-                protocol = self._protocols.get(header.destination_cid)
-                if protocol is None:
-                    protocol = self._route_unknown(header, head, addr)
+                protocol = self._route(data[:segment], addr)
                 if protocol is not None:
                     shares.setdefault(protocol, []).append(share)
         for protocol, share_of_it in shares.items():
@@ -161,6 +150,18 @@ class QuicServer(asyncio.DatagramProtocol):
         transport = self._transport
         if data and transport is not None:
             transport.sendto(data, addr)
+
+    def _route(
+        self, data: bytes, addr: NetworkAddress
+    ) -> QuicConnectionProtocol | None:
+        """The connection that a datagram is for, or begins."""
+        header = self._router.read_header(data)
+        if header is None:
+            return None
+        protocol = self._protocols.get(header.destination_cid)
+        if protocol is None:
+            protocol = self._route_unknown(header, data, addr)
+        return protocol
 
     def _route_unknown(
         self, header: QuicHeader, data: bytes, addr: NetworkAddress

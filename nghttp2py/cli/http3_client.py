@@ -25,7 +25,7 @@ from nghttp2py.h3 import (
     H3Event,
     SettingsReceived,
 )
-from nghttp2py.h3.connection import ErrorCode, ProtocolError, Setting
+from nghttp2py.h3.connection import ProtocolError, Setting
 from nghttp2py.h3.exceptions import GoingAwayError
 from nghttp2py.quic import (
     QuicConfiguration,
@@ -147,8 +147,6 @@ class HTTP3Client:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        if self._protocol is not None:
-            self._protocol.close(ErrorCode.H3_NO_ERROR)
         await self._connections.aclose()
 
     async def request(
