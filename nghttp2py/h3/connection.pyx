@@ -18,7 +18,8 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 from nghttp2py cimport cngp_h3 as lib
-from nghttp2py.h3.session cimport H3Session, or_none, to_bytes, to_id
+from nghttp2py.h3.session cimport H3Session, or_none, to_id
+from nghttp2py.octets cimport to_bytes
 
 from dataclasses import dataclass
 

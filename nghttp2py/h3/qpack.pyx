@@ -7,7 +7,6 @@ takes, in order.
 
 from cpython.bytes cimport (
     PyBytes_AS_STRING,
-    PyBytes_CheckExact,
     PyBytes_FromStringAndSize,
     PyBytes_GET_SIZE,
 )
@@ -17,6 +16,7 @@ from libc.string cimport memcpy
 
 from nghttp2py cimport cngp_h3 as lib
 from nghttp2py.h3.headers cimport FieldList, NameCache, make_headers, names_free
+from nghttp2py.octets cimport to_bytes
 
 from nghttp2py.errors import HeaderListTooLargeError
 from nghttp2py.h3.protocol import (
@@ -46,10 +46,6 @@ cdef int check(int rv) except -1:
     if rv == lib.NGP_QPACK_ERR_TOO_LARGE:
         raise HeaderListTooLargeError("The field section is too large", code=rv)
     raise MemoryError
-
-
-cdef bytes to_bytes(data):
-    return data if PyBytes_CheckExact(data) else bytes(memoryview(data))
 
 
 cdef size_t to_size(value, str name) except? 0:

@@ -7,7 +7,6 @@ from nghttp2py.h3.headers cimport FieldList, NameCache
 
 
 cdef object or_none(int64_t number)
-cdef bytes to_bytes(data)
 cdef int64_t to_id(value, str name) except -1
 
 

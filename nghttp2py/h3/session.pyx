@@ -5,7 +5,6 @@
 
 from cpython.bytes cimport (
     PyBytes_AS_STRING,
-    PyBytes_CheckExact,
     PyBytes_FromStringAndSize,
     PyBytes_GET_SIZE,
 )
@@ -34,6 +33,7 @@ from nghttp2py.h3.events cimport (
     WebTransportStreamDataReceived,
 )
 from nghttp2py.h3.headers cimport FieldList, make_headers, names_free
+from nghttp2py.octets cimport to_bytes
 
 from nghttp2py.errors import HeaderListTooLargeError, NGHTTP2Error
 from nghttp2py.h3.config import H3Configuration
@@ -80,10 +80,6 @@ _STREAM_TYPE_NAMES = {
 
 cdef object or_none(int64_t number):
     return None if number == lib.NGP_H3_NO_ID else number
-
-
-cdef bytes to_bytes(data):
-    return data if PyBytes_CheckExact(data) else bytes(memoryview(data))
 
 
 cdef int64_t to_id(value, str name) except -1:

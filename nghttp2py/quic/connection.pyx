@@ -12,7 +12,7 @@ from libc.string cimport memcmp, memset
 
 from nghttp2py cimport cngp_quic as lib
 from nghttp2py.carrier cimport LOAN_DATAGRAM, LOAN_STREAM, Carrier, Loan
-from nghttp2py.octets cimport take_bytes
+from nghttp2py.octets cimport take_bytes, to_bytes
 from nghttp2py.quic.addresses cimport AddressBook, to_ns
 from nghttp2py.quic.credentials cimport Credentials, get_credentials
 from nghttp2py.quic.events cimport (
@@ -99,20 +99,19 @@ cdef int check(int rv) except -1:
     raise kind(text)
 
 
+cdef uint64_t to_varint(value, str what) except? 0:
+    """Convert a number of RFC 9000, 16."""
+    if not 0 <= value < 1 << 62:
+        raise ValueError(f"{what} is 0 to 2^62 - 1")
+    return value
+
+
 cdef int64_t to_stream_id(value) except -1:
-    cdef object number = value
-
-    if not 0 <= number < 1 << 62:
-        raise ValueError("A stream's id is zero to 2^62 - 1")
-    return number
+    return to_varint(value, "A stream's id")
 
 
-cdef uint64_t to_code(value) except? -1:
-    cdef object number = value
-
-    if not 0 <= number < 1 << 62:
-        raise ValueError("An error code is zero to 2^62 - 1")
-    return number
+cdef uint64_t to_code(value) except? 0:
+    return to_varint(value, "An error code")
 
 
 cdef bytes cid_bytes(const lib.ngtcp2_cid *cid):
@@ -121,6 +120,10 @@ cdef bytes cid_bytes(const lib.ngtcp2_cid *cid):
 
 cdef class QuicConnection(Carrier):
     """One end of a QUIC connection (RFC 9000).  It does no I/O and reads no clock.
+
+    Times, ``now`` and that of the timer, are seconds of any clock that does not go
+    back.  Numbers of QUIC (stream ids, error codes) are 0 to 2^62 - 1, or
+    ``ValueError`` is raised.  Data to send may be anything that is like ``bytes``.
 
     ``original_destination_connection_id`` and ``retry_source_connection_id`` are
     a server's, from the first packet of the client and from the Retry packet that
@@ -218,7 +221,7 @@ cdef class QuicConnection(Carrier):
         )
         options.ask_tickets = session_ticket_fetcher is not None
         if client:
-            token = bytes(memoryview(configuration.token))
+            token = to_bytes(configuration.token)
             options.token = token
             options.token_len = len(token)
             self._server_name = configuration.server_name
@@ -262,7 +265,7 @@ cdef class QuicConnection(Carrier):
             or ticket.server_name != (self._configuration.server_name or "")
         ):
             return b""
-        return bytes(memoryview(ticket.ticket))
+        return to_bytes(ticket.ticket)
 
     # ---- Questions ----
 
@@ -273,17 +276,17 @@ cdef class QuicConnection(Carrier):
 
     @property
     def original_destination_connection_id(self):
-        """The destination connection id of the client's first packet."""
+        """The destination connection id of the client's first packet, as bytes."""
         return cid_bytes(lib.ngp_quic_original_dcid(self._quic))
 
     @property
     def host_cid(self):
-        """The connection id that this end was born with."""
+        """The connection id that this end was born with, as bytes."""
         return cid_bytes(lib.ngp_quic_host_cid(self._quic))
 
     @property
     def version(self):
-        """The version of QUIC in use, or ``None`` before there is one."""
+        """The version of QUIC in use, a number, or ``None`` before there is one."""
         return lib.ngp_quic_version(self._quic) or None
 
     @property
@@ -329,7 +332,12 @@ cdef class QuicConnection(Carrier):
 
     @property
     def stats(self):
-        """Counters, and what congestion control knows: a dictionary."""
+        """Counters, and what congestion control knows: a dictionary.
+
+        It has ``packets_sent``, ``packets_received``, ``bytes_sent``,
+        ``bytes_received``, ``datagrams_dropped`` (of DATAGRAM frames),
+        ``smoothed_rtt`` in seconds, ``congestion_window`` and ``bytes_in_flight``.
+        """
         cdef lib.ngp_quic_stats stats
 
         lib.ngp_quic_get_stats(self._quic, &stats)
@@ -375,7 +383,8 @@ cdef class QuicConnection(Carrier):
     def connect(self, addr, now):
         """Start the handshake with the server at ``addr``.
 
-        It can be called once, by a client; else it raises ``RuntimeError``.
+        It can be called once, by a client; else it raises ``RuntimeError``.  Raises
+        ``ValueError`` for a ``server_name`` or ``alpn_protocols`` that TLS refuses.
         """
         cdef uint64_t ns = to_ns(now)
         cdef int rv
@@ -808,19 +817,21 @@ cdef class QuicConnection(Carrier):
     ):
         """Close the connection; the first call counts.
 
-        Without ``frame_type`` it is the application that closes.  Numbers are 0 to
-        2^62 - 1; a reason of more than 256 bytes is cut.
+        Without ``frame_type`` it is the application that closes (RFC 9000, 19.19).  A
+        reason of more than 256 bytes is cut.
         """
         cdef:
             uint64_t code = to_code(error_code)
-            uint64_t frame = 0 if frame_type is None else to_code(frame_type)
+            uint64_t frame = (
+                0 if frame_type is None else to_varint(frame_type, "A frame type")
+            )
             bytes reason = reason_phrase.encode("utf8", "replace")
 
         check(lib.ngp_quic_close(
             self._quic, code, frame_type is None, frame, reason, len(reason)))
 
     def change_connection_id(self):
-        """Change the connection id of the peer that is used.
+        """Change the connection id of the peer that is used (RFC 9000, 5.1.2).
 
         A server cannot, and nothing happens; nor if the peer has issued no other,
         or forbids clients to move.
@@ -828,16 +839,17 @@ cdef class QuicConnection(Carrier):
         lib.ngp_quic_change_cid(self._quic)
 
     def request_key_update(self):
-        """Update the keys, as soon as the handshake is confirmed."""
+        """Update the keys, as soon as the handshake is confirmed (RFC 9001, 6)."""
         lib.ngp_quic_update_key(self._quic)
 
     def send_new_token(self, token):
         """Send a client a token for its later connections (RFC 9000, 8.1.3).
 
-        It has 1 to 1024 bytes, and is for the server to recognise.  Raises
-        ``RuntimeError`` at a client, and before one has sent anything.
+        It has 1 to 1024 bytes, or ``ValueError`` is raised, and is for the server to
+        recognise.  Raises ``RuntimeError`` at a client, and before one has sent
+        anything.
         """
-        cdef bytes data = bytes(token)
+        cdef bytes data = to_bytes(token)
         cdef int rv = lib.ngp_quic_send_token(
             self._quic, <const uint8_t *>PyBytes_AS_STRING(data), len(data))
 
@@ -857,11 +869,8 @@ cdef class QuicConnection(Carrier):
         ``bytes`` are not copied.  Raises ``ValueError`` for a stream on which we
         cannot send, or that is over, and ``RuntimeError`` after its end or reset.
         """
-        cdef:
-            int64_t id = to_stream_id(stream_id)
-            bytes chunk = data if type(data) is bytes else bytes(memoryview(data))
-
-        QuicConnection.send(self, id, NULL, 0, chunk, end_stream)
+        QuicConnection.send(
+            self, to_stream_id(stream_id), NULL, 0, to_bytes(data), end_stream)
 
     def queued_data(self, stream_id=None):
         """Return how many bytes are queued or not acknowledged, on one stream or
@@ -882,12 +891,20 @@ cdef class QuicConnection(Carrier):
         lib.ngp_quic_hold_credit(self._quic, to_stream_id(stream_id), False)
 
     def reset_stream(self, stream_id, error_code):
-        """Give up sending on a stream.  It has no effect on one that is over."""
+        """Give up sending on a stream (RFC 9000, 19.4).
+
+        It has no effect on one that is over.  Raises ``ValueError`` for one on which
+        we cannot send.
+        """
         check(lib.ngp_quic_reset_stream(
             self._quic, to_stream_id(stream_id), to_code(error_code)))
 
     def stop_stream(self, stream_id, error_code):
-        """Ask the peer to send no more on a stream."""
+        """Ask the peer to send no more on a stream (RFC 9000, 19.5).
+
+        Raises ``ValueError`` for one on which the peer cannot send, or that it has not
+        opened.
+        """
         cdef int rv = lib.ngp_quic_stop_stream(
             self._quic, to_stream_id(stream_id), to_code(error_code))
 
@@ -899,7 +916,8 @@ cdef class QuicConnection(Carrier):
         """Set which stream is served first: ``urgency`` 0 before 7 (RFC 9218).
 
         Streams of the same urgency share the connection if ``incremental``, and
-        are served one after the other if not.
+        are served one after the other if not.  Raises ``ValueError`` for another
+        urgency, and for a stream on which we cannot send.
         """
         if not 0 <= urgency <= 7:
             raise ValueError("An urgency is 0 to 7")
@@ -924,9 +942,10 @@ cdef class QuicConnection(Carrier):
         check(rv)
 
     def send_ping(self, uid):
-        """Send a PING frame; ``uid``, 0 to 2^64 - 1, comes back in an event."""
-        cdef object number = uid
+        """Send a PING frame (RFC 9000, 19.2); ``uid`` comes back in an event.
 
-        if not 0 <= number < 1 << 64:
+        Raises ``ValueError`` unless it is 0 to 2^64 - 1.
+        """
+        if not 0 <= uid < 1 << 64:
             raise ValueError("A uid is 0 to 2^64 - 1")
-        check(lib.ngp_quic_ping(self._quic, number))
+        check(lib.ngp_quic_ping(self._quic, uid))

@@ -5,6 +5,7 @@ from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy
 
 from nghttp2py cimport cngp_quic as lib
+from nghttp2py.octets cimport to_bytes
 
 import ipaddress
 
@@ -32,7 +33,7 @@ cdef uint64_t duration(configuration, str name) except? 0:
 
 
 cdef int set_cid(lib.ngtcp2_cid *cid, value, str name) except -1:
-    cdef bytes data = bytes(memoryview(value))
+    cdef bytes data = to_bytes(value)
 
     if len(data) > sizeof(cid.data):
         raise ValueError(f"{name} has at most 20 bytes")
@@ -44,11 +45,7 @@ cdef int set_cid(lib.ngtcp2_cid *cid, value, str name) except -1:
 cdef bytes encode_alpn(protocols):
     encoded = []
     for protocol in protocols:
-        # bytes() of a number would be that many.
-        name = (
-            protocol.encode() if isinstance(protocol, str)
-            else bytes(memoryview(protocol))
-        )
+        name = protocol.encode() if isinstance(protocol, str) else to_bytes(protocol)
         # GnuTLS's limits; those of the wire are wider.
         if not 0 < len(name) <= 32:
             raise ValueError("a protocol's name has 1 to 32 bytes")
