@@ -322,6 +322,18 @@ async def test_a_reset_of_the_client_ends_the_handler():
 
 
 @in_loops
+async def test_an_error_code_that_is_none_leaves_the_stream_as_it_is():
+    async with pair(echo) as (client, _):
+        stream = await client.open_stream(request(method=b"POST"))
+        for end in (stream.reset, stream.stop):
+            with pytest.raises(ValueError, match="error code"):
+                end(1 << 62)
+        await stream.send_data(b"as before")
+        stream.send_headers([(b"x-trailer", b"last")], end_stream=True)
+        assert await whole(stream) == b"as before"
+
+
+@in_loops
 async def test_interim_responses_are_passed_over():
     async def handler(stream):
         stream.send_headers([(b":status", b"103"), (b"link", b"</style.css>")])

@@ -221,25 +221,27 @@ class H3RequestStream:
     # ---- The end ----
 
     def reset(self, error_code: int = ErrorCode.H3_REQUEST_CANCELLED) -> None:
-        """Break off what has not ended, in both directions."""
-        failure = _reset_failure(self.stream_id, error_code, remote=False)
-        quic = self.protocol._quic
+        """Break off what has not ended, in both directions.
+
+        Raises ``ValueError`` unless ``error_code`` is 0 to 2^62 - 1.
+        """
         if not self._sent and self._stopped is None:
-            with contextlib.suppress(ValueError):
-                quic.reset_stream(self.stream_id, error_code)
-            self._lose_writer(failure)
+            self.protocol._quic.reset_stream(self.stream_id, error_code)
+            self._lose_writer(_reset_failure(self.stream_id, error_code, remote=False))
         self.stop(error_code)
         self.protocol._transmit_soon()
 
     def stop(self, error_code: int = ErrorCode.H3_NO_ERROR) -> None:
-        """Have the peer send no more, unless it has sent all (RFC 9114, 4.1)."""
-        self._pieces.clear()
-        self._unread = 0
+        """Have the peer send no more, unless it has sent all (RFC 9114, 4.1).
+
+        Raises as ``reset`` does.
+        """
         if not self._received and self._failure is None:
-            with contextlib.suppress(ValueError):
-                self.protocol._quic.stop_stream(self.stream_id, error_code)
+            self.protocol._quic.stop_stream(self.stream_id, error_code)
             self._lose_reader(_reset_failure(self.stream_id, error_code, remote=False))
             self.protocol._transmit_soon()
+        self._pieces.clear()
+        self._unread = 0
 
     # ---- What the protocol tells ----
 
