@@ -17,15 +17,16 @@ run: build
 
 test: deps-test build
 	$(PIP) install --group test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=3 --dist=loadfile $(ARGS)
 
 test-all: test test-others
 
 # On the Pythons beside the one in use, each with an environment of its own; WHICH=ends: on the oldest and the newest.
+# Without optimisation they are built in a third of the time, and the C code's assertions are tried.
 test-others:
 	@set -e; for python in $$(.ci/interpreters $(WHICH)); do \
 	  echo "Tests on $$python"; \
-	  $(MAKE) test PYTHON=$$python VENV=.venv-$$($$python -V | cut -c 8-11); \
+	  NGHTTP2PY_DEBUG=1 $(MAKE) test PYTHON=$$python VENV=.venv-$$($$python -V | cut -c 8-11); \
 	done
 
 build: $(VENV)/ready
