@@ -275,13 +275,15 @@ int ngp_h3_recv_stream(ngp_h3 *h3, int64_t stream_id, const uint8_t *data,
   return rv;
 }
 
-/* Records a reset or a request to stop, if the application asked for that. */
+/* Records a reset or a request to stop, if the application asked for that and
+   was told of the stream. */
 static int add_abort(ngp_h3 *h3, ngp_h3_event_type type,
                      const ngp_h3_stream *stream, int64_t stream_id,
                      uint64_t error_code) {
   ngp_h3_event *event;
 
-  if (!h3->config.extended) {
+  if (!h3->config.extended ||
+      (stream && stream->type == NGP_H3_STREAM_IGNORED)) {
     return 0;
   }
   event = ngp_h3_add_event(h3, type, stream);
@@ -321,8 +323,6 @@ int ngp_h3_recv_reset(ngp_h3 *h3, int64_t stream_id, uint64_t error_code) {
   if (unseen) {
     rv = ngp_h3_add_op(h3, NGP_H3_OP_RESET, stream_id,
                        NGP_H3_REQUEST_INCOMPLETE, 0);
-  } else if (stream && stream->type == NGP_H3_STREAM_IGNORED) {
-    rv = 0;
   } else {
     rv =
         add_abort(h3, NGP_H3_EVENT_STREAM_RESET, stream, stream_id, error_code);

@@ -81,28 +81,37 @@ static int note(h3_end *e, int rv) {
   return rv;
 }
 
+/* Adds an item with |len| bytes, to be filled in, to the queue of |e|. */
+static h3_item *add_item(h3_end *e, ngp_h3_op_type type, int64_t stream_id,
+                         size_t len) {
+  h3_item *item = calloc(1, sizeof(*item) + len);
+
+  assert_non_null(item);
+  item->type = type;
+  item->stream_id = stream_id;
+  item->len = len;
+  if (e->last) {
+    e->last->next = item;
+  } else {
+    e->first = item;
+  }
+  e->last = item;
+  return item;
+}
+
 void h3_take_ops(h3_end *e) {
   size_t i, n;
   const ngp_h3_op *ops = ngp_h3_ops(e->h3, &n);
   const uint8_t *output = ngp_h3_output(e->h3);
 
   for (i = 0; i < n; ++i) {
-    h3_item *item = calloc(1, sizeof(*item) + ops[i].len);
+    h3_item *item = add_item(e, ops[i].type, ops[i].stream_id, ops[i].len);
 
-    item->type = ops[i].type;
-    item->stream_id = ops[i].stream_id;
     item->error_code = ops[i].error_code;
     item->fin = ops[i].fin;
-    item->len = ops[i].len;
     if (item->len) {
       memcpy(item->data, output + ops[i].offset, item->len);
     }
-    if (e->last) {
-      e->last->next = item;
-    } else {
-      e->first = item;
-    }
-    e->last = item;
   }
 }
 
@@ -123,17 +132,23 @@ int h3_recv(h3_end *e, int64_t stream_id, const void *data, size_t len,
   return note(e, ngp_h3_recv_stream(e->h3, stream_id, data, len, fin));
 }
 
+int h3_reset(h3_end *e, int64_t stream_id, uint64_t error_code) {
+  return note(e, ngp_h3_recv_reset(e->h3, stream_id, error_code));
+}
+
+int h3_stop(h3_end *e, int64_t stream_id, uint64_t error_code) {
+  return note(e, ngp_h3_recv_stop_sending(e->h3, stream_id, error_code));
+}
+
 static int give(h3_end *to, const h3_item *item, size_t chunk) {
   size_t i;
   int rv = 0;
 
   switch (item->type) {
   case NGP_H3_OP_RESET:
-    return note(to,
-                ngp_h3_recv_reset(to->h3, item->stream_id, item->error_code));
+    return h3_reset(to, item->stream_id, item->error_code);
   case NGP_H3_OP_STOP:
-    return note(to, ngp_h3_recv_stop_sending(to->h3, item->stream_id,
-                                             item->error_code));
+    return h3_stop(to, item->stream_id, item->error_code);
   default:
     break;
   }
@@ -280,19 +295,10 @@ int h3_data(h3_end *e, int64_t stream_id, const char *text, int fin) {
   if (rv != 0) {
     return rv;
   }
-  item = calloc(1, sizeof(*item) + n + len);
-  item->type = NGP_H3_OP_SEND;
-  item->stream_id = stream_id;
+  item = add_item(e, NGP_H3_OP_SEND, stream_id, n + len);
   item->fin = fin;
-  item->len = n + len;
   memcpy(item->data, header, n);
   memcpy(item->data + n, text, len);
-  if (e->last) {
-    e->last->next = item;
-  } else {
-    e->first = item;
-  }
-  e->last = item;
   return 0;
 }
 

@@ -59,6 +59,11 @@ int h3_pump(h3_pair *p);
 int h3_recv(h3_end *e, int64_t stream_id, const void *data, size_t len,
             int fin);
 
+/* Tells |e| that a stream was reset, or that nothing more of it is wanted; logs
+   what comes of it. */
+int h3_reset(h3_end *e, int64_t stream_id, uint64_t error_code);
+int h3_stop(h3_end *e, int64_t stream_id, uint64_t error_code);
+
 /* Sends the fields in |text|: "name=value" in lines.  |check| is nonzero. */
 int h3_headers(h3_end *e, int64_t stream_id, const char *text, int fin);
 

@@ -130,6 +130,23 @@ static void many_streams_at_once(void **state) {
   h3_pair_free(&p);
 }
 
+static void what_comes_on_a_rejected_request_is_not_told(void **state) {
+  h3_pair p;
+
+  (void)state;
+  make(&p, extended);
+  assert_int_equal(ngp_h3_send_goaway(p.server.h3, 0), 0);
+  assert_int_equal(h3_headers(&p.client, 0, H3_GET, 0), 0);
+  assert_int_equal(h3_data(&p.client, 0, "body", 0), 0);
+  assert_int_equal(h3_pump(&p), 0);
+  assert_string_equal(h3_log(&p.client), "stop 0 10b\nreset 0 10b\n");
+  /* The client gave it up before it heard of that. */
+  h3_stop(&p.server, 0, 0x10c);
+  h3_reset(&p.server, 0, 0x10c);
+  assert_string_equal(h3_log(&p.server), "");
+  h3_pair_free(&p);
+}
+
 static void a_session_of_webtransport(void **state) {
   h3_pair p;
 
@@ -238,6 +255,7 @@ int main(void) {
       cmocka_unit_test(what_is_logged),
       cmocka_unit_test(a_closed_connection_takes_and_says_nothing),
       cmocka_unit_test(many_streams_at_once),
+      cmocka_unit_test(what_comes_on_a_rejected_request_is_not_told),
       cmocka_unit_test(a_session_of_webtransport),
       cmocka_unit_test(a_capsule_in_pieces_is_kept_once),
       cmocka_unit_test(numbers_of_every_length),
