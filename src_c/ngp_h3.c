@@ -270,7 +270,7 @@ ngp_h3_stream *ngp_h3_add_stream(ngp_h3 *h3, int64_t stream_id, uint64_t type) {
       .push_id = NGP_H3_NO_ID,
       .session_id = NGP_H3_NO_ID,
       .expected = NGP_H3_NO_LENGTH,
-      .urgency = 3, /* RFC 9218, 4.1 */
+      .urgency = NGHTTP3_DEFAULT_URGENCY,
   };
   ngp_buf_init(&stream->buf, h3->mem);
   ngp_buf_init(&stream->capsule, h3->mem);
@@ -402,6 +402,20 @@ ngp_h3_event *ngp_h3_add_event(ngp_h3 *h3, ngp_h3_event_type type,
       .session_id = stream ? stream->session_id : NGP_H3_NO_ID,
   };
   return event;
+}
+
+int ngp_h3_add_data(ngp_h3 *h3, ngp_h3_event_type type,
+                    const ngp_h3_stream *stream, const uint8_t *data,
+                    size_t len, int ended) {
+  ngp_h3_event *event = ngp_h3_add_event(h3, type, stream);
+
+  if (!event) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  event->data = data;
+  event->len = len;
+  event->stream_ended = (uint8_t)(ended != 0);
+  return 0;
 }
 
 static ngp_h3_op *add_op(ngp_h3 *h3) {
@@ -702,7 +716,7 @@ int ngp_h3_priority(const ngp_h3 *h3, int64_t stream_id, int *pincremental) {
   const ngp_h3_stream *stream = ngp_h3_find(h3, stream_id);
 
   *pincremental = stream ? stream->incremental : 0;
-  return stream ? stream->urgency : 3;
+  return stream ? stream->urgency : NGHTTP3_DEFAULT_URGENCY;
 }
 
 int ngp_h3_next_stream(const ngp_h3 *h3, size_t *pplace,

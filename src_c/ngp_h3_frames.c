@@ -135,15 +135,11 @@ uint64_t ngp_h3_setting_value(const ngp_h3 *h3, uint64_t id,
   return setting ? setting->value : otherwise;
 }
 
-static int settings_error(ngp_h3 *h3, const char *format, uint64_t id,
-                          const char *name) {
+/* |format| takes the identifier at fault. */
+static int settings_error(ngp_h3 *h3, const char *format, uint64_t id) {
   char text[128];
 
-  if (name) {
-    snprintf(text, sizeof(text), format, name);
-  } else {
-    snprintf(text, sizeof(text), format, (unsigned long long)id);
-  }
+  snprintf(text, sizeof(text), format, (unsigned long long)id);
   ngp_h3_phrase_set(&h3->phrase, text);
   return ngp_h3_violate_with(h3, NGP_H3_SETTINGS_ERROR);
 }
@@ -199,11 +195,10 @@ static int recv_settings(ngp_h3 *h3, const uint8_t *payload, size_t len) {
   case NGP_H3_SETTINGS_TRUNCATED:
     return ngp_h3_violate(h3, NGP_H3_V_SETTINGS_PARSE);
   case NGP_H3_SETTINGS_RESERVED:
-    return settings_error(h3, "Setting identifier 0x%llx is reserved", id,
-                          NULL);
+    return settings_error(h3, "Setting identifier 0x%llx is reserved", id);
   case NGP_H3_SETTINGS_TWICE:
-    return settings_error(h3, "Setting identifier 0x%llx is included twice", id,
-                          NULL);
+    return settings_error(h3, "Setting identifier 0x%llx is included twice",
+                          id);
   }
   rv = check_settings(h3);
   if (rv != 0) {
@@ -336,7 +331,7 @@ static int recv_priority_update(ngp_h3 *h3, int push, const uint8_t *payload,
   ngp_h3_stream *stream = NULL;
   ngp_h3_event *event;
   uint64_t id;
-  uint8_t urgency = 3, incremental = 0; /* RFC 9218, 4 */
+  uint8_t urgency = NGHTTP3_DEFAULT_URGENCY, incremental = 0;
   size_t n = ngp_h3_get_varint(payload, len, &id);
   int rv;
 

@@ -293,6 +293,12 @@ void ngp_h3_remove_if_ended(ngp_h3 *h3, ngp_h3_stream *stream);
 ngp_h3_event *ngp_h3_add_event(ngp_h3 *h3, ngp_h3_event_type type,
                                const ngp_h3_stream *stream);
 
+/* Records an event of |type| with |len| bytes that have come on |stream|, and
+   its end if |ended| is nonzero. */
+int ngp_h3_add_data(ngp_h3 *h3, ngp_h3_event_type type,
+                    const ngp_h3_stream *stream, const uint8_t *data,
+                    size_t len, int ended);
+
 /* Rejects the request on |stream|: nothing of it was processed, and nothing
    more of it is looked at. */
 int ngp_h3_reject_request(ngp_h3 *h3, ngp_h3_stream *stream);

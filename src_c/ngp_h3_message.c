@@ -23,19 +23,6 @@ int ngp_h3_cancel_section(ngp_h3 *h3, int64_t stream_id) {
   return rv != 0 ? rv : ngp_h3_flush_decoder(h3);
 }
 
-static int add_data(ngp_h3 *h3, const ngp_h3_stream *stream,
-                    const uint8_t *data, size_t len, int ended) {
-  ngp_h3_event *event = ngp_h3_add_event(h3, NGP_H3_EVENT_DATA, stream);
-
-  if (!event) {
-    return NGHTTP2_ERR_NOMEM;
-  }
-  event->data = data;
-  event->len = len;
-  event->stream_ended = (uint8_t)(ended != 0);
-  return 0;
-}
-
 static int check_length(ngp_h3 *h3, const ngp_h3_stream *stream) {
   if (stream->expected != NGP_H3_NO_LENGTH &&
       stream->expected != stream->length) {
@@ -62,7 +49,7 @@ static int recv_end(ngp_h3 *h3, ngp_h3_stream *stream) {
   }
   rv = check_length(h3, stream);
   if (rv == 0) {
-    rv = add_data(h3, stream, NULL, 0, 1);
+    rv = ngp_h3_add_data(h3, NGP_H3_EVENT_DATA, stream, NULL, 0, 1);
   }
   if (rv == 0 && stream->session) {
     rv = ngp_h3_wt_close(h3, stream, 0, NULL, 0);
@@ -93,7 +80,7 @@ static int recv_body(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
     }
   }
   if (len || ended) {
-    rv = add_data(h3, stream, data, len, ended);
+    rv = ngp_h3_add_data(h3, NGP_H3_EVENT_DATA, stream, data, len, ended);
     if (rv != 0) {
       return rv;
     }

@@ -119,20 +119,6 @@ static int for_streams(ngp_h3 *h3, int64_t session_id,
   return 0;
 }
 
-static int add_data(ngp_h3 *h3, const ngp_h3_stream *stream,
-                    const uint8_t *data, size_t len, int ended) {
-  ngp_h3_event *event =
-      ngp_h3_add_event(h3, NGP_H3_EVENT_WEBTRANSPORT_DATA, stream);
-
-  if (!event) {
-    return NGHTTP2_ERR_NOMEM;
-  }
-  event->data = data;
-  event->len = len;
-  event->stream_ended = (uint8_t)(ended != 0);
-  return 0;
-}
-
 int ngp_h3_wt_check_session(ngp_h3 *h3, ngp_h3_stream *stream) {
   if (!h3->config.extended) {
     return 0;
@@ -160,7 +146,9 @@ int ngp_h3_wt_recv(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
     return 0;
   }
   if (!stream->held) {
-    return len || fin ? add_data(h3, stream, data, len, fin) : 0;
+    return len || fin ? ngp_h3_add_data(h3, NGP_H3_EVENT_WEBTRANSPORT_DATA,
+                                        stream, data, len, fin)
+                      : 0;
   }
   if (len > h3->config.max_buffered - h3->buffered) {
     return reject(h3, stream, NGP_H3_WT_BUFFERED_STREAM_REJECTED);
@@ -185,7 +173,8 @@ static int release(ngp_h3 *h3, ngp_h3_stream *stream) {
   h3->buffered -= stream->buf.len;
   rv = ngp_h3_hold(h3, &stream->buf, &held);
   if (rv == 0 && (held.len || stream->recv_ended)) {
-    rv = add_data(h3, stream, held.base, held.len, stream->recv_ended);
+    rv = ngp_h3_add_data(h3, NGP_H3_EVENT_WEBTRANSPORT_DATA, stream, held.base,
+                         held.len, stream->recv_ended);
   }
   return rv;
 }
