@@ -136,3 +136,18 @@ void ngp_buf_clear(ngp_buf *buf, size_t keep) {
     buf->len = 0;
   }
 }
+
+int ngp_equal_caseless(const void *a, size_t alen, const void *b, size_t blen) {
+  const uint8_t *p = a, *q = b;
+  size_t i;
+
+  if (alen != blen) {
+    return 0;
+  }
+  for (i = 0; i < alen; ++i) {
+    if (ngp_lower(p[i]) != ngp_lower(q[i])) {
+      return 0;
+    }
+  }
+  return 1;
+}

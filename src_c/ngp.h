@@ -127,4 +127,13 @@ void *ngp_calloc(nghttp2_mem *mem, size_t n, size_t size);
 void *ngp_realloc(nghttp2_mem *mem, void *ptr, size_t size);
 void ngp_free(nghttp2_mem *mem, void *ptr);
 
+/* ngp_lower returns |c|, in lower case if it is one of ASCII's letters. */
+static inline uint8_t ngp_lower(uint8_t c) {
+  return c >= 'A' && c <= 'Z' ? (uint8_t)(c + ('a' - 'A')) : c;
+}
+
+/* ngp_equal_caseless is nonzero if two texts differ in the case of ASCII's
+   letters at most. */
+int ngp_equal_caseless(const void *a, size_t alen, const void *b, size_t blen);
+
 #endif /* NGP_H */

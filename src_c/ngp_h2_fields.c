@@ -58,10 +58,6 @@ ngp_token ngp_token_of(const uint8_t *name, size_t len) {
   }
 }
 
-static uint8_t lower(uint8_t c) {
-  return c >= 'A' && c <= 'Z' ? (uint8_t)(c + ('a' - 'A')) : c;
-}
-
 /* No name that has a token is longer. */
 #define MAX_TOKEN_NAME 19
 
@@ -92,7 +88,7 @@ static const char *check_name(const nghttp2_nv *nv, ngp_token *ptoken) {
   *ptoken = NGP_TOKEN_OTHER;
   if (nv->namelen <= MAX_TOKEN_NAME) {
     for (i = 0; i < nv->namelen; ++i) {
-      name[i] = lower(nv->name[i]);
+      name[i] = ngp_lower(nv->name[i]);
     }
     *ptoken = ngp_token_of(name, nv->namelen);
   }
@@ -106,18 +102,7 @@ static int method_is(const nghttp2_nv *nv, const char *text) {
 }
 
 static int value_is(const nghttp2_nv *nv, const char *text) {
-  size_t len = strlen(text);
-  size_t i;
-
-  if (nv->valuelen != len) {
-    return 0;
-  }
-  for (i = 0; i < len; ++i) {
-    if (lower(nv->value[i]) != (uint8_t)text[i]) {
-      return 0;
-    }
-  }
-  return 1;
+  return ngp_equal_caseless(nv->value, nv->valuelen, text, strlen(text));
 }
 
 /* Returns -1 if |nv|'s value is no length. */
@@ -252,7 +237,7 @@ static int is_scheme(const nghttp2_nv *nv) {
   size_t i;
 
   for (i = 0; i < nv->valuelen; ++i) {
-    uint8_t c = lower(nv->value[i]);
+    uint8_t c = ngp_lower(nv->value[i]);
 
     if (!(c >= 'a' && c <= 'z') &&
         (i == 0 ||
@@ -401,21 +386,6 @@ static const char *check_field(section *s, nghttp2_nv *nv) {
   return NULL;
 }
 
-static int same_text(const uint8_t *a, size_t alen, const uint8_t *b,
-                     size_t blen) {
-  size_t i;
-
-  if (alen != blen) {
-    return 0;
-  }
-  for (i = 0; i < alen; ++i) {
-    if (lower(a[i]) != lower(b[i])) {
-      return 0;
-    }
-  }
-  return 1;
-}
-
 /* Looks at whom the request |s| is for. */
 static const char *check_target(const section *s) {
   const nghttp2_nv *authority = s->authority, *host = s->host;
@@ -432,8 +402,8 @@ static const char *check_target(const section *s) {
     return USERINFO;
   }
   /* Host names and schemes are compared without case (RFC 3986, 6.2.2). */
-  return host && !same_text(authority->value, authority->valuelen, host->value,
-                            host->valuelen)
+  return host && !ngp_equal_caseless(authority->value, authority->valuelen,
+                                     host->value, host->valuelen)
              ? HOST_DIFFERS
              : NULL;
 }
@@ -551,8 +521,8 @@ const char *ngp_h2_check_request(const ngp_h2_field *fields, size_t nfields,
       break;
     case NGP_TOKEN_HOST:
       value = value_of(field);
-      if (authority.len &&
-          !same_text(authority.base, authority.len, value.base, value.len)) {
+      if (authority.len && !ngp_equal_caseless(authority.base, authority.len,
+                                               value.base, value.len)) {
         return HOST_DIFFERS;
       }
       break;
@@ -565,8 +535,8 @@ const char *ngp_h2_check_request(const ngp_h2_field *fields, size_t nfields,
   }
   /* CONNECT has no scheme. */
   return (!scheme.len ||
-          same_text(scheme.base, scheme.len, (const uint8_t *)"http", 4) ||
-          same_text(scheme.base, scheme.len, (const uint8_t *)"https", 5)) &&
+          ngp_equal_caseless(scheme.base, scheme.len, "http", 4) ||
+          ngp_equal_caseless(scheme.base, scheme.len, "https", 5)) &&
                  holds(authority.base, authority.len, '@')
              ? USERINFO
              : NULL;

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "ngp_h3_fields.h"
 
+#include "ngp.h"
+
 #include <string.h>
 
 /*
@@ -169,27 +171,6 @@ static int is(const uint8_t *data, size_t len, const char *text,
 
 #define IS(DATA, LEN, TEXT) is((DATA), (LEN), (TEXT), sizeof(TEXT) - 1)
 
-/* ASCII only, |text| in lower case. */
-static int is_caseless(const uint8_t *data, size_t len, const char *text,
-                       size_t textlen) {
-  size_t i;
-
-  if (len != textlen) {
-    return 0;
-  }
-  for (i = 0; i < len; ++i) {
-    uint8_t c = data[i];
-
-    if (c >= 'A' && c <= 'Z') {
-      c = (uint8_t)(c + ('a' - 'A'));
-    }
-    if (c != (uint8_t)text[i]) {
-      return 0;
-    }
-  }
-  return 1;
-}
-
 static int check_status(ngp_h3_checker *checker, const uint8_t *value,
                         size_t len) {
   size_t i;
@@ -307,7 +288,7 @@ static int check_regular(ngp_h3_checker *checker, const uint8_t *name,
     }
     if (!rules[checker->section].te_allowed) {
       specific = 1;
-    } else if (!is_caseless(value, valuelen, "trailers", 8)) {
+    } else if (!ngp_equal_caseless(value, valuelen, "trailers", 8)) {
       return fail(checker->phrase, "Header ", name, namelen,
                   " value is not trailers");
     }
