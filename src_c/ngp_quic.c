@@ -219,6 +219,7 @@ static int restart(ngp_quic *quic) {
   const ngp_quic_options *o = &quic->options;
   uint32_t original = ngtcp2_conn_get_client_chosen_version(quic->conn);
   size_t i;
+  int rv;
 
   if (!quic->retry_version) {
     end_at_once(quic, "Could not find a common protocol version");
@@ -235,7 +236,11 @@ static int restart(ngp_quic *quic) {
   quic->local[1].next_open = o->is_client ? 2 : 3;
   ngp_quic_forget_conn(quic);
   quic->early_data = quic->can_send = 0;
-  return ngp_quic_open_client(quic, quic->retry_version, original);
+  rv = ngp_quic_open_client(quic, quic->retry_version, original);
+  if (rv != 0) {
+    end_at_once(quic, "Could not begin again with another version");
+  }
+  return rv;
 }
 
 int ngp_quic_fail(ngp_quic *quic, int rv) {

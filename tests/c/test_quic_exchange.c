@@ -317,69 +317,6 @@ static void any_bytes_are_a_header_or_none(void **state) {
   }
 }
 
-/* An allocator that fails once, at the |fail_at|-th call. */
-typedef struct failing {
-  int count;
-  int fail_at;
-} failing;
-
-static int fails(failing *f) { return ++f->count == f->fail_at; }
-
-static void *failing_malloc(size_t size, void *user) {
-  return fails(user) ? NULL : malloc(size);
-}
-
-static void *failing_calloc(size_t n, size_t size, void *user) {
-  return fails(user) ? NULL : calloc(n, size);
-}
-
-static void *failing_realloc(void *ptr, size_t size, void *user) {
-  return fails(user) ? NULL : realloc(ptr, size);
-}
-
-static void failing_free(void *ptr, void *user) {
-  (void)user;
-  free(ptr);
-}
-
-static int run_with(failing *f) {
-  nghttp2_mem mem = {f, failing_malloc, failing_free, failing_calloc,
-                     failing_realloc};
-  quic_pair pair;
-  int failed = 1;
-
-  if (quic_pair_init(&pair, &mem) == 0) {
-    pair.echo = 1;
-    quic_pair_connect(&pair);
-    (void)quic_pair_send(&pair, 0, 0, body, 20000, 1);
-    (void)quic_pair_send(&pair, 0, 2, body, 100, 0);
-    (void)ngp_quic_send_datagram(pair.ends[0], body, 100);
-    (void)ngp_quic_ping(pair.ends[0], 1);
-    quic_pair_run(&pair, 60);
-    (void)ngp_quic_close(pair.ends[0], 0, 1, 0, "", 0);
-    quic_pair_run(&pair, 5);
-    failed = pair.failed;
-    quic_pair_free(&pair);
-  }
-  assert_int_equal(quic_pair_owners(), 0);
-  return failed;
-}
-
-static void want_of_memory_is_told_and_leaks_nothing(void **state) {
-  failing all = {0, 0};
-  int i;
-
-  (void)state;
-  assert_int_equal(run_with(&all), 0);
-  assert_true(all.count > 50);
-  for (i = 1; i <= all.count; ++i) {
-    failing f = {0, i};
-
-    /* Some blocks can be done without. */
-    (void)run_with(&f);
-  }
-}
-
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(bytes_go_both_ways),
@@ -392,7 +329,6 @@ int main(void) {
       cmocka_unit_test(an_address_that_does_not_answer_is_given_up),
       cmocka_unit_test(pings_keys_and_connection_ids),
       cmocka_unit_test(any_bytes_are_a_header_or_none),
-      cmocka_unit_test(want_of_memory_is_told_and_leaks_nothing),
   };
 
   return cmocka_run_group_tests(tests, setup, teardown);
