@@ -72,6 +72,10 @@ static const char *check(const ngp_quic_options *o) {
       return "a QUIC version is not supported";
     }
   }
+  if (o->tls.verify_ip_len && o->tls.verify_ip_len != 4 &&
+      o->tls.verify_ip_len != 16) {
+    return "an IP address has 4 or 16 bytes";
+  }
   if (o->is_client && o->original_version &&
       !ngtcp2_is_reserved_version(o->original_version)) {
     for (i = 0; i < o->nversions; ++i) {
@@ -109,7 +113,7 @@ int ngp_quic_set_options(ngp_quic *quic, const ngp_quic_options *options,
     *preason = "out of memory";
     return NGHTTP2_ERR_NOMEM;
   }
-  if (o->tls.verify_ip && o->tls.verify_ip_len <= sizeof(quic->verify_ip)) {
+  if (o->tls.verify_ip_len) {
     memcpy(quic->verify_ip, o->tls.verify_ip, o->tls.verify_ip_len);
   }
   o->tls.alpn = quic->alpn_list;

@@ -516,7 +516,11 @@ int ngp_tls_new(ngp_tls **ptls, ngp_tls_config *config,
     }
     memcpy(tls->verify_name, options->verify_name, len);
   }
-  if (options->verify_ip_len && options->verify_ip_len <= 16) {
+  if (options->verify_ip_len) {
+    if (options->verify_ip_len != 4 && options->verify_ip_len != 16) {
+      rv = NGHTTP2_ERR_INVALID_ARGUMENT;
+      goto fail;
+    }
     memcpy(tls->verify_ip, options->verify_ip, options->verify_ip_len);
     tls->verify_ip_len = options->verify_ip_len;
   }

@@ -35,16 +35,20 @@ int __wrap_gnutls_certificate_set_x509_trust_file(
   return file && strcmp(path, file) == 0 ? 140 : GNUTLS_E_FILE_ERROR;
 }
 
-static int make_client(const char **preason) {
+static int make_config(ngp_tls_config **pconfig, const char **preason) {
   ngp_tls_options options = {.is_client = 1,
                              .verify = NGP_TLS_VERIFY_REQUIRED,
                              .system_trust = 1,
                              .priority = "NORMAL"};
-  ngp_tls_config *config = NULL;
-  int rv;
 
   files_tried = 0;
-  rv = ngp_tls_config_new(&config, &options, NULL, preason);
+  return ngp_tls_config_new(pconfig, &options, NULL, preason);
+}
+
+static int make_client(const char **preason) {
+  ngp_tls_config *config = NULL;
+  int rv = make_config(&config, preason);
+
   ngp_tls_config_decref(config);
   return rv;
 }
@@ -86,11 +90,38 @@ static void a_system_that_trusts_nobody_is_an_error(void **state) {
   assert_non_null(strstr(reason, "cafile"));
 }
 
+/* It would be left out, and then a certificate for anybody would do. */
+static void an_address_that_is_none_is_refused(void **state) {
+  static const uint8_t ip[17] = {127, 0, 0, 1};
+  static const size_t lens[] = {1, 5, 15, 17};
+  ngp_tls_session_options options = {.verify_ip = ip};
+  ngp_tls_config *config = NULL;
+  const char *reason = NULL;
+  ngp_tls *tls = NULL;
+  size_t i;
+
+  (void)state;
+  in_the_system = 140;
+  assert_int_equal(make_config(&config, &reason), 0);
+  for (i = 0; i < sizeof(lens) / sizeof(*lens); ++i) {
+    options.verify_ip_len = lens[i];
+    assert_int_equal(ngp_tls_new(&tls, config, &options, NULL),
+                     NGHTTP2_ERR_INVALID_ARGUMENT);
+  }
+  for (i = 4; i <= 16; i += 12) {
+    options.verify_ip_len = i;
+    assert_int_equal(ngp_tls_new(&tls, config, &options, NULL), 0);
+    ngp_tls_del(tls);
+  }
+  ngp_tls_config_decref(config);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(what_gnutls_finds_is_enough),
       cmocka_unit_test(other_systems_files_stand_in),
       cmocka_unit_test(a_system_that_trusts_nobody_is_an_error),
+      cmocka_unit_test(an_address_that_is_none_is_refused),
   };
 
   return cmocka_run_group_tests_name("trust", tests, NULL, NULL);
