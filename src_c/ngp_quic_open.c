@@ -199,9 +199,15 @@ static int split_ticket(const ngp_quic *quic, size_t *psession_len) {
   return 1;
 }
 
-static int to_error(int rv) {
-  return rv == NGTCP2_ERR_NOMEM ? NGHTTP2_ERR_NOMEM
-                                : NGHTTP2_ERR_INVALID_ARGUMENT;
+/* Joins the ngtcp2_conn and its TLS; |rv| is what came of making the first. */
+static int join(ngp_quic *quic, int rv) {
+  if (rv != 0) {
+    ngp_quic_forget_conn(quic);
+    return rv == NGTCP2_ERR_NOMEM ? NGHTTP2_ERR_NOMEM
+                                  : NGHTTP2_ERR_INVALID_ARGUMENT;
+  }
+  ngp_tls_attach(quic->tls, quic->conn);
+  return 0;
 }
 
 int ngp_quic_open_client(ngp_quic *quic, uint32_t version,
@@ -232,10 +238,10 @@ int ngp_quic_open_client(ngp_quic *quic, uint32_t version,
   rv = ngtcp2_conn_client_new(
       &quic->conn, &quic->original_dcid, &quic->host_cid, &path, version,
       &ngp_quic_client_callbacks, &settings, &params, NULL, quic);
+  rv = join(quic, rv);
   if (rv != 0) {
-    return to_error(rv);
+    return rv;
   }
-  ngp_tls_attach(quic->tls, quic->conn);
   if (has_ticket && ngp_tls_resumes(quic->tls) &&
       ngtcp2_conn_decode_and_set_0rtt_transport_params(
           quic->conn, o->ticket + 4 + session_len,
@@ -251,11 +257,8 @@ int ngp_quic_open_server(ngp_quic *quic, const ngtcp2_pkt_hd *hd) {
   ngtcp2_settings settings;
   ngtcp2_transport_params params;
   ngtcp2_path path = current_path(quic);
-  int rv = ngp_tls_new(&quic->tls, o->tls_config, &o->tls, quic->mem);
+  int rv;
 
-  if (rv != 0) {
-    return rv;
-  }
   set_settings(quic, &settings);
   set_params(quic, &params);
   /* A connection that begins once more has sent packets that the client must
@@ -287,12 +290,12 @@ int ngp_quic_open_server(ngp_quic *quic, const ngtcp2_pkt_hd *hd) {
       return NGHTTP2_ERR_NOMEM;
     }
   }
+  rv = ngp_tls_new(&quic->tls, o->tls_config, &o->tls, quic->mem);
+  if (rv != 0) {
+    return rv;
+  }
   rv = ngtcp2_conn_server_new(&quic->conn, &hd->scid, &quic->host_cid, &path,
                               hd->version, &ngp_quic_server_callbacks,
                               &settings, &params, NULL, quic);
-  if (rv != 0) {
-    return to_error(rv);
-  }
-  ngp_tls_attach(quic->tls, quic->conn);
-  return 0;
+  return join(quic, rv);
 }
