@@ -19,7 +19,7 @@ int ngp_body_push(ngp_body *body, nghttp2_mem *mem, const uint8_t *base,
   return 0;
 }
 
-static void tray_add(ngp_tray *tray, ngp_chunk *chunk) {
+void ngp_tray_add(ngp_tray *tray, ngp_chunk *chunk) {
   chunk->next = tray->head;
   tray->head = chunk;
 }
@@ -39,7 +39,7 @@ void ngp_body_shift(ngp_body *body, size_t n, ngp_tray *tray) {
     if (!body->head) {
       body->tail = NULL;
     }
-    tray_add(tray, chunk);
+    ngp_tray_add(tray, chunk);
   }
 }
 

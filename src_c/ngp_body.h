@@ -61,6 +61,11 @@ void ngp_body_shift(ngp_body *body, size_t n, ngp_tray *tray);
 void ngp_body_abandon(ngp_body *body, ngp_tray *tray);
 
 /*
+ * ngp_tray_add lays |chunk|, which is in no queue, in |tray|.
+ */
+void ngp_tray_add(ngp_tray *tray, ngp_chunk *chunk);
+
+/*
  * ngp_tray_take takes one chunk out of |tray|, frees it and returns its
  * owner, which from now on belongs to the caller; NULL if the tray is empty.
  */

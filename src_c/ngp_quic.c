@@ -554,12 +554,6 @@ static int get_sending(ngp_quic *quic, int64_t id, ngp_quic_stream **pstream) {
   return get_stream(quic, id, pstream);
 }
 
-int ngp_quic_send_stream(ngp_quic *quic, int64_t stream_id, const uint8_t *data,
-                         size_t len, void *owner, int end_stream, int *pheld) {
-  return ngp_quic_send_framed(quic, stream_id, NULL, 0, data, len, owner,
-                              end_stream, pheld);
-}
-
 int ngp_quic_send_framed(ngp_quic *quic, int64_t stream_id, const uint8_t *head,
                          size_t head_len, const uint8_t *data, size_t len,
                          void *owner, int end_stream, int *pheld) {

@@ -326,29 +326,23 @@ int ngp_quic_close(ngp_quic *quic, uint64_t error_code, int application,
 int64_t ngp_quic_next_stream_id(const ngp_quic *quic, int unidirectional);
 
 /*
- * ngp_quic_send_stream queues |len| bytes at |data|, and the end of the stream
- * if |end_stream| is nonzero.  On success with |*pheld| nonzero |owner| is held
- * until ngp_quic_take_owner() returns it; otherwise the bytes were copied.
+ * ngp_quic_send_framed queues |head_len| bytes at |head|, which are copied,
+ * behind them |len| bytes at |data|, and the end of the stream if |end_stream|
+ * is nonzero: all of it or nothing.  On success with |*pheld| nonzero |owner|
+ * is held until ngp_quic_take_owner() returns it; otherwise the bytes at |data|
+ * were copied, too.
  *
  * This function returns 0 if it succeeds, or NGHTTP2_ERR_NOMEM,
  * NGP_QUIC_ERR_RECEIVE_ONLY, NGP_QUIC_ERR_UNKNOWN_STREAM,
  * NGP_QUIC_ERR_FINISHED_STREAM, NGP_QUIC_ERR_AFTER_FIN,
  * NGP_QUIC_ERR_AFTER_RESET, NGP_QUIC_ERR_STREAM_AHEAD.
  */
-int ngp_quic_send_stream(ngp_quic *quic, int64_t stream_id, const uint8_t *data,
-                         size_t len, void *owner, int end_stream, int *pheld);
-
-/*
- * ngp_quic_send_framed queues |head_len| bytes at |head|, which are copied, and
- * behind them what ngp_quic_send_stream() does: all of it or nothing.  Errors
- * are the same.
- */
 int ngp_quic_send_framed(ngp_quic *quic, int64_t stream_id, const uint8_t *head,
                          size_t head_len, const uint8_t *data, size_t len,
                          void *owner, int end_stream, int *pheld);
 
 /* ngp_quic_reset_stream ends what we send on a stream; what is queued is
-   dropped.  Errors are those of ngp_quic_send_stream() but AFTER_FIN. */
+   dropped.  Errors are those of ngp_quic_send_framed() but AFTER_FIN. */
 int ngp_quic_reset_stream(ngp_quic *quic, int64_t stream_id,
                           uint64_t error_code);
 

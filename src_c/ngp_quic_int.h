@@ -173,7 +173,6 @@ struct ngp_quic {
   /* can_send is nonzero once there are keys for application data. */
   uint8_t can_send;
   uint8_t early_data;
-  uint8_t conn_blocked;
   uint8_t key_update_pending;
   uint8_t change_cid_pending;
   uint8_t stateless_reset;
@@ -261,8 +260,6 @@ int ngp_quic_set_options(ngp_quic *quic, const ngp_quic_options *options,
 
 /* ---- ngp_quic_send.c ---- */
 
-/* Opens those of our streams that the peer allows by now. */
-int ngp_quic_open_streams(ngp_quic *quic);
 /* Tells ngtcp2 that the stream was reset or stopped, if it may be told. */
 int ngp_quic_shut_stream(ngp_quic *quic, const ngp_quic_stream *stream);
 void ngp_quic_drop_dgram(ngp_quic *quic);

@@ -61,7 +61,8 @@ static int settle(ngp_quic *quic) {
   return 0;
 }
 
-int ngp_quic_open_streams(ngp_quic *quic) {
+/* Opens those of our streams that the peer allows by now. */
+static int open_streams(ngp_quic *quic) {
   int i;
 
   if (!quic->can_send) {
@@ -472,7 +473,7 @@ static int send_active(ngp_quic *quic, size_t max) {
       return rv;
     }
   }
-  rv = ngp_quic_open_streams(quic);
+  rv = open_streams(quic);
   if (rv != 0 || quic->close_pending) {
     return rv;
   }

@@ -101,6 +101,14 @@ ngp_quic_stream *ngp_quic_stream_add(ngp_quic_streams *streams, int64_t id) {
   return stream;
 }
 
+static void release(ngp_quic_streams *streams, ngp_chunk *chunk) {
+  if (chunk->owner) {
+    ngp_tray_add(&streams->tray, chunk);
+  } else {
+    ngp_free(streams->mem, chunk);
+  }
+}
+
 void ngp_quic_stream_remove(ngp_quic_streams *streams,
                             ngp_quic_stream *stream) {
   ngp_quic_stream **link = &streams->buckets[bucket_of(streams, stream->id)];
@@ -111,7 +119,13 @@ void ngp_quic_stream_remove(ngp_quic_streams *streams,
   *link = stream->map_next;
   --streams->size;
   ngp_quic_stream_enlist(streams, stream, NGP_QUIC_LIST_NONE);
-  ngp_quic_stream_abandon(streams, stream);
+  streams->queued -= stream->queued - stream->acked;
+  while (stream->head) {
+    ngp_chunk *chunk = stream->head;
+
+    stream->head = chunk->next;
+    release(streams, chunk);
+  }
   ngp_free(streams->mem, stream);
 }
 
@@ -240,15 +254,6 @@ void ngp_quic_stream_sent(ngp_quic_stream *stream, uint64_t n) {
   }
 }
 
-static void release(ngp_quic_streams *streams, ngp_chunk *chunk) {
-  if (chunk->owner) {
-    chunk->next = streams->tray.head;
-    streams->tray.head = chunk;
-  } else {
-    ngp_free(streams->mem, chunk);
-  }
-}
-
 void ngp_quic_stream_acked(ngp_quic_streams *streams, ngp_quic_stream *stream,
                            uint64_t offset) {
   while (stream->head && stream->acked < offset) {
@@ -278,20 +283,6 @@ void ngp_quic_stream_rewind(ngp_quic_streams *streams,
   stream->sent = 0;
   stream->fin_sent = 0;
   stream->opened = 0;
-}
-
-void ngp_quic_stream_abandon(ngp_quic_streams *streams,
-                             ngp_quic_stream *stream) {
-  while (stream->head) {
-    ngp_chunk *chunk = stream->head;
-
-    stream->head = chunk->next;
-    release(streams, chunk);
-  }
-  streams->queued -= stream->queued - stream->acked;
-  stream->acked = stream->sent = stream->queued;
-  stream->tail = stream->unsent = NULL;
-  stream->unsent_pos = 0;
 }
 
 /* ---- Lists ---- */

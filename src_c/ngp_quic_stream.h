@@ -93,6 +93,7 @@ ngp_quic_stream *ngp_quic_stream_find(const ngp_quic_streams *streams,
 /* Returns NULL for want of memory. */
 ngp_quic_stream *ngp_quic_stream_add(ngp_quic_streams *streams, int64_t id);
 
+/* Frees the stream; what it has queued is in the tray afterwards. */
 void ngp_quic_stream_remove(ngp_quic_streams *streams, ngp_quic_stream *stream);
 
 /*
@@ -119,10 +120,6 @@ void ngp_quic_stream_acked(ngp_quic_streams *streams, ngp_quic_stream *stream,
 
 /* Everything has to be sent again: nothing was acknowledged. */
 void ngp_quic_stream_rewind(ngp_quic_streams *streams, ngp_quic_stream *stream);
-
-/* Drops what is queued. */
-void ngp_quic_stream_abandon(ngp_quic_streams *streams,
-                             ngp_quic_stream *stream);
 
 /* Puts the stream at the end of a list, or in none. */
 void ngp_quic_stream_enlist(ngp_quic_streams *streams, ngp_quic_stream *stream,

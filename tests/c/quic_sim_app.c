@@ -69,7 +69,7 @@ static void give_up(sim *s, int end, sim_stream *stream) {
   }
 }
 
-/* Queues bytes, in one of the two ways. */
+/* Queues bytes, now and then with a head. */
 static int send_bytes(sim *s, int end, const sim_stream *stream,
                       const uint8_t *data, size_t n, int fin) {
   ngp_quic *quic = s->ends[end].quic;
@@ -80,10 +80,8 @@ static int send_bytes(sim *s, int end, const sim_stream *stream,
   if (quic_random_chance(&s->random, 30)) {
     head = quic_random_below(&s->random, n < 20 ? (uint32_t)n + 1 : 20);
   }
-  rv = head ? ngp_quic_send_framed(quic, stream->id, data, head, data + head,
-                                   n - head, &s->owners, fin, &held)
-            : ngp_quic_send_stream(quic, stream->id, data, n, &s->owners, fin,
-                                   &held);
+  rv = ngp_quic_send_framed(quic, stream->id, data, head, data + head, n - head,
+                            &s->owners, fin, &held);
   s->owners += held;
   return rv;
 }
