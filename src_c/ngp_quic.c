@@ -6,10 +6,6 @@
 
 #include <string.h>
 
-/* RFC 9000, 2.1: the two low bits of a stream's id. */
-#define SERVER_INITIATED 1
-#define UNIDIRECTIONAL 2
-
 /* How far ahead of the last one a stream may be that the caller names: the ids
    between are opened with it (RFC 9000, 3.2). */
 #define MAX_AHEAD (4 * 1024)
@@ -125,13 +121,18 @@ void ngp_quic_set_time(ngp_quic *quic, uint64_t now) {
 
 /* ---- Addresses ---- */
 
-static void set_addr(ngtcp2_sockaddr_union *to, const ngp_quic_addr *addr) {
+ngtcp2_sockaddr_in6 ngp_quic_to_sockaddr(const ngp_quic_addr *addr) {
+  ngtcp2_sockaddr_in6 in6;
   uint8_t port[2] = {(uint8_t)(addr->port >> 8), (uint8_t)addr->port};
 
-  to->in6.sin6_family = NGTCP2_AF_INET6;
-  memcpy(&to->in6.sin6_addr, addr->ip, sizeof(addr->ip));
-  memcpy(&to->in6.sin6_port, port, sizeof(port));
-  to->in6.sin6_scope_id = addr->scope;
+  /* Addresses are compared, and tokens made of them, by these bytes: none may
+     be left to chance. */
+  memset(&in6, 0, sizeof(in6));
+  in6.sin6_family = NGTCP2_AF_INET6;
+  memcpy(&in6.sin6_addr, addr->ip, sizeof(addr->ip));
+  memcpy(&in6.sin6_port, port, sizeof(port));
+  in6.sin6_scope_id = addr->scope;
+  return in6;
 }
 
 void ngp_quic_get_addr(const ngtcp2_addr *from, ngp_quic_addr *addr) {
@@ -214,17 +215,9 @@ void ngp_quic_forget_conn(ngp_quic *quic) {
   quic->tls = NULL;
 }
 
-/* Begins again with the version that the server has offered. */
-static int restart(ngp_quic *quic) {
-  const ngp_quic_options *o = &quic->options;
-  uint32_t original = ngtcp2_conn_get_client_chosen_version(quic->conn);
+void ngp_quic_rewind_streams(ngp_quic *quic) {
   size_t i;
-  int rv;
 
-  if (!quic->retry_version) {
-    end_at_once(quic, "Could not find a common protocol version");
-    return 0;
-  }
   for (i = 0; i < quic->streams.nbuckets; ++i) {
     ngp_quic_stream *stream = quic->streams.buckets[i];
 
@@ -232,8 +225,22 @@ static int restart(ngp_quic *quic) {
       ngp_quic_stream_rewind(&quic->streams, stream);
     }
   }
-  quic->local[0].next_open = o->is_client ? 0 : 1;
-  quic->local[1].next_open = o->is_client ? 2 : 3;
+  for (i = 0; i < 2; ++i) {
+    /* The first of its type. */
+    quic->local[i].next_open &= 3;
+  }
+}
+
+/* Begins again with the version that the server has offered. */
+static int restart(ngp_quic *quic) {
+  uint32_t original = ngtcp2_conn_get_client_chosen_version(quic->conn);
+  int rv;
+
+  if (!quic->retry_version) {
+    end_at_once(quic, "Could not find a common protocol version");
+    return 0;
+  }
+  ngp_quic_rewind_streams(quic);
   ngp_quic_forget_conn(quic);
   quic->early_data = quic->can_send = 0;
   rv = ngp_quic_open_client(quic, quic->retry_version, original);
@@ -319,7 +326,7 @@ int ngp_quic_connect(ngp_quic *quic, const ngp_quic_addr *addr, uint64_t now) {
     return NGP_QUIC_ERR_STATE;
   }
   ngp_quic_set_time(quic, now);
-  set_addr(&quic->remote_addr, addr);
+  quic->remote_addr.in6 = ngp_quic_to_sockaddr(addr);
   rv = ngp_quic_open_client(quic, version, 0);
   if (rv == 0) {
     quic->state = NGP_QUIC_ACTIVE;
@@ -378,13 +385,12 @@ int ngp_quic_note_move(ngp_quic *quic, uint64_t pto) {
 int ngp_quic_recv(ngp_quic *quic, const uint8_t *data, size_t len,
                   const ngp_quic_addr *addr, uint8_t ecn, uint64_t now) {
   ngtcp2_pkt_info info = {.ecn = ecn & 3u};
-  ngtcp2_sockaddr_union from = quic->remote_addr;
+  ngtcp2_sockaddr_union from = {.in6 = ngp_quic_to_sockaddr(addr)};
   ngtcp2_path path;
   uint64_t pto;
   int rv;
 
   ngp_quic_set_time(quic, now);
-  set_addr(&from, addr);
   if (quic->state == NGP_QUIC_NEW) {
     quic->remote_addr = from;
     rv = accept_client(quic, data, len);
@@ -505,12 +511,6 @@ int ngp_quic_handle_timer(ngp_quic *quic, uint64_t now) {
 
 /* ---- What the caller asks of streams ---- */
 
-static int is_uni(int64_t id) { return (id & UNIDIRECTIONAL) != 0; }
-
-static int is_local(const ngp_quic *quic, int64_t id) {
-  return ((id & SERVER_INITIATED) == 0) == (quic->options.is_client != 0);
-}
-
 int64_t ngp_quic_next_stream_id(const ngp_quic *quic, int unidirectional) {
   return quic->local[unidirectional != 0].next_id;
 }
@@ -518,15 +518,16 @@ int64_t ngp_quic_next_stream_id(const ngp_quic *quic, int unidirectional) {
 /* Finds a stream, or makes the record of one of ours. */
 static int get_stream(ngp_quic *quic, int64_t id, ngp_quic_stream **pstream) {
   ngp_quic_stream *stream = ngp_quic_stream_find(&quic->streams, id);
-  ngp_quic_local *local = &quic->local[is_uni(id)];
+  ngp_quic_local *local = &quic->local[ngp_quic_is_uni(id)];
 
   if (!stream) {
     if (id < 0) {
       return NGP_QUIC_ERR_UNKNOWN_STREAM;
     }
-    if (!is_local(quic, id)) {
-      return id < quic->remote_next[is_uni(id)] ? NGP_QUIC_ERR_FINISHED_STREAM
-                                                : NGP_QUIC_ERR_UNKNOWN_STREAM;
+    if (!ngp_quic_is_local(quic, id)) {
+      return id < quic->remote_next[ngp_quic_is_uni(id)]
+                 ? NGP_QUIC_ERR_FINISHED_STREAM
+                 : NGP_QUIC_ERR_UNKNOWN_STREAM;
     }
     if (id < local->next_open) {
       return NGP_QUIC_ERR_FINISHED_STREAM;
@@ -548,7 +549,7 @@ static int get_stream(ngp_quic *quic, int64_t id, ngp_quic_stream **pstream) {
 
 /* Finds a stream on which we send. */
 static int get_sending(ngp_quic *quic, int64_t id, ngp_quic_stream **pstream) {
-  if (id >= 0 && is_uni(id) && !is_local(quic, id)) {
+  if (id >= 0 && ngp_quic_is_uni(id) && !ngp_quic_is_local(quic, id)) {
     return NGP_QUIC_ERR_RECEIVE_ONLY;
   }
   return get_stream(quic, id, pstream);
@@ -619,7 +620,8 @@ int ngp_quic_stop_stream(ngp_quic *quic, int64_t stream_id,
   if (error_code > NGP_QUIC_MAX_VARINT) {
     return NGHTTP2_ERR_INVALID_ARGUMENT;
   }
-  if (stream_id >= 0 && is_uni(stream_id) && is_local(quic, stream_id)) {
+  if (stream_id >= 0 && ngp_quic_is_uni(stream_id) &&
+      ngp_quic_is_local(quic, stream_id)) {
     return NGP_QUIC_ERR_SEND_ONLY;
   }
   if (quic->state > NGP_QUIC_ACTIVE) {
@@ -642,15 +644,16 @@ int ngp_quic_can_send(const ngp_quic *quic, int64_t stream_id) {
   const ngp_quic_stream *stream =
       ngp_quic_stream_find(&quic->streams, stream_id);
 
-  if (stream_id < 0 || (is_uni(stream_id) && !is_local(quic, stream_id)) ||
+  if (stream_id < 0 ||
+      (ngp_quic_is_uni(stream_id) && !ngp_quic_is_local(quic, stream_id)) ||
       quic->state > NGP_QUIC_ACTIVE) {
     return 0;
   }
   if (stream) {
     return !stream->fin && !stream->reset;
   }
-  return is_local(quic, stream_id) &&
-         stream_id >= quic->local[is_uni(stream_id)].next_id;
+  return ngp_quic_is_local(quic, stream_id) &&
+         stream_id >= quic->local[ngp_quic_is_uni(stream_id)].next_id;
 }
 
 /* Sets which of the NGP_QUIC_URGENCIES a stream is of. */

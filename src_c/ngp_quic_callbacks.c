@@ -8,18 +8,8 @@
 
 #include <ngtcp2/ngtcp2_crypto.h>
 
-/* RFC 9000, 2.1: the two low bits of a stream's id. */
-#define SERVER_INITIATED 1
-#define UNIDIRECTIONAL 2
-
 /* How many streams of a connection ngtcp2 may forget. */
 #define MAX_FORGOTTEN 1000
-
-static int is_uni(int64_t id) { return (id & UNIDIRECTIONAL) != 0; }
-
-static int is_local(const ngp_quic *quic, int64_t id) {
-  return ((id & SERVER_INITIATED) == 0) == (quic->options.is_client != 0);
-}
 
 static int fail_memory(ngp_quic *quic) {
   quic->no_memory = 1;
@@ -154,20 +144,10 @@ static int recv_tx_key(ngtcp2_conn *conn, ngtcp2_encryption_level level,
 
 static int early_data_rejected(ngtcp2_conn *conn, void *user_data) {
   ngp_quic *quic = user_data;
-  size_t i;
 
   (void)conn;
   quic->early_data = 0;
-  for (i = 0; i < quic->streams.nbuckets; ++i) {
-    ngp_quic_stream *stream = quic->streams.buckets[i];
-
-    for (; stream; stream = stream->map_next) {
-      ngp_quic_stream_rewind(&quic->streams, stream);
-    }
-  }
-  for (i = 0; i < 2; ++i) {
-    quic->local[i].next_open &= 3;
-  }
+  ngp_quic_rewind_streams(quic);
   return 0;
 }
 
@@ -260,7 +240,7 @@ static int recv_stateless_reset(ngtcp2_conn *conn,
 static int stream_open(ngtcp2_conn *conn, int64_t stream_id, void *user_data) {
   ngp_quic *quic = user_data;
   ngp_quic_stream *stream;
-  int64_t *next = &quic->remote_next[is_uni(stream_id)];
+  int64_t *next = &quic->remote_next[ngp_quic_is_uni(stream_id)];
 
   (void)conn;
   if (stream_id >= *next) {
@@ -350,7 +330,7 @@ static int stream_reset(ngtcp2_conn *conn, int64_t stream_id,
   ngp_quic_close_forgotten(quic);
   if (stream) {
     stream->remote_done = 1;
-    if (is_uni(stream_id)) {
+    if (ngp_quic_is_uni(stream_id)) {
       quic->unclosed = stream;
     }
   }
@@ -372,8 +352,8 @@ static int stream_close(ngtcp2_conn *conn, uint32_t flags, int64_t stream_id,
     }
     ngp_quic_stream_remove(&quic->streams, stream);
   }
-  if (!is_local(quic, stream_id)) {
-    if (is_uni(stream_id)) {
+  if (!ngp_quic_is_local(quic, stream_id)) {
+    if (ngp_quic_is_uni(stream_id)) {
       ngtcp2_conn_extend_max_streams_uni(conn, 1);
     } else {
       ngtcp2_conn_extend_max_streams_bidi(conn, 1);

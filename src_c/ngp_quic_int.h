@@ -100,6 +100,10 @@ typedef struct ngp_quic_local {
   int64_t next_open;
 } ngp_quic_local;
 
+/* RFC 9000, 2.1: the two low bits of a stream's id. */
+static inline int ngp_quic_is_uni(int64_t id) { return (id & 2) != 0; }
+static inline int ngp_quic_is_of_client(int64_t id) { return (id & 1) == 0; }
+
 /* ngtcp2 keeps no more connection ids of ours in use. */
 #define NGP_QUIC_MAX_EARLY_CIDS 8
 
@@ -188,6 +192,11 @@ struct ngp_quic {
   uint8_t merge;
 };
 
+/* Nonzero if it is us who open the stream |id|. */
+static inline int ngp_quic_is_local(const ngp_quic *quic, int64_t id) {
+  return ngp_quic_is_of_client(id) == (quic->options.is_client != 0);
+}
+
 /* ---- ngp_quic_event.c ---- */
 
 void ngp_quic_queue_init(ngp_quic_queue *queue, nghttp2_mem *mem);
@@ -226,7 +235,11 @@ void ngp_quic_set_time(ngp_quic *quic, uint64_t now);
 int ngp_quic_fail(ngp_quic *quic, int rv);
 /* Records the end. */
 void ngp_quic_terminate(ngp_quic *quic);
+ngtcp2_sockaddr_in6 ngp_quic_to_sockaddr(const ngp_quic_addr *addr);
 void ngp_quic_get_addr(const ngtcp2_addr *from, ngp_quic_addr *addr);
+/* Has all streams begin again, at a client whose early data are lost or whose
+   server offers another version. */
+void ngp_quic_rewind_streams(ngp_quic *quic);
 /* Notes that a client's address is another now: it has moved, or ngtcp2 has
    gone back to where it was because the new address did not answer.  ngtcp2
    1.11 does so when it writes, and while it may send no more to the new address

@@ -73,24 +73,11 @@ static void get_cids(const ngp_quic_header *header, ngtcp2_cid *dcid,
   ngtcp2_cid_init(scid, header->scid, header->scid_len);
 }
 
-static ngtcp2_sockaddr_in6 get_sockaddr(const ngp_quic_addr *addr) {
-  ngtcp2_sockaddr_in6 in6;
-  uint8_t port[2] = {(uint8_t)(addr->port >> 8), (uint8_t)addr->port};
-
-  /* The token is made of these bytes: none may be left to chance. */
-  memset(&in6, 0, sizeof(in6));
-  in6.sin6_family = NGTCP2_AF_INET6;
-  memcpy(&in6.sin6_addr, addr->ip, sizeof(addr->ip));
-  memcpy(&in6.sin6_port, port, sizeof(port));
-  in6.sin6_scope_id = addr->scope;
-  return in6;
-}
-
 size_t ngp_quic_write_retry(uint8_t *dest, const ngp_quic_header *header,
                             const ngp_quic_addr *addr, const uint8_t *secret,
                             size_t secret_len, uint64_t now) {
   uint8_t token[NGTCP2_CRYPTO_MAX_RETRY_TOKENLEN2];
-  ngtcp2_sockaddr_in6 in6 = get_sockaddr(addr);
+  ngtcp2_sockaddr_in6 in6 = ngp_quic_to_sockaddr(addr);
   ngtcp2_cid retry_scid = {.datalen = RETRY_SCID_LEN};
   ngtcp2_cid dcid;
   ngtcp2_cid scid;
@@ -115,7 +102,7 @@ size_t ngp_quic_write_retry(uint8_t *dest, const ngp_quic_header *header,
 int ngp_quic_verify_retry(ngtcp2_cid *podcid, const ngp_quic_header *header,
                           const ngp_quic_addr *addr, const uint8_t *secret,
                           size_t secret_len, uint64_t timeout, uint64_t now) {
-  ngtcp2_sockaddr_in6 in6 = get_sockaddr(addr);
+  ngtcp2_sockaddr_in6 in6 = ngp_quic_to_sockaddr(addr);
   ngtcp2_cid dcid;
 
   if (!header->token_len || header->dcid_len > NGTCP2_MAX_CIDLEN) {
@@ -133,7 +120,7 @@ int ngp_quic_verify_retry(ngtcp2_cid *podcid, const ngp_quic_header *header,
 size_t ngp_quic_write_token(uint8_t *dest, const ngp_quic_addr *addr,
                             const uint8_t *secret, size_t secret_len,
                             uint64_t now) {
-  ngtcp2_sockaddr_in6 in6 = get_sockaddr(addr);
+  ngtcp2_sockaddr_in6 in6 = ngp_quic_to_sockaddr(addr);
 
   return written(ngtcp2_crypto_generate_regular_token(
       dest, secret, secret_len, (const ngtcp2_sockaddr *)&in6, sizeof(in6),
@@ -143,7 +130,7 @@ size_t ngp_quic_write_token(uint8_t *dest, const ngp_quic_addr *addr,
 int ngp_quic_verify_token(const ngp_quic_header *header,
                           const ngp_quic_addr *addr, const uint8_t *secret,
                           size_t secret_len, uint64_t timeout, uint64_t now) {
-  ngtcp2_sockaddr_in6 in6 = get_sockaddr(addr);
+  ngtcp2_sockaddr_in6 in6 = ngp_quic_to_sockaddr(addr);
 
   if (!header->token_len) {
     return NGHTTP2_ERR_INVALID_ARGUMENT;

@@ -188,12 +188,13 @@ static ngtcp2_ssize write_dgram(ngp_quic *quic, packet *p) {
   ngtcp2_ssize n = ngtcp2_conn_writev_datagram(
       quic->conn, &p->path.path, &p->info, p->dest, p->cap, &accepted,
       NGTCP2_WRITE_DATAGRAM_FLAG_MORE, 0, &vec, dgram->len ? 1 : 0, quic->now);
+  int refused =
+      n == NGTCP2_ERR_INVALID_STATE || n == NGTCP2_ERR_INVALID_ARGUMENT;
 
-  if (accepted || n == NGTCP2_ERR_INVALID_STATE ||
-      n == NGTCP2_ERR_INVALID_ARGUMENT) {
+  if (accepted || refused) {
     ngp_quic_drop_dgram(quic);
   }
-  if (n == NGTCP2_ERR_INVALID_STATE || n == NGTCP2_ERR_INVALID_ARGUMENT) {
+  if (refused) {
     ++quic->stats.datagrams_dropped;
     return NGTCP2_ERR_WRITE_MORE;
   }
