@@ -155,7 +155,6 @@ cdef extern from "ngp_quic.h" nogil:
         NGP_QUIC_NEW_TOKEN
         NGP_QUIC_KEY_LOG
         NGP_QUIC_PACKET_SENT
-        NGP_QUIC_PACKET_RECEIVED
 
     ctypedef struct ngp_quic_event:
         uint8_t type
