@@ -19,14 +19,10 @@ static void give(end *e, const wire *w) {
 }
 
 static void give_raw(end *e, input *in, size_t n) {
+  const uint8_t *data = take_bytes(in, &n);
   wire w = {0};
 
-  if (n > in->left) {
-    n = in->left;
-  }
-  wire_add(&w, in->p, n);
-  in->p += n;
-  in->left -= n;
+  wire_add(&w, data, n);
   give(e, &w);
   wire_free(&w);
 }
@@ -60,10 +56,9 @@ static void give_frame(end *e, input *in) {
     wire_add(&payload, &(uint8_t){(uint8_t)(len / 8 * 2)}, 1);
     wire_block(&payload, lists[len % 8]);
   } else {
-    len = len < in->left ? len : in->left;
-    wire_add(&payload, in->p, len);
-    in->p += len;
-    in->left -= len;
+    const uint8_t *data = take_bytes(in, &len);
+
+    wire_add(&payload, data, len);
   }
   wire_frame(&w, type, flags, id & INT32_MAX, payload.base, payload.len);
   give(e, &w);

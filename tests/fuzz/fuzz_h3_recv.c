@@ -66,6 +66,8 @@ static const struct {
     SECTION("\x02\x00\x80"),
 };
 
+#define NSECTIONS (sizeof(sections) / sizeof(*sections))
+
 static void give_frame(ngp_h3 *h3, input *in) {
   static const uint64_t types[] = {0,    1,    1,    1,    3,       4,
                                    5,    7,    0xc,  0xd,  0x21,    0x41,
@@ -79,8 +81,8 @@ static void give_frame(ngp_h3 *h3, input *in) {
   size_t i;
   int rv = 0;
 
-  if ((type == 1 || type == 5) && len < 6 * 8) {
-    size_t which = len % 6;
+  if ((type == 1 || type == 5) && len < NSECTIONS * 8) {
+    size_t which = len % NSECTIONS;
 
     len = 0;
     if (type == 5) {
@@ -98,7 +100,7 @@ static void give_frame(ngp_h3 *h3, input *in) {
   n += ngp_h3_put_varint(text + n, len);
   memcpy(text + n, payload, len);
   n += len;
-  if (chunk < 128 || chunk == 0) {
+  if (chunk < 128) {
     look(h3, ngp_h3_recv_stream(h3, stream_id, text, n, chunk % 5 == 4));
     return;
   }
@@ -112,13 +114,11 @@ static void give_frame(ngp_h3 *h3, input *in) {
 
 static void give_bytes(ngp_h3 *h3, input *in) {
   int64_t stream_id = take_stream(in);
-  size_t n = take(in);
-  int fin = n & 1;
+  uint8_t how = take(in);
+  size_t n = how / 2;
+  const uint8_t *data = take_bytes(in, &n);
 
-  n = n / 2 < in->left ? n / 2 : in->left;
-  look(h3, ngp_h3_recv_stream(h3, stream_id, in->p, n, fin));
-  in->p += n;
-  in->left -= n;
+  look(h3, ngp_h3_recv_stream(h3, stream_id, data, n, how & 1));
 }
 
 static void send_something(ngp_h3 *h3, input *in) {
@@ -222,11 +222,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
       break;
     case 6: {
       size_t n = take_below(&in, 16);
+      const uint8_t *datagram = take_bytes(&in, &n);
 
-      n = n < in.left ? n : in.left;
-      look(h3, ngp_h3_recv_datagram(h3, in.p, n));
-      in.p += n;
-      in.left -= n;
+      look(h3, ngp_h3_recv_datagram(h3, datagram, n));
       break;
     }
     default:

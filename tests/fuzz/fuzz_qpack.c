@@ -21,19 +21,19 @@ static void decode_anything(input *in) {
   while (in->left) {
     uint8_t what = take(in);
     size_t n = take(in);
+    const uint8_t *data = take_bytes(in, &n);
     int rv = 0;
 
-    n = n < in->left ? n : in->left;
     switch (what % 4) {
     case 0:
-      rv = ngp_qpack_decoder_read_encoder(&decoder, in->p, n);
+      rv = ngp_qpack_decoder_read_encoder(&decoder, data, n);
       break;
     case 1:
-      rv = ngp_qpack_encoder_read_decoder(&encoder, in->p, n);
+      rv = ngp_qpack_encoder_read_decoder(&encoder, data, n);
       break;
     case 2:
-      rv = ngp_qpack_decoder_decode(&decoder, what & ~3, in->p, n, 4096,
-                                    &fields, &required);
+      rv = ngp_qpack_decoder_decode(&decoder, what & ~3, data, n, 4096, &fields,
+                                    &required);
       if (rv == NGP_QPACK_ERR_BLOCKED) {
         CHECK(required > ngp_qpack_decoder_insert_count(&decoder));
         rv = 0;
@@ -42,8 +42,6 @@ static void decode_anything(input *in) {
     default:
       CHECK(ngp_qpack_decoder_cancel(&decoder, what & ~3) == 0);
     }
-    in->p += n;
-    in->left -= n;
     CHECK(rv != NGHTTP2_ERR_NOMEM);
     if (rv != 0) {
       /* The connection is closed. */
@@ -70,10 +68,8 @@ static nghttp3_nv take_field(input *in) {
 
   nv.name = (uint8_t *)names[n % 5];
   nv.namelen = strlen(names[n % 5]);
-  nv.valuelen = n / 5 < in->left ? n / 5 : in->left;
-  nv.value = (uint8_t *)in->p;
-  in->p += nv.valuelen;
-  in->left -= nv.valuelen;
+  nv.valuelen = n / 5;
+  nv.value = (uint8_t *)take_bytes(in, &nv.valuelen);
   return nv;
 }
 

@@ -25,25 +25,6 @@ int __wrap_ngtcp2_crypto_encrypt_cb(uint8_t *dest,
                                     const uint8_t *plaintext,
                                     size_t plaintextlen, const uint8_t *nonce,
                                     size_t noncelen, const uint8_t *aad,
-                                    size_t aadlen);
-int __wrap_ngtcp2_crypto_decrypt_cb(uint8_t *dest,
-                                    const ngtcp2_crypto_aead *aead,
-                                    const ngtcp2_crypto_aead_ctx *aead_ctx,
-                                    const uint8_t *ciphertext,
-                                    size_t ciphertextlen, const uint8_t *nonce,
-                                    size_t noncelen, const uint8_t *aad,
-                                    size_t aadlen);
-int __wrap_ngtcp2_crypto_hp_mask_cb(uint8_t *dest,
-                                    const ngtcp2_crypto_cipher *hp,
-                                    const ngtcp2_crypto_cipher_ctx *hp_ctx,
-                                    const uint8_t *sample);
-
-int __wrap_ngtcp2_crypto_encrypt_cb(uint8_t *dest,
-                                    const ngtcp2_crypto_aead *aead,
-                                    const ngtcp2_crypto_aead_ctx *aead_ctx,
-                                    const uint8_t *plaintext,
-                                    size_t plaintextlen, const uint8_t *nonce,
-                                    size_t noncelen, const uint8_t *aad,
                                     size_t aadlen) {
   (void)aead;
   (void)aead_ctx;
@@ -100,12 +81,6 @@ typedef struct world {
   uint16_t port;
 } world;
 
-static uint64_t take_number(input *in) {
-  uint8_t b = take(in);
-
-  return b < 128 ? b : (uint64_t)take(in) << (b & 63);
-}
-
 static void deliver(world *w, const uint8_t *data, size_t len) {
   ngp_quic_addr addr = {.ip = {0xfd, [15] = 1}, .port = w->port};
 
@@ -119,13 +94,12 @@ static void send_frames(world *w, input *in, uint8_t first) {
   const ngtcp2_cid *cid = ngp_quic_host_cid(w->pair.ends[w->victim]);
   const ngtcp2_cid *original = ngp_quic_original_dcid(w->pair.ends[w->victim]);
   size_t len = take(in);
+  const uint8_t *frames;
   size_t n = 0;
 
   /* Long ones, too. */
   len = len < 128 ? len : (len - 128) * 10;
-  if (len > in->left) {
-    len = in->left;
-  }
+  frames = take_bytes(in, &len);
   data[n++] = first | 3;
   if (first & 0x80) {
     size_t left;
@@ -157,9 +131,7 @@ static void send_frames(world *w, input *in, uint8_t first) {
   data[n++] = (uint8_t)(w->pkt_num >> 16);
   data[n++] = (uint8_t)(w->pkt_num >> 8);
   data[n++] = (uint8_t)w->pkt_num;
-  memcpy(data + n, in->p, len);
-  in->p += len;
-  in->left -= len;
+  memcpy(data + n, frames, len);
   n += len;
   memset(data + n, 0, TAG_LEN);
   n += TAG_LEN;
@@ -172,13 +144,9 @@ static void send_frames(world *w, input *in, uint8_t first) {
 
 static void send_raw(world *w, input *in) {
   size_t len = take(in);
+  const uint8_t *data = take_bytes(in, &len);
 
-  if (len > in->left) {
-    len = in->left;
-  }
-  deliver(w, in->p, len);
-  in->p += len;
-  in->left -= len;
+  deliver(w, data, len);
 }
 
 /* What the program of the victim does. */

@@ -18,6 +18,23 @@ size_t take_below(input *in, size_t n) {
   return value % n;
 }
 
+uint64_t take_number(input *in) {
+  uint8_t b = take(in);
+
+  return b < 128 ? b : (uint64_t)take(in) << (b & 63);
+}
+
+const uint8_t *take_bytes(input *in, size_t *pn) {
+  const uint8_t *p = in->p;
+
+  if (*pn > in->left) {
+    *pn = in->left;
+  }
+  in->p += *pn;
+  in->left -= *pn;
+  return p;
+}
+
 int32_t take_stream_id(input *in) {
   static const int32_t odd[] = {0, -1, INT32_MAX, INT32_MIN, 257};
   uint8_t byte = take(in);
@@ -410,7 +427,6 @@ void op_watch(end *e, op_state *state, int sane) {
     CHECK(event->stream_id >= 0);
     if (event->type == NGP_H2_CONNECTION_CLOSED) {
       state->over = 1;
-      state->over_remote = event->remote;
       state->over_code = event->error_code;
       CHECK(!ngp_h2_alive(e->h2));
       CHECK(ngp_h2_stream_count(e->h2, NULL) == 0);

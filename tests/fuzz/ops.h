@@ -24,6 +24,12 @@ uint8_t take(input *in);
 /* A number below |n|, which is at most 65536. */
 size_t take_below(input *in, size_t n);
 
+/* A number of any size, the small ones more often. */
+uint64_t take_number(input *in);
+
+/* The next |*pn| bytes, or as many as are left; |*pn| becomes how many. */
+const uint8_t *take_bytes(input *in, size_t *pn);
+
 /* Mostly a small stream id, now and then an odd one. */
 int32_t take_stream_id(input *in);
 
@@ -59,9 +65,8 @@ typedef struct op_state {
   uint8_t ended[STATE_IDS];
   uint8_t closed[STATE_IDS];
   uint64_t received[STATE_IDS];
-  /* over is nonzero once CONNECTION_CLOSED was seen, with code and ours. */
+  /* over is nonzero once CONNECTION_CLOSED was seen, with over_code. */
   uint8_t over;
-  uint8_t over_remote;
   uint32_t over_code;
 } op_state;
 
