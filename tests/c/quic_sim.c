@@ -724,9 +724,6 @@ static void count(const sim *s, sim_counts *counts) {
     counts->bytes +=
         s->streams[i].halves[0].received + s->streams[i].halves[1].received;
   }
-  if (counts->slowest < s->net.now) {
-    counts->slowest = s->net.now;
-  }
 }
 
 static void end_run(sim *s) {

@@ -132,7 +132,6 @@ typedef struct sim_counts {
   uint64_t early_rejected;
   uint64_t moved;
   uint64_t idle;
-  uint64_t slowest;
 } sim_counts;
 
 typedef struct sim {
