@@ -239,6 +239,8 @@ static void take_events(quic_pair *pair, int end) {
       pair->terminated[end] = 1;
     }
     pair->resets[end] += event.type == NGP_QUIC_STREAM_RESET;
+    pair->pings[end] += event.type == NGP_QUIC_PING_ACKED;
+    pair->dgrams[end] += event.type == NGP_QUIC_DATAGRAM;
     if (event.type != NGP_QUIC_STREAM_DATA) {
       continue;
     }

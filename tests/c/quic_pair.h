@@ -18,7 +18,8 @@ typedef struct quic_pair_loan {
 } quic_pair_loan;
 
 /* ends[0] is the client.  received counts the stream bytes of each end, ended
-   the streams that came to their end, and sum adds up the bytes. */
+   the streams that came to their end, and sum adds up the bytes; pings are
+   those of its own that were acknowledged. */
 typedef struct quic_pair {
   ngp_quic *ends[2];
   ngp_tls_config *configs[2];
@@ -28,6 +29,8 @@ typedef struct quic_pair {
   uint64_t sum[2];
   int ended[2];
   int resets[2];
+  int pings[2];
+  int dgrams[2];
   int terminated[2];
   /* client_port is the port that the server sees. */
   uint16_t client_port;

@@ -29,14 +29,22 @@ static int teardown(void **state) {
   return 0;
 }
 
-static void exchange(uint32_t loss, uint32_t seed) {
+/* A pair that has had |steps| milliseconds to connect. */
+static quic_pair connected(int echo, int steps) {
   quic_pair pair;
 
   assert_int_equal(quic_pair_init(&pair, NULL), 0);
+  pair.echo = echo;
+  quic_pair_connect(&pair);
+  quic_pair_run(&pair, steps);
+  return pair;
+}
+
+static void exchange(uint32_t loss, uint32_t seed) {
+  quic_pair pair = connected(1, 0);
+
   pair.loss = loss;
   pair.seed = seed;
-  pair.echo = 1;
-  quic_pair_connect(&pair);
   assert_int_equal(quic_pair_send(&pair, 0, 0, body, sizeof(body), 1), 0);
   for (int i = 0; i < 600 && !pair.ended[0] && !pair.terminated[0]; ++i) {
     quic_pair_run(&pair, 100);
@@ -68,13 +76,10 @@ static void bytes_survive_loss(void **state) {
 }
 
 static void streams_wait_for_their_turn(void **state) {
-  quic_pair pair;
+  quic_pair pair = connected(1, 0);
   int64_t id;
 
   (void)state;
-  assert_int_equal(quic_pair_init(&pair, NULL), 0);
-  pair.echo = 1;
-  quic_pair_connect(&pair);
   for (id = 0; id < 4 * 100; id += 4) {
     assert_int_equal(quic_pair_send(&pair, 0, id, body, 3000, 1), 0);
   }
@@ -87,12 +92,10 @@ static void streams_wait_for_their_turn(void **state) {
 }
 
 static void what_is_queued_is_given_back(void **state) {
-  quic_pair pair;
+  quic_pair pair = connected(0, 0);
   int64_t id;
 
   (void)state;
-  assert_int_equal(quic_pair_init(&pair, NULL), 0);
-  quic_pair_connect(&pair);
   for (id = 0; id < 4 * 10; id += 4) {
     assert_int_equal(quic_pair_send(&pair, 0, id, body, sizeof(body), 0), 0);
   }
@@ -133,13 +136,10 @@ static void streams_are_shut_before_the_handshake(void **state) {
 
 /* RFC 9000, 4.6: streams that are over make room for others. */
 static void streams_that_are_only_reset_count_no_longer(void **state) {
-  quic_pair pair;
+  quic_pair pair = connected(0, 50);
   int64_t id;
 
   (void)state;
-  assert_int_equal(quic_pair_init(&pair, NULL), 0);
-  quic_pair_connect(&pair);
-  quic_pair_run(&pair, 50);
   for (id = 2; id < 4 * 60; id += 4) {
     assert_int_equal(quic_pair_send(&pair, 0, id, body, 300, 0), 0);
     assert_int_equal(ngp_quic_reset_stream(pair.ends[0], id, 1), 0);
@@ -152,14 +152,10 @@ static void streams_that_are_only_reset_count_no_longer(void **state) {
 /* RFC 9000, 9: a client that moves and comes back at once.  What the server has
    sent to the other address is not lost for good. */
 static void a_client_comes_back_to_its_address(void **state) {
-  quic_pair pair;
+  quic_pair pair = connected(1, 50);
   int i;
 
   (void)state;
-  assert_int_equal(quic_pair_init(&pair, NULL), 0);
-  pair.echo = 1;
-  quic_pair_connect(&pair);
-  quic_pair_run(&pair, 50);
   for (i = 0; i < 20; ++i) {
     pair.client_port = 6000;
     assert_int_equal(quic_pair_send(&pair, 0, 4 * i, body, 700, 1), 0);
@@ -229,12 +225,9 @@ static void an_address_that_does_not_answer_is_given_up(void **state) {
 
   (void)state;
   for (ndgrams = 0; ndgrams < 20; ++ndgrams) {
-    quic_pair pair;
+    quic_pair pair = connected(0, 50);
     int i;
 
-    assert_int_equal(quic_pair_init(&pair, NULL), 0);
-    quic_pair_connect(&pair);
-    quic_pair_run(&pair, 50);
     for (i = 0; i < 4; ++i) {
       assert_int_equal(quic_pair_send(&pair, 1, 3, body, 3000, 0), 0);
       deliver(&pair, 1, &server, 1);
@@ -253,14 +246,10 @@ static void an_address_that_does_not_answer_is_given_up(void **state) {
 }
 
 static void pings_keys_and_connection_ids(void **state) {
-  quic_pair pair;
+  quic_pair pair = connected(1, 100);
   int i;
 
   (void)state;
-  assert_int_equal(quic_pair_init(&pair, NULL), 0);
-  pair.echo = 1;
-  quic_pair_connect(&pair);
-  quic_pair_run(&pair, 100);
   for (i = 0; i < 20; ++i) {
     assert_int_equal(ngp_quic_ping(pair.ends[i & 1], (uint64_t)i), 0);
     assert_int_equal(ngp_quic_send_datagram(pair.ends[i & 1], body, 1000), 0);
@@ -273,6 +262,10 @@ static void pings_keys_and_connection_ids(void **state) {
     pair.now -= 20000000;
   }
   assert_int_equal(pair.ended[0], 20);
+  for (i = 0; i < 2; ++i) {
+    assert_int_equal(pair.pings[i], 10);
+    assert_int_equal(pair.dgrams[i], 20);
+  }
   quic_pair_free(&pair);
 }
 
