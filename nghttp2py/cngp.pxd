@@ -236,9 +236,9 @@ cdef extern from "ngp_h2.h" nogil:
     size_t ngp_h2_unacked(ngp_h2 *h2, int32_t stream_id)
 
     ctypedef enum ngp_h2_stream_state:
-        NGP_H2_STREAM_IDLE
-        NGP_H2_STREAM_OPEN
-        NGP_H2_STREAM_CLOSED_STATE
+        NGP_H2_STATE_IDLE
+        NGP_H2_STATE_OPEN
+        NGP_H2_STATE_CLOSED
 
     enum:
         NGP_H2_REMOTE_END

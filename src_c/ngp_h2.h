@@ -482,9 +482,9 @@ size_t ngp_h2_unacked(ngp_h2 *h2, int32_t stream_id);
 
 typedef enum ngp_h2_stream_state {
   /* No frame has opened it yet. */
-  NGP_H2_STREAM_IDLE,
-  NGP_H2_STREAM_OPEN,
-  NGP_H2_STREAM_CLOSED_STATE
+  NGP_H2_STATE_IDLE,
+  NGP_H2_STATE_OPEN,
+  NGP_H2_STATE_CLOSED
 } ngp_h2_stream_state;
 
 /* Flags of a stream record. */

@@ -61,10 +61,9 @@ ngp_h2_stream_state ngp_h2_stream_get(ngp_h2 *h2, int32_t stream_id,
 
   if (stream) {
     *pflags = stream->flags;
-    return NGP_H2_STREAM_OPEN;
+    return NGP_H2_STATE_OPEN;
   }
-  return is_idle(h2, stream_id) ? NGP_H2_STREAM_IDLE
-                                : NGP_H2_STREAM_CLOSED_STATE;
+  return is_idle(h2, stream_id) ? NGP_H2_STATE_IDLE : NGP_H2_STATE_CLOSED;
 }
 
 size_t ngp_h2_stream_count(const ngp_h2 *h2, size_t *pqueued) {

@@ -558,7 +558,7 @@ cdef class H2Connection(H2Session):
             self._h2, to_stream_id(stream_id), &flags
         )
 
-        return state == lib.NGP_H2_STREAM_CLOSED_STATE or bool(
+        return state == lib.NGP_H2_STATE_CLOSED or bool(
             flags & lib.NGP_H2_REMOTE_END
         )
 
@@ -572,7 +572,7 @@ cdef class H2Connection(H2Session):
         cdef int32_t id = to_stream_id(stream_id)
         cdef uint32_t flags = 0
 
-        if lib.ngp_h2_stream_get(self._h2, id, &flags) != lib.NGP_H2_STREAM_OPEN:
+        if lib.ngp_h2_stream_get(self._h2, id, &flags) != lib.NGP_H2_STATE_OPEN:
             return
         self._reader.removed.add(id)
         if self._sources.pop(id, None) is not None:

@@ -453,7 +453,7 @@ cdef class H2Session:
     cdef int _known(self, int32_t stream_id) except -1:
         cdef uint32_t flags = 0
 
-        if lib.ngp_h2_stream_get(self._h2, stream_id, &flags) == lib.NGP_H2_STREAM_IDLE:
+        if lib.ngp_h2_stream_get(self._h2, stream_id, &flags) == lib.NGP_H2_STATE_IDLE:
             raise NoSuchStreamError(f"there is no stream {stream_id}", stream_id)
         return flags
 
@@ -726,7 +726,7 @@ cdef class H2Session:
         self._known(stream_id)
         if (
             lib.ngp_h2_stream_get(self._h2, stream_id, &flags)
-            != lib.NGP_H2_STREAM_OPEN
+            != lib.NGP_H2_STATE_OPEN
         ):
             raise StreamClosedError(f"stream {stream_id} is closed", stream_id)
         return 0

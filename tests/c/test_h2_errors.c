@@ -375,7 +375,7 @@ static void calls_for_no_stream_are_refused(void **state) {
                      NGHTTP2_ERR_INVALID_STREAM_ID);
     assert_int_equal(ngp_h2_consume(e.h2, id, 1),
                      NGHTTP2_ERR_INVALID_STREAM_ID);
-    assert_int_equal(ngp_h2_stream_get(e.h2, id, &flags), NGP_H2_STREAM_IDLE);
+    assert_int_equal(ngp_h2_stream_get(e.h2, id, &flags), NGP_H2_STATE_IDLE);
     assert_int_equal(ngp_h2_sendable(e.h2, id), 0);
     assert_int_equal(ngp_h2_unacked(e.h2, id), 0);
   }
@@ -412,8 +412,7 @@ static void calls_in_the_wrong_state_are_refused(void **state) {
                    NGHTTP2_ERR_STREAM_CLOSED);
   assert_ok(ngp_h2_submit_rst(e.h2, 1, NGHTTP2_CANCEL, 0));
   assert_ok(ngp_h2_consume(e.h2, 1, 10));
-  assert_int_equal(ngp_h2_stream_get(e.h2, 1, &flags),
-                   NGP_H2_STREAM_CLOSED_STATE);
+  assert_int_equal(ngp_h2_stream_get(e.h2, 1, &flags), NGP_H2_STATE_CLOSED);
   end_free(&e);
 }
 

@@ -198,7 +198,7 @@ static void run_source(end *e, input *in) {
     size_t len = take_below(in, 65536);
 
     CHECK(n > 0);
-    CHECK(ngp_h2_stream_get(e->h2, id, &flags) == NGP_H2_STREAM_OPEN);
+    CHECK(ngp_h2_stream_get(e->h2, id, &flags) == NGP_H2_STATE_OPEN);
     op_push(e, id, len < n ? len : n, take(in) & 1);
   }
 }
