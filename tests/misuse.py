@@ -1,5 +1,6 @@
 """Values that no caller should give, and processes in which they are given."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -33,6 +34,17 @@ class Refusing:
     __bool__ = __bytes__ = __float__ = __hash__ = __index__ = __int__ = __iter__ = (
         __len__
     ) = __str__ = lambda self: self._refuse()
+
+
+def use(configuration):
+    """Begin a connection with a configuration that may make no sense."""
+    from nghttp2py.quic.connection import QuicConnection
+
+    # A file may not exist; what is no logger has not its methods.
+    with contextlib.suppress(*ALLOWED, OSError, AttributeError):
+        quic = QuicConnection(configuration=configuration)
+        quic.connect(("192.0.2.1", 1), 0.0)
+        quic.datagrams_to_send(0.0)
 
 
 def run_in_a_process(module, call):

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import re
+import shutil
 import signal
 import socket
 import ssl
@@ -61,8 +62,15 @@ def expect_a_broken_handshake():
 # ---- nghttpd ----
 
 
-def free_port():
-    with socket.socket() as s:
+def program(name):
+    """The path of a peer, which Debian keeps where only root looks."""
+    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/bin")
+    assert found, f"{name} is missing; see vendor/install-deps"
+    return found
+
+
+def free_port(kind=socket.SOCK_STREAM):
+    with socket.socket(type=kind) as s:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]
 

@@ -8,7 +8,6 @@ import hashlib
 import os
 import random
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -32,6 +31,7 @@ from peers import (
     free_port,
     nghttp2py,
     one_line,
+    program,
     serving,
     serving_process,
 )
@@ -99,13 +99,6 @@ def getting(directory, *arguments):
     """The command line of ``get --http3``."""
     command = [sys.executable, "-m", "nghttp2py", "get", "--http3"]
     return [*command, "--cacert", str(directory / "ca.pem"), *map(str, arguments)]
-
-
-def program(name):
-    """The path of a peer, which Debian keeps where only root looks."""
-    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/bin")
-    assert found, f"{name} is missing; see vendor/install-deps"
-    return found
 
 
 def peak(pid):
@@ -654,9 +647,7 @@ def test_a_taken_tcp_port_is_told_too(directory):
 
 
 def test_get_from_gtlsserver(get, directory, tmp_path):
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
+    port = free_port(socket.SOCK_DGRAM)
     with subprocess.Popen(
         [
             *(program("gtlsserver"), "--quiet", f"--htdocs={directory / 'site'}"),

@@ -12,7 +12,6 @@ from quic_pair import (
     Network,
     client_configuration,
     events_of,
-    make_pair,
     server_configuration,
 )
 from test_quic_interop import their_client
@@ -28,29 +27,24 @@ def sessions(**server_fields):
     tickets = []
     server = server_configuration(**server_fields)
     client = client_configuration()
-    network = make_pair(client, server)
-    network.client = QuicConnection(
-        configuration=client, session_ticket_handler=tickets.append
-    )
-    network.server = QuicConnection(
-        configuration=server, session_ticket_handler=lambda ticket: None
-    )
-    network.__init__(network.client, network.server)
-    network.handshake()
+    Network(
+        QuicConnection(configuration=client, session_ticket_handler=tickets.append),
+        issuer(server),
+    ).handshake()
     assert len(tickets) >= 1
     client.session_ticket = tickets[0]
     return client, server, tickets[0]
 
 
-def resume(client, server):
-    network = make_pair(client, server)
-    network.__init__(
-        network.client,
-        QuicConnection(
-            configuration=server, session_ticket_handler=lambda ticket: None
-        ),
+def issuer(configuration):
+    """A server that issues and takes tickets."""
+    return QuicConnection(
+        configuration=configuration, session_ticket_handler=lambda ticket: None
     )
-    return network
+
+
+def resume(client, server):
+    return Network(QuicConnection(configuration=client), issuer(server))
 
 
 def test_a_session_is_resumed_with_early_data():
@@ -92,9 +86,7 @@ def test_early_data_are_not_taken_twice():
     flight = network.client.datagrams_to_send(network.now)
     taken = 0
     for _ in range(2):
-        quic = QuicConnection(
-            configuration=server, session_ticket_handler=lambda ticket: None
-        )
+        quic = issuer(server)
         for data, _ in flight:
             quic.receive_datagram(data, network.client_address, network.now)
         taken += any(isinstance(event, StreamDataReceived) for event in events_of(quic))
