@@ -127,6 +127,13 @@ class Network:
                 if timer is not None and timer <= self.now:
                     quic.handle_timer(self.now)
 
+    def transfer(self, sender, data, stream_id=0):
+        """Send all that there is on a stream; return what has come of it."""
+        receiver = self.server if sender is self.client else self.client
+        sender.send_stream_data(stream_id, data, end_stream=True)
+        assert self.run(120, lambda: stream_id in self.ended[receiver])
+        return self.received[receiver][stream_id]
+
     def _take_events(self, quic):
         for event in events_of(quic):
             self.events[quic].append(event)

@@ -7,8 +7,8 @@ import socket
 import ssl
 
 import pytest
-from loops import in_loop
-from quic_pair import authority, client_configuration, server_configuration
+from loops import in_loop, in_loops
+from quic_pair import client_configuration, server_configuration
 
 from nghttp2py.asyncio.quic import QuicConnectionProtocol, connect, serve
 from nghttp2py.quic.events import (
@@ -49,6 +49,18 @@ async def running_server(configuration=None, host="::", **arguments):
         server.close()
 
 
+@contextlib.asynccontextmanager
+async def connected(**arguments):
+    """A client of a server of its own."""
+    async with (
+        running_server() as (_, port),
+        connect(
+            "localhost", port, configuration=client_configuration(), **arguments
+        ) as client,
+    ):
+        yield client
+
+
 async def ask(client, data):
     """Send bytes on a stream of their own; what comes back."""
     reader, writer = await client.create_stream()
@@ -67,22 +79,16 @@ async def test_what_is_sent_comes_back(host):
         assert await ask(c, b"ping") == b"ping"
 
 
-@in_loop
+@in_loops
 async def test_two_megabytes_come_back():
     data = random.Random(1).randbytes(2 << 20)
-    async with (
-        running_server() as (_, port),
-        connect("localhost", port, configuration=client_configuration()) as client,
-    ):
+    async with connected() as client:
         assert await ask(client, data) == data
 
 
 @in_loop
 async def test_streams_run_at_the_same_time():
-    async with (
-        running_server() as (_, port),
-        connect("localhost", port, configuration=client_configuration()) as client,
-    ):
+    async with connected() as client:
         pieces = [bytes([i]) * 10_000 for i in range(100)]
         answers = await asyncio.gather(*(ask(client, piece) for piece in pieces))
         assert answers == pieces
@@ -123,15 +129,7 @@ async def test_a_subclass_sees_every_event():
             events.append(event)
             super().quic_event_received(event)
 
-    async with (
-        running_server() as (_, port),
-        connect(
-            "localhost",
-            port,
-            configuration=client_configuration(),
-            create_protocol=Watcher,
-        ) as client,
-    ):
+    async with connected(create_protocol=Watcher) as client:
         await client.ping()
     assert events[0] == ProtocolNegotiated(alpn_protocol="test")
     assert type(events[-1]).__name__ == "ConnectionTerminated"
@@ -221,10 +219,7 @@ async def test_a_local_port_that_is_none_raises():
 
 @in_loop
 async def test_pings_keys_and_connection_ids():
-    async with (
-        running_server() as (_, port),
-        connect("localhost", port, configuration=client_configuration()) as client,
-    ):
+    async with connected() as client:
         await client.ping()
         client.request_key_update()
         await client.ping()
@@ -282,15 +277,7 @@ async def test_early_data_that_are_refused_are_sent_again():
 
 @in_loop
 async def test_a_second_waiter_for_the_handshake_is_refused():
-    async with (
-        running_server() as (_, port),
-        connect(
-            "localhost",
-            port,
-            configuration=client_configuration(),
-            wait_connected=False,
-        ) as client,
-    ):
+    async with connected(wait_connected=False) as client:
         client.transmit()
         first = asyncio.ensure_future(client.wait_connected())
         await asyncio.sleep(0)
@@ -444,10 +431,7 @@ async def test_a_reset_stream_raises_in_its_reader():
 
 @in_loop
 async def test_a_writer_that_was_closed_is_closed():
-    async with (
-        running_server() as (_, port),
-        connect("localhost", port, configuration=client_configuration()) as client,
-    ):
+    async with connected() as client:
         reader, writer = await client.create_stream()
         writer.write(b"the end")
         writer.close()
@@ -498,23 +482,6 @@ async def test_a_connection_that_says_nothing_is_closed_all_the_same():
     assert client._quic.closed
 
 
-def test_uvloop_carries_it_too():
-    import uvloop
-
-    async def main():
-        async with (
-            running_server() as (_, port),
-            connect("localhost", port, configuration=client_configuration()) as client,
-        ):
-            assert await ask(client, bytes(1 << 20)) == bytes(1 << 20)
-
-    loop = uvloop.new_event_loop()
-    try:
-        loop.run_until_complete(asyncio.wait_for(main(), 60))
-    finally:
-        loop.close()
-
-
 @in_loop
 async def test_a_closed_connection_ends_its_streams():
     kept = []
@@ -550,12 +517,9 @@ async def test_the_server_refuses_what_is_too_many():
 
 @in_loop
 async def test_a_connection_whose_transport_was_closed_can_be_closed():
-    async with running_server() as (_, port):
-        async with connect(
-            "localhost", port, configuration=client_configuration()
-        ) as client:
-            client._transport.close()
-        assert client._quic.closed
+    async with connected() as client:
+        client._transport.close()
+    assert client._quic.closed
 
 
 @in_loop
@@ -570,6 +534,7 @@ async def test_a_connection_ends_when_its_transport_is_lost_with_what_waited():
         server._transport._waiting.append((b"x", ("::1", port, 0, 0), 0, 1))
         server.close()
         await accepted.wait_closed()
+        assert accepted._quic.closed
 
 
 @in_loop
@@ -614,4 +579,3 @@ async def test_verification_follows_the_ssl_modules_constants():
         ) as client,
     ):
         await client.ping()
-    assert authority()

@@ -225,12 +225,8 @@ def test_what_tls_has_come_to_can_be_asked(pair):
 def test_data_go_both_ways(pair, size):
     data = random.Random(size).randbytes(size)
     stream_id = pair.client.get_next_available_stream_id()
-    pair.client.send_stream_data(stream_id, data, end_stream=True)
-    assert pair.run(30, lambda: stream_id in pair.ended[pair.server])
-    assert pair.received[pair.server][stream_id] == data
-    pair.server.send_stream_data(stream_id, data, end_stream=True)
-    assert pair.run(30, lambda: stream_id in pair.ended[pair.client])
-    assert pair.received[pair.client][stream_id] == data
+    for sender in (pair.client, pair.server):
+        assert pair.transfer(sender, data, stream_id) == data
     pair.run(1)
     assert pair.client.queued_data() == pair.server.queued_data() == 0
 

@@ -133,21 +133,21 @@ class Watcher(QuicConnectionProtocol):
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
         self.marks = []
-        watchers.append(self)
 
     def runs_received(self, runs):
         self.marks += [ecn for _, _, ecn, _ in runs]
         super().runs_received(runs)
 
 
-watchers = []
-
-
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 @in_loop
 async def test_both_ends_go_on_marking_over_loopback(host):
     """An end whose marks the other did not count back would have stopped."""
-    watchers.clear()
+    watchers = []
+
+    def watch(*args, **options):
+        watchers.append(Watcher(*args, **options))
+        return watchers[-1]
 
     def answer(reader, writer):
         writer.write(bytes(1 << 20))
@@ -157,7 +157,7 @@ async def test_both_ends_go_on_marking_over_loopback(host):
         "::",
         0,
         configuration=server_configuration(),
-        create_protocol=Watcher,
+        create_protocol=watch,
         stream_handler=answer,
     )
     port = server.sockets[0].getsockname()[1]
@@ -165,7 +165,7 @@ async def test_both_ends_go_on_marking_over_loopback(host):
         host,
         port,
         configuration=client_configuration(),
-        create_protocol=Watcher,
+        create_protocol=watch,
     ) as client:
         reader, writer = await client.create_stream()
         writer.write(bytes(1 << 20))

@@ -86,13 +86,9 @@ def test_events_come_in_the_same_order(join):
 def test_data_go_both_ways(join, loss):
     network = join(loss=loss, seed=1).handshake()
     data = bytes(range(256)) * 800
-    network.client.send_stream_data(0, data, end_stream=True)
-    assert network.run(120, lambda: 0 in network.ended[network.server])
-    network.server.send_stream_data(0, data, end_stream=True)
-    network.server.send_stream_data(3, data, end_stream=True)
-    assert network.run(120, lambda: {0, 3} <= network.ended[network.client])
-    assert network.received[network.server] == {0: data}
-    assert network.received[network.client] == {0: data, 3: data}
+    assert network.transfer(network.client, data) == data
+    for stream_id in (0, 3):
+        assert network.transfer(network.server, data, stream_id) == data
 
 
 @pytest.mark.parametrize("versions", [[V1], [V2], [V1, V2], [V2, V1]])
