@@ -94,3 +94,21 @@ def test_a_source_that_cannot_be_built_is_named(tree):
     succeeded, output = configure(tree)
     assert not succeeded
     assert "vendor/nghttp3 cannot be built" in output
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import nghttp2py.quic",
+        "import nghttp2py.asyncio.quic",
+        "from nghttp2py.asyncio import connect",
+        "from nghttp2py.asyncio import H3Protocol",
+    ],
+)
+def test_without_libngtcp2_the_import_says_what_to_install(statement):
+    missing = {"nghttp2py.quic.connection": None, "nghttp2py.asyncio.udp": None}
+    code = f"import sys; sys.modules.update({missing}); {statement}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "ImportError: nghttp2py was built without QUIC" in done.stderr
+    assert "libngtcp2-dev" in done.stderr

@@ -8,11 +8,13 @@ import socket
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, cast
 
+# First, as in a build without QUIC it says what to install.
+from nghttp2py import quic as quic_module
 from nghttp2py.asyncio.quic_protocol import QuicConnectionProtocol, QuicStreamHandler
 from nghttp2py.asyncio.quic_server import MAX_HANDSHAKES, QuicServer
 from nghttp2py.asyncio.udp import UDPTransport
 from nghttp2py.quic.configuration import QuicConfiguration
-from nghttp2py.quic.connection import QuicConnection, QuicTokenHandler
+from nghttp2py.quic.connection import QuicTokenHandler
 from nghttp2py.quic.tls import SessionTicketFetcher, SessionTicketHandler
 
 __all__ = ["QuicConnectionProtocol", "QuicServer", "connect", "serve"]
@@ -145,7 +147,7 @@ async def connect(
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
     sock, address = _bind(cast("tuple[Any, ...]", found[0][4]), local_port)
     try:
-        quic = QuicConnection(
+        quic = quic_module.QuicConnection(
             configuration=configuration,
             session_ticket_handler=session_ticket_handler,
             token_handler=token_handler,
