@@ -1,4 +1,4 @@
-"""Every block of code in README.md, CONTRIBUTING.md and docs/ is true.
+"""Every block of code in docs/ and the pages in Markdown is true.
 
 Python is compiled and type-checked, and run if it stands for itself; what a
 fragment needs before it stands in a comment of the page that begins with "needs:".
@@ -28,6 +28,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = sorted(
     [
         *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+        ROOT / "vendor" / "README.md",
         *(ROOT / "docs").rglob("*.rst"),
     ]
 )
@@ -188,10 +189,9 @@ def test_a_block_of_python_that_stands_for_itself_runs(block, tmp_path):
 
 def test_the_first_example_of_the_readme_answers_as_the_readme_says():
     """As pasted, but for the port, which may be taken here."""
-    program = next(b for b in BLOCKS if b.page.name == "README.md")
-    session = next(
-        b for b in BLOCKS if b.page.name == "README.md" and b.kind == "console"
-    )
+    blocks = [b for b in BLOCKS if b.page == ROOT / "README.md"]
+    program = blocks[0]
+    session = next(b for b in blocks if b.kind == "console")
     assert program.kind == "python" and program.needs is None
     command, _, output = session.text.partition("\n")
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -377,6 +377,15 @@ def test_the_commands_of_a_block_exist_with_their_options(block):
                 simple, files = [], False
             elif not files:
                 simple.append(word)
+
+
+@of_kind("console", "sh")
+def test_what_the_comments_of_a_block_name_exists(block):
+    for comment in re.findall(r"(?<!\S)#.*", block.text):
+        for target in re.findall(r"\bmake ([a-z][\w-]*)", comment):
+            check_make([target])
+        for name in re.findall(r"\b([A-Z][A-Z0-9_]+)=", comment):
+            check_variable(name)
 
 
 SESSIONS = [
