@@ -1,4 +1,4 @@
-"""HTTP/2 and HTTP/3 for Python at the speed of C, with nghttp2's own Python API.
+"""HTTP/2 and HTTP/3 for Python on C libraries, with nghttp2's own Python API.
 
 The servers and clients with callbacks are loaded when they are first asked for: they
 bring asyncio, which a program that only codes headers does without.
