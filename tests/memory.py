@@ -120,6 +120,13 @@ class MemoryClient:
     def response(self, stream_id: int) -> Response:
         return self.responses.setdefault(stream_id, Response())
 
+    def converse(self) -> None:
+        """Carry bytes both ways once, in this turn: no timer can be first."""
+        self.protocol.data_received(self.connection.data_to_send())
+        for event in self.connection.receive_data(self.transport.take()):
+            self.take_event(event)
+        self.protocol.data_received(self.connection.data_to_send())
+
     async def exchange(self) -> None:
         """Carry bytes both ways until both sides are silent."""
         silent = 0

@@ -194,9 +194,10 @@ async def test_settings_that_are_never_acknowledged_end_the_connection(caplog):
 @in_loop
 async def test_acknowledged_settings_stop_the_clock():
     client = MemoryClient(Pump(settings_timeout=0.01, idle_timeout=0.05))
-    await client.exchange()
+    client.converse()
     client.protocol.update_settings({3: 7})
-    await client.exchange()
+    client.protocol.flush()
+    client.converse()
     await until(lambda: client.protocol.connection.is_closed)  # by idleness
     await client.exchange()
     goaway = [e for e in client.events if isinstance(e, H2GoAway)]
@@ -220,7 +221,7 @@ async def test_an_idle_connection_is_closed():
 async def test_a_connection_with_an_open_stream_is_not_idle():
     client = MemoryClient(Pump(idle_timeout=0.01))
     stream_id = client.request(end_stream=False)
-    await client.exchange()
+    client.converse()
     ended = client.protocol._loop.create_future()
     client.protocol._loop.call_later(0.05, ended.set_result, None)
     await ended
@@ -240,7 +241,6 @@ async def test_a_peer_that_takes_no_bytes_is_aborted():
         initial_window_size=1 << 24, connection_window_size=1 << 24
     )
     client = MemoryClient(Big(idle_timeout=0.01), config=config)
-    await client.exchange()
     client.request()
     client.protocol.data_received(client.connection.data_to_send())
     assert client.transport.paused

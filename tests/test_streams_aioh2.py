@@ -64,7 +64,7 @@ async def test_the_example_of_aioh2_runs(capsys):
     client = await aioh2.open_connection("0.0.0.0", port, functional_timeout=0.01)
     await silence(client)
     rtt = await client.wait_functional()
-    assert rtt is not None and 0 < rtt < 10
+    assert rtt is not None and rtt > 0
     stream_id = await client.start_request({":method": "GET", ":path": "/index.html"})
     await client.send_data(stream_id, b"world", end_stream=True)
     assert await client.recv_response(stream_id) == [(":status", "200")]

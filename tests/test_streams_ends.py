@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 from helpers import GET, GOAWAY, HEADERS, OK, PING, RST_STREAM, data, goaway, rst_stream
-from loops import idle, in_loops, until
+from loops import DEADLINE, idle, in_loops, until
 from streams import Pair, Raw, silence
 
 from nghttp2py.asyncio import open_connection, start_server
@@ -75,7 +75,7 @@ def cause(error):
 
 async def ending(task):
     """Wait for a task that fails; return why."""
-    done, _ = await asyncio.wait([task], timeout=5)
+    done, _ = await asyncio.wait([task], timeout=DEADLINE)
     assert done, "it waits for ever"
     return cause(task.exception())
 
@@ -196,8 +196,8 @@ async def test_a_fault_of_the_peer_is_told_with_its_code():
 @in_loops
 async def test_unacknowledged_settings_end_what_waits():
     raw = Raw(settings_timeout=0.05)
-    raw.protocol.update_settings({Setting.INITIAL_WINDOW_SIZE: 1})
     _, task = await waiting(raw, WAITS["recv_response"])
+    raw.protocol.update_settings({Setting.INITIAL_WINDOW_SIZE: 1})
     error = await ending(task)
     assert isinstance(error, ConnectionTerminatedError) and not error.remote
     assert error.error_code == ErrorCode.SETTINGS_TIMEOUT
@@ -209,7 +209,8 @@ async def test_unacknowledged_settings_end_what_waits():
 @in_loops
 async def test_a_silent_peer_ends_it_if_it_is_kept_alive():
     raw = Raw(keepalive_interval=0.01, keepalive_timeout=0.02)
-    _, task = await waiting(raw, WAITS["recv_response"])
+    stream_id = await raw.protocol.start_request(REQUEST)
+    task = asyncio.ensure_future(raw.protocol.recv_response(stream_id))
     assert await raw.frames(PING)
     error = await ending(task)
     assert isinstance(error, ConnectionTerminatedError) and "PING" in error.reason
