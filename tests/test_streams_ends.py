@@ -160,6 +160,26 @@ async def test_the_end_of_the_connection_ends_what_waits_for_it(wait, how):
     await raw.protocol.wait_closed()
 
 
+@pytest.mark.parametrize("how", ["lost", "aborted", "goaway"])
+@in_loops
+async def test_a_request_that_waits_for_the_transport_was_not_sent(how):
+    raw = Raw(peer_settings={Setting.MAX_CONCURRENT_STREAMS: 0})
+    raw.protocol.pause_writing()
+    task = asyncio.ensure_future(raw.protocol.start_request(REQUEST))
+    await idle()
+    if how == "lost":
+        raw.protocol.connection_lost(None)
+    elif how == "aborted":
+        raw.protocol.abort()
+    else:
+        raw.feed(goaway(0))
+        raw.protocol.resume_writing()
+    error = await ending(task)
+    assert isinstance(error, ConnectionTerminatedError)
+    assert error.unprocessed
+    await raw.close()
+
+
 @pytest.mark.parametrize("wait", WAITS)
 @in_loops
 async def test_a_cancelled_wait_leaves_the_stream_as_it_is(wait):

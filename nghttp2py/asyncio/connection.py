@@ -414,11 +414,11 @@ class H2StreamConnection(H2Pump):
 
     # ---- Waiting ----
 
-    async def _writable(self) -> None:
-        """Wait until the transport takes bytes."""
+    async def _writable(self, *, unprocessed: bool = False) -> None:
+        """Wait until the transport takes bytes; raise if it never will."""
         while self._paused and self._over is None:
             await self._wait_in(self._writers)
-        self._raise_over()
+        self._raise_over(unprocessed)
 
     async def _wait_in(self, waiters: list[asyncio.Future[None]]) -> None:
         future = self._loop.create_future()
@@ -433,6 +433,11 @@ class H2StreamConnection(H2Pump):
     def _raise_over(self, unprocessed: bool = False) -> None:
         if self._over is not None:
             raise self._over(unprocessed)
+
+    def _raise_refusal(self) -> None:
+        """Raise if no new streams can be had: what was to be sent was not."""
+        if self._refusal is not None:
+            raise self._refusal(True)
 
     def _wake_blocked(self) -> None:
         for stream in list(self._blocked):
@@ -469,17 +474,16 @@ class H2StreamConnection(H2Pump):
         return stream
 
     async def _open_stream(self, headers: HeadersLike, end_stream: bool) -> H2Stream:
-        if self._refusal is not None:
-            raise self._refusal(True)
+        self._raise_refusal()
         if self._paused:
-            await self._writable()
+            await self._writable(unprocessed=True)
+            self._raise_refusal()
         if self._open >= self._limit or self._slots:
             await self._wait_for_slot()
         else:
             self._open += 1
         try:
-            if self._refusal is not None:
-                raise self._refusal(True)
+            self._raise_refusal()
             stream_id = self.connection.send_headers(
                 None, self._request_fields(headers), end_stream=end_stream
             )
@@ -504,8 +508,7 @@ class H2StreamConnection(H2Pump):
                 self._give_slots()
             raise
         if not given:
-            assert self._refusal is not None
-            raise self._refusal(True)
+            self._raise_refusal()
 
     def _give_slots(self) -> None:
         while self._slots and self._open < self._limit:
