@@ -1,5 +1,6 @@
 """Bodies through coroutines: back-pressure both ways, forms, readers, windows."""
 
+import array
 import asyncio
 import hashlib
 import io
@@ -294,6 +295,28 @@ async def test_a_body_that_breaks_off_tells_its_rest():
             await sending
         assert info.value.data == b"45678"
     await raw.protocol.wait_closed()
+
+
+@in_loops
+async def test_the_rest_is_counted_in_bytes_whatever_was_written_before():
+    raw = Raw(peer_settings={Setting.INITIAL_WINDOW_SIZE: 13})
+    stream = await raw.protocol.open_stream(REQUEST)
+    stream.write(memoryview(array.array("I", [1, 2])))
+    sending = asyncio.ensure_future(stream.send_body(b"12345678"))
+    await raw.frames(DATA)
+    raw.feed(rst_stream(1))
+    with pytest.raises(SendException) as info:
+        await sending
+    assert info.value.data == b"678"
+    await raw.close()
+
+
+@in_loops
+async def test_pieces_are_any_kind_of_buffer():
+    async with Pair() as pair:
+        stream, served = await open_pair(pair)
+        await stream.send_body([array.array("I", [1, 2]), memoryview(b"x")])
+        assert await served.read() == array.array("I", [1, 2]).tobytes() + b"x"
 
 
 @in_loops

@@ -64,7 +64,7 @@ class H2StreamWriter:
         stream = self._stream
         stream._raise_failure()
         stream.protocol.connection.send_body(stream.stream_id, data, end_stream=False)
-        stream._queued += len(data)
+        stream._queued += memoryview(data).nbytes
         stream.protocol.mark_dirty()
 
     def writelines(self, data: Iterable[bytes | bytearray | memoryview]) -> None:
@@ -86,17 +86,17 @@ class H2StreamWriter:
 
     def write_eof(self) -> None:
         """End this half of the stream after what is queued; again it is nothing."""
-        if self._stream._sent_all:
-            return
         stream = self._stream
+        if stream._sent_all:
+            return
         stream._raise_failure()
         stream.protocol.connection.end_stream(stream.stream_id)
-        self._stream._sent_all = True
+        stream._sent_all = True
         stream.protocol.mark_dirty()
 
     def close(self) -> None:
         """End this half of the stream, if the stream is not closed."""
-        if not self._stream._sent_all and not self._stream.closed:
+        if not self.is_closing():
             try:
                 self.write_eof()
             except ProtocolError:
@@ -181,7 +181,7 @@ class H2StreamWriter:
                     last = end_stream and len(piece) == left
                     n = connection.send_data(stream_id, piece, end_stream=last)
                     if n == len(piece) and last:
-                        self._stream._sent_all = True
+                        stream._sent_all = True
                     sent += n
                     stream._queued += n
                     protocol.mark_dirty()
@@ -319,7 +319,7 @@ class H2StreamWriter:
 
     async def _send_piece(self, piece: Any) -> None:
         """Queue a piece, and wait until there is room for another."""
-        if not isinstance(piece, (bytes, bytearray, memoryview)):
+        if not is_bytes_like(piece):
             raise TypeError(f"a body gives bytes, not {type(piece).__name__}")
         stream = self._stream
         piece = bytes(piece)
