@@ -373,11 +373,13 @@ class H2Stream:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if not self._sent_all or self.reader._eof:
-            if not (self._sent_all and self.reader._eof):
-                self.reset(ErrorCode.CANCEL if kind is None else self.protocol._blame())
-        elif self.protocol.connection.client_side:
-            self.reset()
-        else:
-            # RFC 9113, 8.1: the response is whole, the request need not be.
-            self.protocol._reset(self.stream_id, ErrorCode.NO_ERROR, after_flush=True)
+        if not self._sent_all:
+            self.reset(ErrorCode.CANCEL if kind is None else self.protocol._blame())
+        elif not self.reader._eof:
+            if self.protocol.connection.client_side:
+                self.reset()
+            else:
+                # RFC 9113, 8.1: the response is whole, the request need not be.
+                self.protocol._reset(
+                    self.stream_id, ErrorCode.NO_ERROR, after_flush=True
+                )
