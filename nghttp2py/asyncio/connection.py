@@ -12,6 +12,7 @@ from nghttp2py.asyncio.health import Health
 from nghttp2py.asyncio.pump import CLOSE_TIMEOUT, SETTINGS_TIMEOUT, H2Pump
 from nghttp2py.asyncio.stream import H2Stream
 from nghttp2py.asyncio.url import make_authority
+from nghttp2py.asyncio.waiters import Waiters
 from nghttp2py.asyncio.writer import HeadersLike
 from nghttp2py.errors import (
     ConnectionTerminatedError,
@@ -104,8 +105,8 @@ class H2StreamConnection(H2Pump):
         self._streams: dict[int, H2Stream] = {}
         self._blocked: dict[H2Stream, int] = {}  # streams that wait to send
         self._arrived: deque[H2Stream] = deque()  # not accepted yet
-        self._acceptors: list[asyncio.Future[None]] = []
-        self._writers: list[asyncio.Future[None]] = []  # wait for the transport
+        self._acceptors = Waiters()
+        self._writers = Waiters()  # for the transport
         self._open = 0  # our streams, and slots given to those who wait for one
         self._limit = 1  # of our streams; until SETTINGS come nobody knows more
         self._slots: deque[asyncio.Future[bool]] = deque()
@@ -116,7 +117,8 @@ class H2StreamConnection(H2Pump):
         self._over: Callable[[bool], ConnectionTerminatedError] | None = None
         self._last: H2ConnectionClosed | None = None
         self._lost = False
-        self._gone_waiters: list[asyncio.Future[None]] = []
+        self._gone = asyncio.Event()
+        self._settings_seen = False
 
     # ---- asyncio.Protocol ----
 
@@ -163,10 +165,7 @@ class H2StreamConnection(H2Pump):
         """Tell when the connection is gone."""
         if not self._is_gone():
             return
-        for future in self._gone_waiters:
-            if not future.done():
-                future.set_result(None)
-        self._gone_waiters.clear()
+        self._gone.set()
         if self._keeper is not None:
             self._keeper.connection_gone(self)
             self._keeper = None
@@ -215,7 +214,7 @@ class H2StreamConnection(H2Pump):
         stream = self._streams.get(event.stream_id)
         if stream is not None:
             stream._response = event
-            stream._wake()
+            stream._waiters.wake()
 
     def _on_informational(self, event: H2InformationalResponseReceived) -> None:
         stream = self._streams.get(event.stream_id)
@@ -231,7 +230,7 @@ class H2StreamConnection(H2Pump):
                 reader.feed_data(body.data)
             if not body.more:
                 reader.feed_eof()
-            stream._wake()
+            stream._waiters.wake()
 
     def _on_trailers(self, event: H2TrailersReceived) -> None:
         stream = self._streams.get(event.stream_id)
@@ -270,7 +269,7 @@ class H2StreamConnection(H2Pump):
             else:
                 self._keep(stream)
         self._health.forget(stream)
-        stream._wake()
+        stream._waiters.wake()
 
     def _over_for(self, stream_id: int, error_code: int) -> Callable[[], ProtocolError]:
         """Why a stream was closed for which there was no reset."""
@@ -292,12 +291,12 @@ class H2StreamConnection(H2Pump):
         else:
             stream = self._streams.get(event.stream_id)
             if stream is not None and stream in self._blocked:
-                stream._wake()
+                stream._waiters.wake()
 
     def _on_drained(self, event: H2BodyDrained) -> None:
         stream = self._streams.get(event.stream_id)
         if stream is not None:
-            stream._wake()
+            stream._waiters.wake()
 
     def _on_settings(self, event: H2SettingsReceived) -> None:
         if Setting.MAX_CONCURRENT_STREAMS in event.settings:
@@ -306,8 +305,6 @@ class H2StreamConnection(H2Pump):
             self._limit = 2**32 - 1
         self._settings_seen = True
         self._give_slots()
-
-    _settings_seen = False
 
     def _on_ping(self, event: H2PingAcknowledged) -> None:
         self._health.acknowledged(event.data)
@@ -346,7 +343,7 @@ class H2StreamConnection(H2Pump):
         for stream in list(self._streams.values()):
             stream._fail(lambda: over(False))
         self._wake_writers()
-        self._wake_acceptors()
+        self._acceptors.wake()
         self._health.stop()
 
     @property
@@ -397,8 +394,7 @@ class H2StreamConnection(H2Pump):
 
     async def wait_closed(self) -> None:
         """Wait until the connection is gone, and all that runs for it has ended."""
-        while not self._is_gone():
-            await self._wait_in(self._gone_waiters)
+        await self._gone.wait()
 
     async def __aenter__(self: C) -> C:
         return self
@@ -410,25 +406,13 @@ class H2StreamConnection(H2Pump):
             self.close_connection()
         await self.wait_closed()
 
-    # ---- The handler of a server's connection ----
-
     # ---- Waiting ----
 
     async def _writable(self, *, unprocessed: bool = False) -> None:
         """Wait until the transport takes bytes; raise if it never will."""
         while self._paused and self._over is None:
-            await self._wait_in(self._writers)
+            await self._writers.wait()
         self._raise_over(unprocessed)
-
-    async def _wait_in(self, waiters: list[asyncio.Future[None]]) -> None:
-        future = self._loop.create_future()
-        waiters.append(future)
-        try:
-            await future
-        except BaseException:
-            if future in waiters:
-                waiters.remove(future)
-            raise
 
     def _raise_over(self, unprocessed: bool = False) -> None:
         if self._over is not None:
@@ -441,20 +425,11 @@ class H2StreamConnection(H2Pump):
 
     def _wake_blocked(self) -> None:
         for stream in list(self._blocked):
-            stream._wake()
+            stream._waiters.wake()
 
     def _wake_writers(self) -> None:
-        for future in self._writers:
-            if not future.done():
-                future.set_result(None)
-        self._writers.clear()
+        self._writers.wake()
         self._wake_blocked()
-
-    def _wake_acceptors(self) -> None:
-        for future in self._acceptors:
-            if not future.done():
-                future.set_result(None)
-        self._acceptors.clear()
 
     # ---- Opening and accepting streams ----
 
@@ -548,13 +523,12 @@ class H2StreamConnection(H2Pump):
 
     def _arrive(self, stream: H2Stream) -> None:
         self._arrived.append(stream)
-        if self._acceptors:
-            self._wake_acceptors()
+        self._acceptors.wake()
 
     async def _accept(self) -> H2Stream:
         while not self._arrived:
             self._raise_over()
-            await self._wait_in(self._acceptors)
+            await self._acceptors.wait()
         return self._arrived.popleft()
 
     async def accept_stream(self) -> H2Stream:

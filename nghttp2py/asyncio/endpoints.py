@@ -172,7 +172,8 @@ class H2Server(asyncio.AbstractServer):
         self._server: asyncio.AbstractServer | None = None
         self._connected: Connected | None = None
         self._connections: set[H2Protocol] = set()
-        self._waiters: list[asyncio.Future[None]] = []
+        self._empty = asyncio.Event()
+        self._empty.set()
         self._closed = False
 
     @property
@@ -238,10 +239,7 @@ class H2Server(asyncio.AbstractServer):
 
     async def wait_closed(self) -> None:
         """Wait until every connection is gone and its handler has ended."""
-        while self._connections:
-            future = self.get_loop().create_future()
-            self._waiters.append(future)
-            await future
+        await self._empty.wait()
         if self._server is not None:
             await self._server.wait_closed()
 
@@ -255,6 +253,7 @@ class H2Server(asyncio.AbstractServer):
     def connection_made(self, protocol: Any) -> None:
         """Keep a connection until it is gone, and start its handler."""
         self._connections.add(protocol)
+        self._empty.clear()
         if self._closed:
             # It was accepted before, and its TLS handshake took its time.
             protocol.close()
@@ -265,10 +264,7 @@ class H2Server(asyncio.AbstractServer):
         """Forget a connection."""
         self._connections.discard(protocol)
         if not self._connections:
-            for future in self._waiters:
-                if not future.done():
-                    future.set_result(None)
-            self._waiters.clear()
+            self._empty.set()
 
 
 def _factory(

@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+from nghttp2py.asyncio.waiters import Waiters
 from nghttp2py.errors import ErrorCode
 from nghttp2py.h2 import Setting
 
@@ -36,7 +37,7 @@ class Health:
         self._asked: bytes | None = None  # the PING whose answer decides
         self._count = 0
         self._sent: dict[bytes, float] = {}
-        self._waiters: list[asyncio.Future[None]] = []
+        self._waiters = Waiters()
         self._tuning = window_tuning
         self._sample: tuple[bytes, H2Stream, int] | None = None
         self._windows: dict[H2Stream, int] = {}
@@ -56,7 +57,7 @@ class Health:
             self._timer = None
         self._sample = None
         self._windows.clear()
-        self._wake()
+        self._waiters.wake()
 
     # ---- PING ----
 
@@ -77,19 +78,13 @@ class Health:
         if sent is None:
             return
         self.rtt = time.perf_counter() - sent
-        self._wake()
+        self._waiters.wake()
         if data == self._asked and self._timer is not None:
             self._asked = None
             self._timer.cancel()
             self._check()
         if self._sample is not None and self._sample[0] == data:
             self._end_sample()
-
-    def _wake(self) -> None:
-        for future in self._waiters:
-            if not future.done():
-                future.set_result(None)
-        self._waiters.clear()
 
     async def ping(self) -> float:
         """Send PING; return the seconds until its answer came."""
@@ -98,7 +93,7 @@ class Health:
         data = self._send()
         while data in self._sent:
             protocol._raise_over()
-            await protocol._wait_in(self._waiters)
+            await self._waiters.wait()
         assert self.rtt is not None
         return self.rtt
 
@@ -112,9 +107,9 @@ class Health:
         asked = loop.time()
         while True:
             self._send()
-            timer = loop.call_later(timeout, self._wake)
+            timer = loop.call_later(timeout, self._waiters.wake)
             try:
-                await protocol._wait_in(self._waiters)
+                await self._waiters.wait()
             finally:
                 timer.cancel()
             protocol._raise_over()

@@ -138,7 +138,7 @@ class H2StreamReader:
         stream._raise_failure()
         if self._unacknowledged:
             self._acknowledge(self._unacknowledged)
-        await stream._wait()
+        await stream._waiters.wait()
         return True
 
     def _locked(self) -> asyncio.Lock:

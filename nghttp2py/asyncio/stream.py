@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
 from nghttp2py.asyncio.reader import H2StreamReader
+from nghttp2py.asyncio.waiters import Waiters
 from nghttp2py.asyncio.writer import Body, H2StreamWriter, HeadersLike
 from nghttp2py.errors import ErrorCode, ProtocolError, StreamResetError
 from nghttp2py.h2 import (
@@ -79,7 +80,7 @@ class H2Stream:
         self._trailers: tuple[tuple[bytes, bytes], ...] = ()
         # Makes the exception that tells why the stream broke off.
         self._failure: Callable[[], ProtocolError] | None = None
-        self._waiters: list[asyncio.Future[None]] = []
+        self._waiters = Waiters()
         # Bytes of our body that were queued, and how many of them never went out.
         self._queued = 0
         self._unsent = 0
@@ -108,34 +109,16 @@ class H2Stream:
 
     # ---- Waiting: whatever happens to the stream wakes all who wait ----
 
-    async def _wait(self) -> None:
-        future = self.protocol._loop.create_future()
-        self._waiters.append(future)
-        try:
-            await future
-        except BaseException:
-            if future in self._waiters:
-                self._waiters.remove(future)
-            raise
-
     async def _wait_to_send(self) -> None:
         blocked = self.protocol._blocked
         blocked[self] = blocked.get(self, 0) + 1
         try:
-            await self._wait()
+            await self._waiters.wait()
         finally:
             if blocked[self] == 1:
                 del blocked[self]
             else:
                 blocked[self] -= 1
-
-    def _wake(self) -> None:
-        waiters = self._waiters
-        if waiters:
-            self._waiters = []
-            for future in waiters:
-                if not future.done():
-                    future.set_result(None)
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
@@ -150,13 +133,13 @@ class H2Stream:
                 self._unsent = self.protocol.connection.queued_body(self.stream_id)
             if self._task is not None and self._task is not asyncio.current_task():
                 self._task.cancel()
-        self._wake()
+        self._waiters.wake()
 
     def _inform(self, event: H2InformationalResponseReceived) -> None:
         if self._informational is None:
             self._informational = deque(maxlen=_MAX_INFORMATIONAL)
         self._informational.append(event)
-        self._wake()
+        self._waiters.wake()
 
     def _acknowledge(self, n: int, taken: int) -> None:
         # What is left of a closed stream went back to the connection by itself.
@@ -185,7 +168,7 @@ class H2Stream:
                     remote=True,
                     reason="it was closed without a response",
                 )
-            await self._wait()
+            await self._waiters.wait()
         self._response_taken = True
         return self._response
 
@@ -203,7 +186,7 @@ class H2Stream:
             if self._response is not None:
                 return None
             self._raise_failure()
-            await self._wait()
+            await self._waiters.wait()
         return self._informational.popleft()
 
     async def trailers(self) -> tuple[tuple[bytes, bytes], ...]:
@@ -214,7 +197,7 @@ class H2Stream:
         """
         while not self.reader._eof:
             self._raise_failure()
-            await self._wait()
+            await self._waiters.wait()
         return self._trailers
 
     async def read(self, n: int = -1) -> bytes:

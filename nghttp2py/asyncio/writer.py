@@ -289,7 +289,7 @@ class H2StreamWriter:
                     return
             except StreamClosedError:
                 return  # our half has gone out whole
-            await stream._wait()
+            await stream._waiters.wait()
 
     def _not_sent(self, rest: bytes, error: ProtocolError) -> SendException:
         return SendException(rest, f"{len(rest)} bytes were not sent: {error}")
