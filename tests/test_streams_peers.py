@@ -98,6 +98,31 @@ async def test_both_ends_speak_over_sockets(version, tls):
 
 
 @in_loops
+async def test_a_server_that_is_cancelled_ends_its_connections():
+    server = await serve()
+    serving = asyncio.ensure_future(server.serve_forever())
+    async with await open_connection("127.0.0.1", port_of(server)) as client:
+        await until(lambda: server.connections)
+        serving.cancel()
+        await asyncio.wait([serving])
+        assert serving.cancelled()
+        assert not server.connections and not server.is_serving()
+        await client.wait_closed()
+
+
+@in_loops
+async def test_a_server_that_is_closed_serves_forever_no_more():
+    server = await serve()
+    serving = asyncio.ensure_future(server.serve_forever())
+    async with await open_connection("127.0.0.1", port_of(server)):
+        await until(lambda: server.connections)
+        server.close()
+        await serving
+        assert not server.connections
+    await server.serve_forever()  # which is over at once
+
+
+@in_loops
 async def test_a_server_that_speaks_no_http2_is_refused(tls):
     async def http1(reader, writer):
         with contextlib.suppress(ConnectionError, ssl.SSLError):

@@ -174,7 +174,7 @@ class H2Server(asyncio.AbstractServer):
         self._connections: set[H2Protocol] = set()
         self._empty = asyncio.Event()
         self._empty.set()
-        self._closed = False
+        self._closing = asyncio.Event()
 
     @property
     def sockets(self) -> Any:
@@ -207,10 +207,13 @@ class H2Server(asyncio.AbstractServer):
         await self._server.start_serving()
 
     async def serve_forever(self) -> None:
-        """Accept until cancelled; then close."""
-        assert self._server is not None
+        """Accept until closed or cancelled; then close, and wait for the end."""
+        # asyncio's own waits, from Python 3.12 on, for connections that only our
+        # close() ends; uvloop's does not see that the server was closed.
         try:
-            await self._server.serve_forever()
+            if not self._closing.is_set():
+                await self.start_serving()
+            await self._closing.wait()
         finally:
             self.close()
             await self.wait_closed()
@@ -221,7 +224,7 @@ class H2Server(asyncio.AbstractServer):
         What has not finished after ``timeout`` seconds (each connection's
         ``close_timeout``) is broken off.
         """
-        self._closed = True
+        self._closing.set()
         if self._server is not None:
             self._server.close()
         for protocol in list(self._connections):
@@ -254,7 +257,7 @@ class H2Server(asyncio.AbstractServer):
         """Keep a connection until it is gone, and start its handler."""
         self._connections.add(protocol)
         self._empty.clear()
-        if self._closed:
+        if self._closing.is_set():
             # It was accepted before, and its TLS handshake took its time.
             protocol.close()
         elif self._connected is not None:
