@@ -41,15 +41,24 @@ class Uvloop(Counting, uvloop.Loop):
 LOOPS = {"asyncio": Asyncio, "uvloop": Uvloop}
 
 
+async def _bounded(test: Coroutine[Any, Any, None]) -> None:
+    """Run a test; fail after the deadline, even if it bears being cancelled."""
+    task = asyncio.ensure_future(test)
+    await asyncio.wait([task], timeout=TEST_DEADLINE)
+    in_time = task.done()
+    if not in_time:
+        task.cancel()
+        await asyncio.wait([task], timeout=DEADLINE)
+    assert in_time, f"the test takes more than {TEST_DEADLINE} seconds"
+    task.result()
+
+
 def in_loop(test: Test) -> Callable[..., None]:
     """Make a test of a coroutine function: it runs in an event loop of its own."""
 
     @functools.wraps(test)
     def run(*args: Any, **kwargs: Any) -> None:
-        async def bounded() -> None:
-            await asyncio.wait_for(test(*args, **kwargs), TEST_DEADLINE)
-
-        asyncio.run(bounded())
+        asyncio.run(_bounded(test(*args, **kwargs)))
 
     return run
 
@@ -66,7 +75,7 @@ def in_loops(test: Test) -> Callable[..., None]:
         async def bounded() -> None:
             this = asyncio.get_running_loop()
             this.set_exception_handler(lambda _, context: complaints.append(context))
-            await asyncio.wait_for(test(**arguments), TEST_DEADLINE)
+            await _bounded(test(**arguments))
             # What has ended may need a turn to be gone.
             await until(lambda: len(asyncio.all_tasks()) == 1)
             gc.collect(1)  # what is young: it is all the test has made
