@@ -7,6 +7,7 @@ import io
 import random
 import ssl
 
+import hpack
 import pytest
 from loops import in_loops, until
 from peers import (
@@ -36,7 +37,8 @@ from nghttp2py.h2 import (
     H2RequestReceived,
     H2StreamReset,
 )
-from nghttp2py.server import HTTP2Server
+from nghttp2py.hpack import NeverIndexed
+from nghttp2py.server import BaseRequestHandler, HTTP2Server
 
 
 def origin(server, scheme="http", host="127.0.0.1"):
@@ -506,6 +508,32 @@ async def test_leaving_waits_for_open_streams():
             await asyncio.sleep(0)
             asyncio.get_running_loop().call_soon(goodbye.set)
         assert await reading == b"late"
+
+
+@in_loops
+async def test_fields_that_must_not_be_indexed_are_marked():
+    """RFC 7541, 7.1.3."""
+    fields = [
+        (b"x-named", b"1", True),
+        NeverIndexed(b"x-ours", b"2"),
+        hpack.NeverIndexedHeaderTuple(b"x-hpacks", b"3"),
+        (b"x-plain", b"4"),
+    ]
+
+    class Keep(BaseRequestHandler):
+        def on_headers(self):
+            seen.extend(field for field in self.headers if field[0][:2] == b"x-")
+            self.send_response()
+
+    async with HTTP2Server(("127.0.0.1", 0), Keep) as server:
+        port = server.sockets[0].getsockname()[1]
+        for options in ({"headers": fields}, {}):
+            seen = []
+            default = [] if options else fields
+            async with Client(f"http://127.0.0.1:{port}", headers=default) as client:
+                await client.get("/", **options)
+            assert seen == [field[:2] for field in fields]
+            assert [type(field) for field in seen] == [NeverIndexed] * 3 + [tuple]
 
 
 # ---- Giving up ----

@@ -37,6 +37,7 @@ from nghttp2py.errors import (
 )
 from nghttp2py.h2 import H2Configuration
 from nghttp2py.h2.body import is_bytes_like
+from nghttp2py.hpack import NeverIndexed
 
 __all__ = ["Client", "Fields", "Response"]
 
@@ -426,9 +427,7 @@ class Client:
         self._port = url.port
         self._ssl = ssl
         self._path = path
-        self._headers = [
-            (_as_bytes(n).lower(), _as_bytes(v)) for n, v in _pairs(headers)
-        ]
+        self._headers = [_with_lower_name(field) for field in _pairs(headers)]
         self._timeout = timeout
         self._deadlines: dict[float, _Deadlines] = {}
         self._retries = retries
@@ -565,8 +564,8 @@ class Client:
         ]
         if not headers and length is None:
             return fields + self._headers
-        own = [(_as_bytes(name).lower(), value) for name, value in _pairs(headers)]
-        names = {name for name, _ in own}
+        own = [_with_lower_name(field) for field in _pairs(headers)]
+        names = {field[0] for field in own}
         fields += [field for field in self._headers if field[0] not in names]
         fields += own
         if length is not None and b"content-length" not in names:
@@ -674,9 +673,19 @@ def _check_piece(piece: Any) -> Any:
     return piece
 
 
-def _as_bytes(value: str | bytes) -> bytes:
-    return value.encode() if isinstance(value, str) else value
+def _with_lower_name(field: Any) -> Any:
+    """Copy a field as HTTP/2 names it; it stays out of HPACK's tables if it was to."""
+    name, value, *mark = field
+    if isinstance(name, str):
+        name = name.encode()
+    if (
+        any(mark)
+        or isinstance(field, NeverIndexed)
+        or not getattr(field, "indexable", True)  # of the hpack package
+    ):
+        return name.lower(), value, True
+    return name.lower(), value
 
 
-def _pairs(headers: Headers) -> Iterable[tuple[Any, Any]]:
+def _pairs(headers: Headers) -> Iterable[Any]:
     return headers.items() if isinstance(headers, Mapping) else headers
