@@ -478,6 +478,16 @@ def test_settings_that_a_client_would_not_bear_are_refused(values):
     assert len(peer.read()) == 1
 
 
+def test_settings_that_were_refused_are_as_if_never_sent():
+    config = H2Configuration(enable_connect_protocol=False)
+    connection = RawPeer(config=config).connection
+    with pytest.raises(InvalidSettingsValueError):
+        connection.update_settings(
+            {Setting.ENABLE_CONNECT_PROTOCOL: 1, Setting.INITIAL_WINDOW_SIZE: 2**31}
+        )
+    connection.update_settings({Setting.ENABLE_CONNECT_PROTOCOL: 0})
+
+
 def test_requests_that_wait_are_bounded():
     peer = RawPeer(
         client_side=True,

@@ -83,7 +83,7 @@ cdef class H2Connection(H2Session):
                 return True
             if flag == DATA_EOF:
                 self._sources.pop(stream_id, None)
-                lib.ngp_h2_set_source(self._h2, stream_id, 0)
+                check(lib.ngp_h2_set_source(self._h2, stream_id, 0), stream_id)
                 self._push(stream_id, data, end_stream and trailers is None)
                 if trailers is not None:
                     self._submit_trailers(stream_id, trailers)
@@ -101,9 +101,11 @@ cdef class H2Connection(H2Session):
 
     cdef int _fail_source(self, int32_t stream_id, error) except -1:
         self._sources.pop(stream_id, None)
-        lib.ngp_h2_submit_rst(self._h2, stream_id, ErrorCode.INTERNAL_ERROR, 0)
         self._pending.append(H2BodyFailed(stream_id, error))
-        return 0
+        return check(
+            lib.ngp_h2_submit_rst(self._h2, stream_id, ErrorCode.INTERNAL_ERROR, 0),
+            stream_id,
+        )
 
     # ---- Sending messages ----
 

@@ -573,22 +573,23 @@ cdef class H2Session:
             )
         check(rv)
         self._reader.settings_sent.append(settings)
+        if settings.get(int(Setting.ENABLE_CONNECT_PROTOCOL)):
+            self._connect_enabled = True
         return 0
 
     cdef int _check_settings(self, dict settings) except -1:
         """Refuse what no peer would bear from this end."""
-        connect = settings.get(int(Setting.ENABLE_CONNECT_PROTOCOL))
-
         if not self.client_side and settings.get(int(Setting.ENABLE_PUSH)):
             raise InvalidSettingsValueError(
                 "ENABLE_PUSH of a server must be 0 (RFC 9113, 6.5.2)"
             )
-        if connect == 0 and self._connect_enabled:
+        if (
+            self._connect_enabled
+            and settings.get(int(Setting.ENABLE_CONNECT_PROTOCOL)) == 0
+        ):
             raise InvalidSettingsValueError(
                 "ENABLE_CONNECT_PROTOCOL must not go back from 1 to 0 (RFC 8441, 3)"
             )
-        if connect:
-            self._connect_enabled = True
         return 0
 
     @property
@@ -696,7 +697,7 @@ cdef class H2Session:
         cdef int32_t id = to_stream_id(stream_id)
 
         self._server_stream(id)
-        if not 0 <= to_uint32(urgency, "urgency") <= 7:
+        if to_uint32(urgency, "urgency") > 7:
             raise ValueError(f"urgency is {urgency}, but must be from 0 to 7")
         check(
             lib.ngp_h2_set_priority(
@@ -855,7 +856,7 @@ cdef size_t write_settings(
             f"{len(settings)} settings in a frame, but {MAX_SETTINGS} are the most"
         )
     for setting, value in settings.items():
-        if not 0 <= to_uint32(setting, "a setting's identifier") <= 0xFFFF:
+        if to_uint32(setting, "a setting's identifier") > 0xFFFF:
             raise InvalidSettingsValueError(
                 f"{setting} is not a setting's identifier (RFC 9113, 6.5.1)"
             )
