@@ -28,6 +28,7 @@ from nghttp2py.asyncio.endpoints import open_connection, open_unix_connection
 from nghttp2py.asyncio.protocol import H2Protocol
 from nghttp2py.asyncio.stream import H2Stream
 from nghttp2py.asyncio.url import split_url
+from nghttp2py.asyncio.writer import to_pairs
 from nghttp2py.errors import (
     BodyTooLargeError,
     ConnectionClosedError,
@@ -427,7 +428,7 @@ class Client:
         self._port = url.port
         self._ssl = ssl
         self._path = path
-        self._headers = [_with_lower_name(field) for field in _pairs(headers)]
+        self._headers = [_with_lower_name(field) for field in to_pairs(headers)]
         self._timeout = timeout
         self._deadlines: dict[float, _Deadlines] = {}
         self._retries = retries
@@ -495,7 +496,7 @@ class Client:
         source = _NO_BODY if body is None else _Body(body)
         fields = self._make_fields(method, target, headers, source.length)
         if trailers is not None:
-            trailers = list(_pairs(trailers))
+            trailers = list(to_pairs(trailers))
         attempt = 0
         with _Timeout(deadlines, "no response"):
             while True:
@@ -564,7 +565,7 @@ class Client:
         ]
         if not headers and length is None:
             return fields + self._headers
-        own = [_with_lower_name(field) for field in _pairs(headers)]
+        own = [_with_lower_name(field) for field in to_pairs(headers)]
         names = {field[0] for field in own}
         fields += [field for field in self._headers if field[0] not in names]
         fields += own
@@ -685,7 +686,3 @@ def _with_lower_name(field: Any) -> Any:
     ):
         return name.lower(), value, True
     return name.lower(), value
-
-
-def _pairs(headers: Headers) -> Iterable[Any]:
-    return headers.items() if isinstance(headers, Mapping) else headers

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from nghttp2py.asyncio.health import Health
@@ -13,7 +13,7 @@ from nghttp2py.asyncio.pump import CLOSE_TIMEOUT, SETTINGS_TIMEOUT, H2Pump
 from nghttp2py.asyncio.stream import H2Stream
 from nghttp2py.asyncio.url import make_authority
 from nghttp2py.asyncio.waiters import Waiters
-from nghttp2py.asyncio.writer import HeadersLike
+from nghttp2py.asyncio.writer import HeadersLike, to_pairs
 from nghttp2py.errors import (
     ConnectionTerminatedError,
     ErrorCode,
@@ -494,10 +494,7 @@ class H2StreamConnection(H2Pump):
 
     def _request_fields(self, headers: HeadersLike) -> list[Any]:
         """Add the connection's ``:scheme`` and ``:authority``, where they lack."""
-        if type(headers) is list:
-            fields = headers
-        else:
-            fields = list(headers.items() if isinstance(headers, Mapping) else headers)
+        fields = headers if type(headers) is list else list(to_pairs(headers))
         lack = 3
         path = False
         for field in fields:
@@ -552,18 +549,16 @@ class H2StreamConnection(H2Pump):
         if self._paused:
             await self._writable()
         stream._raise_failure()
-        fields: list[Any] = list(
-            headers.items() if isinstance(headers, Mapping) else headers
-        )
+        fields = list(to_pairs(headers))
         names = {field[0] for field in fields}
         request = stream.request
         assert request is not None or self._client_side
         if request is not None:
             if not names & _AUTHORITY and request.authority is not None:
                 fields.insert(0, (b":authority", request.authority))
-            if ":scheme" not in names and b":scheme" not in names:
+            if not names & _SCHEME:
                 fields.insert(0, (b":scheme", request.scheme))
-        if ":method" not in names and b":method" not in names:
+        if not names & _METHOD:
             fields.insert(0, (b":method", b"GET"))
         stream_id = self.connection.push_stream(stream.stream_id, fields)
         self._open += 1
@@ -615,6 +610,7 @@ class Keeper(Protocol):
 _AUTHORITY = frozenset({":authority", b":authority", "host", b"host"})
 _SCHEME = frozenset({":scheme", b":scheme"})
 _PATH = frozenset({":path", b":path"})
+_METHOD = frozenset({":method", b":method"})
 
 _HANDLERS: dict[type, Callable[[H2StreamConnection, Any], None]] = {
     H2BodyDrained: H2StreamConnection._on_drained,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl as _ssl
 from collections.abc import Callable, Coroutine
+from functools import partial
 from socket import AddressFamily
 from typing import Any, TypeVar, overload
 
@@ -270,15 +271,24 @@ class H2Server(asyncio.AbstractServer):
             self._empty.set()
 
 
-def _factory(
-    server: H2Server, cls: Callable[..., H2Protocol], ours: dict[str, Any]
-) -> Callable[[], H2Protocol]:
-    def made() -> H2Protocol:
+async def _listen(
+    create: Callable[..., Coroutine[Any, Any, asyncio.AbstractServer]],
+    client_connected_cb: Connected,
+    cls: Callable[..., H2Protocol],
+    ssl: SSL,
+    options: dict[str, Any],
+) -> H2Server:
+    ours, theirs = _split(options)
+    server = H2Server()
+
+    def factory() -> H2Protocol:
         protocol = cls(False, **ours)
         protocol._keeper = server
         return protocol
 
-    return made
+    server._connected = client_connected_cb
+    server._server = await create(factory, ssl=_server_context(ssl), **theirs)
+    return server
 
 
 async def start_server(
@@ -299,17 +309,8 @@ async def start_server(
     ``H2Protocol`` and of ``loop.create_server``.
     """
     loop = loop or asyncio.get_running_loop()
-    ours, theirs = _split(options)
-    server = H2Server()
-    server._connected = client_connected_cb
-    server._server = await loop.create_server(
-        _factory(server, cls, ours),
-        host,
-        port,
-        ssl=_server_context(ssl),
-        **theirs,
-    )
-    return server
+    create = partial(loop.create_server, host=host, port=port)
+    return await _listen(create, client_connected_cb, cls, ssl, options)
 
 
 async def start_unix_server(
@@ -323,13 +324,5 @@ async def start_unix_server(
 ) -> H2Server:
     """Listen for clients on a Unix socket: as ``start_server``."""
     loop = loop or asyncio.get_running_loop()
-    ours, theirs = _split(options)
-    server = H2Server()
-    server._connected = client_connected_cb
-    server._server = await loop.create_unix_server(
-        _factory(server, cls, ours),
-        path,
-        ssl=_server_context(ssl),
-        **theirs,
-    )
-    return server
+    create = partial(loop.create_unix_server, path=path)
+    return await _listen(create, client_connected_cb, cls, ssl, options)

@@ -18,7 +18,7 @@ from nghttp2py.h2.body import is_bytes_like
 if TYPE_CHECKING:
     from nghttp2py.asyncio.stream import H2Stream
 
-__all__ = ["Body", "H2StreamWriter", "HeadersLike"]
+__all__ = ["Body", "H2StreamWriter", "HeadersLike", "to_pairs"]
 
 Text = str | bytes
 #: Header fields as they may be given: a mapping, or pairs; a third item that is
@@ -28,12 +28,18 @@ HeadersLike = (
     | Mapping[bytes, Text]
     | Iterable[tuple[Text, Text] | tuple[Text, Text, bool]]
 )
+
 #: A body as it may be given: bytes-like, a binary file, pieces.
 Body = bytes | bytearray | memoryview | Iterable[bytes] | AsyncIterable[bytes] | Any
 
 # Bytes queued on a stream at which senders wait, and pieces that a body is cut
 # into: as much as the pump gathers for one write.
 _HIGH = 65536
+
+
+def to_pairs(headers: HeadersLike) -> Iterable[Any]:
+    """Return the fields one by one, whether they came as a mapping or as pairs."""
+    return headers.items() if isinstance(headers, Mapping) else headers
 
 
 class H2StreamWriter:
