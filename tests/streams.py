@@ -7,7 +7,7 @@ from typing import Any
 
 import hpack
 from helpers import ACK, END_HEADERS, END_STREAM, HEADERS, MAGIC, frame, parse, settings
-from loops import until
+from loops import idle, until
 from memory import MemoryTransport
 
 from nghttp2py.asyncio import H2Protocol
@@ -160,13 +160,15 @@ class Raw:
         return parse(data)
 
     async def frames(self, type: int):
-        """Wait for frames of a type, and return those; others are kept."""
+        """Wait for frames of a type, and return all of it; others are kept."""
 
         def come():
             self.kept += self.take()
             return any(f.type == type for f in self.kept)
 
         await until(come)
+        await idle()  # what goes out with them may take a turn more
+        self.kept += self.take()
         found = [f for f in self.kept if f.type == type]
         self.kept = [f for f in self.kept if f.type != type]
         return found
