@@ -288,6 +288,41 @@ async def test_a_second_waiter_for_the_handshake_is_refused():
 
 
 @in_loop
+async def test_who_has_waited_in_vain_for_the_handshake_can_wait_again():
+    async with connected(wait_connected=False) as client:
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(client.wait_connected(), 0.001)
+        client.transmit()
+        await client.wait_connected()
+
+
+@in_loop
+async def test_a_connection_that_is_over_opens_no_stream():
+    """Nobody would end it: who reads it would wait for ever."""
+    async with connected() as client:
+        client.close(reason_phrase="done")
+        await client.wait_closed()
+        with pytest.raises(ConnectionError, match="done"):
+            await client.create_stream()
+
+
+@in_loop
+async def test_a_protocol_that_refuses_its_transport_leaves_nothing():
+    class Refusing(QuicConnectionProtocol):
+        def connection_made(self, transport):
+            sockets.append(transport.get_extra_info("socket"))
+            numbers.append(sockets[0].fileno())
+            raise LookupError("no")
+
+    sockets, numbers = [], []
+    with pytest.raises(LookupError):
+        async with connected(create_protocol=Refusing):
+            pass
+    assert sockets[0].fileno() == -1
+    assert not asyncio.get_running_loop().remove_reader(numbers[0])
+
+
+@in_loop
 async def test_garbage_is_ignored():
     rng = random.Random(3)
     async with (

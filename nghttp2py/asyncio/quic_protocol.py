@@ -100,7 +100,11 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
     async def create_stream(
         self, is_unidirectional: bool = False
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Open a stream; return its reader and its writer."""
+        """Open a stream; return its reader and its writer.
+
+        Raises ``ConnectionError`` if the connection is over.
+        """
+        self._require_open()
         stream_id = self._quic.get_next_available_stream_id(
             is_unidirectional=is_unidirectional
         )
@@ -118,14 +122,13 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
 
         Raises ``ConnectionError`` if the connection ends before it.
         """
-        if self._terminated is not None:
-            raise ConnectionError(self._terminated.reason_phrase)
+        self._require_open()
         waiter = self._loop.create_future()
         uid = next(self._ping_uids)
         self._ping_waiters[uid] = waiter
         self._quic.send_ping(uid)
         self.transmit()
-        await asyncio.shield(waiter)
+        await waiter
 
     async def wait_closed(self) -> None:
         """Wait until the connection is over."""
@@ -139,11 +142,14 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
         """
         if self._connected_waiter is not None:
             raise RuntimeError("Already awaiting connected")
-        if self._terminated is not None and not self._connected:
-            raise ConnectionError(self._terminated.reason_phrase)
-        if not self._connected:
-            self._connected_waiter = self._loop.create_future()
-            await asyncio.shield(self._connected_waiter)
+        if self._connected:
+            return
+        self._require_open()
+        self._connected_waiter = self._loop.create_future()
+        try:
+            await self._connected_waiter
+        finally:
+            self._connected_waiter = None
 
     def transmit(self) -> None:
         """Send what waits to be sent, and set the timer.
@@ -241,6 +247,10 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
 
     # Our own.
 
+    def _require_open(self) -> None:
+        if self._terminated is not None:
+            raise ConnectionError(self._terminated.reason_phrase)
+
     def _create_stream(
         self, stream_id: int
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -282,7 +292,6 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
                 if self._handshake_completed_handler is not None:
                     self._handshake_completed_handler()
                 _wake(self._connected_waiter, None)
-                self._connected_waiter = None
             elif isinstance(event, PingAcknowledged):
                 _wake(self._ping_waiters.pop(event.uid, None), None)
             elif isinstance(event, ConnectionTerminated):
@@ -295,11 +304,9 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
         self._terminated = event
         if self._connection_terminated_handler is not None:
             self._connection_terminated_handler()
-        waiters = [self._connected_waiter, *self._ping_waiters.values()]
-        self._connected_waiter = None
-        self._ping_waiters.clear()
-        for waiter in waiters:
+        for waiter in (self._connected_waiter, *self._ping_waiters.values()):
             _wake(waiter, ConnectionError(event.reason_phrase))
+        self._ping_waiters.clear()
         for stream in list(self._streams.values()):
             stream.connection_terminated(event)
         self._closed.set()

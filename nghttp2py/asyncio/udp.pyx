@@ -263,7 +263,11 @@ class UDPTransport(asyncio.DatagramTransport):
         self._waiting = deque()
         self._closing = False
         loop.add_reader(sock.fileno(), self._read_ready)
-        protocol.connection_made(self)
+        try:
+            protocol.connection_made(self)
+        except BaseException:
+            self.abort()
+            raise
 
     @property
     def writable(self):
