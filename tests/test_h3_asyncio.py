@@ -437,6 +437,19 @@ async def test_the_end_of_the_connection_wakes_all_who_wait():
 
 
 @in_loops
+async def test_who_sends_after_the_end_of_all_does_not_wait():
+    async with pair(echo) as (client, _):
+        stream = await client.open_stream(request(), end_stream=True)
+        with pytest.raises(RuntimeError, match="after its end"):
+            await stream.send_data(b"more")
+        client.close()
+        await stream.send_data(b"unheard")
+        await client.wait_closed()
+        with pytest.raises(ConnectionError):
+            await stream.send_data(b"more")
+
+
+@in_loops
 async def test_what_must_not_be_sent_is_told_and_leaves_no_stream():
     async with pair(echo) as (client, _):
         with pytest.raises(MessageError):

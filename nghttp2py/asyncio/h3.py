@@ -200,7 +200,8 @@ class H3RequestStream:
 
     async def _wait_to_write(self) -> None:
         self._check_writable()
-        while not self.protocol._may_queue(self.stream_id):
+        # Nothing wakes who has sent all: what comes after that raises.
+        while not self._sent and not self.protocol._may_queue(self.stream_id):
             if self._writing is not None:
                 raise RuntimeError("another coroutine writes to this stream already")
             self._writing = self.protocol._loop.create_future()
