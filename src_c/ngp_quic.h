@@ -85,7 +85,7 @@ typedef struct ngp_quic_options {
   uint64_t max_window;
   uint64_t max_stream_window;
   /* max_datagram_queue bounds the bytes of DATAGRAM payload that wait, in each
-     direction. */
+     direction; a payload without any counts as one byte. */
   size_t max_datagram_queue;
   /* versions are in order of preference. */
   uint32_t versions[NGP_QUIC_MAX_VERSIONS];

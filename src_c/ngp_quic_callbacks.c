@@ -387,14 +387,15 @@ static int recv_datagram(ngtcp2_conn *conn, uint32_t flags, const uint8_t *data,
   (void)flags;
   /* Nothing but the reader's diligence bounds what waits: RFC 9221, 5 lets us
      drop the rest. */
-  if (datalen > quic->options.max_datagram_queue - quic->dgram_received) {
+  if (ngp_quic_dgram_cost(datalen) >
+      quic->options.max_datagram_queue - quic->dgram_received) {
     ++quic->stats.datagrams_dropped;
     return 0;
   }
   if (!ngp_quic_record(quic, &quic->events, NGP_QUIC_DATAGRAM, data, datalen)) {
     return NGTCP2_ERR_CALLBACK_FAILURE;
   }
-  quic->dgram_received += datalen;
+  quic->dgram_received += ngp_quic_dgram_cost(datalen);
   return 0;
 }
 

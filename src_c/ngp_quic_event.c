@@ -232,7 +232,7 @@ int ngp_quic_next_event(ngp_quic *quic, ngp_quic_event *event) {
   if (event->type == NGP_QUIC_STREAM_DATA && !quic->options.manual_credit) {
     ngp_quic_consume(quic, event->stream_id, event->len);
   } else if (event->type == NGP_QUIC_DATAGRAM) {
-    quic->dgram_received -= event->len;
+    quic->dgram_received -= ngp_quic_dgram_cost(event->len);
   }
   return 1;
 }

@@ -40,6 +40,10 @@ typedef struct ngp_quic_dgram {
   uint8_t data[];
 } ngp_quic_dgram;
 
+/* What a datagram with |len| bytes of payload counts in its queue: one without
+   any must count, too. */
+static inline size_t ngp_quic_dgram_cost(size_t len) { return len ? len : 1; }
+
 /*
  * ngp_quic_ping_wait is a PING that is to be acknowledged.
  */
@@ -121,7 +125,7 @@ struct ngp_quic {
   ngp_quic_tap tap;
   ngp_quic_ask ask;
   ngp_quic_stats stats;
-  /* dgrams wait to be sent; dgram_bytes is the sum of their lengths, and
+  /* dgrams wait to be sent; dgram_bytes is the sum of what they count, and
      dgram_received of those in |events|. */
   ngp_quic_dgram *dgrams;
   ngp_quic_dgram *last_dgram;

@@ -113,7 +113,8 @@ int ngp_quic_send_framed_datagram(ngp_quic *quic, const uint8_t *head,
   if (quic->state > NGP_QUIC_ACTIVE) {
     return 0;
   }
-  if (len > quic->options.max_datagram_queue - quic->dgram_bytes) {
+  if (ngp_quic_dgram_cost(len) >
+      quic->options.max_datagram_queue - quic->dgram_bytes) {
     ++quic->stats.datagrams_dropped;
     return 0;
   }
@@ -131,7 +132,7 @@ int ngp_quic_send_framed_datagram(ngp_quic *quic, const uint8_t *head,
   }
   *(quic->last_dgram ? &quic->last_dgram->next : &quic->dgrams) = dgram;
   quic->last_dgram = dgram;
-  quic->dgram_bytes += len;
+  quic->dgram_bytes += ngp_quic_dgram_cost(len);
   return 0;
 }
 
@@ -142,7 +143,7 @@ void ngp_quic_drop_dgram(ngp_quic *quic) {
   if (!quic->dgrams) {
     quic->last_dgram = NULL;
   }
-  quic->dgram_bytes -= dgram->len;
+  quic->dgram_bytes -= ngp_quic_dgram_cost(dgram->len);
   ngp_free(quic->mem, dgram);
 }
 
@@ -164,7 +165,7 @@ static void sift_dgrams(ngp_quic *quic) {
       continue;
     }
     *link = dgram->next;
-    quic->dgram_bytes -= dgram->len;
+    quic->dgram_bytes -= ngp_quic_dgram_cost(dgram->len);
     ++quic->stats.datagrams_dropped;
     ngp_free(quic->mem, dgram);
   }

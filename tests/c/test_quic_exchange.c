@@ -269,6 +269,25 @@ static void pings_keys_and_connection_ids(void **state) {
   quic_pair_free(&pair);
 }
 
+/* A queue of datagrams without bytes has its bound, too. */
+static void empty_datagrams_are_bounded(void **state) {
+  quic_pair pair = connected(0, 0);
+  ngp_quic_stats stats;
+  int i;
+
+  (void)state;
+  for (i = 0; i < 70000; ++i) {
+    assert_int_equal(ngp_quic_send_datagram(pair.ends[0], NULL, 0), 0);
+  }
+  ngp_quic_get_stats(pair.ends[0], &stats);
+  assert_int_equal(stats.datagrams_dropped, 70000 - 65536);
+  quic_pair_run(&pair, 50);
+  assert_int_equal(ngp_quic_send_datagram(pair.ends[0], body, 1000), 0);
+  quic_pair_run(&pair, 50);
+  assert_int_equal(pair.dgrams[1], 65536 + 1);
+  quic_pair_free(&pair);
+}
+
 static void any_bytes_are_a_header_or_none(void **state) {
   uint8_t data[1400];
   uint8_t packet[NGP_QUIC_PACKET_MAX];
@@ -321,6 +340,7 @@ int main(void) {
       cmocka_unit_test(a_client_comes_back_to_its_address),
       cmocka_unit_test(an_address_that_does_not_answer_is_given_up),
       cmocka_unit_test(pings_keys_and_connection_ids),
+      cmocka_unit_test(empty_datagrams_are_bounded),
       cmocka_unit_test(any_bytes_are_a_header_or_none),
   };
 
