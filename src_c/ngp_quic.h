@@ -380,8 +380,13 @@ int ngp_quic_send_framed_datagram(ngp_quic *quic, const uint8_t *head,
                                   size_t head_len, const uint8_t *data,
                                   size_t len);
 
-/* ngp_quic_ping queues a PING frame; its acknowledgement is an event with
-   |value|. */
+/*
+ * ngp_quic_ping queues a PING frame; its acknowledgement is an event with
+ * |value|.
+ *
+ * This function returns 0 if it succeeds or the connection is over, or
+ * NGHTTP2_ERR_NOMEM.
+ */
 int ngp_quic_ping(ngp_quic *quic, uint64_t value);
 
 /*

@@ -52,7 +52,8 @@ static int add_ping(ngp_quic *quic, uint64_t value, uint8_t own) {
 }
 
 int ngp_quic_ping(ngp_quic *quic, uint64_t value) {
-  return add_ping(quic, value, 0);
+  /* Nobody will acknowledge it on a connection that ends. */
+  return quic->state > NGP_QUIC_ACTIVE ? 0 : add_ping(quic, value, 0);
 }
 
 int ngp_quic_tap_probe_path(ngp_quic *quic) {

@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "ngp_quic_int.h"
 #include "ngp_quic_packet.h"
 #include "quic_pair.h"
 
@@ -269,6 +270,29 @@ static void pings_keys_and_connection_ids(void **state) {
   quic_pair_free(&pair);
 }
 
+static void nothing_is_queued_on_a_connection_that_is_over(void **state) {
+  quic_pair pair = connected(0, 50);
+  int held;
+  int i;
+
+  (void)state;
+  assert_int_equal(ngp_quic_close(pair.ends[0], 1, 1, 0, "", 0), 0);
+  quic_pair_run(&pair, 2000);
+  assert_int_equal(pair.terminated[0], 1);
+  for (i = 0; i < 3; ++i) {
+    assert_int_equal(ngp_quic_ping(pair.ends[0], 1), 0);
+    assert_int_equal(ngp_quic_send_datagram(pair.ends[0], body, 10), 0);
+    assert_int_equal(ngp_quic_send_framed(pair.ends[0], 0, NULL, 0, body, 1000,
+                                          body, 1, &held),
+                     0);
+    assert_int_equal(held, 0);
+  }
+  assert_int_equal(pair.ends[0]->tap.npings, 0);
+  assert_null(pair.ends[0]->dgrams);
+  assert_int_equal(ngp_quic_queued(pair.ends[0], -1), 0);
+  quic_pair_free(&pair);
+}
+
 /* A queue of datagrams without bytes has its bound, too. */
 static void empty_datagrams_are_bounded(void **state) {
   quic_pair pair = connected(0, 0);
@@ -340,6 +364,7 @@ int main(void) {
       cmocka_unit_test(a_client_comes_back_to_its_address),
       cmocka_unit_test(an_address_that_does_not_answer_is_given_up),
       cmocka_unit_test(pings_keys_and_connection_ids),
+      cmocka_unit_test(nothing_is_queued_on_a_connection_that_is_over),
       cmocka_unit_test(empty_datagrams_are_bounded),
       cmocka_unit_test(any_bytes_are_a_header_or_none),
   };
