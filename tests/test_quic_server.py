@@ -245,6 +245,25 @@ def flood(server, n):
 
 
 @in_loop
+async def test_a_protocol_that_raises_has_answered_all_the_same():
+    class Raising(QuicConnectionProtocol):
+        def quic_event_received(self, event):
+            raise LookupError("no")
+
+    server = quic_server.QuicServer(
+        configuration=server_configuration(), create_protocol=Raising
+    )
+    observer = Observer()
+    server.connection_made(observer)
+    with pytest.raises(LookupError):
+        server.datagram_received(first_packet()[1], ("198.51.100.1", 1024))
+    assert observer.sent
+    (protocol,) = server._connections
+    assert protocol._timer is not None
+    server.close()
+
+
+@in_loop
 async def test_a_flood_of_first_packets_takes_bounded_memory():
     configuration = server_configuration(idle_timeout=0.5)
     server = quic_server.QuicServer(configuration=configuration, max_handshakes=20)

@@ -199,8 +199,7 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: NetworkAddress) -> None:
         self._quic.receive_datagram(data, addr, now=self._loop.time())
-        self._process_events()
-        self.transmit()
+        self._react()
 
     def runs_received(self, runs: list[Run]) -> None:
         """Take what has come in at once."""
@@ -210,8 +209,7 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
                 # A peer that sends so much waits for acknowledgements.
                 self._send_bursts(self._transport)
             self._quic.receive_run(data, addr, now, segment=segment, ecn=ecn)
-        self._process_events()
-        self.transmit()
+        self._react()
 
     def resume_writing(self) -> None:
         """The socket takes datagrams again."""
@@ -276,8 +274,14 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
         self._timer = None
         self._timer_at = None
         self._quic.handle_timer(now=now)
-        self._process_events()
-        self.transmit()
+        self._react()
+
+    def _react(self) -> None:
+        try:
+            self._process_events()
+        finally:
+            # Else who raises there would end the timers, too.
+            self.transmit()
 
     def _process_events(self) -> None:
         while (event := self._quic.next_event()) is not None:
