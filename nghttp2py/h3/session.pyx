@@ -69,13 +69,7 @@ _KINDS = {
     "StopSendingReceived": STOP_SENDING,
 }
 
-_STREAM_TYPE_NAMES = {
-    0: "control",
-    1: "push",
-    2: "qpack_encoder",
-    3: "qpack_decoder",
-    0x54: "webtransport",
-}
+_STREAM_TYPE_NAMES = {kind.value: kind.name.lower() for kind in StreamType}
 
 
 cdef object or_none(int64_t number):
