@@ -60,6 +60,70 @@ class Files:
             pem.write_to_path(self.chain, append=True)
 
 
+class Library:
+    """What a library has by aioquic's names, and the programs that are made of it."""
+
+    def __init__(self, name: str) -> None:
+        self.asyncio = importlib.import_module(f"{name}.asyncio")
+        self.configuration = importlib.import_module(
+            f"{name}.quic.configuration"
+        ).QuicConfiguration
+        self.quic = importlib.import_module(f"{name}.quic.connection").QuicConnection
+        self.http = importlib.import_module(f"{name}.h3.connection").H3Connection
+
+    def mix(self, mixin: type) -> Any:
+        """A class of ``mixin`` and of the library's protocol."""
+        return type(
+            mixin.__name__,
+            (mixin, self.asyncio.QuicConnectionProtocol),
+            {"make_http": staticmethod(self.http)},
+        )
+
+    def start_server(self, files: Files, port: int, size: int) -> int:
+        """Serve ``size`` bytes in a process of its own; that process."""
+
+        async def main() -> None:
+            configuration = self.configuration(is_client=False, alpn_protocols=["h3"])
+            # gtlsserver's: qh3 looks for larger datagrams without being told.
+            configuration.congestion_control_algorithm = "cubic"
+            configuration.probe_datagram_size = True
+            configuration.load_cert_chain(files.chain, files.key)
+            protocol = self.mix(FileServer)
+            protocol.body = bytes(size)
+            await self.asyncio.serve(
+                "127.0.0.1", port, configuration=configuration, create_protocol=protocol
+            )
+            await asyncio.Event().wait()
+
+        return fork(main)
+
+    def start_client(self, files: Files, port: int, size: int) -> int:
+        """Get ``size`` bytes in a process of its own; that process."""
+
+        async def main() -> None:
+            configuration = self.configuration(
+                alpn_protocols=["h3"],
+                server_name="localhost",
+                cafile=files.authority,
+                # gtlsclient's.
+                max_data=24 << 20,
+                max_stream_data=16 << 20,
+            )
+            async with self.asyncio.connect(
+                "127.0.0.1",
+                port,
+                configuration=configuration,
+                create_protocol=self.mix(FileClient),
+            ) as client:
+                client.get()
+                assert await client.done == size
+                # gtlsclient does not wait for the end of the connection, either.
+                client.close()
+                os._exit(0)
+
+        return fork(main)
+
+
 # ---- In memory ----
 
 
@@ -67,10 +131,8 @@ class Pair:
     """A client and a server of one library."""
 
     def __init__(self, name: str, files: Files) -> None:
-        self.configuration = importlib.import_module(f"{name}.quic.configuration")
-        self.connection = importlib.import_module(f"{name}.quic.connection")
-        self.http = importlib.import_module(f"{name}.h3.connection")
-        self.client_config = self.configuration.QuicConfiguration(
+        self.library = Library(name)
+        self.client_config = self.library.configuration(
             is_client=True,
             alpn_protocols=["h3"],
             server_name="localhost",
@@ -78,14 +140,14 @@ class Pair:
             max_datagram_frame_size=65536,
         )
         self.client_config.load_verify_locations(files.authority)
-        self.server_config = self.configuration.QuicConfiguration(
+        self.server_config = self.library.configuration(
             is_client=False, alpn_protocols=["h3"], max_datagram_frame_size=65536
         )
         self.server_config.load_cert_chain(files.chain, files.key)
         self.now = 1000.0
 
     def handshake(self) -> None:
-        quic = self.connection.QuicConnection
+        quic = self.library.quic
         self.client = quic(configuration=self.client_config)
         self.client.connect(SERVER, now=self.now)
         flight = self.client.datagrams_to_send(now=self.now)
@@ -103,13 +165,18 @@ class Pair:
             done += self.carry(self.server, "HandshakeCompleted")
             done += self.carry(self.client, "HandshakeCompleted")
 
-    def carry(self, sender: Any, awaited: str) -> int:
-        """Move datagrams and drop events; how many of those awaited there were."""
+    def move(self, sender: Any) -> Any:
+        """Move datagrams to the other end, which is returned."""
         receiver, addr = (
             (self.server, CLIENT) if sender is self.client else (self.client, SERVER)
         )
         for data, _ in sender.datagrams_to_send(now=self.now):
             receiver.receive_datagram(data, addr, now=self.now)
+        return receiver
+
+    def carry(self, sender: Any, awaited: str) -> int:
+        """Move datagrams and drop events; how many of those awaited there were."""
+        receiver = self.move(sender)
         found = 0
         while (event := receiver.next_event()) is not None:
             found += type(event).__name__ == awaited
@@ -122,13 +189,11 @@ class Pair:
         answered = False
         while not answered:
             self.now += 0.001
-            for data, _ in self.client.datagrams_to_send(now=self.now):
-                self.server.receive_datagram(data, CLIENT, now=self.now)
+            self.move(self.client)
             while (event := self.server.next_event()) is not None:
                 if type(event).__name__ == "StreamDataReceived" and event.end_stream:
                     self.server.send_stream_data(stream_id, bytes(100), end_stream=True)
-            for data, _ in self.server.datagrams_to_send(now=self.now):
-                self.client.receive_datagram(data, SERVER, now=self.now)
+            self.move(self.server)
             while (event := self.client.next_event()) is not None:
                 if type(event).__name__ == "StreamDataReceived" and event.end_stream:
                     answered = True
@@ -137,8 +202,8 @@ class Pair:
     def begin_http(self) -> None:
         """HTTP/3 on both ends, which have said what comes first."""
         self.ends = [
-            (self.client, self.http.H3Connection(self.client)),
-            (self.server, self.http.H3Connection(self.server)),
+            (self.client, self.library.http(self.client)),
+            (self.server, self.library.http(self.server)),
         ]
         for _ in range(4):
             self.carry_http()
@@ -147,12 +212,11 @@ class Pair:
         """A flight each way; whether a response has come to its end."""
         ended = False
         self.now += 0.001
-        for sender, (receiver, http), addr in (
-            (self.client, self.ends[1], CLIENT),
-            (self.server, self.ends[0], SERVER),
+        for sender, (receiver, http) in (
+            (self.client, self.ends[1]),
+            (self.server, self.ends[0]),
         ):
-            for data, _ in sender.datagrams_to_send(now=self.now):
-                receiver.receive_datagram(data, addr, now=self.now)
+            self.move(sender)
             while (event := receiver.next_event()) is not None:
                 for received in http.handle_event(event):
                     if receiver is self.server:
@@ -183,12 +247,10 @@ class Pair:
         ended = False
         while not ended:
             self.now += 0.001
-            for data, _ in self.client.datagrams_to_send(now=self.now):
-                self.server.receive_datagram(data, CLIENT, now=self.now)
+            self.move(self.client)
             while (event := self.server.next_event()) is not None:
                 ended = ended or getattr(event, "end_stream", False)
-            for data, _ in self.server.datagrams_to_send(now=self.now):
-                self.client.receive_datagram(data, SERVER, now=self.now)
+            self.move(self.server)
             while self.client.next_event() is not None:
                 pass
             self.timers()
@@ -343,17 +405,6 @@ class FileClient:
                     self.done.set_result(self.count)
 
 
-def mix(mixin: type, library: str) -> Any:
-    """A class of ``mixin`` and of the library's protocol."""
-    asyncio_api = importlib.import_module(f"{library}.asyncio")
-    http_api = importlib.import_module(f"{library}.h3.connection")
-    return type(
-        mixin.__name__,
-        (mixin, asyncio_api.QuicConnectionProtocol),
-        {"make_http": staticmethod(http_api.H3Connection)},
-    )
-
-
 def free_port() -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
@@ -415,62 +466,6 @@ def fork(main: Callable[[], Coroutine[Any, Any, None]]) -> int:
     return child
 
 
-def server_of(library: str) -> Start:
-    """What starts the library's server in a process of its own."""
-    asyncio_api = importlib.import_module(f"{library}.asyncio")
-    configuration_api = importlib.import_module(f"{library}.quic.configuration")
-    protocol = mix(FileServer, library)
-
-    def start(files: Files, port: int, size: int) -> int:
-        async def main() -> None:
-            configuration = configuration_api.QuicConfiguration(
-                is_client=False, alpn_protocols=["h3"]
-            )
-            # gtlsserver's: qh3 looks for larger datagrams without being told.
-            configuration.congestion_control_algorithm = "cubic"
-            configuration.probe_datagram_size = True
-            configuration.load_cert_chain(files.chain, files.key)
-            protocol.body = bytes(size)
-            await asyncio_api.serve(
-                "127.0.0.1", port, configuration=configuration, create_protocol=protocol
-            )
-            await asyncio.Event().wait()
-
-        return fork(main)
-
-    return start
-
-
-def client_of(library: str) -> Start:
-    """What starts the library's client in a process of its own."""
-    asyncio_api = importlib.import_module(f"{library}.asyncio")
-    configuration_api = importlib.import_module(f"{library}.quic.configuration")
-    protocol = mix(FileClient, library)
-
-    def start(files: Files, port: int, size: int) -> int:
-        async def main() -> None:
-            configuration = configuration_api.QuicConfiguration(
-                alpn_protocols=["h3"],
-                server_name="localhost",
-                cafile=files.authority,
-                # gtlsclient's.
-                max_data=24 << 20,
-                max_stream_data=16 << 20,
-            )
-            async with asyncio_api.connect(
-                "127.0.0.1", port, configuration=configuration, create_protocol=protocol
-            ) as client:
-                client.get()
-                assert await client.done == size
-                # gtlsclient does not wait for the end of the connection, either.
-                client.close()
-                os._exit(0)
-
-        return fork(main)
-
-    return start
-
-
 def transfer(
     files: Files, size: int, server: Start, client: Start
 ) -> tuple[float, float, float]:
@@ -510,15 +505,14 @@ def over_loopback(files: Files, size: int) -> None:
         print("gtlsserver is missing: nothing is measured over loopback")
         return
     (files.directory / "large").write_bytes(bytes(size))
-    ours = server_of("nghttp2py"), client_of("nghttp2py")
-    qh3s = server_of("qh3"), client_of("qh3")
+    ours, qh3s = Library("nghttp2py"), Library("qh3")
     ways: dict[str, tuple[Start, Start]] = {
         "gtlsserver to gtlsclient": (start_gtlsserver, start_gtlsclient),
-        "gtlsserver to ours": (start_gtlsserver, ours[1]),
-        "gtlsserver to qh3": (start_gtlsserver, qh3s[1]),
-        "ours to gtlsclient": (ours[0], start_gtlsclient),
-        "qh3 to gtlsclient": (qh3s[0], start_gtlsclient),
-        "ours to ours": ours,
+        "gtlsserver to ours": (start_gtlsserver, ours.start_client),
+        "gtlsserver to qh3": (start_gtlsserver, qh3s.start_client),
+        "ours to gtlsclient": (ours.start_server, start_gtlsclient),
+        "qh3 to gtlsclient": (qh3s.start_server, start_gtlsclient),
+        "ours to ours": (ours.start_server, ours.start_client),
     }
     found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in ways}
     for _ in range(3):

@@ -91,7 +91,9 @@ def main() -> None:
         port = free_port()
         ours = [sys.executable, "-c", HELLO, str(port)]
         servers = {
-            "nghttpd": ["nghttpd", "--no-tls", "-d", root, str(port)],
+            "nghttpd": [
+                *("nghttpd", "--no-tls", "-d", root, "--address=127.0.0.1", str(port))
+            ],
             "HTTP2Server, uvloop": [*ours, "uvloop"],
             "HTTP2Server, asyncio": [*ours, "asyncio"],
         }
