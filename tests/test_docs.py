@@ -388,13 +388,14 @@ def test_what_the_comments_of_a_block_name_exists(block):
             check_variable(name)
 
 
-SESSIONS = [
+SHOWN = [
     (str(block), line, output)
     for block in BLOCKS
     if block.kind == "console"
-    for line, words, output in commands(block)
-    if words[0] == "printf" and output
+    for line, _, output in commands(block)
+    if output
 ]
+SESSIONS = [session for session in SHOWN if session[1].startswith("printf ")]
 
 
 @pytest.mark.parametrize(
@@ -406,6 +407,32 @@ def test_what_is_piped_into_a_command_gives_what_the_page_shows(block, line, out
         ["sh", "-c", path + line], capture_output=True, text=True, check=True
     )
     assert shown.stdout.rstrip() == output
+
+
+def test_what_serve_says_is_what_the_page_shows(certificates, tmp_path):
+    """As it stands there, but for the port, which may be taken here."""
+    ((_, line, output),) = [s for s in SHOWN if s[1].startswith("nghttp2py serve ")]
+    _, issued, *_ = certificates
+    issued.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    issued.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
+    (tmp_path / "public").mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-m", *shlex.split(line), "--port=0"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as server:
+        try:
+            said = server.stdout.readline()
+        finally:
+            server.terminate()
+    assert re.sub(r":\d+/", ":8443/", said) == output + "\n"
+
+
+def test_whatever_a_block_shows_is_compared_with_what_is_printed():
+    """Here, or with the README's first example."""
+    others = [line for _, line, _ in SHOWN if not line.startswith("printf ")]
+    assert [line.split()[0] for line in others] == ["curl", "nghttp2py"]
 
 
 # ---- What the text names ----
