@@ -1,6 +1,7 @@
 """The page of limits has every limit, with the default that the code has."""
 
 import dataclasses
+import importlib
 import inspect
 import re
 from pathlib import Path
@@ -15,7 +16,8 @@ from nghttp2py.h3 import H3Configuration
 from nghttp2py.hpack import DEFLATE_MAX_HEADER_TABLE_SIZE, HDInflater
 from nghttp2py.quic import QuicConfiguration
 
-PAGE = (Path(__file__).parent.parent / "docs" / "limits.rst").read_text()
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "limits.rst").read_text()
 ROWS = re.findall(r"^   \* - (.*)\n     - (.*)\n     - ", PAGE, re.M)
 
 # Numbers of a configuration that bound nothing.
@@ -45,8 +47,10 @@ def numbers(configuration):
 
 
 def value(text):
-    """The number of a cell: of "1,000", "(262,144)" or "60 s"."""
-    return float(re.match(r"\(?([\d,.]+)", text)[1].replace(",", ""))
+    """The number of a cell: of "1,000", "(262,144)", "60 s" or "16 KiB"."""
+    number, unit = re.match(r"\(?([\d,.]+)( [KM]iB)?", text).groups()
+    factor = {None: 1, " KiB": 1 << 10, " MiB": 1 << 20}[unit]
+    return float(number.replace(",", "")) * factor
 
 
 @pytest.mark.parametrize(
@@ -110,3 +114,51 @@ def test_what_serve_takes_is_on_the_page():
     stated = rows["``max_handshakes`` of ``serve``"]
     assert value(stated) == parameters["max_handshakes"].default
     assert rows["``retry`` of ``serve``"] == "off"
+
+
+@pytest.mark.parametrize(
+    ("row", "place"),
+    [
+        ("window of a stream, tuned", "asyncio.health:MAX_WINDOW"),
+        ("``readline``, ``readuntil``", "asyncio.reader:LIMIT"),
+        ("finished streams known by number", "asyncio.protocol:_FINISHED_STREAMS"),
+        ("1xx responses of a stream", "asyncio.stream:_MAX_INFORMATIONAL"),
+        ("gathered for one write", "asyncio.pump:_WRITE_SIZE"),
+        ("stateless resets", "asyncio.quic_server:MAX_RESETS"),
+        ("``drain()`` of a stream's writer", "asyncio.quic_protocol:HIGH_WATER"),
+        (
+            "open requests of an ``H3Protocol`` that is a client",
+            "asyncio.h3:_REQUESTS",
+        ),
+        ("body of an ``H3RequestStream`` that comes in", "asyncio.h3:_UNREAD"),
+        ("body of an ``H3RequestStream`` that goes out", "asyncio.h3:_STREAM_QUEUE"),
+        ("events of a qlog trace", "quic.logger:MAX_EVENTS"),
+    ],
+)
+def test_a_number_that_is_no_setting_is_that_of_the_module(row, place):
+    module, name = place.split(":")
+    known = getattr(importlib.import_module(f"nghttp2py.{module}"), name)
+    assert value(dict(ROWS)[row]) == known
+
+
+@pytest.mark.parametrize(
+    ("row", "names"),
+    [
+        (
+            "SETTINGS, ORIGIN, a capsule",
+            ["MAX_SETTINGS_LEN", "MAX_ORIGIN_LEN", "MAX_CAPSULE"],
+        ),
+        ("PRIORITY_UPDATE", ["MAX_PRIORITY_LEN"]),
+        ("early WebTransport streams, datagrams", ["MAX_WAITING"]),
+        ("ClientHello, with a ``session_ticket_fetcher``", ["MAX_HELLO"]),
+        ("early data that a server takes", ["REPLAY_SLOTS"]),
+        ("connection ids", ["ACTIVE_CID_LIMIT"]),
+    ],
+)
+def test_a_number_that_is_no_setting_is_that_of_the_c_code(row, names):
+    sources = "\n".join(path.read_text() for path in (ROOT / "src_c").glob("*.[ch]"))
+    for name in names:
+        (known,) = re.findall(rf"^#define {name} (.+)$", sources, re.M)
+        product = re.fullmatch(r"\(?(\d+)(?: \* (\d+))?\)?", known)
+        first, second = product.groups("1")
+        assert value(dict(ROWS)[row]) == int(first) * int(second), name
