@@ -288,6 +288,20 @@ def one_line(done):
     return lines[0]
 
 
+def hang_up(*arguments):
+    """Run the command with a reader that goes early; return what it says of that."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "nghttp2py", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        process.stdout.read(10)
+        process.stdout.close()
+        said = process.stderr.read()
+        process.wait(DEADLINE)
+    return said
+
+
 def assert_shown(done, *lines):
     """The output on stderr matches each of these regular expressions."""
     shown = done.stderr.decode()

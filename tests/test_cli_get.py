@@ -16,6 +16,7 @@ from peers import (
     assert_shown,
     authority,
     free_port,
+    hang_up,
     nghttp2py,
     nghttpd,
     one_line,
@@ -240,15 +241,7 @@ def test_a_tls_server_without_h2_is_one_clear_line(http1, ca):
 
 
 def test_a_reader_that_goes_ends_the_command_quietly(url):
-    with subprocess.Popen(
-        [sys.executable, "-m", "nghttp2py", "get", f"{url}/data"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as process:
-        process.stdout.read(10)
-        process.stdout.close()
-        assert process.stderr.read() == b""
-        process.wait(DEADLINE)
+    assert hang_up("get", f"{url}/data") == b""
 
 
 def test_serve_and_get_understand_each_other(site):

@@ -322,6 +322,7 @@ cdef class H3Connection(H3Session):
     def send_datagram(self, stream_id, data):
         """Send a datagram that belongs to the request ``stream_id`` (RFC 9297, 2.1).
 
+        ``data`` is bytes-like; the peer may not take it, and the network may lose it.
         Raises ``InvalidStreamTypeError`` if ``stream_id`` is not a request.
         """
         cdef:
@@ -423,9 +424,11 @@ cdef class H3Connection(H3Session):
         return urgency, bool(incremental)
 
     def send_origin(self, origins):
-        """Say for which origins, bytes like ``b"https://a.example"``, we answer.
+        """Say for which origins, bytes like ``b"https://a.example"``, we answer
+        (RFC 9412).
 
-        Raises ``RuntimeError`` for a client (RFC 9412).
+        Raises ``RuntimeError`` for a client, ``OverflowError`` for an origin of more
+        than 65,535 bytes.
         """
         cdef bytes payload
 
@@ -489,9 +492,9 @@ cdef class H3Connection(H3Session):
     def close_webtransport_session(self, session_id, error_code=0, reason=""):
         """Close the session, and abort its streams.
 
-        ``reason`` is at most 1,024 bytes of UTF-8.  Needs
-        ``H3Configuration.extended``.  Raises ``InvalidStreamTypeError`` if there
-        is no such session, ``ValueError`` for a longer reason.
+        ``error_code`` is 0 to 2**32 - 1, ``reason`` at most 1,024 bytes of UTF-8.
+        Needs ``H3Configuration.extended``.  Raises ``InvalidStreamTypeError`` if
+        there is no such session, ``ValueError`` for a longer reason.
         """
         cdef bytes message = reason.encode()
 
@@ -508,7 +511,10 @@ cdef class H3Connection(H3Session):
         self._perform()
 
     def drain_webtransport_session(self, session_id):
-        """Ask the peer to close the session soon; raises like the above."""
+        """Ask the peer to close the session soon.
+
+        Raises ``InvalidStreamTypeError`` if there is no such session.
+        """
         self._require()
         self._check(
             lib.ngp_h3_drain_session(self._h3, to_id(session_id, "session_id"))
@@ -536,7 +542,8 @@ cdef class H3Connection(H3Session):
 
     @staticmethod
     def webtransport_error_to_http(error_code):
-        """Map an application's error code to the one that goes over the wire."""
+        """Map an application's error code, 0 to 2**32 - 1, to the one that goes over
+        the wire (draft-ietf-webtrans-http3, 4.4)."""
         return lib.ngp_h3_wt_to_http(error_code)
 
     # ---- For debugging: what aioquic's own tests look at ----
