@@ -6,9 +6,6 @@ What counts is the ratio to httpx[http2], measured in turns in the same run.
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-
 import figures
 import streams
 
@@ -27,29 +24,12 @@ async def client(port: int, n: int) -> None:
                 body = await response.read()
                 assert response.status == 200 and body == streams.BODY
 
-        each = n // streams.CONCURRENCY
-        await asyncio.gather(*(work(each) for _ in range(streams.CONCURRENCY)))
+        await streams.share(work, n)
 
 
 def main() -> None:
-    """Measure in turns, print the best of each."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("-n", type=int, default=16000, help="requests a turn")
-    parser.add_argument("--turns", type=int, default=3)
-    options = parser.parse_args()
-    n = options.n // streams.CONCURRENCY * streams.CONCURRENCY
-    few = max(streams.CONCURRENCY, n // 640 * streams.CONCURRENCY)
-    best: dict[str, tuple[float, float]] = {}
-    with streams.nghttpd() as port:
-        for _ in range(options.turns):
-            turn = {"h2load": streams.h2load(port, n)}
-            for loop in ("asyncio", "uvloop"):
-                turn[f"httpx, {loop}"] = streams.measure(
-                    streams.httpx_client, loop, port, few
-                )
-                turn[f"Client, {loop}"] = streams.measure(client, loop, port, n)
-            for name, result in turn.items():
-                best[name] = max(best.get(name, result), result)
+    """Measure, and print the best of each."""
+    best = streams.compare(__doc__, {"Client": client})
     beside = streams.tell(best)
     figures.keep(
         "client",

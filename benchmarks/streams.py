@@ -15,8 +15,9 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 import figures
 import httpx
@@ -27,6 +28,11 @@ from nghttp2py.asyncio import open_connection
 CONCURRENCY = 32
 GOAL = 40.0
 BODY = b"hello world"
+
+# Requests a second and CPU microseconds for each, of each program.
+Best = dict[str, tuple[float, float]]
+# Makes requests of the server at a port, so many.
+Ask = Callable[[int, int], Coroutine[Any, Any, None]]
 
 
 def free_port() -> int:
@@ -64,6 +70,11 @@ def nghttpd() -> Iterator[int]:
             server.wait()
 
 
+async def share(work: Callable[[int], Awaitable[None]], n: int) -> None:
+    """Have ``n`` requests made by as many tasks as there are requests at a time."""
+    await asyncio.gather(*(work(n // CONCURRENCY) for _ in range(CONCURRENCY)))
+
+
 async def numbers(port: int, n: int) -> None:
     """Ask by stream numbers, as aioh2's users do."""
     async with await open_connection("127.0.0.1", port) as client:
@@ -77,7 +88,7 @@ async def numbers(port: int, n: int) -> None:
                 body = await client.read_stream(stream_id, -1)
                 assert body == BODY
 
-        await asyncio.gather(*(work(n // CONCURRENCY) for _ in range(CONCURRENCY)))
+        await share(work, n)
 
 
 async def objects(port: int, n: int) -> None:
@@ -92,7 +103,7 @@ async def objects(port: int, n: int) -> None:
                 body = await stream.read()
                 assert response.status == 200 and body == BODY
 
-        await asyncio.gather(*(work(n // CONCURRENCY) for _ in range(CONCURRENCY)))
+        await share(work, n)
 
 
 async def httpx_client(port: int, n: int) -> None:
@@ -104,10 +115,10 @@ async def httpx_client(port: int, n: int) -> None:
                 response = await client.get(f"http://127.0.0.1:{port}/hello")
                 assert response.content == BODY
 
-        await asyncio.gather(*(work(n // CONCURRENCY) for _ in range(CONCURRENCY)))
+        await share(work, n)
 
 
-def measure(ask, loop: str, port: int, n: int) -> tuple[float, float]:
+def measure(ask: Ask, loop: str, port: int, n: int) -> tuple[float, float]:
     """Return requests a second, and CPU microseconds for each."""
     made = uvloop.new_event_loop() if loop == "uvloop" else asyncio.new_event_loop()
     try:
@@ -135,9 +146,7 @@ def h2load(port: int, n: int) -> tuple[float, float]:
     return n / wall, cpu / n * 1e6
 
 
-def rates(
-    best: dict[str, tuple[float, float]], ours: dict[str, str]
-) -> dict[str, float]:
+def rates(best: Best, ours: dict[str, str]) -> dict[str, float]:
     """The requests a second of each program, ours first, by the names given."""
     named = {}
     for name, (rate, _) in best.items():
@@ -146,7 +155,7 @@ def rates(
     return dict(sorted(named.items(), key=lambda item: "nghttp2py" not in item[0]))
 
 
-def tell(best: dict[str, tuple[float, float]]) -> float:
+def tell(best: Best) -> float:
     """Print requests a second and CPU time of each, beside httpx and h2load.
 
     Returns what httpx reached.
@@ -161,24 +170,30 @@ def tell(best: dict[str, tuple[float, float]]) -> float:
     return beside
 
 
-def main() -> None:
-    """Measure in turns, print the best of each."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def compare(description: str | None, ours: dict[str, Ask]) -> Best:
+    """Measure in turns, in both loops, with the options of the command line."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("-n", type=int, default=16000, help="requests a turn")
     parser.add_argument("--turns", type=int, default=3)
     options = parser.parse_args()
     n = options.n // CONCURRENCY * CONCURRENCY
     few = max(CONCURRENCY, n // 20 // CONCURRENCY * CONCURRENCY)
-    best: dict[str, tuple[float, float]] = {}
+    best: Best = {}
     with nghttpd() as port:
         for _ in range(options.turns):
             turn = {"h2load": h2load(port, n)}
             for loop in ("asyncio", "uvloop"):
                 turn[f"httpx, {loop}"] = measure(httpx_client, loop, port, few)
-                turn[f"numbers, {loop}"] = measure(numbers, loop, port, n)
-                turn[f"objects, {loop}"] = measure(objects, loop, port, n)
+                for name, ask in ours.items():
+                    turn[f"{name}, {loop}"] = measure(ask, loop, port, n)
             for name, result in turn.items():
                 best[name] = max(best.get(name, result), result)
+    return best
+
+
+def main() -> None:
+    """Measure, and print the best of each."""
+    best = compare(__doc__, {"numbers": numbers, "objects": objects})
     tell(best)
     figures.keep(
         "streams",
