@@ -1,6 +1,13 @@
-# What we use of src_c/ngp_h3_fields.h, ngp_qpack.h and ngp_h3.h, in their order.
+# What we use of src_c/ngp.h, ngp_h3_fields.h, ngp_qpack.h and ngp_h3.h, in their order.
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+
+cdef extern from "ngp.h" nogil:
+    uint64_t NGP_MAX_VARINT
+
+    size_t ngp_put_varint(uint8_t *dest, uint64_t value)
+    size_t ngp_get_varint(const uint8_t *src, size_t len, uint64_t *pvalue)
 
 
 cdef extern from "ngp_h3_fields.h" nogil:
@@ -174,11 +181,7 @@ cdef extern from "ngp_h3.h" nogil:
     uint64_t NGP_H3_STREAM_QPACK_ENCODER
     uint64_t NGP_H3_STREAM_QPACK_DECODER
     uint64_t NGP_H3_STREAM_REQUEST
-    uint64_t NGP_H3_MAX_VARINT
     int NGP_H3_NO_ID
-
-    size_t ngp_h3_put_varint(uint8_t *dest, uint64_t value)
-    size_t ngp_h3_get_varint(const uint8_t *src, size_t len, uint64_t *pvalue)
 
     ctypedef struct ngp_h3_config:
         uint8_t server

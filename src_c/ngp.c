@@ -137,6 +137,41 @@ void ngp_buf_clear(ngp_buf *buf, size_t keep) {
   }
 }
 
+size_t ngp_put_varint(uint8_t *dest, uint64_t value) {
+  size_t n, i;
+
+  if (value < 0x40) {
+    dest[0] = (uint8_t)value;
+    return 1;
+  }
+  n = value < 0x4000 ? 2 : value < 0x40000000 ? 4 : 8;
+  for (i = n; i > 0; --i) {
+    dest[i - 1] = (uint8_t)value;
+    value >>= 8;
+  }
+  dest[0] |= (uint8_t)(n == 2 ? 0x40 : n == 4 ? 0x80 : 0xc0);
+  return n;
+}
+
+size_t ngp_get_varint(const uint8_t *src, size_t len, uint64_t *pvalue) {
+  size_t n, i;
+  uint64_t value;
+
+  if (len == 0) {
+    return 0;
+  }
+  n = (size_t)1 << (src[0] >> 6);
+  if (len < n) {
+    return 0;
+  }
+  value = src[0] & 0x3f;
+  for (i = 1; i < n; ++i) {
+    value = value << 8 | src[i];
+  }
+  *pvalue = value;
+  return n;
+}
+
 int ngp_equal_caseless(const void *a, size_t alen, const void *b, size_t blen) {
   const uint8_t *p = a, *q = b;
   size_t i;

@@ -3,7 +3,8 @@
  * and Python.  SPDX-License-Identifier: MIT
  *
  * This header holds what all parts share: error codes, the compatibility
- * names for older libnghttp2, the byte buffer, and the meaning of words.
+ * names for older libnghttp2, the byte buffer, numbers of variable length,
+ * texts without case, and the meaning of words.
  *
  * Words with one meaning in all comments: a function *takes* an object when
  * ownership moves into it; it *holds* one until it gives it back; it *borrows*
@@ -126,6 +127,22 @@ void *ngp_malloc(nghttp2_mem *mem, size_t size);
 void *ngp_calloc(nghttp2_mem *mem, size_t n, size_t size);
 void *ngp_realloc(nghttp2_mem *mem, void *ptr, size_t size);
 void ngp_free(nghttp2_mem *mem, void *ptr);
+
+/* The largest number that fits in a variable-length integer (RFC 9000, 16). */
+#define NGP_MAX_VARINT ((1ull << 62) - 1)
+
+/*
+ * ngp_put_varint writes |value| to |dest|, which has room for 8 bytes, and
+ * returns how many bytes it wrote.  |value| is at most NGP_MAX_VARINT.
+ */
+size_t ngp_put_varint(uint8_t *dest, uint64_t value);
+
+/*
+ * ngp_get_varint reads a variable-length integer from the |len| bytes at
+ * |src| to |*pvalue|.  It returns how many bytes it took, or 0 if they end
+ * before the number does.
+ */
+size_t ngp_get_varint(const uint8_t *src, size_t len, uint64_t *pvalue);
 
 /* ngp_lower returns |c|, in lower case if it is one of ASCII's letters. */
 static inline uint8_t ngp_lower(uint8_t c) {

@@ -164,41 +164,6 @@ void ngp_h3_config_default(ngp_h3_config *config) {
   };
 }
 
-size_t ngp_h3_put_varint(uint8_t *dest, uint64_t value) {
-  size_t n, i;
-
-  if (value < 0x40) {
-    dest[0] = (uint8_t)value;
-    return 1;
-  }
-  n = value < 0x4000 ? 2 : value < 0x40000000 ? 4 : 8;
-  for (i = n; i > 0; --i) {
-    dest[i - 1] = (uint8_t)value;
-    value >>= 8;
-  }
-  dest[0] |= (uint8_t)(n == 2 ? 0x40 : n == 4 ? 0x80 : 0xc0);
-  return n;
-}
-
-size_t ngp_h3_get_varint(const uint8_t *src, size_t len, uint64_t *pvalue) {
-  size_t n, i;
-  uint64_t value;
-
-  if (len == 0) {
-    return 0;
-  }
-  n = (size_t)1 << (src[0] >> 6);
-  if (len < n) {
-    return 0;
-  }
-  value = src[0] & 0x3f;
-  for (i = 1; i < n; ++i) {
-    value = value << 8 | src[i];
-  }
-  *pvalue = value;
-  return n;
-}
-
 /*
  * The table of streams.
  */
@@ -490,10 +455,10 @@ int ngp_h3_send_bytes(ngp_h3 *h3, int64_t stream_id, const uint8_t *data,
 int ngp_h3_send_frame(ngp_h3 *h3, int64_t stream_id, uint64_t type,
                       const uint8_t *payload, size_t len, int fin) {
   uint8_t header[NGP_H3_MAX_FRAME_HEADER];
-  size_t n = ngp_h3_put_varint(header, type);
+  size_t n = ngp_put_varint(header, type);
   int rv;
 
-  n += ngp_h3_put_varint(header + n, len);
+  n += ngp_put_varint(header + n, len);
   rv = ngp_h3_send_bytes(h3, stream_id, header, n, 0);
   if (rv == 0) {
     rv = ngp_h3_send_bytes(h3, stream_id, payload, len, fin);
@@ -563,7 +528,7 @@ int ngp_h3_gather(ngp_h3_stream *stream, const uint8_t **pp, const uint8_t *end,
   }
   for (;;) {
     for (i = 0, taken = 0; i < n; ++i) {
-      k = ngp_h3_get_varint(src + taken, len - taken, &values[i]);
+      k = ngp_get_varint(src + taken, len - taken, &values[i]);
       if (k == 0) {
         break;
       }

@@ -97,24 +97,8 @@ const char *ngp_h3_strerror(int code);
 /* A stream whose bytes are dropped. */
 #define NGP_H3_STREAM_IGNORED ((1ull << 62) + 3)
 
-/* The largest number that fits in a variable-length integer (RFC 9000, 16). */
-#define NGP_H3_MAX_VARINT ((1ull << 62) - 1)
-
 /* No push identifier. */
 #define NGP_H3_NO_ID (-1)
-
-/*
- * ngp_h3_put_varint writes |value| to |dest|, which has room for 8 bytes, and
- * returns how many bytes it wrote.  |value| is at most NGP_H3_MAX_VARINT.
- */
-size_t ngp_h3_put_varint(uint8_t *dest, uint64_t value);
-
-/*
- * ngp_h3_get_varint reads a variable-length integer from the |len| bytes at
- * |src| to |*pvalue|.  It returns how many bytes it took, or 0 if they end
- * before the number does.
- */
-size_t ngp_h3_get_varint(const uint8_t *src, size_t len, uint64_t *pvalue);
 
 /*
  * ngp_h3_config says how a connection behaves.  ngp_h3_config_default() fills

@@ -89,12 +89,12 @@ int ngp_h3_parse_settings(const uint8_t *payload, size_t len,
   while (payload != end) {
     ngp_h3_setting setting;
 
-    taken = ngp_h3_get_varint(payload, (size_t)(end - payload), &setting.id);
+    taken = ngp_get_varint(payload, (size_t)(end - payload), &setting.id);
     if (taken == 0) {
       return NGP_H3_SETTINGS_TRUNCATED;
     }
     payload += taken;
-    taken = ngp_h3_get_varint(payload, (size_t)(end - payload), &setting.value);
+    taken = ngp_get_varint(payload, (size_t)(end - payload), &setting.value);
     if (taken == 0) {
       return NGP_H3_SETTINGS_TRUNCATED;
     }
@@ -226,7 +226,7 @@ static int recv_settings(ngp_h3 *h3, const uint8_t *payload, size_t len) {
 static int read_number(ngp_h3 *h3, const uint8_t *payload, size_t len,
                        uint64_t *pvalue, ngp_h3_violation truncated,
                        ngp_h3_violation trailing) {
-  size_t n = ngp_h3_get_varint(payload, len, pvalue);
+  size_t n = ngp_get_varint(payload, len, pvalue);
 
   if (n == 0) {
     return ngp_h3_violate(h3, truncated);
@@ -332,7 +332,7 @@ static int recv_priority_update(ngp_h3 *h3, int push, const uint8_t *payload,
   ngp_h3_event *event;
   uint64_t id;
   uint8_t urgency = NGHTTP3_DEFAULT_URGENCY, incremental = 0;
-  size_t n = ngp_h3_get_varint(payload, len, &id);
+  size_t n = ngp_get_varint(payload, len, &id);
   int rv;
 
   if (n == 0) {

@@ -192,7 +192,7 @@ static int recv_section(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t type,
 
   if (is_promise) {
     section = NGP_H3_PUSH_PROMISE;
-    n = ngp_h3_get_varint(payload, len, &push_id);
+    n = ngp_get_varint(payload, len, &push_id);
     if (n == 0) {
       return ngp_h3_violate(h3, NGP_H3_V_PUSH_PROMISE_PARSE);
     }

@@ -379,11 +379,11 @@ int ngp_h3_recv_datagram(ngp_h3 *h3, const uint8_t *data, size_t len) {
   if (h3->closed) {
     return 0;
   }
-  n = ngp_h3_get_varint(data, len, &quarter);
+  n = ngp_get_varint(data, len, &quarter);
   if (n == 0) {
     return ngp_h3_violate(h3, NGP_H3_V_DATAGRAM_PARSE);
   }
-  if (quarter > NGP_H3_MAX_VARINT / 4) {
+  if (quarter > NGP_MAX_VARINT / 4) {
     return ngp_h3_violate(h3, NGP_H3_V_DATAGRAM_ID);
   }
   if (h3->config.extended) {

@@ -102,8 +102,8 @@ static int send_section(ngp_h3 *h3, int64_t stream_id, uint64_t type,
     return rv;
   }
   len = beforelen + encoded.prefix.len + encoded.section.len;
-  n = ngp_h3_put_varint(header, type);
-  n += ngp_h3_put_varint(header + n, len);
+  n = ngp_put_varint(header, type);
+  n += ngp_put_varint(header + n, len);
   rv = ngp_buf_reserve(&h3->out, n + len);
   if (rv == 0) {
     /* There is room. */
@@ -216,8 +216,8 @@ int ngp_h3_send_data(ngp_h3 *h3, int64_t stream_id, size_t len, int fin,
     stream->send_ended = 1;
     ngp_h3_remove_if_ended(h3, stream);
   }
-  n = ngp_h3_put_varint(header, NGP_H3_FRAME_DATA);
-  *pheaderlen = n + ngp_h3_put_varint(header + n, len);
+  n = ngp_put_varint(header, NGP_H3_FRAME_DATA);
+  *pheaderlen = n + ngp_put_varint(header + n, len);
   return 0;
 }
 
@@ -235,8 +235,7 @@ int ngp_h3_open(ngp_h3 *h3, uint64_t type, int64_t stream_id) {
   default:
     h3->qpack_decoder = stream_id;
   }
-  return ngp_h3_send_bytes(h3, stream_id, text, ngp_h3_put_varint(text, type),
-                           0);
+  return ngp_h3_send_bytes(h3, stream_id, text, ngp_put_varint(text, type), 0);
 }
 
 int ngp_h3_send_settings(ngp_h3 *h3, const ngp_h3_setting *settings, size_t n) {
@@ -247,15 +246,14 @@ int ngp_h3_send_settings(ngp_h3 *h3, const ngp_h3_setting *settings, size_t n) {
 
   ngp_h3_begin(h3);
   for (i = 0; i < n; ++i) {
-    if (settings[i].id > NGP_H3_MAX_VARINT ||
-        settings[i].value > NGP_H3_MAX_VARINT) {
+    if (settings[i].id > NGP_MAX_VARINT || settings[i].value > NGP_MAX_VARINT) {
       return NGP_H3_ERR_RANGE;
     }
   }
   ngp_buf_init(&payload, h3->mem);
   for (i = 0; rv == 0 && i < n; ++i) {
-    len = ngp_h3_put_varint(text, settings[i].id);
-    len += ngp_h3_put_varint(text + len, settings[i].value);
+    len = ngp_put_varint(text, settings[i].id);
+    len += ngp_put_varint(text + len, settings[i].value);
     rv = ngp_buf_add(&payload, text, len);
   }
   if (rv == 0) {
@@ -298,8 +296,8 @@ int ngp_h3_send_push_promise(ngp_h3 *h3, int64_t stream_id, nghttp3_nv *nva,
     }
   }
   rv = send_section(h3, stream_id, NGP_H3_FRAME_PUSH_PROMISE, id,
-                    ngp_h3_put_varint(id, (uint64_t)h3->next_push_id), nva,
-                    nvlen, 0);
+                    ngp_put_varint(id, (uint64_t)h3->next_push_id), nva, nvlen,
+                    0);
   if (rv == 0) {
     *ppush_id = h3->next_push_id++;
   }
@@ -318,8 +316,8 @@ int ngp_h3_open_push(ngp_h3 *h3, int64_t stream_id, int64_t push_id) {
   }
   stream->recv_ended = 1;
   stream->push_id = push_id;
-  n = ngp_h3_put_varint(text, NGP_H3_STREAM_PUSH);
-  n += ngp_h3_put_varint(text + n, (uint64_t)push_id);
+  n = ngp_put_varint(text, NGP_H3_STREAM_PUSH);
+  n += ngp_put_varint(text + n, (uint64_t)push_id);
   return ngp_h3_send_bytes(h3, stream_id, text, n, 0);
 }
 
@@ -327,7 +325,7 @@ int ngp_h3_datagram_header(int64_t stream_id, uint8_t *dest, size_t *plen) {
   if (!ngp_h3_is_request(stream_id)) {
     return NGP_H3_ERR_STREAM_TYPE;
   }
-  *plen = ngp_h3_put_varint(dest, (uint64_t)stream_id / 4);
+  *plen = ngp_put_varint(dest, (uint64_t)stream_id / 4);
   return 0;
 }
 
@@ -336,14 +334,14 @@ static int send_number(ngp_h3 *h3, uint64_t type, uint64_t value) {
   uint8_t payload[8];
 
   return ngp_h3_send_frame(h3, h3->control, type, payload,
-                           ngp_h3_put_varint(payload, value), 0);
+                           ngp_put_varint(payload, value), 0);
 }
 
 int ngp_h3_send_goaway(ngp_h3 *h3, uint64_t id) {
   int rv;
 
   ngp_h3_begin(h3);
-  if (id > h3->goaway_sent || id > NGP_H3_MAX_VARINT ||
+  if (id > h3->goaway_sent || id > NGP_MAX_VARINT ||
       (h3->config.server && id % 4 != 0)) {
     return NGP_H3_ERR_RANGE;
   }
@@ -361,7 +359,7 @@ int ngp_h3_send_max_push_id(ngp_h3 *h3, uint64_t id) {
   if (h3->config.server) {
     return NGP_H3_ERR_ROLE;
   }
-  if (id > NGP_H3_MAX_VARINT || (int64_t)id < h3->max_push_id) {
+  if (id > NGP_MAX_VARINT || (int64_t)id < h3->max_push_id) {
     return NGP_H3_ERR_RANGE;
   }
   rv = send_number(h3, NGP_H3_FRAME_MAX_PUSH_ID, id);
@@ -375,7 +373,7 @@ int ngp_h3_send_cancel_push(ngp_h3 *h3, uint64_t push_id) {
   int64_t limit = h3->config.server ? h3->next_push_id - 1 : h3->max_push_id;
 
   ngp_h3_begin(h3);
-  if (push_id > NGP_H3_MAX_VARINT || (int64_t)push_id > limit) {
+  if (push_id > NGP_MAX_VARINT || (int64_t)push_id > limit) {
     return NGP_H3_ERR_RANGE;
   }
   return send_number(h3, NGP_H3_FRAME_CANCEL_PUSH, push_id);
@@ -391,11 +389,11 @@ int ngp_h3_send_priority_update(ngp_h3 *h3, uint64_t id, int push,
   if (h3->config.server) {
     return NGP_H3_ERR_ROLE;
   }
-  if (id > NGP_H3_MAX_VARINT || (!push && id % 4 != 0)) {
+  if (id > NGP_MAX_VARINT || (!push && id % 4 != 0)) {
     return NGP_H3_ERR_STREAM_TYPE;
   }
   ngp_buf_init(&payload, h3->mem);
-  rv = ngp_buf_add(&payload, text, ngp_h3_put_varint(text, id));
+  rv = ngp_buf_add(&payload, text, ngp_put_varint(text, id));
   if (rv == 0) {
     rv = ngp_buf_add(&payload, value, len);
   }

@@ -382,8 +382,8 @@ static int recv_capsule(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t type,
  */
 static int read_capsule(const uint8_t *data, size_t len, uint64_t *ptype,
                         uint64_t *psize, size_t *pstart) {
-  size_t n = ngp_h3_get_varint(data, len, ptype);
-  size_t m = n ? ngp_h3_get_varint(data + n, len - n, psize) : 0;
+  size_t n = ngp_get_varint(data, len, ptype);
+  size_t m = n ? ngp_get_varint(data + n, len - n, psize) : 0;
 
   *pstart = n + m;
   return m && (*psize > MAX_CAPSULE || len - *pstart >= *psize);
@@ -450,7 +450,7 @@ int ngp_h3_open_webtransport(ngp_h3 *h3, int64_t stream_id, uint64_t session_id,
   size_t n;
 
   ngp_h3_begin(h3);
-  if (session_id > NGP_H3_MAX_VARINT ||
+  if (session_id > NGP_MAX_VARINT ||
       (h3->config.extended && !find_session(h3, (int64_t)session_id))) {
     return NGP_H3_ERR_STREAM_TYPE;
   }
@@ -465,9 +465,9 @@ int ngp_h3_open_webtransport(ngp_h3 *h3, int64_t stream_id, uint64_t session_id,
     stream->session_id = (int64_t)session_id;
     stream->recv_ended = (uint8_t)(uni != 0);
   }
-  n = ngp_h3_put_varint(text, uni ? NGP_H3_STREAM_WEBTRANSPORT
-                                  : NGP_H3_FRAME_WEBTRANSPORT);
-  n += ngp_h3_put_varint(text + n, session_id);
+  n = ngp_put_varint(text, uni ? NGP_H3_STREAM_WEBTRANSPORT
+                               : NGP_H3_FRAME_WEBTRANSPORT);
+  n += ngp_put_varint(text + n, session_id);
   return ngp_h3_send_bytes(h3, stream_id, text, n, 0);
 }
 
@@ -489,11 +489,11 @@ int ngp_h3_send_capsule(ngp_h3 *h3, int64_t stream_id, uint64_t type,
   size_t headerlen, framelen;
   int rv;
 
-  if (type > NGP_H3_MAX_VARINT) {
+  if (type > NGP_MAX_VARINT) {
     return NGP_H3_ERR_RANGE;
   }
-  headerlen = ngp_h3_put_varint(header, type);
-  headerlen += ngp_h3_put_varint(header + headerlen, len);
+  headerlen = ngp_put_varint(header, type);
+  headerlen += ngp_put_varint(header + headerlen, len);
   rv = ngp_h3_send_data(h3, stream_id, headerlen + len, 0, frame, &framelen);
   if (rv == 0) {
     rv = ngp_h3_send_bytes(h3, stream_id, frame, framelen, 0);

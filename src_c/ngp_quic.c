@@ -295,7 +295,7 @@ int ngp_quic_fail(ngp_quic *quic, int rv) {
 
 int ngp_quic_close(ngp_quic *quic, uint64_t error_code, int application,
                    uint64_t frame_type, const char *reason, size_t len) {
-  if (error_code > NGP_QUIC_MAX_VARINT || frame_type > NGP_QUIC_MAX_VARINT) {
+  if (error_code > NGP_MAX_VARINT || frame_type > NGP_MAX_VARINT) {
     return NGHTTP2_ERR_INVALID_ARGUMENT;
   }
   if (quic->close_pending || quic->state > NGP_QUIC_ACTIVE) {
@@ -591,7 +591,7 @@ int ngp_quic_reset_stream(ngp_quic *quic, int64_t stream_id,
   ngp_quic_stream *stream;
   int rv;
 
-  if (error_code > NGP_QUIC_MAX_VARINT) {
+  if (error_code > NGP_MAX_VARINT) {
     return NGHTTP2_ERR_INVALID_ARGUMENT;
   }
   if (quic->state > NGP_QUIC_ACTIVE) {
@@ -617,7 +617,7 @@ int ngp_quic_stop_stream(ngp_quic *quic, int64_t stream_id,
   ngp_quic_stream *stream;
   int rv;
 
-  if (error_code > NGP_QUIC_MAX_VARINT) {
+  if (error_code > NGP_MAX_VARINT) {
     return NGHTTP2_ERR_INVALID_ARGUMENT;
   }
   if (stream_id >= 0 && ngp_quic_is_uni(stream_id) &&

@@ -40,7 +40,6 @@ typedef enum ngp_quic_error {
 } ngp_quic_error;
 
 #define NGP_QUIC_MAX_VERSIONS 8
-#define NGP_QUIC_MAX_VARINT ((1ULL << 62) - 1)
 /* A NEW_TOKEN frame must fit in a packet, of the smallest size and with the
    longest header. */
 #define NGP_QUIC_MAX_TOKEN 1024
@@ -317,7 +316,7 @@ void ngp_quic_hold_credit(ngp_quic *quic, int64_t stream_id, int hold);
  * others do nothing.  |reason| is copied, and cut if it is long.
  *
  * This function returns 0, NGHTTP2_ERR_NOMEM, or NGHTTP2_ERR_INVALID_ARGUMENT
- * if a number is larger than NGP_QUIC_MAX_VARINT.
+ * if a number is larger than NGP_MAX_VARINT.
  */
 int ngp_quic_close(ngp_quic *quic, uint64_t error_code, int application,
                    uint64_t frame_type, const char *reason, size_t len);

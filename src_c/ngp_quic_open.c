@@ -44,11 +44,9 @@ static const char *check(const ngp_quic_options *o) {
       o->max_datagram_size > MAX_DATAGRAM_SIZE) {
     return "the largest datagram has 1200 to 65527 bytes";
   }
-  if (o->max_data > NGP_QUIC_MAX_VARINT ||
-      o->max_stream_data > NGP_QUIC_MAX_VARINT ||
-      o->max_window > NGP_QUIC_MAX_VARINT ||
-      o->max_stream_window > NGP_QUIC_MAX_VARINT ||
-      o->max_datagram_frame_size > NGP_QUIC_MAX_VARINT) {
+  if (o->max_data > NGP_MAX_VARINT || o->max_stream_data > NGP_MAX_VARINT ||
+      o->max_window > NGP_MAX_VARINT || o->max_stream_window > NGP_MAX_VARINT ||
+      o->max_datagram_frame_size > NGP_MAX_VARINT) {
     return "a size is larger than 2^62 - 1";
   }
   if (o->max_streams_bidi > MAX_STREAMS || o->max_streams_uni > MAX_STREAMS) {
@@ -58,7 +56,7 @@ static const char *check(const ngp_quic_options *o) {
     return "an acknowledgement is delayed by less than 16.384 seconds";
   }
   if (!o->initial_rtt || o->initial_rtt > 60 * NGTCP2_SECONDS ||
-      o->idle_timeout > NGP_QUIC_MAX_VARINT) {
+      o->idle_timeout > NGP_MAX_VARINT) {
     return "a time is out of range";
   }
   if (o->cc_algo > NGTCP2_CC_ALGO_BBR) {

@@ -147,7 +147,7 @@ size_t ngp_quic_write_refusal(uint8_t *dest, const ngp_quic_header *header,
   ngtcp2_cid dcid;
   ngtcp2_cid scid;
 
-  if (!header->is_initial || error_code > NGP_QUIC_MAX_VARINT) {
+  if (!header->is_initial || error_code > NGP_MAX_VARINT) {
     return 0;
   }
   get_cids(header, &dcid, &scid);

@@ -77,23 +77,10 @@ typedef struct reader {
 } reader;
 
 static uint64_t read_varint(reader *r) {
-  size_t len;
-  uint64_t n;
-  size_t i;
+  uint64_t n = 0;
+  size_t len = ngp_get_varint(r->pos, (size_t)(r->end - r->pos), &n);
 
-  if (r->pos == r->end) {
-    r->failed = 1;
-    return 0;
-  }
-  len = (size_t)1 << (*r->pos >> 6);
-  if (len > (size_t)(r->end - r->pos)) {
-    r->failed = 1;
-    return 0;
-  }
-  n = *r->pos & 0x3f;
-  for (i = 1; i < len; ++i) {
-    n = n << 8 | r->pos[i];
-  }
+  r->failed |= !len;
   r->pos += len;
   return n;
 }

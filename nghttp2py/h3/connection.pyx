@@ -98,12 +98,12 @@ __all__ = [
 cdef bytes varint(value):
     cdef uint8_t dest[8]
 
-    if not 0 <= value <= lib.NGP_H3_MAX_VARINT:
+    if not 0 <= value <= lib.NGP_MAX_VARINT:
         raise ValueError(
             f"{value} is not a variable-length integer (RFC 9000, 16)"
         )
     return PyBytes_FromStringAndSize(
-        <const char *>dest, lib.ngp_h3_put_varint(dest, value)
+        <const char *>dest, lib.ngp_put_varint(dest, value)
     )
 
 
@@ -126,7 +126,7 @@ def parse_max_push_id(bytes data not None):
     """
     cdef:
         uint64_t value = 0
-        size_t n = lib.ngp_h3_get_varint(
+        size_t n = lib.ngp_get_varint(
             <const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), &value
         )
 

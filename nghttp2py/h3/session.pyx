@@ -79,7 +79,7 @@ cdef object or_none(int64_t number):
 cdef int64_t to_id(value, str name) except -1:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an int, not {type(value).__name__}")
-    if not 0 <= value <= lib.NGP_H3_MAX_VARINT:
+    if not 0 <= value <= lib.NGP_MAX_VARINT:
         raise ValueError(f"{name} is {value}, but must be from 0 to 2**62 - 1")
     return value
 

@@ -1,5 +1,5 @@
 /*
- * The shared byte buffer, allocator and error texts.
+ * The shared byte buffer, numbers of variable length and error texts.
  * SPDX-License-Identifier: MIT
  */
 #include "pair.h"
@@ -78,6 +78,29 @@ static void clearing_gives_large_memory_back_and_keeps_small(void **state) {
   ngp_buf_free(&buf);
 }
 
+static void numbers_of_every_length(void **state) {
+  static const struct {
+    uint64_t value;
+    size_t len;
+  } cases[] = {{0, 1},        {63, 1},
+               {64, 2},       {16383, 2},
+               {16384, 4},    {(1u << 30) - 1, 4},
+               {1u << 30, 8}, {NGP_MAX_VARINT, 8}};
+  uint8_t text[8];
+  uint64_t value;
+  size_t i, n;
+
+  (void)state;
+  for (i = 0; i < sizeof(cases) / sizeof(*cases); ++i) {
+    assert_int_equal(ngp_put_varint(text, cases[i].value), cases[i].len);
+    for (n = 0; n < cases[i].len; ++n) {
+      assert_int_equal(ngp_get_varint(text, n, &value), 0);
+    }
+    assert_int_equal(ngp_get_varint(text, n, &value), n);
+    assert_int_equal(value, cases[i].value);
+  }
+}
+
 static void every_code_has_its_text(void **state) {
   const char *unknown = nghttp2_strerror(-9999);
   int code;
@@ -98,6 +121,7 @@ int main(void) {
       cmocka_unit_test(a_size_that_no_memory_can_hold_is_refused),
       cmocka_unit_test(a_buffer_that_cannot_grow_stays_as_it_was),
       cmocka_unit_test(clearing_gives_large_memory_back_and_keeps_small),
+      cmocka_unit_test(numbers_of_every_length),
       cmocka_unit_test(every_code_has_its_text),
   };
 

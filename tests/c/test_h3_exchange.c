@@ -189,8 +189,8 @@ static void a_capsule_in_pieces_is_kept_once(void **state) {
   make(&p, extended);
   assert_int_equal(h3_headers(&p.client, 0, H3_CONNECT, 0), 0);
   assert_int_equal(h3_pump(&p), 0);
-  n = ngp_h3_put_varint(bytes, 0x17);
-  n += ngp_h3_put_varint(bytes + n, LEN);
+  n = ngp_put_varint(bytes, 0x17);
+  n += ngp_put_varint(bytes + n, LEN);
   for (i = 0; i < n + LEN; ++i) {
     uint8_t frame[3] = {NGP_H3_FRAME_DATA, 1, bytes[i]};
 
@@ -208,29 +208,6 @@ static void a_capsule_in_pieces_is_kept_once(void **state) {
   assert_in_range(kept, LEN, 4 * LEN);
   wire_free(&frames);
   h3_pair_free(&p);
-}
-
-static void numbers_of_every_length(void **state) {
-  static const struct {
-    uint64_t value;
-    size_t len;
-  } cases[] = {{0, 1},        {63, 1},
-               {64, 2},       {16383, 2},
-               {16384, 4},    {(1u << 30) - 1, 4},
-               {1u << 30, 8}, {NGP_H3_MAX_VARINT, 8}};
-  uint8_t text[8];
-  uint64_t value;
-  size_t i, n;
-
-  (void)state;
-  for (i = 0; i < sizeof(cases) / sizeof(*cases); ++i) {
-    assert_int_equal(ngp_h3_put_varint(text, cases[i].value), cases[i].len);
-    for (n = 0; n < cases[i].len; ++n) {
-      assert_int_equal(ngp_h3_get_varint(text, n, &value), 0);
-    }
-    assert_int_equal(ngp_h3_get_varint(text, n, &value), n);
-    assert_int_equal(value, cases[i].value);
-  }
 }
 
 static void every_code_has_a_text(void **state) {
@@ -258,7 +235,6 @@ int main(void) {
       cmocka_unit_test(what_comes_on_a_rejected_request_is_not_told),
       cmocka_unit_test(a_session_of_webtransport),
       cmocka_unit_test(a_capsule_in_pieces_is_kept_once),
-      cmocka_unit_test(numbers_of_every_length),
       cmocka_unit_test(every_code_has_a_text),
   };
 

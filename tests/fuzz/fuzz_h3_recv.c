@@ -96,8 +96,8 @@ static void give_frame(ngp_h3 *h3, input *in) {
       payload[i] = take(in);
     }
   }
-  n = ngp_h3_put_varint(text, type);
-  n += ngp_h3_put_varint(text + n, len);
+  n = ngp_put_varint(text, type);
+  n += ngp_put_varint(text + n, len);
   memcpy(text + n, payload, len);
   n += len;
   if (chunk < 128) {
