@@ -20,6 +20,7 @@ from nghttp2py.asyncio.connecting import establish
 from nghttp2py.asyncio.pump import SETTINGS_TIMEOUT, H2Pump
 from nghttp2py.asyncio.tls import prepare_context
 from nghttp2py.asyncio.url import make_authority, split_url
+from nghttp2py.asyncio.writer import HeadersLike
 from nghttp2py.errors import (
     ConnectionClosedError,
     ErrorCode,
@@ -41,8 +42,6 @@ from nghttp2py.h2 import (
 __all__ = ["BaseResponseHandler", "HTTP2Client"]
 
 logger = logging.getLogger(__name__)
-
-Headers = Any  # an iterable of (name, value) pairs of bytes or str, or a mapping
 
 #: Seconds that connecting may take, TLS included.
 CONNECT_TIMEOUT = 30.0
@@ -220,9 +219,9 @@ class _ResponseProtocol(H2Pump):
     def send_request(
         self,
         handler: BaseResponseHandler,
-        headers: Headers,
+        headers: HeadersLike | None,
         body: Any,
-        trailers: Headers,
+        trailers: HeadersLike | None,
     ) -> None:
         # HTTP2Client has filled them in; CONNECT has no scheme.
         assert handler.method is not None and handler.path is not None
@@ -409,7 +408,7 @@ class HTTP2Client:
 
     def __init__(
         self,
-        address: tuple[str, int] | str | os.PathLike[str],
+        address: tuple[str, int] | str | bytes | os.PathLike[str],
         loop: asyncio.AbstractEventLoop | None = None,
         ssl: ssl_module.SSLContext | bool | None = None,
         *,
@@ -420,7 +419,7 @@ class HTTP2Client:
         idle_timeout: float | None = None,
     ) -> None:
         if not isinstance(address, tuple):
-            address = os.fspath(address)
+            address = os.fsdecode(address)
         elif len(address) != 2:
             raise ValueError(f"address must be (host, port) or a path, not {address!r}")
         if ssl is True:
@@ -453,7 +452,9 @@ class HTTP2Client:
         self._protocol = _ResponseProtocol(
             self, config, settings_timeout=settings_timeout, idle_timeout=idle_timeout
         )
-        self._pending: list[tuple[BaseResponseHandler, Headers, Any, Headers]] = []
+        self._pending: list[
+            tuple[BaseResponseHandler, HeadersLike | None, Any, HeadersLike | None]
+        ] = []
         self._connected = False
         self._closing = False
         self._finishing = False
@@ -524,9 +525,9 @@ class HTTP2Client:
     def _send_pending(
         self,
         handler: BaseResponseHandler,
-        headers: Headers,
+        headers: HeadersLike | None,
         body: Any,
-        trailers: Headers,
+        trailers: HeadersLike | None,
     ) -> None:
         if self._connected and not self._closing:
             try:
@@ -557,11 +558,11 @@ class HTTP2Client:
         self,
         method: str = "GET",
         url: str = "/",
-        headers: Headers = None,
+        headers: HeadersLike | None = None,
         body: Any = None,
         handler: BaseResponseHandler | None = None,
         *,
-        trailers: Headers = None,
+        trailers: HeadersLike | None = None,
     ) -> None:
         """Send a request; ``handler`` will be told of the response.
 
@@ -658,6 +659,8 @@ class HTTP2Client:
         Until then handlers may send further requests.  What has not finished
         after ``timeout`` seconds is aborted (``None``: no limit).
         """
+        if self._closed.done():
+            return
         if timeout is not None and self._finish_timer is None:
             self._finish_timer = self.loop.call_later(timeout, self._give_up)
         self._finishing = True

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import io
+import os
 import ssl
 from functools import partial
 
@@ -297,6 +298,8 @@ async def test_a_lost_connection_closes_every_handler():
         await client.wait_closed()
         assert [h.calls for h in handlers] == [["close"], ["close"]]
         assert [h.error_code for h in handlers] == [ErrorCode.INTERNAL_ERROR] * 2
+        client.finish(timeout=60)
+        assert client._finish_timer is None, "it would only hold the client"
         with pytest.raises(ConnectionClosedError):
             client.send_request()
 
@@ -483,12 +486,13 @@ def test_a_loop_given_is_used_and_left_open(tmp_path):
     loop.close()
 
 
+@pytest.mark.parametrize("make_address", [str, os.fsencode, lambda path: path])
 @in_loops
-async def test_a_unix_socket_will_do(tmp_path):
+async def test_a_unix_socket_will_do(tmp_path, make_address):
     path = tmp_path / "socket"
     async with HTTP2Server(str(path), Echo):
         handler = Recorder()
-        async with HTTP2Client(path) as client:
+        async with HTTP2Client(make_address(path)) as client:
             client.send_request(url="/unix", handler=handler)
         assert handler.body == b"/unix"
         assert dict(handler.headers)[b"x-host"] == b"localhost"

@@ -28,7 +28,7 @@ from nghttp2py.asyncio.endpoints import open_connection, open_unix_connection
 from nghttp2py.asyncio.protocol import H2Protocol
 from nghttp2py.asyncio.stream import H2Stream
 from nghttp2py.asyncio.url import split_url
-from nghttp2py.asyncio.writer import to_pairs
+from nghttp2py.asyncio.writer import HeadersLike, to_pairs
 from nghttp2py.errors import (
     BodyTooLargeError,
     ConnectionClosedError,
@@ -43,7 +43,6 @@ from nghttp2py.hpack import NeverIndexed
 __all__ = ["Client", "Fields", "Response"]
 
 Answer = Coroutine[Any, Any, "Response"]
-Headers = Any  # an iterable of (name, value) pairs of bytes or str, or a mapping
 
 #: Seconds that connecting may take, TLS included.
 CONNECT_TIMEOUT = 30.0
@@ -315,7 +314,7 @@ class _Body:
         """Whether it can be sent (again) from its beginning."""
         return not self._touched or self._position is not None
 
-    def send(self, stream: H2Stream, trailers: Headers) -> None:
+    def send(self, stream: H2Stream, trailers: HeadersLike | None) -> None:
         """Queue it on a stream, or have it pulled as the stream can send."""
         connection = stream.protocol.connection
         stream_id = stream.stream_id
@@ -400,7 +399,7 @@ class Client:
         *,
         ssl: ssl_module.SSLContext | None = None,
         path: str | None = None,
-        headers: Headers = (),
+        headers: HeadersLike = (),
         config: H2Configuration | None = None,
         connect_timeout: float | None = CONNECT_TIMEOUT,
         timeout: float | None = TIMEOUT,
@@ -472,9 +471,9 @@ class Client:
         method: str,
         target: str,
         *,
-        headers: Headers = (),
+        headers: HeadersLike = (),
         body: Any = None,
-        trailers: Headers = None,
+        trailers: HeadersLike | None = None,
         timeout: float | None = -1,
     ) -> Response:
         """Send a request and wait until its response begins.
@@ -525,7 +524,7 @@ class Client:
         protocol: H2Protocol,
         fields: list[tuple[bytes, bytes]],
         body: _Body,
-        trailers: Headers,
+        trailers: HeadersLike | None,
         deadlines: _Deadlines | None,
     ) -> Response:
         whole = body.is_empty and trailers is None
@@ -550,7 +549,7 @@ class Client:
         )
 
     def _make_fields(
-        self, method: str, target: str, headers: Headers, length: int | None
+        self, method: str, target: str, headers: HeadersLike, length: int | None
     ) -> list[tuple[bytes, bytes]]:
         url = split_url(target)
         if url.scheme is not None and (url.scheme, url.authority) != (
