@@ -62,6 +62,13 @@ def error_code_name(error_code: int) -> str:
         return f"{error_code:#x}"
 
 
+def _describe_end(what: str, error_code: int, remote: bool, reason: str) -> str:
+    """Say who ended a stream or a connection, and why."""
+    by = "by the peer" if remote else "here"
+    message = f"{what} {by}: {error_code_name(error_code)}"
+    return f"{message}: {reason}" if reason else message
+
+
 class NGHTTP2Error(Exception):
     """Base of every exception that this package raises on its own account.
 
@@ -122,11 +129,8 @@ class StreamResetError(StreamClosedError):
         unprocessed: bool = False,
         reason: str = "",
     ) -> None:
-        message = (
-            f"stream {stream_id} was reset {'by the peer' if remote else 'here'}: "
-            f"{error_code_name(error_code)}"
-        )
-        super().__init__(f"{message}: {reason}" if reason else message, stream_id)
+        what = f"stream {stream_id} was reset"
+        super().__init__(_describe_end(what, error_code, remote, reason), stream_id)
         self.error_code = error_code
         self.remote = remote
         self.unprocessed = unprocessed
@@ -150,11 +154,8 @@ class ConnectionTerminatedError(ConnectionClosedError, ConnectionError):
         unprocessed: bool = False,
         reason: str = "",
     ) -> None:
-        message = (
-            f"the connection was ended {'by the peer' if remote else 'here'}: "
-            f"{error_code_name(error_code)}"
-        )
-        super().__init__(f"{message}: {reason}" if reason else message)
+        what = "the connection was ended"
+        super().__init__(_describe_end(what, error_code, remote, reason))
         self.error_code = error_code
         self.remote = remote
         self.unprocessed = unprocessed

@@ -99,7 +99,10 @@ def nghttpd(root, *options, tls=False):
 
 
 def wait_for_port(port, process):
-    """Wait until ``process`` accepts connections on ``port``."""
+    """Wait until ``process`` accepts connections on ``port``.
+
+    Programs that do not say so can only be asked.
+    """
     end = time.monotonic() + DEADLINE
     while True:
         assert process.poll() is None, f"{process.args} has ended"
