@@ -189,9 +189,11 @@ class HTTP2Server:
             await asyncio.shield(self._closed)
         finally:
             self.close()
-            await self.wait_closed()
-            for number in caught:
-                loop.remove_signal_handler(number)
+            try:
+                await self.wait_closed()
+            finally:
+                for number in caught:
+                    loop.remove_signal_handler(number)
 
     def serve_forever(self) -> None:
         """Serve until SIGINT or SIGTERM, then stop gracefully.

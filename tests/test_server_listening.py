@@ -68,6 +68,21 @@ async def test_a_cancelled_server_closes():
 
 
 @in_loop
+async def test_a_server_that_is_cancelled_twice_leaves_no_signal_handler(monkeypatch):
+    server = HTTP2Server(("127.0.0.1", 0), BaseRequestHandler)
+    task = asyncio.create_task(server.serve(signals=[signal.SIGUSR1]))
+    await until(lambda: server.sockets)
+    # As if a stream did not end.
+    monkeypatch.setattr(server, "wait_closed", asyncio.Event().wait)
+    task.cancel()
+    await until(lambda: not server.sockets)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
+
+
+@in_loop
 async def test_a_connection_that_opens_after_close_is_sent_away():
     """As one does whose TLS handshake was under way."""
     async with HTTP2Server(("127.0.0.1", 0), BaseRequestHandler) as server:
