@@ -19,7 +19,7 @@ from peers import client_tls, expect_a_broken_handshake, nghttpd
 from test_server_chromium import PAGE, dump_dom
 from test_server_peers import H2Client, run
 
-from nghttp2py.asyncio import open_connection, start_server
+from nghttp2py.asyncio import H2Server, open_connection, start_server
 from nghttp2py.errors import (
     ConnectionTerminatedError,
     ErrorCode,
@@ -108,6 +108,21 @@ async def test_a_server_that_is_cancelled_ends_its_connections():
         assert serving.cancelled()
         assert not server.connections and not server.is_serving()
         await client.wait_closed()
+
+
+@pytest.mark.parametrize("end", [H2Server.close_clients, H2Server.abort_clients])
+@in_loops
+async def test_a_server_may_end_its_connections_and_take_others(end):
+    async with await serve() as server:
+        for _ in range(2):
+            client = await open_connection("127.0.0.1", port_of(server))
+            stream = await client.open_stream({**GET, ":path": "/upload"})
+            await until(lambda: server.connections)
+            end(server)
+            with pytest.raises((ConnectionTerminatedError, StreamResetError)):
+                await stream.response()
+            await client.wait_closed()
+            await until(lambda: not server.connections)
 
 
 @in_loops
