@@ -59,8 +59,8 @@ class H2Pump(asyncio.Protocol):
         idle_timeout: float | None = None,
     ) -> None:
         self.connection = connection
-        #: Why TLS is not fit for HTTP/2: an error code, and a text for people.
-        #: Unless it is ``None``, the connection was never begun.
+        # Why TLS is not fit for HTTP/2: an error code, and a text for people.  Unless
+        # it is None, the connection was never begun.
         self.tls_fault: tuple[ErrorCode, str] | None = None
         self._settings_timeout = settings_timeout
         self._idle_timeout = idle_timeout
