@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 from nghttp2py import quic as quic_module
 from nghttp2py.asyncio.pump import CLOSE_TIMEOUT
 from nghttp2py.asyncio.quic import QuicConnectionProtocol
+from nghttp2py.asyncio.waiters import wait_for
 from nghttp2py.errors import StreamResetError
 from nghttp2py.h3 import (
     DataReceived,
@@ -377,7 +378,7 @@ class H3Protocol(QuicConnectionProtocol):
         """
         if self._http is not None and self._terminated is None:
             with contextlib.suppress(asyncio.TimeoutError, ConnectionError):
-                await asyncio.wait_for(self._finish(self._http), timeout)
+                await wait_for(self._finish(self._http), timeout)
         self.close()
         await self.wait_closed()
 
@@ -416,7 +417,7 @@ class H3Protocol(QuicConnectionProtocol):
             was_idle = self._is_finished()
             http.send_goaway(_NO_REQUEST)
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self.ping(), _ROUND_TRIP if was_idle else None)
+                await wait_for(self.ping(), _ROUND_TRIP if was_idle else None)
             http.send_goaway()
             if was_idle and not self._streams_by_id:
                 self.transmit()

@@ -14,6 +14,7 @@ from nghttp2py.asyncio.quic_protocol import (
     QuicStreamHandler,
     Run,
 )
+from nghttp2py.asyncio.waiters import wait_for
 from nghttp2py.quic.configuration import (
     SMALLEST_MAX_DATAGRAM_SIZE,
     QuicConfiguration,
@@ -110,7 +111,7 @@ class QuicServer(asyncio.DatagramProtocol):
         """
         self._draining = True
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._empty.wait(), timeout)
+            await wait_for(self._empty.wait(), timeout)
         self.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

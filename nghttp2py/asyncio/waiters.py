@@ -3,8 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from collections.abc import Awaitable
+from typing import TypeVar
 
-__all__ = ["Waiters"]
+__all__ = ["Waiters", "wait_for"]
+
+T = TypeVar("T")
+
+if sys.version_info >= (3, 12):
+    wait_for = asyncio.wait_for
+else:
+
+    async def wait_for(awaitable: Awaitable[T], timeout: float | None) -> T:
+        """As ``asyncio.wait_for`` of Python 3.12.
+
+        Those before forget that they were cancelled if what they wait for is done
+        in the same turn of the loop.
+        """
+        future = asyncio.ensure_future(awaitable)
+        try:
+            await asyncio.wait([future], timeout=timeout)
+        except asyncio.CancelledError:
+            if future.done():
+                if not future.cancelled():
+                    future.exception()  # which nobody is to be told
+                raise
+            future.cancel()
+            await asyncio.wait([future])
+            return future.result()
+        if not future.done():
+            future.cancel()
+            await asyncio.wait([future])
+            if future.cancelled():
+                raise asyncio.TimeoutError
+        return future.result()
 
 
 class Waiters:

@@ -17,6 +17,7 @@ from nghttp2py.asyncio import Fields
 from nghttp2py.asyncio.h3 import H3Protocol, H3RequestStream
 from nghttp2py.asyncio.quic import connect
 from nghttp2py.asyncio.url import SplitURL
+from nghttp2py.asyncio.waiters import wait_for
 from nghttp2py.cli.frames import LinePrinter, printable
 from nghttp2py.errors import HeadersError, StreamResetError
 from nghttp2py.h3 import (
@@ -231,7 +232,7 @@ class HTTP3Client:
         assert self._url.host is not None and self._url.port is not None
         seconds = min(HANDSHAKE_TIMEOUT, self._timeout)
         try:
-            await asyncio.wait_for(
+            await wait_for(
                 self._connections.enter_async_context(
                     connect(
                         self._url.host,
@@ -325,7 +326,7 @@ def _settings(settings: dict[int, int]) -> list[tuple[str, str]]:
 
 async def _within(seconds: float, awaitable: Any, what: str) -> Any:
     try:
-        return await asyncio.wait_for(awaitable, seconds)
+        return await wait_for(awaitable, seconds)
     except asyncio.TimeoutError:
         raise TimeoutError(f"{what} in {seconds} seconds") from None
 
