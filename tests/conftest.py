@@ -1,5 +1,6 @@
 """Fixtures that tests of several topics share."""
 
+import signal
 import ssl
 import sys
 from typing import NamedTuple
@@ -10,6 +11,15 @@ import trustme
 # The aioquic whose behaviour is ours, 1.7, needs Python 3.11.
 OLD_AIOQUIC = sys.version_info < (3, 11)
 collect_ignore = ["test_h3_differential.py"] if OLD_AIOQUIC else []
+
+
+def pytest_configure():
+    """Take back SIGINT, by which tests end programs, for them to inherit that.
+
+    A shell has what it runs in the background ignore it.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header():
