@@ -404,6 +404,8 @@ async def test_shutdown_ends_in_time_whoever_does_not_read():
 @in_loop
 async def test_shutdown_does_not_wait_long_for_an_idle_client_that_is_deaf():
     async with pair(echo) as (client, ends):
+        # What it has not acknowledged yet, of the handshake, would be waited for.
+        await until(lambda: ends.protocols[0]._is_finished())
         loop = asyncio.get_running_loop()
         loop.remove_reader(client._transport.get_extra_info("socket"))
         await asyncio.wait_for(ends.protocols[0].shutdown(None), DEADLINE)
