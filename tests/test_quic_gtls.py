@@ -130,16 +130,16 @@ CLIENTS = {
         "type=VN",
     ),
     "key update": (
-        ["--key-update=20ms", "--delay-stream=100ms"],
+        ["--key-update=20ms", "--delay-stream=500ms"],
         "key update confirmed",
     ),
     "migration": (
-        ["--change-local-addr=20ms", "--delay-stream=100ms"],
+        ["--change-local-addr=20ms", "--delay-stream=500ms"],
         "path has been validated",
     ),
     "rebinding": (
-        ["--change-local-addr=20ms", "--nat-rebinding", "--delay-stream=100ms"],
-        "PATH_RESPONSE",
+        ["--change-local-addr=20ms", "--nat-rebinding", "--delay-stream=500ms"],
+        "Local address is now",
     ),
     "loss": (["--tx-loss=0.1", "--rx-loss=0.1"], "negotiated version"),
     "chacha": (
