@@ -7,6 +7,8 @@ CMAKE := $(BIN)/cmake
 FUZZERS = h2_recv h2_pair h3_recv qpack quic_api quic_recv
 FUZZ_SECONDS ?= 60
 BENCHMARKS = hpack_coding exchange server client streams soak idle h3 quic
+# The tests that start no other program: ARGS='$(ALONE)'.
+ALONE = $(foreach name,*_chromium *_examples *_interop *_nginx *_peers *_soak test_build test_cli_* test_docs* test_quic_gtls test_quic_qh3,--ignore-glob='*/$(name).py')
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: run test test-all test-others build test-c asan fuzz lint types docs bench charts wheel test-wheel clean
