@@ -31,8 +31,8 @@ async def establish(
     """
     task = asyncio.ensure_future(attempt)
     try:
-        # Not wait_for(): before Python 3.12 it forgets that it was cancelled if
-        # the connection stands in the same turn.
+        # Not wait_for(): that the system has given up is TimeoutError, too, and
+        # is to be told as it is.
         await asyncio.wait([task], timeout=timeout)
         if not task.done():
             raise TimeoutError(f"no connection to {where} in {timeout} seconds")
