@@ -219,6 +219,26 @@ class Peer:
         self.writer.transport.abort()
 
 
+@contextlib.asynccontextmanager
+async def silent_server():
+    """Listen on loopback and answer nothing, not even a TLS handshake.
+
+    Gives the address, and an event that is set when a client has come.
+    """
+
+    async def hang(reader, writer):
+        accepted.set()
+        await reader.read()
+        writer.close()
+
+    accepted = asyncio.Event()
+    server = await asyncio.start_server(hang, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname(), accepted
+    finally:
+        server.close()
+
+
 class ScriptedServer:
     """Listens on loopback; each connection runs ``script(peer)``, then ends.
 

@@ -19,6 +19,7 @@ from peers import (
     free_port,
     nghttpd,
     server_tls,
+    silent_server,
 )
 
 from nghttp2py.asyncio import Client, Fields
@@ -577,30 +578,18 @@ async def test_a_body_that_stops_coming_times_out():
 
 @in_loops
 async def test_connecting_times_out():
-    async def hang(reader, writer):
-        await reader.read()
-        writer.close()
-
-    server = await asyncio.start_server(hang, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    async with Client(f"https://127.0.0.1:{port}", connect_timeout=0.05) as client:
-        with pytest.raises(TimeoutError, match="no connection"):
-            await client.get("/")
-    server.close()
+    async with silent_server() as ((_, port), _):
+        url = f"https://127.0.0.1:{port}"
+        async with Client(url, connect_timeout=0.05) as client:
+            with pytest.raises(TimeoutError, match="no connection"):
+                await client.get("/")
 
 
 @pytest.mark.parametrize("end", [Client.close, Client.abort])
 @in_loops
 async def test_who_waits_for_a_connection_is_told_that_the_client_is_closed(end):
-    async def hang(reader, writer):
-        accepted.set()
-        await reader.read()
-        writer.close()
-
-    accepted = asyncio.Event()
-    server = await asyncio.start_server(hang, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    async with Client(f"https://127.0.0.1:{port}") as client:
+    async with silent_server() as ((_, port), accepted):
+        client = Client(f"https://127.0.0.1:{port}")
         requests = [asyncio.ensure_future(client.get("/")) for _ in range(2)]
         await accepted.wait()
         ending = end(client)
@@ -609,7 +598,7 @@ async def test_who_waits_for_a_connection_is_told_that_the_client_is_closed(end)
         for request in requests:
             with pytest.raises(ConnectionClosedError, match="closed"):
                 await request
-    server.close()
+        await client.close()
 
 
 @in_loops

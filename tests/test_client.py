@@ -18,6 +18,7 @@ from peers import (
     free_port,
     nghttpd,
     server_tls,
+    silent_server,
 )
 
 from nghttp2py.client import BaseResponseHandler, HTTP2Client
@@ -380,21 +381,14 @@ async def test_a_client_ends_in_whatever_turn_of_its_connecting(end):
 
 @in_loops
 async def test_who_waits_for_a_connection_is_told_that_it_was_closed():
-    async def hang(reader, writer):
-        accepted.set()
-        await reader.read()
-        writer.close()
-
-    accepted = asyncio.Event()
-    server = await asyncio.start_server(hang, "127.0.0.1", 0)
-    client = HTTP2Client(address_of(server), ssl=True)  # no handshake comes of it
-    waiting = asyncio.ensure_future(client.connect())
-    await accepted.wait()
-    client.close()
-    with pytest.raises(ConnectionClosedError, match="was closed"):
-        await waiting
-    await client.wait_closed()
-    server.close()
+    async with silent_server() as (address, accepted):
+        client = HTTP2Client(address, ssl=True)
+        waiting = asyncio.ensure_future(client.connect())
+        await accepted.wait()
+        client.close()
+        with pytest.raises(ConnectionClosedError, match="was closed"):
+            await waiting
+        await client.wait_closed()
 
 
 @in_loops
@@ -428,16 +422,11 @@ async def test_a_server_without_h2_is_refused():
 
 @in_loops
 async def test_connecting_ends_with_its_timeout():
-    async def hang(reader, writer):
-        await reader.read()
-        writer.close()
-
-    server = await asyncio.start_server(hang, "127.0.0.1", 0)
-    client = HTTP2Client(address_of(server), ssl=True, connect_timeout=0.05)
-    with pytest.raises(TimeoutError, match="no connection"):
-        await client.connect()
-    server.close()
-    await client.wait_closed()
+    async with silent_server() as (address, _):
+        client = HTTP2Client(address, ssl=True, connect_timeout=0.05)
+        with pytest.raises(TimeoutError, match="no connection"):
+            await client.connect()
+        await client.wait_closed()
 
 
 def test_without_a_running_loop_it_has_its_own(tmp_path):
