@@ -32,6 +32,7 @@ __all__ = [
     "StreamStateError",
     "error_code_name",
     "from_code",
+    "printable",
 ]
 
 
@@ -52,6 +53,24 @@ class ErrorCode(IntEnum):
     ENHANCE_YOUR_CALM = 0xB
     INADEQUATE_SECURITY = 0xC
     HTTP_1_1_REQUIRED = 0xD
+
+
+def printable(text: str | bytes) -> str:
+    """Return ``text`` with every control character escaped.
+
+    Texts of the peer end in terminals, logs and exceptions, where ESC, CR or LF
+    would act.  Bytes are read as UTF-8; what is not becomes ``\\xNN``.
+    """
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "backslashreplace")
+    if text.isprintable():
+        return text
+    return "".join(
+        char
+        if char.isprintable()
+        else char.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for char in text
+    )
 
 
 def error_code_name(error_code: int) -> str:

@@ -137,10 +137,10 @@ def source_files():
     return [ROOT / name for name in names if (ROOT / name).is_file()]
 
 
-def test_no_file_is_longer_than_a_thousand_lines():
+def test_no_file_is_longer_than_1200_lines():
     for path in source_files():
         if path.suffix in {".c", ".h", ".py", ".pyx", ".pxd", ".pyi", ".rst", ".md"}:
-            assert len(path.read_text().splitlines()) <= 1000, path
+            assert len(path.read_text().splitlines()) <= 1200, path
 
 
 def test_a_source_distribution_has_all_that_the_commands_need():

@@ -1,0 +1,59 @@
+"""The time bounds of a server: for every wait that a peer can cause.
+
+One set of defaults for HTTP/2 and HTTP/3, and for every class of servers.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+__all__ = ["Timeouts"]
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """How long a server waits for its peers, in seconds.
+
+    ``None`` stands for no bound, where the type allows it.  Raises ``ValueError``
+    for a bound that is not a positive number.
+    """
+
+    #: From the first byte of a connection to the end of its TLS or QUIC handshake.
+    handshake: float = 10.0
+    #: From our SETTINGS to their acknowledgement (RFC 9113, 6.5.3); over HTTP/3 from
+    #: the handshake to the peer's SETTINGS.  The client's preface falls under it too.
+    settings: float = 5.0
+    #: From the first byte of a header section, or of any other frame but DATA, to its
+    #: end.  Progress does not extend it.
+    headers: float = 10.0
+    #: While a request's body is incomplete and its response has not begun: the time
+    #: within which at least ``min_rate`` bytes per second must have been received.
+    #: Time in which the application withholds credit is not counted.
+    body: float | None = 30.0
+    #: While bytes of a response are queued and flow control or the transport holds
+    #: them back: the time within which the peer must take at least ``min_rate``
+    #: bytes per second.  Window updates alone are no progress.
+    response: float | None = 30.0
+    #: Bytes per second that count as progress for ``body`` and ``response``.
+    min_rate: float = 240.0
+    #: Without an open request.  PING and other frames do not extend it.
+    idle: float | None = 180.0
+    #: While a request is open: silence of the peer after which it is sent a PING.
+    keepalive: float | None = 60.0
+    #: From that PING to any sign of life of the peer.
+    keepalive_answer: float = 20.0
+    #: From the start of a graceful close to the abort of what has not finished.
+    close: float = 10.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is None and "None" in str(field.type):
+                continue
+            if not isinstance(value, int | float) or isinstance(value, bool):
+                raise TypeError(
+                    f"{field.name} must be a number of seconds, not {value!r}"
+                )
+            if not (value > 0 and math.isfinite(value)):
+                raise ValueError(f"{field.name} must be positive, not {value!r}")
