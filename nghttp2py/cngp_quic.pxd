@@ -237,6 +237,8 @@ cdef extern from "ngp_quic.h" nogil:
         ngp_quic *quic, int64_t stream_id, uint8_t urgency, int incremental)
     int ngp_quic_put_first(ngp_quic *quic, int64_t stream_id)
     uint64_t ngp_quic_queued(const ngp_quic *quic, int64_t stream_id)
+    uint64_t ngp_quic_unsent(const ngp_quic *quic, int64_t stream_id)
+    uint64_t ngp_quic_send_credit(const ngp_quic *quic, int64_t stream_id)
     int ngp_quic_send_datagram(ngp_quic *quic, const uint8_t *data, size_t len)
     int ngp_quic_send_framed_datagram(
         ngp_quic *quic, const uint8_t *head, size_t head_len, const uint8_t *data,

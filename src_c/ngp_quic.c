@@ -701,6 +701,22 @@ uint64_t ngp_quic_queued(const ngp_quic *quic, int64_t stream_id) {
   return stream ? stream->queued - stream->acked : 0;
 }
 
+uint64_t ngp_quic_unsent(const ngp_quic *quic, int64_t stream_id) {
+  const ngp_quic_stream *stream =
+      ngp_quic_stream_find(&quic->streams, stream_id);
+
+  return stream ? stream->queued - stream->sent : 0;
+}
+
+uint64_t ngp_quic_send_credit(const ngp_quic *quic, int64_t stream_id) {
+  if (!quic->conn) {
+    return 0;
+  }
+  return stream_id < 0
+             ? ngtcp2_conn_get_max_data_left(quic->conn)
+             : ngtcp2_conn_get_max_stream_data_left(quic->conn, stream_id);
+}
+
 /* ---- Questions and wishes ---- */
 
 int ngp_quic_send_token(ngp_quic *quic, const uint8_t *token, size_t len) {

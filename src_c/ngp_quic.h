@@ -368,6 +368,15 @@ int ngp_quic_put_first(ngp_quic *quic, int64_t stream_id);
    stream, or of all if |stream_id| is -1. */
 uint64_t ngp_quic_queued(const ngp_quic *quic, int64_t stream_id);
 
+/* ngp_quic_unsent returns the bytes queued on a stream that were not sent. */
+uint64_t ngp_quic_unsent(const ngp_quic *quic, int64_t stream_id);
+
+/* ngp_quic_send_credit returns the bytes that the peer's flow control lets us
+   send beyond those that were sent: on one stream, whatever the connection's
+   limit is, or on all if |stream_id| is -1.  It returns 0 for a stream that
+   ngtcp2 does not know, as one beyond the peer's limit of streams. */
+uint64_t ngp_quic_send_credit(const ngp_quic *quic, int64_t stream_id);
+
 /*
  * ngp_quic_send_datagram queues a DATAGRAM frame with a copy of the bytes.  One
  * that the peer would not take, or for which there is no room, is dropped.

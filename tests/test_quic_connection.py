@@ -657,3 +657,26 @@ def test_a_time_that_is_none_raises(pair, now):
     ):
         with pytest.raises(ValueError, match="time"):
             call()
+
+
+def test_send_credit_is_what_the_windows_of_the_peer_leave():
+    pair = make_pair(server={"max_stream_data": 1000, "max_data": 1500})
+    client = pair.client
+    assert client.send_credit() == client.send_credit(0) == 0
+    pair.handshake()
+    assert (client.send_credit(), client.send_credit(0)) == (1500, 0)
+    client.send_stream_data(0, b"x")
+    pair.run(1)
+    pair.server.pause_reading(0)
+    credit = client.send_credit(0)
+    client.send_stream_data(0, bytes(3000))
+    assert (client.unsent_data(0), client.send_credit(0)) == (3000, credit)
+    pair.run(1)
+    assert client.send_credit(0) == 0
+    assert client.unsent_data(0) == client.queued_data(0) == 3000 - credit
+    client.send_stream_data(4, b"")
+    pair.run(1)
+    assert client.send_credit(4) == 1000
+    client.close()
+    pair.run(1)
+    assert client.send_credit() >= 0 and client.unsent_data(0) == 0

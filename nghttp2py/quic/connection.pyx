@@ -878,6 +878,20 @@ cdef class QuicConnection(Carrier):
         return lib.ngp_quic_queued(
             self._quic, -1 if stream_id is None else to_stream_id(stream_id))
 
+    def unsent_data(self, stream_id):
+        """Return how many of the bytes queued on a stream were not sent."""
+        return lib.ngp_quic_unsent(self._quic, to_stream_id(stream_id))
+
+    def send_credit(self, stream_id=None):
+        """Return how many bytes the peer's flow control lets us send beyond those
+        that were sent (RFC 9000, 4.1).
+
+        It is the credit of one stream, or that of the connection, which all streams
+        share.  A stream beyond the peer's limit of streams has none.
+        """
+        return lib.ngp_quic_send_credit(
+            self._quic, -1 if stream_id is None else to_stream_id(stream_id))
+
     def pause_reading(self, stream_id):
         """Return no credit for a stream until :meth:`resume_reading`.
 
