@@ -447,6 +447,9 @@ class HTTP2Client:
             else server_hostname or "localhost"
         )
         self._ssl = ssl
+        if ssl is not None and server_hostname is None and isinstance(address, tuple):
+            # A certificate is of an address, not of its zone here (RFC 6874, 4).
+            server_hostname = address[0].partition("%")[0]
         self._server_hostname = server_hostname
         self._connect_timeout = connect_timeout
         self._protocol = _ResponseProtocol(

@@ -85,7 +85,7 @@ def _describe_end(what: str, error_code: int, remote: bool, reason: str) -> str:
     """Say who ended a stream or a connection, and why."""
     by = "by the peer" if remote else "here"
     message = f"{what} {by}: {error_code_name(error_code)}"
-    return f"{message}: {reason}" if reason else message
+    return f"{message}: {printable(reason)}" if reason else message
 
 
 class NGHTTP2Error(Exception):

@@ -108,6 +108,9 @@ async def open_connection(
     protocol = cls(True, **ours)
     if host is not None and port is not None:
         protocol._asked_for = host, port
+    if ssl and host is not None and "%" in host:
+        # A certificate is of an address, not of its zone here (RFC 6874, 4).
+        theirs.setdefault("server_hostname", host.partition("%")[0])
     # typeshed knows host and port together, or sock, but not options for both.
     connect: Any = loop.create_connection
     await establish(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from typing import NamedTuple
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 __all__ = ["DEFAULT_PORTS", "SplitURL", "make_authority", "split_url"]
 
@@ -28,9 +28,13 @@ class SplitURL(NamedTuple):
 
 
 def make_authority(scheme: str, host: str, port: int) -> str:
-    """Join host and port, leaving out a port that the scheme implies."""
+    """Join host and port, leaving out a port that the scheme implies.
+
+    The zone of an IPv6 address means something on this machine only, so it is
+    left out as well (RFC 6874, 4).
+    """
     if ":" in host:
-        host = f"[{host}]"
+        host = f"[{host.partition('%')[0]}]"
     return host if port == DEFAULT_PORTS.get(scheme) else f"{host}:{port}"
 
 
@@ -38,10 +42,24 @@ def split_url(url: str) -> SplitURL:
     """Split an absolute ``http`` or ``https`` URL, or one without scheme and host.
 
     The fragment is left out, the host is made ASCII (IDNA), and what must not
-    stand in a request target is percent-encoded.  User and password are
-    refused: they are the caller's to send.  Raises ``ValueError``.
+    stand in a request target is percent-encoded.  The zone of an IPv6 address,
+    ``[fe80::1%25eth0]``, is decoded in ``host`` and left out of ``authority``
+    (RFC 6874).  User and password are refused: they are the caller's to send.
+    Raises ``ValueError``.
     """
     return _split_cached(url)
+
+
+def _decode_zone(host: str, url: str) -> str:
+    """Return an IPv6 address with its zone as the socket functions take it."""
+    address, percent, zone = host.partition("%")
+    if not percent:
+        return host
+    # RFC 6874, 3 has programs take a bare "%" as well, which people type.
+    zone = unquote(zone.removeprefix("25") or zone)
+    if not zone or not zone.isprintable() or any(c in zone for c in " /?#[]@%"):
+        raise ValueError(f"{url!r}: no zone of an IPv6 address (RFC 6874)")
+    return f"{address}%{zone}"
 
 
 def _split_url(url: str) -> SplitURL:
@@ -62,7 +80,9 @@ def _split_url(url: str) -> SplitURL:
     host = parts.hostname
     if not host:
         raise ValueError(f"{url!r} has no host")
-    if not host.isascii():
+    if ":" in host:
+        host = _decode_zone(host, url)
+    elif not host.isascii():
         try:
             host = host.encode("idna").decode("ascii")
         except UnicodeError as error:
