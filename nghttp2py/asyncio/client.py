@@ -52,10 +52,11 @@ TIMEOUT = 60.0
 RETRIES = 3
 
 #: What a client announces if it is not told otherwise.  A window of 1 MiB keeps
-#: a fast and distant server busy; a reader that stops holds no more than that.
+#: a fast and distant server busy; a response that is not read holds no more than
+#: that, and the connection's window is so wide that it holds up no other.
 DEFAULT_CONFIGURATION = H2Configuration(
     initial_window_size=1048576,
-    connection_window_size=8388608,
+    connection_window_size=2**31 - 1,
     manual_flow_control=True,
 )
 

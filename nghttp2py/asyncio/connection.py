@@ -19,6 +19,7 @@ from nghttp2py.errors import (
     ErrorCode,
     ProtocolError,
     StreamResetError,
+    printable,
 )
 from nghttp2py.h2 import (
     H2BodyDrained,
@@ -45,7 +46,7 @@ from nghttp2py.h2 import (
 __all__ = ["H2StreamConnection", "Keeper"]
 
 
-# The window of a connection is no bound of ours: each stream's is, so that one
+# The window of a connection is no bound of ours: each stream's is, so that a stream
 # which is not read does not stop the others.
 _CONNECTION_WINDOW = 2**31 - 1
 # What streams of a client begin with: it opens them itself, and most of them to
@@ -55,6 +56,21 @@ _CLIENT_WINDOW = 262144
 
 
 C = TypeVar("C", bound="H2StreamConnection")
+
+
+def with_wide_window(config: H2Configuration) -> H2Configuration:
+    """Return ``config`` as a connection with readers needs it.
+
+    Credit is given when bytes are read.  A connection window that a few unread
+    streams could use up would stop all others, so it is as large as can be,
+    unless ``config`` asks for another one than HTTP/2's 65,535.
+    """
+    window = config.connection_window_size
+    return dataclasses.replace(
+        config,
+        manual_flow_control=True,
+        connection_window_size=_CONNECTION_WINDOW if window == 65535 else window,
+    )
 
 
 class H2StreamConnection(H2Pump):
@@ -75,7 +91,7 @@ class H2StreamConnection(H2Pump):
     ) -> None:
         if config is None:
             config = H2Configuration(
-                max_concurrent_streams=8 if concurrency is None else concurrency,
+                max_concurrent_streams=100 if concurrency is None else concurrency,
                 initial_window_size=_CLIENT_WINDOW if client_side else 65535,
                 connection_window_size=_CONNECTION_WINDOW,
                 manual_flow_control=True,
@@ -83,7 +99,7 @@ class H2StreamConnection(H2Pump):
         else:
             if concurrency is not None:
                 config = dataclasses.replace(config, max_concurrent_streams=concurrency)
-            config = dataclasses.replace(config, manual_flow_control=True)
+            config = with_wide_window(config)
         super().__init__(
             H2Connection(client_side=client_side, config=config),
             settings_timeout=settings_timeout,
@@ -107,6 +123,7 @@ class H2StreamConnection(H2Pump):
         self._arrived: deque[H2Stream] = deque()  # not accepted yet
         self._acceptors = Waiters()
         self._writers = Waiters()  # for the transport
+        self._stoppers = Waiters()  # for the beginning of the end
         self._open = 0  # our streams, and slots given to those who wait for one
         self._limit = 1  # of our streams; until SETTINGS come nobody knows more
         self._slots: deque[asyncio.Future[bool]] = deque()
@@ -310,7 +327,7 @@ class H2StreamConnection(H2Pump):
         self._health.acknowledged(event.data)
 
     def _on_goaway(self, event: H2GoAway) -> None:
-        reason = event.debug_data.decode("utf-8", "replace") or "GOAWAY"
+        reason = printable(event.debug_data) or "GOAWAY"
         self._refuse_streams(event.error_code, remote=True, reason=reason)
 
     def _on_connection_closed(self, event: H2ConnectionClosed) -> None:
@@ -331,6 +348,7 @@ class H2StreamConnection(H2Pump):
         for future in slots:
             if not future.done():
                 future.set_result(False)
+        self._stoppers.wake()
 
     def _end_waiters(self, error_code: int, *, remote: bool, reason: str) -> None:
         """Nothing more comes or goes: wake everyone who waits for it."""
@@ -344,6 +362,7 @@ class H2StreamConnection(H2Pump):
             stream._fail(lambda: over(False))
         self._wake_writers()
         self._acceptors.wake()
+        self._stoppers.wake()
         self._health.stop()
 
     @property
@@ -391,6 +410,16 @@ class H2StreamConnection(H2Pump):
             ErrorCode.NO_ERROR, remote=False, reason="close_connection() was called"
         )
         self._finish()
+
+    async def wait_closing(self) -> None:
+        """Wait until ``is_closing`` is true: the connection is being ended here.
+
+        A handler that sends for as long as the client listens (server-sent
+        events) waits for it, and ends its response: otherwise a graceful close
+        takes the whole ``close_timeout``.
+        """
+        while not self.is_closing:
+            await self._stoppers.wait()
 
     async def wait_closed(self) -> None:
         """Wait until the connection is gone, and all that runs for it has ended."""

@@ -20,9 +20,7 @@ from nghttp2py.errors import (
     SendException,
     StreamClosedError,
 )
-from nghttp2py.h2 import (
-    Setting,
-)
+from nghttp2py.h2 import H2Connection, Setting
 
 __all__ = ["H2Protocol"]
 
@@ -110,6 +108,11 @@ class H2Protocol(H2StreamConnection):
     def _is_gone(self) -> bool:
         handler = self._handler
         return self._lost and (handler is None or handler.done())
+
+    @property
+    def _conn(self) -> H2Connection | None:
+        # aioh2's name: programs ask whether it is None.
+        return None if self.transport is None else self.connection
 
     # ---- The handler of a server's connection ----
 

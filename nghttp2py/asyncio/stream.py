@@ -103,6 +103,14 @@ class H2Stream:
         return writer
 
     @property
+    def connection(self) -> H2StreamConnection:
+        """The connection: ``is_closing`` tells that it is being ended here.
+
+        ``await stream.connection.wait_closing()`` waits for that.
+        """
+        return self.protocol
+
+    @property
     def error(self) -> ProtocolError | None:
         """Why the stream broke off, or ``None`` if it did not."""
         return None if self._failure is None else self._failure()
