@@ -653,8 +653,7 @@ class HTTP2Client:
         if self._connecting is not None and not self._connecting.done():
             self._connecting.cancel()
         elif self._protocol.transport is not None:
-            self._protocol.connection.terminate(ErrorCode.NO_ERROR)
-            self._protocol.mark_dirty()
+            self._protocol.terminate()
 
     def finish(self, timeout: float | None = None) -> None:
         """Close as soon as no stream is open.

@@ -13,6 +13,7 @@ cdef extern from "ngp.h" nogil:
         NGHTTP2_NV_FLAG_NO_INDEX
         NGP_ERR_BAD_HEADERS
         NGP_ERR_BODY_LENGTH
+        NGP_ERR_CONNECTION_CLOSED
 
     ctypedef struct nghttp2_info:
         const char *version_str

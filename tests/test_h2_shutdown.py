@@ -174,8 +174,10 @@ def test_goaway_after_terminate_changes_nothing():
     peer = RawPeer()
     peer.connection.terminate(ErrorCode.INTERNAL_ERROR)
     peer.connection.terminate(ErrorCode.INTERNAL_ERROR)
+    peer.connection.close_connection()
+    peer.connection.shutdown_notice()
     with pytest.raises(ConnectionClosedError):
-        peer.connection.close_connection()
+        peer.connection.send_goaway()
     (sent,) = peer.read()
     assert sent.error_code == ErrorCode.INTERNAL_ERROR
     assert peer.events == [H2ConnectionClosed(ErrorCode.INTERNAL_ERROR, False)]

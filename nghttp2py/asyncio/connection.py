@@ -142,7 +142,7 @@ class H2StreamConnection(H2Pump):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin the connection."""
         super().connection_made(transport)
-        if self.tls_fault is not None:
+        if not self._begun:
             return
         self._make_own_fields()
         self._health.start()

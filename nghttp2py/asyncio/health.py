@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
 from nghttp2py.asyncio.waiters import Waiters
-from nghttp2py.errors import ErrorCode
+from nghttp2py.errors import ConnectionClosedError, ErrorCode
 from nghttp2py.h2 import Setting
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ class Health:
         data = self._count.to_bytes(8, "big")
         # The loop's clock may be as coarse as a millisecond.
         self._sent[data] = time.perf_counter()
-        protocol.connection.ping(data)
+        with contextlib.suppress(ConnectionClosedError):
+            protocol.connection.ping(data)
         protocol.mark_dirty()
         return data
 

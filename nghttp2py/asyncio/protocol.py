@@ -93,7 +93,7 @@ class H2Protocol(H2StreamConnection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin the connection, and the handler's task."""
         super().connection_made(transport)
-        if self._handler_wanted is not None and self.tls_fault is None:
+        if self._handler_wanted is not None and self._begun:
             coroutine, self._handler_wanted = self._handler_wanted, None
             self._start_handler(coroutine)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import sys
 from collections.abc import Sequence
 from typing import cast
@@ -64,16 +65,19 @@ class H2Pump(asyncio.Protocol):
         self.tls_fault: tuple[ErrorCode, str] | None = None
         self._settings_timeout = settings_timeout
         self._idle_timeout = idle_timeout
+        self._begun = False  # the preface was queued
         self._busy = False  # in flush(), which sees to everything queued now
         self._dirty = False  # something was queued while busy
         self._scheduled = False  # a flush is due by call_soon()
         self._paused = False  # the transport wants no bytes now
         self._closing = False
+        self._ended = False  # the transport was closed: nothing is written
         self._awaits_ping = False  # after the shutdown notice
         self._last_active = 0.0
         self._settings_timer: asyncio.TimerHandle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
         self._close_timer: asyncio.TimerHandle | None = None
+        self._close_due = math.inf
 
     # ---- What a subclass overrides ----
 
@@ -104,6 +108,10 @@ class H2Pump(asyncio.Protocol):
         # Not asserted: uvloop's transports do not derive from asyncio's.
         transport = cast(asyncio.Transport, transport)
         self.transport = transport
+        if self._closing:
+            # close() or abort() was called before there was a transport.
+            transport.abort()
+            return
         self.tls_fault = find_tls_fault(transport)
         if self.tls_fault is not None:
             logger.info("%s: %s", self, self.tls_fault[1])
@@ -117,12 +125,13 @@ class H2Pump(asyncio.Protocol):
                 self._idle_timeout, self._check_idle
             )
         self.connection.initiate_connection()
+        self._begun = True
         self._start_settings_timer()
         self.flush()
 
     def data_received(self, data: bytes) -> None:
         """Hand bytes to the connection, its events to the owner, and answer."""
-        if self.tls_fault is not None:
+        if not self._begun:
             return
         self._last_active = self._loop.time()
         self.flush(self.connection.receive_data(data))
@@ -151,7 +160,7 @@ class H2Pump(asyncio.Protocol):
             if timer is not None:
                 timer.cancel()
         self._settings_timer = self._idle_timer = self._close_timer = None
-        if self.tls_fault is None:
+        if self._begun:
             self.flush(self.connection.receive_eof())
 
     # ---- Writing ----
@@ -193,7 +202,7 @@ class H2Pump(asyncio.Protocol):
                     self.events_received(events)
                 self._dirty = False
                 data = b""
-                if not self._paused and self.transport is not None:
+                if not (self._paused or self._ended or self.transport is None):
                     if writes == _WRITES_IN_A_TURN:
                         break
                     data = connection.data_to_send(_WRITE_SIZE)
@@ -233,29 +242,44 @@ class H2Pump(asyncio.Protocol):
         A server first warns the client and waits for a round trip, so that no
         request on its way is lost (RFC 9113, 6.8).  What has not finished
         after ``timeout`` seconds is aborted.
+
+        This may be called in every state.  Once the connection is closing, a
+        call only shortens the time that is left; before there is a transport,
+        it makes ``connection_made`` abort it.
         """
-        if self._closing or self.transport is None:
+        if self.transport is None:
+            self._closing = True
+            return
+        self._start_close_timer(timeout)
+        if self._closing:
             return
         self._closing = True
-        if self.tls_fault is not None:
-            # It is closing already, maybe with more patience.
-            if self._close_timer is not None:
-                self._close_timer.cancel()
-                self._close_timer = None
-            self._start_close_timer(timeout)
+        # A session that an error has ended takes no more frames.
+        if self._begun and self.connection.want_read:
+            if self.connection.client_side:
+                self.connection.close_connection()
+            else:
+                self.connection.shutdown_notice()
+                self.connection.ping(_GOAWAY_PING)
+                self._awaits_ping = True
+        self.mark_dirty()
+
+    def terminate(self, error_code: ErrorCode = ErrorCode.NO_ERROR) -> None:
+        """End the connection with GOAWAY at once: open streams are closed.
+
+        This is a no-op once the connection has ended.
+        """
+        if self.transport is None:
+            self._closing = True
             return
-        if self.connection.client_side:
-            self.connection.close_connection()
-        else:
-            self.connection.shutdown_notice()
-            self.connection.ping(_GOAWAY_PING)
-            self._awaits_ping = True
-        self._start_close_timer(timeout)
+        if self._begun:
+            self.connection.terminate(error_code)
+        self._start_close_timer(CLOSE_TIMEOUT)
         self.mark_dirty()
 
     def abort(self) -> None:
         """Close the transport now; what it has not written yet is lost."""
-        self._closing = True
+        self._closing = self._ended = True
         if self.transport is not None:
             self.transport.abort()
 
@@ -273,16 +297,14 @@ class H2Pump(asyncio.Protocol):
     def _finish(self) -> None:
         """Close the transport: both sides have said all they have to say."""
         if self.transport is not None and not self.transport.is_closing():
-            self._closing = True
+            self._closing = self._ended = True
             self.transport.close()
             self._start_close_timer(CLOSE_TIMEOUT)
 
     def _end(self, error_code: ErrorCode, reason: str) -> None:
         """End the connection with GOAWAY at once."""
         logger.info("%s: %s: %s", self, error_code_name(error_code), reason)
-        self.connection.terminate(error_code)
-        self._start_close_timer(CLOSE_TIMEOUT)
-        self.mark_dirty()
+        self.terminate(error_code)
 
     # ---- Timers ----
 
@@ -308,8 +330,14 @@ class H2Pump(asyncio.Protocol):
         )
 
     def _start_close_timer(self, timeout: float) -> None:
-        if self._close_timer is None:
-            self._close_timer = self._loop.call_later(timeout, self.abort)
+        """Abort after ``timeout`` seconds, or earlier if that is due already."""
+        due = self._loop.time() + timeout
+        if due >= self._close_due:
+            return
+        self._close_due = due
+        if self._close_timer is not None:
+            self._close_timer.cancel()
+        self._close_timer = self._loop.call_later(timeout, self.abort)
 
     def _check_idle(self) -> None:
         assert self._idle_timeout is not None

@@ -31,6 +31,7 @@ cdef class H2Session:
     cdef int _gather(self, size_t limit) except -1
     cdef int _release_owners(self) except -1
     cdef bint _feed(self, int32_t stream_id, size_t wanted) except -1
+    cdef int _check_end(self, int rv) except -1
     cdef int _known(self, int32_t stream_id) except -1
     cdef int _submit_ping(self, opaque_data, bint ack) except -1
     cdef int _submit_settings(self, dict settings) except -1

@@ -29,6 +29,7 @@ import base64
 import binascii
 
 from nghttp2py.errors import (
+    ConnectionClosedError,
     ErrorCode,
     FlowControlError,
     InvalidSettingsValueError,
@@ -485,8 +486,12 @@ cdef class H2Session:
         """Queue GOAWAY (RFC 9113, 6.8): no new streams, those open may finish.
 
         ``last_stream_id`` is by default the last that the peer has opened.
+        This is a no-op on a connection that has ended.
         """
-        self.send_goaway(last_stream_id, error_code, additional_data or b"")
+        try:
+            self.send_goaway(last_stream_id, error_code, additional_data or b"")
+        except ConnectionClosedError:
+            pass
 
     def send_goaway(
         self, last_stream_id=None, error_code=ErrorCode.NO_ERROR, debug_data=b""
@@ -515,19 +520,30 @@ cdef class H2Session:
         """Queue the server's warning before GOAWAY (RFC 9113, 6.8).
 
         At least a round trip later ``close_connection`` ends it without losing
-        a request that was on its way.
+        a request that was on its way.  This is a no-op on a connection that has
+        ended.
         """
         if self.client_side:
             raise ProtocolError("the shutdown notice is the server's (RFC 9113, 6.8)")
         self._need_start()
-        check(lib.ngp_h2_submit_shutdown_notice(self._h2))
-        self._goaway_sent = True
+        self._check_end(lib.ngp_h2_submit_shutdown_notice(self._h2))
 
     def terminate(self, error_code=ErrorCode.NO_ERROR):
-        """Queue GOAWAY, and nothing after it: open streams are dropped."""
+        """Queue GOAWAY, and nothing after it: open streams are dropped.
+
+        This is a no-op on a connection that has ended.
+        """
         self._need_start()
-        check(lib.ngp_h2_terminate(self._h2, to_uint32(error_code, "error_code")))
+        self._check_end(
+            lib.ngp_h2_terminate(self._h2, to_uint32(error_code, "error_code"))
+        )
+
+    cdef int _check_end(self, int rv) except -1:
+        """Check the result of a call that ends the connection, if it has not."""
+        if rv != lib.NGP_ERR_CONNECTION_CLOSED:
+            check(rv)
         self._goaway_sent = True
+        return 0
 
     def ping(self, opaque_data=b"\0" * 8):
         """Queue PING with 8 bytes (RFC 9113, 6.7)."""

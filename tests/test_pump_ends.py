@@ -1,0 +1,264 @@
+"""Calls that end a connection: each is good in every state, in both roles."""
+
+import asyncio
+import logging
+
+import pytest
+from helpers import data, goaway, settings, settings_ack
+from loops import in_loop, until
+from memory import MemoryClient, MemoryTransport
+
+from nghttp2py import BaseRequestHandler, HTTP2Client, HTTP2Server
+from nghttp2py.asyncio import H2Protocol, H2Pump, open_connection, start_server
+from nghttp2py.errors import ConnectionTerminatedError, ErrorCode
+from nghttp2py.h2 import H2Configuration, H2Connection
+
+WIDE = H2Configuration(initial_window_size=1 << 24, connection_window_size=1 << 24)
+
+
+class Big(H2Pump):
+    """A server that answers each request by more than a transport takes."""
+
+    def __init__(self):
+        super().__init__(H2Connection())
+
+    def event_received(self, event):
+        if type(event).__name__ == "H2RequestReceived":
+            self.connection.send_response_headers(event.stream_id, 200, [])
+            self.connection.send_body(event.stream_id, bytes(1 << 20))
+            self.mark_dirty()
+
+
+class Greeted:
+    """A pump of either role with a peer of raw frames, past the handshake."""
+
+    def __init__(self, role, transport=True):
+        self.role = role
+        if role == "server":
+            self.pump = Big()
+        elif role == "streams server":
+            self.pump = H2Protocol(False)
+        elif role == "client":
+            self.pump = H2Pump(H2Connection(client_side=True))
+        else:
+            self.pump = H2Protocol(True)
+        self.transport = None
+        if not transport:
+            return
+        if "server" in role:
+            client = MemoryClient(self.pump, config=WIDE)
+            client.converse()
+            client.request(end_stream=False)
+            self.pump.data_received(client.connection.data_to_send())
+            self.transport = client.transport
+        else:
+            self.transport = MemoryTransport(self.pump)
+            self.pump.connection_made(self.transport)
+            self.pump.data_received(settings() + settings_ack())
+
+
+def before_connection_made(role):
+    return Greeted(role, transport=False)
+
+
+def greeted(role):
+    return Greeted(role)
+
+
+def ended_by_an_error_with_output_held_back(role):
+    greeted = Greeted(role)
+    greeted.pump.pause_writing()
+    greeted.pump.data_received(data(0, b"x"))
+    return greeted
+
+
+def settings_timed_out(role):
+    greeted = Greeted(role)
+    greeted.pump.pause_writing()
+    greeted.pump._settings_timed_out()
+    return greeted
+
+
+def the_peer_said_goaway(role):
+    greeted = Greeted(role)
+    greeted.pump.data_received(goaway(0, ErrorCode.ENHANCE_YOUR_CALM))
+    return greeted
+
+
+def closing(role):
+    greeted = Greeted(role)
+    greeted.pump.close()
+    return greeted
+
+
+def terminated(role):
+    greeted = Greeted(role)
+    greeted.pump.terminate()
+    return greeted
+
+
+def aborted(role):
+    greeted = Greeted(role)
+    greeted.pump.abort()
+    return greeted
+
+
+def lost(role):
+    greeted = Greeted(role)
+    greeted.pump.connection_lost(None)
+    return greeted
+
+
+STATES = [
+    before_connection_made,
+    greeted,
+    ended_by_an_error_with_output_held_back,
+    settings_timed_out,
+    the_peer_said_goaway,
+    closing,
+    terminated,
+    aborted,
+    lost,
+]
+CALLS = ["close", "terminate", "abort", "close_connection"]
+ROLES = ["server", "client", "streams server", "streams client"]
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("state", STATES, ids=lambda state: state.__name__)
+@pytest.mark.parametrize("role", ROLES)
+@in_loop
+async def test_a_call_that_ends_is_good_in_every_state(role, state, call, caplog):
+    caplog.set_level(logging.INFO)
+    greeted = state(role)
+    pump = greeted.pump
+    end = getattr(pump, call, None) or pump.connection.close_connection
+    if state is before_connection_made and not hasattr(pump, call):
+        return  # that one is not the pump's
+    end()
+    end()
+    pump.close(timeout=0.01)
+    if greeted.transport is None:
+        transport = MemoryTransport(pump)
+        pump.connection_made(transport)
+        assert transport.aborted
+        await until(lambda: pump.transport is None)
+    elif pump.transport is not None:
+        await until(lambda: pump.transport is None)
+    end()
+    pump.close()
+    pump.abort()
+    assert [r for r in caplog.records if r.levelno > logging.INFO] == []
+
+
+@in_loop
+async def test_a_second_close_shortens_the_time_that_is_left():
+    client = MemoryClient(Big())
+    client.request(end_stream=False)
+    await client.exchange()
+    client.protocol.close(timeout=1000)
+    client.protocol.close(timeout=0.01)
+    await until(lambda: client.transport.aborted)
+
+
+async def connect_raw(address, *frames):
+    reader, writer = await asyncio.open_connection(*address)
+    writer.write(b"".join(frames))
+    return reader, writer
+
+
+class BigHandler(BaseRequestHandler):
+    def on_headers(self):
+        self.send_response(200, body=bytes(1 << 24))
+
+
+def big_request():
+    client = H2Connection(client_side=True, config=WIDE)
+    client.initiate_connection()
+    client.send_request("GET", "/", authority="test")
+    return client.data_to_send()
+
+
+@in_loop
+async def test_a_server_closes_though_a_session_has_failed_before(caplog):
+    """A client that does not read, and then breaks a rule."""
+    server = HTTP2Server(("127.0.0.1", 0), BigHandler, close_timeout=0.3)
+    await server.start()
+    address = server.sockets[0].getsockname()
+    _, bad = await connect_raw(address, big_request())
+    _, good = await connect_raw(address, big_request())
+    await until(lambda: len(server._protocols) == 2)
+    await until(lambda: all(p._paused for p in server._protocols))
+    bad.write(data(0, b"x"))
+    await until(lambda: any(p.connection.is_closed for p in server._protocols))
+    server.close()
+    await asyncio.wait_for(server.wait_closed(), 10)
+    assert "Traceback" not in caplog.text
+    bad.close()
+    good.close()
+
+
+async def serve_silence(reader, writer):
+    """A server that never says a word."""
+    await reader.read()
+    writer.close()
+
+
+@in_loop
+async def test_leaving_a_client_after_its_settings_timed_out():
+    silent = await asyncio.start_server(serve_silence, "127.0.0.1", 0)
+    address = silent.sockets[0].getsockname()
+    async with silent:
+        async with await open_connection(*address, settings_timeout=0.05) as protocol:
+            stream = await protocol.open_stream(
+                [(":method", "GET"), (":path", "/")], end_stream=True
+            )
+            with pytest.raises(ConnectionTerminatedError):
+                await stream.response()
+        async with await open_connection(
+            *address,
+            settings_timeout=30,
+            keepalive_interval=0.05,
+            keepalive_timeout=0.05,
+        ) as protocol:
+            stream = await protocol.open_stream(
+                [(":method", "GET"), (":path", "/")], end_stream=True
+            )
+            with pytest.raises(ConnectionTerminatedError):
+                await stream.response()
+
+
+@in_loop
+async def test_a_client_of_handlers_ends_quietly_when_the_server_breaks_a_rule(caplog):
+    async def serve(reader, writer):
+        await reader.readuntil(b"SM\r\n\r\n")
+        writer.write(settings() + data(0, b"x"))
+        await reader.read()
+        writer.close()
+
+    bad = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with bad:
+        client = HTTP2Client(bad.sockets[0].getsockname())
+        client.send_request("POST", "/", body=bytes(1 << 20))
+        client.finish()
+        await asyncio.wait_for(client.wait_closed(), 20)
+        client.close()
+        client.finish()
+    assert "Traceback" not in caplog.text
+
+
+@in_loop
+async def test_a_streams_server_closes_though_a_session_has_failed_before():
+    async def connected(protocol):
+        stream = await protocol.accept_stream()
+        await stream.send_response(200, body=bytes(1 << 24))
+
+    server = await start_server(connected, "127.0.0.1", 0, close_timeout=0.3)
+    address = server.sockets[0].getsockname()
+    _, bad = await connect_raw(address, big_request())
+    await until(lambda: any(p._paused for p in server.connections))
+    bad.write(data(0, b"x"))
+    await until(lambda: all(p.connection.is_closed for p in server.connections))
+    server.close()
+    await asyncio.wait_for(server.wait_closed(), 10)
+    bad.close()
