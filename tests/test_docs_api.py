@@ -24,7 +24,10 @@ PUBLIC = [
     "nghttp2py.asyncio",
     "nghttp2py.asyncio.h3",
     "nghttp2py.asyncio.quic",
+    "nghttp2py.buffer",
+    "nghttp2py.compat.hpack",
     "nghttp2py.errors",
+    "nghttp2py.h0.connection",
     "nghttp2py.h2",
     "nghttp2py.h2.config",
     "nghttp2py.h2.connection",
@@ -51,6 +54,8 @@ INTERNAL = [
     "nghttp2py.cli",
     "nghttp2py.cli.",
     "nghttp2py.client",
+    "nghttp2py.compat",
+    "nghttp2py.h0",
     "nghttp2py.h2.body",
     "nghttp2py.h2.headers",
     "nghttp2py.h2.reader",
@@ -60,6 +65,7 @@ INTERNAL = [
     "nghttp2py.libraries",
     "nghttp2py.quic.",
     "nghttp2py.server",
+    "nghttp2py.tls",
 ]
 
 # Builds the pages without writing any, and prints what they declare, with its kind.

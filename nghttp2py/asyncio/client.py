@@ -21,7 +21,7 @@ from collections.abc import (
 )
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nghttp2py.asyncio.body import AsyncBody
 from nghttp2py.asyncio.endpoints import open_connection, open_unix_connection
@@ -39,6 +39,10 @@ from nghttp2py.errors import (
 from nghttp2py.h2 import H2Configuration
 from nghttp2py.h2.body import is_bytes_like
 from nghttp2py.hpack import NeverIndexed
+
+if TYPE_CHECKING:
+    # aioquic has it at this path; QUIC is imported when it is asked for.
+    from nghttp2py.asyncio.quic import connect as connect
 
 __all__ = ["Client", "Fields", "Response"]
 
@@ -686,3 +690,11 @@ def _with_lower_name(field: Any) -> Any:
     ):
         return name.lower(), value, True
     return name.lower(), value
+
+
+def __getattr__(name: str) -> object:
+    if name == "connect":
+        from nghttp2py.asyncio.quic import connect
+
+        return connect
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

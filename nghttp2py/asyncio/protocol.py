@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nghttp2py.asyncio.connection import H2StreamConnection
 from nghttp2py.asyncio.stream import H2Stream
@@ -21,6 +21,15 @@ from nghttp2py.errors import (
     StreamClosedError,
 )
 from nghttp2py.h2 import H2Connection, Setting
+
+if TYPE_CHECKING:
+    # aioquic has them at this path; QUIC is imported when it is asked for.
+    from nghttp2py.asyncio.quic_protocol import (
+        QuicConnectionProtocol as QuicConnectionProtocol,
+    )
+    from nghttp2py.asyncio.quic_protocol import QuicStreamHandler as QuicStreamHandler
+
+_QUIC = {"QuicConnectionProtocol", "QuicStreamHandler"}
 
 __all__ = ["H2Protocol"]
 
@@ -423,3 +432,11 @@ class H2Protocol(H2StreamConnection):
     max_concurrent_streams = _setting_property(
         Setting.MAX_CONCURRENT_STREAMS, "How many streams the peer may have open."
     )
+
+
+def __getattr__(name: str) -> object:
+    if name in _QUIC:
+        from nghttp2py.asyncio import quic_protocol
+
+        return getattr(quic_protocol, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,8 +1,33 @@
-"""Numbers of QUIC, by aioquic's names."""
+"""Numbers and packet headers of QUIC, by aioquic's names."""
 
 from enum import IntEnum
 
-__all__ = ["QuicErrorCode", "QuicFrameType", "QuicProtocolVersion"]
+from nghttp2py.quic.header import (
+    CONNECTION_ID_MAX_SIZE,
+    PACKET_FIXED_BIT,
+    PACKET_LONG_HEADER,
+    PACKET_TYPE_INITIAL,
+    QuicHeader,
+    QuicPacketType,
+    encode_quic_version_negotiation,
+    is_long_header,
+    pull_quic_header,
+)
+
+__all__ = [
+    "CONNECTION_ID_MAX_SIZE",
+    "PACKET_FIXED_BIT",
+    "PACKET_LONG_HEADER",
+    "PACKET_TYPE_INITIAL",
+    "QuicErrorCode",
+    "QuicFrameType",
+    "QuicHeader",
+    "QuicPacketType",
+    "QuicProtocolVersion",
+    "encode_quic_version_negotiation",
+    "is_long_header",
+    "pull_quic_header",
+]
 
 
 class QuicErrorCode(IntEnum):
