@@ -1,8 +1,8 @@
 """Exchanges without I/O: our connection beside ngh2's and h2's.
 
 The bytes of the peer are made beforehand and are the same for all. The columns are
-microseconds of CPU for one exchange (body rows: for one body), each the best of
-several turns, and the ratios are what counts.
+microseconds of CPU for one exchange (body rows: for one body), each the median of
+interleaved turns, and the ratios are what counts.
 """
 
 from __future__ import annotations
@@ -190,19 +190,16 @@ def ask_h2(wire: list[bytes], per_read: int) -> None:
 # ---- Measuring ----
 
 
-def best(drive: Callable[[], None], turns: int) -> float:
-    """CPU seconds of the fastest of ``turns`` runs, without the collector."""
-    fastest = float("inf")
+def spend(drive: Callable[[], None]) -> float:
+    """CPU seconds of a run, without the collector."""
     gc.collect()
     gc.disable()
     try:
-        for _ in range(turns):
-            start = time.process_time()
-            drive()
-            fastest = min(fastest, time.process_time() - start)
+        start = time.process_time()
+        drive()
+        return time.process_time() - start
     finally:
         gc.enable()
-    return fastest
 
 
 def rows(count: int, few: int) -> Iterator[tuple[str, list[tuple[Drive, list, int]]]]:
@@ -334,14 +331,12 @@ def main() -> None:
     print(f"{'us for each exchange':22}{'ours':>9}{'ngh2':>9}{'h2':>9}", end="")
     print(f"{'ngh2/ours':>12}{'h2/ours':>10}")
     for name, drives in rows(options.count, options.count // 20):
-        times = [float("inf")] * len(drives)
-        # In turns, so that all see the same machine.
-        for turn in range(options.turns):
-            for i, (drive, wire, count) in enumerate(drives):
-                if i == 2 and turn > 1:
-                    continue
-                spent = best(partial(drive, wire), 1)
-                times[i] = min(times[i], spent / count * 1e6)
+        times = figures.medians(
+            [
+                [spend(partial(drive, wire)) / n * 1e6 for drive, wire, n in drives]
+                for _ in range(options.turns)
+            ]
+        )
         table[name] = dict(zip(("nghttp2py", "ngh2", "h2"), times, strict=True))
         print(f"{name:22}" + "".join(f"{t:9.2f}" for t in times), end="")
         print(f"{times[1] / times[0]:11.2f}x{times[2] / times[0]:9.1f}x")

@@ -8,13 +8,36 @@ their units are the same.
 from __future__ import annotations
 
 import json
+import statistics
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "bench"
 
 Rows = dict[str, dict[str, float]]
+
+#: Seconds that anything measured may take, and rounds of a loop in memory: what takes
+#: more has hung, for a fault of ours or of the peer.
+LONGEST = 300.0
+ROUNDS = 1_000_000
+
+
+def rounds(what: str) -> Iterator[None]:
+    """Give the rounds of a loop that waits for ``what``; raise if it never comes."""
+    for _ in range(ROUNDS):
+        yield
+    raise RuntimeError(f"{what} does not come in {ROUNDS:,} rounds")
+
+
+def medians(turns: Sequence[Sequence[float]]) -> list[float]:
+    """Return the median of each column: a turn is a row, measured in one go.
+
+    Turns of several programs are taken one after the other, so that all see the
+    same machine; a median is not moved by the turn that something else disturbed.
+    """
+    return [statistics.median(column) for column in zip(*turns, strict=True)]
 
 
 def keep(

@@ -195,10 +195,6 @@ def time_coders(
     return best_encode / len(lists), best_decode / len(lists)
 
 
-def best(times: tuple[float, float], more: tuple[float, float]) -> tuple[float, float]:
-    return min(times[0], more[0]), min(times[1], more[1])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeat", type=int, default=8, help="turns of each")
@@ -210,18 +206,19 @@ def main() -> None:
         "aioquic": aioquic.h3.connection.H3Connection,
     }
     recorded = {name: record(cls, options.count) for name, cls in classes.items()}
-    times = dict.fromkeys(classes, 1e18)
     coders = {"ours": time_ours, "pylsqpack": time_pylsqpack}
     kinds = {"request": headers.REQUESTS, "response": headers.RESPONSES}
-    coded = {(name, kind): (1e18, 1e18) for name in coders for kind in kinds}
+    framed: list[list[float]] = []
+    coded: dict[tuple[str, str], list[tuple[float, float]]] = {
+        (name, kind): [] for name in coders for kind in kinds
+    }
     for _ in range(options.repeat):
-        for name, cls in classes.items():
-            times[name] = min(times[name], time_framing(cls, recorded[name]))
-        for (name, kind), found in coded.items():
-            coded[name, kind] = best(found, coders[name](kinds[kind], 10))
+        framed.append([time_framing(cls, recorded[n]) for n, cls in classes.items()])
+        for (name, kind), turns in coded.items():
+            turns.append(coders[name](kinds[kind], 10))
 
     print(f"{'us for each exchange':24}{'ours':>10}{'aioquic':>10}{'ratio':>8}")
-    ours, theirs = times["ours"], times["aioquic"]
+    ours, theirs = figures.medians(framed)
     print(f"{'framing':24}{ours:10.2f}{theirs:10.2f}{theirs / ours:7.1f}x")
     print(f"goal: at least {GOAL_FRAMING:.0f}x")
     figures.keep(
@@ -234,8 +231,9 @@ def main() -> None:
     table: figures.Rows = {}
     print(f"{'ns for each list':24}{'ours':>10}{'pylsqpack':>10}{'ratio':>8}")
     for kind in kinds:
+        found = {name: figures.medians(coded[name, kind]) for name in coders}
         for place, verb in enumerate(("encode", "decode")):
-            us, them = coded["ours", kind][place], coded["pylsqpack", kind][place]
+            us, them = found["ours"][place], found["pylsqpack"][place]
             table[f"{verb} a {kind}"] = {"nghttp2py": us, "pylsqpack": them}
             print(f"{verb + ' a ' + kind:24}{us:10.0f}{them:10.0f}{them / us:7.1f}x")
     figures.keep("qpack", "Header lists by QPACK", "ns", table)

@@ -97,10 +97,6 @@ def time_hpack(lists: Lists, rounds: int) -> tuple[float, float]:
     return time_coders(encoder.encode, decode, lists, rounds)
 
 
-def best(times: tuple[float, float], more: tuple[float, float]) -> tuple[float, float]:
-    return min(times[0], more[0]), min(times[1], more[1])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeat", type=int, default=8, help="turns of each coder")
@@ -113,15 +109,16 @@ def main() -> None:
         ("request", headers.REQUESTS),
         ("response", headers.RESPONSES),
     ):
-        limit = ours = theirs = (1e18, 1e18)
-        # In turns, so that all see the same machine.
-        for _ in range(repeat):
-            limit = best(limit, time_limit(program, lists, 200))
-            ours = best(ours, time_ours(lists, 200))
-            theirs = best(theirs, time_hpack(lists, 10))
-        for verb, c, us, them in zip(
-            ("encode", "decode"), limit, ours, theirs, strict=True
-        ):
+        turns = [
+            (
+                *time_limit(program, lists, 200),
+                *time_ours(lists, 200),
+                *time_hpack(lists, 10),
+            )
+            for _ in range(repeat)
+        ]
+        times = figures.medians(turns)
+        for verb, (c, us, them) in (("encode", times[::2]), ("decode", times[1::2])):
             row = f"{verb} a {what} ({len(lists)})"
             rows[f"{verb} a {what}"] = {
                 "nghttp2py": us,

@@ -67,7 +67,9 @@ async def hold(server: H2Server, pipe: Any, n: int) -> None:
     loop = asyncio.get_running_loop()
     pipe.send(n)
     await loop.run_in_executor(None, pipe.recv)
+    end = loop.time() + figures.LONGEST
     while len(server.connections) < n:
+        assert loop.time() < end, f"{n} connections do not come"
         await asyncio.sleep(0.05)
     await asyncio.sleep(0.5)
     gc.collect()

@@ -32,6 +32,7 @@ LIBRARIES = ["nghttp2py", "qh3", "aioquic"]
 MEGABYTE = 1_000_000
 PAIRS = 200
 DEADLINE = 120
+TURNS = 5
 REQUEST = [
     (b":method", b"GET"),
     (b":scheme", b"https"),
@@ -160,10 +161,12 @@ class Pair:
         for data, _ in flight:
             self.server.receive_datagram(data, CLIENT, now=self.now)
         done = 0
-        while done < 2:
+        for _ in figures.rounds("the end of a handshake"):
             self.now += 0.0001
             done += self.carry(self.server, "HandshakeCompleted")
             done += self.carry(self.client, "HandshakeCompleted")
+            if done == 2:
+                break
 
     def move(self, sender: Any) -> Any:
         """Move datagrams to the other end, which is returned."""
@@ -186,18 +189,27 @@ class Pair:
         """A hundred bytes there, a hundred bytes back, on a stream of their own."""
         stream_id = self.client.get_next_available_stream_id()
         self.client.send_stream_data(stream_id, bytes(100), end_stream=True)
+        self.carry_whole(stream_id, bytes(100))
+
+    def carry_whole(self, stream_id: int, answer: bytes) -> None:
+        """Carry a stream to its end, answer it, and carry that: it is closed then.
+
+        A stream of which one half stays open would count against the limit of 128.
+        """
         answered = False
-        while not answered:
+        for _ in figures.rounds("the end of an answer"):
             self.now += 0.001
             self.move(self.client)
             while (event := self.server.next_event()) is not None:
                 if type(event).__name__ == "StreamDataReceived" and event.end_stream:
-                    self.server.send_stream_data(stream_id, bytes(100), end_stream=True)
+                    self.server.send_stream_data(stream_id, answer, end_stream=True)
             self.move(self.server)
             while (event := self.client.next_event()) is not None:
                 if type(event).__name__ == "StreamDataReceived" and event.end_stream:
                     answered = True
             self.timers()
+            if answered:
+                return
 
     def begin_http(self) -> None:
         """HTTP/3 on both ends, which have said what comes first."""
@@ -232,8 +244,9 @@ class Pair:
         http = self.ends[0][1]
         stream_id = self.client.get_next_available_stream_id()
         http.send_headers(stream_id, REQUEST, end_stream=True)
-        while not self.carry_http():
-            pass
+        for _ in figures.rounds("the end of a response"):
+            if self.carry_http():
+                return
 
     def timers(self) -> None:
         for quic in (self.client, self.server):
@@ -244,16 +257,7 @@ class Pair:
     def bulk(self, size: int) -> None:
         stream_id = self.client.get_next_available_stream_id()
         self.client.send_stream_data(stream_id, bytes(size), end_stream=True)
-        ended = False
-        while not ended:
-            self.now += 0.001
-            self.move(self.client)
-            while (event := self.server.next_event()) is not None:
-                ended = ended or getattr(event, "end_stream", False)
-            self.move(self.server)
-            while self.client.next_event() is not None:
-                pass
-            self.timers()
+        self.carry_whole(stream_id, b"")
 
 
 def rate(work: Callable[[], None], seconds: float) -> float:
@@ -267,17 +271,22 @@ def rate(work: Callable[[], None], seconds: float) -> float:
 
 def in_memory(files: Files, seconds: float) -> None:
     pairs = {name: Pair(name, files) for name in LIBRARIES}
-    rates: dict[str, dict[str, float]] = {}
-    rates["handshake"] = {n: rate(p.handshake, seconds) for n, p in pairs.items()}
-    rates["exchange"] = {n: rate(p.exchange, seconds) for n, p in pairs.items()}
+
+    def compare(work: Callable[[Pair], None]) -> dict[str, float]:
+        """Rates of all libraries: medians of turns."""
+        turns = [
+            [rate(functools.partial(work, pair), seconds) for pair in pairs.values()]
+            for _ in range(TURNS)
+        ]
+        return dict(zip(pairs, figures.medians(turns), strict=True))
+
+    rates = {"handshake": compare(Pair.handshake), "exchange": compare(Pair.exchange)}
     for pair in pairs.values():
         pair.handshake()
         pair.begin_http()
-    rates["HTTP/3"] = {n: rate(p.http_exchange, seconds) for n, p in pairs.items()}
-    rates["bulk"] = {
-        name: rate(functools.partial(pair.bulk, 2 * MEGABYTE), seconds) * 2
-        for name, pair in pairs.items()
-    }
+    rates["HTTP/3"] = compare(Pair.http_exchange)
+    bulk = compare(lambda pair: pair.bulk(2 * MEGABYTE))
+    rates["bulk"] = {name: 2 * found for name, found in bulk.items()}
     units = {"bulk": " MB/s"}
     print(f"{'in memory':12}" + "".join(f"{name:>20}" for name in LIBRARIES))
     for what, found in rates.items():
@@ -515,20 +524,17 @@ def over_loopback(files: Files, size: int) -> None:
         "ours to ours": (ours.start_server, ours.start_client),
     }
     found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in ways}
-    for _ in range(3):
+    for _ in range(TURNS):
         for name, (server, client) in ways.items():
             found[name].append(transfer(files, size, server, client))
-    best = {
-        name: [max(column) for column in zip(*rows, strict=True)]
-        for name, rows in found.items()
-    }
+    middle = {name: figures.medians(turns) for name, turns in found.items()}
     print(f"{size // MEGABYTE} MB of HTTP/3 over loopback, MB by second of")
     print(" " * 26 + f"{'time':>10}{'server CPU':>12}{'client CPU':>12}")
-    for name, row in best.items():
+    for name, row in middle.items():
         print(f"{name:26}{row[0]:10.0f}{row[1]:12.0f}{row[2]:12.0f}")
-    theirs = best["gtlsserver to gtlsclient"]
-    down, up = best["gtlsserver to ours"], best["ours to gtlsclient"]
-    qh3_down, qh3_up = best["gtlsserver to qh3"], best["qh3 to gtlsclient"]
+    theirs = middle["gtlsserver to gtlsclient"]
+    down, up = middle["gtlsserver to ours"], middle["ours to gtlsclient"]
+    qh3_down, qh3_up = middle["gtlsserver to qh3"], middle["qh3 to gtlsclient"]
     print(
         f"beside the C programs: client {down[0] / theirs[0]:.2f}x in time and "
         f"{down[2] / theirs[2]:.2f}x in CPU, server {up[0] / theirs[0]:.2f}x and "
@@ -573,7 +579,7 @@ def over_loopback(files: Files, size: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--seconds", type=float, default=0.4, help="of each turn")
     parser.add_argument("--megabytes", type=int, default=100)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:

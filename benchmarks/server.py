@@ -64,6 +64,7 @@ def load(port: int, requests: int) -> float:
         check=True,
         capture_output=True,
         text=True,
+        timeout=figures.LONGEST,
     ).stdout
     if f"{requests} succeeded" not in out:
         sys.exit(f"not all requests succeeded:\n{out}")
@@ -84,7 +85,7 @@ def measure(command: list[str], port: int, requests: int) -> tuple[float, float]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-n", type=int, default=200_000, help="requests in a turn")
-    parser.add_argument("--repeat", type=int, default=3, help="turns of each server")
+    parser.add_argument("--repeat", type=int, default=5, help="turns of each server")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as root:
         (Path(root) / "hello").write_bytes(BODY)
@@ -104,10 +105,9 @@ def main() -> None:
     print(
         f"{'small requests':24}{'CPU us/request':>16}{'ours/nghttpd':>14}{'req/s':>10}"
     )
-    (limit, _) = min(times["nghttpd"])
-    for name, turns in times.items():
-        cpu, _ = min(turns)
-        rate = max(rate for _, rate in turns)
+    middle = {name: figures.medians(turns) for name, turns in times.items()}
+    limit = middle["nghttpd"][0]
+    for name, (cpu, rate) in middle.items():
         print(f"{name:24}{cpu:16.2f}{cpu / limit:10.2f}x{rate:9.0f}")
     print(f"goal: at most {GOAL}x with uvloop")
     names = {
@@ -119,14 +119,14 @@ def main() -> None:
         "server_cpu",
         "HTTP2Server, small requests: CPU time",
         "µs for each request",
-        {"hello": {names[name]: min(times[name])[0] for name in names}},
+        {"hello": {names[name]: middle[name][0] for name in names}},
         goal=f"at most {GOAL} times nghttpd's with uvloop",
     )
     figures.keep(
         "server_rate",
         "HTTP2Server, small requests: throughput",
         "requests/s",
-        {"hello": {names[n]: max(rate for _, rate in times[n]) for n in names}},
+        {"hello": {names[name]: middle[name][1] for name in names}},
         more=True,
     )
 

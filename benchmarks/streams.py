@@ -30,7 +30,7 @@ GOAL = 40.0
 BODY = b"hello world"
 
 # Requests a second and CPU microseconds for each, of each program.
-Best = dict[str, tuple[float, float]]
+Found = dict[str, tuple[float, float]]
 # Makes requests of the server at a port, so many.
 Ask = Callable[[int, int], Coroutine[Any, Any, None]]
 
@@ -123,7 +123,7 @@ def measure(ask: Ask, loop: str, port: int, n: int) -> tuple[float, float]:
     made = uvloop.new_event_loop() if loop == "uvloop" else asyncio.new_event_loop()
     try:
         wall, cpu = time.perf_counter(), time.process_time()
-        made.run_until_complete(ask(port, n))
+        made.run_until_complete(asyncio.wait_for(ask(port, n), figures.LONGEST))
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     finally:
         made.close()
@@ -139,6 +139,7 @@ def h2load(port: int, n: int) -> tuple[float, float]:
         ["h2load", "-c1", f"-m{CONCURRENCY}", f"-n{n}", url],
         check=True,
         stdout=subprocess.DEVNULL,
+        timeout=figures.LONGEST,
     )
     wall = time.perf_counter() - wall
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -146,39 +147,39 @@ def h2load(port: int, n: int) -> tuple[float, float]:
     return n / wall, cpu / n * 1e6
 
 
-def rates(best: Best, ours: dict[str, str]) -> dict[str, float]:
+def rates(middle: Found, ours: dict[str, str]) -> dict[str, float]:
     """The requests a second of each program, ours first, by the names given."""
     named = {}
-    for name, (rate, _) in best.items():
+    for name, (rate, _) in middle.items():
         kind, _, loop = name.partition(", ")
         named[f"{ours.get(kind, kind)}, {loop}" if loop else kind] = rate
     return dict(sorted(named.items(), key=lambda item: "nghttp2py" not in item[0]))
 
 
-def tell(best: Best) -> float:
+def tell(middle: Found) -> float:
     """Print requests a second and CPU time of each, beside httpx and h2load.
 
     Returns what httpx reached.
     """
-    beside = max(best["httpx, asyncio"][0], best["httpx, uvloop"][0])
-    cpu = best["h2load"][1]
+    beside = max(middle["httpx, asyncio"][0], middle["httpx, uvloop"][0])
+    cpu = middle["h2load"][1]
     print(f"{'':20}{'requests/s':>12}{'x httpx':>10}{'CPU us':>10}{'x h2load':>10}")
-    for name, (rate, each) in best.items():
+    for name, (rate, each) in middle.items():
         print(
             f"{name:20}{rate:12,.0f}{rate / beside:10.1f}{each:10.1f}{each / cpu:10.1f}"
         )
     return beside
 
 
-def compare(description: str | None, ours: dict[str, Ask]) -> Best:
+def compare(description: str | None, ours: dict[str, Ask]) -> Found:
     """Measure in turns, in both loops, with the options of the command line."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("-n", type=int, default=16000, help="requests a turn")
-    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--turns", type=int, default=5)
     options = parser.parse_args()
     n = options.n // CONCURRENCY * CONCURRENCY
     few = max(CONCURRENCY, n // 20 // CONCURRENCY * CONCURRENCY)
-    best: Best = {}
+    found: dict[str, list[tuple[float, float]]] = {}
     with nghttpd() as port:
         for _ in range(options.turns):
             turn = {"h2load": h2load(port, n)}
@@ -187,25 +188,26 @@ def compare(description: str | None, ours: dict[str, Ask]) -> Best:
                 for name, ask in ours.items():
                     turn[f"{name}, {loop}"] = measure(ask, loop, port, n)
             for name, result in turn.items():
-                best[name] = max(best.get(name, result), result)
-    return best
+                found.setdefault(name, []).append(result)
+    middle = {name: figures.medians(turns) for name, turns in found.items()}
+    return {name: (rate, cpu) for name, (rate, cpu) in middle.items()}
 
 
 def main() -> None:
-    """Measure, and print the best of each."""
-    best = compare(__doc__, {"numbers": numbers, "objects": objects})
-    tell(best)
+    """Measure, and print the median of each."""
+    middle = compare(__doc__, {"numbers": numbers, "objects": objects})
+    tell(middle)
     figures.keep(
         "streams",
         "Streams for coroutines, 32 small GETs at a time",
         "requests/s",
         {
             "by number": rates(
-                {k: v for k, v in best.items() if "objects" not in k},
+                {k: v for k, v in middle.items() if "objects" not in k},
                 {"numbers": "nghttp2py"},
             ),
             "as objects": rates(
-                {k: v for k, v in best.items() if "numbers" not in k},
+                {k: v for k, v in middle.items() if "numbers" not in k},
                 {"objects": "nghttp2py"},
             ),
         },
