@@ -36,6 +36,18 @@ def fail(sentence):
     raise SystemExit(f"nghttp2py: {sentence}")
 
 
+def find_program(name):
+    """Return the path of a build tool, or None.
+
+    pip installs CMake and ninja beside the interpreter, which need not be on PATH:
+    pip itself may have been called by its path.
+    """
+    beside = os.pathsep.join(
+        {os.path.dirname(sys.executable), sysconfig.get_path("scripts")}
+    )
+    return shutil.which(name) or shutil.which(name, path=beside)
+
+
 def run(command, what):
     """Run a build tool; on failure its own first complaint is ours."""
     done = subprocess.run(
@@ -110,7 +122,7 @@ class BuildWithCMake(build_ext):
             fail(
                 "Python.h is missing; install it (Debian: apt-get install python3-dev)."
             )
-        if shutil.which("cmake") is None:
+        if find_program("cmake") is None:
             fail(
                 "CMake is missing; install it "
                 "(pip install cmake, or Debian: apt-get install cmake)."
@@ -118,15 +130,16 @@ class BuildWithCMake(build_ext):
 
     def build_libngp(self):
         build = ROOT / "build" / f"ngp-{KIND}"
+        cmake = find_program("cmake")
         configure = [
-            "cmake",
+            cmake,
             f"-S{ROOT}",
             f"-B{build}",
             f"-DCMAKE_BUILD_TYPE={'Debug' if DEBUG else 'Release'}",
             f"-DNGP_VENDOR={os.environ.get('NGHTTP2PY_VENDOR', '0')}",
             f"-DNGP_WERROR={os.environ.get('NGHTTP2PY_WERROR', '0')}",
         ]
-        ninja = shutil.which("ninja")
+        ninja = find_program("ninja")
         cache = build / "CMakeCache.txt"
         if ninja and (
             not cache.exists()
@@ -136,7 +149,7 @@ class BuildWithCMake(build_ext):
             configure += ["-GNinja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
         run(configure, "configuring the C library")
         run(
-            ["cmake", "--build", str(build), "--parallel", "--target", "ngp"],
+            [cmake, "--build", str(build), "--parallel", "--target", "ngp"],
             "compiling the C library",
         )
         return json.loads((build / "ngp-build.json").read_text())

@@ -1,5 +1,6 @@
 """The build says which of the C libraries it lacks, and where they would go."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -112,3 +113,22 @@ def test_without_libngtcp2_the_import_says_what_to_install(statement):
     assert done.returncode == 1
     assert "ImportError: nghttp2py was built without QUIC" in done.stderr
     assert "libngtcp2-dev" in done.stderr
+
+
+@pytest.mark.parametrize("program", ["cmake", "ninja"])
+def test_build_tools_beside_the_interpreter_need_not_be_on_path(program):
+    """pip puts them there, and may itself have been called by its path."""
+    code = """
+import runpy, setuptools, sys
+setuptools.setup = lambda **_: None
+print(runpy.run_path("setup.py")["find_program"](sys.argv[1]))
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", code, program],
+        cwd=ROOT,
+        env={**os.environ, "PATH": "/nonexistent"},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+    assert Path(found) == Path(sys.executable).with_name(program)
