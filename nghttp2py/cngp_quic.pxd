@@ -102,7 +102,9 @@ cdef extern from "ngp_quic.h" nogil:
 
     ctypedef struct ngp_quic_addr:
         uint8_t ip[16]
+        uint8_t local[16]
         uint32_t scope
+        uint32_t local_scope
         uint16_t port
 
     ctypedef struct ngp_quic_options:
@@ -119,6 +121,7 @@ cdef extern from "ngp_quic.h" nogil:
         uint64_t max_streams_bidi
         uint64_t max_streams_uni
         uint64_t idle_timeout
+        uint64_t handshake_timeout
         uint64_t initial_rtt
         uint64_t max_ack_delay
         uint64_t max_datagram_frame_size
@@ -245,6 +248,8 @@ cdef extern from "ngp_quic.h" nogil:
         size_t len)
     int ngp_quic_ping(ngp_quic *quic, uint64_t value)
     int ngp_quic_send_token(ngp_quic *quic, const uint8_t *token, size_t len)
+    void ngp_quic_set_keep_alive(ngp_quic *quic, uint64_t interval)
+    void ngp_quic_refused(ngp_quic *quic, size_t len)
     void ngp_quic_update_key(ngp_quic *quic)
     void ngp_quic_change_cid(ngp_quic *quic)
     ngp_quic_state ngp_quic_get_state(const ngp_quic *quic)

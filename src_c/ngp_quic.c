@@ -58,13 +58,15 @@ int ngp_quic_new(ngp_quic **pquic, const ngp_quic_options *options,
   }
   quic->local[0] = (ngp_quic_local){server, server};
   quic->local[1] = (ngp_quic_local){server + 2, server + 2};
-  /* Any address will do: ours never changes. */
+  /* A client leaves it to the system which of its addresses it uses: any will
+     do.  A server learns it with the first datagram. */
   quic->local_addr.in6.sin6_family = NGTCP2_AF_INET6;
   quic->local_addr.in6.sin6_addr.s6_addr[15] = 1;
   quic->remote_addr.in6.sin6_family = NGTCP2_AF_INET6;
   quic->close_due = 1;
   quic->settled = server ? 1 : 0;
   quic->settle_path_at = UINT64_MAX;
+  quic->max_len = SIZE_MAX;
   ngtcp2_ccerr_default(&quic->ccerr);
   *pquic = quic;
   return 0;
@@ -121,36 +123,49 @@ void ngp_quic_set_time(ngp_quic *quic, uint64_t now) {
 
 /* ---- Addresses ---- */
 
-ngtcp2_sockaddr_in6 ngp_quic_to_sockaddr(const ngp_quic_addr *addr) {
+static ngtcp2_sockaddr_in6 make_sockaddr(const uint8_t *ip, uint16_t port,
+                                         uint32_t scope) {
   ngtcp2_sockaddr_in6 in6;
-  uint8_t port[2] = {(uint8_t)(addr->port >> 8), (uint8_t)addr->port};
+  uint8_t net_port[2] = {(uint8_t)(port >> 8), (uint8_t)port};
 
   /* Addresses are compared, and tokens made of them, by these bytes: none may
      be left to chance. */
   memset(&in6, 0, sizeof(in6));
   in6.sin6_family = NGTCP2_AF_INET6;
-  memcpy(&in6.sin6_addr, addr->ip, sizeof(addr->ip));
-  memcpy(&in6.sin6_port, port, sizeof(port));
-  in6.sin6_scope_id = addr->scope;
+  memcpy(&in6.sin6_addr, ip, sizeof(in6.sin6_addr));
+  memcpy(&in6.sin6_port, net_port, sizeof(net_port));
+  in6.sin6_scope_id = scope;
   return in6;
 }
 
-void ngp_quic_get_addr(const ngtcp2_addr *from, ngp_quic_addr *addr) {
-  const ngtcp2_sockaddr_in6 *in6 = (const ngtcp2_sockaddr_in6 *)from->addr;
+ngtcp2_sockaddr_in6 ngp_quic_to_sockaddr(const ngp_quic_addr *addr) {
+  return make_sockaddr(addr->ip, addr->port, addr->scope);
+}
+
+void ngp_quic_get_addr(const ngp_quic *quic, const ngtcp2_path *path,
+                       ngp_quic_addr *addr) {
+  const ngtcp2_sockaddr_in6 *remote =
+      (const ngtcp2_sockaddr_in6 *)path->remote.addr;
+  const ngtcp2_sockaddr_in6 *local =
+      (const ngtcp2_sockaddr_in6 *)path->local.addr;
   uint8_t port[2];
 
   memset(addr, 0, sizeof(*addr));
-  memcpy(addr->ip, &in6->sin6_addr, sizeof(addr->ip));
-  memcpy(port, &in6->sin6_port, sizeof(port));
+  memcpy(addr->ip, &remote->sin6_addr, sizeof(addr->ip));
+  memcpy(port, &remote->sin6_port, sizeof(port));
   addr->port = (uint16_t)(port[0] << 8 | port[1]);
-  addr->scope = in6->sin6_scope_id;
+  addr->scope = remote->sin6_scope_id;
+  if (!quic->options.is_client) {
+    memcpy(addr->local, &local->sin6_addr, sizeof(addr->local));
+    addr->local_scope = local->sin6_scope_id;
+  }
 }
 
 int ngp_quic_peer_addr(const ngp_quic *quic, ngp_quic_addr *addr) {
   if (!quic->conn) {
     return 0;
   }
-  ngp_quic_get_addr(&ngtcp2_conn_get_path(quic->conn)->remote, addr);
+  ngp_quic_get_addr(quic, ngtcp2_conn_get_path(quic->conn), addr);
   return 1;
 }
 
@@ -367,13 +382,16 @@ static int accept_client(ngp_quic *quic, const uint8_t *data, size_t len) {
 }
 
 int ngp_quic_note_move(ngp_quic *quic, uint64_t pto) {
-  const ngtcp2_addr *remote = &ngtcp2_conn_get_path(quic->conn)->remote;
+  const ngtcp2_path *path = ngtcp2_conn_get_path(quic->conn);
+  const size_t len = sizeof(quic->remote_addr.in6);
 
-  if (quic->options.is_client || memcmp(remote->addr, &quic->remote_addr.in6,
-                                        sizeof(quic->remote_addr.in6)) == 0) {
+  if (quic->options.is_client ||
+      (memcmp(path->remote.addr, &quic->remote_addr.in6, len) == 0 &&
+       memcmp(path->local.addr, &quic->local_addr.in6, len) == 0)) {
     return 0;
   }
-  memcpy(&quic->remote_addr.in6, remote->addr, sizeof(quic->remote_addr.in6));
+  memcpy(&quic->remote_addr.in6, path->remote.addr, len);
+  memcpy(&quic->local_addr.in6, path->local.addr, len);
   /* ngtcp2 gives up after three PTOs, of both the longer. */
   if (pto < ngtcp2_conn_get_pto(quic->conn)) {
     pto = ngtcp2_conn_get_pto(quic->conn);
@@ -386,13 +404,18 @@ int ngp_quic_recv(ngp_quic *quic, const uint8_t *data, size_t len,
                   const ngp_quic_addr *addr, uint8_t ecn, uint64_t now) {
   ngtcp2_pkt_info info = {.ecn = ecn & 3u};
   ngtcp2_sockaddr_union from = {.in6 = ngp_quic_to_sockaddr(addr)};
+  ngtcp2_sockaddr_union to = quic->local_addr;
   ngtcp2_path path;
   uint64_t pto;
   int rv;
 
+  if (!quic->options.is_client) {
+    to.in6 = make_sockaddr(addr->local, 0, addr->local_scope);
+  }
   ngp_quic_set_time(quic, now);
   if (quic->state == NGP_QUIC_NEW) {
     quic->remote_addr = from;
+    quic->local_addr = to;
     rv = accept_client(quic, data, len);
     if (rv != 0) {
       return rv;
@@ -414,8 +437,7 @@ int ngp_quic_recv(ngp_quic *quic, const uint8_t *data, size_t len,
     }
   }
   path =
-      (ngtcp2_path){.local = {.addr = &quic->local_addr.sa,
-                              .addrlen = sizeof(quic->local_addr.in6)},
+      (ngtcp2_path){.local = {.addr = &to.sa, .addrlen = sizeof(to.in6)},
                     .remote = {.addr = &from.sa, .addrlen = sizeof(from.in6)}};
   pto = ngtcp2_conn_get_pto(quic->conn);
   ngp_quic_tap_begin(quic);
@@ -477,6 +499,10 @@ uint64_t ngp_quic_get_timer(ngp_quic *quic) {
   }
   switch (quic->state) {
   case NGP_QUIC_ACTIVE:
+    if (quic->options.is_client && !quic->stats.packets_sent) {
+      /* The first packet waits to be sent. */
+      return 0;
+    }
     expiry = ngtcp2_conn_get_expiry(quic->conn);
     return expiry < quic->settle_path_at ? expiry : quic->settle_path_at;
   case NGP_QUIC_CLOSING:
@@ -732,6 +758,41 @@ int ngp_quic_send_token(ngp_quic *quic, const uint8_t *token, size_t len) {
   return ngtcp2_conn_submit_new_token(quic->conn, token, len) == 0
              ? 0
              : NGHTTP2_ERR_NOMEM;
+}
+
+void ngp_quic_keep_alive(ngp_quic *quic) {
+  const ngtcp2_transport_params *remote;
+  uint64_t interval = quic->keep_alive;
+  uint64_t idle = quic->options.idle_timeout;
+
+  if (!quic->conn) {
+    return;
+  }
+  remote = ngtcp2_conn_get_remote_transport_params(quic->conn);
+  if (remote && remote->max_idle_timeout &&
+      (!idle || remote->max_idle_timeout < idle)) {
+    idle = remote->max_idle_timeout;
+  }
+  /* RFC 9000, 10.1.2: in time for a second one, if the first is lost. */
+  if (interval && idle && interval > idle / 3) {
+    interval = idle / 3;
+  }
+  ngtcp2_conn_set_keep_alive_timeout(quic->conn,
+                                     interval ? interval : UINT64_MAX);
+}
+
+void ngp_quic_set_keep_alive(ngp_quic *quic, uint64_t interval) {
+  quic->keep_alive = interval;
+  if (quic->handshake_completed && quic->state == NGP_QUIC_ACTIVE) {
+    ngp_quic_keep_alive(quic);
+  }
+}
+
+void ngp_quic_refused(ngp_quic *quic, size_t len) {
+  if (quic->conn &&
+      len <= ngtcp2_conn_get_path_max_tx_udp_payload_size(quic->conn)) {
+    quic->max_len = NGTCP2_MAX_UDP_PAYLOAD_SIZE;
+  }
 }
 
 void ngp_quic_update_key(ngp_quic *quic) { quic->key_update_pending = 1; }

@@ -44,10 +44,17 @@ typedef enum ngp_quic_error {
    longest header. */
 #define NGP_QUIC_MAX_TOKEN 1024
 
-/* ngp_quic_addr is an IPv6 address, or an IPv4 one that is mapped to it. */
+/*
+ * ngp_quic_addr is the peer's address, an IPv6 one or an IPv4 one that is
+ * mapped to it, and the address of ours that the peer has sent to.
+ */
 typedef struct ngp_quic_addr {
   uint8_t ip[16];
+  /* local is zero if it is not known.  Only a server heeds it: it answers from
+     the address that it was asked at (RFC 9000, 9). */
+  uint8_t local[16];
   uint32_t scope;
+  uint32_t local_scope;
   uint16_t port;
 } ngp_quic_addr;
 
@@ -75,6 +82,9 @@ typedef struct ngp_quic_options {
   uint64_t max_streams_bidi;
   uint64_t max_streams_uni;
   uint64_t idle_timeout;
+  /* handshake_timeout bounds the handshake; 0 is for no bound but
+     idle_timeout. */
+  uint64_t handshake_timeout;
   uint64_t initial_rtt;
   uint64_t max_ack_delay;
   /* max_datagram_frame_size is 0 to take no DATAGRAM frames. */
@@ -257,7 +267,7 @@ int ngp_quic_send_burst(ngp_quic *quic, size_t max, uint64_t now);
 const ngp_quic_packet *ngp_quic_packets(ngp_quic *quic, size_t *pn);
 
 /* ngp_quic_get_timer returns when ngp_quic_handle_timer() wants to be called,
-   or UINT64_MAX. */
+   or UINT64_MAX; it is 0 while a client's first packet waits to be sent. */
 uint64_t ngp_quic_get_timer(ngp_quic *quic);
 
 /*
@@ -406,6 +416,21 @@ int ngp_quic_ping(ngp_quic *quic, uint64_t value);
  * NGP_QUIC_ERR_STATE at a client, or before a client's first packet.
  */
 int ngp_quic_send_token(ngp_quic *quic, const uint8_t *token, size_t len);
+
+/*
+ * ngp_quic_set_keep_alive has a PING sent whenever nothing was sent for
+ * |interval|, or for a third of the idle timeout if that is shorter; 0 is for
+ * none.
+ */
+void ngp_quic_set_keep_alive(ngp_quic *quic, uint64_t interval);
+
+/*
+ * ngp_quic_refused tells that the system has refused to send a datagram of
+ * |len| bytes because the path does not carry it.  A probe of path MTU
+ * discovery is lost; if it was none, datagrams have the smallest size of QUIC
+ * from now on (RFC 9000, 14).
+ */
+void ngp_quic_refused(ngp_quic *quic, size_t len);
 
 /* ngp_quic_update_key queues a key update. */
 void ngp_quic_update_key(ngp_quic *quic);

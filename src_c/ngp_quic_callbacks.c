@@ -97,6 +97,7 @@ static int handshake_completed(ngtcp2_conn *conn, void *user_data) {
   quic->handshake_completed = 1;
   quic->can_send = 1;
   learn_params(quic);
+  ngp_quic_keep_alive(quic);
   if (quic->options.is_client) {
     if (quic->early_data && !accepted &&
         ngtcp2_conn_tls_early_data_rejected(conn) != 0) {

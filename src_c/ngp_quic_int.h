@@ -137,9 +137,13 @@ struct ngp_quic {
   size_t npackets;
   size_t packets_cap;
   size_t burst;
+  /* max_len bounds the length of a datagram: see ngp_quic_refused(). */
+  size_t max_len;
   /* now is the latest time that we were told. */
   uint64_t now;
   uint64_t close_until;
+  /* keep_alive is what ngp_quic_set_keep_alive() was called for, or 0. */
+  uint64_t keep_alive;
   /* settle_path_at is when a new address has answered or is given up, or
      UINT64_MAX: see ngp_quic_note_move(). */
   uint64_t settle_path_at;
@@ -240,7 +244,11 @@ int ngp_quic_fail(ngp_quic *quic, int rv);
 /* Records the end. */
 void ngp_quic_terminate(ngp_quic *quic);
 ngtcp2_sockaddr_in6 ngp_quic_to_sockaddr(const ngp_quic_addr *addr);
-void ngp_quic_get_addr(const ngtcp2_addr *from, ngp_quic_addr *addr);
+/* Puts the addresses of |path| in |*addr|. */
+void ngp_quic_get_addr(const ngp_quic *quic, const ngtcp2_path *path,
+                       ngp_quic_addr *addr);
+/* Has ngtcp2 send PINGs as ngp_quic_set_keep_alive() says. */
+void ngp_quic_keep_alive(ngp_quic *quic);
 /* Has all streams begin again, at a client whose early data are lost or whose
    server offers another version. */
 void ngp_quic_rewind_streams(ngp_quic *quic);

@@ -139,6 +139,8 @@ static void set_settings(const ngp_quic *quic, ngtcp2_settings *settings) {
   settings->cc_algo = (ngtcp2_cc_algo)o->cc_algo;
   settings->initial_ts = quic->now;
   settings->initial_rtt = o->initial_rtt;
+  settings->handshake_timeout =
+      o->handshake_timeout ? o->handshake_timeout : UINT64_MAX;
   settings->max_window = o->max_window;
   settings->max_stream_window = o->max_stream_window;
   settings->max_tx_udp_payload_size = o->max_datagram_size;

@@ -149,7 +149,8 @@ void ngp_quic_drop_dgram(ngp_quic *quic) {
 
 /* Drops what can never be sent: ngtcp2 would be asked for ever. */
 static void sift_dgrams(ngp_quic *quic) {
-  size_t room = ngtcp2_conn_get_path_max_tx_udp_payload_size(quic->conn);
+  size_t path = ngtcp2_conn_get_path_max_tx_udp_payload_size(quic->conn);
+  size_t room = path < quic->max_len ? path : quic->max_len;
   size_t overhead =
       DATAGRAM_OVERHEAD + ngtcp2_conn_get_dcid(quic->conn)->datalen;
   ngp_quic_dgram **link = &quic->dgrams;
@@ -278,6 +279,13 @@ static ngtcp2_ssize write_packet(ngp_quic *quic, packet *p) {
   return n;
 }
 
+/* How long a datagram may be. */
+static size_t max_datagram(const ngp_quic *quic) {
+  size_t len = ngtcp2_conn_get_max_tx_udp_payload_size(quic->conn);
+
+  return len < quic->max_len ? len : quic->max_len;
+}
+
 static int add_packet(ngp_quic *quic, size_t len, const ngp_quic_addr *addr,
                       uint32_t ecn) {
   if (quic->npackets == quic->packets_cap) {
@@ -334,7 +342,7 @@ static void pace(ngp_quic *quic) {
 /* Fills the buffer with packets until nothing is left, or congestion control,
    pacing or flow control say to wait. */
 static int write_packets(ngp_quic *quic, size_t max) {
-  size_t cap = ngtcp2_conn_get_max_tx_udp_payload_size(quic->conn);
+  size_t cap = max_datagram(quic);
   size_t quantum = ngtcp2_conn_get_send_quantum(quic->conn);
   size_t burst = 0;
   ngtcp2_ssize n;
@@ -352,7 +360,7 @@ static int write_packets(ngp_quic *quic, size_t max) {
     if (n <= 0) {
       break;
     }
-    ngp_quic_get_addr(&p.path.path.remote, &addr);
+    ngp_quic_get_addr(quic, &p.path.path, &addr);
     if (add_packet(quic, (size_t)n, &addr, p.info.ecn) != 0) {
       return NGHTTP2_ERR_NOMEM;
     }
@@ -420,7 +428,7 @@ static int do_pending(ngp_quic *quic) {
 }
 
 static int write_close(ngp_quic *quic) {
-  size_t cap = ngtcp2_conn_get_max_tx_udp_payload_size(quic->conn);
+  size_t cap = max_datagram(quic);
   ngtcp2_path_storage path;
   ngtcp2_pkt_info info;
   ngtcp2_ssize n;
@@ -444,7 +452,7 @@ static int write_close(ngp_quic *quic) {
   }
   quic->close_len = (size_t)n;
   memcpy(quic->close_packet, quic->out.base + quic->out.len, (size_t)n);
-  ngp_quic_get_addr(&path.path.remote, &quic->close_addr);
+  ngp_quic_get_addr(quic, &path.path, &quic->close_addr);
   return add_packet(quic, (size_t)n, &quic->close_addr, info.ecn);
 }
 
@@ -460,7 +468,7 @@ static int write_pinging(ngp_quic *quic, size_t max) {
   }
   rv = write_packets(quic, max);
   if (ping) {
-    ngtcp2_conn_set_keep_alive_timeout(quic->conn, UINT64_MAX);
+    ngp_quic_keep_alive(quic);
   }
   return rv;
 }

@@ -2,6 +2,8 @@
 
 /* For struct ucred and its like in the headers below, which C99 hides. */
 #define _GNU_SOURCE
+/* For IPV6_PKTINFO on macOS. */
+#define __APPLE_USE_RFC_3542
 
 #include "ngp_udp.h"
 
@@ -22,11 +24,13 @@
 /* RFC 3168, 5: the low two bits of the octet. */
 #define ECN_MASK 3
 
-/* Room for what goes with a datagram: a run's segment size, and the octet with
-   the ECN bits, which on a socket of both families may come twice. */
+/* Room for what goes with a datagram: a run's segment size, the octet with the
+   ECN bits and our address, which on a socket of both families may come twice.
+ */
 typedef union control_buf {
   struct cmsghdr align;
-  char bytes[3 * CMSG_SPACE(sizeof(int))];
+  char bytes[3 * CMSG_SPACE(sizeof(int)) +
+             2 * CMSG_SPACE(sizeof(struct in6_pktinfo))];
 } control_buf;
 
 int ngp_udp_enable_gro(int fd) {
@@ -64,6 +68,76 @@ int ngp_udp_enable_ecn(int fd, int family) {
   return setsockopt(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, &on, sizeof(on)) == 0;
 }
 
+int ngp_udp_enable_local(int fd, int family) {
+  int on = 1;
+
+  if (family == AF_INET) {
+#ifdef IP_PKTINFO
+    return setsockopt(fd, IPPROTO_IP, IP_PKTINFO, &on, sizeof(on)) == 0;
+#else
+    return 0;
+#endif
+  }
+  /* For IPv4 it tells a mapped address. */
+  return setsockopt(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, &on, sizeof(on)) == 0;
+}
+
+int ngp_udp_forbid_fragments(int fd, int family) {
+#ifdef IP_PMTUDISC_PROBE
+  /* The kernel's own knowledge of the path is not heeded: ICMP messages can be
+     forged, and QUIC probes for itself. */
+  int v4 = IP_PMTUDISC_PROBE;
+  int v6 = IPV6_PMTUDISC_PROBE;
+  int done = setsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, &v4, sizeof(v4)) == 0;
+
+  if (family == AF_INET) {
+    return done;
+  }
+  /* A socket of IPv6 alone may refuse the option of IPv4. */
+  return setsockopt(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, &v6, sizeof(v6)) == 0;
+#elif defined(IP_DONTFRAG)
+  int on = 1;
+  int done = setsockopt(fd, IPPROTO_IP, IP_DONTFRAG, &on, sizeof(on)) == 0;
+
+  if (family == AF_INET) {
+    return done;
+  }
+  return setsockopt(fd, IPPROTO_IPV6, IPV6_DONTFRAG, &on, sizeof(on)) == 0;
+#else
+  (void)fd;
+  (void)family;
+  return 0;
+#endif
+}
+
+/* RFC 4291, 2.5.5.2. */
+static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
+
+static void read_local(ngp_udp_local *local, const struct cmsghdr *cmsg) {
+#ifdef IP_PKTINFO
+  if (cmsg->cmsg_level == IPPROTO_IP && cmsg->cmsg_type == IP_PKTINFO) {
+    struct in_pktinfo info;
+
+    memcpy(&info, CMSG_DATA(cmsg), sizeof(info));
+    memcpy(local->ip, mapped, sizeof(mapped));
+    /* Not ipi_addr, which may be a broadcast address. */
+    memcpy(local->ip + sizeof(mapped), &info.ipi_spec_dst, 4);
+  }
+#endif
+  if (cmsg->cmsg_level == IPPROTO_IPV6 && cmsg->cmsg_type == IPV6_PKTINFO) {
+    struct in6_pktinfo info;
+
+    memcpy(&info, CMSG_DATA(cmsg), sizeof(info));
+    if (IN6_IS_ADDR_MULTICAST(&info.ipi6_addr)) {
+      return;
+    }
+    memcpy(local->ip, &info.ipi6_addr, sizeof(local->ip));
+    if (IN6_IS_ADDR_LINKLOCAL(&info.ipi6_addr)) {
+      local->scope = (uint32_t)info.ipi6_ifindex;
+    }
+  }
+}
+
 /* The octet that has the ECN bits is a byte or an int, by system and family. */
 static uint8_t read_ecn(const struct cmsghdr *cmsg) {
   int value;
@@ -77,7 +151,7 @@ static uint8_t read_ecn(const struct cmsghdr *cmsg) {
 
 ptrdiff_t ngp_udp_recv(int fd, uint8_t *buf, size_t len,
                        struct sockaddr_storage *addr, socklen_t *paddrlen,
-                       size_t *psegment, uint8_t *pecn) {
+                       ngp_udp_local *local, size_t *psegment, uint8_t *pecn) {
   struct iovec iov = {.iov_base = buf, .iov_len = len};
   control_buf control;
   struct msghdr msg = {.msg_name = addr,
@@ -94,6 +168,7 @@ ptrdiff_t ngp_udp_recv(int fd, uint8_t *buf, size_t len,
   *paddrlen = msg.msg_namelen;
   *psegment = (size_t)n;
   *pecn = 0;
+  memset(local, 0, sizeof(*local));
   for (struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg); cmsg;
        cmsg = CMSG_NXTHDR(&msg, cmsg)) {
     if ((cmsg->cmsg_level == IPPROTO_IP &&
@@ -101,6 +176,7 @@ ptrdiff_t ngp_udp_recv(int fd, uint8_t *buf, size_t len,
         (cmsg->cmsg_level == IPPROTO_IPV6 && cmsg->cmsg_type == IPV6_TCLASS)) {
       *pecn = read_ecn(cmsg);
     }
+    read_local(local, cmsg);
 #ifdef __linux__
     if (cmsg->cmsg_level == IPPROTO_UDP && cmsg->cmsg_type == UDP_GRO) {
       int size;
@@ -134,8 +210,34 @@ static int is_ipv4(const struct sockaddr *addr) {
          IN6_IS_ADDR_V4MAPPED(&((const struct sockaddr_in6 *)addr)->sin6_addr);
 }
 
+static void add_local(struct msghdr *msg, control_buf *control,
+                      const struct sockaddr *addr, const ngp_udp_local *local) {
+  static const uint8_t unknown[sizeof(local->ip)];
+
+  if (memcmp(local->ip, unknown, sizeof(unknown)) == 0) {
+    return;
+  }
+  if (is_ipv4(addr)) {
+#ifdef IP_PKTINFO
+    struct in_pktinfo info;
+
+    memset(&info, 0, sizeof(info));
+    memcpy(&info.ipi_spec_dst, local->ip + sizeof(mapped), 4);
+    add_control(msg, control, IPPROTO_IP, IP_PKTINFO, &info, sizeof(info));
+#endif
+  } else {
+    struct in6_pktinfo info;
+
+    memset(&info, 0, sizeof(info));
+    memcpy(&info.ipi6_addr, local->ip, sizeof(local->ip));
+    info.ipi6_ifindex = local->scope;
+    add_control(msg, control, IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof(info));
+  }
+}
+
 int ngp_udp_send(int fd, const uint8_t *data, size_t len, size_t segment,
-                 const struct sockaddr *addr, socklen_t addrlen, uint8_t ecn) {
+                 const struct sockaddr *addr, socklen_t addrlen,
+                 const ngp_udp_local *local, uint8_t ecn) {
   struct iovec iov = {.iov_base = (void *)data, .iov_len = len};
   struct msghdr msg = {.msg_name = (void *)addr,
                        .msg_namelen = addrlen,
@@ -164,5 +266,6 @@ int ngp_udp_send(int fd, const uint8_t *data, size_t len, size_t segment,
                   sizeof(value));
     }
   }
+  add_local(&msg, &control, addr, local);
   return sendmsg(fd, &msg, 0) < 0 ? -1 : 0;
 }

@@ -35,24 +35,50 @@ int ngp_udp_has_gso(int fd);
 int ngp_udp_enable_ecn(int fd, int family);
 
 /*
- * ngp_udp_recv receives a datagram, or a run of them from one address, into
- * |buf|.  All but the last have |*psegment| bytes, and all have |*pecn| for the
- * ECN bits of their IP headers (RFC 3168), 0 if they are not known.
+ * ngp_udp_local is an address of this machine, an IPv6 one or an IPv4 one that
+ * is mapped to it; |ip| is zero if it is not known.  |scope| is the interface
+ * of a link-local address, or 0.
+ */
+typedef struct ngp_udp_local {
+  uint8_t ip[16];
+  uint32_t scope;
+} ngp_udp_local;
+
+/*
+ * ngp_udp_enable_local asks the kernel to which of our addresses each datagram
+ * came; |family| is the socket's.  It returns nonzero if it will tell.
+ */
+int ngp_udp_enable_local(int fd, int family);
+
+/*
+ * ngp_udp_forbid_fragments has datagrams sent whole or not at all (RFC 9000,
+ * 14): one that is longer than the path's MTU fails with EMSGSIZE, or is lost.
+ * It returns nonzero if the system does so.
+ */
+int ngp_udp_forbid_fragments(int fd, int family);
+
+/*
+ * ngp_udp_recv receives a datagram, or a run of them from one address to one of
+ * ours, |*local|, into |buf|.  All but the last have |*psegment| bytes, and all
+ * have |*pecn| for the ECN bits of their IP headers (RFC 3168), 0 if they are
+ * not known.
  *
  * This function returns the number of bytes, or -1 with errno set.
  */
 ptrdiff_t ngp_udp_recv(int fd, uint8_t *buf, size_t len,
                        struct sockaddr_storage *addr, socklen_t *paddrlen,
-                       size_t *psegment, uint8_t *pecn);
+                       ngp_udp_local *local, size_t *psegment, uint8_t *pecn);
 
 /*
  * ngp_udp_send sends |len| bytes at |data| to one address, as a run of
- * datagrams of |segment| bytes, of which the last may have fewer.  |ecn| is for
- * the ECN bits of their IP headers.
+ * datagrams of |segment| bytes, of which the last may have fewer.  They are
+ * from |local|, or from the address that the system chooses if it is zero.
+ * |ecn| is for the ECN bits of their IP headers.
  *
  * This function returns 0 if it succeeds, or -1 with errno set.
  */
 int ngp_udp_send(int fd, const uint8_t *data, size_t len, size_t segment,
-                 const struct sockaddr *addr, socklen_t addrlen, uint8_t ecn);
+                 const struct sockaddr *addr, socklen_t addrlen,
+                 const ngp_udp_local *local, uint8_t ecn);
 
 #endif /* NGP_UDP_H */

@@ -10,6 +10,7 @@ import weakref
 import pytest
 from quic_pair import (
     SERVER,
+    Network,
     authority,
     client_configuration,
     events_of,
@@ -680,3 +681,92 @@ def test_send_credit_is_what_the_windows_of_the_peer_leave():
     client.close()
     pair.run(1)
     assert client.send_credit() >= 0 and client.unsent_data(0) == 0
+
+
+@pytest.mark.parametrize("by", ["client", "server"])
+@pytest.mark.parametrize("configured", [False, True])
+def test_keep_alive_holds_a_connection_open(by, configured):
+    """RFC 9000, 10.1.2."""
+    fields = {"idle_timeout": 2.0}
+    keeper = {**fields, "keep_alive": 1.0} if configured else fields
+    pair = make_pair(
+        client=keeper if by == "client" else fields,
+        server=keeper if by == "server" else fields,
+    ).handshake()
+    quic = getattr(pair, by)
+    if not configured:
+        quic.set_keep_alive(1.0)
+    pair.run(20)
+    assert not pair.client.closed and not pair.server.closed
+    quic.set_keep_alive(None)
+    pair.run(20)
+    assert pair.client.closed and pair.server.closed
+
+
+def test_keep_alive_heeds_the_idle_timeout_of_the_peer():
+    """The shorter of both counts (RFC 9000, 10.1)."""
+    pair = make_pair(client={"idle_timeout": 3.0}).handshake()
+    pair.server.set_keep_alive(40.0)
+    pair.run(30)
+    assert not pair.client.closed and not pair.server.closed
+
+
+def test_keep_alive_does_not_hold_a_connection_to_a_dead_peer():
+    pair = make_pair(client={"idle_timeout": 3.0}).handshake()
+    pair.client.set_keep_alive(1.0)
+    pair.loss = 1.0
+    pair.run(30)
+    assert pair.client.closed
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), 1e10])
+def test_keep_alive_is_a_positive_time(seconds):
+    with pytest.raises(ValueError, match="seconds"):
+        make_pair().client.set_keep_alive(seconds)
+
+
+def test_a_ping_is_acknowledged_beside_keep_alive():
+    pair = make_pair(client={"keep_alive": 0.2}).handshake()
+    for uid in range(5):
+        pair.client.send_ping(uid)
+        pair.run(0.35)
+    uids = [e.uid for e in pair.events[pair.client] if hasattr(e, "uid")]
+    assert uids == list(range(5))
+
+
+@pytest.mark.parametrize("now", [0.0, 0.1, 1000.0, 1_764_000_000.123456])
+def test_a_client_that_has_sent_nothing_is_due(now):
+    """A loop that only waits for the timer begins, too."""
+    quic = QuicConnection(configuration=client_configuration())
+    assert quic.get_timer() is None
+    quic.connect(SERVER, now)
+    assert quic.get_timer() <= now
+    quic.handle_timer(now)
+    assert quic.get_timer() <= now
+    assert quic.datagrams_to_send(now)
+    assert quic.get_timer() > now
+
+
+@pytest.mark.parametrize("role", ["client", "server"])
+def test_a_handshake_is_given_up_in_time(role):
+    client = QuicConnection(
+        configuration=client_configuration(),
+        **({"handshake_timeout": 2.0} if role == "client" else {}),
+    )
+    server = QuicConnection(
+        configuration=server_configuration(),
+        **({"handshake_timeout": 2.0} if role == "server" else {}),
+    )
+    pair = Network(client, server).connect()
+    if role == "server":
+        # The client's first flight arrives, and nothing after it.
+        pair.run(0.006)
+    pair.loss = 1.0
+    quic = getattr(pair, role)
+    pair.run(1.8)
+    assert not quic.closed
+    pair.run(0.4)
+    (event,) = [
+        e for e in pair.events[quic] if type(e).__name__ == "ConnectionTerminated"
+    ]
+    assert event.reason_phrase == "Handshake timeout"

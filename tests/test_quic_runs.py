@@ -108,7 +108,7 @@ class SlowSocket:
         self.room -= n
         if n:
             self.sent.append((data[:n], addr, ecn, segment))
-        return n
+        return n, 0
 
 
 class Owner(asyncio.DatagramProtocol):

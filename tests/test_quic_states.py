@@ -37,8 +37,10 @@ VALUES = {
     "frame_type": NUMBERS,
     "incremental": FLAGS,
     "is_unidirectional": FLAGS,
+    "length": NUMBERS,
     "now": [*TIMES, *NUMBERS],
     "reason_phrase": ["", "r" * 5000, "\0", "\udc80", "\U0001f600" * 100],
+    "seconds": [None, 0.001, *TIMES, *NUMBERS],
     "segment": NUMBERS,
     "stream_id": [*range(16), *NUMBERS],
     "token": BYTES,
@@ -52,9 +54,9 @@ def sane(network):
     return {
         "addr": ("192.0.2.1", 50000), "data": b"d" * 100, "ecn": 0,
         "end_stream": False, "error_code": 7, "frame_type": None,
-        "incremental": False, "is_unidirectional": False, "now": network.now,
-        "reason_phrase": "why", "segment": 10, "stream_id": 0, "token": b"token",
-        "uid": 1, "urgency": 3,
+        "incremental": False, "is_unidirectional": False, "length": 1200,
+        "now": network.now, "reason_phrase": "why", "seconds": 5.0, "segment": 10,
+        "stream_id": 0, "token": b"token", "uid": 1, "urgency": 3,
     }  # fmt: skip
 
 

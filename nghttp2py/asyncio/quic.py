@@ -72,7 +72,7 @@ async def serve(
             max_connections=max_connections,
             max_handshakes=max_handshakes,
         )
-        UDPTransport(loop, sock, server)
+        UDPTransport(loop, sock, server, local_addresses=True)
     except BaseException:
         sock.close()
         raise

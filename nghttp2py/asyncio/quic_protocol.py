@@ -130,6 +130,17 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
         self.transmit()
         await waiter
 
+    def set_keep_alive(self, seconds: float | None) -> None:
+        """Send a PING whenever nothing was sent for ``seconds``; ``None`` for never.
+
+        With it the connection does not idle out while the peer answers; where a third
+        of the idle timeout is shorter, PINGs are as often as that.  HTTP/3 does so
+        while a request is open (RFC 9114, 5.1).  Raises ``ValueError`` for a time
+        that is not positive.
+        """
+        self._quic.set_keep_alive(seconds)
+        self._set_timer()
+
     async def wait_closed(self) -> None:
         """Wait until the connection is over."""
         await self._closed.wait()
@@ -184,7 +195,8 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
             runs = self._quic.runs_to_send(now)
             if not runs:
                 return
-            transport.send_runs(runs)
+            if refused := transport.send_runs(runs):
+                self._quic.datagram_refused(refused)
         # The others on this loop have their turn.
         self._transmit_soon()
 

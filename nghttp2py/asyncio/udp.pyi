@@ -2,11 +2,19 @@ import asyncio
 import socket
 from typing import Any
 
-__all__ = ["UDPTransport"]
+__all__ = ["PeerAddress", "UDPTransport"]
+
+class PeerAddress(tuple[Any, ...]):
+    local: tuple[bytes, int] | None
 
 class UDPTransport(asyncio.DatagramTransport):
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, protocol: Any
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        protocol: Any,
+        *,
+        local_addresses: bool = False,
     ) -> None: ...
     @property
     def writable(self) -> bool: ...
@@ -15,4 +23,4 @@ class UDPTransport(asyncio.DatagramTransport):
     def abort(self) -> None: ...
     def get_write_buffer_size(self) -> int: ...
     def sendto(self, data: Any, addr: Any = None) -> None: ...
-    def send_runs(self, runs: list[tuple[bytes, Any, int, int]]) -> None: ...
+    def send_runs(self, runs: list[tuple[bytes, Any, int, int]]) -> int: ...

@@ -5,7 +5,7 @@ one by one.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.errno cimport EAGAIN, EINTR, EINVAL, errno
+from libc.errno cimport EAGAIN, EINTR, EINVAL, EMSGSIZE, errno
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memcmp, memcpy, memset
@@ -15,7 +15,7 @@ import os
 import socket
 from collections import deque
 
-__all__ = ["UDPTransport"]
+__all__ = ["PeerAddress", "UDPTransport"]
 
 
 cdef extern from "netinet/in.h" nogil:
@@ -64,12 +64,20 @@ cdef extern from "ngp_udp.h" nogil:
     bint ngp_udp_enable_gro(int fd)
     bint ngp_udp_has_gso(int fd)
     bint ngp_udp_enable_ecn(int fd, int family)
+
+    struct ngp_udp_local:
+        uint8_t ip[16]
+        uint32_t scope
+
+    bint ngp_udp_enable_local(int fd, int family)
+    bint ngp_udp_forbid_fragments(int fd, int family)
     Py_ssize_t ngp_udp_recv(
         int fd, uint8_t *buf, size_t len, sockaddr_storage *addr,
-        socklen_t *paddrlen, size_t *psegment, uint8_t *pecn)
+        socklen_t *paddrlen, ngp_udp_local *local, size_t *psegment, uint8_t *pecn)
     int ngp_udp_send(
         int fd, const uint8_t *data, size_t len, size_t segment,
-        const sockaddr *addr, socklen_t addrlen, uint8_t ecn)
+        const sockaddr *addr, socklen_t addrlen, const ngp_udp_local *local,
+        uint8_t ecn)
 
 
 # How many runs are read before the loop has its turn again.
@@ -77,7 +85,35 @@ cdef enum:
     MAX_READS = 4
 
 
-cdef object unpack(const sockaddr_storage *addr):
+class PeerAddress(tuple):
+    """A peer's socket address, ``(host, port, ...)``, that knows to which address
+    of this machine its datagram came.
+
+    An answer that is sent to it goes out from there (RFC 9000, 9).  ``local`` is
+    that address in 16 bytes, IPv4 mapped to IPv6, and the number of the interface of
+    a link-local one.
+    """
+
+    local = None
+
+
+cdef object unpack(const sockaddr_storage *addr, const ngp_udp_local *local):
+    """Make the address of a datagram's sender, with our own in it if it is known."""
+    cdef ngp_udp_local unknown
+
+    peer = unpack_peer(addr)
+    memset(&unknown, 0, sizeof(unknown))
+    if memcmp(local.ip, unknown.ip, sizeof(unknown.ip)) == 0:
+        return peer
+    peer = PeerAddress(peer)
+    peer.local = (
+        PyBytes_FromStringAndSize(<const char *>local.ip, sizeof(local.ip)),
+        local.scope,
+    )
+    return peer
+
+
+cdef object unpack_peer(const sockaddr_storage *addr):
     cdef const sockaddr_in *in4 = <const sockaddr_in *>addr
     cdef const sockaddr_in6 *in6 = <const sockaddr_in6 *>addr
 
@@ -134,12 +170,14 @@ cdef class _Socket:
     # The last addresses of each direction, in both forms.
     cdef sockaddr_storage _from
     cdef socklen_t _from_len
+    cdef ngp_udp_local _from_local
     cdef object _from_addr
     cdef sockaddr_storage _to
     cdef socklen_t _to_len
+    cdef ngp_udp_local _to_local
     cdef object _to_addr
 
-    def __cinit__(self, sock):
+    def __cinit__(self, sock, bint local_addresses):
         self._fd = sock.fileno()
         self._family = sock.family
         self._gso = ngp_udp_has_gso(self._fd)
@@ -148,8 +186,12 @@ cdef class _Socket:
         # tells, and stops us if its system does not.
         ngp_udp_enable_ecn(self._fd, self._family)
         self._marks = True
+        ngp_udp_forbid_fragments(self._fd, self._family)
+        if local_addresses:
+            ngp_udp_enable_local(self._fd, self._family)
         self._buffer = bytearray(NGP_UDP_BUFFER_LEN)
         memset(&self._from, 0, sizeof(self._from))
+        memset(&self._from_local, 0, sizeof(self._from_local))
 
     def receive(self):
         """Return what has come in: a list of ``(data, addr, ecn, segment)``; empty
@@ -158,16 +200,18 @@ cdef class _Socket:
             uint8_t *buf = <uint8_t *><char *>self._buffer
             sockaddr_storage addr
             socklen_t addrlen = 0
+            ngp_udp_local local
             size_t segment = 0
             uint8_t ecn = 0
             Py_ssize_t rv
             list runs = []
 
         memset(&addr, 0, sizeof(addr))
+        memset(&local, 0, sizeof(local))
         for _ in range(MAX_READS):
             rv = ngp_udp_recv(
-                self._fd, buf, NGP_UDP_BUFFER_LEN, &addr, &addrlen, &segment,
-                &ecn)
+                self._fd, buf, NGP_UDP_BUFFER_LEN, &addr, &addrlen, &local,
+                &segment, &ecn)
             if rv < 0:
                 if errno == EINTR:
                     continue
@@ -181,9 +225,11 @@ cdef class _Socket:
                 self._from_addr is None
                 or addrlen != self._from_len
                 or memcmp(&addr, &self._from, addrlen) != 0
+                or memcmp(&local, &self._from_local, sizeof(local)) != 0
             ):
-                self._from_addr = unpack(&addr)
+                self._from_addr = unpack(&addr, &local)
                 self._from = addr
+                self._from_local = local
                 self._from_len = addrlen
             runs.append((
                 PyBytes_FromStringAndSize(<const char *>buf, rv), self._from_addr,
@@ -192,32 +238,63 @@ cdef class _Socket:
         return runs
 
     def send(self, bytes data not None, addr, uint8_t ecn, size_t segment):
-        """Send a run of datagrams; return how many of its bytes were sent, or lost
-        on the way.  The rest has to wait."""
+        """Send a run of datagrams to ``addr``; return ``(sent, refused)``.
+
+        ``sent`` is how many of its bytes were sent, or lost on the way: the rest has
+        to wait.  ``refused`` is the length of a datagram that the path does not
+        carry, or 0.
+        """
         cdef:
             const uint8_t *base = <const uint8_t *>PyBytes_AS_STRING(data)
             size_t total = len(data)
             size_t pos = 0
+            size_t limit = self._limit(segment)
+            size_t refused = 0
+            # Whether a run was cut because the system did not take it whole.
+            bint cut = False
             size_t n
 
-        if self._to_addr is None or addr != self._to_addr:
-            self._to_addr = None
-            self._to_len = pack(self._family, addr, &self._to)
-            self._to_addr = addr
+        self._set_target(addr)
         while pos < total:
-            n = min(self._limit(segment), total - pos)
+            n = min(limit, total - pos)
             if self._send_run(base + pos, n, segment, ecn) < 0:
                 if errno == EAGAIN:
-                    return pos
+                    return pos, refused
                 if errno == EINTR:
                     continue
-                if n > segment and self._gso:
-                    # A device that cannot: one by one from now on.
-                    self._gso = False
+                if n > segment:
+                    # The datagrams are too long, or the device cannot cut them.
+                    limit = segment
+                    cut = True
                     continue
+                if errno == EMSGSIZE:
+                    refused = max(refused, n)
+                    cut = False
                 # What the network refuses is lost, as datagrams may be.
+            elif cut:
+                # One by one they go: the device cannot.
+                self._gso = False
+                cut = False
             pos += n
-        return total
+        return total, refused
+
+    cdef int _set_target(self, addr) except -1:
+        """Make ``addr`` the address to send to, and ours in it that to send from."""
+        if addr is self._to_addr:
+            return 0
+        self._to_addr = None
+        self._to_len = pack(self._family, addr, &self._to)
+        memset(&self._to_local, 0, sizeof(self._to_local))
+        local = getattr(addr, "local", None)
+        if local is not None:
+            ip, scope = local
+            if len(ip) != sizeof(self._to_local.ip):
+                raise ValueError("the local address must have 16 bytes")
+            memcpy(
+                self._to_local.ip, PyBytes_AS_STRING(ip), sizeof(self._to_local.ip))
+            self._to_local.scope = scope
+        self._to_addr = addr
+        return 0
 
     cdef size_t _limit(self, size_t segment):
         """How many bytes the kernel takes at once."""
@@ -232,13 +309,13 @@ cdef class _Socket:
         cdef uint8_t mark = ecn if self._marks else 0
         cdef int rv = ngp_udp_send(
             self._fd, data, n, segment, <const sockaddr *>&self._to, self._to_len,
-            mark)
+            &self._to_local, mark)
 
         if rv < 0 and mark and errno == EINVAL:
             # The mark may be what the system does not take, or the address.
             rv = ngp_udp_send(
                 self._fd, data, n, segment, <const sockaddr *>&self._to,
-                self._to_len, 0)
+                self._to_len, &self._to_local, 0)
             self._marks = rv < 0
         return rv
 
@@ -252,14 +329,18 @@ class UDPTransport(asyncio.DatagramTransport):
     ``segment`` bytes each but for the last, which may be shorter.  ``ecn`` is the two
     bits of IP headers (RFC 3168); they are 0 where the system does not tell, and not
     sent where it does not take them.
+
+    With ``local_addresses`` the addresses of a socket that is bound to all addresses
+    of the machine know to which of them a datagram came, and what is sent to such an
+    address goes out from there.  Datagrams are never fragmented (RFC 9000, 14).
     """
 
-    def __init__(self, loop, sock, protocol):
+    def __init__(self, loop, sock, protocol, *, local_addresses=False):
         super().__init__({"socket": sock, "sockname": sock.getsockname()})
         self._loop = loop
         self._sock = sock
         self._protocol = protocol
-        self._runs = _Socket(sock)
+        self._runs = _Socket(sock, local_addresses)
         self._waiting = deque()
         self._closing = False
         loop.add_reader(sock.fileno(), self._read_ready)
@@ -298,19 +379,25 @@ class UDPTransport(asyncio.DatagramTransport):
         self.send_runs([(datagram, addr, 0, len(datagram))])
 
     def send_runs(self, runs):
-        """Send a list of ``(data, addr, ecn, segment)``, with ``data`` in bytes."""
+        """Send a list of ``(data, addr, ecn, segment)``, with ``data`` in bytes.
+
+        Return the length of the longest datagram that the path does not carry, or 0.
+        """
+        longest = 0
         if self._closing:
-            return
+            return longest
         if self._waiting:
             self._waiting.extend(runs)
-            return
+            return longest
         for i, run in enumerate(runs):
-            sent = self._runs.send(*run)
+            sent, refused = self._runs.send(*run)
+            longest = max(longest, refused)
             if sent < len(run[0]):
                 self._wait(run, sent)
                 self._waiting.extend(runs[i + 1:])
                 self._loop.add_writer(self._sock.fileno(), self._write_ready)
                 break
+        return longest
 
     def _wait(self, run, sent):
         """Have what was not sent of a run wait before all else."""
@@ -320,7 +407,7 @@ class UDPTransport(asyncio.DatagramTransport):
     def _write_ready(self):
         while self._waiting:
             run = self._waiting.popleft()
-            sent = self._runs.send(*run)
+            sent, _ = self._runs.send(*run)
             if sent < len(run[0]):
                 self._wait(run, sent)
                 return

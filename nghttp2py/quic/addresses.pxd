@@ -11,6 +11,7 @@ cdef class AddressBook:
     cdef object _last
     cdef dict _known             # C's form, as bytes: the caller's
     cdef uint16_t _invented
+    cdef bint _keeps_local
 
     cdef int take(self, addr) except -1
     cdef object find(self, const lib.ngp_quic_addr *packed)

@@ -45,6 +45,17 @@ cdef bint pack_address(addr, lib.ngp_quic_addr *packed):
     return True
 
 
+cdef int pack_local(addr, lib.ngp_quic_addr *packed) except -1:
+    """Pack the address of ours that ``addr`` has sent to, if it is known."""
+    cdef bytes ip
+
+    local = getattr(addr, "local", None)
+    if local is not None:
+        ip, packed.local_scope = local
+        memcpy(packed.local, PyBytes_AS_STRING(ip), min(len(ip), 16))
+    return 0
+
+
 cdef object unpack_address(const lib.ngp_quic_addr *packed):
     parsed = ipaddress.IPv6Address(take_bytes(packed.ip, 16))
     if parsed.ipv4_mapped is not None:
@@ -56,11 +67,13 @@ cdef class AddressBook:
     """The addresses of a peer, in the caller's form and in C's.
 
     The caller gets its own objects back, and they may be anything: what is no socket
-    address is told apart by one that is made up.
+    address is told apart by one that is made up.  A server's book keeps the address
+    of ours that the peer has sent to, a client's does not.
     """
 
-    def __cinit__(self):
+    def __cinit__(self, bint keeps_local):
         memset(&self.last, 0, sizeof(self.last))
+        self._keeps_local = keeps_local
         self._known = {}
 
     cdef int take(self, addr) except -1:
@@ -68,7 +81,10 @@ cdef class AddressBook:
         cdef lib.ngp_quic_addr packed
         cdef bytes key
 
-        if self._last is not None and addr == self._last:
+        if self._last is not None and (addr is self._last or (
+            addr == self._last
+            and getattr(addr, "local", None) == getattr(self._last, "local", None)
+        )):
             return 0
         if not pack_address(addr, &packed):
             for key, known in self._known.items():
@@ -80,6 +96,8 @@ cdef class AddressBook:
                 packed.ip[0] = 0xfd
                 packed.ip[14] = self._invented >> 8
                 packed.ip[15] = self._invented & 0xff
+        if self._keeps_local:
+            pack_local(addr, &packed)
         if len(self._known) >= MAX_ADDRESSES:
             self._known.clear()
         key = take_bytes(<const uint8_t *>&packed, sizeof(packed))

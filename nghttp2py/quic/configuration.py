@@ -125,6 +125,12 @@ class QuicConfiguration:
 
     # What aioquic does not have as fields.
 
+    keep_alive: float | None = None
+    """Send a PING whenever nothing was sent for so long, or for a third of the idle
+    timeout if that is shorter, so that the connection does not idle out; ``None`` for
+    never.  :meth:`~nghttp2py.quic.connection.QuicConnection.set_keep_alive` changes
+    it while the connection is in use."""
+
     max_streams_bidi: int = 128
     """How many bidirectional streams the peer may have open."""
 

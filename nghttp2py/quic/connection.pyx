@@ -35,6 +35,7 @@ from nghttp2py.quic.options cimport (
     set_limits,
     set_server_name,
     set_versions,
+    to_duration,
 )
 
 from collections import deque, namedtuple
@@ -128,9 +129,10 @@ cdef class QuicConnection(Carrier):
     ``original_destination_connection_id`` and ``retry_source_connection_id`` are
     a server's, from the first packet of the client and from the Retry packet that
     answered it; ``address_validated`` tells it that the client's token is from an
-    earlier connection and good.  ``session_ticket_handler`` is called with each
-    :class:`~nghttp2py.quic.tls.SessionTicket` that a client receives, and
-    ``token_handler`` with each token for later connections.  A server issues
+    earlier connection and good.  ``handshake_timeout`` bounds the handshake, in
+    seconds; ``None`` leaves it to ``idle_timeout``.  ``session_ticket_handler`` is
+    called with each :class:`~nghttp2py.quic.tls.SessionTicket` that a client receives,
+    and ``token_handler`` with each token for later connections.  A server issues
     tickets if it has a ``session_ticket_handler``, which is called with each; it
     takes tickets if it has either, and ``session_ticket_fetcher``, if there is one,
     is called with each that a client presents: if it returns ``None``, there is a
@@ -153,6 +155,8 @@ cdef class QuicConnection(Carrier):
     cdef object _alpn
     cdef AddressBook _addresses
     cdef object _server_name
+    # When a client's connect() was called.
+    cdef double _began
     cdef bint _traced
     cdef object _trace
 
@@ -166,6 +170,7 @@ cdef class QuicConnection(Carrier):
         session_ticket_handler=None,
         token_handler=None,
         address_validated=False,
+        handshake_timeout=None,
     ):
         cdef:
             lib.ngp_quic_options options
@@ -204,11 +209,15 @@ cdef class QuicConnection(Carrier):
         self._token_handler = token_handler
         self._tokens = deque(maxlen=8)
         self._secrets_log_file = configuration.secrets_log_file
-        self._addresses = AddressBook()
+        self._addresses = AddressBook(not client)
         options.is_client = client
         options.key_log = self._secrets_log_file is not None
         options.log_packets = configuration.quic_logger is not None
         options.tls_config = self._credentials.config
+        options.handshake_timeout = (
+            0 if handshake_timeout is None else to_duration(
+                handshake_timeout, "handshake_timeout")
+        )
         set_limits(&options, configuration)
         set_versions(&options, configuration)
         if configuration.alpn_protocols:
@@ -250,6 +259,8 @@ cdef class QuicConnection(Carrier):
             raise MemoryError
         if rv != 0:
             raise ValueError(reason.decode())
+        if configuration.keep_alive is not None:
+            self.set_keep_alive(configuration.keep_alive)
 
     def __dealloc__(self):
         if self._quic is not NULL:
@@ -390,6 +401,7 @@ cdef class QuicConnection(Carrier):
         cdef int rv
 
         self._addresses.take(addr)
+        self._began = now
         rv = lib.ngp_quic_connect(self._quic, &self._addresses.last, ns)
         if rv == lib.NGP_QUIC_ERR_STATE:
             raise RuntimeError(
@@ -542,6 +554,8 @@ cdef class QuicConnection(Carrier):
 
         if ns == UINT64_MAX:
             return None
+        if ns == 0:
+            return self._began
         # One microsecond more, so that rounding does not make it too early.
         return (ns + 1000) / 1e9
 
@@ -837,6 +851,31 @@ cdef class QuicConnection(Carrier):
         or forbids clients to move.
         """
         lib.ngp_quic_change_cid(self._quic)
+
+    def set_keep_alive(self, seconds):
+        """Send a PING whenever nothing was sent for ``seconds``; ``None`` for never.
+
+        A connection on which the peer answers does not idle out then.  Where a third
+        of the idle timeout is shorter, it is as long (RFC 9000, 10.1.2).  It begins
+        when the handshake is complete.  Raises ``ValueError`` for a time that is not
+        positive.
+        """
+        cdef uint64_t interval = 0
+
+        if seconds is not None:
+            interval = to_duration(seconds, "seconds")
+            if interval == 0:
+                raise ValueError("seconds must be positive")
+        lib.ngp_quic_set_keep_alive(self._quic, interval)
+
+    def datagram_refused(self, size_t length):
+        """Tell that the system has refused to send a datagram of ``length`` bytes,
+        because the path does not carry it (EMSGSIZE).
+
+        A probe of path MTU discovery is lost.  If it was none, datagrams have 1,200
+        bytes from now on, which every path of QUIC carries (RFC 9000, 14).
+        """
+        lib.ngp_quic_refused(self._quic, length)
 
     def request_key_update(self):
         """Update the keys, as soon as the handshake is confirmed (RFC 9001, 6)."""

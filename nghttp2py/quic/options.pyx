@@ -25,8 +25,10 @@ cdef uint64_t number(configuration, str name) except? 0:
 
 cdef uint64_t duration(configuration, str name) except? 0:
     """Nanoseconds of a configured time, in seconds."""
-    cdef double seconds = getattr(configuration, name)
+    return to_duration(getattr(configuration, name), name)
 
+
+cdef uint64_t to_duration(double seconds, str name) except? 0:
     if not 0.0 <= seconds < 1e9:
         raise ValueError(f"{name} must be zero to 1e9 seconds")
     return <uint64_t>(seconds * 1e9)
