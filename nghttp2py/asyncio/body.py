@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable
+from typing import Protocol
 
 from nghttp2py.h2.body import DATA_DEFERRED, DATA_EOF, DATA_OK, is_bytes_like
 
@@ -13,17 +14,31 @@ __all__ = ["AsyncBody"]
 logger = logging.getLogger(__name__)
 
 
-class AsyncBody:
-    """A body callable that takes its pieces from an asynchronous iterator.
+# What a reader is asked for at once.
+_READ_SIZE = 65536
 
-    ``H2Connection.send_body`` takes it.  A task runs the iterator, one piece
-    ahead of what was sent and no more, and calls ``resume`` for each.  What
-    the iterator raises, at its end too, the callable raises.  ``close`` ends the
-    task and closes the iterator; what that raises is logged.
+
+class AsyncReader(Protocol):
+    """A file whose ``read`` is a coroutine function."""
+
+    async def read(self, n: int, /) -> bytes:
+        """Return up to ``n`` bytes; ``b""`` at the end."""
+
+
+class AsyncBody:
+    """A body callable that takes its pieces from an asynchronous iterable or reader.
+
+    ``H2Connection.send_body`` takes it.  A reader is an object whose ``read`` is a
+    coroutine function; it is asked for up to 64 KiB at a time.  A task runs the
+    iterator, one piece ahead of what was sent and no more, and calls ``resume``
+    for each.  What the iterator raises, at its end too, the callable raises.
+    ``close`` ends the task and closes the iterator; what that raises is logged.
     """
 
     def __init__(
-        self, pieces: AsyncIterable[bytes], resume: Callable[[], object]
+        self,
+        pieces: AsyncIterable[bytes] | AsyncReader,
+        resume: Callable[[], object],
     ) -> None:
         self._resume = resume
         self._piece: bytes | memoryview = b""
@@ -53,19 +68,25 @@ class AsyncBody:
         self._closed = True
         self._task.cancel()
 
-    async def _run(self, pieces: AsyncIterable[bytes]) -> None:
+    async def _run(self, pieces: AsyncIterable[bytes] | AsyncReader) -> None:
         try:
             await self._take_all(pieces)
             self._ended = True
-        except (Exception, asyncio.CancelledError) as error:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
             self._error = error
             if self._closed and not isinstance(error, asyncio.CancelledError):
                 logger.exception("an asynchronous body failed when it was closed")
         # Nobody asks again by itself for what is left: the rest, or the error.
         self._resume()
 
-    async def _take_all(self, pieces: AsyncIterable[bytes]) -> None:
-        iterator = pieces.__aiter__()
+    async def _take_all(self, pieces: AsyncIterable[bytes] | AsyncReader) -> None:
+        # A stream of this package is both: iterating gives it credit piece by piece.
+        if hasattr(pieces, "__aiter__"):
+            iterator = pieces.__aiter__()
+        else:
+            iterator = _read_pieces(pieces)
         try:
             async for piece in iterator:
                 if not is_bytes_like(piece):
@@ -74,6 +95,8 @@ class AsyncBody:
                         f"{type(piece).__name__}"
                     )
                 if not piece:
+                    # Others have their turn, even if the iterator never waits.
+                    await asyncio.sleep(0)
                     continue
                 self._taken.clear()
                 self._piece = bytes(piece)
@@ -83,3 +106,8 @@ class AsyncBody:
             aclose = getattr(iterator, "aclose", None)
             if aclose is not None:
                 await aclose()
+
+
+async def _read_pieces(reader: AsyncReader) -> AsyncIterator[bytes]:
+    while piece := await reader.read(_READ_SIZE):
+        yield piece

@@ -29,4 +29,5 @@ cdef class H2Connection(H2Session):
         self, int32_t stream_id, status, headers, bint end_stream
     ) except -1
     cdef int end_body(self, int32_t stream_id, bytes data) except -1
+    cdef bint is_open(self, int32_t stream_id) noexcept
     cdef int stop_request(self, int32_t stream_id) except -1

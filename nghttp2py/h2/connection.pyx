@@ -90,12 +90,13 @@ cdef class H2Connection(H2Session):
             elif data:
                 self._push(stream_id, data, False)
             return bool(data) or flag == DATA_EOF
-        except (GeneratorExit, KeyboardInterrupt, SystemExit) as error:
+        except (KeyboardInterrupt, SystemExit) as error:
             self._fail_source(stream_id, error)
             raise
         except BaseException as error:
-            # With all others that are no Exception, such as asyncio's of a
-            # cancelled future: they are about this body, not the connection.
+            # With all others that are no Exception, such as GeneratorExit and
+            # asyncio's of a cancelled future: they are about this body, not the
+            # connection.
             self._fail_source(stream_id, error)
             return True
 
@@ -497,6 +498,14 @@ cdef class H2Connection(H2Session):
     cdef int end_body(self, int32_t stream_id, bytes data) except -1:
         """Queue the last piece of a body that has no source."""
         return self._push(stream_id, data, True)
+
+    cdef bint is_open(self, int32_t stream_id) noexcept:
+        """Whether a stream can take or give anything still."""
+        cdef uint32_t flags = 0
+
+        return lib.ngp_h2_stream_get(
+            self._h2, stream_id, &flags
+        ) == lib.NGP_H2_STATE_OPEN
 
     cdef int stop_request(self, int32_t stream_id) except -1:
         """Tell the peer to send no more of a request, after our response."""

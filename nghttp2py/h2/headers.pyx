@@ -54,6 +54,14 @@ cdef frozenset SECRET = frozenset(
 )
 
 
+# Pseudo-header fields whose value is never a number.
+cdef frozenset NO_NUMBERS = frozenset(
+    name
+    for text in (":method", ":scheme", ":path", ":authority", ":protocol")
+    for name in (text, text.encode())
+)
+
+
 cdef class FieldReader:
     """Makes pairs of received fields, once for each that the table repeats.
 
@@ -259,9 +267,24 @@ cdef bint borrow_text(text, uint8_t **pbase, size_t *plen) except -1:
 
 
 cdef tuple to_pair(item):
-    """Make (name, value, never_indexed) of what was given."""
+    """Make (name, value, never_indexed) of what was given.
+
+    A value may be an int, as of content-length; it is sent in decimal.
+    """
     try:
+        if (
+            isinstance(item, (tuple, list))
+            and len(item) == 2
+            and type(item[1]) is int
+            and isinstance(item[0], (str, bytes))
+            and item[0] not in NO_NUMBERS
+        ):
+            item = (item[0], b"%d" % item[1])
         return to_field(item)
+    except TypeError as error:
+        if not isinstance(item, (tuple, list)) or not item:
+            raise
+        raise TypeError(f"field {item[0]!r}: {error}") from None
     except UnicodeEncodeError as error:
         raise HeadersError(f"a field cannot be sent: {error}") from None
 
