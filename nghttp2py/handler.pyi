@@ -1,4 +1,11 @@
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from typing import Any, Protocol, TypeAlias
 
 from nghttp2py.asyncio.pump import H2Pump
@@ -8,20 +15,27 @@ __all__ = ["BaseRequestHandler", "HandlerProtocol"]
 
 _Text: TypeAlias = str | bytes
 _Buffer: TypeAlias = bytes | bytearray | memoryview
+_Value: TypeAlias = str | bytes | int
 _Headers: TypeAlias = (
-    Mapping[str, _Text]
-    | Mapping[bytes, _Text]
-    | Iterable[tuple[_Text, _Text] | tuple[_Text, _Text, bool]]
+    Mapping[str, _Value]
+    | Mapping[bytes, _Value]
+    | Iterable[tuple[_Text, _Value] | tuple[_Text, _Text, bool]]
     | None
 )
+# A callback is a function or a coroutine function.
+_Result: TypeAlias = Coroutine[Any, Any, None] | None
 
 class _BinaryFile(Protocol):
     def read(self, n: int, /) -> bytes | None: ...
+
+class _AsyncFile(Protocol):
+    async def read(self, n: int, /) -> bytes: ...
 
 _Body: TypeAlias = (
     str
     | _Buffer
     | _BinaryFile
+    | _AsyncFile
     | Iterable[_Buffer]
     | AsyncIterable[_Buffer]
     | Callable[[int], tuple[_Buffer | None, int]]
@@ -37,30 +51,40 @@ class BaseRequestHandler:
     status: int | None
     pushed: bool
     headers: list[tuple[bytes, bytes]]
+    host: bytes | None
+    auto_continue: bool
     def __init__(self, http2: HandlerProtocol, stream_id: int) -> None: ...
-    def on_headers(self) -> None: ...
-    def on_data(self, data: bytes) -> None: ...
-    def on_trailers(self, headers: list[tuple[bytes, bytes]]) -> None: ...
-    def on_request_done(self) -> None: ...
-    def on_close(self, error_code: int) -> None: ...
-    @property
-    def host(self) -> bytes | None: ...
+    def on_headers(self) -> _Result: ...
+    def on_data(self, data: bytes) -> _Result: ...
+    def on_trailers(self, headers: list[tuple[bytes, bytes]]) -> _Result: ...
+    def on_request_done(self) -> _Result: ...
+    def on_close(self, error_code: int) -> _Result: ...
+    def on_closing(self) -> _Result: ...
     @property
     def client_address(self) -> Any: ...
     @property
     def remote_address(self) -> Any: ...
     @property
     def client_certificate(self) -> dict[str, Any] | None: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    @property
+    def is_closing(self) -> bool: ...
+    async def wait_closing(self) -> None: ...
     def send_response(
         self,
-        status: int = 200,
+        status: int | str = 200,
         headers: _Headers = None,
         body: _Body = None,
         *,
         trailers: _Headers = None,
     ) -> None: ...
-    def send_informational(self, status: int, headers: _Headers = None) -> None: ...
-    def send_headers(self, status: int = 200, headers: _Headers = None) -> None: ...
+    def send_informational(
+        self, status: int | str, headers: _Headers = None
+    ) -> None: ...
+    def send_headers(
+        self, status: int | str = 200, headers: _Headers = None
+    ) -> None: ...
     def send_data(self, data: str | _Buffer) -> None: ...
     async def drain(self) -> None: ...
     def end(self, trailers: _Headers = None) -> None: ...
@@ -73,7 +97,7 @@ class BaseRequestHandler:
         path: _Text,
         method: _Text = "GET",
         request_headers: _Headers = None,
-        status: int = 200,
+        status: int | str = 200,
         headers: _Headers = None,
         body: _Body = None,
     ) -> BaseRequestHandler: ...
@@ -82,7 +106,7 @@ class HandlerProtocol(H2Pump):
     client_address: Any
     def __init__(
         self,
-        handler_class: type[BaseRequestHandler],
+        handler_class: Callable[[HandlerProtocol, int], BaseRequestHandler],
         config: H2Configuration,
         opened: Callable[[HandlerProtocol], object],
         closed: Callable[[HandlerProtocol], object],
@@ -95,12 +119,3 @@ class HandlerProtocol(H2Pump):
     def handlers(self) -> dict[int, BaseRequestHandler]: ...
     @property
     def client_certificate(self) -> dict[str, Any] | None: ...
-
-def log_access(
-    version: str,
-    address: Any,
-    method: bytes,
-    target: bytes,
-    status: int | None,
-    size: int,
-) -> None: ...

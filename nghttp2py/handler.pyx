@@ -4,6 +4,7 @@ from cpython.buffer cimport PyObject_CheckBuffer
 from cpython.bytes cimport PyBytes_CheckExact
 from cpython.object cimport PyObject, PyTypeObject
 from libc.stdint cimport int32_t
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from nghttp2py.h2.connection cimport H2Connection
 from nghttp2py.h2.events cimport (
@@ -13,6 +14,7 @@ from nghttp2py.h2.events cimport (
     H2BodyReceived,
     H2RequestReceived,
     H2StreamClosed,
+    H2StreamReset,
     H2TrailersReceived,
     H2WebSocketRequest,
     RequestReceived,
@@ -20,15 +22,21 @@ from nghttp2py.h2.events cimport (
 from nghttp2py.h2.headers cimport FieldList
 
 import asyncio
+import functools
+import inspect
+import io
 import logging
-import time
+from collections import deque
 from collections.abc import AsyncIterable, Iterable
 
+from nghttp2py import access
 from nghttp2py.asyncio.body import AsyncBody
 from nghttp2py.asyncio.pump import H2Pump
 from nghttp2py.errors import (
+    ConnectionClosedError,
     ErrorCode,
     NGHTTP2Error,
+    NoAvailableStreamIDError,
     PushDisabledError,
     StreamClosedError,
     StreamStateError,
@@ -38,20 +46,37 @@ from nghttp2py.hpack import NeverIndexed
 __all__ = ["BaseRequestHandler", "HandlerProtocol"]
 
 logger = logging.getLogger(__name__)
-access_logger = logging.getLogger("nghttp2py.access")
+cdef object log_enabled = access.logger.isEnabledFor
+cdef list access_hooks = access.hooks
 
 # Bytes below which a stream's queue falls before ``drain`` returns: enough to
 # keep the socket busy until more comes.
 _LOW_WATER = 65536
 
-# What a program's code raises for one stream.  A future that somebody cancels is
-# no reason to end the other streams.
-cdef tuple FAILURES = (Exception, asyncio.CancelledError)
+# What ends the program.  All else that a program's code raises for one stream,
+# such as a GeneratorExit or the CancelledError of a future, is no reason to end
+# the other streams.
+cdef tuple FATAL = (KeyboardInterrupt, SystemExit)
 
-# Of the access log, whatever the locale calls them.
-cdef tuple MONTHS = (
-    "Jan", "Feb", "Mar", "Apr", "May", "Jun",
-    "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+# The body of a response to a request whose handler has raised.
+cdef bytes FAILURE = b"500 Internal Server Error\n"
+cdef list FAILURE_FIELDS = [
+    (b"content-type", b"text/plain; charset=utf-8"),
+    (b"content-length", b"%d" % len(FAILURE)),
+]
+
+cdef BodyReceived END_OF_BODY = BodyReceived(b"", False)
+
+# What a callback was called for, if it has returned a coroutine.
+cdef enum Stage:
+    ON_HEADERS
+    ON_DATA
+    ON_TRAILERS
+    ON_REQUEST_DONE
+    ON_CLOSING
+
+cdef tuple NAMES = (
+    "on_headers", "on_data", "on_trailers", "on_request_done", "on_closing"
 )
 
 
@@ -62,7 +87,14 @@ cdef class BaseRequestHandler:
     ``on_headers``, ``on_data`` for each piece of the body, ``on_trailers`` if
     there are any, ``on_request_done``, ``on_close``.  If one of them raises,
     the traceback is logged, and the client gets 500 if no response was begun,
-    else RST_STREAM with INTERNAL_ERROR; other streams go on.
+    else RST_STREAM with INTERNAL_ERROR; other streams go on.  An exception of
+    ``nghttp2py.errors`` that only says that the client has ended the stream is
+    logged at DEBUG, without a traceback.
+
+    A callback may be a coroutine function (``async def``).  It runs as a task; the
+    next callback of the stream waits until it has returned, and the client gets no
+    credit for data that wait.  If the stream breaks off, the task is cancelled;
+    ``on_close`` is called when it has ended.
 
     The methods may be called from the callbacks of this or any other stream
     and at any later time in the server's event loop.  Header lists are
@@ -98,13 +130,27 @@ cdef class BaseRequestHandler:
     cdef list _headers           # made when it is asked for
     cdef object _body            # an AsyncBody, to be closed with the stream
     cdef object _drained         # the future of drain()
+    cdef object _host            # what the program has put in its place
+    cdef object _task            # runs the coroutine of a callback
+    cdef object _waiting         # a deque of what its callbacks still wait for
+    cdef object _closing         # the future of wait_closing()
+    cdef object _close_code      # of on_close(), which waits for the task
+    cdef double _start           # when the request came, by the monotonic clock
+    cdef size_t _withheld        # bytes given to on_data() without credit
+    cdef bint _paused            # by pause_reading()
+    cdef bint _continued         # 100 (Continue) was sent, or needs not be
     cdef bint _request_done
     cdef bint _closed
     cdef bint _failed            # a callback has raised: none but on_close is called
+    cdef bint _reset             # likewise: the stream was reset by us or the client
     cdef bint _unmade            # its constructor has raised: nothing is called
     cdef bint _no_body           # what is sent of a body is dropped
-    cdef bint _ended             # a response without body has ended
+    cdef bint _ended             # the whole response was sent, or queued
     cdef object __weakref__
+
+    # Whether a request with "expect: 100-continue" gets 100 (Continue) when
+    # on_headers() has returned without a final response.
+    auto_continue = True
 
     def __init__(self, http2, stream_id):
         self.http2 = http2
@@ -133,6 +179,13 @@ cdef class BaseRequestHandler:
     def on_close(self, error_code):
         """Called last, when the stream is closed; ``error_code`` 0 is a good end."""
 
+    def on_closing(self):
+        """Called when the server begins to stop; see ``is_closing``.
+
+        A response that has no end by itself should be ended now: otherwise it is
+        broken off when the server's ``close_timeout`` has passed.
+        """
+
     # ---- The request ----
 
     @property
@@ -155,12 +208,16 @@ cdef class BaseRequestHandler:
 
         A request in which they differ is refused (RFC 9113, 8.3.1).
         """
-        if self._request is None:
-            return None
+        if self._host is not None or self._request is None:
+            return self._host
         host = self._request.authority
         if host is None:
             host = dict(self._request.fields).get(b"host")
         return host
+
+    @host.setter
+    def host(self, value):
+        self._host = value
 
     @property
     def client_address(self):
@@ -177,6 +234,40 @@ cdef class BaseRequestHandler:
         """The client's certificate, as ``ssl.SSLSocket.getpeercert`` tells it."""
         return self.http2.client_certificate
 
+    def pause_reading(self):
+        """Hold the request's body back: no callback until ``resume_reading``.
+
+        The client gets no credit for what it was given last, nor for what comes:
+        it can send as much as the stream's window holds (``initial_window_size``
+        of ``config``), which waits here.  ``on_close`` is called nevertheless.
+        Does nothing on a closed stream.
+        """
+        if self._is_open():
+            self._paused = True
+            if self._waiting is None:
+                self._waiting = deque()
+
+    def resume_reading(self):
+        """Go on after ``pause_reading``; else do nothing.
+
+        What waits is given to the callbacks in a later turn of the event loop.
+        """
+        if self._paused:
+            self._paused = False
+            asyncio.get_running_loop().call_soon(self._table.resume_reading, self)
+
+    @property
+    def is_closing(self):
+        """Whether the server is stopping, or the stream is closed already."""
+        return self._closed or self._table is None or self.http2.is_closing
+
+    async def wait_closing(self):
+        """Wait until ``is_closing`` is true."""
+        if not self.is_closing:
+            if self._closing is None:
+                self._closing = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._closing)
+
     # ---- The response ----
 
     def send_response(
@@ -189,7 +280,8 @@ cdef class BaseRequestHandler:
     ):
         """Send the whole response.
 
-        ``body`` is ``None``, str (sent as UTF-8), bytes-like, a binary file,
+        ``body`` is ``None``, str (sent as UTF-8), bytes-like, a binary file
+        (also one whose ``read`` is a coroutine function),
         an iterable or asynchronous iterable of bytes, or a callable
         ``f(n) -> (data, flag)`` that returns at most ``n`` bytes and
         ``DATA_OK``, ``DATA_EOF`` with the last of them, or ``DATA_DEFERRED``
@@ -199,7 +291,7 @@ cdef class BaseRequestHandler:
         status 204, 205 or 304 have no body, and ``body`` is not touched.
 
         If the request has not come whole, the client is told to stop sending
-        it (RFC 9113, 8.1).
+        it (RFC 9113, 8.1).  Of a CONNECT that was accepted only our half ends.
         """
         cdef bint whole = body is None and trailers is None
 
@@ -222,7 +314,7 @@ cdef class BaseRequestHandler:
         if PyBytes_CheckExact(body) and trailers is None:
             self._table.connection.end_body(self.stream_id, <bytes>body)
             return 0
-        if isinstance(body, AsyncIterable):
+        if is_asynchronous(body):
             body = self._body = AsyncBody(body, self.resume)
         self._table.connection.send_body(
             self.stream_id, b"" if body is None else body, trailers=trailers
@@ -235,9 +327,12 @@ cdef class BaseRequestHandler:
         ``status`` is from 100 to 199, but not 101.
         """
         self._check_open()
+        status = to_status(status)
         self._table.connection.send_informational(
             self.stream_id, status, () if headers is None else headers
         )
+        if status == 100:
+            self._continued = True
         self._mark_dirty()
 
     def send_headers(self, status=200, headers=None):
@@ -286,6 +381,7 @@ cdef class BaseRequestHandler:
             self._table.connection.end_stream(self.stream_id)
         else:
             self._table.connection.send_trailers(self.stream_id, trailers)
+        self._ended = True
         self._sent_all()
 
     def resume(self):
@@ -301,6 +397,7 @@ cdef class BaseRequestHandler:
         """End the stream by RST_STREAM; what is queued on it is dropped."""
         if self._is_open():
             self._table.connection.reset_stream(self.stream_id, error_code)
+            self._reset = True
             self._mark_dirty()
 
     @property
@@ -359,10 +456,16 @@ cdef class BaseRequestHandler:
             raise StreamStateError(
                 f"stream {self.stream_id}: a response was sent already"
             )
-        # RFC 9110, 9.3.2, 15.3.5, 15.3.6 and 15.4.5.
+        if type(status) is not int:
+            status = to_status(status)
+        # RFC 9110, 9.3.2, 15.3.5, 15.3.6 and 15.4.5; 2xx to CONNECT begins a
+        # tunnel, whatever its number (9.3.6).
         cdef bint no_body = (
             self._request.method == b"HEAD"
-            or status == 304 or status == 204 or status == 205
+            or status == 304 or (
+                (status == 204 or status == 205)
+                and self._request.method != b"CONNECT"
+            )
         )
         self._table.connection.respond(
             self.stream_id, status, () if headers is None else headers,
@@ -373,12 +476,16 @@ cdef class BaseRequestHandler:
         return 0
 
     cdef int _sent_all(self) except -1:
-        if not self._request_done:
+        if not self._request_done and not self._is_tunnel():
             # Goes out after the response, and only if the request has not
             # ended by then.
             self._table.connection.stop_request(self.stream_id)
         self._mark_dirty()
         return 0
+
+    cdef bint _is_tunnel(self) except -1:
+        # Whose halves end each by itself (RFC 9113, 8.5).
+        return self._request.method == b"CONNECT" and 200 <= self.status < 300
 
     cdef int _mark_dirty(self) except -1:
         # What is sent while events are handed out is written after them.
@@ -397,6 +504,28 @@ cdef class BaseRequestHandler:
         return 0
 
 
+cdef int wake(future) except -1:
+    if future is not None and not future.done():
+        future.set_result(None)
+    return 0
+
+
+cdef object to_status(status):
+    """Convert a status of digits (``"200"``), as programs of old have it."""
+    if isinstance(status, (str, bytes)) and len(status) == 3 and status.isdigit():
+        return int(status)
+    return status
+
+
+cdef bint is_asynchronous(body) except -1:
+    """Whether a body is read by awaiting."""
+    if callable(body) and not isinstance(body, io.IOBase):
+        return False
+    return isinstance(body, AsyncIterable) or inspect.iscoroutinefunction(
+        getattr(body, "read", None)
+    )
+
+
 cdef int check_body(body) except -1:
     """Refuse before anything is sent what cannot be a body."""
     if not (
@@ -412,6 +541,13 @@ cdef int check_body(body) except -1:
     return 0
 
 
+cdef double now() noexcept:
+    cdef timespec time
+
+    clock_gettime(CLOCK_MONOTONIC, &time)
+    return time.tv_sec + time.tv_nsec * 1e-9
+
+
 cdef class HandlerTable:
     """The handlers of a connection's open streams, and what calls them.
 
@@ -424,6 +560,8 @@ cdef class HandlerTable:
     cdef object handler_class
     cdef dict handlers               # stream identifier -> handler
     cdef bint dispatching            # what is queued now is written after it
+    cdef double now                  # when that has begun
+    cdef bint closing                # the server is stopping
     cdef bint _usual                 # its instances are made as usual
     cdef bint _plain                 # and need no call of __init__()
 
@@ -433,7 +571,9 @@ cdef class HandlerTable:
         self.handler_class = handler_class
         self.handlers = {}
         self._usual = (
-            type(handler_class).__call__ is type.__call__
+            isinstance(handler_class, type)
+            and issubclass(handler_class, BaseRequestHandler)
+            and type(handler_class).__call__ is type.__call__
             and handler_class.__new__ is BaseRequestHandler.__new__
         )
         self._plain = (
@@ -443,6 +583,7 @@ cdef class HandlerTable:
     cdef int dispatch(self, list events) except -1:
         cdef type kind
 
+        self.now = now()
         self.dispatching = True
         try:
             for event in events:
@@ -469,12 +610,9 @@ cdef class HandlerTable:
                 elif kind is H2BodyDrained:
                     self._body_drained((<H2BodyDrained>event).stream_id)
                 elif kind is H2BodyFailed:
-                    logger.error(
-                        "%r: the body of stream %d failed",
-                        self.protocol,
-                        (<H2BodyFailed>event).stream_id,
-                        exc_info=(<H2BodyFailed>event).exception,
-                    )
+                    self._body_failed(<H2BodyFailed>event)
+                elif kind is H2StreamReset:
+                    self._stream_reset((<H2StreamReset>event).stream_id)
         finally:
             self.dispatching = False
         return 0
@@ -506,6 +644,7 @@ cdef class HandlerTable:
         handler.stream_id = stream_id
         handler._table = self
         handler._request = request
+        handler._start = self.now
         handler.method = request.method
         handler.path = request.target
         handler.scheme = request.scheme
@@ -521,49 +660,101 @@ cdef class HandlerTable:
 
         try:
             handler = self._new_handler(stream_id, request, False)
-        except FAILURES:
+        except FATAL:
+            raise
+        except BaseException as error:
             handler = self.handlers.get(stream_id)
             if handler is None:
                 handler = BaseRequestHandler(self.protocol, stream_id)
                 self._adopt(handler, stream_id, request, False)
             handler._unmade = True
-            self._failed(handler)
+            self._failed(handler, error)
             return 0
         try:
-            handler.on_headers()
-        except FAILURES:
-            self._failed(handler)
+            result = handler.on_headers()
+            if result is not None:
+                self._await(handler, result, ON_HEADERS)
+            elif handler.status is None:
+                self._continue(handler)
+        except FATAL:
+            raise
+        except BaseException as error:
+            self._failed(handler, error)
+        if self.closing:
+            self._tell_closing(handler)
         return 0
 
     cdef int _body_received(self, stream_id, BodyReceived body) except -1:
         cdef BaseRequestHandler handler = self.handlers.get(stream_id)
-        cdef bytes data = body.data
 
         if handler is None:
             return 0
+        if handler._waiting is not None and not (handler._failed or handler._reset):
+            handler._waiting.append(body)
+            return 0
+        return self._give_body(handler, body)
+
+    cdef int _give_body(self, BaseRequestHandler handler, BodyReceived body) except -1:
+        cdef bytes data = body.data
+
+        if not body.more:
+            handler._request_done = True
         try:
             if data:
+                handler._withheld += len(data)
                 try:
-                    if not handler._failed:
-                        handler.on_data(data)
+                    if not (handler._failed or handler._reset):
+                        result = handler.on_data(data)
+                        if result is not None:
+                            self._await(handler, result, ON_DATA)
                 finally:
-                    self.connection.acknowledge_received_data(len(data), stream_id)
+                    self._acknowledge(handler)
             if not body.more:
-                handler._request_done = True
-                if not handler._failed:
-                    handler.on_request_done()
-        except FAILURES:
-            self._failed(handler)
+                if handler._task is not None or handler._paused:
+                    handler._waiting.append(END_OF_BODY)
+                elif not (handler._failed or handler._reset):
+                    result = handler.on_request_done()
+                    if result is not None:
+                        self._await(handler, result, ON_REQUEST_DONE)
+        except FATAL:
+            raise
+        except BaseException as error:
+            self._failed(handler, error)
+        return 0
+
+    cdef int _acknowledge(self, BaseRequestHandler handler) except -1:
+        """Give credit for what on_data() has done with."""
+        cdef size_t n = handler._withheld
+
+        if n and handler._task is None and not handler._paused:
+            handler._withheld = 0
+            # Of a closed stream it went back to the connection's window.
+            if not handler._closed:
+                self.connection.acknowledge_received_data(n, handler.stream_id)
+                handler._mark_dirty()
         return 0
 
     cdef int _trailers_received(self, H2TrailersReceived event) except -1:
         cdef BaseRequestHandler handler = self.handlers.get(event.stream_id)
 
-        if handler is not None and not handler._failed:
-            try:
-                handler.on_trailers(list(event.headers))
-            except FAILURES:
-                self._failed(handler)
+        if handler is None or handler._failed or handler._reset:
+            return 0
+        if handler._waiting is not None:
+            handler._waiting.append(event)
+            return 0
+        return self._give_trailers(handler, event)
+
+    cdef int _give_trailers(
+        self, BaseRequestHandler handler, H2TrailersReceived event
+    ) except -1:
+        try:
+            result = handler.on_trailers(list(event.headers))
+            if result is not None:
+                self._await(handler, result, ON_TRAILERS)
+        except FATAL:
+            raise
+        except BaseException as error:
+            self._failed(handler, error)
         return 0
 
     cdef int _body_drained(self, stream_id) except -1:
@@ -573,20 +764,189 @@ cdef class HandlerTable:
             handler._wake(None)
         return 0
 
-    cdef int _failed(self, BaseRequestHandler handler) except -1:
-        """Log the exception in hand and end the handler's stream."""
-        logger.exception(
-            "%r: %r %r on stream %d failed",
+    cdef int _body_failed(self, H2BodyFailed event) except -1:
+        cdef BaseRequestHandler handler = self.handlers.get(event.stream_id)
+
+        if handler is not None:
+            handler._reset = True
+        logger.error(
+            "%r: the body of stream %d failed",
             self.protocol,
-            handler.method,
-            handler.path,
-            handler.stream_id,
+            event.stream_id,
+            exc_info=event.exception,
         )
+        return 0
+
+    cdef int _stream_reset(self, stream_id) except -1:
+        cdef BaseRequestHandler handler = self.handlers.get(stream_id)
+
+        if handler is not None:
+            handler._reset = True
+        return 0
+
+    cdef int _continue(self, BaseRequestHandler handler) except -1:
+        """Ask for the body of a request that waits for it (RFC 9110, 10.1.1)."""
+        if handler._continued or handler._paused or handler._failed:
+            return 0
+        for pair in handler._request.fields:
+            if pair[0] == b"expect" and (<bytes>pair[1]).lower() == b"100-continue":
+                break
+        else:
+            return 0
+        handler._continued = True
+        if (
+            handler.auto_continue
+            and handler._is_open()
+            and not self.connection.stream_ended(handler.stream_id)
+        ):
+            BaseRequestHandler.send_informational(handler, 100)
+        return 0
+
+    # ---- Coroutines ----
+
+    cdef int _await(self, BaseRequestHandler handler, result, Stage stage) except -1:
+        """Run the coroutine that a callback has returned.
+
+        What else callbacks return is ignored, as it always was.
+        """
+        if not inspect.isawaitable(result):
+            if inspect.isasyncgen(result) or inspect.isgenerator(result):
+                raise TypeError(
+                    f"{NAMES[stage]}() is a generator function, of which nothing was "
+                    "run: it must be a function or a coroutine function"
+                )
+            return 0
+        task = asyncio.ensure_future(result)
+        if handler._waiting is None:
+            handler._waiting = deque()
+        handler._task = task
+        task.add_done_callback(
+            functools.partial(self.coroutine_ended, handler, <int>stage)
+        )
+        return 0
+
+    def coroutine_ended(self, BaseRequestHandler handler not None, int stage, task):
+        """Go on with what has waited for a callback's coroutine."""
+        handler._task = None
+        if task.cancelled():
+            error = asyncio.CancelledError("the coroutine of a callback was cancelled")
+        else:
+            error = task.exception()
+        if error is not None:
+            if not isinstance(error, FATAL):  # which the loop has raised already
+                self._failed(handler, error)
+        elif stage == ON_HEADERS and handler.status is None:
+            self._continue(handler)
+        self._acknowledge(handler)
+        self._advance(handler)
+
+    def resume_reading(self, BaseRequestHandler handler not None):
+        """Go on with what has waited for ``BaseRequestHandler.resume_reading``."""
+        if handler._paused or handler._closed:
+            return
+        if handler._task is None and handler.status is None:
+            self._continue(handler)
+        self._acknowledge(handler)
+        self._advance(handler)
+
+    cdef int _advance(self, BaseRequestHandler handler) except -1:
+        """Call the callbacks that have waited, as long as none waits again."""
+        while handler._task is None and not handler._paused:
+            if handler._failed or handler._reset or not handler._waiting:
+                break
+            event = handler._waiting.popleft()
+            if isinstance(event, H2TrailersReceived):
+                self._give_trailers(handler, event)
+            else:
+                self._give_body(handler, event)
+        if handler._task is None and (not handler._paused or handler._closed):
+            waiting, handler._waiting = handler._waiting, None
+            if waiting and not handler._closed:
+                # Nobody wants it any more, but the client's credit.
+                for event in waiting:
+                    if isinstance(event, BodyReceived):
+                        self._give_body(handler, event)
+            if handler._close_code is not None:
+                self._call_on_close(handler)
+        return 0
+
+    # ---- The end ----
+
+    def begin_closing(self):
+        """Tell the handlers that the server is stopping."""
+        self.closing = True
+        for handler in list(self.handlers.values()):
+            self._tell_closing(handler)
+
+    cdef int _tell_closing(self, BaseRequestHandler handler) except -1:
+        wake(handler._closing)
+        if handler._closed or handler._failed or handler._reset or handler.pushed:
+            return 0
+        try:
+            result = handler.on_closing()
+            if inspect.isawaitable(result):
+                # It runs beside a coroutine that may be what it is to end.
+                task = asyncio.ensure_future(result)
+                task.add_done_callback(
+                    functools.partial(self.closing_ended, handler)
+                )
+        except FATAL:
+            raise
+        except BaseException as error:
+            self._failed(handler, error)
+        return 0
+
+    def closing_ended(self, BaseRequestHandler handler not None, task):
+        """See to what a coroutine of ``on_closing`` has raised."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failed(handler, error)
+
+    cdef bint _is_of_the_peer(self, BaseRequestHandler handler, error) except -1:
+        """Whether an exception only says that the client has ended a stream."""
+        if not isinstance(
+            error, (StreamClosedError, ConnectionClosedError, asyncio.CancelledError)
+        ):
+            return False
+        if handler._closed:
+            return handler._close_code != 0
+        if not self.connection.is_open(handler.stream_id):
+            return True
+        # The handler's own mistake, unless it is about another request's stream.
+        # StreamResetError and ConnectionTerminatedError are of another connection,
+        # on which the handler is a client.
+        if type(error) is StreamClosedError:
+            return error.stream_id != handler.stream_id
+        return type(error) is ConnectionClosedError
+
+    cdef int _failed(self, BaseRequestHandler handler, error) except -1:
+        """Log an exception and end the handler's stream."""
+        if self._is_of_the_peer(handler, error):
+            logger.debug(
+                "%r: %r %r on stream %d: %s",
+                self.protocol,
+                handler.method,
+                handler.path,
+                handler.stream_id,
+                error,
+            )
+        else:
+            logger.error(
+                "%r: %r %r on stream %d failed",
+                self.protocol,
+                handler.method,
+                handler.path,
+                handler.stream_id,
+                exc_info=error,
+            )
         handler._failed = True
+        if handler._closed:
+            return 0
         if handler.status is None:
             try:
                 # Not the subclass's own method, which may have failed.
-                BaseRequestHandler.send_response(handler, 500)
+                BaseRequestHandler.send_response(
+                    handler, 500, FAILURE_FIELDS, FAILURE
+                )
                 return 0
             except NGHTTP2Error:
                 pass  # the stream is closed, or a lost instance has answered
@@ -601,7 +961,11 @@ cdef class HandlerTable:
         return 0
 
     cdef int _close(self, BaseRequestHandler handler, error_code, size) except -1:
+        if error_code == 0 and handler._reset:
+            # By NO_ERROR, but not at its end.
+            error_code = ErrorCode.CANCEL
         handler._closed = True
+        handler._close_code = error_code
         if handler._body is not None:
             handler._body.close()
         if handler._drained is not None:
@@ -610,20 +974,56 @@ cdef class HandlerTable:
                     f"stream {handler.stream_id} was closed", handler.stream_id
                 )
             )
+        wake(handler._closing)
         # A refused push was never on the wire.
-        if handler.stream_id != -1 and log_enabled(logging.INFO):
-            try:
-                log_request(handler, size)
-            except Exception:
-                logger.exception("%r: the access log failed", self.protocol)
+        if handler.stream_id != -1 and (log_enabled(logging.INFO) or access_hooks):
+            self._log_access(handler, error_code, size)
+        if handler._task is not None:
+            if error_code != 0:
+                handler._task.cancel()
+                handler._waiting.clear()
+            return 0  # until it has ended
+        return self._call_on_close(handler)
+
+    cdef int _log_access(
+        self, BaseRequestHandler handler, error_code, size
+    ) except -1:
+        cdef RequestReceived request = handler._request
+
+        try:
+            access.log(
+                access.Exchange(
+                    "HTTP/2",
+                    self.protocol.client_address,
+                    request.method,
+                    request.target,
+                    handler.status,
+                    size,
+                    now() - handler._start,
+                    error_code,
+                    error_code == 0 and (handler._ended or handler._no_body),
+                )
+            )
+        except Exception:
+            logger.exception("%r: the access log failed", self.protocol)
+        return 0
+
+    cdef int _call_on_close(self, BaseRequestHandler handler) except -1:
+        error_code = handler._close_code
+        handler._waiting = None
         if handler._unmade:
             return 0
         try:
-            handler.on_close(error_code)
-        except FAILURES:
-            logger.exception(
-                "%r: on_close() of stream %d failed", self.protocol, handler.stream_id
-            )
+            result = handler.on_close(error_code)
+            if inspect.isawaitable(result):
+                task = asyncio.ensure_future(result)
+                task.add_done_callback(
+                    functools.partial(self.closing_ended, handler)
+                )
+        except FATAL:
+            raise
+        except BaseException as error:
+            self._failed(handler, error)
         return 0
 
     cdef BaseRequestHandler push(
@@ -657,7 +1057,11 @@ cdef class HandlerTable:
         ]
         try:
             stream_id = self.connection.push_stream(parent.stream_id, fields)
-        except PushDisabledError:
+        except (
+            PushDisabledError,
+            ConnectionClosedError,  # the client has sent GOAWAY
+            NoAvailableStreamIDError,
+        ):
             pass
         try:
             handler = self._new_handler(
@@ -740,6 +1144,12 @@ class HandlerProtocol(H2Pump):
         super().connection_lost(exc)
         self._closed(self)
 
+    def close(self, *args, **kwargs):
+        was_closing = self.is_closing
+        super().close(*args, **kwargs)
+        if not was_closing:
+            self._table.begin_closing()
+
     def events_received(self, events):
         (<HandlerTable>self._table).dispatch(events)
 
@@ -752,42 +1162,3 @@ class HandlerProtocol(H2Pump):
     def client_certificate(self):
         """The client's certificate as a dict, or None."""
         return self._extra_info("peercert") or None
-
-
-# ---- Access log ----
-
-cdef object log_enabled = access_logger.isEnabledFor
-
-
-cdef int log_request(BaseRequestHandler handler, size) except -1:
-    cdef RequestReceived request = handler._request
-
-    log_access(
-        "HTTP/2",
-        handler._table.protocol.client_address,
-        request.method,
-        request.target,
-        handler.status,
-        size,
-    )
-    return 0
-
-
-def log_access(version, address, bytes method, bytes target, status, size):
-    """Log a request of any version in the common format."""
-    now = time.localtime()
-    access_logger.info(
-        '%s - - [%s] "%s %s %s" %s %s',
-        address[0] if isinstance(address, tuple) else "-",
-        time.strftime(f"%d/{MONTHS[now.tm_mon - 1]}/%Y:%H:%M:%S %z", now),
-        printable(method),
-        printable(target),
-        version,
-        "-" if status is None else status,
-        size or "-",
-    )
-
-
-cdef str printable(bytes value):
-    """Escape what would break a line of the log."""
-    return value.decode("ascii", "backslashreplace").replace('"', "\\x22")

@@ -13,7 +13,7 @@ import signal
 import socket
 import ssl as ssl_module
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -28,11 +28,13 @@ __all__ = ["BaseRequestHandler", "HTTP2Server"]
 IDLE_TIMEOUT = 180.0
 
 #: What a server announces if it is not told otherwise.  Uploads are handed
-#: over as they come, so wide windows cost no memory here and save waiting.
+#: over as they come, so wide windows cost no memory here and save waiting.  A
+#: handler that holds its upload back holds up no other: the bound is its stream's
+#: window, not the connection's.
 #: Extended CONNECT takes a program that knows of it (RFC 8441).
 DEFAULT_CONFIGURATION = H2Configuration(
     initial_window_size=262144,
-    connection_window_size=1048576,
+    connection_window_size=2**31 - 1,
     enable_connect_protocol=False,
     manual_flow_control=True,
 )
@@ -40,6 +42,9 @@ DEFAULT_CONFIGURATION = H2Configuration(
 
 class HTTP2Server:
     """Serves HTTP/2 on ``address`` with handlers of ``RequestHandlerClass``.
+
+    That is a subclass of ``BaseRequestHandler``, or any callable that makes an
+    instance of one from the connection and the stream's identifier.
 
     ``address`` is ``(host, port)``, where the host ``None`` stands for all
     interfaces and the port 0 for any that is free; or the path of a Unix
@@ -69,7 +74,7 @@ class HTTP2Server:
     def __init__(
         self,
         address: tuple[str | None, int] | str | bytes | os.PathLike[str],
-        RequestHandlerClass: type[BaseRequestHandler],
+        RequestHandlerClass: Callable[[Any, int], BaseRequestHandler],
         ssl: ssl_module.SSLContext | None = None,
         *,
         config: H2Configuration | None = None,
@@ -88,13 +93,13 @@ class HTTP2Server:
                 ) from None
         elif len(address) != 2:
             raise ValueError(f"address must be (host, port) or a path, not {address!r}")
-        if not (
+        if not callable(RequestHandlerClass) or (
             isinstance(RequestHandlerClass, type)
-            and issubclass(RequestHandlerClass, BaseRequestHandler)
+            and not issubclass(RequestHandlerClass, BaseRequestHandler)
         ):
             raise TypeError(
-                "RequestHandlerClass must be a subclass of BaseRequestHandler, not "
-                f"{RequestHandlerClass!r}"
+                "RequestHandlerClass must be a subclass of BaseRequestHandler, or a "
+                f"function that makes an instance of one, not {RequestHandlerClass!r}"
             )
         if ssl is not None:
             if not isinstance(ssl, ssl_module.SSLContext):

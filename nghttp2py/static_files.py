@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import html
-import logging
 import mimetypes
 import os
 import stat
@@ -20,7 +19,8 @@ from email.utils import formatdate, parsedate_to_datetime
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
-from nghttp2py.handler import BaseRequestHandler, log_access
+from nghttp2py import access
+from nghttp2py.handler import BaseRequestHandler
 
 if TYPE_CHECKING:
     from nghttp2py.asyncio.h3 import H3RequestStream  # not in every build
@@ -35,7 +35,8 @@ __all__ = [
 
 Fields = list[tuple[str, str]]
 
-access_logger = logging.getLogger("nghttp2py.access")
+# What an exchange that broke off is logged with (RFC 9114, 8.1).
+_H3_REQUEST_CANCELLED = 0x10C
 
 # A part of a file that is not larger is read at once, and the file closed.
 _SMALL = 65536
@@ -466,6 +467,8 @@ async def answer_stream(files: StaticFiles, stream: H3RequestStream) -> None:
     """
     request = dict(stream.headers)
     method, target = request[b":method"], request.get(b":path", b"")
+    start = time.monotonic()
+    complete = False
     response = files.respond(method, target, stream.headers)
     fields = [(b":status", b"%d" % response.status)]
     for name, value in [_date(), *response.headers]:
@@ -477,18 +480,23 @@ async def answer_stream(files: StaticFiles, stream: H3RequestStream) -> None:
             await stream.send_body(body.read)
         elif body is not None:
             await stream.send_data(body, end_stream=True)
+        complete = True
     finally:
         if isinstance(body, FileSlice):
             body.close()
-        if access_logger.isEnabledFor(logging.INFO):
-            log_access(
+        access.log(
+            access.Exchange(
                 "HTTP/3",
                 stream.protocol.client_address,
                 method,
                 target,
                 response.status,
                 stream.body_bytes_sent,
+                time.monotonic() - start,
+                0 if complete else _H3_REQUEST_CANCELLED,
+                complete,
             )
+        )
 
 
 def _date() -> tuple[str, str]:

@@ -19,6 +19,12 @@ def serve(handler_class, *, config=None, **options):
     return MemoryClient(protocol, config=config, **options)
 
 
+async def exchange_until(client, condition):
+    """Carry bytes both ways until something holds; the test's deadline ends it."""
+    while not condition():
+        await client.exchange()
+
+
 class Recorder(BaseRequestHandler):
     """Writes down the callbacks; answers at the request's end."""
 
@@ -63,7 +69,7 @@ def mixed(bad):
     class Handler(BaseRequestHandler):
         def on_headers(self):
             self.__class__ = bad if self.path == b"/bad" else Good
-            self.on_headers()
+            return self.on_headers()
 
     return Handler
 

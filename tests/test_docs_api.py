@@ -21,6 +21,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 # that hands its names on.
 PUBLIC = [
     "nghttp2py",
+    "nghttp2py.access",
     "nghttp2py.asyncio",
     "nghttp2py.asyncio.h3",
     "nghttp2py.asyncio.quic",

@@ -18,6 +18,7 @@ SOURCES = sorted([*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.pyx")])
 # starts its path.  `libraries` asks who is below; nothing but `nghttp2py` asks it.
 LAYERS = {
     "errors": set(),
+    "access": {"errors"},
     "libraries": {"h3", "quic"},
     "octets": set(),
     "hpack": {"errors", "octets"},
@@ -29,11 +30,11 @@ LAYERS = {
     "h0": {"h3", "quic"},
     "tls": {"quic"},
     "compat": {"hpack", "errors"},
-    "asyncio": {"errors", "hpack", "h2", "h3", "quic"},
-    "handler": {"errors", "hpack", "h2", "asyncio"},
+    "asyncio": {"errors", "access", "hpack", "h2", "h3", "quic"},
+    "handler": {"errors", "access", "hpack", "h2", "asyncio"},
     "server": {"errors", "h2", "asyncio", "handler"},
     "client": {"errors", "h2", "asyncio"},
-    "static_files": {"handler", "asyncio"},
+    "static_files": {"access", "handler", "asyncio"},
     "cli": {
         *("", "errors", "hpack", "libraries", "h2", "h3", "quic", "asyncio"),
         *("server", "client", "static_files"),

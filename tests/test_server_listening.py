@@ -211,7 +211,7 @@ async def test_a_server_leaves_the_unix_socket_of_its_successor(tmp_path):
         ((("127.0.0.1", 0, 0), BaseRequestHandler), ValueError),
         ((5, BaseRequestHandler), TypeError),
         ((("127.0.0.1", 0), object), TypeError),
-        ((("127.0.0.1", 0), lambda http2, stream_id: None), TypeError),
+        ((("127.0.0.1", 0), "Handler"), TypeError),
         ((("127.0.0.1", 0), BaseRequestHandler, True), TypeError),
     ],
 )
