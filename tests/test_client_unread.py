@@ -36,7 +36,7 @@ async def test_unread_responses_hold_up_no_other():
         response = await client.get(f"/{SIZE}")
         assert len(await response.read()) == SIZE
         for response in unread:
-            assert response._stream.reader._size <= SIZE
+            assert response._stream._size <= SIZE
             response.close()
 
 
@@ -62,6 +62,6 @@ async def test_unread_streams_hold_up_no_other(config):
         stream = await asyncio.wait_for(get(200_000), 10)
         assert len(await asyncio.wait_for(stream.read(), 10)) == 200_000
         window = connection.initial_window_size
-        await until(lambda: all(s.reader._size == window for s in unread))
+        await until(lambda: all(s._size == window for s in unread))
         for stream in unread:
             stream.reset()

@@ -400,14 +400,15 @@ async def test_leaving_a_served_stream_keeps_the_response():
 
 
 @in_loops
-async def test_a_stream_of_a_failed_handler_is_reset_and_logged(caplog):
+async def test_a_stream_of_a_handler_that_fails_late_is_reset_and_logged(caplog):
     async def handler(stream):
+        await stream.start_response({":status": "200"})
         raise RuntimeError("mine")
 
     async with Pair(lambda proto: proto.serve_streams(handler)) as pair:
         stream = await pair.client.open_stream(REQUEST)
         with pytest.raises(StreamResetError) as info:
-            await stream.response()
+            await stream.read()
         assert info.value.error_code == ErrorCode.INTERNAL_ERROR
         assert pair.client.is_available
     assert "mine" in caplog.text

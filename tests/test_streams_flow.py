@@ -45,15 +45,15 @@ async def test_a_slow_reader_stops_the_sender():
     async with Pair() as pair:
         stream, served = await open_pair(pair)
         sending = asyncio.ensure_future(stream.send_data(b"x" * 10 * MEGABYTE))
-        await until(lambda: served.reader._size == 65535)
+        await until(lambda: served._size == 65535)
         await idle()
         assert not sending.done()
-        assert served.reader._size == 65535  # a window, and no more
+        assert served._size == 65535  # a window, and no more
         assert pair.client.connection.queued_body() <= 65536
         got = 0
         while got < 10 * MEGABYTE:
             got += len(await served.readany())
-            assert served.reader._size <= 16 * MEGABYTE
+            assert served._size <= 16 * MEGABYTE
         await sending
 
 
@@ -65,7 +65,7 @@ async def test_a_client_lets_more_be_sent_ahead_than_a_server():
         stream, served = await open_pair(pair, end_stream=True)
         sending = asyncio.ensure_future(served.send_response(200, {}, b"x" * MEGABYTE))
         await idle()
-        assert stream.reader._size == 262144
+        assert stream._size == 262144
         assert len(await stream.read()) == MEGABYTE
         await sending
 
@@ -235,7 +235,7 @@ async def test_tiny_frames_take_little_memory():
     served = await raw.protocol.accept_stream()
     for _ in range(65):
         raw.feed(*[data(1, b"x")] * 1000)
-    assert len(served.reader._chunks) < 200
+    assert len(served._chunks) < 200
     assert await served.readexactly(65000) == b"x" * 65000
     await raw.close()
 
@@ -375,7 +375,7 @@ async def test_a_source_is_asked_no_faster_than_it_is_sent():
     async with Pair() as pair:
         stream, served = await open_pair(pair)
         sending = asyncio.ensure_future(stream.send_body(endless()))
-        await until(lambda: served.reader._size == 65535)
+        await until(lambda: served._size == 65535)
         await idle()
         assert asked == 14  # a window of 64 KiB and a queue as long
         sending.cancel()
@@ -495,7 +495,7 @@ async def test_a_window_does_not_grow_if_it_should_not(tuning):
             await served.readany()
         if raw.protocol.connection.remote_flow_control_window(1) < 16000:
             break
-    if served.reader._size:
+    if served._size:
         await served.readany()
     assert raw.protocol.connection.remote_flow_control_window(1) <= 65535
     await raw.close()

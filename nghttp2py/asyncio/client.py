@@ -225,8 +225,9 @@ class Response:
         if nothing comes for the client's timeout.
         """
         stream = self._stream
-        if limit is None and stream.reader._eof:
-            return await stream.reader.read()
+        if limit is None and stream._eof:
+            stream._end_upload()
+            return await stream.read()
         pieces = []
         size = 0
         async for piece in self:
@@ -248,10 +249,14 @@ class Response:
     async def _next(self) -> bytes:
         try:
             with _Timeout(self._deadlines, "nothing of the body came"):
-                return await self._stream.reader.readany()
+                piece = await self._stream.readany()
         except TimeoutError:
             self.close()
             raise
+        if not piece:
+            # The response was read: what is left of the request is of no use.
+            self._stream._end_upload()
+        return piece
 
     async def trailers(self) -> Fields:
         """Wait for the end of the body, which is dropped, and return the trailers."""
@@ -268,14 +273,6 @@ class Response:
 
     async def __aexit__(self, *exc_info: object) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        # Nobody can read the rest any more.  This may run in any thread.
-        stream = getattr(self, "_stream", None)
-        if stream is not None and not (stream.closed or stream.reader._eof):
-            with contextlib.suppress(RuntimeError):  # the loop is closed
-                loop = stream.protocol._loop
-                loop.call_soon_threadsafe(stream.reset, ErrorCode.CANCEL)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.status} on stream {self.stream_id}>"
@@ -332,12 +329,8 @@ class _Body:
             if callable(getattr(body, "read", None)):
                 body = self._watch(iter(partial(body.read, _PIECE), b""))
             elif isinstance(body, AsyncIterable):
-
-                def resume() -> None:
-                    if not stream.closed:
-                        connection.resume_body(stream_id)
-                        stream.protocol.mark_dirty()
-
+                # Not of the stream: its response may be dropped.
+                resume = partial(stream.protocol._resume, stream_id)
                 body = AsyncBody(self._watch_async(body), resume)
                 stream._task = body._task
             else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
@@ -118,7 +119,11 @@ class H2StreamConnection(H2Pump):
         self._health = Health(
             self, keepalive_interval, keepalive_timeout, window_tuning
         )
-        self._streams: dict[int, H2Stream] = {}
+        # Streams that are open.  Those whose user has the object are referred to by
+        # nothing else, unless somebody waits on them.
+        self._streams: dict[int, weakref.ref[H2Stream]] = {}
+        self._owned: dict[int, H2Stream] = {}
+        self._waiting: set[H2Stream] = set()
         self._blocked: dict[H2Stream, int] = {}  # streams that wait to send
         self._arrived: deque[H2Stream] = deque()  # not accepted yet
         self._acceptors = Waiters()
@@ -201,6 +206,28 @@ class H2StreamConnection(H2Pump):
 
     # ---- Events ----
 
+    def _add(self, stream: H2Stream) -> H2Stream:
+        """Give a stream its events; keep it, unless it is handed out at once."""
+        self._streams[stream.stream_id] = weakref.ref(stream)
+        if stream._kept:
+            self._owned[stream.stream_id] = stream
+        return stream
+
+    def _hand_out(self, stream: H2Stream) -> H2Stream:
+        """Leave a stream to its user: without one it is reset."""
+        stream._kept = False
+        stream.protocol = self
+        self._owned.pop(stream.stream_id, None)
+        return stream
+
+    def _find(self, stream_id: int) -> H2Stream | None:
+        ref = self._streams.get(stream_id)
+        return None if ref is None else ref()
+
+    def _live_streams(self) -> list[H2Stream]:
+        streams = [ref() for ref in self._streams.values()]
+        return [stream for stream in streams if stream is not None]
+
     def events_received(self, events: Sequence[H2Event]) -> None:
         """Tell the streams what has happened."""
         last = events[-1] if events else None
@@ -216,46 +243,46 @@ class H2StreamConnection(H2Pump):
             handle(self, event)
 
     def _on_request(self, event: H2RequestReceived | H2WebSocketRequest) -> None:
-        stream = H2Stream(self, event.stream_id, event.request)
-        self._streams[event.stream_id] = stream
-        self._arrive(stream)
+        self._arrive(self._add(H2Stream(self, event.stream_id, event.request)))
 
     def _on_push(self, event: H2PushedStreamReceived) -> None:
-        stream = H2Stream(self, event.stream_id, event.request)
-        self._streams[event.stream_id] = stream
+        stream = self._add(H2Stream(self, event.stream_id, event.request))
         if len(self._arrived) >= self._settings[Setting.MAX_CONCURRENT_STREAMS]:
             self._arrived.popleft().reset()  # nobody wants it
         self._arrive(stream)
 
     def _on_response(self, event: H2ResponseReceived) -> None:
-        stream = self._streams.get(event.stream_id)
+        stream = self._find(event.stream_id)
         if stream is not None:
             stream._response = event
             stream._waiters.wake()
 
     def _on_informational(self, event: H2InformationalResponseReceived) -> None:
-        stream = self._streams.get(event.stream_id)
+        stream = self._find(event.stream_id)
         if stream is not None:
             stream._inform(event)
 
     def _on_body(self, event: H2BodyReceived) -> None:
-        stream = self._streams.get(event.stream_id)
+        stream = self._find(event.stream_id)
         if stream is not None:
             body = event.body
-            reader = stream.reader
             if body.data:
-                reader.feed_data(body.data)
+                stream._feed(body.data)
             if not body.more:
-                reader.feed_eof()
+                stream._feed_eof()
+                if stream._response is not None and stream._response.status >= 300:
+                    # An error ends the upload.  If that has ended already, the
+                    # event of it is the next.
+                    self._loop.call_soon(stream._end_upload)
             stream._waiters.wake()
 
     def _on_trailers(self, event: H2TrailersReceived) -> None:
-        stream = self._streams.get(event.stream_id)
+        stream = self._find(event.stream_id)
         if stream is not None:
             stream._trailers = event.headers
 
     def _on_reset(self, event: H2StreamReset) -> None:
-        stream = self._streams.get(event.stream_id)
+        stream = self._find(event.stream_id)
         if stream is not None:
             stream._fail(
                 lambda: StreamResetError(
@@ -273,7 +300,10 @@ class H2StreamConnection(H2Pump):
             self._open -= 1
             if self._slots:
                 self._give_slots()
-        stream = self._streams.pop(stream_id, None)
+        self._health.forget(stream_id)
+        ref = self._streams.pop(stream_id, None)
+        stream = None if ref is None else ref()
+        self._owned.pop(stream_id, None)
         if stream is None:
             return
         stream.closed = True
@@ -284,8 +314,9 @@ class H2StreamConnection(H2Pump):
             if event.error_code and stream in self._arrived:
                 self._arrived.remove(stream)  # nobody has seen it
             else:
+                # Weak, so that no cycle outlives the connection.
+                stream.protocol = weakref.proxy(self)
                 self._keep(stream)
-        self._health.forget(stream)
         stream._waiters.wake()
 
     def _over_for(self, stream_id: int, error_code: int) -> Callable[[], ProtocolError]:
@@ -306,12 +337,12 @@ class H2StreamConnection(H2Pump):
         if event.stream_id == 0:
             self._wake_blocked()
         else:
-            stream = self._streams.get(event.stream_id)
+            stream = self._find(event.stream_id)
             if stream is not None and stream in self._blocked:
                 stream._waiters.wake()
 
     def _on_drained(self, event: H2BodyDrained) -> None:
-        stream = self._streams.get(event.stream_id)
+        stream = self._find(event.stream_id)
         if stream is not None:
             stream._waiters.wake()
 
@@ -358,7 +389,7 @@ class H2StreamConnection(H2Pump):
             )
             self._refuse_streams(error_code, remote=remote, reason=reason)
         over = self._over
-        for stream in list(self._streams.values()):
+        for stream in self._live_streams():
             stream._fail(lambda: over(False))
         self._wake_writers()
         self._acceptors.wake()
@@ -396,6 +427,10 @@ class H2StreamConnection(H2Pump):
         self._refuse_streams(
             ErrorCode.NO_ERROR, remote=False, reason="close() was called"
         )
+        if self._client_side:
+            for stream in self._live_streams():
+                if stream._eof:
+                    stream._end_upload()
         super().close(self.close_timeout if timeout is None else timeout)
 
     def close_connection(self) -> None:
@@ -473,11 +508,11 @@ class H2StreamConnection(H2Pump):
         streams.  Raises ``HeadersError``, and ``ConnectionTerminatedError``
         with ``unprocessed`` after GOAWAY or the end.
         """
-        stream = await self._open_stream(headers, end_stream)
-        stream._kept = False
-        return stream
+        return await self._open_stream(headers, end_stream)
 
-    async def _open_stream(self, headers: HeadersLike, end_stream: bool) -> H2Stream:
+    async def _open_stream(
+        self, headers: HeadersLike, end_stream: bool, *, kept: bool = False
+    ) -> H2Stream:
         self._raise_refusal()
         if self._paused:
             await self._writable(unprocessed=True)
@@ -495,7 +530,7 @@ class H2StreamConnection(H2Pump):
             self._open -= 1
             self._give_slots()
             raise
-        stream = self._streams[stream_id] = H2Stream(self, stream_id)
+        stream = self._add(H2Stream(self, stream_id, kept=kept))
         if end_stream:
             stream._sent_all = True
         self.mark_dirty()
@@ -562,8 +597,7 @@ class H2StreamConnection(H2Pump):
 
         Raises ``ConnectionTerminatedError`` when there will be none.
         """
-        stream = await self._accept()
-        stream._kept = False
+        stream = self._hand_out(await self._accept())
         self._forget(stream)
         return stream
 
@@ -574,7 +608,9 @@ class H2StreamConnection(H2Pump):
         """
         return await self.accept_stream()
 
-    async def _push(self, stream: H2Stream, headers: HeadersLike) -> H2Stream:
+    async def _push(
+        self, stream: H2Stream, headers: HeadersLike, *, kept: bool = False
+    ) -> H2Stream:
         if self._paused:
             await self._writable()
         stream._raise_failure()
@@ -591,9 +627,8 @@ class H2StreamConnection(H2Pump):
             fields.insert(0, (b":method", b"GET"))
         stream_id = self.connection.push_stream(stream.stream_id, fields)
         self._open += 1
-        pushed = self._streams[stream_id] = H2Stream(self, stream_id)
-        pushed.reader.feed_eof()
-        pushed._kept = False
+        pushed = self._add(H2Stream(self, stream_id, kept=kept))
+        pushed._feed_eof()
         self.mark_dirty()
         return pushed
 
@@ -602,6 +637,12 @@ class H2StreamConnection(H2Pump):
     ) -> None:
         self.connection.reset_stream(stream_id, error_code, after_flush=after_flush)
         self.mark_dirty()
+
+    def _resume(self, stream_id: int) -> None:
+        """Ask a stream's body again, if the stream is open."""
+        if stream_id in self._streams:
+            self.connection.resume_body(stream_id)
+            self.mark_dirty()
 
     def _acknowledge(self, stream: H2Stream, n: int, taken: int) -> None:
         connection = self.connection

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+import weakref
 from typing import TYPE_CHECKING
 
 from nghttp2py.asyncio.waiters import Waiters
@@ -31,7 +32,8 @@ class Health:
         keepalive_timeout: float,
         window_tuning: bool,
     ) -> None:
-        self._protocol = protocol
+        # Weak, as the connection has this object: no cycle is to outlive it.
+        self._protocol: H2StreamConnection = weakref.proxy(protocol)
         self._interval = keepalive_interval
         self._timeout = keepalive_timeout
         self._timer: asyncio.TimerHandle | None = None
@@ -40,8 +42,8 @@ class Health:
         self._sent: dict[bytes, float] = {}
         self._waiters = Waiters()
         self._tuning = window_tuning
-        self._sample: tuple[bytes, H2Stream, int] | None = None
-        self._windows: dict[H2Stream, int] = {}
+        self._sample: tuple[bytes, int, int] | None = None
+        self._windows: dict[int, int] = {}  # by stream
         #: The last round trip's time in seconds, ``None`` before the first.
         self.rtt: float | None = None
 
@@ -156,28 +158,29 @@ class Health:
         not the reader holds the peer back, and it is doubled.  The window of a
         stream that is not read, or now and then, stays as it is.
         """
-        if not self._tuning or self._sample is not None or stream.reader._eof:
+        if not self._tuning or self._sample is not None or stream._eof:
             return
-        window = self._windows.get(stream) or self._window()
+        window = self._windows.get(stream.stream_id) or self._window()
         if taken * 2 >= window and window < MAX_WINDOW:
-            self._sample = (self._send(), stream, taken)
+            self._sample = (self._send(), stream.stream_id, taken)
 
     def _end_sample(self) -> None:
         assert self._sample is not None
-        _, stream, before = self._sample
+        _, stream_id, before = self._sample
         self._sample = None
-        if stream.closed or stream.reader._eof:
+        stream = self._protocol._find(stream_id)
+        if stream is None or stream.closed or stream._eof:
             return
-        took = stream.reader._taken - before
-        window = self._windows.get(stream) or self._window()
+        took = stream._taken - before
+        window = self._windows.get(stream_id) or self._window()
         if took * 3 >= window:
             window = min(MAX_WINDOW, 2 * window)
-            self._windows[stream] = window
-            self._protocol.connection.set_local_window_size(window, stream.stream_id)
+            self._windows[stream_id] = window
+            self._protocol.connection.set_local_window_size(window, stream_id)
             self._protocol.mark_dirty()
 
-    def forget(self, stream: H2Stream) -> None:
+    def forget(self, stream_id: int) -> None:
         """The stream is closed."""
-        self._windows.pop(stream, None)
-        if self._sample is not None and self._sample[1] is stream:
+        self._windows.pop(stream_id, None)
+        if self._sample is not None and self._sample[1] == stream_id:
             self._sample = None

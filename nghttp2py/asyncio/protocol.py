@@ -19,6 +19,7 @@ from nghttp2py.errors import (
     ProtocolError,
     SendException,
     StreamClosedError,
+    StreamResetError,
 )
 from nghttp2py.h2 import H2Connection, Setting
 
@@ -42,6 +43,20 @@ Headers = list[tuple[str, str]] | list[tuple[bytes, bytes]]
 # both halves have ended; a server keeps as many as may be open.
 _FINISHED_STREAMS = 1000
 _KNOWN = frozenset(int(setting) for setting in Setting)
+
+
+def _is_of_peer(error: BaseException | None) -> bool:
+    """Whether an exception comes of what the peer did, not of a handler's fault.
+
+    A handler may have wrapped it in one of its own.
+    """
+    while error is not None:
+        if isinstance(error, asyncio.CancelledError):
+            return True
+        if isinstance(error, (StreamResetError, ConnectionTerminatedError)):
+            return error.remote
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _setting_property(setting: Setting, doc: str) -> Any:
@@ -96,6 +111,7 @@ class H2Protocol(H2StreamConnection):
         self._finished: dict[int, H2Stream | None] = {}
         self._handler: asyncio.Task[Any] | None = None
         self._handler_wanted: Coroutine[Any, Any, Any] | None = None
+        self._handler_ended = False
 
     # ---- asyncio.Protocol ----
 
@@ -115,8 +131,7 @@ class H2Protocol(H2StreamConnection):
         super().connection_lost(exc)
 
     def _is_gone(self) -> bool:
-        handler = self._handler
-        return self._lost and (handler is None or handler.done())
+        return self._lost and self._handler is None
 
     @property
     def _conn(self) -> H2Connection | None:
@@ -132,7 +147,11 @@ class H2Protocol(H2StreamConnection):
         and ends the connection with INTERNAL_ERROR.  Raises ``ProtocolError``
         if there is one already.
         """
-        if self._handler is not None or self._handler_wanted is not None:
+        if (
+            self._handler is not None
+            or self._handler_wanted is not None
+            or self._handler_ended
+        ):
             coroutine.close()
             raise ProtocolError("this connection has a handler already")
         if self._lost:
@@ -148,9 +167,14 @@ class H2Protocol(H2StreamConnection):
 
     def _handler_done(self, task: asyncio.Task[Any]) -> None:
         error = None if task.cancelled() else task.exception()
+        self._handler = None  # its traceback refers to this connection
+        self._handler_ended = True
         if error is not None:
             if self._over is not None and isinstance(error, NGHTTP2Error):
                 logger.debug("%s: the handler ended: %s", self, error)
+            elif _is_of_peer(error):
+                # The program did not expect it; still it is no failure of ours.
+                self._end(ErrorCode.NO_ERROR, f"the handler ended: {error}")
             else:
                 logger.error("%s: the handler failed", self, exc_info=error)
                 if self.transport is not None:
@@ -162,10 +186,11 @@ class H2Protocol(H2StreamConnection):
     ) -> None:
         """Run ``handler(stream)`` as a task for each stream of the peer.
 
-        A task is cancelled when its stream breaks off.  When it ends, a stream
-        that has not finished is reset, with INTERNAL_ERROR if the handler
-        failed, which is logged.  Returns when the connection is over and all
-        tasks have ended.
+        A task is cancelled when its stream breaks off.  A handler that fails is
+        logged; if it has not answered, the client gets status 500.  When a task
+        ends, a stream that has not finished is reset, with INTERNAL_ERROR if the
+        handler failed.  Returns when the connection is over and all tasks have
+        ended.
         """
         tasks: set[asyncio.Task[None]] = set()
         try:
@@ -189,12 +214,18 @@ class H2Protocol(H2StreamConnection):
         try:
             async with stream:
                 stream._raise_failure()
-                await handler(stream)
+                try:
+                    await handler(stream)
+                except Exception:
+                    if stream._failure is None and stream._answer_failure():
+                        logger.exception("%s: the handler failed", stream)
+                        return
+                    raise
         except asyncio.CancelledError:
             if stream._failure is None:
                 raise
         except Exception as error:
-            if stream._failure is not None and isinstance(error, NGHTTP2Error):
+            if stream._failure is not None and _is_of_peer(error):
                 logger.debug("%s: the handler ended: %s", stream, error)
                 return
             logger.exception("%s: the handler failed", stream)
@@ -220,7 +251,7 @@ class H2Protocol(H2StreamConnection):
     def _settle(self, stream: H2Stream) -> None:
         """Forget all of a closed stream that was taken: nothing is left to ask."""
         if (
-            stream.reader.at_eof()
+            stream.at_eof()
             and not stream._trailers
             and (stream._response_taken or stream._response is None)
             and stream.stream_id in self._finished
@@ -228,7 +259,7 @@ class H2Protocol(H2StreamConnection):
             self._finished[stream.stream_id] = None
 
     def _stream(self, stream_id: int) -> H2Stream:
-        stream = self._streams.get(stream_id) or self._finished.get(stream_id)
+        stream = self._find(stream_id) or self._finished.get(stream_id)
         if stream is None:
             self._raise_over()
             raise NoSuchStreamError(
@@ -264,7 +295,7 @@ class H2Protocol(H2StreamConnection):
 
         As ``open_stream``.
         """
-        return (await self._open_stream(headers, end_stream)).stream_id
+        return (await self._open_stream(headers, end_stream, kept=True)).stream_id
 
     async def start_response(
         self, stream_id: int, headers: HeadersLike, *, end_stream: bool = False
@@ -286,7 +317,7 @@ class H2Protocol(H2StreamConnection):
         end_stream: bool = False,
     ) -> None:
         """Send a piece of a body: ``H2StreamWriter.send_data``."""
-        stream = self._streams.get(stream_id) or self._finished.get(stream_id)
+        stream = self._find(stream_id) or self._finished.get(stream_id)
         if stream is None:
             raise SendException(
                 bytes(data), f"{len(data)} bytes were not sent: no stream {stream_id}"
@@ -324,8 +355,7 @@ class H2Protocol(H2StreamConnection):
 
     async def push(self, stream_id: int, headers: HeadersLike) -> int:
         """Promise a response: ``H2Stream.push``; return its stream's identifier."""
-        pushed = await self._push(self._stream(stream_id), headers)
-        pushed._kept = True
+        pushed = await self._push(self._stream(stream_id), headers, kept=True)
         return pushed.stream_id
 
     async def recv_request(self) -> tuple[int, Headers]:
@@ -354,7 +384,7 @@ class H2Protocol(H2StreamConnection):
             return {}
         stream = self._stream(stream_id)
         trailers = await stream.trailers()
-        if stream.closed and stream.reader.at_eof():
+        if stream.closed and stream.at_eof():
             self._finished.pop(stream_id, None)
         return self._decode(trailers) if trailers else {}
 
@@ -367,12 +397,12 @@ class H2Protocol(H2StreamConnection):
         """
         if self._finished.get(stream_id, self) is None:
             return b""
-        reader = self._stream(stream_id).reader
+        stream = self._stream(stream_id)
         if size is None:
-            return await reader.readframe()
+            return await stream._read_frame()
         if size < 0:
-            return await reader.read()
-        return await reader._fill(size)
+            return await stream.read()
+        return await stream._fill(size)
 
     # ---- The connection ----
 

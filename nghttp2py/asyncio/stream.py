@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
-from nghttp2py.asyncio.reader import H2StreamReader
+from nghttp2py.asyncio.reader import H2StreamReader, Incoming
 from nghttp2py.asyncio.waiters import Waiters
 from nghttp2py.asyncio.writer import Body, H2StreamWriter, HeadersLike
 from nghttp2py.errors import ErrorCode, ProtocolError, StreamResetError
@@ -24,9 +26,15 @@ __all__ = ["H2Stream"]
 
 # Informational responses that nobody has asked for; older ones are forgotten.
 _MAX_INFORMATIONAL = 16
+# What a client gets whose handler has failed.
+_FAILURE = b"500 Internal Server Error\n"
+_FAILURE_FIELDS = [
+    (b"content-type", b"text/plain; charset=utf-8"),
+    (b"content-length", b"%d" % len(_FAILURE)),
+]
 
 
-class H2Stream:
+class H2Stream(Incoming):
     """A stream of a connection: ``H2Protocol`` makes it.
 
     ``reader`` has the body that comes in, ``writer`` sends ours; the methods
@@ -35,27 +43,31 @@ class H2Stream:
 
     The stream is yours: the connection forgets it when both halves have ended,
     and what has come in until then stays here.  ``async with`` resets it at
-    the end if it is not finished, so that the peer stops too.
+    the end if it is not finished, so that the peer stops too; so it is when
+    nothing refers to an unfinished stream any more.
+
+    An error response (a status from 300) that has come whole ends a client's
+    upload: the server has no use for the rest (RFC 9113, 8.1).
     """
 
     __slots__ = (
         "__weakref__",
+        "_answered",
         "_failure",
         "_informational",
         "_kept",
         "_queued",
         "_response",
         "_response_taken",
+        "_send_lock",
         "_sent_all",
         "_task",
         "_trailers",
         "_unsent",
         "_urgency",
         "_waiters",
-        "_writer",
         "closed",
         "protocol",
-        "reader",
         "request",
         "stream_id",
     )
@@ -65,17 +77,20 @@ class H2Stream:
         protocol: H2StreamConnection,
         stream_id: int,
         request: RequestReceived | None = None,
+        *,
+        kept: bool = True,
     ) -> None:
+        Incoming.__init__(self)
         self.protocol = protocol
         self.stream_id = stream_id
         self.request = request
         #: Whether nothing more can come or go.
         self.closed = False
-        self.reader = H2StreamReader(self)
-        self._writer: H2StreamWriter | None = None
+        self._answered = False  # our response's header section was sent
         self._response: H2ResponseReceived | None = None
         self._response_taken = False
         self._sent_all = False  # our half has its end, queued or gone
+        self._send_lock: asyncio.Lock | None = None
         self._informational: deque[H2InformationalResponseReceived] | None = None
         self._trailers: tuple[tuple[bytes, bytes], ...] = ()
         # Makes the exception that tells why the stream broke off.
@@ -85,8 +100,8 @@ class H2Stream:
         self._queued = 0
         self._unsent = 0
         self._urgency = 3  # RFC 9218, 4.1
-        # Whether the connection keeps it for those who know its number only.
-        self._kept = True
+        # Whether the connection keeps it, for callers that know its number only.
+        self._kept = kept
         # Is cancelled when the stream breaks off.
         self._task: asyncio.Task[None] | None = None
 
@@ -94,13 +109,38 @@ class H2Stream:
         state = "closed" if self.closed else "open"
         return f"<H2Stream {self.stream_id} {state} of {self.protocol!r}>"
 
+    # The connection refers to a stream that was handed out only weakly, and its
+    # reader and writer are made when they are asked for: so it ends when its user
+    # drops it.
+
+    def __del__(self) -> None:
+        # This may run in any thread, and after an __init__ that has failed.
+        if getattr(self, "closed", True) or self._failure is not None:
+            return
+        protocol = self.protocol
+        if self._task is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                protocol._loop.call_soon_threadsafe(self._task.cancel)
+        code, after_flush = ErrorCode.CANCEL, False
+        if self._sent_all:
+            if self._eof:
+                return
+            if not protocol.connection.client_side:
+                code, after_flush = ErrorCode.NO_ERROR, True
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            protocol._loop.call_soon_threadsafe(
+                partial(protocol._reset, self.stream_id, code, after_flush=after_flush)
+            )
+
+    @property
+    def reader(self) -> H2StreamReader:
+        """The half that comes in."""
+        return H2StreamReader(self)
+
     @property
     def writer(self) -> H2StreamWriter:
         """The half that goes out."""
-        writer = self._writer
-        if writer is None:
-            writer = self._writer = H2StreamWriter(self)
-        return writer
+        return H2StreamWriter(self)
 
     @property
     def connection(self) -> H2StreamConnection:
@@ -116,6 +156,19 @@ class H2Stream:
         return None if self._failure is None else self._failure()
 
     # ---- Waiting: whatever happens to the stream wakes all who wait ----
+
+    async def _wait(self) -> None:
+        """Wait until something happens; the connection keeps the stream meanwhile."""
+        waiting = self.protocol._waiting
+        waiting.add(self)
+        try:
+            await self._waiters.wait()
+        finally:
+            if not self._waiters:
+                waiting.discard(self)
+
+    async def _await_body(self) -> None:
+        await self._wait()
 
     async def _wait_to_send(self) -> None:
         blocked = self.protocol._blocked
@@ -149,15 +202,28 @@ class H2Stream:
         self._informational.append(event)
         self._waiters.wake()
 
-    def _acknowledge(self, n: int, taken: int) -> None:
+    def _acknowledge(self, n: int) -> None:
+        self._unacknowledged -= n
+        self._taken += n
         # What is left of a closed stream went back to the connection by itself.
         if not self.closed:
-            self.protocol._acknowledge(self, n, taken)
+            self.protocol._acknowledge(self, n, self._taken)
 
     def _settle(self) -> None:
-        """The reader is at its end: the connection may forget the stream."""
+        """The body was read to its end: the connection may forget the stream."""
         if self.closed and self._kept:
             self.protocol._settle(self)
+
+    def _end_upload(self) -> None:
+        """Reset a stream of a client whose response is whole.
+
+        RFC 9113, 8.1: the server may ask for that by RST_STREAM.  One that does
+        not would hold the stream for ever.
+        """
+        if not self.closed:
+            self._reset(
+                ErrorCode.CANCEL, "the response was whole before the request was"
+            )
 
     # ---- What comes in ----
 
@@ -176,7 +242,7 @@ class H2Stream:
                     remote=True,
                     reason="it was closed without a response",
                 )
-            await self._waiters.wait()
+            await self._wait()
         self._response_taken = True
         return self._response
 
@@ -194,7 +260,7 @@ class H2Stream:
             if self._response is not None:
                 return None
             self._raise_failure()
-            await self._waiters.wait()
+            await self._wait()
         return self._informational.popleft()
 
     async def trailers(self) -> tuple[tuple[bytes, bytes], ...]:
@@ -203,32 +269,16 @@ class H2Stream:
         The body waits to be read; as long as its window is full, the peer
         sends no trailers.
         """
-        while not self.reader._eof:
+        while not self._eof:
             self._raise_failure()
-            await self._waiters.wait()
+            await self._wait()
         return self._trailers
-
-    async def read(self, n: int = -1) -> bytes:
-        """Read from the body that comes in: ``H2StreamReader.read``."""
-        return await self.reader.read(n)
-
-    async def readany(self) -> bytes:
-        """Read what has come in: ``H2StreamReader.readany``."""
-        return await self.reader.readany()
-
-    async def readexactly(self, n: int) -> bytes:
-        """Read ``n`` bytes: ``H2StreamReader.readexactly``."""
-        return await self.reader.readexactly(n)
-
-    def at_eof(self) -> bool:
-        """Whether the body that comes in has ended and was read."""
-        return self.reader.at_eof()
 
     def __aiter__(self) -> H2Stream:
         return self
 
     async def __anext__(self) -> bytes:
-        data = await self.reader.readany()
+        data = await self.readany()
         if not data:
             raise StopAsyncIteration
         return data
@@ -269,9 +319,9 @@ class H2Stream:
 
     async def send_trailers(self, headers: HeadersLike) -> None:
         """End our half with trailers, after what is being sent."""
-        writer = self.writer
-        if writer._lock is not None and writer._lock.locked():
-            async with writer._lock:
+        lock = self._send_lock
+        if lock is not None and lock.locked():
+            async with lock:
                 self._send_trailers(headers)
         else:
             self._send_trailers(headers)
@@ -296,6 +346,7 @@ class H2Stream:
             await protocol._writable()
         self._raise_failure()
         protocol.connection.send_headers(self.stream_id, headers, end_stream=end_stream)
+        self._answered = True
         if end_stream:
             self._sent_all = True
         protocol.mark_dirty()
@@ -317,6 +368,7 @@ class H2Stream:
         protocol.connection.send_response_headers(
             self.stream_id, status, headers, end_stream=end_stream
         )
+        self._answered = True
         protocol.mark_dirty()
         if end_stream:
             self._sent_all = True
@@ -324,6 +376,24 @@ class H2Stream:
             await self.writer.send_body(
                 b"" if body is None else body, trailers=trailers
             )
+
+    def _answer_failure(self) -> bool:
+        """Send status 500 if nothing was sent; return whether it was."""
+        if self._answered or self.closed:
+            return False
+        connection = self.protocol.connection
+        head = self.request is not None and self.request.method == b"HEAD"
+        try:
+            connection.send_response_headers(
+                self.stream_id, 500, _FAILURE_FIELDS, end_stream=head
+            )
+            if not head:
+                connection.send_body(self.stream_id, _FAILURE)
+        except ProtocolError:
+            return False
+        self._answered = self._sent_all = True
+        self.protocol.mark_dirty()
+        return True
 
     async def send_informational(self, status: int, headers: HeadersLike = ()) -> None:
         """Send a 1xx response, before the final one (RFC 9110, 15.2)."""
@@ -350,13 +420,15 @@ class H2Stream:
 
         Who waits on the stream gets ``StreamResetError``.
         """
-        if self.closed or self._failure is not None:
+        if not self.closed:
+            self._reset(error_code, "reset() was called")
+
+    def _reset(self, error_code: int, reason: str) -> None:
+        if self._failure is not None:
             return
         stream_id = self.stream_id
         self._fail(
-            lambda: StreamResetError(
-                stream_id, error_code, remote=False, reason="reset() was called"
-            )
+            lambda: StreamResetError(stream_id, error_code, remote=False, reason=reason)
         )
         self.protocol._reset(stream_id, error_code)
 
@@ -366,7 +438,7 @@ class H2Stream:
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if not self._sent_all:
             self.reset(ErrorCode.CANCEL if kind is None else self.protocol._blame())
-        elif not self.reader._eof:
+        elif not self._eof:
             if self.protocol.connection.client_side:
                 self.reset()
             else:

@@ -50,11 +50,11 @@ class H2StreamWriter:
     and to the transport.  Header fields are sent by the stream.
     """
 
-    __slots__ = ("_lock", "_stream")
+    # A view, as H2StreamReader is.
+    __slots__ = ("_stream",)
 
     def __init__(self, stream: H2Stream) -> None:
         self._stream = stream
-        self._lock: asyncio.Lock | None = None
 
     def __repr__(self) -> str:
         return f"<H2StreamWriter of stream {self._stream.stream_id}>"
@@ -131,6 +131,12 @@ class H2StreamWriter:
         """Return the transport's information, as ``asyncio.StreamWriter`` does."""
         return self._stream.protocol.get_extra_info(name, default)
 
+    def _locked(self) -> asyncio.Lock:
+        stream = self._stream
+        if stream._send_lock is None:
+            stream._send_lock = asyncio.Lock()
+        return stream._send_lock
+
     def _is_low(self, low: int) -> bool:
         stream = self._stream
         if stream.protocol._paused:
@@ -153,15 +159,13 @@ class H2StreamWriter:
         """
         if not isinstance(data, bytes):
             data = bytes(data)
-        lock = self._lock
+        lock = self._stream._send_lock
         sent = 0
         if lock is None or not lock.locked():
             sent = self._send(data, 0, end_stream)
             if sent == len(data) and (not end_stream or self._stream._sent_all):
                 return
-        if self._lock is None:
-            self._lock = asyncio.Lock()
-        async with self._lock:
+        async with self._locked():
             while True:
                 await self._until_ready(data, sent)
                 sent = self._send(data, sent, end_stream)
@@ -227,10 +231,8 @@ class H2StreamWriter:
             raise ValueError("trailers end the stream: end_stream must be true")
         if isinstance(body, str):
             raise TypeError("a body must be bytes, not str: encode it")
-        if self._lock is None:
-            self._lock = asyncio.Lock()
         try:
-            async with self._lock:
+            async with self._locked():
                 if is_bytes_like(body):
                     await self._send_whole(bytes(body), end_stream, trailers)
                 else:
@@ -295,7 +297,7 @@ class H2StreamWriter:
                     return
             except StreamClosedError:
                 return  # our half has gone out whole
-            await stream._waiters.wait()
+            await stream._wait()
 
     def _not_sent(self, rest: bytes, error: ProtocolError) -> SendException:
         return SendException(rest, f"{len(rest)} bytes were not sent: {error}")
