@@ -28,8 +28,8 @@ python_maximum_signature_line_length = 96
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(?!nghttp2py).*"),
-    # Type variables, and types of private arguments.
-    ("py:class", r".*\.(P|_\w+)"),
+    # Type variables, and types of arguments that only we give.
+    ("py:class", r".*\.(P|ReadStream|_\w+)"),
 ]
 
 
