@@ -11,6 +11,7 @@ import pytest
 from nghttp2py import HTTP2Server
 from nghttp2py.asyncio import Client, H2Protocol
 from nghttp2py.asyncio.quic import serve
+from nghttp2py.asyncio.timeouts import Timeouts
 from nghttp2py.h2 import H2Configuration
 from nghttp2py.h3 import H3Configuration
 from nghttp2py.hpack import DEFLATE_MAX_HEADER_TABLE_SIZE, HDInflater
@@ -130,8 +131,14 @@ def test_what_serve_takes_is_on_the_page():
             "open requests of an ``H3Protocol`` that is a client",
             "asyncio.h3:_REQUESTS",
         ),
-        ("body of an ``H3RequestStream`` that comes in", "asyncio.h3:_UNREAD"),
+        ("body of an ``H3RequestStream`` that comes in", "asyncio.h3_stream:_UNREAD"),
         ("body of an ``H3RequestStream`` that goes out", "asyncio.h3:_STREAM_QUEUE"),
+        (
+            "body of an ``H3RequestStream`` beyond the peer's credit",
+            "asyncio.h3:_AHEAD",
+        ),
+        ("datagrams of an ``H3RequestStream``", "asyncio.h3_stream:_MAX_DATAGRAMS"),
+        ("requests that a client abandons", "asyncio.h3:_RESET_BURST"),
         ("events of a qlog trace", "quic.logger:MAX_EVENTS"),
     ],
 )
@@ -139,6 +146,12 @@ def test_a_number_that_is_no_setting_is_that_of_the_module(row, place):
     module, name = place.split(":")
     known = getattr(importlib.import_module(f"nghttp2py.{module}"), name)
     assert value(dict(ROWS)[row]) == known
+
+
+@pytest.mark.parametrize("name", ["settings", "headers", "body", "response", "idle"])
+def test_the_time_bounds_of_http3_are_on_the_page(name):
+    stated = dict(ROWS)[f"``{name}`` of ``H3Protocol``"]
+    assert value(stated) == getattr(Timeouts(), name)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,13 @@
 """nghttp2py.asyncio.h3: requests on streams, over loopback."""
 
 import asyncio
-import contextlib
 import hashlib
 import itertools
 import logging
 import random
 
 import pytest
+from h3_streams import OK, Server, pair, request, whole
 from loops import DEADLINE, in_loop, in_loops, until
 from quic_pair import client_configuration, server_configuration
 
@@ -21,59 +21,6 @@ from nghttp2py.h3.exceptions import GoingAwayError
 LARGE = random.Random(3).randbytes(6_000_000)
 # More than can be queued, or be on its way to a reader that does not read.
 HELD = 3 << 20
-
-
-def request(path=b"/", method=b"GET"):
-    return [
-        (b":method", method),
-        (b":scheme", b"https"),
-        (b":authority", b"localhost"),
-        (b":path", path),
-    ]
-
-
-OK = [(b":status", b"200")]
-
-
-class Server:
-    """Runs ``handler`` for each request; keeps the protocols that it has made."""
-
-    def __init__(self, handler):
-        self.handler = handler
-        self.protocols = []
-
-    def make(self, *args, **options):
-        protocol = H3Protocol(*args, request_handler=self.handler, **options)
-        self.protocols.append(protocol)
-        return protocol
-
-
-@contextlib.asynccontextmanager
-async def pair(handler, create_protocol=H3Protocol):
-    """A client whose requests ``handler`` answers, and the server."""
-    ends = Server(handler)
-    server = await serve(
-        "127.0.0.1",
-        0,
-        configuration=server_configuration(alpn_protocols=H3_ALPN),
-        create_protocol=ends.make,
-    )
-    try:
-        async with connect(
-            "127.0.0.1",
-            server.sockets[0].getsockname()[1],
-            configuration=client_configuration(alpn_protocols=H3_ALPN),
-            create_protocol=create_protocol,
-        ) as client:
-            yield client, ends
-    finally:
-        server.close()
-        for protocol in ends.protocols:
-            await protocol.wait_closed()
-
-
-async def whole(stream):
-    return b"".join([piece async for piece in stream])
 
 
 async def echo(stream):
@@ -126,7 +73,7 @@ async def test_a_body_is_read_from_its_source_as_the_client_reads():
         for _ in range(5):
             await client.ping()
         assert 65536 <= offset < HELD
-        assert stream._unread < HELD
+        assert stream._size < HELD
         assert await whole(stream) == LARGE
 
 
@@ -147,7 +94,7 @@ async def test_an_upload_that_is_not_read_stops_the_client():
             await client.ping()
         assert not task.done()
         assert stream.body_bytes_sent < HELD
-        assert next(iter(ends.protocols[0]._streams_by_id.values()))._unread < HELD
+        assert next(iter(ends.protocols[0]._streams_by_id.values()))._size < HELD
         gate.set()
         await task
         await stream.response()
@@ -345,23 +292,37 @@ async def test_interim_responses_are_passed_over():
 
 
 @in_loop
-async def test_a_handler_that_raises_is_logged_and_resets_its_stream(caplog):
+async def test_a_handler_that_raises_is_logged_and_answers_500(caplog):
+    """What it raises after its response has begun resets the stream."""
+
     async def handler(stream):
-        if stream.headers[3][1] == b"/good":
-            stream.send_headers(OK, end_stream=True)
-            return
-        raise KeyError("broken")
+        path = stream.path
+        if path in (b"/good", b"/begun"):
+            stream.send_headers(OK, end_stream=path == b"/good")
+        if path in (b"/begun", b"/bad"):
+            raise KeyError("broken")
 
     with caplog.at_level(logging.ERROR, logger="nghttp2py"):
-        async with pair(handler) as (client, _):
-            stream = await client.open_stream(request(), end_stream=True)
+        async with pair(handler) as (client, ends):
+            stream = await client.open_stream(request(b"/bad"), end_stream=True)
+            assert (b":status", b"500") in await stream.response()
+            assert await whole(stream) == b"500 Internal Server Error\n"
+            head = await client.open_stream(request(b"/bad", b"HEAD"), end_stream=True)
+            assert (b":status", b"500") in await head.response()
+            assert await whole(head) == b""
+            # One that returns without a response is no better.
+            stream = await client.open_stream(request(b"/none"), end_stream=True)
+            assert (b":status", b"500") in await stream.response()
+            begun = await client.open_stream(request(b"/begun"), end_stream=True)
             with pytest.raises(StreamResetError) as caught:
-                await stream.response()
+                await begun.response()
+                await whole(begun)
             assert caught.value.error_code == ErrorCode.H3_INTERNAL_ERROR
             assert not caught.value.unprocessed
             good = await client.open_stream(request(b"/good"), end_stream=True)
             assert await good.response() == OK
-    assert "KeyError: 'broken'" in caplog.text
+            await until(lambda: not ends.protocols[0]._streams_by_id)
+    assert caplog.text.count("KeyError: 'broken'") == 3
 
 
 @in_loops
@@ -460,18 +421,23 @@ async def test_what_must_not_be_sent_is_told_and_leaves_no_stream():
 
 
 @in_loops
-async def test_one_coroutine_reads_a_stream():
+async def test_several_coroutines_may_wait_for_a_stream():
+    """As on a stream of HTTP/2: one call reads at a time, others queue."""
     gate = asyncio.Event()
 
     async def handler(stream):
         await gate.wait()
-        stream.send_headers(OK, end_stream=True)
+        stream.send_headers(OK)
+        await stream.send_data(b"body", end_stream=True)
 
     async with pair(handler) as (client, _):
         stream = await client.open_stream(request(), end_stream=True)
-        reading = asyncio.create_task(stream.response())
-        await until(lambda: stream._reading is not None)
-        with pytest.raises(RuntimeError, match="another coroutine"):
-            await stream.readany()
+        waiting = [
+            asyncio.create_task(wait)
+            for wait in (stream.response(), stream.readany(), stream.readany())
+        ]
+        await until(lambda: stream._waiters)
         gate.set()
-        assert await reading == OK
+        headers, *pieces = await asyncio.gather(*waiting)
+        assert headers == OK
+        assert pieces == [b"body", b""]

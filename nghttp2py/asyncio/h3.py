@@ -8,19 +8,35 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import logging
+import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine, MutableMapping
 from typing import Any, TypeAlias
 
 # First, as in a build without QUIC it says what to install.
 from nghttp2py import quic as quic_module
+from nghttp2py.asyncio.h3_bounds import Incoming, Rate, Watch
+from nghttp2py.asyncio.h3_stream import (
+    PIECE,
+    H3RequestStream,
+    are_trailers,
+    reset_failure,
+)
 from nghttp2py.asyncio.pump import CLOSE_TIMEOUT
 from nghttp2py.asyncio.quic import QuicConnectionProtocol
-from nghttp2py.asyncio.waiters import wait_for
-from nghttp2py.errors import StreamResetError
+from nghttp2py.asyncio.timeouts import Timeouts
+from nghttp2py.asyncio.waiters import Waiters, wait_for
+from nghttp2py.errors import (
+    ConnectionTerminatedError,
+    NGHTTP2Error,
+    StreamResetError,
+    printable,
+)
 from nghttp2py.h3 import (
+    DatagramReceived,
     DataReceived,
     GoAwayReceived,
     H3Configuration,
@@ -28,18 +44,22 @@ from nghttp2py.h3 import (
     H3Event,
     HeadersReceived,
     PriorityUpdated,
+    SettingsReceived,
     StopSendingReceived,
     StreamReset,
 )
 from nghttp2py.h3.connection import ErrorCode, Setting
 from nghttp2py.h3.events import Headers
-from nghttp2py.h3.exceptions import GoingAwayError
+from nghttp2py.h3.exceptions import GoingAwayError, NotEnabledError
 from nghttp2py.quic import QuicConnection
 from nghttp2py.quic.events import (
     ConnectionTerminated,
+    HandshakeCompleted,
     ProtocolNegotiated,
     QuicEvent,
+    StreamDataReceived,
 )
+from nghttp2py.quic.events import StreamReset as QuicStreamReset
 
 __all__ = ["H3Protocol", "H3RequestStream", "RequestHandler"]
 
@@ -61,237 +81,32 @@ _ROUND_TRIP = 1.0
 # acknowledgements, of up to 4 bytes each, come while it encodes nothing.
 _REQUESTS = 512
 
-# Body bytes that come in and are not read, before the peer gets no more credit.
-# Beyond them it may send what it has credit for, `max_stream_data`.
-_UNREAD = 65536
+# What may be queued of a stream beyond the credit that the peer has given: a small
+# response goes without a wait.
+_AHEAD = 2048
 
-# Body bytes that are sent in one DATA frame at most.
-_PIECE = 65536
-
-# A stream may always have a piece on its way; and so much, acknowledgements
-# outstanding, while all streams together have less than the second number.
+# A stream with credit may have so much on its way, acknowledgements outstanding,
+# while all streams together have less than the second number; from then on the third.
 _STREAM_QUEUE = 1 << 20
 _CONNECTION_QUEUE = 8 << 20
+_SHARE = 16384
 
+# Requests that a client may abandon: so many at once, and so many a second, as
+# nghttp2 bounds them for HTTP/2.
+_RESET_BURST = 1000
+_RESET_RATE = 33
 
-class H3RequestStream:
-    """One request and its response, seen from one end.
+# Streams that we have stopped and whose end may still be reported, at most; a peer
+# has no more than its limit of open streams.
+_STOPPED = 1024
 
-    A body that comes in is read by ``readany`` or ``async for``.  Whatever
-    waits, ends: with ``StreamResetError`` if the stream is reset, with
-    ``ConnectionError`` if the connection is over.  What had come before can
-    still be read.
-    """
-
-    def __init__(self, protocol: H3Protocol, stream_id: int) -> None:
-        self.protocol = protocol
-        self.stream_id = stream_id
-        #: The header section that came in: the request's, the final response's.
-        self.headers: Headers = []
-        #: The fields after the body, once that was read to its end.
-        self.trailers: Headers = []
-        # What comes in.
-        self._pieces: deque[bytes] = deque()
-        self._unread = 0
-        self._credit_held = False
-        self._received = False
-        self._failure: Callable[[], Exception] | None = None
-        self._reading: asyncio.Future[None] | None = None
-        # What goes out.
-        #: Bytes of the body that were handed over for sending.
-        self.body_bytes_sent = 0
-        self._sent = False
-        self._stopped: Callable[[], Exception] | None = None
-        self._writing: asyncio.Future[None] | None = None
-        # A server's: is cancelled when its response cannot be sent any more.
-        self._task: asyncio.Task[None] | None = None
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.stream_id} of {self.protocol!r}>"
-
-    # ---- What comes in ----
-
-    async def response(self) -> Headers:
-        """Wait for the final response; return its header section, ``headers``."""
-        while not self.headers:
-            if self._failure is not None:
-                raise self._failure()
-            await self._wait_to_read()
-        return self.headers
-
-    async def readany(self) -> bytes:
-        """Return the next piece of the body; ``b""`` at its end."""
-        while not self._pieces:
-            if self._received:
-                return b""
-            if self._failure is not None:
-                raise self._failure()
-            await self._wait_to_read()
-        piece = self._pieces.popleft()
-        self._unread -= len(piece)
-        if self._credit_held and self._unread < _UNREAD:
-            self._credit_held = False
-            self.protocol._quic.resume_reading(self.stream_id)
-            self.protocol._transmit_soon()
-        return piece
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Give the body as it comes."""
-        while piece := await self.readany():
-            yield piece
-
-    async def _wait_to_read(self) -> None:
-        if self._reading is not None:
-            raise RuntimeError("another coroutine reads this stream already")
-        self._reading = self.protocol._loop.create_future()
-        try:
-            await self._reading
-        finally:
-            self._reading = None
-
-    # ---- What goes out ----
-
-    def send_headers(self, headers: Headers, *, end_stream: bool = False) -> None:
-        """Send a header section; after the body, trailers.
-
-        Raises ``ProtocolError`` of ``nghttp2py.h3.connection`` for fields that
-        must not be sent.
-        """
-        self._check_writable()
-        self.protocol._require_http().send_headers(self.stream_id, headers, end_stream)
-        self._after_sending(end_stream)
-
-    async def send_data(
-        self, data: bytes | bytearray | memoryview, *, end_stream: bool = False
-    ) -> None:
-        """Send bytes of the body, as the peer takes them."""
-        if isinstance(data, bytes) and len(data) <= _PIECE:
-            await self._send_piece(data, end_stream)  # without a copy
-            return
-        rest = memoryview(data).cast("B")
-        while len(rest) > _PIECE:
-            await self._send_piece(rest[:_PIECE], False)
-            rest = rest[_PIECE:]
-        await self._send_piece(rest, end_stream)
-
-    async def send_body(self, read: Callable[[int], bytes]) -> None:
-        """Send a body that ``read(n)`` gives, up to ``b""``, and end the stream.
-
-        It is read as the peer takes it, at most a piece ahead.
-        """
-        piece = read(_PIECE)
-        while True:
-            await self._wait_to_write()
-            following = read(_PIECE) if piece else b""
-            await self._send_piece(piece, not following)
-            if not following:
-                return
-            piece = following
-
-    async def _send_piece(self, piece: bytes | memoryview, end_stream: bool) -> None:
-        await self._wait_to_write()
-        http = self.protocol._require_http()
-        http.send_data(self.stream_id, piece, end_stream)
-        self.body_bytes_sent += len(piece)
-        self._after_sending(end_stream)
-
-    def _check_writable(self) -> None:
-        if self._stopped is not None:
-            raise self._stopped()
-
-    async def _wait_to_write(self) -> None:
-        self._check_writable()
-        # Nothing wakes who has sent all: what comes after that raises.
-        while not self._sent and not self.protocol._may_queue(self.stream_id):
-            if self._writing is not None:
-                raise RuntimeError("another coroutine writes to this stream already")
-            self._writing = self.protocol._loop.create_future()
-            self.protocol._writers.add(self)
-            try:
-                await self._writing
-            finally:
-                self._writing = None
-                self.protocol._writers.discard(self)
-            self._check_writable()
-
-    def _after_sending(self, end_stream: bool) -> None:
-        if end_stream:
-            self._sent = True
-            self._forget()
-        self.protocol._transmit_soon()
-
-    # ---- The end ----
-
-    def reset(self, error_code: int = ErrorCode.H3_REQUEST_CANCELLED) -> None:
-        """Break off what has not ended, in both directions.
-
-        Raises ``ValueError`` unless ``error_code`` is 0 to 2^62 - 1.
-        """
-        if not self._sent and self._stopped is None:
-            self.protocol._quic.reset_stream(self.stream_id, error_code)
-            self._lose_writer(_reset_failure(self.stream_id, error_code, remote=False))
-        self.stop(error_code)
-        self.protocol._transmit_soon()
-
-    def stop(self, error_code: int = ErrorCode.H3_NO_ERROR) -> None:
-        """Have the peer send no more, unless it has sent all (RFC 9114, 4.1).
-
-        Raises as ``reset`` does.
-        """
-        if not self._received and self._failure is None:
-            self.protocol._quic.stop_stream(self.stream_id, error_code)
-            self._lose_reader(_reset_failure(self.stream_id, error_code, remote=False))
-            self.protocol._transmit_soon()
-        self._pieces.clear()
-        self._unread = 0
-
-    # ---- What the protocol tells ----
-
-    def _headers_received(self, headers: Headers, ended: bool) -> None:
-        if self.headers:
-            self.trailers = headers
-        elif not _is_interim(headers):
-            self.headers = headers
-        self._end_received(ended)
-
-    def _data_received(self, data: bytes, ended: bool) -> None:
-        if self._failure is not None:
-            return
-        if data:
-            self._pieces.append(data)
-            self._unread += len(data)
-            if self._unread >= _UNREAD and not self._credit_held and not ended:
-                self._credit_held = True
-                self.protocol._quic.pause_reading(self.stream_id)
-        self._end_received(ended)
-
-    def _end_received(self, ended: bool) -> None:
-        if ended:
-            self._received = True
-            self._forget()
-        _wake(self._reading)
-
-    def _lose_reader(self, failure: Callable[[], Exception]) -> None:
-        if not self._received and self._failure is None:
-            self._failure = failure
-            self._forget()
-            _wake(self._reading)
-
-    def _lose_writer(self, failure: Callable[[], Exception]) -> None:
-        if not self._sent and self._stopped is None:
-            self._stopped = failure
-            self._forget()
-            _wake(self._writing)
-            if self._task is not None and self._task is not asyncio.current_task():
-                self._task.cancel()
-
-    def _forget(self) -> None:
-        """Leave the connection, when nothing more comes or goes."""
-        if (self._received or self._failure is not None) and (
-            self._sent or self._stopped is not None
-        ):
-            self.protocol._forget(self.stream_id)
-
+# The code with which a missed bound ends a stream, or the connection.
+_OVERDUE = {
+    "settings": ErrorCode.H3_MISSING_SETTINGS,
+    "headers": ErrorCode.H3_REQUEST_INCOMPLETE,
+    "body": ErrorCode.H3_REQUEST_INCOMPLETE,
+    "response": ErrorCode.H3_REQUEST_CANCELLED,
+}
 
 RequestHandler: TypeAlias = Callable[[H3RequestStream], Coroutine[Any, Any, None]]
 
@@ -304,10 +119,12 @@ class H3Protocol(QuicConnectionProtocol):
     ``open_stream``.  For a server, ``functools.partial(H3Protocol,
     request_handler=...)`` names the coroutine function that is run as a task for
     each request, with its stream.  When that returns, what it has left of the
-    request is refused; if it leaves the response without an end, or raises, the
+    request is refused.  If it raises before its response has begun, or returns
+    without one, the response is 500; if it leaves a response without an end, the
     stream is reset.  It is cancelled when its response cannot be sent any more.
     Responses go out in the order of the priorities that the client gives them
-    (RFC 9218).
+    (RFC 9218).  ``timeouts`` bounds every wait for the client, of a client only
+    that for the server's SETTINGS.
     """
 
     def __init__(
@@ -317,16 +134,34 @@ class H3Protocol(QuicConnectionProtocol):
         *,
         request_handler: RequestHandler | None = None,
         config: H3Configuration = _CONFIGURATION,
+        timeouts: Timeouts | None = None,
     ) -> None:
         super().__init__(quic)
         self._request_handler = request_handler
-        self._config = config
-        self._streams_by_id: dict[int, H3RequestStream] = {}
-        self._writers: set[H3RequestStream] = set()
+        self._config = _with_datagrams(config, quic)
+        self._timeouts = Timeouts() if timeouts is None else timeouts
+        client = quic.configuration.is_client
+        self._watch = Watch(self, self._timeouts, serves=request_handler is not None)
+        # A client's stream that is dropped needs nothing more.
+        self._streams_by_id: MutableMapping[int, H3RequestStream] = (
+            weakref.WeakValueDictionary() if client else {}
+        )
+        # Streams that wait until so many bytes can be queued.
+        self._writers: dict[H3RequestStream, int] = {}
         self._openers: deque[asyncio.Future[None]] = deque()
-        self._finishing: asyncio.Future[None] | None = None
+        # For SETTINGS, the beginning of the end, the end of the last request.
+        self._waiters = Waiters()
         self._going_away = False
+        self._closing = False
+        self._finishing = False
+        self._idle_shutdown: asyncio.Task[None] | None = None
         self._http: H3Connection | None = None
+        # Of a server: requests that came with the last datagrams, streams that it
+        # has stopped, responses after which it will stop the request.
+        self._arrived: list[H3RequestStream] = []
+        self._stopped: dict[int, None] = {}
+        self._answered: dict[int, H3RequestStream] = {}
+        self._resets = Rate(_RESET_BURST, _RESET_RATE)
 
     # ---- What the application calls ----
 
@@ -335,12 +170,16 @@ class H3Protocol(QuicConnectionProtocol):
     ) -> H3RequestStream:
         """Send a request's header section; a body may follow unless ``end_stream``.
 
-        It waits while 512 requests are open.  Beyond the streams that the server
-        allows it is sent when one of them has ended.  Raises ``ProtocolError`` of
-        ``nghttp2py.h3.connection`` for fields that must not be sent,
-        ``GoingAwayError`` after the server's GOAWAY, and ``ConnectionError`` when
-        the connection is over.
+        It waits while 512 requests are open, and for the server's SETTINGS if
+        ``headers`` have ``:protocol`` (RFC 9220).  Beyond the streams that the
+        server allows it is sent when one of them has ended.  Raises
+        ``ProtocolError`` of ``nghttp2py.h3.connection`` for fields that must not
+        be sent, ``NotEnabledError`` if the server does not take Extended CONNECT,
+        ``GoingAwayError`` after the server's GOAWAY, and
+        ``ConnectionTerminatedError`` when the connection is over.
         """
+        if any(field[0] == b":protocol" for field in headers):
+            await self.wait_settings()
         while True:
             self._require_http()
             if self._going_away:
@@ -349,16 +188,36 @@ class H3Protocol(QuicConnectionProtocol):
                 break
             await self._wait_to_open()
         stream_id = self._quic.get_next_available_stream_id()
-        stream = H3RequestStream(self, stream_id)
+        stream = H3RequestStream(self, stream_id, headers, client=True)
         stream.send_headers(headers, end_stream=end_stream)
+        stream._registered = True
         self._streams_by_id[stream_id] = stream
         return stream
+
+    async def wait_settings(self) -> dict[int, int]:
+        """Wait for the peer's SETTINGS, and return them.
+
+        Raises ``ConnectionTerminatedError`` if the connection ends before.
+        """
+        while True:
+            settings = self._require_http().received_settings
+            if settings is not None:
+                return settings
+            await self._waiters.wait()
 
     def close(
         self, error_code: int = ErrorCode.H3_NO_ERROR, reason_phrase: str = ""
     ) -> None:
-        """Close the connection at once: see ``shutdown``."""
+        """Close the connection at once: see ``shutdown``.
+
+        On a connection that is closed this is a no-op.
+        """
+        self._begin_closing()
         super().close(error_code, reason_phrase)
+
+    def abort(self) -> None:
+        """Close the connection at once, as ``close`` does."""
+        self.close()
 
     @property
     def client_address(self) -> Any:
@@ -370,19 +229,41 @@ class H3Protocol(QuicConnectionProtocol):
         """Whether requests can be sent."""
         return not self._going_away and not self._quic.closed
 
+    @property
+    def is_closing(self) -> bool:
+        """Whether the connection is being ended at this end, or is over."""
+        return self._closing or self._terminated is not None
+
+    async def wait_closing(self) -> None:
+        """Wait until ``is_closing`` is true.
+
+        A handler that sends for as long as the client listens (server-sent
+        events) waits for it, and ends its response: otherwise ``shutdown`` takes
+        its whole timeout.
+        """
+        while not self.is_closing:
+            await self._waiters.wait()
+
     async def shutdown(self, timeout: float | None = CLOSE_TIMEOUT) -> None:
         """Take no more requests, let the open ones finish, and close.
 
         The client is told by GOAWAY (RFC 9114, 5.2).  What has not finished after
-        ``timeout`` seconds is broken off.
+        ``timeout`` seconds is broken off.  On a connection that is closed this is
+        a no-op.
         """
-        if self._http is not None and self._terminated is None:
+        if self._http is not None and not self._quic.closed:
+            self._begin_closing()
             with contextlib.suppress(asyncio.TimeoutError, ConnectionError):
                 await wait_for(self._finish(self._http), timeout)
         self.close()
         await self.wait_closed()
 
     # ---- Our own ----
+
+    def _begin_closing(self) -> None:
+        if not self._closing:
+            self._closing = True
+            self._waiters.wake()
 
     async def _wait_to_open(self) -> None:
         waiter = self._loop.create_future()
@@ -405,14 +286,14 @@ class H3Protocol(QuicConnectionProtocol):
         while self._openers:
             self._wake_opener()
 
-    def _forget(self, stream_id: int) -> None:
-        if self._streams_by_id.pop(stream_id, None) is not None:
-            self._wake_opener()
-
     async def _finish(self, http: H3Connection) -> None:
-        if self._quic.configuration.is_client:
+        if self._finishing:
+            pass  # GOAWAY was sent
+        elif self._quic.configuration.is_client:
+            self._finishing = True
             http.send_goaway()
         else:
+            self._finishing = True
             # Requests that are on their way now have arrived a round trip later.
             was_idle = self._is_finished()
             http.send_goaway(_NO_REQUEST)
@@ -424,55 +305,223 @@ class H3Protocol(QuicConnectionProtocol):
                 return
         self.transmit()
         while not self._is_finished():
-            self._finishing = self._loop.create_future()
-            await self._finishing
+            await self._waiters.wait()
 
     def _is_finished(self) -> bool:
-        return not self._streams_by_id and not self._quic.queued_data()
-
-    def _may_queue(self, stream_id: int) -> bool:
-        if self._quic.closed:
-            return False  # what is sent now is lost; the event will say why
-        queued = self._quic.queued_data(stream_id)
-        return queued < _PIECE or (
-            queued < _STREAM_QUEUE and self._quic.queued_data() < _CONNECTION_QUEUE
+        return self._quic.closed or (
+            not self._streams_by_id and not self._quic.queued_data()
         )
 
     def _require_http(self) -> H3Connection:
         if self._terminated is not None:
-            raise _termination_error(self._terminated)
+            raise self._termination_error()
         if self._http is None:
             # Not before the handshake has begun: then its frames are traced.
             self._http = H3Connection(self._quic, config=self._config)
         return self._http
 
+    def _termination_error(self) -> ConnectionTerminatedError:
+        event = self._terminated
+        assert event is not None
+        codes = ErrorCode if event.frame_type is None else quic_module.QuicErrorCode
+        try:
+            reason = codes(event.error_code).name
+        except ValueError:
+            reason = f"{event.error_code:#x}"
+        if event.reason_phrase:
+            reason += f": {printable(event.reason_phrase)}"
+        return ConnectionTerminatedError(
+            event.error_code, remote=not self._closing, reason=reason
+        )
+
+    def _log(self, text: str) -> None:
+        logger.info("%s: %s", self.client_address, text)
+
+    # ---- What streams ask for ----
+
+    def _room(self, stream_id: int, wanted: int) -> int:
+        """Return how many of ``wanted`` bytes may be queued on a stream now.
+
+        A stream gets what the peer has given it credit for, and a little more, so
+        that a peer which gives none does not make us hold much.
+        """
+        quic = self._quic
+        if quic.closed:
+            return 0  # what is sent now is lost; the event will say why
+        queued = quic.queued_data(stream_id)
+        if queued + wanted <= _AHEAD:
+            return wanted
+        credit = min(quic.send_credit(stream_id), quic.send_credit())
+        room = min(
+            PIECE,
+            _STREAM_QUEUE - queued,
+            credit + _AHEAD - quic.unsent_data(stream_id),
+        )
+        if quic.queued_data() >= _CONNECTION_QUEUE:
+            room = min(room, _SHARE - queued)
+        # Many small frames cost more than a wait.
+        return min(room, wanted) if room >= min(wanted, _AHEAD // 2) else 0
+
+    def _resume_reading(self, stream_id: int) -> None:
+        self._quic.resume_reading(stream_id)
+        self._transmit_soon()
+
+    def _stop_stream(self, stream_id: int, error_code: int) -> None:
+        self._quic.stop_stream(stream_id, error_code)
+        self._stopped[stream_id] = None
+        if len(self._stopped) > _STOPPED:
+            del self._stopped[next(iter(self._stopped))]
+        self._transmit_soon()
+
+    def _reset_stream(self, stream_id: int, error_code: int) -> None:
+        self._quic.reset_stream(stream_id, error_code)
+        self._transmit_soon()
+
+    def _send_datagram(
+        self, stream_id: int, data: bytes | bytearray | memoryview
+    ) -> None:
+        http = self._require_http()
+        if not (http.received_settings or {}).get(Setting.H3_DATAGRAM):
+            raise NotEnabledError("the peer has not sent SETTINGS_H3_DATAGRAM = 1")
+        http.send_datagram(stream_id, data)
+        self._transmit_soon()
+
+    def _forget(self, stream_id: int) -> None:
+        """A stream has ended."""
+        if self._streams_by_id.pop(stream_id, None) is not None:
+            self._stream_ended()
+
+    def _stream_ended(self) -> None:
+        self._wake_opener()
+        if not self._streams_by_id:
+            self._watch.idle()
+
+    def _drop(self, stream_id: int, sends: bool, receives: bool) -> None:
+        """A client's stream was dropped before its end."""
+        if self._terminated is None:
+            if sends:
+                self._reset_stream(stream_id, ErrorCode.H3_REQUEST_CANCELLED)
+            if receives:
+                self._stop_stream(stream_id, ErrorCode.H3_REQUEST_CANCELLED)
+        self._stream_ended()
+
+    # ---- What the bounds ask for ----
+
+    def _bodies_awaited(self) -> Collection[tuple[int, Incoming]]:
+        return [
+            (stream_id, stream._incoming)
+            for stream_id, stream in self._streams_by_id.items()
+            if stream._receives and not stream._answering
+        ]
+
+    def _overdue(self, what: str, stream_id: int | None) -> None:
+        if self._quic.closed:
+            return
+        bound = getattr(self._timeouts, what)
+        if what == "idle":
+            self._log(f"no request in {bound:g} seconds")
+            self._idle_shutdown = self._loop.create_task(
+                self.shutdown(self._timeouts.close)
+            )
+            return
+        code = _OVERDUE[what]
+        reason = f"the {what} made no progress in {bound:g} seconds"
+        if what == "settings":
+            reason = f"no SETTINGS in {bound:g} seconds"
+            self._log(reason)
+            self.close(code, reason)
+            return
+        assert stream_id is not None
+        self._log(f"stream {stream_id}: {reason}")
+        stream = self._streams_by_id.get(stream_id)
+        if stream is not None:
+            stream.reset(code)
+        else:
+            self._stop_stream(stream_id, code)
+        if what == "headers" and self._http is not None:
+            # It has bytes of the stream; those that come now are dropped.
+            self._http.handle_event(QuicStreamReset(code, stream_id))
+            self._abandoned()
+        # All of the response may have been queued.
+        self._reset_stream(stream_id, code)
+
+    def _abandoned(self) -> None:
+        """A client has made us end a stream early, which costs us more than it."""
+        if not self._resets.spend(self._loop.time()) and not self._quic.closed:
+            reason = "too many requests were abandoned"
+            self._log(reason)
+            self.close(ErrorCode.H3_EXCESSIVE_LOAD, reason)
+
+    # ---- What the base class calls ----
+
     def transmit(self) -> None:
         """Send what waits to be sent, and set the timer: see the base class."""
         super().transmit()
         # What was acknowledged has made room.
-        for stream in list(self._writers):
-            if self._may_queue(stream.stream_id):
-                _wake(stream._writing)
-        if self._finishing is not None and self._is_finished():
-            _wake(self._finishing)
+        for stream, wanted in list(self._writers.items()):
+            if self._room(stream.stream_id, wanted):
+                stream._waiters.wake()
+        if self._answered:
+            for stream_id, stream in list(self._answered.items()):
+                if not self._quic.queued_data(stream_id):
+                    del self._answered[stream_id]
+                    stream.stop()
+        if self._closing and self._is_finished():
+            self._waiters.wake()
+
+    def _process_events(self) -> None:
+        try:
+            super()._process_events()
+        finally:
+            self._start_handlers()
 
     def quic_event_received(self, event: QuicEvent) -> None:
         """Take an event: streams are HTTP/3's."""
         if isinstance(event, ProtocolNegotiated):
             self._require_http()
+        elif isinstance(event, HandshakeCompleted):
+            self._watch.handshake_completed()
+            if self._require_http().received_settings is not None:
+                self._watch.settings_received()  # as early data
         if self._http is not None:
+            was_closed = self._quic.closed
             for received in self._http.handle_event(event):
                 self.h3_event_received(received)
+            if self._quic.closed and not was_closed:
+                self._begin_closing()  # for what the peer has sent
+            if self._request_handler is not None:
+                self._follow_request(event)
         if isinstance(event, ConnectionTerminated):
-            for stream in list(self._streams_by_id.values()):
+            self._connection_terminated()
 
-                def failure() -> Exception:
-                    return _termination_error(event)
+    def _connection_terminated(self) -> None:
+        self._watch.stop()
+        for stream in list(self._streams_by_id.values()):
+            stream._lose_reader(self._termination_error)
+            stream._lose_writer(self._termination_error)
+        self._answered.clear()
+        self._stopped.clear()
+        self._wake_openers()
+        self._waiters.wake()
 
-                stream._lose_reader(failure)
-                stream._lose_writer(failure)
-            self._wake_openers()
-            _wake(self._finishing)
+    def _follow_request(self, event: QuicEvent) -> None:
+        """See how far the header section of a request has come."""
+        if not isinstance(event, StreamDataReceived | QuicStreamReset):
+            return
+        stream_id = event.stream_id
+        if stream_id & 3:
+            return
+        ended = isinstance(event, QuicStreamReset) or event.end_stream
+        if stream_id in self._streams_by_id:
+            self._watch.section_ended(stream_id)
+        elif not ended:
+            if stream_id not in self._stopped:
+                self._watch.section_begun(stream_id)
+        elif stream_id in self._stopped:
+            del self._stopped[stream_id]
+        else:
+            self._watch.section_ended(stream_id)
+            self._abandoned()
 
     def h3_event_received(self, event: H3Event) -> None:
         """Take an event of HTTP/3: a subclass that wants to see it extends this."""
@@ -481,25 +530,39 @@ class H3Protocol(QuicConnectionProtocol):
             if stream is not None:
                 stream._headers_received(event.headers, event.stream_ended)
             # Trailers may wait for QPACK until their stream is forgotten.
-            elif self._request_handler is not None and not _are_trailers(event.headers):
+            elif self._request_handler is not None and not are_trailers(event.headers):
                 self._request_received(event)
         elif isinstance(event, DataReceived):
             stream = self._streams_by_id.get(event.stream_id)
             if stream is not None:
                 stream._data_received(event.data, event.stream_ended)
-        elif isinstance(event, (StreamReset, StopSendingReceived)):
+        elif isinstance(event, DatagramReceived):
             stream = self._streams_by_id.get(event.stream_id)
             if stream is not None:
-                failure = _reset_failure(event.stream_id, event.error_code, remote=True)
-                if isinstance(event, StreamReset):
-                    stream._lose_reader(failure)
-                else:
-                    stream._lose_writer(failure)
+                stream._datagram_received(event.data)
+        elif isinstance(event, StreamReset | StopSendingReceived):
+            stream = self._streams_by_id.get(event.stream_id)
+            if stream is not None:
+                self._stream_broken_off(stream, event)
         elif isinstance(event, PriorityUpdated):
-            if event.stream_id in self._streams_by_id:
+            if event.stream_id is not None and event.stream_id in self._streams_by_id:
                 self._apply_priority(event.stream_id)
+        elif isinstance(event, SettingsReceived):
+            self._watch.settings_received()
+            self._waiters.wake()
         elif isinstance(event, GoAwayReceived):
             self._goaway_received(event.last_id)
+
+    def _stream_broken_off(
+        self, stream: H3RequestStream, event: StreamReset | StopSendingReceived
+    ) -> None:
+        failure = reset_failure(stream.stream_id, event.error_code, remote=True)
+        if self._request_handler is not None and stream.error is None:
+            self._abandoned()
+        if isinstance(event, StreamReset):
+            stream._lose_reader(failure)
+        else:
+            stream._lose_writer(failure)
 
     def _goaway_received(self, last_id: int) -> None:
         self._going_away = True
@@ -508,21 +571,40 @@ class H3Protocol(QuicConnectionProtocol):
             return  # a client's is about pushes
         for stream_id, stream in list(self._streams_by_id.items()):
             if stream_id >= last_id:
-                failure = _reset_failure(
+                failure = reset_failure(
                     stream_id, ErrorCode.H3_REQUEST_REJECTED, remote=True
                 )
                 stream._lose_reader(failure)
                 stream._lose_writer(failure)
 
+    # ---- Requests ----
+
     def _request_received(self, event: HeadersReceived) -> None:
-        assert self._request_handler is not None
-        stream = H3RequestStream(self, event.stream_id)
+        stream = H3RequestStream(self, event.stream_id, event.headers, client=False)
+        stream._registered = True
         self._streams_by_id[event.stream_id] = stream
+        self._watch.busy()
         self._apply_priority(event.stream_id)
-        stream._headers_received(event.headers, event.stream_ended)
-        task = self._loop.create_task(self._request_handler(stream))
-        stream._task = task
-        task.add_done_callback(functools.partial(self._request_handled, stream))
+        if event.stream_ended:
+            stream._end_received(True)
+        else:
+            self._watch.body_begun(stream._incoming)
+        self._arrived.append(stream)
+
+    def _start_handlers(self) -> None:
+        """Run the handlers of the requests that have come."""
+        arrived, self._arrived = self._arrived, []
+        for stream in arrived:
+            if self._terminated is not None:
+                return
+            if stream.error is not None:
+                # The client has abandoned it already.
+                stream.reset(ErrorCode.H3_REQUEST_CANCELLED)
+                continue
+            assert self._request_handler is not None
+            task = self._loop.create_task(self._request_handler(stream))
+            stream._task = task
+            task.add_done_callback(functools.partial(self._request_handled, stream))
 
     def _apply_priority(self, stream_id: int) -> None:
         """Send a response when the client wants it (RFC 9218)."""
@@ -535,56 +617,55 @@ class H3Protocol(QuicConnectionProtocol):
     ) -> None:
         stream._task = None
         if not task.cancelled() and (error := task.exception()) is not None:
-            if isinstance(error, (ConnectionError, StreamResetError)):
+            if _is_of_the_peer(error):
                 logger.debug("%r: %s", stream, error)
             else:
                 logger.error("%r: its handler failed", stream, exc_info=error)
-        if self._terminated is None:
-            if not stream._sent:
+        if self._terminated is not None:
+            return
+        if stream._sends:
+            if not stream._answering and not task.cancelled():
+                self._answer_500(stream)
+            if stream._sends:
                 stream.reset(ErrorCode.H3_INTERNAL_ERROR)
+        if stream._receives and stream._sent:
+            # A client that is told to stop before it has the response may lose it.
+            stream.discard()
+            self._answered[stream.stream_id] = stream
+            self._transmit_soon()
+        else:
             stream.stop()
 
-
-def _wake(waiter: asyncio.Future[None] | None) -> None:
-    if waiter is not None and not waiter.done():
-        waiter.set_result(None)
-
-
-def _are_trailers(headers: Headers) -> bool:
-    # Which have no pseudo-header fields (RFC 9114, 4.3).
-    return not headers or not headers[0][0].startswith(b":")
-
-
-def _is_interim(headers: Headers) -> bool:
-    name, value = headers[0]
-    return name == b":status" and value.startswith(b"1")
+    def _answer_500(self, stream: H3RequestStream) -> None:
+        body = b"" if stream.method == b"HEAD" else b"500 Internal Server Error\n"
+        fields = [
+            (b":status", b"500"),
+            (b"content-type", b"text/plain"),
+            (b"content-length", b"26"),
+        ]
+        with contextlib.suppress(NGHTTP2Error, ConnectionError, ValueError):
+            stream.send_headers(fields, end_stream=not body)
+            if body:
+                stream._queue(body, True)
 
 
-def _reset_failure(
-    stream_id: int, error_code: int, *, remote: bool
-) -> Callable[[], Exception]:
-    # An exception that is raised twice would keep the frames of both.
-    def failure() -> Exception:
-        try:
-            reason = ErrorCode(error_code).name
-        except ValueError:
-            reason = ""
-        return StreamResetError(
-            stream_id,
-            error_code,
-            remote=remote,
-            unprocessed=remote and error_code == ErrorCode.H3_REQUEST_REJECTED,
-            reason=reason,
-        )
-
-    return failure
+def _with_datagrams(config: H3Configuration, quic: QuicConnection) -> H3Configuration:
+    """Announce datagrams if QUIC takes them (RFC 9297, 2.1.1)."""
+    if (
+        not quic.configuration.max_datagram_frame_size
+        or Setting.H3_DATAGRAM in config.settings
+    ):
+        return config
+    return dataclasses.replace(
+        config, settings={**config.settings, Setting.H3_DATAGRAM: 1}
+    )
 
 
-def _termination_error(event: ConnectionTerminated) -> ConnectionError:
-    codes = ErrorCode if event.frame_type is None else quic_module.QuicErrorCode
-    try:
-        name = codes(event.error_code).name
-    except ValueError:
-        name = f"{event.error_code:#x}"
-    reason = f": {event.reason_phrase}" if event.reason_phrase else ""
-    return ConnectionError(f"the connection is over: {name}{reason}")
+def _is_of_the_peer(error: BaseException) -> bool:
+    """Whether an exception is what the peer's end of a stream, or of the
+    connection, has made of a handler."""
+    if isinstance(error, (ConnectionError, StreamResetError)):
+        return True
+    # What a TaskGroup raises; the class came with Python 3.11.
+    errors = getattr(error, "exceptions", None)
+    return isinstance(errors, tuple) and all(map(_is_of_the_peer, errors))

@@ -1,0 +1,301 @@
+"""The bounds of time and rate that an HTTP/3 server sets its clients."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Collection
+from typing import Protocol
+
+from nghttp2py.asyncio.timeouts import Timeouts
+from nghttp2py.quic import QuicConnection
+
+__all__ = ["Incoming", "Outgoing", "Rate", "Watch", "Watched"]
+
+# Responses that are kept track of before those that were taken are forgotten.
+_SWEEP = 64
+
+
+class Rate:
+    """A token bucket: ``burst`` at once, and ``rate`` a second from then on."""
+
+    __slots__ = ("_burst", "_left", "_rate", "_since")
+
+    def __init__(self, burst: float, rate: float) -> None:
+        self._burst = self._left = burst
+        self._rate = rate
+        self._since = -math.inf
+
+    def spend(self, now: float) -> bool:
+        """Take one; return whether there was one."""
+        earned = (now - self._since) * self._rate
+        self._left = min(self._burst, self._left + earned)
+        self._since = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
+class Incoming:
+    """How much of a request's body had come when."""
+
+    __slots__ = ("came", "came_before", "since", "withheld")
+
+    def __init__(self) -> None:
+        #: Bytes that have come.
+        self.came = 0
+        #: Whether the application withholds credit.
+        self.withheld = False
+        # When the interval that is measured began, and what had come by then.
+        self.since = 0.0
+        self.came_before = 0
+
+
+class Outgoing:
+    """How much of a response had been taken when."""
+
+    __slots__ = (
+        "all_taken",
+        "listed",
+        "queued",
+        "since",
+        "stream_id",
+        "taken",
+        "total",
+    )
+
+    def __init__(self, stream_id: int) -> None:
+        self.stream_id = stream_id
+        #: Bytes that were ever queued.
+        self.total = 0
+        #: Whether the watch has it.
+        self.listed = False
+        # When the interval that is measured began; by then, what had been taken
+        # of it and of all responses, and what was queued of it.
+        self.since = 0.0
+        self.taken = 0
+        self.all_taken = 0
+        self.queued = 0
+
+
+class Watched(Protocol):
+    """A connection, as a ``Watch`` sees it."""
+
+    _loop: asyncio.AbstractEventLoop
+    _quic: QuicConnection
+
+    def _bodies_awaited(self) -> Collection[tuple[int, Incoming]]:
+        """The requests whose bodies must progress, by number."""
+
+    def _overdue(self, what: str, stream_id: int | None) -> None:
+        """End a stream, or the connection, that has missed a bound: ``what`` is
+        its name in ``Timeouts``."""
+
+
+class Watch:
+    """Ends what a peer keeps waiting for too long: see ``Timeouts``.
+
+    A connection has one timer.  When it runs out, all that is open is looked at:
+    no more than the peer may have open.
+    """
+
+    def __init__(self, owner: Watched, timeouts: Timeouts, *, serves: bool) -> None:
+        self._owner: Watched | None = owner
+        self._loop = owner._loop
+        self._quic = owner._quic
+        self._timeouts = timeouts
+        self._serves = serves
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = math.inf
+        self._settings_due = math.inf
+        self._idle_since: float | None = None
+        # Requests whose header section is incomplete, with the time by which it
+        # must be complete: the first is due first.
+        self._incomplete: dict[int, float] = {}
+        # Responses that were not taken whole when they were last looked at.
+        self._outgoing: dict[int, Outgoing] = {}
+        self._sweep_at = _SWEEP
+        self._total = 0
+
+    def stop(self) -> None:
+        """The connection is over: nothing is waited for."""
+        self._owner = None
+        self._incomplete.clear()
+        self._outgoing.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # ---- What has happened ----
+
+    def handshake_completed(self) -> None:
+        """SETTINGS and requests may come."""
+        self._settings_due = self._loop.time() + self._timeouts.settings
+        self._wake_at(self._settings_due)
+        self.idle()
+
+    def settings_received(self) -> None:
+        """The peer's SETTINGS have come."""
+        self._settings_due = math.inf
+
+    def idle(self) -> None:
+        """No request is open."""
+        if self._serves and self._timeouts.idle is not None:
+            self._idle_since = self._loop.time()
+            self._wake_at(self._idle_since + self._timeouts.idle)
+
+    def busy(self) -> None:
+        """A request is open."""
+        self._idle_since = None
+
+    def section_begun(self, stream_id: int) -> None:
+        """Bytes have come of a request whose header section is incomplete."""
+        if stream_id not in self._incomplete:
+            due = self._loop.time() + self._timeouts.headers
+            self._incomplete[stream_id] = due
+            self._wake_at(due)
+
+    def section_ended(self, stream_id: int) -> bool:
+        """A header section is complete, or will never be.  Return whether it had
+        begun before."""
+        return self._incomplete.pop(stream_id, None) is not None
+
+    def body_begun(self, incoming: Incoming) -> None:
+        """A request has come without the end of its body."""
+        if self._timeouts.body is not None:
+            incoming.since = self._loop.time()
+            self._wake_at(incoming.since + self._timeouts.body)
+
+    def queued(self, outgoing: Outgoing, n: int, *, was_empty: bool) -> None:
+        """``n`` bytes of a response were queued; nothing was before if
+        ``was_empty``."""
+        if self._timeouts.response is None:
+            return
+        outgoing.total += n
+        self._total += n
+        if was_empty or not outgoing.listed:
+            self._measure(outgoing, self._quic.queued_data(outgoing.stream_id))
+            self._wake_at(outgoing.since + self._timeouts.response)
+        if not outgoing.listed:
+            if len(self._outgoing) >= self._sweep_at:
+                self._sweep()
+            self._outgoing[outgoing.stream_id] = outgoing
+            outgoing.listed = True
+
+    # ---- What must have happened ----
+
+    def _wake_at(self, due: float) -> None:
+        if due < self._due and self._owner is not None:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._due = due
+            self._timer = self._loop.call_at(due, self._run)
+
+    def _run(self) -> None:
+        self._timer = None
+        self._due = math.inf
+        now = self._loop.time()
+        self._wake_at(
+            min(
+                self._check_connection(now),
+                self._check_sections(now),
+                self._check_bodies(now),
+                self._check_responses(now),
+            )
+        )
+
+    def _end(self, what: str, stream_id: int | None = None) -> None:
+        if self._owner is not None:
+            self._owner._overdue(what, stream_id)
+
+    def _check_connection(self, now: float) -> float:
+        if now >= self._settings_due:
+            self._settings_due = math.inf
+            self._end("settings")
+        due = self._settings_due
+        if self._idle_since is not None and self._timeouts.idle is not None:
+            idle_due = self._idle_since + self._timeouts.idle
+            if now >= idle_due:
+                self._idle_since = None
+                self._end("idle")
+            else:
+                due = min(due, idle_due)
+        return due
+
+    def _check_sections(self, now: float) -> float:
+        for stream_id, due in list(self._incomplete.items()):
+            if now < due:
+                return due
+            del self._incomplete[stream_id]
+            self._end("headers", stream_id)
+        return math.inf
+
+    def _check_bodies(self, now: float) -> float:
+        interval = self._timeouts.body
+        if interval is None or self._owner is None or not self._serves:
+            return math.inf
+        first = math.inf
+        needed = interval * self._timeouts.min_rate
+        for stream_id, incoming in list(self._owner._bodies_awaited()):
+            if incoming.withheld:
+                incoming.since, incoming.came_before = now, incoming.came
+            elif now >= incoming.since + interval:
+                if incoming.came - incoming.came_before < needed:
+                    self._end("body", stream_id)
+                    continue
+                incoming.since, incoming.came_before = now, incoming.came
+            first = min(first, incoming.since + interval)
+        return first
+
+    def _check_responses(self, now: float) -> float:
+        interval = self._timeouts.response
+        if interval is None:
+            return math.inf
+        first = math.inf
+        for stream_id, outgoing in list(self._outgoing.items()):
+            queued = self._quic.queued_data(stream_id)
+            if queued and now >= outgoing.since + interval:
+                if self._is_stalled(outgoing, queued, interval):
+                    self._end("response", stream_id)
+                    queued = 0
+                else:
+                    self._measure(outgoing, queued)
+            if queued:
+                first = min(first, outgoing.since + interval)
+            else:
+                outgoing.listed = False
+                self._outgoing.pop(stream_id, None)
+        return first
+
+    def _is_stalled(self, outgoing: Outgoing, queued: int, interval: float) -> bool:
+        """Whether the peer has taken too little of a response."""
+        quic = self._quic
+        stream_id = outgoing.stream_id
+        needed = self._timeouts.min_rate * interval
+        taken = outgoing.total - queued - outgoing.taken
+        if taken >= needed:
+            return False
+        unsent = quic.unsent_data(stream_id)
+        if unsent and not quic.send_credit(stream_id):
+            return True  # its own window holds it back
+        if taken >= outgoing.queued:
+            return False  # the application had no more
+        # The connection holds it back, or it waits for other responses.
+        all_taken = self._total - quic.queued_data() - outgoing.all_taken
+        return not unsent or all_taken < needed
+
+    def _measure(self, outgoing: Outgoing, queued: int) -> None:
+        """Begin an interval."""
+        outgoing.since = self._loop.time()
+        outgoing.taken = outgoing.total - queued
+        outgoing.all_taken = self._total - self._quic.queued_data()
+        outgoing.queued = queued
+
+    def _sweep(self) -> None:
+        """Forget the responses that were taken whole."""
+        for stream_id, outgoing in list(self._outgoing.items()):
+            if not self._quic.queued_data(stream_id):
+                outgoing.listed = False
+                del self._outgoing[stream_id]
+        self._sweep_at = 2 * len(self._outgoing) + _SWEEP

@@ -1,0 +1,475 @@
+"""HTTP/3: whatever a client keeps a server waiting for has a bound."""
+
+import asyncio
+import contextlib
+import functools
+import logging
+
+import pytest
+from h3_streams import (
+    GET,
+    OK,
+    POST,
+    data_frame,
+    headers_frame,
+    pair,
+    raw_client,
+    request,
+    serving,
+)
+from loops import in_loop, until
+from quic_pair import client_configuration, server_configuration
+
+from nghttp2py.asyncio.h3 import H3Protocol
+from nghttp2py.asyncio.h3_bounds import Rate
+from nghttp2py.asyncio.quic import connect, serve
+from nghttp2py.asyncio.timeouts import Timeouts
+from nghttp2py.errors import ConnectionTerminatedError
+from nghttp2py.h3 import H3_ALPN
+from nghttp2py.h3.connection import ErrorCode
+
+# All long, for a test to make one short.
+PATIENT = dict.fromkeys(
+    ("handshake", "settings", "headers", "body", "response", "idle", "keepalive"), 600.0
+)
+
+
+def bounds(**fields):
+    return Timeouts(**{**PATIENT, **fields})
+
+
+class Handler:
+    """Remembers how the requests of a server have ended."""
+
+    def __init__(self, answer):
+        self.answer = answer
+        self.begun = 0
+        self.ended = []
+
+    async def __call__(self, stream):
+        self.begun += 1
+        try:
+            await self.answer(stream)
+        except BaseException as error:
+            self.ended.append(type(error).__name__)
+            raise
+        self.ended.append("")
+
+
+async def read_all(stream):
+    async for _ in stream:
+        pass
+    stream.send_headers(OK, end_stream=True)
+
+
+async def send_for_ever(stream):
+    stream.send_headers(OK)
+    while True:
+        await stream.send_data(bytes(65536))
+
+
+async def send_little(stream):
+    stream.send_headers(OK)
+    await stream.send_data(bytes(1500), end_stream=True)
+
+
+async def drip(client, stream_id, data):
+    """Send a byte every hundredth of a second, until the stream is over."""
+    for i in range(len(data)):
+        if stream_id in client.resets or client.over is not None:
+            return
+        with contextlib.suppress(RuntimeError, ValueError):
+            client.send(stream_id, data[i : i + 1])
+        await asyncio.sleep(0.01)
+
+
+REQUEST = headers_frame(POST)
+
+
+@pytest.mark.parametrize("settings", [b"", b"\x00", b"\x00\x04", b"\x00\x04\x08\x01"])
+@in_loop
+async def test_a_client_that_sends_no_settings_is_closed(settings):
+    async with (
+        serving(read_all, timeouts=bounds(settings=0.1)) as (_, port),
+        raw_client(port, settings=settings) as client,
+    ):
+        await client.ping_until(lambda: client.over is not None)
+        assert client.over == ErrorCode.H3_MISSING_SETTINGS
+
+
+@in_loop
+async def test_a_client_bounds_nothing_but_the_wait_for_settings():
+    gate = asyncio.Event()
+
+    async def wait(stream):
+        await gate.wait()
+        stream.send_headers(OK, end_stream=True)
+
+    short = Timeouts(settings=0.1, body=0.1, response=0.1, idle=0.1)
+    create = functools.partial(H3Protocol, timeouts=short)
+    async with pair(wait, create, timeouts=bounds()) as (client, _):
+        stream = await client.open_stream(request(), end_stream=True)
+        await asyncio.sleep(0.3)
+        gate.set()
+        assert await stream.response() == OK
+
+
+@in_loop
+async def test_a_server_that_sends_no_settings_is_left():
+    server = await serve(
+        "127.0.0.1", 0, configuration=server_configuration(alpn_protocols=H3_ALPN)
+    )
+    try:
+        async with connect(
+            *server.sockets[0].getsockname()[:2],
+            configuration=client_configuration(alpn_protocols=H3_ALPN),
+            create_protocol=functools.partial(
+                H3Protocol, timeouts=bounds(settings=0.1)
+            ),
+        ) as client:
+            with pytest.raises(ConnectionTerminatedError, match="no SETTINGS"):
+                await client.wait_settings()
+    finally:
+        server.close()
+
+
+@in_loop
+async def test_settings_that_come_leave_the_connection_open():
+    async with (
+        serving(read_all, timeouts=bounds(settings=0.1)) as (_, port),
+        raw_client(port) as client,
+    ):
+        await asyncio.sleep(0.3)
+        client.send(0, headers_frame(), True)
+        await until(lambda: 0 in client.ended)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [b"\x01", REQUEST[:2], REQUEST[:-1], b"\x21\x05abc", b"\x01\x03\x02\x00\x80"],
+)
+@pytest.mark.parametrize("dripping", [False, True])
+@in_loop
+async def test_a_header_section_that_is_not_completed_ends_its_stream(part, dripping):
+    """The last one waits for QPACK's encoder stream."""
+    handler = Handler(read_all)
+    async with (
+        serving(handler, timeouts=bounds(headers=0.2)) as (ends, port),
+        raw_client(port) as client,
+    ):
+        if dripping:
+            await drip(client, 0, part + b"\x21\x3f" * 60)
+        else:
+            client.send(0, part)
+        await client.ping_until(lambda: 0 in client.resets)
+        assert client.resets[0] == ErrorCode.H3_REQUEST_INCOMPLETE
+        await until(lambda: 0 in client.stops)
+        # Others are served, and the stream has left nothing.
+        client.send(4, headers_frame(), True)
+        await until(lambda: 4 in client.ended)
+        assert handler.ended == [""]
+        assert not ends.protocols[0]._watch._incomplete
+        assert 0 not in ends.protocols[0]._http._stream
+
+
+@pytest.mark.parametrize("way", ["silent", "dripping", "pinging", "trailers"])
+@in_loop
+async def test_a_body_that_makes_no_progress_ends_its_stream(way):
+    handler = Handler(read_all)
+    async with (
+        serving(handler, timeouts=bounds(body=0.2)) as (_, port),
+        raw_client(port) as client,
+    ):
+        client.send(0, REQUEST)
+        if way == "dripping":
+            await drip(client, 0, data_frame(b"x") * 200)
+        elif way == "trailers":
+            client.send(0, data_frame(b"body"))
+            await drip(client, 0, b"\x01\x3f" + bytes(60))
+        await client.ping_until(lambda: 0 in client.resets)
+        assert client.resets[0] == ErrorCode.H3_REQUEST_INCOMPLETE
+        await until(lambda: handler.ended)
+        assert handler.ended[0] in ("CancelledError", "StreamResetError")
+        client.send(4, headers_frame(), True)
+        await until(lambda: 4 in client.ended)
+
+
+@in_loop
+async def test_a_body_that_comes_fast_enough_is_waited_for():
+    handler = Handler(read_all)
+    async with (
+        serving(handler, timeouts=bounds(body=0.2, min_rate=10)) as (_, port),
+        raw_client(port) as client,
+    ):
+        client.send(0, REQUEST)
+        for _ in range(30):
+            client.send(0, data_frame(b"0123456789"))
+            await asyncio.sleep(0.02)
+        client.send(0, b"", True)
+        await until(lambda: 0 in client.ended)
+        assert handler.ended == [""]
+
+
+@in_loop
+async def test_a_body_is_not_waited_for_while_the_application_holds_it_back():
+    gate = asyncio.Event()
+
+    async def slow(stream):
+        await gate.wait()
+        await read_all(stream)
+
+    handler = Handler(slow)
+    async with (
+        serving(handler, timeouts=bounds(body=0.15)) as (_, port),
+        raw_client(port) as client,
+    ):
+        # More than the server takes without its being read.
+        frames = (b"\x00\x80\x20\x00\x00" + bytes(0x200000)) * 2
+        client.send(0, REQUEST + frames, True)
+        await asyncio.sleep(0.5)
+        assert not handler.ended
+        gate.set()
+        await until(lambda: 0 in client.ended)
+
+
+@in_loop
+async def test_a_response_that_has_begun_may_take_its_time():
+    """As on a stream whose two ends talk: the request's body has no bound then."""
+    gate = asyncio.Event()
+
+    async def talk(stream):
+        stream.send_headers(OK)
+        await gate.wait()
+        await stream.send_data(b"at last", end_stream=True)
+
+    async with (
+        serving(talk, timeouts=bounds(body=0.1, response=0.1)) as (_, port),
+        raw_client(port) as client,
+    ):
+        client.send(0, REQUEST)
+        await client.ping()
+        await asyncio.sleep(0.4)
+        gate.set()
+        await until(lambda: 0 in client.ended)
+        assert client.received[0].endswith(b"at last")
+
+
+@pytest.mark.parametrize("answer", [send_for_ever, send_little])
+@pytest.mark.parametrize(
+    ("window", "rate"),
+    [
+        ({"max_stream_data": 0}, 240),
+        # A byte for each round trip, which is short here.
+        ({"max_stream_data": 1}, 1e6),
+        ({"max_data": 1000}, 240),
+    ],
+    ids=["closed", "dripping", "connection"],
+)
+@in_loop
+async def test_a_response_that_is_not_taken_ends_its_stream(answer, window, rate):
+    handler = Handler(answer)
+    async with (
+        serving(handler, timeouts=bounds(response=0.2, min_rate=rate)) as (ends, port),
+        raw_client(port, **window) as client,
+    ):
+        await client.ping()
+        # What it does not take out of its connection gives no credit.
+        client.deaf = "max_data" in window
+        for stream_id in (0, 4):
+            client.send(stream_id, headers_frame(), True)
+        await until(lambda: ends.protocols and handler.begun == 2)
+        protocol = ends.protocols[0]
+        await until(lambda: len(handler.ended) == 2)
+        await until(lambda: not protocol._streams_by_id)
+        await until(lambda: not protocol._watch._outgoing)
+        client.deaf = False
+        await client.ping_until(lambda: {0, 4} <= set(client.resets))
+        assert client.resets[0] == ErrorCode.H3_REQUEST_CANCELLED
+        await client.ping_until(lambda: protocol._quic.queued_data() < 200)
+
+
+@in_loop
+async def test_a_response_that_is_taken_slowly_or_in_its_turn_is_not_ended():
+    """Responses of one urgency go one after the other: the last waits for all."""
+    size = 400_000
+
+    async def answer(stream):
+        stream.send_headers(OK)
+        await stream.send_data(bytes(size), end_stream=True)
+
+    async with (
+        serving(answer, timeouts=bounds(response=0.1, min_rate=1000)) as (_, port),
+        raw_client(port, max_data=10_000, max_stream_data=1 << 20) as client,
+    ):
+        streams = range(0, 40, 4)
+        for stream_id in streams:
+            client.send(stream_id, headers_frame(), True)
+        await until(lambda: set(streams) <= set(client.ended))
+        assert not client.resets
+        assert all(len(client.received[s]) > size for s in streams)
+
+
+@in_loop
+async def test_a_response_that_its_handler_sends_slowly_is_not_ended():
+    async def events(stream):
+        stream.send_headers(OK)
+        for _ in range(20):
+            await stream.send_data(b"event")
+            await asyncio.sleep(0.03)
+        await stream.send_data(b"", end_stream=True)
+
+    async with (
+        serving(events, timeouts=bounds(response=0.1)) as (_, port),
+        raw_client(port) as client,
+    ):
+        client.send(0, headers_frame(), True)
+        await until(lambda: 0 in client.ended)
+        assert not client.resets
+
+
+@pytest.mark.parametrize("served", [False, True])
+@in_loop
+async def test_a_connection_without_requests_is_closed(served):
+    """PING and SETTINGS keep nothing open (RFC 9114, 5.1)."""
+    async with (
+        serving(read_all, timeouts=bounds(idle=0.2)) as (ends, port),
+        raw_client(port) as client,
+    ):
+        if served:
+            client.send(0, headers_frame(), True)
+            await until(lambda: 0 in client.ended)
+        await client.ping_until(lambda: client.over is not None)
+        assert client.over == ErrorCode.H3_NO_ERROR
+        assert ends.protocols[0].is_closing
+
+
+@in_loop
+async def test_a_connection_with_a_request_is_not_idle():
+    gate = asyncio.Event()
+
+    async def wait(stream):
+        await gate.wait()
+        stream.send_headers(OK, end_stream=True)
+
+    async with (
+        serving(wait, timeouts=bounds(idle=0.1)) as (_, port),
+        raw_client(port) as client,
+    ):
+        client.send(0, headers_frame(), True)
+        await asyncio.sleep(0.4)
+        gate.set()
+        await until(lambda: 0 in client.ended)
+
+
+# ---- Rates ----
+
+
+def test_a_rate_is_a_bucket_of_tokens():
+    rate = Rate(3, 10)
+    assert [rate.spend(5.0) for _ in range(5)] == [True] * 3 + [False] * 2
+    assert [rate.spend(5.15) for _ in range(2)] == [True, False]
+    assert [rate.spend(99.0) for _ in range(4)] == [True] * 3 + [False]
+
+
+def abandoned_at_once(client, stream_id):
+    client._quic.send_stream_data(stream_id, headers_frame(GET))
+    client._quic.reset_stream(stream_id, ErrorCode.H3_REQUEST_CANCELLED)
+    client._quic.stop_stream(stream_id, ErrorCode.H3_REQUEST_CANCELLED)
+
+
+def never_begun(client, stream_id):
+    client._quic.send_stream_data(stream_id, b"", True)
+
+
+def half_begun(client, stream_id):
+    client._quic.send_stream_data(stream_id, headers_frame()[:5])
+    client._quic.reset_stream(stream_id, ErrorCode.H3_REQUEST_CANCELLED)
+
+
+@pytest.mark.parametrize("abandon", [abandoned_at_once, never_begun, half_begun])
+@pytest.mark.parametrize("pause", [0, 0.003])
+@in_loop
+async def test_requests_that_are_abandoned_have_a_rate(abandon, pause, caplog):
+    caplog.set_level(logging.INFO, logger="nghttp2py")
+    handler = Handler(read_all)
+    async with (
+        serving(handler, timeouts=bounds()) as (ends, port),
+        raw_client(port) as client,
+    ):
+        await client.ping()
+        stream_id = 0
+        while client.over is None and stream_id < 4 * 4000:
+            for _ in range(50):
+                abandon(client, stream_id)
+                stream_id += 4
+            client.transmit()
+            with contextlib.suppress(ConnectionError):
+                await client.ping()
+            await asyncio.sleep(pause)
+        await until(lambda: client.over is not None)
+        assert client.over == ErrorCode.H3_EXCESSIVE_LOAD
+        assert 900 * 4 < stream_id < 1500 * 4
+        await until(lambda: ends.protocols[0]._terminated is not None)
+        # Those that had been abandoned when they came have run nothing.
+        assert handler.begun <= 50
+    assert "abandoned" in caplog.text
+    assert len(caplog.text) < 1000
+    assert all(record.levelno <= logging.INFO for record in caplog.records)
+
+
+@in_loop
+async def test_requests_that_are_refused_early_are_not_abandoned():
+    """The client resets what the server has stopped: that is no abuse."""
+
+    async def refuse(stream):
+        stream.send_headers([(b":status", b"413")], end_stream=True)
+
+    async with (
+        serving(refuse, timeouts=bounds()) as (ends, port),
+        raw_client(port) as client,
+    ):
+        for stream_id in range(0, 4 * 1500, 4):
+            client.send(stream_id, headers_frame(POST) + data_frame(b"body"))
+            if stream_id % 400 == 396:
+                await until(lambda stream_id=stream_id: stream_id in client.stops)
+        await until(lambda: len(client.stops) == 1500)
+        assert client.over is None
+        assert not ends.protocols[0]._streams_by_id
+
+
+@pytest.mark.parametrize("error", ["reset", "stop", "close"])
+@in_loop
+async def test_what_a_client_does_is_no_failure_of_the_handler(error, caplog):
+    """Neither a traceback nor a line above DEBUG for each of its requests."""
+    caplog.set_level(logging.DEBUG, logger="nghttp2py")
+    gate = asyncio.Event()
+
+    async def answer(stream):
+        await gate.wait()
+        await stream.read()
+        stream.send_headers(OK)
+        await stream.send_data(bytes(3_000_000), end_stream=True)
+
+    async with (
+        serving(answer, timeouts=bounds()) as (ends, port),
+        raw_client(port, max_stream_data=100) as client,
+    ):
+        streams = range(0, 400, 4)
+        for stream_id in streams:
+            client._quic.send_stream_data(stream_id, headers_frame(POST))
+        client.transmit()
+        await until(
+            lambda: ends.protocols and len(ends.protocols[0]._streams_by_id) == 100
+        )
+        for stream_id in streams:
+            if error == "reset":
+                client._quic.reset_stream(stream_id, 0x10C)
+            elif error == "stop":
+                client._quic.stop_stream(stream_id, 0x100)
+        if error == "close":
+            client.close()
+        client.transmit()
+        gate.set()
+        await until(lambda: not ends.protocols[0]._streams_by_id)
+        await asyncio.sleep(0.05)
+    assert all(r.levelno <= logging.DEBUG and not r.exc_info for r in caplog.records)
