@@ -7,16 +7,20 @@ over HTTP/3.
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import errno
+import functools
 import html
+import logging
 import mimetypes
 import os
 import stat
 import time
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate, parsedate_to_datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
 from nghttp2py import access
@@ -38,8 +42,33 @@ Fields = list[tuple[str, str]]
 # What an exchange that broke off is logged with (RFC 9114, 8.1).
 _H3_REQUEST_CANCELLED = 0x10C
 
+logger = logging.getLogger(__name__)
+
 # A part of a file that is not larger is read at once, and the file closed.
-_SMALL = 65536
+_SMALL = 16384
+
+#: Files that a ``StaticFiles`` keeps open for the bodies that it sends.
+MAX_OPEN_FILES = 128
+#: Names of a directory that are read for a list of its files, and those of a page.
+MAX_LISTED = 100_000
+PAGE_SIZE = 500
+# Pages of lists that are kept for the next request.
+_MAX_PAGES = 16
+# A directory that was changed so recently may change again within one tick of its
+# file system's clock: a list of it is not kept.
+_CLOCK_TICK = 2.0
+
+# What means that there is no such file for us.  All else that the system refuses
+# is its own trouble, of which the client may hope that it passes.
+_NOT_FOUND = frozenset(
+    (
+        *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO),
+        *(errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EINVAL, errno.ENODEV),
+    )
+)
+_NO_DESCRIPTORS = frozenset((errno.EMFILE, errno.ENFILE))
+# Seconds between two lines of the log about the system's trouble.
+_QUIET_TIME = 60.0
 
 # Without the machine's own tables, so that a file has the same type everywhere.
 _TYPES = mimetypes.MimeTypes()
@@ -65,27 +94,133 @@ _COMPRESSED = {
 }
 
 
-class FileSlice:
-    """Part of an open file, as a body: ``read`` gives it from first to last byte.
+class _SharedFile:
+    """A file that any number of bodies read; its descriptor may be closed meanwhile.
 
-    It owns ``fd``; ``close`` closes it.  It does not move the file's position.
+    What was sent of its length and validators holds for this file alone: if there
+    is another in its place when it is opened again, reading fails.
     """
 
-    def __init__(self, fd: int, offset: int, length: int) -> None:
-        self._fd = fd
+    def __init__(self, files: OpenFiles, key: _Identity, names: list[str]) -> None:
+        self.files = files
+        self.key = key
+        self.names = names
+        self.fd = -1
+        self.users = 0
+
+    def read(self, n: int, offset: int) -> bytes:
+        """Read without moving a position.  Raises ``OSError``."""
+        self.files.use(self)
+        return os.pread(self.fd, n, offset)
+
+    def release(self) -> None:
+        """Have one user less; without any the file is closed."""
+        self.users -= 1
+        if not self.users:
+            self.files.forget(self)
+
+
+# Device, inode, time of modification and size of a file.
+_Identity = tuple[int, int, int, int]
+
+
+def _identify(status: os.stat_result) -> _Identity:
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
+
+
+class OpenFiles:
+    """The files that bodies are read from, of which at most ``limit`` are open.
+
+    A file is open once, however many bodies read it.  With more files than
+    ``limit`` that which was not read for the longest time is closed, and opened
+    again by ``open_names`` when it is its turn.
+    """
+
+    def __init__(
+        self, open_names: Callable[[list[str]], tuple[int, list[str]]], limit: int
+    ) -> None:
+        self._open_names = open_names
+        self._limit = limit
+        self._files: dict[_Identity, _SharedFile] = {}
+        self._open: OrderedDict[_Identity, _SharedFile] = OrderedDict()
+
+    def share(self, fd: int, key: _Identity, names: list[str]) -> _SharedFile:
+        """Take ``fd``, which is open, and return its file for one user more."""
+        file = self._files.get(key)
+        if file is None:
+            file = self._files[key] = _SharedFile(self, key, names)
+        file.users += 1
+        if file.fd == -1:
+            self._take(file, fd)
+        else:
+            os.close(fd)
+        return file
+
+    def use(self, file: _SharedFile) -> None:
+        """Have a file open.  Raises ``OSError``."""
+        if file.fd != -1:
+            self._open.move_to_end(file.key)
+            return
+        fd, _ = self.open(file.names)
+        if _identify(os.fstat(fd)) != file.key:
+            os.close(fd)
+            raise OSError(errno.ESTALE, "the file was replaced by another")
+        self._take(file, fd)
+
+    def open(self, names: list[str]) -> tuple[int, list[str]]:
+        """Open anything by its names; close a file of ours if there are too many."""
+        while True:
+            try:
+                return self._open_names(names)
+            except OSError as error:
+                if error.errno not in _NO_DESCRIPTORS or not self._close_oldest():
+                    raise
+
+    def forget(self, file: _SharedFile) -> None:
+        """Close a file that nobody reads any more."""
+        del self._files[file.key]
+        if self._open.pop(file.key, None) is not None:
+            os.close(file.fd)
+            file.fd = -1
+
+    def _take(self, file: _SharedFile, fd: int) -> None:
+        while len(self._open) >= self._limit:
+            self._close_oldest()
+        file.fd = fd
+        self._open[file.key] = file
+
+    def _close_oldest(self) -> bool:
+        if not self._open:
+            return False
+        _, file = self._open.popitem(last=False)
+        os.close(file.fd)
+        file.fd = -1
+        return True
+
+
+class FileSlice:
+    """Part of a file, as a body: ``read`` gives it from first to last byte.
+
+    ``StaticFiles`` makes it.  The file is shared with the other bodies that are
+    read from it; ``close`` must be called.
+    """
+
+    def __init__(self, file: _SharedFile, offset: int, length: int) -> None:
+        self._file: _SharedFile | None = file
         self._offset = offset
         self._left = length
 
     def read(self, n: int) -> bytes:
         """Return up to ``n`` bytes; ``b""`` at the end.
 
-        Raises ``OSError``, also if the file has become shorter: what was said
-        of the length is no longer true, and no client must take it for whole.
+        Raises ``OSError``, also if the file has become shorter, or was replaced
+        while too many others were open: what was said of the length is no longer
+        true, and no client must take it for whole.
         """
         n = min(n, self._left)
-        if n <= 0 or self._fd == -1:
+        if n <= 0 or self._file is None:
             return b""
-        data = os.pread(self._fd, n, self._offset)
+        data = self._file.read(n, self._offset)
         if not data:
             raise OSError(errno.ENODATA, "the file has become shorter")
         self._offset += len(data)
@@ -93,10 +228,10 @@ class FileSlice:
         return data
 
     def close(self) -> None:
-        """Close the file, once."""
-        fd, self._fd = self._fd, -1
-        if fd != -1:
-            os.close(fd)
+        """Read no more.  A second call is a no-op."""
+        file, self._file = self._file, None
+        if file is not None:
+            file.release()
 
 
 class FileResponse(NamedTuple):
@@ -111,6 +246,16 @@ class _NotServed(Exception):
     """There is nothing that may be served under this target."""
 
 
+class _Listing(NamedTuple):
+    """A page of the list of a directory's files, which is still to be made."""
+
+    names: tuple[str, ...]
+    # Device, inode and time of modification of the directory.
+    identity: tuple[int, int, int]
+    number: int
+    head: bool
+
+
 class StaticFiles:
     """The files below ``root``.
 
@@ -118,47 +263,102 @@ class StaticFiles:
     after the other without following symbolic links, of which only those that
     stay below ``root`` were resolved before.  Names that begin with a dot are
     not served, but for ``.well-known`` (RFC 8615).  A directory is its
-    ``index.html``, or with ``listing`` a list of its files.
+    ``index.html``, or with ``listing`` a list of its files, in pages of 500
+    (``?page=2``), of the first 100,000 names that the system gives.
+
+    Bodies share files, of which at most ``max_open_files`` are open.  If the
+    system has no descriptors left, the answer is 503, and a line of the log.
 
     Raises ``NotADirectoryError`` or ``FileNotFoundError`` for a wrong ``root``.
     """
 
-    def __init__(self, root: str | os.PathLike[str], *, listing: bool = False) -> None:
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        *,
+        listing: bool = False,
+        max_open_files: int = MAX_OPEN_FILES,
+    ) -> None:
+        if max_open_files < 1:
+            raise ValueError(f"max_open_files must be positive, not {max_open_files}")
         self.root = os.path.realpath(root, strict=True)
         if not os.path.isdir(self.root):
             raise NotADirectoryError(
                 errno.ENOTDIR, os.strerror(errno.ENOTDIR), os.fspath(root)
             )
         self.listing = listing
+        self._files = OpenFiles(self._open, max_open_files)
+        self._executor: ThreadPoolExecutor | None = None
+        self._pages: OrderedDict[tuple[object, ...], bytes] = OrderedDict()
+        self._building: dict[tuple[object, ...], asyncio.Future[bytes]] = {}
+        self._last_trouble = -_QUIET_TIME
 
     def respond(
         self, method: bytes, target: bytes, headers: list[tuple[bytes, bytes]]
     ) -> FileResponse:
-        """Answer a request.  The caller closes the body, if it is a file."""
+        """Answer a request.  The caller closes the body, if it is a file.
+
+        It reads at most 16 KiB of a file, but a whole directory for a list:
+        ``respond_soon`` is for event loops.
+        """
+        found = self._find(method, target, headers)
+        if isinstance(found, _Listing):
+            try:
+                page = self._build(found)
+            except (_NotServed, OSError) as error:
+                return self._refuse(error)
+            return _list_response(page, found.head)
+        return found
+
+    def respond_soon(
+        self, method: bytes, target: bytes, headers: list[tuple[bytes, bytes]]
+    ) -> FileResponse | asyncio.Future[FileResponse]:
+        """Answer as ``respond``, or return a future of the answer.
+
+        That is so for lists of files, which are made in a thread, one at a time,
+        and once for all who ask at the same time.
+        """
+        found = self._find(method, target, headers)
+        if isinstance(found, _Listing):
+            return asyncio.ensure_future(self._list(found))
+        return found
+
+    def _find(
+        self, method: bytes, target: bytes, headers: list[tuple[bytes, bytes]]
+    ) -> FileResponse | _Listing:
         if method not in (b"GET", b"HEAD"):
             return _error(405, [("allow", "GET, HEAD")])
         path, question, query = target.partition(b"?")
+        fd = -1
         try:
             names, is_directory = split_path(path)
-            fd, names = self._open(names)
-        except (_NotServed, OSError):
-            return _error(404)
-        try:
+            fd, names = self._files.open(names)
             status = os.fstat(fd)
             if not stat.S_ISDIR(status.st_mode):
                 if is_directory or not stat.S_ISREG(status.st_mode):
                     return _error(404)
                 fd, file = -1, fd
-                return self._respond_file(file, status, names[-1], method, headers)
+                return self._respond_file(file, status, names, method, headers)
             if not is_directory:
                 location = path + b"/" + question + query
                 return _error(301, [("location", location.decode("ascii", "replace"))])
-            return self._respond_directory(fd, names, method, headers)
-        except OSError:
-            return _error(404)
+            return self._respond_directory(status, names, method, query, headers)
+        except (_NotServed, OSError) as error:
+            return self._refuse(error)
         finally:
             if fd != -1:
                 os.close(fd)
+
+    def _refuse(self, error: _NotServed | OSError) -> FileResponse:
+        if isinstance(error, _NotServed) or error.errno in _NOT_FOUND:
+            return _error(404)
+        now = time.monotonic()
+        if now - self._last_trouble >= _QUIET_TIME:
+            self._last_trouble = now
+            logger.warning(
+                "files cannot be opened, clients get 503: %s", error.strerror
+            )
+        return _error(503, [("retry-after", "5")])
 
     # ---- Opening ----
 
@@ -195,7 +395,7 @@ class StaticFiles:
         self,
         fd: int,
         status: os.stat_result,
-        name: str,
+        names: list[str],
         method: bytes,
         headers: list[tuple[bytes, bytes]],
     ) -> FileResponse:
@@ -215,7 +415,7 @@ class StaticFiles:
             if verdict == 412:
                 return _error(412)
             fields = [
-                ("content-type", content_type(name)),
+                ("content-type", content_type(names[-1])),
                 ("accept-ranges", "bytes"),
                 ("x-content-type-options", "nosniff"),
                 *validators,
@@ -240,36 +440,98 @@ class StaticFiles:
                 if len(data) == length:
                     return FileResponse(code, fields, data)
             fd, file = -1, fd
-            return FileResponse(code, fields, FileSlice(file, start, length))
+            shared = self._files.share(file, _identify(status), names)
+            return FileResponse(code, fields, FileSlice(shared, start, length))
         finally:
             if fd != -1:
                 os.close(fd)
 
     def _respond_directory(
         self,
-        fd: int,
+        directory: os.stat_result,
         names: list[str],
         method: bytes,
+        query: bytes,
         headers: list[tuple[bytes, bytes]],
-    ) -> FileResponse:
-        with contextlib.suppress(_NotServed, OSError):
-            index, found = self._open([*names, "index.html"])
+    ) -> FileResponse | _Listing:
+        try:
+            index, found = self._files.open([*names, "index.html"])
+        except _NotServed:
+            pass
+        except OSError as error:
+            if error.errno not in _NOT_FOUND:
+                raise
+        else:
             status = os.fstat(index)
             if stat.S_ISREG(status.st_mode):
-                return self._respond_file(index, status, found[-1], method, headers)
+                return self._respond_file(index, status, found, method, headers)
             os.close(index)
         if not self.listing:
             return _error(404)
-        body = list_directory(fd, names).encode()
-        return FileResponse(
-            200,
-            [
-                ("content-type", "text/html; charset=utf-8"),
-                ("content-length", str(len(body))),
-                ("x-content-type-options", "nosniff"),
-            ],
-            None if method == b"HEAD" else body,
-        )
+        identity = directory.st_dev, directory.st_ino, directory.st_mtime_ns
+        return _Listing(tuple(names), identity, _page_number(query), method == b"HEAD")
+
+    # ---- Lists of files ----
+
+    async def _list(self, listing: _Listing) -> FileResponse:
+        """Have a page made in the thread, unless it is at hand or being made."""
+        loop = asyncio.get_running_loop()
+        key = (loop, listing.identity, listing.names, listing.number)
+        page = self._pages.get(key[1:])
+        if page is None:
+            building = self._building.get(key)
+            if building is None:
+                if self._executor is None:
+                    self._executor = ThreadPoolExecutor(1, "nghttp2py-listing")
+                building = loop.run_in_executor(self._executor, self._build, listing)
+                self._building[key] = building
+                building.add_done_callback(functools.partial(self._built, key))
+            try:
+                # A client that leaves cancels this, not what others wait for.
+                page = await asyncio.shield(building)
+            except (_NotServed, OSError) as error:
+                return self._refuse(error)
+        return _list_response(page, listing.head)
+
+    def _built(self, key: tuple[object, ...], building: asyncio.Future[bytes]) -> None:
+        del self._building[key]
+        if building.cancelled() or building.exception() is not None:
+            return
+        _, identity, *_ = key
+        assert isinstance(identity, tuple)
+        if time.time() - identity[2] / 1e9 > _CLOCK_TICK:
+            self._pages[key[1:]] = building.result()
+            while len(self._pages) > _MAX_PAGES:
+                self._pages.popitem(last=False)
+
+    def _build(self, listing: _Listing) -> bytes:
+        """Make a page; this runs in a thread, and touches nothing of the loop's."""
+        fd, names = self._open(list(listing.names))
+        try:
+            return list_directory(fd, names, listing.number).encode()
+        finally:
+            os.close(fd)
+
+
+def _list_response(page: bytes, head: bool) -> FileResponse:
+    return FileResponse(
+        200,
+        [
+            ("content-type", "text/html; charset=utf-8"),
+            ("content-length", str(len(page))),
+            ("x-content-type-options", "nosniff"),
+        ],
+        None if head else page,
+    )
+
+
+def _page_number(query: bytes) -> int:
+    """Find ``page`` in a query; what is no number is the first."""
+    for part in query.split(b"&"):
+        name, _, value = part.partition(b"=")
+        if name == b"page" and value.isdigit() and len(value) <= 9:
+            return max(int(value), 1)
+    return 1
 
 
 def _is_hidden(name: str) -> bool:
@@ -313,25 +575,46 @@ def content_type(name: str) -> str:
     return kind
 
 
-def list_directory(fd: int, names: list[str]) -> str:
-    """Make a page that links to the files of an open directory."""
+def list_directory(fd: int, names: list[str], number: int = 1) -> str:
+    """Make a page that links to the files of an open directory.
+
+    Raises ``_NotServed`` if there is no page of this ``number``.
+    """
+    found = []
+    complete = True
     with os.scandir(fd) as entries:
-        found = sorted(
-            (not entry.is_dir(follow_symlinks=False), entry.name)
-            for entry in entries
-            if not _is_hidden(entry.name)
-        )
+        for count, entry in enumerate(entries):
+            if count == MAX_LISTED:
+                complete = False
+                break
+            if not _is_hidden(entry.name):
+                is_directory = entry.is_dir(follow_symlinks=False)
+                # Directories first.  A name has no slash: it can mark one.
+                found.append("\0" + entry.name + "/" if is_directory else entry.name)
+    found.sort()
+    pages = max(1, -(-len(found) // PAGE_SIZE))
+    if number > pages:
+        raise _NotServed
     title = html.escape("/" + "".join(f"{name}/" for name in names))
     lines = ['<li><a href="../">../</a>'] if names else []
-    for is_file, name in found:
-        shown = os.fsencode(name).decode("utf-8", "replace") + ("" if is_file else "/")
+    for name in found[(number - 1) * PAGE_SIZE : number * PAGE_SIZE]:
+        name = name.removeprefix("\0")
+        shown = os.fsencode(name).decode("utf-8", "replace")
         # "./" keeps a colon in a name from looking like a scheme.
-        link = "./" + quote(os.fsencode(name)) + ("" if is_file else "/")
+        link = "./" + quote(os.fsencode(name))
         lines.append(f'<li><a href="{html.escape(link)}">{html.escape(shown)}</a>')
-    return (
+    text = (
         f"<!doctype html>\n<meta charset=utf-8>\n<title>{title}</title>\n"
         f"<h1>{title}</h1>\n<ul>\n" + "\n".join(lines) + "\n</ul>\n"
     )
+    if pages > 1:
+        text += f"<p>Page {number} of {pages}\n"
+        for other, what in ((number - 1, "Previous"), (number + 1, "Next")):
+            if 1 <= other <= pages:
+                text += f'<a href="?page={other}">{what}</a>\n'
+    if not complete:
+        text += f"<p>There are more than {MAX_LISTED} files.\n"
+    return text
 
 
 # ---- Conditional requests and ranges (RFC 9110, 13 and 14) ----
@@ -429,7 +712,7 @@ def parse_range(value: str | None, size: int) -> tuple[int, int] | str | None:
     return start, end - start + 1
 
 
-# ---- Who carries them ----
+# ---- Handlers that send them ----
 
 
 class FileRequestHandler(BaseRequestHandler):
@@ -442,9 +725,18 @@ class FileRequestHandler(BaseRequestHandler):
     response_headers: Sequence[tuple[str, str]] = ()
     _file: FileSlice | None = None
 
-    def on_headers(self) -> None:
+    def on_headers(self) -> Coroutine[Any, Any, None] | None:
         """Answer: what the request brings besides its fields does not matter."""
-        response = self.files.respond(self.method, self.path, self.headers)
+        response = self.files.respond_soon(self.method, self.path, self.headers)
+        if not isinstance(response, FileResponse):
+            return self._send_later(response)
+        self._send(response)
+        return None
+
+    async def _send_later(self, response: asyncio.Future[FileResponse]) -> None:
+        self._send(await response)
+
+    def _send(self, response: FileResponse) -> None:
         if isinstance(response.body, FileSlice):
             self._file = response.body
         self.send_response(
@@ -468,35 +760,41 @@ async def answer_stream(files: StaticFiles, stream: H3RequestStream) -> None:
     request = dict(stream.headers)
     method, target = request[b":method"], request.get(b":path", b"")
     start = time.monotonic()
+    response = None
     complete = False
-    response = files.respond(method, target, stream.headers)
-    fields = [(b":status", b"%d" % response.status)]
-    for name, value in [_date(), *response.headers]:
-        fields.append((name.encode(), value.encode()))
-    body = response.body
     try:
-        stream.send_headers(fields, end_stream=body is None)
-        if isinstance(body, FileSlice):
-            await stream.send_body(body.read)
-        elif body is not None:
-            await stream.send_data(body, end_stream=True)
+        found = files.respond_soon(method, target, stream.headers)
+        response = found if isinstance(found, FileResponse) else await found
+        await _send_response(stream, response)
         complete = True
     finally:
-        if isinstance(body, FileSlice):
-            body.close()
+        if response is not None and isinstance(response.body, FileSlice):
+            response.body.close()
         access.log(
             access.Exchange(
                 "HTTP/3",
                 stream.protocol.client_address,
                 method,
                 target,
-                response.status,
+                None if response is None else response.status,
                 stream.body_bytes_sent,
                 time.monotonic() - start,
                 0 if complete else _H3_REQUEST_CANCELLED,
                 complete,
             )
         )
+
+
+async def _send_response(stream: H3RequestStream, response: FileResponse) -> None:
+    fields = [(b":status", b"%d" % response.status)]
+    for name, value in [_date(), *response.headers]:
+        fields.append((name.encode(), value.encode()))
+    body = response.body
+    stream.send_headers(fields, end_stream=body is None)
+    if isinstance(body, FileSlice):
+        await stream.send_body(body.read)
+    elif body is not None:
+        await stream.send_data(body, end_stream=True)
 
 
 def _date() -> tuple[str, str]:

@@ -16,6 +16,7 @@ from nghttp2py.h2 import H2Configuration
 from nghttp2py.h3 import H3Configuration
 from nghttp2py.hpack import DEFLATE_MAX_HEADER_TABLE_SIZE, HDInflater
 from nghttp2py.quic import QuicConfiguration
+from nghttp2py.static_files import StaticFiles
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "limits.rst").read_text()
@@ -81,6 +82,7 @@ def test_every_limit_of_a_configuration_is_on_the_page(configuration, section):
         (HTTP2Server, "idle_timeout", "``idle_timeout`` of ``HTTP2Server``"),
         (HTTP2Server, "close_timeout", "``close_timeout``"),
         (HTTP2Server, "backlog", "``backlog``"),
+        (StaticFiles, "max_open_files", "``max_open_files`` of ``StaticFiles``"),
         (Client, "connect_timeout", "``connect_timeout`` of clients"),
         (Client, "timeout", "``timeout`` of ``Client``"),
         (Client, "retries", "``retries`` of ``Client``"),
@@ -125,6 +127,8 @@ def test_what_serve_takes_is_on_the_page():
         ("finished streams known by number", "asyncio.protocol:_FINISHED_STREAMS"),
         ("1xx responses of a stream", "asyncio.stream:_MAX_INFORMATIONAL"),
         ("gathered for one write", "asyncio.pump:_WRITE_SIZE"),
+        ("names in a list of files", "static_files:MAX_LISTED"),
+        ("names on a page of it", "static_files:PAGE_SIZE"),
         ("stateless resets", "asyncio.quic_server:MAX_RESETS"),
         ("``drain()`` of a stream's writer", "asyncio.quic_protocol:HIGH_WATER"),
         (
