@@ -4,7 +4,7 @@ Bodies up to 4 MiB go in both directions, and every byte of them is checked by
 hash.  Some requests are given up by the task that makes them, some answers by
 the handler, and either end resets streams where it likes.  At the end nothing
 may be left.  The dice have a seed, so that a run can be had again, as far as
-the sockets allow it.
+the sockets allow it.  ``--tls`` runs it over TLS.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ import hashlib
 import os
 import random
 import socket
+import ssl
 import stat
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 
+import trustme
 import uvloop
 
 from nghttp2py.asyncio import H2Protocol, open_connection, start_server
@@ -38,8 +40,13 @@ _GRACE = 10.0
 class Soak:
     """One run: ``await run()``, then ``outcomes`` tells what became of what."""
 
-    def __init__(self, requests: int = REQUESTS, seed: int = 1) -> None:
+    def __init__(
+        self, requests: int = REQUESTS, seed: int = 1, *, tls: bool = False
+    ) -> None:
         self.requests = requests
+        self.tls = make_contexts() if tls else None
+        #: Bytes of this process in memory when each quarter of the requests was made.
+        self.memory: list[int] = []
         self.dice = random.Random(seed)
         self.data = self.dice.randbytes(2 * MOST)
         #: Requests that ended in each way.
@@ -136,6 +143,8 @@ class Soak:
     async def work(self, client: H2Protocol, left: list[int]) -> None:
         """Make requests until none are left, each in a task, cancelling some."""
         while left[0]:
+            if left[0] % (self.requests // 4 or 1) == 0:
+                self.memory.append(resident())
             left[0] -= 1
             task = asyncio.ensure_future(self.ask(client))
             if self.dice.random() < 0.05:
@@ -163,10 +172,12 @@ class Soak:
             lambda protocol: protocol.serve_streams(self.answer),
             "127.0.0.1",
             0,
+            ssl=self.tls and self.tls[0],
             concurrency=concurrency * 2,
         )
         port = server.sockets[0].getsockname()[1]
-        async with server, await open_connection("127.0.0.1", port) as client:
+        ours = self.tls and self.tls[1]
+        async with server, await open_connection("127.0.0.1", port, ssl=ours) as client:
             left = [self.requests]
             await asyncio.gather(*(self.work(client, left) for _ in range(concurrency)))
             (served,) = server.connections
@@ -182,6 +193,22 @@ class Soak:
         await _until(lambda: len(asyncio.all_tasks()) == tasks, "tasks are left")
         await _until(lambda: _count_sockets() == sockets, "sockets are left")
         assert not complaints, complaints
+
+
+def make_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """TLS for the server and for the client, with a new authority."""
+    authority = trustme.CA()
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(server)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    return server, client
+
+
+def resident() -> int:
+    """Bytes of this process in memory."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _is_empty(protocol: H2Protocol) -> bool:
@@ -231,12 +258,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-n", type=int, default=REQUESTS, help="requests a loop")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--tls", action="store_true", help="over TLS")
     options = parser.parse_args()
     for name, make in (
         ("asyncio", asyncio.new_event_loop),
         ("uvloop", uvloop.new_event_loop),
     ):
-        soak = Soak(options.n, options.seed)
+        soak = Soak(options.n, options.seed, tls=options.tls)
         loop = make()
         begin = time.perf_counter()
         try:
@@ -247,6 +275,9 @@ def main() -> None:
         up, down = (n / 1e6 for n in soak.bytes)
         print(f"{name}: {options.n} requests in {seconds:.1f} s, {dict(soak.outcomes)}")
         print(f"  {up:.0f} MB up and {down:.0f} MB down whole by hash; nothing is left")
+        print(
+            "  MB in memory:", *(f"{n / 1e6:.0f}" for n in [*soak.memory, resident()])
+        )
 
 
 if __name__ == "__main__":
