@@ -8,10 +8,10 @@ FUZZERS = h2_recv h2_pair h3_recv qpack quic_api quic_recv
 FUZZ_SECONDS ?= 60
 BENCHMARKS = hpack_coding exchange server client streams soak idle h3 quic
 # The tests that start no other program: ARGS='$(ALONE)'.
-ALONE = $(foreach name,*_chromium *_examples *_interop *_nginx *_peers *_soak test_build test_cli_* test_docs* test_quic_gtls test_quic_qh3,--ignore-glob='*/$(name).py')
+ALONE = $(foreach name,*_chromium *_examples *_interop *_nginx *_peers *_soak test_build test_cli_* test_docs* test_moving_* test_quic_gtls test_quic_qh3,--ignore-glob='*/$(name).py')
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run test test-all test-others build test-c asan fuzz lint types docs bench charts wheel test-wheel clean
+.PHONY: run test test-all test-others test-newest build test-c asan fuzz lint types docs bench charts wheel test-wheel clean
 
 run: build
 	$(PIP) install --group run
@@ -30,6 +30,10 @@ test-others:
 	  echo "Tests on $$python"; \
 	  NGHTTP2PY_DEBUG=1 $(MAKE) test PYTHON=$$python VENV=.venv-$$($$python -V | cut -c 8-11); \
 	done
+
+# On Debian sid's C libraries and Python, the tests that start no other program.
+test-newest:
+	.ci/newest test ARGS='$$(ALONE)'
 
 build: $(VENV)/ready
 	$(PIP) install --no-build-isolation --editable '.[cli,speed]'
