@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 # First, as in a build without QUIC it says what to install.
 from nghttp2py import quic as quic_module
-from nghttp2py.asyncio.h3_bounds import Incoming, Rate, Watch
+from nghttp2py.asyncio.h3_bounds import Arrival, Rate, Watch
 from nghttp2py.asyncio.h3_stream import (
     PIECE,
     H3RequestStream,
@@ -148,6 +148,8 @@ class H3Protocol(QuicConnectionProtocol):
         )
         # Streams that wait until so many bytes can be queued.
         self._writers: dict[H3RequestStream, int] = {}
+        # Those with a wait for what comes in, so that they are kept.
+        self._waiting: set[H3RequestStream] = set()
         self._openers: deque[asyncio.Future[None]] = deque()
         # For SETTINGS, the beginning of the end, the end of the last request.
         self._waiters = Waiters()
@@ -407,9 +409,9 @@ class H3Protocol(QuicConnectionProtocol):
 
     # ---- What the bounds ask for ----
 
-    def _bodies_awaited(self) -> Collection[tuple[int, Incoming]]:
+    def _bodies_awaited(self) -> Collection[tuple[int, Arrival]]:
         return [
-            (stream_id, stream._incoming)
+            (stream_id, stream._arrival)
             for stream_id, stream in self._streams_by_id.items()
             if stream._receives and not stream._answering
         ]
@@ -588,7 +590,7 @@ class H3Protocol(QuicConnectionProtocol):
         if event.stream_ended:
             stream._end_received(True)
         else:
-            self._watch.body_begun(stream._incoming)
+            self._watch.body_begun(stream._arrival)
         self._arrived.append(stream)
 
     def _start_handlers(self) -> None:
@@ -630,7 +632,7 @@ class H3Protocol(QuicConnectionProtocol):
                 stream.reset(ErrorCode.H3_INTERNAL_ERROR)
         if stream._receives and stream._sent:
             # A client that is told to stop before it has the response may lose it.
-            stream.discard()
+            stream._discard()
             self._answered[stream.stream_id] = stream
             self._transmit_soon()
         else:

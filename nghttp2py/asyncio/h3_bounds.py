@@ -10,7 +10,7 @@ from typing import Protocol
 from nghttp2py.asyncio.timeouts import Timeouts
 from nghttp2py.quic import QuicConnection
 
-__all__ = ["Incoming", "Outgoing", "Rate", "Watch", "Watched"]
+__all__ = ["Arrival", "Outgoing", "Rate", "Watch", "Watched"]
 
 # Responses that are kept track of before those that were taken are forgotten.
 _SWEEP = 64
@@ -37,7 +37,7 @@ class Rate:
         return True
 
 
-class Incoming:
+class Arrival:
     """How much of a request's body had come when."""
 
     __slots__ = ("came", "came_before", "since", "withheld")
@@ -85,7 +85,7 @@ class Watched(Protocol):
     _loop: asyncio.AbstractEventLoop
     _quic: QuicConnection
 
-    def _bodies_awaited(self) -> Collection[tuple[int, Incoming]]:
+    def _bodies_awaited(self) -> Collection[tuple[int, Arrival]]:
         """The requests whose bodies must progress, by number."""
 
     def _overdue(self, what: str, stream_id: int | None) -> None:
@@ -161,11 +161,11 @@ class Watch:
         begun before."""
         return self._incomplete.pop(stream_id, None) is not None
 
-    def body_begun(self, incoming: Incoming) -> None:
+    def body_begun(self, arrival: Arrival) -> None:
         """A request has come without the end of its body."""
         if self._timeouts.body is not None:
-            incoming.since = self._loop.time()
-            self._wake_at(incoming.since + self._timeouts.body)
+            arrival.since = self._loop.time()
+            self._wake_at(arrival.since + self._timeouts.body)
 
     def queued(self, outgoing: Outgoing, n: int, *, was_empty: bool) -> None:
         """``n`` bytes of a response were queued; nothing was before if
@@ -237,15 +237,15 @@ class Watch:
             return math.inf
         first = math.inf
         needed = interval * self._timeouts.min_rate
-        for stream_id, incoming in list(self._owner._bodies_awaited()):
-            if incoming.withheld:
-                incoming.since, incoming.came_before = now, incoming.came
-            elif now >= incoming.since + interval:
-                if incoming.came - incoming.came_before < needed:
+        for stream_id, arrival in list(self._owner._bodies_awaited()):
+            if arrival.withheld:
+                arrival.since, arrival.came_before = now, arrival.came
+            elif now >= arrival.since + interval:
+                if arrival.came - arrival.came_before < needed:
                     self._end("body", stream_id)
                     continue
-                incoming.since, incoming.came_before = now, incoming.came
-            first = min(first, incoming.since + interval)
+                arrival.since, arrival.came_before = now, arrival.came
+            first = min(first, arrival.since + interval)
         return first
 
     def _check_responses(self, now: float) -> float:

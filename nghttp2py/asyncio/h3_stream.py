@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from nghttp2py.asyncio.h3_bounds import Incoming, Outgoing
-from nghttp2py.asyncio.reader import H2StreamReader, ReadStream
+from nghttp2py.asyncio.h3_bounds import Arrival, Outgoing
+from nghttp2py.asyncio.reader import H2StreamReader, Incoming
 from nghttp2py.asyncio.waiters import Waiters
 from nghttp2py.asyncio.writer import Body, HeadersLike, to_pairs
 from nghttp2py.errors import StreamClosedError, StreamResetError, StreamStateError
@@ -45,11 +45,11 @@ _MAX_DATAGRAMS = 64
 _WITHOUT_CONTENT = (b"204", b"304")
 
 
-class H3RequestStream(H2StreamReader):
+class H3RequestStream(Incoming):
     """One request and its response, seen from one end.
 
     A body that comes in is read by ``readany`` or ``async for``, which give it
-    as it comes, or by the methods of ``H2StreamReader``.  Each wait ends: with
+    as it comes, or by ``read`` and its like.  Each wait ends: with
     ``StreamResetError`` if the stream is reset, with ``ConnectionTerminatedError``
     if the connection is over.  What had come before can still be read.
 
@@ -61,12 +61,11 @@ class H3RequestStream(H2StreamReader):
     __slots__ = (
         "__weakref__",
         "_answering",
+        "_arrival",
         "_client_side",
         "_datagrams",
         "_failure",
         "_fields",
-        "_id",
-        "_incoming",
         "_informational",
         "_outgoing",
         "_registered",
@@ -78,15 +77,16 @@ class H3RequestStream(H2StreamReader):
         "body_bytes_sent",
         "headers",
         "protocol",
+        "stream_id",
         "trailers",
     )
 
     def __init__(
         self, protocol: H3Protocol, stream_id: int, request: Headers, *, client: bool
     ) -> None:
-        super().__init__(self)
+        super().__init__()
         self.protocol = protocol
-        self._id = stream_id
+        self.stream_id = stream_id
         #: The header section that came in: the request's, the final response's.
         self.headers: Headers = [] if client else request
         #: The fields after the body, once that was read to its end.
@@ -99,7 +99,7 @@ class H3RequestStream(H2StreamReader):
         # Whether the connection knows the stream.
         self._registered = False
         # What comes in.
-        self._incoming = Incoming()
+        self._arrival = Arrival()
         self._failure: Failure | None = None
         self._informational: deque[Headers] | None = None
         self._datagrams: deque[bytes] | None = None
@@ -112,31 +112,16 @@ class H3RequestStream(H2StreamReader):
         # A server's: is cancelled when its response cannot be sent any more.
         self._task: asyncio.Task[None] | None = None
 
-    # The stream is its own reader, without a reference to itself, so that one
-    # that is dropped is gone at once.
-    @property
-    def _stream(self) -> ReadStream:
-        return self
-
-    @_stream.setter
-    def _stream(self, stream: ReadStream) -> None:
-        pass
-
-    @property
-    def stream_id(self) -> int:
-        """The number of the stream."""
-        return self._id
-
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
-        return f"<{type(self).__name__} {self._id} {state} of {self.protocol!r}>"
+        return f"<{type(self).__name__} {self.stream_id} {state} of {self.protocol!r}>"
 
     def __del__(self) -> None:
         # A garbage collection may run in any thread.
-        if self._registered and not self.closed:
+        if getattr(self, "_registered", False) and not self.closed:
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 self.protocol._loop.call_soon_threadsafe(
-                    self.protocol._drop, self._id, self._sends, self._receives
+                    self.protocol._drop, self.stream_id, self._sends, self._receives
                 )
 
     # ---- What it is ----
@@ -151,8 +136,8 @@ class H3RequestStream(H2StreamReader):
 
     @property
     def reader(self) -> H2StreamReader:
-        """The half that comes in: the stream itself has all methods of a reader."""
-        return self
+        """The half that comes in."""
+        return H2StreamReader(self)
 
     @property
     def request(self) -> RequestReceived | None:
@@ -227,12 +212,12 @@ class H3RequestStream(H2StreamReader):
             self._raise_failure()
             if self._eof:
                 raise StreamResetError(
-                    self._id,
+                    self.stream_id,
                     ErrorCode.H3_MESSAGE_ERROR,
                     remote=True,
                     reason="it was closed without a response",
                 )
-            await self._waiters.wait()
+            await self._wait()
         if self.at_eof():
             self._settle()
         return self.headers
@@ -253,7 +238,7 @@ class H3RequestStream(H2StreamReader):
             self._raise_failure()
             if self._eof:
                 return None
-            await self._waiters.wait()
+            await self._wait()
         return self._informational.popleft()
 
     def __aiter__(self) -> H3RequestStream:
@@ -267,7 +252,7 @@ class H3RequestStream(H2StreamReader):
 
     async def readany(self) -> bytes:
         """Return the next piece of the body; ``b""`` at its end."""
-        return await self.readframe()
+        return await self._read_frame()
 
     async def receive_datagram(self) -> bytes:
         """Return the next datagram of the stream (RFC 9297, 2.1).
@@ -280,9 +265,9 @@ class H3RequestStream(H2StreamReader):
             self._raise_failure()
             if self._eof:
                 raise StreamClosedError(
-                    f"stream {self._id}: the peer has ended it", self._id
+                    f"stream {self.stream_id}: the peer has ended it", self.stream_id
                 )
-            await self._waiters.wait()
+            await self._wait()
         return self._datagrams.popleft()
 
     # ---- What the reader asks for ----
@@ -291,10 +276,25 @@ class H3RequestStream(H2StreamReader):
         if self._failure is not None:
             raise self._failure()
 
-    def _acknowledge(self, n: int, taken: int) -> None:
-        if self._incoming.withheld and self._unacknowledged < _UNREAD:
-            self._incoming.withheld = False
-            self.protocol._resume_reading(self._id)
+    async def _await_body(self) -> None:
+        await self._wait()
+
+    async def _wait(self) -> None:
+        """Wait until something happens; the connection keeps the stream meanwhile."""
+        waiting = self.protocol._waiting
+        waiting.add(self)
+        try:
+            await self._waiters.wait()
+        finally:
+            if not self._waiters:
+                waiting.discard(self)
+
+    def _acknowledge(self, n: int) -> None:
+        self._unacknowledged -= n
+        self._taken += n
+        if self._arrival.withheld and self._unacknowledged < _UNREAD:
+            self._arrival.withheld = False
+            self.protocol._resume_reading(self.stream_id)
 
     def _settle(self) -> None:
         # The response needs no more of the request (RFC 9114, 4.1).  But either
@@ -312,7 +312,7 @@ class H3RequestStream(H2StreamReader):
         """
         self._check_writable()
         was_empty = self._is_empty()
-        self.protocol._require_http().send_headers(self._id, headers, end_stream)
+        self.protocol._require_http().send_headers(self.stream_id, headers, end_stream)
         if headers and headers[0][0] == b":status" and not _is_interim(headers):
             self._answering = True
         self._was_queued(0, was_empty)
@@ -371,8 +371,8 @@ class H3RequestStream(H2StreamReader):
         """
         self._check_writable()
         if self._sent:
-            raise StreamStateError(f"stream {self._id}: our half has ended")
-        self.protocol._send_datagram(self._id, data)
+            raise StreamStateError(f"stream {self.stream_id}: our half has ended")
+        self.protocol._send_datagram(self.stream_id, data)
 
     # ---- What goes out: bodies ----
 
@@ -470,7 +470,7 @@ class H3RequestStream(H2StreamReader):
         self._check_writable()
         was_empty = self._is_empty()
         http = self.protocol._require_http()
-        http.send_data(self._id, data, end_stream)
+        http.send_data(self.stream_id, data, end_stream)
         n = memoryview(data).nbytes
         self.body_bytes_sent += n
         self._was_queued(n, was_empty)
@@ -491,7 +491,7 @@ class H3RequestStream(H2StreamReader):
         while True:
             self._check_writable()
             # After the end of all nothing wakes a waiter: sending raises.
-            room = wanted if self._sent else self.protocol._room(self._id, wanted)
+            room = wanted if self._sent else self.protocol._room(self.stream_id, wanted)
             if room or not wanted:
                 return room
             self.protocol._writers[self] = wanted
@@ -501,12 +501,14 @@ class H3RequestStream(H2StreamReader):
                 self.protocol._writers.pop(self, None)
 
     def _is_empty(self) -> bool:
-        return not self._client_side and not self.protocol._quic.queued_data(self._id)
+        return not self._client_side and not self.protocol._quic.queued_data(
+            self.stream_id
+        )
 
     def _was_queued(self, n: int, was_empty: bool) -> None:
         if not self._client_side:
             if self._outgoing is None:
-                self._outgoing = Outgoing(self._id)
+                self._outgoing = Outgoing(self.stream_id)
             self.protocol._watch.queued(self._outgoing, n, was_empty=was_empty)
 
     def _after_sending(self, end_stream: bool) -> None:
@@ -532,14 +534,19 @@ class H3RequestStream(H2StreamReader):
         Raises as ``reset`` does.
         """
         if self._receives:
-            self.protocol._stop_stream(self._id, error_code)
-            self._lose_reader(reset_failure(self._id, error_code, remote=False))
-        self.discard()
+            self.protocol._stop_stream(self.stream_id, error_code)
+            self._lose_reader(reset_failure(self.stream_id, error_code, remote=False))
+        self._discard()
+
+    def _discard(self) -> None:
+        """Drop what has come in and was not read."""
+        self._chunks.clear()
+        self._size = self._offset = self._unacknowledged = 0
 
     def _reset_writer(self, error_code: int) -> None:
         if self._sends:
-            self.protocol._reset_stream(self._id, error_code)
-            self._lose_writer(reset_failure(self._id, error_code, remote=False))
+            self.protocol._reset_stream(self.stream_id, error_code)
+            self._lose_writer(reset_failure(self.stream_id, error_code, remote=False))
 
     async def __aenter__(self) -> H3RequestStream:
         return self
@@ -579,12 +586,12 @@ class H3RequestStream(H2StreamReader):
         if self._failure is not None:
             return
         if data:
-            self.feed_data(data)
-            incoming = self._incoming
-            incoming.came += len(data)
-            if self._unacknowledged >= _UNREAD and not incoming.withheld and not ended:
-                incoming.withheld = True
-                self.protocol._quic.pause_reading(self._id)
+            self._feed(data)
+            arrival = self._arrival
+            arrival.came += len(data)
+            if self._unacknowledged >= _UNREAD and not arrival.withheld and not ended:
+                arrival.withheld = True
+                self.protocol._quic.pause_reading(self.stream_id)
         self._end_received(ended)
 
     def _datagram_received(self, data: bytes) -> None:
@@ -598,7 +605,7 @@ class H3RequestStream(H2StreamReader):
 
     def _end_received(self, ended: bool) -> None:
         if ended:
-            self.feed_eof()
+            self._feed_eof()
             self._forget()
         self._waiters.wake()
 
@@ -620,7 +627,7 @@ class H3RequestStream(H2StreamReader):
         """Leave the connection, when nothing more comes or goes."""
         if self._registered and self.closed:
             self._registered = False
-            self.protocol._forget(self._id)
+            self.protocol._forget(self.stream_id)
 
 
 class _Readable:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Protocol
 
-from nghttp2py.asyncio.waiters import Waiters
-
-__all__ = ["H2StreamReader", "ReadStream"]
+__all__ = ["H2StreamReader", "Incoming"]
 
 #: Bytes that ``readline`` and ``readuntil`` look through, as asyncio's do.
 LIMIT = 65536
@@ -17,70 +14,60 @@ LIMIT = 65536
 # many waiting pieces, small ones are joined, so that memory keeps to the window.
 _MAX_SMALL_PIECES = 64
 _SMALL_PIECE = 1024
+# More bytes than there ever are.
+_ANY = 1 << 62
 
 
-class ReadStream(Protocol):
-    """What a reader asks of its stream."""
-
-    _waiters: Waiters
-
-    @property
-    def stream_id(self) -> int:
-        """Its number."""
-
-    def _raise_failure(self) -> None:
-        """Raise why the body will never be complete, if it will not."""
-
-    def _acknowledge(self, n: int, taken: int) -> None:
-        """Give the peer credit for ``n`` bytes, with which it has ``taken``."""
-
-    def _settle(self) -> None:
-        """The body has ended, and all of it was read."""
-
-
-class H2StreamReader:
-    """Reads the body that the peer sends, like ``asyncio.StreamReader``.
+class Incoming:
+    """The half of a stream that comes in: the base of the streams.
 
     Bytes that wait here were not acknowledged to the peer: it can send no more
-    than the stream's window ahead of who reads.  A method that waits for more
+    than the stream's window ahead of the reader.  A method that waits for more
     than is there gives the credit for what it has, as it was asked for.
-
-    All methods raise ``StreamResetError`` or ``ConnectionTerminatedError`` if
-    the body will never be complete; what came before that can still be read by
-    calls that it suffices for.  One call reads at a time, others queue.  A
-    cancelled call takes nothing.
     """
 
     __slots__ = (
         "_chunks",
         "_eof",
-        "_lock",
         "_offset",
+        "_read_lock",
         "_size",
-        "_stream",
         "_taken",
         "_unacknowledged",
     )
 
-    def __init__(self, stream: ReadStream) -> None:
-        self._stream: ReadStream = stream
+    stream_id: int
+
+    def __init__(self) -> None:
         self._chunks: deque[bytes] = deque()
         self._offset = 0  # bytes of the first chunk that were taken
         self._size = 0
         self._unacknowledged = 0  # of the bytes here; they are the last
         self._taken = 0  # bytes acknowledged since the stream began
         self._eof = False
-        self._lock: asyncio.Lock | None = None
+        self._read_lock: asyncio.Lock | None = None
 
-    def __repr__(self) -> str:
-        return (
-            f"<H2StreamReader of stream {self._stream.stream_id}: {self._size} bytes"
-            f"{', eof' if self._eof else ''}>"
-        )
+    # ---- What the stream adds ----
+
+    def _raise_failure(self) -> None:
+        """Raise why the stream broke off, if it did."""
+        raise NotImplementedError
+
+    def _acknowledge(self, n: int) -> None:
+        """Give the peer credit for ``n`` bytes, which were not given it before."""
+        raise NotImplementedError
+
+    def _settle(self) -> None:
+        """The body was read to its end."""
+        raise NotImplementedError
+
+    async def _await_body(self) -> None:
+        """Wait until something happens to the stream."""
+        raise NotImplementedError
 
     # ---- What comes in ----
 
-    def feed_data(self, data: bytes) -> None:
+    def _feed(self, data: bytes) -> None:
         """Take a piece of the body from the connection."""
         chunks = self._chunks
         if len(chunks) > _MAX_SMALL_PIECES and len(chunks[-1]) < _SMALL_PIECE:
@@ -90,20 +77,9 @@ class H2StreamReader:
         self._size += len(data)
         self._unacknowledged += len(data)
 
-    def discard(self) -> None:
-        """Drop what has come in and was not read."""
-        self._chunks.clear()
-        self._size = self._offset = self._unacknowledged = 0
-
-    def feed_eof(self) -> None:
+    def _feed_eof(self) -> None:
         """Take the end of the body from the connection."""
         self._eof = True
-
-    def _give_credit(self, n: int) -> None:
-        """Give the peer credit for ``n`` bytes, which were not given it before."""
-        self._unacknowledged -= n
-        self._taken += n
-        self._stream._acknowledge(n, self._taken)
 
     def _take(self, n: int) -> bytes:
         """Take ``n`` bytes of those that are here."""
@@ -138,16 +114,16 @@ class H2StreamReader:
             data = b"".join(pieces)
         self._size -= n
         if self._size < self._unacknowledged:
-            self._give_credit(self._unacknowledged - self._size)
+            self._acknowledge(self._unacknowledged - self._size)
         if self._eof and not self._size:
-            self._stream._settle()
+            self._settle()
         return data
 
     def _end(self) -> bytes:
         """Return ``b""`` at the end of the body, raise if it broke off."""
         if not self._eof:
-            self._stream._raise_failure()
-        self._stream._settle()
+            self._raise_failure()
+        self._settle()
         return b""
 
     async def _more(self) -> bool:
@@ -157,17 +133,16 @@ class H2StreamReader:
         """
         if self._eof:
             return False
-        stream = self._stream
-        stream._raise_failure()
+        self._raise_failure()
         if self._unacknowledged:
-            self._give_credit(self._unacknowledged)
-        await stream._waiters.wait()
+            self._acknowledge(self._unacknowledged)
+        await self._await_body()
         return True
 
     def _locked(self) -> asyncio.Lock:
-        if self._lock is None:
-            self._lock = asyncio.Lock()
-        return self._lock
+        if self._read_lock is None:
+            self._read_lock = asyncio.Lock()
+        return self._read_lock
 
     # ---- asyncio.StreamReader ----
 
@@ -178,7 +153,7 @@ class H2StreamReader:
         """
         if n == 0:
             return b""
-        lock = self._lock
+        lock = self._read_lock
         if lock is None or not lock.locked():
             if n < 0:
                 if self._eof:
@@ -198,13 +173,9 @@ class H2StreamReader:
 
     async def readany(self) -> bytes:
         """Return all that is there, as soon as there is any; ``b""`` at the end."""
-        return await self.read(1 << 62)
+        return await self.read(_ANY)
 
-    async def readframe(self) -> bytes:
-        """Return the rest of the piece that came first; ``b""`` at the end.
-
-        Pieces are DATA frames, but small ones may have been joined.
-        """
+    async def _read_frame(self) -> bytes:
         async with self._locked():
             while not self._size and await self._more():
                 pass
@@ -229,7 +200,7 @@ class H2StreamReader:
         """Return ``n`` bytes, less only if the body ends before."""
         if n == 0:
             return b""
-        lock = self._lock
+        lock = self._read_lock
         if self._size >= n and (lock is None or not lock.locked()):
             return self._take(n)
         async with self._locked():
@@ -239,25 +210,7 @@ class H2StreamReader:
                 return self._end()
             return self._take(min(n, self._size))
 
-    async def readline(self) -> bytes:
-        """Return a line with its newline; the rest, or ``b""``, at the end.
-
-        Raises ``ValueError`` for a line of more than 64 KiB.
-        """
-        try:
-            return await self.readuntil(b"\n")
-        except asyncio.IncompleteReadError as error:
-            return error.partial
-        except asyncio.LimitOverrunError as error:
-            raise ValueError(error.args[0]) from None
-
-    async def readuntil(self, separator: bytes = b"\n") -> bytes:
-        """Return what is there up to ``separator``, which is included.
-
-        Raises ``asyncio.IncompleteReadError`` if the body ends before, and
-        ``asyncio.LimitOverrunError`` if it is not within 64 KiB: then nothing
-        was taken.
-        """
+    async def _read_until(self, separator: bytes) -> bytes:
         if not separator:
             raise ValueError("the separator must not be empty")
         async with self._locked():
@@ -290,6 +243,81 @@ class H2StreamReader:
     def at_eof(self) -> bool:
         """Whether the body has ended and all of it was read."""
         return self._eof and not self._size
+
+
+class H2StreamReader:
+    """Reads the body that the peer sends, like ``asyncio.StreamReader``.
+
+    All methods raise ``StreamResetError`` or ``ConnectionTerminatedError`` if
+    the body will never be complete; what came before that can still be read by
+    calls that it suffices for.  One call reads at a time, others queue.  A
+    cancelled call takes nothing.
+    """
+
+    # A view: the stream has the bytes.  It does not know its readers, for a cycle
+    # of references would keep both until the collector runs.
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: Incoming) -> None:
+        self._stream = stream
+
+    def __repr__(self) -> str:
+        stream = self._stream
+        return (
+            f"<H2StreamReader of stream {stream.stream_id}: {stream._size} bytes"
+            f"{', eof' if stream._eof else ''}>"
+        )
+
+    async def read(self, n: int = -1) -> bytes:
+        """Return up to ``n`` bytes, as soon as there are any; ``b""`` at the end.
+
+        With ``n`` negative: everything until the end.
+        """
+        return await self._stream.read(n)
+
+    async def readany(self) -> bytes:
+        """Return all that is there, as soon as there is any; ``b""`` at the end."""
+        return await self._stream.read(_ANY)
+
+    async def readframe(self) -> bytes:
+        """Return the rest of the piece that came first; ``b""`` at the end.
+
+        Pieces are DATA frames, but small ones may have been joined.
+        """
+        return await self._stream._read_frame()
+
+    async def readexactly(self, n: int) -> bytes:
+        """Return ``n`` bytes.
+
+        Raises ``asyncio.IncompleteReadError``, with what there was, if the
+        body ends before.
+        """
+        return await self._stream.readexactly(n)
+
+    async def readline(self) -> bytes:
+        """Return a line with its newline; the rest, or ``b""``, at the end.
+
+        Raises ``ValueError`` for a line of more than 64 KiB.
+        """
+        try:
+            return await self.readuntil(b"\n")
+        except asyncio.IncompleteReadError as error:
+            return error.partial
+        except asyncio.LimitOverrunError as error:
+            raise ValueError(error.args[0]) from None
+
+    async def readuntil(self, separator: bytes = b"\n") -> bytes:
+        """Return what is there up to ``separator``, which is included.
+
+        Raises ``asyncio.IncompleteReadError`` if the body ends before, and
+        ``asyncio.LimitOverrunError`` if it is not within 64 KiB: then nothing
+        was taken.
+        """
+        return await self._stream._read_until(separator)
+
+    def at_eof(self) -> bool:
+        """Whether the body has ended and all of it was read."""
+        return self._stream.at_eof()
 
     def __aiter__(self) -> H2StreamReader:
         return self
