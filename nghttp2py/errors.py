@@ -30,6 +30,7 @@ __all__ = [
     "StreamClosedError",
     "StreamResetError",
     "StreamStateError",
+    "TLSConfigurationError",
     "error_code_name",
     "from_code",
     "printable",
@@ -233,6 +234,10 @@ class InvalidBodyLengthError(ProtocolError, ValueError):
         )
         self.expected = expected
         self.actual = actual
+
+
+class TLSConfigurationError(NGHTTP2Error, ValueError):
+    """An SSL context with which no TLS connection could be made."""
 
 
 class InvalidSettingsValueError(ProtocolError, ValueError):

@@ -1,0 +1,46 @@
+"""Log lines that peers can cause, at a bounded rate."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+__all__ = ["LogBudget"]
+
+
+class LogBudget:
+    """Passes on at most ``burst`` lines in ``interval`` seconds; counts the others.
+
+    The first line of the next interval tells how many were left out.
+    """
+
+    __slots__ = ("_burst", "_interval", "_level", "_logger", "_omitted", "_spent", "_t")
+
+    def __init__(
+        self, logger: logging.Logger, level: int, burst: int, interval: float
+    ) -> None:
+        self._logger = logger
+        self._level = level
+        self._burst = burst
+        self._interval = interval
+        self._t = -interval
+        self._spent = 0
+        self._omitted = 0
+
+    def log(self, message: str, *args: object) -> None:
+        """Log a line, unless the interval's lines are used up."""
+        if not self._logger.isEnabledFor(self._level):
+            return
+        now = time.monotonic()
+        if now - self._t >= self._interval:
+            self._t = now
+            self._spent = 0
+        if self._spent >= self._burst:
+            self._omitted += 1
+            return
+        self._spent += 1
+        if self._omitted:
+            message += " (%d lines like this one were left out)"
+            args = (*args, self._omitted)
+            self._omitted = 0
+        self._logger.log(self._level, message, *args)

@@ -1,0 +1,542 @@
+"""TLS for a server's connections, on a plain transport.
+
+asyncio's own TLS allocates a buffer of 256 KiB for each connection and tells nobody
+why a handshake has failed.  Here the connections of a server share one buffer, and
+an idle connection costs what OpenSSL keeps for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import ssl
+from collections.abc import Callable
+from typing import Any, cast
+
+from nghttp2py.asyncio.log_budget import LogBudget
+from nghttp2py.asyncio.tls import read_alpn_offer
+
+__all__ = ["ServerTLS", "TLSTransport"]
+
+logger = logging.getLogger(__name__)
+
+#: Bytes that a client may send before the handshake is complete.  OpenSSL takes a
+#: certificate chain of 100 KiB.
+MAX_HANDSHAKE = 131072
+#: Bytes that are written for the peer's sake alone, as answers to KeyUpdate, while it
+#: does not read.
+MAX_ANSWERS = 65536
+
+# Bytes that are read from the socket, and handed on, at a time.
+_READ_SIZE = 65536
+# The plaintext of one TLS record (RFC 8446, 5.1).  OpenSSL's memory buffers grow to
+# the largest piece that was ever in them, so larger pieces would cost memory for good.
+_RECORD = 16384
+# Seconds for which a connection whose TLS has failed waits for the peer to read the
+# alert: closing at once would reset it while bytes of the peer's are unread.
+_LINGER = 1.0
+# Log lines about handshakes that fail, and seconds: each is a line of what peers did.
+_FAILURES, _FAILURE_INTERVAL = 20, 10.0
+# Lines about faults of our own certificate: one a minute is enough to be seen.
+_FAULT_INTERVAL = 60.0
+
+# Bytes of a ClientHello that are kept to read its ALPN.
+_MAX_HELLO = 8192
+_NOTHING = memoryview(b"")
+
+# OpenSSL's reasons that tell of a fault of the server's: it has no certificate that
+# its peer can use, or its servername callback raised.
+_OUR_FAULTS = frozenset(
+    {
+        "CALLBACK_FAILED",
+        "NO_CERTIFICATE_SET",
+        "NO_SUITABLE_SIGNATURE_ALGORITHM",
+        "SSLV3_ALERT_CERTIFICATE_EXPIRED",
+        "SSLV3_ALERT_CERTIFICATE_REVOKED",
+        "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE",
+    }
+)
+_EXPLANATIONS = {
+    "HTTP_REQUEST": "the peer sent an HTTP request in the clear",
+    "NO_SHARED_CIPHER": "no cipher suite that both sides support",
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "the client sent no certificate",
+    "UNSUPPORTED_PROTOCOL": "the client's TLS version is not supported",
+    "WRONG_VERSION_NUMBER": "what the peer sent is not TLS",
+}
+
+
+class ServerTLS:
+    """What the TLS connections of one server share.
+
+    ``ended`` is called without arguments when a handshake is over, well or not.
+    """
+
+    def __init__(
+        self,
+        context: ssl.SSLContext,
+        factory: Callable[[], asyncio.BaseProtocol],
+        *,
+        handshake_timeout: float,
+        ended: Callable[[], object],
+    ) -> None:
+        self.context = context
+        self.factory = factory
+        self.handshake_timeout = handshake_timeout
+        self.ended = ended
+        self.ciphertext = memoryview(bytearray(_READ_SIZE))
+        self.plaintext = memoryview(bytearray(_READ_SIZE))
+        #: The connections whose handshake is not complete.
+        self.handshaking: set[TLSTransport] = set()
+        self._failures = LogBudget(logger, logging.INFO, _FAILURES, _FAILURE_INTERVAL)
+        self._faults = LogBudget(logger, logging.WARNING, 1, _FAULT_INTERVAL)
+
+    def protocol(self) -> TLSTransport:
+        """Make the protocol of an accepted connection."""
+        return TLSTransport(self)
+
+    def report(self, peer: object, error: Exception | str) -> None:
+        """Log why a connection's TLS has failed."""
+        if isinstance(error, ssl.SSLError):
+            reason = error.reason or ""
+            text = _EXPLANATIONS.get(reason)
+            if text is None:
+                text = reason.replace("_", " ").lower() or str(error)
+            if reason in _OUR_FAULTS:
+                self._faults.log(
+                    "%s: the TLS handshake failed by a fault of this server's "
+                    "certificate or context: %s",
+                    peer,
+                    text,
+                )
+                return
+        else:
+            text = str(error)
+        self._failures.log("%s: TLS failed: %s", peer, text)
+
+
+class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
+    """The protocol of a TCP connection, and the transport of what runs over its TLS.
+
+    It has all of ``asyncio.Transport``.  ``write_eof`` sends close_notify and shuts
+    the write side of the TCP connection; what comes in is still delivered (RFC 8446,
+    6.1).  ``close`` sends close_notify and closes when all is written.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_answers",
+        "_closing",
+        "_eof_received",
+        "_eof_written",
+        "_error",
+        "_hello",
+        "_incoming",
+        "_notified",
+        "_outgoing",
+        "_peer",
+        "_protocol",
+        "_reading_paused",
+        "_received",
+        "_shared",
+        "_tcp",
+        "_timer",
+        "_tls",
+        "_writing_paused",
+    )
+
+    def __init__(self, shared: ServerTLS) -> None:
+        super().__init__()
+        self._shared = shared
+        self._tcp: asyncio.Transport | None = None
+        self._tls: ssl.SSLObject | None = None
+        self._incoming: ssl.MemoryBIO | None = None
+        self._outgoing: ssl.MemoryBIO | None = None
+        self._protocol: asyncio.BaseProtocol | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._peer: object = None
+        self._error: Exception | None = None
+        self._hello = b""  # the first bytes that came
+        self._received = 0  # bytes before the handshake's end
+        self._answers = 0  # bytes written for reading while writing is paused
+        self._closing = False
+        self._eof_received = False
+        self._eof_written = False
+        self._notified = False  # close_notify was sent
+        self._reading_paused = False
+        self._writing_paused = False
+
+    # ---- The protocol of the TCP connection ----
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports do not derive from asyncio's.
+        tcp = cast(asyncio.Transport, transport)
+        self._tcp = tcp
+        self._peer = tcp.get_extra_info("peername")
+        shared = self._shared
+        shared.handshaking.add(self)
+        self._timer = asyncio.get_running_loop().call_later(
+            shared.handshake_timeout, self._handshake_timed_out
+        )
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        # It is decrypted before another connection reads.
+        return self._shared.ciphertext
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._closing or self._eof_received:
+            return
+        if self._tls is None:
+            self._begin()
+        data = self._shared.ciphertext[:nbytes]
+        if self._protocol is None:
+            assert self._incoming is not None
+            self._incoming.write(data)
+            self._received += nbytes
+            if len(self._hello) < _MAX_HELLO:
+                self._hello += data[: _MAX_HELLO - len(self._hello)]
+            self._shake_hands()
+        else:
+            self._read(data)
+
+    def eof_received(self) -> bool:
+        if self._protocol is None or self._closing:
+            return False
+        return self._tell_eof()
+
+    def pause_writing(self) -> None:
+        self._writing_paused = True
+        if self._protocol is not None:
+            self._protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._writing_paused = False
+        self._answers = 0
+        if self._protocol is not None:
+            self._protocol.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        protocol, self._protocol = self._protocol, None
+        if protocol is None and not self._closing:
+            if self._tls is None:
+                # A port scan, a check of health: no TLS was begun.
+                logger.debug("%s: closed before a TLS handshake", self._peer)
+            else:
+                self._shared.report(
+                    self._peer, "the peer closed the connection in the handshake"
+                )
+        self._closing = True
+        self._tcp = self._tls = self._incoming = self._outgoing = None
+        error, self._error = self._error or exc, None
+        self._handshake_over()
+        if protocol is not None:
+            protocol.connection_lost(error)
+
+    # ---- The handshake ----
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the client has sent anything."""
+        return self._tls is not None
+
+    def _begin(self) -> None:
+        # A connection on which nothing ever comes has no need of an SSL object.
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = self._shared.context.wrap_bio(incoming, outgoing, server_side=True)
+        self._incoming, self._outgoing = incoming, outgoing
+
+    def _shake_hands(self) -> None:
+        assert self._tls is not None
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            self._flush()
+            if self._received > MAX_HANDSHAKE:
+                self._fail(f"more than {MAX_HANDSHAKE} bytes before its end")
+            return
+        except Exception as error:
+            self._flush()  # the alert
+            self._fail(error)
+            return
+        self._flush()
+        self._complete_handshake()
+
+    def _complete_handshake(self) -> None:
+        tls, tcp = self._tls, self._tcp
+        assert tls is not None and tcp is not None
+        # What can be asked for after the connection is lost.
+        extra = {
+            "cipher": tls.cipher(),
+            "peername": self._peer,
+            "sockname": tcp.get_extra_info("sockname"),
+            "sslcontext": self._shared.context,
+        }
+        certificate = tls.getpeercert()
+        if certificate:
+            extra["peercert"] = certificate
+        if tls.selected_alpn_protocol() is None:
+            extra["alpn_offered"] = read_alpn_offer(self._hello)
+        self._hello = b""
+        self._extra = extra
+        protocol = self._shared.factory()
+        self._protocol = protocol
+        protocol.connection_made(self)
+        if self._writing_paused:
+            protocol.pause_writing()
+        self._handshake_over()
+        self._read()
+
+    def _handshake_over(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self in self._shared.handshaking:
+            self._shared.handshaking.discard(self)
+            self._shared.ended()
+
+    def _handshake_timed_out(self) -> None:
+        self._timer = None
+        self._fail(f"no handshake in {self._shared.handshake_timeout} seconds")
+        if self._tcp is not None:
+            self._tcp.abort()
+
+    def _fail(self, error: Exception | str) -> None:
+        """End the connection for a fault that is not its protocol's."""
+        self._closing = True
+        self._shared.report(self._peer, error)
+        if isinstance(error, Exception):
+            # Without its traceback, which would keep this object alive.
+            self._error = error.with_traceback(None)
+        tcp = self._tcp
+        if tcp is None or tcp.is_closing():
+            return
+        with contextlib.suppress(OSError):  # the peer may have reset it already
+            tcp.write_eof()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(_LINGER, tcp.abort)
+
+    # ---- Reading ----
+
+    def _read(self, data: memoryview | None = None) -> None:
+        """Decrypt ``data``, and deliver until there is no more or reading is paused."""
+        rest = data or _NOTHING
+        plaintext = self._shared.plaintext
+        while not (self._reading_paused or self._closing or self._eof_received):
+            tls, incoming, outgoing = self._tls, self._incoming, self._outgoing
+            assert tls is not None and incoming is not None and outgoing is not None
+            read: Any = tls.read  # which returns a number if it is given a buffer
+            size = 0
+            ended = False
+            error = None
+            while size < _READ_SIZE and not ended:
+                # OpenSSL keeps no bytes back but those of a record that is not
+                # whole, so a read that would find nothing need not be tried.
+                if not (incoming.pending or tls.pending()):
+                    if not rest:
+                        break
+                    incoming.write(rest[:_RECORD])
+                    rest = rest[_RECORD:]
+                try:
+                    part = read(_READ_SIZE - size, plaintext[size:])
+                    size += part
+                    ended = not part
+                except ssl.SSLWantReadError:
+                    pass
+                except ssl.SSLZeroReturnError:
+                    ended = True
+                except ssl.SSLError as failure:
+                    error = failure
+                    break
+            if outgoing.pending:
+                self._answer()
+            if size:
+                self._deliver(plaintext[:size].tobytes())
+            if self._closing:
+                return
+            if error is not None:
+                self._fail(error)
+                return
+            if ended:
+                if not self._tell_eof():
+                    self.close()
+                return
+            if not (rest or incoming.pending or tls.pending()):
+                break
+        if self._closing or self._incoming is None:
+            return
+        if rest:
+            self._incoming.write(rest)
+        if self._eof_written and not self._notified:
+            self._write_close_notify()
+
+    def _deliver(self, data: bytes) -> None:
+        protocol = self._protocol
+        if isinstance(protocol, asyncio.BufferedProtocol):
+            _feed(protocol, data)
+        else:
+            cast(asyncio.Protocol, protocol).data_received(data)
+
+    def _answer(self) -> None:
+        """Write what reading has made: the answer to a KeyUpdate, or an alert."""
+        assert self._outgoing is not None
+        if self._writing_paused:
+            self._answers += self._outgoing.pending
+        self._flush()
+        if self._answers > MAX_ANSWERS and not self._closing:
+            self._fail("the peer asks for answers and does not read them")
+            self.abort()
+
+    def _tell_eof(self) -> bool:
+        """Tell the protocol of the peer's end; whether it stays open for writing."""
+        if self._eof_received:
+            return not self._closing
+        self._eof_received = True
+        return bool(cast(asyncio.Protocol, self._protocol).eof_received())
+
+    # ---- The transport of the protocol above ----
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """See ``asyncio.BaseTransport``; the names are those of asyncio's TLS."""
+        if name == "ssl_object":
+            return default if self._tls is None else self._tls
+        if name == "compression":
+            return default if self._tls is None else self._tls.compression()
+        extra = self._extra
+        if name in extra:
+            return extra[name]
+        if self._tcp is None:
+            return default
+        return self._tcp.get_extra_info(name, default)
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Give the connection to another protocol."""
+        self._protocol = protocol
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        """Return the protocol."""
+        return cast(asyncio.BaseProtocol, self._protocol)
+
+    def is_closing(self) -> bool:
+        """Whether the transport is closing or closed."""
+        return self._closing or self._tcp is None or self._tcp.is_closing()
+
+    def is_reading(self) -> bool:
+        """Whether what comes in is delivered."""
+        return not (self._reading_paused or self.is_closing())
+
+    def pause_reading(self) -> None:
+        """Deliver no more until ``resume_reading``."""
+        if not self._reading_paused and self._tcp is not None:
+            self._reading_paused = True
+            self._tcp.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Deliver again what comes in."""
+        if self._reading_paused and self._tcp is not None:
+            self._reading_paused = False
+            self._tcp.resume_reading()
+            # Not here: the caller may be in the midst of its data_received().
+            asyncio.get_running_loop().call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if self._tls is not None:
+            self._read()
+
+    def set_write_buffer_limits(
+        self, high: int | None = None, low: int | None = None
+    ) -> None:
+        """Set the bounds for ``pause_writing``, in bytes of TLS."""
+        if self._tcp is not None:
+            self._tcp.set_write_buffer_limits(high, low)
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        """Return the bounds for ``pause_writing``."""
+        return (0, 0) if self._tcp is None else self._tcp.get_write_buffer_limits()
+
+    def get_write_buffer_size(self) -> int:
+        """Return how many bytes of TLS the kernel has not taken."""
+        return 0 if self._tcp is None else self._tcp.get_write_buffer_size()
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Encrypt and write ``data``."""
+        if self._eof_written:
+            raise RuntimeError("Cannot call write() after write_eof()")
+        if self._closing or not data:
+            return
+        tls, outgoing, tcp = self._tls, self._outgoing, self._tcp
+        assert tls is not None and outgoing is not None and tcp is not None
+        try:
+            if isinstance(data, bytes) and len(data) <= _RECORD:
+                tls.write(data)
+                tcp.write(outgoing.read())
+                return
+            records = []
+            with memoryview(data).cast("B") as view:
+                for start in range(0, len(view), _RECORD):
+                    with view[start : start + _RECORD] as part:
+                        tls.write(part)
+                    records.append(outgoing.read())
+            tcp.write(b"".join(records))
+        except ssl.SSLError as error:
+            self._fail(error)
+
+    def can_write_eof(self) -> bool:
+        """Whether ``write_eof`` is supported: it is."""
+        return True
+
+    def write_eof(self) -> None:
+        """End our half: send close_notify, then the TCP connection's FIN."""
+        if self._eof_written or self._closing:
+            return
+        self._eof_written = True
+        # OpenSSL looks for the peer's close_notify when it has written ours.  If it
+        # finds data instead, these can be read no more: _read() comes back to it.
+        if self._reading_paused or not (self._incoming and self._incoming.pending):
+            self._write_close_notify()
+
+    def _write_close_notify(self) -> None:
+        self._notify()
+        if self._tcp is not None:
+            self._tcp.write_eof()
+
+    def _notify(self) -> None:
+        if self._tls is None or self._notified:
+            return
+        self._notified = True
+        # The peer's close_notify has not come, or TLS has failed before.
+        with contextlib.suppress(ssl.SSLError):
+            self._tls.unwrap()
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._outgoing is not None and self._outgoing.pending:
+            assert self._tcp is not None
+            self._tcp.write(self._outgoing.read())
+
+    def close(self) -> None:
+        """Close the connection when all is written; deliver no more."""
+        if self._closing:
+            return
+        self._closing = True
+        if self._protocol is not None:
+            self._notify()
+        if self._tcp is not None:
+            self._tcp.close()
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        self._closing = True
+        if self._tcp is not None:
+            self._tcp.abort()
+
+
+def _feed(protocol: asyncio.BufferedProtocol, data: bytes) -> None:
+    """Give data to a protocol that has a buffer of its own."""
+    view = memoryview(data)
+    while view:
+        buffer = memoryview(protocol.get_buffer(len(view))).cast("B")
+        size = min(len(buffer), len(view))
+        buffer[:size] = view[:size]
+        protocol.buffer_updated(size)
+        view = view[size:]
