@@ -78,9 +78,6 @@ def test_every_limit_of_a_configuration_is_on_the_page(configuration, section):
 @pytest.mark.parametrize(
     ("function", "name", "row"),
     [
-        (HTTP2Server, "settings_timeout", "``settings_timeout``"),
-        (HTTP2Server, "idle_timeout", "``idle_timeout`` of ``HTTP2Server``"),
-        (HTTP2Server, "close_timeout", "``close_timeout``"),
         (HTTP2Server, "backlog", "``backlog``"),
         (StaticFiles, "max_open_files", "``max_open_files`` of ``StaticFiles``"),
         (Client, "connect_timeout", "``connect_timeout`` of clients"),
@@ -92,6 +89,20 @@ def test_the_default_of_an_argument_is_on_the_page(function, name, row):
     (stated,) = [default for names, default in ROWS if names == row]
     default = inspect.signature(function.__init__).parameters[name].default
     assert value(stated) == default
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("settings", "``settings_timeout``"),
+        ("idle", "``idle_timeout`` of ``HTTP2Server``"),
+        ("close", "``close_timeout``"),
+        ("handshake", "``Timeouts.handshake``"),
+    ],
+)
+def test_a_time_bound_of_servers_is_on_the_page(name, row):
+    (stated,) = [default for names, default in ROWS if names == row]
+    assert value(stated) == getattr(Timeouts(), name)
 
 
 def test_the_defaults_that_objects_tell_are_on_the_page():
@@ -129,6 +140,11 @@ def test_what_serve_takes_is_on_the_page():
         ("gathered for one write", "asyncio.pump:_WRITE_SIZE"),
         ("names in a list of files", "static_files:MAX_LISTED"),
         ("names on a page of it", "static_files:PAGE_SIZE"),
+        (
+            "bytes before the end of a TLS handshake",
+            "asyncio.tls_transport:MAX_HANDSHAKE",
+        ),
+        ("answers to KeyUpdate that wait", "asyncio.tls_transport:MAX_ANSWERS"),
         ("stateless resets", "asyncio.quic_server:MAX_RESETS"),
         ("``drain()`` of a stream's writer", "asyncio.quic_protocol:HIGH_WATER"),
         (

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import ssl as _ssl
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
+from os import PathLike, fsdecode
 from socket import AddressFamily
+from socket import socket as Socket
 from typing import Any, TypeVar, overload
 
+from nghttp2py.asyncio.binding import UnixPath, adopt_sockets, bind_tcp, bind_unix
 from nghttp2py.asyncio.connecting import establish
+from nghttp2py.asyncio.listener import ConnectionSet, Listener
 from nghttp2py.asyncio.protocol import H2Protocol
-from nghttp2py.asyncio.tls import prepare_context
+from nghttp2py.asyncio.timeouts import merge_timeouts
+from nghttp2py.asyncio.tls import (
+    check_server_context,
+    prepare_context,
+    prepare_server_context,
+)
 
 __all__ = [
     "H2Server",
@@ -26,6 +35,7 @@ P = TypeVar("P", bound=H2Protocol)
 #: ``True`` is the default context, with certificates checked.
 SSL = bool | _ssl.SSLContext | None
 Connected = Callable[[Any], Coroutine[Any, Any, Any]]
+Bound = tuple[list[Socket], list[UnixPath]]
 
 _PROTOCOL_OPTIONS = frozenset(
     {
@@ -38,6 +48,7 @@ _PROTOCOL_OPTIONS = frozenset(
         "keepalive_interval",
         "keepalive_timeout",
         "settings_timeout",
+        "timeouts",
         "window_tuning",
     }
 )
@@ -61,7 +72,10 @@ def _client_context(ssl: SSL) -> _ssl.SSLContext | None:
 def _server_context(ssl: SSL) -> _ssl.SSLContext | None:
     if ssl is True:
         raise TypeError("a server needs an SSLContext with its certificate")
-    return _client_context(ssl)
+    if ssl is None or ssl is False:
+        return None
+    prepare_server_context(ssl)
+    return ssl
 
 
 @overload
@@ -172,22 +186,33 @@ class H2Server(asyncio.AbstractServer):
     their streams, and ``wait_closed`` waits for them and their handlers.
     """
 
-    def __init__(self) -> None:
-        self._server: asyncio.AbstractServer | None = None
-        self._connected: Connected | None = None
-        self._connections: set[H2Protocol] = set()
-        self._empty = asyncio.Event()
-        self._empty.set()
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        factory: Callable[[], H2Protocol],
+        connected: Connected,
+        *,
+        close_timeout: float,
+        **options: Any,
+    ) -> None:
+        self._make = factory
+        self._connected = connected
+        self._close_timeout = close_timeout
+        self._connections: ConnectionSet[Any] = ConnectionSet(
+            lambda protocol, timeout: protocol.close(timeout),
+            lambda protocol: protocol.abort(),
+        )
+        self._listener = Listener(loop, self._factory, self._connections, **options)
         self._closing = asyncio.Event()
 
     @property
     def sockets(self) -> Any:
         """The sockets that listen, IPv4 first.
 
-        With port 0 each has a port of its own, and asyncio orders them anyhow.
+        With port 0 each has a port of its own.
         """
         return sorted(
-            getattr(self._server, "sockets", None) or (),
+            self._listener.sockets,
             key=lambda socket: socket.family != AddressFamily.AF_INET,
         )
 
@@ -198,25 +223,20 @@ class H2Server(asyncio.AbstractServer):
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
         """Return the event loop."""
-        assert self._server is not None
-        return self._server.get_loop()
+        return self._listener.get_loop()
 
     def is_serving(self) -> bool:
         """Whether new connections are accepted."""
-        return self._server is not None and self._server.is_serving()
+        return self._listener.is_serving()
 
     async def start_serving(self) -> None:
         """Begin to accept; only if the server was made with ``start_serving=False``."""
-        assert self._server is not None
-        await self._server.start_serving()
+        self._listener.start()
 
     async def serve_forever(self) -> None:
         """Accept until closed or cancelled; then close, and wait for the end."""
-        # asyncio's own waits, from Python 3.12 on, for connections that only our
-        # close() ends; uvloop's does not see that the server was closed.
         try:
-            if not self._closing.is_set():
-                await self.start_serving()
+            await self.start_serving()
             await self._closing.wait()
         finally:
             self.close()
@@ -229,26 +249,24 @@ class H2Server(asyncio.AbstractServer):
         ``close_timeout``) is broken off.
         """
         self._closing.set()
-        if self._server is not None:
-            self._server.close()
-        for protocol in list(self._connections):
-            protocol.close(timeout)
+        self._listener.close(timeout, self._close_timeout)
+
+    def abort(self) -> None:
+        """Accept no more, and drop each connection."""
+        self._closing.set()
+        self._listener.abort()
 
     def close_clients(self) -> None:
-        """End each connection at once."""
-        for protocol in list(self._connections):
-            protocol.close_connection()
+        """End each connection at once, and go on accepting others."""
+        self._connections.for_each(lambda protocol: protocol.close_connection())
 
     def abort_clients(self) -> None:
-        """Drop each connection."""
-        for protocol in list(self._connections):
-            protocol.abort()
+        """Drop each connection, and go on accepting others."""
+        self._connections.for_each(lambda protocol: protocol.abort())
 
     async def wait_closed(self) -> None:
         """Wait until every connection is gone and its handler has ended."""
-        await self._empty.wait()
-        if self._server is not None:
-            await self._server.wait_closed()
+        await self._listener.wait_closed()
 
     async def __aenter__(self) -> H2Server:
         return self
@@ -257,75 +275,140 @@ class H2Server(asyncio.AbstractServer):
         self.close()
         await self.wait_closed()
 
+    def _factory(self) -> H2Protocol:
+        protocol = self._make()
+        protocol._keeper = self
+        return protocol
+
     def connection_made(self, protocol: Any) -> None:
         """Keep a connection until it is gone, and start its handler."""
         self._connections.add(protocol)
-        self._empty.clear()
-        if self._closing.is_set():
-            # It was accepted before, and its TLS handshake took its time.
-            protocol.close()
-        elif self._connected is not None:
+        if not self._connections.closing:
             protocol.set_handler(self._connected(protocol))
 
     def connection_gone(self, protocol: Any) -> None:
         """Forget a connection."""
         self._connections.discard(protocol)
-        if not self._connections:
-            self._empty.set()
+
+
+_BIND_OPTIONS = frozenset({"family", "flags", "reuse_address", "reuse_port"})
+_LISTEN_OPTIONS = frozenset({"backlog", "limit_connections"})
+_SERVER_OPTIONS = _LISTEN_OPTIONS | {
+    "sock",
+    "ssl_handshake_timeout",
+    "ssl_shutdown_timeout",
+    "start_serving",
+}
 
 
 async def _listen(
-    create: Callable[..., Coroutine[Any, Any, asyncio.AbstractServer]],
+    bind: Callable[..., Coroutine[Any, Any, Bound]],
+    bind_options: frozenset[str],
     client_connected_cb: Connected,
     cls: Callable[..., H2Protocol],
+    loop: asyncio.AbstractEventLoop,
     ssl: SSL,
     options: dict[str, Any],
 ) -> H2Server:
     ours, theirs = _split(options)
-    server = H2Server()
-
-    def factory() -> H2Protocol:
-        protocol = cls(False, **ours)
-        protocol._keeper = server
-        return protocol
-
-    server._connected = client_connected_cb
-    server._server = await create(factory, ssl=_server_context(ssl), **theirs)
+    for name in theirs:
+        if name not in _SERVER_OPTIONS | bind_options:
+            raise TypeError(f"{name!r} is no option of a server")
+    context = _server_context(ssl)
+    if context is None:
+        for name in ("ssl_handshake_timeout", "ssl_shutdown_timeout"):
+            if theirs.get(name) is not None:
+                raise ValueError(f"{name} is only meaningful with ssl")
+    timeouts = merge_timeouts(ours.get("timeouts"))
+    handshake = theirs.get("ssl_handshake_timeout")
+    server = H2Server(
+        loop,
+        partial(cls, False, **ours),
+        client_connected_cb,
+        close_timeout=ours.get("close_timeout", timeouts.close),
+        tls=context,
+        handshake_timeout=timeouts.handshake if handshake is None else handshake,
+        **{name: theirs[name] for name in _LISTEN_OPTIONS & theirs.keys()},
+    )
+    try:
+        if context is not None:
+            check_server_context(context)
+        server._listener.use(
+            *await bind(**{name: theirs[name] for name in bind_options & theirs.keys()})
+        )
+        if theirs.get("start_serving", True):
+            server._listener.start()
+    except BaseException:
+        server.close()
+        raise
     return server
 
 
 async def start_server(
     client_connected_cb: Connected,
-    host: str | None = None,
+    host: str | Sequence[str] | None = None,
     port: int | None = None,
     *,
     cls: Callable[..., H2Protocol] = H2Protocol,
     loop: asyncio.AbstractEventLoop | None = None,
     ssl: SSL = None,
+    sock: Socket | Iterable[Socket] | None = None,
     **options: Any,
 ) -> H2Server:
     """Listen for clients.
 
     ``client_connected_cb(protocol)`` returns a coroutine, which runs as a task
     as long as the connection lasts.  ``ssl`` is an ``SSLContext`` with a
-    certificate; its ALPN list is set to ``h2``.  Further options are those of
-    ``H2Protocol`` and of ``loop.create_server``.
+    certificate; its ALPN list is set to ``h2``.  Instead of host and port, ``sock``
+    is a bound socket, or several.  ``limit_connections`` bounds the connections that
+    are open at once.  Further options are those of ``H2Protocol`` and of
+    ``loop.create_server``.
+
+    Raises ``OSError`` if the address cannot be had, and ``TLSConfigurationError`` if
+    no TLS client could be served.
     """
     loop = loop or asyncio.get_running_loop()
-    create = partial(loop.create_server, host=host, port=port)
-    return await _listen(create, client_connected_cb, cls, ssl, options)
+
+    async def bind(**options: Any) -> Bound:
+        if sock is None:
+            return await bind_tcp(loop, host, port, **options), []
+        if host is not None or port is not None:
+            raise ValueError("host/port and sock can not be specified at the same time")
+        return adopt_sockets(sock), []
+
+    return await _listen(
+        bind, _BIND_OPTIONS, client_connected_cb, cls, loop, ssl, options
+    )
 
 
 async def start_unix_server(
     client_connected_cb: Connected,
-    path: str | None = None,
+    path: str | bytes | PathLike[str] | None = None,
     *,
     cls: Callable[..., H2Protocol] = H2Protocol,
     loop: asyncio.AbstractEventLoop | None = None,
     ssl: SSL = None,
+    sock: Socket | Iterable[Socket] | None = None,
+    cleanup_socket: bool = True,
     **options: Any,
 ) -> H2Server:
-    """Listen for clients on a Unix socket: as ``start_server``."""
+    """Listen for clients on a Unix socket: as ``start_server``.
+
+    With ``cleanup_socket`` the socket at ``path`` is removed when the server is
+    closed, unless another server has taken the path since.
+    """
     loop = loop or asyncio.get_running_loop()
-    create = partial(loop.create_unix_server, path=path)
-    return await _listen(create, client_connected_cb, cls, ssl, options)
+
+    async def bind() -> Bound:
+        if sock is None:
+            if path is None:
+                raise ValueError("path was not specified, and no sock specified")
+            bound, remover = bind_unix(fsdecode(path))
+            return [bound], [remover] if remover and cleanup_socket else []
+        if path is not None:
+            raise ValueError("path and sock can not be specified at the same time")
+        return adopt_sockets(sock), []
+
+    return await _listen(
+        bind, frozenset(), client_connected_cb, cls, loop, ssl, options
+    )

@@ -6,9 +6,10 @@ One set of defaults for HTTP/2 and HTTP/3, and for every class of servers.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
-__all__ = ["Timeouts"]
+__all__ = ["UNSET", "Timeouts", "merge_timeouts"]
 
 
 @dataclass(frozen=True)
@@ -57,3 +58,17 @@ class Timeouts:
                 )
             if not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"{field.name} must be positive, not {value!r}")
+
+
+#: The default of a server's keyword that overrides a field of its ``Timeouts``.
+UNSET: Any = type("Unset", (), {"__repr__": lambda self: "UNSET"})()
+
+
+def merge_timeouts(timeouts: Timeouts | None, **overrides: Any) -> Timeouts:
+    """Return ``timeouts``, by default ``Timeouts()``, with those that are not UNSET."""
+    if timeouts is None:
+        timeouts = Timeouts()
+    elif not isinstance(timeouts, Timeouts):
+        raise TypeError(f"timeouts must be a Timeouts, not {timeouts!r}")
+    given = {name: value for name, value in overrides.items() if value is not UNSET}
+    return replace(timeouts, **given) if given else timeouts

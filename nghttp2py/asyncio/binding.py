@@ -1,0 +1,275 @@
+"""Making sockets that listen: for TCP, at a Unix path, or given by the caller."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import os
+import re
+import socket
+import stat
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+__all__ = [
+    "UnixPath",
+    "adopt_sockets",
+    "bind_tcp",
+    "bind_unix",
+    "describe_socket",
+    "to_address",
+]
+
+Host = str | Sequence[str] | None
+
+# A name, an IPv4 address, [IPv6] or nothing, and a port.
+_HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.%\w]*\]|[\w.*-]*):(\d*)", re.ASCII)
+# Addresses that stand for all interfaces.
+_ANY_IPV4, _ANY_IPV6 = "0.0.0.0", "::"
+
+
+def to_address(
+    address: tuple[str | None, int] | str | bytes | os.PathLike[str],
+) -> tuple[str | None, int] | str:
+    """Check the address of a server: ``(host, port)``, or the path of a Unix socket.
+
+    Raises ``TypeError`` if it is neither, and ``ValueError`` for a str that looks like
+    a host, a port or a URL: a path that does begins with ``./`` or a directory.
+    """
+    if isinstance(address, tuple):
+        if len(address) != 2:
+            raise ValueError(f"address must be (host, port) or a path, not {address!r}")
+        if isinstance(address[1], int) and not 0 <= address[1] <= 65535:
+            raise ValueError(f"the port must be from 0 to 65535, not {address[1]}")
+        return address
+    if isinstance(address, str):
+        meant = _read_host_and_port(address)
+        if meant is not None:
+            raise ValueError(
+                f"the address of a TCP server is a tuple (host, port): write {meant}, "
+                f"not {address!r} (or './{address}' for a Unix socket of this name)"
+            )
+        if re.match(r"\w+://", address):
+            raise ValueError(
+                f"address must be a tuple (host, port) or a path, not {address!r}"
+            )
+    try:
+        path = os.fsdecode(address)
+    except TypeError:
+        raise TypeError(
+            f"address must be a tuple (host, port) or a path, not {address!r}"
+        ) from None
+    if not path:
+        raise ValueError("address must not be an empty path")
+    return path
+
+
+def _read_host_and_port(text: str) -> str | None:
+    """Return what was meant by a text such as ``localhost:80``; ``None`` for a path."""
+    host, port = text, ""
+    match = _HOST_AND_PORT.fullmatch(text)
+    if match is not None:
+        host, port = match[1], match[2]
+    elif text.isdecimal():
+        host, port = "", text
+    elif text != "localhost":
+        try:
+            ipaddress.ip_address(text.strip("[]"))
+        except ValueError:
+            return None
+    return f"({host.strip('[]') or None!r}, {port or 'port'})"
+
+
+# ---- TCP ----
+
+
+async def bind_tcp(
+    loop: asyncio.AbstractEventLoop,
+    host: Host,
+    port: int | None,
+    *,
+    family: int = socket.AF_UNSPEC,
+    flags: int = socket.AI_PASSIVE,
+    reuse_address: bool | None = None,
+    reuse_port: bool | None = None,
+) -> list[socket.socket]:
+    """Return bound sockets for all addresses of ``host``; they do not listen yet.
+
+    ``None`` and the empty string are all interfaces.  ``::`` takes IPv4 too, if it
+    can: where another socket has the port of IPv4, it is for IPv6 alone.  Raises
+    ``OSError``, which names the address.
+    """
+    hosts = [host] if host is None or isinstance(host, str) else list(host)
+    found: list[tuple[int, int, Any]] = []
+    for name in hosts:
+        for info in await _resolve(loop, name or None, port, family, flags):
+            address = info[0], info[2], info[4]
+            if address not in found:
+                found.append(address)
+    ipv4_too = not any(address[0] == _ANY_IPV4 for _, _, address in found)
+    sockets: list[socket.socket] = []
+    try:
+        for af, protocol, address in found:
+            dual = ipv4_too and af == socket.AF_INET6 and address[0] == _ANY_IPV6
+            sock = _bind(af, protocol, address, dual, reuse_address, reuse_port)
+            if sock is not None:
+                sockets.append(sock)
+        if not sockets:
+            raise OSError(
+                errno.EADDRNOTAVAIL, f"no address of {host!r} can be listened on"
+            )
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+async def _resolve(
+    loop: asyncio.AbstractEventLoop,
+    host: str | None,
+    port: int | None,
+    family: int,
+    flags: int,
+) -> Sequence[Any]:
+    kind = socket.SOCK_STREAM
+    try:
+        # A literal address needs no resolver, and so no thread.
+        numeric = flags | socket.AI_NUMERICHOST
+        return socket.getaddrinfo(host, port, family, kind, 0, numeric)
+    except socket.gaierror:
+        pass
+    return await loop.getaddrinfo(host, port, family=family, type=kind, flags=flags)
+
+
+def _bind(
+    family: int,
+    protocol: int,
+    address: Any,
+    dual: bool,
+    reuse_address: bool | None,
+    reuse_port: bool | None,
+) -> socket.socket | None:
+    try:
+        sock = socket.socket(family, socket.SOCK_STREAM, protocol)
+    except OSError as error:
+        if error.errno in (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT):
+            return None  # a system without IPv6
+        raise
+    try:
+        if reuse_address or reuse_address is None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not dual)
+        try:
+            sock.bind(address)
+        except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL and family == socket.AF_INET6:
+                # IPv6 is known to the system, but no interface has it.
+                sock.close()
+                return None
+            if not (dual and error.errno == errno.EADDRINUSE):
+                raise
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(address)
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        raise OSError(
+            error.errno, f"cannot bind to {address[:2]}: {error.strerror or error}"
+        ) from None
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+# ---- Unix sockets ----
+
+
+class UnixPath:
+    """The path of a Unix socket, which ``remove`` removes if it is still ours."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        status = os.stat(path)
+        self._inode = status.st_dev, status.st_ino
+
+    def remove(self) -> None:
+        """Remove the socket, unless another server has taken the path since."""
+        with contextlib.suppress(OSError):
+            status = os.stat(self.path)
+            if (
+                stat.S_ISSOCK(status.st_mode)
+                and (status.st_dev, status.st_ino) == self._inode
+            ):
+                os.unlink(self.path)
+
+
+def bind_unix(path: str) -> tuple[socket.socket, UnixPath | None]:
+    """Return a socket that is bound to ``path``, and what removes it.
+
+    A path that begins with a null byte is Linux's abstract name.  A socket that is
+    at the path is removed, as asyncio does: it may be left of a program that died.
+    """
+    if not path.startswith("\0"):
+        try:
+            if stat.S_ISSOCK(os.stat(path).st_mode):
+                os.unlink(path)
+        except FileNotFoundError:
+            pass
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        try:
+            sock.bind(path)
+        except OSError as error:
+            # A path that is too long has no number.
+            raise OSError(
+                error.errno or errno.EINVAL,
+                f"cannot bind to {path!r}: {error.strerror or error}",
+            ) from None
+        sock.setblocking(False)
+        return sock, None if path.startswith("\0") else UnixPath(path)
+    except BaseException:
+        sock.close()
+        raise
+
+
+# ---- Sockets of the caller's ----
+
+
+def adopt_sockets(
+    sock: socket.socket | Iterable[socket.socket],
+) -> list[socket.socket]:
+    """Check bound sockets that the caller has made; they are the server's from now.
+
+    Raises ``TypeError`` and ``ValueError`` for what cannot be listened on.
+    """
+    sockets = [sock] if isinstance(sock, socket.socket) else list(sock)
+    if not sockets:
+        raise ValueError("sock must not be empty")
+    for one in sockets:
+        if not isinstance(one, socket.socket):
+            raise TypeError(f"sock must be a socket or several, not {one!r}")
+        if one.fileno() == -1:
+            raise ValueError("sock is closed")
+        if one.type != socket.SOCK_STREAM:
+            raise ValueError(f"A Stream Socket was expected, got {one!r}")
+    for one in sockets:
+        one.setblocking(False)
+    return sockets
+
+
+def describe_socket(sock: socket.socket) -> str:
+    """Return the address of a socket as people write it."""
+    name = sock.getsockname()
+    if not isinstance(name, tuple):
+        if isinstance(name, bytes):
+            name = os.fsdecode(name)
+        return f"unix:{name}".replace("\0", "@")
+    host, port = name[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

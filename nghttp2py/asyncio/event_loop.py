@@ -1,0 +1,45 @@
+"""The event loop of a program that is not in one yet."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+__all__ = ["get_current_loop", "run"]
+
+T = TypeVar("T")
+
+
+def get_current_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the thread's current event loop if one was set that can still be run.
+
+    Programs set one by ``asyncio.set_event_loop``, or have it made by
+    ``asyncio.get_event_loop`` where Python still does that.  A loop that runs is
+    not returned, nor is a closed one; none is made.
+    """
+    loop: asyncio.AbstractEventLoop | None
+    if sys.version_info >= (3, 14):
+        try:
+            loop = asyncio.get_event_loop()
+        except RuntimeError:
+            return None
+    else:
+        # get_event_loop() would make one where none is set.
+        local = getattr(asyncio.get_event_loop_policy(), "_local", None)
+        current: asyncio.AbstractEventLoop | None = getattr(local, "_loop", None)
+        loop = current
+    if loop is None or loop.is_closed() or loop.is_running():
+        return None
+    return loop
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run ``main`` in a new event loop, uvloop's if that is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(main)
+    result: T = uvloop.run(main)
+    return result

@@ -1,0 +1,430 @@
+"""The connections of a server: accepting them, counting them, ending all of them.
+
+``ConnectionSet`` is for any server; ``Listener`` for those that accept connections
+from sockets (TCP, Unix), with or without TLS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import socket
+import ssl
+from collections.abc import Callable, Iterator, Sequence
+from typing import Generic, TypeVar
+
+from nghttp2py.asyncio.binding import UnixPath, describe_socket
+from nghttp2py.asyncio.log_budget import LogBudget
+from nghttp2py.asyncio.tls_transport import ServerTLS
+from nghttp2py.asyncio.waiters import Waiters
+
+__all__ = ["BACKLOG", "ConnectionSet", "Listener", "check_limit"]
+
+logger = logging.getLogger(__name__)
+
+#: Connections that the kernel keeps until they are accepted; the system may keep fewer
+#: (Linux: net.core.somaxconn).
+BACKLOG = 2048
+
+# Connections accepted in one go, before those there are get their turn.
+_ACCEPTS_IN_A_TURN = 64
+# Seconds without accepting when descriptors or memory are used up.
+_EXHAUSTED_PAUSE = 0.1
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+# accept(2) reports errors of the connection that it would have returned: the next one
+# may be good.
+_OF_THE_CONNECTION = frozenset(
+    {
+        errno.ECONNABORTED,
+        errno.ECONNRESET,
+        errno.EHOSTUNREACH,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.ENOPROTOOPT,
+        errno.EOPNOTSUPP,
+        errno.EPERM,
+        errno.EPROTO,
+    }
+)
+# Seconds between log lines that say that descriptors or connections are used up.
+_LOG_INTERVAL = 10.0
+# Seconds after a graceful close's deadline, at which each connection ends itself, until
+# those that did not are aborted.
+_GRACE = 3.0
+
+C = TypeVar("C")
+
+
+class ConnectionSet(Generic[C]):
+    """The open connections of a server, and how all of them end.
+
+    ``close(connection, timeout)`` begins a connection's graceful close; it is given
+    the timeout in seconds, or ``None`` for the connection's own.  ``abort(connection)``
+    ends it at once.  The owner calls ``add`` and ``discard``.
+    """
+
+    def __init__(
+        self,
+        close: Callable[[C, float | None], object],
+        abort: Callable[[C], object],
+    ) -> None:
+        self._close = close
+        self._abort = abort
+        self._connections: set[C] = set()
+        self._waiters = Waiters()
+        self._timeout: float | None = None
+        #: Called without arguments when a connection was discarded.
+        self.discarded: Callable[[], object] | None = None
+        #: Whether ``close`` or ``abort`` was called.
+        self.closing = False
+        self._aborting = False
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def __iter__(self) -> Iterator[C]:
+        return iter(list(self._connections))
+
+    def __contains__(self, connection: C) -> bool:
+        return connection in self._connections
+
+    def add(self, connection: C) -> None:
+        """Keep a connection; one that comes after ``close`` is closed, too."""
+        self._connections.add(connection)
+        if self._aborting:
+            self._call(self._abort, connection)
+        elif self.closing:
+            self._close_one(connection)
+
+    def discard(self, connection: C) -> None:
+        """Forget a connection that is lost."""
+        self._connections.discard(connection)
+        if not self._connections:
+            self._waiters.wake()
+        if self.discarded is not None:
+            self.discarded()
+
+    def close(self, timeout: float | None = None) -> None:
+        """Close every connection, and those that are added from now on.
+
+        ``timeout`` is in seconds; ``None`` leaves it to each connection.
+        """
+        if not self.closing:
+            self.closing = True
+            self._timeout = timeout
+        for connection in self:
+            self._close_one(connection, timeout)
+
+    def abort(self) -> None:
+        """End every connection at once, and those that are added from now on."""
+        self.closing = self._aborting = True
+        self.for_each(self._abort)
+
+    def for_each(self, function: Callable[[C], object]) -> None:
+        """Call ``function`` with every connection, even if it raises for one."""
+        for connection in self:
+            self._call(function, connection)
+
+    async def wait_empty(self) -> None:
+        """Wait until the last connection is gone."""
+        while self._connections:
+            await self._waiters.wait()
+
+    def _close_one(self, connection: C, timeout: float | None = None) -> None:
+        if timeout is None:
+            timeout = self._timeout
+        if not self._call(lambda each: self._close(each, timeout), connection):
+            self._call(self._abort, connection)
+
+    @staticmethod
+    def _call(function: Callable[[C], object], connection: C) -> bool:
+        # What is wrong with one connection must not keep the others open.
+        try:
+            function(connection)
+        except Exception:
+            logger.exception("%r could not be closed", connection)
+            return False
+        return True
+
+
+def check_limit(limit_connections: int | None) -> None:
+    """Refuse a number of connections with which nothing could be served."""
+    if limit_connections is not None and limit_connections < 1:
+        raise ValueError(
+            f"limit_connections must be at least 1, not {limit_connections!r}"
+        )
+
+
+class Listener:
+    """Accepts connections from sockets, and ends them with the server.
+
+    ``factory`` makes the protocol of a connection; with ``tls`` it is called when the
+    TLS handshake is complete.  The protocols add themselves to ``connections`` when
+    they are connected.
+
+    ``limit_connections`` bounds those that are open at once, handshakes included;
+    further ones wait in the kernel's backlog.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        factory: Callable[[], asyncio.BaseProtocol],
+        connections: ConnectionSet[C],
+        *,
+        tls: ssl.SSLContext | None = None,
+        handshake_timeout: float = 10.0,
+        backlog: int = BACKLOG,
+        limit_connections: int | None = None,
+        protocol_name: str = "HTTP/2",
+    ) -> None:
+        check_limit(limit_connections)
+        self.loop = loop
+        self.connections = connections
+        connections.discarded = self._released
+        self._factory = factory
+        self._tls: ServerTLS | None = None
+        if tls is not None:
+            self._tls = ServerTLS(
+                tls,
+                factory,
+                handshake_timeout=handshake_timeout,
+                ended=self._released,
+            )
+            self._factory = self._tls.protocol
+        self._backlog = backlog
+        self._limit = limit_connections
+        self._protocol_name = protocol_name
+        self._sockets: list[socket.socket] = []
+        self._paths: list[UnixPath] = []
+        self._opening: set[asyncio.Task[None]] = set()
+        self._serving = False
+        self._watched = False  # the loop tells of connections that wait
+        self._closing = False
+        self._reserve: int | None = None
+        self._pause: asyncio.TimerHandle | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+        self._waiters = Waiters()
+        self._exhausted = LogBudget(logger, logging.WARNING, 1, _LOG_INTERVAL)
+        self._full = LogBudget(logger, logging.INFO, 1, _LOG_INTERVAL)
+
+    # ---- Sockets ----
+
+    def use(
+        self, sockets: Sequence[socket.socket], paths: Sequence[UnixPath] = ()
+    ) -> None:
+        """Take bound sockets, and what removes their paths when they are closed."""
+        self._sockets += sockets
+        self._paths += paths
+        if self._closing:
+            self._stop_listening()
+
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """The sockets; empty when they are closed."""
+        return list(self._sockets)
+
+    def is_serving(self) -> bool:
+        """Whether connections are accepted."""
+        return self._serving
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """Return the event loop."""
+        return self.loop
+
+    def start(self) -> None:
+        """Listen, and accept connections.  A second call is a no-op.
+
+        Raises ``OSError``; then nothing listens.
+        """
+        if self._serving or self._closing:
+            return
+        for sock in self._sockets:
+            sock.listen(self._backlog)
+        with contextlib.suppress(OSError):
+            self._reserve = os.open(os.devnull, os.O_RDONLY)
+        self._serving = True
+        self._watch()
+        logger.info(
+            "listening on %s (%s%s)",
+            ", ".join(map(describe_socket, self._sockets)),
+            self._protocol_name,
+            " in the clear" if self._tls is None else " over TLS",
+        )
+
+    # ---- Accepting ----
+
+    @property
+    def count(self) -> int:
+        """The connections that are open, those that are being made included."""
+        handshaking = 0 if self._tls is None else len(self._tls.handshaking)
+        return len(self.connections) + len(self._opening) + handshaking
+
+    def _watch(self) -> None:
+        if self._serving and not self._watched and self._pause is None:
+            self._watched = True
+            for sock in self._sockets:
+                self.loop.add_reader(sock.fileno(), self._accept, sock)
+
+    def _unwatch(self) -> None:
+        if self._watched:
+            self._watched = False
+            for sock in self._sockets:
+                self.loop.remove_reader(sock.fileno())
+
+    def _accept(self, listening: socket.socket) -> None:
+        """Accept what waits at a socket, up to a bound."""
+        for _ in range(_ACCEPTS_IN_A_TURN):
+            if self._limit is not None and self.count >= self._limit:
+                self._full.log(
+                    "limit_connections is reached: %d are open, others wait",
+                    self._limit,
+                )
+                self._unwatch()
+                return
+            if not self._watched:
+                return  # closed, or paused for another socket's sake
+            try:
+                sock, _ = listening.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                if error.errno in _OF_THE_CONNECTION:
+                    continue
+                if error.errno in _EXHAUSTED:
+                    self._shed(listening)
+                self._exhausted.log("connections cannot be accepted: %s", error)
+                self._pause_accepting()
+                return
+            self._open(sock)
+
+    def _open(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        task = self.loop.create_task(self._connect(sock))
+        self._opening.add(task)
+        task.add_done_callback(self._opened)
+
+    async def _connect(self, sock: socket.socket) -> None:
+        try:
+            await self.loop.connect_accepted_socket(self._factory, sock)
+        except asyncio.CancelledError:
+            sock.close()
+            raise
+        except Exception as error:
+            sock.close()
+            if isinstance(error, OSError):
+                logger.debug("a connection was lost while it was accepted: %s", error)
+            else:
+                logger.exception("a connection could not be set up")
+
+    def _opened(self, task: asyncio.Task[None]) -> None:
+        self._opening.discard(task)
+        self._released()
+
+    def _shed(self, listening: socket.socket) -> None:
+        """Accept and close what waits, so that it fails at once, not by a timeout.
+
+        For each the reserve descriptor is given up and taken again.
+        """
+        for _ in range(_ACCEPTS_IN_A_TURN):
+            if self._reserve is None:
+                break
+            os.close(self._reserve)
+            self._reserve = None
+            try:
+                sock, _ = listening.accept()
+                sock.close()
+            except OSError:
+                break
+            finally:
+                self._take_reserve()
+
+    def _take_reserve(self) -> None:
+        if self._reserve is None:
+            with contextlib.suppress(OSError):
+                self._reserve = os.open(os.devnull, os.O_RDONLY)
+
+    def _pause_accepting(self) -> None:
+        self._unwatch()
+        if self._pause is None:
+            self._pause = self.loop.call_later(_EXHAUSTED_PAUSE, self._resume_accepting)
+
+    def _resume_accepting(self) -> None:
+        self._pause = None
+        self._take_reserve()
+        self._watch()
+
+    def _released(self) -> None:
+        """Take notice that a connection is gone, or its handshake over."""
+        if self._limit is not None and self.count < self._limit:
+            self._watch()
+        if self.is_closed:
+            if self._deadline is not None:
+                self._deadline.cancel()
+                self._deadline = None
+            self._waiters.wake()
+
+    # ---- The end ----
+
+    def close(self, timeout: float | None = None, patience: float = 0.0) -> None:
+        """Accept no more, and close each connection gracefully.
+
+        ``timeout`` is in seconds; with ``None`` each connection has its own, and
+        ``patience`` is the longest of these.  What is open long after that is
+        aborted.  A second call can only shorten what is left.
+        """
+        self._stop_listening()
+        self.connections.close(timeout)
+        if self._tls is not None:
+            for transport in list(self._tls.handshaking):
+                # No request can be under way where not even a handshake is.
+                if not transport.has_begun:
+                    transport.abort()
+        due = self.loop.time() + (patience if timeout is None else timeout) + _GRACE
+        if self._deadline is None or due < self._deadline.when():
+            if self._deadline is not None:
+                self._deadline.cancel()
+            self._deadline = self.loop.call_at(due, self.abort)
+        self._released()
+
+    def abort(self) -> None:
+        """Accept no more, and end each connection at once."""
+        self._stop_listening()
+        self.connections.abort()
+        if self._tls is not None:
+            for transport in list(self._tls.handshaking):
+                transport.abort()
+        self._released()
+
+    def _stop_listening(self) -> None:
+        self._closing = True
+        self._serving = False
+        # Before the sockets are closed: their numbers may be used again at once.
+        for sock in self._sockets:
+            if self._watched:
+                self.loop.remove_reader(sock.fileno())
+            sock.close()
+        self._watched = False
+        self._sockets.clear()
+        for path in self._paths:
+            path.remove()
+        self._paths.clear()
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
+        if self._reserve is not None:
+            os.close(self._reserve)
+            self._reserve = None
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed and the last connection is gone."""
+        return self._closing and not self.count
+
+    async def wait_closed(self) -> None:
+        """Wait until it was closed and the last connection is gone."""
+        while not self.is_closed:
+            await self._waiters.wait()
