@@ -154,7 +154,7 @@ class StreamResetError(StreamClosedError):
         self.error_code = error_code
         self.remote = remote
         self.unprocessed = unprocessed
-        self.reason = reason
+        self.reason = printable(reason)
 
 
 class ConnectionTerminatedError(ConnectionClosedError, ConnectionError):
@@ -179,7 +179,7 @@ class ConnectionTerminatedError(ConnectionClosedError, ConnectionError):
         self.error_code = error_code
         self.remote = remote
         self.unprocessed = unprocessed
-        self.reason = reason
+        self.reason = printable(reason)
 
 
 class SendException(NGHTTP2Error):

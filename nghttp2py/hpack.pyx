@@ -20,7 +20,12 @@ cimport cython
 from nghttp2py cimport cnghttp2 as lib
 from nghttp2py.octets cimport take_bytes
 
-from nghttp2py.errors import HeaderListTooLargeError, HPACKError, from_code
+from nghttp2py.errors import (
+    HeaderListTooLargeError,
+    HPACKError,
+    from_code,
+    printable,
+)
 
 __all__ = [
     "DEFAULT_HEADER_TABLE_SIZE",
@@ -186,12 +191,11 @@ def print_hd_table(hdtable, *, refset=False, file=None):
     ``hdtable`` is what ``get_hd_table`` returned: its first entry, number 1
     here, has the HPACK index 62.  ``s`` is the entry's space in bytes.
     ``refset`` adds the column of nghttp2 0.5, ``r=n``.  Bytes that are not
-    UTF-8 are shown as escapes.  The default ``file`` is standard output.
+    UTF-8, and control characters, are shown as escapes.  The default ``file`` is standard output.
     """
     ref = " (r=n)" if refset else ""
     for number, entry in enumerate(hdtable, 1):
-        name = entry.name.decode("utf-8", "backslashreplace")
-        value = entry.value.decode("utf-8", "backslashreplace")
+        name, value = printable(entry.name), printable(entry.value)
         print(f"[{number}] (s={entry.space()}){ref} {name}: {value}", file=file)
 
 

@@ -96,6 +96,37 @@ def test_a_terminal_shows_frames_in_colour(url):
     assert "\x1b[36mrecv\x1b[0m" in shown
 
 
+def body_on_terminal(*arguments):
+    """Run the command with a terminal as its stdout; return code, output, errors."""
+    master, slave = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nghttp2py", "get", *map(str, arguments)],
+        stdout=slave,
+        stderr=subprocess.PIPE,
+    )
+    os.close(slave)
+    shown = b""
+    with contextlib.suppress(OSError):  # the terminal hangs up
+        while piece := os.read(master, 65536):
+            shown += piece
+    os.close(master)
+    _, errors = process.communicate(timeout=DEADLINE)
+    return process.returncode, shown, errors.decode()
+
+
+def test_a_terminal_shows_text_but_no_binary_body(url, site):
+    (site / "binary").write_bytes(b"\x7fELF\x1b[31m\0")
+    assert body_on_terminal(f"{url}/text.txt") == (0, b"hello\r\n", "")
+    code, shown, errors = body_on_terminal(f"{url}/binary")
+    assert (code, shown) == (1, b"")
+    assert errors.startswith("Error: the body is binary") and "-o FILE" in errors
+    assert body_on_terminal("-o", "-", f"{url}/binary")[:2] == (
+        0,
+        b"\x7fELF\x1b[31m\0",
+    )
+    assert nghttp2py("get", f"{url}/binary").stdout == b"\x7fELF\x1b[31m\0"
+
+
 def test_include_prints_status_and_fields(url):
     done = nghttp2py("get", "--include", f"{url}/text.txt")
     head, _, body = done.stdout.partition(b"\n\n")

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import cast
 
 from nghttp2py.asyncio.udp import UDPTransport
+from nghttp2py.errors import printable
 from nghttp2py.quic.connection import NetworkAddress, QuicConnection
 from nghttp2py.quic.events import (
     ConnectionIdIssued,
@@ -259,7 +260,7 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
 
     def _require_open(self) -> None:
         if self._terminated is not None:
-            raise ConnectionError(self._terminated.reason_phrase)
+            raise ConnectionError(printable(self._terminated.reason_phrase))
 
     def _create_stream(
         self, stream_id: int
@@ -321,7 +322,7 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
         if self._connection_terminated_handler is not None:
             self._connection_terminated_handler()
         for waiter in (self._connected_waiter, *self._ping_waiters.values()):
-            _wake(waiter, ConnectionError(event.reason_phrase))
+            _wake(waiter, ConnectionError(printable(event.reason_phrase)))
         self._ping_waiters.clear()
         for stream in list(self._streams.values()):
             stream.connection_terminated(event)
@@ -414,7 +415,9 @@ class _Stream(asyncio.Transport):
         )
 
     def connection_terminated(self, event: ConnectionTerminated) -> None:
-        error = ConnectionError(event.reason_phrase) if event.error_code else None
+        error = None
+        if event.error_code:
+            error = ConnectionError(printable(event.reason_phrase))
         self._closing = True
         if not self._ended:
             self._ended = True

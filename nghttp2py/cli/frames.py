@@ -9,6 +9,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.text import Text
 
+from nghttp2py import errors
 from nghttp2py.errors import HPACKError, error_code_name
 from nghttp2py.h2 import Setting
 from nghttp2py.hpack import HDInflater
@@ -223,7 +224,5 @@ def _setting_name(key: int) -> str:
 
 
 def printable(data: bytes) -> str:
-    """Show bytes of the peer's so that no terminal takes them for commands."""
-    text = data[:_MAX_TEXT].decode("utf-8", "backslashreplace")
-    text = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
-    return text + ("..." if len(data) > _MAX_TEXT else "")
+    """Show bytes of the peer so that no terminal takes them for commands."""
+    return errors.printable(data[:_MAX_TEXT]) + ("..." if len(data) > _MAX_TEXT else "")

@@ -30,7 +30,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from nghttp2py import __version__
+from nghttp2py import __version__, errors
 from nghttp2py.asyncio import Client, H2Protocol, Response
 from nghttp2py.asyncio.url import SplitURL, split_url
 from nghttp2py.cli.frames import FramePrinter, LinePrinter, printable
@@ -105,6 +105,27 @@ class _Timing:
     status: int = 0
     size: int = 0
     error: Exception | None = None
+
+
+class _BinaryBodyError(NGHTTP2Error):
+    """A body would do harm to the terminal that it is written to."""
+
+
+class _Terminal:
+    """Standard output that is a terminal: it takes text only, as curl sees it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.flush = file.flush
+
+    def write(self, data: bytes) -> None:
+        """Write a piece of a body.  Raises ``_BinaryBodyError`` if it is binary."""
+        if b"\0" in data:
+            raise _BinaryBodyError(
+                "the body is binary and may harm the terminal: -o FILE saves it, "
+                "-o - writes it nevertheless"
+            )
+        self._file.write(data)
 
 
 class _TLS(NamedTuple):
@@ -182,8 +203,8 @@ _PATH = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option(
     "-o",
     "--output",
-    type=click.Path(dir_okay=False, writable=True, path_type=Path),
-    help="Write the body to this file.",
+    type=click.Path(dir_okay=False, writable=True, allow_dash=True, path_type=Path),
+    help="Write the body to this file; - is standard output, even a terminal.",
 )
 @click.option("-i", "--include", is_flag=True, help="Print status and fields too.")
 @click.option("-v", "--verbose", is_flag=True, help="Print all frames, to stderr.")
@@ -379,9 +400,13 @@ class _Run:
     @contextlib.contextmanager
     def open_output(
         self, response: Response | HTTP3Response
-    ) -> Iterator[tuple[BinaryIO, Any]]:
+    ) -> Iterator[tuple[BinaryIO | _Terminal, Any]]:
         path = self.job.output
         if path is None or response.status >= 400:
+            out = sys.stdout.buffer
+            yield _Terminal(out) if sys.stdout.isatty() else out, lambda n: None
+            return
+        if path == Path("-"):
             yield sys.stdout.buffer, lambda n: None
             return
         length = response.headers.get("content-length")
@@ -437,7 +462,8 @@ class _Run:
                 self.console.print(f"{number} with status {status}")
 
     def fail(self, sentence: str) -> None:
-        click.echo(f"Error: {sentence}", err=True)
+        # The peer may have a part in it: in its certificate, its GOAWAY.
+        click.echo(f"Error: {errors.printable(sentence)}", err=True)
 
     def explain(self, error: Exception | None) -> str:
         """Say in one sentence why there is no response."""

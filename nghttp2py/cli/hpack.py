@@ -25,7 +25,7 @@ from nghttp2py.cli.stories import (
     size_of,
     to_json,
 )
-from nghttp2py.errors import HPACKError
+from nghttp2py.errors import HPACKError, printable
 from nghttp2py.hpack import (
     DEFAULT_HEADER_TABLE_SIZE,
     DEFAULT_MAX_HEADER_LIST_SIZE,
@@ -119,14 +119,6 @@ def _decoded(
             raise BadInputError(name, line, str(error)) from None
 
 
-def _printable(text: str) -> str:
-    """Escape what would control a terminal: header values are a peer's words."""
-    return "".join(
-        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode()
-        for c in text
-    )
-
-
 @command.command()
 @_files
 @_table_size
@@ -182,9 +174,9 @@ def _show(title: str, headers: HeaderList) -> None:
     for column in "name", "value", "never indexed":
         table.add_column(column, overflow="fold")
     for field in headers:
-        name, value = (part.decode("utf-8", "backslashreplace") for part in field)
+        name, value = (printable(part) for part in field[:2])
         mark = "yes" if isinstance(field, NeverIndexed) else ""
-        table.add_row(_printable(name), _printable(value), mark)
+        table.add_row(name, value, mark)
     Console(markup=False, highlight=False, emoji=False).print(table)
 
 
@@ -217,7 +209,7 @@ def table(
             )
             shown = io.StringIO()
             print_hd_table(entries, refset=refset, file=shown)
-            click.echo(_printable(shown.getvalue()), nl=False)
+            click.echo(shown.getvalue(), nl=False)
 
     raise SystemExit(_each(files, work))
 

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from nghttp2py import errors
 from nghttp2py.asyncio import Fields
 from nghttp2py.asyncio.h3 import H3Protocol, H3RequestStream
 from nghttp2py.asyncio.quic import connect
@@ -362,7 +363,7 @@ def _size(body: Any) -> int | None:
 
 def _explain(server: str, event: ConnectionTerminated) -> str:
     """Say why there is no connection."""
-    reason = event.reason_phrase
+    reason = errors.printable(event.reason_phrase)
     if event.frame_type is None or event.error_code < QuicErrorCode.CRYPTO_ERROR:
         return (
             f"no QUIC connection to {server}: {event.error_code:#x} {reason}".rstrip()

@@ -37,13 +37,15 @@ from nghttp2py.octets cimport take_bytes
 
 from collections import deque
 
+from nghttp2py.errors import printable
 from nghttp2py.hpack import NeverIndexed
 
 cdef BodyReceived END_OF_BODY = BodyReceived(b"", False)
 
 
 cdef str take_text(const lib.ngp_h2_event *e):
-    return take_bytes(e.data, e.len).decode("utf-8", "replace")
+    # The C library quotes what it refuses: names and values of the peer's.
+    return printable(take_bytes(e.data, e.len))
 
 
 cdef object new_body(const lib.ngp_h2_event *e, BodyReceived piece):
