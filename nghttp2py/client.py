@@ -8,6 +8,7 @@ For programs of coroutines there is ``nghttp2py.asyncio.Client``.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import ssl as ssl_module
@@ -24,6 +25,7 @@ from nghttp2py.asyncio.writer import HeadersLike
 from nghttp2py.errors import (
     ConnectionClosedError,
     ErrorCode,
+    StreamClosedError,
     StreamStateError,
 )
 from nghttp2py.h2 import (
@@ -88,6 +90,7 @@ class BaseResponseHandler:
     _failed = False
     _closed = False
     _promise = False  # a promise that was neither accepted nor rejected
+    _tunnel = False  # CONNECT without a body: our half is open
     _body: AsyncBody | None = None
 
     def __init__(self, http2: HTTP2Client | None = None, stream_id: int = -1) -> None:
@@ -232,9 +235,11 @@ class _ResponseProtocol(H2Pump):
             headers or (),
             scheme=handler.scheme or b"",
             authority=handler.host,
-            end_stream=whole,
+            # A tunnel stays open (RFC 9113, 8.5).
+            end_stream=None if whole else False,
         )
         handler.stream_id = stream_id
+        handler._tunnel = whole and handler.method in (b"CONNECT", "CONNECT")
         self.handlers[stream_id] = handler
         if not whole:
             try:
@@ -306,6 +311,10 @@ class _ResponseProtocol(H2Pump):
         if not event.body.more and handler is not None:
             handler._response_done = True
             self._call(handler, handler.on_response_done)
+            if handler._tunnel:
+                # Nothing was to be sent, and nothing will.
+                with contextlib.suppress(StreamClosedError):
+                    self.connection.end_stream(event.stream_id)
 
     def _trailers_received(self, event: H2TrailersReceived) -> None:
         handler = self.handlers.get(event.stream_id)
@@ -315,7 +324,9 @@ class _ResponseProtocol(H2Pump):
     def _stream_closed(self, event: H2StreamClosed) -> None:
         handler = self.handlers.pop(event.stream_id, None)
         if handler is not None:
-            self.close_handler(handler, event.error_code)
+            # NO_ERROR is a good end, and no other.
+            code = event.error_code or (0 if event.complete else ErrorCode.CANCEL)
+            self.close_handler(handler, code)
             self._client._finish_if_idle()
 
     def close_handler(self, handler: BaseResponseHandler, error_code: int) -> None:

@@ -87,12 +87,14 @@ cdef extern from "ngp_h2.h" nogil:
         uint8_t recv_extensions
         uint8_t no_deflate_table
         uint8_t no_auto_ping_ack
+        uint8_t lenient_fields
         uint32_t pad_multiple
         size_t max_header_list_bytes
         size_t max_header_list_count
         size_t max_body_queue
         size_t max_data_frame
         uint32_t max_provoked_resets
+        uint32_t max_glitches
         uint32_t peer_max_concurrent_streams
         uint32_t max_reserved_remote_streams
         size_t max_send_header_block_length
@@ -148,6 +150,7 @@ cdef extern from "ngp_h2.h" nogil:
         uint8_t end_stream
         uint8_t remote
         uint8_t unprocessed
+        uint8_t complete
         int32_t stream_id
         int32_t other_id
         uint32_t error_code
@@ -176,6 +179,7 @@ cdef extern from "ngp_h2.h" nogil:
         uint64_t header_block_bytes_sent
         uint64_t streams_opened
         uint64_t provoked_resets
+        uint64_t glitches
 
     ctypedef struct ngp_h2_segment:
         const uint8_t *base
@@ -233,6 +237,9 @@ cdef extern from "ngp_h2.h" nogil:
     size_t ngp_h2_sendable(ngp_h2 *h2, int32_t stream_id)
     int ngp_h2_submit_rst(
         ngp_h2 *h2, int32_t stream_id, uint32_t error_code, int after_end)
+    void ngp_h2_hold_resets(ngp_h2 *h2, int hold)
+    int ngp_h2_release_resets(ngp_h2 *h2, int all)
+    size_t ngp_h2_held_resets(const ngp_h2 *h2)
     int ngp_h2_consume(ngp_h2 *h2, int32_t stream_id, size_t n)
     size_t ngp_h2_unacked(ngp_h2 *h2, int32_t stream_id)
 
@@ -244,6 +251,7 @@ cdef extern from "ngp_h2.h" nogil:
     enum:
         NGP_H2_REMOTE_END
         NGP_H2_LOCAL_HEADERS
+        NGP_H2_CONNECTED
 
     ngp_h2_stream_state ngp_h2_stream_get(
         ngp_h2 *h2, int32_t stream_id, uint32_t *pflags)
@@ -253,6 +261,7 @@ cdef extern from "ngp_h2.h" nogil:
     bint ngp_h2_alive(const ngp_h2 *h2)
     bint ngp_h2_want_read(ngp_h2 *h2)
     bint ngp_h2_want_write(ngp_h2 *h2)
+    void ngp_h2_time_passed(ngp_h2 *h2, uint32_t seconds)
     int ngp_h2_submit_settings(
         ngp_h2 *h2, const nghttp2_settings_entry *iv, size_t niv)
     int ngp_h2_submit_ping(ngp_h2 *h2, const uint8_t *opaque, int ack)

@@ -957,7 +957,13 @@ cdef class HandlerTable:
         cdef BaseRequestHandler handler = self.handlers.pop(event.stream_id, None)
 
         if handler is not None:
-            self._close(handler, event.error_code, event.body_bytes_sent)
+            self._close(
+                handler,
+                # NO_ERROR of our own reset is no good end, either.
+                event.error_code if event.error_code or event.complete
+                else ErrorCode.CANCEL,
+                event.body_bytes_sent,
+            )
         return 0
 
     cdef int _close(self, BaseRequestHandler handler, error_code, size) except -1:

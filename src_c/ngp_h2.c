@@ -22,6 +22,7 @@
 #define DEFAULT_MAX_BODY_QUEUE 1048576
 #define DEFAULT_MAX_DATA_FRAME 1048576
 #define DEFAULT_MAX_PROVOKED_RESETS 1000
+#define DEFAULT_MAX_GLITCHES 10000
 
 /* RFC 9113, 6.5.2. */
 #define INITIAL_WINDOW_SIZE 65535
@@ -55,6 +56,8 @@ static void set_options(const ngp_h2 *h2, nghttp2_option *option) {
 
   nghttp2_option_set_no_auto_window_update(option, o->manual_credit);
   nghttp2_option_set_no_auto_ping_ack(option, o->no_auto_ping_ack);
+  nghttp2_option_set_no_rfc9113_leading_and_trailing_ws_validation(
+      option, o->lenient_fields);
   SET(peer_max_concurrent_streams)
   SET(max_reserved_remote_streams)
   SET(max_send_header_block_length)
@@ -110,6 +113,9 @@ int ngp_h2_new(ngp_h2 **ph2, const ngp_h2_options *options, nghttp2_mem *mem) {
   DEFAULT(max_body_queue, DEFAULT_MAX_BODY_QUEUE)
   DEFAULT(max_data_frame, DEFAULT_MAX_DATA_FRAME)
   DEFAULT(max_provoked_resets, DEFAULT_MAX_PROVOKED_RESETS)
+  DEFAULT(max_glitches, DEFAULT_MAX_GLITCHES)
+  h2->batch.number = 1;
+  ngp_h2_glitch_init(h2);
   ngp_buf_init(&h2->out, mem);
   ngp_buf_init(&h2->extension, mem);
   if (nghttp2_session_callbacks_new(&callbacks) != 0) {
@@ -225,15 +231,6 @@ int ngp_h2_return_credit(ngp_h2 *h2, size_t n) {
   return rv == NGHTTP2_ERR_NOMEM ? rv : 0;
 }
 
-int ngp_h2_count_provoked(ngp_h2 *h2) {
-  ++h2->counters.provoked_resets;
-  if (++h2->reset_balance <= h2->options.max_provoked_resets) {
-    return 0;
-  }
-  return nghttp2_session_terminate_session(h2->session,
-                                           NGHTTP2_ENHANCE_YOUR_CALM);
-}
-
 int ngp_h2_reset(ngp_h2 *h2, ngp_h2_stream *stream, uint32_t error_code,
                  const char *reason) {
   ngp_h2_event *event = ngp_h2_record(h2, NGP_H2_STREAM_RESET, stream->id);
@@ -243,17 +240,58 @@ int ngp_h2_reset(ngp_h2 *h2, ngp_h2_stream *stream, uint32_t error_code,
   }
   event->error_code = error_code;
   stream->flags |= NGP_H2_DOOMED | NGP_H2_RESET_TOLD;
+  stream->fault = error_code;
   return nghttp2_submit_rst_stream(h2->session, NGHTTP2_FLAG_NONE, stream->id,
                                    error_code);
 }
 
+/*
+ * Nonzero if the exchange on |stream|, which nghttp2 closes with NO_ERROR, is
+ * whole.  What follows a whole response of an unfinished request is only
+ * declined (RFC 9113, 8.1): by the server, or by the client that has it.
+ */
+static int ended_well(const ngp_h2 *h2, const ngp_h2_stream *stream) {
+  const uint32_t both = NGP_H2_LOCAL_END_SENT | NGP_H2_REMOTE_END;
+  const uint32_t declined = NGP_H2_RST_AFTER_END | NGP_H2_RESET_LOCAL;
+  uint32_t flags = stream->flags;
+
+  if ((flags & both) == both) {
+    return 1;
+  }
+  if (flags & NGP_H2_CONNECTED) {
+    return 0;
+  }
+  return h2->options.client
+             ? (flags & NGP_H2_REMOTE_END) != 0
+             : (flags & NGP_H2_LOCAL_END_SENT) && (flags & declined);
+}
+
+/* What the end of |stream| is told with.  NO_ERROR of the peer's is no good end
+   but after all that there was to come. */
+static uint32_t end_code(const ngp_h2 *h2, const ngp_h2_stream *stream,
+                         uint32_t error_code) {
+  if (error_code != NGHTTP2_NO_ERROR) {
+    return error_code;
+  }
+  if (stream->flags & NGP_H2_DOOMED) {
+    /* The last frame of both halves went by before the RST_STREAM did. */
+    return stream->fault ? stream->fault : NGHTTP2_PROTOCOL_ERROR;
+  }
+  if (stream->flags & (NGP_H2_RESET_LOCAL | NGP_H2_MUTED)) {
+    return stream->rst_code;
+  }
+  return ended_well(h2, stream) ? NGHTTP2_NO_ERROR : NGHTTP2_CANCEL;
+}
+
 int ngp_h2_close_stream(ngp_h2 *h2, ngp_h2_stream *stream,
                         uint32_t error_code) {
-  const uint32_t told =
-      NGP_H2_RESET_LOCAL | NGP_H2_RESET_REMOTE | NGP_H2_RESET_TOLD;
+  const uint32_t told = NGP_H2_RESET_LOCAL | NGP_H2_RESET_REMOTE |
+                        NGP_H2_RESET_TOLD | NGP_H2_MUTED;
   ngp_h2_event *event;
-  int rv = 0;
+  int whole, rv = 0;
 
+  error_code = end_code(h2, stream, error_code);
+  whole = error_code == NGHTTP2_NO_ERROR && ended_well(h2, stream);
   if (error_code != NGHTTP2_NO_ERROR && !(stream->flags & told)) {
     event = ngp_h2_record(h2, NGP_H2_STREAM_RESET, stream->id);
     if (!event) {
@@ -277,14 +315,15 @@ int ngp_h2_close_stream(ngp_h2 *h2, ngp_h2_stream *stream,
       return NGHTTP2_ERR_NOMEM;
     }
   }
-  if (error_code == NGHTTP2_NO_ERROR && h2->reset_balance) {
-    --h2->reset_balance;
+  if (whole) {
+    ngp_h2_earn_stream(h2);
   }
   event = ngp_h2_record(h2, NGP_H2_STREAM_CLOSED, stream->id);
   if (!event) {
     return NGHTTP2_ERR_NOMEM;
   }
   event->error_code = error_code;
+  event->complete = whole ? 1 : 0;
   event->value = stream->body_len - (int64_t)stream->body.queued;
   if (stream->unacked && !h2->dead) {
     /* nghttp2 forgets the stream, and with it what the application was still
@@ -348,7 +387,7 @@ int ngp_h2_want_read(ngp_h2 *h2) {
 
 int ngp_h2_want_write(ngp_h2 *h2) {
   return h2->out.len || h2->refs_len ||
-         (!h2->dead && nghttp2_session_want_write(h2->session));
+         (!h2->dead && (h2->held || nghttp2_session_want_write(h2->session)));
 }
 
 /* ---- Bytes in ---- */
@@ -376,6 +415,9 @@ static int fail_with_goaway(ngp_h2 *h2, uint32_t error_code,
 }
 
 static int fail_recv(ngp_h2 *h2, int lib_error) {
+  if (h2->calm) {
+    return fail_with_goaway(h2, NGHTTP2_ENHANCE_YOUR_CALM, h2->calm);
+  }
   switch (lib_error) {
   case NGHTTP2_ERR_BAD_CLIENT_MAGIC:
     return fail_with_goaway(h2, NGHTTP2_PROTOCOL_ERROR,
@@ -543,6 +585,14 @@ int ngp_h2_send(ngp_h2 *h2, size_t limit, int by_reference) {
 
   if (h2->dead) {
     return 0;
+  }
+  if (h2->held && !h2->hold_resets && !h2->out.len && !h2->refs_len) {
+    /* The ends that they follow were output of an earlier call. */
+    rv = ngp_h2_release_resets(h2, 1);
+    if (rv != 0) {
+      h2->dead = 1;
+      return rv;
+    }
   }
   h2->by_reference = by_reference ? 1 : 0;
   rv = gather(h2, limit, limit);

@@ -35,6 +35,9 @@ typedef struct ngp_h2_options {
   uint8_t no_deflate_table;
   /* no_auto_ping_ack is nonzero if the caller answers PINGs itself. */
   uint8_t no_auto_ping_ack;
+  /* lenient_fields is nonzero if white space around received field values is
+     allowed: values are then to be read without it. */
+  uint8_t lenient_fields;
   /* pad_multiple is the number of bytes to a multiple of which HEADERS and
      DATA payloads are padded (RFC 9113, 6.1); 0 is no padding. */
   uint32_t pad_multiple;
@@ -52,6 +55,11 @@ typedef struct ngp_h2_options {
   /* max_provoked_resets is how many streams, beyond those that end well, the
      peer may make us reset before the connection is ended. */
   uint32_t max_provoked_resets;
+  /* max_glitches is how many frames the peer may send that do nothing, beyond
+     what the bodies and streams of the connection pay for, before the
+     connection is ended.  330 are forgiven in a second: see
+     ngp_h2_time_passed(). */
+  uint32_t max_glitches;
   /* These are nghttp2's options of the same names. */
   uint32_t peer_max_concurrent_streams;
   uint32_t max_reserved_remote_streams;
@@ -82,7 +90,10 @@ typedef enum ngp_h2_event_type {
      nonzero if the peer says that it never acted on it. */
   NGP_H2_STREAM_RESET,
   /* The last event of a stream, which is forgotten.  |value| bytes of body were
-     sent on it. */
+     sent on it.  |complete| is nonzero if both halves ended by END_STREAM, or
+     if the response did and NO_ERROR declined the rest of the request (RFC
+     9113, 8.1).  |error_code| is else not 0, unless the caller's reset said so.
+   */
   NGP_H2_STREAM_CLOSED,
   /* |stream_id| may send |value| bytes more; 0 is the connection. */
   NGP_H2_WINDOW_UPDATE,
@@ -163,6 +174,7 @@ typedef struct ngp_h2_event {
   uint8_t end_stream;
   uint8_t remote;
   uint8_t unprocessed;
+  uint8_t complete;
   int32_t stream_id;
   int32_t other_id;
   uint32_t error_code;
@@ -197,6 +209,7 @@ typedef struct ngp_h2_counters {
   uint64_t header_block_bytes_sent;
   uint64_t streams_opened;
   uint64_t provoked_resets;
+  uint64_t glitches;
 } ngp_h2_counters;
 
 /*
@@ -447,15 +460,35 @@ size_t ngp_h2_queued_body(ngp_h2 *h2, int32_t stream_id);
 size_t ngp_h2_sendable(ngp_h2 *h2, int32_t stream_id);
 
 /*
- * ngp_h2_submit_rst resets |stream_id|.  nghttp2 drops what is still queued on
- * it; if |after_end| is nonzero, the reset waits until our half has ended, and
- * is not sent if the peer's has ended by then.
+ * ngp_h2_submit_rst resets |stream_id|.  What is queued on it is dropped, but
+ * for a whole response that went no further than ngp_h2_push_data() allows:
+ * that goes first.  If |after_end| is nonzero, the reset waits until our half
+ * has ended and that output was cleared (a client that reads both at once may
+ * lose the response), and is not sent if the peer's half has ended by then.
  *
  * This function returns 0 if it succeeds or the stream is closed already, or
  * one of the codes above.
  */
 int ngp_h2_submit_rst(ngp_h2 *h2, int32_t stream_id, uint32_t error_code,
                       int after_end);
+
+/*
+ * ngp_h2_hold_resets says whether resets that follow a response wait for
+ * ngp_h2_release_resets(), so that the caller can let time go by; by itself
+ * ngp_h2_send() releases those of the calls before.
+ */
+void ngp_h2_hold_resets(ngp_h2 *h2, int hold);
+
+/*
+ * ngp_h2_release_resets queues the resets that wait, or if |all| is 0 those
+ * that waited when it was called last.  It returns 0 or NGHTTP2_ERR_NOMEM.
+ */
+int ngp_h2_release_resets(ngp_h2 *h2, int all);
+
+/*
+ * ngp_h2_held_resets returns how many resets wait.
+ */
+size_t ngp_h2_held_resets(const ngp_h2 *h2);
 
 /* ---- Receive credit ---- */
 
@@ -517,6 +550,17 @@ typedef enum ngp_h2_stream_state {
 /* CONNECT without :protocol got 2xx: only DATA may follow (RFC 9113, 8.5).
    What an extended CONNECT is, its protocol decides (RFC 8441, 4). */
 #define NGP_H2_TUNNEL 0x100000U
+/* Its reset waits for a later ngp_h2_send(). */
+#define NGP_H2_HELD 0x200000U
+/* The caller has reset it: nothing is told of it any more, but the queued
+   response goes out first. */
+#define NGP_H2_MUTED 0x400000U
+/* CONNECT of either kind got 2xx: END_STREAM ends one direction. */
+#define NGP_H2_CONNECTED 0x800000U
+/* ngp_h2_push_body() has queued some of its body: a reset drops that. */
+#define NGP_H2_QUEUES 0x1000000U
+/* Its reset waited at the last ngp_h2_release_resets(). */
+#define NGP_H2_AGED 0x2000000U
 
 /*
  * ngp_h2_stream_get tells what |stream_id| is, and if open puts its flags in
@@ -547,6 +591,13 @@ int ngp_h2_alive(const ngp_h2 *h2);
 
 int ngp_h2_want_read(ngp_h2 *h2);
 int ngp_h2_want_write(ngp_h2 *h2);
+
+/*
+ * ngp_h2_time_passed says that |seconds| more have gone by, since there is no
+ * clock here.  It forgives glitches, so that keep-alive does not end an idle
+ * connection.
+ */
+void ngp_h2_time_passed(ngp_h2 *h2, uint32_t seconds);
 
 /*
  * The functions below queue a frame.  They return 0, or nghttp2's code, or

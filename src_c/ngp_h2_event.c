@@ -91,7 +91,7 @@ int ngp_h2_block_add(ngp_h2 *h2, nghttp2_rcbuf *name, nghttp2_rcbuf *value,
     h2->block_overflow = 1;
   }
   if (h2->block_overflow) {
-    return 0;
+    return ngp_h2_check_block(h2);
   }
   if (batch->nfields == batch->fields_cap) {
     if (grow(h2, &array, &batch->fields_cap, sizeof(*batch->fields)) != 0) {
@@ -132,6 +132,7 @@ static void drop_events(ngp_h2 *h2) {
     ngp_free(h2->mem, batch->events[i].owned);
   }
   batch->nevents = 0;
+  ++batch->number;
 }
 
 void ngp_h2_clear_events(ngp_h2 *h2) {

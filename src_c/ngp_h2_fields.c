@@ -481,8 +481,20 @@ static int vec_is(nghttp2_vec v, const char *text) {
   return v.len == strlen(text) && memcmp(v.base, text, v.len) == 0;
 }
 
+/* The value without white space around it: there is some only if
+   lenient_fields allows it. */
 static nghttp2_vec value_of(const ngp_h2_field *field) {
-  return nghttp2_rcbuf_get_buf(field->value);
+  nghttp2_vec value = nghttp2_rcbuf_get_buf(field->value);
+
+  while (value.len && (value.base[0] == ' ' || value.base[0] == '\t')) {
+    ++value.base;
+    --value.len;
+  }
+  while (value.len && (value.base[value.len - 1] == ' ' ||
+                       value.base[value.len - 1] == '\t')) {
+    --value.len;
+  }
+  return value;
 }
 
 const char *ngp_h2_check_request(const ngp_h2_field *fields, size_t nfields,

@@ -24,9 +24,14 @@ typedef struct ngp_h2_stream {
   int32_t id;
   /* flags are NGP_H2_REMOTE_HEADERS and so on. */
   uint32_t flags;
-  /* rst_code is sent once our half has ended, or is why a queued request was
-     cancelled. */
+  /* rst_code is that of the caller's reset. */
   uint32_t rst_code;
+  /* fault is the code by which the peer's message was refused. */
+  uint32_t fault;
+  /* update_batch and update_event say where a WINDOW_UPDATE was recorded: see
+     record_update() in ngp_h2_recv_callbacks.c. */
+  uint64_t update_batch;
+  size_t update_event;
   /* unacked is what was received and not credited. */
   size_t unacked;
   /* low is when a watched body counts as drained. */
@@ -77,6 +82,8 @@ typedef struct ngp_h2_batch {
   size_t nfields;
   size_t fields_cap;
   size_t committed;
+  /* number counts the clearings, from 1. */
+  uint64_t number;
 } ngp_h2_batch;
 
 /*
@@ -177,6 +184,18 @@ struct ngp_h2 {
   uint8_t terminated;
   /* reset_balance is provoked resets less streams that ended well. */
   uint32_t reset_balance;
+  /* glitch_credit is how many more frames may come that do nothing. */
+  uint64_t glitch_credit;
+  /* calm, static text, is why ENHANCE_YOUR_CALM is to end the connection, or
+     NULL. */
+  const char *calm;
+  /* held is the number of streams whose reset waits, hold_resets whether only
+     ngp_h2_release_resets() ends that. */
+  size_t held;
+  uint8_t hold_resets;
+  /* update_batch and update_event are as a stream's, for the connection. */
+  uint64_t update_batch;
+  size_t update_event;
   /* reason is the text of the last error, owned, or NULL. */
   uint8_t *reason;
   size_t reason_len;
@@ -198,6 +217,16 @@ struct ngp_h2 {
   size_t scan_left;
   size_t scan_len;
   uint8_t scan_head[9];
+  /* A priority field (RFC 7540, 6.3) in pieces: its frame's header, how many
+     bytes of the payload lead up to its end, how many of these are there, and
+     they. */
+  uint8_t prefix_head[9];
+  uint8_t prefix[5];
+  size_t prefix_want;
+  size_t prefix_len;
+  /* self_dependent is the stream that a HEADERS frame has made depend on
+     itself, or 0. */
+  int32_t self_dependent;
   /* closed holds the last closed streams: id << 1, and the lowest bit is set
      if it was us who reset them.  nclosed counts all that ever were. */
   uint32_t closed[NGP_H2_CLOSED];
@@ -234,6 +263,12 @@ int ngp_h2_stream_ids(const ngp_h2 *h2, uint32_t flags, int32_t **pids,
 void ngp_h2_streams_free(ngp_h2 *h2);
 
 int ngp_h2_is_local_id(const ngp_h2 *h2, int32_t id);
+
+/* The flags of |stream|, a CONNECT, once it has got 2xx. */
+static inline uint32_t ngp_h2_connected(const ngp_h2_stream *stream) {
+  return stream->flags & NGP_H2_EXTENDED ? NGP_H2_CONNECTED
+                                         : NGP_H2_CONNECTED | NGP_H2_TUNNEL;
+}
 
 /* Copies a list; NULL for want of memory. */
 ngp_h2_header_list *ngp_h2_header_list_new(ngp_h2 *h2, const nghttp2_nv *nva,
@@ -327,16 +362,48 @@ int ngp_h2_close_stream(ngp_h2 *h2, ngp_h2_stream *stream, uint32_t error_code);
 /* Gives |n| bytes that nobody will take back to the connection's window. */
 int ngp_h2_return_credit(ngp_h2 *h2, size_t n);
 
-/* Counts a reset that the peer made us send. */
-int ngp_h2_count_provoked(ngp_h2 *h2);
-
 /* Notes that the source of |stream| is asked for |n| bytes. */
 int ngp_h2_want(ngp_h2 *h2, ngp_h2_stream *stream, size_t n);
 
 /* Notes a run of output that stays in its chunk. */
 int ngp_h2_add_ref(ngp_h2 *h2, const uint8_t *base, size_t len, void *owner);
 
+/* Sends RST_STREAM for the caller. */
+int ngp_h2_send_rst(ngp_h2 *h2, ngp_h2_stream *stream);
+
+/* Has the reset of |stream|, whose half has ended, wait. */
+void ngp_h2_hold(ngp_h2 *h2, ngp_h2_stream *stream);
+
+/* ---- ngp_h2_bounds.c ---- */
+
+/* These return 0, or NGP_H2_FAIL if the connection is to be ended: a callback
+   returns it to nghttp2. */
+
+/* To be called when a field was added to the block that is coming in. */
+int ngp_h2_check_block(ngp_h2 *h2);
+
+/* Counts a frame whose header was received. */
+int ngp_h2_count_frame(ngp_h2 *h2, uint8_t type, uint8_t flags,
+                       int32_t stream_id, size_t len);
+
+/* Counts |n| frames that do nothing, or what costs as much. */
+int ngp_h2_glitch(ngp_h2 *h2, size_t n);
+
+void ngp_h2_glitch_init(ngp_h2 *h2);
+
+/* Counts |n| bytes of a body, in either direction. */
+void ngp_h2_earn_bytes(ngp_h2 *h2, size_t n);
+
+/* Counts a stream that has ended well. */
+void ngp_h2_earn_stream(ngp_h2 *h2);
+
+/* Counts a reset that the peer made us send; returns nghttp2's code. */
+int ngp_h2_count_provoked(ngp_h2 *h2);
+
 /* ---- ngp_h2_scan.c ---- */
+
+#define NGP_H2_SELF_DEPENDENT                                                  \
+  "a stream must not depend on itself (RFC 7540, 5.3.1)"
 
 /* Remembers that |id| is closed; |ours| is nonzero if by our RST_STREAM. */
 void ngp_h2_note_closed(ngp_h2 *h2, int32_t id, int ours);

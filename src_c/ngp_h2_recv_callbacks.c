@@ -8,7 +8,16 @@
 
 /* Nonzero if what comes in on |stream| is nobody's business any more. */
 static int ignored(const ngp_h2_stream *stream) {
-  return !stream || (stream->flags & (NGP_H2_RESET_LOCAL | NGP_H2_DOOMED));
+  return !stream ||
+         (stream->flags & (NGP_H2_RESET_LOCAL | NGP_H2_DOOMED | NGP_H2_MUTED));
+}
+
+/* The peer's half of a muted stream has ended: its reset is not needed. */
+static void note_end(ngp_h2_stream *stream, uint8_t frame_flags) {
+  if (stream && (stream->flags & NGP_H2_MUTED) &&
+      (frame_flags & NGHTTP2_FLAG_END_STREAM)) {
+    stream->flags |= NGP_H2_REMOTE_END;
+  }
 }
 
 static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *hd,
@@ -122,6 +131,11 @@ static int refuse(ngp_h2 *h2, ngp_h2_stream *stream, uint32_t error_code,
   return ngp_h2_reset(h2, stream, error_code, reason) == 0 ? 0 : NGP_H2_FAIL;
 }
 
+/* A refused block is worth a frame for each KiB: it was decoded. */
+static size_t glitches_of_block(const ngp_h2 *h2) {
+  return 1 + h2->block_bytes / 1024;
+}
+
 static int on_headers_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
   ngp_h2_stream *stream = ngp_h2_stream_find(h2, frame->hd.stream_id);
   ngp_h2_batch *batch = &h2->batch;
@@ -129,9 +143,11 @@ static int on_headers_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
   ngp_h2_event *event;
   const char *reason;
   uint32_t flags;
-  int has_priority;
+  int has_priority, self_dependent = h2->self_dependent == frame->hd.stream_id;
 
+  h2->self_dependent = 0;
   if (ignored(stream)) {
+    note_end(stream, frame->hd.flags);
     return 0;
   }
   type = message_type(h2, stream);
@@ -139,13 +155,16 @@ static int on_headers_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
                ? "a connected CONNECT has no trailers (RFC 9113, 8.5)"
            : type == NGP_H2_RESPONSE && status_class(h2) == '0'
                ? ":status must be 100 or more (RFC 9110, 15)"
-               : NULL;
+           : self_dependent ? NGP_H2_SELF_DEPENDENT
+                            : NULL;
   if (reason) {
     return refuse(h2, stream, NGHTTP2_PROTOCOL_ERROR, reason);
   }
   if (h2->block_overflow) {
-    return refuse(h2, stream, NGHTTP2_ENHANCE_YOUR_CALM,
-                  "the header list is larger than the limit");
+    return ngp_h2_glitch(h2, glitches_of_block(h2)) != 0
+               ? NGP_H2_FAIL
+               : refuse(h2, stream, NGHTTP2_ENHANCE_YOUR_CALM,
+                        "the header list is larger than the limit");
   }
   if (type == NGP_H2_REQUEST) {
     reason = ngp_h2_check_request(batch->fields + batch->committed,
@@ -160,8 +179,8 @@ static int on_headers_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
     }
   }
   if (type == NGP_H2_RESPONSE && status_class(h2) == '2' &&
-      (stream->flags & NGP_H2_CONNECT) && !(stream->flags & NGP_H2_EXTENDED)) {
-    stream->flags |= NGP_H2_TUNNEL;
+      (stream->flags & NGP_H2_CONNECT)) {
+    stream->flags |= ngp_h2_connected(stream);
   }
   event = ngp_h2_record(h2, type, stream->id);
   if (!event) {
@@ -198,6 +217,7 @@ static int on_data_chunk(nghttp2_session *session, uint8_t frame_flags,
   }
   event->data = data;
   event->len = len;
+  ngp_h2_earn_bytes(h2, len);
   if (h2->options.manual_credit) {
     stream->unacked += len;
   }
@@ -209,7 +229,14 @@ static int on_data_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
   ngp_h2_batch *batch = &h2->batch;
   ngp_h2_event *event;
 
-  if (!(frame->hd.flags & NGHTTP2_FLAG_END_STREAM) || ignored(stream)) {
+  if (!(frame->hd.flags & NGHTTP2_FLAG_END_STREAM)) {
+    /* An empty frame was counted by its header. */
+    return frame->hd.length && frame->hd.length == frame->data.padlen
+               ? ngp_h2_glitch(h2, 1)
+               : 0;
+  }
+  if (ignored(stream)) {
+    note_end(stream, frame->hd.flags);
     return 0;
   }
   stream->flags |= NGP_H2_REMOTE_END;
@@ -341,6 +368,9 @@ static int on_push_promise_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
   if (ignored(stream)) {
     return 0;
   }
+  if (h2->block_overflow && ngp_h2_glitch(h2, glitches_of_block(h2)) != 0) {
+    return NGP_H2_FAIL;
+  }
   if (ignored(parent) || h2->block_overflow) {
     /* Nobody waits for it. */
     return refuse(h2, stream, NGHTTP2_CANCEL, "nobody waits for this promise");
@@ -357,6 +387,45 @@ static int on_push_promise_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
   event->other_id = promised;
   ngp_h2_block_commit(h2, event);
   return 0;
+}
+
+/*
+ * Several updates of one stream, or of the connection, are one event of a
+ * batch: a peer may send thousands of them in a read.
+ */
+static int record_update(ngp_h2 *h2, int32_t stream_id, int64_t n,
+                         uint64_t *pbatch, size_t *pindex) {
+  ngp_h2_batch *batch = &h2->batch;
+  ngp_h2_event *event;
+
+  if (*pbatch == batch->number) {
+    batch->events[*pindex].value += n;
+    return 0;
+  }
+  event = ngp_h2_record(h2, NGP_H2_WINDOW_UPDATE, stream_id);
+  if (!event) {
+    return NGP_H2_FAIL;
+  }
+  event->value = n;
+  *pbatch = batch->number;
+  *pindex = batch->nevents - 1;
+  return 0;
+}
+
+static int on_window_update_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
+  int64_t n = frame->window_update.window_size_increment;
+  ngp_h2_stream *stream;
+
+  if (frame->hd.stream_id == 0) {
+    return record_update(h2, 0, n, &h2->update_batch, &h2->update_event);
+  }
+  stream = ngp_h2_stream_find(h2, frame->hd.stream_id);
+  if (!stream) {
+    return 0;
+  }
+  ngp_h2_reserve(h2, stream);
+  return record_update(h2, stream->id, n, &stream->update_batch,
+                       &stream->update_event);
 }
 
 static int on_altsvc_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
@@ -445,8 +514,6 @@ static int on_extension_unpack(nghttp2_session *session, void **payload,
 static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame,
                          void *user_data) {
   ngp_h2 *h2 = user_data;
-  ngp_h2_stream *stream;
-  ngp_h2_event *event;
 
   (void)session;
   switch (frame->hd.type) {
@@ -465,16 +532,7 @@ static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame,
   case NGHTTP2_GOAWAY:
     return on_goaway_recv(h2, frame);
   case NGHTTP2_WINDOW_UPDATE:
-    event = ngp_h2_record(h2, NGP_H2_WINDOW_UPDATE, frame->hd.stream_id);
-    if (!event) {
-      return NGP_H2_FAIL;
-    }
-    event->value = frame->window_update.window_size_increment;
-    stream = ngp_h2_stream_find(h2, frame->hd.stream_id);
-    if (stream) {
-      ngp_h2_reserve(h2, stream);
-    }
-    return 0;
+    return on_window_update_recv(h2, frame);
   case NGHTTP2_ALTSVC:
     return on_altsvc_recv(h2, frame);
   case NGHTTP2_ORIGIN:

@@ -156,6 +156,88 @@ static int feed(ngp_h2 *h2, const uint8_t *data, size_t len) {
   return n < 0 ? (int)n : 0;
 }
 
+/* The number of bytes of a frame's payload up to the end of the stream that
+   its priority field names (RFC 7540, 6.2 and 6.3); 0 if it has none, or is too
+   short for one, which nghttp2 sees to. */
+static size_t priority_prefix(const uint8_t *head) {
+  size_t n = 4;
+
+  if (head[3] == NGHTTP2_HEADERS && (head[4] & NGHTTP2_FLAG_PRIORITY)) {
+    n += head[4] & NGHTTP2_FLAG_PADDED ? 1 : 0;
+  } else if (head[3] != NGHTTP2_PRIORITY) {
+    return 0;
+  }
+  return get32(head) >> 8 > n ? n : 0;
+}
+
+/*
+ * Answers a frame whose stream depends on itself by a stream error, which
+ * nghttp2 does not: it ignores PRIORITY and ends the connection for HEADERS.
+ * The header block has still to be decoded.
+ */
+static int refuse_self_dependent(ngp_h2 *h2, uint8_t type, int32_t id) {
+  ngp_h2_stream *stream;
+
+  if (type == NGHTTP2_HEADERS) {
+    h2->self_dependent = id;
+    return 0;
+  }
+  stream = ngp_h2_stream_find(h2, id);
+  if (stream) {
+    return stream->flags & (NGP_H2_RESET_LOCAL | NGP_H2_DOOMED | NGP_H2_MUTED)
+               ? 0
+               : ngp_h2_reset(h2, stream, NGHTTP2_PROTOCOL_ERROR,
+                              NGP_H2_SELF_DEPENDENT);
+  }
+  /* Of a closed stream it is forgotten. */
+  return ngp_h2_is_local_id(h2, id) || id <= h2->highest_remote_id
+             ? 0
+             : nghttp2_submit_rst_stream(h2->session, NGHTTP2_FLAG_NONE, id,
+                                         NGHTTP2_PROTOCOL_ERROR);
+}
+
+/* Nonzero if |prefix|, which is whole, names the frame's own stream. */
+static int depends_on_itself(const ngp_h2 *h2, const uint8_t *prefix) {
+  int32_t id = id_of(h2->prefix_head);
+
+  return id != 0 &&
+         (int32_t)(get32(prefix + h2->prefix_want - 4) & 0x7fffffffU) == id;
+}
+
+/* Feeds the whole prefix.  A stream that depends on itself is hidden from
+   nghttp2: it gets one that depends on none. */
+static int feed_prefix(ngp_h2 *h2) {
+  int rv = 0;
+
+  if (depends_on_itself(h2, h2->prefix)) {
+    memset(h2->prefix + h2->prefix_want - 4, 0, 4);
+    rv = refuse_self_dependent(h2, h2->prefix_head[3], id_of(h2->prefix_head));
+  }
+  return rv == 0 ? feed(h2, h2->prefix, h2->prefix_want) : rv;
+}
+
+/* Takes bytes of a prefix, which is fed when it is whole; what came before has
+   been fed.  Returns how many it took, or nghttp2's error code. */
+static nghttp2_ssize take_prefix(ngp_h2 *h2, const uint8_t *data, size_t len) {
+  size_t n = h2->prefix_want - h2->prefix_len;
+  int rv;
+
+  if (n > len) {
+    n = len;
+  }
+  memcpy(h2->prefix + h2->prefix_len, data, n);
+  h2->prefix_len += n;
+  h2->scan_left -= n;
+  if (h2->prefix_len == h2->prefix_want) {
+    rv = feed_prefix(h2);
+    h2->prefix_want = h2->prefix_len = 0;
+    if (rv != 0) {
+      return rv;
+    }
+  }
+  return (nghttp2_ssize)n;
+}
+
 int ngp_h2_scan(ngp_h2 *h2, const uint8_t *data, size_t len,
                 const char **preason, uint32_t *pcode) {
   /* What is before |start| was fed, what is before |pos| was looked at. */
@@ -166,6 +248,23 @@ int ngp_h2_scan(ngp_h2 *h2, const uint8_t *data, size_t len,
 
   *preason = NULL;
   while (pos < len) {
+    if (h2->prefix_want && !h2->prefix_len && len - pos >= h2->prefix_want &&
+        !depends_on_itself(h2, data + pos)) {
+      /* As nearly always: it need not be taken apart. */
+      h2->prefix_want = 0;
+    }
+    if (h2->prefix_want) {
+      nghttp2_ssize taken;
+
+      rv = feed(h2, data + start, pos - start);
+      taken = rv == 0 ? take_prefix(h2, data + pos, len - pos) : rv;
+      if (taken < 0) {
+        return (int)taken;
+      }
+      pos += (size_t)taken;
+      start = pos;
+      continue;
+    }
     if (h2->scan_left) {
       n = len - pos < h2->scan_left ? len - pos : h2->scan_left;
       pos += n;
@@ -205,6 +304,14 @@ int ngp_h2_scan(ngp_h2 *h2, const uint8_t *data, size_t len,
       }
     }
     h2->scan_left = get32(head) >> 8;
+    rv = ngp_h2_count_frame(h2, head[3], head[4], id_of(head), h2->scan_left);
+    if (rv != 0) {
+      return rv;
+    }
+    h2->prefix_want = priority_prefix(head);
+    if (h2->prefix_want) {
+      memcpy(h2->prefix_head, head, HEAD_LEN);
+    }
     if (h2->scan_len) {
       h2->scan_len = 0;
       rv = feed(h2, head, HEAD_LEN);

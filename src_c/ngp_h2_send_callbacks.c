@@ -45,6 +45,7 @@ static int gather_body(ngp_h2 *h2, ngp_h2_stream *stream, size_t n) {
   }
   ngp_body_shift(&stream->body, n, &h2->tray);
   h2->queued_body -= n;
+  ngp_h2_earn_bytes(h2, n);
   return 0;
 }
 
@@ -212,13 +213,16 @@ static int on_goaway_send(ngp_h2 *h2, const nghttp2_frame *frame) {
 /* Our half of |stream| has ended. */
 static int on_end_sent(ngp_h2 *h2, ngp_h2_stream *stream) {
   stream->flags |= NGP_H2_LOCAL_END | NGP_H2_LOCAL_END_SENT;
-  if ((stream->flags & NGP_H2_RST_AFTER_END) &&
-      !(stream->flags & NGP_H2_REMOTE_END)) {
-    stream->flags |= NGP_H2_RESET_LOCAL;
-    ++h2->expected;
-    return nghttp2_submit_rst_stream(h2->session, NGHTTP2_FLAG_NONE, stream->id,
-                                     stream->rst_code);
+  if (!(stream->flags & NGP_H2_RST_AFTER_END) ||
+      (stream->flags & NGP_H2_REMOTE_END)) {
+    return 0;
   }
+  if ((stream->flags & NGP_H2_MUTED) && !h2->hold_resets) {
+    /* The caller wants it gone now. */
+    ++h2->expected;
+    return ngp_h2_send_rst(h2, stream);
+  }
+  ngp_h2_hold(h2, stream);
   return 0;
 }
 

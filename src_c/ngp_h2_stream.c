@@ -113,6 +113,9 @@ void ngp_h2_stream_remove(ngp_h2 *h2, ngp_h2_stream *stream) {
   if ((stream->flags & NGP_H2_UNSENT) && !(stream->flags & NGP_H2_PUSHED)) {
     --h2->unsent;
   }
+  if (stream->flags & NGP_H2_HELD) {
+    --h2->held;
+  }
   map_remove(&h2->streams, stream);
   stream_free(h2, stream);
 }

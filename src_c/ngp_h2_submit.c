@@ -44,8 +44,9 @@ static int find_writable(const ngp_h2 *h2, int32_t id,
   if (rv != 0) {
     return rv;
   }
-  return (*pstream)->flags & (NGP_H2_LOCAL_END | NGP_H2_RESET_LOCAL |
-                              NGP_H2_RESET_REMOTE | NGP_H2_DOOMED)
+  return (*pstream)->flags &
+                 (NGP_H2_LOCAL_END | NGP_H2_RESET_LOCAL | NGP_H2_RESET_REMOTE |
+                  NGP_H2_DOOMED | NGP_H2_MUTED)
              ? NGHTTP2_ERR_STREAM_CLOSED
              : 0;
 }
@@ -189,7 +190,10 @@ int ngp_h2_submit_response(ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva,
   if (rv != 0) {
     return rv;
   }
-  if ((stream->flags & NGP_H2_HEAD) || (flags & NGP_H2_NO_CONTENT)) {
+  if ((flags & NGP_H2_TUNNEL) && (stream->flags & NGP_H2_CONNECT)) {
+    /* What follows is no content, whatever the status (RFC 9110, 9.3.6). */
+    content_length = -1;
+  } else if ((stream->flags & NGP_H2_HEAD) || (flags & NGP_H2_NO_CONTENT)) {
     /* These state a length that they do not have (RFC 9110, 8.6). */
     content_length = 0;
   } else if (end_stream && content_length > 0) {
@@ -210,9 +214,8 @@ int ngp_h2_submit_response(ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva,
     }
   }
   stream->flags |= NGP_H2_LOCAL_HEADERS;
-  if ((flags & NGP_H2_TUNNEL) && (stream->flags & NGP_H2_CONNECT) &&
-      !(stream->flags & NGP_H2_EXTENDED)) {
-    stream->flags |= NGP_H2_TUNNEL;
+  if ((flags & NGP_H2_TUNNEL) && (stream->flags & NGP_H2_CONNECT)) {
+    stream->flags |= ngp_h2_connected(stream);
   }
   stream->content_length = content_length;
   if (end_stream) {
@@ -398,8 +401,13 @@ static int push(ngp_h2 *h2, int32_t stream_id, const uint8_t *data, size_t len,
 
 int ngp_h2_push_body(ngp_h2 *h2, int32_t stream_id, const uint8_t *data,
                      size_t len, void *owner, int end_stream) {
-  return push(h2, stream_id, data, len, owner, end_stream,
-              h2->options.max_body_queue);
+  int rv = push(h2, stream_id, data, len, owner, end_stream,
+                h2->options.max_body_queue);
+
+  if (rv == 0 && len) {
+    ngp_h2_stream_find(h2, stream_id)->flags |= NGP_H2_QUEUES;
+  }
+  return rv;
 }
 
 int ngp_h2_push_data(ngp_h2 *h2, int32_t stream_id, const uint8_t *data,
@@ -508,6 +516,83 @@ size_t ngp_h2_sendable(ngp_h2 *h2, int32_t stream_id) {
   return window > 0 ? (size_t)window : 0;
 }
 
+static void unhold(ngp_h2 *h2, ngp_h2_stream *stream) {
+  if (stream->flags & NGP_H2_HELD) {
+    stream->flags &= ~NGP_H2_HELD;
+    --h2->held;
+  }
+}
+
+int ngp_h2_send_rst(ngp_h2 *h2, ngp_h2_stream *stream) {
+  /* The queued body stays until nghttp2 closes the stream: a DATA frame may be
+     half-way out. */
+  int rv = nghttp2_submit_rst_stream(h2->session, NGHTTP2_FLAG_NONE, stream->id,
+                                     stream->rst_code);
+
+  if (rv == 0) {
+    stream->flags |= NGP_H2_RESET_LOCAL;
+    unhold(h2, stream);
+  }
+  return rv;
+}
+
+void ngp_h2_hold(ngp_h2 *h2, ngp_h2_stream *stream) {
+  if (!(stream->flags & (NGP_H2_REMOTE_END | NGP_H2_HELD))) {
+    stream->flags |= NGP_H2_HELD;
+    ++h2->held;
+  }
+}
+
+void ngp_h2_hold_resets(ngp_h2 *h2, int hold) {
+  h2->hold_resets = hold ? 1 : 0;
+}
+
+size_t ngp_h2_held_resets(const ngp_h2 *h2) { return h2->held; }
+
+int ngp_h2_release_resets(ngp_h2 *h2, int all) {
+  const uint32_t over = NGP_H2_REMOTE_END | NGP_H2_RESET_LOCAL |
+                        NGP_H2_RESET_REMOTE | NGP_H2_DOOMED;
+  int32_t *ids;
+  size_t i, n;
+  int rv = 0;
+
+  if (!h2->held || h2->dead) {
+    return 0;
+  }
+  if (ngp_h2_stream_ids(h2, NGP_H2_HELD, &ids, &n) != 0) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  for (i = 0; i < n && rv == 0; ++i) {
+    ngp_h2_stream *stream = ngp_h2_stream_find(h2, ids[i]);
+
+    if (!all && !(stream->flags & (NGP_H2_AGED | over))) {
+      stream->flags |= NGP_H2_AGED;
+      continue;
+    }
+    unhold(h2, stream);
+    if (!(stream->flags & over)) {
+      rv = ngp_h2_send_rst(h2, stream);
+    }
+  }
+  ngp_free(h2->mem, ids);
+  return rv;
+}
+
+/* Nonzero if the whole response of |stream| counts as sent, though it is
+   queued: nothing but its turn keeps it from going out. */
+static int is_response_queued(const ngp_h2 *h2, const ngp_h2_stream *stream) {
+  const uint32_t all = NGP_H2_LOCAL_HEADERS | NGP_H2_LOCAL_END;
+  const uint32_t none = NGP_H2_LOCAL_END_SENT | NGP_H2_UNSENT | NGP_H2_QUEUES;
+  int64_t window;
+
+  if (h2->options.client || (stream->flags & (all | none)) != all) {
+    return 0;
+  }
+  window = nghttp2_session_get_remote_window_size(h2->session);
+  return (int64_t)stream->body.queued <= window_of(h2, stream) &&
+         (!stream->body.queued || h2->reserved <= window);
+}
+
 int ngp_h2_submit_rst(ngp_h2 *h2, int32_t stream_id, uint32_t error_code,
                       int after_end) {
   ngp_h2_stream *stream;
@@ -516,26 +601,27 @@ int ngp_h2_submit_rst(ngp_h2 *h2, int32_t stream_id, uint32_t error_code,
   if (rv != 0) {
     return unless_closed(rv);
   }
-  if (stream->flags &
-      (NGP_H2_RESET_LOCAL | NGP_H2_RESET_REMOTE | NGP_H2_DOOMED)) {
+  if (stream->flags & (NGP_H2_RESET_LOCAL | NGP_H2_RESET_REMOTE |
+                       NGP_H2_DOOMED | NGP_H2_MUTED)) {
     return 0;
   }
   stream->rst_code = error_code;
-  if (after_end && !(stream->flags & NGP_H2_LOCAL_END_SENT)) {
+  if (after_end) {
     stream->flags |= NGP_H2_RST_AFTER_END;
+    if (stream->flags & NGP_H2_LOCAL_END_SENT) {
+      ngp_h2_hold(h2, stream);
+    }
     return 0;
   }
-  if (after_end && (stream->flags & NGP_H2_REMOTE_END)) {
+  if (is_response_queued(h2, stream)) {
+    /* nghttp2 would drop it. */
+    stream->flags |= NGP_H2_RST_AFTER_END | NGP_H2_MUTED;
     return 0;
   }
-  /* The queued body stays until nghttp2 closes the stream: a DATA frame may be
-     half-way out. */
-  rv = nghttp2_submit_rst_stream(h2->session, NGHTTP2_FLAG_NONE, stream_id,
-                                 error_code);
+  rv = ngp_h2_send_rst(h2, stream);
   if (rv != 0) {
     return rv;
   }
-  stream->flags |= NGP_H2_RESET_LOCAL;
   if ((stream->flags & NGP_H2_UNSENT) && h2->options.client) {
     /* nghttp2 takes the request back, but says so only when its turn comes.
        It was not heard of outside: its end can be told now. */

@@ -211,10 +211,12 @@ def test_an_hpack_bomb_is_refused(bounded):
     assert len(blown) < 16000
     peer = RawPeer()
     peer.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, first))
-    for stream_id in range(3, 43, 2):
-        peer.send(frame(HEADERS, END_HEADERS | END_STREAM, stream_id, blown))
-        assert H2StreamReset(stream_id, CALM, False) in peer.events
-    assert_still_serving(peer)
+    peer.send(frame(HEADERS, END_HEADERS | END_STREAM, 3, blown))
+    # To refuse the stream alone, all of it would have to be decoded.
+    assert peer.sent(GOAWAY)[-1].error_code == CALM
+    assert peer.events[-1] == H2ConnectionClosed(CALM, False)
+    assert "many times" in peer.events[-1].reason
+    assert peer.connection.counters["header_bytes_received"] < 300000
     assert len(peer.of(H2RequestReceived)) == 1
 
 
@@ -322,14 +324,12 @@ def test_large_settings_frames_end_the_connection():
 
 
 def test_empty_frames_without_end_take_no_memory(bounded):
-    """CVE-2019-9518; a library that counts glitches ends the connection."""
+    """CVE-2019-9518."""
     peer = RawPeer()
     peer.send(peer.headers(1))
     flood(peer, data(1), 50000)
-    if nghttp2py.features()["glitch_rate_limit"]:
-        assert not peer.connection.want_read
-    else:
-        assert_still_serving(peer)
+    assert not peer.connection.want_read
+    assert peer.sent(GOAWAY)[-1].error_code == CALM
 
 
 def test_priority_updates_for_idle_streams_take_no_memory(bounded):
@@ -457,3 +457,208 @@ def test_closed_streams_are_told_once():
     peer = RawPeer()
     peer.send(peer.headers(1), rst_stream(1), rst_stream(1), rst_stream(1))
     assert len(peer.of(H2StreamClosed)) == 1
+
+
+# ---- Frames that do nothing ----
+
+# How many of them end a connection by default, and some more.
+MANY = 12000
+
+
+def useless(peer):
+    """Frames of each kind that do nothing, as often as one likes."""
+    return {
+        "window of the connection": window_update(0, 1),
+        "window of a stream": window_update(1, 1),
+        "window of a closed stream": window_update(3, 1),
+        "PRIORITY": frame(PRIORITY, 0, 1, b"\0\0\0\0\0"),
+        "PRIORITY_UPDATE": frame(0x10, 0, 0, b"\0\0\0\1u=1"),
+        "empty DATA": data(1),
+        "padded DATA": frame(DATA, 8, 1, b"\x05" + bytes(5)),
+        "unknown": frame(0xAB, 0, 0, b"x"),
+        "unknown of a stream": frame(0xAB, 0, 1),
+        "SETTINGS": settings({4: 65535}),
+        "PING": ping(),
+        "PING's answer": ping(ack=True),
+        "RST_STREAM of a closed stream": rst_stream(3),
+    }
+
+
+@pytest.mark.parametrize(
+    ("client_side", "kind"),
+    [
+        (client_side, kind)
+        for client_side in (False, True)
+        for kind in useless(None)
+        # An error of the connection at once, and bounded by nghttp2.
+        if (client_side, kind)
+        not in (
+            (True, "PRIORITY_UPDATE"),
+            (False, "RST_STREAM of a closed stream"),
+        )
+    ],
+)
+def test_frames_that_do_nothing_end_the_connection(bounded, kind, client_side):
+    peer = RawPeer(client_side=client_side)
+    if client_side:
+        for _ in range(2):
+            peer.connection.send_request("POST", "/", authority="a", end_stream=False)
+        peer.read()
+        peer.send(peer.headers(1, [(b":status", b"200")]), rst_stream(3, 8))
+    else:
+        peer.send(peer.headers(1) + peer.headers(3), rst_stream(3, 8))
+    peer.events.clear()
+    wire = useless(peer)[kind]
+    peer.events += peer.connection.receive_data(wire * 500)
+    assert peer.connection.want_read
+    flood(peer, wire, MANY)
+    assert not peer.connection.want_read
+    assert peer.sent(GOAWAY)[-1].error_code == CALM
+
+
+def test_frames_that_do_nothing_byte_by_byte():
+    peer = RawPeer(config=H2Configuration(max_glitches=50), chunk=1)
+    peer.send(peer.headers(1))
+    peer.send(window_update(1, 1) * 500)
+    assert peer.sent(GOAWAY)[-1].error_code == CALM
+    assert peer.events[-1] == H2ConnectionClosed(CALM, False)
+    assert "do nothing" in peer.events[-1].reason
+
+
+def test_time_forgives_frames_that_do_nothing():
+    peer = RawPeer(config=H2Configuration(max_glitches=400))
+    for _ in range(100):
+        peer.send(ping() * 300)
+        peer.connection.time_passed(1)
+    # No more are forgiven than there were.
+    peer.connection.time_passed(2**32 - 1)
+    peer.send(ping() * 399)
+    assert_still_serving(peer)
+    peer.send(ping() * 2)
+    assert peer.events[-1] == H2ConnectionClosed(CALM, False)
+
+
+def test_frames_that_do_nothing_end_a_connection_that_does_not_read():
+    peer = RawPeer()
+    peer.send(peer.headers(1))
+    flood(peer, window_update(1, 1), MANY, answer=False)
+    assert not peer.connection.want_read
+
+
+def test_a_reader_that_returns_credit_byte_by_byte_is_served():
+    """It sends two WINDOW_UPDATEs for each byte, the last ones after the response."""
+    peer = RawPeer()
+    peer.send(peer.headers(1, end_stream=True))
+    peer.connection.send_response_headers(1, 200, [])
+    peer.connection.send_body(1, b"x" * 100000)
+    left = 100000
+    while left:
+        got = sum(len(f.payload) for f in peer.read() if f.type == DATA)
+        peer.frames.clear()
+        left -= got
+        for _ in range(got):
+            peer.feed(window_update(0, 1) + window_update(1, 1))
+        peer.events.clear()
+    assert_still_serving(peer)
+
+
+def test_a_window_of_one_byte_is_served():
+    peer = RawPeer(peer_settings={4: 1})
+    peer.send(peer.headers(1, end_stream=True))
+    peer.connection.send_response_headers(1, 200, [])
+    peer.connection.send_body(1, b"x" * 30000)
+    for _ in range(29999):
+        peer.send(window_update(1, 1))
+        peer.frames.clear()
+    peer.read()
+    assert peer.events[-1] == H2StreamClosed(1, 0)
+    assert_still_serving(peer)
+
+
+def test_requests_pay_for_the_frames_that_come_with_them():
+    peer = RawPeer()
+    for stream_id in range(1, 6001, 2):
+        peer.feed(peer.headers(stream_id, end_stream=True))
+        peer.feed(
+            window_update(stream_id, 1 << 20)
+            + frame(0x10, 0, 0, struct.pack(">I", stream_id) + b"u=1")
+            + ping() * 4
+        )
+        peer.connection.send_response_headers(stream_id, 204, [], end_stream=True)
+        peer.read()
+        peer.frames.clear()
+    assert_still_serving(peer)
+
+
+def test_updates_of_a_read_are_one_event_for_each_stream():
+    peer = RawPeer()
+    peer.send(peer.headers(1) + peer.headers(3))
+    peer.events.clear()
+    wire = window_update(0, 1) + window_update(1, 2) + window_update(3, 3)
+    events = peer.feed(wire * 100)
+    assert sorted((e.stream_id, e.increment) for e in events) == [
+        (0, 100),
+        (1, 200),
+        (3, 300),
+    ]
+    assert [(e.stream_id, e.increment) for e in peer.feed(wire)] == [
+        (0, 1),
+        (1, 2),
+        (3, 3),
+    ]
+
+
+# ---- Header lists that are far too large ----
+
+
+@pytest.mark.parametrize("client_side", [False, True])
+@pytest.mark.parametrize("chunk", [1, 7, None])
+def test_a_bomb_ends_the_connection_in_either_role(client_side, chunk):
+    peer = RawPeer(client_side=client_side, chunk=chunk)
+    stream_id = 1
+    fields = [*GET, (b"x", b"y" * 3000)]
+    if client_side:
+        fields = [(b":status", b"103"), (b"x", b"y" * 3000)]
+        stream_id = peer.connection.send_request("GET", "/", authority="a")
+        peer.read()
+    peer.send(peer.headers(stream_id, fields))
+    block = peer.block([*fields, *[fields[-1]] * 12000])
+    assert len(block) < 16000
+    stream_id = 1 if client_side else 3
+    peer.send(frame(HEADERS, END_HEADERS | END_STREAM, stream_id, block))
+    assert peer.sent(GOAWAY)[-1].error_code == CALM
+    assert peer.events[-1] == H2ConnectionClosed(CALM, False)
+    assert peer.connection.counters["header_bytes_received"] < 300000
+
+
+def test_a_block_that_is_too_large_but_no_bomb_costs_its_stream_only():
+    peer = RawPeer()
+    lists = [
+        [(b"x", b"y" * 40000), (b"z", b"y" * 40000)],
+        [(b"n%d" % i, b"") for i in range(1000)],
+        [(b"cookie", b"y" * 4000)] * 30,
+    ]
+    for stream_id, fields in enumerate(lists):
+        block = peer.block([*GET, *fields])
+        pieces = [block[i : i + 16384] for i in range(0, len(block), 16384)]
+        wire = b""
+        for i, piece in enumerate(pieces):
+            flags = END_HEADERS if i == len(pieces) - 1 else 0
+            kind = CONTINUATION if i else HEADERS
+            wire += frame(kind, flags, 2 * stream_id + 1, piece)
+        peer.send(wire)
+        assert H2StreamReset(2 * stream_id + 1, CALM, False) in peer.events
+    assert_still_serving(peer)
+
+
+def test_many_refused_blocks_end_the_connection():
+    peer = RawPeer()
+    first = [*GET, (b"x", b"y" * 3000)]
+    peer.send(peer.headers(1, first, end_stream=True))
+    block = peer.block([*first, *[first[-1]] * 60])
+    for stream_id in range(3, 1003, 2):
+        peer.send(frame(HEADERS, END_HEADERS | END_STREAM, stream_id, block))
+        if not peer.connection.want_read:
+            break
+    assert stream_id < 201
+    assert peer.sent(GOAWAY)[-1].error_code == CALM

@@ -283,10 +283,13 @@ def test_a_reset_after_flush_follows_the_response():
     peer.connection.send_response_headers(1, 413, [])
     peer.connection.send_body(1, b"too large")
     peer.connection.reset_stream(1, ErrorCode.NO_ERROR, after_flush=True)
-    frames = peer.read()
-    assert [f.type for f in frames] == [HEADERS, DATA, RST_STREAM]
-    assert frames[-1].error_code == ErrorCode.NO_ERROR
+    assert [f.type for f in peer.read()] == [HEADERS, DATA]
+    # In an output of its own: a client that reads both at once may lose the response.
+    assert peer.connection.want_write
+    (reset,) = peer.read()
+    assert (reset.type, reset.error_code) == (RST_STREAM, ErrorCode.NO_ERROR)
     assert peer.events[-1] == H2StreamClosed(1, 0)
+    assert peer.events[-1].complete
     assert peer.feed(data(1, b"late")) == []
 
 
@@ -462,7 +465,6 @@ def test_a_closed_connection_takes_nothing():
             lambda c=connection: c.reset_stream(stream_id),
             lambda c=connection: c.ping(),
             lambda c=connection: c.update_settings({}),
-            lambda c=connection: c.close_connection(),
             lambda c=connection: c.increment_flow_control_window(1),
         ):
             with pytest.raises(ConnectionClosedError):

@@ -434,8 +434,7 @@ async def test_a_response_before_the_requests_end_stops_the_upload():
     """RFC 9113, 8.1: RST_STREAM with NO_ERROR, after the whole response."""
     client = serve(answering(413, None, b"too large"))
     stream_id = client.request(method="POST", end_stream=False)
-    await client.exchange()
-    response = client.response(stream_id)
+    response = await client.finish(stream_id)
     assert (response.status, response.body) == (413, b"too large")
     assert (response.reset, response.closed) == (0, 0)
 
@@ -451,8 +450,7 @@ async def test_a_streamed_response_before_the_requests_end_stops_the_upload():
     client = serve(Handler)
     stream_id = client.request(method="POST", end_stream=False)
     client.connection.send_body(stream_id, b"x", end_stream=False)
-    await client.exchange()
-    response = client.response(stream_id)
+    response = await client.finish(stream_id)
     assert (response.body, response.reset, response.closed) == (b"too large", 0, 0)
 
 
@@ -464,8 +462,7 @@ async def test_a_streamed_response_without_body_stops_the_upload():
 
     client = serve(Handler)
     stream_id = client.request(method="POST", end_stream=False)
-    await client.exchange()
-    response = client.response(stream_id)
+    response = await client.finish(stream_id)
     assert (response.status, response.reset, response.closed) == (204, 0, 0)
 
 

@@ -33,6 +33,9 @@ CLOSE_TIMEOUT = 10.0
 _WRITE_SIZE = 65536
 # Writes in one go, before other connections get their turn.
 _WRITES_IN_A_TURN = 16
+# Seconds, once or twice, from the end of a response to the RST_STREAM that declines
+# the rest of its request: a client that reads both at once may lose the response.
+_RESET_DELAY = 0.02
 # What the PING carries that measures a round trip before the last GOAWAY.
 _GOAWAY_PING = b"shutdown"
 
@@ -74,10 +77,13 @@ class H2Pump(asyncio.Protocol):
         self._ended = False  # the transport was closed: nothing is written
         self._awaits_ping = False  # after the shutdown notice
         self._last_active = 0.0
+        self._counted = 0.0  # up to when the connection was told of time
         self._settings_timer: asyncio.TimerHandle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
         self._close_timer: asyncio.TimerHandle | None = None
         self._close_due = math.inf
+        self._reset_timer: asyncio.TimerHandle | None = None
+        connection.hold_resets = True
 
     # ---- What a subclass overrides ----
 
@@ -119,7 +125,7 @@ class H2Pump(asyncio.Protocol):
             self._start_close_timer(CLOSE_TIMEOUT)
             return
         transport.set_write_buffer_limits(high=_WRITE_SIZE)
-        self._last_active = self._loop.time()
+        self._last_active = self._counted = self._loop.time()
         if self._idle_timeout is not None:
             self._idle_timer = self._loop.call_later(
                 self._idle_timeout, self._check_idle
@@ -133,7 +139,11 @@ class H2Pump(asyncio.Protocol):
         """Hand bytes to the connection, its events to the owner, and answer."""
         if not self._begun:
             return
-        self._last_active = self._loop.time()
+        self._last_active = now = self._loop.time()
+        if now - self._counted >= 1:
+            seconds = int(now - self._counted)
+            self._counted += seconds
+            self.connection.time_passed(min(seconds, 3600))
         self.flush(self.connection.receive_data(data))
 
     def eof_received(self) -> None:
@@ -156,10 +166,16 @@ class H2Pump(asyncio.Protocol):
             # and warn of it when they are collected.
             self.transport.close()
         self.transport = None
-        for timer in (self._settings_timer, self._idle_timer, self._close_timer):
+        for timer in (
+            self._settings_timer,
+            self._idle_timer,
+            self._close_timer,
+            self._reset_timer,
+        ):
             if timer is not None:
                 timer.cancel()
-        self._settings_timer = self._idle_timer = self._close_timer = None
+        self._settings_timer = self._idle_timer = None
+        self._close_timer = self._reset_timer = None
         if self._begun:
             self.flush(self.connection.receive_eof())
 
@@ -224,10 +240,19 @@ class H2Pump(asyncio.Protocol):
         if self._settings_timer is not None and not connection.settings_unacknowledged:
             self._settings_timer.cancel()
             self._settings_timer = None
+        if self._reset_timer is None and connection.held_resets:
+            self._reset_timer = self._loop.call_later(
+                _RESET_DELAY, self._release_resets
+            )
         if again or writes == _WRITES_IN_A_TURN:
             self.mark_dirty()
         elif not connection.want_read and not connection.want_write:
             self._finish()
+
+    def _release_resets(self) -> None:
+        self._reset_timer = None
+        self.connection.release_resets()
+        self.mark_dirty()
 
     # ---- The end ----
 

@@ -40,6 +40,7 @@ _RANGES: dict[str, tuple[int, int, str]] = {
     "max_data_frame": (1, 2**24 - 1, "RFC 9113, 4.2"),
     "pad_multiple": (0, 256, "RFC 9113, 6.1"),
     "max_provoked_resets": (1, _UINT32, "a count"),
+    "max_glitches": (1, _UINT32, "a count"),
     "peer_max_concurrent_streams": (1, _UINT32, "a count"),
     "max_reserved_remote_streams": (1, _UINT32, "a count"),
     "max_send_header_block_length": (1, 2**24, "a number of bytes"),
@@ -92,6 +93,12 @@ class H2Configuration:
     receive_extension_frames: bool = False
     #: PINGs are answered without being asked.
     automatic_ping_ack: bool = True
+    #: Received field values may have white space around them, which is stripped:
+    #: RFC 9113, 8.2.1 forbids it, and some sites send it.
+    lenient_inbound_headers: bool = False
+    #: What is sent loses white space around names and values, and the fields that
+    #: concern one HTTP/1.1 connection, instead of being refused: as hyper-h2 does.
+    normalize_outbound_headers: bool = False
     #: HEADERS and DATA are padded to a multiple of this; 0: not at all.
     pad_multiple: int = 0
 
@@ -113,6 +120,10 @@ class H2Configuration:
     #: Streams that a peer may make us reset, beyond those that end well,
     #: before the connection is ended ("MadeYouReset").
     max_provoked_resets: int = 1000
+    #: Frames of the peer that do nothing (WINDOW_UPDATEs beyond what the bodies
+    #: account for, PINGs, SETTINGS, empty DATA, unknown frames), at once, before
+    #: the connection is ended; 330 are forgiven in a second (``time_passed``).
+    max_glitches: int = 10000
     #: Streams that a client assumes to be allowed until SETTINGS say (100).
     peer_max_concurrent_streams: int | None = None
     #: Promised streams that a client keeps (200).

@@ -6,6 +6,9 @@ from nghttp2py.h2.session cimport H2Session
 
 
 cdef class H2Connection(H2Session):
+    cdef bint _normalizes  # config.normalize_outbound_headers
+
+    cdef int _normalize(self, FieldList fields) except -1
     cdef int _fail_source(self, int32_t stream_id, error) except -1
     cdef int _check(self, int rv, stream_id, str state) except -1
     cdef object _submit_request(self, FieldList fields, bint end_stream)

@@ -39,17 +39,16 @@ class H2Connection(H2Session):
         scheme: _Text = b"https",
         authority: _Text | None = None,
         protocol: _Text | None = None,
-        end_stream: bool = True,
+        end_stream: bool | None = None,
     ) -> int: ...
     def send_headers(
-        self, stream_id: int | None, headers: _Headers, *, end_stream: bool = False
+        self, stream_id: int | None, headers: _Headers, end_stream: bool = False
     ) -> int: ...
     def send_response_headers(
         self,
         stream_id: int,
         status: int,
         headers: _Headers,
-        *,
         end_stream: bool = False,
     ) -> None: ...
     def send_informational(
@@ -60,7 +59,7 @@ class H2Connection(H2Session):
     @property
     def push_enabled(self) -> bool: ...
     def send_data(
-        self, stream_id: int, data: _Buffer, *, end_stream: bool = False
+        self, stream_id: int, data: _Buffer, end_stream: bool = False
     ) -> int: ...
     def send_body(
         self,

@@ -110,6 +110,12 @@ cdef class H2Connection(H2Session):
 
     # ---- Sending messages ----
 
+    def __cinit__(self, **_):
+        self._normalizes = self.config.normalize_outbound_headers
+
+    cdef int _normalize(self, FieldList fields) except -1:
+        return fields.normalize() if self._normalizes else 0
+
     cdef int _check(self, int rv, stream_id, str state) except -1:
         """Raise for a negative code; ``state`` explains a wrong stream state."""
         cdef:
@@ -136,7 +142,7 @@ cdef class H2Connection(H2Session):
         scheme=b"https",
         authority=None,
         protocol=None,
-        end_stream=True,
+        end_stream=None,
     ):
         """Queue a request; return its stream identifier.
 
@@ -145,6 +151,8 @@ cdef class H2Connection(H2Session):
         For CONNECT, ``target`` is the authority and ``scheme`` is not sent,
         unless ``protocol`` makes it an extended CONNECT (RFC 8441).  With
         ``end_stream`` false a body follows by ``send_body`` or ``send_data``.
+        It is true by default, but for CONNECT, whose stream is a tunnel
+        (RFC 9113, 8.5).
 
         A request over the peer's limit of concurrent streams waits
         (``queued_requests``) and is told by ``H2RequestSent`` when it goes out.
@@ -156,6 +164,8 @@ cdef class H2Connection(H2Session):
         cdef FieldList fields = FieldList()
 
         pseudo = [(b":method", method)]
+        if end_stream is None:
+            end_stream = method not in (b"CONNECT", "CONNECT")
         if method in (b"CONNECT", "CONNECT") and protocol is None:
             pseudo.append((b":authority", target))
         else:
@@ -180,6 +190,7 @@ cdef class H2Connection(H2Session):
                 f"{queued} requests wait to be sent, as many as max_queued_requests "
                 "allows"
             )
+        self._normalize(fields)
         rv = lib.ngp_h2_submit_request(
             self._h2, fields.nva(), fields.nvlen(), end_stream, &error
         )
@@ -190,7 +201,7 @@ cdef class H2Connection(H2Session):
         self._check(rv, None, "a server sends no requests")
         return rv
 
-    def send_headers(self, stream_id, headers, *, end_stream=False):
+    def send_headers(self, stream_id, headers, end_stream=False):
         """Queue a header section as it is, pseudo-header fields included.
 
         What it is follows from the stream: with ``stream_id`` ``None`` a
@@ -225,7 +236,7 @@ cdef class H2Connection(H2Session):
             self._submit_response(id, fields, end_stream)
         return id
 
-    def send_response_headers(self, stream_id, status, headers, *, end_stream=False):
+    def send_response_headers(self, stream_id, status, headers, end_stream=False):
         """Queue a response's header section.
 
         ``status`` is an int from 200 to 999 of the final response, or, as for
@@ -247,9 +258,11 @@ cdef class H2Connection(H2Session):
             lib.nghttp2_nv nva[16]
             lib.ngp_h2_header_error error
             bytes text = status_text(status)
-            Py_ssize_t n = borrow_fields(headers, &nva[1], 15)
+            Py_ssize_t n = -1
             FieldList fields
 
+        if not self._normalizes:
+            n = borrow_fields(headers, &nva[1], 15)
         if n >= 0:
             nva[0].name = <uint8_t *>b":status"
             nva[0].namelen = 7
@@ -270,10 +283,12 @@ cdef class H2Connection(H2Session):
         self, int32_t stream_id, FieldList fields, bint end_stream
     ) except -1:
         cdef lib.ngp_h2_header_error error
-        cdef int rv = lib.ngp_h2_submit_response(
+        cdef int rv
+
+        self._normalize(fields)
+        rv = lib.ngp_h2_submit_response(
             self._h2, stream_id, fields.nva(), fields.nvlen(), end_stream, &error
         )
-
         if rv == lib.NGP_ERR_BAD_HEADERS:
             raise fields.error(&error)
         if rv == lib.NGP_ERR_BODY_LENGTH:
@@ -299,10 +314,12 @@ cdef class H2Connection(H2Session):
         self, int32_t stream_id, FieldList fields
     ) except -1:
         cdef lib.ngp_h2_header_error error
-        cdef int rv = lib.ngp_h2_submit_informational(
+        cdef int rv
+
+        self._normalize(fields)
+        rv = lib.ngp_h2_submit_informational(
             self._h2, stream_id, fields.nva(), fields.nvlen(), &error
         )
-
         if rv == lib.NGP_ERR_BAD_HEADERS:
             raise fields.error(&error)
         return self._check(
@@ -325,6 +342,7 @@ cdef class H2Connection(H2Session):
                 f"stream {stream_id}: its body comes from a source; give the "
                 "trailers to send_body()"
             )
+        self._normalize(fields)
         rv = lib.ngp_h2_submit_trailers(
             self._h2, stream_id, fields.nva(), fields.nvlen(), &error
         )
@@ -337,10 +355,12 @@ cdef class H2Connection(H2Session):
     ) except -1:
         """Raise as ``_submit_trailers`` would after ``n`` bytes more."""
         cdef lib.ngp_h2_header_error error
-        cdef int rv = lib.ngp_h2_check_trailers(
+        cdef int rv
+
+        self._normalize(fields)
+        rv = lib.ngp_h2_check_trailers(
             self._h2, stream_id, fields.nva(), fields.nvlen(), n, &error
         )
-
         if rv == lib.NGP_ERR_BAD_HEADERS:
             raise fields.error(&error)
         if rv == lib.NGP_ERR_BODY_LENGTH:
@@ -362,6 +382,7 @@ cdef class H2Connection(H2Session):
             int32_t rv
 
         fields.extend(headers)
+        self._normalize(fields)
         rv = lib.ngp_h2_submit_push_promise(
             self._h2, id, fields.nva(), fields.nvlen(), &error
         )
@@ -379,7 +400,7 @@ cdef class H2Connection(H2Session):
         """Whether ``push_stream`` may be called: a server whose peer allows it."""
         return not self.client_side and bool(self._remote(Setting.ENABLE_PUSH))
 
-    def send_data(self, stream_id, data, *, end_stream=False):
+    def send_data(self, stream_id, data, end_stream=False):
         """Queue what the windows allow of ``data`` now; return how many bytes.
 
         What was taken is certain to be sent without another WINDOW_UPDATE.
@@ -508,7 +529,15 @@ cdef class H2Connection(H2Session):
         ) == lib.NGP_H2_STATE_OPEN
 
     cdef int stop_request(self, int32_t stream_id) except -1:
-        """Tell the peer to send no more of a request, after our response."""
+        """Tell the peer to send no more of a request, after our response.
+
+        The halves of a tunnel end each by itself (RFC 9113, 8.5).
+        """
+        cdef uint32_t flags = 0
+
+        lib.ngp_h2_stream_get(self._h2, stream_id, &flags)
+        if flags & lib.NGP_H2_CONNECTED:
+            return 0
         return check(
             lib.ngp_h2_submit_rst(self._h2, stream_id, ErrorCode.NO_ERROR, 1),
             stream_id,
@@ -545,9 +574,12 @@ cdef class H2Connection(H2Session):
         """Queue RST_STREAM (RFC 9113, 6.4); nothing more is told of the stream
         but ``H2StreamClosed``.
 
-        What is queued on the stream, be it a whole response, is dropped, unless
-        ``after_flush``: then the reset waits for the end of our half, and is
-        left out if the peer's half has ended by then.  Does nothing on a closed stream.
+        What ``send_body`` has queued on the stream is dropped; a whole response
+        made by ``send_response_headers`` and ``send_data`` goes first.  With
+        ``after_flush`` the reset waits for the end of our half in any case, is
+        left out if the peer's half has ended by then, and comes with a later
+        output than that end: see ``hold_resets``.  Does nothing on a closed
+        stream.
         """
         cdef int32_t id = to_stream_id(stream_id)
 

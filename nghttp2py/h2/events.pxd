@@ -68,6 +68,7 @@ cdef class H2StreamClosed:
     cdef readonly object stream_id
     cdef readonly object error_code
     cdef readonly object body_bytes_sent
+    cdef readonly object complete
 
 
 cdef class H2GoAway:

@@ -123,6 +123,7 @@ class H2StreamClosed:
     stream_id: int
     error_code: int
     body_bytes_sent: int = 0
+    complete: bool = True
 
 @dataclass(frozen=True)
 class H2GoAway:

@@ -209,15 +209,22 @@ cdef class H2StreamReset:
 @cython.freelist(64)
 @dataclasses.dataclass(frozen=True)
 cdef class H2StreamClosed:
-    """The last event of a stream.  ``error_code`` is 0 if it ended well.
+    """The last event of a stream.
 
-    ``body_bytes_sent`` of our message went out; it does not take part in
-    comparisons.
+    ``complete`` is true if both halves ended by END_STREAM, or if the response
+    did and NO_ERROR declined the rest of the request (RFC 9113, 8.1).
+    ``error_code`` is then 0, and else that of the reset: CANCEL if the peer
+    broke the stream off by NO_ERROR, and 0 only if ``reset_stream`` was called
+    with it.
+
+    ``body_bytes_sent`` of our message went out.  It and ``complete`` do not take
+    part in comparisons.
     """
 
     stream_id: int
     error_code: int
     body_bytes_sent: int = dataclasses.field(default=0, compare=False)
+    complete: object = dataclasses.field(default=True, compare=False)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,7 @@ cdef class FieldReader:
     cdef CachedPair _large[8]
     cdef int _next_large     # the slot that was filled longest ago
     cdef size_t _kept        # the sum of what is kept
+    cdef bint _lenient       # white space around values is stripped
 
     cdef void _forget(self) noexcept
     cdef int _keep(
@@ -32,6 +33,7 @@ cdef class FieldList:
 
     cdef int add(self, bytes name, bytes value) except -1
     cdef int extend(self, headers) except -1
+    cdef int normalize(self) except -1
     cdef lib.nghttp2_nv *nva(self) except NULL
     cdef size_t nvlen(self)
     cdef object error(self, const lib.ngp_h2_header_error *error)

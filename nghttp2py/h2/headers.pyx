@@ -69,6 +69,9 @@ cdef class FieldReader:
     cannot be another field's.
     """
 
+    def __cinit__(self, bint lenient=False):
+        self._lenient = lenient
+
     def __dealloc__(self):
         self._forget()
         PyMem_Free(self._pairs)
@@ -118,12 +121,12 @@ cdef class FieldReader:
             return <object>other.pair
         if field.never_indexed:
             # Such a field is in no table; its mark is for who passes it on.
-            return NeverIndexed(*new_pair(field))
+            return NeverIndexed(*new_pair(field, self._lenient))
         name = lib.nghttp2_rcbuf_get_buf(field.name)
         value = lib.nghttp2_rcbuf_get_buf(field.value)
         if name.len + value.len > MAX_SMALL:
             return self._large_pair(field, name.len + value.len)
-        pair = new_pair(field)
+        pair = new_pair(field, self._lenient)
         if slot.pair != NULL:
             # The older of the two goes.
             if other.pair != NULL:
@@ -149,7 +152,7 @@ cdef class FieldReader:
             slot = &self._large[i]
             if slot.name == field.name and slot.value == field.value:
                 return <object>slot.pair
-        pair = new_pair(field)
+        pair = new_pair(field, self._lenient)
         if n <= MAX_LARGE:
             self._keep(&self._large[self._next_large], field, pair)
             self._next_large = (self._next_large + 1) % LARGE_SLOTS
@@ -168,11 +171,17 @@ cdef size_t slot_of(const lib.ngp_h2_field *field) noexcept:
     return <size_t>((sum * <uint64_t>0x9E3779B97F4A7C15) >> 58) * 2
 
 
-cdef tuple new_pair(const lib.ngp_h2_field *field):
+cdef tuple new_pair(const lib.ngp_h2_field *field, bint lenient):
     cdef:
         lib.nghttp2_vec name = lib.nghttp2_rcbuf_get_buf(field.name)
         lib.nghttp2_vec value = lib.nghttp2_rcbuf_get_buf(field.value)
 
+    if lenient:
+        while value.len and value.base[0] in b" \t":
+            value.base += 1
+            value.len -= 1
+        while value.len and value.base[value.len - 1] in b" \t":
+            value.len -= 1
     return (
         take_bytes(name.base, name.len),
         take_bytes(value.base, value.len),
@@ -299,6 +308,15 @@ cdef str show(tuple pair):
     return f"{name[:64]!r}: {value[:64]!r}... ({len(value)} bytes)"
 
 
+# RFC 9113, 8.2.2.  ``te`` is left: it may say "trailers".
+cdef frozenset CONNECTION_SPECIFIC = frozenset(
+    (
+        b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding",
+        b"upgrade",
+    )
+)
+
+
 @cython.freelist(8)
 cdef class FieldList:
     """A header list on its way out.
@@ -339,6 +357,21 @@ cdef class FieldList:
             else:
                 pair = to_pair(item)
             self._pairs.append(pair)
+        return 0
+
+    cdef int normalize(self) except -1:
+        """Strip white space, drop what concerns one HTTP/1.1 connection.
+
+        As hyper-h2 does with what it sends (RFC 9113, 8.2.1 and 8.2.2).
+        """
+        cdef list pairs = []
+        cdef tuple pair
+
+        for pair in self._pairs:
+            name = pair[0].strip()
+            if name.lower() not in CONNECTION_SPECIFIC:
+                pairs.append((name, pair[1].strip(), *pair[2:]))
+        self._pairs = pairs
         return 0
 
     cdef lib.nghttp2_nv *nva(self) except NULL:

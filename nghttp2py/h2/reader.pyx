@@ -73,6 +73,7 @@ cdef object new_stream_closed(const lib.ngp_h2_event *e):
     event.stream_id = e.stream_id
     event.error_code = e.error_code
     event.body_bytes_sent = e.value
+    event.complete = bool(e.complete)
     return event
 
 
@@ -113,14 +114,15 @@ cdef class EventReader:
     """Turns recorded events into Python's.
 
     ``sources`` is the connection's dict of body sources, from which closed
-    streams are taken out.
+    streams are taken out; ``lenient`` is whether white space around values is
+    stripped.
     """
 
-    def __cinit__(self, dict sources not None):
+    def __cinit__(self, dict sources not None, bint lenient):
         self.sources = sources
         self.settings_sent = deque()
         self.removed = set()
-        self._pairs = FieldReader()
+        self._pairs = FieldReader(lenient)
 
     cdef int take(self, lib.ngp_h2 *h2, list events) except -1:
         """Append to ``events`` what C has recorded, and clear it there."""

@@ -19,6 +19,7 @@ cdef class H2Session:
     cdef bint _initiated
     cdef bint _busy        # C's events or output are being read
     cdef bint _goaway_sent
+    cdef bint _hold_resets
     cdef bint _connect_enabled  # SETTINGS_ENABLE_CONNECT_PROTOCOL was sent as 1
     cdef size_t _max_queued_requests
     cdef readonly object config

@@ -133,12 +133,14 @@ cdef class H2Session:
         options.recv_extensions = config.receive_extension_frames
         options.no_deflate_table = config.max_deflate_dynamic_table_size == 0
         options.no_auto_ping_ack = not config.automatic_ping_ack
+        options.lenient_fields = config.lenient_inbound_headers
         options.pad_multiple = config.pad_multiple
         options.max_header_list_bytes = config.max_header_list_bytes
         options.max_header_list_count = config.max_header_list_count
         options.max_body_queue = config.max_body_queue
         options.max_data_frame = config.max_data_frame
         options.max_provoked_resets = config.max_provoked_resets
+        options.max_glitches = config.max_glitches
         options.peer_max_concurrent_streams = config.peer_max_concurrent_streams or 0
         options.max_reserved_remote_streams = config.max_reserved_remote_streams or 0
         options.max_send_header_block_length = config.max_send_header_block_length or 0
@@ -156,7 +158,7 @@ cdef class H2Session:
         check(lib.ngp_h2_new(&self._h2, &options, NULL))
         self._pending = []
         self._sources = {}
-        self._reader = EventReader(self._sources)
+        self._reader = EventReader(self._sources, config.lenient_inbound_headers)
 
     def __dealloc__(self):
         if self._h2 != NULL:
@@ -340,6 +342,44 @@ cdef class H2Session:
         finally:
             self._busy = False
             self._release_owners()
+
+    def time_passed(self, seconds):
+        """Say that whole ``seconds`` more have gone by: there is no clock here.
+
+        Some of the frames that do nothing are forgiven (``max_glitches`` of
+        ``H2Configuration``), so that keep-alive does not end an idle connection.
+        """
+        lib.ngp_h2_time_passed(self._h2, to_uint32(seconds, "seconds"))
+
+    @property
+    def hold_resets(self):
+        """Whether resets that follow a response wait for ``release_resets``.
+
+        A client that reads a whole response and RST_STREAM at once may lose the
+        response: old releases of curl do.  So such a reset (see
+        ``reset_stream``) is not in the same output as the end that it follows.
+        By default it comes with the next call of ``data_to_send``.  A caller
+        that has a clock sets this, and calls ``release_resets`` some
+        milliseconds later, and as often as any are held.
+        """
+        return self._hold_resets
+
+    @hold_resets.setter
+    def hold_resets(self, bint value):
+        self._hold_resets = value
+        lib.ngp_h2_hold_resets(self._h2, value)
+
+    @property
+    def held_resets(self):
+        """How many resets wait: see ``hold_resets``."""
+        return lib.ngp_h2_held_resets(self._h2)
+
+    def release_resets(self):
+        """Queue the resets that waited when this was called last.
+
+        So that none waits less than the time between: see ``hold_resets``.
+        """
+        check(lib.ngp_h2_release_resets(self._h2, 0))
 
     cdef int _gather(self, size_t limit) except -1:
         cdef:
@@ -844,6 +884,7 @@ cdef class H2Session:
             "resets_sent": c.frames_sent[RST_STREAM],
             "streams_opened": c.streams_opened,
             "provoked_resets": c.provoked_resets,
+            "glitches": c.glitches,
             "outbound_queue": lib.nghttp2_session_get_outbound_queue_size(session),
             "inflate_table_size": (
                 lib.nghttp2_session_get_hd_inflate_dynamic_table_size(session)
