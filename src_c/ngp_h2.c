@@ -188,6 +188,14 @@ void *ngp_h2_take_owner(ngp_h2 *h2) {
 
 /* ---- Ends ---- */
 
+static void put32(uint8_t *p, uint32_t n) {
+  int i;
+
+  for (i = 0; i < 4; ++i) {
+    p[i] = (uint8_t)(n >> (24 - 8 * i));
+  }
+}
+
 static void drop_reason(ngp_h2 *h2) {
   ngp_free(h2->mem, h2->reason);
   h2->reason = NULL;
@@ -243,6 +251,18 @@ int ngp_h2_reset(ngp_h2 *h2, ngp_h2_stream *stream, uint32_t error_code,
   stream->fault = error_code;
   return nghttp2_submit_rst_stream(h2->session, NGHTTP2_FLAG_NONE, stream->id,
                                    error_code);
+}
+
+int ngp_h2_reset_idle(ngp_h2 *h2, int32_t id, uint32_t error_code) {
+  uint8_t frame[13] = {0, 0, 4, NGHTTP2_RST_STREAM};
+
+  put32(frame + 5, (uint32_t)id);
+  put32(frame + 9, error_code);
+  if (ngp_buf_add(&h2->out, frame, sizeof(frame)) != 0) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  ++h2->counters.frames_sent[NGHTTP2_RST_STREAM];
+  return ngp_h2_count_provoked(h2);
 }
 
 /*
@@ -400,12 +420,9 @@ static int fail_with_goaway(ngp_h2 *h2, uint32_t error_code,
                             const char *reason) {
   uint32_t last = (uint32_t)h2->last_remote_id;
   uint8_t frame[17] = {0, 0, 8, NGHTTP2_GOAWAY};
-  int i;
 
-  for (i = 0; i < 4; ++i) {
-    frame[9 + i] = (uint8_t)(last >> (24 - 8 * i));
-    frame[13 + i] = (uint8_t)(error_code >> (24 - 8 * i));
-  }
+  put32(frame + 9, last);
+  put32(frame + 13, error_code);
   ngp_h2_set_reason(h2, reason, strlen(reason));
   if (ngp_buf_add(&h2->out, frame, sizeof(frame)) != 0) {
     return NGHTTP2_ERR_NOMEM;

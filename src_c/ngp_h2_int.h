@@ -355,6 +355,9 @@ void ngp_h2_set_reason(ngp_h2 *h2, const char *text, size_t len);
 int ngp_h2_reset(ngp_h2 *h2, ngp_h2_stream *stream, uint32_t error_code,
                  const char *reason);
 
+/* Resets a stream that the peer has not opened, which nghttp2 does not do. */
+int ngp_h2_reset_idle(ngp_h2 *h2, int32_t id, uint32_t error_code);
+
 /* Records the end of |stream|, gives its unread bytes back to the connection's
    window and forgets it. */
 int ngp_h2_close_stream(ngp_h2 *h2, ngp_h2_stream *stream, uint32_t error_code);

@@ -192,8 +192,7 @@ static int refuse_self_dependent(ngp_h2 *h2, uint8_t type, int32_t id) {
   /* Of a closed stream it is forgotten. */
   return ngp_h2_is_local_id(h2, id) || id <= h2->highest_remote_id
              ? 0
-             : nghttp2_submit_rst_stream(h2->session, NGHTTP2_FLAG_NONE, id,
-                                         NGHTTP2_PROTOCOL_ERROR);
+             : ngp_h2_reset_idle(h2, id, NGHTTP2_PROTOCOL_ERROR);
 }
 
 /* Nonzero if |prefix|, which is whole, names the frame's own stream. */

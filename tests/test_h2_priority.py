@@ -7,14 +7,19 @@ from helpers import (
     ALTSVC,
     CHUNKS,
     DATA,
+    END_HEADERS,
+    END_STREAM,
     GET,
     GOAWAY,
+    HEADERS,
     ORIGIN,
     PRIORITY,
     PRIORITY_UPDATE,
+    RST_STREAM,
     Peers,
     RawPeer,
     frame,
+    rst_stream,
     window_update,
 )
 
@@ -26,6 +31,9 @@ from nghttp2py.h2 import (
     H2ExtensionFrameReceived,
     H2OriginReceived,
     H2PriorityUpdated,
+    H2RequestReceived,
+    H2StreamClosed,
+    H2StreamReset,
 )
 
 INCREMENTAL = H2Configuration(default_incremental=True)
@@ -300,3 +308,81 @@ def test_alternative_services_from_a_client_are_ignored():
     assert peer.events == []
     peer.send(window_update(0, 1))
     assert not peer.sent(GOAWAY)
+
+
+# ---- RFC 7540, 5.3.1: a stream cannot depend on itself ----
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+@pytest.mark.parametrize("exclusive", [0, 1 << 31])
+@pytest.mark.parametrize("client_side", [False, True])
+def test_priority_of_a_stream_on_itself_is_a_stream_error(
+    client_side, exclusive, chunk
+):
+    peer = RawPeer(client_side=client_side, chunk=chunk)
+    if client_side:
+        peer.connection.send_request("GET", "/", authority="a")
+        peer.read()
+    else:
+        peer.send(peer.headers(1))
+    peer.send(frame(PRIORITY, 0, 1, struct.pack(">IB", 1 | exclusive, 15)))
+    assert [f.error_code for f in peer.sent(RST_STREAM)] == [1]
+    assert H2StreamReset(1, 1, False) in peer.events
+    assert peer.events[-1] == H2StreamClosed(1, 1)
+    assert not peer.sent(GOAWAY)
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+def test_priority_of_an_idle_stream_on_itself_is_a_stream_error(chunk):
+    peer = RawPeer(chunk=chunk)
+    peer.send(frame(PRIORITY, 0, 5, struct.pack(">IB", 5, 15)))
+    (reset,) = peer.sent(RST_STREAM)
+    assert (reset.stream_id, reset.error_code) == (5, 1)
+    peer.send(peer.headers(7, end_stream=True))
+    assert len(peer.of(H2RequestReceived)) == 1
+    assert not peer.sent(GOAWAY)
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+def test_priority_of_a_closed_stream_on_itself_is_ignored(chunk):
+    peer = RawPeer(chunk=chunk)
+    peer.send(peer.headers(1), rst_stream(1, 8))
+    peer.send(frame(PRIORITY, 0, 1, struct.pack(">IB", 1, 15)))
+    assert not peer.sent(RST_STREAM)
+    assert not peer.sent(GOAWAY)
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+@pytest.mark.parametrize("padding", [None, 0, 7])
+@pytest.mark.parametrize("end_stream", [False, True])
+def test_headers_that_depend_on_their_stream_are_a_stream_error(
+    end_stream, padding, chunk
+):
+    peer = RawPeer(chunk=chunk)
+    flags = 0x20 | END_HEADERS | (END_STREAM if end_stream else 0)
+
+    def headers(stream_id, depends_on):
+        payload = struct.pack(">IB", depends_on, 15) + peer.block([*GET, (b"x", b"y")])
+        if padding is not None:
+            payload = bytes([padding]) + payload + bytes(padding)
+        padded = 0 if padding is None else 0x8
+        return frame(HEADERS, flags | padded, stream_id, payload)
+
+    peer.send(headers(1, 1))
+    assert [f.error_code for f in peer.sent(RST_STREAM)] == [1]
+    assert peer.of(H2StreamClosed) == [H2StreamClosed(1, 1)]
+    assert not peer.of(H2RequestReceived)
+    # The block was decoded: the next one uses the table.
+    peer.send(headers(3, 1))
+    (event,) = peer.of(H2RequestReceived)
+    assert event.request.fields == (*GET, (b"x", b"y"))
+    assert not peer.sent(GOAWAY)
+
+
+def test_streams_that_depend_on_themselves_are_bounded():
+    peer = RawPeer()
+    for i in range(5, 5001, 2):
+        peer.send(frame(PRIORITY, 0, i, struct.pack(">IB", i, 15)))
+        if not peer.connection.want_read:
+            break
+    assert peer.sent(GOAWAY)[-1].error_code == 11

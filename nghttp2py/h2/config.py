@@ -94,7 +94,8 @@ class H2Configuration:
     #: PINGs are answered without being asked.
     automatic_ping_ack: bool = True
     #: Received field values may have white space around them, which is stripped:
-    #: RFC 9113, 8.2.1 forbids it, and some sites send it.
+    #: RFC 9113, 8.2.1 forbids it, and some sites send it.  Pseudo-header fields,
+    #: ``host`` and ``content-length`` may not.
     lenient_inbound_headers: bool = False
     #: What is sent loses white space around names and values, and the fields that
     #: concern one HTTP/1.1 connection, instead of being refused: as hyper-h2 does.
