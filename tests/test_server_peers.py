@@ -127,6 +127,18 @@ async def test_curl_gets_a_page(site):
 
 
 @in_loop
+async def test_curl_gets_an_answer_before_its_upload_ends(site, tmp_path):
+    """curl 7.88 loses it if RST_STREAM comes with it."""
+    path = tmp_path / "large"
+    with path.open("wb") as file:
+        file.truncate(60_000_000)
+    async with site:
+        for _ in range(5):
+            answer = await site.curl("/refused", "-T", str(path), "-w", "%{http_code}")
+            assert answer == "too large413"
+
+
+@in_loop
 async def test_curl_uploads_a_file(site, upload):
     path, expected = upload
     async with site:
