@@ -104,6 +104,7 @@ class BaseRequestHandler:
 
 class HandlerProtocol(H2Pump):
     client_address: Any
+    client_certificate: dict[str, Any] | None
     def __init__(
         self,
         handler_class: Callable[[HandlerProtocol, int], BaseRequestHandler],
@@ -117,5 +118,3 @@ class HandlerProtocol(H2Pump):
     def events_received(self, events: Sequence[H2Event]) -> None: ...
     @property
     def handlers(self) -> dict[int, BaseRequestHandler]: ...
-    @property
-    def client_certificate(self) -> dict[str, Any] | None: ...

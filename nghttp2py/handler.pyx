@@ -555,7 +555,7 @@ cdef class HandlerTable:
     request.
     """
 
-    cdef object protocol             # the HandlerProtocol
+    cdef object protocol             # the HandlerProtocol, until it is lost
     cdef H2Connection connection
     cdef object handler_class
     cdef dict handlers               # stream identifier -> handler
@@ -923,7 +923,7 @@ cdef class HandlerTable:
         if self._is_of_the_peer(handler, error):
             logger.debug(
                 "%r: %r %r on stream %d: %s",
-                self.protocol,
+                handler.http2,
                 handler.method,
                 handler.path,
                 handler.stream_id,
@@ -932,7 +932,7 @@ cdef class HandlerTable:
         else:
             logger.error(
                 "%r: %r %r on stream %d failed",
-                self.protocol,
+                handler.http2,
                 handler.method,
                 handler.path,
                 handler.stream_id,
@@ -1138,16 +1138,20 @@ class HandlerProtocol(H2Pump):
         self._opened = opened
         self._closed = closed
         self.client_address = None
+        # As a dict.
+        self.client_certificate = None
 
     def connection_made(self, transport):
         self.client_address = transport.get_extra_info("peername")
-        # Kept, so that handlers can ask when the transport is gone.
-        self._extra_info = transport.get_extra_info
+        # The value, so that handlers can ask when the transport is gone; a method
+        # of the transport would keep it, and its buffers, in a cycle.
+        self.client_certificate = transport.get_extra_info("peercert") or None
         super().connection_made(transport)
         self._opened(self)
 
     def connection_lost(self, exc):
         super().connection_lost(exc)
+        (<HandlerTable>self._table).protocol = None
         self._closed(self)
 
     def close(self, *args, **kwargs):
@@ -1163,8 +1167,3 @@ class HandlerProtocol(H2Pump):
     def handlers(self):
         """The handlers of the open streams, by stream identifier."""
         return (<HandlerTable>self._table).handlers
-
-    @property
-    def client_certificate(self):
-        """The client's certificate as a dict, or None."""
-        return self._extra_info("peercert") or None

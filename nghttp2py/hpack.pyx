@@ -191,7 +191,8 @@ def print_hd_table(hdtable, *, refset=False, file=None):
     ``hdtable`` is what ``get_hd_table`` returned: its first entry, number 1
     here, has the HPACK index 62.  ``s`` is the entry's space in bytes.
     ``refset`` adds the column of nghttp2 0.5, ``r=n``.  Bytes that are not
-    UTF-8, and control characters, are shown as escapes.  The default ``file`` is standard output.
+    UTF-8, and control characters, are shown as escapes.  The default ``file``
+    is standard output.
     """
     ref = " (r=n)" if refset else ""
     for number, entry in enumerate(hdtable, 1):

@@ -1,7 +1,9 @@
 """HTTP2Server with programs and clients that do what they should not."""
 
 import asyncio
+import gc
 import logging
+import weakref
 
 import pytest
 from handlers import Good, failing, mixed, serve, with_good_neighbours
@@ -671,3 +673,20 @@ async def test_requests_over_the_limit_are_refused():
         client.request()
     await client.exchange()
     assert len(client.protocol.handlers) == 100
+
+
+@in_loop
+async def test_a_lost_connection_leaves_no_cycle():
+    client = serve(Good)
+    assert (await client.fetch()).body == b"good"
+    client.request(method="POST", end_stream=False)
+    await client.exchange()
+    gone = weakref.ref(client.protocol)
+    gc.collect()
+    gc.disable()
+    try:
+        client.protocol.connection_lost(None)
+        client.protocol = client.transport.protocol = None
+        assert gone() is None
+    finally:
+        gc.enable()
