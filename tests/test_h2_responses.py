@@ -462,13 +462,15 @@ def test_a_closed_connection_takes_nothing():
             lambda c=connection: c.send_data(stream_id, b"x"),
             lambda c=connection: c.send_body(stream_id, b"x"),
             lambda c=connection: c.send_trailers(stream_id, []),
-            lambda c=connection: c.reset_stream(stream_id),
             lambda c=connection: c.ping(),
             lambda c=connection: c.update_settings({}),
             lambda c=connection: c.increment_flow_control_window(1),
         ):
             with pytest.raises(ConnectionClosedError):
                 call()
+        # What ends something, or gives credit, has nothing left to do.
+        connection.reset_stream(stream_id)
+        connection.reset_stream(stream_id, after_flush=True)
     with pytest.raises(ConnectionClosedError):
         peers.client.send_request("GET", "/", authority="h")
 

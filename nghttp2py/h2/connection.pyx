@@ -579,16 +579,18 @@ cdef class H2Connection(H2Session):
         ``after_flush`` the reset waits for the end of our half in any case, is
         left out if the peer's half has ended by then, and comes with a later
         output than that end: see ``hold_resets``.  Does nothing on a closed
-        stream.
+        stream, nor after the end of the connection, which has ended its streams.
         """
         cdef int32_t id = to_stream_id(stream_id)
+        cdef int rv
 
-        check(
-            lib.ngp_h2_submit_rst(
-                self._h2, id, to_uint32(error_code, "error_code"), bool(after_flush)
-            ),
-            id,
+        self._need_start()
+        rv = lib.ngp_h2_submit_rst(
+            self._h2, id, to_uint32(error_code, "error_code"), bool(after_flush)
         )
+        if rv == lib.NGP_ERR_CONNECTION_CLOSED:
+            return
+        check(rv, id)
         if not after_flush:
             self._sources.pop(id, None)
 

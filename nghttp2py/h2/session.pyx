@@ -417,7 +417,8 @@ cdef class H2Session:
 
         Only under ``config.manual_flow_control``.  Bytes of a closed stream
         are ignored: what it left unread went back to the connection's window
-        when it closed.  Raises ``FlowControlError`` for more than came in.
+        when it closed.  So are those of a connection that has ended.  Raises
+        ``FlowControlError`` for more than came in.
         """
         cdef int32_t id = to_stream_id(stream_id)
         cdef int rv
@@ -430,6 +431,8 @@ cdef class H2Session:
                 f"stream {id}: {n} bytes acknowledged, but only "
                 f"{lib.ngp_h2_unacked(self._h2, id)} are unacknowledged"
             )
+        if rv == lib.NGP_ERR_CONNECTION_CLOSED and self._initiated:
+            return
         check(rv, id)
 
     def unacknowledged_data(self, stream_id):
