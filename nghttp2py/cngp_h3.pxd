@@ -1,6 +1,6 @@
 # What we use of src_c/ngp.h, ngp_h3_fields.h, ngp_qpack.h and ngp_h3.h, in their order.
 from libc.stddef cimport size_t
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 
 cdef extern from "ngp.h" nogil:
@@ -10,13 +10,23 @@ cdef extern from "ngp.h" nogil:
     size_t ngp_get_varint(const uint8_t *src, size_t len, uint64_t *pvalue)
 
 
-cdef extern from "ngp_h3_fields.h" nogil:
-    ctypedef enum ngp_h3_section:
-        NGP_H3_REQUEST
-        NGP_H3_RESPONSE
-        NGP_H3_PUSH_PROMISE
-        NGP_H3_TRAILERS
+cdef extern from "ngp_fields.h" nogil:
+    ctypedef enum ngp_fields_section:
+        NGP_FIELDS_REQUEST
+        NGP_FIELDS_RESPONSE
+        NGP_FIELDS_PROMISE
+        NGP_FIELDS_TRAILERS
 
+    unsigned NGP_FIELDS_EITHER
+    unsigned NGP_FIELDS_AIOQUIC
+
+    uint64_t NGP_FIELDS_NO_LENGTH
+
+    ctypedef struct ngp_fields:
+        uint64_t content_length
+
+
+cdef extern from "ngp_h3_fields.h" nogil:
     enum:
         NGP_H3_ERR_MALFORMED
 
@@ -24,15 +34,13 @@ cdef extern from "ngp_h3_fields.h" nogil:
         size_t len
         char *text
 
-    uint64_t NGP_H3_NO_LENGTH
-
     ctypedef struct ngp_h3_checker:
-        uint64_t content_length
+        ngp_fields fields
 
     void ngp_h3_checker_init(
         ngp_h3_checker *checker,
-        ngp_h3_section section,
-        int lax,
+        ngp_fields_section section,
+        unsigned flags,
         ngp_h3_phrase *phrase,
     )
     int ngp_h3_checker_field(
@@ -76,6 +84,10 @@ cdef extern from "ngp_qpack.h" nogil:
     ctypedef struct nghttp3_qpack_nv:
         nghttp3_rcbuf *name
         nghttp3_rcbuf *value
+        int32_t token
+
+    enum:
+        NGHTTP3_QPACK_TOKEN_COOKIE
 
     nghttp3_vec nghttp3_rcbuf_get_buf(const nghttp3_rcbuf *rcbuf)
     void nghttp3_rcbuf_incref(nghttp3_rcbuf *rcbuf)
@@ -88,6 +100,7 @@ cdef extern from "ngp_qpack.h" nogil:
         NGP_QPACK_ERR_DECODER_STREAM
         NGP_QPACK_ERR_BLOCKED
         NGP_QPACK_ERR_TOO_LARGE
+        NGP_QPACK_ERR_TOO_MANY
 
     ctypedef struct nghttp2_mem:
         pass
@@ -153,6 +166,7 @@ cdef extern from "ngp_qpack.h" nogil:
         const uint8_t *data,
         size_t len,
         uint64_t max_size,
+        size_t max_count,
         ngp_qpack_fields *fields,
         uint64_t *prequired,
     )
@@ -174,6 +188,8 @@ cdef extern from "ngp_h3.h" nogil:
         NGP_H3_ERR_GOING_AWAY
         NGP_H3_ERR_ROLE
         NGP_H3_ERR_RANGE
+        NGP_H3_ERR_BODY_LENGTH
+        NGP_H3_ERR_NO_SETTINGS
 
     const char *ngp_h3_strerror(int code)
 
@@ -187,14 +203,18 @@ cdef extern from "ngp_h3.h" nogil:
         uint8_t server
         uint8_t webtransport
         uint8_t extended
+        uint8_t stream_errors
+        uint8_t spaces
         uint8_t log
         size_t qpack_capacity
         size_t qpack_blocked_streams
         size_t qpack_encoder_capacity
         uint64_t max_field_section_size
+        size_t max_field_count
         size_t max_buffered
         uint32_t max_sessions
         uint32_t max_glitches
+        uint32_t max_reset_streams
 
     void ngp_h3_config_default(ngp_h3_config *config)
 
@@ -215,6 +235,7 @@ cdef extern from "ngp_h3.h" nogil:
         NGP_H3_EVENT_CAPSULE
         NGP_H3_EVENT_SESSION_DRAINED
         NGP_H3_EVENT_SESSION_CLOSED
+        NGP_H3_EVENT_ABORTED
         NGP_H3_EVENT_LOG_DATA_FRAME
 
     ctypedef struct ngp_h3_event:
@@ -264,6 +285,9 @@ cdef extern from "ngp_h3.h" nogil:
     const ngp_h3_op *ngp_h3_ops(const ngp_h3 *h3, size_t *pn)
     const uint8_t *ngp_h3_output(const ngp_h3 *h3)
     const ngp_h3_phrase *ngp_h3_closing(const ngp_h3 *h3, uint64_t *pcode)
+    void ngp_h3_body_error(
+        const ngp_h3 *h3, uint64_t *pexpected, uint64_t *pactual
+    )
     const ngp_h3_phrase *ngp_h3_phrase_of_error(const ngp_h3 *h3)
     const ngp_h3_setting *ngp_h3_peer_settings(const ngp_h3 *h3, size_t *pn)
 
@@ -309,6 +333,8 @@ cdef extern from "ngp_h3.h" nogil:
         int64_t *ppush_id,
     )
     int ngp_h3_open_push(ngp_h3 *h3, int64_t stream_id, int64_t push_id)
+    int ngp_h3_reset_stream(ngp_h3 *h3, int64_t stream_id, uint64_t error_code)
+    int ngp_h3_stop_stream(ngp_h3 *h3, int64_t stream_id, uint64_t error_code)
     int ngp_h3_datagram_header(int64_t stream_id, uint8_t *dest, size_t *plen)
     int ngp_h3_send_goaway(ngp_h3 *h3, uint64_t id)
     uint64_t ngp_h3_next_request(const ngp_h3 *h3)

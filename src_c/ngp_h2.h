@@ -12,6 +12,7 @@
 #define NGP_H2_H
 
 #include "ngp.h"
+#include "ngp_fields.h"
 
 typedef struct ngp_h2 ngp_h2;
 
@@ -123,31 +124,6 @@ typedef enum ngp_h2_event_type {
      has gone out in GOAWAY, |data| says why. */
   NGP_H2_CONNECTION_CLOSED
 } ngp_h2_event_type;
-
-/*
- * Names that requests and responses are taken apart by.  A name that has none
- * is NGP_TOKEN_OTHER.
- */
-typedef enum ngp_token {
-  NGP_TOKEN_OTHER,
-  NGP_TOKEN__AUTHORITY,
-  NGP_TOKEN__METHOD,
-  NGP_TOKEN__PATH,
-  NGP_TOKEN__PROTOCOL,
-  NGP_TOKEN__SCHEME,
-  NGP_TOKEN__STATUS,
-  NGP_TOKEN_CONNECTION,
-  NGP_TOKEN_CONTENT_LENGTH,
-  NGP_TOKEN_COOKIE,
-  NGP_TOKEN_HOST,
-  NGP_TOKEN_KEEP_ALIVE,
-  NGP_TOKEN_PRIORITY,
-  NGP_TOKEN_PROXY_AUTHORIZATION,
-  NGP_TOKEN_PROXY_CONNECTION,
-  NGP_TOKEN_TE,
-  NGP_TOKEN_TRANSFER_ENCODING,
-  NGP_TOKEN_UPGRADE
-} ngp_token;
 
 /*
  * ngp_h2_field is a received header field.  Both buffers are held until the

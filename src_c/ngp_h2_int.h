@@ -300,8 +300,6 @@ void ngp_h2_batch_free(ngp_h2 *h2);
 
 /* ---- ngp_h2_fields.c ---- */
 
-ngp_token ngp_token_of(const uint8_t *name, size_t len);
-
 /*
  * ngp_h2_check_outgoing checks a list, and marks what must never be indexed.
  * |*pflags| gets NGP_H2_HEAD, NGP_H2_CONNECT and NGP_H2_EXTENDED of a request,
@@ -319,6 +317,10 @@ int ngp_h2_check_outgoing(ngp_h2_message message, nghttp2_nv *nva, size_t nvlen,
  */
 const char *ngp_h2_check_request(const ngp_h2_field *fields, size_t nfields,
                                  uint32_t *pflags, int *phas_priority);
+
+/* Looks so at a received response or at trailers. */
+const char *ngp_h2_check_other(ngp_h2_message message, const ngp_h2_field *list,
+                               size_t n);
 
 /* Looks so at a received promise (RFC 9113, 8.4). */
 const char *ngp_h2_check_promise(const ngp_h2_field *fields, size_t nfields);

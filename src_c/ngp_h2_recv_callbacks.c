@@ -153,8 +153,6 @@ static int on_headers_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
   type = message_type(h2, stream);
   reason = type == NGP_H2_TRAILERS && (stream->flags & NGP_H2_TUNNEL)
                ? "a connected CONNECT has no trailers (RFC 9113, 8.5)"
-           : type == NGP_H2_RESPONSE && status_class(h2) == '0'
-               ? ":status must be 100 or more (RFC 9110, 15)"
            : self_dependent ? NGP_H2_SELF_DEPENDENT
                             : NULL;
   if (reason) {
@@ -176,6 +174,16 @@ static int on_headers_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
     stream->flags |= flags;
     if (h2->options.default_incremental && !has_priority) {
       ngp_h2_set_priority(h2, stream->id, NGHTTP2_EXTPRI_DEFAULT_URGENCY, 1, 0);
+    }
+  }
+  if (type != NGP_H2_REQUEST) {
+    reason = ngp_h2_check_other(
+        type == NGP_H2_RESPONSE   ? NGP_H2_MESSAGE_RESPONSE
+        : type == NGP_H2_TRAILERS ? NGP_H2_MESSAGE_TRAILERS
+                                  : NGP_H2_MESSAGE_INFORMATIONAL,
+        batch->fields + batch->committed, batch->nfields - batch->committed);
+    if (reason) {
+      return refuse(h2, stream, NGHTTP2_PROTOCOL_ERROR, reason);
     }
   }
   if (type == NGP_H2_RESPONSE && status_class(h2) == '2' &&

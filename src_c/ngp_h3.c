@@ -52,6 +52,16 @@ static const struct {
                               "Interim response cannot end the stream"},
     [NGP_H3_V_CONTENT_LENGTH] = {NGP_H3_MESSAGE_ERROR,
                                  "content-length does not match data size"},
+    [NGP_H3_V_NO_RESPONSE] = {NGP_H3_MESSAGE_ERROR,
+                              "The stream ended without a response"},
+    [NGP_H3_V_NO_REQUEST] = {NGP_H3_REQUEST_INCOMPLETE,
+                             "The stream ended without a request"},
+    [NGP_H3_V_BODY] = {NGP_H3_MESSAGE_ERROR,
+                       "The response must not have a body"},
+    [NGP_H3_V_FIELD_COUNT] = {NGP_H3_EXCESSIVE_LOAD,
+                              "Field section has too many fields"},
+    [NGP_H3_V_RESETS] = {NGP_H3_EXCESSIVE_LOAD,
+                         "Too many requests do not end well"},
     [NGP_H3_V_TRUNCATED] = {NGP_H3_FRAME_ERROR,
                             "Frame is truncated by the end of the stream"},
     [NGP_H3_V_SETTINGS_PARSE] = {NGP_H3_FRAME_ERROR,
@@ -132,13 +142,18 @@ const char *ngp_h3_strerror(int code) {
   case NGP_H3_ERR_NO_PUSH_ID:
     return "No push ID is available";
   case NGP_H3_ERR_NOT_ENABLED:
-    return "The peer has not enabled Extended CONNECT";
+    return "The peer's SETTINGS do not allow Extended CONNECT (RFC 9220, 3)";
   case NGP_H3_ERR_GOING_AWAY:
     return "The peer takes no more requests";
   case NGP_H3_ERR_ROLE:
     return "Only the other end of a connection may send this";
   case NGP_H3_ERR_RANGE:
     return "A number is out of its range";
+  case NGP_H3_ERR_BODY_LENGTH:
+    return "The body does not fit its content-length";
+  case NGP_H3_ERR_NO_SETTINGS:
+    return "The peer's SETTINGS, which must allow Extended CONNECT, have not "
+           "arrived (RFC 9220, 3)";
   case NGP_H3_ERR_MALFORMED:
     return "A field must not stand in this section";
   default:
@@ -152,8 +167,9 @@ void ngp_h3_config_default(ngp_h3_config *config) {
       .qpack_capacity = 4096,
       .qpack_blocked_streams = 16,
       .qpack_encoder_capacity = 4096,
-      /* What Chromium takes; aioquic has no bound. */
-      .max_field_section_size = 256 * 1024,
+      /* As over HTTP/2, where the same two bounds are; aioquic has none. */
+      .max_field_section_size = 65536,
+      .max_field_count = 256,
       /* A lost packet of the encoder stream holds up what arrives in a round
          trip: this is 100 ms of 300 Mbit/s. */
       .max_buffered = 4 * 1024 * 1024,
@@ -161,6 +177,9 @@ void ngp_h3_config_default(ngp_h3_config *config) {
       .max_sessions = 256,
       /* A peer that greases sends a few in a connection. */
       .max_glitches = 1000,
+      /* As over HTTP/2.  A page whose images are all cancelled has a few
+         hundred. */
+      .max_reset_streams = 1000,
   };
 }
 
@@ -234,7 +253,8 @@ ngp_h3_stream *ngp_h3_add_stream(ngp_h3 *h3, int64_t stream_id, uint64_t type) {
       .type = type,
       .push_id = NGP_H3_NO_ID,
       .session_id = NGP_H3_NO_ID,
-      .expected = NGP_H3_NO_LENGTH,
+      .expected = NGP_FIELDS_NO_LENGTH,
+      .send_expected = NGP_FIELDS_NO_LENGTH,
       .urgency = NGHTTP3_DEFAULT_URGENCY,
   };
   ngp_buf_init(&stream->buf, h3->mem);
@@ -311,6 +331,10 @@ void ngp_h3_remove_stream(ngp_h3 *h3, ngp_h3_stream *stream) {
 void ngp_h3_remove_if_ended(ngp_h3 *h3, ngp_h3_stream *stream) {
   if (stream->recv_ended && stream->send_ended && !stream->blocked &&
       !stream->held) {
+    if (h3->reset_balance && !stream->counted &&
+        stream->type == NGP_H3_STREAM_REQUEST) {
+      --h3->reset_balance;
+    }
     ngp_h3_remove_stream(h3, stream);
   }
 }
@@ -495,6 +519,80 @@ int ngp_h3_violate(ngp_h3 *h3, ngp_h3_violation violation) {
   return ngp_h3_violate_with(h3, violations[violation].code);
 }
 
+int ngp_h3_count_reset(ngp_h3 *h3, ngp_h3_stream *stream) {
+  if (!h3->config.server || (stream && stream->counted)) {
+    return 0;
+  }
+  if (stream) {
+    stream->counted = 1;
+  }
+  if (++h3->reset_balance > h3->config.max_reset_streams) {
+    return ngp_h3_violate(h3, NGP_H3_V_RESETS);
+  }
+  return 0;
+}
+
+int ngp_h3_abort(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t error_code,
+                 int best_effort) {
+  int rv = 0;
+
+  ngp_h3_drop_buffer(h3, stream);
+  if (!stream->recv_ended) {
+    rv = ngp_h3_add_op(h3, NGP_H3_OP_STOP, stream->id, error_code, best_effort);
+  }
+  if (rv == 0 && !stream->send_ended) {
+    rv =
+        ngp_h3_add_op(h3, NGP_H3_OP_RESET, stream->id, error_code, best_effort);
+  }
+  stream->type = NGP_H3_STREAM_IGNORED;
+  stream->send_ended = 1;
+  return rv;
+}
+
+int ngp_h3_malformed_with(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t code) {
+  ngp_h3_event *event;
+  ngp_buf reason, held;
+  int rv;
+
+  if (!h3->config.stream_errors) {
+    return ngp_h3_violate_with(h3, code);
+  }
+  event = ngp_h3_add_event(h3, NGP_H3_EVENT_ABORTED, stream);
+  if (!event) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  event->value = code;
+  /* The phrase may be written again before the event is read. */
+  ngp_buf_init(&reason, h3->mem);
+  rv = ngp_buf_add(&reason, h3->phrase.text, h3->phrase.len);
+  if (rv == 0) {
+    event->data = reason.base;
+    event->len = reason.len;
+    rv = ngp_h3_hold(h3, &reason, &held);
+  }
+  if (rv != 0) {
+    ngp_buf_free(&reason);
+    return rv;
+  }
+  if (stream->session != NGP_H3_SESSION_NONE) {
+    rv = ngp_h3_wt_close(h3, stream, 0, NULL, 0);
+  }
+  if (rv == 0) {
+    /* Its field sections will not be decoded (RFC 9204, 2.2.2.2). */
+    rv = ngp_h3_cancel_section(h3, stream->id);
+  }
+  if (rv == 0) {
+    rv = ngp_h3_abort(h3, stream, code, 1);
+  }
+  return rv != 0 ? rv : ngp_h3_count_reset(h3, stream);
+}
+
+int ngp_h3_malformed(ngp_h3 *h3, ngp_h3_stream *stream,
+                     ngp_h3_violation violation) {
+  ngp_h3_phrase_set(&h3->phrase, violations[violation].phrase);
+  return ngp_h3_malformed_with(h3, stream, violations[violation].code);
+}
+
 int ngp_h3_glitch(ngp_h3 *h3) {
   if (++h3->glitches > h3->config.max_glitches) {
     return ngp_h3_violate(h3, NGP_H3_V_GLITCHES);
@@ -649,6 +747,12 @@ const ngp_h3_phrase *ngp_h3_closing(const ngp_h3 *h3, uint64_t *pcode) {
 
 const ngp_h3_phrase *ngp_h3_phrase_of_error(const ngp_h3 *h3) {
   return &h3->error_phrase;
+}
+
+void ngp_h3_body_error(const ngp_h3 *h3, uint64_t *pexpected,
+                       uint64_t *pactual) {
+  *pexpected = h3->error_expected;
+  *pactual = h3->error_actual;
 }
 
 const ngp_h3_setting *ngp_h3_peer_settings(const ngp_h3 *h3, size_t *pn) {

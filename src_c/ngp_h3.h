@@ -33,7 +33,11 @@ typedef enum ngp_h3_error {
   /* Only the other role may make this call. */
   NGP_H3_ERR_ROLE = -2117,
   /* A number is outside its range. */
-  NGP_H3_ERR_RANGE = -2118
+  NGP_H3_ERR_RANGE = -2118,
+  /* The body does not fit its content-length: ngp_h3_body_error() has both. */
+  NGP_H3_ERR_BODY_LENGTH = -2119,
+  /* The peer's SETTINGS, on which the call depends, have not arrived. */
+  NGP_H3_ERR_NO_SETTINGS = -2120
 } ngp_h3_error;
 
 const char *ngp_h3_strerror(int code);
@@ -111,6 +115,14 @@ typedef struct ngp_h3_config {
   /* extended is nonzero if events beyond those of aioquic are recorded, and
      WebTransport sessions are kept. */
   uint8_t extended;
+  /* stream_errors is nonzero if a malformed message, and a field section over
+     its bounds, ends only its stream (RFC 9114, 4.1.2), by
+     NGP_H3_EVENT_ABORTED.  Otherwise it closes the connection, as with
+     aioquic. */
+  uint8_t stream_errors;
+  /* spaces is nonzero if values that come in may begin and end with white
+     space. */
+  uint8_t spaces;
   /* log is nonzero if NGP_H3_EVENT_LOG_* are recorded. */
   uint8_t log;
   /* What we announce of our QPACK decoder. */
@@ -120,6 +132,8 @@ typedef struct ngp_h3_config {
   size_t qpack_encoder_capacity;
   /* Bounds what one field section may take, coded and decoded. */
   uint64_t max_field_section_size;
+  /* Bounds the fields of one. */
+  size_t max_field_count;
   /* Bounds the bytes that wait on all streams: for the rest of a field
      section, for the encoder stream, for a WebTransport session. */
   size_t max_buffered;
@@ -128,6 +142,9 @@ typedef struct ngp_h3_config {
   uint32_t max_sessions;
   /* Bounds the frames that carry nothing. */
   uint32_t max_glitches;
+  /* Bounds the requests, beyond those that end well, that the peer resets
+     before they are answered, does not finish, or has us refuse. */
+  uint32_t max_reset_streams;
 } ngp_h3_config;
 
 void ngp_h3_config_default(ngp_h3_config *config);
@@ -164,6 +181,11 @@ typedef enum ngp_h3_event_type {
   NGP_H3_EVENT_SESSION_DRAINED, /* stream_id */
   /* stream_id; value is the application's error code, data its message. */
   NGP_H3_EVENT_SESSION_CLOSED,
+
+  /* Recorded if config.stream_errors is set: we have ended both sides of a
+     stream because of what came in on it.  stream_id, push_id, value is the
+     code, data the reason. */
+  NGP_H3_EVENT_ABORTED,
 
   /* The following are recorded if config.log is set. */
   NGP_H3_EVENT_LOG_DATA_FRAME, /* stream_id, value is the length */
@@ -303,6 +325,13 @@ const uint8_t *ngp_h3_output(const ngp_h3 *h3);
 const ngp_h3_phrase *ngp_h3_closing(const ngp_h3 *h3, uint64_t *pcode);
 
 /*
+ * ngp_h3_body_error gives what goes with the last NGP_H3_ERR_BODY_LENGTH: the
+ * length that was announced, and that of the body including the refused part.
+ */
+void ngp_h3_body_error(const ngp_h3 *h3, uint64_t *pexpected,
+                       uint64_t *pactual);
+
+/*
  * ngp_h3_phrase_of_error returns the phrase that goes with the last
  * NGP_H3_ERR_FRAME_UNEXPECTED or NGP_H3_ERR_MALFORMED of a send function.
  */
@@ -352,8 +381,12 @@ uint64_t ngp_h3_section_len(const ngp_h3 *h3);
  *     HEADERS cannot follow what was sent on the stream.
  * NGP_H3_ERR_MALFORMED
  *     The fields must not be sent.
- * NGP_H3_ERR_NOT_ENABLED
- *     The request has :protocol, but the peer's settings do not allow it.
+ * NGP_H3_ERR_NOT_ENABLED, NGP_H3_ERR_NO_SETTINGS
+ *     The request has :protocol, but the peer's settings do not allow it, or
+ *     have not arrived.
+ * NGP_H3_ERR_BODY_LENGTH
+ *     The message ends, but its body is shorter than its content-length, and
+ *     config.extended is set.
  * NGP_H3_ERR_GOING_AWAY
  *     The peer has sent GOAWAY, and will not process this new request.
  * NGP_QPACK_ERR_TOO_LARGE
@@ -370,8 +403,14 @@ int ngp_h3_send_headers(ngp_h3 *h3, int64_t stream_id, nghttp3_nv *nva,
  * records no operation: the caller sends the |*pheaderlen| bytes at |header|,
  * then the body, then the end of the stream if |fin| is nonzero.
  *
- * This function returns 0 if it succeeds, or NGP_H3_ERR_FRAME_UNEXPECTED if
- * DATA cannot follow what was sent on the stream.
+ * This function returns 0 if it succeeds, or one of the following negative
+ * error codes:
+ *
+ * NGP_H3_ERR_FRAME_UNEXPECTED
+ *     DATA cannot follow what was sent on the stream.
+ * NGP_H3_ERR_BODY_LENGTH
+ *     The body would not fit its content-length, or the response has none, and
+ *     config.extended is set.
  */
 int ngp_h3_send_data(ngp_h3 *h3, int64_t stream_id, size_t len, int fin,
                      uint8_t *header, size_t *pheaderlen);
@@ -503,6 +542,21 @@ int ngp_h3_send_origin(ngp_h3 *h3, const uint8_t *payload, size_t len);
  * last PRIORITY_UPDATE says (RFC 9218, 4).
  */
 int ngp_h3_priority(const ngp_h3 *h3, int64_t stream_id, int *pincremental);
+
+/*
+ * ngp_h3_reset_stream and ngp_h3_stop_stream break off what we send, or what
+ * the peer sends, on a stream; a second call is a no-op.  Unlike a call of the
+ * QUIC connection alone, they free what is kept of the stream.
+ *
+ * They return 0 if they succeed, or one of the following negative error codes:
+ *
+ * NGHTTP2_ERR_NOMEM
+ *     Out of memory.
+ * NGP_H3_ERR_RANGE
+ *     |error_code| does not fit in a variable-length integer.
+ */
+int ngp_h3_reset_stream(ngp_h3 *h3, int64_t stream_id, uint64_t error_code);
+int ngp_h3_stop_stream(ngp_h3 *h3, int64_t stream_id, uint64_t error_code);
 
 /*
  * WebTransport (ngp_h3_webtransport.c).

@@ -1,47 +1,45 @@
 /* SPDX-License-Identifier: MIT */
 #include "ngp_h3_fields.h"
 
-#include "ngp.h"
-
 #include <string.h>
 
 /*
- * The characters that a field name may have: none up to the space, no upper
- * case, none from DEL on.  A colon is looked at apart.
+ * aioquic's phrases: what stands before and after the name of the field.  All
+ * other rules are told by their text, followed by the value at fault.
  */
-static const uint32_t name_chars[8] = {0, 0xfffffffeu, 0xf8000001u, 0x7fffffffu,
-                                       0, 0,           0,           0};
+static const struct {
+  const char *before;
+  const char *after;
+} phrases[NGP_FIELD_NRULES] = {
+    [NGP_FIELD_NAME_EMPTY] = {"Header ", " contains invalid characters"},
+    [NGP_FIELD_NAME_CHARS] = {"Header ", " contains invalid characters"},
+    [NGP_FIELD_NAME_COLON] = {"Header ", " contains a non-initial colon"},
+    [NGP_FIELD_VALUE_CHARS] = {"Header ", " value has forbidden characters"},
+    [NGP_FIELD_VALUE_START] = {"Header ", " value starts with whitespace"},
+    [NGP_FIELD_VALUE_END] = {"Header ", " value ends with whitespace"},
+    [NGP_FIELD_PSEUDO_LATE] = {"Pseudo-header ",
+                               " is not allowed after regular headers"},
+    [NGP_FIELD_PSEUDO_UNKNOWN] = {"Pseudo-header ", " is not valid"},
+    [NGP_FIELD_PSEUDO_TWICE] = {"Pseudo-header ", " is included twice"},
+    [NGP_FIELD_CONNECTION_SPECIFIC] = {"Header ", " is connection-specific"},
+    [NGP_FIELD_TE_PLACE] = {"Header ", " is connection-specific"},
+    [NGP_FIELD_TE_VALUE] = {"Header ", " value is not trailers"},
+};
 
+/* The pseudo-header fields that aioquic wants, in the order of their names. */
 static const struct {
   const char *name;
-  uint8_t len;
-  uint8_t bit;
-} pseudo_headers[] = {
-    {":authority", 10, NGP_H3_AUTHORITY},
-    {":method", 7, NGP_H3_METHOD},
-    {":path", 5, NGP_H3_PATH},
-    {":protocol", 9, NGP_H3_PROTOCOL},
-    {":scheme", 7, NGP_H3_SCHEME},
-    {":status", 7, NGP_H3_STATUS},
+  ngp_token token;
+} wanted[] = {
+    {":authority", NGP_TOKEN__AUTHORITY}, {":method", NGP_TOKEN__METHOD},
+    {":path", NGP_TOKEN__PATH},           {":scheme", NGP_TOKEN__SCHEME},
+    {":status", NGP_TOKEN__STATUS},
 };
 
-#define PSEUDO_HEADERS (sizeof(pseudo_headers) / sizeof(pseudo_headers[0]))
+#define BIT(NAME) (1u << NGP_TOKEN__##NAME)
 
-/* By ngp_h3_section. */
-static const struct {
-  uint8_t allowed;
-  uint8_t required;
-  uint8_t te_allowed;
-} rules[] = {
-    [NGP_H3_REQUEST] = {NGP_H3_AUTHORITY | NGP_H3_METHOD | NGP_H3_PATH |
-                            NGP_H3_PROTOCOL | NGP_H3_SCHEME,
-                        NGP_H3_AUTHORITY | NGP_H3_METHOD, 1},
-    [NGP_H3_RESPONSE] = {NGP_H3_STATUS, NGP_H3_STATUS, 0},
-    [NGP_H3_PUSH_PROMISE] =
-        {NGP_H3_AUTHORITY | NGP_H3_METHOD | NGP_H3_PATH | NGP_H3_SCHEME,
-         NGP_H3_AUTHORITY | NGP_H3_METHOD | NGP_H3_PATH | NGP_H3_SCHEME, 1},
-    [NGP_H3_TRAILERS] = {0, 0, 0},
-};
+/* What a phrase shows of a value at most. */
+#define MAX_SHOWN 64
 
 static void add_text(ngp_h3_phrase *phrase, const char *text) {
   size_t n = strlen(text);
@@ -106,62 +104,65 @@ static int fail(ngp_h3_phrase *phrase, const char *before, const uint8_t *name,
   return NGP_H3_ERR_MALFORMED;
 }
 
+static int fail_pseudo(ngp_h3_phrase *phrase, const char *name,
+                       const char *after) {
+  return fail(phrase, "Pseudo-header ", (const uint8_t *)name, strlen(name),
+              after);
+}
+
+/* Writes why |rule| refuses the field |name|, or if that is NULL the section,
+   of which |fault| is at fault. */
+static int refuse(ngp_h3_phrase *phrase, ngp_field_rule rule,
+                  const uint8_t *name, size_t namelen, ngp_span fault) {
+  if (phrases[rule].before) {
+    return fail(phrase, phrases[rule].before, name, namelen,
+                phrases[rule].after);
+  }
+  switch (rule) {
+  case NGP_FIELD_STATUS_DIGITS:
+    fail_pseudo(phrase, ":status", " has invalid value ");
+    add_repr(phrase, fault.base, fault.len);
+    break;
+  case NGP_FIELD_STATUS_101:
+    return fail_pseudo(phrase, ":status", " cannot be 101");
+  case NGP_FIELD_LENGTH_NUMBER:
+    ngp_h3_phrase_set(phrase, "content-length is not a non-negative integer");
+    break;
+  default:
+    ngp_h3_phrase_set(phrase, ngp_field_rule_text(rule, 1));
+    if (fault.base) {
+      add_text(phrase, ": ");
+      add_repr(phrase, fault.base,
+               fault.len < MAX_SHOWN ? fault.len : MAX_SHOWN);
+    }
+  }
+  return NGP_H3_ERR_MALFORMED;
+}
+
+static const ngp_span nothing = {0};
+
 int ngp_h3_check_name(const uint8_t *name, size_t namelen,
                       ngp_h3_phrase *phrase) {
-  size_t i;
+  ngp_token token;
+  ngp_field_rule rule = ngp_fields_name(name, namelen, 0, &token);
 
-  if (namelen == 0) {
-    return fail(phrase, "Header ", name, namelen,
-                " contains invalid characters");
-  }
-  for (i = 0; i < namelen; ++i) {
-    uint8_t c = name[i];
-
-    if (!(name_chars[c >> 5] >> (c & 31) & 1)) {
-      return fail(phrase, "Header ", name, namelen,
-                  " contains invalid characters");
-    }
-    if (c == ':' && i > 0) {
-      return fail(phrase, "Header ", name, namelen,
-                  " contains a non-initial colon");
-    }
-  }
-  return 0;
+  return rule == NGP_FIELD_GOOD ? 0
+                                : refuse(phrase, rule, name, namelen, nothing);
 }
 
 int ngp_h3_check_value(const uint8_t *name, size_t namelen,
                        const uint8_t *value, size_t valuelen,
                        ngp_h3_phrase *phrase) {
-  size_t i;
+  ngp_field_rule rule = ngp_fields_value(value, valuelen, 0);
 
-  for (i = 0; i < valuelen; ++i) {
-    if (value[i] == '\0' || value[i] == '\r' || value[i] == '\n') {
-      return fail(phrase, "Header ", name, namelen,
-                  " value has forbidden characters");
-    }
-  }
-  if (valuelen == 0) {
-    return 0;
-  }
-  if (value[0] == ' ' || value[0] == '\t') {
-    return fail(phrase, "Header ", name, namelen,
-                " value starts with whitespace");
-  }
-  if (value[valuelen - 1] == ' ' || value[valuelen - 1] == '\t') {
-    return fail(phrase, "Header ", name, namelen,
-                " value ends with whitespace");
-  }
-  return 0;
+  return rule == NGP_FIELD_GOOD ? 0
+                                : refuse(phrase, rule, name, namelen, nothing);
 }
 
-void ngp_h3_checker_init(ngp_h3_checker *checker, ngp_h3_section section,
-                         int lax, ngp_h3_phrase *phrase) {
-  *checker = (ngp_h3_checker){
-      .section = section,
-      .lax = (uint8_t)(lax != 0),
-      .content_length = NGP_H3_NO_LENGTH,
-      .phrase = phrase,
-  };
+void ngp_h3_checker_init(ngp_h3_checker *checker, ngp_fields_section section,
+                         unsigned flags, ngp_h3_phrase *phrase) {
+  *checker = (ngp_h3_checker){.phrase = phrase};
+  ngp_fields_init(&checker->fields, section, flags);
 }
 
 static int is(const uint8_t *data, size_t len, const char *text,
@@ -171,224 +172,86 @@ static int is(const uint8_t *data, size_t len, const char *text,
 
 #define IS(DATA, LEN, TEXT) is((DATA), (LEN), (TEXT), sizeof(TEXT) - 1)
 
-static int check_status(ngp_h3_checker *checker, const uint8_t *value,
-                        size_t len) {
-  size_t i;
-  uint16_t status = 0;
-
-  /* It is reported by checker_end: what is wrong with the fields that follow
-     is reported before. */
-  for (i = 0; len == 3 && i < 3 && value[i] >= '0' && value[i] <= '9'; ++i) {
-    status = (uint16_t)(10 * status + (value[i] - '0'));
-  }
-  if (i == 3) {
-    checker->status = status;
-    return 0;
-  }
-  checker->bad_status = 1;
-  ngp_h3_phrase_set(checker->phrase, "Pseudo-header b':status' has invalid "
-                                     "value ");
-  add_repr(checker->phrase, value, len);
-  return 0;
-}
-
-static int check_pseudo(ngp_h3_checker *checker, const uint8_t *name,
-                        size_t namelen, const uint8_t *value, size_t valuelen) {
-  uint8_t bit = 0;
-  size_t i;
-
-  if (checker->regular_seen) {
-    return fail(checker->phrase, "Pseudo-header ", name, namelen,
-                " is not allowed after regular headers");
-  }
-  for (i = 0; i < PSEUDO_HEADERS; ++i) {
-    if (is(name, namelen, pseudo_headers[i].name, pseudo_headers[i].len)) {
-      bit = pseudo_headers[i].bit;
-      break;
-    }
-  }
-  if (!(bit & rules[checker->section].allowed)) {
-    return fail(checker->phrase, "Pseudo-header ", name, namelen,
-                " is not valid");
-  }
-  if (bit & checker->seen) {
-    return fail(checker->phrase, "Pseudo-header ", name, namelen,
-                " is included twice");
-  }
-  checker->seen |= bit;
-  switch (bit) {
-  case NGP_H3_STATUS:
-    return check_status(checker, value, valuelen);
-  case NGP_H3_SCHEME:
-    checker->needs_origin =
-        (uint8_t)(IS(value, valuelen, "http") || IS(value, valuelen, "https"));
-    break;
-  case NGP_H3_METHOD:
-    checker->connect = (uint8_t)IS(value, valuelen, "CONNECT");
-    checker->head = (uint8_t)IS(value, valuelen, "HEAD");
-    break;
-  case NGP_H3_PROTOCOL:
-    /* Drafts up to 14 say webtransport, later ones webtransport-h3. */
-    checker->webtransport = (uint8_t)(IS(value, valuelen, "webtransport") ||
-                                      IS(value, valuelen, "webtransport-h3"));
-    break;
-  default:
-    if (valuelen == 0) {
-      checker->empty |= bit;
-    }
-  }
-  return 0;
-}
-
-static int check_content_length(ngp_h3_checker *checker, const uint8_t *value,
-                                size_t len) {
-  uint64_t n = 0;
-  size_t i;
-
-  if (checker->lax) {
-    return 0;
-  }
-  /* Leading zeros are digits too (RFC 9110, 8.6); a sign is not, nor is what
-     Python's int() takes besides. */
-  for (i = 0; i < len && value[i] >= '0' && value[i] <= '9'; ++i) {
-    unsigned digit = (unsigned)(value[i] - '0');
-
-    if (n > (NGP_H3_NO_LENGTH - 1 - digit) / 10) {
-      /* More than any stream carries: it will not match. */
-      n = NGP_H3_NO_LENGTH - 1;
-      continue;
-    }
-    n = 10 * n + digit;
-  }
-  if (len == 0 || i < len) {
-    ngp_h3_phrase_set(checker->phrase,
-                      "content-length is not a non-negative integer");
-    return NGP_H3_ERR_MALFORMED;
-  }
-  if (checker->content_length != NGP_H3_NO_LENGTH &&
-      checker->content_length != n) {
-    ngp_h3_phrase_set(checker->phrase,
-                      "content-length is included twice with other values");
-    return NGP_H3_ERR_MALFORMED;
-  }
-  checker->content_length = n;
-  return 0;
-}
-
-static int check_regular(ngp_h3_checker *checker, const uint8_t *name,
-                         size_t namelen, const uint8_t *value,
-                         size_t valuelen) {
-  int specific = 0;
-
-  checker->regular_seen = 1;
-  switch (namelen) {
-  case 2:
-    if (!IS(name, namelen, "te")) {
-      break;
-    }
-    if (!rules[checker->section].te_allowed) {
-      specific = 1;
-    } else if (!ngp_equal_caseless(value, valuelen, "trailers", 8)) {
-      return fail(checker->phrase, "Header ", name, namelen,
-                  " value is not trailers");
-    }
-    break;
-  case 7:
-    specific = IS(name, namelen, "upgrade");
-    break;
-  case 8:
-    if (IS(name, namelen, "priority")) {
-      checker->priority = value;
-      checker->priority_len = valuelen;
-    }
-    break;
-  case 10:
-    specific =
-        IS(name, namelen, "connection") || IS(name, namelen, "keep-alive");
-    break;
-  case 14:
-    if (IS(name, namelen, "content-length")) {
-      return check_content_length(checker, value, valuelen);
-    }
-    break;
-  case 16:
-    if (IS(name, namelen, "capsule-protocol")) {
-      checker->capsules = (uint8_t)IS(value, valuelen, "?1");
-    }
-    specific = IS(name, namelen, "proxy-connection");
-    break;
-  case 17:
-    specific = IS(name, namelen, "transfer-encoding");
-    break;
-  }
-  if (specific) {
-    return fail(checker->phrase, "Header ", name, namelen,
-                " is connection-specific");
-  }
-  return 0;
-}
-
 int ngp_h3_checker_field(ngp_h3_checker *checker, const uint8_t *name,
                          size_t namelen, const uint8_t *value, size_t valuelen,
                          int known) {
-  int rv = 0;
+  ngp_fields *fields = &checker->fields;
+  ngp_field_rule rule = NGP_FIELD_GOOD;
+  ngp_token token;
 
-  if (!known) {
-    rv = ngp_h3_check_name(name, namelen, checker->phrase);
-    if (rv != 0) {
-      return rv;
-    }
+  if (known) {
+    token = ngp_token_of(name, namelen);
+  } else {
+    rule = ngp_fields_name(name, namelen, fields->flags, &token);
   }
-  rv = ngp_h3_check_value(name, namelen, value, valuelen, checker->phrase);
-  if (rv != 0) {
-    return rv;
+  if (rule == NGP_FIELD_GOOD) {
+    rule = ngp_fields_value(value, valuelen, fields->flags);
   }
-  if (name[0] == ':') {
-    return check_pseudo(checker, name, namelen, value, valuelen);
+  if (rule == NGP_FIELD_GOOD) {
+    rule = ngp_fields_add(fields, token, name[0] == ':', value, valuelen);
   }
-  return check_regular(checker, name, namelen, value, valuelen);
+  if (rule != NGP_FIELD_GOOD) {
+    return refuse(checker->phrase, rule, name, namelen, fields->fault);
+  }
+  if (token == NGP_TOKEN__PROTOCOL) {
+    /* Drafts up to 14 say webtransport, later ones webtransport-h3. */
+    checker->webtransport = (uint8_t)(IS(value, valuelen, "webtransport") ||
+                                      IS(value, valuelen, "webtransport-h3"));
+  } else if (token == NGP_TOKEN_CAPSULE_PROTOCOL) {
+    checker->capsules = (uint8_t)IS(value, valuelen, "?1");
+  }
+  return 0;
+}
+
+/* The tokens of the pseudo-header fields without which aioquic's phrase is that
+   they are missing. */
+static uint32_t required(const ngp_fields *fields) {
+  switch (fields->section) {
+  case NGP_FIELDS_REQUEST:
+    /* host will do (RFC 9114, 4.3.1), but not for CONNECT. */
+    return BIT(METHOD) |
+           (NGP_FIELDS_SEEN(fields, NGP_TOKEN_HOST) && !fields->connect
+                ? 0
+                : BIT(AUTHORITY));
+  case NGP_FIELDS_PROMISE:
+    return BIT(AUTHORITY) | BIT(METHOD) | BIT(PATH) | BIT(SCHEME);
+  case NGP_FIELDS_TRAILERS:
+    return 0;
+  default:
+    return BIT(STATUS);
+  }
 }
 
 int ngp_h3_checker_end(ngp_h3_checker *checker) {
-  uint8_t missing = rules[checker->section].required & (uint8_t)~checker->seen;
-  uint8_t empty;
+  const ngp_fields *fields = &checker->fields;
+  ngp_field_rule rule = ngp_fields_end(&checker->fields);
   const char *separator = "Pseudo-headers [";
+  uint32_t missing;
   size_t i;
 
+  if (rule == NGP_FIELD_GOOD) {
+    return 0;
+  }
+  missing = required(fields) & ~fields->seen;
   if (missing) {
     checker->phrase->len = 0;
-    for (i = 0; i < PSEUDO_HEADERS; ++i) {
-      if (missing & pseudo_headers[i].bit) {
+    for (i = 0; i < sizeof(wanted) / sizeof(wanted[0]); ++i) {
+      if (missing >> wanted[i].token & 1u) {
         add_text(checker->phrase, separator);
-        add_repr(checker->phrase, (const uint8_t *)pseudo_headers[i].name,
-                 pseudo_headers[i].len);
+        add_repr(checker->phrase, (const uint8_t *)wanted[i].name,
+                 strlen(wanted[i].name));
         separator = ", ";
       }
     }
     add_text(checker->phrase, "] are missing");
     return NGP_H3_ERR_MALFORMED;
   }
-  if (checker->needs_origin) {
-    empty = checker->empty | (uint8_t)~checker->seen;
-    if (empty & NGP_H3_AUTHORITY) {
-      ngp_h3_phrase_set(checker->phrase,
-                        "Pseudo-header b':authority' cannot be empty");
-      return NGP_H3_ERR_MALFORMED;
-    }
-    if (empty & NGP_H3_PATH) {
-      ngp_h3_phrase_set(checker->phrase,
-                        "Pseudo-header b':path' cannot be empty");
-      return NGP_H3_ERR_MALFORMED;
-    }
+  if (fields->web && rule == NGP_FIELD_AUTHORITY_EMPTY) {
+    return fail_pseudo(checker->phrase, ":authority", " cannot be empty");
   }
-  if (checker->bad_status) {
-    /* check_status has written the phrase. */
-    return NGP_H3_ERR_MALFORMED;
+  if (fields->web && fields->path.len == 0 &&
+      (rule == NGP_FIELD_PATH_MISSING || rule == NGP_FIELD_PATH_FORM)) {
+    return fail_pseudo(checker->phrase, ":path", " cannot be empty");
   }
-  if (checker->status == 101) {
-    ngp_h3_phrase_set(checker->phrase,
-                      "Pseudo-header b':status' cannot be 101");
-    return NGP_H3_ERR_MALFORMED;
-  }
-  return 0;
+  return refuse(checker->phrase, rule, NULL, 0, fields->fault);
 }

@@ -1,36 +1,19 @@
 /*
- * ngp_h3_fields: what a field section of HTTP/3 may contain (RFC 9114, 4.2
- * and 4.3; RFC 9220).  SPDX-License-Identifier: MIT
+ * ngp_h3_fields: HTTP/3's side of the rules for fields, which are in
+ * ngp_fields.c.  SPDX-License-Identifier: MIT
  *
- * The rules are aioquic's, and so are the phrases: a program which moves over
- * sees the same connection closes.  docs/h3.rst lists where a rule here is
- * stricter.
+ * Where aioquic has the same rule, the phrase is aioquic's, which its tests
+ * compare; docs/h3.rst lists where a rule here is stricter.
  */
 #ifndef NGP_H3_FIELDS_H
 #define NGP_H3_FIELDS_H
 
-#include <stddef.h>
-#include <stdint.h>
-
-typedef enum ngp_h3_section {
-  NGP_H3_REQUEST,
-  NGP_H3_RESPONSE,
-  NGP_H3_PUSH_PROMISE,
-  NGP_H3_TRAILERS
-} ngp_h3_section;
+#include "ngp_fields.h"
 
 typedef enum ngp_h3_fields_error {
   /* A field must not stand in this section. */
   NGP_H3_ERR_MALFORMED = -2121
 } ngp_h3_fields_error;
-
-/* Pseudo-header fields, in the order of their names. */
-#define NGP_H3_AUTHORITY 0x01u
-#define NGP_H3_METHOD 0x02u
-#define NGP_H3_PATH 0x04u
-#define NGP_H3_PROTOCOL 0x08u
-#define NGP_H3_SCHEME 0x10u
-#define NGP_H3_STATUS 0x20u
 
 /*
  * A phrase names the field at fault in the form of Python's repr, in which a
@@ -49,54 +32,27 @@ typedef struct ngp_h3_phrase {
  */
 void ngp_h3_phrase_set(ngp_h3_phrase *phrase, const char *text);
 
-/* There is no content-length. */
-#define NGP_H3_NO_LENGTH UINT64_MAX
-
 /*
  * ngp_h3_checker checks one field section, field by field, and remembers what
  * the message's further fate depends on.
  */
 typedef struct ngp_h3_checker {
-  ngp_h3_section section;
-  /* lax is nonzero for sections that we send ourselves: a content-length may
-     say anything then, as it is for the receiver to compare it. */
-  uint8_t lax;
-  /* seen has a bit for each pseudo-header field that was there. */
-  uint8_t seen;
-  uint8_t regular_seen;
-  /* needs_origin is nonzero if the scheme is http or https. */
-  uint8_t needs_origin;
-  /* empty has a bit for each of AUTHORITY and PATH that is there but empty. */
-  uint8_t empty;
-  /* connect is nonzero if :method is CONNECT. */
-  uint8_t connect;
+  ngp_fields fields;
   /* webtransport is nonzero if :protocol names WebTransport. */
   uint8_t webtransport;
-  /* head is nonzero if :method is HEAD. */
-  uint8_t head;
   /* capsules is nonzero if the field capsule-protocol says so (RFC 9297,
      3.4). */
   uint8_t capsules;
-  /* status is that of a response, or 0; bad_status is nonzero if it is not
-     made of three digits. */
-  uint16_t status;
-  uint8_t bad_status;
-  /* content_length is NGP_H3_NO_LENGTH if there is none. */
-  uint64_t content_length;
-  /* priority is the value of the field of that name, borrowed from the
-     caller, or NULL (RFC 9218, 5). */
-  const uint8_t *priority;
-  size_t priority_len;
   /* phrase is where the reason of a failure is written.  Borrowed. */
   ngp_h3_phrase *phrase;
 } ngp_h3_checker;
 
 /*
- * ngp_h3_checker_init makes |checker| ready for one section.  |phrase| is
- * written only on failure.
+ * ngp_h3_checker_init makes |checker| ready for one section; |flags| are as for
+ * ngp_fields_init().  |phrase| is written only on failure.
  */
-void ngp_h3_checker_init(ngp_h3_checker *checker, ngp_h3_section section,
-                         int lax, ngp_h3_phrase *phrase);
+void ngp_h3_checker_init(ngp_h3_checker *checker, ngp_fields_section section,
+                         unsigned flags, ngp_h3_phrase *phrase);
 
 /*
  * ngp_h3_checker_field checks the next field.  |known| is nonzero if the name

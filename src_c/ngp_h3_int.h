@@ -43,6 +43,12 @@ typedef struct ngp_h3_stream {
   uint8_t send_state;
   uint8_t interim;  /* an interim response has arrived */
   uint8_t no_body;  /* the response has no body: content-length lies */
+  uint8_t connect;  /* the request is CONNECT without :protocol */
+  uint8_t tunnel;   /* it was answered by 2xx: only DATA may follow */
+  uint8_t counted;  /* it ended badly, and that was counted */
+  uint8_t unwanted; /* we have asked the peer to stop: what comes is dropped */
+  /* What we send has no body, whatever its content-length. */
+  uint8_t send_no_body;
   uint8_t session;  /* ngp_h3_session_state */
   uint8_t capsules; /* DATA carries capsules, to be reported */
   uint8_t urgency;
@@ -55,8 +61,10 @@ typedef struct ngp_h3_stream {
   uint64_t required; /* the insert count that ends the blocking */
   int64_t push_id;
   int64_t session_id;
-  uint64_t expected;     /* content-length, or NGP_H3_NO_LENGTH */
-  uint64_t length;       /* of the DATA so far */
+  uint64_t expected;      /* content-length, or NGP_FIELDS_NO_LENGTH */
+  uint64_t length;        /* of the DATA so far */
+  uint64_t send_expected; /* the same of what we send */
+  uint64_t send_length;
   ngp_buf capsule;       /* a capsule of which more must come */
   uint64_t capsule_left; /* to be skipped */
 } ngp_h3_stream;
@@ -143,11 +151,14 @@ struct ngp_h3 {
   /* Streams that wait for a session. */
   size_t nwaiting;
   uint32_t glitches;
+  /* Requests that ended badly, less those that ended well. */
+  uint32_t reset_balance;
 
   uint8_t closed;
   uint64_t close_code;
   ngp_h3_phrase phrase;
   ngp_h3_phrase error_phrase;
+  uint64_t error_expected, error_actual;
 
   /* Stream identifiers, NGP_H3_NO_ID if not open. */
   int64_t control, qpack_encoder, qpack_decoder;
@@ -156,6 +167,8 @@ struct ngp_h3 {
   uint8_t settings_received;
   uint8_t peer_datagrams;
   uint8_t peer_connect_protocol;
+  /* connect_protocol is nonzero if our SETTINGS announce it. */
+  uint8_t connect_protocol;
   ngp_h3_setting *peer_settings;
   size_t npeer_settings;
 
@@ -225,6 +238,11 @@ typedef enum ngp_h3_violation {
   NGP_H3_V_HEADERS_STATE,
   NGP_H3_V_INTERIM_END,
   NGP_H3_V_CONTENT_LENGTH,
+  NGP_H3_V_NO_RESPONSE,
+  NGP_H3_V_NO_REQUEST,
+  NGP_H3_V_BODY,
+  NGP_H3_V_FIELD_COUNT,
+  NGP_H3_V_RESETS,
   NGP_H3_V_TRUNCATED,
   NGP_H3_V_SETTINGS_PARSE,
   NGP_H3_V_SETTINGS_SIZE,
@@ -273,8 +291,34 @@ int ngp_h3_violate(ngp_h3 *h3, ngp_h3_violation violation);
  */
 int ngp_h3_violate_with(ngp_h3 *h3, uint64_t code);
 
+/*
+ * ngp_h3_malformed says that the message on |stream| breaks |violation|;
+ * ngp_h3_malformed_with takes |code| and the phrase in |h3->phrase|.  With
+ * config.stream_errors they end both sides of the stream, record that, count it
+ * and return 0: the stream's type is NGP_H3_STREAM_IGNORED then.  Otherwise, or
+ * if it was one too many, they return NGP_H3_ERR_PROTOCOL.
+ */
+int ngp_h3_malformed(ngp_h3 *h3, ngp_h3_stream *stream,
+                     ngp_h3_violation violation);
+int ngp_h3_malformed_with(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t code);
+
+/* Counts that the request on |stream|, NULL if nothing of it had come, ended
+   badly.  Returns 0 or NGP_H3_ERR_PROTOCOL. */
+int ngp_h3_count_reset(ngp_h3 *h3, ngp_h3_stream *stream);
+
+/* Ends both sides of |stream|, as far as they are open, with |error_code|;
+   what more comes on it is dropped. */
+int ngp_h3_abort(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t error_code,
+                 int best_effort);
+
 /* Forgets the results of the last call. */
 void ngp_h3_begin(ngp_h3 *h3);
+
+/* Nonzero if all rules of the RFCs are kept; otherwise aioquic's contract is,
+   where the two differ. */
+static inline int ngp_h3_is_strict(const ngp_h3 *h3) {
+  return h3->config.extended || h3->config.stream_errors;
+}
 
 /* Returns the stream, or NULL. */
 ngp_h3_stream *ngp_h3_find(const ngp_h3 *h3, int64_t stream_id);

@@ -23,12 +23,15 @@ int ngp_h3_cancel_section(ngp_h3 *h3, int64_t stream_id) {
   return rv != 0 ? rv : ngp_h3_flush_decoder(h3);
 }
 
-static int check_length(ngp_h3 *h3, const ngp_h3_stream *stream) {
-  if (stream->expected != NGP_H3_NO_LENGTH &&
-      stream->expected != stream->length) {
-    return ngp_h3_violate(h3, NGP_H3_V_CONTENT_LENGTH);
-  }
-  return 0;
+/* Whether the body, of which no more comes, has the length that was
+   announced. */
+static int is_whole(const ngp_h3_stream *stream) {
+  return stream->expected == NGP_FIELDS_NO_LENGTH ||
+         stream->expected == stream->length;
+}
+
+static int is_aborted(const ngp_h3_stream *stream) {
+  return stream->type == NGP_H3_STREAM_IGNORED;
 }
 
 /* The message ends with neither DATA nor HEADERS. */
@@ -36,21 +39,23 @@ static int recv_end(ngp_h3 *h3, ngp_h3_stream *stream) {
   int rv;
 
   if (stream->recv_state == NGP_H3_STATE_INITIAL) {
-    if (h3->config.server) {
-      /* The application has not seen the request: nobody would answer it
-         (RFC 9114, 4.1). */
-      stream->send_ended = 1;
-      return ngp_h3_add_op(h3, NGP_H3_OP_RESET, stream->id,
-                           NGP_H3_REQUEST_INCOMPLETE, 0);
+    if (!h3->config.server) {
+      return ngp_h3_malformed(h3, stream,
+                              stream->interim ? NGP_H3_V_INTERIM_END
+                                              : NGP_H3_V_NO_RESPONSE);
     }
-    if (stream->interim) {
-      return ngp_h3_violate(h3, NGP_H3_V_INTERIM_END);
+    /* The application has not seen the request: nobody would answer it
+       (RFC 9114, 4.1). */
+    if (h3->config.stream_errors) {
+      return ngp_h3_malformed(h3, stream, NGP_H3_V_NO_REQUEST);
     }
+    rv = ngp_h3_abort(h3, stream, NGP_H3_REQUEST_INCOMPLETE, 0);
+    return rv != 0 ? rv : ngp_h3_count_reset(h3, stream);
   }
-  rv = check_length(h3, stream);
-  if (rv == 0) {
-    rv = ngp_h3_add_data(h3, NGP_H3_EVENT_DATA, stream, NULL, 0, 1);
+  if (!is_whole(stream)) {
+    return ngp_h3_malformed(h3, stream, NGP_H3_V_CONTENT_LENGTH);
   }
+  rv = ngp_h3_add_data(h3, NGP_H3_EVENT_DATA, stream, NULL, 0, 1);
   if (rv == 0 && stream->session) {
     rv = ngp_h3_wt_close(h3, stream, 0, NULL, 0);
   }
@@ -65,6 +70,13 @@ static int recv_body(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
     return ngp_h3_violate(h3, NGP_H3_V_DATA_STATE);
   }
   stream->length += len;
+  if (len && stream->no_body) {
+    return ngp_h3_malformed(h3, stream, NGP_H3_V_BODY);
+  }
+  if ((ended && !is_whole(stream)) ||
+      (stream->length > stream->expected && ngp_h3_is_strict(h3))) {
+    return ngp_h3_malformed(h3, stream, NGP_H3_V_CONTENT_LENGTH);
+  }
   if (stream->capsules && len) {
     rv = ngp_h3_wt_recv_capsules(h3, stream, data, len);
     if (rv != 0) {
@@ -72,12 +84,6 @@ static int recv_body(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
     }
     data = NULL;
     len = 0;
-  }
-  if (ended) {
-    rv = check_length(h3, stream);
-    if (rv != 0) {
-      return rv;
-    }
   }
   if (len || ended) {
     rv = ngp_h3_add_data(h3, NGP_H3_EVENT_DATA, stream, data, len, ended);
@@ -111,53 +117,78 @@ static int check_section(ngp_h3 *h3, ngp_h3_checker *checker, size_t first) {
     rv = ngp_h3_checker_field(checker, name.base, name.len, value.base,
                               value.len, nv->token >= 0);
     if (rv != 0) {
-      return ngp_h3_violate_with(h3, NGP_H3_MESSAGE_ERROR);
+      return rv;
     }
   }
-  rv = ngp_h3_checker_end(checker);
-  return rv != 0 ? ngp_h3_violate_with(h3, NGP_H3_MESSAGE_ERROR) : 0;
+  return ngp_h3_checker_end(checker);
 }
 
 int ngp_h3_reject_request(ngp_h3 *h3, ngp_h3_stream *stream) {
-  int rv;
+  return ngp_h3_abort(h3, stream, NGP_H3_REQUEST_REJECTED, 0);
+}
 
-  stream->type = NGP_H3_STREAM_IGNORED;
-  stream->send_ended = 1;
-  rv =
-      ngp_h3_add_op(h3, NGP_H3_OP_STOP, stream->id, NGP_H3_REQUEST_REJECTED, 0);
-  return rv != 0 ? rv
-                 : ngp_h3_add_op(h3, NGP_H3_OP_RESET, stream->id,
-                                 NGP_H3_REQUEST_REJECTED, 0);
+/* What the rules depend on: the connection, and the section's place. */
+static unsigned checker_flags(const ngp_h3 *h3, ngp_fields_section section) {
+  unsigned flags = 0;
+
+  if (!ngp_h3_is_strict(h3)) {
+    flags |= NGP_FIELDS_AIOQUIC;
+  }
+  if (h3->config.spaces) {
+    flags |= NGP_FIELDS_SPACES;
+  }
+  if (section == NGP_FIELDS_RESPONSE) {
+    flags |= NGP_FIELDS_EITHER;
+  }
+  if (!h3->connect_protocol && !h3->config.webtransport) {
+    flags |= NGP_FIELDS_NO_PROTOCOL;
+  }
+  return flags;
 }
 
 /* Nonzero if a request asks for a session that will be kept. */
 static int wants_session(const ngp_h3 *h3, const ngp_h3_checker *checker) {
   return h3->config.extended && h3->config.server && h3->config.webtransport &&
-         checker->connect && checker->webtransport;
+         checker->fields.connect && checker->webtransport;
+}
+
+/* A response without content may tell the length that it would have, and that
+   to CONNECT means nothing (RFC 9110, 8.6). */
+static uint64_t expected_length(const ngp_h3_stream *stream,
+                                const ngp_fields *fields) {
+  return stream->no_body || fields->status == 204 || fields->status == 304 ||
+                 (stream->connect && fields->status / 100 == 2)
+             ? NGP_FIELDS_NO_LENGTH
+             : fields->content_length;
 }
 
 /* What a field section means for the stream, beyond being handed on. */
 static int note_section(ngp_h3 *h3, ngp_h3_stream *stream,
-                        const ngp_h3_checker *checker) {
+                        const ngp_h3_checker *checker, int is_interim) {
+  const ngp_fields *fields = &checker->fields;
   int rv = 0;
 
   if (!h3->config.server) {
-    if (checker->status < 200) {
+    if (is_interim) {
       stream->interim = 1;
       return 0;
     }
-    if (checker->status == 204 || checker->status == 304) {
+    if (fields->status == 204 || fields->status == 304) {
       stream->no_body = 1;
     }
-  } else if (checker->priority && !stream->reprioritized) {
-    /* A value that cannot be parsed is ignored (RFC 9218, 4). */
-    ngp_h3_parse_priority(checker->priority, checker->priority_len,
-                          &stream->urgency, &stream->incremental);
+    if (stream->connect && fields->status / 100 == 2) {
+      stream->tunnel = 1;
+    }
+  } else {
+    stream->send_no_body = fields->head;
+    stream->connect = (uint8_t)NGP_FIELDS_IS_TUNNEL(fields);
+    if (fields->priority.base && !stream->reprioritized) {
+      /* A value that cannot be parsed is ignored (RFC 9218, 4). */
+      ngp_h3_parse_priority(fields->priority.base, fields->priority.len,
+                            &stream->urgency, &stream->incremental);
+    }
   }
   stream->recv_state = NGP_H3_STATE_AFTER_HEADERS;
-  if (!stream->no_body) {
-    stream->expected = checker->content_length;
-  }
   if (!h3->config.extended || !ngp_h3_is_request(stream->id)) {
     return 0;
   }
@@ -167,7 +198,7 @@ static int note_section(ngp_h3 *h3, ngp_h3_stream *stream,
     } else {
       rv = ngp_h3_wt_refused(h3, stream);
     }
-  } else if (checker->status >= 300) {
+  } else if (fields->status >= 300) {
     rv = ngp_h3_wt_refused(h3, stream);
   }
   stream->capsules = (uint8_t)(stream->session == NGP_H3_SESSION_REQUESTED ||
@@ -182,16 +213,17 @@ static int note_section(ngp_h3 *h3, ngp_h3_stream *stream,
 static int recv_section(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t type,
                         const uint8_t *payload, size_t len, int ended) {
   int is_promise = type == NGP_H3_FRAME_PUSH_PROMISE;
-  ngp_h3_section section;
+  ngp_fields_section section;
   ngp_h3_checker checker;
   ngp_h3_event *event;
   uint64_t push_id = 0;
   size_t first = h3->fields.len;
   size_t n = 0;
+  int is_interim;
   int rv;
 
   if (is_promise) {
-    section = NGP_H3_PUSH_PROMISE;
+    section = NGP_FIELDS_PROMISE;
     n = ngp_get_varint(payload, len, &push_id);
     if (n == 0) {
       return ngp_h3_violate(h3, NGP_H3_V_PUSH_PROMISE_PARSE);
@@ -200,16 +232,19 @@ static int recv_section(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t type,
     if (rv != 0) {
       return rv;
     }
-  } else if (stream->recv_state == NGP_H3_STATE_AFTER_TRAILERS) {
+  } else if (stream->recv_state == NGP_H3_STATE_AFTER_TRAILERS ||
+             stream->tunnel) {
+    /* RFC 9114, 4.1 and 4.4 */
     return ngp_h3_violate(h3, NGP_H3_V_HEADERS_STATE);
   } else if (stream->recv_state == NGP_H3_STATE_AFTER_HEADERS) {
-    section = NGP_H3_TRAILERS;
+    section = NGP_FIELDS_TRAILERS;
   } else {
-    section = h3->config.server ? NGP_H3_REQUEST : NGP_H3_RESPONSE;
+    section = h3->config.server ? NGP_FIELDS_REQUEST : NGP_FIELDS_RESPONSE;
   }
 
   rv = ngp_qpack_decoder_decode(&h3->decoder, stream->id, payload + n, len - n,
-                                h3->config.max_field_section_size, &h3->fields,
+                                h3->config.max_field_section_size,
+                                h3->config.max_field_count, &h3->fields,
                                 &stream->required);
   switch (rv) {
   case 0:
@@ -217,7 +252,9 @@ static int recv_section(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t type,
   case NGP_QPACK_ERR_DECOMPRESSION_FAILED:
     return ngp_h3_violate(h3, NGP_H3_V_DECOMPRESSION_FAILED);
   case NGP_QPACK_ERR_TOO_LARGE:
-    return ngp_h3_violate(h3, NGP_H3_V_SECTION_SIZE);
+    return ngp_h3_malformed(h3, stream, NGP_H3_V_SECTION_SIZE);
+  case NGP_QPACK_ERR_TOO_MANY:
+    return ngp_h3_malformed(h3, stream, NGP_H3_V_FIELD_COUNT);
   default:
     return rv;
   }
@@ -226,17 +263,30 @@ static int recv_section(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t type,
     return rv;
   }
 
-  ngp_h3_checker_init(&checker, section, 0, &h3->phrase);
-  rv = check_section(h3, &checker, first);
-  if (rv != 0) {
-    return rv;
+  ngp_h3_checker_init(&checker, section, checker_flags(h3, section),
+                      &h3->phrase);
+  if (check_section(h3, &checker, first) != 0) {
+    return ngp_h3_malformed_with(h3, stream, NGP_H3_MESSAGE_ERROR);
+  }
+  is_interim = section == NGP_FIELDS_RESPONSE && checker.fields.status < 200;
+  if ((section == NGP_FIELDS_REQUEST || section == NGP_FIELDS_RESPONSE) &&
+      !is_interim) {
+    stream->expected = expected_length(stream, &checker.fields);
+  }
+  if (ended && !is_promise) {
+    if (is_interim) {
+      return ngp_h3_malformed(h3, stream, NGP_H3_V_INTERIM_END);
+    }
+    if (!is_whole(stream)) {
+      return ngp_h3_malformed(h3, stream, NGP_H3_V_CONTENT_LENGTH);
+    }
   }
   if (h3->glitches) {
     /* A peer that greases may do so once for each message. */
     --h3->glitches;
   }
 
-  if (section == NGP_H3_REQUEST && wants_session(h3, &checker) &&
+  if (section == NGP_FIELDS_REQUEST && wants_session(h3, &checker) &&
       ngp_h3_wt_is_full(h3)) {
     stream->recv_state = NGP_H3_STATE_AFTER_HEADERS;
     rv = ngp_h3_wt_refused(h3, stream);
@@ -258,19 +308,10 @@ static int recv_section(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t type,
   }
   event->stream_ended = (uint8_t)(ended != 0);
 
-  if (section == NGP_H3_TRAILERS) {
+  if (section == NGP_FIELDS_TRAILERS) {
     stream->recv_state = NGP_H3_STATE_AFTER_TRAILERS;
   } else {
-    rv = note_section(h3, stream, &checker);
-    if (rv != 0) {
-      return rv;
-    }
-  }
-  if (ended) {
-    if (stream->recv_state == NGP_H3_STATE_INITIAL) {
-      return ngp_h3_violate(h3, NGP_H3_V_INTERIM_END);
-    }
-    rv = check_length(h3, stream);
+    rv = note_section(h3, stream, &checker, is_interim);
     if (rv != 0) {
       return rv;
     }
@@ -412,7 +453,7 @@ static int begin_frame(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t type,
   case NGP_H3_FRAME_PUSH_PROMISE:
     /* No encoder makes a section longer than what it stands for. */
     if (len > h3->config.max_field_section_size) {
-      return ngp_h3_violate(h3, NGP_H3_V_SECTION_SIZE);
+      return ngp_h3_malformed(h3, stream, NGP_H3_V_SECTION_SIZE);
     }
     return 0;
   default:
@@ -461,7 +502,8 @@ static int recv_payload(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t **pp,
     if (rv == NGP_QPACK_ERR_BLOCKED) {
       return block(h3, stream, data, len);
     }
-    if (!data) {
+    if (!data && !is_aborted(stream)) {
+      /* Else it was dropped. */
       h3->buffered -= len;
       ngp_buf_clear(&stream->buf, 0);
     }
@@ -484,7 +526,7 @@ int ngp_h3_recv_message(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
   if (stream->type == NGP_H3_STREAM_WEBTRANSPORT_BIDI) {
     return ngp_h3_wt_recv(h3, stream, data, len, fin);
   }
-  if (stream->type == NGP_H3_STREAM_IGNORED) {
+  if (is_aborted(stream) || stream->unwanted) {
     return 0;
   }
   if (fin && len == 0 && !stream->in_frame && stream->header_len == 0) {
@@ -517,6 +559,9 @@ int ngp_h3_recv_message(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
         return rv;
       }
       stream->any_frame = 1;
+      if (is_aborted(stream)) {
+        return 0;
+      }
     }
     rv = recv_payload(h3, stream, &p, end);
     if (rv < 0) {
@@ -525,7 +570,7 @@ int ngp_h3_recv_message(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
     if (stream->blocked) {
       return keep(h3, stream, p, (size_t)(end - p));
     }
-    if (stream->type == NGP_H3_STREAM_IGNORED) {
+    if (is_aborted(stream)) {
       return 0;
     }
     if (rv) {

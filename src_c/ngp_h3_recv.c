@@ -35,6 +35,10 @@ static int begin_uni(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t type) {
     /* It is logged when the push identifier is known. */
     return h3->config.server ? ngp_h3_violate(h3, NGP_H3_V_CLIENT_PUSH_STREAM)
                              : 0;
+  case NGP_H3_STREAM_WEBTRANSPORT:
+    break;
+  default:
+    rv = ngp_h3_glitch(h3);
   }
   return rv != 0 ? rv : ngp_h3_log_stream_type(h3, stream, type);
 }
@@ -283,7 +287,8 @@ static int add_abort(ngp_h3 *h3, ngp_h3_event_type type,
   ngp_h3_event *event;
 
   if (!h3->config.extended ||
-      (stream && stream->type == NGP_H3_STREAM_IGNORED)) {
+      (stream && (stream->type == NGP_H3_STREAM_IGNORED ||
+                  (type == NGP_H3_EVENT_STREAM_RESET && stream->unwanted)))) {
     return 0;
   }
   event = ngp_h3_add_event(h3, type, stream);
@@ -293,6 +298,13 @@ static int add_abort(ngp_h3 *h3, ngp_h3_event_type type,
   event->stream_id = stream_id;
   event->value = error_code;
   return 0;
+}
+
+/* Whether |stream| is a request whose response has neither ended nor got as far
+   as its body: what was done for it was for nothing. */
+static int is_cut_short(const ngp_h3_stream *stream) {
+  return stream && stream->type == NGP_H3_STREAM_REQUEST &&
+         !stream->send_ended && stream->send_length == 0;
 }
 
 int ngp_h3_recv_reset(ngp_h3 *h3, int64_t stream_id, uint64_t error_code) {
@@ -327,6 +339,10 @@ int ngp_h3_recv_reset(ngp_h3 *h3, int64_t stream_id, uint64_t error_code) {
     rv =
         add_abort(h3, NGP_H3_EVENT_STREAM_RESET, stream, stream_id, error_code);
   }
+  if (rv == 0 && (unseen || is_cut_short(stream)) &&
+      !(stream && stream->unwanted)) {
+    rv = ngp_h3_count_reset(h3, stream);
+  }
   if (rv != 0 || !stream) {
     return rv;
   }
@@ -360,6 +376,9 @@ int ngp_h3_recv_stop_sending(ngp_h3 *h3, int64_t stream_id,
   }
   stream = ngp_h3_find(h3, stream_id);
   rv = add_abort(h3, NGP_H3_EVENT_STOP_SENDING, stream, stream_id, error_code);
+  if (rv == 0 && is_cut_short(stream)) {
+    rv = ngp_h3_count_reset(h3, stream);
+  }
   if (rv == 0 && stream) {
     /* The QUIC connection has reset our side. */
     stream->send_ended = 1;

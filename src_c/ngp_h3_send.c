@@ -24,12 +24,20 @@ static int unexpected(ngp_h3 *h3, const char *phrase) {
 }
 
 static int check_fields(ngp_h3 *h3, ngp_h3_checker *checker,
-                        ngp_h3_section section, const nghttp3_nv *nva,
+                        ngp_fields_section section, const nghttp3_nv *nva,
                         size_t nvlen) {
   size_t i;
   int rv;
 
-  ngp_h3_checker_init(checker, section, 1, &h3->error_phrase);
+  unsigned flags = NGP_FIELDS_OUTGOING;
+
+  if (!ngp_h3_is_strict(h3)) {
+    flags |= NGP_FIELDS_AIOQUIC;
+  }
+  if (section == NGP_FIELDS_RESPONSE) {
+    flags |= NGP_FIELDS_EITHER;
+  }
+  ngp_h3_checker_init(checker, section, flags, &h3->error_phrase);
   for (i = 0; i < nvlen; ++i) {
     rv = ngp_h3_checker_field(checker, nva[i].name, nva[i].namelen,
                               nva[i].value, nva[i].valuelen, 0);
@@ -43,25 +51,51 @@ static int check_fields(ngp_h3 *h3, ngp_h3_checker *checker,
 /* Looks at fields that are not checked for what the state depends on. */
 static void scan_fields(ngp_h3_checker *checker, const nghttp3_nv *nva,
                         size_t nvlen) {
+  ngp_fields *fields = &checker->fields;
   size_t i;
 
-  *checker = (ngp_h3_checker){.content_length = NGP_H3_NO_LENGTH};
+  *checker = (ngp_h3_checker){.phrase = NULL};
+  fields->content_length = NGP_FIELDS_NO_LENGTH;
   for (i = 0; i < nvlen && nva[i].namelen && nva[i].name[0] == ':'; ++i) {
     const nghttp3_nv *nv = &nva[i];
 
     if (nv->namelen == 7 && memcmp(nv->name, ":status", 7) == 0) {
       /* aioquic takes any status that begins with 1 for interim. */
-      checker->status = nv->valuelen && nv->value[0] == '1' ? 100 : 200;
+      fields->status = nv->valuelen && nv->value[0] == '1' ? 100 : 200;
     } else if (nv->namelen == 7 && memcmp(nv->name, ":method", 7) == 0) {
-      checker->head = nv->valuelen == 4 && memcmp(nv->value, "HEAD", 4) == 0;
-      checker->connect =
+      fields->head = nv->valuelen == 4 && memcmp(nv->value, "HEAD", 4) == 0;
+      fields->connect =
           nv->valuelen == 7 && memcmp(nv->value, "CONNECT", 7) == 0;
     } else if (nv->namelen == 9 && memcmp(nv->name, ":protocol", 9) == 0) {
-      checker->seen |= NGP_H3_PROTOCOL;
+      fields->seen |= 1u << NGP_TOKEN__PROTOCOL;
       checker->webtransport =
           nv->valuelen >= 12 && memcmp(nv->value, "webtransport", 12) == 0;
     }
   }
+}
+
+/* Refuses a body that would have |actual| bytes. */
+static int bad_length(ngp_h3 *h3, uint64_t expected, uint64_t actual) {
+  h3->error_expected = expected;
+  h3->error_actual = actual;
+  return NGP_H3_ERR_BODY_LENGTH;
+}
+
+/* What our message on |stream| announces, by fields that will be sent; a
+   response without content has none, whatever its content-length. */
+static uint64_t announced(const ngp_h3 *h3, const ngp_h3_stream *stream,
+                          const ngp_fields *fields) {
+  int status = fields->status;
+
+  if (!ngp_h3_is_strict(h3)) {
+    return NGP_FIELDS_NO_LENGTH;
+  }
+  if ((stream && stream->send_no_body) || status == 204 || status == 304) {
+    return 0;
+  }
+  return stream && stream->connect && status / 100 == 2
+             ? NGP_FIELDS_NO_LENGTH
+             : fields->content_length;
 }
 
 static int peer_takes(const ngp_h3 *h3, const nghttp3_nv *nva, size_t nvlen) {
@@ -121,7 +155,8 @@ int ngp_h3_send_headers(ngp_h3 *h3, int64_t stream_id, nghttp3_nv *nva,
                         size_t nvlen, int fin, int check) {
   ngp_h3_stream *stream;
   ngp_h3_checker checker;
-  ngp_h3_section section;
+  ngp_fields_section section;
+  uint64_t expected = NGP_FIELDS_NO_LENGTH;
   int known, initial, interim;
   int rv;
 
@@ -129,13 +164,14 @@ int ngp_h3_send_headers(ngp_h3 *h3, int64_t stream_id, nghttp3_nv *nva,
   stream = ngp_h3_find(h3, stream_id);
   known = stream != NULL;
   initial = !known || stream->send_state == NGP_H3_STATE_INITIAL;
-  if (known && stream->send_state == NGP_H3_STATE_AFTER_TRAILERS) {
+  if (known &&
+      (stream->send_state == NGP_H3_STATE_AFTER_TRAILERS || stream->tunnel)) {
     return unexpected(h3, "HEADERS frame is not allowed in this state");
   }
   if (check) {
-    section = !initial            ? NGP_H3_TRAILERS
-              : h3->config.server ? NGP_H3_RESPONSE
-                                  : NGP_H3_REQUEST;
+    section = !initial            ? NGP_FIELDS_TRAILERS
+              : h3->config.server ? NGP_FIELDS_RESPONSE
+                                  : NGP_FIELDS_REQUEST;
     rv = check_fields(h3, &checker, section, nva, nvlen);
     if (rv != 0) {
       return rv;
@@ -143,8 +179,8 @@ int ngp_h3_send_headers(ngp_h3 *h3, int64_t stream_id, nghttp3_nv *nva,
   } else {
     scan_fields(&checker, nva, nvlen);
   }
-  interim =
-      h3->config.server && initial && checker.status && checker.status < 200;
+  interim = h3->config.server && initial && checker.fields.status &&
+            checker.fields.status < 200;
   if (fin) {
     if (interim) {
       return unexpected(h3, "Interim response cannot end the stream");
@@ -153,14 +189,25 @@ int ngp_h3_send_headers(ngp_h3 *h3, int64_t stream_id, nghttp3_nv *nva,
       return unexpected(h3, "stream was already ended");
     }
   }
+  if (initial && !interim) {
+    expected = announced(h3, stream, &checker.fields);
+    if (fin && expected && expected != NGP_FIELDS_NO_LENGTH) {
+      return bad_length(h3, expected, 0);
+    }
+  } else if (!initial && stream->send_expected != NGP_FIELDS_NO_LENGTH &&
+             stream->send_expected != stream->send_length) {
+    return bad_length(h3, stream->send_expected, stream->send_length);
+  }
   if (!h3->config.server && !known) {
     if ((uint64_t)stream_id >= h3->goaway_received) {
       return NGP_H3_ERR_GOING_AWAY;
     }
-    if (h3->config.extended && checker.seen & NGP_H3_PROTOCOL &&
+    if (h3->config.extended &&
+        NGP_FIELDS_SEEN(&checker.fields, NGP_TOKEN__PROTOCOL) &&
         (!h3->peer_connect_protocol ||
          (checker.webtransport && !ngp_h3_wt_enabled(h3)))) {
-      return NGP_H3_ERR_NOT_ENABLED;
+      return h3->settings_received ? NGP_H3_ERR_NOT_ENABLED
+                                   : NGP_H3_ERR_NO_SETTINGS;
     }
   }
   if (check && !peer_takes(h3, nva, nvlen)) {
@@ -181,14 +228,21 @@ int ngp_h3_send_headers(ngp_h3 *h3, int64_t stream_id, nghttp3_nv *nva,
   } else if (!interim) {
     stream->send_state = NGP_H3_STATE_AFTER_HEADERS;
   }
+  if (initial && !interim) {
+    stream->send_expected = expected;
+  }
   if (!h3->config.server && initial) {
-    stream->no_body = checker.head;
-    if (h3->config.extended && h3->config.webtransport && checker.connect &&
-        checker.webtransport) {
+    stream->no_body = checker.fields.head;
+    stream->connect = (uint8_t)NGP_FIELDS_IS_TUNNEL(&checker.fields);
+    if (h3->config.extended && h3->config.webtransport &&
+        checker.fields.connect && checker.webtransport) {
       stream->session = NGP_H3_SESSION_REQUESTED;
     }
+  } else if (h3->config.server && initial && checker.fields.status / 100 == 2) {
+    stream->tunnel = stream->connect;
   } else if (h3->config.server && initial &&
-             stream->session == NGP_H3_SESSION_OPEN && checker.status >= 300) {
+             stream->session == NGP_H3_SESSION_OPEN &&
+             checker.fields.status >= 300) {
     /* The application has refused the session. */
     rv = ngp_h3_wt_refused(h3, stream);
   }
@@ -202,6 +256,7 @@ int ngp_h3_send_headers(ngp_h3 *h3, int64_t stream_id, nghttp3_nv *nva,
 int ngp_h3_send_data(ngp_h3 *h3, int64_t stream_id, size_t len, int fin,
                      uint8_t *header, size_t *pheaderlen) {
   ngp_h3_stream *stream;
+  uint64_t length;
   size_t n;
 
   ngp_h3_begin(h3);
@@ -209,10 +264,17 @@ int ngp_h3_send_data(ngp_h3 *h3, int64_t stream_id, size_t len, int fin,
   if (!stream || stream->send_state != NGP_H3_STATE_AFTER_HEADERS) {
     return unexpected(h3, "DATA frame is not allowed in this state");
   }
+  if (fin && stream->send_ended) {
+    return unexpected(h3, "stream was already ended");
+  }
+  length = stream->send_length + len;
+  if (stream->send_expected != NGP_FIELDS_NO_LENGTH &&
+      (length > stream->send_expected ||
+       (fin && length != stream->send_expected))) {
+    return bad_length(h3, stream->send_expected, length);
+  }
+  stream->send_length = length;
   if (fin) {
-    if (stream->send_ended) {
-      return unexpected(h3, "stream was already ended");
-    }
     stream->send_ended = 1;
     ngp_h3_remove_if_ended(h3, stream);
   }
@@ -248,6 +310,9 @@ int ngp_h3_send_settings(ngp_h3 *h3, const ngp_h3_setting *settings, size_t n) {
   for (i = 0; i < n; ++i) {
     if (settings[i].id > NGP_MAX_VARINT || settings[i].value > NGP_MAX_VARINT) {
       return NGP_H3_ERR_RANGE;
+    }
+    if (settings[i].id == NGP_H3_SETTING_ENABLE_CONNECT_PROTOCOL) {
+      h3->connect_protocol = settings[i].value == 1;
     }
   }
   ngp_buf_init(&payload, h3->mem);
@@ -287,7 +352,7 @@ int ngp_h3_send_push_promise(ngp_h3 *h3, int64_t stream_id, nghttp3_nv *nva,
     return unexpected(h3, "stream was already ended");
   }
   if (check) {
-    rv = check_fields(h3, &checker, NGP_H3_PUSH_PROMISE, nva, nvlen);
+    rv = check_fields(h3, &checker, NGP_FIELDS_PROMISE, nva, nvlen);
     if (rv != 0) {
       return rv;
     }
@@ -319,6 +384,48 @@ int ngp_h3_open_push(ngp_h3 *h3, int64_t stream_id, int64_t push_id) {
   n = ngp_put_varint(text, NGP_H3_STREAM_PUSH);
   n += ngp_put_varint(text + n, (uint64_t)push_id);
   return ngp_h3_send_bytes(h3, stream_id, text, n, 0);
+}
+
+int ngp_h3_reset_stream(ngp_h3 *h3, int64_t stream_id, uint64_t error_code) {
+  ngp_h3_stream *stream;
+  int rv;
+
+  ngp_h3_begin(h3);
+  if (error_code > NGP_MAX_VARINT) {
+    return NGP_H3_ERR_RANGE;
+  }
+  stream = ngp_h3_find(h3, stream_id);
+  if (!stream || stream->send_ended) {
+    return 0;
+  }
+  stream->send_ended = 1;
+  /* It has not ended well, but that was our doing. */
+  stream->counted = 1;
+  rv = ngp_h3_add_op(h3, NGP_H3_OP_RESET, stream_id, error_code, 1);
+  ngp_h3_remove_if_ended(h3, stream);
+  return rv;
+}
+
+int ngp_h3_stop_stream(ngp_h3 *h3, int64_t stream_id, uint64_t error_code) {
+  ngp_h3_stream *stream;
+  int rv;
+
+  ngp_h3_begin(h3);
+  if (error_code > NGP_MAX_VARINT) {
+    return NGP_H3_ERR_RANGE;
+  }
+  stream = ngp_h3_find(h3, stream_id);
+  if (!stream || stream->recv_ended || stream->unwanted ||
+      stream->type == NGP_H3_STREAM_IGNORED) {
+    return 0;
+  }
+  rv = ngp_h3_add_op(h3, NGP_H3_OP_STOP, stream_id, error_code, 1);
+  if (rv == 0) {
+    rv = ngp_h3_cancel_section(h3, stream_id);
+  }
+  ngp_h3_drop_buffer(h3, stream);
+  stream->unwanted = 1;
+  return rv;
 }
 
 int ngp_h3_datagram_header(int64_t stream_id, uint8_t *dest, size_t *plen) {

@@ -82,20 +82,8 @@ static int may_come(const ngp_h3 *h3, int64_t session_id) {
          !ngp_h3_window_has(&h3->requests, (uint64_t)session_id / 4);
 }
 
-/* Ends both sides of |stream|, as far as they are open. */
 static int reject(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t error_code) {
-  int rv = 0;
-
-  ngp_h3_drop_buffer(h3, stream);
-  if (!stream->recv_ended) {
-    rv = ngp_h3_add_op(h3, NGP_H3_OP_STOP, stream->id, error_code, 1);
-  }
-  if (rv == 0 && !stream->send_ended) {
-    rv = ngp_h3_add_op(h3, NGP_H3_OP_RESET, stream->id, error_code, 1);
-  }
-  stream->type = NGP_H3_STREAM_IGNORED;
-  stream->send_ended = 1;
-  return rv;
+  return ngp_h3_abort(h3, stream, error_code, 1);
 }
 
 /* Calls |what| for all streams of the session. */

@@ -28,6 +28,8 @@ const char *ngp_qpack_strerror(int code) {
     return "The field section is blocked";
   case NGP_QPACK_ERR_TOO_LARGE:
     return "The field section is too large";
+  case NGP_QPACK_ERR_TOO_MANY:
+    return "The field section has too many fields";
   default:
     return ngp_strerror(code);
   }
@@ -306,7 +308,9 @@ static int decode_error(nghttp3_ssize rv) {
 static int decode_section(ngp_qpack_decoder *decoder,
                           nghttp3_qpack_stream_context *sctx,
                           const uint8_t *data, size_t len, uint64_t max_size,
-                          ngp_qpack_fields *fields, uint64_t *prequired) {
+                          size_t max_count, ngp_qpack_fields *fields,
+                          uint64_t *prequired) {
+  const size_t before = fields->len;
   nghttp3_qpack_nv nv;
   uint64_t size = 0;
   uint8_t flags;
@@ -335,6 +339,9 @@ static int decode_section(ngp_qpack_decoder *decoder,
       if (size > max_size) {
         return NGP_QPACK_ERR_TOO_LARGE;
       }
+      if (fields->len - before > max_count) {
+        return NGP_QPACK_ERR_TOO_MANY;
+      }
     }
     if (flags & NGHTTP3_QPACK_DECODE_FLAG_FINAL) {
       return 0;
@@ -348,7 +355,8 @@ static int decode_section(ngp_qpack_decoder *decoder,
 
 int ngp_qpack_decoder_decode(ngp_qpack_decoder *decoder, int64_t stream_id,
                              const uint8_t *data, size_t len, uint64_t max_size,
-                             ngp_qpack_fields *fields, uint64_t *prequired) {
+                             size_t max_count, ngp_qpack_fields *fields,
+                             uint64_t *prequired) {
   nghttp3_qpack_stream_context *sctx;
   size_t before = fields->len;
   int rv;
@@ -356,7 +364,8 @@ int ngp_qpack_decoder_decode(ngp_qpack_decoder *decoder, int64_t stream_id,
   if (nghttp3_qpack_stream_context_new(&sctx, stream_id, &decoder->mem) != 0) {
     return NGHTTP2_ERR_NOMEM;
   }
-  rv = decode_section(decoder, sctx, data, len, max_size, fields, prequired);
+  rv = decode_section(decoder, sctx, data, len, max_size, max_count, fields,
+                      prequired);
   nghttp3_qpack_stream_context_del(sctx);
   if (rv != 0) {
     ngp_qpack_fields_clear(fields, before);

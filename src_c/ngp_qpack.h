@@ -27,7 +27,9 @@ typedef enum ngp_qpack_error {
   /* The field section refers to entries that have not arrived yet. */
   NGP_QPACK_ERR_BLOCKED = -2104,
   /* A field section, or a single field, is larger than its bound. */
-  NGP_QPACK_ERR_TOO_LARGE = -2105
+  NGP_QPACK_ERR_TOO_LARGE = -2105,
+  /* The section has more fields than is allowed. */
+  NGP_QPACK_ERR_TOO_MANY = -2106
 } ngp_qpack_error;
 
 const char *ngp_qpack_strerror(int code);
@@ -181,7 +183,8 @@ uint64_t ngp_qpack_decoder_insert_count(const ngp_qpack_decoder *decoder);
 /*
  * ngp_qpack_decoder_decode decodes the whole field section of |len| bytes at
  * |data| and appends its fields to |fields|.  |max_size| bounds the sum of
- * name length, value length and 32 over all fields (RFC 9114, 4.2.2).
+ * name length, value length and 32 over all fields (RFC 9114, 4.2.2),
+ * |max_count| their number.
  *
  * This function returns 0 if it succeeds.  Otherwise it returns one of the
  * following negative error codes, and |fields| is as it was:
@@ -196,10 +199,13 @@ uint64_t ngp_qpack_decoder_insert_count(const ngp_qpack_decoder *decoder);
  * NGP_QPACK_ERR_TOO_LARGE
  *     The section is larger than |max_size|, or one of its fields is larger
  *     than libnghttp3 takes.
+ * NGP_QPACK_ERR_TOO_MANY
+ *     There are more than |max_count| fields.
  */
 int ngp_qpack_decoder_decode(ngp_qpack_decoder *decoder, int64_t stream_id,
                              const uint8_t *data, size_t len, uint64_t max_size,
-                             ngp_qpack_fields *fields, uint64_t *prequired);
+                             size_t max_count, ngp_qpack_fields *fields,
+                             uint64_t *prequired);
 
 /*
  * ngp_qpack_decoder_cancel says on the decoder stream that |stream_id| will

@@ -145,7 +145,7 @@ def test_empty_trailers_just_end_the_stream():
     assert peer.read()[-1] == (DATA, END_STREAM, 1, b"")
 
 
-@pytest.mark.parametrize("status", [200, 204, 304, 418, 599, 999])
+@pytest.mark.parametrize("status", [200, 204, 304, 418, 599])
 def test_any_final_status_may_be_sent(status):
     peers = Peers()
     stream_id = peers.request()
@@ -154,7 +154,7 @@ def test_any_final_status_may_be_sent(status):
     assert events[0].status == status
 
 
-@pytest.mark.parametrize("status", [0, 99, 101, 1000, -1])
+@pytest.mark.parametrize("status", [0, 99, 101, 600, 999, 1000, -1])
 def test_other_numbers_are_no_status(status):
     peers = Peers()
     stream_id = peers.request()

@@ -41,8 +41,10 @@ OURS = {
     "Servers must not send PRIORITY_UPDATE",
     "SETTINGS frame is too large",
     "Too many frames carry nothing",
+    "The stream ended without a response",
     "WEBTRANSPORT_STREAM must be the first frame",
-    "content-length is included twice with other values",
+    "a promised request must not have a body (RFC 9114, 4.6)",
+    "content-length must not be repeated (RFC 9110, 8.6)",
 }
 
 

@@ -369,7 +369,7 @@ def test_a_broken_rule_closes_the_connection(is_client, inputs, code, phrase, ch
         ),
         (
             [*REQUEST, (b"content-length", b"1"), (b"content-length", b"2")],
-            "content-length is included twice with other values",
+            "content-length must not be repeated (RFC 9110, 8.6)",
         ),
     ],
 )

@@ -46,6 +46,7 @@ from nghttp2py.h3 import (
     PriorityUpdated,
     SettingsReceived,
     StopSendingReceived,
+    StreamAborted,
     StreamReset,
 )
 from nghttp2py.h3.connection import ErrorCode, Setting
@@ -65,10 +66,15 @@ __all__ = ["H3Protocol", "H3RequestStream", "RequestHandler"]
 
 logger = logging.getLogger(__name__)
 
-# Events of every kind, and no pushes: a request has one response.  Extended CONNECT
-# takes a program that knows of it (RFC 9220).
+# Events of every kind, and no pushes: a request has one response.  A malformed
+# message costs its stream only (RFC 9114, 4.1.2).  Extended CONNECT takes a program
+# that knows of it (RFC 9220).
 _CONFIGURATION = H3Configuration(
-    extended=True, max_push_id=None, settings={Setting.ENABLE_CONNECT_PROTOCOL: None}
+    extended=True,
+    stream_errors=True,
+    join_cookies=True,
+    max_push_id=None,
+    settings={Setting.ENABLE_CONNECT_PROTOCOL: None},
 )
 
 # What the first GOAWAY of a graceful shutdown names (RFC 9114, 5.2).
@@ -369,13 +375,15 @@ class H3Protocol(QuicConnectionProtocol):
         self._transmit_soon()
 
     def _stop_stream(self, stream_id: int, error_code: int) -> None:
-        self._quic.stop_stream(stream_id, error_code)
+        self._require_http().stop_stream(stream_id, error_code)
         self._stopped[stream_id] = None
         if len(self._stopped) > _STOPPED:
             del self._stopped[next(iter(self._stopped))]
         self._transmit_soon()
 
     def _reset_stream(self, stream_id: int, error_code: int) -> None:
+        self._require_http().reset_stream(stream_id, error_code)
+        # What was queued to its end goes, too.
         self._quic.reset_stream(stream_id, error_code)
         self._transmit_soon()
 
@@ -546,6 +554,8 @@ class H3Protocol(QuicConnectionProtocol):
             stream = self._streams_by_id.get(event.stream_id)
             if stream is not None:
                 self._stream_broken_off(stream, event)
+        elif isinstance(event, StreamAborted):
+            self._stream_aborted(event)
         elif isinstance(event, PriorityUpdated):
             if event.stream_id is not None and event.stream_id in self._streams_by_id:
                 self._apply_priority(event.stream_id)
@@ -564,6 +574,22 @@ class H3Protocol(QuicConnectionProtocol):
         if isinstance(event, StreamReset):
             stream._lose_reader(failure)
         else:
+            stream._lose_writer(failure)
+
+    def _stream_aborted(self, event: StreamAborted) -> None:
+        # One for each would let a client fill the log.
+        logger.debug(
+            "%s: stream %d: %s: %s",
+            self.client_address,
+            event.stream_id,
+            ErrorCode(event.error_code).name,
+            event.reason,
+        )
+        self._watch.section_ended(event.stream_id)
+        stream = self._streams_by_id.get(event.stream_id)
+        if stream is not None:
+            failure = reset_failure(event.stream_id, event.error_code, remote=False)
+            stream._lose_reader(failure)
             stream._lose_writer(failure)
 
     def _goaway_received(self, last_id: int) -> None:

@@ -33,6 +33,14 @@ class H3Configuration:
     #: Extended CONNECT wait for the peer's setting (RFC 9220).  Without it the
     #: events are those of aioquic.
     extended: bool = False
+    #: A malformed message, or a field section over its limits, ends its stream
+    #: only (RFC 9114, 4.1.2), with a ``StreamAborted`` event.  Without it, it
+    #: closes the connection, as with aioquic.
+    stream_errors: bool = False
+    #: Give the crumbs of ``cookie`` as one field (RFC 9114, 4.2.1).
+    join_cookies: bool = False
+    #: Take field values with white space around them, and strip it.
+    lenient_inbound_headers: bool = False
     #: Check what we send as we check what we receive.
     validate_outbound: bool = True
     #: Settings beside those that the other fields make; ``None`` leaves one out.
@@ -43,9 +51,11 @@ class H3Configuration:
     qpack_blocked_streams: int = 16
     #: Bytes of the dynamic table of our encoder, if the peer allows as many.
     qpack_encoder_table_capacity: int = 4096
-    #: Bytes of a field section (RFC 9114, 4.2.2).  ``None`` is 262144, and is
-    #: not announced.
+    #: Bytes of a field section, with 32 for each field (RFC 9114, 4.2.2).
+    #: ``None`` is 65536, and is not announced.
     max_field_section_size: int | None = None
+    #: Fields of a field section.
+    max_field_count: int = 256
     #: The largest push identifier that a client allows; ``None`` is no push.
     max_push_id: int | None = 8
     #: Bytes that wait on all streams: for the rest of a field section, for the
@@ -57,11 +67,15 @@ class H3Configuration:
     webtransport_max_sessions: int = 256
     #: Frames without meaning that the peer may send beyond one a message.
     max_glitches: int = 1000
+    #: Requests beyond those that end well that a client may reset before their
+    #: response has a body, leave without a header section, or have refused because
+    #: they are malformed.
+    max_reset_streams: int = 1000
 
     def __post_init__(self) -> None:
         for item in fields(self):
             value = getattr(self, item.name)
-            if item.name in ("extended", "validate_outbound", "settings"):
+            if item.type is bool or item.name == "settings":
                 continue
             if value is None and item.name in ("max_field_section_size", "max_push_id"):
                 continue

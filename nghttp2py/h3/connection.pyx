@@ -222,7 +222,9 @@ cdef class H3Connection(H3Session):
         ``validate_outbound`` is off); ``GoingAwayError`` if the server takes no
         more requests; ``HeaderListTooLargeError`` if they are larger than the
         peer takes.  With ``H3Configuration.extended``, an Extended CONNECT
-        raises ``NotEnabledError`` until the peer's settings allow it.
+        raises ``NotEnabledError`` until the peer's settings allow it; and
+        ``InvalidBodyLengthError`` is raised if the message ends here, but its
+        body is shorter than its content-length (RFC 9114, 4.1.2).
         """
         cdef int64_t stream = to_id(stream_id, "stream_id")
 
@@ -256,7 +258,10 @@ cdef class H3Connection(H3Session):
         """Send ``data``, bytes-like, as one DATA frame.
 
         Raises ``FrameUnexpected`` unless the stream's headers were sent, and
-        no trailers.
+        no trailers.  With ``H3Configuration.extended`` it raises
+        ``InvalidBodyLengthError``, and sends nothing, if the body would not have
+        the length that content-length states, or if the response must not have
+        one: that to HEAD, 204 and 304 (RFC 9110, 6.4.1).
         """
         cdef:
             int64_t stream = to_id(stream_id, "stream_id")
@@ -318,6 +323,39 @@ cdef class H3Connection(H3Session):
         self._check(lib.ngp_h3_open_push(self._h3, push_stream_id, push_id))
         self._perform()
         return push_stream_id
+
+    def reset_stream(self, stream_id, error_code):
+        """Break off what we send on a request or push stream (RFC 9114, 4.1.1).
+
+        It does what ``quic.reset_stream`` does, and frees what is kept of the
+        stream here.  A no-op if our side has ended, or there is no such stream.
+        Raises ``ValueError`` unless ``error_code`` is 0 to 2**62 - 1.
+        """
+        self._require()
+        self._check(
+            lib.ngp_h3_reset_stream(
+                self._h3,
+                to_id(stream_id, "stream_id"),
+                to_id(error_code, "the error code"),
+            )
+        )
+        self._perform()
+
+    def stop_stream(self, stream_id, error_code):
+        """Ask the peer to send no more on a stream, and drop what still comes.
+
+        It does what ``quic.stop_stream`` does, and no event follows for that side
+        of the stream.  A no-op, and raises, as ``reset_stream``.
+        """
+        self._require()
+        self._check(
+            lib.ngp_h3_stop_stream(
+                self._h3,
+                to_id(stream_id, "stream_id"),
+                to_id(error_code, "the error code"),
+            )
+        )
+        self._perform()
 
     def send_datagram(self, stream_id, data):
         """Send a datagram that belongs to the request ``stream_id`` (RFC 9297, 2.1).

@@ -75,6 +75,13 @@ cdef class StopSendingReceived(H3Event):
     cdef public object session_id
 
 
+cdef class StreamAborted(H3Event):
+    cdef public object error_code
+    cdef public object stream_id
+    cdef public object reason
+    cdef public object push_id
+
+
 cdef class CapsuleReceived(H3Event):
     cdef public object capsule_type
     cdef public bytes data

@@ -15,6 +15,7 @@ __all__ = [
     "PushPromiseReceived",
     "SettingsReceived",
     "StopSendingReceived",
+    "StreamAborted",
     "StreamReset",
     "WebTransportSessionClosed",
     "WebTransportSessionDrained",
@@ -94,6 +95,13 @@ class StopSendingReceived(H3Event):
     error_code: int
     stream_id: int
     session_id: int | None = None
+
+@dataclass
+class StreamAborted(H3Event):
+    error_code: int
+    stream_id: int
+    reason: str
+    push_id: int | None = None
 
 @dataclass
 class CapsuleReceived(H3Event):

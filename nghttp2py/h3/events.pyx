@@ -24,6 +24,7 @@ __all__ = [
     "PushPromiseReceived",
     "SettingsReceived",
     "StopSendingReceived",
+    "StreamAborted",
     "StreamReset",
     "WebTransportSessionClosed",
     "WebTransportSessionDrained",
@@ -158,6 +159,22 @@ cdef class StopSendingReceived(H3Event):
     error_code: object
     stream_id: object
     session_id: object = None
+
+
+@dataclasses.dataclass
+cdef class StreamAborted(H3Event):
+    """We have ended a stream, both ways, for what the peer sent on it.
+
+    The message is malformed (RFC 9114, 4.1.2), ends before its header section, or
+    is over a limit: ``reason`` says how, in ASCII, and ``error_code`` has been sent.
+    Nothing more is reported of the stream.  Comes only if
+    ``H3Configuration.stream_errors`` is set; otherwise the connection is closed.
+    """
+
+    error_code: object
+    stream_id: object
+    reason: object
+    push_id: object = None
 
 
 @dataclasses.dataclass

@@ -27,6 +27,12 @@ cdef struct NameCache:
 
 
 cdef void names_free(NameCache *names) noexcept
+cdef enum:
+    # What make_headers may do besides.
+    JOIN_COOKIES = 1
+    STRIP_VALUES = 2
+
+
 cdef list make_headers(
-    NameCache *names, const lib.nghttp3_qpack_nv *fields, size_t n
+    NameCache *names, const lib.nghttp3_qpack_nv *fields, size_t n, int changes
 )

@@ -132,8 +132,37 @@ cdef bytes find_name(NameCache *names, lib.nghttp3_rcbuf *key):
     return name
 
 
+cdef int change_headers(
+    list headers, const lib.nghttp3_qpack_nv *fields, int changes
+) except -1:
+    """Strip white space around values, and join the crumbs of cookies."""
+    cdef:
+        Py_ssize_t i
+        list crumbs = []
+        Py_ssize_t first = -1
+
+    if changes & STRIP_VALUES:
+        for i, (name, value) in enumerate(headers):
+            stripped = value.strip(b" \t")
+            if len(stripped) < len(value):
+                headers[i] = (name, stripped)
+    if changes & JOIN_COOKIES:
+        for i in range(len(headers)):
+            if fields[i].token == lib.NGHTTP3_QPACK_TOKEN_COOKIE:
+                if first < 0:
+                    first = i
+                crumbs.append(headers[i][1])
+        if len(crumbs) > 1:
+            # RFC 9114, 4.2.1
+            headers[first] = (b"cookie", b"; ".join(crumbs))
+            headers[first + 1:] = [
+                pair for pair in headers[first + 1:] if pair[0] != b"cookie"
+            ]
+    return 0
+
+
 cdef list make_headers(
-    NameCache *names, const lib.nghttp3_qpack_nv *fields, size_t n
+    NameCache *names, const lib.nghttp3_qpack_nv *fields, size_t n, int changes
 ):
     cdef:
         list headers = PyList_New(n)
@@ -149,6 +178,8 @@ cdef list make_headers(
         )
         Py_INCREF(pair)
         PyList_SET_ITEM(headers, i, pair)
+    if changes:
+        change_headers(headers, fields, changes)
     return headers
 
 
@@ -159,7 +190,7 @@ cdef object message_error(const lib.ngp_h3_phrase *phrase):
     return MessageError(phrase.text[:phrase.len].decode("ascii"))
 
 
-cdef int validate(headers, lib.ngp_h3_section section, stream=None) except -1:
+cdef int validate(headers, lib.ngp_fields_section section, stream=None) except -1:
     cdef:
         FieldList fields = FieldList()
         lib.ngp_h3_phrase phrase
@@ -168,7 +199,9 @@ cdef int validate(headers, lib.ngp_h3_section section, stream=None) except -1:
         int rv
 
     fields.fill(headers)
-    lib.ngp_h3_checker_init(&checker, section, 0, &phrase)
+    lib.ngp_h3_checker_init(
+        &checker, section, lib.NGP_FIELDS_AIOQUIC | lib.NGP_FIELDS_EITHER, &phrase
+    )
     for i in range(fields.nvlen):
         rv = lib.ngp_h3_checker_field(
             &checker,
@@ -182,8 +215,8 @@ cdef int validate(headers, lib.ngp_h3_section section, stream=None) except -1:
             raise message_error(&phrase)
     if lib.ngp_h3_checker_end(&checker) != 0:
         raise message_error(&phrase)
-    if stream is not None and checker.content_length != lib.NGP_H3_NO_LENGTH:
-        stream.expected_content_length = checker.content_length
+    if stream is not None and checker.fields.content_length != lib.NGP_FIELDS_NO_LENGTH:
+        stream.expected_content_length = checker.fields.content_length
     return 0
 
 
@@ -193,7 +226,7 @@ def validate_request_headers(headers, stream=None):
     If ``stream`` is given, its ``expected_content_length`` is set to what
     content-length says.
     """
-    validate(headers, lib.NGP_H3_REQUEST, stream)
+    validate(headers, lib.NGP_FIELDS_REQUEST, stream)
 
 
 def validate_response_headers(headers, stream=None):
@@ -201,17 +234,17 @@ def validate_response_headers(headers, stream=None):
 
     ``stream`` is as for ``validate_request_headers``.
     """
-    validate(headers, lib.NGP_H3_RESPONSE, stream)
+    validate(headers, lib.NGP_FIELDS_RESPONSE, stream)
 
 
 def validate_push_promise_headers(headers):
     """Raise ``MessageError`` unless ``headers`` may be those of a promised request."""
-    validate(headers, lib.NGP_H3_PUSH_PROMISE)
+    validate(headers, lib.NGP_FIELDS_PROMISE)
 
 
 def validate_trailers(headers):
     """Raise ``MessageError`` unless ``headers`` may be trailers."""
-    validate(headers, lib.NGP_H3_TRAILERS)
+    validate(headers, lib.NGP_FIELDS_TRAILERS)
 
 
 def validate_header_name(bytes key not None):

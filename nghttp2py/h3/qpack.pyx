@@ -237,6 +237,7 @@ cdef class QPACKDecoder:
                 <const uint8_t *>PyBytes_AS_STRING(data),
                 PyBytes_GET_SIZE(data),
                 self._max_size,
+                <size_t>-1,
                 &self._fields,
                 &required,
             )
@@ -249,7 +250,9 @@ cdef class QPACKDecoder:
             self._blocked[stream_id] = (required, data)
             return None
         check(rv)
-        headers = make_headers(&self._names, self._fields.nv, self._fields.len)
+        headers = make_headers(
+            &self._names, self._fields.nv, self._fields.len, 0
+        )
         lib.ngp_qpack_fields_clear(&self._fields, 0)
         self._collect()
         return headers

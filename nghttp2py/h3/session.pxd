@@ -23,6 +23,7 @@ cdef class H3Session:
     cdef dict _received
     cdef bint _settings_known
     cdef bint _validate
+    cdef int _changes        # what make_headers does with fields that come in
 
     cdef list _receive_stream(
         self, int64_t stream_id, const uint8_t *data, size_t n, bint end_stream,

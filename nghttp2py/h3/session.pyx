@@ -27,15 +27,26 @@ from nghttp2py.h3.events cimport (
     PushPromiseReceived,
     SettingsReceived,
     StopSendingReceived,
+    StreamAborted,
     StreamReset,
     WebTransportSessionClosed,
     WebTransportSessionDrained,
     WebTransportStreamDataReceived,
 )
-from nghttp2py.h3.headers cimport FieldList, make_headers, names_free
+from nghttp2py.h3.headers cimport (
+    JOIN_COOKIES,
+    STRIP_VALUES,
+    FieldList,
+    make_headers,
+    names_free,
+)
 from nghttp2py.octets cimport to_bytes
 
-from nghttp2py.errors import HeaderListTooLargeError, NGHTTP2Error
+from nghttp2py.errors import (
+    HeaderListTooLargeError,
+    InvalidBodyLengthError,
+    NGHTTP2Error,
+)
 from nghttp2py.h3.config import H3Configuration
 from nghttp2py.h3.exceptions import (
     GoingAwayError,
@@ -120,20 +131,28 @@ cdef class H3Session:
         self._kinds = {}
         self._fields = FieldList()
         self._validate = config.validate_outbound
+        self._changes = (
+            (JOIN_COOKIES if config.join_cookies else 0)
+            | (STRIP_VALUES if config.lenient_inbound_headers else 0)
+        )
 
         lib.ngp_h3_config_default(&options)
         options.server = not quic.configuration.is_client
         options.webtransport = bool(enable_webtransport)
         options.extended = config.extended
+        options.stream_errors = config.stream_errors
+        options.spaces = config.lenient_inbound_headers
         options.log = self._quic_logger is not None
         options.qpack_capacity = config.qpack_max_table_capacity
         options.qpack_blocked_streams = config.qpack_blocked_streams
         options.qpack_encoder_capacity = config.qpack_encoder_table_capacity
         if config.max_field_section_size is not None:
             options.max_field_section_size = config.max_field_section_size
+        options.max_field_count = config.max_field_count
         options.max_buffered = config.max_buffered
         options.max_sessions = config.webtransport_max_sessions
         options.max_glitches = config.max_glitches
+        options.max_reset_streams = config.max_reset_streams
         self._check(lib.ngp_h3_new(&self._h3, &options, NULL))
         self._start(enable_webtransport, not options.server)
 
@@ -194,7 +213,10 @@ cdef class H3Session:
 
     cdef int _check(self, int rv) except -1:
         """Turn a negative return code into the exception that names it."""
-        cdef const lib.ngp_h3_phrase *phrase
+        cdef:
+            const lib.ngp_h3_phrase *phrase
+            uint64_t expected = 0
+            uint64_t actual = 0
 
         if rv == 0:
             return 0
@@ -204,12 +226,15 @@ cdef class H3Session:
             if rv == lib.NGP_H3_ERR_MALFORMED:
                 raise MessageError(text)
             raise FrameUnexpected(text)
+        if rv == lib.NGP_H3_ERR_BODY_LENGTH:
+            lib.ngp_h3_body_error(self._h3, &expected, &actual)
+            raise InvalidBodyLengthError(expected, actual)
         text = lib.ngp_h3_strerror(rv).decode("ascii")
         if rv == lib.NGP_H3_ERR_STREAM_TYPE:
             raise InvalidStreamTypeError(text, code=rv)
         if rv == lib.NGP_H3_ERR_NO_PUSH_ID:
             raise NoAvailablePushIDError(text, code=rv)
-        if rv == lib.NGP_H3_ERR_NOT_ENABLED:
+        if rv == lib.NGP_H3_ERR_NOT_ENABLED or rv == lib.NGP_H3_ERR_NO_SETTINGS:
             raise NotEnabledError(text, code=rv)
         if rv == lib.NGP_H3_ERR_GOING_AWAY:
             raise GoingAwayError(text, code=rv)
@@ -306,7 +331,7 @@ cdef class H3Session:
         if event.type == lib.NGP_H3_EVENT_HEADERS:
             headers = HeadersReceived.__new__(HeadersReceived)
             headers.headers = make_headers(
-                &self._names, fields + event.field, event.nfields
+                &self._names, fields + event.field, event.nfields, self._changes
             )
             headers.stream_id = event.stream_id
             headers.stream_ended = bool(event.stream_ended)
@@ -324,7 +349,7 @@ cdef class H3Session:
         if event.type == lib.NGP_H3_EVENT_PUSH_PROMISE:
             promise = PushPromiseReceived.__new__(PushPromiseReceived)
             promise.headers = make_headers(
-                &self._names, fields + event.field, event.nfields
+                &self._names, fields + event.field, event.nfields, self._changes
             )
             promise.push_id = event.push_id
             promise.stream_id = event.stream_id
@@ -383,6 +408,13 @@ cdef class H3Session:
             if lib.ngp_h3_wt_from_http(event.value, &error_code) == 0:
                 return kind(error_code, event.stream_id, event.session_id)
             return kind(event.value, event.stream_id, event.session_id)
+        if event.type == lib.NGP_H3_EVENT_ABORTED:
+            return StreamAborted(
+                ErrorCode(event.value),
+                event.stream_id,
+                self._take(event, None).decode("ascii"),
+                or_none(event.push_id),
+            )
         if event.type == lib.NGP_H3_EVENT_CAPSULE:
             return CapsuleReceived(
                 event.value, self._take(event, None), event.stream_id

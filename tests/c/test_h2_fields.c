@@ -78,7 +78,7 @@ static void pseudo_header_fields_have_their_place(void **state) {
 static void a_status_has_three_digits_and_the_right_class(void **state) {
   (void)state;
   assert_sent(RESPONSE, ":status=200\n");
-  assert_sent(RESPONSE, ":status=999\n");
+  assert_sent(RESPONSE, ":status=599\n");
   assert_sent(INFORMATIONAL, ":status=100\n");
   assert_refused_at(RESPONSE, "", 0);
   assert_refused_at(RESPONSE, "a=1\n", 1);
@@ -87,6 +87,7 @@ static void a_status_has_three_digits_and_the_right_class(void **state) {
   assert_refused_at(RESPONSE, ":status=20\n", 0);
   assert_refused_at(RESPONSE, ":status=2000\n", 0);
   assert_refused_at(RESPONSE, ":status=099\n", 0);
+  assert_refused_at(RESPONSE, ":status=600\n", 0);
   assert_refused_at(RESPONSE, ":status=+20\n", 0);
   assert_refused_at(RESPONSE, ":status=\n", 0);
   assert_refused_at(INFORMATIONAL, ":status=101\n", 0);

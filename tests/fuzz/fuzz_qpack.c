@@ -32,8 +32,8 @@ static void decode_anything(input *in) {
       rv = ngp_qpack_encoder_read_decoder(&encoder, data, n);
       break;
     case 2:
-      rv = ngp_qpack_decoder_decode(&decoder, what & ~3, data, n, 4096, &fields,
-                                    &required);
+      rv = ngp_qpack_decoder_decode(&decoder, what & ~3, data, n, 4096, 64,
+                                    &fields, &required);
       if (rv == NGP_QPACK_ERR_BLOCKED) {
         CHECK(required > ngp_qpack_decoder_insert_count(&decoder));
         rv = 0;
@@ -118,7 +118,7 @@ static void go_there_and_back(input *in) {
       CHECK(ngp_qpack_decoder_cancel(&decoder, stream_id) == 0);
     } else {
       CHECK(ngp_qpack_decoder_decode(&decoder, stream_id, section.base,
-                                     section.len, UINT64_MAX, &fields,
+                                     section.len, UINT64_MAX, SIZE_MAX, &fields,
                                      &required) == 0);
       CHECK(fields.len == nvlen);
       for (i = 0; i < nvlen; ++i) {
