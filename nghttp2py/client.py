@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import logging
 import os
 import ssl as ssl_module
-from collections.abc import AsyncIterable, Callable, Coroutine
+import sys
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
-from nghttp2py.asyncio.body import AsyncBody
+from nghttp2py.asyncio.body import AsyncBody, is_asynchronous
 from nghttp2py.asyncio.connecting import establish
+from nghttp2py.asyncio.deadlines import Deadlines
 from nghttp2py.asyncio.pump import SETTINGS_TIMEOUT, H2Pump
 from nghttp2py.asyncio.tls import prepare_context
 from nghttp2py.asyncio.url import make_authority, split_url
-from nghttp2py.asyncio.writer import HeadersLike
+from nghttp2py.asyncio.writer import HeadersLike, to_pairs
 from nghttp2py.errors import (
     ConnectionClosedError,
     ErrorCode,
@@ -37,8 +40,10 @@ from nghttp2py.h2 import (
     H2InformationalResponseReceived,
     H2PushedStreamReceived,
     H2ResponseReceived,
+    H2SettingsReceived,
     H2StreamClosed,
     H2TrailersReceived,
+    Setting,
 )
 
 __all__ = ["BaseResponseHandler", "HTTP2Client"]
@@ -47,6 +52,12 @@ logger = logging.getLogger(__name__)
 
 #: Seconds that connecting may take, TLS included.
 CONNECT_TIMEOUT = 30.0
+#: Seconds within which something must happen to a request: a piece of its body is
+#: sent, or one of the response comes.
+TIMEOUT = 60.0
+#: Seconds that ``expect_continue`` waits for 100 (Continue), if it is ``True``.  A
+#: server need not send it (RFC 9110, 10.1.1).
+EXPECT_TIMEOUT = 1.0
 
 #: What a client announces if it is not told otherwise.  Responses are handed
 #: over as they come, so wide windows cost no memory here and save waiting.
@@ -57,6 +68,29 @@ DEFAULT_CONFIGURATION = H2Configuration(
     enable_push=True,
     manual_flow_control=True,
 )
+
+
+# Different timeouts that share a timer with those like them.
+_MAX_DEADLINES = 32
+
+
+def _find_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the current event loop of this thread, if there is one to be used.
+
+    Programs make several clients and tasks, and then call
+    ``get_event_loop().run_forever()``.
+    """
+    loop: asyncio.AbstractEventLoop | None
+    if sys.version_info >= (3, 14):
+        try:
+            loop = asyncio.get_event_loop()
+        except RuntimeError:
+            return None
+    else:
+        # get_event_loop() would make one.
+        local = getattr(asyncio.get_event_loop_policy(), "_local", None)
+        loop = getattr(local, "_loop", None)
+    return None if loop is None or loop.is_closed() or loop.is_running() else loop
 
 
 class BaseResponseHandler:
@@ -85,6 +119,8 @@ class BaseResponseHandler:
     status: int | None = None
     #: Whether the server has pushed this response.
     pushed: bool = False
+    #: Whether the stream was reset because nothing happened in the client's timeout.
+    timed_out: bool = False
 
     _response_done = False
     _failed = False
@@ -92,6 +128,22 @@ class BaseResponseHandler:
     _promise = False  # a promise that was neither accepted nor rejected
     _tunnel = False  # CONNECT without a body: our half is open
     _body: AsyncBody | None = None
+    _expect: float | None = None  # seconds to wait for 100 (Continue)
+    _waiting: tuple[Any, HeadersLike | None] | None = None  # what is sent then
+    _queued = False  # until the server allows another stream
+    _upload = False  # our half may be open after the response
+    _deadlines: Deadlines | None = None
+    _window = 0  # for our half, when the deadline was set
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name in _CALLBACKS:
+            if inspect.iscoroutinefunction(getattr(cls, name)):
+                raise TypeError(
+                    f"{cls.__name__}.{name} is a coroutine function, but callbacks of "
+                    "HTTP2Client are called, not awaited: nghttp2py.asyncio.Client is "
+                    "for coroutines"
+                )
 
     def __init__(self, http2: HTTP2Client | None = None, stream_id: int = -1) -> None:
         if http2 is not None:
@@ -140,7 +192,10 @@ class BaseResponseHandler:
     def on_close(self, error_code: int) -> None:
         """Called last, when the stream is closed; ``error_code`` 0 is a good end.
 
-        A connection that could not be made, or was lost, is INTERNAL_ERROR.
+        That is: the response came whole.  A connection that could not be made,
+        or was lost, is INTERNAL_ERROR; a malformed response PROTOCOL_ERROR; one
+        that broke off without an error code CANCEL, and so is a timeout, with
+        ``timed_out`` true.
         """
 
     def on_push_promise(self, push_promise: BaseResponseHandler) -> None:
@@ -179,6 +234,20 @@ class BaseResponseHandler:
         if not self._closed and self.stream_id != -1:
             self.http2._reset(self.stream_id, error_code)
 
+    def _expire(self) -> None:
+        self.http2._expired(self)
+
+
+_CALLBACKS = (
+    "on_informational",
+    "on_headers",
+    "on_data",
+    "on_trailers",
+    "on_response_done",
+    "on_close",
+    "on_push_promise",
+)
+
 
 class _ResponseProtocol(H2Pump):
     """The connection of a client: gives each stream's events to its handler."""
@@ -198,16 +267,10 @@ class _ResponseProtocol(H2Pump):
         )
         self.handlers: dict[int, BaseResponseHandler] = {}
         self.server_address: Any = None
-        self._client = client
-        self._receivers: dict[type, Callable[[Any], None]] = {
-            H2BodyFailed: self._body_failed,
-            H2BodyReceived: self._body_received,
-            H2InformationalResponseReceived: self._informational_received,
-            H2PushedStreamReceived: self._push_received,
-            H2ResponseReceived: self._response_received,
-            H2StreamClosed: self._stream_closed,
-            H2TrailersReceived: self._trailers_received,
-        }
+        self._last_progress = 0.0  # of any request
+        self._limit = 2**32 - 1  # of streams
+        # Until the connection ends: no cycle is to outlive it.
+        self.client: HTTP2Client | None = client
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.server_address = transport.get_extra_info("peername")
@@ -215,7 +278,8 @@ class _ResponseProtocol(H2Pump):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._client._connection_lost()
+        if self.client is not None:
+            self.client._connection_lost()
 
     # ---- Requests ----
 
@@ -241,30 +305,108 @@ class _ResponseProtocol(H2Pump):
         handler.stream_id = stream_id
         handler._tunnel = whole and handler.method in (b"CONNECT", "CONNECT")
         self.handlers[stream_id] = handler
-        if not whole:
+        handler._queued = len(self.handlers) > self._limit
+        # END_STREAM ends one direction of a tunnel (RFC 9113, 8.5).
+        handler._upload = not whole and handler.method != b"CONNECT"
+        if not whole and handler._expect is not None:
+            handler._waiting = body, trailers
+            self._loop.call_later(handler._expect, self.proceed, handler)
+        elif not whole:
             try:
-                if isinstance(body, AsyncIterable):
-                    body = handler._body = AsyncBody(body, handler.resume)
-                self.connection.send_body(
-                    stream_id, b"" if body is None else body, trailers=trailers
-                )
+                self.send_body(handler, body, trailers)
             except Exception:
                 # The caller gets the exception, and no callback besides.
                 del self.handlers[stream_id]
                 handler._closed = True
-                if handler._body is not None:
-                    handler._body.close()
                 self.connection.reset_stream(stream_id, ErrorCode.CANCEL)
                 self.mark_dirty()
                 raise
+        self.progress(handler)
         self.mark_dirty()
+
+    def send_body(
+        self, handler: BaseResponseHandler, body: Any, trailers: HeadersLike | None
+    ) -> None:
+        """Queue a request's body, or have it pulled as the stream can send."""
+        if is_asynchronous(body):
+            body = handler._body = AsyncBody(body, handler.resume, self._loop)
+        try:
+            self.connection.send_body(
+                handler.stream_id, b"" if body is None else body, trailers=trailers
+            )
+        except Exception:
+            if handler._body is not None:
+                handler._body.close()
+            raise
+        self.mark_dirty()
+
+    def proceed(self, handler: BaseResponseHandler) -> None:
+        """Send the body that has waited for 100 (Continue)."""
+        waiting, handler._waiting = handler._waiting, None
+        if waiting is None or handler._closed:
+            return
+        try:
+            self.send_body(handler, *waiting)
+        except Exception:
+            logger.exception(
+                "%s: the body of stream %d cannot be sent", self, handler.stream_id
+            )
+            handler.reset(ErrorCode.INTERNAL_ERROR)
+
+    # ---- Time ----
+
+    def progress(self, handler: BaseResponseHandler) -> None:
+        """Something has happened to a request: its time begins anew."""
+        deadlines = handler._deadlines
+        if deadlines is not None:
+            self._last_progress = self._loop.time()
+            deadlines.discard(handler)
+            if not handler._closed:
+                deadlines.add(handler)
+                handler._window = self.window(handler)
+
+    def window(self, handler: BaseResponseHandler) -> int:
+        """Return the window of our half, which changes while a body is sent."""
+        if not handler._upload:
+            return 0
+        return self.connection.local_flow_control_window(handler.stream_id)
+
+    def expired(self, handler: BaseResponseHandler) -> None:
+        """Reset a stream to which nothing has happened in its time."""
+        deadlines = handler._deadlines
+        if handler._closed or deadlines is None:
+            return
+        now = self._loop.time()
+        if handler._upload and self.window(handler) != handler._window:
+            self.progress(handler)
+            return
+        if handler._queued and self._last_progress + deadlines.seconds > now:
+            if self.connection.remote_flow_control_window(handler.stream_id):
+                handler._queued = False
+                self.progress(handler)
+            else:
+                # The server allows no more streams, and others make progress.  (What
+                # is received is credited at once, so this window is 0 at no other
+                # time.)
+                deadlines.add(handler)
+            return
+        logger.info(
+            "%s: %r %r on stream %d: nothing happened in %s seconds",
+            self,
+            handler.method,
+            handler.path,
+            handler.stream_id,
+            deadlines.seconds,
+        )
+        handler.timed_out = True
+        handler.reset(ErrorCode.CANCEL)
 
     # ---- Events ----
 
     def event_received(self, event: H2Event) -> None:
-        receive = self._receivers.get(event.__class__)
+        receive = _RECEIVERS.get(event.__class__)
         if receive is not None:
-            receive(event)
+            receive(self, event)
 
     def _call(
         self, handler: BaseResponseHandler, method: Callable[..., None], *args: Any
@@ -274,7 +416,9 @@ class _ResponseProtocol(H2Pump):
             return
         try:
             method(*args)
-        except (Exception, asyncio.CancelledError):
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:  # GeneratorExit and CancelledError, too
             logger.exception(
                 "%s: %r %r on stream %d failed",
                 self,
@@ -288,14 +432,22 @@ class _ResponseProtocol(H2Pump):
     def _informational_received(self, event: H2InformationalResponseReceived) -> None:
         handler = self.handlers.get(event.stream_id)
         if handler is not None:
+            self.progress(handler)
             self._call(
                 handler, handler.on_informational, event.status, list(event.headers)
             )
+            if event.status == 100:
+                self.proceed(handler)
 
     def _response_received(self, event: H2ResponseReceived) -> None:
         handler = self.handlers.get(event.stream_id)
         if handler is None:
             return
+        self.progress(handler)
+        if handler._waiting is not None:
+            if event.status < 300:
+                self.proceed(handler)
+            handler._waiting = None  # the server has refused it (RFC 9110, 10.1.1)
         handler.status = event.status
         # A promise's own fields were shown till now.
         handler.headers[:] = [(b":status", b"%d" % event.status), *event.headers]
@@ -306,6 +458,7 @@ class _ResponseProtocol(H2Pump):
         data = event.body.data
         if data:
             if handler is not None:
+                self.progress(handler)
                 self._call(handler, handler.on_data, data)
             self.connection.acknowledge_received_data(len(data), event.stream_id)
         if not event.body.more and handler is not None:
@@ -315,6 +468,19 @@ class _ResponseProtocol(H2Pump):
                 # Nothing was to be sent, and nothing will.
                 with contextlib.suppress(StreamClosedError):
                     self.connection.end_stream(event.stream_id)
+            elif handler._upload:
+                # If our half has ended, too, the next event tells of it.
+                self._loop.call_soon(self.end_upload, event.stream_id)
+
+    def end_upload(self, stream_id: int) -> None:
+        """Reset a stream whose response is whole, and whose request is not.
+
+        RFC 9113, 8.1: the server may ask for that by RST_STREAM.  One that does
+        not would hold the stream for ever.
+        """
+        if stream_id in self.handlers:
+            self.connection.reset_stream(stream_id, ErrorCode.CANCEL)
+            self.mark_dirty()
 
     def _trailers_received(self, event: H2TrailersReceived) -> None:
         handler = self.handlers.get(event.stream_id)
@@ -323,19 +489,31 @@ class _ResponseProtocol(H2Pump):
 
     def _stream_closed(self, event: H2StreamClosed) -> None:
         handler = self.handlers.pop(event.stream_id, None)
-        if handler is not None:
-            # NO_ERROR is a good end, and no other.
-            code = event.error_code or (0 if event.complete else ErrorCode.CANCEL)
-            self.close_handler(handler, code)
-            self._client._finish_if_idle()
+        if handler is None:
+            return
+        error_code = event.error_code
+        if handler._response_done and not handler._failed:
+            # The response is good, whatever has become of the rest of the request.
+            error_code = ErrorCode.NO_ERROR
+        elif not error_code and not event.complete:
+            error_code = ErrorCode.CANCEL
+        self.close_handler(handler, error_code)
+        if self.client is not None:
+            self.client._finish_if_idle()
 
     def close_handler(self, handler: BaseResponseHandler, error_code: int) -> None:
         handler._closed = True
+        handler._waiting = None
+        if handler._deadlines is not None:
+            handler._deadlines.discard(handler)
         if handler._body is not None:
             handler._body.close()
+            handler._body = None
         try:
             handler.on_close(error_code)
-        except (Exception, asyncio.CancelledError):
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:
             logger.exception(
                 "%s: on_close() of stream %d failed", self, handler.stream_id
             )
@@ -348,11 +526,14 @@ class _ResponseProtocol(H2Pump):
             exc_info=event.exception,
         )
 
+    def _settings_received(self, event: H2SettingsReceived) -> None:
+        self._limit = event.settings.get(Setting.MAX_CONCURRENT_STREAMS, self._limit)
+
     # ---- Push ----
 
     def _push_received(self, event: H2PushedStreamReceived) -> None:
         request = event.request
-        promise = BaseResponseHandler(self._client, event.stream_id)
+        promise = BaseResponseHandler(self.client, event.stream_id)
         promise.pushed = True
         promise._promise = True
         promise.method = request.method
@@ -389,6 +570,18 @@ class _ResponseProtocol(H2Pump):
         self.handlers[handler.stream_id] = handler
 
 
+_RECEIVERS: dict[type, Callable[[_ResponseProtocol, Any], None]] = {
+    H2BodyFailed: _ResponseProtocol._body_failed,
+    H2BodyReceived: _ResponseProtocol._body_received,
+    H2InformationalResponseReceived: _ResponseProtocol._informational_received,
+    H2PushedStreamReceived: _ResponseProtocol._push_received,
+    H2ResponseReceived: _ResponseProtocol._response_received,
+    H2SettingsReceived: _ResponseProtocol._settings_received,
+    H2StreamClosed: _ResponseProtocol._stream_closed,
+    H2TrailersReceived: _ResponseProtocol._trailers_received,
+}
+
+
 class HTTP2Client:
     """Sends requests to the server at ``address`` over one connection.
 
@@ -402,16 +595,18 @@ class HTTP2Client:
     sent before it stands wait.  ``async with`` or ``await connect()`` wait for
     it and tell why it failed; leaving the block waits for the open streams.
     Without a running loop the constructor connects before it returns, in
-    ``loop`` or, if that is ``None``, in a loop of the client's own, ``io_loop``;
-    requests then make progress while that runs: call ``run()``, or leave a
-    ``with`` block, which calls it.  All calls are to be made in the loop's
-    thread.
+    ``loop``, or the current event loop of the thread, or, if there is none, a
+    loop of the client's own: ``io_loop``.  Requests then make progress while
+    that runs: call ``run()``, or leave a ``with`` block, which calls it.  All
+    calls are to be made in the loop's thread.
 
     ``config`` holds settings and limits; received data are always credited by
     hand, whatever it says.  Times are in seconds: ``connect_timeout`` for the
     connection to be made, ``settings_timeout`` for the server to acknowledge
     SETTINGS, ``idle_timeout`` for a connection without streams on which nothing
-    comes in (``None``: no limit).
+    comes in (``None``: no limit), ``timeout`` for a request to which nothing
+    happens: no piece of its body is sent, none of the response comes
+    (``None``: no limit).  Its stream is reset with CANCEL.
 
     Connecting raises ``OSError``, ``ssl.SSLError``, ``TimeoutError``, and
     ``ConnectionTerminatedError`` if the server does not speak HTTP/2.
@@ -428,6 +623,7 @@ class HTTP2Client:
         connect_timeout: float = CONNECT_TIMEOUT,
         settings_timeout: float = SETTINGS_TIMEOUT,
         idle_timeout: float | None = None,
+        timeout: float | None = TIMEOUT,
     ) -> None:
         if not isinstance(address, tuple):
             address = os.fsdecode(address)
@@ -469,6 +665,8 @@ class HTTP2Client:
         self._pending: list[
             tuple[BaseResponseHandler, HeadersLike | None, Any, HeadersLike | None]
         ] = []
+        self._timeout = timeout
+        self._deadlines: dict[float, Deadlines] = {}
         self._connected = False
         self._closing = False
         self._finishing = False
@@ -478,14 +676,18 @@ class HTTP2Client:
         try:
             running = asyncio.get_running_loop()
         except RuntimeError:
-            self._owns_loop = loop is None
-            self.loop = asyncio.new_event_loop() if loop is None else loop
+            if loop is None:
+                loop = _find_loop()
+            if loop is None:
+                self._owns_loop = True
+                loop = asyncio.new_event_loop()
+                asyncio.set_event_loop(loop)
+            self.loop = loop
             self._closed = self.loop.create_future()
             try:
                 self.loop.run_until_complete(self._connect())
             except BaseException:
-                if self._owns_loop:
-                    self.loop.close()
+                self._close_loop()
                 raise
         else:
             if loop is not None and loop is not running:
@@ -577,6 +779,8 @@ class HTTP2Client:
         handler: BaseResponseHandler | None = None,
         *,
         trailers: HeadersLike | None = None,
+        timeout: float | None = -1,
+        expect_continue: float | bool = False,
     ) -> None:
         """Send a request; ``handler`` will be told of the response.
 
@@ -585,7 +789,13 @@ class HTTP2Client:
         values, bytes or str, or a mapping.  ``body`` is ``None``, str (sent as
         UTF-8), bytes-like, a binary file, an iterable or asynchronous iterable
         of bytes, or a callable ``f(n) -> (data, flag)``, as with
-        ``BaseRequestHandler.send_response``.
+        ``BaseRequestHandler.send_response``.  ``timeout`` is used instead of
+        the client's.
+
+        With ``expect_continue`` the request has ``expect: 100-continue`` (RFC
+        9110, 10.1.1): the body is sent when the server asks for it, or after so
+        many seconds, 1 if it is ``True``; it is not sent if the server refuses
+        it by its response.
 
         Raises ``ConnectionClosedError`` if the connection takes no requests
         any more, ``HeadersError`` for what must not be in a header and
@@ -610,10 +820,30 @@ class HTTP2Client:
             handler.path = parts.target.encode()
         handler.method = method.encode()
         handler.http2 = self
+        if timeout == -1:
+            timeout = self._timeout
+        if timeout is not None:
+            handler._deadlines = self._find_deadlines(timeout)
+        if expect_continue and body is not None:
+            handler._expect = (
+                EXPECT_TIMEOUT if expect_continue is True else expect_continue
+            )
+            headers = [*to_pairs(headers or ()), (b"expect", b"100-continue")]
         if self._connected:
             self._protocol.send_request(handler, headers, body, trailers)
         else:
             self._pending.append((handler, headers, body, trailers))
+
+    def _find_deadlines(self, timeout: float) -> Deadlines:
+        found = self._deadlines.get(timeout)
+        if found is None:
+            found = Deadlines(timeout, self.loop)
+            if len(self._deadlines) < _MAX_DEADLINES:
+                self._deadlines[timeout] = found
+        return found
+
+    def _expired(self, handler: BaseResponseHandler) -> None:
+        self._protocol.expired(handler)
 
     def _resume(self, stream_id: int) -> None:
         self._protocol.connection.resume_body(stream_id)
@@ -700,6 +930,9 @@ class HTTP2Client:
         if self._finish_timer is not None:
             self._finish_timer.cancel()
             self._finish_timer = None
+        self._protocol.client = None
+        for deadlines in self._deadlines.values():
+            deadlines.close()
         if not self._closed.done():
             self._closed.set_result(None)
 
@@ -720,8 +953,13 @@ class HTTP2Client:
         try:
             self.loop.run_until_complete(self.wait_closed())
         finally:
-            if self._owns_loop:
-                self.loop.close()
+            self._close_loop()
+
+    def _close_loop(self) -> None:
+        if self._owns_loop:
+            if _find_loop() is self.loop:
+                asyncio.set_event_loop(None)
+            self.loop.close()
 
     def __enter__(self) -> HTTP2Client:
         return self

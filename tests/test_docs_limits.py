@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nghttp2py import HTTP2Server
+from nghttp2py import HTTP2Client, HTTP2Server
 from nghttp2py.asyncio import Client, H2Protocol
 from nghttp2py.asyncio.quic import serve
 from nghttp2py.asyncio.timeouts import Timeouts
@@ -82,6 +82,7 @@ def test_every_limit_of_a_configuration_is_on_the_page(configuration, section):
         (StaticFiles, "max_open_files", "``max_open_files`` of ``StaticFiles``"),
         (Client, "connect_timeout", "``connect_timeout`` of clients"),
         (Client, "timeout", "``timeout`` of ``Client``"),
+        (HTTP2Client, "timeout", "``timeout`` of ``HTTP2Client``"),
         (Client, "retries", "``retries`` of ``Client``"),
     ],
 )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import io
 import logging
 from collections.abc import AsyncIterable, AsyncIterator, Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from nghttp2py.h2.body import DATA_DEFERRED, DATA_EOF, DATA_OK, is_bytes_like
 
-__all__ = ["AsyncBody"]
+__all__ = ["AsyncBody", "is_asynchronous", "iterate"]
 
 logger = logging.getLogger(__name__)
 
@@ -33,12 +35,14 @@ class AsyncBody:
     iterator, one piece ahead of what was sent and no more, and calls ``resume``
     for each.  What the iterator raises, at its end too, the callable raises.
     ``close`` ends the task and closes the iterator; what that raises is logged.
+    The task runs in ``loop``, or in the running one.
     """
 
     def __init__(
         self,
         pieces: AsyncIterable[bytes] | AsyncReader,
         resume: Callable[[], object],
+        loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self._resume = resume
         self._piece: bytes | memoryview = b""
@@ -46,14 +50,17 @@ class AsyncBody:
         self._closed = False
         self._error: BaseException | None = None
         self._taken = asyncio.Event()
-        self._task = asyncio.get_running_loop().create_task(self._run(pieces))
+        loop = asyncio.get_running_loop() if loop is None else loop
+        self._task = loop.create_task(self._run(pieces))
 
     def __call__(self, n: int) -> tuple[bytes | memoryview, int]:
         """Return up to ``n`` bytes of the piece at hand, and a ``DATA_`` flag."""
         data = self._piece
         if not data:
             if self._error is not None:
-                raise self._error
+                # Its traceback refers to this object.
+                error, self._error = self._error, None
+                raise error
             return b"", DATA_EOF if self._ended else DATA_DEFERRED
         if len(data) > n:
             data = memoryview(data)
@@ -75,8 +82,9 @@ class AsyncBody:
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
-            self._error = error
-            if self._closed and not isinstance(error, asyncio.CancelledError):
+            if not self._closed:
+                self._error = error
+            elif not isinstance(error, asyncio.CancelledError):
                 logger.exception("an asynchronous body failed when it was closed")
         # Nobody asks again by itself for what is left: the rest, or the error.
         self._resume()
@@ -109,5 +117,33 @@ class AsyncBody:
 
 
 async def _read_pieces(reader: AsyncReader) -> AsyncIterator[bytes]:
-    while piece := await reader.read(_READ_SIZE):
+    while True:
+        piece: Any = reader.read(_READ_SIZE)
+        # It may be a plain function that returns a future, or bytes.
+        if inspect.isawaitable(piece):
+            piece = await piece
+        if not piece:
+            return
         yield piece
+
+
+def iterate(body: Any) -> AsyncIterator[Any] | None:
+    """Return an iterator over the pieces of a body that is read by awaiting.
+
+    ``None`` for any other body.  Iterating is preferred to ``read``: streams of
+    this package and of asyncio have both.
+    """
+    if isinstance(body, AsyncIterable):
+        return body.__aiter__()
+    if callable(getattr(body, "read", None)) and not isinstance(body, io.IOBase):
+        return _read_pieces(body)
+    return None
+
+
+def is_asynchronous(body: Any) -> bool:
+    """Whether a body is read by awaiting, where callables are bodies, too."""
+    if callable(body) and not isinstance(body, io.IOBase):
+        return False
+    return isinstance(body, AsyncIterable) or inspect.iscoroutinefunction(
+        getattr(body, "read", None)
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import os
 import ssl as ssl_module
 import sys
@@ -23,7 +24,8 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from nghttp2py.asyncio.body import AsyncBody
+from nghttp2py.asyncio.body import AsyncBody, iterate
+from nghttp2py.asyncio.deadlines import Deadlines
 from nghttp2py.asyncio.endpoints import open_connection, open_unix_connection
 from nghttp2py.asyncio.protocol import H2Protocol
 from nghttp2py.asyncio.stream import H2Stream
@@ -106,46 +108,12 @@ class Fields(Mapping[str, str]):
         return f"{type(self).__name__}({list(self.pairs)!r})"
 
 
-class _Deadlines:
-    """Timeouts that are all of one length, so that one timer does for them."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self._loop = asyncio.get_running_loop()
-        self._pending: dict[_Timeout, float] = {}  # the earliest comes first
-        self._timer: asyncio.TimerHandle | None = None
-
-    def add(self, timeout: _Timeout) -> None:
-        self._pending[timeout] = self._loop.time() + self.seconds
-        if self._timer is None:
-            self._timer = self._loop.call_later(self.seconds, self._expire)
-
-    def discard(self, timeout: _Timeout) -> None:
-        # The timer is left: it will find what is pending then.
-        self._pending.pop(timeout, None)
-
-    def close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _expire(self) -> None:
-        self._timer = None
-        while self._pending:
-            timeout, when = next(iter(self._pending.items()))
-            if when > self._loop.time():
-                self._timer = self._loop.call_at(when, self._expire)
-                return
-            del self._pending[timeout]
-            timeout.expire()
-
-
 class _Timeout:
     """Ends what runs within it by ``TimeoutError`` when its time is over."""
 
     __slots__ = ("_cancelling", "_deadlines", "_expired", "_task", "_what")
 
-    def __init__(self, deadlines: _Deadlines | None, what: str) -> None:
+    def __init__(self, deadlines: Deadlines | None, what: str) -> None:
         self._deadlines = deadlines
         self._what = what
         self._expired = False
@@ -158,7 +126,7 @@ class _Timeout:
                 self._cancelling = task.cancelling()
             self._deadlines.add(self)
 
-    def expire(self) -> None:
+    def _expire(self) -> None:
         self._expired = True
         if self._task is not None:
             self._task.cancel()
@@ -200,7 +168,7 @@ class Response:
         status: int,
         headers: Fields,
         informational: tuple[tuple[int, Fields], ...],
-        deadlines: _Deadlines | None,
+        deadlines: Deadlines | None,
     ) -> None:
         self._stream = stream
         self._deadlines = deadlines
@@ -278,6 +246,15 @@ class Response:
         return f"<{type(self).__name__} {self.status} on stream {self.stream_id}>"
 
 
+def _can_seek(body: Any) -> bool:
+    """Whether it is a file, and not an asynchronous one, whose position can be set."""
+    read = getattr(body, "read", None)
+    if not callable(read) or inspect.iscoroutinefunction(read):
+        return False
+    seekable = getattr(body, "seekable", None)
+    return callable(seekable) and seekable() is True
+
+
 class _Body:
     """A request's body, which may have to be sent more than once."""
 
@@ -294,14 +271,17 @@ class _Body:
         self.error: BaseException | None = None
         if self._is_bytes:
             self.length = memoryview(body).nbytes
-        elif callable(getattr(body, "read", None)):
+        elif _can_seek(body):
             # Such a file can be read again from where it stands now.
             with contextlib.suppress(AttributeError, OSError):
-                if body.seekable():
-                    self._position = body.tell()
-                    self.length = body.seek(0, os.SEEK_END) - self._position
-                    body.seek(self._position)
-        elif body is not None and not isinstance(body, (AsyncIterable, Iterable)):
+                self._position = body.tell()
+                self.length = body.seek(0, os.SEEK_END) - self._position
+                body.seek(self._position)
+        elif not (
+            body is None
+            or isinstance(body, (AsyncIterable, Iterable))
+            or callable(getattr(body, "read", None))
+        ):
             raise TypeError(
                 "a body must be None, str, bytes-like, a binary file, an iterable or "
                 f"asynchronous iterable of bytes, not {type(body).__name__}"
@@ -326,13 +306,14 @@ class _Body:
         elif not self._is_bytes:
             if self._position is not None:
                 body.seek(self._position)
-            if callable(getattr(body, "read", None)):
-                body = self._watch(iter(partial(body.read, _PIECE), b""))
-            elif isinstance(body, AsyncIterable):
+            iterator = iterate(body)
+            if iterator is not None:
                 # Not of the stream: its response may be dropped.
                 resume = partial(stream.protocol._resume, stream_id)
-                body = AsyncBody(self._watch_async(body), resume)
+                body = AsyncBody(self._watch_async(iterator), resume)
                 stream._task = body._task
+            elif callable(getattr(body, "read", None)):
+                body = self._watch(iter(partial(body.read, _PIECE), b""))
             else:
                 body = self._watch(body)
         connection.send_body(stream_id, body, trailers=trailers)
@@ -427,7 +408,7 @@ class Client:
         self._path = path
         self._headers = [_with_lower_name(field) for field in to_pairs(headers)]
         self._timeout = timeout
-        self._deadlines: dict[float, _Deadlines] = {}
+        self._deadlines: dict[float, Deadlines] = {}
         self._retries = retries
         self._options = {
             "config": DEFAULT_CONFIGURATION if config is None else config,
@@ -479,10 +460,11 @@ class Client:
         ``target`` is a path with its query, or a URL of this client's origin.
         ``headers`` are pairs of names and values, bytes or str, or a mapping.
         ``body`` is ``None``, str (sent as UTF-8), bytes-like, a binary file
-        (sent from where it stands), or an iterable or asynchronous iterable of
-        bytes; it is sent while the response is awaited and read.  Of bytes and
-        seekable files content-length is stated.  ``timeout`` is used instead of the
-        client's.
+        (sent from where it stands; ``read`` may be a coroutine function), or an
+        iterable or asynchronous iterable of bytes, as streams and responses of
+        this package are; it is sent while the response is awaited and read.  Of
+        bytes and seekable files content-length is stated.  ``timeout`` is used
+        instead of the client's.
 
         Raises what ``open_connection`` raises; ``StreamResetError`` and
         ``ConnectionTerminatedError`` with the peer's error code;
@@ -523,7 +505,7 @@ class Client:
         fields: list[tuple[bytes, bytes]],
         body: _Body,
         trailers: HeadersLike | None,
-        deadlines: _Deadlines | None,
+        deadlines: Deadlines | None,
     ) -> Response:
         whole = body.is_empty and trailers is None
         stream = await protocol.open_stream(fields, end_stream=whole)
@@ -570,12 +552,12 @@ class Client:
             fields.append((b"content-length", b"%d" % length))
         return fields
 
-    def _find_deadlines(self, timeout: float | None) -> _Deadlines | None:
+    def _find_deadlines(self, timeout: float | None) -> Deadlines | None:
         if timeout is None:
             return None
         found = self._deadlines.get(timeout)
         if found is None:
-            found = _Deadlines(timeout)
+            found = Deadlines(timeout, asyncio.get_running_loop())
             if len(self._deadlines) < _MAX_DEADLINES:
                 self._deadlines[timeout] = found
         return found

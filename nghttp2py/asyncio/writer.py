@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from nghttp2py.asyncio.body import iterate
 from nghttp2py.errors import (
     ErrorCode,
     HeadersError,
@@ -220,9 +221,10 @@ class H2StreamWriter:
     ) -> None:
         """Send a body of any form, and end the stream after it.
 
-        ``body`` is bytes-like, a binary file (whose ``read`` should not block
-        for long), an iterable or an asynchronous iterable of bytes-like
-        pieces.  A piece is asked for when at most 64 KiB wait.
+        ``body`` is bytes-like, an asynchronous iterable of bytes-like pieces, a
+        binary file (whose ``read`` may be a coroutine function, and should not
+        block for long) or an iterable.  Streams and responses of this package
+        are bodies, too.  A piece is asked for when at most 64 KiB wait.
         ``trailers`` follow it.  If the source fails, or this call is
         cancelled, the stream is reset, as its message can never be whole.
         Raises what the source raises, and as ``send_data``.
@@ -303,12 +305,8 @@ class H2StreamWriter:
         return SendException(rest, f"{len(rest)} bytes were not sent: {error}")
 
     async def _send_pieces(self, body: Any) -> None:
-        read = getattr(body, "read", None)
-        if callable(read):
-            while piece := read(_HIGH):
-                await self._send_piece(piece)
-        elif isinstance(body, AsyncIterable):
-            iterator = body.__aiter__()
+        iterator = iterate(body)
+        if iterator is not None:
             try:
                 async for piece in iterator:
                     await self._send_piece(piece)
@@ -316,19 +314,26 @@ class H2StreamWriter:
                 aclose = getattr(iterator, "aclose", None)
                 if aclose is not None:
                     await aclose()
+        elif callable(getattr(body, "read", None)):
+            while piece := body.read(_HIGH):
+                await self._send_piece(piece)
         elif isinstance(body, Iterable):
             for piece in body:
                 await self._send_piece(piece)
         else:
             raise TypeError(
-                "a body must be bytes-like, a binary file, or an iterable of bytes, "
-                f"not {type(body).__name__}"
+                "a body must be bytes-like, a binary file, or an iterable or "
+                f"asynchronous iterable of bytes, not {type(body).__name__}"
             )
 
     async def _send_piece(self, piece: Any) -> None:
         """Queue a piece, and wait until there is room for another."""
         if not is_bytes_like(piece):
             raise TypeError(f"a body gives bytes, not {type(piece).__name__}")
+        if not piece:
+            # Others have their turn, even if the source never waits.
+            await asyncio.sleep(0)
+            return
         stream = self._stream
         piece = bytes(piece)
         if len(piece) > _HIGH:

@@ -6,6 +6,7 @@ library.  What it raises, or answers against the rules below, ends its stream.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeGuard
 
@@ -133,16 +134,17 @@ class _IteratorSource:
 def make_source(body: Any) -> BodySource:
     """Choose the source for a body that is not bytes-like.
 
-    Raises ``TypeError`` if it is neither a binary file nor an iterable nor a
-    callable.
+    A callable is called, whatever else it has: programs of old have bodies that
+    are callable objects with a ``read`` of their own.  Files are not.  Raises
+    ``TypeError`` if it is neither a callable nor a binary file nor an iterable.
     """
+    if callable(body) and not isinstance(body, io.IOBase):
+        return _CallableSource(body)
     read = getattr(body, "read", None)
     if callable(read):
         return _FileSource(read)
     if isinstance(body, Iterable) and not isinstance(body, str):
         return _IteratorSource(iter(body))
-    if callable(body):
-        return _CallableSource(body)
     raise TypeError(
         "a body must be bytes-like, a binary file, an iterable of bytes or a "
         f"callable, not {type(body).__name__}"
