@@ -106,6 +106,7 @@ class RawClient(QuicConnectionProtocol):
         self.ended = {}
         self.resets = {}
         self.stops = {}
+        self.order = []
         self.deaf = False
 
     def _process_events(self):
@@ -117,10 +118,12 @@ class RawClient(QuicConnectionProtocol):
             self.received.setdefault(event.stream_id, bytearray()).extend(event.data)
             if event.end_stream:
                 self.ended[event.stream_id] = True
+                self.order.append(f"end {event.stream_id}")
         elif isinstance(event, StreamReset):
             self.resets[event.stream_id] = event.error_code
         elif isinstance(event, StopSendingReceived):
             self.stops[event.stream_id] = event.error_code
+            self.order.append(f"stop {event.stream_id}")
 
     def send(self, stream_id, data, end_stream=False):
         self._quic.send_stream_data(stream_id, data, end_stream)

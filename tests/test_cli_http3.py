@@ -515,6 +515,30 @@ async def test_aioquic_gets_files_at_once(url, directory):
     assert found[5][1] == SMALL[-5:]
 
 
+@in_loop
+async def test_aioquic_gets_the_response_that_refuses_its_upload(url, directory):
+    async with aioquic_client(url, directory) as client:
+        found = await asyncio.gather(
+            *(client.request(url, "/text.txt", "POST", 4 * SMALL) for _ in range(3))
+        )
+    assert [headers[b":status"] for headers, _ in found] == [b"405"] * 3
+
+
+def test_gtlsclient_gets_the_response_that_refuses_its_upload(url, directory):
+    done = subprocess.run(
+        [
+            *(program("gtlsclient"), "--exit-on-all-streams-close"),
+            *("--http-method=POST", f"--data={directory / 'site' / 'large'}"),
+            *("127.0.0.1", url.rpartition(":")[2], f"{url}/text.txt"),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        timeout=3 * DEADLINE,
+    )
+    assert b":status: 405" in done.stderr, done.stderr[-2000:]
+    assert done.returncode == 0
+
+
 @pytest.mark.parametrize("http3", [False, True], ids=["HTTP/2", "HTTP/3"])
 def test_a_file_that_becomes_shorter_is_not_taken_for_whole(directory, tmp_path, http3):
     (tmp_path / "file").write_bytes(b"")

@@ -1,0 +1,385 @@
+"""``H3RequestStream``: what it offers of ``H2Stream``, and what it holds."""
+
+import asyncio
+import io
+import logging
+import weakref
+
+import pytest
+from h3_streams import (
+    OK,
+    data_frame,
+    headers_frame,
+    pair,
+    raw_client,
+    request,
+    serving,
+    whole,
+)
+from loops import in_loop, in_loops, until
+
+from nghttp2py.asyncio.h3 import H3Protocol
+from nghttp2py.asyncio.h3_stream import _MAX_DATAGRAMS, _MAX_INFORMATIONAL
+from nghttp2py.errors import StreamClosedError, StreamResetError, StreamStateError
+from nghttp2py.h3.connection import ErrorCode
+from nghttp2py.h3.exceptions import NotEnabledError
+
+BODY = bytes(range(256)) * 800  # some pieces
+
+
+@in_loop
+async def test_a_request_has_its_parts():
+    found = []
+
+    async def handler(stream):
+        found.append(stream.request)
+        found.append((stream.method, stream.scheme, stream.authority, stream.path))
+        await stream.send_response(204)
+
+    async with pair(handler) as (client, _):
+        fields = [*request(b"/p?q", b"PUT"), (b"x-a", b"b")]
+        stream = await client.open_stream(fields, end_stream=True)
+        await stream.response()
+        assert stream.request is None
+        assert (stream.method, stream.path) == (b"PUT", b"/p?q")
+    asked, parts = found
+    assert parts == (b"PUT", b"https", b"localhost", b"/p?q")
+    assert (asked.method, asked.target, asked.http_version) == (b"PUT", b"/p?q", "3")
+    assert list(asked.headers) == [(b"x-a", b"b")]
+
+
+@in_loops
+async def test_a_body_is_read_as_on_a_stream_of_http2():
+    async def handler(stream):
+        assert await stream.readexactly(5) == BODY[:5]
+        assert await stream.reader.readuntil(b"\x0a") == BODY[5:11]
+        assert await stream.read(2) == BODY[11:13]
+        assert await stream.readexactly(200_000) == BODY[13:200_013]
+        assert await stream.read() == BODY[200_013:]
+        assert stream.at_eof()
+        await stream.send_response(200, {"x-a": "b"}, BODY, trailers={"x-t": "u"})
+
+    async with pair(handler) as (client, _):
+        stream = await client.open_stream(request(method=b"POST"))
+        await stream.send_body(BODY)
+        assert await stream.response() == [*OK, (b"x-a", b"b")]
+        with pytest.raises(asyncio.IncompleteReadError):
+            await stream.readexactly(len(BODY) + 1)
+        assert stream.trailers == [(b"x-t", b"u")]
+
+
+async def pieces():
+    for i in range(0, len(BODY), 1000):
+        yield BODY[i : i + 1000]
+        yield b""
+
+
+class AsyncFile:
+    def __init__(self):
+        self.file = io.BytesIO(BODY)
+
+    async def read(self, n):
+        await asyncio.sleep(0)
+        return self.file.read(n)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: BODY,
+        lambda: bytearray(BODY),
+        lambda: memoryview(BODY),
+        lambda: io.BytesIO(BODY),
+        lambda: io.BytesIO(BODY).read,
+        lambda: [BODY[:7], b"", BODY[7:]],
+        lambda: iter([BODY]),
+        pieces,
+        AsyncFile,
+        lambda: AsyncFile().read,
+    ],
+)
+@pytest.mark.parametrize("trailers", [None, [(b"x-t", b"u")]])
+@in_loop
+async def test_a_body_may_have_any_form(make, trailers):
+    async def handler(stream):
+        stream.send_headers([*OK, (b"content-length", b"%d" % len(BODY))])
+        await stream.send_body(make(), trailers=trailers)
+        assert stream.body_bytes_sent == len(BODY)
+
+    async with pair(handler) as (client, _):
+        stream = await client.open_stream(request(), end_stream=True)
+        assert await whole(stream) == BODY
+        assert stream.trailers == (trailers or [])
+
+
+@in_loop
+async def test_the_stream_of_another_connection_is_a_body():
+    async def origin(stream):
+        await stream.send_response(200, body=BODY)
+
+    async with pair(origin) as (upstream, _):
+
+        async def proxy(stream):
+            source = await upstream.open_stream(request(), end_stream=True)
+            stream.send_headers(await source.response())
+            await stream.send_body(source)
+
+        async with pair(proxy) as (client, _):
+            stream = await client.open_stream(request(), end_stream=True)
+            assert await whole(stream) == BODY
+
+
+class Failing:
+    def read(self, n):
+        raise OSError("no more")
+
+
+async def failing():
+    yield b"part"
+    raise OSError("no more")
+
+
+@pytest.mark.parametrize(
+    ("make", "error"),
+    [
+        (Failing, OSError),
+        (failing, OSError),
+        (lambda: ["text"], TypeError),
+        (lambda: 5, TypeError),
+    ],
+)
+@in_loop
+async def test_a_body_that_fails_resets_its_stream(make, error, caplog):
+    async def handler(stream):
+        stream.send_headers(OK)
+        with pytest.raises(error):
+            await stream.send_body(make())
+        with pytest.raises(StreamResetError):
+            await stream.send_data(b"more")
+
+    async with pair(handler) as (client, _):
+        stream = await client.open_stream(request(), end_stream=True)
+        with pytest.raises(StreamResetError) as caught:
+            await whole(stream)
+        assert caught.value.error_code == ErrorCode.H3_INTERNAL_ERROR
+    assert not caplog.records
+
+
+@in_loop
+async def test_an_asynchronous_body_of_nothing_leaves_others_their_turn():
+    async def nothing():
+        while True:
+            yield b""
+
+    async def handler(stream):
+        stream.send_headers(OK)
+        if stream.path == b"/other":
+            await stream.send_body(b"other")
+        await stream.send_body(nothing())
+
+    async with pair(handler) as (client, ends):
+        hanging = await client.open_stream(request(), end_stream=True)
+        await hanging.response()
+        other = await client.open_stream(request(b"/other"), end_stream=True)
+        assert await asyncio.wait_for(other.read(), 10) == b"other"
+        hanging.reset()
+        await until(lambda: not ends.protocols[0]._streams_by_id)
+
+
+@in_loops
+async def test_informational_responses_go_before_the_final_one():
+    async def handler(stream):
+        for i in range(20):
+            await stream.send_informational(103, {"link": f"</{i}>"})
+        await stream.send_response(200, body=b"body")
+
+    async with pair(handler) as (client, _):
+        stream = await client.open_stream(request(), end_stream=True)
+        assert await stream.response() == OK
+        found = [headers async for headers in stream.informational()]
+        assert len(found) == _MAX_INFORMATIONAL
+        assert found[-1] == [(b":status", b"103"), (b"link", b"</19>")]
+        assert await stream.next_informational() is None
+        assert await stream.read() == b"body"
+
+
+@in_loop
+async def test_an_informational_response_comes_before_the_request_is_whole():
+    async def handler(stream):
+        await stream.send_informational(100)
+        assert await stream.read() == b"body"
+        with pytest.raises(ValueError, match="100 to 199"):
+            await stream.send_informational(200)
+        await stream.send_response(204)
+
+    async with pair(handler) as (client, _):
+        stream = await client.open_stream(request(method=b"POST"))
+        assert await stream.next_informational() == [(b":status", b"100")]
+        await stream.send_body(b"body")
+        assert await stream.response() == [(b":status", b"204")]
+        assert await stream.next_informational() is None
+
+
+@pytest.mark.parametrize(
+    ("method", "status"), [(b"HEAD", 200), (b"GET", 204), (b"GET", 304)]
+)
+@in_loop
+async def test_a_response_that_has_no_content_is_sent_without(method, status):
+    async def handler(stream):
+        await stream.send_response(status, {"content-length": "4"}, b"body")
+
+    async with pair(handler) as (client, _):
+        stream = await client.open_stream(request(method=method), end_stream=True)
+        assert (b":status", b"%d" % status) in await stream.response()
+        assert await stream.read() == b""
+
+
+DATAGRAMS = {"max_datagram_frame_size": 1500}
+
+
+@in_loops
+async def test_datagrams_belong_to_a_stream():
+    async def handler(stream):
+        stream.send_headers(OK)
+        for _ in range(3):
+            stream.send_datagram(await stream.receive_datagram())
+        await stream.read()
+        with pytest.raises(StreamClosedError):
+            await stream.receive_datagram()
+        await stream.end_stream()
+        with pytest.raises(StreamStateError):
+            stream.send_datagram(b"late")
+
+    async with pair(handler, fields=DATAGRAMS) as (client, _):
+        await client.wait_settings()
+        stream = await client.open_stream(request(method=b"POST"))
+        await stream.response()
+        for data in (b"one", b"", b"three"):
+            stream.send_datagram(data)
+            assert await stream.receive_datagram() == data
+        await stream.end_stream()
+        assert await stream.read() == b""
+
+
+@in_loop
+async def test_datagrams_that_nothing_takes_are_dropped():
+    gate = asyncio.Event()
+    found = []
+
+    async def handler(stream):
+        stream.send_headers(OK)
+        await gate.wait()
+        while stream._datagrams:
+            found.append(await stream.receive_datagram())
+        await stream.end_stream()
+
+    async with pair(handler, fields=DATAGRAMS) as (client, ends):
+        await client.wait_settings()
+        stream = await client.open_stream(request(), end_stream=False)
+        await stream.response()
+        for i in range(200):
+            stream.send_datagram(b"%d" % i)
+            if i % 20 == 0:
+                await client.ping()
+        await client.ping()
+        (served,) = ends.protocols[0]._streams_by_id.values()
+        await until(lambda: len(served._datagrams) == _MAX_DATAGRAMS)
+        gate.set()
+        await stream.read()
+    assert found == [b"%d" % i for i in range(_MAX_DATAGRAMS)]
+
+
+@in_loop
+async def test_datagrams_that_are_not_allowed_raise():
+    async def handler(stream):
+        with pytest.raises(NotEnabledError):
+            stream.send_datagram(b"data")
+        await stream.send_response(200)
+
+    async with pair(handler) as (client, _):
+        stream = await client.open_stream(request(), end_stream=True)
+        assert await stream.response() == OK
+
+
+# ---- What is held ----
+
+
+@pytest.mark.parametrize("source", ["data", "file", "pieces"])
+@in_loop
+async def test_a_response_that_is_not_taken_holds_little(source):
+    """RFC 9000, 4.1: a peer that gives no credit makes us hold next to nothing."""
+    piece = bytes(65536)
+
+    class File:
+        largest = 0
+
+        def read(self, n):
+            self.largest = max(self.largest, n)
+            return piece[:n]
+
+    file = File()
+
+    async def handler(stream):
+        stream.send_headers(OK)
+        if source == "file":
+            await stream.send_body(file)
+        elif source == "pieces":
+            await stream.send_body(iter(lambda: piece, None))
+        while True:
+            await stream.send_data(piece)
+
+    async with (
+        serving(handler) as (ends, port),
+        raw_client(port, max_stream_data=1) as client,
+    ):
+        for i in range(120):
+            client._quic.send_stream_data(4 * i, headers_frame(), True)
+        client.deaf = True
+        client.transmit()
+        await until(lambda: ends.protocols)
+        protocol = ends.protocols[0]
+        await until(lambda: len(protocol._writers) == 120)
+        assert protocol._quic.queued_data() < 120 * 2500
+        assert file.largest <= 2048
+        client.deaf = False
+
+
+@in_loop
+async def test_a_body_in_tiny_frames_takes_no_more_than_its_bytes():
+    gate = asyncio.Event()
+
+    async def handler(stream):
+        await gate.wait()
+        await stream.read()
+        await stream.send_response(200)
+
+    async with serving(handler) as (ends, port), raw_client(port) as client:
+        client.send(0, headers_frame() + data_frame(b"x") * 20_000, True)
+        await until(
+            lambda: (
+                ends.protocols
+                and any(s._eof for s in ends.protocols[0]._streams_by_id.values())
+            )
+        )
+        (stream,) = ends.protocols[0]._streams_by_id.values()
+        assert stream._size == 20_000
+        assert len(stream._chunks) < 200
+        gate.set()
+        await until(lambda: 0 in client.ended)
+
+
+@in_loop
+async def test_a_stream_keeps_no_cycle_of_references(caplog):
+    """What is dropped is gone at once, whatever the collector does."""
+    caplog.set_level(logging.INFO, logger="nghttp2py")
+
+    async def handler(stream):
+        await stream.send_response(200, body=b"body")
+
+    async with pair(handler) as (client, _):
+        assert isinstance(client, H3Protocol)
+        stream = await client.open_stream(request(), end_stream=True)
+        assert await stream.reader.read() == b"body"
+        gone = weakref.ref(stream)
+        del stream
+        assert gone() is None
