@@ -416,7 +416,6 @@ async def test_requests_that_are_abandoned_have_a_rate(abandon, pause, caplog):
         await until(lambda: ends.protocols[0]._terminated is not None)
         # Those that had been abandoned when they came have run nothing.
         assert handler.begun <= 50
-    assert "abandoned" in caplog.text
     assert len(caplog.text) < 1000
     assert all(record.levelno <= logging.INFO for record in caplog.records)
 

@@ -214,14 +214,60 @@ async def test_a_tunnel_is_open_for_our_half_when_the_other_has_ended():
 # ---- Ends that are not good ----
 
 
-@pytest.mark.parametrize("answer", [b"", b"\x21\x00"])
+@pytest.mark.parametrize("answer", [b"", b"\x21\x00", headers_frame(b"\x00\x00\xd8")])
+@pytest.mark.parametrize("end_stream", [False, True])
 @in_loop
-async def test_a_stream_that_ends_without_a_response_raises(answer):
+async def test_a_stream_that_ends_without_a_response_raises(answer, end_stream):
+    """The last answer is 103.  RFC 9114, 4.1: it is malformed, a stream error."""
     async with Client(answering(answer)) as client:
+        stream = await client.open_stream(request(), end_stream=end_stream)
+        waits = stream.response, stream.read, stream.receive_datagram
+        for wait in waits:
+            with pytest.raises(StreamResetError):
+                await asyncio.wait_for(wait(), DEADLINE)
+        assert not client._streams_by_id
+        assert client.is_available
+
+
+@pytest.mark.parametrize(
+    ("method", "answer"),
+    [
+        (b"HEAD", STATUS_200),
+        (b"GET", headers_frame(b"\x00\x00\xff\x01")),  # 204
+        (b"GET", headers_frame(b"\x00\x00\xda")),  # 304
+    ],
+)
+@in_loop
+async def test_content_that_must_not_come_is_not_delivered(method, answer):
+    """RFC 9114, 4.1.2; RFC 9110, 6.4.1."""
+    async with Client(answering(answer + data_frame(b"body"))) as client:
+        stream = await client.open_stream(request(method=method), end_stream=True)
+        with pytest.raises(StreamResetError, match="H3_MESSAGE_ERROR"):
+            await stream.read()
+        assert client.is_available
+
+
+@pytest.mark.parametrize("length", [3, 5, 0])
+@pytest.mark.parametrize("way", ["data", "trailers", "response"])
+@in_loop
+async def test_a_body_that_does_not_fit_its_length_has_no_end(length, way, caplog):
+    """The client never takes it for whole (RFC 9114, 4.1.2)."""
+
+    async def handler(stream):
+        fields = [*OK, (b"content-length", b"%d" % length)]
+        if way == "response":
+            await stream.send_response(200, fields[1:], b"four")
+        stream.send_headers(fields)
+        if way == "data":
+            await stream.send_data(b"four", end_stream=True)
+        await stream.send_body(b"four", trailers=[(b"x-t", b"u")])
+
+    async with pair(handler) as (client, _):
         stream = await client.open_stream(request(), end_stream=True)
-        with pytest.raises((StreamResetError, ConnectionTerminatedError)):
-            await asyncio.wait_for(stream.response(), DEADLINE)
-        assert await stream.next_informational() is None if stream._eof else True
+        with pytest.raises(StreamResetError, match="H3_INTERNAL_ERROR"):
+            await stream.response()
+            await stream.read()
+    assert "InvalidBodyLengthError" in caplog.text
 
 
 @pytest.mark.parametrize("end_stream", [False, True])

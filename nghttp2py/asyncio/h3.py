@@ -376,10 +376,16 @@ class H3Protocol(QuicConnectionProtocol):
 
     def _stop_stream(self, stream_id: int, error_code: int) -> None:
         self._require_http().stop_stream(stream_id, error_code)
-        self._stopped[stream_id] = None
-        if len(self._stopped) > _STOPPED:
-            del self._stopped[next(iter(self._stopped))]
+        self._was_stopped(stream_id)
         self._transmit_soon()
+
+    def _was_stopped(self, stream_id: int) -> None:
+        """What still comes on a stream, its end too, means nothing."""
+        if not self._quic.configuration.is_client:
+            self._watch.section_ended(stream_id)
+            self._stopped[stream_id] = None
+            if len(self._stopped) > _STOPPED:
+                del self._stopped[next(iter(self._stopped))]
 
     def _reset_stream(self, stream_id: int, error_code: int) -> None:
         self._require_http().reset_stream(stream_id, error_code)
@@ -585,10 +591,14 @@ class H3Protocol(QuicConnectionProtocol):
             ErrorCode(event.error_code).name,
             event.reason,
         )
-        self._watch.section_ended(event.stream_id)
+        self._was_stopped(event.stream_id)
+        if self._request_handler is not None:
+            self._abandoned()
         stream = self._streams_by_id.get(event.stream_id)
         if stream is not None:
-            failure = reset_failure(event.stream_id, event.error_code, remote=False)
+            failure = reset_failure(
+                event.stream_id, event.error_code, remote=False, text=event.reason
+            )
             stream._lose_reader(failure)
             stream._lose_writer(failure)
 

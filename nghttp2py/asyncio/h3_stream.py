@@ -684,8 +684,10 @@ def _is_interim(headers: Headers) -> bool:
     return name == b":status" and value.startswith(b"1")
 
 
-def reset_failure(stream_id: int, error_code: int, *, remote: bool) -> Failure:
-    """Return what makes the ``StreamResetError`` of a stream."""
+def reset_failure(
+    stream_id: int, error_code: int, *, remote: bool, text: str = ""
+) -> Failure:
+    """Return what makes the ``StreamResetError`` of a stream; ``text`` says more."""
 
     def failure() -> Exception:
         try:
@@ -697,7 +699,7 @@ def reset_failure(stream_id: int, error_code: int, *, remote: bool) -> Failure:
             error_code,
             remote=remote,
             unprocessed=remote and error_code == ErrorCode.H3_REQUEST_REJECTED,
-            reason=reason,
+            reason=": ".join(filter(None, (reason, text))),
         )
 
     return failure
