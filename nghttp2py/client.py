@@ -21,7 +21,8 @@ from typing import Any
 from nghttp2py.asyncio.body import AsyncBody, is_asynchronous
 from nghttp2py.asyncio.connecting import establish
 from nghttp2py.asyncio.deadlines import Deadlines
-from nghttp2py.asyncio.pump import SETTINGS_TIMEOUT, H2Pump
+from nghttp2py.asyncio.pump import H2Pump
+from nghttp2py.asyncio.timeouts import UNSET, Timeouts, merge_timeouts
 from nghttp2py.asyncio.tls import prepare_context
 from nghttp2py.asyncio.url import make_authority, split_url
 from nghttp2py.asyncio.writer import HeadersLike, to_pairs
@@ -256,14 +257,10 @@ class _ResponseProtocol(H2Pump):
         self,
         client: HTTP2Client,
         config: H2Configuration,
-        *,
-        settings_timeout: float,
-        idle_timeout: float | None,
+        timeouts: Timeouts,
     ) -> None:
         super().__init__(
-            H2Connection(client_side=True, config=config),
-            settings_timeout=settings_timeout,
-            idle_timeout=idle_timeout,
+            H2Connection(client_side=True, config=config), timeouts=timeouts
         )
         self.handlers: dict[int, BaseResponseHandler] = {}
         self.server_address: Any = None
@@ -602,11 +599,11 @@ class HTTP2Client:
 
     ``config`` holds settings and limits; received data are always credited by
     hand, whatever it says.  Times are in seconds: ``connect_timeout`` for the
-    connection to be made, ``settings_timeout`` for the server to acknowledge
-    SETTINGS, ``idle_timeout`` for a connection without streams on which nothing
-    comes in (``None``: no limit), ``timeout`` for a request to which nothing
-    happens: no piece of its body is sent, none of the response comes
-    (``None``: no limit).  Its stream is reset with CANCEL.
+    connection to be made, ``timeout`` for a request to which nothing happens: no
+    piece of its body is sent, none of the response comes (``None``: no limit).
+    Its stream is reset with CANCEL.  ``timeouts`` bounds what else the server can
+    make the client wait for; ``settings_timeout`` and ``idle_timeout`` (``None``:
+    no limit) replace one field of it.
 
     Connecting raises ``OSError``, ``ssl.SSLError``, ``TimeoutError``, and
     ``ConnectionTerminatedError`` if the server does not speak HTTP/2.
@@ -621,8 +618,9 @@ class HTTP2Client:
         server_hostname: str | None = None,
         config: H2Configuration | None = None,
         connect_timeout: float = CONNECT_TIMEOUT,
-        settings_timeout: float = SETTINGS_TIMEOUT,
-        idle_timeout: float | None = None,
+        timeouts: Timeouts | None = None,
+        settings_timeout: float = UNSET,
+        idle_timeout: float | None = UNSET,
         timeout: float | None = TIMEOUT,
     ) -> None:
         if not isinstance(address, tuple):
@@ -660,7 +658,11 @@ class HTTP2Client:
         self._server_hostname = server_hostname
         self._connect_timeout = connect_timeout
         self._protocol = _ResponseProtocol(
-            self, config, settings_timeout=settings_timeout, idle_timeout=idle_timeout
+            self,
+            config,
+            merge_timeouts(
+                timeouts, client=True, settings=settings_timeout, idle=idle_timeout
+            ),
         )
         self._pending: list[
             tuple[BaseResponseHandler, HeadersLike | None, Any, HeadersLike | None]

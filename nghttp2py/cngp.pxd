@@ -259,6 +259,21 @@ cdef extern from "ngp_h2.h" nogil:
     nghttp2_session *ngp_h2_session(ngp_h2 *h2)
     const ngp_h2_counters *ngp_h2_get_counters(const ngp_h2 *h2)
     bint ngp_h2_alive(const ngp_h2 *h2)
+    uint32_t ngp_h2_mid_frame(const ngp_h2 *h2)
+
+    ctypedef struct ngp_h2_bounds:
+        double body
+        double response
+        double min_rate
+
+    ctypedef struct ngp_h2_pace:
+        size_t slow
+        bint stalled
+        bint watched
+
+    int ngp_h2_check_pace(
+        ngp_h2 *h2, double now, const ngp_h2_bounds *bounds, int reset,
+        ngp_h2_pace *ppace)
     bint ngp_h2_want_read(ngp_h2 *h2)
     bint ngp_h2_want_write(ngp_h2 *h2)
     void ngp_h2_time_passed(ngp_h2 *h2, uint32_t seconds)

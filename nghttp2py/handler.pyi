@@ -9,6 +9,7 @@ from collections.abc import (
 from typing import Any, Protocol, TypeAlias
 
 from nghttp2py.asyncio.pump import H2Pump
+from nghttp2py.asyncio.timeouts import Timeouts
 from nghttp2py.h2 import H2Configuration, H2Event
 
 __all__ = ["BaseRequestHandler", "HandlerProtocol"]
@@ -112,8 +113,7 @@ class HandlerProtocol(H2Pump):
         opened: Callable[[HandlerProtocol], object],
         closed: Callable[[HandlerProtocol], object],
         *,
-        settings_timeout: float,
-        idle_timeout: float | None,
+        timeouts: Timeouts | None = None,
     ) -> None: ...
     def events_received(self, events: Sequence[H2Event]) -> None: ...
     @property

@@ -1126,13 +1126,10 @@ class HandlerProtocol(H2Pump):
         opened,
         closed,
         *,
-        settings_timeout,
-        idle_timeout,
+        timeouts=None,
     ):
         super().__init__(
-            H2Connection(client_side=False, config=config),
-            settings_timeout=settings_timeout,
-            idle_timeout=idle_timeout,
+            H2Connection(client_side=False, config=config), timeouts=timeouts
         )
         self._table = HandlerTable(self, self.connection, handler_class)
         self._opened = opened

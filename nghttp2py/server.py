@@ -381,6 +381,5 @@ class HTTP2Server:
             self.config,
             self._connections.add,
             self._connections.discard,
-            settings_timeout=self.timeouts.settings,
-            idle_timeout=self.timeouts.idle,
+            timeouts=self.timeouts,
         )

@@ -368,7 +368,7 @@ static int close_connection(ngp_h2 *h2, uint32_t error_code, int remote) {
   size_t i, n;
   int rv;
 
-  if (h2->dead) {
+  if (h2->told) {
     return 0;
   }
   h2->dead = 1;
@@ -389,6 +389,7 @@ static int close_connection(ngp_h2 *h2, uint32_t error_code, int remote) {
   if (!event) {
     return NGHTTP2_ERR_NOMEM;
   }
+  h2->told = 1;
   event->error_code = error_code;
   event->remote = remote ? 1 : 0;
   take_reason(h2, event);

@@ -565,6 +565,49 @@ const ngp_h2_counters *ngp_h2_get_counters(const ngp_h2 *h2);
  */
 int ngp_h2_alive(const ngp_h2 *h2);
 
+/*
+ * ngp_h2_mid_frame returns 0, unless part of a frame was received, or of a
+ * header block, and the rest is to come: then it returns a number that is
+ * another for each of them.  The payload of DATA does not count.
+ */
+uint32_t ngp_h2_mid_frame(const ngp_h2 *h2);
+
+/*
+ * ngp_h2_bounds says how fast bodies must be: |min_rate| bytes a second at
+ * least, or for less than |body| and |response| seconds not.  0 is no bound.
+ */
+typedef struct ngp_h2_bounds {
+  /* body is for requests whose response has not begun, less the time in which
+     we hold credit back. */
+  double body;
+  /* response is for what we send and the peer's windows hold back. */
+  double response;
+  double min_rate;
+} ngp_h2_bounds;
+
+/*
+ * ngp_h2_pace is what ngp_h2_check_pace() has found.
+ */
+typedef struct ngp_h2_pace {
+  /* slow is the number of streams that are too slow. */
+  size_t slow;
+  /* stalled is nonzero if the connection's window holds all bodies back. */
+  int stalled;
+  /* watched is nonzero if there is a body to look at again. */
+  int watched;
+} ngp_h2_pace;
+
+/*
+ * ngp_h2_check_pace looks at all bodies; |now| is in seconds, of a clock that
+ * never goes back.  It is to be called at least four times in the shorter
+ * bound.  Streams that are too slow are reset with CANCEL if |reset| is
+ * nonzero.
+ *
+ * This function returns 0 if it succeeds, or NGHTTP2_ERR_NOMEM.
+ */
+int ngp_h2_check_pace(ngp_h2 *h2, double now, const ngp_h2_bounds *bounds,
+                      int reset, ngp_h2_pace *ppace);
+
 int ngp_h2_want_read(ngp_h2 *h2);
 int ngp_h2_want_write(ngp_h2 *h2);
 

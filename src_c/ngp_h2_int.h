@@ -17,6 +17,17 @@ typedef struct ngp_h2_header_list {
 } ngp_h2_header_list;
 
 /*
+ * ngp_h2_mark is where a count stood when it was last fast enough: see
+ * ngp_h2_pace.c.
+ */
+typedef struct ngp_h2_mark {
+  double since;
+  int64_t count;
+  /* on is 0 while there is nothing to wait for. */
+  uint8_t on;
+} ngp_h2_mark;
+
+/*
  * ngp_h2_stream is the record of a stream, from its first frame or the
  * submission of it until nghttp2 closes it.
  */
@@ -34,6 +45,11 @@ typedef struct ngp_h2_stream {
   size_t update_event;
   /* unacked is what was received and not credited. */
   size_t unacked;
+  /* received is all that was received of the body. */
+  uint64_t received;
+  /* The pace of the body that comes in, and of the one that goes out. */
+  ngp_h2_mark recv_mark;
+  ngp_h2_mark send_mark;
   /* low is when a watched body counts as drained. */
   size_t low;
   /* wanted is what the data provider was last asked for. */
@@ -154,6 +170,10 @@ struct ngp_h2 {
      |reserved|. */
   size_t queued_body;
   int64_t reserved;
+  /* body_sent counts the body bytes of all streams that went out; send_mark is
+     its pace while the connection's window is used up. */
+  uint64_t body_sent;
+  ngp_h2_mark send_mark;
   /* unsent is the number of queued requests. */
   size_t unsent;
   /* Of the header block that is coming in: its size and count of fields, and
@@ -205,9 +225,11 @@ struct ngp_h2 {
      fail_code. */
   uint8_t failed;
   uint32_t fail_code;
-  /* dead is nonzero once CONNECTION_CLOSED was recorded: the session must not
-     be called again. */
+  /* dead is nonzero once the session must not be called again, for the
+     connection has ended or for want of memory; told once CONNECTION_CLOSED
+     was recorded. */
   uint8_t dead;
+  uint8_t told;
   /* by_reference is nonzero while large body runs become refs. */
   uint8_t by_reference;
   /* data_limit is how much output there may be before DATA has to wait. */
@@ -227,6 +249,11 @@ struct ngp_h2 {
   /* self_dependent is the stream that a HEADERS frame has made depend on
      itself, or 0. */
   int32_t self_dependent;
+  /* scan_serial counts frames, a header block for one; scan_type is the
+     present frame's type, and scan_block is nonzero within a header block. */
+  uint32_t scan_serial;
+  uint8_t scan_type;
+  uint8_t scan_block;
   /* closed holds the last closed streams: id << 1, and the lowest bit is set
      if it was us who reset them.  nclosed counts all that ever were. */
   uint32_t closed[NGP_H2_CLOSED];

@@ -226,6 +226,7 @@ static int on_data_chunk(nghttp2_session *session, uint8_t frame_flags,
   event->data = data;
   event->len = len;
   ngp_h2_earn_bytes(h2, len);
+  stream->received += len;
   if (h2->options.manual_credit) {
     stream->unacked += len;
   }

@@ -237,6 +237,15 @@ static nghttp2_ssize take_prefix(ngp_h2 *h2, const uint8_t *data, size_t len) {
   return (nghttp2_ssize)n;
 }
 
+uint32_t ngp_h2_mid_frame(const ngp_h2 *h2) {
+  /* Serial 0 is the client's magic. */
+  int payload = h2->scan_left && h2->scan_type != NGHTTP2_DATA;
+
+  return !h2->dead && (h2->scan_len || payload || h2->scan_block)
+             ? h2->scan_serial
+             : 0;
+}
+
 int ngp_h2_scan(ngp_h2 *h2, const uint8_t *data, size_t len,
                 const char **preason, uint32_t *pcode) {
   /* What is before |start| was fed, what is before |pos| was looked at. */
@@ -271,6 +280,9 @@ int ngp_h2_scan(ngp_h2 *h2, const uint8_t *data, size_t len,
       continue;
     }
     head = data + pos;
+    if (!h2->scan_len && !h2->scan_block) {
+      ++h2->scan_serial;
+    }
     if (h2->scan_len || len - pos < HEAD_LEN) {
       /* A header in pieces is kept until it is whole: nghttp2 before 1.70
          counts each piece of one as another CONTINUATION. */
@@ -303,6 +315,11 @@ int ngp_h2_scan(ngp_h2 *h2, const uint8_t *data, size_t len,
       }
     }
     h2->scan_left = get32(head) >> 8;
+    h2->scan_type = head[3];
+    if (head[3] == NGHTTP2_HEADERS || head[3] == NGHTTP2_PUSH_PROMISE ||
+        head[3] == NGHTTP2_CONTINUATION) {
+      h2->scan_block = !(head[4] & NGHTTP2_FLAG_END_HEADERS);
+    }
     rv = ngp_h2_count_frame(h2, head[3], head[4], id_of(head), h2->scan_left);
     if (rv != 0) {
       return rv;

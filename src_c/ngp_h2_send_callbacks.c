@@ -46,6 +46,7 @@ static int gather_body(ngp_h2 *h2, ngp_h2_stream *stream, size_t n) {
   ngp_body_shift(&stream->body, n, &h2->tray);
   h2->queued_body -= n;
   ngp_h2_earn_bytes(h2, n);
+  h2->body_sent += n;
   return 0;
 }
 

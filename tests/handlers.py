@@ -2,6 +2,7 @@
 
 from memory import MemoryClient
 
+from nghttp2py.asyncio import Timeouts
 from nghttp2py.handler import HandlerProtocol
 from nghttp2py.server import DEFAULT_CONFIGURATION, BaseRequestHandler
 
@@ -13,8 +14,7 @@ def serve(handler_class, *, config=None, **options):
         DEFAULT_CONFIGURATION,
         lambda protocol: None,
         lambda protocol: None,
-        settings_timeout=5,
-        idle_timeout=None,
+        timeouts=Timeouts(idle=None),
     )
     return MemoryClient(protocol, config=config, **options)
 

@@ -29,7 +29,8 @@ class MemoryTransport(asyncio.Transport):
         self.writes: list[int] = []
         self.high = 1 << 62
         self.paused = False
-        self.closing = False
+        self.closing = False  # or half closed
+        self.closed = False
         self.aborted = False
 
     def set_write_buffer_limits(self, high=None, low=None):
@@ -56,12 +57,26 @@ class MemoryTransport(asyncio.Transport):
             self.protocol.resume_writing()
         return data
 
-    def is_closing(self):
-        return self.closing
+    def can_write_eof(self):
+        return True
 
-    def close(self):
+    def write_eof(self):
+        """Close our half: the peer closes its own when it has read all."""
         if not self.closing:
             self.closing = True
+            asyncio.get_running_loop().call_soon(self.peer_closes)
+
+    def peer_closes(self):
+        if not self.closed:
+            assert not self.protocol.eof_received()
+            self.close()
+
+    def is_closing(self):
+        return self.closed
+
+    def close(self):
+        if not self.closed:
+            self.closing = self.closed = True
             asyncio.get_running_loop().call_soon(self.protocol.connection_lost, None)
 
     def abort(self):

@@ -26,6 +26,7 @@ class Pipe(asyncio.Transport):
         self.paused = False
         self.closing = False
         self.lost = False
+        self.eof = False  # is to be delivered after what waits
         self.sent = 0
         self.largest = 0  # bytes that waited at once
 
@@ -68,6 +69,17 @@ class Pipe(asyncio.Transport):
         if self.paused:
             self.paused = False
             self.protocol.resume_writing()
+        if self.eof and not self.other.lost:
+            self.eof = False
+            assert not self.other.protocol.eof_received()
+            self.other.close()
+
+    def can_write_eof(self):
+        return True
+
+    def write_eof(self):
+        self.eof = True
+        asyncio.get_running_loop().call_soon(self.deliver)
 
     def is_closing(self):
         return self.closing

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from nghttp2py import HTTP2Client, HTTP2Server
-from nghttp2py.asyncio import Client, H2Protocol
+from nghttp2py.asyncio import Client, H2Protocol, Timeouts
 from nghttp2py.asyncio.quic import serve
-from nghttp2py.asyncio.timeouts import Timeouts
 from nghttp2py.h2 import H2Configuration
 from nghttp2py.h3 import H3Configuration
 from nghttp2py.hpack import DEFLATE_MAX_HEADER_TABLE_SIZE, HDInflater
@@ -61,6 +60,7 @@ def value(text):
         (H2Configuration, "HTTP/2"),
         (H3Configuration, "HTTP/3"),
         (QuicConfiguration, "QUIC"),
+        (Timeouts, "Time bounds"),
     ],
 )
 def test_every_limit_of_a_configuration_is_on_the_page(configuration, section):
@@ -90,20 +90,6 @@ def test_the_default_of_an_argument_is_on_the_page(function, name, row):
     (stated,) = [default for names, default in ROWS if names == row]
     default = inspect.signature(function.__init__).parameters[name].default
     assert value(stated) == default
-
-
-@pytest.mark.parametrize(
-    ("name", "row"),
-    [
-        ("settings", "``settings_timeout``"),
-        ("idle", "``idle_timeout`` of ``HTTP2Server``"),
-        ("close", "``close_timeout``"),
-        ("handshake", "``Timeouts.handshake``"),
-    ],
-)
-def test_a_time_bound_of_servers_is_on_the_page(name, row):
-    (stated,) = [default for names, default in ROWS if names == row]
-    assert value(stated) == getattr(Timeouts(), name)
 
 
 def test_the_defaults_that_objects_tell_are_on_the_page():
@@ -146,6 +132,7 @@ def test_what_serve_takes_is_on_the_page():
             "asyncio.tls_transport:MAX_HANDSHAKE",
         ),
         ("answers to KeyUpdate that wait", "asyncio.tls_transport:MAX_ANSWERS"),
+        ("silence after the end", "asyncio.pump:LINGER_TIME"),
         ("stateless resets", "asyncio.quic_server:MAX_RESETS"),
         ("``drain()`` of a stream's writer", "asyncio.quic_protocol:HIGH_WATER"),
         (

@@ -75,7 +75,7 @@ def ended_by_an_error_with_output_held_back(role):
 def settings_timed_out(role):
     greeted = Greeted(role)
     greeted.pump.pause_writing()
-    greeted.pump._settings_timed_out()
+    greeted.pump._end(ErrorCode.SETTINGS_TIMEOUT, "on purpose")
     return greeted
 
 
@@ -187,10 +187,10 @@ async def test_a_server_closes_though_a_session_has_failed_before(caplog):
     address = server.sockets[0].getsockname()
     _, bad = await connect_raw(address, big_request())
     _, good = await connect_raw(address, big_request())
-    await until(lambda: len(server._protocols) == 2)
-    await until(lambda: all(p._paused for p in server._protocols))
+    await until(lambda: len(server._connections) == 2)
+    await until(lambda: all(p._paused for p in server._connections))
     bad.write(data(0, b"x"))
-    await until(lambda: any(p.connection.is_closed for p in server._protocols))
+    await until(lambda: any(p.connection.is_closed for p in server._connections))
     server.close()
     await asyncio.wait_for(server.wait_closed(), 10)
     assert "Traceback" not in caplog.text

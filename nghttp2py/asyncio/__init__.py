@@ -14,6 +14,7 @@ from nghttp2py.asyncio.protocol import H2Protocol
 from nghttp2py.asyncio.pump import H2Pump
 from nghttp2py.asyncio.reader import H2StreamReader
 from nghttp2py.asyncio.stream import H2Stream
+from nghttp2py.asyncio.timeouts import Timeouts
 from nghttp2py.asyncio.writer import H2StreamWriter
 from nghttp2py.errors import NGHTTP2Error as AIOH2Exception
 from nghttp2py.errors import SendException
@@ -43,6 +44,7 @@ __all__ = [
     "H2StreamWriter",
     "Response",
     "SendException",
+    "Timeouts",
     "open_connection",
     "open_unix_connection",
     "start_server",

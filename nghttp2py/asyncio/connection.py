@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from nghttp2py.asyncio.health import Health
-from nghttp2py.asyncio.pump import CLOSE_TIMEOUT, SETTINGS_TIMEOUT, H2Pump
+from nghttp2py.asyncio.pump import H2Pump
 from nghttp2py.asyncio.stream import H2Stream
+from nghttp2py.asyncio.timeouts import UNSET, Timeouts, merge_timeouts
 from nghttp2py.asyncio.url import make_authority
 from nghttp2py.asyncio.waiters import Waiters
 from nghttp2py.asyncio.writer import HeadersLike, to_pairs
@@ -83,11 +84,12 @@ class H2StreamConnection(H2Pump):
         *,
         concurrency: int | None = None,
         config: H2Configuration | None = None,
-        settings_timeout: float = SETTINGS_TIMEOUT,
-        idle_timeout: float | None = None,
+        timeouts: Timeouts | None = None,
+        settings_timeout: float = UNSET,
+        idle_timeout: float | None = UNSET,
         keepalive_interval: float | None = None,
         keepalive_timeout: float = 10.0,
-        close_timeout: float = CLOSE_TIMEOUT,
+        close_timeout: float = UNSET,
         window_tuning: bool = True,
     ) -> None:
         if config is None:
@@ -103,10 +105,18 @@ class H2StreamConnection(H2Pump):
             config = with_wide_window(config)
         super().__init__(
             H2Connection(client_side=client_side, config=config),
-            settings_timeout=settings_timeout,
-            idle_timeout=idle_timeout,
+            timeouts=merge_timeouts(
+                timeouts,
+                client=client_side,
+                settings=settings_timeout,
+                idle=idle_timeout,
+                close=close_timeout,
+                keepalive=keepalive_interval or UNSET,
+                keepalive_answer=keepalive_timeout if keepalive_interval else UNSET,
+            ),
         )
-        self.close_timeout = close_timeout
+        self._keepalive_idle = keepalive_interval is not None
+        self.close_timeout = self._timeouts.close
         self._client_side = client_side
         # The host and port by which the server was asked for, if it was by these.
         self._asked_for: tuple[str, int] | None = None
@@ -116,9 +126,7 @@ class H2StreamConnection(H2Pump):
             Setting.MAX_FRAME_SIZE: config.max_frame_size,
             Setting.MAX_CONCURRENT_STREAMS: config.max_concurrent_streams,
         }
-        self._health = Health(
-            self, keepalive_interval, keepalive_timeout, window_tuning
-        )
+        self._health = Health(self, window_tuning)
         # Streams that are open.  Those whose user has the object are referred to by
         # nothing else, unless somebody waits on them.
         self._streams: dict[int, weakref.ref[H2Stream]] = {}
@@ -150,7 +158,6 @@ class H2StreamConnection(H2Pump):
         if not self._begun:
             return
         self._make_own_fields()
-        self._health.start()
         if self._keeper is not None:
             self._keeper.connection_made(self)
 
@@ -203,6 +210,9 @@ class H2StreamConnection(H2Pump):
             ErrorCode.CANCEL, remote=False, reason="the transport was aborted"
         )
         super().abort()
+
+    def _send_keepalive(self) -> None:
+        self._health.send()
 
     # ---- Events ----
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 import weakref
 from typing import TYPE_CHECKING
 
 from nghttp2py.asyncio.waiters import Waiters
-from nghttp2py.errors import ConnectionClosedError, ErrorCode
+from nghttp2py.errors import ConnectionClosedError
 from nghttp2py.h2 import Setting
 
 if TYPE_CHECKING:
@@ -28,16 +27,10 @@ class Health:
     def __init__(
         self,
         protocol: H2StreamConnection,
-        keepalive_interval: float | None,
-        keepalive_timeout: float,
         window_tuning: bool,
     ) -> None:
         # Weak, as the connection has this object: no cycle is to outlive it.
         self._protocol: H2StreamConnection = weakref.proxy(protocol)
-        self._interval = keepalive_interval
-        self._timeout = keepalive_timeout
-        self._timer: asyncio.TimerHandle | None = None
-        self._asked: bytes | None = None  # the PING whose answer decides
         self._count = 0
         self._sent: dict[bytes, float] = {}
         self._waiters = Waiters()
@@ -47,24 +40,15 @@ class Health:
         #: The last round trip's time in seconds, ``None`` before the first.
         self.rtt: float | None = None
 
-    def start(self) -> None:
-        """The connection is made."""
-        if self._interval is not None:
-            loop = self._protocol._loop
-            self._timer = loop.call_later(self._interval, self._check)
-
     def stop(self) -> None:
         """The connection is over: nothing will be answered."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         self._sample = None
         self._windows.clear()
         self._waiters.wake()
 
     # ---- PING ----
 
-    def _send(self) -> bytes:
+    def send(self) -> bytes:
         """Send PING; return its 8 bytes."""
         protocol = self._protocol
         self._count += 1
@@ -83,10 +67,6 @@ class Health:
             return
         self.rtt = time.perf_counter() - sent
         self._waiters.wake()
-        if data == self._asked and self._timer is not None:
-            self._asked = None
-            self._timer.cancel()
-            self._check()
         if self._sample is not None and self._sample[0] == data:
             self._end_sample()
 
@@ -94,7 +74,7 @@ class Health:
         """Send PING; return the seconds until its answer came."""
         protocol = self._protocol
         protocol._raise_over()
-        data = self._send()
+        data = self.send()
         while data in self._sent:
             protocol._raise_over()
             await self._waiters.wait()
@@ -110,7 +90,7 @@ class Health:
             return None
         asked = loop.time()
         while True:
-            self._send()
+            self.send()
             timer = loop.call_later(timeout, self._waiters.wake)
             try:
                 await self._waiters.wait()
@@ -119,30 +99,6 @@ class Health:
             protocol._raise_over()
             if protocol._last_active >= asked:
                 return self.rtt
-
-    # ---- Keep-alive ----
-
-    def _check(self) -> None:
-        protocol = self._protocol
-        assert self._interval is not None
-        left = protocol._last_active + self._interval - protocol._loop.time()
-        if left > 0:
-            self._timer = protocol._loop.call_later(left, self._check)
-            return
-        self._asked = self._send()
-        self._timer = protocol._loop.call_later(
-            self._timeout, self._judge, protocol._loop.time()
-        )
-
-    def _judge(self, asked: float) -> None:
-        self._timer = self._asked = None
-        if self._protocol._last_active < asked:
-            self._protocol._end(
-                ErrorCode.NO_ERROR,
-                f"nothing came in the {self._timeout} seconds after PING",
-            )
-        else:
-            self._check()
 
     # ---- Window tuning ----
 
@@ -162,7 +118,7 @@ class Health:
             return
         window = self._windows.get(stream.stream_id) or self._window()
         if taken * 2 >= window and window < MAX_WINDOW:
-            self._sample = (self._send(), stream.stream_id, taken)
+            self._sample = (self.send(), stream.stream_id, taken)
 
     def _end_sample(self) -> None:
         assert self._sample is not None

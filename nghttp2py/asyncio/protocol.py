@@ -86,9 +86,11 @@ class H2Protocol(H2StreamConnection):
     ``concurrency`` is how many streams the peer may have open.
     ``functional_timeout``: see ``wait_functional``.  ``config`` has further
     settings; its ``manual_flow_control`` is always on, and credit is given when
-    bytes are read.  After ``keepalive_interval`` seconds in which nothing came,
-    PING asks for a sign of life, which must come within ``keepalive_timeout``.
-    ``close_timeout`` is how long ``close`` lets streams finish.  With
+    bytes are read.  ``timeouts`` bounds what the peer can make this end wait for:
+    a server's default is ``Timeouts()``; ``settings_timeout``, ``idle_timeout`` and
+    ``close_timeout`` replace one field of it.  After ``keepalive_interval`` seconds
+    in which nothing came, whether a request is open or not, PING asks for a sign
+    of life, which must come within ``keepalive_timeout``.  With
     ``window_tuning``, the window of a stream that is read as fast as the peer
     sends grows with the round trip, up to 16 MiB.
 

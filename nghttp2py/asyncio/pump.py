@@ -12,21 +12,25 @@ import asyncio
 import logging
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import cast
 
+from nghttp2py.asyncio.timeouts import UNSET, Timeouts, merge_timeouts
 from nghttp2py.asyncio.tls import find_tls_fault
 from nghttp2py.errors import ErrorCode, error_code_name
 from nghttp2py.h2 import H2Connection, H2Event, H2PingAcknowledged
+
+if sys.platform != "win32":
+    import fcntl
+    import termios
 
 __all__ = ["H2Pump"]
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that the peer has to acknowledge our SETTINGS (RFC 9113, 6.5.3).
-SETTINGS_TIMEOUT = 5.0
 #: Seconds that streams have to finish after ``close``.
-CLOSE_TIMEOUT = 10.0
+CLOSE_TIMEOUT = Timeouts.close
 
 # Bytes gathered for one write.  As many again may wait in the transport before
 # it asks for a pause, so a connection buffers about twice this.
@@ -38,16 +42,45 @@ _WRITES_IN_A_TURN = 16
 _RESET_DELAY = 0.02
 # What the PING carries that measures a round trip before the last GOAWAY.
 _GOAWAY_PING = b"shutdown"
+# What the PING carries that asks for a sign of life.
+_KEEPALIVE_PING = b"alive?\0\0"
+# Seconds of silence after which a connection that has ended is closed, though the
+# peer has not closed its half: a round trip, and the time to read what was sent.
+LINGER_TIME = 2.0
+# Bytes that are read and discarded meanwhile: uploads on their way.
+LINGER_SIZE = 4 * 1024 * 1024
+# Looks at the pace of bodies in the time that a bound gives (see check_pace()).
+_LOOKS = 4
+# Turns of the loop that bytes which have arrived in time may take to be read, before
+# a timer ends a connection.
+_MAX_TURNS = 16
+
+
+class _Mark:
+    """Where a count stood when it last moved, or moved fast enough."""
+
+    def __init__(self, since: float, count: int) -> None:
+        self.since = since
+        self.count = count
+
+
+class _Asked:
+    """A PING that asks for a sign of life."""
+
+    def __init__(self, since: float, taken: int, written: int) -> None:
+        self.since = since
+        self.due_from = since  # the time for an answer begins here
+        self.taken = taken
+        self.written = written  # with the PING
 
 
 class H2Pump(asyncio.Protocol):
     """Carries bytes between a transport and ``connection``, events to its owner.
 
-    ``settings_timeout`` is the time, in seconds, that the peer has to
-    acknowledge SETTINGS; past it the connection ends with SETTINGS_TIMEOUT.
-    ``idle_timeout`` is the time after which a connection is closed on which
-    nothing came in, if it has no open streams or the peer takes no bytes;
-    ``None`` waits for ever.
+    ``timeouts`` bounds what the peer can make this end wait for; by default it
+    is ``Timeouts()`` for a server, and for a client only ``settings``,
+    ``headers`` and ``close`` of it.  ``settings_timeout`` and ``idle_timeout``,
+    in seconds, replace that field of it; ``idle_timeout=None`` waits for ever.
 
     Over TLS the peer must have negotiated ``h2`` by ALPN and at least TLS 1.2
     (RFC 9113, 3.2 and 9.2), else the connection is closed with a log line.
@@ -59,15 +92,20 @@ class H2Pump(asyncio.Protocol):
         self,
         connection: H2Connection,
         *,
-        settings_timeout: float = SETTINGS_TIMEOUT,
-        idle_timeout: float | None = None,
+        timeouts: Timeouts | None = None,
+        settings_timeout: float = UNSET,
+        idle_timeout: float | None = UNSET,
     ) -> None:
         self.connection = connection
         # Why TLS is not fit for HTTP/2: an error code, and a text for people.  Unless
         # it is None, the connection was never begun.
         self.tls_fault: tuple[ErrorCode, str] | None = None
-        self._settings_timeout = settings_timeout
-        self._idle_timeout = idle_timeout
+        self._timeouts = timeouts = merge_timeouts(
+            timeouts,
+            client=connection.client_side,
+            settings=settings_timeout,
+            idle=idle_timeout,
+        )
         self._begun = False  # the preface was queued
         self._busy = False  # in flush(), which sees to everything queued now
         self._dirty = False  # something was queued while busy
@@ -76,14 +114,31 @@ class H2Pump(asyncio.Protocol):
         self._closing = False
         self._ended = False  # the transport was closed: nothing is written
         self._awaits_ping = False  # after the shutdown notice
+        self._written = 0  # bytes given to the transport
+        # What the one timer looks at: see _look().
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_due = math.inf
+        self._turns = 0  # that something overdue was given, to be read first
+        self._heard = False  # bytes came since that was set to false
         self._last_active = 0.0
         self._counted = 0.0  # up to when the connection was told of time
-        self._settings_timer: asyncio.TimerHandle | None = None
-        self._idle_timer: asyncio.TimerHandle | None = None
-        self._close_timer: asyncio.TimerHandle | None = None
-        self._close_due = math.inf
         self._reset_timer: asyncio.TimerHandle | None = None
         connection.hold_resets = True
+        self._settings_due = math.inf
+        self._close_due = math.inf
+        self._linger_left = 0  # bytes that are still read after the end
+        self._frame = 0  # the incomplete frame, and when its first byte came
+        self._frame_since = 0.0
+        self._watching = False  # the timer will look at the streams
+        self._stall: _Mark | None = None  # of a transport that is paused
+        self._asked: _Asked | None = None  # the keep-alive PING
+        self._keepalive_idle = False  # keep-alive without open streams, too
+        self._opened = 0  # streams, when the timer last looked; -1: some were open
+        self._idle_since = 0.0
+        waits = [timeouts.response, None if connection.client_side else timeouts.body]
+        self._look_interval = min(
+            (wait / _LOOKS for wait in waits if wait is not None), default=math.inf
+        )
 
     # ---- What a subclass overrides ----
 
@@ -122,29 +177,39 @@ class H2Pump(asyncio.Protocol):
         if self.tls_fault is not None:
             logger.info("%s: %s", self, self.tls_fault[1])
             transport.close()
-            self._start_close_timer(CLOSE_TIMEOUT)
+            self._end_by(CLOSE_TIMEOUT)
             return
         transport.set_write_buffer_limits(high=_WRITE_SIZE)
-        self._last_active = self._counted = self._loop.time()
-        if self._idle_timeout is not None:
-            self._idle_timer = self._loop.call_later(
-                self._idle_timeout, self._check_idle
-            )
+        now = self._last_active = self._idle_since = self._loop.time()
+        self._counted = now
+        self._settings_due = now + self._timeouts.settings
+        waits = [self._timeouts.settings, self._timeouts.idle]
+        if self._keepalive_idle:
+            waits.append(self._timeouts.keepalive)
+        self._arm(now + min(wait for wait in waits if wait is not None))
         self.connection.initiate_connection()
         self._begun = True
-        self._start_settings_timer()
         self.flush()
 
     def data_received(self, data: bytes) -> None:
         """Hand bytes to the connection, its events to the owner, and answer."""
         if not self._begun:
             return
+        self._heard = True
         self._last_active = now = self._loop.time()
+        if self._ended:
+            self._discard(len(data))
+            return
         if now - self._counted >= 1:
             seconds = int(now - self._counted)
             self._counted += seconds
             self.connection.time_passed(min(seconds, 3600))
-        self.flush(self.connection.receive_data(data))
+        try:
+            events = self.connection.receive_data(data)
+        except Exception:
+            self._give_up()
+            return
+        self.flush(events)
 
     def eof_received(self) -> None:
         """Let the transport close: HTTP/2 has no use for half a connection."""
@@ -166,16 +231,10 @@ class H2Pump(asyncio.Protocol):
             # and warn of it when they are collected.
             self.transport.close()
         self.transport = None
-        for timer in (
-            self._settings_timer,
-            self._idle_timer,
-            self._close_timer,
-            self._reset_timer,
-        ):
+        for timer in (self._timer, self._reset_timer):
             if timer is not None:
                 timer.cancel()
-        self._settings_timer = self._idle_timer = None
-        self._close_timer = self._reset_timer = None
+        self._timer = self._reset_timer = None
         if self._begun:
             self.flush(self.connection.receive_eof())
 
@@ -224,6 +283,7 @@ class H2Pump(asyncio.Protocol):
                     data = connection.data_to_send(_WRITE_SIZE)
                     if data:
                         self.transport.write(data)
+                        self._written += len(data)
                         writes += 1
                 events = connection.pending_events()
                 if not data and not events:
@@ -232,18 +292,20 @@ class H2Pump(asyncio.Protocol):
                     again = self._dirty
                     break
         except Exception:
-            # Not the owner's fault, nor the peer's: there is no way on.
-            logger.exception("%s: the connection is given up", self)
-            self.abort()
+            self._give_up()
         finally:
             self._busy = False
-        if self._settings_timer is not None and not connection.settings_unacknowledged:
-            self._settings_timer.cancel()
-            self._settings_timer = None
         if self._reset_timer is None and connection.held_resets:
             self._reset_timer = self._loop.call_later(
                 _RESET_DELAY, self._release_resets
             )
+        if connection.incomplete_frame != self._frame:
+            self._frame = connection.incomplete_frame
+            self._frame_since = self._last_active
+            if self._frame:
+                self._arm(self._frame_since + self._timeouts.headers)
+        if not self._watching and (connection.active_stream_count or self._paused):
+            self._watch()
         if again or writes == _WRITES_IN_A_TURN:
             self.mark_dirty()
         elif not connection.want_read and not connection.want_write:
@@ -254,6 +316,18 @@ class H2Pump(asyncio.Protocol):
         self.connection.release_resets()
         self.mark_dirty()
 
+    def _give_up(self) -> None:
+        """Abort after a fault that is neither the owner's nor the peer's.
+
+        It may be want of memory, and then there is none for a log line either.
+        """
+        try:
+            logger.exception("%s: the connection is given up", self)
+        except Exception:
+            pass
+        finally:
+            self.abort()
+
     # ---- The end ----
 
     @property
@@ -261,12 +335,12 @@ class H2Pump(asyncio.Protocol):
         """Whether ``close`` or ``abort`` was called, or the transport is closing."""
         return self._closing or self.transport is None or self.transport.is_closing()
 
-    def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
+    def close(self, timeout: float | None = None) -> None:
         """End the connection with GOAWAY, when its streams have finished.
 
         A server first warns the client and waits for a round trip, so that no
         request on its way is lost (RFC 9113, 6.8).  What has not finished
-        after ``timeout`` seconds is aborted.
+        after ``timeout`` seconds (``timeouts.close``) is aborted.
 
         This may be called in every state.  Once the connection is closing, a
         call only shortens the time that is left; before there is a transport,
@@ -275,7 +349,7 @@ class H2Pump(asyncio.Protocol):
         if self.transport is None:
             self._closing = True
             return
-        self._start_close_timer(timeout)
+        self._end_by(self._timeouts.close if timeout is None else timeout)
         if self._closing:
             return
         self._closing = True
@@ -299,7 +373,7 @@ class H2Pump(asyncio.Protocol):
             return
         if self._begun:
             self.connection.terminate(error_code)
-        self._start_close_timer(CLOSE_TIMEOUT)
+        self._end_by(self._timeouts.close)
         self.mark_dirty()
 
     def abort(self) -> None:
@@ -320,63 +394,316 @@ class H2Pump(asyncio.Protocol):
         return events
 
     def _finish(self) -> None:
-        """Close the transport: both sides have said all they have to say."""
-        if self.transport is not None and not self.transport.is_closing():
-            self._closing = self._ended = True
-            self.transport.close()
-            self._start_close_timer(CLOSE_TIMEOUT)
+        """Close the transport: both sides have said all they have to say.
+
+        A socket that is closed while bytes are on their way to it answers them
+        by RST, at which the kernels drop what was not sent or read yet.  So
+        only the sending half is closed, and what comes is read and discarded
+        until the peer closes its half, or is silent for a time.
+        """
+        transport = self.transport
+        if transport is None or self._ended:
+            return
+        self._closing = self._ended = True
+        self._end_by(self._timeouts.close)
+        if transport.is_closing():
+            return
+        if transport.can_write_eof():
+            transport.write_eof()
+        elif self.connection.client_side:
+            # TLS of asyncio waits for the peer's end of TLS by itself; a client has
+            # all the responses that it wanted.
+            transport.close()
+            return
+        self._linger_left = LINGER_SIZE
+        self._last_active = self._loop.time()
+        self._stall = None
+        self._arm(self._last_active + LINGER_TIME)
+
+    def _discard(self, size: int) -> None:
+        """Discard what comes after the end."""
+        self._linger_left -= size
+        if self._linger_left < 0:
+            self.abort()
 
     def _end(self, error_code: ErrorCode, reason: str) -> None:
-        """End the connection with GOAWAY at once."""
+        """End the connection with GOAWAY at once, for something that is overdue."""
         logger.info("%s: %s: %s", self, error_code_name(error_code), reason)
         self.terminate(error_code)
 
-    # ---- Timers ----
+    def _end_by(self, timeout: float) -> None:
+        """Abort after ``timeout`` seconds, or earlier if that is due already."""
+        self._close_due = min(self._close_due, self._loop.time() + timeout)
+        self._arm(self._close_due)
+
+    # ---- Settings and keep-alive ----
 
     def update_settings(self, settings: dict[int, int]) -> None:
         """Send SETTINGS; the peer has ``settings_timeout`` to acknowledge them."""
+        waiting = self.connection.settings_unacknowledged
         self.connection.update_settings(settings)
-        self._start_settings_timer()
+        if not waiting:
+            # With several SETTINGS in flight the oldest counts until all are
+            # acknowledged: each of them is answered in order.
+            self._settings_due = self._loop.time() + self._timeouts.settings
+            self._arm(self._settings_due)
         self.mark_dirty()
 
-    def _start_settings_timer(self) -> None:
-        # With several SETTINGS in flight the oldest counts until all are
-        # acknowledged: each of them is answered in order.
-        if self._settings_timer is None:
-            self._settings_timer = self._loop.call_later(
-                self._settings_timeout, self._settings_timed_out
-            )
+    def _send_keepalive(self) -> None:
+        """Send PING."""
+        self.connection.ping(_KEEPALIVE_PING)
+        self.mark_dirty()
 
-    def _settings_timed_out(self) -> None:
-        self._settings_timer = None
-        self._end(
-            ErrorCode.SETTINGS_TIMEOUT,
-            f"SETTINGS were not acknowledged for {self._settings_timeout} seconds",
+    # ---- The timer ----
+    #
+    # One timer does for all the waits of a connection.  It is set for the earliest of
+    # them, and left alone when that does not come: what it finds then tells when to
+    # look next.  So a request costs nothing here.
+
+    def _arm(self, when: float) -> None:
+        """Have the timer look at ``when``, at the latest."""
+        if self.transport is None:
+            return
+        if self._timer is not None:
+            if self._timer_due <= when:
+                return
+            self._timer.cancel()
+        self._timer_due = when
+        self._timer = self._loop.call_at(when, self._look)
+
+    def _watch(self) -> None:
+        """Have the timer look at the streams, and at a transport that is paused."""
+        self._watching = True
+        now = self._loop.time()
+        when = now + self._look_interval
+        if self._paused:
+            when = min(when, now + self._stall_bound() / _LOOKS)
+        if self._timeouts.keepalive is not None:
+            when = min(when, now + self._timeouts.keepalive)
+        if when < math.inf:
+            self._arm(when)
+
+    def _look(self) -> None:
+        """Look for what is overdue; set the timer for what comes next.
+
+        The loop may have stood, and then timers can run before bytes are read
+        that have arrived in time: so what is overdue is given a turn of the
+        loop, and as many more as bring bytes.
+        """
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self.transport is None:
+            return
+        verdict, due = self._judge(self._loop.time())
+        if verdict is None:
+            self._turns = 0
+        elif self._turns == 0 or (self._heard and self._turns < _MAX_TURNS):
+            self._turns += 1
+            self._heard = False
+            # In uvloop's turns what call_soon() was given comes before reading.
+            self._loop.call_soon(self._loop.call_soon, self._look)
+            return
+        else:
+            self._turns = 0
+            verdict()
+            if self.transport is None or self._timer is not None:
+                return
+            due = min(self._close_due, self._loop.time() + self._look_interval)
+        if due < math.inf:
+            self._arm(due)
+
+    def _judge(self, now: float) -> tuple[Callable[[], object] | None, float]:
+        """Return what is to be done now, or ``None``; and when to look again."""
+        if now >= self._close_due:
+            return self.abort, math.inf
+        if not self._begun:
+            return None, self._close_due
+        if self._ended:
+            return self._judge_linger(now)
+        timeouts = self._timeouts
+        connection = self.connection
+        due = self._close_due
+        if connection.settings_unacknowledged:
+            if now >= self._settings_due:
+                return partial(
+                    self._end,
+                    ErrorCode.SETTINGS_TIMEOUT,
+                    f"SETTINGS were not acknowledged for {timeouts.settings} seconds",
+                ), due
+            due = min(due, self._settings_due)
+        if self._frame:
+            when = self._frame_since + timeouts.headers
+            if now >= when:
+                return partial(
+                    self._end,
+                    ErrorCode.ENHANCE_YOUR_CALM,
+                    f"a frame or header block is incomplete for {timeouts.headers} "
+                    "seconds",
+                ), due
+            due = min(due, when)
+        for judge in (self._judge_transport, self._judge_bodies, self._judge_silence):
+            verdict, when = judge(now)
+            if verdict is not None:
+                return verdict, due
+            due = min(due, when)
+        return None, due
+
+    def _judge_linger(self, now: float) -> tuple[Callable[[], object] | None, float]:
+        """After the end: wait while the peer sends, or takes what was sent."""
+        assert self.transport is not None
+        left = self._left()
+        if left or self._stall is None:
+            self._stall = _Mark(now, 0)
+        quiet = max(self._last_active, self._stall.since)
+        if self.transport.is_closing():
+            return None, self._close_due
+        if now >= quiet + LINGER_TIME:
+            return self.transport.close, self._close_due
+        wait = LINGER_TIME / _LOOKS if left else quiet + LINGER_TIME - now
+        return None, min(self._close_due, now + wait)
+
+    def _judge_transport(self, now: float) -> tuple[Callable[[], object] | None, float]:
+        """While the transport is paused: does the peer take bytes?"""
+        bound = self._stall_bound()
+        if not self._paused or bound == math.inf:
+            self._stall = None
+            return None, math.inf
+        taken = self._taken()
+        if self._stall is None or self._progressed(self._stall, taken, now, bound):
+            self._stall = _Mark(now, taken)
+        elif now >= self._stall.since + bound:
+            return self._abort_stalled, math.inf
+        return None, now + bound / _LOOKS
+
+    def _judge_bodies(self, now: float) -> tuple[Callable[[], object] | None, float]:
+        """Does the peer send and take bodies fast enough?"""
+        timeouts = self._timeouts
+        self._watching = False
+        if self._look_interval == math.inf or not self.connection.active_stream_count:
+            return None, math.inf
+        slow, stalled, watched = self._check_pace(now, reset=False)
+        if stalled:
+            return partial(
+                self._end,
+                ErrorCode.ENHANCE_YOUR_CALM,
+                "the connection's window holds all bodies back for "
+                f"{timeouts.response} seconds",
+            ), math.inf
+        if slow:
+            return self._reset_slow, math.inf
+        self._watching = watched
+        return None, now + self._look_interval if watched else math.inf
+
+    def _judge_silence(self, now: float) -> tuple[Callable[[], object] | None, float]:
+        """Is the peer still there, and is there something to wait for?"""
+        timeouts = self._timeouts
+        connection = self.connection
+        busy = connection.active_stream_count
+        due = math.inf
+        if timeouts.keepalive is not None and (busy or self._keepalive_idle):
+            verdict, due = self._judge_keepalive(now, timeouts.keepalive)
+            if verdict is not None:
+                return verdict, due
+        else:
+            self._asked = None
+        if timeouts.idle is None or self._closing:
+            pass
+        elif busy:
+            self._opened = -1
+            due = min(due, now + timeouts.idle)
+        else:
+            opened = connection.counters["streams_opened"]
+            if self._opened == -1:
+                self._idle_since = now
+            elif opened != self._opened:
+                self._idle_since = self._last_active
+            self._opened = opened
+            if now >= self._idle_since + timeouts.idle:
+                # A round trip, in which a request may still come.
+                return partial(self.close, min(timeouts.close, timeouts.settings)), due
+            due = min(due, self._idle_since + timeouts.idle)
+        return None, due
+
+    def _judge_keepalive(
+        self, now: float, interval: float
+    ) -> tuple[Callable[[], object] | None, float]:
+        """Ask for a sign of life, or look whether there was one."""
+        answer = self._timeouts.keepalive_answer
+        asked = self._asked
+        if asked is not None and self._last_active < asked.since:
+            taken = self._taken()
+            if asked.taken < asked.written and taken > asked.taken:
+                # The PING waits behind a body, which the peer does take.
+                asked.taken = taken
+                asked.due_from = now
+            if now < asked.due_from + answer:
+                return None, asked.due_from + answer
+            return partial(
+                self._end,
+                ErrorCode.NO_ERROR,
+                f"nothing came in the {answer} seconds after PING",
+            ), math.inf
+        self._asked = None
+        when = self._last_active + interval
+        if now < when:
+            return None, when
+        taken = self._taken()
+        self._send_keepalive()
+        self.flush()
+        self._asked = _Asked(now, taken, self._written)
+        return None, now + min(answer, interval)
+
+    def _check_pace(self, now: float, *, reset: bool) -> tuple[int, bool, bool]:
+        return self.connection.check_pace(
+            now,
+            body=self._timeouts.body,
+            response=self._timeouts.response,
+            min_rate=self._timeouts.min_rate,
+            reset=reset,
         )
 
-    def _start_close_timer(self, timeout: float) -> None:
-        """Abort after ``timeout`` seconds, or earlier if that is due already."""
-        due = self._loop.time() + timeout
-        if due >= self._close_due:
-            return
-        self._close_due = due
-        if self._close_timer is not None:
-            self._close_timer.cancel()
-        self._close_timer = self._loop.call_later(timeout, self.abort)
+    def _reset_slow(self) -> None:
+        slow, _, _ = self._check_pace(self._loop.time(), reset=True)
+        logger.info("%s: %d streams without progress are reset", self, slow)
+        self._watching = True
+        self.flush()
 
-    def _check_idle(self) -> None:
-        assert self._idle_timeout is not None
-        left = self._last_active + self._idle_timeout - self._loop.time()
-        if left <= 0 and (self._paused or not self.connection.active_stream_count):
-            self._idle_timer = None
-            if self._paused:
-                self.abort()
+    def _abort_stalled(self) -> None:
+        logger.info("%s: aborted, for the peer takes no bytes", self)
+        self.abort()
+
+    def _progressed(self, mark: _Mark, count: int, now: float, bound: float) -> bool:
+        elapsed = now - mark.since
+        return (
+            elapsed * _LOOKS >= 0.9 * bound
+            and count > mark.count
+            and count - mark.count >= self._timeouts.min_rate * elapsed
+        )
+
+    def _stall_bound(self) -> float:
+        """Seconds in which a peer must take bytes of a transport that is paused."""
+        waits = (self._timeouts.response, self._timeouts.idle)
+        return min((wait for wait in waits if wait is not None), default=math.inf)
+
+    def _taken(self) -> int:
+        """Count the bytes that the peer has taken, as far as can be told."""
+        return self._written - self._left()
+
+    def _left(self) -> int:
+        """Count the bytes that the peer has not taken."""
+        transport = self.transport
+        assert transport is not None
+        left = transport.get_write_buffer_size()
+        if sys.platform != "win32":
+            socket = transport.get_extra_info("socket")
+            try:
+                queue = fcntl.ioctl(socket.fileno(), termios.TIOCOUTQ, bytes(4))
+            except (AttributeError, OSError, ValueError):
+                pass  # there is no socket, or it does not tell
             else:
-                self.close()
-            return
-        if left <= 0:
-            left = self._idle_timeout
-        self._idle_timer = self._loop.call_later(left, self._check_idle)
+                left += int.from_bytes(queue, sys.byteorder)
+        return left
 
     def __repr__(self) -> str:
         peer = None

@@ -9,12 +9,15 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-__all__ = ["UNSET", "Timeouts", "merge_timeouts"]
+__all__ = ["CLIENT_TIMEOUTS", "UNSET", "Timeouts", "merge_timeouts"]
 
 
 @dataclass(frozen=True)
 class Timeouts:
     """How long a server waits for its peers, in seconds.
+
+    A client can be given them, too: ``body`` is for servers alone, ``response`` is
+    then for what the client sends.
 
     ``None`` stands for no bound, where the type allows it.  Raises ``ValueError``
     for a bound that is not a positive number.
@@ -56,18 +59,29 @@ class Timeouts:
                 raise TypeError(
                     f"{field.name} must be a number of seconds, not {value!r}"
                 )
-            if not (value > 0 and math.isfinite(value)):
+            # close() may abort at once; what else a peer must do takes it time.
+            least = 0 if field.name == "close" else math.ulp(0)
+            if not (value >= least and math.isfinite(value)):
                 raise ValueError(f"{field.name} must be positive, not {value!r}")
 
 
-#: The default of a server's keyword that overrides a field of its ``Timeouts``.
+#: The bounds of a client: it asks for a response, and may wait for it as long as it
+#: likes.
+CLIENT_TIMEOUTS = Timeouts(body=None, response=None, idle=None, keepalive=None)
+
+#: The default of a keyword that overrides a field of ``Timeouts``.
 UNSET: Any = type("Unset", (), {"__repr__": lambda self: "UNSET"})()
 
 
-def merge_timeouts(timeouts: Timeouts | None, **overrides: Any) -> Timeouts:
-    """Return ``timeouts``, by default ``Timeouts()``, with those that are not UNSET."""
+def merge_timeouts(
+    timeouts: Timeouts | None, *, client: bool = False, **overrides: Any
+) -> Timeouts:
+    """Return ``timeouts``, with those overrides that are not UNSET.
+
+    Without ``timeouts`` it is the default of servers, or of clients.
+    """
     if timeouts is None:
-        timeouts = Timeouts()
+        timeouts = CLIENT_TIMEOUTS if client else Timeouts()
     elif not isinstance(timeouts, Timeouts):
         raise TypeError(f"timeouts must be a Timeouts, not {timeouts!r}")
     given = {name: value for name, value in overrides.items() if value is not UNSET}

@@ -48,6 +48,17 @@ class H2Session:
     def want_write(self) -> bool: ...
     @property
     def is_closed(self) -> bool: ...
+    @property
+    def incomplete_frame(self) -> int: ...
+    def check_pace(
+        self,
+        now: float,
+        *,
+        body: float | None = None,
+        response: float | None = None,
+        min_rate: float = 240.0,
+        reset: bool = True,
+    ) -> tuple[int, bool, bool]: ...
     def close_connection(
         self,
         error_code: int = ...,

@@ -523,6 +523,45 @@ cdef class H2Session:
         """Whether GOAWAY was sent or received, or the connection has ended."""
         return self._goaway_sent or self._reader.going_away
 
+    @property
+    def incomplete_frame(self):
+        """A number other than 0 while part of a frame or header block has come.
+
+        It is another for each of them, so that the owner, who has a clock, can
+        bound the time until the rest comes.  The payload of DATA does not count:
+        see ``check_pace``.
+        """
+        return lib.ngp_h2_mid_frame(self._h2)
+
+    def check_pace(
+        self, now, *, body=None, response=None, min_rate=240.0, reset=True
+    ):
+        """Look for bodies that the peer does not send or take fast enough.
+
+        ``now`` is in seconds, of a clock that never goes back; call this at
+        least four times in the shorter of the bounds.  A request without
+        response must bring ``min_rate`` bytes a second, or is too slow after
+        ``body`` seconds; time in which credit is held back, and tunnels, are not
+        counted.  Where the peer's windows hold bodies back it must take as many,
+        or is too slow after ``response`` seconds.  ``None`` is no bound.
+
+        Returns a tuple: how many streams are too slow, which are reset with
+        CANCEL unless ``reset`` is false; whether the connection's window is too
+        slow for all; and whether there is any body to look at again.
+        """
+        cdef lib.ngp_h2_bounds bounds
+        cdef lib.ngp_h2_pace pace
+
+        bounds.body = body or 0
+        bounds.response = response or 0
+        bounds.min_rate = min_rate
+        check(
+            lib.ngp_h2_check_pace(self._h2, now, &bounds, bool(reset), &pace)
+        )
+        if pace.slow and reset:
+            self._reader.take(self._h2, self._pending)
+        return pace.slow, pace.stalled, pace.watched
+
     def close_connection(
         self, error_code=ErrorCode.NO_ERROR, additional_data=None, last_stream_id=None
     ):

@@ -1,0 +1,142 @@
+/*
+ * The pace of bodies: whether the peer sends and takes them as fast as it must.
+ * SPDX-License-Identifier: MIT
+ *
+ * There is no clock here: the caller looks now and then, and says what time it
+ * is.  Between two looks nothing is kept up to date but counters.
+ */
+#include "ngp_h2_int.h"
+
+#define SLOW_REQUEST "the request's body makes no progress"
+#define SLOW_RESPONSE "flow control of the stream holds its body back"
+
+/* Looks in the time that a bound gives: progress is judged over a part of it,
+   so that a burst does not make good for the silence before it. */
+#define LOOKS 4
+
+/*
+ * Returns nonzero if what |mark| counts has been too slow for |bound| seconds;
+ * |count| is how much there has been so far.
+ */
+static int is_slow(ngp_h2_mark *mark, int64_t count, double now, double bound,
+                   double min_rate) {
+  double elapsed = now - mark->since;
+
+  if (!mark->on) {
+    *mark = (ngp_h2_mark){.since = now, .count = count, .on = 1};
+    return 0;
+  }
+  /* A timer may be a little early. */
+  if (elapsed * LOOKS < 0.9 * bound) {
+    return 0;
+  }
+  if (count > mark->count &&
+      (double)(count - mark->count) >= min_rate * elapsed) {
+    mark->since = now;
+    mark->count = count;
+    return 0;
+  }
+  return elapsed >= bound;
+}
+
+/* Nonzero if |stream| is a request whose body the peer owes, and to which no
+   response has begun.  Tunnels are silent as long as they like. */
+static int owes_body(const ngp_h2 *h2, const ngp_h2_stream *stream) {
+  const uint32_t exempt = NGP_H2_REMOTE_END | NGP_H2_LOCAL_HEADERS |
+                          NGP_H2_CONNECT | NGP_H2_PUSHED | NGP_H2_DOOMED |
+                          NGP_H2_RESET_LOCAL;
+
+  return !h2->options.client && (stream->flags & NGP_H2_REMOTE_HEADERS) &&
+         !(stream->flags & exempt);
+}
+
+/* Nonzero if it is us who hold the body of |stream| back: the application has
+   not returned credit. */
+static int we_hold_back(const ngp_h2 *h2, const ngp_h2_stream *stream) {
+  nghttp2_session *session = h2->session;
+  int32_t window;
+
+  if (!h2->options.manual_credit) {
+    return 0;
+  }
+  if (nghttp2_session_get_local_window_size(session) <= 0) {
+    return 1;
+  }
+  /* A peer may rather wait than cut a frame to the last bytes of a window;
+     nghttp2 sends WINDOW_UPDATE when half of it is to be given back. */
+  window = nghttp2_session_get_stream_effective_local_window_size(session,
+                                                                  stream->id);
+  return window <= 0 || stream->unacked >= ((size_t)window + 1) / 2;
+}
+
+/* Nonzero if there is something of a body to send on |stream|. */
+static int has_output(const ngp_h2_stream *stream) {
+  const uint32_t exempt = NGP_H2_LOCAL_END_SENT | NGP_H2_UNSENT |
+                          NGP_H2_DOOMED | NGP_H2_RESET_LOCAL;
+
+  if (!(stream->flags & NGP_H2_LOCAL_HEADERS) || (stream->flags & exempt)) {
+    return 0;
+  }
+  return stream->body.queued || (stream->flags & NGP_H2_LOCAL_END) ||
+         ((stream->flags & NGP_H2_SOURCE) &&
+          !(stream->flags & NGP_H2_DEFERRED));
+}
+
+int ngp_h2_check_pace(ngp_h2 *h2, double now, const ngp_h2_bounds *bounds,
+                      int reset, ngp_h2_pace *ppace) {
+  const ngp_h2_stream_map *map = &h2->streams;
+  int window_used_up;
+  size_t i;
+  int rv;
+
+  *ppace = (ngp_h2_pace){.slow = 0};
+  if (h2->dead) {
+    return 0;
+  }
+  window_used_up = nghttp2_session_get_remote_window_size(h2->session) <= 0;
+  for (i = 0; i < map->nslots; ++i) {
+    ngp_h2_stream *stream = map->slots[i];
+    const char *reason = NULL;
+
+    if (!stream) {
+      continue;
+    }
+    if (bounds->body > 0 && owes_body(h2, stream)) {
+      ppace->watched = 1;
+      if (we_hold_back(h2, stream)) {
+        stream->recv_mark.on = 0;
+      } else if (is_slow(&stream->recv_mark, (int64_t)stream->received, now,
+                         bounds->body, bounds->min_rate)) {
+        reason = SLOW_REQUEST;
+      }
+    }
+    if (bounds->response > 0 && has_output(stream)) {
+      ppace->watched = 1;
+      ppace->stalled |= window_used_up;
+      if (nghttp2_session_get_stream_remote_window_size(h2->session,
+                                                        stream->id) > 0) {
+        stream->send_mark.on = 0;
+      } else if (is_slow(&stream->send_mark,
+                         stream->body_len - (int64_t)stream->body.queued, now,
+                         bounds->response, bounds->min_rate)) {
+        reason = SLOW_RESPONSE;
+      }
+    }
+    if (reason) {
+      ++ppace->slow;
+      if (reset) {
+        rv = ngp_h2_reset(h2, stream, NGHTTP2_CANCEL, reason);
+        if (rv != 0) {
+          return rv;
+        }
+      }
+    }
+  }
+  if (!ppace->stalled) {
+    h2->send_mark.on = 0;
+    return 0;
+  }
+  ppace->stalled = is_slow(&h2->send_mark, (int64_t)h2->body_sent, now,
+                           bounds->response, bounds->min_rate);
+  return 0;
+}
