@@ -642,7 +642,11 @@ int ngp_h2_consume(ngp_h2 *h2, int32_t stream_id, size_t n) {
   if (n > stream->unacked) {
     return NGHTTP2_ERR_INVALID_ARGUMENT;
   }
-  rv = nghttp2_session_consume(h2->session, stream_id, n);
+  /* A stream that is about to be reset gets no credit: the peer would send for
+     nothing until the reset goes out. */
+  rv = stream->flags & NGP_H2_HELD
+           ? nghttp2_session_consume_connection(h2->session, n)
+           : nghttp2_session_consume(h2->session, stream_id, n);
   if (rv == 0) {
     stream->unacked -= n;
   }
