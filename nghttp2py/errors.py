@@ -157,6 +157,18 @@ class StreamResetError(StreamClosedError):
         self.reason = printable(reason)
 
 
+class StreamTimeoutError(StreamResetError, TimeoutError):
+    """Nothing happened on a stream for as long as was to be waited: it was reset."""
+
+    def __init__(self, stream_id: int, seconds: float) -> None:
+        super().__init__(
+            stream_id,
+            ErrorCode.CANCEL,
+            remote=False,
+            reason=f"nothing happened in {seconds} seconds",
+        )
+
+
 class ConnectionTerminatedError(ConnectionClosedError, ConnectionError):
     """The connection ended, and with it what was asked of it.
 

@@ -71,6 +71,8 @@ DEFAULT_CONFIGURATION = H2Configuration(
 _BACKOFF = 0.02
 # Different timeouts that share a timer with those like them.
 _MAX_DEADLINES = 32
+# RFC 9110, 10.1.1.
+_EXPECT = (b"expect", b"100-continue")
 # Bytes that are read from a file at once.
 _PIECE = 65536
 
@@ -454,6 +456,7 @@ class Client:
         body: Any = None,
         trailers: HeadersLike | None = None,
         timeout: float | None = -1,
+        expect_continue: float | bool = False,
     ) -> Response:
         """Send a request and wait until its response begins.
 
@@ -466,6 +469,11 @@ class Client:
         bytes and seekable files content-length is stated.  ``timeout`` is used
         instead of the client's.
 
+        With ``expect_continue`` the request has ``expect: 100-continue`` (RFC
+        9110, 10.1.1): the body is sent when the server asks for it, or after so
+        many seconds, 1 if it is ``True``; it is not sent if the response refuses
+        it.  After 417 (Expectation Failed) the request is sent without.
+
         Raises what ``open_connection`` raises; ``StreamResetError`` and
         ``ConnectionTerminatedError`` with the peer's error code;
         ``TimeoutError``; ``HeadersError`` and ``InvalidBodyLengthError`` for a
@@ -476,6 +484,9 @@ class Client:
         fields = self._make_fields(method, target, headers, source.length)
         if trailers is not None:
             trailers = list(to_pairs(trailers))
+        wait = float(expect_continue)
+        if wait and not source.is_empty:
+            fields.append(_EXPECT)
         attempt = 0
         with _Timeout(deadlines, "no response"):
             while True:
@@ -483,9 +494,18 @@ class Client:
                 if protocol is None or not protocol.is_available:
                     protocol = await self._connect()
                 try:
-                    return await self._request_once(
-                        protocol, fields, source, trailers, deadlines
+                    response = await self._request_once(
+                        protocol, fields, source, trailers, deadlines, wait
                     )
+                    if (
+                        response.status != 417
+                        or _EXPECT not in fields
+                        or not source.can_repeat
+                    ):
+                        return response
+                    response.close()
+                    fields.remove(_EXPECT)
+                    wait = 0.0
                 except (StreamResetError, ConnectionTerminatedError) as error:
                     if not error.unprocessed or self._closed or not source.can_repeat:
                         raise
@@ -506,11 +526,14 @@ class Client:
         body: _Body,
         trailers: HeadersLike | None,
         deadlines: Deadlines | None,
+        wait: float,
     ) -> Response:
         whole = body.is_empty and trailers is None
         stream = await protocol.open_stream(fields, end_stream=whole)
         try:
-            if not whole:
+            if not whole and (
+                not wait or body.is_empty or await stream._body_is_wanted(wait)
+            ):
                 body.send(stream, trailers)
             event = await stream.response()
             informational = []

@@ -91,6 +91,7 @@ class H2StreamConnection(H2Pump):
         keepalive_timeout: float = 10.0,
         close_timeout: float = UNSET,
         window_tuning: bool = True,
+        timeout: float | None = None,
     ) -> None:
         if config is None:
             config = H2Configuration(
@@ -117,6 +118,8 @@ class H2StreamConnection(H2Pump):
         )
         self._keepalive_idle = keepalive_interval is not None
         self.close_timeout = self._timeouts.close
+        #: Seconds that a call on a stream waits for something to happen to it.
+        self.timeout = timeout
         self._client_side = client_side
         # The host and port by which the server was asked for, if it was by these.
         self._asked_for: tuple[str, int] | None = None
@@ -549,13 +552,24 @@ class H2StreamConnection(H2Pump):
     async def _wait_for_slot(self) -> None:
         future: asyncio.Future[bool] = self._loop.create_future()
         self._slots.append(future)
+        timer = None
+        if self.timeout is not None:
+            timer = self._loop.call_later(self.timeout, _time_out, future, self.timeout)
         try:
             given = await future
         except BaseException:
-            if future.done() and not future.cancelled() and future.result():
+            if (
+                future.done()
+                and not future.cancelled()
+                and not future.exception()
+                and future.result()
+            ):
                 self._open -= 1
                 self._give_slots()
             raise
+        finally:
+            if timer is not None:
+                timer.cancel()
         if not given:
             self._raise_refusal()
 
@@ -675,6 +689,13 @@ class H2StreamConnection(H2Pump):
     def _blame(self) -> ErrorCode:
         """The code of a stream that our side breaks off by an exception."""
         return ErrorCode.CANCEL if self._client_side else ErrorCode.INTERNAL_ERROR
+
+
+def _time_out(slot: asyncio.Future[bool], seconds: float) -> None:
+    if not slot.done():
+        slot.set_exception(
+            TimeoutError(f"the peer allowed no further stream in {seconds} seconds")
+        )
 
 
 class Keeper(Protocol):

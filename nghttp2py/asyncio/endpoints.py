@@ -48,6 +48,7 @@ _PROTOCOL_OPTIONS = frozenset(
         "keepalive_interval",
         "keepalive_timeout",
         "settings_timeout",
+        "timeout",
         "timeouts",
         "window_tuning",
     }

@@ -94,6 +94,12 @@ class H2Protocol(H2StreamConnection):
     ``window_tuning``, the window of a stream that is read as fast as the peer
     sends grows with the round trip, up to 16 MiB.
 
+    ``timeout`` is how long each wait of a call on a stream may last in which
+    nothing happens to it (``None``: no limit): for a response, a piece of a
+    body, credit.  It ends by ``StreamTimeoutError``, which is a
+    ``TimeoutError``, and the stream is reset; ``open_stream`` waits for its turn
+    no longer either (``TimeoutError``).
+
     Each call that waits ends, if nothing else, by ``StreamResetError`` or
     ``ConnectionTerminatedError``.
     """

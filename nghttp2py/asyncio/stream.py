@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING
 from nghttp2py.asyncio.reader import H2StreamReader, Incoming
 from nghttp2py.asyncio.waiters import Waiters
 from nghttp2py.asyncio.writer import Body, H2StreamWriter, HeadersLike
-from nghttp2py.errors import ErrorCode, ProtocolError, StreamResetError
+from nghttp2py.errors import (
+    ErrorCode,
+    ProtocolError,
+    StreamResetError,
+    StreamTimeoutError,
+)
 from nghttp2py.h2 import (
     H2InformationalResponseReceived,
     H2ResponseReceived,
@@ -46,6 +51,9 @@ class H2Stream(Incoming):
     the end if it is not finished, so that the peer stops too; so it is when
     nothing refers to an unfinished stream any more.
 
+    A client that waits for 100 (Continue) gets it when the body is first waited for,
+    unless the response was begun before.
+
     An error response (a status from 300) that has come whole ends a client's
     upload: the server has no use for the rest (RFC 9113, 8.1).
     """
@@ -53,6 +61,7 @@ class H2Stream(Incoming):
     __slots__ = (
         "__weakref__",
         "_answered",
+        "_continued",
         "_failure",
         "_informational",
         "_kept",
@@ -86,6 +95,7 @@ class H2Stream(Incoming):
         self.request = request
         #: Whether nothing more can come or go.
         self.closed = False
+        self._continued = False  # 100 (Continue) was sent, or is not asked for
         self._answered = False  # our response's header section was sent
         self._response: H2ResponseReceived | None = None
         self._response_taken = False
@@ -161,25 +171,46 @@ class H2Stream(Incoming):
         """Wait until something happens; the connection keeps the stream meanwhile."""
         waiting = self.protocol._waiting
         waiting.add(self)
+        timer = self._start_timer(self.protocol.timeout)
         try:
             await self._waiters.wait()
         finally:
+            if timer is not None:
+                timer.cancel()
             if not self._waiters:
                 waiting.discard(self)
 
     async def _await_body(self) -> None:
+        if not self._continued:
+            self._continued = True
+            self._send_continue()
         await self._wait()
 
     async def _wait_to_send(self) -> None:
         blocked = self.protocol._blocked
         blocked[self] = blocked.get(self, 0) + 1
+        timer = self._start_timer(self.protocol.timeout)
         try:
             await self._waiters.wait()
         finally:
+            if timer is not None:
+                timer.cancel()
             if blocked[self] == 1:
                 del blocked[self]
             else:
                 blocked[self] -= 1
+
+    def _start_timer(self, seconds: float | None) -> asyncio.TimerHandle | None:
+        """Have the stream reset after some seconds, unless it is cancelled."""
+        if seconds is None:
+            return None
+        return self.protocol._loop.call_later(seconds, self._time_out, seconds)
+
+    def _time_out(self, seconds: float) -> None:
+        if self._failure is None and not self.closed:
+            stream_id = self.stream_id
+            self._fail(lambda: StreamTimeoutError(stream_id, seconds))
+            self.protocol._reset(stream_id, ErrorCode.CANCEL)
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
@@ -227,24 +258,60 @@ class H2Stream(Incoming):
 
     # ---- What comes in ----
 
-    async def response(self) -> H2ResponseReceived:
+    async def response(self, timeout: float | None = None) -> H2ResponseReceived:
         """Return the final response: ``status`` and ``headers``.
 
         May be called again.  Raises ``StreamResetError`` or
-        ``ConnectionTerminatedError`` if there will be none.
+        ``ConnectionTerminatedError`` if there will be none; ``StreamTimeoutError``
+        if it has not come after ``timeout`` seconds, and the stream is reset.
         """
-        while self._response is None:
-            self._raise_failure()
-            if self.closed:
-                raise StreamResetError(
-                    self.stream_id,
-                    ErrorCode.PROTOCOL_ERROR,
-                    remote=True,
-                    reason="it was closed without a response",
-                )
-            await self._wait()
+        timer = None
+        try:
+            while self._response is None:
+                self._raise_failure()
+                if self.closed:
+                    raise StreamResetError(
+                        self.stream_id,
+                        ErrorCode.PROTOCOL_ERROR,
+                        remote=True,
+                        reason="it was closed without a response",
+                    )
+                if timer is None:
+                    timer = self._start_timer(timeout)
+                await self._wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
         self._response_taken = True
         return self._response
+
+    async def _body_is_wanted(self, seconds: float) -> bool:
+        """Wait for 100 (Continue), and no longer than so many seconds.
+
+        Return whether the body is to be sent: unless the final response refuses
+        it (RFC 9110, 10.1.1).
+        """
+        over = False
+
+        def end() -> None:
+            nonlocal over
+            over = True
+            self._waiters.wake()
+
+        timer = self.protocol._loop.call_later(seconds, end)
+        try:
+            while self._response is None:
+                self._raise_failure()
+                if (
+                    over
+                    or self.closed
+                    or any(event.status == 100 for event in self._informational or ())
+                ):
+                    return True
+                await self._wait()
+        finally:
+            timer.cancel()
+        return self._response.status < 300
 
     async def informational(self) -> AsyncIterator[H2InformationalResponseReceived]:
         """Iterate over 1xx responses, until the final one comes."""
@@ -377,6 +444,24 @@ class H2Stream(Incoming):
                 b"" if body is None else body, trailers=trailers
             )
 
+    def _send_continue(self) -> None:
+        """Tell a client that waits for it to send its body (RFC 9110, 10.1.1)."""
+        protocol = self.protocol
+        if (
+            protocol._client_side
+            or self.request is None
+            or self._answered
+            or self.closed
+            or not any(
+                name == b"expect" and value.lower() == b"100-continue"
+                for name, value in self.request.headers
+            )
+        ):
+            return
+        with contextlib.suppress(ProtocolError):
+            protocol.connection.send_informational(self.stream_id, 100)
+            protocol.mark_dirty()
+
     def _answer_failure(self) -> bool:
         """Send status 500 if nothing was sent; return whether it was."""
         if self._answered or self.closed:
@@ -402,6 +487,8 @@ class H2Stream(Incoming):
             await protocol._writable()
         self._raise_failure()
         protocol.connection.send_informational(self.stream_id, status, headers)
+        if status == 100:
+            self._continued = True
         protocol.mark_dirty()
 
     async def push(self, headers: HeadersLike) -> H2Stream:
