@@ -1147,9 +1147,12 @@ class HandlerProtocol(H2Pump):
         self._opened(self)
 
     def connection_lost(self, exc):
-        super().connection_lost(exc)
-        (<HandlerTable>self._table).protocol = None
-        self._closed(self)
+        try:
+            super().connection_lost(exc)
+        finally:
+            # The two refer to each other: the collector would have to find them.
+            (<HandlerTable>self._table).protocol = None
+            self._closed(self)
 
     def close(self, *args, **kwargs):
         was_closing = self.is_closing
