@@ -28,8 +28,8 @@ MAX_HANDSHAKE = 131072
 #: does not read.
 MAX_ANSWERS = 65536
 
-# Bytes that are read from the socket, and handed on, at a time.
-_READ_SIZE = 65536
+# Bytes that are read from the socket, and handed on, at a time: as asyncio's TLS does.
+_READ_SIZE = 262144
 # The plaintext of one TLS record (RFC 8446, 5.1).  OpenSSL's memory buffers grow to
 # the largest piece that was ever in them, so larger pieces would cost memory for good.
 _RECORD = 16384
@@ -43,6 +43,9 @@ _FAULT_INTERVAL = 60.0
 
 # Bytes of a ClientHello that are kept to read its ALPN.
 _MAX_HELLO = 8192
+# Ciphertext that OpenSSL is given at a time: larger pieces make its buffer larger, and
+# smaller ones end in the midst of a record more often, which costs an exception.
+_FEED = 32768
 _NOTHING = memoryview(b"")
 
 # OpenSSL's reasons that tell of a fault of the server's: it has no certificate that
@@ -335,8 +338,8 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
                 if not (incoming.pending or tls.pending()):
                     if not rest:
                         break
-                    incoming.write(rest[:_RECORD])
-                    rest = rest[_RECORD:]
+                    incoming.write(rest[:_FEED])
+                    rest = rest[_FEED:]
                 try:
                     part = read(_READ_SIZE - size, plaintext[size:])
                     size += part
