@@ -13,7 +13,6 @@ import inspect
 import logging
 import os
 import ssl as ssl_module
-import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 from nghttp2py.asyncio.body import AsyncBody, is_asynchronous
 from nghttp2py.asyncio.connecting import establish
 from nghttp2py.asyncio.deadlines import Deadlines
+from nghttp2py.asyncio.event_loop import get_current_loop
 from nghttp2py.asyncio.pump import H2Pump
 from nghttp2py.asyncio.timeouts import UNSET, Timeouts, merge_timeouts
 from nghttp2py.asyncio.tls import prepare_context
@@ -73,25 +73,6 @@ DEFAULT_CONFIGURATION = H2Configuration(
 
 # Different timeouts that share a timer with those like them.
 _MAX_DEADLINES = 32
-
-
-def _find_loop() -> asyncio.AbstractEventLoop | None:
-    """Return the current event loop of this thread, if there is one to be used.
-
-    Programs make several clients and tasks, and then call
-    ``get_event_loop().run_forever()``.
-    """
-    loop: asyncio.AbstractEventLoop | None
-    if sys.version_info >= (3, 14):
-        try:
-            loop = asyncio.get_event_loop()
-        except RuntimeError:
-            return None
-    else:
-        # get_event_loop() would make one.
-        local = getattr(asyncio.get_event_loop_policy(), "_local", None)
-        loop = getattr(local, "_loop", None)
-    return None if loop is None or loop.is_closed() or loop.is_running() else loop
 
 
 class BaseResponseHandler:
@@ -679,7 +660,7 @@ class HTTP2Client:
             running = asyncio.get_running_loop()
         except RuntimeError:
             if loop is None:
-                loop = _find_loop()
+                loop = get_current_loop()
             if loop is None:
                 self._owns_loop = True
                 loop = asyncio.new_event_loop()
@@ -959,7 +940,7 @@ class HTTP2Client:
 
     def _close_loop(self) -> None:
         if self._owns_loop:
-            if _find_loop() is self.loop:
+            if get_current_loop() is self.loop:
                 asyncio.set_event_loop(None)
             self.loop.close()
 

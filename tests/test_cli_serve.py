@@ -2,12 +2,23 @@
 
 import hashlib
 import random
+import signal
 import socket
 import subprocess
+import time
 
 import pytest
 from loops import DEADLINE
-from peers import certificate, free_port, nghttp2py, serving
+from peers import (
+    certificate,
+    free_port,
+    nghttp2py,
+    one_line,
+    serving,
+    serving_process,
+)
+
+from nghttp2py.h2 import H2BodyReceived, H2Configuration, H2Connection, H2GoAway
 
 DATA = random.Random(7).randbytes(3_000_000)
 
@@ -183,3 +194,65 @@ def test_the_port_printed_is_the_one_asked_for(site):
     port = free_port()
     with serving(site, f"--port={port}") as url:
         assert url == f"http://127.0.0.1:{port}"
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_all_of_ipv6_is_ipv4_too(site, certificates, secure):
+    options = ["--cert", certificates[0], "--key", certificates[1]] if secure else []
+    with serving(site, "--host=::", *options) as url:
+        port = url.rpartition(":")[2]
+        scheme = "https" if secure else "http"
+        for host in "127.0.0.1", "[::1]":
+            assert curl(f"{scheme}://{host}:{port}/text.txt")[2] == b"0123456789"
+
+
+def test_http3_is_served_where_http2_is(site, certificates):
+    cert, key = certificates
+    with serving(site, "--host=::", "--cert", cert, "--key", key, "--http3") as url:
+        port = url.rpartition(":")[2]
+        for host in "127.0.0.1", "[::1]":
+            done = nghttp2py("get", "--http3", "-k", f"https://{host}:{port}/text.txt")
+            assert done.stdout == b"0123456789", done.stderr
+            assert curl(f"https://{host}:{port}/text.txt")[0] == 200
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_it_at_once(site, tmp_path, number):
+    log = tmp_path / "log"
+    connection = H2Connection(
+        client_side=True, config=H2Configuration(initial_window_size=10)
+    )
+    connection.initiate_connection()
+    connection.send_request("GET", "/data", (), authority=b"test", scheme=b"http")
+    with serving_process(site, "--quiet", log=log) as (process, url):
+        port = int(url.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port), DEADLINE) as client:
+            client.settimeout(DEADLINE)
+            wait_for_event(connection, client, H2BodyReceived)
+            process.send_signal(number)
+            wait_for_event(connection, client, H2GoAway)
+            start = time.monotonic()
+            process.send_signal(number)
+            assert process.wait(DEADLINE) == 0
+            assert time.monotonic() - start < 9  # of the 10 s of a graceful close
+    assert "waiting up to 10 seconds for 1 connections" in log.read_text()
+    assert "Traceback" not in log.read_text()
+
+
+def wait_for_event(connection, client, kind):
+    """Carry bytes until an event of a kind comes."""
+    events = []
+    while not any(isinstance(event, kind) for event in events):
+        client.sendall(connection.data_to_send())
+        data = client.recv(65536)
+        assert data, "the server has gone"
+        events = connection.receive_data(data)
+
+
+def test_a_port_in_use_is_said_once(site):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        line = one_line(nghttp2py("serve", site, f"--port={port}"))
+    assert line == (
+        f"Error: cannot listen on 127.0.0.1 port {port}: Address already in use"
+    )

@@ -74,6 +74,11 @@ class HTTP3Server:
         if self._closing is None:
             self._closing = asyncio.get_running_loop().create_task(self._close())
 
+    def abort(self) -> None:
+        """Close every connection at once."""
+        for server in self._servers:
+            server.close()
+
     async def wait_closed(self) -> None:
         """Wait until ``close`` has ended the last connection."""
         self.close()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
+import socket
 import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from nghttp2py.asyncio.event_loop import run
 from nghttp2py.server import HTTP2Server
 from nghttp2py.static_files import FileRequestHandler, StaticFiles
 
@@ -71,7 +74,12 @@ def _url(scheme: str, host: str, port: int) -> str:
 @click.argument(
     "directory", type=click.Path(exists=True, file_okay=False, path_type=Path)
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address; :: is all of IPv6 and IPv4.",
+)
 @click.option(
     "-p",
     "--port",
@@ -128,10 +136,14 @@ def command(
     configuration = _make_quic(cert, key) if http3 and cert else None
     site = Site(files, host, port, context, configuration)
     try:
-        asyncio.run(site.serve())
+        run(site.serve())
     except OSError as error:
+        # The number's own text: strerror may name the address once more.
+        reason = error.strerror or str(error)
+        if error.errno is not None and not isinstance(error, socket.gaierror):
+            reason = os.strerror(error.errno)
         raise click.ClickException(
-            f"cannot listen on {host} port {port}: {error.strerror or error}"
+            f"cannot listen on {host} port {port}: {reason}"
         ) from None
 
 
@@ -160,16 +172,24 @@ class Site:
         else:
             http2, http3 = await self.start_both(self.quic)
 
-        def close() -> None:
-            http2.close()
+        stopping = False
+
+        def stop() -> None:
+            nonlocal stopping
+            # The first time gracefully, the second time at once.
+            http2.stop()
             if http3 is not None:
-                http3.close()
+                if stopping:
+                    http3.abort()
+                else:
+                    http3.close()
+            stopping = True
 
         port = http2.sockets[0].getsockname()[1]
         loop = asyncio.get_running_loop()
         # Before the line that tells others that they may send them.
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, close)
+            loop.add_signal_handler(number, stop)
         scheme = "http" if self.tls is None else "https"
         click.echo(f"Serving on {_url(scheme, self.host, port)} (Ctrl-C ends it)")
         await http2.serve()
