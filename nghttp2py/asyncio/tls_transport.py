@@ -501,7 +501,8 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
     def _write_close_notify(self) -> None:
         self._notify()
         if self._tcp is not None:
-            self._tcp.write_eof()
+            with contextlib.suppress(OSError):  # the peer may have reset it already
+                self._tcp.write_eof()
 
     def _notify(self) -> None:
         if self._tls is None or self._notified:
