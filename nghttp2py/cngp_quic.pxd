@@ -14,6 +14,14 @@ cdef extern from "ngp_tls_gnutls.h" nogil:
 
     const char *ngp_strerror(int code)
 
+    ctypedef struct ngp_tls_identity:
+        const char *name
+        const uint8_t *chain
+        size_t chain_len
+        const uint8_t *key
+        size_t key_len
+        const char *password
+
     ctypedef struct ngp_tls_options:
         uint8_t is_client
         uint8_t verify
@@ -24,6 +32,8 @@ cdef extern from "ngp_tls_gnutls.h" nogil:
         const uint8_t *key
         size_t key_len
         const char *password
+        const ngp_tls_identity *identities
+        size_t nidentities
         const char *ca_file
         const char *ca_path
         const uint8_t *ca_data
@@ -36,6 +46,8 @@ cdef extern from "ngp_tls_gnutls.h" nogil:
     int ngp_tls_config_new(
         ngp_tls_config **pconfig, const ngp_tls_options *options, void *mem,
         const char **preason)
+    int ngp_tls_config_validity(
+        const ngp_tls_config *config, size_t i, int64_t *pfrom, int64_t *pto)
     void ngp_tls_config_decref(ngp_tls_config *config)
 
     ctypedef struct ngp_tls_session_options:
@@ -47,6 +59,7 @@ cdef extern from "ngp_tls_gnutls.h" nogil:
         size_t verify_ip_len
         uint8_t send_tickets
         uint8_t take_tickets
+        uint8_t early_data
 
     ctypedef struct ngp_tls:
         pass
@@ -88,6 +101,8 @@ cdef extern from "ngp_quic.h" nogil:
         const char *version_str
 
     const ngtcp2_info *ngtcp2_version(int least_version)
+    bint ngtcp2_is_supported_version(uint32_t version)
+    bint ngtcp2_is_reserved_version(uint32_t version)
 
     enum:
         NGP_QUIC_ERR_RECEIVE_ONLY
@@ -165,6 +180,7 @@ cdef extern from "ngp_quic.h" nogil:
         uint8_t application
         uint8_t early_data_accepted
         uint8_t session_resumed
+        uint8_t early
         int64_t stream_id
         uint64_t error_code
         uint64_t frame_type
@@ -201,6 +217,7 @@ cdef extern from "ngp_quic.h" nogil:
     int ngp_quic_new(
         ngp_quic **pquic, const ngp_quic_options *options, void *mem,
         const char **preason)
+    int ngp_quic_try_tls(ngp_quic *quic)
     void ngp_quic_del(ngp_quic *quic)
     void ngp_quic_abandon(ngp_quic *quic)
     void *ngp_quic_take_owner(ngp_quic *quic)
@@ -227,6 +244,7 @@ cdef extern from "ngp_quic.h" nogil:
     int ngp_quic_close(
         ngp_quic *quic, uint64_t error_code, int application,
         uint64_t frame_type, const char *reason, size_t len)
+    bint ngp_quic_get_end(const ngp_quic *quic, ngp_quic_event *event)
     int64_t ngp_quic_next_stream_id(const ngp_quic *quic, int unidirectional)
     int ngp_quic_send_framed(
         ngp_quic *quic, int64_t stream_id, const uint8_t *head, size_t head_len,
@@ -235,6 +253,9 @@ cdef extern from "ngp_quic.h" nogil:
         ngp_quic *quic, int64_t stream_id, uint64_t error_code)
     int ngp_quic_stop_stream(
         ngp_quic *quic, int64_t stream_id, uint64_t error_code)
+    bint ngp_quic_stream_settled(const ngp_quic *quic, int64_t stream_id)
+    size_t ngp_quic_unsettled(const ngp_quic *quic)
+    bint ngp_quic_stream_early(const ngp_quic *quic, int64_t stream_id)
     bint ngp_quic_can_send(const ngp_quic *quic, int64_t stream_id)
     int ngp_quic_set_priority(
         ngp_quic *quic, int64_t stream_id, uint8_t urgency, int incremental)

@@ -171,6 +171,26 @@ int ngp_quic_peer_addr(const ngp_quic *quic, ngp_quic_addr *addr) {
 
 /* ---- Ends ---- */
 
+static void describe_end(const ngp_quic *quic, ngp_quic_event *event) {
+  event->error_code = quic->ccerr.error_code;
+  event->frame_type = quic->ccerr.frame_type;
+  event->application =
+      quic->ccerr.type == NGTCP2_CCERR_TYPE_APPLICATION ? 1 : 0;
+}
+
+int ngp_quic_get_end(const ngp_quic *quic, ngp_quic_event *event) {
+  if (!quic->close_pending && quic->state <= NGP_QUIC_ACTIVE) {
+    return 0;
+  }
+  *event = (ngp_quic_event){.type = NGP_QUIC_TERMINATED,
+                            .stream_id = -1,
+                            .value = quic->remote_end,
+                            .data = quic->ccerr.reason,
+                            .len = quic->ccerr.reasonlen};
+  describe_end(quic, event);
+  return 1;
+}
+
 void ngp_quic_terminate(ngp_quic *quic) {
   ngp_quic_event *event;
 
@@ -179,10 +199,7 @@ void ngp_quic_terminate(ngp_quic *quic) {
   event = ngp_quic_record(quic, &quic->events, NGP_QUIC_TERMINATED,
                           quic->ccerr.reason, quic->ccerr.reasonlen);
   if (event) {
-    event->error_code = quic->ccerr.error_code;
-    event->frame_type = quic->ccerr.frame_type;
-    event->application =
-        quic->ccerr.type == NGTCP2_CCERR_TYPE_APPLICATION ? 1 : 0;
+    describe_end(quic, event);
   }
   /* Nobody will acknowledge what is queued. */
   ngp_quic_streams_free(&quic->streams);
@@ -218,6 +235,7 @@ static void start_draining(ngp_quic *quic) {
     quic->ccerr.reasonlen = set_reason(quic, ccerr->reason, ccerr->reasonlen);
     quic->ccerr.reason = quic->reason;
   }
+  quic->remote_end = 1;
   quic->close_pending = 0;
   quic->state = NGP_QUIC_DRAINING;
   quic->close_until = quic->now + 3 * ngtcp2_conn_get_pto(quic->conn);
@@ -266,6 +284,7 @@ static int restart(ngp_quic *quic) {
 }
 
 int ngp_quic_fail(ngp_quic *quic, int rv) {
+  char failure[sizeof(quic->reason)];
   const char *text;
 
   switch (rv) {
@@ -275,9 +294,11 @@ int ngp_quic_fail(ngp_quic *quic, int rv) {
     start_draining(quic);
     return 0;
   case NGTCP2_ERR_IDLE_CLOSE:
+    quic->remote_end = 1;
     end_at_once(quic, "Idle timeout");
     return 0;
   case NGTCP2_ERR_HANDSHAKE_TIMEOUT:
+    quic->remote_end = 1;
     end_at_once(quic, "Handshake timeout");
     return 0;
   case NGTCP2_ERR_RETRY:
@@ -289,7 +310,9 @@ int ngp_quic_fail(ngp_quic *quic, int rv) {
   case NGTCP2_ERR_CRYPTO:
     text = ngp_tls_reason(quic->tls);
     if (!*text) {
-      text = "TLS handshake failed";
+      ngp_tls_describe_alert(ngtcp2_conn_get_tls_alert(quic->conn), failure,
+                             sizeof(failure));
+      text = failure;
     }
     ngtcp2_ccerr_set_tls_alert(
         &quic->ccerr, ngtcp2_conn_get_tls_alert(quic->conn), quic->reason,
@@ -664,6 +687,53 @@ int ngp_quic_stop_stream(ngp_quic *quic, int64_t stream_id,
   stream->stop = 1;
   stream->stop_code = error_code;
   return ngp_quic_shut_stream(quic, stream);
+}
+
+static int is_settled(const ngp_quic *quic, const ngp_quic_stream *stream) {
+  ngtcp2_conn_info info;
+
+  if (stream->reset || quic->state > NGP_QUIC_ACTIVE) {
+    return 1;
+  }
+  if (!stream->fin_sent || stream->acked < stream->queued) {
+    return 0;
+  }
+  if (!stream->fin_alone || stream->fin_acked) {
+    return 1;
+  }
+  /* The end was written after the last bytes.  If both were lost and came in
+     one frame, ngtcp2 tells the acknowledgement of the bytes alone; then
+     nothing is in flight. */
+  ngtcp2_conn_get_conn_info(quic->conn, &info);
+  return info.bytes_in_flight == 0;
+}
+
+int ngp_quic_stream_settled(const ngp_quic *quic, int64_t stream_id) {
+  const ngp_quic_stream *stream =
+      ngp_quic_stream_find(&quic->streams, stream_id);
+
+  return !stream || is_settled(quic, stream);
+}
+
+size_t ngp_quic_unsettled(const ngp_quic *quic) {
+  size_t n = 0;
+  size_t i;
+
+  for (i = 0; i < quic->streams.nbuckets; ++i) {
+    const ngp_quic_stream *stream = quic->streams.buckets[i];
+
+    for (; stream; stream = stream->map_next) {
+      n += stream->fin && !is_settled(quic, stream) ? 1 : 0;
+    }
+  }
+  return n;
+}
+
+int ngp_quic_stream_early(const ngp_quic *quic, int64_t stream_id) {
+  const ngp_quic_stream *stream =
+      ngp_quic_stream_find(&quic->streams, stream_id);
+
+  return stream && stream->early;
 }
 
 int ngp_quic_can_send(const ngp_quic *quic, int64_t stream_id) {

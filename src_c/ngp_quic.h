@@ -161,6 +161,8 @@ typedef struct ngp_quic_event {
   uint8_t application;
   uint8_t early_data_accepted;
   uint8_t session_resumed;
+  /* early is nonzero if some of STREAM_DATA came as early data. */
+  uint8_t early;
   /* stream_id is -1 but for stream events; value is a ping's, or the length of
      a packet's header. */
   int64_t stream_id;
@@ -220,6 +222,12 @@ typedef struct ngp_quic ngp_quic;
  */
 int ngp_quic_new(ngp_quic **pquic, const ngp_quic_options *options,
                  nghttp2_mem *mem, const char **preason);
+
+/*
+ * ngp_quic_try_tls makes a TLS session and frees it, to find fault with
+ * options before there is a peer.  It returns what ngp_quic_connect() does.
+ */
+int ngp_quic_try_tls(ngp_quic *quic);
 
 /*
  * ngp_quic_del frees |quic|.  All owners must have been taken out, after
@@ -331,6 +339,13 @@ void ngp_quic_hold_credit(ngp_quic *quic, int64_t stream_id, int hold);
 int ngp_quic_close(ngp_quic *quic, uint64_t error_code, int application,
                    uint64_t frame_type, const char *reason, size_t len);
 
+/*
+ * ngp_quic_get_end fills |*event| as NGP_QUIC_TERMINATED will be, as soon as
+ * the connection is being closed; its |value| is nonzero if it is the peer that
+ * has closed it, or is lost.  It returns 0 before.
+ */
+int ngp_quic_get_end(const ngp_quic *quic, ngp_quic_event *event);
+
 /* ngp_quic_next_stream_id returns the id of the stream that we open next. */
 int64_t ngp_quic_next_stream_id(const ngp_quic *quic, int unidirectional);
 
@@ -362,6 +377,21 @@ int ngp_quic_reset_stream(ngp_quic *quic, int64_t stream_id,
  */
 int ngp_quic_stop_stream(ngp_quic *quic, int64_t stream_id,
                          uint64_t error_code);
+
+/*
+ * ngp_quic_stream_settled is nonzero if there is nothing left to wait for after
+ * the end of what we send: the peer has acknowledged all, or the stream was
+ * reset, or is over.
+ */
+int ngp_quic_stream_settled(const ngp_quic *quic, int64_t stream_id);
+
+/* ngp_quic_unsettled returns the number of the streams whose end is queued and
+   that are not settled. */
+size_t ngp_quic_unsettled(const ngp_quic *quic);
+
+/* ngp_quic_stream_early is nonzero if bytes of the stream have come as early
+   data, which others may replay (RFC 8446, 8). */
+int ngp_quic_stream_early(const ngp_quic *quic, int64_t stream_id);
 
 /* ngp_quic_can_send is nonzero if data may be queued on the stream. */
 int ngp_quic_can_send(const ngp_quic *quic, int64_t stream_id);

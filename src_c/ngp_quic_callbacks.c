@@ -32,8 +32,11 @@ static int alpn_decided(void *user, const uint8_t *alpn, size_t len) {
 static int ticket_received(void *user, const uint8_t *data, size_t len) {
   ngp_quic *quic = user;
   uint8_t params[256];
-  ngtcp2_ssize n = ngtcp2_conn_encode_0rtt_transport_params(quic->conn, params,
-                                                            sizeof(params));
+  /* Without the parameters a ticket allows no early data. */
+  ngtcp2_ssize n = ngp_tls_allows_early_data(quic->tls)
+                       ? ngtcp2_conn_encode_0rtt_transport_params(
+                             quic->conn, params, sizeof(params))
+                       : 0;
   uint8_t head[4] = {(uint8_t)(len >> 24), (uint8_t)(len >> 16),
                      (uint8_t)(len >> 8), (uint8_t)len};
   ngp_buf ticket;
@@ -261,20 +264,26 @@ static int recv_stream_data(ngtcp2_conn *conn, uint32_t flags,
                             void *user_data, void *stream_user_data) {
   ngp_quic *quic = user_data;
   int fin = (flags & NGTCP2_STREAM_DATA_FLAG_FIN) != 0;
+  int early = (flags & NGTCP2_STREAM_DATA_FLAG_0RTT) != 0;
   ngp_quic_stream *stream;
 
   (void)conn;
   (void)offset;
   (void)stream_user_data;
-  if (fin) {
+  if (fin || early) {
     stream = ngp_quic_stream_find(&quic->streams, stream_id);
     if (stream) {
-      stream->remote_done = 1;
+      stream->remote_done = fin || stream->remote_done ? 1 : 0;
+      stream->early = early || stream->early ? 1 : 0;
     }
   }
-  return ngp_quic_record_data(quic, stream_id, data, datalen, fin) == 0
-             ? 0
-             : NGTCP2_ERR_CALLBACK_FAILURE;
+  if (ngp_quic_record_data(quic, stream_id, data, datalen, fin) != 0) {
+    return NGTCP2_ERR_CALLBACK_FAILURE;
+  }
+  if (early) {
+    quic->events.events[quic->events.end - 1].early = 1;
+  }
+  return 0;
 }
 
 static int acked_stream_data_offset(ngtcp2_conn *conn, int64_t stream_id,
@@ -289,6 +298,10 @@ static int acked_stream_data_offset(ngtcp2_conn *conn, int64_t stream_id,
      and all of it must be sent again. */
   if (stream && (quic->handshake_completed || !quic->early_data)) {
     ngp_quic_stream_acked(&quic->streams, stream, offset + datalen);
+    /* Without bytes it is the end that was acknowledged. */
+    if (datalen == 0) {
+      stream->fin_acked = 1;
+    }
   }
   return 0;
 }

@@ -188,6 +188,8 @@ struct ngp_quic {
   uint8_t key_update_pending;
   uint8_t change_cid_pending;
   uint8_t stateless_reset;
+  /* remote_end is nonzero if it was the peer that ended the connection. */
+  uint8_t remote_end;
   /* no_memory is set by callbacks; the call that caused them tells. */
   uint8_t no_memory;
   /* unclosed is a stream that the peer has reset and ngtcp2 not closed yet, or

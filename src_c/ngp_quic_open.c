@@ -183,6 +183,17 @@ static ngtcp2_path current_path(ngp_quic *quic) {
                                   .addrlen = sizeof(quic->remote_addr.in6)}};
 }
 
+int ngp_quic_try_tls(ngp_quic *quic) {
+  const ngp_quic_options *o = &quic->options;
+  ngp_tls *tls;
+  int rv = ngp_tls_new(&tls, o->tls_config, &o->tls, quic->mem);
+
+  if (rv == 0) {
+    ngp_tls_del(tls);
+  }
+  return rv;
+}
+
 /* Splits a ticket: see ticket_received() in ngp_quic_callbacks.c. */
 static int split_ticket(const ngp_quic *quic, size_t *psession_len) {
   const uint8_t *t = quic->options.ticket;
@@ -242,7 +253,8 @@ int ngp_quic_open_client(ngp_quic *quic, uint32_t version,
   if (rv != 0) {
     return rv;
   }
-  if (has_ticket && ngp_tls_resumes(quic->tls) &&
+  if (has_ticket && o->tls.early_data && ngp_tls_resumes(quic->tls) &&
+      o->ticket_len > 4 + session_len &&
       ngtcp2_conn_decode_and_set_0rtt_transport_params(
           quic->conn, o->ticket + 4 + session_len,
           o->ticket_len - 4 - session_len) == 0) {

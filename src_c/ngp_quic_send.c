@@ -232,6 +232,7 @@ static ngtcp2_ssize write_stream(ngp_quic *quic, packet *p,
     ngp_quic_stream_sent(stream, (uint64_t)sent);
     if (fin && (size_t)sent == len) {
       stream->fin_sent = 1;
+      stream->fin_alone = len ? 0 : 1;
     }
     /* The stream goes behind the others, or away if it has no more. */
     if (stream->incremental || !stream->unsent) {

@@ -281,7 +281,7 @@ void ngp_quic_stream_rewind(ngp_quic_streams *streams,
   stream->unsent = stream->head;
   stream->unsent_pos = 0;
   stream->sent = 0;
-  stream->fin_sent = 0;
+  stream->fin_sent = stream->fin_alone = stream->fin_acked = 0;
   stream->opened = 0;
 }
 

@@ -52,6 +52,12 @@ typedef struct ngp_quic_stream {
   uint8_t hold;
   /* remote_done is nonzero once the peer will send no more. */
   uint8_t remote_done;
+  /* fin_alone is nonzero if the end was written in a frame without bytes, and
+     fin_acked once such a frame was acknowledged. */
+  uint8_t fin_alone;
+  uint8_t fin_acked;
+  /* early is nonzero if bytes of the peer came as early data. */
+  uint8_t early;
 } ngp_quic_stream;
 
 typedef enum ngp_quic_list {

@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include <gnutls/crypto.h>
 #include <gnutls/gnutls.h>
@@ -19,6 +20,9 @@
 
 /* TLS 1.3's secrets have at most 48 bytes, with SHA-384. */
 #define SECRET_MAX 64
+
+/* RFC 8446, 4.2. */
+#define EARLY_DATA_EXTENSION 42
 
 /* How long an early ClientHello is remembered, in milliseconds: GnuTLS takes
    no older one (RFC 8446, 8.3).  After a window it also begins to count anew,
@@ -38,10 +42,20 @@ typedef struct replay_slot {
   time_t expires;
 } replay_slot;
 
+/*
+ * identity is a certificate for a name.
+ */
+typedef struct identity {
+  gnutls_certificate_credentials_t credentials;
+  char *name;
+} identity;
+
 struct ngp_tls_config {
   size_t refs;
   nghttp2_mem *mem;
   gnutls_certificate_credentials_t credentials;
+  identity *identities;
+  size_t nidentities;
   gnutls_priority_t priority;
   gnutls_datum_t ticket_key;
   gnutls_anti_replay_t anti_replay;
@@ -66,6 +80,8 @@ struct ngp_tls {
   uint8_t resumes;
   uint8_t send_tickets;
   uint8_t alpn_told;
+  /* early_allowed is what the last ticket says: see has_early_data(). */
+  uint8_t early_allowed;
   char *verify_name;
   uint8_t verify_ip[16];
   size_t verify_ip_len;
@@ -88,14 +104,15 @@ static const char *const trust_files[] = {
 
 /* GnuTLS knows where its own builder's system has them.  In a wheel it may run
    on another, so the first of the files that there is stands in. */
-static int load_system_trust(ngp_tls_config *config, const char **preason) {
-  int found = gnutls_certificate_set_x509_system_trust(config->credentials);
+static int load_system_trust(gnutls_certificate_credentials_t credentials,
+                             const char **preason) {
+  int found = gnutls_certificate_set_x509_system_trust(credentials);
   size_t i;
 
   for (i = 0; found <= 0 && i < sizeof(trust_files) / sizeof(*trust_files);
        ++i) {
-    found = gnutls_certificate_set_x509_trust_file(
-        config->credentials, trust_files[i], GNUTLS_X509_FMT_PEM);
+    found = gnutls_certificate_set_x509_trust_file(credentials, trust_files[i],
+                                                   GNUTLS_X509_FMT_PEM);
   }
   if (found <= 0) {
     *preason = "this system has no certificates that it trusts: install its "
@@ -105,29 +122,110 @@ static int load_system_trust(ngp_tls_config *config, const char **preason) {
   return 0;
 }
 
-static int load_trust(ngp_tls_config *config, const ngp_tls_options *options,
-                      const char **preason) {
+static int load_trust(gnutls_certificate_credentials_t credentials,
+                      const ngp_tls_options *options, const char **preason) {
   gnutls_datum_t data = {.data = (uint8_t *)options->ca_data,
                          .size = (unsigned int)options->ca_data_len};
 
   if (options->ca_file &&
-      gnutls_certificate_set_x509_trust_file(
-          config->credentials, options->ca_file, GNUTLS_X509_FMT_PEM) < 0) {
+      gnutls_certificate_set_x509_trust_file(credentials, options->ca_file,
+                                             GNUTLS_X509_FMT_PEM) < 0) {
     *preason = "cafile cannot be read as PEM certificates";
     return NGHTTP2_ERR_INVALID_ARGUMENT;
   }
   if (options->ca_path &&
-      gnutls_certificate_set_x509_trust_dir(
-          config->credentials, options->ca_path, GNUTLS_X509_FMT_PEM) < 0) {
+      gnutls_certificate_set_x509_trust_dir(credentials, options->ca_path,
+                                            GNUTLS_X509_FMT_PEM) < 0) {
     *preason = "capath cannot be read as a directory of PEM certificates";
     return NGHTTP2_ERR_INVALID_ARGUMENT;
   }
   if (data.size && gnutls_certificate_set_x509_trust_mem(
-                       config->credentials, &data, GNUTLS_X509_FMT_PEM) <= 0) {
+                       credentials, &data, GNUTLS_X509_FMT_PEM) <= 0) {
     *preason = "cadata has no PEM certificate";
     return NGHTTP2_ERR_INVALID_ARGUMENT;
   }
-  return options->system_trust ? load_system_trust(config, preason) : 0;
+  return options->system_trust ? load_system_trust(credentials, preason) : 0;
+}
+
+/* Makes credentials of a certificate and its key, if there are any, and of what
+   is trusted. */
+static int make_credentials(gnutls_certificate_credentials_t *pcredentials,
+                            const ngp_tls_identity *own,
+                            const ngp_tls_options *options,
+                            const char **preason) {
+  gnutls_datum_t chain = {.data = (uint8_t *)own->chain,
+                          .size = (unsigned int)own->chain_len};
+  gnutls_datum_t key = {.data = (uint8_t *)own->key,
+                        .size = (unsigned int)own->key_len};
+
+  if (gnutls_certificate_allocate_credentials(pcredentials) != 0) {
+    *pcredentials = NULL;
+    return NGHTTP2_ERR_NOMEM;
+  }
+  if (chain.size && key.size &&
+      gnutls_certificate_set_x509_key_mem2(*pcredentials, &chain, &key,
+                                           GNUTLS_X509_FMT_PEM, own->password,
+                                           0) < 0) {
+    *preason = "the certificate and the private key cannot be used: they are "
+               "malformed, do not belong together, or the password is wrong";
+    return NGHTTP2_ERR_INVALID_ARGUMENT;
+  }
+  return load_trust(*pcredentials, options, preason);
+}
+
+static int add_identities(ngp_tls_config *config,
+                          const ngp_tls_options *options,
+                          const char **preason) {
+  if (!options->nidentities) {
+    return 0;
+  }
+  config->identities = ngp_calloc(config->mem, options->nidentities,
+                                  sizeof(*config->identities));
+  if (!config->identities) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  while (config->nidentities < options->nidentities) {
+    const ngp_tls_identity *own = &options->identities[config->nidentities];
+    identity *id = &config->identities[config->nidentities++];
+    size_t len = strlen(own->name) + 1;
+    int rv;
+
+    id->name = ngp_malloc(config->mem, len);
+    if (!id->name) {
+      return NGHTTP2_ERR_NOMEM;
+    }
+    memcpy(id->name, own->name, len);
+    rv = make_credentials(&id->credentials, own, options, preason);
+    if (rv != 0) {
+      return rv;
+    }
+  }
+  return 0;
+}
+
+int ngp_tls_config_validity(const ngp_tls_config *config, size_t i,
+                            int64_t *pfrom, int64_t *pto) {
+  gnutls_certificate_credentials_t credentials = i ? NULL : config->credentials;
+  gnutls_x509_crt_t *list = NULL;
+  unsigned int n = 0;
+  unsigned int j;
+
+  if (i && i <= config->nidentities) {
+    credentials = config->identities[i - 1].credentials;
+  }
+  if (!credentials ||
+      gnutls_certificate_get_x509_crt(credentials, 0, &list, &n) != 0) {
+    return 0;
+  }
+  if (n) {
+    *pfrom = gnutls_x509_crt_get_activation_time(list[0]);
+    *pto = gnutls_x509_crt_get_expiration_time(list[0]);
+  }
+  for (j = 0; j < n; ++j) {
+    gnutls_x509_crt_deinit(list[j]);
+  }
+  gnutls_free(list);
+  return n != 0;
 }
 
 /* GnuTLS asks whether a ClientHello with early data comes for the first time.
@@ -204,6 +302,15 @@ static void config_free(ngp_tls_config *config) {
   if (config->priority) {
     gnutls_priority_deinit(config->priority);
   }
+  while (config->nidentities) {
+    identity *id = &config->identities[--config->nidentities];
+
+    ngp_free(config->mem, id->name);
+    if (id->credentials) {
+      gnutls_certificate_free_credentials(id->credentials);
+    }
+  }
+  ngp_free(config->mem, config->identities);
   if (config->credentials) {
     gnutls_certificate_free_credentials(config->credentials);
   }
@@ -213,7 +320,12 @@ static void config_free(ngp_tls_config *config) {
 int ngp_tls_config_new(ngp_tls_config **pconfig, const ngp_tls_options *options,
                        nghttp2_mem *mem, const char **preason) {
   ngp_tls_config *config = ngp_calloc(mem, 1, sizeof(*config));
-  int rv = NGHTTP2_ERR_NOMEM;
+  const ngp_tls_identity own = {.chain = options->chain,
+                                .chain_len = options->chain_len,
+                                .key = options->key,
+                                .key_len = options->key_len,
+                                .password = options->password};
+  int rv;
 
   *preason = "out of memory";
   if (!config) {
@@ -223,30 +335,15 @@ int ngp_tls_config_new(ngp_tls_config **pconfig, const ngp_tls_options *options,
   config->mem = mem;
   config->is_client = options->is_client;
   config->verify = options->verify;
-  if (gnutls_certificate_allocate_credentials(&config->credentials) != 0) {
-    goto fail;
-  }
   if (gnutls_priority_init(&config->priority, options->priority, NULL) != 0) {
     *preason = "no usable cipher suites";
     rv = NGHTTP2_ERR_INVALID_ARGUMENT;
     goto fail;
   }
-  if (options->chain_len && options->key_len) {
-    gnutls_datum_t chain = {.data = (uint8_t *)options->chain,
-                            .size = (unsigned int)options->chain_len};
-    gnutls_datum_t key = {.data = (uint8_t *)options->key,
-                          .size = (unsigned int)options->key_len};
-
-    if (gnutls_certificate_set_x509_key_mem2(config->credentials, &chain, &key,
-                                             GNUTLS_X509_FMT_PEM,
-                                             options->password, 0) < 0) {
-      *preason = "the certificate and the private key cannot be used: they are "
-                 "malformed, do not belong together, or the password is wrong";
-      rv = NGHTTP2_ERR_INVALID_ARGUMENT;
-      goto fail;
-    }
+  rv = make_credentials(&config->credentials, &own, options, preason);
+  if (rv == 0) {
+    rv = add_identities(config, options, preason);
   }
-  rv = load_trust(config, options, preason);
   if (rv == 0 && !options->is_client) {
     rv = prepare_tickets(config, options);
   }
@@ -281,6 +378,69 @@ static ngp_tls *tls_of(gnutls_session_t session) {
   return ref->user_data;
 }
 
+/* Whether |name|, which a client asks for, is |pattern|: see ngp_tls_identity.
+ */
+static int matches_name(const char *pattern, const char *name) {
+  if (pattern[0] == '*' && pattern[1] == '.') {
+    name = strchr(name, '.');
+    ++pattern;
+  }
+  return name && strcasecmp(pattern, name) == 0;
+}
+
+/* Chooses the certificate by the name in the ClientHello. */
+static int choose_identity(gnutls_session_t session) {
+  ngp_tls *tls = tls_of(session);
+  const ngp_tls_config *config = tls->config;
+  char name[256];
+  int pass;
+  size_t i;
+
+  if (ngp_tls_server_name(tls, name, sizeof(name)) != 0) {
+    return 0;
+  }
+  /* The name itself comes before a pattern. */
+  for (pass = 0; pass < 2; ++pass) {
+    for (i = 0; i < config->nidentities; ++i) {
+      const identity *id = &config->identities[i];
+
+      if ((id->name[0] == '*') == pass && matches_name(id->name, name)) {
+        return gnutls_credentials_set(session, GNUTLS_CRD_CERTIFICATE,
+                                      id->credentials);
+      }
+    }
+  }
+  return 0;
+}
+
+/* Whether a NewSessionTicket message has the extension early_data (RFC 8446,
+   4.6.1): GnuTLS does not tell. */
+static int has_early_data(const uint8_t *p, size_t len) {
+  const uint8_t *end = p + len;
+  size_t n;
+
+  /* Lifetime and age_add, the nonce, the ticket. */
+  if (len < 9 || (size_t)(end - p) < 9 + (size_t)p[8] + 2) {
+    return 0;
+  }
+  p += 9 + p[8];
+  n = (size_t)p[0] << 8 | p[1];
+  if ((size_t)(end - p) < 2 + n + 2) {
+    return 0;
+  }
+  /* The extensions, which are all that is left. */
+  for (p += 2 + n + 2; end - p >= 4; p += 4 + n) {
+    n = (size_t)p[2] << 8 | p[3];
+    if (p[0] == 0 && p[1] == EARLY_DATA_EXTENSION) {
+      return 1;
+    }
+    if ((size_t)(end - p) < 4 + n) {
+      return 0;
+    }
+  }
+  return 0;
+}
+
 static int take_ticket(ngp_tls *tls) {
   gnutls_datum_t data;
   int rv;
@@ -302,6 +462,10 @@ static int handshake_hook(gnutls_session_t session, unsigned int htype,
   int decided;
 
   if (when != GNUTLS_HOOK_POST) {
+    /* Afterwards the message has lost what was read of it. */
+    if (incoming && htype == GNUTLS_HANDSHAKE_NEW_SESSION_TICKET) {
+      tls->early_allowed = has_early_data(msg->data, msg->size) ? 1 : 0;
+    }
     return 0;
   }
   if (!incoming) {
@@ -473,6 +637,10 @@ static int start_server(ngp_tls *tls, const ngp_tls_session_options *options) {
   if (ngtcp2_crypto_gnutls_configure_server_session(tls->session) != 0) {
     return NGHTTP2_ERR_NOMEM;
   }
+  if (tls->config->nidentities) {
+    gnutls_handshake_set_post_client_hello_function(tls->session,
+                                                    choose_identity);
+  }
   if (options->take_tickets) {
     if (gnutls_session_ticket_enable_server(tls->session,
                                             &tls->config->ticket_key) != 0) {
@@ -480,8 +648,10 @@ static int start_server(ngp_tls *tls, const ngp_tls_session_options *options) {
     }
     /* RFC 9001, 4.6.1: QUIC limits early data by flow control, and the
        ticket has to say this number. */
-    gnutls_record_set_max_early_data_size(tls->session, 0xffffffffu);
-    gnutls_anti_replay_enable(tls->session, tls->config->anti_replay);
+    if (options->early_data) {
+      gnutls_record_set_max_early_data_size(tls->session, 0xffffffffu);
+      gnutls_anti_replay_enable(tls->session, tls->config->anti_replay);
+    }
     tls->send_tickets = options->send_tickets;
   }
   gnutls_certificate_server_set_request(
@@ -495,11 +665,14 @@ static int start_server(ngp_tls *tls, const ngp_tls_session_options *options) {
 int ngp_tls_new(ngp_tls **ptls, ngp_tls_config *config,
                 const ngp_tls_session_options *options, nghttp2_mem *mem) {
   ngp_tls *tls = ngp_calloc(mem, 1, sizeof(*tls));
-  unsigned int flags = GNUTLS_ENABLE_EARLY_DATA | GNUTLS_NO_END_OF_EARLY_DATA;
+  unsigned int flags = GNUTLS_NO_END_OF_EARLY_DATA;
   int rv = NGHTTP2_ERR_NOMEM;
 
   if (!tls) {
     return NGHTTP2_ERR_NOMEM;
+  }
+  if (options->early_data) {
+    flags |= GNUTLS_ENABLE_EARLY_DATA;
   }
   tls->mem = mem;
   tls->hooks = options->hooks;
@@ -534,7 +707,7 @@ int ngp_tls_new(ngp_tls **ptls, ngp_tls_config *config,
   }
   gnutls_session_set_ptr(tls->session, &tls->ref);
   gnutls_handshake_set_hook_function(tls->session, GNUTLS_HANDSHAKE_ANY,
-                                     GNUTLS_HOOK_POST, handshake_hook);
+                                     GNUTLS_HOOK_BOTH, handshake_hook);
   gnutls_session_set_verify_function(tls->session, verify_peer);
   if (tls->hooks.key_logged) {
     gnutls_session_set_keylog_function(tls->session, keylog);
@@ -584,6 +757,15 @@ int ngp_tls_send_ticket(ngp_tls *tls) {
   return gnutls_session_ticket_send(tls->session, 1, 0) == 0
              ? 0
              : NGHTTP2_ERR_NOMEM;
+}
+
+int ngp_tls_allows_early_data(const ngp_tls *tls) { return tls->early_allowed; }
+
+void ngp_tls_describe_alert(uint8_t alert, char *dest, size_t len) {
+  const char *name = gnutls_alert_get_name((gnutls_alert_description_t)alert);
+
+  snprintf(dest, len, "TLS handshake failed%s%s", name ? ": " : "",
+           name ? name : "");
 }
 
 int ngp_tls_resumes(const ngp_tls *tls) { return tls->resumes; }

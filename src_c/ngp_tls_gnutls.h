@@ -25,6 +25,20 @@ typedef enum ngp_tls_verify {
 #define NGP_TLS_TICKET_KEY_LEN 64
 
 /*
+ * ngp_tls_identity is a certificate with its key, for servers that have several
+ * names.
+ */
+typedef struct ngp_tls_identity {
+  /* name is a DNS name; one that begins with "*." stands for any label. */
+  const char *name;
+  const uint8_t *chain;
+  size_t chain_len;
+  const uint8_t *key;
+  size_t key_len;
+  const char *password;
+} ngp_tls_identity;
+
+/*
  * ngp_tls_options is what connections share.  Everything is borrowed for the
  * call of ngp_tls_config_new().
  */
@@ -43,6 +57,9 @@ typedef struct ngp_tls_options {
   size_t key_len;
   /* password decrypts key, or is NULL. */
   const char *password;
+  /* identities are used instead for the names that they have (RFC 6066, 3). */
+  const ngp_tls_identity *identities;
+  size_t nidentities;
   /* ca_file and ca_path are names, ca_data is PEM; each may be NULL. */
   const char *ca_file;
   const char *ca_path;
@@ -67,6 +84,13 @@ typedef struct ngp_tls_config ngp_tls_config;
  */
 int ngp_tls_config_new(ngp_tls_config **pconfig, const ngp_tls_options *options,
                        nghttp2_mem *mem, const char **preason);
+
+/*
+ * ngp_tls_config_validity tells from when to when, in seconds since 1970, our
+ * |i|-th certificate is valid.  It returns 0 if there is none.
+ */
+int ngp_tls_config_validity(const ngp_tls_config *config, size_t i,
+                            int64_t *pfrom, int64_t *pto);
 
 void ngp_tls_config_incref(ngp_tls_config *config);
 /* |config| may be NULL. */
@@ -111,6 +135,9 @@ typedef struct ngp_tls_session_options {
      and take none. */
   uint8_t send_tickets;
   uint8_t take_tickets;
+  /* early_data is nonzero for a server that takes early data and whose tickets
+     say so, and for a client that sends it. */
+  uint8_t early_data;
   ngp_tls_hooks hooks;
   void *user;
 } ngp_tls_session_options;
@@ -140,6 +167,14 @@ void ngp_tls_attach(ngp_tls *tls, ngtcp2_conn *conn);
 /* ngp_tls_send_ticket queues a session ticket, after the handshake, if the
    session issues them. */
 int ngp_tls_send_ticket(ngp_tls *tls);
+
+/* ngp_tls_allows_early_data is nonzero at a client if the ticket that has just
+   been received allows early data. */
+int ngp_tls_allows_early_data(const ngp_tls *tls);
+
+/* ngp_tls_describe_alert writes a text for an alert that has ended a handshake
+   to |dest|, which has |len| bytes. */
+void ngp_tls_describe_alert(uint8_t alert, char *dest, size_t len);
 
 /* ngp_tls_resumes is nonzero if the session was made from an earlier one. */
 int ngp_tls_resumes(const ngp_tls *tls);

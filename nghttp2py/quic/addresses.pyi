@@ -1,1 +1,6 @@
+from collections.abc import Hashable
+from typing import Any
+
+def network_of(addr: Any) -> Hashable: ...
+
 class AddressBook: ...

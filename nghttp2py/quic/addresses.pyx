@@ -56,6 +56,18 @@ cdef int pack_local(addr, lib.ngp_quic_addr *packed) except -1:
     return 0
 
 
+def network_of(addr):
+    """Return what tells a client from others: an IPv4 address, or the first 64 bits
+    of an IPv6 one, as bytes.  What is no socket address stands for itself."""
+    cdef lib.ngp_quic_addr packed
+    cdef bytes ip
+
+    if not pack_address(addr, &packed):
+        return addr
+    ip = take_bytes(packed.ip, 16)
+    return ip[12:] if ip.startswith(b"\0" * 10 + b"\xff\xff") else ip[:8]
+
+
 cdef object unpack_address(const lib.ngp_quic_addr *packed):
     parsed = ipaddress.IPv6Address(take_bytes(packed.ip, 16))
     if parsed.ipv4_mapped is not None:

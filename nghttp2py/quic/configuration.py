@@ -12,7 +12,7 @@ from nghttp2py.quic.logger import QuicLogger
 from nghttp2py.quic.packet import QuicProtocolVersion
 from nghttp2py.quic.tls import CipherSuite, SessionTicket
 
-__all__ = ["SMALLEST_MAX_DATAGRAM_SIZE", "QuicConfiguration"]
+__all__ = ["SMALLEST_MAX_DATAGRAM_SIZE", "QuicConfiguration", "ServerCertificate"]
 
 # Every path of QUIC carries datagrams of this size (RFC 9000, 14).
 SMALLEST_MAX_DATAGRAM_SIZE = 1200
@@ -24,6 +24,19 @@ _PRIVATE_KEY = re.compile(
     b"-----BEGIN (?P<kind>[A-Z ]*PRIVATE KEY)-----.+?-----END (?P=kind)-----",
     re.DOTALL,
 )
+
+
+@dataclass(frozen=True)
+class ServerCertificate:
+    """A certificate for one of a server's names, with its private key.
+
+    Each is PEM in bytes, or an object of the ``cryptography`` package.
+    """
+
+    certificate: Any
+    private_key: Any
+    certificate_chain: Sequence[Any] = ()
+    password: bytes | None = None
 
 
 @dataclass
@@ -137,6 +150,16 @@ class QuicConfiguration:
     max_streams_uni: int = 128
     """How many unidirectional streams the peer may have open."""
 
+    certificates: dict[str, ServerCertificate] = field(default_factory=dict)
+    """A server's: further certificates by the name that a client asks for (SNI,
+    RFC 6066, 3).  A name that begins with ``*.`` stands for any first label; one that
+    is whole comes before it.  Clients that ask for another name, or for none, get
+    ``certificate``.  See :meth:`load_cert_chain`."""
+
+    early_data: bool = True
+    """A server's: whether its tickets allow early data (0-RTT), and it is taken.  A
+    client's: whether it is sent."""
+
     max_ack_delay: float = 0.025
     """How long an acknowledgement is delayed at most, less than 16.384."""
 
@@ -167,12 +190,16 @@ class QuicConfiguration:
         certfile: str | PathLike[str],
         keyfile: str | PathLike[str] | None = None,
         password: bytes | str | None = None,
+        *,
+        server_name: str | None = None,
     ) -> None:
         """Read our certificate, those that certify it, and its private key.
 
-        All are PEM; the key may be in ``certfile``.  Raises ``OSError`` for a file
-        that cannot be read, ``ValueError`` for one that has not what it should.  An
-        encrypted key is decrypted when the configuration is first used, and then a
+        With ``server_name`` they are for the clients that ask for this name, in
+        ``certificates``.  All are PEM; the key may be in ``certfile``.  Raises
+        ``OSError`` for a file that cannot be read, ``ValueError`` for one that has not
+        what it should.  An encrypted key is decrypted when the configuration is first
+        used, and then a
         wrong ``password`` raises ``ValueError``.
         """
         with open(certfile, "rb") as file:
@@ -186,13 +213,20 @@ class QuicConfiguration:
         key = _PRIVATE_KEY.search(data)
         if keyfile is not None and key is None:
             raise ValueError(f"there is no private key in {str(keyfile)!r}")
+        if isinstance(password, str):
+            password = password.encode()
+        if server_name is not None:
+            if key is None:
+                raise ValueError(f"there is no private key in {str(certfile)!r}")
+            self.certificates[server_name] = ServerCertificate(
+                certificates[0], key.group(), certificates[1:], password
+            )
+            return
         self.certificate = certificates[0]
         self.certificate_chain = certificates[1:]
         if key is not None:
             self.private_key = key.group()
-            self._password = (
-                password.encode() if isinstance(password, str) else password
-            )
+            self._password = password
 
     def load_verify_locations(
         self,

@@ -1,18 +1,50 @@
+import logging
 from collections.abc import Callable
+from enum import Enum
 from typing import Any, Literal, TypeAlias, overload
 
+from nghttp2py.quic.configuration import (
+    SMALLEST_MAX_DATAGRAM_SIZE as SMALLEST_MAX_DATAGRAM_SIZE,
+)
 from nghttp2py.quic.configuration import QuicConfiguration
-from nghttp2py.quic.events import QuicEvent
+from nghttp2py.quic.events import ConnectionTerminated, QuicEvent
 from nghttp2py.quic.tls import SessionTicketFetcher, SessionTicketHandler
 
-__all__ = ["NetworkAddress", "QuicConnection", "QuicTokenHandler"]
+__all__ = [
+    "SMALLEST_MAX_DATAGRAM_SIZE",
+    "NetworkAddress",
+    "QuicConnection",
+    "QuicConnectionState",
+    "QuicTokenHandler",
+    "stream_is_client_initiated",
+    "stream_is_unidirectional",
+]
 
 _Buffer: TypeAlias = bytes | bytearray | memoryview
 
 NetworkAddress = Any
 QuicTokenHandler = Callable[[bytes], None]
 
+class QuicConnectionState(Enum):
+    FIRSTFLIGHT = 0
+    CONNECTED = 1
+    CLOSING = 2
+    DRAINING = 3
+    TERMINATED = 4
+
+def stream_is_client_initiated(stream_id: int) -> bool: ...
+def stream_is_unidirectional(stream_id: int) -> bool: ...
+
 class QuicConnection:
+    @property
+    def _handshake_complete(self) -> bool: ...
+    @property
+    def _close_event(self) -> ConnectionTerminated | None: ...
+    @property
+    def _logger(self) -> logging.LoggerAdapter[logging.Logger]: ...
+    @property
+    def _certificate_times(self) -> list[tuple[int, int]]: ...
+    def _try(self) -> None: ...
     @property
     def _quic_logger(self) -> Any: ...
     @property
@@ -22,8 +54,8 @@ class QuicConnection:
     @property
     def _network_paths(self) -> list[Any]: ...
     def _stream_can_send(self, stream_id: int) -> bool: ...
-    def __new__(
-        cls,
+    def __init__(
+        self,
         *,
         configuration: QuicConfiguration,
         original_destination_connection_id: bytes | None = None,
@@ -33,7 +65,7 @@ class QuicConnection:
         token_handler: QuicTokenHandler | None = None,
         address_validated: bool = False,
         handshake_timeout: float | None = None,
-    ) -> QuicConnection: ...
+    ) -> None: ...
     @property
     def configuration(self) -> QuicConfiguration: ...
     @property
@@ -46,6 +78,10 @@ class QuicConnection:
     def handshake_complete(self) -> bool: ...
     @property
     def closed(self) -> bool: ...
+    @property
+    def close_event(self) -> ConnectionTerminated | None: ...
+    @property
+    def closed_by_peer(self) -> bool: ...
     @property
     def peer_certificates(self) -> list[bytes]: ...
     @property
@@ -92,6 +128,9 @@ class QuicConnection:
     def runs_to_send(
         self, now: float
     ) -> list[tuple[bytes, NetworkAddress, int, int]]: ...
+    def stream_settled(self, stream_id: int) -> bool: ...
+    def unsettled_streams(self) -> int: ...
+    def stream_early_data(self, stream_id: int) -> bool: ...
     def set_keep_alive(self, seconds: float | None) -> None: ...
     def datagram_refused(self, length: int) -> None: ...
     def request_key_update(self) -> None: ...

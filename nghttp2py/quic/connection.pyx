@@ -38,19 +38,60 @@ from nghttp2py.quic.options cimport (
     to_duration,
 )
 
+import logging
 from collections import deque, namedtuple
 from collections.abc import Callable
+from enum import Enum
 from typing import Any
 
+from nghttp2py.quic.configuration import SMALLEST_MAX_DATAGRAM_SIZE
 from nghttp2py.quic.packet import QuicErrorCode
 from nghttp2py.quic.tls import issued_ticket, received_ticket
 from nghttp2py.quic.trace import Trace
 
-__all__ = ["NetworkAddress", "QuicConnection", "QuicTokenHandler"]
+__all__ = [
+    "SMALLEST_MAX_DATAGRAM_SIZE",
+    "NetworkAddress",
+    "QuicConnection",
+    "QuicConnectionState",
+    "QuicTokenHandler",
+    "stream_is_client_initiated",
+    "stream_is_unidirectional",
+]
 
 
 NetworkAddress = Any
 QuicTokenHandler = Callable[[bytes], None]
+
+LOGGER = logging.getLogger("quic")
+
+
+class ConnectionLogger(logging.LoggerAdapter):
+    """Puts a connection's id before what is logged, as aioquic does."""
+
+    def process(self, msg, kwargs):
+        return f"[{self.extra['id']}] {msg}", kwargs
+
+
+class QuicConnectionState(Enum):
+    """The states of a connection, by aioquic's names."""
+
+    FIRSTFLIGHT = 0
+    CONNECTED = 1
+    CLOSING = 2
+    DRAINING = 3
+    TERMINATED = 4
+
+
+def stream_is_client_initiated(stream_id):
+    """Whether it is the client that opens the stream (RFC 9000, 2.1)."""
+    return not stream_id & 1
+
+
+def stream_is_unidirectional(stream_id):
+    """Whether only the end that opens the stream sends on it (RFC 9000, 2.1)."""
+    return bool(stream_id & 2)
+
 
 NetworkPath = namedtuple("NetworkPath", "addr")
 TLSState = namedtuple(
@@ -119,6 +160,20 @@ cdef bytes cid_bytes(const lib.ngtcp2_cid *cid):
     return take_bytes(cid.data, cid.datalen)
 
 
+cdef inline lib.ngp_quic *handle(QuicConnection self) except NULL:
+    """What C has of a connection."""
+    if self._quic is NULL:
+        raise RuntimeError("QuicConnection.__init__() was not called")
+    return self._quic
+
+
+cdef object terminated(const lib.ngp_quic_event *e):
+    reason = take_bytes(e.data, e.len).decode("utf8", "replace")
+    return ConnectionTerminated(
+        e.error_code, None if e.application else e.frame_type, reason
+    )
+
+
 cdef class QuicConnection(Carrier):
     """One end of a QUIC connection (RFC 9000).  It does no I/O and reads no clock.
 
@@ -157,10 +212,12 @@ cdef class QuicConnection(Carrier):
     cdef object _server_name
     # When a client's connect() was called.
     cdef double _began
+    cdef object _terminated
+    cdef object _log
     cdef bint _traced
     cdef object _trace
 
-    def __cinit__(
+    def __init__(
         self,
         *,
         configuration,
@@ -183,6 +240,8 @@ cdef class QuicConnection(Carrier):
             int rv
             list keep = []
 
+        if self._quic is not NULL:
+            raise RuntimeError("QuicConnection.__init__() was called before")
         if client:
             if original_destination_connection_id is not None:
                 raise ValueError(
@@ -228,6 +287,7 @@ cdef class QuicConnection(Carrier):
         options.tls.take_tickets = (
             session_ticket_handler is not None or session_ticket_fetcher is not None
         )
+        options.tls.early_data = bool(configuration.early_data)
         options.ask_tickets = session_ticket_fetcher is not None
         if client:
             token = to_bytes(configuration.token)
@@ -268,6 +328,27 @@ cdef class QuicConnection(Carrier):
             self._release()
             lib.ngp_quic_del(self._quic)
 
+    def _try(self):
+        """Find fault with what only TLS knows before there is a peer."""
+        cdef int rv = lib.ngp_quic_try_tls(handle(self))
+
+        if rv == lib.NGHTTP2_ERR_INVALID_ARGUMENT:
+            raise ValueError("server_name or alpn_protocols cannot be used")
+        check(rv)
+
+    @property
+    def _certificate_times(self):
+        """From when to when each of our certificates is valid, in seconds."""
+        cdef int64_t start = 0
+        cdef int64_t end = 0
+        cdef size_t i = 0
+
+        times = []
+        while lib.ngp_tls_config_validity(self._credentials.config, i, &start, &end):
+            times.append((start, end))
+            i += 1
+        return times
+
     cdef bytes _usable_ticket(self):
         ticket = self._configuration.session_ticket
         if (
@@ -288,33 +369,51 @@ cdef class QuicConnection(Carrier):
     @property
     def original_destination_connection_id(self):
         """The destination connection id of the client's first packet, as bytes."""
-        return cid_bytes(lib.ngp_quic_original_dcid(self._quic))
+        return cid_bytes(lib.ngp_quic_original_dcid(handle(self)))
 
     @property
     def host_cid(self):
         """The connection id that this end was born with, as bytes."""
-        return cid_bytes(lib.ngp_quic_host_cid(self._quic))
+        return cid_bytes(lib.ngp_quic_host_cid(handle(self)))
 
     @property
     def version(self):
         """The version of QUIC in use, a number, or ``None`` before there is one."""
-        return lib.ngp_quic_version(self._quic) or None
+        return lib.ngp_quic_version(handle(self)) or None
 
     @property
     def handshake_complete(self):
         """Whether the TLS handshake is complete."""
-        return lib.ngp_quic_handshake_completed(self._quic)
+        return lib.ngp_quic_handshake_completed(handle(self))
 
     @property
     def closed(self):
         """Whether the connection is closed or about to be."""
-        return lib.ngp_quic_get_state(self._quic) > lib.NGP_QUIC_ACTIVE
+        return lib.ngp_quic_get_state(handle(self)) > lib.NGP_QUIC_ACTIVE
+
+    @property
+    def close_event(self):
+        """The :class:`~nghttp2py.quic.events.ConnectionTerminated` to come, or that
+        was, as soon as the connection is being closed; ``None`` before."""
+        cdef lib.ngp_quic_event e
+
+        if self._terminated is None and lib.ngp_quic_get_end(handle(self), &e):
+            return terminated(&e)
+        return self._terminated
+
+    @property
+    def closed_by_peer(self):
+        """Whether it is the peer that has ended the connection, or has fallen
+        silent."""
+        cdef lib.ngp_quic_event e
+
+        return bool(lib.ngp_quic_get_end(handle(self), &e) and e.value)
 
     @property
     def peer_certificates(self):
         """The peer's certificates as DER, its own first: a list of bytes."""
         cdef:
-            lib.ngp_tls *tls = lib.ngp_quic_tls(self._quic)
+            lib.ngp_tls *tls = lib.ngp_quic_tls(handle(self))
             const uint8_t *data
             size_t n = 0
             size_t i = 0
@@ -332,8 +431,8 @@ cdef class QuicConnection(Carrier):
     def tls(self):
         """What TLS has come to: an object with ``alpn_negotiated``,
         ``early_data_accepted`` and ``session_resumed``."""
-        cdef lib.ngp_tls *tls = lib.ngp_quic_tls(self._quic)
-        cdef bint done = lib.ngp_quic_handshake_completed(self._quic)
+        cdef lib.ngp_tls *tls = lib.ngp_quic_tls(handle(self))
+        cdef bint done = lib.ngp_quic_handshake_completed(handle(self))
 
         return TLSState(
             alpn_negotiated=self._alpn,
@@ -351,7 +450,7 @@ cdef class QuicConnection(Carrier):
         """
         cdef lib.ngp_quic_stats stats
 
-        lib.ngp_quic_get_stats(self._quic, &stats)
+        lib.ngp_quic_get_stats(handle(self), &stats)
         return {
             "packets_sent": stats.packets_sent,
             "packets_received": stats.packets_received,
@@ -370,8 +469,25 @@ cdef class QuicConnection(Carrier):
         return bool(self._configuration.is_client)
 
     @property
+    def _handshake_complete(self):
+        return self.handshake_complete
+
+    @property
+    def _close_event(self):
+        return self.close_event
+
+    @property
+    def _logger(self):
+        """What aioquic's programs log by."""
+        if self._log is None:
+            self._log = ConnectionLogger(
+                LOGGER, {"id": self.original_destination_connection_id.hex()}
+            )
+        return self._log
+
+    @property
     def _remote_max_datagram_frame_size(self):
-        return lib.ngp_quic_remote_max_datagram(self._quic) or None
+        return lib.ngp_quic_remote_max_datagram(handle(self)) or None
 
     @property
     def _network_paths(self):
@@ -379,13 +495,13 @@ cdef class QuicConnection(Carrier):
         return [] if addr is None else [NetworkPath(addr)]
 
     def _stream_can_send(self, stream_id):
-        return lib.ngp_quic_can_send(self._quic, to_stream_id(stream_id))
+        return lib.ngp_quic_can_send(handle(self), to_stream_id(stream_id))
 
     def get_peer_address(self):
         """The address to which is sent, or ``None`` before there is one."""
         cdef lib.ngp_quic_addr packed
 
-        if not lib.ngp_quic_peer_addr(self._quic, &packed):
+        if not lib.ngp_quic_peer_addr(handle(self), &packed):
             return None
         return self._addresses.find(&packed)
 
@@ -400,9 +516,10 @@ cdef class QuicConnection(Carrier):
         cdef uint64_t ns = to_ns(now)
         cdef int rv
 
+        handle(self)
         self._addresses.take(addr)
         self._began = now
-        rv = lib.ngp_quic_connect(self._quic, &self._addresses.last, ns)
+        rv = lib.ngp_quic_connect(handle(self), &self._addresses.last, ns)
         if rv == lib.NGP_QUIC_ERR_STATE:
             raise RuntimeError(
                 "connect() can only be called for clients and a single time"
@@ -422,6 +539,7 @@ cdef class QuicConnection(Carrier):
         cdef uint64_t ns = to_ns(now)
         cdef uint8_t bits = ecn & 3
 
+        handle(self)
         self._addresses.take(addr)
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
@@ -446,6 +564,7 @@ cdef class QuicConnection(Carrier):
 
         if size <= 0:
             raise ValueError("segment must be positive")
+        handle(self)
         self._addresses.take(addr)
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
@@ -462,7 +581,7 @@ cdef class QuicConnection(Carrier):
         self, const uint8_t *data, size_t n, uint64_t ns, uint8_t ecn
     ) except -1:
         cdef int rv = lib.ngp_quic_recv(
-            self._quic, data, n, &self._addresses.last, ecn, ns)
+            handle(self), data, n, &self._addresses.last, ecn, ns)
 
         if self._configuration.quic_logger is not None:
             self._start_trace()
@@ -484,13 +603,13 @@ cdef class QuicConnection(Carrier):
             uint64_t ns = to_ns(now)
             size_t n = 0
             size_t i
-            int rv = lib.ngp_quic_send(self._quic, ns)
+            int rv = lib.ngp_quic_send(handle(self), ns)
             bint marked = ecn
             list datagrams = []
 
         self._after()
         check(rv)
-        packets = lib.ngp_quic_packets(self._quic, &n)
+        packets = lib.ngp_quic_packets(handle(self), &n)
         for i in range(n):
             data = take_bytes(packets[i].data, packets[i].len)
             addr = self._addresses.find(&packets[i].addr)
@@ -517,12 +636,12 @@ cdef class QuicConnection(Carrier):
             size_t first = 0
             size_t end
             size_t run
-            int rv = lib.ngp_quic_send_burst(self._quic, MAX_RUN, ns)
+            int rv = lib.ngp_quic_send_burst(handle(self), MAX_RUN, ns)
             list runs = []
 
         self._after()
         check(rv)
-        packets = lib.ngp_quic_packets(self._quic, &n)
+        packets = lib.ngp_quic_packets(handle(self), &n)
         while first < n:
             head = &packets[first]
             run = head.len
@@ -550,7 +669,7 @@ cdef class QuicConnection(Carrier):
 
     def get_timer(self):
         """Return when :meth:`handle_timer` is to be called, or ``None``."""
-        cdef uint64_t ns = lib.ngp_quic_get_timer(self._quic)
+        cdef uint64_t ns = lib.ngp_quic_get_timer(handle(self))
 
         if ns == UINT64_MAX:
             return None
@@ -561,18 +680,18 @@ cdef class QuicConnection(Carrier):
 
     def handle_timer(self, now):
         """Do what is due at ``now``."""
-        cdef int rv = lib.ngp_quic_handle_timer(self._quic, to_ns(now))
+        cdef int rv = lib.ngp_quic_handle_timer(handle(self), to_ns(now))
 
         self._after()
         check(rv)
 
     cdef int _release(self) except -1:
         """Give back the bytes that C is done with."""
-        cdef void *owner = lib.ngp_quic_take_owner(self._quic)
+        cdef void *owner = lib.ngp_quic_take_owner(handle(self))
 
         while owner is not NULL:
             Py_DECREF(<object>owner)
-            owner = lib.ngp_quic_take_owner(self._quic)
+            owner = lib.ngp_quic_take_owner(handle(self))
         return 0
 
     cdef int _after(self) except -1:
@@ -581,7 +700,7 @@ cdef class QuicConnection(Carrier):
         cdef list presented = None
 
         self._release()
-        while lib.ngp_quic_next_note(self._quic, &event):
+        while lib.ngp_quic_next_note(handle(self), &event):
             data = take_bytes(event.data, event.len)
             if event.type >= lib.NGP_QUIC_PACKET_SENT:
                 if self._trace is not None:
@@ -606,7 +725,7 @@ cdef class QuicConnection(Carrier):
             # TLS takes any that is good: all must be wanted.
             allowed = all(self._fetches(ticket) for ticket in presented)
         finally:
-            check(lib.ngp_quic_take_tickets(self._quic, allowed))
+            check(lib.ngp_quic_take_tickets(handle(self), allowed))
         return self._after()
 
     def _fetches(self, bytes label):
@@ -632,7 +751,7 @@ cdef class QuicConnection(Carrier):
         return 0
 
     cdef object _issued_ticket(self, bytes message):
-        cdef lib.ngp_tls *tls = lib.ngp_quic_tls(self._quic)
+        cdef lib.ngp_tls *tls = lib.ngp_quic_tls(handle(self))
         cdef char name[256]
 
         name[0] = 0
@@ -655,12 +774,13 @@ cdef class QuicConnection(Carrier):
             StreamDataReceived data
             DatagramFrameReceived datagram
 
-        if not lib.ngp_quic_next_event(self._quic, &e):
+        if not lib.ngp_quic_next_event(handle(self), &e):
             return None
         if e.type == lib.NGP_QUIC_STREAM_DATA:
             data = StreamDataReceived.__new__(StreamDataReceived)
             data.end_stream = <bint>e.end_stream
             data.stream_id = e.stream_id
+            data.early_data = e.early
             self._lend_data(data, &e)
             return data
         if e.type == lib.NGP_QUIC_DATAGRAM:
@@ -671,7 +791,7 @@ cdef class QuicConnection(Carrier):
 
     cdef int _lend_data(self, LentData event, const lib.ngp_quic_event *e) except -1:
         if e.len:
-            event.store = lib.ngp_quic_lend(self._quic, e.len)
+            event.store = lib.ngp_quic_lend(handle(self), e.len)
         if event.store is NULL:
             event.value = take_bytes(e.data, e.len)
         else:
@@ -702,12 +822,9 @@ cdef class QuicConnection(Carrier):
             return HandshakeCompleted(
                 self._alpn, bool(e.early_data_accepted), bool(e.session_resumed)
             )
-        reason = take_bytes(e.data, e.len).decode("utf8", "replace")
-        event = ConnectionTerminated(
-            e.error_code, None if e.application else e.frame_type, reason
-        )
-        self._end_trace(event)
-        return event
+        self._terminated = terminated(e)
+        self._end_trace(self._terminated)
+        return self._terminated
 
     # ---- The direct way to and from HTTP/3 ----
 
@@ -748,10 +865,10 @@ cdef class QuicConnection(Carrier):
 
         if data is None:
             return check(lib.ngp_quic_send_framed(
-                self._quic, stream_id, head, head_len, NULL, 0, NULL, end_stream,
+                handle(self), stream_id, head, head_len, NULL, 0, NULL, end_stream,
                 &held))
         rv = lib.ngp_quic_send_framed(
-            self._quic, stream_id, head, head_len,
+            handle(self), stream_id, head, head_len,
             <const uint8_t *>PyBytes_AS_STRING(data), len(data), <void *>data,
             end_stream, &held)
         if held:
@@ -760,13 +877,13 @@ cdef class QuicConnection(Carrier):
         return check(rv)
 
     cdef int put_first(self, int64_t stream_id) except -1:
-        return check(lib.ngp_quic_put_first(self._quic, stream_id))
+        return check(lib.ngp_quic_put_first(handle(self), stream_id))
 
     cdef int send_datagram(
         self, const uint8_t *head, size_t head_len, bytes data
     ) except -1:
         return check(lib.ngp_quic_send_framed_datagram(
-            self._quic, head, head_len, <const uint8_t *>PyBytes_AS_STRING(data),
+            handle(self), head, head_len, <const uint8_t *>PyBytes_AS_STRING(data),
             len(data)))
 
     # ---- The trace ----
@@ -776,7 +893,7 @@ cdef class QuicConnection(Carrier):
         if (
             logger is None
             or self._traced
-            or lib.ngp_quic_get_state(self._quic) == lib.NGP_QUIC_NEW
+            or lib.ngp_quic_get_state(handle(self)) == lib.NGP_QUIC_NEW
         ):
             return 0
         self._traced = True
@@ -796,7 +913,7 @@ cdef class QuicConnection(Carrier):
 
     cdef int _trace_parameters(self, bint remote) except -1:
         cdef const lib.ngtcp2_transport_params *params = lib.ngp_quic_params(
-            self._quic, remote)
+            handle(self), remote)
 
         if params is not NULL:
             self._trace.parameters(not remote, describe_params(params))
@@ -805,7 +922,7 @@ cdef class QuicConnection(Carrier):
     cdef int _trace_metrics(self) except -1:
         cdef lib.ngp_quic_stats stats
 
-        lib.ngp_quic_get_stats(self._quic, &stats)
+        lib.ngp_quic_get_stats(handle(self), &stats)
         self._trace.metrics(
             cwnd=stats.cwnd,
             bytes_in_flight=stats.bytes_in_flight,
@@ -842,7 +959,7 @@ cdef class QuicConnection(Carrier):
             bytes reason = reason_phrase.encode("utf8", "replace")
 
         check(lib.ngp_quic_close(
-            self._quic, code, frame_type is None, frame, reason, len(reason)))
+            handle(self), code, frame_type is None, frame, reason, len(reason)))
 
     def change_connection_id(self):
         """Change the connection id of the peer that is used (RFC 9000, 5.1.2).
@@ -850,7 +967,7 @@ cdef class QuicConnection(Carrier):
         A server cannot, and nothing happens; nor if the peer has issued no other,
         or forbids clients to move.
         """
-        lib.ngp_quic_change_cid(self._quic)
+        lib.ngp_quic_change_cid(handle(self))
 
     def set_keep_alive(self, seconds):
         """Send a PING whenever nothing was sent for ``seconds``; ``None`` for never.
@@ -866,7 +983,7 @@ cdef class QuicConnection(Carrier):
             interval = to_duration(seconds, "seconds")
             if interval == 0:
                 raise ValueError("seconds must be positive")
-        lib.ngp_quic_set_keep_alive(self._quic, interval)
+        lib.ngp_quic_set_keep_alive(handle(self), interval)
 
     def datagram_refused(self, size_t length):
         """Tell that the system has refused to send a datagram of ``length`` bytes,
@@ -875,11 +992,11 @@ cdef class QuicConnection(Carrier):
         A probe of path MTU discovery is lost.  If it was none, datagrams have 1,200
         bytes from now on, which every path of QUIC carries (RFC 9000, 14).
         """
-        lib.ngp_quic_refused(self._quic, length)
+        lib.ngp_quic_refused(handle(self), length)
 
     def request_key_update(self):
         """Update the keys, as soon as the handshake is confirmed (RFC 9001, 6)."""
-        lib.ngp_quic_update_key(self._quic)
+        lib.ngp_quic_update_key(handle(self))
 
     def send_new_token(self, token):
         """Send a client a token for its later connections (RFC 9000, 8.1.3).
@@ -890,7 +1007,7 @@ cdef class QuicConnection(Carrier):
         """
         cdef bytes data = to_bytes(token)
         cdef int rv = lib.ngp_quic_send_token(
-            self._quic, <const uint8_t *>PyBytes_AS_STRING(data), len(data))
+            handle(self), <const uint8_t *>PyBytes_AS_STRING(data), len(data))
 
         if rv == lib.NGP_QUIC_ERR_STATE:
             raise RuntimeError("Only a server can send a token, to its client")
@@ -900,7 +1017,7 @@ cdef class QuicConnection(Carrier):
 
     def get_next_available_stream_id(self, is_unidirectional=False):
         """Return the id of the next stream of ours; sending on it takes it."""
-        return lib.ngp_quic_next_stream_id(self._quic, bool(is_unidirectional))
+        return lib.ngp_quic_next_stream_id(handle(self), bool(is_unidirectional))
 
     def send_stream_data(self, stream_id, data, end_stream=False):
         """Send bytes on a stream, and its end if ``end_stream``.
@@ -915,11 +1032,11 @@ cdef class QuicConnection(Carrier):
         """Return how many bytes are queued or not acknowledged, on one stream or
         on all."""
         return lib.ngp_quic_queued(
-            self._quic, -1 if stream_id is None else to_stream_id(stream_id))
+            handle(self), -1 if stream_id is None else to_stream_id(stream_id))
 
     def unsent_data(self, stream_id):
         """Return how many of the bytes queued on a stream were not sent."""
-        return lib.ngp_quic_unsent(self._quic, to_stream_id(stream_id))
+        return lib.ngp_quic_unsent(handle(self), to_stream_id(stream_id))
 
     def send_credit(self, stream_id=None):
         """Return how many bytes the peer's flow control lets us send beyond those
@@ -929,7 +1046,23 @@ cdef class QuicConnection(Carrier):
         share.  A stream beyond the peer's limit of streams has none.
         """
         return lib.ngp_quic_send_credit(
-            self._quic, -1 if stream_id is None else to_stream_id(stream_id))
+            handle(self), -1 if stream_id is None else to_stream_id(stream_id))
+
+    def stream_settled(self, stream_id):
+        """Whether there is nothing left to wait for after the end of what we send on
+        a stream: the peer has acknowledged all of it, or the stream was reset, or is
+        over."""
+        return lib.ngp_quic_stream_settled(handle(self), to_stream_id(stream_id))
+
+    def unsettled_streams(self):
+        """Return the number of streams whose end is queued, and of which the peer has
+        not acknowledged all."""
+        return lib.ngp_quic_unsettled(handle(self))
+
+    def stream_early_data(self, stream_id):
+        """Whether bytes of a stream have come as early data, which others may replay
+        (RFC 8446, 8; RFC 8470)."""
+        return lib.ngp_quic_stream_early(handle(self), to_stream_id(stream_id))
 
     def pause_reading(self, stream_id):
         """Return no credit for a stream until :meth:`resume_reading`.
@@ -937,11 +1070,11 @@ cdef class QuicConnection(Carrier):
         The peer may send as much as it has credit for, ``max_stream_data``.  It has
         no effect on a stream that is over.
         """
-        lib.ngp_quic_hold_credit(self._quic, to_stream_id(stream_id), True)
+        lib.ngp_quic_hold_credit(handle(self), to_stream_id(stream_id), True)
 
     def resume_reading(self, stream_id):
         """Return the credit that :meth:`pause_reading` has kept back."""
-        lib.ngp_quic_hold_credit(self._quic, to_stream_id(stream_id), False)
+        lib.ngp_quic_hold_credit(handle(self), to_stream_id(stream_id), False)
 
     def reset_stream(self, stream_id, error_code):
         """Give up sending on a stream (RFC 9000, 19.4).
@@ -950,7 +1083,7 @@ cdef class QuicConnection(Carrier):
         we cannot send.
         """
         check(lib.ngp_quic_reset_stream(
-            self._quic, to_stream_id(stream_id), to_code(error_code)))
+            handle(self), to_stream_id(stream_id), to_code(error_code)))
 
     def stop_stream(self, stream_id, error_code):
         """Ask the peer to send no more on a stream (RFC 9000, 19.5).
@@ -959,7 +1092,7 @@ cdef class QuicConnection(Carrier):
         opened.
         """
         cdef int rv = lib.ngp_quic_stop_stream(
-            self._quic, to_stream_id(stream_id), to_code(error_code))
+            handle(self), to_stream_id(stream_id), to_code(error_code))
 
         if rv == lib.NGP_QUIC_ERR_UNKNOWN_STREAM:
             raise ValueError("Cannot stop receiving on an unknown stream")
@@ -975,7 +1108,7 @@ cdef class QuicConnection(Carrier):
         if not 0 <= urgency <= 7:
             raise ValueError("An urgency is 0 to 7")
         check(lib.ngp_quic_set_priority(
-            self._quic, to_stream_id(stream_id), urgency, bool(incremental)))
+            handle(self), to_stream_id(stream_id), urgency, bool(incremental)))
 
     def send_datagram_frame(self, data):
         """Send bytes in a DATAGRAM frame (RFC 9221).
@@ -989,7 +1122,7 @@ cdef class QuicConnection(Carrier):
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
             rv = lib.ngp_quic_send_datagram(
-                self._quic, <const uint8_t *>view.buf, view.len)
+                handle(self), <const uint8_t *>view.buf, view.len)
         finally:
             PyBuffer_Release(&view)
         check(rv)
@@ -1001,4 +1134,4 @@ cdef class QuicConnection(Carrier):
         """
         if not 0 <= uid < 1 << 64:
             raise ValueError("A uid is 0 to 2^64 - 1")
-        check(lib.ngp_quic_ping(self._quic, uid))
+        check(lib.ngp_quic_ping(handle(self), uid))

@@ -97,6 +97,47 @@ cdef int verify_of(configuration) except -1:
     return mode
 
 
+cdef bytes join_chain(own):
+    return b"\n".join(
+        to_pem(certificate, "a certificate")
+        for certificate in (own.certificate, *own.certificate_chain)
+    )
+
+
+cdef int pack_identities(
+    lib.ngp_tls_options *options, configuration, list keep
+) except -1:
+    """Pack the certificates by name; what options then point to is in ``keep``."""
+    cdef lib.ngp_tls_identity *identities
+    cdef bytes name
+    cdef bytes chain
+    cdef bytes key
+    cdef bytes password
+    cdef dict named = dict(configuration.certificates)
+    cdef bytearray room = bytearray(len(named) * sizeof(lib.ngp_tls_identity))
+
+    identities = <lib.ngp_tls_identity *><char *>room
+    for i, (text, own) in enumerate(named.items()):
+        name = text.encode("ascii" if text.isascii() else "idna")
+        if not name or b"\0" in name:
+            raise ValueError("a certificate's name must be a DNS name")
+        chain = join_chain(own)
+        key = to_pem(own.private_key, "the private key")
+        password = own.password
+        keep += [name, chain, key, password]
+        identities[i].name = name
+        identities[i].chain = chain
+        identities[i].chain_len = len(chain)
+        identities[i].key = key
+        identities[i].key_len = len(key)
+        if password is not None:
+            identities[i].password = password
+    keep.append(room)
+    options.identities = identities
+    options.nidentities = len(named)
+    return 0
+
+
 cdef class Credentials:
     """Owns an ``ngp_tls_config``."""
 
@@ -110,20 +151,18 @@ cdef class Credentials:
             bytes cadata
             bytes password
             bytes ticket_key
+            list keep = []
             int rv
 
         memset(&options, 0, sizeof(options))
         self.made_of = made_of
+        pack_identities(&options, configuration, keep)
         options.is_client = bool(configuration.is_client)
         options.verify = verify_of(configuration)
         priority = priority_of(configuration.cipher_suites).encode()
         options.priority = priority
         if configuration.certificate is not None:
-            chain = b"\n".join(
-                to_pem(certificate, "a certificate")
-                for certificate in
-                (configuration.certificate, *configuration.certificate_chain)
-            )
+            chain = join_chain(configuration)
         if configuration.private_key is not None:
             key = to_pem(configuration.private_key, "the private key")
         options.chain = chain
@@ -161,6 +200,8 @@ cdef class Credentials:
 cdef bint same(tuple a, tuple b):
     cdef size_t i
 
+    if len(a) != len(b):
+        return False
     for i in range(len(a)):
         if a[i] is not b[i]:
             return False
@@ -176,6 +217,7 @@ cdef Credentials get_credentials(configuration):
         configuration.certificate_chain, configuration.private_key,
         configuration._password, configuration.cafile, configuration.capath,
         configuration.cadata, configuration.session_ticket_key,
+        *configuration.certificates, *configuration.certificates.values(),
     )
 
     if credentials is None or not same(credentials.made_of, made_of):

@@ -57,6 +57,7 @@ cdef class StopSendingReceived(QuicEvent):
 
 
 cdef class StreamDataReceived(LentData):
+    cdef public bint early_data
     cdef public object end_stream
     cdef public object stream_id
 

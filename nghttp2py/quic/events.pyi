@@ -58,6 +58,10 @@ class StreamDataReceived(QuicEvent):
     data: bytes
     end_stream: bool
     stream_id: int
+    @property
+    def early_data(self) -> bool: ...
+    @early_data.setter
+    def early_data(self, value: bool) -> None: ...
 
 @dataclass
 class StreamReset(QuicEvent):

@@ -153,7 +153,11 @@ cdef class StopSendingReceived(QuicEvent):
 
 
 cdef class StreamDataReceived(LentData):
-    """The next bytes of a stream; ``end_stream`` is true with the last."""
+    """The next bytes of a stream; ``end_stream`` is true with the last.
+
+    ``early_data`` is whether they came as early data, which others may replay
+    (RFC 8446, 8); it is no part of the value.
+    """
 
     __match_args__ = ("data", "end_stream", "stream_id")
     __dataclass_fields__ = fields_of(("data", "end_stream", "stream_id"))

@@ -11,5 +11,6 @@ cdef int set_server_name(
     lib.ngp_quic_options *options, configuration, list keep
 ) except -1
 cdef int set_cid(lib.ngtcp2_cid *cid, value, str name) except -1
+cdef list known_versions(versions)
 cdef bytes encode_alpn(protocols)
 cdef dict describe_params(const lib.ngtcp2_transport_params *params)

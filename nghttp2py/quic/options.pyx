@@ -82,17 +82,33 @@ cdef int set_limits(lib.ngp_quic_options *options, configuration) except -1:
     return 0
 
 
-cdef int set_versions(lib.ngp_quic_options *options, configuration) except -1:
-    versions = list(configuration.supported_versions)
-    if len(versions) > lib.NGP_QUIC_MAX_VERSIONS:
-        raise ValueError("there are at most eight supported_versions")
-    for i, version in enumerate(versions):
+cdef list known_versions(versions):
+    """Those of QUIC's versions that can be spoken; others are left out, as the
+    reserved ones that some offer for greasing (RFC 9000, 15)."""
+    cdef list known = []
+
+    for version in versions:
         if not 0 <= version < 1 << 32:
             raise ValueError("a version has 32 bits")
+        if lib.ngtcp2_is_supported_version(version):
+            known.append(version)
+    return known
+
+
+cdef int set_versions(lib.ngp_quic_options *options, configuration) except -1:
+    versions = known_versions(configuration.supported_versions)
+    if not versions or len(versions) > lib.NGP_QUIC_MAX_VERSIONS:
+        raise ValueError("supported_versions must have one to eight that are known")
+    for i, version in enumerate(versions):
         options.versions[i] = version
     options.nversions = len(versions)
     original = configuration.original_version
-    if original is not None:
+    if original is None:
+        first = configuration.supported_versions[0]
+        if lib.ngtcp2_is_reserved_version(first):
+            # It has the server offer its own (RFC 9000, 6.3).
+            options.original_version = first
+    else:
         if not 0 <= original < 1 << 32:
             raise ValueError("a version has 32 bits")
         options.original_version = original

@@ -25,9 +25,55 @@ __all__ = [
     "QuicPacketType",
     "QuicProtocolVersion",
     "encode_quic_version_negotiation",
+    "error_name",
     "is_long_header",
     "pull_quic_header",
 ]
+
+# The alerts of TLS 1.3 (RFC 8446, 6; RFC 7301, 3.2) that end a handshake.
+_ALERTS = {
+    0: "close_notify",
+    10: "unexpected_message",
+    20: "bad_record_mac",
+    22: "record_overflow",
+    40: "handshake_failure",
+    42: "bad_certificate",
+    43: "unsupported_certificate",
+    44: "certificate_revoked",
+    45: "certificate_expired",
+    46: "certificate_unknown",
+    47: "illegal_parameter",
+    48: "unknown_ca",
+    49: "access_denied",
+    50: "decode_error",
+    51: "decrypt_error",
+    70: "protocol_version",
+    71: "insufficient_security",
+    80: "internal_error",
+    86: "inappropriate_fallback",
+    90: "user_canceled",
+    109: "missing_extension",
+    110: "unsupported_extension",
+    112: "unrecognized_name",
+    113: "bad_certificate_status_response",
+    115: "unknown_psk_identity",
+    116: "certificate_required",
+    120: "no_application_protocol",
+}
+
+
+def error_name(error_code: int) -> str:
+    """Name an error code of the transport; one that has no name stays a number.
+
+    A TLS alert is named as in RFC 8446, 6: ``CRYPTO_ERROR(no_application_protocol)``.
+    """
+    if QuicErrorCode.CRYPTO_ERROR <= error_code < QuicErrorCode.CRYPTO_ERROR + 0x100:
+        alert = error_code - QuicErrorCode.CRYPTO_ERROR
+        return f"CRYPTO_ERROR({_ALERTS.get(alert, alert)})"
+    try:
+        return QuicErrorCode(error_code).name
+    except ValueError:
+        return f"{error_code:#x}"
 
 
 class QuicErrorCode(IntEnum):

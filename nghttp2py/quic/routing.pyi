@@ -13,6 +13,8 @@ class QuicHeader:
     is_retry_token: bool
 
 class Router:
+    @property
+    def versions(self) -> frozenset[int]: ...
     def __new__(
         cls, *, secret: bytes, connection_id_length: int, versions: Sequence[int]
     ) -> Router: ...

@@ -8,6 +8,7 @@ from libc.string cimport memcmp
 from nghttp2py cimport cngp_quic as lib
 from nghttp2py.octets cimport take_bytes
 from nghttp2py.quic.addresses cimport pack_address, to_ns
+from nghttp2py.quic.options cimport known_versions
 
 __all__ = ["QuicHeader", "Router"]
 
@@ -45,6 +46,8 @@ cdef class Router:
     Addresses are those of sockets: ``(host, port, ...)``.
     """
 
+    # The versions that are spoken.
+    cdef readonly object versions
     cdef bytes _secret
     cdef size_t _cid_length
     cdef uint32_t _versions[lib.NGP_QUIC_MAX_VERSIONS]
@@ -53,8 +56,10 @@ cdef class Router:
     def __cinit__(self, *, bytes secret not None, connection_id_length, versions):
         if not 0 <= connection_id_length <= 20:
             raise ValueError("a connection id has at most 20 bytes")
+        versions = known_versions(versions)
         if not 0 < len(versions) <= lib.NGP_QUIC_MAX_VERSIONS:
             raise ValueError("there are one to eight versions")
+        self.versions = frozenset(versions)
         self._secret = secret
         self._cid_length = connection_id_length
         self._nversions = len(versions)

@@ -72,7 +72,17 @@ def issued_ticket(
         server_name=server_name,
         age_add=int.from_bytes(message[4:8], "big"),
         cipher_suite=cipher_suite,
+        early_data=_has_early_data(message[start + 2 + length + 2 :]),
     )
+
+
+def _has_early_data(extensions: bytes) -> bool:
+    """Whether the extension early_data is among these (RFC 8446, 4.2.10)."""
+    while len(extensions) >= 4:
+        if extensions[:2] == b"\0\x2a":
+            return True
+        extensions = extensions[4 + int.from_bytes(extensions[2:4], "big") :]
+    return False
 
 
 def received_ticket(session: bytes, *, server_name: str) -> SessionTicket:
@@ -81,7 +91,14 @@ def received_ticket(session: bytes, *, server_name: str) -> SessionTicket:
     Its lifetime stands in it, and TLS alone can read it: a ticket that is too old is
     not offered to the server, even if it is valid here.
     """
-    return _make_ticket(session, lifetime=_LONGEST_LIFETIME, server_name=server_name)
+    # The length of the TLS session, the session, and what early data need.
+    early_data = len(session) > 4 + int.from_bytes(session[:4], "big")
+    return _make_ticket(
+        session,
+        lifetime=_LONGEST_LIFETIME,
+        server_name=server_name,
+        early_data=early_data,
+    )
 
 
 def _make_ticket(
@@ -91,6 +108,7 @@ def _make_ticket(
     server_name: str,
     age_add: int = 0,
     cipher_suite: int = 0,
+    early_data: bool,
 ) -> SessionTicket:
     now = datetime.now(timezone.utc)
     return SessionTicket(
@@ -101,7 +119,7 @@ def _make_ticket(
         resumption_secret=b"",
         server_name=server_name,
         ticket=ticket,
-        max_early_data_size=_ANY_EARLY_DATA,
+        max_early_data_size=_ANY_EARLY_DATA if early_data else None,
     )
 
 

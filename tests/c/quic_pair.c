@@ -116,6 +116,7 @@ static int make_end(quic_pair *pair, int end) {
   options.tls.alpn_len = 5;
   options.tls.sni = options.tls.verify_name = end == 0 ? "localhost" : NULL;
   options.tls.send_tickets = options.tls.take_tickets = 1;
+  options.tls.early_data = 1;
   options.key_log = 1;
   return ngp_quic_new(&pair->ends[end], &options, pair->mem, &reason);
 }

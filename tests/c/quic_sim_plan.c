@@ -36,6 +36,7 @@ static void common_options(sim *s, int end) {
   o->tls.alpn = alpn;
   o->tls.alpn_len = sizeof(alpn) - 1;
   o->tls.send_tickets = o->tls.take_tickets = 1;
+  o->tls.early_data = 1;
   if (end == 0) {
     o->tls.sni = o->tls.verify_name = "localhost";
     o->tls_config = s->shared->client;
