@@ -295,26 +295,6 @@ async def test_clients_get_in_during_a_flood_by_proving_their_addresses():
 
 
 @in_loop
-async def test_nobody_is_heard_while_too_many_have_proved_their_addresses():
-    server = quic_server.QuicServer(
-        configuration=server_configuration(), max_handshakes=5
-    )
-    observer = Observer()
-    server.connection_made(observer)
-    for i in range(20):
-        address = ("198.51.100.1", 1024 + i)
-        client, data = first_packet()
-        server.datagram_received(data, address)
-        for data, addr in list(observer.sent):
-            if addr == address and data[0] & TYPE_MASK == RETRY:
-                client.receive_datagram(data, SERVER, 0.1)
-                for again, _ in client.datagrams_to_send(0.1):
-                    server.datagram_received(again, address)
-    assert len(server._handshaking) == 10
-    server.close()
-
-
-@in_loop
 async def test_a_bound_of_no_handshakes_is_none():
     with pytest.raises(ValueError, match="max_handshakes"):
         await serve("::1", 0, configuration=server_configuration(), max_handshakes=0)

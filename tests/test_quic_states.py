@@ -316,7 +316,9 @@ def route():
     ]
     headers = [header, *filter(None, map(router.read_header, datagrams)), *ANY]
     pools = {"header": headers, "received": NUMBERS, "run": [*ADDRESSES, (first,) * 4]}
-    for name in [n for n in dir(Router) if n[0] != "_"]:
+    for name in [
+        n for n in dir(Router) if n[0] != "_" and callable(getattr(Router, n))
+    ]:
         parameters = list(inspect.signature(getattr(Router, name)).parameters.values())
         parameters = [p for p in parameters if p.name != "self"]
         for _ in range(2000):

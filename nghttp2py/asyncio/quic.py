@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import socket
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, cast
 
 # First, as in a build without QUIC it says what to install.
 from nghttp2py import quic as quic_module
+from nghttp2py.asyncio.quic_handshakes import MAX_HANDSHAKES
 from nghttp2py.asyncio.quic_protocol import QuicConnectionProtocol, QuicStreamHandler
-from nghttp2py.asyncio.quic_server import MAX_HANDSHAKES, QuicServer
+from nghttp2py.asyncio.quic_server import QuicServer
+from nghttp2py.asyncio.timeouts import Timeouts
 from nghttp2py.asyncio.udp import UDPTransport
+from nghttp2py.asyncio.waiters import wait_for
 from nghttp2py.quic.configuration import QuicConfiguration
 from nghttp2py.quic.connection import QuicTokenHandler
 from nghttp2py.quic.tls import SessionTicketFetcher, SessionTicketHandler
@@ -22,10 +26,19 @@ __all__ = ["QuicConnectionProtocol", "QuicServer", "connect", "serve"]
 # The kernel's buffers of a socket, if it agrees: a few thousand datagrams.
 SOCKET_BUFFER = 2 << 20
 
+# RFC 8305, 5: how long one address is tried before the next is, too.
+ATTEMPT_DELAY = 0.25
+
+# How long connect() takes at most to connect, as other clients of this package.
+CONNECT_TIMEOUT = 30.0
+
+# How long connect() waits for the end of streams before it closes the connection.
+CLOSE_TIMEOUT = Timeouts().close
+
 
 async def serve(
-    host: str,
-    port: int,
+    host: str | None = None,
+    port: int | None = None,
     *,
     configuration: QuicConfiguration,
     create_protocol: Callable[..., Any] = QuicConnectionProtocol,
@@ -36,13 +49,18 @@ async def serve(
     stream_handler: QuicStreamHandler | None = None,
     max_connections: int | None = None,
     max_handshakes: int = MAX_HANDSHAKES,
+    timeouts: Timeouts | None = None,
+    sock: socket.socket | None = None,
 ) -> QuicServer:
-    """Start a QUIC server at ``host`` and ``port``.
+    """Start a QUIC server at ``host`` and ``port``, or on ``sock``.
 
     It is one socket: of a name that has several addresses the first is taken, and
-    ``"::"`` is every address of the machine, IPv4's too.
+    ``"::"`` is every address of the machine, IPv4's too.  ``sock`` is a bound socket
+    for datagrams, which the server owns from now on.
 
-    ``configuration`` must have a certificate and its key.  ``create_protocol``
+    ``configuration`` must have a certificate and its key, and what cannot be used in
+    it raises ``ValueError`` here; of a certificate that is not valid now a warning is
+    logged.  ``create_protocol``
     makes a :class:`QuicConnectionProtocol`, or a subclass, and is called like it.
     ``stream_handler`` is called with the reader and the writer of each stream that
     a client opens.  With ``retry`` (``stateless_retry`` is its older name) a client
@@ -51,15 +69,24 @@ async def serve(
     each that comes back, and ``None`` refuses it.  More than ``max_connections`` are
     refused.
 
-    While ``max_handshakes`` are not complete further clients must prove their
-    addresses as with ``retry``, and while there are twice as many none is heard: it
-    tries again.
+    While ``max_handshakes`` are not complete, or a quarter of them from one address
+    (64 bits of an IPv6 one), further clients must prove their addresses as with
+    ``retry``.  There are at most twice as many of either: then the oldest makes room
+    for the next, if it is older than a second.  ``timeouts.handshake`` bounds each in
+    time, and ``timeouts.close`` what :meth:`~QuicServer.close` waits for.
     """
     loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(
-        host, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE
-    )
-    sock = _open(found[0][0], cast("tuple[Any, ...]", found[0][4]))
+    if sock is not None:
+        if host is not None or port is not None:
+            raise ValueError("host and port must be None with sock")
+        _take(sock)
+    else:
+        if port is None:
+            raise ValueError("there must be a port or sock")
+        found = await loop.getaddrinfo(
+            host, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE
+        )
+        sock = _open(found[0][0], cast("tuple[Any, ...]", found[0][4]))
     try:
         _widen(sock)
         server = QuicServer(
@@ -71,12 +98,23 @@ async def serve(
             stream_handler=stream_handler,
             max_connections=max_connections,
             max_handshakes=max_handshakes,
+            timeouts=timeouts,
         )
         UDPTransport(loop, sock, server, local_addresses=True)
     except BaseException:
         sock.close()
         raise
     return server
+
+
+def _take(sock: socket.socket) -> None:
+    """Check a caller's socket, and make it ours."""
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        raise ValueError(f"sock must be a socket of IP, not {sock.family!r}")
+    # What the kernel says, not what the object was told.
+    if sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) != socket.SOCK_DGRAM:
+        raise ValueError("sock must be a socket for datagrams (SOCK_DGRAM)")
+    sock.setblocking(False)
 
 
 def _widen(sock: socket.socket) -> None:
@@ -127,48 +165,187 @@ async def connect(
     token_handler: QuicTokenHandler | None = None,
     wait_connected: bool = True,
     local_port: int = 0,
+    sock: socket.socket | None = None,
+    connect_timeout: float | None = CONNECT_TIMEOUT,
+    close_timeout: float = CLOSE_TIMEOUT,
 ) -> AsyncGenerator[QuicConnectionProtocol, None]:
     """Connect to a QUIC server at ``host`` and ``port``, as a context manager.
 
-    Of a name that has several addresses the first is tried, and no other.
+    Of a name that has several addresses each is tried, a quarter of a second after
+    the one before, and the first that answers is taken (RFC 8305); ``create_protocol``
+    is called for each.  With ``local_port`` they are tried one after the other, and
+    without ``wait_connected`` the first alone.  With ``sock``, a socket for datagrams
+    which the connection owns from now on, it is the first of its family.
 
-    It gives a :class:`QuicConnectionProtocol`, or what ``create_protocol`` makes,
-    and closes the connection at the end.  ``configuration.server_name`` becomes
-    ``host`` if it is ``None``.  ``session_ticket_handler`` gets the tickets that the
-    server sends, ``token_handler`` its tokens, ``stream_handler`` the streams that
-    it opens.  Without ``wait_connected`` the handshake begins with what is first
-    sent, which may be early data.  Raises ``ConnectionError`` if it fails.
+    It gives a :class:`QuicConnectionProtocol`, or what ``create_protocol`` makes.  When
+    the block ends without an exception, streams whose end was written are delivered,
+    for at most ``close_timeout`` seconds; then the connection is closed.
+
+    ``configuration.server_name`` becomes ``host`` if it is ``None``.
+    ``session_ticket_handler`` gets the tickets that the server sends,
+    ``token_handler`` its tokens, ``stream_handler`` the streams that it opens.  Without
+    ``wait_connected`` the handshake begins with what is first sent, which may be early
+    data.  Raises ``ConnectionError`` if the handshake fails, or takes more than
+    ``connect_timeout`` seconds.
     """
     loop = asyncio.get_running_loop()
     if configuration is None:
         configuration = QuicConfiguration(is_client=True)
     if configuration.server_name is None:
         configuration.server_name = host
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
-    sock, address = _bind(cast("tuple[Any, ...]", found[0][4]), local_port)
+    if sock is not None:
+        if local_port:
+            raise ValueError("local_port must be 0 with sock")
+        _take(sock)
+    addresses = await _find(host, port, None if sock is None else sock.family)
+    if sock is not None or not wait_connected:
+        del addresses[1:]
+
+    def attempt(address: tuple[Any, ...], timeout: float | None) -> _Attempt:
+        bound, target = (sock, address) if sock else _bind(address, local_port)
+        if sock is not None and sock.family == socket.AF_INET6 and len(target) == 2:
+            target = ("::ffff:" + target[0], target[1], 0, 0)
+        try:
+            quic = quic_module.QuicConnection(
+                configuration=configuration,
+                session_ticket_handler=session_ticket_handler,
+                token_handler=token_handler,
+                handshake_timeout=timeout,
+            )
+            _widen(bound)
+            protocol = cast(
+                QuicConnectionProtocol,
+                create_protocol(quic, stream_handler=stream_handler),
+            )
+            return _Attempt(protocol, UDPTransport(loop, bound, protocol), target)
+        except BaseException:
+            bound.close()
+            raise
+
+    if not wait_connected:
+        chosen = attempt(addresses[0], connect_timeout)
+        chosen.begin(transmit=False)
+    elif local_port or len(addresses) == 1:
+        chosen = await _in_turn(attempt, addresses, connect_timeout)
+    else:
+        chosen = await _race(attempt, addresses, connect_timeout)
+    protocol = chosen.protocol
     try:
-        quic = quic_module.QuicConnection(
-            configuration=configuration,
-            session_ticket_handler=session_ticket_handler,
-            token_handler=token_handler,
-        )
-        _widen(sock)
-        protocol = cast(
-            QuicConnectionProtocol, create_protocol(quic, stream_handler=stream_handler)
-        )
-        transport = UDPTransport(loop, sock, protocol)
-    except BaseException:
-        sock.close()
-        raise
-    try:
-        protocol.connect(address, transmit=wait_connected)
-        if wait_connected:
-            await protocol.wait_connected()
         yield protocol
+        with contextlib.suppress(asyncio.TimeoutError):
+            await wait_for(protocol.wait_settled(), close_timeout)
     finally:
         try:
             protocol.close()
             await protocol.wait_closed()
         finally:
             # Whoever is cancelled once more keeps no socket.
-            transport.close()
+            chosen.transport.close()
+
+
+class _Attempt:
+    """A connection that is being made, and its socket."""
+
+    def __init__(
+        self,
+        protocol: QuicConnectionProtocol,
+        transport: UDPTransport,
+        target: tuple[Any, ...],
+    ) -> None:
+        self.protocol = protocol
+        self.transport = transport
+        self._target = target
+
+    def begin(self, *, transmit: bool) -> None:
+        try:
+            self.protocol.connect(self._target, transmit=transmit)
+        except BaseException:
+            self.transport.close()
+            raise
+
+    async def finish(self) -> _Attempt:
+        """Wait for the handshake; what fails leaves no socket behind."""
+        try:
+            self.begin(transmit=True)
+            await self.protocol.wait_connected()
+        except BaseException:
+            self.protocol.close()
+            self.transport.close()
+            raise
+        return self
+
+
+async def _find(host: str, port: int, family: int | None) -> list[tuple[Any, ...]]:
+    """The addresses to try: the families take turns (RFC 8305, 4)."""
+    found = await asyncio.get_running_loop().getaddrinfo(
+        host, port, type=socket.SOCK_DGRAM
+    )
+    by_family: dict[int, list[tuple[Any, ...]]] = {}
+    for kind, _, _, _, address in found:
+        by_family.setdefault(kind, []).append(address)
+    if family is not None:
+        usable = by_family.get(family) or (
+            by_family.get(socket.AF_INET) if family == socket.AF_INET6 else None
+        )
+        if not usable:
+            raise OSError(f"{host} has no address of the family of sock")
+        return usable
+    turns = itertools.zip_longest(*by_family.values())
+    return [address for turn in turns for address in turn if address is not None]
+
+
+async def _in_turn(
+    attempt: Callable[[tuple[Any, ...], float | None], _Attempt],
+    addresses: list[tuple[Any, ...]],
+    timeout: float | None,
+) -> _Attempt:
+    """Try one address after the other; each has its share of the time."""
+    share = None if timeout is None else timeout / len(addresses)
+    for address in addresses[:-1]:
+        with contextlib.suppress(OSError):
+            return await attempt(address, share).finish()
+    return await attempt(addresses[-1], share).finish()
+
+
+async def _race(
+    attempt: Callable[[tuple[Any, ...], float | None], _Attempt],
+    addresses: list[tuple[Any, ...]],
+    timeout: float | None,
+) -> _Attempt:
+    """Try each address a while after the one before; the first that answers wins."""
+    tasks: list[asyncio.Task[_Attempt]] = []
+    chosen: _Attempt | None = None
+    errors: list[BaseException] = []
+
+    async def run(address: tuple[Any, ...]) -> _Attempt:
+        return await attempt(address, timeout).finish()
+
+    try:
+        waiting = list(addresses)
+        running: set[asyncio.Task[_Attempt]] = set()
+        while chosen is None and (waiting or running):
+            if waiting:
+                task = asyncio.ensure_future(run(waiting.pop(0)))
+                tasks.append(task)
+                running.add(task)
+            done, running = await asyncio.wait(
+                running,
+                timeout=ATTEMPT_DELAY if waiting else None,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            for task in done:
+                error = task.exception()
+                if error is not None:
+                    errors.append(error)
+                elif chosen is None:
+                    chosen = task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(outcome, _Attempt) and outcome is not chosen:
+                outcome.protocol.close()
+                outcome.transport.close()
+    if chosen is None:
+        raise errors[0]
+    return chosen

@@ -12,7 +12,9 @@ import itertools
 from collections.abc import Callable
 from typing import cast
 
+from nghttp2py.asyncio.quic_log import EndLog
 from nghttp2py.asyncio.udp import UDPTransport
+from nghttp2py.asyncio.waiters import Waiters
 from nghttp2py.errors import printable
 from nghttp2py.quic.connection import NetworkAddress, QuicConnection
 from nghttp2py.quic.events import (
@@ -26,7 +28,7 @@ from nghttp2py.quic.events import (
     StreamDataReceived,
     StreamReset,
 )
-from nghttp2py.quic.packet import QuicErrorCode
+from nghttp2py.quic.packet import QuicErrorCode, error_name
 
 __all__ = ["QuicConnectionProtocol", "QuicStreamHandler", "Run"]
 
@@ -62,6 +64,17 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
         self._ping_waiters: dict[int, asyncio.Future[None]] = {}
         self._streams: dict[int, _Stream] = {}
         self._paused: set[_Stream] = set()
+        # Streams whose writers are closed, and whose end is not acknowledged.
+        self._unsettled: set[_Stream] = set()
+        self._settling = Waiters()
+        # A server has one for all its connections.
+        self._end_log: EndLog | None = None
+        self._end_told = False
+        # A subclass may have been written for aioquic's protocol, which gets one
+        # datagram at a time.
+        self._takes_datagrams = (
+            type(self).datagram_received is not QuicConnectionProtocol.datagram_received
+        )
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
         self._transmit_task: asyncio.Handle | None = None
@@ -146,6 +159,19 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
         """Wait until the connection is over."""
         await self._closed.wait()
 
+    def unsettled_streams(self) -> int:
+        """Return the number of streams whose end was written, and of which the peer
+        has not acknowledged all."""
+        return 0 if self._quic.closed else self._quic.unsettled_streams()
+
+    async def wait_settled(self) -> None:
+        """Wait until the peer has acknowledged every stream whose end was written.
+
+        It ends with the connection, too.  There is no bound in time.
+        """
+        while self.unsettled_streams():
+            await self._settling.wait()
+
     async def wait_connected(self) -> None:
         """Wait until the handshake is complete.
 
@@ -185,6 +211,22 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
             for data, addr in self._quic.datagrams_to_send(now=self._loop.time()):
                 transport.sendto(data, addr)
         self._set_timer()
+        for stream in list(self._unsettled):
+            stream.settle()
+        if self._settling:
+            self._settling.wake()
+        if not self._end_told and self._quic.closed:
+            self._tell_end()
+
+    def _tell_end(self) -> None:
+        self._end_told = True
+        event = self._quic.close_event
+        if event is not None:
+            log = self._end_log or EndLog(self._loop)
+            log.ended(self._peer(), event, self._quic.closed_by_peer)
+
+    def _peer(self) -> NetworkAddress:
+        return self._quic.get_peer_address()
 
     def _send_bursts(self, transport: UDPTransport) -> None:
         """Send, in pieces, so that the peer has the first while we make the next."""
@@ -218,6 +260,10 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
         """Take what has come in at once."""
         now = self._loop.time()
         for i, (data, addr, ecn, segment) in enumerate(runs):
+            if self._takes_datagrams:
+                for start in range(0, len(data), segment):
+                    self.datagram_received(data[start : start + segment], addr)
+                continue
             if i and isinstance(self._transport, UDPTransport):
                 # A peer that sends so much waits for acknowledgements.
                 self._send_bursts(self._transport)
@@ -260,7 +306,7 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
 
     def _require_open(self) -> None:
         if self._terminated is not None:
-            raise ConnectionError(printable(self._terminated.reason_phrase))
+            raise _error_of(self._terminated)
 
     def _create_stream(
         self, stream_id: int
@@ -322,15 +368,30 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
         if self._connection_terminated_handler is not None:
             self._connection_terminated_handler()
         for waiter in (self._connected_waiter, *self._ping_waiters.values()):
-            _wake(waiter, ConnectionError(printable(event.reason_phrase)))
+            _wake(waiter, _error_of(event))
         self._ping_waiters.clear()
         for stream in list(self._streams.values()):
             stream.connection_terminated(event)
+        for stream in list(self._unsettled):
+            stream.connection_terminated(event)
+        self._settling.wake()
         self._closed.set()
 
     def _transmit_soon(self) -> None:
         if self._transmit_task is None:
             self._transmit_task = self._loop.call_soon(self.transmit)
+
+
+def _error_of(event: ConnectionTerminated) -> ConnectionError:
+    """The exception for calls on a connection that is over."""
+    return ConnectionError(
+        printable(event.reason_phrase)
+        or (
+            f"the connection was closed: {event.error_code:#x}"
+            if event.frame_type is None
+            else f"the connection was ended: {error_name(event.error_code)}"
+        )
+    )
 
 
 def _wake(waiter: asyncio.Future[None] | None, error: Exception | None) -> None:
@@ -352,10 +413,12 @@ class _StreamProtocol(asyncio.StreamReaderProtocol):
         super().__init__(reader)
         self._written = asyncio.get_running_loop().create_future()
 
-    def lose(self, error: Exception) -> None:
-        """The writing half is lost: whoever waits to write is told."""
+    def lose(self, error: Exception, lost: bool) -> None:
+        """End the writing half; ``lost`` is whether bytes are lost with it."""
         # Not our own connection_lost(): that would end the reader, too.
         asyncio.streams.FlowControlMixin.connection_lost(self, error)
+        if lost:
+            _wake(self._written, error)
         self.end()
 
     def end(self) -> None:
@@ -377,12 +440,13 @@ class _Stream(asyncio.Transport):
         reader: asyncio.StreamReader,
     ) -> None:
         super().__init__({"stream_id": stream_id})
-        self._connection = connection
-        self._quic = connection._quic
+        self._connection: QuicConnectionProtocol | None = connection
+        self._quic: QuicConnection | None = connection._quic
         self._stream_id = stream_id
         # On a stream that only the peer sends on there is nothing to close.
-        self._closing = not self._quic._stream_can_send(stream_id)
+        self._closing = not connection._quic._stream_can_send(stream_id)
         self._ended = False
+        self._wrote = False
         self._reader = reader
         self.protocol = _StreamProtocol(reader)
         self.protocol.connection_made(self)
@@ -411,13 +475,13 @@ class _Stream(asyncio.Transport):
         """The peer reads no more: neither shall anybody wait for it to."""
         self._closing = True
         self._lose(
-            ConnectionResetError(f"the peer has stopped the stream: {error_code:#x}")
+            ConnectionResetError(f"the peer has stopped the stream: {error_code:#x}"),
+            self.get_write_buffer_size() > 0,
         )
 
     def connection_terminated(self, event: ConnectionTerminated) -> None:
-        error = None
-        if event.error_code:
-            error = ConnectionError(printable(event.reason_phrase))
+        """The connection is over."""
+        error = _error_of(event) if event.error_code else None
         self._closing = True
         if not self._ended:
             self._ended = True
@@ -425,22 +489,39 @@ class _Stream(asyncio.Transport):
                 self._reader.feed_eof()
             else:
                 self._reader.set_exception(error)
-        self._lose(error or ConnectionResetError("the connection is closed"))
+        self._lose(
+            error or ConnectionResetError("the connection is closed"),
+            self._wrote and error is not None,
+        )
 
-    def _lose(self, error: Exception) -> None:
-        """Have drain() raise, now and later."""
-        self._connection._paused.discard(self)
-        self.protocol.lose(error)
+    def _lose(self, error: Exception, lost: bool) -> None:
+        """Have drain() raise, now and later, and wait_closed() if bytes are lost."""
+        connection = self._connection
+        if connection is None:
+            return
+        connection._paused.discard(self)
+        self.protocol.lose(error, lost or self in connection._unsettled)
+        connection._unsettled.discard(self)
         self._forget()
 
     def _forget(self) -> None:
         """Leave the connection, once there is no more to tell either half."""
         if (
-            self._ended
+            self._connection is not None
+            and self._quic is not None
+            and self._ended
             and self not in self._connection._paused
             and (self._closing or not self._quic._stream_can_send(self._stream_id))
         ):
             self._connection._streams.pop(self._stream_id, None)
+            if self not in self._connection._unsettled:
+                self._leave()
+
+    def _leave(self) -> None:
+        """Refer to the connection no more: asyncio's readers and writers are cycles,
+        and a connection that is over is not to wait for the collector."""
+        self._connection = None
+        self._quic = None
 
     # For the reader.
 
@@ -448,18 +529,21 @@ class _Stream(asyncio.Transport):
         return not self._ended
 
     def pause_reading(self) -> None:
-        self._quic.pause_reading(self._stream_id)
+        if self._quic is not None:
+            self._quic.pause_reading(self._stream_id)
 
     def resume_reading(self) -> None:
-        self._quic.resume_reading(self._stream_id)
-        self._connection._transmit_soon()
+        if self._quic is not None and self._connection is not None:
+            self._quic.resume_reading(self._stream_id)
+            self._connection._transmit_soon()
 
     # For the writer.
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        if self._closing:
+        if self._closing or self._quic is None or self._connection is None:
             return
         self._quic.send_stream_data(self._stream_id, data)
+        self._wrote = True
         if (
             self not in self._connection._paused
             and self.get_write_buffer_size() > HIGH_WATER
@@ -469,43 +553,62 @@ class _Stream(asyncio.Transport):
         self._connection._transmit_soon()
 
     def get_write_buffer_size(self) -> int:
+        if self._quic is None:
+            return 0
         return self._quic.queued_data(self._stream_id)
 
     def resume_writing(self) -> None:
+        if self._connection is None:
+            return
         if self.get_write_buffer_size() <= LOW_WATER:
             self._connection._paused.discard(self)
             self.protocol.resume_writing()
             self._forget()
 
     def can_write_eof(self) -> bool:
-        return self._quic._stream_can_send(self._stream_id)
+        return self._quic is not None and self._quic._stream_can_send(self._stream_id)
 
     def write_eof(self) -> None:
-        if self._closing:
+        if self._closing or self._quic is None or self._connection is None:
             return
         self._closing = True
         self._quic.send_stream_data(self._stream_id, b"", end_stream=True)
+        self._connection._unsettled.add(self)
         self._connection._transmit_soon()
         self._forget()
+
+    def settle(self) -> None:
+        """Look whether the peer has acknowledged all, for wait_closed()."""
+        if self._quic is None or self._connection is None or self._quic.closed:
+            return
+        if self._quic.stream_settled(self._stream_id):
+            self._connection._unsettled.discard(self)
+            self.protocol.end()
+            self._forget()
 
     def close(self) -> None:
         if self.can_write_eof():
             self.write_eof()
         self._closing = True
-        self.protocol.end()
+        if self._connection is None or self not in self._connection._unsettled:
+            self.protocol.end()
 
     def is_closing(self) -> bool:
+        if self._closing or self._connection is None:
+            return True
         transport = self._connection._transport
-        return (
-            self._closing
-            or self._connection._terminated is not None
-            or (transport is not None and transport.is_closing())
+        return self._connection._terminated is not None or (
+            transport is not None and transport.is_closing()
         )
 
     def abort(self) -> None:
         """Reset the stream."""
         self._closing = True
         self.protocol.end()
+        if self._quic is None or self._connection is None:
+            return
+        self._connection._unsettled.discard(self)
         with contextlib.suppress(ValueError):
             self._quic.reset_stream(self._stream_id, 0)
         self._connection._transmit_soon()
+        self._forget()

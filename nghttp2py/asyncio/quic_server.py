@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import time
 from collections.abc import Callable
 from typing import Any, cast
 
+from nghttp2py.asyncio.quic_handshakes import MAX_HANDSHAKES, Handshakes
+from nghttp2py.asyncio.quic_log import EndLog, logger
 from nghttp2py.asyncio.quic_protocol import (
     QuicConnectionProtocol,
     QuicStreamHandler,
     Run,
 )
+from nghttp2py.asyncio.timeouts import Timeouts
 from nghttp2py.asyncio.waiters import wait_for
 from nghttp2py.quic.configuration import (
     SMALLEST_MAX_DATAGRAM_SIZE,
@@ -28,10 +32,6 @@ __all__ = ["MAX_HANDSHAKES", "QuicServer"]
 
 # How many stateless resets a server sends in a second: they answer anybody.
 MAX_RESETS = 100
-
-# How many handshakes go on at once before clients must prove their addresses: each
-# takes some 70 KB, and at a round trip of 100 ms these are 5,000 connections a second.
-MAX_HANDSHAKES = 512
 
 # A token proves an address once (RFC 9000, 8.1.4); so many that have done so are
 # remembered, by the random bytes at their end.
@@ -53,27 +53,36 @@ class QuicServer(asyncio.DatagramProtocol):
         stream_handler: QuicStreamHandler | None = None,
         max_connections: int | None = None,
         max_handshakes: int = MAX_HANDSHAKES,
+        timeouts: Timeouts | None = None,
     ) -> None:
         if max_handshakes < 1:
             raise ValueError("max_handshakes must be at least 1")
+        if configuration.is_client:
+            raise ValueError("the configuration must be a server's: is_client=False")
+        if configuration.connection_id_length == 0:
+            raise ValueError(
+                "connection_id_length must be at least 1: a server tells its "
+                "connections by their ids"
+            )
+        _check(configuration)
         self._loop = asyncio.get_running_loop()
         self._configuration = configuration
+        self._timeouts = timeouts or Timeouts()
+        self._log = EndLog(self._loop)
         self._create_protocol = create_protocol
         self._session_ticket_fetcher = session_ticket_fetcher
         self._session_ticket_handler = session_ticket_handler
         self._retry = retry
         self._stream_handler = stream_handler
         self._max_connections = max_connections
-        self._max_handshakes = max_handshakes
         self._transport: asyncio.DatagramTransport | None = None
         self._protocols: dict[bytes, QuicConnectionProtocol] = {}
         self._connections: set[QuicConnectionProtocol] = set()
-        # Those whose handshake is not complete: anybody can cause one with a
-        # packet from an address that is not his.
-        self._handshaking: set[QuicConnectionProtocol] = set()
+        self._handshaking = Handshakes(max_handshakes)
         self._empty = asyncio.Event()
         self._empty.set()
         self._draining = False
+        self._closing: asyncio.Task[None] | None = None
         # A dictionary, to forget the oldest first.
         self._spent_tokens: dict[bytes, None] = {}
         self._resets = 0
@@ -96,13 +105,63 @@ class QuicServer(asyncio.DatagramProtocol):
         )
 
     def close(self) -> None:
-        """Close all connections, and stop listening."""
+        """Close all connections, and stop listening.
+
+        Streams whose end was written are delivered before, for as long as
+        ``timeouts.close``; :meth:`abort` does not wait for them.  A second call is a
+        no-op.
+        """
+        self._draining = True
+        if self._closing is not None:
+            return
+        unsettled = [p for p in self._connections if p.unsettled_streams()]
+        for protocol in self._connections.difference(unsettled):
+            self._attempt(protocol, protocol.close)
+        if unsettled:
+            self._closing = self._loop.create_task(self._close_settled(unsettled))
+        else:
+            self.abort()
+
+    async def _close_settled(self, protocols: list[QuicConnectionProtocol]) -> None:
+        try:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await wait_for(
+                    asyncio.gather(*(p.wait_settled() for p in protocols)),
+                    self._timeouts.close,
+                )
+        finally:
+            self.abort()
+
+    def abort(self) -> None:
+        """Close all connections at once, and stop listening."""
         self._draining = True
         for protocol in list(self._connections):
-            protocol.close()
+            self._attempt(protocol, protocol.close)
         self._protocols.clear()
         if self._transport is not None:
             self._transport.close()
+
+    def _attempt(
+        self, protocol: QuicConnectionProtocol, action: Callable[..., Any], *args: Any
+    ) -> None:
+        """Do something about one connection, so that the others do not suffer if it
+        fails."""
+        try:
+            action(*args)
+        except MemoryError:
+            # The connection that asked for it pays.
+            self._log.tell(protocol._peer(), "not enough memory", logging.ERROR)
+            with contextlib.suppress(MemoryError):
+                protocol._quic.close(QuicErrorCode.INTERNAL_ERROR, 0, "out of memory")
+                protocol.transmit()
+        except Exception as error:
+            self._loop.call_exception_handler(
+                {
+                    "message": "a QUIC connection's protocol has raised",
+                    "exception": error,
+                    "protocol": protocol,
+                }
+            )
 
     async def drain(self, timeout: float | None = None) -> None:
         """Take no more connections, wait until those there are have ended, close.
@@ -119,7 +178,7 @@ class QuicServer(asyncio.DatagramProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         for protocol in list(self._connections):
-            protocol.connection_lost(exc)
+            self._attempt(protocol, protocol.connection_lost, exc)
 
     def error_received(self, exc: Exception) -> None:
         """ICMP is anybody's word: timers decide (RFC 9000, 14.2.1)."""
@@ -140,12 +199,12 @@ class QuicServer(asyncio.DatagramProtocol):
                 if protocol is not None:
                     shares.setdefault(protocol, []).append(share)
         for protocol, share_of_it in shares.items():
-            protocol.runs_received(share_of_it)
+            self._attempt(protocol, protocol.runs_received, share_of_it)
 
     def resume_writing(self) -> None:
         """The socket takes datagrams again."""
         for protocol in list(self._connections):
-            protocol.transmit()
+            self._attempt(protocol, protocol.transmit)
 
     def _answer(self, data: bytes, addr: NetworkAddress) -> None:
         transport = self._transport
@@ -176,40 +235,38 @@ class QuicServer(asyncio.DatagramProtocol):
         # An answer must not be longer than what it answers.
         if len(data) < SMALLEST_MAX_DATAGRAM_SIZE:
             return None
-        if header.version not in self._configuration.supported_versions:
+        if header.version not in self._router.versions:
             self._answer(self._router.write_version_negotiation(header), addr)
             return None
         if not header.is_initial:
             return None
         if self._draining or len(self._connections) == self._max_connections:
-            refusal = self._router.write_refusal(
-                header, QuicErrorCode.CONNECTION_REFUSED
-            )
-            self._answer(refusal, addr)
+            why = "closing" if self._draining else "max_connections is reached"
+            self._refuse(header, addr, QuicErrorCode.CONNECTION_REFUSED, why)
             return None
-        busy = len(self._handshaking)
-        if busy >= 2 * self._max_handshakes:
-            # The client will say it again.
-            return None
-        retry = self._retry or busy >= self._max_handshakes
+        retry = self._retry or self._handshaking.needs_proof(addr)
         now = self._loop.time()
         if header.is_retry_token:
             original = self._router.verify_retry(header, addr, now)
             if original is not None:
-                return self._accept(header, original, header.destination_cid)
+                return self._accept(header, addr, original, header.destination_cid)
             if retry:
-                # Who has answered a Retry does not heed another (17.2.5.2).
-                refusal = self._router.write_refusal(
-                    header, QuicErrorCode.INVALID_TOKEN
-                )
-                self._answer(refusal, addr)
+                # A client ignores a second Retry (RFC 9000, 17.2.5.2).
+                why = "the token of its Retry packet is not good"
+                self._refuse(header, addr, QuicErrorCode.INVALID_TOKEN, why)
                 return None
         elif self._take_token(header, addr):
-            return self._accept(header, validated=True)
+            return self._accept(header, addr, validated=True)
         if retry:
             self._answer(self._router.write_retry(header, addr, now), addr)
             return None
-        return self._accept(header)
+        return self._accept(header, addr)
+
+    def _refuse(
+        self, header: QuicHeader, addr: NetworkAddress, code: QuicErrorCode, why: str
+    ) -> None:
+        self._answer(self._router.write_refusal(header, code), addr)
+        self._log.tell(addr, f"a connection was refused: {code.name}: {why}")
 
     def _take_token(self, header: QuicHeader, addr: NetworkAddress) -> bool:
         """Whether a token of an earlier connection proves the client's address.
@@ -226,9 +283,46 @@ class QuicServer(asyncio.DatagramProtocol):
         self._spent_tokens[seal] = None
         return True
 
+    def _make_room(self, addr: NetworkAddress) -> bool:
+        """Make room for a client that has proved its address; whether there is."""
+        if not self._handshaking.is_full(addr):
+            return True
+        oldest = self._handshaking.oldest(addr, self._loop.time())
+        if oldest is None:
+            # The client will try again.
+            return False
+        self._handshaking.discard(oldest)
+        oldest._quic.close(
+            QuicErrorCode.CONNECTION_REFUSED, 0, "the handshake takes too long"
+        )
+        self._attempt(oldest, oldest.transmit)
+        return True
+
     def _accept(
         self,
         header: QuicHeader,
+        addr: NetworkAddress,
+        original: bytes | None = None,
+        retry_cid: bytes | None = None,
+        validated: bool = False,
+    ) -> QuicConnectionProtocol | None:
+        if not self._make_room(addr):
+            return None
+        try:
+            return self._start(header, addr, original, retry_cid, validated)
+        except Exception:
+            # The configuration was changed to what cannot be used, or
+            # create_protocol fails: a client must not be able to fill the log.
+            code = QuicErrorCode.INTERNAL_ERROR
+            self._answer(self._router.write_refusal(header, code), addr)
+            if self._log.may_write(logging.ERROR):
+                logger.exception("a connection could not be made")
+            return None
+
+    def _start(
+        self,
+        header: QuicHeader,
+        addr: NetworkAddress,
         original: bytes | None = None,
         retry_cid: bytes | None = None,
         validated: bool = False,
@@ -240,11 +334,13 @@ class QuicServer(asyncio.DatagramProtocol):
             session_ticket_fetcher=self._session_ticket_fetcher,
             session_ticket_handler=self._session_ticket_handler,
             address_validated=validated,
+            handshake_timeout=self._timeouts.handshake,
         )
         protocol = cast(
             QuicConnectionProtocol,
             self._create_protocol(quic, stream_handler=self._stream_handler),
         )
+        protocol._end_log = self._log
         protocol.connection_made(cast(asyncio.BaseTransport, self._transport))
         cids = {header.destination_cid, quic.host_cid}
 
@@ -261,6 +357,11 @@ class QuicServer(asyncio.DatagramProtocol):
                 self._protocols.pop(cid, None)
             self._connections.discard(protocol)
             self._handshaking.discard(protocol)
+            # They refer to the protocol: nothing is to wait for the collector.
+            protocol._handshake_completed_handler = None
+            protocol._connection_id_issued_handler = None
+            protocol._connection_id_retired_handler = None
+            protocol._connection_terminated_handler = None
             if not self._connections:
                 self._empty.set()
 
@@ -277,7 +378,7 @@ class QuicServer(asyncio.DatagramProtocol):
         for cid in cids:
             self._protocols[cid] = protocol
         self._connections.add(protocol)
-        self._handshaking.add(protocol)
+        self._handshaking.add(protocol, addr, self._loop.time())
         self._empty.clear()
         return protocol
 
@@ -287,3 +388,14 @@ class QuicServer(asyncio.DatagramProtocol):
             self._resets_since, self._resets = now, 0
         self._resets += 1
         return self._resets <= MAX_RESETS
+
+
+def _check(configuration: QuicConfiguration) -> None:
+    """Find fault with a configuration before there is a client."""
+    trial = QuicConnection(configuration=configuration)
+    trial._try()
+    now = time.time()
+    for start, end in trial._certificate_times:
+        if not start <= now <= end:
+            what = "has expired" if now > end else "is not valid yet"
+            logger.warning("a certificate of the server %s: clients refuse it", what)

@@ -1,0 +1,77 @@
+"""Why QUIC connections were refused or ended, for whoever runs them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from nghttp2py.errors import printable
+from nghttp2py.quic.events import ConnectionTerminated
+from nghttp2py.quic.packet import error_name
+
+__all__ = ["EndLog"]
+
+logger = logging.getLogger("nghttp2py.asyncio.quic")
+
+# How many lines are written in a second: anybody can cause one.
+MAX_LINES = 20
+
+# H3_NO_ERROR (RFC 9114, 8.1), which ends connections as QUIC's own 0 does.
+_NO_ERRORS = frozenset({0, 0x100})
+
+
+class EndLog:
+    """Writes lines, so many in a second, and then how many it has left out."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._since = loop.time()
+        self._lines = 0
+
+    def ended(self, addr: Any, event: ConnectionTerminated, by_peer: bool) -> None:
+        """Tell of a connection that was ended by an error."""
+        application = event.frame_type is None
+        if event.error_code in _NO_ERRORS and (application or not event.error_code):
+            return
+        who = "by the peer" if by_peer else "here"
+        name = (
+            f"application error {event.error_code:#x}"
+            if application
+            else error_name(event.error_code)
+        )
+        reason = f": {event.reason_phrase}" if event.reason_phrase else ""
+        self.tell(addr, f"the connection was ended {who}: {name}{reason}")
+
+    def tell(self, addr: Any, text: str, level: int = logging.INFO) -> None:
+        """Write a line about a peer, with what it sent escaped."""
+        if not self.may_write(level):
+            return
+        logger.log(level, "%s: %s", address_text(addr), printable(text))
+
+    def may_write(self, level: int) -> bool:
+        """Count a line; whether it is to be written."""
+        if not logger.isEnabledFor(level):
+            return False
+        now = self._loop.time()
+        if now - self._since >= 1:
+            self._count()
+            self._since, self._lines = now, 0
+        self._lines += 1
+        if self._lines == MAX_LINES + 1:
+            self._loop.call_at(self._since + 1, self._count)
+        return self._lines <= MAX_LINES
+
+    def _count(self) -> None:
+        left_out = self._lines - MAX_LINES
+        if left_out > 0:
+            self._lines = MAX_LINES
+            logger.info("%d more such lines were left out", left_out)
+
+
+def address_text(addr: Any) -> str:
+    """Write a socket address as in a URL; any other as it is."""
+    if not isinstance(addr, tuple | list) or len(addr) < 2:
+        return printable(str(addr))
+    host, port = str(addr[0]), addr[1]
+    return printable(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
