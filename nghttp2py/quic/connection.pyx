@@ -3,6 +3,7 @@
 The names and their meaning are aioquic's; docs/quic.rst tells what differs.
 """
 
+cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.ref cimport Py_DECREF, Py_INCREF
@@ -217,6 +218,8 @@ cdef class QuicConnection(Carrier):
     cdef bint _traced
     cdef object _trace
 
+    # Cython would put a signature that is wrong into the class's docstring.
+    @cython.embedsignature(False)
     def __init__(
         self,
         *,
