@@ -1163,6 +1163,9 @@ class HandlerProtocol(H2Pump):
     def events_received(self, events):
         (<HandlerTable>self._table).dispatch(events)
 
+    def _open_stream_ids(self):
+        return [number for number in self.handlers if number % 2]
+
     @property
     def handlers(self):
         """The handlers of the open streams, by stream identifier."""

@@ -139,7 +139,7 @@ async def test_loss_of_the_connection_ends_it(wait):
 @in_loops
 async def test_the_end_of_the_connection_ends_what_waits_for_it(wait, how):
     raw = Raw(
-        peer_settings={Setting.MAX_CONCURRENT_STREAMS: 0}, functional_timeout=0.0001
+        peer_settings={Setting.MAX_CONCURRENT_STREAMS: 0}, functional_timeout=0.02
     )
     await silence(raw.protocol)
     task = asyncio.ensure_future(CONNECTION_WAITS[wait](raw.protocol))

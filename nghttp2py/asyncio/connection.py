@@ -237,6 +237,9 @@ class H2StreamConnection(H2Pump):
         ref = self._streams.get(stream_id)
         return None if ref is None else ref()
 
+    def _open_stream_ids(self) -> list[int]:
+        return [stream_id for stream_id in self._streams if stream_id % 2]
+
     def _live_streams(self) -> list[H2Stream]:
         streams = [ref() for ref in self._streams.values()]
         return [stream for stream in streams if stream is not None]
@@ -454,6 +457,13 @@ class H2StreamConnection(H2Pump):
         if self.transport is None:
             return
         self.flush()
+        if self._client_side:
+            # So that the server does not go on with answers that nobody reads.
+            for stream in self._live_streams():
+                number = stream.stream_id
+                if stream._sent_all and not self.connection.queued_body(number):
+                    self.connection.reset_stream(number, ErrorCode.CANCEL)
+            self.flush()
         self._end_waiters(
             ErrorCode.NO_ERROR, remote=False, reason="close_connection() was called"
         )

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import cast
 
@@ -112,6 +112,7 @@ class H2Pump(asyncio.Protocol):
         self._scheduled = False  # a flush is due by call_soon()
         self._paused = False  # the transport wants no bytes now
         self._closing = False
+        self._half_closed = False  # the peer has closed its half, and reads
         self._ended = False  # the transport was closed: nothing is written
         self._awaits_ping = False  # after the shutdown notice
         self._written = 0  # bytes given to the transport
@@ -211,8 +212,36 @@ class H2Pump(asyncio.Protocol):
             return
         self.flush(events)
 
-    def eof_received(self) -> None:
-        """Let the transport close: HTTP/2 has no use for half a connection."""
+    def eof_received(self) -> bool:
+        """Let the transport close, unless whole requests await their answer.
+
+        A client may close its half of the TCP connection after its requests, and
+        read on.  One that has said GOAWAY before is leaving.  What is not
+        answered after ``Timeouts.close`` is aborted.
+        """
+        connection = self.connection
+        if connection.client_side or not self._begun or self._ended:
+            return False
+        if not self._closing and connection.is_closed:
+            return False
+        streams = {n: connection.stream_ended(n) for n in self._open_stream_ids()}
+        if not any(streams.values()):
+            return False
+        for stream_id, whole in streams.items():
+            if not whole:
+                connection.reset_stream(stream_id, ErrorCode.CANCEL)
+        self._half_closed = True
+        if self._awaits_ping:
+            # Its answer will not come.
+            self._awaits_ping = False
+            connection.close_connection()
+            self.mark_dirty()
+        self.close(self._timeouts.close)
+        return True
+
+    def _open_stream_ids(self) -> Iterable[int]:
+        """The streams that the peer has opened, at a server."""
+        return ()
 
     def pause_writing(self) -> None:
         """Gather no more bytes: the transport's buffer is full."""
@@ -355,7 +384,7 @@ class H2Pump(asyncio.Protocol):
         self._closing = True
         # A session that an error has ended takes no more frames.
         if self._begun and self.connection.want_read:
-            if self.connection.client_side:
+            if self.connection.client_side or self._half_closed:
                 self.connection.close_connection()
             else:
                 self.connection.shutdown_notice()
@@ -407,6 +436,9 @@ class H2Pump(asyncio.Protocol):
         self._closing = self._ended = True
         self._end_by(self._timeouts.close)
         if transport.is_closing():
+            return
+        if self._half_closed:
+            transport.close()
             return
         if transport.can_write_eof():
             transport.write_eof()
