@@ -131,6 +131,14 @@ static void send_something(ngp_h3 *h3, input *in) {
        .value = (uint8_t *)"webtransport",
        .namelen = 9,
        .valuelen = 12},
+      {.name = (uint8_t *)":scheme",
+       .value = (uint8_t *)"https",
+       .namelen = 7,
+       .valuelen = 5},
+      {.name = (uint8_t *)":path",
+       .value = (uint8_t *)"/",
+       .namelen = 5,
+       .valuelen = 1},
       {.name = (uint8_t *)":authority",
        .value = (uint8_t *)"a.example",
        .namelen = 10,
@@ -146,18 +154,18 @@ static void send_something(ngp_h3 *h3, input *in) {
   int64_t push_id;
   size_t len;
 
-  switch (n % 10) {
+  switch (n % 12) {
   case 0:
-    ngp_h3_send_headers(h3, stream_id, nva, 3, n & 16, 1);
+    ngp_h3_send_headers(h3, stream_id, nva, 5, n & 16, 1);
     break;
   case 1:
-    ngp_h3_send_headers(h3, stream_id, nva + 3, 1, n & 16, 1);
+    ngp_h3_send_headers(h3, stream_id, nva + 5, 1, n & 16, 1);
     break;
   case 2:
     ngp_h3_send_data(h3, stream_id, n, n & 16, text, &len);
     break;
   case 3:
-    if (ngp_h3_send_push_promise(h3, stream_id, nva, 3, 0, &push_id) == 0) {
+    if (ngp_h3_send_push_promise(h3, stream_id, nva, 5, 0, &push_id) == 0) {
       ngp_h3_open_push(h3, 1003 + 4 * push_id, push_id);
     }
     break;
@@ -177,8 +185,14 @@ static void send_something(ngp_h3 *h3, input *in) {
   case 8:
     ngp_h3_end_webtransport(h3, stream_id);
     break;
+  case 9:
+    ngp_h3_reset_stream(h3, stream_id, n);
+    break;
+  case 10:
+    ngp_h3_stop_stream(h3, stream_id, n);
+    break;
   default:
-    ngp_h3_send_headers(h3, stream_id, nva, 4, 0, 0);
+    ngp_h3_send_headers(h3, stream_id, nva, 6, 0, 0);
   }
 }
 
@@ -199,7 +213,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     config.max_field_section_size = 100;
     config.max_buffered = 200;
     config.max_glitches = 5;
+    config.max_field_count = 6;
+    config.max_reset_streams = 3;
   }
+  config.stream_errors = options >> 6 & 1;
+  config.spaces = options >> 7 & 1;
   CHECK(ngp_h3_new(&h3, &config, NULL) == 0);
   ngp_h3_set_peer_datagrams(h3, options & 32);
   CHECK(ngp_h3_open(h3, NGP_H3_STREAM_CONTROL, 2 + config.server) == 0);
