@@ -156,7 +156,9 @@ def test_a_number_that_is_no_setting_is_that_of_the_module(row, place):
     assert value(dict(ROWS)[row]) == known
 
 
-@pytest.mark.parametrize("name", ["settings", "headers", "body", "response", "idle"])
+@pytest.mark.parametrize(
+    "name", ["settings", "headers", "body", "response", "idle", "keepalive"]
+)
 def test_the_time_bounds_of_http3_are_on_the_page(name):
     stated = dict(ROWS)[f"``{name}`` of ``H3Protocol``"]
     assert value(stated) == getattr(Timeouts(), name)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import logging
 
@@ -17,14 +18,14 @@ from h3_streams import (
     request,
     serving,
 )
-from loops import in_loop, until
+from loops import DEADLINE, in_loop, in_loops, until
 from quic_pair import client_configuration, server_configuration
 
 from nghttp2py.asyncio.h3 import H3Protocol
 from nghttp2py.asyncio.h3_bounds import Rate
 from nghttp2py.asyncio.quic import connect, serve
-from nghttp2py.asyncio.timeouts import Timeouts
-from nghttp2py.errors import ConnectionTerminatedError
+from nghttp2py.asyncio.timeouts import CLIENT_TIMEOUTS, Timeouts
+from nghttp2py.errors import ConnectionTerminatedError, StreamResetError
 from nghttp2py.h3 import H3_ALPN
 from nghttp2py.h3.connection import ErrorCode
 
@@ -105,13 +106,74 @@ async def test_a_client_bounds_nothing_but_the_wait_for_settings():
         await gate.wait()
         stream.send_headers(OK, end_stream=True)
 
-    short = Timeouts(settings=0.1, body=0.1, response=0.1, idle=0.1)
+    short = dataclasses.replace(CLIENT_TIMEOUTS, settings=0.1)
     create = functools.partial(H3Protocol, timeouts=short)
     async with pair(wait, create, timeouts=bounds()) as (client, _):
         stream = await client.open_stream(request(), end_stream=True)
         await asyncio.sleep(0.3)
         gate.set()
         assert await stream.response() == OK
+
+
+@in_loop
+async def test_a_client_may_bound_its_uploads_and_its_idleness():
+    async def wait(stream):
+        await asyncio.Event().wait()
+
+    short = dataclasses.replace(CLIENT_TIMEOUTS, response=0.1, idle=0.2)
+    create = functools.partial(H3Protocol, timeouts=short)
+    fields = {"max_stream_data": 1000}
+    async with pair(wait, create, fields=fields, timeouts=bounds()) as (client, _):
+        stream = await client.open_stream(request(method=b"POST"))
+        with pytest.raises(StreamResetError, match="H3_REQUEST_CANCELLED"):
+            await stream.send_body(bytes(1_000_000))
+        await asyncio.wait_for(client.wait_closed(), DEADLINE)
+
+
+@in_loops
+async def test_what_has_come_in_time_is_read_before_it_is_overdue():
+    """The loop may stand; uvloop's runs timers before it reads."""
+    async with (
+        serving(read_all, timeouts=bounds(settings=0.3, headers=0.3)) as (ends, port),
+        raw_client(port, settings=b"\x00\x04") as client,
+    ):
+        client.send(0, REQUEST[:3])
+        await until(lambda: ends.protocols and ends.protocols[0]._watch._incomplete)
+        loop = asyncio.get_running_loop()
+        client.send(2, b"\x00")
+        client.send(0, REQUEST[3:], True)
+        end = loop.time() + 0.5
+        while loop.time() < end:
+            pass
+        await until(lambda: 0 in client.ended)
+        assert client.over is None
+
+
+@pytest.mark.parametrize("deaf", [True, False])
+@in_loop
+async def test_a_client_that_is_gone_ends_its_requests(deaf):
+    """One that answers PINGs may wait for as long as it likes."""
+    handler = Handler(hang)
+    times = bounds(keepalive=0.2, keepalive_answer=0.2)
+    async with (
+        serving(handler, timeouts=times) as (_, port),
+        raw_client(port) as client,
+    ):
+        client.send(0, headers_frame(), True)
+        await until(lambda: handler.begun)
+        if deaf:
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(client._transport.get_extra_info("socket"))
+            await until(lambda: handler.ended == ["CancelledError"])
+            return
+        for _ in range(50):
+            await client.ping()
+            await asyncio.sleep(0.02)
+        assert not handler.ended
+
+
+async def hang(stream):
+    await asyncio.Event().wait()
 
 
 @in_loop

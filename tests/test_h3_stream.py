@@ -220,6 +220,50 @@ async def test_an_informational_response_comes_before_the_request_is_whole():
         assert await stream.next_informational() is None
 
 
+@pytest.mark.parametrize("expects", [b"100-continue", b"100-Continue", None])
+@in_loop
+async def test_a_client_that_waits_for_it_is_told_to_send_its_body(expects):
+    """RFC 9110, 10.1.1: when the handler first waits for the body."""
+
+    async def handler(stream):
+        assert await stream.read() == b"body"
+        await stream.send_response(204)
+
+    expect = [] if expects is None else [(b"expect", expects)]
+    async with pair(handler) as (client, _):
+        stream = await client.open_stream([*request(method=b"POST"), *expect])
+        if expects is not None:
+            assert await stream.next_informational() == [(b":status", b"100")]
+        await stream.send_body(b"body")
+        assert (b":status", b"204") in await stream.response()
+        assert await stream.next_informational() is None
+
+
+@in_loop
+async def test_a_handler_that_refuses_a_body_does_not_ask_for_it():
+    async def handler(stream):
+        await stream.send_response(413)
+
+    async with pair(handler) as (client, _):
+        fields = [*request(method=b"POST"), (b"expect", b"100-continue")]
+        stream = await client.open_stream(fields)
+        assert await stream.response() == [(b":status", b"413")]
+        assert await stream.next_informational() is None
+
+
+@in_loop
+async def test_a_response_may_be_waited_for_no_longer_than_a_time():
+    async def handler(stream):
+        await asyncio.Event().wait()
+
+    async with pair(handler) as (client, ends):
+        stream = await client.open_stream(request(method=b"POST"))
+        with pytest.raises(TimeoutError):
+            await stream.response(timeout=0.05)
+        assert stream.closed
+        await until(lambda: not ends.protocols[0]._streams_by_id)
+
+
 @pytest.mark.parametrize(
     ("method", "status"), [(b"HEAD", 200), (b"GET", 204), (b"GET", 304)]
 )

@@ -27,7 +27,8 @@ from nghttp2py.asyncio.h3_stream import (
 )
 from nghttp2py.asyncio.pump import CLOSE_TIMEOUT
 from nghttp2py.asyncio.quic import QuicConnectionProtocol
-from nghttp2py.asyncio.timeouts import Timeouts
+from nghttp2py.asyncio.stream import FAILURE, FAILURE_FIELDS
+from nghttp2py.asyncio.timeouts import CLIENT_TIMEOUTS, Timeouts
 from nghttp2py.asyncio.waiters import Waiters, wait_for
 from nghttp2py.errors import (
     ConnectionTerminatedError,
@@ -77,6 +78,10 @@ _CONFIGURATION = H3Configuration(
     settings={Setting.ENABLE_CONNECT_PROTOCOL: None},
 )
 
+# A client keeps a connection with a request alive (RFC 9114, 5.1): without that QUIC's
+# idle timeout would end it, which HTTP/2 does not have.
+_CLIENT_TIMEOUTS = dataclasses.replace(CLIENT_TIMEOUTS, keepalive=Timeouts.keepalive)
+
 # What the first GOAWAY of a graceful shutdown names (RFC 9114, 5.2).
 _NO_REQUEST = (1 << 62) - 4
 
@@ -112,6 +117,7 @@ _OVERDUE = {
     "headers": ErrorCode.H3_REQUEST_INCOMPLETE,
     "body": ErrorCode.H3_REQUEST_INCOMPLETE,
     "response": ErrorCode.H3_REQUEST_CANCELLED,
+    "keepalive": ErrorCode.H3_NO_ERROR,
 }
 
 RequestHandler: TypeAlias = Callable[[H3RequestStream], Coroutine[Any, Any, None]]
@@ -129,8 +135,8 @@ class H3Protocol(QuicConnectionProtocol):
     without one, the response is 500; if it leaves a response without an end, the
     stream is reset.  It is cancelled when its response cannot be sent any more.
     Responses go out in the order of the priorities that the client gives them
-    (RFC 9218).  ``timeouts`` bounds every wait for the client, of a client only
-    that for the server's SETTINGS.
+    (RFC 9218).  ``timeouts`` bounds every wait for the peer; by default a client
+    bounds that for SETTINGS, and keeps a connection with a request alive.
     """
 
     def __init__(
@@ -145,9 +151,14 @@ class H3Protocol(QuicConnectionProtocol):
         super().__init__(quic)
         self._request_handler = request_handler
         self._config = _with_datagrams(config, quic)
-        self._timeouts = Timeouts() if timeouts is None else timeouts
         client = quic.configuration.is_client
-        self._watch = Watch(self, self._timeouts, serves=request_handler is not None)
+        if timeouts is None:
+            timeouts = _CLIENT_TIMEOUTS if client else Timeouts()
+        self._timeouts = timeouts
+        if not client and request_handler is None:
+            # A subclass answers, and the requests are its own.
+            timeouts = dataclasses.replace(timeouts, idle=None, keepalive=None)
+        self._watch = Watch(self, timeouts)
         # A client's stream that is dropped needs nothing more.
         self._streams_by_id: MutableMapping[int, H3RequestStream] = (
             weakref.WeakValueDictionary() if client else {}
@@ -200,6 +211,7 @@ class H3Protocol(QuicConnectionProtocol):
         stream.send_headers(headers, end_stream=end_stream)
         stream._registered = True
         self._streams_by_id[stream_id] = stream
+        self._busy()
         return stream
 
     async def wait_settings(self) -> dict[int, int]:
@@ -407,6 +419,10 @@ class H3Protocol(QuicConnectionProtocol):
         if self._streams_by_id.pop(stream_id, None) is not None:
             self._stream_ended()
 
+    def _busy(self) -> None:
+        """A request is open: the connection must live as long (RFC 9114, 5.1)."""
+        self._watch.busy()
+
     def _stream_ended(self) -> None:
         self._wake_opener()
         if not self._streams_by_id:
@@ -424,6 +440,8 @@ class H3Protocol(QuicConnectionProtocol):
     # ---- What the bounds ask for ----
 
     def _bodies_awaited(self) -> Collection[tuple[int, Arrival]]:
+        if self._quic.configuration.is_client:
+            return ()
         return [
             (stream_id, stream._arrival)
             for stream_id, stream in self._streams_by_id.items()
@@ -441,13 +459,15 @@ class H3Protocol(QuicConnectionProtocol):
             )
             return
         code = _OVERDUE[what]
-        reason = f"the {what} made no progress in {bound:g} seconds"
-        if what == "settings":
+        if stream_id is None:
             reason = f"no SETTINGS in {bound:g} seconds"
+            if what == "keepalive":
+                bound += self._timeouts.keepalive_answer
+                reason = f"nothing came in {bound:g} seconds, for all PINGs"
             self._log(reason)
             self.close(code, reason)
             return
-        assert stream_id is not None
+        reason = f"the {what} made no progress in {bound:g} seconds"
         self._log(f"stream {stream_id}: {reason}")
         stream = self._streams_by_id.get(stream_id)
         if stream is not None:
@@ -621,7 +641,7 @@ class H3Protocol(QuicConnectionProtocol):
         stream = H3RequestStream(self, event.stream_id, event.headers, client=False)
         stream._registered = True
         self._streams_by_id[event.stream_id] = stream
-        self._watch.busy()
+        self._busy()
         self._apply_priority(event.stream_id)
         if event.stream_ended:
             stream._end_received(True)
@@ -675,12 +695,8 @@ class H3Protocol(QuicConnectionProtocol):
             stream.stop()
 
     def _answer_500(self, stream: H3RequestStream) -> None:
-        body = b"" if stream.method == b"HEAD" else b"500 Internal Server Error\n"
-        fields = [
-            (b":status", b"500"),
-            (b"content-type", b"text/plain"),
-            (b"content-length", b"26"),
-        ]
+        body = b"" if stream.method == b"HEAD" else FAILURE
+        fields = [(b":status", b"500"), *FAILURE_FIELDS]
         with contextlib.suppress(NGHTTP2Error, ConnectionError, ValueError):
             stream.send_headers(fields, end_stream=not body)
             if body:

@@ -1,4 +1,4 @@
-"""The bounds of time and rate that an HTTP/3 server sets its clients."""
+"""The bounds of time and rate that one end of HTTP/3 sets the other."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from nghttp2py.quic import QuicConnection
 
 __all__ = ["Arrival", "Outgoing", "Rate", "Watch", "Watched"]
 
-# Responses that are kept track of before those that were taken are forgotten.
+# Bodies that are kept track of before those that were taken are forgotten.
 _SWEEP = 64
+
+# Turns that a loop gets to read what has arrived before something is overdue.
+_MAX_TURNS = 50
 
 
 class Rate:
@@ -53,7 +56,7 @@ class Arrival:
 
 
 class Outgoing:
-    """How much of a response had been taken when."""
+    """How much of what a stream sends had been taken when."""
 
     __slots__ = (
         "all_taken",
@@ -72,7 +75,7 @@ class Outgoing:
         #: Whether the watch has it.
         self.listed = False
         # When the interval that is measured began; by then, what had been taken
-        # of it and of all responses, and what was queued of it.
+        # of it and of all streams, and what was queued of it.
         self.since = 0.0
         self.taken = 0
         self.all_taken = 0
@@ -100,20 +103,24 @@ class Watch:
     no more than the peer may have open.
     """
 
-    def __init__(self, owner: Watched, timeouts: Timeouts, *, serves: bool) -> None:
+    def __init__(self, owner: Watched, timeouts: Timeouts) -> None:
         self._owner: Watched | None = owner
         self._loop = owner._loop
         self._quic = owner._quic
         self._timeouts = timeouts
-        self._serves = serves
+        self._turns = 0
+        # The packets that had come when there were no more than at the time.
+        self._packets = 0
+        self._heard = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._due = math.inf
         self._settings_due = math.inf
-        self._idle_since: float | None = None
+        self._busy = False
+        self._idle_since = 0.0
         # Requests whose header section is incomplete, with the time by which it
         # must be complete: the first is due first.
         self._incomplete: dict[int, float] = {}
-        # Responses that were not taken whole when they were last looked at.
+        # Streams whose bytes were not taken whole when they were last looked at.
         self._outgoing: dict[int, Outgoing] = {}
         self._sweep_at = _SWEEP
         self._total = 0
@@ -141,13 +148,18 @@ class Watch:
 
     def idle(self) -> None:
         """No request is open."""
-        if self._serves and self._timeouts.idle is not None:
-            self._idle_since = self._loop.time()
+        self._busy = False
+        self._idle_since = self._loop.time()
+        if self._timeouts.idle is not None:
             self._wake_at(self._idle_since + self._timeouts.idle)
 
     def busy(self) -> None:
         """A request is open."""
-        self._idle_since = None
+        if not self._busy:
+            self._busy = True
+            if self._timeouts.keepalive is not None:
+                self._heard = self._loop.time()
+                self._wake_at(self._heard + self._timeouts.keepalive)
 
     def section_begun(self, stream_id: int) -> None:
         """Bytes have come of a request whose header section is incomplete."""
@@ -168,7 +180,7 @@ class Watch:
             self._wake_at(arrival.since + self._timeouts.body)
 
     def queued(self, outgoing: Outgoing, n: int, *, was_empty: bool) -> None:
-        """``n`` bytes of a response were queued; nothing was before if
+        """``n`` bytes were queued on a stream; nothing was before if
         ``was_empty``."""
         if self._timeouts.response is None:
             return
@@ -193,8 +205,25 @@ class Watch:
             self._timer = self._loop.call_at(due, self._run)
 
     def _run(self) -> None:
+        """Look at what is open, after what has arrived was read.
+
+        The loop may have stood, and then timers can run before datagrams are read
+        that have arrived in time.
+        """
         self._timer = None
         self._due = math.inf
+        if self._owner is None:
+            return
+        packets = self._quic.stats["packets_received"]
+        if not self._turns or (packets != self._packets and self._turns < _MAX_TURNS):
+            if packets != self._packets:
+                self._packets = packets
+                self._heard = self._loop.time()
+            self._turns += 1
+            # In uvloop's turns what call_soon() was given comes before reading.
+            self._loop.call_soon(self._loop.call_soon, self._run)
+            return
+        self._turns = 0
         now = self._loop.time()
         self._wake_at(
             min(
@@ -214,13 +243,20 @@ class Watch:
             self._settings_due = math.inf
             self._end("settings")
         due = self._settings_due
-        if self._idle_since is not None and self._timeouts.idle is not None:
-            idle_due = self._idle_since + self._timeouts.idle
-            if now >= idle_due:
-                self._idle_since = None
-                self._end("idle")
+        if self._busy and self._timeouts.keepalive is not None:
+            # PINGs go out meanwhile, which the peer acknowledges.
+            answer = self._timeouts.keepalive_answer
+            if now >= self._heard + self._timeouts.keepalive + answer:
+                self._end("keepalive")
             else:
+                due = min(due, now + answer)
+        elif not self._busy and self._timeouts.idle is not None:
+            idle_due = self._idle_since + self._timeouts.idle
+            if now < idle_due:
                 due = min(due, idle_due)
+            else:
+                self._idle_since = now
+                self._end("idle")
         return due
 
     def _check_sections(self, now: float) -> float:
@@ -233,7 +269,7 @@ class Watch:
 
     def _check_bodies(self, now: float) -> float:
         interval = self._timeouts.body
-        if interval is None or self._owner is None or not self._serves:
+        if interval is None or self._owner is None:
             return math.inf
         first = math.inf
         needed = interval * self._timeouts.min_rate
@@ -269,7 +305,7 @@ class Watch:
         return first
 
     def _is_stalled(self, outgoing: Outgoing, queued: int, interval: float) -> bool:
-        """Whether the peer has taken too little of a response."""
+        """Whether the peer has taken too little of a stream."""
         quic = self._quic
         stream_id = outgoing.stream_id
         needed = self._timeouts.min_rate * interval
@@ -281,7 +317,7 @@ class Watch:
             return True  # its own window holds it back
         if taken >= outgoing.queued:
             return False  # the application had no more
-        # The connection holds it back, or it waits for other responses.
+        # The connection holds it back, or it waits for other streams.
         all_taken = self._total - quic.queued_data() - outgoing.all_taken
         return not unsent or all_taken < needed
 
@@ -293,7 +329,7 @@ class Watch:
         outgoing.queued = queued
 
     def _sweep(self) -> None:
-        """Forget the responses that were taken whole."""
+        """Forget the streams that were taken whole."""
         for stream_id, outgoing in list(self._outgoing.items()):
             if not self._quic.queued_data(stream_id):
                 outgoing.listed = False

@@ -7,13 +7,19 @@ import contextlib
 import inspect
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nghttp2py.asyncio.h3_bounds import Arrival, Outgoing
 from nghttp2py.asyncio.reader import H2StreamReader, Incoming
 from nghttp2py.asyncio.waiters import Waiters
 from nghttp2py.asyncio.writer import Body, HeadersLike, to_pairs
-from nghttp2py.errors import StreamClosedError, StreamResetError, StreamStateError
+from nghttp2py.errors import (
+    StreamClosedError,
+    StreamResetError,
+    StreamStateError,
+    StreamTimeoutError,
+)
 from nghttp2py.h2 import RequestReceived
 from nghttp2py.h2.body import DATA_OK, is_bytes_like, make_source
 from nghttp2py.h3.connection import ErrorCode
@@ -49,7 +55,8 @@ class H3RequestStream(Incoming):
     """One request and its response, seen from one end.
 
     A body that comes in is read by ``readany`` or ``async for``, which give it
-    as it comes, or by ``read`` and its like.  Each wait ends: with
+    as it comes, or by ``read`` and its like.  A client that waits for 100 (Continue)
+    gets it when the body is first waited for.  Each wait ends: with
     ``StreamResetError`` if the stream is reset, with ``ConnectionTerminatedError``
     if the connection is over.  What had come before can still be read.
 
@@ -63,6 +70,7 @@ class H3RequestStream(Incoming):
         "_answering",
         "_arrival",
         "_client_side",
+        "_continued",
         "_datagrams",
         "_failure",
         "_fields",
@@ -105,6 +113,7 @@ class H3RequestStream(Incoming):
         self._datagrams: deque[bytes] | None = None
         # What goes out.
         self._answering = False  # the final response has begun
+        self._continued = False  # 100 (Continue) was sent, or is not asked for
         self._outgoing: Outgoing | None = None
         self._sent = False
         self._stopped: Failure | None = None
@@ -202,25 +211,41 @@ class H3RequestStream(Incoming):
 
     # ---- What comes in ----
 
-    async def response(self) -> Headers:
+    async def response(self, timeout: float | None = None) -> Headers:
         """Return the header section of the final response, ``headers``.
 
         May be called again.  Raises ``StreamResetError`` or
-        ``ConnectionTerminatedError`` if there will be none.
+        ``ConnectionTerminatedError`` if there will be none; ``StreamTimeoutError``
+        if it has not come after ``timeout`` seconds, and the stream is reset.
         """
-        while not self.headers:
-            self._raise_failure()
-            if self._eof:
-                raise StreamResetError(
-                    self.stream_id,
-                    ErrorCode.H3_MESSAGE_ERROR,
-                    remote=True,
-                    reason="it was closed without a response",
-                )
-            await self._wait()
+        timer = None
+        try:
+            while not self.headers:
+                self._raise_failure()
+                if self._eof:
+                    raise StreamResetError(
+                        self.stream_id,
+                        ErrorCode.H3_MESSAGE_ERROR,
+                        remote=True,
+                        reason="it was closed without a response",
+                    )
+                if timer is None and timeout is not None:
+                    timer = self.protocol._loop.call_later(
+                        timeout, self._time_out, timeout
+                    )
+                await self._wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
         if self.at_eof():
             self._settle()
         return self.headers
+
+    def _time_out(self, seconds: float) -> None:
+        if self._receives:
+            self.protocol._stop_stream(self.stream_id, ErrorCode.H3_REQUEST_CANCELLED)
+            self._lose_reader(partial(StreamTimeoutError, self.stream_id, seconds))
+        self._reset_writer(ErrorCode.H3_REQUEST_CANCELLED)
 
     async def informational(self) -> AsyncIterator[Headers]:
         """Iterate over 1xx responses, until the final one comes."""
@@ -277,7 +302,23 @@ class H3RequestStream(Incoming):
             raise self._failure()
 
     async def _await_body(self) -> None:
+        if not self._continued:
+            self._continued = True
+            self._send_continue()
         await self._wait()
+
+    def _send_continue(self) -> None:
+        """Tell a client that waits for it to send its body (RFC 9110, 10.1.1)."""
+        if (
+            not self._client_side
+            and self._sends
+            and not self._answering
+            and any(
+                name == b"expect" and value.lower() == b"100-continue"
+                for name, value in self._fields
+            )
+        ):
+            self.send_headers([(b":status", b"100")])
 
     async def _wait(self) -> None:
         """Wait until something happens; the connection keeps the stream meanwhile."""
@@ -354,6 +395,8 @@ class H3RequestStream(Incoming):
         """
         if not 100 <= status <= 199:
             raise ValueError(f"an informational status is 100 to 199, not {status}")
+        if status == 100:
+            self._continued = True
         self.send_headers([(b":status", b"%d" % status), *_to_fields(headers)])
 
     async def send_trailers(self, headers: HeadersLike) -> None:
@@ -501,15 +544,12 @@ class H3RequestStream(Incoming):
                 self.protocol._writers.pop(self, None)
 
     def _is_empty(self) -> bool:
-        return not self._client_side and not self.protocol._quic.queued_data(
-            self.stream_id
-        )
+        return not self.protocol._quic.queued_data(self.stream_id)
 
     def _was_queued(self, n: int, was_empty: bool) -> None:
-        if not self._client_side:
-            if self._outgoing is None:
-                self._outgoing = Outgoing(self.stream_id)
-            self.protocol._watch.queued(self._outgoing, n, was_empty=was_empty)
+        if self._outgoing is None:
+            self._outgoing = Outgoing(self.stream_id)
+        self.protocol._watch.queued(self._outgoing, n, was_empty=was_empty)
 
     def _after_sending(self, end_stream: bool) -> None:
         if end_stream:

@@ -32,10 +32,10 @@ __all__ = ["H2Stream"]
 # Informational responses that nobody has asked for; older ones are forgotten.
 _MAX_INFORMATIONAL = 16
 # What a client gets whose handler has failed.
-_FAILURE = b"500 Internal Server Error\n"
-_FAILURE_FIELDS = [
+FAILURE = b"500 Internal Server Error\n"
+FAILURE_FIELDS = [
     (b"content-type", b"text/plain; charset=utf-8"),
-    (b"content-length", b"%d" % len(_FAILURE)),
+    (b"content-length", b"%d" % len(FAILURE)),
 ]
 
 
@@ -470,10 +470,10 @@ class H2Stream(Incoming):
         head = self.request is not None and self.request.method == b"HEAD"
         try:
             connection.send_response_headers(
-                self.stream_id, 500, _FAILURE_FIELDS, end_stream=head
+                self.stream_id, 500, FAILURE_FIELDS, end_stream=head
             )
             if not head:
-                connection.send_body(self.stream_id, _FAILURE)
+                connection.send_body(self.stream_id, FAILURE)
         except ProtocolError:
             return False
         self._answered = self._sent_all = True
