@@ -481,6 +481,27 @@ async def test_a_server_can_be_closed_with_a_shorter_timeout():
         await client.wait_closed()
 
 
+@in_loops
+async def test_serve_forever_that_is_cancelled_twice_aborts():
+    async def hang(stream):
+        await asyncio.Event().wait()
+
+    server = await start_server(
+        lambda proto: proto.serve_streams(hang), "127.0.0.1", 0, close_timeout=100
+    )
+    serving = asyncio.ensure_future(server.serve_forever())
+    client = await open_connection("127.0.0.1", port_of(server))
+    stream = await client.open_stream(GET)
+    await stream.end_stream()
+    await until(lambda: server.connections)
+    serving.cancel()
+    await until(lambda: not server.is_serving())
+    serving.cancel()
+    await asyncio.wait([serving])
+    await client.wait_closed()
+    await server.wait_closed()
+
+
 STOPPED = """
     import sys
     from nghttp2py.server import BaseRequestHandler, HTTP2Server

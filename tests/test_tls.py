@@ -17,7 +17,8 @@ from handlers import Good
 from loops import DEADLINE, in_loop, in_loops, until
 from memory import MemoryTransport
 
-from nghttp2py.asyncio import open_connection, start_server
+from nghttp2py import HTTP2Client
+from nghttp2py.asyncio import Client, open_connection, start_server
 from nghttp2py.asyncio.log_budget import LogBudget
 from nghttp2py.asyncio.timeouts import Timeouts
 from nghttp2py.asyncio.tls import (
@@ -589,6 +590,17 @@ def test_a_context_for_clients_is_refused(tls):
 async def test_a_context_for_clients_is_refused_by_start_server():
     with pytest.raises(TLSConfigurationError, match="for clients"):
         await start_server(None, "127.0.0.1", 0, ssl=ssl.create_default_context())
+
+
+@in_loops
+async def test_a_context_for_servers_is_refused_by_clients(tls):
+    with pytest.raises(TLSConfigurationError, match="for servers"):
+        await open_connection("127.0.0.1", 1, ssl=tls.server)
+    with pytest.raises(TLSConfigurationError, match="for servers"):
+        HTTP2Client(("127.0.0.1", 1), ssl=tls.server)
+    async with Client("https://127.0.0.1:1", ssl=tls.server) as client:
+        with pytest.raises(TLSConfigurationError, match="for servers"):
+            await client.get("/")
 
 
 @pytest.mark.parametrize("maximum", VERSIONS)

@@ -235,13 +235,21 @@ class H2Server(asyncio.AbstractServer):
         self._listener.start()
 
     async def serve_forever(self) -> None:
-        """Accept until closed or cancelled; then close, and wait for the end."""
+        """Accept until closed or cancelled; then close, and wait for the end.
+
+        When it is cancelled a second time, it aborts what is left.
+        """
         try:
             await self.start_serving()
             await self._closing.wait()
         finally:
             self.close()
-            await self.wait_closed()
+            try:
+                await self.wait_closed()
+            except BaseException:
+                # Cancelled once more: the caller waits no longer.
+                self.abort()
+                raise
 
     def close(self, timeout: float | None = None) -> None:
         """Accept no more, and end each connection when its streams have finished.

@@ -34,13 +34,26 @@ _NO_CERTIFICATE = frozenset(
 
 
 def prepare_context(context: ssl.SSLContext) -> None:
-    """Offer ``h2`` alone by ALPN; forbid compression and renegotiation (9.2.1)."""
+    """Make a client's context fit for HTTP/2.
+
+    It offers ``h2`` alone by ALPN, and no compression and renegotiation (9.2.1).
+    Raises ``TLSConfigurationError`` for a context that is made for servers.
+    """
+    if context.protocol == ssl.PROTOCOL_TLS_SERVER:
+        raise TLSConfigurationError(
+            "ssl is a context for servers; a client needs one of "
+            "ssl.create_default_context() or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)"
+        )
+    _prepare(context)
+
+
+def _prepare(context: ssl.SSLContext) -> None:
     context.set_alpn_protocols(["h2"])
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
 
 
 def prepare_server_context(context: ssl.SSLContext) -> None:
-    """Make a server's context fit for HTTP/2: ``prepare_context``, and cipher suites.
+    """Make a server's context fit for HTTP/2: as a client's, and its cipher suites.
 
     Those of TLS 1.2 that RFC 9113, Appendix A, prohibits are taken out, so that none
     is chosen of a client that offers better ones, too.  Raises
@@ -52,7 +65,7 @@ def prepare_server_context(context: ssl.SSLContext) -> None:
             "ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) or "
             "ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), with its certificate"
         )
-    prepare_context(context)
+    _prepare(context)
     names = [
         cipher["name"]
         for cipher in context.get_ciphers()
