@@ -27,8 +27,11 @@ class LogBudget:
         self._spent = 0
         self._omitted = 0
 
-    def log(self, message: str, *args: object) -> None:
-        """Log a line, unless the interval's lines are used up."""
+    def log(self, message: str, *args: object, exc_info: bool = False) -> None:
+        """Log a line, unless the interval's lines are used up.
+
+        With ``exc_info`` the exception that is being handled goes with it.
+        """
         if not self._logger.isEnabledFor(self._level):
             return
         now = time.monotonic()
@@ -43,4 +46,4 @@ class LogBudget:
             message += " (%d lines like this one were left out)"
             args = (*args, self._omitted)
             self._omitted = 0
-        self._logger.log(self._level, message, *args)
+        self._logger.log(self._level, message, *args, exc_info=exc_info)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import Any
 
+from nghttp2py.asyncio.log_budget import LogBudget
 from nghttp2py.errors import printable
 from nghttp2py.quic.events import ConnectionTerminated
 from nghttp2py.quic.packet import error_name
@@ -22,12 +22,11 @@ _NO_ERRORS = frozenset({0, 0x100})
 
 
 class EndLog:
-    """Writes lines, so many in a second, and then how many it has left out."""
+    """Writes lines about connections, so many in a second."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._since = loop.time()
-        self._lines = 0
+    def __init__(self) -> None:
+        self._lines = LogBudget(logger, logging.INFO, MAX_LINES, 1.0)
+        self._failures = LogBudget(logger, logging.ERROR, MAX_LINES, 1.0)
 
     def ended(self, addr: Any, event: ConnectionTerminated, by_peer: bool) -> None:
         """Tell of a connection that was ended by an error."""
@@ -43,30 +42,13 @@ class EndLog:
         reason = f": {event.reason_phrase}" if event.reason_phrase else ""
         self.tell(addr, f"the connection was ended {who}: {name}{reason}")
 
-    def tell(self, addr: Any, text: str, level: int = logging.INFO) -> None:
+    def tell(self, addr: Any, text: str) -> None:
         """Write a line about a peer, with what it sent escaped."""
-        if not self.may_write(level):
-            return
-        logger.log(level, "%s: %s", address_text(addr), printable(text))
+        self._lines.log("%s: %s", address_text(addr), printable(text))
 
-    def may_write(self, level: int) -> bool:
-        """Count a line; whether it is to be written."""
-        if not logger.isEnabledFor(level):
-            return False
-        now = self._loop.time()
-        if now - self._since >= 1:
-            self._count()
-            self._since, self._lines = now, 0
-        self._lines += 1
-        if self._lines == MAX_LINES + 1:
-            self._loop.call_at(self._since + 1, self._count)
-        return self._lines <= MAX_LINES
-
-    def _count(self) -> None:
-        left_out = self._lines - MAX_LINES
-        if left_out > 0:
-            self._lines = MAX_LINES
-            logger.info("%d more such lines were left out", left_out)
+    def failed(self, addr: Any, text: str) -> None:
+        """Write a line about a fault of ours, with the exception being handled."""
+        self._failures.log("%s: %s", address_text(addr), text, exc_info=True)
 
 
 def address_text(addr: Any) -> str:

@@ -222,7 +222,7 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
         self._end_told = True
         event = self._quic.close_event
         if event is not None:
-            log = self._end_log or EndLog(self._loop)
+            log = self._end_log or EndLog()
             log.ended(self._peer(), event, self._quic.closed_by_peer)
 
     def _peer(self) -> NetworkAddress:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import time
 from collections.abc import Callable
 from typing import Any, cast
 
+from nghttp2py.asyncio.listener import ConnectionSet
 from nghttp2py.asyncio.quic_handshakes import MAX_HANDSHAKES, Handshakes
 from nghttp2py.asyncio.quic_log import EndLog, logger
 from nghttp2py.asyncio.quic_protocol import (
@@ -68,7 +68,7 @@ class QuicServer(asyncio.DatagramProtocol):
         self._loop = asyncio.get_running_loop()
         self._configuration = configuration
         self._timeouts = timeouts or Timeouts()
-        self._log = EndLog(self._loop)
+        self._log = EndLog()
         self._create_protocol = create_protocol
         self._session_ticket_fetcher = session_ticket_fetcher
         self._session_ticket_handler = session_ticket_handler
@@ -77,10 +77,11 @@ class QuicServer(asyncio.DatagramProtocol):
         self._max_connections = max_connections
         self._transport: asyncio.DatagramTransport | None = None
         self._protocols: dict[bytes, QuicConnectionProtocol] = {}
-        self._connections: set[QuicConnectionProtocol] = set()
+        self._connections: ConnectionSet[QuicConnectionProtocol] = ConnectionSet(
+            close=lambda protocol, _: protocol.close(),
+            abort=lambda protocol: protocol.close(),
+        )
         self._handshaking = Handshakes(max_handshakes)
-        self._empty = asyncio.Event()
-        self._empty.set()
         self._draining = False
         self._closing: asyncio.Task[None] | None = None
         # A dictionary, to forget the oldest first.
@@ -115,8 +116,9 @@ class QuicServer(asyncio.DatagramProtocol):
         if self._closing is not None:
             return
         unsettled = [p for p in self._connections if p.unsettled_streams()]
-        for protocol in self._connections.difference(unsettled):
-            self._attempt(protocol, protocol.close)
+        for protocol in self._connections:
+            if protocol not in unsettled:
+                self._attempt(protocol, protocol.close)
         if unsettled:
             self._closing = self._loop.create_task(self._close_settled(unsettled))
         else:
@@ -135,8 +137,7 @@ class QuicServer(asyncio.DatagramProtocol):
     def abort(self) -> None:
         """Close all connections at once, and stop listening."""
         self._draining = True
-        for protocol in list(self._connections):
-            self._attempt(protocol, protocol.close)
+        self._connections.abort()
         self._protocols.clear()
         if self._transport is not None:
             self._transport.close()
@@ -150,7 +151,7 @@ class QuicServer(asyncio.DatagramProtocol):
             action(*args)
         except MemoryError:
             # The connection that asked for it pays.
-            self._log.tell(protocol._peer(), "not enough memory", logging.ERROR)
+            self._log.failed(protocol._peer(), "there is not enough memory")
             with contextlib.suppress(MemoryError):
                 protocol._quic.close(QuicErrorCode.INTERNAL_ERROR, 0, "out of memory")
                 protocol.transmit()
@@ -170,14 +171,14 @@ class QuicServer(asyncio.DatagramProtocol):
         """
         self._draining = True
         with contextlib.suppress(asyncio.TimeoutError):
-            await wait_for(self._empty.wait(), timeout)
-        self.close()
+            await wait_for(self._connections.wait_empty(), timeout)
+        self.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.DatagramTransport, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        for protocol in list(self._connections):
+        for protocol in self._connections:
             self._attempt(protocol, protocol.connection_lost, exc)
 
     def error_received(self, exc: Exception) -> None:
@@ -203,7 +204,7 @@ class QuicServer(asyncio.DatagramProtocol):
 
     def resume_writing(self) -> None:
         """The socket takes datagrams again."""
-        for protocol in list(self._connections):
+        for protocol in self._connections:
             self._attempt(protocol, protocol.transmit)
 
     def _answer(self, data: bytes, addr: NetworkAddress) -> None:
@@ -315,8 +316,7 @@ class QuicServer(asyncio.DatagramProtocol):
             # create_protocol fails: a client must not be able to fill the log.
             code = QuicErrorCode.INTERNAL_ERROR
             self._answer(self._router.write_refusal(header, code), addr)
-            if self._log.may_write(logging.ERROR):
-                logger.exception("a connection could not be made")
+            self._log.failed(addr, "a connection could not be made")
             return None
 
     def _start(
@@ -362,8 +362,6 @@ class QuicServer(asyncio.DatagramProtocol):
             protocol._connection_id_issued_handler = None
             protocol._connection_id_retired_handler = None
             protocol._connection_terminated_handler = None
-            if not self._connections:
-                self._empty.set()
 
         def completed() -> None:
             self._handshaking.discard(protocol)
@@ -379,7 +377,6 @@ class QuicServer(asyncio.DatagramProtocol):
             self._protocols[cid] = protocol
         self._connections.add(protocol)
         self._handshaking.add(protocol, addr, self._loop.time())
-        self._empty.clear()
         return protocol
 
     def _may_reset(self) -> bool:

@@ -77,7 +77,7 @@ class HTTP3Server:
     def abort(self) -> None:
         """Close every connection at once."""
         for server in self._servers:
-            server.close()
+            server.abort()
 
     async def wait_closed(self) -> None:
         """Wait until ``close`` has ended the last connection."""
