@@ -40,6 +40,8 @@ _WRITES_IN_A_TURN = 16
 # Seconds, once or twice, from the end of a response to the RST_STREAM that declines
 # the rest of its request: a client that reads both at once may lose the response.
 _RESET_DELAY = 0.02
+# Attempts to tell of the streams' end in want of memory, each of which needs less.
+_ATTEMPTS = 3
 # What the PING carries that measures a round trip before the last GOAWAY.
 _GOAWAY_PING = b"shutdown"
 # What the PING carries that asks for a sign of life.
@@ -264,8 +266,15 @@ class H2Pump(asyncio.Protocol):
             if timer is not None:
                 timer.cancel()
         self._timer = self._reset_timer = None
-        if self._begun:
-            self.flush(self.connection.receive_eof())
+        if not self._begun:
+            return
+        for _ in range(_ATTEMPTS):
+            try:
+                events = self.connection.receive_eof()
+            except MemoryError:
+                continue  # what it has closed so far is not closed again
+            self.flush(events)
+            break
 
     # ---- Writing ----
 
@@ -320,25 +329,27 @@ class H2Pump(asyncio.Protocol):
                     # must not hold the loop: its turn comes after the others'.
                     again = self._dirty
                     break
+            self._busy = False
+            if self._reset_timer is None and connection.held_resets:
+                self._reset_timer = self._loop.call_later(
+                    _RESET_DELAY, self._release_resets
+                )
+            frame = connection.incomplete_frame
+            if frame != self._frame:
+                self._frame = frame
+                self._frame_since = self._last_active
+                if frame:
+                    self._arm(self._frame_since + self._timeouts.headers)
+            if not self._watching and (connection.active_stream_count or self._paused):
+                self._watch()
+            if again or writes == _WRITES_IN_A_TURN:
+                self.mark_dirty()
+            elif not connection.want_read and not connection.want_write:
+                self._finish()
         except Exception:
             self._give_up()
         finally:
             self._busy = False
-        if self._reset_timer is None and connection.held_resets:
-            self._reset_timer = self._loop.call_later(
-                _RESET_DELAY, self._release_resets
-            )
-        if connection.incomplete_frame != self._frame:
-            self._frame = connection.incomplete_frame
-            self._frame_since = self._last_active
-            if self._frame:
-                self._arm(self._frame_since + self._timeouts.headers)
-        if not self._watching and (connection.active_stream_count or self._paused):
-            self._watch()
-        if again or writes == _WRITES_IN_A_TURN:
-            self.mark_dirty()
-        elif not connection.want_read and not connection.want_write:
-            self._finish()
 
     def _release_resets(self) -> None:
         self._reset_timer = None
@@ -527,6 +538,12 @@ class H2Pump(asyncio.Protocol):
             self._timer = None
         if self.transport is None:
             return
+        try:
+            self._find_overdue()
+        except Exception:
+            self._give_up()
+
+    def _find_overdue(self) -> None:
         verdict, due = self._judge(self._loop.time())
         if verdict is None:
             self._turns = 0
