@@ -377,7 +377,13 @@ class _ResponseProtocol(H2Pump):
             deadlines.seconds,
         )
         handler.timed_out = True
-        handler.reset(ErrorCode.CANCEL)
+        # RST_STREAM may never go out, if the server takes no bytes.
+        del self.handlers[handler.stream_id]
+        self.connection.reset_stream(handler.stream_id, ErrorCode.CANCEL)
+        self.mark_dirty()
+        self.close_handler(handler, ErrorCode.CANCEL)
+        if self.client is not None:
+            self.client._finish_if_idle()
 
     # ---- Events ----
 
@@ -584,7 +590,9 @@ class HTTP2Client:
     piece of its body is sent, none of the response comes (``None``: no limit).
     Its stream is reset with CANCEL.  ``timeouts`` bounds what else the server can
     make the client wait for; ``settings_timeout`` and ``idle_timeout`` (``None``:
-    no limit) replace one field of it.
+    no limit) replace one field of it.  After ``keepalive_interval`` seconds in
+    which nothing came PING asks for a sign of life, which must come within
+    ``keepalive_timeout``; else the connection is closed.
 
     Connecting raises ``OSError``, ``ssl.SSLError``, ``TimeoutError``, and
     ``ConnectionTerminatedError`` if the server does not speak HTTP/2.
@@ -602,6 +610,8 @@ class HTTP2Client:
         timeouts: Timeouts | None = None,
         settings_timeout: float = UNSET,
         idle_timeout: float | None = UNSET,
+        keepalive_interval: float | None = None,
+        keepalive_timeout: float = 10.0,
         timeout: float | None = TIMEOUT,
     ) -> None:
         if not isinstance(address, tuple):
@@ -642,9 +652,15 @@ class HTTP2Client:
             self,
             config,
             merge_timeouts(
-                timeouts, client=True, settings=settings_timeout, idle=idle_timeout
+                timeouts,
+                client=True,
+                settings=settings_timeout,
+                idle=idle_timeout,
+                keepalive=keepalive_interval or UNSET,
+                keepalive_answer=keepalive_timeout if keepalive_interval else UNSET,
             ),
         )
+        self._protocol._keepalive_idle = keepalive_interval is not None
         self._pending: list[
             tuple[BaseResponseHandler, HeadersLike | None, Any, HeadersLike | None]
         ] = []

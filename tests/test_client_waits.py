@@ -8,17 +8,29 @@ import weakref
 
 import hpack
 import pytest
-from helpers import DATA, END_HEADERS, HEADERS, frame, rst_stream, settings
+from helpers import (
+    ACK,
+    DATA,
+    END_HEADERS,
+    HEADERS,
+    frame,
+    rst_stream,
+    settings,
+    window_update,
+)
 from loops import in_loop, in_loops, until
 from peers import ScriptedServer, client_tls, echo_server, server_tls
 
+from nghttp2py.asyncio import open_connection
+from nghttp2py.asyncio.timeouts import Timeouts
 from nghttp2py.client import BaseResponseHandler, HTTP2Client
-from nghttp2py.errors import ErrorCode
+from nghttp2py.errors import ErrorCode, SendException
 from nghttp2py.h2 import (
     H2BodyReceived,
     H2Configuration,
     H2RequestReceived,
     H2StreamReset,
+    Setting,
 )
 
 LARGE = bytes(300_000)
@@ -231,6 +243,64 @@ async def test_who_waits_for_a_turn_is_not_timed_out_while_others_progress():
             for handler in handlers:
                 client.send_request(handler=handler)
         assert [h.code for h in handlers] == [0] * 6
+
+
+async def take_nothing(reader, writer):
+    """Open all windows and read no more."""
+    writer.write(settings({Setting.INITIAL_WINDOW_SIZE: 2**31 - 1}))
+    writer.write(frame(4, ACK, 0) + window_update(0, 2**31 - 65536))
+    await reader.read(100)
+    writer.transport.pause_reading()
+    writers.append(writer)
+
+
+writers = []
+
+
+@in_loops
+async def test_a_server_that_takes_no_bytes_is_waited_for_no_longer():
+    server = await asyncio.start_server(take_nothing, "127.0.0.1", 0)
+    async with server:
+        where = server.sockets[0].getsockname()
+        handler = Keeper()
+        timeouts = Timeouts(close=0.2)
+        async with HTTP2Client(where, timeout=0.3, timeouts=timeouts) as client:
+            client.send_request("POST", body=bytes(50_000_000), handler=handler)
+        assert (handler.code, handler.timed_out) == (ErrorCode.CANCEL, True)
+        connection = await open_connection(*where, timeout=0.3)
+        stream = await connection.open_stream({":method": "POST", ":path": "/"})
+        with pytest.raises(SendException) as caught:
+            await stream.send_data(bytes(50_000_000))
+        assert isinstance(caught.value.__cause__, TimeoutError)
+        with pytest.raises(TimeoutError):
+            await connection.open_stream({":method": "GET", ":path": "/"})
+        connection.abort()
+        await connection.wait_closed()
+        while writers:
+            writers.pop().transport.abort()
+
+
+@in_loops
+async def test_a_server_that_gives_no_sign_of_life_is_left(caplog):
+    async def deaf(reader, writer):
+        writer.write(settings() + frame(4, ACK, 0))
+        await reader.read()
+        writer.close()
+
+    caplog.set_level(logging.WARNING)
+    server = await asyncio.start_server(deaf, "127.0.0.1", 0)
+    async with server:
+        handler = Keeper()
+        client = HTTP2Client(
+            server.sockets[0].getsockname(),
+            keepalive_interval=0.1,
+            keepalive_timeout=0.1,
+        )
+        async with client:
+            client.send_request(handler=handler)
+            await client.wait_closed()
+        assert handler.code not in (None, 0)
+    assert not caplog.records
 
 
 # ---- Expect: 100-continue (RFC 9110, 10.1.1) ----

@@ -497,8 +497,24 @@ class H2StreamConnection(H2Pump):
 
     async def _writable(self, *, unprocessed: bool = False) -> None:
         """Wait until the transport takes bytes; raise if it never will."""
-        while self._paused and self._over is None:
-            await self._writers.wait()
+        late = False
+
+        def expire() -> None:
+            nonlocal late
+            late = True
+            self._writers.wake()
+
+        timer = None
+        if self.timeout is not None and self._paused:
+            timer = self._loop.call_later(self.timeout, expire)
+        try:
+            while self._paused and self._over is None:
+                if late:
+                    raise TimeoutError(f"the peer took no bytes for {self.timeout} s")
+                await self._writers.wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
         self._raise_over(unprocessed)
 
     def _raise_over(self, unprocessed: bool = False) -> None:
