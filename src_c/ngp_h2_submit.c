@@ -607,6 +607,11 @@ int ngp_h2_submit_rst(ngp_h2 *h2, int32_t stream_id, uint32_t error_code,
   }
   stream->rst_code = error_code;
   if (after_end) {
+    if (error_code == NGHTTP2_NO_ERROR && (stream->flags & NGP_H2_CONNECTED)) {
+      /* NO_ERROR declines the rest of a request (RFC 9113, 8.1); a tunnel has
+         none, and is broken off. */
+      stream->rst_code = NGHTTP2_CANCEL;
+    }
     stream->flags |= NGP_H2_RST_AFTER_END;
     if (stream->flags & NGP_H2_LOCAL_END_SENT) {
       ngp_h2_hold(h2, stream);

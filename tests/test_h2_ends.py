@@ -363,6 +363,23 @@ def test_no_error_in_a_tunnel_is_no_good_end(fields):
     assert closed(other) == (ErrorCode.CANCEL, False)
 
 
+@pytest.mark.parametrize("fields", [CONNECT, WEBSOCKET])
+def test_a_tunnel_is_not_reset_by_no_error(fields):
+    peer = RawPeer()
+    peer.send(peer.headers(1, fields))
+    peer.connection.send_response_headers(1, 200, [])
+    peer.connection.send_data(1, b"all", end_stream=True)
+    peer.connection.reset_stream(1, after_flush=True)
+    peer.read()
+    assert [f.error_code for f in peer.read()] == [ErrorCode.CANCEL]
+    refused = RawPeer()
+    refused.send(refused.headers(1, fields))
+    refused.connection.send_response_headers(1, 403, [], end_stream=True)
+    refused.connection.reset_stream(1, after_flush=True)
+    refused.read()
+    assert [f.error_code for f in refused.read()] == [ErrorCode.NO_ERROR]
+
+
 # ---- hyper-h2's positions ----
 
 
