@@ -5,12 +5,13 @@ import gc
 import weakref
 
 import pytest
+from helpers import data, rst_stream
 from loops import in_loop, in_loops, until
 from peers import ScriptedServer, client_tls, server_tls
 from streams import Pair, Raw
 
 from nghttp2py.asyncio import Client, open_connection, start_server
-from nghttp2py.errors import ErrorCode
+from nghttp2py.errors import ErrorCode, StreamResetError
 from nghttp2py.h2 import H2Configuration, H2RequestReceived, H2StreamReset
 
 ONE = H2Configuration(max_concurrent_streams=1)
@@ -219,6 +220,51 @@ async def test_a_dropped_response_is_reset():
         del response
         await until(lambda: resets)
         assert resets == [ErrorCode.CANCEL]
+
+
+# ---- RST_STREAM with NO_ERROR (A response that is not whole has not ended) ----
+
+
+@in_loops
+async def test_a_reset_without_error_is_no_end_of_a_body():
+    async def half(peer):
+        event = await peer.next(H2RequestReceived)
+        peer.connection.send_response_headers(event.stream_id, 200, [])
+        peer.connection.send_body(event.stream_id, b"half", end_stream=False)
+        await peer.flush()
+        peer.writer.write(rst_stream(event.stream_id, 0))
+        await peer.drained()
+
+    async with ScriptedServer(half) as server:
+        async with Client(origin(server)) as client:
+            response = await client.get("/")
+            with pytest.raises(StreamResetError):
+                await response.read()
+        async with await open_connection("127.0.0.1", server.port) as connection:
+            stream = await connection.open_stream(GET, end_stream=True)
+            assert await stream.readexactly(4) == b"half"
+            with pytest.raises(StreamResetError):
+                await stream.readany()
+            assert stream.error is not None
+
+
+@in_loops
+async def test_a_request_that_is_reset_without_error_has_not_ended():
+    raw = Raw(client_side=False)
+    raw.feed(raw.headers(1, POST.items()), data(1, b"half"), rst_stream(1, 0))
+    raw.feed(raw.headers(3, POST.items()))
+    stream = await raw.protocol.accept_stream()
+    if stream.stream_id == 1:
+        assert await stream.readexactly(4) == b"half"
+        with pytest.raises(StreamResetError):
+            await stream.read()
+        stream = await raw.protocol.accept_stream()
+    assert stream.stream_id == 3
+    raw.feed(data(3, b"half"), rst_stream(3, 0))
+    assert await stream.readexactly(4) == b"half"
+    with pytest.raises(StreamResetError):
+        await stream.read()
+    await raw.close()
 
 
 @pytest.mark.parametrize("tls", [False, True])
