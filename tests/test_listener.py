@@ -18,7 +18,9 @@ from memory import MemoryClient
 from nghttp2py.asyncio import open_connection, start_server, start_unix_server
 from nghttp2py.asyncio.binding import bind_tcp, to_address
 from nghttp2py.asyncio.listener import ConnectionSet
+from nghttp2py.asyncio.quic import serve as serve_quic
 from nghttp2py.h2 import H2Connection, H2GoAway, H2SettingsAcknowledged
+from nghttp2py.quic import QuicConfiguration
 from nghttp2py.server import BaseRequestHandler, HTTP2Server
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"
@@ -323,13 +325,27 @@ async def test_a_server_may_begin_to_serve_later():
 
 
 @in_loops
-async def test_each_server_says_where_it_listens(caplog):
+async def test_each_server_says_where_it_listens(caplog, certificate_files):
     caplog.set_level(logging.INFO, "nghttp2py.asyncio.listener")
     async with HTTP2Server(("127.0.0.1", 0), Good) as server:
         line = f"listening on 127.0.0.1:{port_of(server)} (HTTP/2 in the clear)"
         assert line in caplog.text
     async with await serve_streams(host="::1", port=0) as server:
         assert f"listening on [::1]:{port_of(server)} (HTTP/2" in caplog.text
+    caplog.set_level(logging.INFO, "nghttp2py.asyncio.quic")
+    configuration = QuicConfiguration(is_client=False)
+    configuration.load_cert_chain(*certificate_files)
+    quic = await serve_quic("::1", 0, configuration=configuration)
+    assert f"listening on [::1]:{port_of(quic)} (QUIC)" in caplog.text
+    quic.close()
+
+
+@pytest.fixture
+def certificate_files(certificates, tmp_path):
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    certificates[1].cert_chain_pems[0].write_to_path(cert)
+    certificates[1].private_key_pem.write_to_path(key)
+    return cert, key
 
 
 # ---- Bounds ----

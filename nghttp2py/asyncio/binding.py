@@ -18,7 +18,7 @@ __all__ = [
     "adopt_sockets",
     "bind_tcp",
     "bind_unix",
-    "describe_socket",
+    "describe_address",
     "to_address",
 ]
 
@@ -264,12 +264,11 @@ def adopt_sockets(
     return sockets
 
 
-def describe_socket(sock: socket.socket) -> str:
-    """Return the address of a socket as people write it."""
-    name = sock.getsockname()
-    if not isinstance(name, tuple):
-        if isinstance(name, bytes):
-            name = os.fsdecode(name)
-        return f"unix:{name}".replace("\0", "@")
-    host, port = name[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+def describe_address(address: Any) -> str:
+    """Return an address, as ``getsockname`` gives it, as people write it."""
+    if isinstance(address, tuple):
+        host, port = address[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    if isinstance(address, bytes):
+        address = os.fsdecode(address)
+    return f"unix:{address}".replace("\0", "@")

@@ -16,7 +16,7 @@ import ssl
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
-from nghttp2py.asyncio.binding import UnixPath, describe_socket
+from nghttp2py.asyncio.binding import UnixPath, describe_address
 from nghttp2py.asyncio.log_budget import LogBudget
 from nghttp2py.asyncio.tls_transport import ServerTLS
 from nghttp2py.asyncio.waiters import Waiters
@@ -250,7 +250,7 @@ class Listener:
         self._watch()
         logger.info(
             "listening on %s (%s%s)",
-            ", ".join(map(describe_socket, self._sockets)),
+            ", ".join(describe_address(s.getsockname()) for s in self._sockets),
             self._protocol_name,
             " in the clear" if self._tls is None else " over TLS",
         )

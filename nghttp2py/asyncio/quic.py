@@ -11,7 +11,9 @@ from typing import Any, cast
 
 # First, as in a build without QUIC it says what to install.
 from nghttp2py import quic as quic_module
+from nghttp2py.asyncio.binding import describe_address
 from nghttp2py.asyncio.quic_handshakes import MAX_HANDSHAKES
+from nghttp2py.asyncio.quic_log import logger
 from nghttp2py.asyncio.quic_protocol import QuicConnectionProtocol, QuicStreamHandler
 from nghttp2py.asyncio.quic_server import QuicServer
 from nghttp2py.asyncio.timeouts import Timeouts
@@ -104,6 +106,7 @@ async def serve(
     except BaseException:
         sock.close()
         raise
+    logger.info("listening on %s (QUIC)", describe_address(sock.getsockname()))
     return server
 
 
