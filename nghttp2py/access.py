@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from nghttp2py.errors import printable
 
-__all__ = ["Exchange", "add_hook", "hooks", "log", "logger", "remove_hook"]
+__all__ = ["Exchange", "add_hook", "hooks", "is_wanted", "log", "logger", "remove_hook"]
 
 #: The logger ``nghttp2py.access``.
 logger = logging.getLogger("nghttp2py.access")
@@ -62,6 +62,11 @@ def add_hook(function: Callable[[Exchange], object]) -> None:
 def remove_hook(function: Callable[[Exchange], object]) -> None:
     """Undo ``add_hook``.  Raises ``ValueError`` if there was none."""
     hooks.remove(function)
+
+
+def is_wanted() -> bool:
+    """Whether ``log`` has anything to do."""
+    return bool(hooks) or logger.isEnabledFor(logging.INFO)
 
 
 def log(exchange: Exchange) -> None:

@@ -23,7 +23,6 @@ from email.utils import formatdate, parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
-from nghttp2py import access
 from nghttp2py.handler import BaseRequestHandler
 
 if TYPE_CHECKING:
@@ -38,9 +37,6 @@ __all__ = [
 ]
 
 Fields = list[tuple[str, str]]
-
-# What an exchange that broke off is logged with (RFC 9114, 8.1).
-_H3_REQUEST_CANCELLED = 0x10C
 
 logger = logging.getLogger(__name__)
 
@@ -759,30 +755,13 @@ async def answer_stream(files: StaticFiles, stream: H3RequestStream) -> None:
     """
     request = dict(stream.headers)
     method, target = request[b":method"], request.get(b":path", b"")
-    start = time.monotonic()
-    response = None
-    complete = False
+    found = files.respond_soon(method, target, stream.headers)
+    response = found if isinstance(found, FileResponse) else await found
     try:
-        found = files.respond_soon(method, target, stream.headers)
-        response = found if isinstance(found, FileResponse) else await found
         await _send_response(stream, response)
-        complete = True
     finally:
-        if response is not None and isinstance(response.body, FileSlice):
+        if isinstance(response.body, FileSlice):
             response.body.close()
-        access.log(
-            access.Exchange(
-                "HTTP/3",
-                stream.protocol.client_address,
-                method,
-                target,
-                None if response is None else response.status,
-                stream.body_bytes_sent,
-                time.monotonic() - start,
-                0 if complete else _H3_REQUEST_CANCELLED,
-                complete,
-            )
-        )
 
 
 async def _send_response(stream: H3RequestStream, response: FileResponse) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
+from nghttp2py import access
 from nghttp2py.asyncio.health import Health
 from nghttp2py.asyncio.pump import H2Pump
 from nghttp2py.asyncio.stream import H2Stream
@@ -46,6 +49,8 @@ from nghttp2py.h2 import (
 )
 
 __all__ = ["H2StreamConnection", "Keeper"]
+
+logger = logging.getLogger(__name__)
 
 
 # The window of a connection is no bound of ours: each stream's is, so that a stream
@@ -157,6 +162,7 @@ class H2StreamConnection(H2Pump):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin the connection."""
+        self._client_address = transport.get_extra_info("peername")
         super().connection_made(transport)
         if not self._begun:
             return
@@ -324,6 +330,8 @@ class H2StreamConnection(H2Pump):
             return
         stream.closed = True
         stream._unsent = stream._queued - event.body_bytes_sent
+        if not self._client_side and access.is_wanted():
+            self._log_access(stream, event)
         if event.error_code and stream._failure is None:
             stream._failure = self._over_for(stream_id, event.error_code)
         if stream._kept:
@@ -334,6 +342,28 @@ class H2StreamConnection(H2Pump):
                 stream.protocol = weakref.proxy(self)
                 self._keep(stream)
         stream._waiters.wake()
+
+    def _log_access(self, stream: H2Stream, event: H2StreamClosed) -> None:
+        request = stream.request
+        if request is None:
+            return
+        code = event.error_code
+        try:
+            access.log(
+                access.Exchange(
+                    "HTTP/2",
+                    self._client_address,
+                    request.method,
+                    request.target,
+                    stream._status,
+                    event.body_bytes_sent,
+                    time.monotonic() - stream._start,
+                    code,
+                    code == 0 and stream._sent_all and stream._failure is None,
+                )
+            )
+        except Exception:
+            logger.exception("%s: the access log failed", self)
 
     def _over_for(self, stream_id: int, error_code: int) -> Callable[[], ProtocolError]:
         """Why a stream was closed for which there was no reset."""

@@ -11,12 +11,14 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Coroutine, MutableMapping
 from typing import Any, TypeAlias
 
 # First, as in a build without QUIC it says what to install.
+from nghttp2py import access
 from nghttp2py import quic as quic_module
 from nghttp2py.asyncio.h3_bounds import Arrival, Rate, Watch
 from nghttp2py.asyncio.h3_stream import (
@@ -658,6 +660,8 @@ class H3Protocol(QuicConnectionProtocol):
             if stream.error is not None:
                 # The client has abandoned it already.
                 stream.reset(ErrorCode.H3_REQUEST_CANCELLED)
+                if access.is_wanted():
+                    self._log_access(stream)
                 continue
             assert self._request_handler is not None
             task = self._loop.create_task(self._request_handler(stream))
@@ -679,6 +683,36 @@ class H3Protocol(QuicConnectionProtocol):
                 logger.debug("%r: %s", stream, error)
             else:
                 logger.error("%r: its handler failed", stream, exc_info=error)
+        try:
+            self._finish_response(stream, task)
+        finally:
+            if access.is_wanted():
+                self._log_access(stream)
+
+    def _log_access(self, stream: H3RequestStream) -> None:
+        request = dict(stream.headers)
+        target = request.get(b":path", request.get(b":authority", b""))
+        complete = stream._sent
+        try:
+            access.log(
+                access.Exchange(
+                    "HTTP/3",
+                    self.client_address,
+                    request[b":method"],
+                    target,
+                    stream._status,
+                    stream.body_bytes_sent,
+                    time.monotonic() - stream._start,
+                    0 if complete else ErrorCode.H3_REQUEST_CANCELLED,
+                    complete,
+                )
+            )
+        except Exception:
+            logger.exception("%r: the access log failed", stream)
+
+    def _finish_response(
+        self, stream: H3RequestStream, task: asyncio.Task[None]
+    ) -> None:
         if self._terminated is not None:
             return
         if stream._sends:

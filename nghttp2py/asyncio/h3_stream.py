@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from functools import partial
@@ -78,6 +79,8 @@ class H3RequestStream(Incoming):
         "_outgoing",
         "_registered",
         "_sent",
+        "_start",
+        "_status",
         "_stopped",
         "_task",
         "_waiters",
@@ -114,6 +117,9 @@ class H3RequestStream(Incoming):
         # What goes out.
         self._answering = False  # the final response has begun
         self._continued = False  # 100 (Continue) was sent, or is not asked for
+        # For the access log: when the stream began, and the status that was sent.
+        self._start = time.monotonic()
+        self._status: int | None = None
         self._outgoing: Outgoing | None = None
         self._sent = False
         self._stopped: Failure | None = None
@@ -356,6 +362,7 @@ class H3RequestStream(Incoming):
         self.protocol._require_http().send_headers(self.stream_id, headers, end_stream)
         if headers and headers[0][0] == b":status" and not _is_interim(headers):
             self._answering = True
+            self._status = int(headers[0][1])
         self._was_queued(0, was_empty)
         self._after_sending(end_stream)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -70,6 +71,8 @@ class H2Stream(Incoming):
         "_response_taken",
         "_send_lock",
         "_sent_all",
+        "_start",
+        "_status",
         "_task",
         "_trailers",
         "_unsent",
@@ -92,6 +95,9 @@ class H2Stream(Incoming):
         Incoming.__init__(self)
         self.protocol = protocol
         self.stream_id = stream_id
+        # For the access log: when the stream began, and the status that was sent.
+        self._start = time.monotonic()
+        self._status: int | None = None
         self.request = request
         #: Whether nothing more can come or go.
         self.closed = False
@@ -412,8 +418,10 @@ class H2Stream(Incoming):
         if protocol._paused:
             await protocol._writable()
         self._raise_failure()
+        status = _find_status(headers)
         protocol.connection.send_headers(self.stream_id, headers, end_stream=end_stream)
         self._answered = True
+        self._status = status
         if end_stream:
             self._sent_all = True
         protocol.mark_dirty()
@@ -436,6 +444,7 @@ class H2Stream(Incoming):
             self.stream_id, status, headers, end_stream=end_stream
         )
         self._answered = True
+        self._status = status
         protocol.mark_dirty()
         if end_stream:
             self._sent_all = True
@@ -477,6 +486,7 @@ class H2Stream(Incoming):
         except ProtocolError:
             return False
         self._answered = self._sent_all = True
+        self._status = 500
         self.protocol.mark_dirty()
         return True
 
@@ -533,3 +543,15 @@ class H2Stream(Incoming):
                 self.protocol._reset(
                     self.stream_id, ErrorCode.NO_ERROR, after_flush=True
                 )
+
+
+def _find_status(headers: HeadersLike) -> int | None:
+    """Find the status in a response's fields, if it is the first of them."""
+    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    if isinstance(pairs, Iterator):
+        return None  # which can be read only once
+    for name, value, *_ in pairs:
+        text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+        is_status = name == (b":status" if isinstance(name, bytes) else ":status")
+        return int(text) if is_status and text.isdigit() else None
+    return None

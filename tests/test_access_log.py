@@ -1,0 +1,69 @@
+"""The access log of servers whose handlers are coroutines, over both protocols."""
+
+import logging
+
+import pytest
+from h3_streams import pair, request
+from loops import in_loop, until
+from streams import Pair
+
+
+async def answer(stream):
+    path = stream.request.target
+    if path == b"/fails":
+        raise RuntimeError("on purpose")
+    await stream.start_response([(":status", "203")])
+    await stream.send_data(b"part")
+    if path == b"/breaks":
+        stream.reset()
+    else:
+        await stream.send_data(b"rest", end_stream=True)
+
+
+async def ask_over_http2(path, records):
+    async with Pair(handler=lambda server: server.serve_streams(answer)) as both:
+        await both.client.start_request(
+            {":method": "GET", ":path": path}, end_stream=True
+        )
+        await until(lambda: records)
+
+
+async def ask_over_http3(path, records):
+    async with pair(answer) as (client, _):
+        # Dropped, it would be cancelled.
+        stream = await client.open_stream(request(path.encode()), end_stream=True)
+        assert stream is not None
+        await until(lambda: records)
+
+
+@pytest.mark.parametrize(
+    "protocol, ask", [("HTTP/2", ask_over_http2), ("HTTP/3", ask_over_http3)]
+)
+@pytest.mark.parametrize(
+    "path, status, size, complete",
+    [("/", 203, 8, True), ("/breaks", 203, None, False), ("/fails", 500, 26, True)],
+)
+@in_loop
+async def test_the_log_has_every_exchange(
+    protocol, ask, path, status, size, complete, caplog
+):
+    records = []
+
+    class Keep(logging.Handler):
+        def emit(self, record):
+            records.append(record)
+
+    caplog.set_level(logging.INFO, "nghttp2py.access")
+    handler = Keep()
+    logger = logging.getLogger("nghttp2py.access")
+    logger.addHandler(handler)
+    try:
+        await ask(path, records)
+    finally:
+        logger.removeHandler(handler)
+    (record,) = records
+    assert (record.protocol, record.method) == (protocol, b"GET")
+    assert (record.target, record.status) == (path.encode(), status)
+    assert (record.complete, bool(record.error_code)) == (complete, not complete)
+    assert size is None or record.bytes_sent == size
+    assert record.getMessage().endswith(" incomplete") is not complete
