@@ -884,7 +884,7 @@ cdef class HandlerTable:
             return 0
         try:
             result = handler.on_closing()
-            if inspect.isawaitable(result):
+            if result is not None and inspect.isawaitable(result):
                 # It runs beside a coroutine that may be what it is to end.
                 task = asyncio.ensure_future(result)
                 task.add_done_callback(
@@ -1021,7 +1021,7 @@ cdef class HandlerTable:
             return 0
         try:
             result = handler.on_close(error_code)
-            if inspect.isawaitable(result):
+            if result is not None and inspect.isawaitable(result):
                 task = asyncio.ensure_future(result)
                 task.add_done_callback(
                     functools.partial(self.closing_ended, handler)
