@@ -446,6 +446,22 @@ async def fetch_when_possible(port):
 # ---- The end ----
 
 
+@in_loops
+async def test_a_peer_that_is_gone_when_its_fault_is_answered_is_no_error(caplog):
+    """It has read all and closed: our GOAWAY is answered by RST at once."""
+    async with HTTP2Server(("127.0.0.1", 0), BaseRequestHandler) as server:
+        with socket.create_connection(("127.0.0.1", port_of(server))) as client:
+            client.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_sendall(client, PREFACE)
+            received = b""
+            while b"\4\1\0\0\0\0" not in received:  # SETTINGS were acknowledged
+                received += await loop.sock_recv(client, 4096)
+            client.send(bytes(9))  # DATA on stream 0
+        await until(lambda: not server._listener.count)
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
+
+
 @in_loop
 async def test_a_late_connection_of_a_stopped_server_is_aborted():
     async with HTTP2Server(("127.0.0.1", 0), BaseRequestHandler) as server:

@@ -452,7 +452,12 @@ class H2Pump(asyncio.Protocol):
             transport.close()
             return
         if transport.can_write_eof():
-            transport.write_eof()
+            try:
+                transport.write_eof()
+            except OSError:
+                # asyncio's raises if the peer has reset the connection meanwhile.
+                transport.abort()
+                return
         elif self.connection.client_side:
             # TLS of asyncio waits for the peer's end of TLS by itself; a client has
             # all the responses that it wanted.
