@@ -51,6 +51,7 @@ async def serving(handler, *, fields=None, **options):
         configuration=server_configuration(alpn_protocols=H3_ALPN, **(fields or {})),
         create_protocol=ends.make,
     )
+    ends.server = server
     try:
         yield ends, server.sockets[0].getsockname()[1]
     finally:

@@ -5,11 +5,13 @@ import contextlib
 import functools
 import gc
 import logging
+import weakref
 
 import pytest
 from h3_streams import (
     OK,
     POST,
+    Server,
     data_frame,
     headers_frame,
     pair,
@@ -487,3 +489,95 @@ async def test_a_lost_connection_says_which_end_has_ended_it():
         with pytest.raises(ConnectionTerminatedError) as caught:
             await stream.response()
         assert not caught.value.remote
+
+
+@pytest.mark.parametrize("way", ["drain", "abort", "close"])
+@in_loop
+async def test_a_server_that_stops_tells_the_handlers_of_its_connections(way):
+    ended = []
+
+    async def events(stream):
+        stream.send_headers(OK)
+        await stream.send_data(b"event")
+        await stream.connection.wait_closing()
+        ended.append(stream.connection.is_closing)
+        await stream.send_data(b"goodbye", end_stream=True)
+
+    ends = Server(events)
+    server = await serve(
+        "127.0.0.1",
+        0,
+        configuration=server_configuration(alpn_protocols=H3_ALPN),
+        create_protocol=ends.make,
+    )
+    async with connect(
+        *server.sockets[0].getsockname()[:2],
+        configuration=client_configuration(alpn_protocols=H3_ALPN),
+        create_protocol=H3Protocol,
+    ) as client:
+        stream = await client.open_stream(request(), end_stream=True)
+        assert await stream.readexactly(5) == b"event"
+        if way == "drain":
+            draining = asyncio.create_task(server.drain(DEADLINE))
+            assert await stream.read() == b"goodbye"
+            await asyncio.wait_for(draining, DEADLINE / 2)
+            assert ended == [True]
+        else:
+            getattr(server, way)()
+            with pytest.raises(ConnectionTerminatedError):
+                await stream.read()
+            await server.drain(DEADLINE)
+
+
+@in_loop
+async def test_a_drain_is_over_in_time_whatever_a_client_does():
+    async def hang(stream):
+        stream.send_headers(OK)
+        await stream.send_data(bytes(1_000_000))
+
+    async with pair(hang, fields={"max_stream_data": 100_000}) as (client, ends):
+        stream = await client.open_stream(request(), end_stream=True)
+        await stream.response()
+        loop = asyncio.get_running_loop()
+        begin = loop.time()
+        await ends.server.drain(0.2)
+        assert loop.time() - begin < 5
+        await until(lambda: ends.protocols[0]._terminated is not None)
+
+
+@in_loop
+async def test_a_connection_with_a_request_is_kept_alive():
+    """RFC 9114, 5.1: QUIC's idle timeout is shorter than the request takes."""
+    gate = asyncio.Event()
+
+    async def wait(stream):
+        await gate.wait()
+        await stream.send_response(200, body=b"at last")
+
+    async with pair(wait, fields={"idle_timeout": 0.4}) as (client, _):
+        stream = await client.open_stream(request(), end_stream=True)
+        await asyncio.sleep(1.5)
+        gate.set()
+        assert await stream.read() == b"at last"
+        # Without one it idles out.
+        await asyncio.wait_for(client.wait_closed(), DEADLINE)
+
+
+@in_loop
+async def test_a_servers_connection_that_is_over_waits_for_no_collector():
+    async def handler(stream):
+        await stream.send_response(200, body=await stream.read())
+
+    gc.collect()
+    gc.disable()
+    try:
+        async with pair(handler) as (client, ends):
+            stream = await client.open_stream(request(method=b"POST"))
+            await stream.send_body(b"body")
+            assert await stream.read() == b"body"
+            await client.shutdown()
+            await ends.protocols[0].wait_closed()
+            protocol = weakref.ref(ends.protocols.pop())
+            await until(lambda: protocol() is None)
+    finally:
+        gc.enable()

@@ -161,6 +161,10 @@ class H3Protocol(QuicConnectionProtocol):
             # A subclass answers, and the requests are its own.
             timeouts = dataclasses.replace(timeouts, idle=None, keepalive=None)
         self._watch = Watch(self, timeouts)
+        # A configuration may keep every connection alive, and more often.
+        times = [timeouts.keepalive, quic.configuration.keep_alive]
+        self._keepalive = min((t for t in times if t is not None), default=None)
+        self._kept_alive = False
         # A client's stream that is dropped needs nothing more.
         self._streams_by_id: MutableMapping[int, H3RequestStream] = (
             weakref.WeakValueDictionary() if client else {}
@@ -175,7 +179,7 @@ class H3Protocol(QuicConnectionProtocol):
         self._going_away = False
         self._closing = False
         self._finishing = False
-        self._idle_shutdown: asyncio.Task[None] | None = None
+        self._shutdown_task: asyncio.Task[None] | None = None
         self._http: H3Connection | None = None
         # Of a server: requests that came with the last datagrams, streams that it
         # has stopped, responses after which it will stop the request.
@@ -353,7 +357,7 @@ class H3Protocol(QuicConnectionProtocol):
         if event.reason_phrase:
             reason += f": {printable(event.reason_phrase)}"
         return ConnectionTerminatedError(
-            event.error_code, remote=not self._closing, reason=reason
+            event.error_code, remote=self._quic.closed_by_peer, reason=reason
         )
 
     def _log(self, text: str) -> None:
@@ -424,11 +428,17 @@ class H3Protocol(QuicConnectionProtocol):
     def _busy(self) -> None:
         """A request is open: the connection must live as long (RFC 9114, 5.1)."""
         self._watch.busy()
+        if not self._kept_alive and self._keepalive is not None:
+            self._kept_alive = True
+            self.set_keep_alive(self._keepalive)
 
     def _stream_ended(self) -> None:
         self._wake_opener()
         if not self._streams_by_id:
             self._watch.idle()
+            if self._kept_alive:
+                self._kept_alive = False
+                self.set_keep_alive(self._quic.configuration.keep_alive)
 
     def _drop(self, stream_id: int, sends: bool, receives: bool) -> None:
         """A client's stream was dropped before its end."""
@@ -456,9 +466,7 @@ class H3Protocol(QuicConnectionProtocol):
         bound = getattr(self._timeouts, what)
         if what == "idle":
             self._log(f"no request in {bound:g} seconds")
-            self._idle_shutdown = self._loop.create_task(
-                self.shutdown(self._timeouts.close)
-            )
+            self._shut_down_soon(self._timeouts.close)
             return
         code = _OVERDUE[what]
         if stream_id is None:
@@ -483,6 +491,10 @@ class H3Protocol(QuicConnectionProtocol):
         # All of the response may have been queued.
         self._reset_stream(stream_id, code)
 
+    def _shut_down_soon(self, timeout: float | None) -> None:
+        if self._shutdown_task is None and not self._quic.closed:
+            self._shutdown_task = self._loop.create_task(self.shutdown(timeout))
+
     def _abandoned(self) -> None:
         """A client has made us end a stream early, which costs us more than it."""
         if not self._resets.spend(self._loop.time()) and not self._quic.closed:
@@ -490,7 +502,11 @@ class H3Protocol(QuicConnectionProtocol):
             self._log(reason)
             self.close(ErrorCode.H3_EXCESSIVE_LOAD, reason)
 
-    # ---- What the base class calls ----
+    # ---- What the base class and the server call ----
+
+    def drain_begun(self) -> None:
+        """Shut down gracefully: the server is drained, which has its own bound."""
+        self._shut_down_soon(None)
 
     def transmit(self) -> None:
         """Send what waits to be sent, and set the timer: see the base class."""
@@ -501,7 +517,7 @@ class H3Protocol(QuicConnectionProtocol):
                 stream._waiters.wake()
         if self._answered:
             for stream_id, stream in list(self._answered.items()):
-                if not self._quic.queued_data(stream_id):
+                if self._quic.stream_settled(stream_id):
                     del self._answered[stream_id]
                     stream.stop()
         if self._closing and self._is_finished():
@@ -522,11 +538,8 @@ class H3Protocol(QuicConnectionProtocol):
             if self._require_http().received_settings is not None:
                 self._watch.settings_received()  # as early data
         if self._http is not None:
-            was_closed = self._quic.closed
             for received in self._http.handle_event(event):
                 self.h3_event_received(received)
-            if self._quic.closed and not was_closed:
-                self._begin_closing()  # for what the peer has sent
             if self._request_handler is not None:
                 self._follow_request(event)
         if isinstance(event, ConnectionTerminated):

@@ -197,6 +197,12 @@ class H3RequestStream(Incoming):
         return None
 
     @property
+    def early_data(self) -> bool:
+        """Whether bytes of a request have come as early data, which others may
+        replay: a server may answer 425 (RFC 8470, 5.2)."""
+        return self.protocol._quic.stream_early_data(self.stream_id)
+
+    @property
     def closed(self) -> bool:
         """Whether nothing more can come or go."""
         return not (self._receives or self._sends)

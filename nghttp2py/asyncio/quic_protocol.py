@@ -243,6 +243,15 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
         # The others on this loop have their turn.
         self._transmit_soon()
 
+    # What a server calls.
+
+    def drain_begun(self) -> None:
+        """The server takes no more connections, and waits for the end of this one:
+        a protocol that can tell its peer does so.
+
+        This one does nothing: QUIC itself has no such frame.
+        """
+
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

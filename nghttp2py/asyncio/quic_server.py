@@ -167,9 +167,12 @@ class QuicServer(asyncio.DatagramProtocol):
     async def drain(self, timeout: float | None = None) -> None:
         """Take no more connections, wait until those there are have ended, close.
 
-        After ``timeout`` seconds it waits no longer.
+        Their protocols are asked to end them, as those of HTTP/3 do by GOAWAY.  After
+        ``timeout`` seconds it waits no longer.
         """
         self._draining = True
+        for protocol in list(self._connections):
+            self._attempt(protocol, protocol.drain_begun)
         with contextlib.suppress(asyncio.TimeoutError):
             await wait_for(self._connections.wait_empty(), timeout)
         self.abort()

@@ -8,14 +8,12 @@ from __future__ import annotations
 import asyncio
 import functools
 from pathlib import Path
-from typing import Any
 
 from nghttp2py.asyncio.h3 import H3Protocol
 from nghttp2py.asyncio.pump import CLOSE_TIMEOUT
 from nghttp2py.asyncio.quic import QuicServer, serve
 from nghttp2py.h3 import H3_ALPN
 from nghttp2py.quic import QuicConfiguration, QuicConnection
-from nghttp2py.quic.events import ConnectionTerminated, QuicEvent
 from nghttp2py.server import IDLE_TIMEOUT
 from nghttp2py.static_files import StaticFiles, answer_stream
 
@@ -47,7 +45,6 @@ class HTTP3Server:
     def __init__(self, files: StaticFiles, configuration: QuicConfiguration) -> None:
         self._configuration = configuration
         self._servers: list[QuicServer] = []
-        self._protocols: set[_Protocol] = set()
         self._handler = functools.partial(answer_stream, files)
         self._closing: asyncio.Task[None] | None = None
 
@@ -63,7 +60,7 @@ class HTTP3Server:
             port,
             configuration=self._configuration,
             create_protocol=functools.partial(
-                _Protocol, protocols=self._protocols, request_handler=self._handler
+                H3Protocol, request_handler=self._handler
             ),
         )
         self._servers.append(server)
@@ -86,23 +83,4 @@ class HTTP3Server:
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        await asyncio.gather(
-            *(server.drain(CLOSE_TIMEOUT) for server in self._servers),
-            *(protocol.shutdown() for protocol in list(self._protocols)),
-        )
-
-
-class _Protocol(H3Protocol):
-    """Is in a set as long as it lasts."""
-
-    def __init__(
-        self, *arguments: Any, protocols: set[_Protocol], **options: Any
-    ) -> None:
-        super().__init__(*arguments, **options)
-        self._protocols = protocols
-        protocols.add(self)
-
-    def quic_event_received(self, event: QuicEvent) -> None:
-        super().quic_event_received(event)
-        if isinstance(event, ConnectionTerminated):
-            self._protocols.discard(self)
+        await asyncio.gather(*(s.drain(CLOSE_TIMEOUT) for s in self._servers))
