@@ -7,7 +7,9 @@ import os
 import ssl
 from functools import partial
 
+import hpack
 import pytest
+from helpers import END_HEADERS, HEADERS, MAGIC, data, frame, rst_stream, settings
 from loops import in_loops, until
 from peers import (
     Echo,
@@ -508,3 +510,44 @@ async def test_the_configuration_is_announced():
 def test_wrong_arguments_are_refused_at_once(options, error):
     with pytest.raises(error):
         HTTP2Client(**options)
+
+
+# ---- Streams that NO_ERROR breaks off ----
+
+
+@in_loops
+@pytest.mark.parametrize("whole", [False, True])
+async def test_no_error_is_a_good_end_after_a_whole_response_only(whole):
+    """RFC 9113, 8.1: the client must not discard the response."""
+
+    async def answer(reader, writer):
+        await reader.readexactly(len(MAGIC))
+        writer.write(settings())
+        while True:
+            head = await reader.readexactly(9)
+            await reader.readexactly(int.from_bytes(head[:3], "big"))
+            if head[3] == HEADERS:
+                break
+        block = hpack.Encoder().encode([(b":status", b"413")])
+        writer.write(
+            frame(HEADERS, END_HEADERS, 1, block)
+            + data(1, b"too large", end_stream=whole)
+            + rst_stream(1, 0)
+        )
+        await reader.read(-1)
+        writer.close()
+
+    async def endless():
+        yield b"x"
+        await asyncio.Event().wait()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    handler = Recorder()
+    async with HTTP2Client(server.sockets[0].getsockname()[:2]) as client:
+        await client.connect()
+        client.send_request("POST", body=endless(), handler=handler)
+        await until(lambda: handler.error_code is not None)
+    assert handler.body == b"too large"
+    assert handler.error_code == (0 if whole else ErrorCode.CANCEL)
+    server.close()
+    await server.wait_closed()

@@ -630,3 +630,61 @@ async def test_the_access_log_tells_the_body_bytes_that_were_sent(make, size, ca
 
     await serve(Handler).fetch()
     assert caplog.records[0].getMessage().split()[-1] == size
+
+
+# ---- Streams that NO_ERROR breaks off ----
+
+
+@in_loop
+@pytest.mark.parametrize("part", ["request", "response"])
+async def test_no_error_in_the_middle_of_a_message_is_no_good_end(part, caplog):
+    caplog.set_level("INFO", "nghttp2py.access")
+    ends = []
+
+    class Handler(BaseRequestHandler):
+        def on_headers(self):
+            if part == "response":
+                self.send_response(200, None, b"x" * 1000000)
+
+        def on_close(self, error_code):
+            ends.append(error_code)
+
+    client = serve(Handler)
+    # More than the window lets through.
+    stream_id = client.request(method="POST", end_stream=part == "response", headers=[])
+    client.converse()
+    client.connection.reset_stream(stream_id, ErrorCode.NO_ERROR)
+    await client.exchange()
+    assert ends == [ErrorCode.CANCEL]
+    assert "incomplete" in caplog.messages[-1]
+
+
+@in_loop
+async def test_a_tunnels_halves_end_each_by_itself():
+    """RFC 9113, 8.5."""
+    seen = []
+
+    class Handler(BaseRequestHandler):
+        def on_headers(self):
+            self.send_headers(200)
+            self.send_data(b"through")
+            self.end()
+
+        def on_data(self, data):
+            seen.append(data)
+
+        def on_request_done(self):
+            seen.append("done")
+
+        def on_close(self, error_code):
+            seen.append(error_code)
+
+    client = serve(Handler)
+    stream_id = client.connection.send_request("CONNECT", "example.org:443")
+    await client.exchange()
+    response = client.response(stream_id)
+    assert (response.status, response.done, response.reset) == (200, True, None)
+    client.connection.send_data(stream_id, b"back", end_stream=True)
+    await client.finish(stream_id)
+    await client.exchange()
+    assert seen == [b"back", "done", 0]
