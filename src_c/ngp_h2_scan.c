@@ -13,6 +13,9 @@
 
 #define HEAD_LEN 9
 
+/* A PRIORITY frame's payload (RFC 9113, 6.3). */
+#define PRIORITY_LEN 5
+
 static uint32_t get32(const uint8_t *p) {
   return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 |
          p[3];
@@ -160,14 +163,17 @@ static int feed(ngp_h2 *h2, const uint8_t *data, size_t len) {
    its priority field names (RFC 7540, 6.2 and 6.3); 0 if it has none, or is too
    short for one, which nghttp2 sees to. */
 static size_t priority_prefix(const uint8_t *head) {
+  size_t len = get32(head) >> 8;
   size_t n = 4;
 
-  if (head[3] == NGHTTP2_HEADERS && (head[4] & NGHTTP2_FLAG_PRIORITY)) {
-    n += head[4] & NGHTTP2_FLAG_PADDED ? 1 : 0;
-  } else if (head[3] != NGHTTP2_PRIORITY) {
+  if (head[3] == NGHTTP2_PRIORITY) {
+    return len == PRIORITY_LEN ? n : 0;
+  }
+  if (head[3] != NGHTTP2_HEADERS || !(head[4] & NGHTTP2_FLAG_PRIORITY)) {
     return 0;
   }
-  return get32(head) >> 8 > n ? n : 0;
+  n += head[4] & NGHTTP2_FLAG_PADDED ? 1 : 0;
+  return len > n ? n : 0;
 }
 
 /*
