@@ -129,15 +129,39 @@ async def test_an_early_error_ends_a_streams_upload():
 
 
 @in_loops
-async def test_an_upload_goes_on_after_an_early_success():
-    """Of a stream, which its user ends; a server may want the body."""
+async def test_an_upload_goes_on_until_an_early_success_is_read():
     async with Pair() as pair:
         stream = await pair.client.open_stream(POST)
         served = await pair.server.accept_stream()
         await served.start_response({":status": "200"}, end_stream=True)
-        assert await stream.read() == b""
+        assert (await stream.response()).status == 200
+        await until(lambda: stream._eof)
         await stream.send_data(b"body", end_stream=True)
+        assert await stream.read() == b""
         assert await served.read() == b"body"
+        stream = await pair.client.open_stream(POST)
+        served = await pair.server.accept_stream()
+        await served.send_response(200, body=b"enough")
+        assert await stream.read() == b"enough"
+        await until(lambda: served.closed)
+        assert served.error.error_code == ErrorCode.CANCEL
+
+
+@pytest.mark.parametrize("more", [{}, {":protocol": "websocket"}])
+@in_loops
+async def test_the_halves_of_a_tunnel_end_one_by_one(more):
+    fields = {":method": "CONNECT", ":authority": "h:1"}
+    if more:
+        fields |= {":scheme": "http", ":path": "/", **more}
+    async with Pair() as pair:
+        await pair.client.ping()  # so that SETTINGS have come
+        stream = await pair.client.open_stream(fields)
+        served = await pair.server.accept_stream()
+        await served.send_response(200, body=b"theirs")
+        assert await stream.read() == b"theirs"
+        await asyncio.sleep(0.01)
+        await stream.send_data(b"ours", end_stream=True)
+        assert await served.read() == b"ours"
 
 
 @pytest.mark.parametrize("collector", [False, True])

@@ -208,7 +208,7 @@ async def test_progress_of_either_half_extends_the_time():
             pass
         peer.connection.send_response_headers(event.stream_id, 200, [])
         for _ in range(6):
-            await asyncio.sleep(0.15)
+            await asyncio.sleep(0.3)
             peer.connection.send_body(event.stream_id, b"x", end_stream=False)
             await peer.flush()
         peer.connection.end_stream(event.stream_id)
@@ -216,13 +216,13 @@ async def test_progress_of_either_half_extends_the_time():
 
     async def slow():
         for _ in range(6):
-            await asyncio.sleep(0.15)
+            await asyncio.sleep(0.3)
             yield b"y"
 
     handler = Keeper()
     async with (
         ScriptedServer(script) as server,
-        HTTP2Client(address(server), timeout=0.6) as client,
+        HTTP2Client(address(server), timeout=1.5) as client,
     ):
         client.send_request("POST", body=slow(), handler=handler)
         await until(lambda: handler.code is not None)
@@ -234,12 +234,12 @@ async def test_who_waits_for_a_turn_is_not_timed_out_while_others_progress():
     async def script(peer):
         while True:
             event = await peer.next(H2RequestReceived)
-            await asyncio.sleep(0.15)
+            await asyncio.sleep(0.3)
             peer.respond(event.stream_id, b"answer")
 
     handlers = [Keeper() for _ in range(6)]
     async with ScriptedServer(script, config=ONE) as server:
-        async with HTTP2Client(address(server), timeout=0.6) as client:
+        async with HTTP2Client(address(server), timeout=1.5) as client:
             for handler in handlers:
                 client.send_request(handler=handler)
         assert [h.code for h in handlers] == [0] * 6

@@ -106,19 +106,19 @@ async def test_a_turn_is_waited_for_no_longer():
 
 @in_loops
 async def test_pieces_that_come_in_time_are_no_timeout():
-    async with Pair(client={"timeout": 0.3}) as pair:
+    async with Pair(client={"timeout": 1.5}) as pair:
         stream = await pair.client.open_stream(GET, end_stream=True)
         served = await pair.server.accept_stream()
         await served.start_response({":status": "200"})
 
         async def drip():
-            for _ in range(8):
-                await asyncio.sleep(0.06)
+            for _ in range(7):
+                await asyncio.sleep(0.3)
                 await served.send_data(b"x")
             await served.end_stream()
 
         dripping = asyncio.ensure_future(drip())
-        assert await stream.read() == b"x" * 8
+        assert await stream.read() == b"x" * 7
         await dripping
 
 

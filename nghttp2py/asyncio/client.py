@@ -196,7 +196,6 @@ class Response:
         """
         stream = self._stream
         if limit is None and stream._eof:
-            stream._end_upload()
             return await stream.read()
         pieces = []
         size = 0
@@ -219,14 +218,10 @@ class Response:
     async def _next(self) -> bytes:
         try:
             with _Timeout(self._deadlines, "nothing of the body came"):
-                piece = await self._stream.readany()
+                return await self._stream.readany()
         except TimeoutError:
             self.close()
             raise
-        if not piece:
-            # The response was read: what is left of the request is of no use.
-            self._stream._end_upload()
-        return piece
 
     async def trailers(self) -> Fields:
         """Wait for the end of the body, which is dropped, and return the trailers."""

@@ -592,8 +592,9 @@ class H2StreamConnection(H2Pump):
             self._open += 1
         try:
             self._raise_refusal()
+            fields = self._request_fields(headers)
             stream_id = self.connection.send_headers(
-                None, self._request_fields(headers), end_stream=end_stream
+                None, fields, end_stream=end_stream
             )
         except BaseException:
             self._open -= 1
@@ -602,6 +603,10 @@ class H2StreamConnection(H2Pump):
         stream = self._add(H2Stream(self, stream_id, kept=kept))
         if end_stream:
             stream._sent_all = True
+        else:
+            stream._tunnel = any(
+                field[0] in _METHOD and field[1] in _CONNECT for field in fields
+            )
         self.mark_dirty()
         return stream
 
@@ -768,6 +773,7 @@ _AUTHORITY = frozenset({":authority", b":authority", "host", b"host"})
 _SCHEME = frozenset({":scheme", b":scheme"})
 _PATH = frozenset({":path", b":path"})
 _METHOD = frozenset({":method", b":method"})
+_CONNECT = frozenset({"CONNECT", b"CONNECT"})
 
 _HANDLERS: dict[type, Callable[[H2StreamConnection, Any], None]] = {
     H2BodyDrained: H2StreamConnection._on_drained,

@@ -55,8 +55,9 @@ class H2Stream(Incoming):
     A client that waits for 100 (Continue) gets it when the body is first waited for,
     unless the response was begun before.
 
-    An error response (a status from 300) that has come whole ends a client's
-    upload: the server has no use for the rest (RFC 9113, 8.1).
+    A client's upload ends when an error response (a status from 300) has come
+    whole, or any other was read to its end: the server has no use for the rest
+    (RFC 9113, 8.1).  The halves of a CONNECT tunnel end one by one.
     """
 
     __slots__ = (
@@ -75,6 +76,7 @@ class H2Stream(Incoming):
         "_status",
         "_task",
         "_trailers",
+        "_tunnel",
         "_unsent",
         "_urgency",
         "_waiters",
@@ -105,6 +107,7 @@ class H2Stream(Incoming):
         self._answered = False  # our response's header section was sent
         self._response: H2ResponseReceived | None = None
         self._response_taken = False
+        self._tunnel = False  # of CONNECT: either half ends by itself
         self._sent_all = False  # our half has its end, queued or gone
         self._send_lock: asyncio.Lock | None = None
         self._informational: deque[H2InformationalResponseReceived] | None = None
@@ -248,8 +251,14 @@ class H2Stream(Incoming):
 
     def _settle(self) -> None:
         """The body was read to its end: the connection may forget the stream."""
-        if self.closed and self._kept:
-            self.protocol._settle(self)
+        protocol = self.protocol
+        if self.closed:
+            if self._kept:
+                protocol._settle(self)
+        elif self._response is not None and not self._tunnel:
+            # A client's: what is left of the request is of no use.  What was queued
+            # is sent before.
+            protocol._loop.call_soon(self._end_upload)
 
     def _end_upload(self) -> None:
         """Reset a stream of a client whose response is whole.
