@@ -117,6 +117,12 @@ def closing(network, quic, peer):
     quic.datagrams_to_send(network.now)
 
 
+def abandoned(network, quic, peer):
+    network.handshake()
+    quic.send_stream_data(quic.get_next_available_stream_id(), b"lost" * 1000)
+    quic.abandon()
+
+
 def closed_at_once(network, quic, peer):
     """Before anything was sent or received."""
     quic.close(7)
@@ -165,8 +171,8 @@ def untouched(network, quic, peer):
 
 STATES = [
     untouched, connecting, first_flight_arrived, second_flight_arrived, established,
-    busy, moved, about_to_close, closing, closed_at_once, closed_in_the_handshake,
-    draining, over, idle, refused,
+    busy, moved, about_to_close, closing, abandoned, closed_at_once,
+    closed_in_the_handshake, draining, over, idle, refused,
 ]  # fmt: skip
 
 

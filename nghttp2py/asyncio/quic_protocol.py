@@ -281,7 +281,7 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
 
     def resume_writing(self) -> None:
         """The socket takes datagrams again."""
-        self.transmit()
+        self._transmit_again()
 
     def error_received(self, exc: Exception) -> None:
         """ICMP is anybody's word: timers decide (RFC 9000, 14.2.1)."""
@@ -297,9 +297,12 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
         if isinstance(event, StreamDataReceived):
             stream = self._streams.get(event.stream_id)
             if stream is None:
-                reader, writer = self._create_stream(event.stream_id)
-                stream = self._streams[event.stream_id]
-                if self._stream_handler is not None:
+                # A writer that nobody keeps would close the stream.
+                if self._stream_handler is None:
+                    stream = self._add_stream(event.stream_id)
+                else:
+                    reader, writer = self._create_stream(event.stream_id)
+                    stream = self._streams[event.stream_id]
                     self._stream_handler(reader, writer)
             stream.data_received(event.data, event.end_stream)
         elif isinstance(event, StreamReset):
@@ -320,10 +323,14 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
     def _create_stream(
         self, stream_id: int
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        reader = asyncio.StreamReader(loop=self._loop)
-        stream = _Stream(self, stream_id, reader)
-        self._streams[stream_id] = stream
+        stream = self._add_stream(stream_id)
+        reader = stream.reader
         return reader, asyncio.StreamWriter(stream, stream.protocol, reader, self._loop)
+
+    def _add_stream(self, stream_id: int) -> _Stream:
+        stream = _Stream(self, stream_id, asyncio.StreamReader(loop=self._loop))
+        self._streams[stream_id] = stream
+        return stream
 
     def _set_timer(self) -> None:
         """Be called when the connection wants it, if that has changed."""
@@ -341,8 +348,26 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
         now = max(cast(float, self._timer_at), self._loop.time())
         self._timer = None
         self._timer_at = None
-        self._quic.handle_timer(now=now)
-        self._react()
+        try:
+            self._quic.handle_timer(now=now)
+            self._react()
+        except MemoryError:
+            self._abandon()
+
+    def _abandon(self) -> None:
+        """Give the connection up for want of memory: the one that asked for it pays.
+
+        Its peer hears nothing, and its idle timeout or a stateless reset ends it there.
+        """
+        if self._terminated is not None:
+            return
+        (self._end_log or EndLog()).failed(self._peer(), "there is not enough memory")
+        self._end_told = True
+        self._quic.abandon()
+        self._set_timer()
+        event = ConnectionTerminated(QuicErrorCode.INTERNAL_ERROR, 0, "out of memory")
+        self._handle_termination(event)
+        self.quic_event_received(event)
 
     def _react(self) -> None:
         try:
@@ -388,7 +413,13 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
 
     def _transmit_soon(self) -> None:
         if self._transmit_task is None:
-            self._transmit_task = self._loop.call_soon(self.transmit)
+            self._transmit_task = self._loop.call_soon(self._transmit_again)
+
+    def _transmit_again(self) -> None:
+        try:
+            self.transmit()
+        except MemoryError:
+            self._abandon()
 
 
 def _error_of(event: ConnectionTerminated) -> ConnectionError:
@@ -456,7 +487,7 @@ class _Stream(asyncio.Transport):
         self._closing = not connection._quic._stream_can_send(stream_id)
         self._ended = False
         self._wrote = False
-        self._reader = reader
+        self.reader = reader
         self.protocol = _StreamProtocol(reader)
         self.protocol.connection_made(self)
 
@@ -466,16 +497,16 @@ class _Stream(asyncio.Transport):
         if self._ended:
             return
         if data:
-            self._reader.feed_data(data)
+            self.reader.feed_data(data)
         if end_stream:
             self._ended = True
-            self._reader.feed_eof()
+            self.reader.feed_eof()
             self._forget()
 
     def reset_received(self, error_code: int) -> None:
         if not self._ended:
             self._ended = True
-            self._reader.set_exception(
+            self.reader.set_exception(
                 ConnectionResetError(f"the peer has reset the stream: {error_code:#x}")
             )
             self._forget()
@@ -495,9 +526,9 @@ class _Stream(asyncio.Transport):
         if not self._ended:
             self._ended = True
             if error is None:
-                self._reader.feed_eof()
+                self.reader.feed_eof()
             else:
-                self._reader.set_exception(error)
+                self.reader.set_exception(error)
         self._lose(
             error or ConnectionResetError("the connection is closed"),
             self._wrote and error is not None,

@@ -151,10 +151,7 @@ class QuicServer(asyncio.DatagramProtocol):
             action(*args)
         except MemoryError:
             # The connection that asked for it pays.
-            self._log.failed(protocol._peer(), "there is not enough memory")
-            with contextlib.suppress(MemoryError):
-                protocol._quic.close(QuicErrorCode.INTERNAL_ERROR, 0, "out of memory")
-                protocol.transmit()
+            protocol._abandon()
         except Exception as error:
             self._loop.call_exception_handler(
                 {

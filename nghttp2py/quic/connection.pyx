@@ -964,6 +964,16 @@ cdef class QuicConnection(Carrier):
         check(lib.ngp_quic_close(
             handle(self), code, frame_type is None, frame, reason, len(reason)))
 
+    def abandon(self):
+        """End the connection at once and free what it holds, without a word to the
+        peer: for want of memory.  There is no event."""
+        lib.ngp_quic_abandon(handle(self))
+        self._release()
+        if self._terminated is None:
+            self._terminated = ConnectionTerminated(
+                QuicErrorCode.INTERNAL_ERROR, 0, "abandoned"
+            )
+
     def change_connection_id(self):
         """Change the connection id of the peer that is used (RFC 9000, 5.1.2).
 
