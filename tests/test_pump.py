@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import math
+import time
 
 import pytest
 from loops import in_loop, until
@@ -20,7 +21,7 @@ from nghttp2py.h2 import (
     H2SettingsReceived,
     H2StreamClosed,
 )
-from nghttp2py.h2.body import DATA_DEFERRED, DATA_EOF
+from nghttp2py.h2.body import DATA_DEFERRED, DATA_EOF, DATA_OK
 
 
 class Pump(H2Pump):
@@ -137,7 +138,7 @@ async def test_a_peer_that_takes_everything_does_not_hold_the_loop():
     client.transport.high = 1 << 62
     client.request()
     client.protocol.data_received(client.connection.data_to_send())
-    assert 1 << 20 <= len(client.transport.sent) < 1 << 21
+    assert 65536 <= len(client.transport.sent) < 1 << 21
     await until(lambda: len(client.transport.sent) > 1 << 23)
 
 
@@ -365,6 +366,33 @@ async def test_a_body_that_always_asks_to_be_asked_does_not_hold_the_loop():
     await until(lambda: asked == 50)
     await client.exchange()
     assert client.response(stream_id).body == b"end"
+
+
+@in_loop
+async def test_a_body_that_takes_its_time_does_not_hold_the_loop():
+    asked = 0
+
+    def read(n):
+        nonlocal asked
+        asked += 1
+        end = time.monotonic() + 0.03
+        while time.monotonic() < end:
+            pass
+        return bytes(n), DATA_EOF if asked == 40 else DATA_OK
+
+    class Slow(Pump):
+        body = staticmethod(read)
+
+    config = H2Configuration(
+        initial_window_size=1 << 24, connection_window_size=1 << 24
+    )
+    client = MemoryClient(Slow(), config=config)
+    client.converse()
+    client.transport.high = 1 << 62
+    client.request()
+    client.protocol.data_received(client.connection.data_to_send())
+    assert asked < 20
+    await until(lambda: asked == 40)
 
 
 @in_loop

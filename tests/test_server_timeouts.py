@@ -5,6 +5,7 @@ and of what it keeps open, and serve others meanwhile.
 """
 
 import asyncio
+import contextlib
 import struct
 import time
 
@@ -30,9 +31,18 @@ from helpers import (
 )
 from loops import in_loop, until
 
-from nghttp2py import BaseRequestHandler, HTTP2Server
-from nghttp2py.asyncio import Timeouts, start_server
-from nghttp2py.errors import ErrorCode, StreamResetError
+from nghttp2py import (
+    BaseRequestHandler,
+    BaseResponseHandler,
+    HTTP2Client,
+    HTTP2Server,
+)
+from nghttp2py.asyncio import Client, Timeouts, open_connection, start_server
+from nghttp2py.errors import (
+    ConnectionTerminatedError,
+    ErrorCode,
+    StreamResetError,
+)
 
 FAST = Timeouts(
     settings=0.3,
@@ -490,3 +500,65 @@ async def test_a_silent_connection_is_closed_by_default(kind):
         connections = served.server._connections
         (protocol,) = connections
         assert protocol._timeouts == Timeouts()
+
+
+# ---- Clients ----
+
+
+async def serve_frames(*frames):
+    """A server of raw frames, which are sent when the client has greeted."""
+
+    async def connected(reader, writer):
+        await reader.readuntil(MAGIC[-6:])
+        writer.write(settings() + settings_ack() + b"".join(frames))
+        with contextlib.suppress(OSError):
+            await reader.read()
+        writer.close()
+
+    return await asyncio.start_server(connected, "127.0.0.1", 0)
+
+
+@in_loop
+async def test_a_client_bounds_a_header_block_by_default():
+    server = await serve_frames(settings({3: 1})[:10])
+    async with server:
+        protocol = await open_connection(*server.sockets[0].getsockname())
+        assert protocol._timeouts.headers == Timeouts().headers
+        await until(lambda: protocol._frame)
+        protocol._frame_since -= 60
+        protocol._look()
+        await protocol.wait_closed()
+
+
+@pytest.mark.parametrize("kind", ["open_connection", "Client", "HTTP2Client"])
+@in_loop
+async def test_a_client_can_bound_what_a_server_makes_it_wait_for(kind):
+    """A server that gives no window for an upload, or says nothing at all."""
+    server = await serve_frames(settings({INITIAL_WINDOW_SIZE: 0}))
+    timeouts = Timeouts(
+        response=0.2, keepalive=0.2, keepalive_answer=0.2, idle=0.2, close=0.5
+    )
+    async with server:
+        host, port = server.sockets[0].getsockname()
+        if kind == "open_connection":
+            protocol = await open_connection(host, port, timeouts=timeouts)
+            await protocol.wait_closed()  # by idleness
+            return
+        if kind == "Client":
+            async with Client(f"http://{host}:{port}", timeouts=timeouts) as client:
+                with pytest.raises((StreamResetError, ConnectionTerminatedError)):
+                    await client.post("/", body=bytes(100000))
+            return
+        codes = []
+
+        class Handler(BaseResponseHandler):
+            def on_close(self, error_code):
+                codes.append(error_code)
+
+        client = HTTP2Client((host, port), timeouts=timeouts)
+        await client.connect()
+        client.send_request("POST", "/", body=bytes(100000), handler=Handler())
+        await until(lambda: codes)
+        assert codes[0] != 0
+        client.close()
+        await client.wait_closed()

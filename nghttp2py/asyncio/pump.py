@@ -12,6 +12,7 @@ import asyncio
 import logging
 import math
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import cast
@@ -35,8 +36,10 @@ CLOSE_TIMEOUT = Timeouts.close
 # Bytes gathered for one write.  As many again may wait in the transport before
 # it asks for a pause, so a connection buffers about twice this.
 _WRITE_SIZE = 65536
-# Writes in one go, before other connections get their turn.
+# Writes in one go, before other connections get their turn, and seconds: a body may be
+# made of tiny pieces, or take its time.
 _WRITES_IN_A_TURN = 16
+_TURN_TIME = 0.05
 # Seconds, once or twice, from the end of a response to the RST_STREAM that declines
 # the rest of its request: a client that reads both at once may lose the response.
 _RESET_DELAY = 0.02
@@ -306,6 +309,8 @@ class H2Pump(asyncio.Protocol):
         connection = self.connection
         writes = 0
         again = False
+        over = False  # the time of this turn
+        begun = 0.0
         self._busy = True
         try:
             while True:
@@ -316,7 +321,13 @@ class H2Pump(asyncio.Protocol):
                 self._dirty = False
                 data = b""
                 if not (self._paused or self._ended or self.transport is None):
-                    if writes == _WRITES_IN_A_TURN:
+                    if writes:
+                        # The loop's own clock may stand within a turn.
+                        now = time.monotonic()
+                        begun = begun or now
+                        over = now > begun + _TURN_TIME
+                    if over or writes == _WRITES_IN_A_TURN:
+                        over = True
                         break
                     data = connection.data_to_send(_WRITE_SIZE)
                     if data:
@@ -342,7 +353,7 @@ class H2Pump(asyncio.Protocol):
                     self._arm(self._frame_since + self._timeouts.headers)
             if not self._watching and (connection.active_stream_count or self._paused):
                 self._watch()
-            if again or writes == _WRITES_IN_A_TURN:
+            if again or over:
                 self.mark_dirty()
             elif not connection.want_read and not connection.want_write:
                 self._finish()
