@@ -537,6 +537,8 @@ typedef enum ngp_h2_stream_state {
 #define NGP_H2_QUEUES 0x1000000U
 /* Its reset waited at the last ngp_h2_release_resets(). */
 #define NGP_H2_AGED 0x2000000U
+/* Its client sends no body before 100 (Continue), if it does as it says. */
+#define NGP_H2_EXPECTS_100 0x4000000U
 
 /*
  * ngp_h2_stream_get tells what |stream_id| is, and if open puts its flags in

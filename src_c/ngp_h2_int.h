@@ -453,6 +453,11 @@ void ngp_h2_note_opened(ngp_h2 *h2, int32_t id);
 int ngp_h2_scan(ngp_h2 *h2, const uint8_t *data, size_t len,
                 const char **preason, uint32_t *pcode);
 
+/* ---- ngp_h2_pace.c ---- */
+
+/* Nonzero if a request has "expect: 100-continue" (RFC 9110, 10.1.1). */
+int ngp_h2_expects_continue(const ngp_h2_field *fields, size_t nfields);
+
 /* ---- ngp_h2_submit.c ---- */
 
 /* To be called when the queue of |stream| or its window has changed. */

@@ -5,6 +5,8 @@
  * There is no clock here: the caller looks now and then, and says what time it
  * is.  Between two looks nothing is kept up to date but counters.
  */
+#include <string.h>
+
 #include "ngp_h2_int.h"
 
 #define SLOW_REQUEST "the request's body makes no progress"
@@ -44,10 +46,32 @@ static int is_slow(ngp_h2_mark *mark, int64_t count, double now, double bound,
 static int owes_body(const ngp_h2 *h2, const ngp_h2_stream *stream) {
   const uint32_t exempt = NGP_H2_REMOTE_END | NGP_H2_LOCAL_HEADERS |
                           NGP_H2_CONNECT | NGP_H2_PUSHED | NGP_H2_DOOMED |
-                          NGP_H2_RESET_LOCAL;
+                          NGP_H2_RESET_LOCAL | NGP_H2_EXPECTS_100;
 
   return !h2->options.client && (stream->flags & NGP_H2_REMOTE_HEADERS) &&
          !(stream->flags & exempt);
+}
+
+int ngp_h2_expects_continue(const ngp_h2_field *fields, size_t nfields) {
+  static const char expected[] = "100-continue";
+  size_t i, j;
+
+  for (i = 0; i < nfields; ++i) {
+    nghttp2_vec name = nghttp2_rcbuf_get_buf(fields[i].name);
+    nghttp2_vec value = nghttp2_rcbuf_get_buf(fields[i].value);
+
+    if (fields[i].token != NGP_TOKEN_OTHER || name.len != 6 ||
+        value.len != sizeof(expected) - 1 ||
+        memcmp(name.base, "expect", 6) != 0) {
+      continue;
+    }
+    /* Its value does not mind the case. */
+    for (j = 0; j < value.len && (value.base[j] | 0x20) == (expected[j] | 0x20);
+         ++j) {
+    }
+    return j == value.len;
+  }
+  return 0;
 }
 
 /* Nonzero if it is us who hold the body of |stream| back: the application has

@@ -194,6 +194,11 @@ static int on_headers_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
   if (!event) {
     return NGP_H2_FAIL;
   }
+  if (type == NGP_H2_REQUEST && !(frame->hd.flags & NGHTTP2_FLAG_END_STREAM) &&
+      ngp_h2_expects_continue(batch->fields + batch->committed,
+                              batch->nfields - batch->committed)) {
+    stream->flags |= NGP_H2_EXPECTS_100;
+  }
   ngp_h2_block_commit(h2, event);
   if (type != NGP_H2_INFORMATIONAL) {
     stream->flags |= NGP_H2_REMOTE_HEADERS;
@@ -227,6 +232,7 @@ static int on_data_chunk(nghttp2_session *session, uint8_t frame_flags,
   event->len = len;
   ngp_h2_earn_bytes(h2, len);
   stream->received += len;
+  stream->flags &= ~NGP_H2_EXPECTS_100;
   if (h2->options.manual_credit) {
     stream->unacked += len;
   }

@@ -245,7 +245,15 @@ int ngp_h2_submit_informational(ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva,
   }
   rv = nghttp2_submit_headers(h2->session, NGHTTP2_FLAG_NONE, stream_id, NULL,
                               nva, nvlen, NULL);
-  return rv < 0 ? rv : 0;
+  if (rv < 0) {
+    return rv;
+  }
+  /* Of 1xx it is 100 that the client waits for.  The list was checked: its
+     first field is :status, of three digits. */
+  if (memcmp(nva[0].value, "100", 3) == 0) {
+    stream->flags &= ~NGP_H2_EXPECTS_100;
+  }
+  return 0;
 }
 
 /* Lets nghttp2 ask again. */

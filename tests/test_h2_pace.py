@@ -178,6 +178,26 @@ def test_credit_that_is_held_back_stops_the_clock():
     assert looks(peer, 200, start=102.5) == 112.5
 
 
+EXPECTING = (*POST, (b"expect", b"100-Continue"))
+
+
+def test_a_body_that_waits_for_100_is_not_owed_before_it():
+    """RFC 9110, 10.1.1."""
+    peer = RawPeer()
+    peer.send(peer.headers(1, EXPECTING))
+    assert looks(peer, 100) is None
+    peer.connection.send_informational(1, 103)
+    assert looks(peer, 200, start=100.0) is None
+    peer.connection.send_informational(1, 100)
+    assert looks(peer, 300, start=202.5) == 212.5
+
+
+def test_a_body_that_did_not_wait_for_100_is_owed():
+    peer = RawPeer()
+    peer.send(peer.headers(1, EXPECTING), data(1, b"x"))
+    assert looks(peer, 100) == 10
+
+
 def answer(peer, size=100000, **options):
     peer.send(peer.headers(1, GET, end_stream=True))
     peer.connection.send_response_headers(1, 200, [])
