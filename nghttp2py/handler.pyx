@@ -24,13 +24,12 @@ from nghttp2py.h2.headers cimport FieldList
 import asyncio
 import functools
 import inspect
-import io
 import logging
 from collections import deque
 from collections.abc import AsyncIterable, Iterable
 
 from nghttp2py import access
-from nghttp2py.asyncio.body import AsyncBody
+from nghttp2py.asyncio.body import AsyncBody, is_asynchronous
 from nghttp2py.asyncio.pump import H2Pump
 from nghttp2py.errors import (
     ConnectionClosedError,
@@ -515,15 +514,6 @@ cdef object to_status(status):
     if isinstance(status, (str, bytes)) and len(status) == 3 and status.isdigit():
         return int(status)
     return status
-
-
-cdef bint is_asynchronous(body) except -1:
-    """Whether a body is read by awaiting."""
-    if callable(body) and not isinstance(body, io.IOBase):
-        return False
-    return isinstance(body, AsyncIterable) or inspect.iscoroutinefunction(
-        getattr(body, "read", None)
-    )
 
 
 cdef int check_body(body) except -1:
