@@ -46,6 +46,10 @@ async def test_a_handler_that_fails_after_a_1xx_response_gives_500():
         assert (await stream.response()).status == 500
 
 
+def other_than_access(caplog):
+    return [r for r in caplog.records if r.name != "nghttp2py.access"]
+
+
 class OfTheProgram(Exception):
     pass
 
@@ -95,7 +99,7 @@ async def test_a_reset_by_the_peer_is_no_failure_of_a_stream_handler(
     await until(lambda: not raw.protocol._streams)
     await until(lambda: len(asyncio.all_tasks()) <= 3)
     await raw.close()
-    assert not caplog.records
+    assert not other_than_access(caplog)
 
 
 @in_loops
@@ -112,8 +116,8 @@ async def test_a_reset_by_the_peer_is_no_failure_of_a_connections_handler(caplog
     raw.feed(raw.headers(1, POST.items()))
     await asyncio.sleep(0)
     raw.feed(rst_stream(1, ErrorCode.CANCEL))
-    (goaway,) = await raw.frames(7)
-    assert goaway.payload[7] == ErrorCode.NO_ERROR
+    goaways = await raw.frames(7)
+    assert {goaway.payload[7] for goaway in goaways} == {ErrorCode.NO_ERROR}
     await raw.protocol.wait_closed()
-    (record,) = caplog.records
+    (record,) = other_than_access(caplog)
     assert (record.levelname, record.exc_info) == ("INFO", None)

@@ -604,9 +604,10 @@ class H2StreamConnection(H2Pump):
         if end_stream:
             stream._sent_all = True
         else:
-            stream._tunnel = any(
-                field[0] in _METHOD and field[1] in _CONNECT for field in fields
-            )
+            for field in fields:
+                if field[0] in _METHOD:
+                    stream._tunnel = field[1] in _CONNECT
+                    break
         self.mark_dirty()
         return stream
 
@@ -722,6 +723,18 @@ class H2StreamConnection(H2Pump):
     ) -> None:
         self.connection.reset_stream(stream_id, error_code, after_flush=after_flush)
         self.mark_dirty()
+
+    def _drop(
+        self, stream_id: int, sent_all: bool, task: asyncio.Task[Any] | None
+    ) -> None:
+        """Reset a stream that nothing refers to any more."""
+        if task is not None:
+            task.cancel()
+        if sent_all and not self._client_side:
+            # RFC 9113, 8.1: the response is whole, the request need not be.
+            self._reset(stream_id, ErrorCode.NO_ERROR, after_flush=True)
+        else:
+            self._reset(stream_id, ErrorCode.CANCEL)
 
     def _resume(self, stream_id: int) -> None:
         """Ask a stream's body again, if the stream is open."""

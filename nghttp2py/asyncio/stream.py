@@ -136,19 +136,11 @@ class H2Stream(Incoming):
         # This may run in any thread, and after an __init__ that has failed.
         if getattr(self, "closed", True) or self._failure is not None:
             return
-        protocol = self.protocol
-        if self._task is not None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed
-                protocol._loop.call_soon_threadsafe(self._task.cancel)
-        code, after_flush = ErrorCode.CANCEL, False
-        if self._sent_all:
-            if self._eof:
-                return
-            if not protocol.connection.client_side:
-                code, after_flush = ErrorCode.NO_ERROR, True
+        if self._sent_all and self._eof:
+            return  # what is queued is on its way
         with contextlib.suppress(RuntimeError):  # the loop is closed
-            protocol._loop.call_soon_threadsafe(
-                partial(protocol._reset, self.stream_id, code, after_flush=after_flush)
+            self.protocol._loop.call_soon_threadsafe(
+                partial(self.protocol._drop, self.stream_id, self._sent_all, self._task)
             )
 
     @property
@@ -178,9 +170,12 @@ class H2Stream(Incoming):
 
     async def _wait(self) -> None:
         """Wait until something happens; the connection keeps the stream meanwhile."""
-        waiting = self.protocol._waiting
+        protocol = self.protocol
+        waiting = protocol._waiting
         waiting.add(self)
-        timer = self._start_timer(self.protocol.timeout)
+        timer = None
+        if protocol.timeout is not None:
+            timer = self._start_timer(protocol.timeout)
         try:
             await self._waiters.wait()
         finally:
