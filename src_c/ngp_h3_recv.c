@@ -166,7 +166,8 @@ static int recv_uni(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
 
   if (stream->type == NGP_H3_STREAM_NO_TYPE) {
     if (!ngp_h3_gather(stream, &p, end, 1, &type)) {
-      return 0;
+      /* It may end before it says what it is (RFC 9114, 6.2). */
+      return fin ? ngp_h3_glitch(h3) : 0;
     }
     rv = begin_uni(h3, stream, type);
     if (rv != 0) {
@@ -342,6 +343,10 @@ int ngp_h3_recv_reset(ngp_h3 *h3, int64_t stream_id, uint64_t error_code) {
   if (rv == 0 && (unseen || is_cut_short(stream)) &&
       !(stream && stream->unwanted)) {
     rv = ngp_h3_count_reset(h3, stream);
+  }
+  if (rv == 0 && ngp_h3_is_uni(stream_id) &&
+      (!stream || stream->type == NGP_H3_STREAM_NO_TYPE)) {
+    rv = ngp_h3_glitch(h3);
   }
   if (rv != 0 || !stream) {
     return rv;

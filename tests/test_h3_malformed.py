@@ -520,11 +520,15 @@ def test_a_client_does_not_count_what_its_server_resets():
     assert end.quic.closed is None
 
 
-def test_streams_of_unknown_types_have_a_bound():
+@pytest.mark.parametrize("data", [b"\x21", b"\x40", b"", None])
+def test_unidirectional_streams_that_carry_nothing_have_a_bound(data):
     end = End()
     for i in range(1001):
         assert end.quic.closed is None
-        end.give(b"\x21", True, stream_id=14 + 4 * i)
+        if data is None:
+            end.h3.handle_event(StreamReset(CANCELLED, 14 + 4 * i))
+        else:
+            end.give(data, True, stream_id=14 + 4 * i)
     assert end.quic.closed[0] == LOAD
 
 

@@ -17,6 +17,7 @@ typedef int (*scenario)(h3_pair *p);
 static void extended(ngp_h3_config *config) {
   config->extended = 1;
   config->webtransport = 1;
+  config->stream_errors = 1;
   config->log = 1;
 }
 
@@ -84,6 +85,33 @@ static int block_and_unblock(h3_pair *p) {
   return 0;
 }
 
+static int malformed(h3_pair *p) {
+  /* A request without :path, whole and in pieces, and behind entries that are
+     missing. */
+  static const char request[] = "\x01\x07\x00\x00\xd1\xd7\x50\x01"
+                                "a";
+  static const char section[] = "\x01\x03\x02\x00\x80";
+  static const char insert[] = "\x43"
+                               "x-a"
+                               "\x01"
+                               "1";
+
+  TRY(h3_recv(&p->server, 0, request, 9, 0));
+  TRY(h3_recv(&p->server, 4, request, 5, 0));
+  TRY(h3_recv(&p->server, 4, request + 5, 4, 1));
+  TRY(h3_recv(&p->server, 8, "", 0, 1));
+  TRY(h3_recv(&p->server, 12, section, 5, 0));
+  TRY(h3_recv(&p->server, 12, request, 9, 1));
+  TRY(h3_recv(&p->server, 6, insert, 6, 0));
+  TRY(ngp_h3_recv_reset(p->server.h3, 0, 7));
+  TRY(h3_headers(&p->client, 16, H3_GET, 0));
+  TRY(ngp_h3_stop_stream(p->client.h3, 16, 7));
+  h3_take_ops(&p->client);
+  TRY(ngp_h3_reset_stream(p->client.h3, 16, 7));
+  h3_take_ops(&p->client);
+  return 0;
+}
+
 static int sessions(h3_pair *p) {
   TRY(h3_recv(&p->server, 8, "\x40\x41\x00stream", 9, 0));
   TRY(h3_recv(&p->server, 14, "\x40\x54\x00uni", 6, 1));
@@ -135,6 +163,11 @@ static void messages_survive_want_of_memory(void **state) {
   run_all(exchange_messages);
 }
 
+static void malformed_messages_survive_want_of_memory(void **state) {
+  (void)state;
+  run_all(malformed);
+}
+
 static void the_control_stream_survives_want_of_memory(void **state) {
   (void)state;
   run_all(control);
@@ -153,6 +186,7 @@ static void sessions_survive_want_of_memory(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(messages_survive_want_of_memory),
+      cmocka_unit_test(malformed_messages_survive_want_of_memory),
       cmocka_unit_test(the_control_stream_survives_want_of_memory),
       cmocka_unit_test(blocked_streams_survive_want_of_memory),
       cmocka_unit_test(sessions_survive_want_of_memory),
