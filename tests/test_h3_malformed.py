@@ -597,14 +597,17 @@ careless = functools.partial(
 
 
 @in_loop
-async def test_a_malformed_request_does_not_reach_its_handler():
+@pytest.mark.parametrize(
+    "options", [{}, {"config": H3Configuration(join_cookies=True)}]
+)
+async def test_a_malformed_request_does_not_reach_its_handler(options):
     seen = []
 
     async def handler(stream):
         seen.append(stream.headers)
         stream.send_headers(OK, end_stream=True)
 
-    async with pair(handler, careless) as (client, _):
+    async with pair(handler, careless, **options) as (client, _):
         smuggled = [
             (b":method", b"GET /admin/delete HTTP/1.1"),
             *request()[1:],

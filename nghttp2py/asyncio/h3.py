@@ -138,7 +138,8 @@ class H3Protocol(QuicConnectionProtocol):
     stream is reset.  It is cancelled when its response cannot be sent any more.
     Responses go out in the order of the priorities that the client gives them
     (RFC 9218).  ``timeouts`` bounds every wait for the peer; by default a client
-    bounds that for SETTINGS, and keeps a connection with a request alive.
+    bounds that for SETTINGS, and keeps a connection with a request alive.  Of
+    ``config``, ``extended`` and ``stream_errors`` are always on.
     """
 
     def __init__(
@@ -152,6 +153,8 @@ class H3Protocol(QuicConnectionProtocol):
     ) -> None:
         super().__init__(quic)
         self._request_handler = request_handler
+        # A stream must not cost others, nor end without an event.
+        config = dataclasses.replace(config, extended=True, stream_errors=True)
         self._config = _with_datagrams(config, quic)
         client = quic.configuration.is_client
         if timeouts is None:
