@@ -125,12 +125,12 @@ class Link:
     """A TLS connection in memory: a server's transport, and a client's TLS."""
 
     def __init__(self, tls, *, factory=Recorder, handshake_timeout=10.0):
-        self.ended = 0
+        self.lost = 0
         self.shared = ServerTLS(
             tls.server,
             factory,
             handshake_timeout=handshake_timeout,
-            ended=self.count,
+            lost=self.count,
         )
         self.transport = self.shared.protocol()
         self.tcp = Tcp(self.transport)
@@ -141,7 +141,7 @@ class Link:
         )
 
     def count(self):
-        self.ended += 1
+        self.lost += 1
 
     def feed(self, data):
         """Let bytes come in at the server, as a BufferedProtocol is given them."""
@@ -187,8 +187,8 @@ async def test_bytes_go_both_ways(tls, version):
     tls.client.maximum_version = tls.client.minimum_version = version
     link = Link(tls)
     protocol = link.shake_hands()
-    assert protocol.transport is link.transport and link.ended == 1
-    assert not link.shared.handshaking
+    assert protocol.transport is link.transport and not link.lost
+    assert link.shared.connections == {link.transport}
     sent = bytes(range(256)) * 1500  # 384,000 bytes: many records
     link.send(sent)
     assert protocol.received == sent
@@ -200,6 +200,7 @@ async def test_bytes_go_both_ways(tls, version):
     assert link.receive() == b"abc"
     link.transport.close()
     await asyncio.sleep(0)
+    assert link.lost == 1 and not link.shared.connections
 
 
 @pytest.mark.parametrize("size", [1, 5, 100, 16384])
@@ -466,7 +467,7 @@ async def test_a_handshake_has_a_bound_of_bytes(tls, caplog):
     link.transport.abort()
     await asyncio.sleep(0)
     assert "TLS failed" in caplog.text
-    assert link.ended == 1
+    assert link.lost == 1 and not link.shared.connections
 
 
 @pytest.mark.parametrize(
@@ -509,7 +510,7 @@ async def test_a_client_that_does_not_trust_the_certificate_is_a_line(tls, caplo
 
 def test_a_client_that_finds_our_certificate_expired_is_a_warning(tls, caplog):
     caplog.set_level(logging.INFO, TLS_LOGGER)
-    shared = ServerTLS(tls.server, Recorder, handshake_timeout=1, ended=list)
+    shared = ServerTLS(tls.server, Recorder, handshake_timeout=1, lost=list)
     for _ in range(3):
         error = ssl.SSLError(1, "text")
         error.reason = "SSLV3_ALERT_CERTIFICATE_EXPIRED"
@@ -773,6 +774,22 @@ async def test_a_client_without_h2_is_told_by_what_it_offers(
         with contextlib.suppress(OSError):
             await writer.wait_closed()
     assert text in caplog.text
+
+
+@in_loops
+async def test_a_server_that_closes_waits_for_the_clients_that_it_refused(tls):
+    context = ssl.create_default_context(cafile=tls.authority)
+    async with await start_server(
+        lambda proto: proto.wait_closed(), "127.0.0.1", 0, ssl=tls.server
+    ) as server:
+        _, writer = await asyncio.open_connection(
+            "127.0.0.1", port_of(server), ssl=context
+        )
+        await until(lambda: server._listener.count)
+        server.close()
+        await server.wait_closed()
+        assert not server._listener._tls.connections
+        writer.close()
 
 
 @pytest.mark.parametrize("size", [1, 7, 300])

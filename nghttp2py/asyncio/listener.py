@@ -192,7 +192,7 @@ class Listener:
                 tls,
                 factory,
                 handshake_timeout=handshake_timeout,
-                ended=self._released,
+                lost=self._released,
             )
             self._factory = self._tls.protocol
         self._backlog = backlog
@@ -260,8 +260,11 @@ class Listener:
     @property
     def count(self) -> int:
         """The connections that are open, those that are being made included."""
-        handshaking = 0 if self._tls is None else len(self._tls.handshaking)
-        return len(self.connections) + len(self._opening) + handshaking
+        made = len(self.connections)
+        if self._tls is not None:
+            # Some are in the handshake, or were refused after it.
+            made = max(made, len(self._tls.connections))
+        return made + len(self._opening)
 
     def _watch(self) -> None:
         if self._serving and not self._watched and self._pause is None:
@@ -379,7 +382,7 @@ class Listener:
         self._stop_listening()
         self.connections.close(timeout)
         if self._tls is not None:
-            for transport in list(self._tls.handshaking):
+            for transport in list(self._tls.connections):
                 # No request can be under way where not even a handshake is.
                 if not transport.has_begun:
                     transport.abort()
@@ -395,7 +398,7 @@ class Listener:
         self._stop_listening()
         self.connections.abort()
         if self._tls is not None:
-            for transport in list(self._tls.handshaking):
+            for transport in list(self._tls.connections):
                 transport.abort()
         self._released()
 

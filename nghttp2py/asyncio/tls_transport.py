@@ -72,7 +72,7 @@ _EXPLANATIONS = {
 class ServerTLS:
     """What the TLS connections of one server share.
 
-    ``ended`` is called without arguments when a handshake is over, well or not.
+    ``lost`` is called without arguments when a connection is lost.
     """
 
     def __init__(
@@ -81,16 +81,16 @@ class ServerTLS:
         factory: Callable[[], asyncio.BaseProtocol],
         *,
         handshake_timeout: float,
-        ended: Callable[[], object],
+        lost: Callable[[], object],
     ) -> None:
         self.context = context
         self.factory = factory
         self.handshake_timeout = handshake_timeout
-        self.ended = ended
+        self.lost = lost
         self.ciphertext = memoryview(bytearray(_READ_SIZE))
         self.plaintext = memoryview(bytearray(_READ_SIZE))
-        #: The connections whose handshake is not complete.
-        self.handshaking: set[TLSTransport] = set()
+        #: The connections, before and after the handshake, until they are lost.
+        self.connections: set[TLSTransport] = set()
         self._failures = LogBudget(logger, logging.INFO, _FAILURES, _FAILURE_INTERVAL)
         self._faults = LogBudget(logger, logging.WARNING, 1, _FAULT_INTERVAL)
 
@@ -177,7 +177,7 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
         self._tcp = tcp
         self._peer = tcp.get_extra_info("peername")
         shared = self._shared
-        shared.handshaking.add(self)
+        shared.connections.add(self)
         self._timer = asyncio.get_running_loop().call_later(
             shared.handshake_timeout, self._handshake_timed_out
         )
@@ -232,8 +232,12 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
         self._tcp = self._tls = self._incoming = self._outgoing = None
         error, self._error = self._error or exc, None
         self._handshake_over()
-        if protocol is not None:
-            protocol.connection_lost(error)
+        try:
+            if protocol is not None:
+                protocol.connection_lost(error)
+        finally:
+            self._shared.connections.discard(self)
+            self._shared.lost()
 
     # ---- The handshake ----
 
@@ -293,9 +297,6 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self in self._shared.handshaking:
-            self._shared.handshaking.discard(self)
-            self._shared.ended()
 
     def _handshake_timed_out(self) -> None:
         self._timer = None
