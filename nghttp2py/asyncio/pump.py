@@ -615,7 +615,7 @@ class H2Pump(asyncio.Protocol):
         return None, due
 
     def _judge_linger(self, now: float) -> tuple[Callable[[], object] | None, float]:
-        """After the end: wait while the peer sends, or takes what was sent."""
+        """Wait after the end, while the peer sends, or takes what was sent."""
         assert self.transport is not None
         left = self._left()
         if left or self._stall is None:
@@ -629,7 +629,7 @@ class H2Pump(asyncio.Protocol):
         return None, min(self._close_due, now + wait)
 
     def _judge_transport(self, now: float) -> tuple[Callable[[], object] | None, float]:
-        """While the transport is paused: does the peer take bytes?"""
+        """Judge whether the peer takes bytes, while the transport is paused."""
         bound = self._stall_bound()
         if not self._paused or bound == math.inf:
             self._stall = None
@@ -642,7 +642,7 @@ class H2Pump(asyncio.Protocol):
         return None, now + bound / _LOOKS
 
     def _judge_bodies(self, now: float) -> tuple[Callable[[], object] | None, float]:
-        """Does the peer send and take bodies fast enough?"""
+        """Judge whether the peer sends and takes bodies fast enough."""
         timeouts = self._timeouts
         self._watching = False
         if self._look_interval == math.inf or not self.connection.active_stream_count:
@@ -661,7 +661,7 @@ class H2Pump(asyncio.Protocol):
         return None, now + self._look_interval if watched else math.inf
 
     def _judge_silence(self, now: float) -> tuple[Callable[[], object] | None, float]:
-        """Is the peer still there, and is there something to wait for?"""
+        """Judge whether the peer is there, and whether anything is open."""
         timeouts = self._timeouts
         connection = self.connection
         busy = connection.active_stream_count
