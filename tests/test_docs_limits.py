@@ -132,6 +132,8 @@ def test_what_serve_takes_is_on_the_page():
             "asyncio.tls_transport:MAX_HANDSHAKE",
         ),
         ("answers to KeyUpdate that wait", "asyncio.tls_transport:MAX_ANSWERS"),
+        ("connection whose TLS failed", "asyncio.tls_transport:_LINGER"),
+        ("accepted at a time", "asyncio.listener:_ACCEPTS_IN_A_TURN"),
         ("silence after the end", "asyncio.pump:LINGER_TIME"),
         ("stateless resets", "asyncio.quic_server:MAX_RESETS"),
         ("``drain()`` of a stream's writer", "asyncio.quic_protocol:HIGH_WATER"),
