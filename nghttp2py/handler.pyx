@@ -1141,7 +1141,9 @@ class HandlerProtocol(H2Pump):
             super().connection_lost(exc)
         finally:
             # The two refer to each other: the collector would have to find them.
-            (<HandlerTable>self._table).protocol = None
+            # Events that are being handed out still need it.
+            if not (<HandlerTable>self._table).dispatching:
+                (<HandlerTable>self._table).protocol = None
             self._closed(self)
 
     def close(self, *args, **kwargs):
