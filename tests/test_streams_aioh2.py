@@ -504,8 +504,9 @@ async def test_wait_functional_pings_until_an_answer_comes():
     raw = Raw(functional_timeout=0.01)
     await silence(raw.protocol)
     waiting = asyncio.ensure_future(raw.protocol.wait_functional())
-    (first,) = await raw.frames(PING)
-    (second, *_) = await raw.frames(PING)
+    pings = await raw.frames(PING)
+    pings += await raw.frames(PING)  # on a busy machine there may be more
+    first, second, *_ = pings
     assert first.payload != second.payload
     assert not waiting.done()
     raw.feed(ping(second.payload, ack=True))
