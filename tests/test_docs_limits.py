@@ -149,6 +149,10 @@ def test_what_serve_takes_is_on_the_page():
         ),
         ("datagrams of an ``H3RequestStream``", "asyncio.h3_stream:_MAX_DATAGRAMS"),
         ("requests that a client abandons", "asyncio.h3:_RESET_BURST"),
+        (
+            "requests that are sent on after their response",
+            "asyncio.h3:_STOP_AFTER",
+        ),
         ("events of a qlog trace", "quic.logger:MAX_EVENTS"),
     ],
 )

@@ -11,6 +11,7 @@ from h3_streams import OK, Server, pair, request, whole
 from loops import DEADLINE, in_loop, in_loops, until
 from quic_pair import client_configuration, server_configuration
 
+from nghttp2py.asyncio import h3
 from nghttp2py.asyncio.h3 import H3Protocol
 from nghttp2py.asyncio.quic import connect, serve
 from nghttp2py.errors import StreamResetError
@@ -192,14 +193,18 @@ async def test_thousands_of_requests_take_their_turns():
 
 
 @in_loops
-async def test_what_the_handler_leaves_unread_is_refused_without_an_error():
+async def test_what_the_handler_leaves_unread_is_refused_without_an_error(monkeypatch):
+    """A client may send on for a while: some answer their caller only then."""
+    monkeypatch.setattr(h3, "_STOP_AFTER", 0.2)
+
     async def handler(stream):
         stream.send_headers([(b":status", b"413")], end_stream=True)
 
     async with pair(handler) as (client, _):
         stream = await client.open_stream(request(method=b"POST"))
         with pytest.raises(StreamResetError) as caught:
-            await stream.send_data(LARGE, end_stream=True)
+            while True:
+                await stream.send_data(LARGE)
         assert caught.value.error_code == ErrorCode.H3_NO_ERROR
         assert caught.value.remote
         assert (await stream.response())[0] == (b":status", b"413")

@@ -21,6 +21,7 @@ from h3_streams import (
 from loops import DEADLINE, in_loop, in_loops, until
 from quic_pair import client_configuration, server_configuration
 
+from nghttp2py.asyncio import h3
 from nghttp2py.asyncio.h3 import H3Protocol
 from nghttp2py.asyncio.h3_bounds import Rate
 from nghttp2py.asyncio.quic import connect, serve
@@ -482,9 +483,11 @@ async def test_requests_that_are_abandoned_have_a_rate(abandon, pause, caplog):
     assert all(record.levelno <= logging.INFO for record in caplog.records)
 
 
+@pytest.mark.parametrize("stopped", [True, False])
 @in_loop
-async def test_requests_that_are_refused_early_are_not_abandoned():
-    """The client resets what the server has stopped: that is no abuse."""
+async def test_requests_that_are_refused_early_are_not_abandoned(stopped, monkeypatch):
+    """The client resets what the server has answered, or stopped: that is no abuse."""
+    monkeypatch.setattr(h3, "_STOP_AFTER", 0.05 if stopped else 600)
 
     async def refuse(stream):
         stream.send_headers([(b":status", b"413")], end_stream=True)
@@ -495,11 +498,17 @@ async def test_requests_that_are_refused_early_are_not_abandoned():
     ):
         for stream_id in range(0, 4 * 1500, 4):
             client.send(stream_id, headers_frame(POST) + data_frame(b"body"))
-            if stream_id % 400 == 396:
+            if stream_id % 400 == 396 and stopped:
                 await until(lambda stream_id=stream_id: stream_id in client.stops)
-        await until(lambda: len(client.stops) == 1500)
+            elif stream_id % 400 == 396:
+                await until(lambda stream_id=stream_id: stream_id in client.ended)
+                for each in range(stream_id - 396, stream_id + 4, 4):
+                    client._quic.reset_stream(each, ErrorCode.H3_REQUEST_CANCELLED)
+                client.transmit()
+        await until(lambda: len(client.ended) == 1500)
+        await until(lambda: not ends.protocols[0]._streams_by_id)
         assert client.over is None
-        assert not ends.protocols[0]._streams_by_id
+        assert len(client.stops) == 1500 or not stopped
 
 
 @pytest.mark.parametrize("error", ["reset", "stop", "close"])
@@ -537,4 +546,5 @@ async def test_what_a_client_does_is_no_failure_of_the_handler(error, caplog):
         gate.set()
         await until(lambda: not ends.protocols[0]._streams_by_id)
         await asyncio.sleep(0.05)
-    assert all(r.levelno <= logging.DEBUG and not r.exc_info for r in caplog.records)
+    told = [r for r in caplog.records if r.name == "nghttp2py.asyncio.h3"]
+    assert all(r.levelno <= logging.DEBUG and not r.exc_info for r in told)

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from loops import in_loop
 from test_server_peers import run
 
-from nghttp2py.asyncio import serve
+from nghttp2py.asyncio import H3Protocol, serve
 from nghttp2py.h3 import H3_ALPN
 from nghttp2py.h3.connection import ErrorCode
 from nghttp2py.h3.events import (
@@ -242,6 +242,42 @@ async def report_of(script, identity, directory, **options):
 
 
 # ---- Pages ----
+
+
+class RefusingSite(Site):
+    """Refuses what is posted to it before it has come, with ``H3Protocol``."""
+
+    def protocol(self, *args, **options):
+        return H3Protocol(*args, request_handler=self.answer, **options)
+
+    async def answer(self, stream):
+        if stream.path == b"/page":
+            await stream.send_response(200, {"content-type": "text/html"}, self.page)
+        elif stream.path == b"/report":
+            self.reports.put_nowait(json.loads(await stream.read()))
+            await stream.send_response(204)
+        else:
+            await stream.send_response(413, body=b"too large")
+
+
+@in_loop
+async def test_a_response_that_refuses_an_upload_is_there(identity, tmp_path):
+    script = """
+      const found = [];
+      for (const n of [1, 4, 16]) {
+        const sent = await fetch("/upload", { method: "POST", body: bytes(n << 20) });
+        found.push([sent.status, await sent.text()]);
+      }
+      return found;
+    """
+    certificate, key, fingerprint = identity
+    site = RefusingSite(script)
+    async with (
+        serving(site, certificate, key) as port,
+        chromium(tmp_path, port, fingerprint),
+    ):
+        report = await asyncio.wait_for(site.reports.get(), DEADLINE)
+    assert report == [[413, "too large"]] * 3
 
 
 @pytest.mark.parametrize("retry", [False, True])

@@ -113,6 +113,13 @@ _RESET_RATE = 33
 # has no more than its limit of open streams.
 _STOPPED = 1024
 
+# How long a client may take to send the rest of a request whose response is complete,
+# before it is told by STOP_SENDING, and how many requests at once may take so long.
+# Chromium gives a response to its page when it has sent the request, and never if it is
+# told to stop.
+_STOP_AFTER = 10.0
+_LINGERING = 16
+
 # The code with which a missed bound ends a stream, or the connection.
 _OVERDUE = {
     "settings": ErrorCode.H3_MISSING_SETTINGS,
@@ -188,7 +195,8 @@ class H3Protocol(QuicConnectionProtocol):
         # has stopped, responses after which it will stop the request.
         self._arrived: list[H3RequestStream] = []
         self._stopped: dict[int, None] = {}
-        self._answered: dict[int, H3RequestStream] = {}
+        self._answered: dict[int, tuple[H3RequestStream, float]] = {}
+        self._stop_timer: asyncio.TimerHandle | None = None
         self._resets = Rate(_RESET_BURST, _RESET_RATE)
 
     # ---- What the application calls ----
@@ -425,6 +433,7 @@ class H3Protocol(QuicConnectionProtocol):
 
     def _forget(self, stream_id: int) -> None:
         """A stream has ended."""
+        self._answered.pop(stream_id, None)
         if self._streams_by_id.pop(stream_id, None) is not None:
             self._stream_ended()
 
@@ -518,11 +527,8 @@ class H3Protocol(QuicConnectionProtocol):
         for stream, wanted in list(self._writers.items()):
             if self._room(stream.stream_id, wanted):
                 stream._waiters.wake()
-        if self._answered:
-            for stream_id, stream in list(self._answered.items()):
-                if self._quic.stream_settled(stream_id):
-                    del self._answered[stream_id]
-                    stream.stop()
+        if self._answered and (self._closing or len(self._answered) > _LINGERING):
+            self._stop_answered()
         if self._closing and self._is_finished():
             self._waiters.wake()
 
@@ -554,6 +560,9 @@ class H3Protocol(QuicConnectionProtocol):
             stream._lose_reader(self._termination_error)
             stream._lose_writer(self._termination_error)
         self._answered.clear()
+        if self._stop_timer is not None:
+            self._stop_timer.cancel()
+            self._stop_timer = None
         self._stopped.clear()
         self._wake_openers()
         self._waiters.wake()
@@ -613,7 +622,7 @@ class H3Protocol(QuicConnectionProtocol):
         self, stream: H3RequestStream, event: StreamReset | StopSendingReceived
     ) -> None:
         failure = reset_failure(stream.stream_id, event.error_code, remote=True)
-        if self._request_handler is not None and stream.error is None:
+        if self._request_handler is not None and stream.error is None and stream._sends:
             self._abandoned()
         if isinstance(event, StreamReset):
             stream._lose_reader(failure)
@@ -737,12 +746,37 @@ class H3Protocol(QuicConnectionProtocol):
             if stream._sends:
                 stream.reset(ErrorCode.H3_INTERNAL_ERROR)
         if stream._receives and stream._sent:
-            # A client that is told to stop before it has the response may lose it.
-            stream._discard()
-            self._answered[stream.stream_id] = stream
+            # A client that is told to stop at once may lose the response.
+            stream._discard_all()
+            due = self._loop.time() + _STOP_AFTER
+            self._answered[stream.stream_id] = (stream, due)
+            if self._stop_timer is None:
+                self._stop_timer = self._loop.call_at(due, self._stop_timed)
             self._transmit_soon()
         else:
             stream.stop()
+
+    def _stop_timed(self) -> None:
+        self._stop_timer = None
+        self._stop_answered()
+        if self._answered:
+            now = self._loop.time()
+            _, due = next(iter(self._answered.values()))
+            # What the client has not acknowledged yet is looked at again.
+            due = max(due, now + _STOP_AFTER / 10)
+            self._stop_timer = self._loop.call_at(due, self._stop_timed)
+
+    def _stop_answered(self) -> None:
+        """Stop requests whose responses have been there for long enough."""
+        now = self._loop.time()
+        excess = len(self._answered) - _LINGERING
+        for stream_id, (stream, due) in list(self._answered.items()):
+            if not (due <= now or excess > 0 or self._closing):
+                return
+            if self._quic.stream_settled(stream_id):
+                excess -= 1
+                del self._answered[stream_id]
+                stream.stop()
 
     def _answer_500(self, stream: H3RequestStream) -> None:
         body = b"" if stream.method == b"HEAD" else FAILURE

@@ -73,6 +73,7 @@ class H3RequestStream(Incoming):
         "_client_side",
         "_continued",
         "_datagrams",
+        "_discarding",
         "_failure",
         "_fields",
         "_informational",
@@ -111,6 +112,7 @@ class H3RequestStream(Incoming):
         self._registered = False
         # What comes in.
         self._arrival = Arrival()
+        self._discarding = False
         self._failure: Failure | None = None
         self._informational: deque[Headers] | None = None
         self._datagrams: deque[bytes] | None = None
@@ -596,6 +598,14 @@ class H3RequestStream(Incoming):
         self._chunks.clear()
         self._size = self._offset = self._unacknowledged = 0
 
+    def _discard_all(self) -> None:
+        """Drop what has come in and what will, and give credit for it."""
+        self._discard()
+        self._discarding = True
+        if self._arrival.withheld:
+            self._arrival.withheld = False
+            self.protocol._resume_reading(self.stream_id)
+
     def _reset_writer(self, error_code: int) -> None:
         if self._sends:
             self.protocol._reset_stream(self.stream_id, error_code)
@@ -638,7 +648,7 @@ class H3RequestStream(Incoming):
     def _data_received(self, data: bytes, ended: bool) -> None:
         if self._failure is not None:
             return
-        if data:
+        if data and not self._discarding:
             self._feed(data)
             arrival = self._arrival
             arrival.came += len(data)
