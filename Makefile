@@ -11,13 +11,16 @@ BENCHMARKS = hpack_coding exchange server client streams soak idle h3 quic
 ALONE = $(foreach name,*_chromium *_examples *_interop *_nginx *_peers *_soak test_build test_cli_* test_docs* test_moving_* test_quic_gtls test_quic_qh3,--ignore-glob='*/$(name).py')
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run test test-all test-others test-newest build test-c asan fuzz lint types docs bench charts wheel test-wheel clean
+.PHONY: run test test-installed test-all test-others test-newest build test-c asan fuzz lint types docs bench charts wheel test-wheel clean
 
 run: build
 	$(PIP) install --group run
 	exec $(BIN)/python examples/hello.py
 
-test: deps-test build
+test: deps-test test-installed
+
+# Without a look at the programs that tests start: for those that start none, ARGS='$(ALONE)'.
+test-installed: build
 	$(PIP) install --group test
 	$(BIN)/python -m pytest --numprocesses=3 --dist=loadfile $(ARGS)
 
@@ -33,7 +36,7 @@ test-others:
 
 # On Debian sid's C libraries and Python, the tests that start no other program.
 test-newest:
-	.ci/newest test ARGS='$$(ALONE)'
+	.ci/newest test-installed ARGS='$$(ALONE)'
 
 build: $(VENV)/ready
 	$(PIP) install --no-build-isolation --editable '.[cli,speed]'
