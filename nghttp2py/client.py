@@ -22,7 +22,12 @@ from nghttp2py.asyncio.connecting import establish
 from nghttp2py.asyncio.deadlines import Deadlines
 from nghttp2py.asyncio.event_loop import get_current_loop
 from nghttp2py.asyncio.pump import H2Pump
-from nghttp2py.asyncio.timeouts import UNSET, Timeouts, merge_timeouts
+from nghttp2py.asyncio.timeouts import (
+    UNSET,
+    Timeouts,
+    check_seconds,
+    merge_timeouts,
+)
 from nghttp2py.asyncio.tls import prepare_context
 from nghttp2py.asyncio.url import make_authority, split_url
 from nghttp2py.asyncio.writer import HeadersLike, to_pairs
@@ -46,6 +51,7 @@ from nghttp2py.h2 import (
     H2TrailersReceived,
     Setting,
 )
+from nghttp2py.h2.config import check_config
 
 __all__ = ["BaseResponseHandler", "HTTP2Client"]
 
@@ -631,6 +637,9 @@ class HTTP2Client:
             prepare_context(ssl)
             if isinstance(address, str) and server_hostname is None:
                 raise ValueError("TLS over a Unix socket needs server_hostname")
+        check_seconds("connect_timeout", connect_timeout)
+        check_seconds("timeout", timeout)
+        check_config(config)
         if config is None:
             config = DEFAULT_CONFIGURATION
         elif not config.manual_flow_control:
@@ -821,6 +830,8 @@ class HTTP2Client:
         handler.http2 = self
         if timeout == -1:
             timeout = self._timeout
+        else:
+            check_seconds("timeout", timeout)
         if timeout is not None:
             handler._deadlines = self._find_deadlines(timeout)
         if expect_continue and body is not None:

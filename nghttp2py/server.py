@@ -34,6 +34,7 @@ from nghttp2py.asyncio.listener import (
 from nghttp2py.asyncio.timeouts import UNSET, Timeouts, merge_timeouts
 from nghttp2py.asyncio.tls import check_server_context, prepare_server_context
 from nghttp2py.h2 import H2Configuration
+from nghttp2py.h2.config import check_config
 from nghttp2py.handler import BaseRequestHandler, HandlerProtocol
 
 __all__ = ["BaseRequestHandler", "HTTP2Server"]
@@ -135,6 +136,7 @@ class HTTP2Server:
                 )
             prepare_server_context(ssl)
         check_limit(limit_connections)
+        check_config(config)
         if config is None:
             config = self.DEFAULT_CONFIGURATION
         elif not config.manual_flow_control:

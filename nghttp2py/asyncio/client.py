@@ -26,9 +26,14 @@ from typing import TYPE_CHECKING, Any
 
 from nghttp2py.asyncio.body import AsyncBody, iterate
 from nghttp2py.asyncio.deadlines import Deadlines
-from nghttp2py.asyncio.endpoints import open_connection, open_unix_connection
+from nghttp2py.asyncio.endpoints import (
+    check_options,
+    open_connection,
+    open_unix_connection,
+)
 from nghttp2py.asyncio.protocol import H2Protocol
 from nghttp2py.asyncio.stream import H2Stream
+from nghttp2py.asyncio.timeouts import check_seconds, merge_timeouts
 from nghttp2py.asyncio.url import split_url
 from nghttp2py.asyncio.writer import HeadersLike, to_pairs
 from nghttp2py.errors import (
@@ -40,6 +45,7 @@ from nghttp2py.errors import (
 )
 from nghttp2py.h2 import H2Configuration
 from nghttp2py.h2.body import is_bytes_like
+from nghttp2py.h2.config import check_config
 from nghttp2py.hpack import NeverIndexed
 
 if TYPE_CHECKING:
@@ -393,6 +399,11 @@ class Client:
                 ssl = ssl_module.create_default_context()
         elif ssl is not None:
             raise ValueError(f"ssl is of no use for {origin!r}")
+        check_seconds("connect_timeout", connect_timeout)
+        check_seconds("timeout", timeout)
+        check_config(config)
+        check_options(options)
+        merge_timeouts(options.get("timeouts"), client=True)
         self._pseudo = (
             (b":scheme", url.scheme.encode()),
             (b":authority", (url.authority or "").encode()),
@@ -474,7 +485,10 @@ class Client:
         ``TimeoutError``; ``HeadersError`` and ``InvalidBodyLengthError`` for a
         request that must not be sent.
         """
-        deadlines = self._find_deadlines(self._timeout if timeout == -1 else timeout)
+        if timeout == -1:
+            timeout = self._timeout
+        check_seconds("timeout", timeout)
+        deadlines = self._find_deadlines(timeout)
         source = _NO_BODY if body is None else _Body(body)
         fields = self._make_fields(method, target, headers, source.length)
         if trailers is not None:

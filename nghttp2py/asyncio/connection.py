@@ -15,7 +15,12 @@ from nghttp2py import access
 from nghttp2py.asyncio.health import Health
 from nghttp2py.asyncio.pump import H2Pump
 from nghttp2py.asyncio.stream import H2Stream
-from nghttp2py.asyncio.timeouts import UNSET, Timeouts, merge_timeouts
+from nghttp2py.asyncio.timeouts import (
+    UNSET,
+    Timeouts,
+    check_seconds,
+    merge_timeouts,
+)
 from nghttp2py.asyncio.url import make_authority
 from nghttp2py.asyncio.waiters import Waiters
 from nghttp2py.asyncio.writer import HeadersLike, to_pairs
@@ -47,6 +52,7 @@ from nghttp2py.h2 import (
     H2WindowUpdated,
     Setting,
 )
+from nghttp2py.h2.config import check_config
 
 __all__ = ["H2StreamConnection", "Keeper"]
 
@@ -98,6 +104,8 @@ class H2StreamConnection(H2Pump):
         window_tuning: bool = True,
         timeout: float | None = None,
     ) -> None:
+        check_seconds("timeout", timeout)
+        check_config(config)
         if config is None:
             config = H2Configuration(
                 max_concurrent_streams=100 if concurrency is None else concurrency,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import ssl as _ssl
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
@@ -15,12 +16,13 @@ from nghttp2py.asyncio.binding import UnixPath, adopt_sockets, bind_tcp, bind_un
 from nghttp2py.asyncio.connecting import establish
 from nghttp2py.asyncio.listener import ConnectionSet, Listener
 from nghttp2py.asyncio.protocol import H2Protocol
-from nghttp2py.asyncio.timeouts import merge_timeouts
+from nghttp2py.asyncio.timeouts import check_seconds, merge_timeouts
 from nghttp2py.asyncio.tls import (
     check_server_context,
     prepare_context,
     prepare_server_context,
 )
+from nghttp2py.h2.config import H2Configuration, check_config
 
 __all__ = [
     "H2Server",
@@ -55,11 +57,30 @@ _PROTOCOL_OPTIONS = frozenset(
 )
 
 
+#: Those of the event loop: its newer releases have more.
+_CONNECT_OPTIONS = frozenset(
+    name
+    for method in (
+        asyncio.BaseEventLoop.create_connection,
+        asyncio.AbstractEventLoop.create_unix_connection,
+    )
+    for name in inspect.signature(method).parameters
+    if name not in {"self", "protocol_factory", "host", "port", "path", "ssl"}
+)
+
+
 def _split(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Part the protocol's options from those of asyncio."""
     ours = {k: v for k, v in options.items() if k in _PROTOCOL_OPTIONS}
     theirs = {k: v for k, v in options.items() if k not in _PROTOCOL_OPTIONS}
     return ours, theirs
+
+
+def check_options(options: dict[str, Any]) -> None:
+    """Raise ``TypeError`` for what neither ``H2Protocol`` nor asyncio knows."""
+    for name in options:
+        if name not in _PROTOCOL_OPTIONS | _CONNECT_OPTIONS:
+            raise TypeError(f"{name!r} is no option of a connection")
 
 
 def _client_context(ssl: SSL) -> _ssl.SSLContext | None:
@@ -119,6 +140,7 @@ async def open_connection(
     HTTP_1_1_REQUIRED if the server does not speak HTTP/2.
     """
     loop = loop or asyncio.get_running_loop()
+    check_options(options)
     ours, theirs = _split(options)
     protocol = cls(True, **ours)
     if host is not None and port is not None:
@@ -167,6 +189,7 @@ async def open_unix_connection(
 ) -> H2Protocol:
     """Connect to a server's Unix socket: as ``open_connection``."""
     loop = loop or asyncio.get_running_loop()
+    check_options(options)
     ours, theirs = _split(options)
     protocol = cls(True, **ours)
     await establish(
@@ -328,6 +351,15 @@ async def _listen(
         for name in ("ssl_handshake_timeout", "ssl_shutdown_timeout"):
             if theirs.get(name) is not None:
                 raise ValueError(f"{name} is only meaningful with ssl")
+    # What is wrong in them is the caller's fault, not that of the first client.
+    if not callable(client_connected_cb):
+        raise TypeError(
+            f"client_connected_cb must be callable, not {client_connected_cb!r}"
+        )
+    check_config(ours.get("config"))
+    if ours.get("concurrency") is not None:
+        H2Configuration(max_concurrent_streams=ours["concurrency"])
+    check_seconds("timeout", ours.get("timeout"))
     timeouts = merge_timeouts(ours.get("timeouts"))
     handshake = theirs.get("ssl_handshake_timeout")
     server = H2Server(

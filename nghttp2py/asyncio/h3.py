@@ -30,7 +30,7 @@ from nghttp2py.asyncio.h3_stream import (
 from nghttp2py.asyncio.pump import CLOSE_TIMEOUT
 from nghttp2py.asyncio.quic import QuicConnectionProtocol
 from nghttp2py.asyncio.stream import FAILURE, FAILURE_FIELDS
-from nghttp2py.asyncio.timeouts import CLIENT_TIMEOUTS, Timeouts
+from nghttp2py.asyncio.timeouts import CLIENT_TIMEOUTS, Timeouts, merge_timeouts
 from nghttp2py.asyncio.waiters import Waiters, wait_for
 from nghttp2py.errors import (
     ConnectionTerminatedError,
@@ -164,9 +164,9 @@ class H3Protocol(QuicConnectionProtocol):
         config = dataclasses.replace(config, extended=True, stream_errors=True)
         self._config = _with_datagrams(config, quic)
         client = quic.configuration.is_client
-        if timeouts is None:
-            timeouts = _CLIENT_TIMEOUTS if client else Timeouts()
-        self._timeouts = timeouts
+        if timeouts is None and client:
+            timeouts = _CLIENT_TIMEOUTS
+        self._timeouts = timeouts = merge_timeouts(timeouts)
         if not client and request_handler is None:
             # A subclass answers, and the requests are its own.
             timeouts = dataclasses.replace(timeouts, idle=None, keepalive=None)

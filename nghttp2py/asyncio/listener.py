@@ -152,7 +152,11 @@ class ConnectionSet(Generic[C]):
 
 def check_limit(limit_connections: int | None) -> None:
     """Refuse a number of connections with which nothing could be served."""
-    if limit_connections is not None and limit_connections < 1:
+    if limit_connections is None:
+        return
+    if not isinstance(limit_connections, int) or isinstance(limit_connections, bool):
+        raise TypeError(f"limit_connections must be an int, not {limit_connections!r}")
+    if limit_connections < 1:
         raise ValueError(
             f"limit_connections must be at least 1, not {limit_connections!r}"
         )

@@ -150,6 +150,11 @@ def _open(family: int, address: tuple[Any, ...]) -> socket.socket:
             # "::" is every address, IPv4's too.
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         sock.bind(address)
+    except OSError as error:
+        sock.close()
+        raise OSError(
+            error.errno, f"cannot bind to {address[:2]}: {error.strerror or error}"
+        ) from None
     except BaseException:
         sock.close()
         raise

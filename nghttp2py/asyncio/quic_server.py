@@ -17,7 +17,7 @@ from nghttp2py.asyncio.quic_protocol import (
     QuicStreamHandler,
     Run,
 )
-from nghttp2py.asyncio.timeouts import Timeouts
+from nghttp2py.asyncio.timeouts import Timeouts, merge_timeouts
 from nghttp2py.asyncio.waiters import wait_for
 from nghttp2py.quic.configuration import (
     SMALLEST_MAX_DATAGRAM_SIZE,
@@ -67,7 +67,7 @@ class QuicServer(asyncio.DatagramProtocol):
         _check(configuration)
         self._loop = asyncio.get_running_loop()
         self._configuration = configuration
-        self._timeouts = timeouts or Timeouts()
+        self._timeouts = merge_timeouts(timeouts)
         self._log = EndLog()
         self._create_protocol = create_protocol
         self._session_ticket_fetcher = session_ticket_fetcher

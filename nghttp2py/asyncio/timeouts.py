@@ -9,7 +9,26 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-__all__ = ["CLIENT_TIMEOUTS", "UNSET", "Timeouts", "merge_timeouts"]
+__all__ = [
+    "CLIENT_TIMEOUTS",
+    "UNSET",
+    "Timeouts",
+    "check_seconds",
+    "merge_timeouts",
+]
+
+
+def check_seconds(name: str, value: Any, *, least: float = math.ulp(0)) -> None:
+    """Raise ``TypeError`` or ``ValueError`` for what is no number of seconds.
+
+    ``name`` is that of the argument.  ``None``, which is no bound, passes.
+    """
+    if value is None:
+        return
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
+    if not (value >= least and math.isfinite(value)):
+        raise ValueError(f"{name} must be positive, not {value!r}")
 
 
 @dataclass(frozen=True)
@@ -19,8 +38,10 @@ class Timeouts:
     A client can be given them, too: ``body`` is for servers alone, ``response`` is
     then for what the client sends.
 
-    ``None`` stands for no bound, where the type allows it.  Raises ``ValueError``
-    for a bound that is not a positive number.
+    ``None`` stands for no bound, where the type allows it: for ``body``,
+    ``response``, ``idle`` and ``keepalive``.  ``docs/limits.rst`` says from when to
+    when each counts, and what happens then.  ``min_rate`` is in bytes per second.
+    Raises ``TypeError`` and ``ValueError`` for a bound that is not a positive number.
     """
 
     #: From the first byte of a connection to the end of its TLS or QUIC handshake.
@@ -53,16 +74,11 @@ class Timeouts:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if value is None and "None" in str(field.type):
-                continue
-            if not isinstance(value, int | float) or isinstance(value, bool):
-                raise TypeError(
-                    f"{field.name} must be a number of seconds, not {value!r}"
-                )
+            if value is None and "None" not in str(field.type):
+                raise TypeError(f"{field.name} must be a number of seconds, not None")
             # close() may abort at once; what else a peer must do takes it time.
             least = 0 if field.name == "close" else math.ulp(0)
-            if not (value >= least and math.isfinite(value)):
-                raise ValueError(f"{field.name} must be positive, not {value!r}")
+            check_seconds(field.name, value, least=least)
 
 
 #: The bounds of a client: it asks for a response, and may wait for it as long as it

@@ -199,3 +199,11 @@ class H2Configuration:
         elif self.enable_connect_protocol:
             settings[int(Setting.ENABLE_CONNECT_PROTOCOL)] = 1
         return settings
+
+
+def check_config(config: object) -> None:
+    """Raise ``TypeError`` for a ``config`` that is no ``H2Configuration``."""
+    if config is not None and not isinstance(config, H2Configuration):
+        raise TypeError(
+            f"config must be an H2Configuration, not {type(config).__name__}"
+        )

@@ -38,7 +38,7 @@ from nghttp2py.errors import (
     StreamClosedError,
     from_code,
 )
-from nghttp2py.h2.config import H2Configuration, Setting
+from nghttp2py.h2.config import H2Configuration, Setting, check_config
 
 __all__ = ["H2Session"]
 
@@ -114,10 +114,7 @@ cdef class H2Session:
 
         if config is None:
             config = H2Configuration()
-        elif not isinstance(config, H2Configuration):
-            raise TypeError(
-                f"config must be an H2Configuration, not {type(config).__name__}"
-            )
+        check_config(config)
         for name in MISSING_OPTIONS:
             if getattr(config, name) is not None:
                 raise InvalidSettingsValueError(

@@ -24,6 +24,24 @@ _PRIVATE_KEY = re.compile(
     b"-----BEGIN (?P<kind>[A-Z ]*PRIVATE KEY)-----.+?-----END (?P=kind)-----",
     re.DOTALL,
 )
+# A DNS name; the first label of a pattern is "*".
+_SERVER_NAME = re.compile(rb"(?:\*\.)?[\w-]+(?:\.[\w-]+)*", re.ASCII)
+
+
+def encode_server_name(name: str) -> bytes:
+    """Return the name of a server's certificate as TLS has it (RFC 6066, 3)."""
+    if not isinstance(name, str):
+        raise TypeError(f"a certificate's name must be a str, not {name!r}")
+    try:
+        encoded = name.encode("ascii" if name.isascii() else "idna")
+    except UnicodeError:
+        encoded = b""
+    if not _SERVER_NAME.fullmatch(encoded):
+        raise ValueError(
+            "a certificate's name must be a DNS name, such as 'example.com' or "
+            f"'*.example.com', not {name!r}"
+        )
+    return encoded
 
 
 @dataclass(frozen=True)
@@ -196,12 +214,15 @@ class QuicConfiguration:
         """Read our certificate, those that certify it, and its private key.
 
         With ``server_name`` they are for the clients that ask for this name, in
-        ``certificates``.  All are PEM; the key may be in ``certfile``.  Raises
-        ``OSError`` for a file that cannot be read, ``ValueError`` for one that has not
-        what it should.  An encrypted key is decrypted when the configuration is first
-        used, and then a
-        wrong ``password`` raises ``ValueError``.
+        ``certificates``: a DNS name, whose first label may be ``*``.  All are PEM;
+        the key may be in ``certfile``.  Raises ``OSError`` for a file that cannot be
+        read, ``ValueError`` for one that has not what it should, and for a
+        ``server_name`` that is no such name.  An encrypted key is decrypted when the
+        configuration is first used, and then a wrong ``password`` raises
+        ``ValueError``.
         """
+        if server_name is not None:
+            encode_server_name(server_name)
         with open(certfile, "rb") as file:
             data = file.read()
         certificates = _CERTIFICATE.findall(data)

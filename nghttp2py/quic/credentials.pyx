@@ -4,6 +4,8 @@ from libc.string cimport memset
 
 from nghttp2py cimport cngp_quic as lib
 
+from nghttp2py.quic.configuration import encode_server_name
+
 
 def library_versions():
     """Name the C libraries below QUIC, with their releases."""
@@ -118,9 +120,7 @@ cdef int pack_identities(
 
     identities = <lib.ngp_tls_identity *><char *>room
     for i, (text, own) in enumerate(named.items()):
-        name = text.encode("ascii" if text.isascii() else "idna")
-        if not name or b"\0" in name:
-            raise ValueError("a certificate's name must be a DNS name")
+        name = encode_server_name(text)
         chain = join_chain(own)
         key = to_pem(own.private_key, "the private key")
         password = own.password
