@@ -1,7 +1,7 @@
 """Integers and octets in a byte string, by aioquic's names (``aioquic.buffer``).
 
-For programs that demultiplex QUIC packets themselves.  The package does not use
-it: C reads and writes packets.
+For programs that demultiplex QUIC packets themselves.  C reads and writes the
+package's packets; ``quic.header`` alone uses this.
 """
 
 from __future__ import annotations
