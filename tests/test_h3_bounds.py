@@ -23,7 +23,7 @@ from quic_pair import client_configuration, server_configuration
 
 from nghttp2py.asyncio import h3
 from nghttp2py.asyncio.h3 import H3Protocol
-from nghttp2py.asyncio.h3_bounds import Rate
+from nghttp2py.asyncio.h3_bounds import Rate, Watch
 from nghttp2py.asyncio.quic import connect, serve
 from nghttp2py.asyncio.timeouts import CLIENT_TIMEOUTS, Timeouts
 from nghttp2py.errors import ConnectionTerminatedError, StreamResetError
@@ -548,3 +548,48 @@ async def test_what_a_client_does_is_no_failure_of_the_handler(error, caplog):
         await asyncio.sleep(0.05)
     told = [r for r in caplog.records if r.name == "nghttp2py.asyncio.h3"]
     assert all(r.levelno <= logging.DEBUG and not r.exc_info for r in told)
+
+
+class Owner:
+    """A connection without requests, and a loop that counts its timers."""
+
+    def __init__(self):
+        self.loop = asyncio.get_running_loop()
+        self._loop = self._quic = self
+        self.time = self.loop.time
+        self.call_soon = self.loop.call_soon
+        self.stats = {"packets_received": 0}
+        self.timers = []
+        self.overdue = []
+
+    def call_at(self, when, *args):
+        self.timers.append(self.loop.call_at(when, *args))
+        return self.timers[-1]
+
+    def _bodies_awaited(self):
+        return ()
+
+    def _overdue(self, what, stream_id):
+        self.overdue.append(what)
+
+
+@in_loop
+async def test_a_watch_that_was_stopped_leaves_no_timer():
+    owner = Owner()
+    loop = owner.loop
+    watch = Watch(owner, bounds(idle=0.05))
+    watch.handshake_completed()
+
+    def read_in_time():
+        # The timer has run out, and what had arrived is read before the verdict.
+        if watch._turns:
+            watch.busy()
+        elif not owner.overdue:
+            loop.call_soon(read_in_time)
+
+    loop.call_soon(read_in_time)
+    await until(lambda: watch._busy and not watch._turns)
+    watch.stop()
+    assert owner.overdue == []
+    assert [timer for timer in owner.timers if timer.when() > loop.time()] != []
+    assert all(t.cancelled() for t in owner.timers if t.when() > loop.time())

@@ -210,7 +210,10 @@ class Watch:
         The loop may have stood, and then timers can run before datagrams are read
         that have arrived in time.
         """
-        self._timer = None
+        if self._timer is not None:
+            # Set meanwhile, for what is looked at now.
+            self._timer.cancel()
+            self._timer = None
         self._due = math.inf
         if self._owner is None:
             return
