@@ -2,11 +2,24 @@
 
 import asyncio
 
+import hpack
 import pytest
+from helpers import (
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    MAGIC,
+    frame,
+    parse,
+    ping,
+    settings,
+    settings_ack,
+)
 from loops import in_loops, until
-from streams import Pair
+from memory import MemoryTransport
+from streams import Pair, connect
 
-from nghttp2py.asyncio import open_connection, start_server
+from nghttp2py.asyncio import H2Protocol, open_connection, start_server
 from nghttp2py.errors import ConnectionTerminatedError
 
 GET = {":method": "GET", ":path": "/", ":scheme": "http", ":authority": "test"}
@@ -82,3 +95,47 @@ async def test_a_protocol_has_aioh2s_name_for_its_connection():
     async with pair:
         assert pair.client._conn is pair.client.connection
     assert pair.client._conn is None
+
+
+@in_loops
+async def test_who_connects_while_the_server_closes_is_answered_what_it_sends():
+    """As after a TLS handshake that was under way: GOAWAY has not been read."""
+
+    async def answer(stream):
+        await stream.send_response(200)
+
+    server = await start_server(
+        lambda protocol: protocol.serve_streams(answer), "127.0.0.1", 0
+    )
+    late = server._factory()
+    transport = MemoryTransport(late)
+    server.close()
+    late.connection_made(transport)
+    fields = [(name.encode(), value.encode()) for name, value in GET.items()]
+    block = hpack.Encoder().encode(fields)
+    request = frame(HEADERS, END_HEADERS | END_STREAM, 1, block)
+    late.data_received(MAGIC + settings() + settings_ack() + request)
+    sent = []
+
+    def answered():
+        sent.extend(parse(transport.take()))
+        return any(f.type == HEADERS and f.stream_id == 1 for f in sent)
+
+    await until(answered)
+    late.data_received(b"".join(ping(f.payload, ack=True) for f in sent if f.type == 6))
+    late.eof_received()
+    late.connection_lost(None)
+    await asyncio.wait_for(server.wait_closed(), 5)
+
+
+@in_loops
+async def test_who_connects_after_an_abort_has_no_handler():
+    made = []
+    server = await start_server(made.append, "127.0.0.1", 0)
+    late = server._factory()
+    client = H2Protocol(True)
+    server.abort()
+    connect(client, late)
+    await client.wait_closed()
+    await server.wait_closed()
+    assert not made

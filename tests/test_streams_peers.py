@@ -16,10 +16,11 @@ import httpx
 import pytest
 from loops import in_loops, until
 from peers import client_tls, expect_a_broken_handshake, nghttpd
+from streams import connect
 from test_server_chromium import PAGE, dump_dom
 from test_server_peers import H2Client, run
 
-from nghttp2py.asyncio import H2Server, open_connection, start_server
+from nghttp2py.asyncio import H2Protocol, H2Server, open_connection, start_server
 from nghttp2py.errors import (
     ConnectionTerminatedError,
     ErrorCode,
@@ -353,15 +354,12 @@ async def test_a_client_asks_hyper_h2():
 @in_loops
 async def test_a_connection_that_opens_after_the_close_is_sent_away():
     server = await serve()
-    async with await open_connection("127.0.0.1", port_of(server)) as client:
-        await until(lambda: server.connections)
-        (served,) = server.connections
-        # As one whose TLS handshake was still going on.
-        server._connections.discard(served)
-        server.close()
-        server.connection_made(served)
-        await client.wait_closed()
-        await served.wait_closed()
+    # As one whose TLS handshake was still going on.
+    late, client = server._factory(), H2Protocol(True)
+    server.close()
+    connect(client, late)
+    await client.wait_closed()
+    await late.wait_closed()
     await server.wait_closed()
 
 

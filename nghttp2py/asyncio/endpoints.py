@@ -315,7 +315,9 @@ class H2Server(asyncio.AbstractServer):
     def connection_made(self, protocol: Any) -> None:
         """Keep a connection until it is gone, and start its handler."""
         self._connections.add(protocol)
-        if not self._connections.closing:
+        # Also after close(): a client whose handshake was under way may send requests
+        # before it reads GOAWAY, and these are answered.
+        if protocol.transport is not None and not protocol.transport.is_closing():
             protocol.set_handler(self._connected(protocol))
 
     def connection_gone(self, protocol: Any) -> None:
