@@ -4,7 +4,7 @@ import asyncio
 import logging
 
 import pytest
-from helpers import rst_stream
+from helpers import data, rst_stream
 from loops import in_loops, until
 from streams import Pair, Raw
 
@@ -121,3 +121,34 @@ async def test_a_reset_by_the_peer_is_no_failure_of_a_connections_handler(caplog
     await raw.protocol.wait_closed()
     (record,) = other_than_access(caplog)
     assert (record.levelname, record.exc_info) == ("INFO", None)
+
+
+@pytest.mark.parametrize("together", [False, True])
+@in_loops
+async def test_a_connection_that_an_error_ends_is_no_failure_of_handlers(
+    together, caplog
+):
+    caplog.set_level(logging.INFO)
+    ends = []
+
+    async def handler(stream):
+        try:
+            await answers(stream)
+        except asyncio.CancelledError:
+            ends.append("cancelled")
+            raise
+
+    raw = Raw(client_side=False)
+    raw.protocol.set_handler(raw.protocol.serve_streams(handler))
+    fields = [(name.encode(), value.encode()) for name, value in GET.items()]
+    requests = [raw.headers(n, fields, end_stream=True) for n in (1, 3, 5)]
+    fault = data(0, b"on stream 0")
+    if together:
+        raw.feed(*requests, fault)
+    else:
+        raw.feed(*requests)
+        await until(lambda: len(raw.protocol._blocked) == 3)
+        raw.feed(fault)
+    await raw.close()
+    assert ends == ([] if together else ["cancelled"] * 3)
+    assert not [r for r in other_than_access(caplog) if r.levelno > logging.INFO]

@@ -340,8 +340,8 @@ class H2StreamConnection(H2Pump):
         stream._unsent = stream._queued - event.body_bytes_sent
         if not self._client_side and access.is_wanted():
             self._log_access(stream, event)
-        if event.error_code and stream._failure is None:
-            stream._failure = self._over_for(stream_id, event.error_code)
+        if event.error_code:
+            stream._fail(self._over_for(stream_id, event.error_code))
         if stream._kept:
             if event.error_code and stream in self._arrived:
                 self._arrived.remove(stream)  # nobody has seen it

@@ -45,16 +45,19 @@ _FINISHED_STREAMS = 1000
 _KNOWN = frozenset(int(setting) for setting in Setting)
 
 
-def _is_of_peer(error: BaseException | None) -> bool:
+def _is_of_peer(error: BaseException | None, *, over: bool = False) -> bool:
     """Whether an exception comes of what the peer did, not of a handler's fault.
 
-    A handler may have wrapped it in one of its own.
+    A handler may have wrapped it in one of its own.  With ``over`` the handler's own
+    connection has ended, at whichever end: it cannot help that.
     """
     while error is not None:
         if isinstance(error, asyncio.CancelledError):
             return True
         if isinstance(error, (StreamResetError, ConnectionTerminatedError)):
-            return error.remote
+            return error.remote or (
+                over and isinstance(error, ConnectionTerminatedError)
+            )
         error = error.__cause__ or error.__context__
     return False
 
@@ -233,7 +236,9 @@ class H2Protocol(H2StreamConnection):
             if stream._failure is None:
                 raise
         except Exception as error:
-            if stream._failure is not None and _is_of_peer(error):
+            failure = stream.error
+            over = isinstance(failure, ConnectionTerminatedError)
+            if failure is not None and _is_of_peer(error, over=over):
                 logger.debug("%s: the handler ended: %s", stream, error)
                 return
             logger.exception("%s: the handler failed", stream)
