@@ -550,6 +550,23 @@ async def test_what_a_client_does_is_no_failure_of_the_handler(error, caplog):
     assert all(r.levelno <= logging.DEBUG and not r.exc_info for r in told)
 
 
+@in_loop
+async def test_streams_that_miss_a_bound_do_not_fill_the_log(caplog):
+    caplog.set_level(logging.INFO, logger="nghttp2py")
+    streams = [4 * i for i in range(100)]
+    async with (
+        serving(read_all, timeouts=bounds(headers=0.1)) as (_, port),
+        raw_client(port) as client,
+    ):
+        for stream_id in streams:
+            client.send(stream_id, REQUEST[:5])
+        await client.ping_until(lambda: set(streams) <= client.stops.keys())
+    lines = [r for r in caplog.records if "made no progress" in r.getMessage()]
+    # They may fall into several seconds of a busy machine.
+    assert 1 <= len(lines) <= 80
+    assert all(r.name == "nghttp2py.asyncio.h3" for r in lines)
+
+
 class Owner:
     """A connection without requests, and a loop that counts its timers."""
 

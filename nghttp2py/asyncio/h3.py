@@ -29,6 +29,7 @@ from nghttp2py.asyncio.h3_stream import (
 )
 from nghttp2py.asyncio.pump import CLOSE_TIMEOUT
 from nghttp2py.asyncio.quic import QuicConnectionProtocol
+from nghttp2py.asyncio.quic_log import EndLog
 from nghttp2py.asyncio.stream import FAILURE, FAILURE_FIELDS
 from nghttp2py.asyncio.timeouts import CLIENT_TIMEOUTS, Timeouts, merge_timeouts
 from nghttp2py.asyncio.waiters import Waiters, wait_for
@@ -372,7 +373,11 @@ class H3Protocol(QuicConnectionProtocol):
         )
 
     def _log(self, text: str) -> None:
-        logger.info("%s: %s", self.client_address, text)
+        # One for each stream would let clients fill the log: a server has one bound
+        # for all its connections.
+        if self._end_log is None:
+            self._end_log = EndLog()
+        self._end_log.tell_by(logger, self.client_address, text)
 
     # ---- What streams ask for ----
 

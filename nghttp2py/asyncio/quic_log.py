@@ -27,6 +27,7 @@ class EndLog:
     def __init__(self) -> None:
         self._lines = LogBudget(logger, logging.INFO, MAX_LINES, 1.0)
         self._failures = LogBudget(logger, logging.ERROR, MAX_LINES, 1.0)
+        self._others: dict[logging.Logger, LogBudget] = {}
 
     def ended(self, addr: Any, event: ConnectionTerminated, by_peer: bool) -> None:
         """Tell of a connection that was ended by an error."""
@@ -45,6 +46,15 @@ class EndLog:
     def tell(self, addr: Any, text: str) -> None:
         """Write a line about a peer, with what it sent escaped."""
         self._lines.log("%s: %s", address_text(addr), printable(text))
+
+    def tell_by(self, other: logging.Logger, addr: Any, text: str) -> None:
+        """Write a line by the logger of a protocol over QUIC, which has a bound of
+        its own."""
+        lines = self._others.get(other)
+        if lines is None:
+            lines = LogBudget(other, logging.INFO, MAX_LINES, 1.0)
+            self._others[other] = lines
+        lines.log("%s: %s", address_text(addr), printable(text))
 
     def failed(self, addr: Any, text: str) -> None:
         """Write a line about a fault of ours, with the exception being handled."""
