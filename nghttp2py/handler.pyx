@@ -503,6 +503,19 @@ cdef class BaseRequestHandler:
         return 0
 
 
+# What runs of coroutines that callbacks have returned.  An event loop keeps only
+# weak references to its tasks.
+cdef set tasks = set()
+
+
+cdef object start(coroutine):
+    """Run a coroutine as a task, which is kept until it has ended."""
+    task = asyncio.ensure_future(coroutine)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+    return task
+
+
 cdef int wake(future) except -1:
     if future is not None and not future.done():
         future.set_result(None)
@@ -806,7 +819,7 @@ cdef class HandlerTable:
                     "run: it must be a function or a coroutine function"
                 )
             return 0
-        task = asyncio.ensure_future(result)
+        task = start(result)
         if handler._waiting is None:
             handler._waiting = deque()
         handler._task = task
@@ -876,7 +889,7 @@ cdef class HandlerTable:
             result = handler.on_closing()
             if result is not None and inspect.isawaitable(result):
                 # It runs beside a coroutine that may be what it is to end.
-                task = asyncio.ensure_future(result)
+                task = start(result)
                 task.add_done_callback(
                     functools.partial(self.closing_ended, handler)
                 )
@@ -1012,7 +1025,7 @@ cdef class HandlerTable:
         try:
             result = handler.on_close(error_code)
             if result is not None and inspect.isawaitable(result):
-                task = asyncio.ensure_future(result)
+                task = start(result)
                 task.add_done_callback(
                     functools.partial(self.closing_ended, handler)
                 )

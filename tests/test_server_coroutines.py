@@ -1,6 +1,8 @@
 """Callbacks of handlers that are coroutine functions, or hold the body back."""
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 from handlers import Good, exchange_until, mixed, serve, with_good_neighbours
@@ -162,6 +164,36 @@ async def test_a_coroutine_goes_on_after_the_good_end_of_its_stream():
     go_on.set()
     await until(lambda: len(calls) == 2)
     assert calls == ["went on", 0]
+
+
+@pytest.mark.parametrize("callback", ["on_request_done", "on_close"])
+@in_loop
+async def test_a_coroutine_that_outlives_its_connection_is_kept(callback):
+    ended = []
+    # As what asyncio's streams wait for: nothing else refers to it.
+    futures = weakref.WeakSet()
+
+    async def wait(self, *args):
+        if self.status is None:
+            self.send_response()
+        future = asyncio.get_running_loop().create_future()
+        futures.add(future)
+        await future
+        ended.append(callback)
+
+    class Handler(BaseRequestHandler):
+        def on_request_done(self):
+            self.send_response()
+
+    client = serve(type("Waiting", (Handler,), {callback: wait}))
+    await client.fetch()
+    await until(lambda: futures)
+    client.protocol.connection_lost(None)
+    del client
+    gc.collect()
+    for future in futures:
+        future.set_result(None)
+    await until(lambda: ended == [callback])
 
 
 @in_loop
