@@ -30,7 +30,7 @@ from nghttp2py.errors import ConnectionTerminatedError, StreamResetError
 from nghttp2py.h3 import H3_ALPN, H3Configuration, H3Connection
 from nghttp2py.h3.connection import ErrorCode, Setting
 from nghttp2py.h3.events import HeadersReceived
-from nghttp2py.h3.exceptions import NotEnabledError
+from nghttp2py.h3.exceptions import GoingAwayError, NotEnabledError
 from nghttp2py.quic.events import ProtocolNegotiated, StreamDataReceived
 
 UPLOAD = bytes(1 << 20)
@@ -484,6 +484,30 @@ async def test_each_end_may_be_asked_for_again(first, role):
         stream.stop()
         with pytest.raises(ConnectionTerminatedError):
             await client.open_stream(request())
+
+
+@in_loop
+async def test_a_client_that_shuts_down_opens_no_more_streams(monkeypatch):
+    gate = asyncio.Event()
+
+    async def answer(stream):
+        await gate.wait()
+        await stream.send_response(200, body=b"whole")
+
+    monkeypatch.setattr("nghttp2py.asyncio.h3._REQUESTS", 1)
+    async with pair(answer) as (client, _):
+        stream = await client.open_stream(request(), end_stream=True)
+        waiting = asyncio.create_task(client.open_stream(request(), end_stream=True))
+        await until(lambda: client._openers)
+        ending = asyncio.create_task(client.shutdown(None))
+        with pytest.raises(GoingAwayError, match="shutdown"):
+            await waiting
+        assert not client.is_available
+        with pytest.raises(GoingAwayError, match="shutdown"):
+            await client.open_stream(request(), end_stream=True)
+        gate.set()
+        assert await stream.read() == b"whole"
+        await ending
 
 
 @in_loops

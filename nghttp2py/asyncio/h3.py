@@ -212,7 +212,7 @@ class H3Protocol(QuicConnectionProtocol):
         server allows it is sent when one of them has ended.  Raises
         ``ProtocolError`` of ``nghttp2py.h3.connection`` for fields that must not
         be sent, ``NotEnabledError`` if the server does not take Extended CONNECT,
-        ``GoingAwayError`` after the server's GOAWAY, and
+        ``GoingAwayError`` after the server's GOAWAY or ``shutdown``, and
         ``ConnectionTerminatedError`` when the connection is over.
         """
         if any(field[0] == b":protocol" for field in headers):
@@ -221,6 +221,8 @@ class H3Protocol(QuicConnectionProtocol):
             self._require_http()
             if self._going_away:
                 raise GoingAwayError("the server takes no more requests")
+            if self._closing and not self._quic.closed:
+                raise GoingAwayError("shutdown() was called")
             if len(self._streams_by_id) < _REQUESTS:
                 break
             await self._wait_to_open()
@@ -265,7 +267,7 @@ class H3Protocol(QuicConnectionProtocol):
     @property
     def is_available(self) -> bool:
         """Whether requests can be sent."""
-        return not self._going_away and not self._quic.closed
+        return not (self._going_away or self._closing or self._quic.closed)
 
     @property
     def is_closing(self) -> bool:
@@ -302,6 +304,7 @@ class H3Protocol(QuicConnectionProtocol):
         if not self._closing:
             self._closing = True
             self._waiters.wake()
+            self._wake_openers()
 
     async def _wait_to_open(self) -> None:
         waiter = self._loop.create_future()
