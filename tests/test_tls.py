@@ -181,6 +181,28 @@ class Link:
         return bytes(received)
 
 
+@in_loop
+async def test_a_write_that_fails_at_once_ends_the_connection(tls, monkeypatch):
+    monkeypatch.setattr("nghttp2py.asyncio.tls_transport._LINGER", 0.05)
+
+    class Broken:
+        def write(self, data):
+            error = ssl.SSLError("on purpose")
+            error.reason = "INTERNAL_ERROR"
+            raise error
+
+    class Greeting(Recorder):
+        def connection_made(self, transport):
+            super().connection_made(transport)
+            transport._tls = Broken()
+            transport.write(b"hello")
+
+    link = Link(tls, factory=Greeting)
+    link.shake_hands()
+    await until(lambda: link.lost)
+    assert link.shared.connections == set()
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 @in_loop
 async def test_bytes_go_both_ways(tls, version):

@@ -285,12 +285,13 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
             extra["alpn_offered"] = read_alpn_offer(self._hello)
         self._hello = b""
         self._extra = extra
+        # First, as what the protocol writes may fail, which sets the timer again.
+        self._handshake_over()
         protocol = self._shared.factory()
         self._protocol = protocol
         protocol.connection_made(self)
         if self._writing_paused:
             protocol.pause_writing()
-        self._handshake_over()
         self._read()
 
     def _handshake_over(self) -> None:
