@@ -23,7 +23,8 @@ from helpers import (
 from loops import in_loop, until
 
 from nghttp2py import access
-from nghttp2py.errors import StreamClosedError, StreamResetError
+from nghttp2py.asyncio.log_budget import LogBudget
+from nghttp2py.errors import ErrorCode, StreamClosedError, StreamResetError
 from nghttp2py.h2 import H2Configuration
 from nghttp2py.server import BaseRequestHandler
 from nghttp2py.static_files import FileRequestHandler, StaticFiles
@@ -328,6 +329,20 @@ async def test_a_response_without_body_is_complete(caplog):
     await client.fetch("/bad")
     await client.fetch("/good", method="HEAD")
     assert [record.complete for record in caplog.records] == [True, True]
+
+
+@in_loop
+async def test_connections_that_are_refused_do_not_fill_the_log(caplog, monkeypatch):
+    logger = logging.getLogger("nghttp2py.asyncio.pump")
+    caplog.set_level(logging.INFO, logger.name)
+    # Its own, as other tests may have used up the program's.
+    lines = LogBudget(logger, logging.INFO, 20, 600.0)
+    monkeypatch.setattr("nghttp2py.asyncio.pump._peer_lines", lines)
+    for _ in range(50):
+        client = serve(Good)
+        client.protocol._end(ErrorCode.SETTINGS_TIMEOUT, "on purpose")
+        client.protocol.abort()
+    assert len(caplog.records) == 20
 
 
 @in_loop

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import cast
 
+from nghttp2py.asyncio.log_budget import LogBudget
 from nghttp2py.asyncio.timeouts import UNSET, Timeouts, merge_timeouts
 from nghttp2py.asyncio.tls import find_tls_fault
 from nghttp2py.errors import ErrorCode, error_code_name
@@ -59,6 +60,9 @@ _LOOKS = 4
 # Turns of the loop that bytes which have arrived in time may take to be read, before
 # a timer ends a connection.
 _MAX_TURNS = 16
+# Log lines about peers, and seconds, for all connections of the program.
+_LINES, _LINES_INTERVAL = 100, 5.0
+_peer_lines = LogBudget(logger, logging.INFO, _LINES, _LINES_INTERVAL)
 
 
 class _Mark:
@@ -181,7 +185,7 @@ class H2Pump(asyncio.Protocol):
             return
         self.tls_fault = find_tls_fault(transport)
         if self.tls_fault is not None:
-            logger.info("%s: %s", self, self.tls_fault[1])
+            _peer_lines.log("%s: %s", self, self.tls_fault[1])
             transport.close()
             self._end_by(CLOSE_TIMEOUT)
             return
@@ -487,7 +491,7 @@ class H2Pump(asyncio.Protocol):
 
     def _end(self, error_code: ErrorCode, reason: str) -> None:
         """End the connection with GOAWAY at once, for something that is overdue."""
-        logger.info("%s: %s: %s", self, error_code_name(error_code), reason)
+        _peer_lines.log("%s: %s: %s", self, error_code_name(error_code), reason)
         self.terminate(error_code)
 
     def _end_by(self, timeout: float) -> None:
@@ -730,12 +734,12 @@ class H2Pump(asyncio.Protocol):
 
     def _reset_slow(self) -> None:
         slow, _, _ = self._check_pace(self._loop.time(), reset=True)
-        logger.info("%s: %d streams without progress are reset", self, slow)
+        _peer_lines.log("%s: %d streams without progress are reset", self, slow)
         self._watching = True
         self.flush()
 
     def _abort_stalled(self) -> None:
-        logger.info("%s: aborted, for the peer takes no bytes", self)
+        _peer_lines.log("%s: aborted, for the peer takes no bytes", self)
         self.abort()
 
     def _progressed(self, mark: _Mark, count: int, now: float, bound: float) -> bool:
