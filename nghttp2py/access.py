@@ -70,7 +70,7 @@ def is_wanted() -> bool:
 
 
 def log(exchange: Exchange) -> None:
-    """Log an exchange, and give it to the hooks.
+    """Log an exchange, and give it to the hooks; raise what one of them raises.
 
     The line has the common log format; that of an exchange that broke off ends in
     ``incomplete``.  The record has the members of ``Exchange`` as attributes, for
@@ -92,8 +92,14 @@ def log(exchange: Exchange) -> None:
             "" if exchange.complete else " incomplete",
             extra=exchange._asdict(),
         )
+    failure = None
     for hook in list(hooks):
-        hook(exchange)
+        try:
+            hook(exchange)
+        except Exception as error:
+            failure = error  # which must not keep the exchange from the others
+    if failure is not None:
+        raise failure
 
 
 def _quoted(value: bytes) -> str:

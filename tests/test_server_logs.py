@@ -364,10 +364,14 @@ async def test_a_hook_that_fails_is_logged_and_harms_no_request(caplog):
     def fail(exchange):
         raise RuntimeError("on purpose")
 
+    seen = []
     access.add_hook(fail)
+    access.add_hook(seen.append)
     try:
         client = serve(Good)
         assert (await client.fetch("/a")).body == b"good"
+        await until(lambda: seen)
     finally:
+        access.remove_hook(seen.append)
         access.remove_hook(fail)
     assert "on purpose" in caplog.text
