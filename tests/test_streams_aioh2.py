@@ -184,6 +184,16 @@ async def test_bad_headers_are_the_callers_fault():
         assert pair.client.open_streams == 0
 
 
+@pytest.mark.parametrize("status", ["\u00b200", "2x0", "", "1000"])
+@in_loops
+async def test_a_bad_status_is_the_callers_fault(status):
+    async with Pair() as pair:
+        await pair.client.start_request(REQUEST, end_stream=True)
+        stream_id, _ = await pair.server.recv_request()
+        with pytest.raises(HeadersError):
+            await pair.server.start_response(stream_id, {":status": status})
+
+
 @in_loops
 async def test_headers_are_bytes_without_an_encoding():
     async with Pair(server={"header_encoding": None}) as pair:

@@ -557,5 +557,5 @@ def _find_status(headers: HeadersLike) -> int | None:
     for name, value, *_ in pairs:
         text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
         is_status = name == (b":status" if isinstance(name, bytes) else ":status")
-        return int(text) if is_status and text.isdigit() else None
+        return int(text) if is_status and text.isdecimal() else None
     return None
