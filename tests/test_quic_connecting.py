@@ -6,7 +6,7 @@ import logging
 import socket
 
 import pytest
-from loops import in_loop
+from loops import DEADLINE, in_loop, in_loops, until
 from quic_pair import (
     SERVER,
     Network,
@@ -473,3 +473,42 @@ async def test_versions_that_are_not_known_are_left_out(versions, side):
     ):
         await client.ping()
         assert client._quic.version in versions
+
+
+@in_loops
+async def test_a_client_without_a_transport_does_not_keep_the_loop_busy():
+    loop = asyncio.get_running_loop()
+    protocol = QuicConnectionProtocol(
+        QuicConnection(configuration=client_configuration())
+    )
+    protocol.connect(SERVER)
+    before = loop.given
+    for _ in range(100):
+        await asyncio.sleep(0)
+    # What the test's own turns have given the loop, and little more.
+    assert loop.given - before < 150
+    assert protocol._timer is None
+    # When there is one, the first packet goes out.
+    sent = []
+
+    class Transport(asyncio.DatagramTransport):
+        def sendto(self, data, addr=None):
+            sent.append(addr)
+
+        def is_closing(self):
+            return False
+
+    protocol.connection_made(Transport())
+    await until(lambda: sent)
+    protocol.close()
+    await protocol.wait_closed()
+
+
+@in_loop
+async def test_a_client_that_never_had_a_transport_can_be_closed():
+    protocol = QuicConnectionProtocol(
+        QuicConnection(configuration=client_configuration())
+    )
+    protocol.connect(SERVER)
+    protocol.close()
+    await asyncio.wait_for(protocol.wait_closed(), DEADLINE)

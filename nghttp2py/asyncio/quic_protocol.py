@@ -201,7 +201,9 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
             self._transmit_task = None
         transport = self._transport
         if transport is None:
-            pass
+            if self._quic.close_event is not None:
+                # What it says to the peer is lost; it ends.
+                self._quic.datagrams_to_send(now=self._loop.time())
         elif transport.is_closing():
             # It is lost, but a connection that was closed has said so, and ends.
             self._quic.datagrams_to_send(now=self._loop.time())
@@ -256,6 +258,7 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.DatagramTransport, transport)
+        self._set_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         # What waited for the socket waits no longer.
@@ -335,6 +338,9 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
     def _set_timer(self) -> None:
         """Be called when the connection wants it, if that has changed."""
         due = self._quic.get_timer()
+        if self._transport is None and not self._quic.closed:
+            # The first packet is due at once, and would stay so.
+            due = None
         if due == self._timer_at:
             return
         if self._timer is not None:
