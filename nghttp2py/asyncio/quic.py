@@ -75,7 +75,8 @@ async def serve(
     (64 bits of an IPv6 one), further clients must prove their addresses as with
     ``retry``.  There are at most twice as many of either: then the oldest makes room
     for the next, if it is older than a second.  ``timeouts.handshake`` bounds each in
-    time, and ``timeouts.close`` what :meth:`~QuicServer.close` waits for.
+    time, and ``timeouts.close`` what :meth:`~QuicServer.close` waits for.  The other
+    bounds are of requests: :class:`~nghttp2py.asyncio.h3.H3Protocol` takes them itself.
     """
     loop = asyncio.get_running_loop()
     if sock is not None:
