@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import socket
 import time
 import weakref
 
@@ -11,7 +12,7 @@ from loops import in_loop, in_loops, until
 from memory import MemoryClient
 
 from nghttp2py import BaseRequestHandler, HTTP2Client, HTTP2Server
-from nghttp2py.asyncio import Client, H2Pump, Timeouts, start_server
+from nghttp2py.asyncio import Client, H2Pump, Timeouts, open_connection, start_server
 from nghttp2py.h2 import H2Connection
 from nghttp2py.handler import HandlerProtocol
 from nghttp2py.server import DEFAULT_CONFIGURATION
@@ -218,6 +219,26 @@ async def test_no_cycle_outlives_a_connection(kind, over_tls, tls, no_collector)
         assert len(server_side) == 1
         await until(lambda: server_side[0]() is None)
         await until(lambda: client_side[0]() is None)
+
+
+@in_loop
+async def test_no_cycle_is_left_of_an_address_that_refused(monkeypatch, no_collector):
+    """As of ``localhost``, if the server does not listen on ``::1``."""
+    async with HTTP2Server(("127.0.0.1", 0), Hello) as server:
+        _, port = server.sockets[0].getsockname()
+
+        def resolve(*_, **__):
+            kind = socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, ""
+            return [(*kind, (host, port)) for host in ("127.0.0.2", "127.0.0.1")]
+
+        monkeypatch.setattr(socket, "getaddrinfo", resolve)
+        made = []
+        async with await open_connection("name.example", port) as protocol:
+            made.append(weakref.ref(protocol))
+        async with HTTP2Client(("name.example", port)) as client:
+            made.append(weakref.ref(client._protocol))
+        del protocol, client
+        await until(lambda: [reference() for reference in made] == [None, None])
 
 
 @in_loop

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from types import CoroutineType
 from typing import Any
 
 from nghttp2py.asyncio.pump import H2Pump
@@ -29,6 +30,7 @@ async def establish(
     if what TLS has negotiated is not fit for HTTP/2.  Then, and when it is
     cancelled, the connection is gone when it returns.
     """
+    frame = attempt.cr_frame if isinstance(attempt, CoroutineType) else None
     task = asyncio.ensure_future(attempt)
     try:
         # Not wait_for(): that the system has given up is TimeoutError, too, and
@@ -37,6 +39,11 @@ async def establish(
         if not task.done():
             raise TimeoutError(f"no connection to {where} in {timeout} seconds")
         task.result()
+        if frame is not None:
+            # asyncio's create_connection() keeps the errors of the addresses that
+            # it could not reach. Their tracebacks refer to its frame, and the
+            # frame to the connection.
+            frame.clear()
         if pump.tls_fault is not None:
             code, reason = pump.tls_fault
             raise ConnectionTerminatedError(code, remote=False, reason=reason)
