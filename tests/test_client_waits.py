@@ -276,8 +276,9 @@ async def test_a_server_that_takes_no_bytes_is_waited_for_no_longer():
             await connection.open_stream({":method": "GET", ":path": "/"})
         connection.abort()
         await connection.wait_closed()
-        while writers:
-            writers.pop().transport.abort()
+        for writer in writers:
+            writer.transport.abort()
+        writers.clear()
 
 
 @in_loops
