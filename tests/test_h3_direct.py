@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import gc
+import itertools
 import pickle
 import random
 import sys
@@ -121,6 +122,23 @@ def conversation(pair, seed):
             pair.server.send_headers(stream_id, RESPONSE)
             pair.server.send_data(stream_id, chance.randbytes(20000), True)
     seen.append(pair.run(10))
+    return [by_stream(events) for events in zip(*seen, strict=True)]
+
+
+def by_stream(lists):
+    """Return the events of each stream, and the datagrams; a body is one event.
+
+    Where packets, and so pieces of a body, end differs between connections: ngtcp2
+    skips packet numbers at random (RFC 9000, 21.4), which changes their length.
+    """
+    seen = {}
+    for event in itertools.chain.from_iterable(lists):
+        events = seen.setdefault((type(event) is DatagramReceived, event.stream_id), [])
+        if events and type(event) is DataReceived is type(events[-1]):
+            assert not events[-1].stream_ended
+            data = events.pop().data + event.data
+            event = dataclasses.replace(event, data=data)
+        events.append(event)
     return seen
 
 
@@ -129,8 +147,11 @@ def test_all_ways_give_the_same_events(seed):
     direct = conversation(Pair(), seed)
     assert direct == conversation(Pair(ByMethods), seed)
     assert direct == conversation(Pair(copies=True), seed)
-    assert any(isinstance(e, HeadersReceived) for pair in direct for e in pair[1])
-    assert any(isinstance(e, DatagramReceived) for pair in direct for e in pair[1])
+    _, server = direct
+    assert {type(events[0]) for events in server.values()} >= {
+        HeadersReceived,
+        DatagramReceived,
+    }
 
 
 @pytest.mark.parametrize("quic", [QuicConnection, ByMethods])
