@@ -1,5 +1,6 @@
 """Traces in qlog: what they tell, beside aioquic's of the same exchange."""
 
+import itertools
 import json
 
 import pytest
@@ -168,7 +169,12 @@ def test_packet_numbers_go_on_over_many_packets(version, loss):
     assert len(received) > 700
     assert received.items() <= sent.items()
     numbers = [number for kind, number, _ in sent if kind == "1RTT"]
-    assert numbers == list(range(numbers[-1] + 1))
+    # ngtcp2 1.24 skips a number now and then, to find out a peer that acknowledges
+    # what it has not received (RFC 9000, 21.4).
+    steps = [after - before for before, after in itertools.pairwise(numbers)]
+    assert numbers[0] == 0
+    assert set(steps) <= {1, 2}
+    assert steps.count(2) < len(steps) / 50
     assert {kind for kind, _, _ in received} == {"initial", "handshake", "1RTT"}
 
 
