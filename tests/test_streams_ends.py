@@ -445,7 +445,7 @@ async def test_a_connection_that_takes_too_long_times_out():
 
 @in_loops
 async def test_a_refused_connection_is_an_oserror():
-    server = await start_server(None, "127.0.0.1", 0)
+    server = await start_server(list, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     server.close()
     await server.wait_closed()

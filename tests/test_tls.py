@@ -619,7 +619,7 @@ def test_a_context_for_clients_is_refused(tls):
 @in_loops
 async def test_a_context_for_clients_is_refused_by_start_server():
     with pytest.raises(TLSConfigurationError, match="for clients"):
-        await start_server(None, "127.0.0.1", 0, ssl=ssl.create_default_context())
+        await start_server(list, "127.0.0.1", 0, ssl=ssl.create_default_context())
 
 
 @in_loops
@@ -643,7 +643,7 @@ async def test_a_context_without_a_certificate_is_refused(maximum):
         await server.start()
     assert server.sockets == ()
     with pytest.raises(TLSConfigurationError, match="load_cert_chain"):
-        await start_server(None, "127.0.0.1", 0, ssl=context)
+        await start_server(list, "127.0.0.1", 0, ssl=context)
 
 
 @pytest.mark.parametrize("required", [False, True])
