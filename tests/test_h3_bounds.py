@@ -481,6 +481,9 @@ async def test_requests_that_are_abandoned_have_a_rate(abandon, pause, caplog):
         assert handler.begun <= 50
     assert len(caplog.text) < 1000
     assert all(record.levelno <= logging.INFO for record in caplog.records)
+    # The address as in a URL, as every line about QUIC has it.
+    (told,) = (r for r in caplog.messages if r.endswith("requests were abandoned"))
+    assert told.startswith("127.0.0.1:")
 
 
 @pytest.mark.parametrize("stopped", [True, False])

@@ -640,3 +640,27 @@ async def test_a_servers_connection_that_is_over_waits_for_no_collector():
             await until(lambda: protocol() is None)
     finally:
         gc.enable()
+
+
+@in_loop
+async def test_a_closed_stream_is_not_kept_for_a_wait_that_was_given_up():
+    """A reader that gives up while a writer waits must leave nothing behind."""
+
+    async def handler(stream):
+        await stream.connection.wait_closing()
+
+    async with pair(handler) as (client, _):
+        stream = await client.open_stream(request(method=b"POST"))
+        upload = asyncio.create_task(stream.send_body(bytes(8 << 20)))
+        reader = asyncio.create_task(stream.response())
+        # The upload stands, and nothing wakes either of them.
+        while len(stream._waiters._futures) < 2:
+            await client.ping()
+        await client.ping()
+        assert len(stream._waiters._futures) == 2
+        reader.cancel()
+        await asyncio.wait([reader])
+        upload.cancel()
+        await asyncio.wait([upload])
+        assert not client._waiting
+        assert not client._streams_by_id

@@ -554,7 +554,8 @@ class H3RequestStream(Incoming):
                 return room
             self.protocol._writers[self] = wanted
             try:
-                await self._waiters.wait()
+                # The last of all who wait lets go of the stream.
+                await self._wait()
             finally:
                 self.protocol._writers.pop(self, None)
 
