@@ -18,6 +18,8 @@ from quic_pair import (
 
 from nghttp2py.asyncio import quic as quic_module
 from nghttp2py.asyncio.quic import QuicConnectionProtocol, connect, serve
+from nghttp2py.h3 import connection as h3_connection
+from nghttp2py.h3 import events as h3_events
 from nghttp2py.quic import connection as connection_module
 from nghttp2py.quic.configuration import ServerCertificate
 from nghttp2py.quic.connection import (
@@ -167,6 +169,16 @@ async def test_a_socket_of_another_kind_is_refused():
         pytest.raises(ValueError, match="None with sock"),
     ):
         await serve("::", 5, configuration=server_configuration(), sock=sock)
+
+
+@in_loop
+async def test_a_server_s_socket_must_be_bound():
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with (
+            socket.socket(family, socket.SOCK_DGRAM) as sock,
+            pytest.raises(ValueError, match="sock must be bound to a port"),
+        ):
+            await serve(configuration=server_configuration(), sock=sock)
 
 
 # ---- Certificates by name.
@@ -430,6 +442,9 @@ def test_names_of_aioquic_s_connection_module():
     ]  # fmt: skip
     for name in connection_module.__all__:
         assert hasattr(connection_module, name)
+    # aioquic's module of HTTP/3 has two names of its events.
+    assert h3_connection.H3Event is h3_events.H3Event
+    assert h3_connection.Headers is h3_events.Headers
 
 
 def test_the_end_is_known_before_its_event():

@@ -83,6 +83,8 @@ async def serve(
         if host is not None or port is not None:
             raise ValueError("host and port must be None with sock")
         _take(sock)
+        if not sock.getsockname()[1]:
+            raise ValueError("sock must be bound to a port: no client could reach it")
     else:
         if port is None:
             raise ValueError("there must be a port or sock")

@@ -3,6 +3,8 @@ from dataclasses import dataclass
 
 from typing_extensions import Buffer
 
+from nghttp2py.h3.events import H3Event as H3Event
+from nghttp2py.h3.events import Headers as Headers
 from nghttp2py.h3.headers import (
     is_interim_response,
     validate_header_name,

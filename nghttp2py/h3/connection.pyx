@@ -23,6 +23,7 @@ from nghttp2py.octets cimport to_bytes
 
 from dataclasses import dataclass
 
+import nghttp2py.h3.events as _events
 from nghttp2py.h3.exceptions import InvalidStreamTypeError
 from nghttp2py.h3.headers import (
     is_interim_response,
@@ -174,6 +175,10 @@ def stream_is_request_response(stream_id):
     """Tell whether it is a bidirectional stream that a client opened."""
     return stream_id % 4 == 0
 
+
+# As in aioquic, they are here, too.
+H3Event = _events.H3Event
+Headers = _events.Headers
 
 _HEADERS_STATES = tuple(HeadersState)
 
