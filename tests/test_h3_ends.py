@@ -643,6 +643,30 @@ async def test_a_servers_connection_that_is_over_waits_for_no_collector():
 
 
 @in_loop
+async def test_a_client_that_is_over_waits_for_no_collector():
+    async def handler(stream):
+        await stream.send_response(200, body=b"body")
+
+    gc.collect()
+    gc.disable()
+    try:
+        async with serving(handler) as (_, port):
+            async with connect(
+                "127.0.0.1",
+                port,
+                configuration=client_configuration(alpn_protocols=H3_ALPN),
+                create_protocol=H3Protocol,
+            ) as client:
+                stream = await client.open_stream(request(), end_stream=True)
+                assert await stream.read() == b"body"
+            protocol = weakref.ref(client)
+            del client, stream
+            await until(lambda: protocol() is None)
+    finally:
+        gc.enable()
+
+
+@in_loop
 async def test_a_closed_stream_is_not_kept_for_a_wait_that_was_given_up():
     """A reader that gives up while a writer waits must leave nothing behind."""
 

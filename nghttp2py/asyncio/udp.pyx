@@ -369,7 +369,9 @@ class UDPTransport(asyncio.DatagramTransport):
         self._loop.remove_writer(self._sock.fileno())
         self._waiting.clear()
         self._sock.close()
-        self._loop.call_soon(self._protocol.connection_lost, None)
+        # They refer to each other: nothing is to wait for the collector.
+        protocol, self._protocol = self._protocol, None
+        self._loop.call_soon(protocol.connection_lost, None)
 
     def get_write_buffer_size(self):
         return sum(len(run[0]) for run in self._waiting)
