@@ -976,7 +976,9 @@ cdef class HandlerTable:
         handler._closed = True
         handler._close_code = error_code
         if handler._body is not None:
-            handler._body.close()
+            # The two refer to each other: the collector would have to find them.
+            body, handler._body = handler._body, None
+            body.close()
         if handler._drained is not None:
             handler._wake(
                 StreamClosedError(

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import socket
 import time
 import weakref
@@ -262,3 +263,43 @@ async def test_no_cycle_outlives_a_client_of_handlers(no_collector):
         protocol = weakref.ref(client._protocol)
         del client
         await until(lambda: protocol() is None)
+
+
+class Endless(BaseRequestHandler):
+    def on_headers(self):
+        async def pieces():
+            while True:
+                yield b"x" * 1000
+                await asyncio.sleep(0.01)
+
+        self.send_response(body=pieces())
+
+
+@in_loop
+async def test_no_cycle_outlives_an_asynchronous_body(no_collector):
+    async with HTTP2Server(("127.0.0.1", 0), Endless) as server:
+        host, port = server.sockets[0].getsockname()
+        client = Client(f"http://{host}:{port}")
+        response = await client.get("/")
+        protocols = [weakref.ref(p) for p in server._connections]
+        response.close()
+        client.abort()
+        await until(lambda: protocols[0]() is None)
+
+
+@in_loop
+async def test_no_cycle_outlives_a_fault_of_tls(tls, no_collector):
+    async with HTTP2Server(("127.0.0.1", 0), Hello, ssl=tls.server) as server:
+        port = server.sockets[0].getsockname()[1]
+        client = Client(f"https://localhost:{port}", ssl=tls.client)
+        assert (await client.get("/")).status == 200
+        transports = [weakref.ref(t) for t in server._listener._tls.connections]
+        sock = client._protocol.transport.get_extra_info("socket")
+        # In one segment: what is answered, and a record that its key does not open.
+        client._protocol.connection.ping(b"12345678")
+        client._protocol.flush()
+        os.write(sock.fileno(), b"\x17\x03\x03\x00\x20" + bytes(32))
+        await until(lambda: not server._connections)
+        client.abort()
+        await until(lambda: not server._listener._tls.connections)
+        await until(lambda: transports[0]() is None)

@@ -101,3 +101,25 @@ async def test_nothing_is_waited_for_if_nothing_is_to_be_answered(kind, frames):
         # A stream that was reset at once never had a handler's task.
         await until(lambda: closed or not getattr(server, "connections", True))
         assert asyncio.get_running_loop().time() - begin < 8
+
+
+class Gone(BaseRequestHandler):
+    def on_request_done(self):
+        # As when TLS has failed, or the peer has reset the connection meanwhile.
+        self.http2.transport.close()
+        self.send_response(200, body=b"lost")
+
+    def on_close(self, error_code):
+        closed.append(error_code)
+
+
+@in_loops
+async def test_what_is_given_to_a_closed_transport_is_no_good_end():
+    closed.clear()
+    async with HTTP2Server(("127.0.0.1", 0), Gone) as server:
+        address = server.sockets[0].getsockname()[:2]
+        _, writer = await asyncio.open_connection(*address)
+        writer.write(MAGIC + settings() + request(GET))
+        await until(lambda: closed)
+        assert closed[0] != 0
+        writer.close()

@@ -324,7 +324,10 @@ class H2Pump(asyncio.Protocol):
                     self.events_received(events)
                 self._dirty = False
                 data = b""
-                if not (self._paused or self._ended or self.transport is None):
+                # A transport that closes drops what it is given, and a stream whose end
+                # was gathered counts as a whole one.
+                transport = None if self._paused or self._ended else self.transport
+                if transport is not None and not transport.is_closing():
                     if writes:
                         # The loop's own clock may stand within a turn.
                         now = time.monotonic()
@@ -335,7 +338,7 @@ class H2Pump(asyncio.Protocol):
                         break
                     data = connection.data_to_send(_WRITE_SIZE)
                     if data:
-                        self.transport.write(data)
+                        transport.write(data)
                         self._written += len(data)
                         writes += 1
                 events = connection.pending_events()

@@ -351,7 +351,8 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
                 except ssl.SSLZeroReturnError:
                     ended = True
                 except ssl.SSLError as failure:
-                    error = failure
+                    # Its traceback refers to this frame, which refers to it.
+                    error = failure.with_traceback(None)
                     break
             if outgoing.pending:
                 self._answer()
