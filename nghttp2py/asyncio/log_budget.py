@@ -46,4 +46,4 @@ class LogBudget:
             message += " (%d lines like this one were left out)"
             args = (*args, self._omitted)
             self._omitted = 0
-        self._logger.log(self._level, message, *args, exc_info=exc_info)
+        self._logger.log(self._level, message, *args, exc_info=exc_info or None)
