@@ -416,13 +416,14 @@ static int choose_identity(gnutls_session_t session) {
 /* Whether a NewSessionTicket message has the extension early_data (RFC 8446,
    4.6.1): GnuTLS does not tell. */
 static int has_early_data(const uint8_t *p, size_t len) {
-  const uint8_t *end = p + len;
+  const uint8_t *end;
   size_t n;
 
-  /* Lifetime and age_add, the nonce, the ticket. */
-  if (len < 9 || (size_t)(end - p) < 9 + (size_t)p[8] + 2) {
+  /* Lifetime and age_add, the nonce, the ticket.  An empty message is NULL. */
+  if (len < 9 || len < 9 + (size_t)p[8] + 2) {
     return 0;
   }
+  end = p + len;
   p += 9 + p[8];
   n = (size_t)p[0] << 8 | p[1];
   if ((size_t)(end - p) < 2 + n + 2) {
