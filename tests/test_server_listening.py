@@ -96,13 +96,22 @@ async def test_a_connection_that_opens_after_close_is_sent_away():
 
 
 @in_loop
-async def test_a_server_that_is_closed_while_it_starts_does_not_serve():
-    # A name takes a thread, and so a while.
+async def test_a_server_that_is_closed_while_it_starts_does_not_serve(monkeypatch):
+    closed = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    resolve = loop.getaddrinfo
+
+    async def resolve_late(*args, **options):
+        await closed.wait()
+        return await resolve(*args, **options)
+
+    monkeypatch.setattr(loop, "getaddrinfo", resolve_late)
     server = HTTP2Server(("localhost", 0), BaseRequestHandler)
     task = asyncio.create_task(server.serve())
     await asyncio.sleep(0)
     assert server.sockets == ()
     server.close()
+    closed.set()
     await task
     assert server.sockets == ()
 
