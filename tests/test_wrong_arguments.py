@@ -7,7 +7,14 @@ import pytest
 from peers import certificate
 
 from nghttp2py import BaseRequestHandler, HTTP2Client, HTTP2Server
-from nghttp2py.asyncio import Client, Timeouts, open_connection, serve, start_server
+from nghttp2py.asyncio import (
+    Client,
+    H2Protocol,
+    Timeouts,
+    open_connection,
+    serve,
+    start_server,
+)
 from nghttp2py.quic.configuration import QuicConfiguration
 
 ADDRESS = ("127.0.0.1", 0)
@@ -113,3 +120,7 @@ def test_timeouts_that_have_no_bound_are_those_that_say_so():
     for name in ("handshake", "settings", "headers", "close", "min_rate"):
         with pytest.raises(TypeError, match=f"{name} must be a number"):
             Timeouts(**{name: None})
+
+
+def test_a_client_hands_the_class_of_its_connection_on():
+    assert Client(ORIGIN, cls=H2Protocol)

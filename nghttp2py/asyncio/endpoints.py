@@ -77,9 +77,12 @@ def _split(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def check_options(options: dict[str, Any]) -> None:
-    """Raise ``TypeError`` for what neither ``H2Protocol`` nor asyncio knows."""
+    """Raise ``TypeError`` for what neither ``H2Protocol`` nor asyncio knows.
+
+    ``cls``, which ``open_connection`` itself takes, is handed on by ``Client``.
+    """
     for name in options:
-        if name not in _PROTOCOL_OPTIONS | _CONNECT_OPTIONS:
+        if name not in {"cls", *_PROTOCOL_OPTIONS, *_CONNECT_OPTIONS}:
             raise TypeError(f"{name!r} is no option of a connection")
 
 
