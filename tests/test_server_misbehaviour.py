@@ -685,6 +685,7 @@ async def test_a_lost_connection_leaves_no_cycle():
     gc.collect()
     gc.disable()
     try:
+        client.transport.closed = True
         client.protocol.connection_lost(None)
         client.protocol = client.transport.protocol = None
         assert gone() is None

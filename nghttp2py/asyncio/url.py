@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from ipaddress import IPv6Address
 from typing import NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
@@ -80,8 +81,13 @@ def _split_url(url: str) -> SplitURL:
     host = parts.hostname
     if not host:
         raise ValueError(f"{url!r} has no host")
-    if ":" in host:
+    if "[" in parts.netloc:
         host = _decode_zone(host, url)
+        # Python before 3.11 lets anything stand between the brackets.
+        try:
+            IPv6Address(host.partition("%")[0])
+        except ValueError:
+            raise ValueError(f"{url!r}: no IPv6 address in the brackets") from None
     elif not host.isascii():
         try:
             host = host.encode("idna").decode("ascii")
