@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
 
 __all__ = ["H2StreamReader", "Incoming"]
@@ -18,7 +19,7 @@ _SMALL_PIECE = 1024
 _ANY = 1 << 62
 
 
-class Incoming:
+class Incoming(ABC):
     """The half of a stream that comes in: the base of the streams.
 
     Bytes that wait here were not acknowledged to the peer: it can send no more
@@ -49,21 +50,21 @@ class Incoming:
 
     # ---- What the stream adds ----
 
+    @abstractmethod
     def _raise_failure(self) -> None:
         """Raise why the stream broke off, if it did."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _acknowledge(self, n: int) -> None:
         """Give the peer credit for ``n`` bytes, which were not given it before."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _settle(self) -> None:
         """The body was read to its end."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def _await_body(self) -> None:
         """Wait until something happens to the stream."""
-        raise NotImplementedError
 
     # ---- What comes in ----
 
