@@ -459,7 +459,7 @@ class _ResponseProtocol(H2Pump):
                 with contextlib.suppress(StreamClosedError):
                     self.connection.end_stream(event.stream_id)
             elif handler._upload:
-                # If our half has ended, too, the next event tells of it.
+                # If our half has ended too, the next event reports it.
                 self._loop.call_soon(self.end_upload, event.stream_id)
 
     def end_upload(self, stream_id: int) -> None:

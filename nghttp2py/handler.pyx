@@ -865,7 +865,7 @@ cdef class HandlerTable:
         if handler._task is None and (not handler._paused or handler._closed):
             waiting, handler._waiting = handler._waiting, None
             if waiting and not handler._closed:
-                # Nobody wants it any more, but the client's credit.
+                # The body is not wanted any more; the client's credit is.
                 for event in waiting:
                     if isinstance(event, BodyReceived):
                         self._give_body(handler, event)

@@ -173,7 +173,7 @@ class OpenFiles:
                     raise
 
     def forget(self, file: _SharedFile) -> None:
-        """Close a file that nobody reads any more."""
+        """Close a file that has no reader left."""
         del self._files[file.key]
         if self._open.pop(file.key, None) is not None:
             os.close(file.fd)

@@ -144,7 +144,7 @@ class H2StreamConnection(H2Pump):
         }
         self._health = Health(self, window_tuning)
         # Streams that are open.  Those whose user has the object are referred to by
-        # nothing else, unless somebody waits on them.
+        # nothing else, unless a task waits on them.
         self._streams: dict[int, weakref.ref[H2Stream]] = {}
         self._owned: dict[int, H2Stream] = {}
         self._waiting: set[H2Stream] = set()
@@ -496,7 +496,7 @@ class H2StreamConnection(H2Pump):
             return
         self.flush()
         if self._client_side:
-            # So that the server does not go on with answers that nobody reads.
+            # The server must not go on with answers that are not read.
             for stream in self._live_streams():
                 number = stream.stream_id
                 if stream._sent_all and not self.connection.queued_body(number):

@@ -115,7 +115,7 @@ _RESET_RATE = 33
 _STOPPED = 1024
 
 # How long a client may take to send the rest of a request whose response is complete,
-# before it is told by STOP_SENDING, and how many requests at once may take so long.
+# before STOP_SENDING is sent, and how many requests at once may take so long.
 # Chromium gives a response to its page when it has sent the request, and never if it is
 # told to stop.
 _STOP_AFTER = 10.0
@@ -754,7 +754,7 @@ class H3Protocol(QuicConnectionProtocol):
             if stream._sends:
                 stream.reset(ErrorCode.H3_INTERNAL_ERROR)
         if stream._receives and stream._sent:
-            # A client that is told to stop at once may lose the response.
+            # A client that receives STOP_SENDING at once may lose the response.
             stream._discard_all()
             due = self._loop.time() + _STOP_AFTER
             self._answered[stream.stream_id] = (stream, due)

@@ -206,7 +206,7 @@ class Listener:
         self._paths: list[UnixPath] = []
         self._opening: set[asyncio.Task[None]] = set()
         self._serving = False
-        self._watched = False  # the loop tells of connections that wait
+        self._watched = False  # the loop reports connections that wait
         self._closing = False
         self._reserve: int | None = None
         self._pause: asyncio.TimerHandle | None = None

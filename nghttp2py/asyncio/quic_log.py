@@ -1,4 +1,4 @@
-"""Why QUIC connections were refused or ended, for whoever runs them."""
+"""Log lines for the operator: why QUIC connections were refused or ended."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["EndLog"]
 
 logger = logging.getLogger("nghttp2py.asyncio.quic")
 
-# How many lines are written in a second: anybody can cause one.
+# Lines written in a second: any peer can cause one.
 MAX_LINES = 20
 
 # H3_NO_ERROR (RFC 9114, 8.1), which ends connections as QUIC's own 0 does.

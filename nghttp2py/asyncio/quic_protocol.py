@@ -300,7 +300,7 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
         if isinstance(event, StreamDataReceived):
             stream = self._streams.get(event.stream_id)
             if stream is None:
-                # A writer that nobody keeps would close the stream.
+                # A writer without a reference would close the stream.
                 if self._stream_handler is None:
                     stream = self._add_stream(event.stream_id)
                 else:

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 # RFC 9113, 9.2: TLS 1.2 or higher.
 _TOO_OLD = frozenset({"SSLv2", "SSLv3", "TLSv1", "TLSv1.1"})
 
-# Names of protocols that are told of a client's ALPN.
+# Names of a client's ALPN list that a log line has at most.
 _MAX_OFFERED = 8
 
 # What OpenSSL says of a server that has no certificate for any client.
