@@ -223,10 +223,10 @@ cdef extern from "ngp_h2.h" nogil:
     int32_t ngp_h2_submit_push_promise(
         ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva, size_t nvlen,
         ngp_h2_header_error *perror)
-    int ngp_h2_push_body(
+    int ngp_h2_queue_body(
         ngp_h2 *h2, int32_t stream_id, const uint8_t *data, size_t len,
         void *owner, int end_stream)
-    int ngp_h2_push_data(
+    int ngp_h2_queue_data(
         ngp_h2 *h2, int32_t stream_id, const uint8_t *data, size_t len,
         void *owner, int end_stream)
     void ngp_h2_body_lengths(

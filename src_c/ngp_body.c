@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "ngp_body.h"
 
-int ngp_body_push(ngp_body *body, nghttp2_mem *mem, const uint8_t *base,
-                  size_t len, void *owner) {
+int ngp_body_queue(ngp_body *body, nghttp2_mem *mem, const uint8_t *base,
+                   size_t len, void *owner) {
   ngp_chunk *chunk = ngp_malloc(mem, sizeof(*chunk));
 
   if (!chunk) {

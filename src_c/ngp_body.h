@@ -41,13 +41,13 @@ typedef struct ngp_body {
 } ngp_body;
 
 /*
- * ngp_body_push queues |len| bytes at |base|, and holds |owner| until the
+ * ngp_body_queue queues |len| bytes at |base|, and holds |owner| until the
  * chunk is in |tray|.  On failure nothing is held.
  *
  * This function returns 0 if it succeeds, or NGHTTP2_ERR_NOMEM.
  */
-int ngp_body_push(ngp_body *body, nghttp2_mem *mem, const uint8_t *base,
-                  size_t len, void *owner);
+int ngp_body_queue(ngp_body *body, nghttp2_mem *mem, const uint8_t *base,
+                   size_t len, void *owner);
 
 /*
  * ngp_body_shift drops |n| bytes, at most |body->queued|, from the head, and

@@ -47,7 +47,7 @@ typedef struct ngp_h2_options {
      nghttp2 bounds neither. */
   size_t max_header_list_bytes;
   size_t max_header_list_count;
-  /* max_body_queue bounds the bytes queued on a stream.  A single larger push
+  /* max_body_queue bounds the bytes queued on a stream.  A single larger piece
      to an empty queue is taken: its bytes exist already. */
   size_t max_body_queue;
   /* max_data_frame bounds the payload of a DATA frame below the peer's
@@ -329,7 +329,8 @@ typedef enum ngp_h2_message {
 
 /*
  * ngp_h2_submit_request queues a request and returns its stream id (> 0), or
- * a negative code.  If |end_stream| is 0 its body is fed by ngp_h2_push_body().
+ * a negative code.  If |end_stream| is 0 its body is fed by
+ * ngp_h2_queue_body().
  */
 int32_t ngp_h2_submit_request(ngp_h2 *h2, nghttp2_nv *nva, size_t nvlen,
                               int end_stream, ngp_h2_header_error *perror);
@@ -374,7 +375,7 @@ int32_t ngp_h2_submit_push_promise(ngp_h2 *h2, int32_t stream_id,
                                    ngp_h2_header_error *perror);
 
 /*
- * ngp_h2_push_body queues |len| bytes at |data| as body of |stream_id|, and
+ * ngp_h2_queue_body queues |len| bytes at |data| as body of |stream_id|, and
  * its end if |end_stream| is nonzero.  The bytes are not copied: on success
  * |owner| is held until ngp_h2_take_owner() gives it back.  On failure the
  * caller keeps it.  With |len| 0 nothing is held, and |owner| stays with the
@@ -391,15 +392,15 @@ int32_t ngp_h2_submit_push_promise(ngp_h2 *h2, int32_t stream_id,
  * NGP_ERR_BODY_LENGTH
  *     The body would differ from the content-length that was sent.
  */
-int ngp_h2_push_body(ngp_h2 *h2, int32_t stream_id, const uint8_t *data,
-                     size_t len, void *owner, int end_stream);
+int ngp_h2_queue_body(ngp_h2 *h2, int32_t stream_id, const uint8_t *data,
+                      size_t len, void *owner, int end_stream);
 
 /*
- * ngp_h2_push_data does the same with at most ngp_h2_sendable() bytes: those
+ * ngp_h2_queue_data does the same with at most ngp_h2_sendable() bytes: those
  * are bounded by the peer's windows, and max_body_queue does not apply.
  */
-int ngp_h2_push_data(ngp_h2 *h2, int32_t stream_id, const uint8_t *data,
-                     size_t len, void *owner, int end_stream);
+int ngp_h2_queue_data(ngp_h2 *h2, int32_t stream_id, const uint8_t *data,
+                      size_t len, void *owner, int end_stream);
 
 /*
  * ngp_h2_body_lengths tells the |*pexpected| content-length of what is sent
@@ -412,7 +413,7 @@ void ngp_h2_body_lengths(ngp_h2 *h2, int32_t stream_id, int64_t *pexpected,
  * ngp_h2_set_source tells whether the body of |stream_id| comes from a source
  * that ngp_h2_take_wanted() asks for more.
  *
- * This function returns 0 if it succeeds, or as ngp_h2_push_body().
+ * This function returns 0 if it succeeds, or as ngp_h2_queue_body().
  */
 int ngp_h2_set_source(ngp_h2 *h2, int32_t stream_id, int has_source);
 
@@ -437,7 +438,7 @@ size_t ngp_h2_sendable(ngp_h2 *h2, int32_t stream_id);
 
 /*
  * ngp_h2_submit_rst resets |stream_id|.  What is queued on it is dropped, but
- * for a whole response that went no further than ngp_h2_push_data() allows:
+ * for a whole response that went no further than ngp_h2_queue_data() allows:
  * that goes first.  If |after_end| is nonzero, the reset waits until our half
  * has ended and that output was cleared (a client that reads both at once may
  * lose the response), and is not sent if the peer's half has ended by then.
@@ -533,7 +534,7 @@ typedef enum ngp_h2_stream_state {
 #define NGP_H2_MUTED 0x400000U
 /* CONNECT of either kind got 2xx: END_STREAM ends one direction. */
 #define NGP_H2_CONNECTED 0x800000U
-/* ngp_h2_push_body() has queued some of its body: a reset drops that. */
+/* ngp_h2_queue_body() has queued some of its body: a reset drops that. */
 #define NGP_H2_QUEUES 0x1000000U
 /* Its reset waited at the last ngp_h2_release_resets(). */
 #define NGP_H2_AGED 0x2000000U

@@ -391,7 +391,7 @@ static int push(ngp_h2 *h2, int32_t stream_id, const uint8_t *data, size_t len,
     }
     rv = resume(h2, stream);
     if (rv == 0) {
-      rv = ngp_body_push(&stream->body, h2->mem, data, len, owner);
+      rv = ngp_body_queue(&stream->body, h2->mem, data, len, owner);
     }
     if (rv != 0) {
       return rv;
@@ -407,8 +407,8 @@ static int push(ngp_h2 *h2, int32_t stream_id, const uint8_t *data, size_t len,
   return resume(h2, stream);
 }
 
-int ngp_h2_push_body(ngp_h2 *h2, int32_t stream_id, const uint8_t *data,
-                     size_t len, void *owner, int end_stream) {
+int ngp_h2_queue_body(ngp_h2 *h2, int32_t stream_id, const uint8_t *data,
+                      size_t len, void *owner, int end_stream) {
   int rv = push(h2, stream_id, data, len, owner, end_stream,
                 h2->options.max_body_queue);
 
@@ -418,8 +418,8 @@ int ngp_h2_push_body(ngp_h2 *h2, int32_t stream_id, const uint8_t *data,
   return rv;
 }
 
-int ngp_h2_push_data(ngp_h2 *h2, int32_t stream_id, const uint8_t *data,
-                     size_t len, void *owner, int end_stream) {
+int ngp_h2_queue_data(ngp_h2 *h2, int32_t stream_id, const uint8_t *data,
+                      size_t len, void *owner, int end_stream) {
   return push(h2, stream_id, data, len, owner, end_stream, SIZE_MAX);
 }
 

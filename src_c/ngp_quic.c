@@ -625,8 +625,8 @@ int ngp_quic_send_framed(ngp_quic *quic, int64_t stream_id, const uint8_t *head,
   if (stream->fin) {
     return NGP_QUIC_ERR_AFTER_FIN;
   }
-  rv = ngp_quic_stream_push(&quic->streams, stream, head, head_len, data, len,
-                            owner, pheld);
+  rv = ngp_quic_stream_queue(&quic->streams, stream, head, head_len, data, len,
+                             owner, pheld);
   if (rv != 0) {
     return rv;
   }

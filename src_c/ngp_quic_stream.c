@@ -189,10 +189,10 @@ static void fill_block(ngp_quic_stream *stream, block *last,
   last->chunk.len += len;
 }
 
-int ngp_quic_stream_push(ngp_quic_streams *streams, ngp_quic_stream *stream,
-                         const uint8_t *head, size_t head_len,
-                         const uint8_t *data, size_t len, void *owner,
-                         int *pheld) {
+int ngp_quic_stream_queue(ngp_quic_streams *streams, ngp_quic_stream *stream,
+                          const uint8_t *head, size_t head_len,
+                          const uint8_t *data, size_t len, void *owner,
+                          int *pheld) {
   int copied = len <= COPY_MAX || !owner;
   size_t in_block = head_len + (copied ? len : 0);
   ngp_chunk *chunk = NULL;

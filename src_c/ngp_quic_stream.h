@@ -103,14 +103,14 @@ ngp_quic_stream *ngp_quic_stream_add(ngp_quic_streams *streams, int64_t id);
 void ngp_quic_stream_remove(ngp_quic_streams *streams, ngp_quic_stream *stream);
 
 /*
- * ngp_quic_stream_push queues the bytes at |head|, which are copied, and those
+ * ngp_quic_stream_queue queues the bytes at |head|, which are copied, and those
  * at |data|.  If |*pheld| is nonzero afterwards |owner| is held until it lies
  * in the tray; otherwise they were copied, too.  On failure nothing is queued.
  */
-int ngp_quic_stream_push(ngp_quic_streams *streams, ngp_quic_stream *stream,
-                         const uint8_t *head, size_t head_len,
-                         const uint8_t *data, size_t len, void *owner,
-                         int *pheld);
+int ngp_quic_stream_queue(ngp_quic_streams *streams, ngp_quic_stream *stream,
+                          const uint8_t *head, size_t head_len,
+                          const uint8_t *data, size_t len, void *owner,
+                          int *pheld);
 
 /* Fills |vec| with what is next to send; returns the number of elements, and
    the sum of bytes in |*plen|. */

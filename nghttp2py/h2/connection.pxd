@@ -23,8 +23,8 @@ cdef class H2Connection(H2Session):
         self, int32_t stream_id, FieldList fields, size_t n
     ) except -1
     cdef int _no_source(self, int32_t stream_id) except -1
-    cdef int _pushed(self, int rv, int32_t stream_id, bytes data) except -1
-    cdef int _push(self, int32_t stream_id, bytes data, bint end_stream) except -1
+    cdef int _check_queued(self, int rv, int32_t stream_id, bytes data) except -1
+    cdef int _queue_body(self, int32_t stream_id, bytes data, bint end_stream) except -1
     cdef object _length_error(self, int32_t stream_id, size_t n)
 
     # What costs a server time for each request, without the conversions.

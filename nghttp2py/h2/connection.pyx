@@ -84,11 +84,11 @@ cdef class H2Connection(H2Session):
             if flag == DATA_EOF:
                 self._sources.pop(stream_id, None)
                 check(lib.ngp_h2_set_source(self._h2, stream_id, 0), stream_id)
-                self._push(stream_id, data, end_stream and trailers is None)
+                self._queue_body(stream_id, data, end_stream and trailers is None)
                 if trailers is not None:
                     self._submit_trailers(stream_id, trailers)
             elif data:
-                self._push(stream_id, data, False)
+                self._queue_body(stream_id, data, False)
             return bool(data) or flag == DATA_EOF
         except (KeyboardInterrupt, SystemExit) as error:
             self._fail_source(stream_id, error)
@@ -419,8 +419,8 @@ cdef class H2Connection(H2Session):
         if n < len(data):
             end_stream = False
         piece = data if n == len(data) else data[:n]
-        self._pushed(
-            lib.ngp_h2_push_data(
+        self._check_queued(
+            lib.ngp_h2_queue_data(
                 self._h2, id, <const uint8_t *>PyBytes_AS_STRING(piece), n,
                 <void *>piece, end_stream,
             ),
@@ -460,7 +460,7 @@ cdef class H2Connection(H2Session):
             if fields is not None:
                 # Before anything is queued: what raises leaves no trace.
                 self._check_trailers(id, fields, len(data))
-            self._push(id, data, end_stream and fields is None)
+            self._queue_body(id, data, end_stream and fields is None)
             if fields is not None:
                 self._submit_trailers(id, fields)
             return
@@ -486,7 +486,7 @@ cdef class H2Connection(H2Session):
         cdef int32_t id = to_stream_id(stream_id)
 
         self._no_source(id)
-        self._push(id, b"", True)
+        self._queue_body(id, b"", True)
 
     cdef int _no_source(self, int32_t stream_id) except -1:
         if self._sources and stream_id in self._sources:
@@ -495,17 +495,19 @@ cdef class H2Connection(H2Session):
             )
         return 0
 
-    cdef int _push(self, int32_t stream_id, bytes data, bint end_stream) except -1:
+    cdef int _queue_body(
+        self, int32_t stream_id, bytes data, bint end_stream
+    ) except -1:
         cdef:
             size_t n = PyBytes_GET_SIZE(data)
-            int rv = lib.ngp_h2_push_body(
+            int rv = lib.ngp_h2_queue_body(
                 self._h2, stream_id, <const uint8_t *>PyBytes_AS_STRING(data), n,
                 <void *>data, end_stream,
             )
 
-        return self._pushed(rv, stream_id, data)
+        return self._check_queued(rv, stream_id, data)
 
-    cdef int _pushed(self, int rv, int32_t stream_id, bytes data) except -1:
+    cdef int _check_queued(self, int rv, int32_t stream_id, bytes data) except -1:
         cdef size_t n = PyBytes_GET_SIZE(data)
 
         if rv == lib.NGP_ERR_BODY_LENGTH:
@@ -518,7 +520,7 @@ cdef class H2Connection(H2Session):
 
     cdef int end_body(self, int32_t stream_id, bytes data) except -1:
         """Queue the last piece of a body that has no source."""
-        return self._push(stream_id, data, True)
+        return self._queue_body(stream_id, data, True)
 
     cdef bint is_open(self, int32_t stream_id) noexcept:
         """Whether a stream can take or give anything still."""

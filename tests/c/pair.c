@@ -282,7 +282,7 @@ void end_free(end *e) {
   free(e->log);
   wire_free(&e->out);
   /* Every owner that was taken comes back, whatever happened. */
-  assert_int_equal(e->pushed, e->released);
+  assert_int_equal(e->given, e->released);
 }
 
 static void copy_fields(const end *e, seen *s) {
@@ -386,9 +386,9 @@ int end_push(end *e, int32_t stream_id, const void *data, size_t len,
   if (len) {
     memcpy(owner, data, len);
   }
-  rv = ngp_h2_push_body(e->h2, stream_id, owner, len, owner, end_stream);
+  rv = ngp_h2_queue_body(e->h2, stream_id, owner, len, owner, end_stream);
   if (rv == 0 && len) {
-    ++e->pushed;
+    ++e->given;
   } else {
     free(owner);
   }

@@ -127,8 +127,8 @@ typedef struct end {
   int by_reference;
   /* chunk is how many bytes are fed at a time; 0 is all. */
   size_t chunk;
-  /* pushed and released count the owners given and got back. */
-  size_t pushed;
+  /* given and released count the owners given and got back. */
+  size_t given;
   size_t released;
   /* nrefs is how many segments were told by reference. */
   size_t nrefs;

@@ -9,7 +9,7 @@ static const uint8_t text[] = "0123456789";
 static int owners[3];
 
 static void push(ngp_body *body, size_t i, size_t len) {
-  assert_ok(ngp_body_push(body, NULL, text, len, &owners[i]));
+  assert_ok(ngp_body_queue(body, NULL, text, len, &owners[i]));
 }
 
 static void chunks_come_back_when_their_last_byte_is_gone(void **state) {
@@ -77,7 +77,7 @@ static void a_push_that_fails_holds_nothing(void **state) {
   (void)state;
   counting_init(&memory);
   memory.fail_at = 0;
-  assert_int_equal(ngp_body_push(&body, &memory.mem, text, 4, &owners[0]),
+  assert_int_equal(ngp_body_queue(&body, &memory.mem, text, 4, &owners[0]),
                    NGHTTP2_ERR_NOMEM);
   assert_int_equal(body.queued, 0);
   ngp_body_abandon(&body, &tray);

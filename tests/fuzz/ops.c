@@ -119,7 +119,7 @@ static void run_response(end *e, input *in) {
   submit_response(e, id, lists[take_below(in, 3)], take(in) & 1);
 }
 
-static void run_push_body(end *e, input *in) {
+static void run_queue_body(end *e, input *in) {
   int32_t id = take_stream_id(in);
   size_t len = take_below(in, 20000);
 
@@ -307,7 +307,7 @@ void op_run(end *e, input *in, op_set set) {
     break;
   case 5:
   case 6:
-    run_push_body(e, in);
+    run_queue_body(e, in);
     break;
   case 7:
     id = take_stream_id(in);
