@@ -109,26 +109,26 @@ cdef extern from "ngp_h2.h" nogil:
         uint64_t glitch_rate
 
     enum:
-        NGP_H2_REQUEST
-        NGP_H2_RESPONSE
-        NGP_H2_INFORMATIONAL
-        NGP_H2_TRAILERS
-        NGP_H2_PUSH_PROMISE
-        NGP_H2_DATA
-        NGP_H2_STREAM_RESET
-        NGP_H2_STREAM_CLOSED
-        NGP_H2_WINDOW_UPDATE
-        NGP_H2_SETTINGS
-        NGP_H2_SETTINGS_ACK
-        NGP_H2_PING
-        NGP_H2_PING_ACK
-        NGP_H2_GOAWAY
-        NGP_H2_PRIORITY_UPDATE
-        NGP_H2_ALTSVC
-        NGP_H2_ORIGIN
-        NGP_H2_EXTENSION
-        NGP_H2_REQUEST_SENT
-        NGP_H2_BODY_DRAINED
+        NGP_H2_EVENT_REQUEST
+        NGP_H2_EVENT_RESPONSE
+        NGP_H2_EVENT_INFORMATIONAL
+        NGP_H2_EVENT_TRAILERS
+        NGP_H2_EVENT_PUSH_PROMISE
+        NGP_H2_EVENT_DATA
+        NGP_H2_EVENT_STREAM_RESET
+        NGP_H2_EVENT_STREAM_CLOSED
+        NGP_H2_EVENT_WINDOW_UPDATE
+        NGP_H2_EVENT_SETTINGS
+        NGP_H2_EVENT_SETTINGS_ACK
+        NGP_H2_EVENT_PING
+        NGP_H2_EVENT_PING_ACK
+        NGP_H2_EVENT_GOAWAY
+        NGP_H2_EVENT_PRIORITY_UPDATE
+        NGP_H2_EVENT_ALTSVC
+        NGP_H2_EVENT_ORIGIN
+        NGP_H2_EVENT_EXTENSION
+        NGP_H2_EVENT_REQUEST_SENT
+        NGP_H2_EVENT_BODY_DRAINED
 
     enum:
         NGP_TOKEN__AUTHORITY
@@ -249,9 +249,9 @@ cdef extern from "ngp_h2.h" nogil:
         NGP_H2_STATE_CLOSED
 
     enum:
-        NGP_H2_REMOTE_END
-        NGP_H2_LOCAL_HEADERS
-        NGP_H2_CONNECTED
+        NGP_H2_FLAG_REMOTE_END
+        NGP_H2_FLAG_LOCAL_HEADERS
+        NGP_H2_FLAG_CONNECTED
 
     ngp_h2_stream_state ngp_h2_stream_get(
         ngp_h2 *h2, int32_t stream_id, uint32_t *pflags)

@@ -160,19 +160,19 @@ cdef extern from "ngp_quic.h" nogil:
         ngp_tls_session_options tls
 
     enum:
-        NGP_QUIC_PROTOCOL_NEGOTIATED
-        NGP_QUIC_HANDSHAKE_COMPLETED
-        NGP_QUIC_STREAM_DATA
-        NGP_QUIC_STREAM_RESET
-        NGP_QUIC_STOP_SENDING
-        NGP_QUIC_DATAGRAM
-        NGP_QUIC_PING_ACKED
-        NGP_QUIC_CID_ISSUED
-        NGP_QUIC_CID_RETIRED
-        NGP_QUIC_TICKET_PRESENTED
-        NGP_QUIC_NEW_TOKEN
-        NGP_QUIC_KEY_LOG
-        NGP_QUIC_PACKET_SENT
+        NGP_QUIC_EVENT_PROTOCOL_NEGOTIATED
+        NGP_QUIC_EVENT_HANDSHAKE_COMPLETED
+        NGP_QUIC_EVENT_STREAM_DATA
+        NGP_QUIC_EVENT_STREAM_RESET
+        NGP_QUIC_EVENT_STOP_SENDING
+        NGP_QUIC_EVENT_DATAGRAM
+        NGP_QUIC_EVENT_PING_ACKED
+        NGP_QUIC_EVENT_CID_ISSUED
+        NGP_QUIC_EVENT_CID_RETIRED
+        NGP_QUIC_EVENT_TICKET_PRESENTED
+        NGP_QUIC_EVENT_NEW_TOKEN
+        NGP_QUIC_EVENT_KEY_LOG
+        NGP_QUIC_EVENT_PACKET_SENT
 
     ctypedef struct ngp_quic_event:
         uint8_t type
@@ -189,8 +189,8 @@ cdef extern from "ngp_quic.h" nogil:
         size_t len
 
     ctypedef enum ngp_quic_state:
-        NGP_QUIC_NEW
-        NGP_QUIC_ACTIVE
+        NGP_QUIC_STATE_NEW
+        NGP_QUIC_STATE_ACTIVE
 
     ctypedef struct ngp_quic_packet:
         const uint8_t *data

@@ -241,13 +241,14 @@ int ngp_h2_return_credit(ngp_h2 *h2, size_t n) {
 
 int ngp_h2_reset(ngp_h2 *h2, ngp_h2_stream *stream, uint32_t error_code,
                  const char *reason) {
-  ngp_h2_event *event = ngp_h2_record(h2, NGP_H2_STREAM_RESET, stream->id);
+  ngp_h2_event *event =
+      ngp_h2_record(h2, NGP_H2_EVENT_STREAM_RESET, stream->id);
 
   if (!event || ngp_h2_event_copy(h2, event, reason, strlen(reason)) != 0) {
     return NGHTTP2_ERR_NOMEM;
   }
   event->error_code = error_code;
-  stream->flags |= NGP_H2_DOOMED | NGP_H2_RESET_TOLD;
+  stream->flags |= NGP_H2_FLAG_DOOMED | NGP_H2_FLAG_RESET_TOLD;
   stream->fault = error_code;
   return nghttp2_submit_rst_stream(h2->session, NGHTTP2_FLAG_NONE, stream->id,
                                    error_code);
@@ -271,19 +272,19 @@ int ngp_h2_reset_idle(ngp_h2 *h2, int32_t id, uint32_t error_code) {
  * declined (RFC 9113, 8.1): by the server, or by the client that has it.
  */
 static int ended_well(const ngp_h2 *h2, const ngp_h2_stream *stream) {
-  const uint32_t both = NGP_H2_LOCAL_END_SENT | NGP_H2_REMOTE_END;
-  const uint32_t declined = NGP_H2_RST_AFTER_END | NGP_H2_RESET_LOCAL;
+  const uint32_t both = NGP_H2_FLAG_LOCAL_END_SENT | NGP_H2_FLAG_REMOTE_END;
+  const uint32_t declined = NGP_H2_FLAG_RST_AFTER_END | NGP_H2_FLAG_RESET_LOCAL;
   uint32_t flags = stream->flags;
 
   if ((flags & both) == both) {
     return 1;
   }
-  if (flags & NGP_H2_CONNECTED) {
+  if (flags & NGP_H2_FLAG_CONNECTED) {
     return 0;
   }
   return h2->options.client
-             ? (flags & NGP_H2_REMOTE_END) != 0
-             : (flags & NGP_H2_LOCAL_END_SENT) && (flags & declined);
+             ? (flags & NGP_H2_FLAG_REMOTE_END) != 0
+             : (flags & NGP_H2_FLAG_LOCAL_END_SENT) && (flags & declined);
 }
 
 /* What the end of |stream| is told with.  NO_ERROR of the peer's is no good end
@@ -293,11 +294,11 @@ static uint32_t end_code(const ngp_h2 *h2, const ngp_h2_stream *stream,
   if (error_code != NGHTTP2_NO_ERROR) {
     return error_code;
   }
-  if (stream->flags & NGP_H2_DOOMED) {
+  if (stream->flags & NGP_H2_FLAG_DOOMED) {
     /* The last frame of both halves went by before the RST_STREAM did. */
     return stream->fault ? stream->fault : NGHTTP2_PROTOCOL_ERROR;
   }
-  if (stream->flags & (NGP_H2_RESET_LOCAL | NGP_H2_MUTED)) {
+  if (stream->flags & (NGP_H2_FLAG_RESET_LOCAL | NGP_H2_FLAG_MUTED)) {
     return stream->rst_code;
   }
   return ended_well(h2, stream) ? NGHTTP2_NO_ERROR : NGHTTP2_CANCEL;
@@ -305,15 +306,15 @@ static uint32_t end_code(const ngp_h2 *h2, const ngp_h2_stream *stream,
 
 int ngp_h2_close_stream(ngp_h2 *h2, ngp_h2_stream *stream,
                         uint32_t error_code) {
-  const uint32_t told = NGP_H2_RESET_LOCAL | NGP_H2_RESET_REMOTE |
-                        NGP_H2_RESET_TOLD | NGP_H2_MUTED;
+  const uint32_t told = NGP_H2_FLAG_RESET_LOCAL | NGP_H2_FLAG_RESET_REMOTE |
+                        NGP_H2_FLAG_RESET_TOLD | NGP_H2_FLAG_MUTED;
   ngp_h2_event *event;
   int whole, rv = 0;
 
   error_code = end_code(h2, stream, error_code);
   whole = error_code == NGHTTP2_NO_ERROR && ended_well(h2, stream);
   if (error_code != NGHTTP2_NO_ERROR && !(stream->flags & told)) {
-    event = ngp_h2_record(h2, NGP_H2_STREAM_RESET, stream->id);
+    event = ngp_h2_record(h2, NGP_H2_EVENT_STREAM_RESET, stream->id);
     if (!event) {
       return NGHTTP2_ERR_NOMEM;
     }
@@ -331,14 +332,14 @@ int ngp_h2_close_stream(ngp_h2 *h2, ngp_h2_stream *stream,
   if (stream->body.queued && h2->streams.size > 1 && !h2->dead) {
     /* What was kept for this body is there for the others: see
        ngp_h2_sendable(). */
-    if (!ngp_h2_record(h2, NGP_H2_WINDOW_UPDATE, 0)) {
+    if (!ngp_h2_record(h2, NGP_H2_EVENT_WINDOW_UPDATE, 0)) {
       return NGHTTP2_ERR_NOMEM;
     }
   }
   if (whole) {
     ngp_h2_earn_stream(h2);
   }
-  event = ngp_h2_record(h2, NGP_H2_STREAM_CLOSED, stream->id);
+  event = ngp_h2_record(h2, NGP_H2_EVENT_STREAM_CLOSED, stream->id);
   if (!event) {
     return NGHTTP2_ERR_NOMEM;
   }
@@ -351,7 +352,8 @@ int ngp_h2_close_stream(ngp_h2 *h2, ngp_h2_stream *stream,
     rv = ngp_h2_return_credit(h2, stream->unacked);
   }
   ngp_h2_note_closed(h2, stream->id,
-                     stream->flags & (NGP_H2_RESET_LOCAL | NGP_H2_DOOMED));
+                     stream->flags &
+                         (NGP_H2_FLAG_RESET_LOCAL | NGP_H2_FLAG_DOOMED));
   ngp_h2_stream_remove(h2, stream);
   return rv;
 }
@@ -376,16 +378,16 @@ static int close_connection(ngp_h2 *h2, uint32_t error_code, int remote) {
   for (i = 0; i < n && rv == 0; ++i) {
     ngp_h2_stream *stream = ngp_h2_stream_find(h2, ids[i]);
 
-    if ((stream->flags & NGP_H2_UNSENT) && h2->options.client) {
+    if ((stream->flags & NGP_H2_FLAG_UNSENT) && h2->options.client) {
       /* The peer never heard of it: it may be sent again elsewhere. */
       rv = ngp_h2_close_stream(h2, stream, NGHTTP2_REFUSED_STREAM);
     } else {
-      stream->flags |= NGP_H2_RESET_TOLD;
+      stream->flags |= NGP_H2_FLAG_RESET_TOLD;
       rv = ngp_h2_close_stream(h2, stream, stream_code);
     }
   }
   ngp_free(h2->mem, ids);
-  event = rv == 0 ? ngp_h2_record(h2, NGP_H2_CONNECTION_CLOSED, 0) : NULL;
+  event = rv == 0 ? ngp_h2_record(h2, NGP_H2_EVENT_CONNECTION_CLOSED, 0) : NULL;
   if (!event) {
     return NGHTTP2_ERR_NOMEM;
   }
@@ -533,7 +535,7 @@ int ngp_h2_add_ref(ngp_h2 *h2, const uint8_t *base, size_t len, void *owner) {
 
 int ngp_h2_want(ngp_h2 *h2, ngp_h2_stream *stream, size_t n) {
   stream->wanted = n;
-  if (stream->flags & NGP_H2_WANTS) {
+  if (stream->flags & NGP_H2_FLAG_WANTS) {
     return 0;
   }
   if (h2->nwanted == h2->wanted_cap) {
@@ -547,7 +549,7 @@ int ngp_h2_want(ngp_h2 *h2, ngp_h2_stream *stream, size_t n) {
     h2->wanted_cap = cap;
   }
   h2->wanted[h2->nwanted++] = stream->id;
-  stream->flags |= NGP_H2_WANTS;
+  stream->flags |= NGP_H2_FLAG_WANTS;
   return 0;
 }
 
@@ -555,8 +557,8 @@ int ngp_h2_take_wanted(ngp_h2 *h2, int32_t *pstream_id, size_t *pn) {
   while (h2->nwanted) {
     ngp_h2_stream *stream = ngp_h2_stream_find(h2, h2->wanted[--h2->nwanted]);
 
-    if (stream && (stream->flags & NGP_H2_WANTS)) {
-      stream->flags &= ~NGP_H2_WANTS;
+    if (stream && (stream->flags & NGP_H2_FLAG_WANTS)) {
+      stream->flags &= ~NGP_H2_FLAG_WANTS;
       *pstream_id = stream->id;
       *pn = stream->wanted;
       return 1;

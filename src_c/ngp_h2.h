@@ -78,51 +78,51 @@ typedef struct ngp_h2_options {
 
 typedef enum ngp_h2_event_type {
   /* A header block is complete: |fields| are set, and |end_stream|. */
-  NGP_H2_REQUEST = 1,
-  NGP_H2_RESPONSE,
-  NGP_H2_INFORMATIONAL,
-  NGP_H2_TRAILERS,
+  NGP_H2_EVENT_REQUEST = 1,
+  NGP_H2_EVENT_RESPONSE,
+  NGP_H2_EVENT_INFORMATIONAL,
+  NGP_H2_EVENT_TRAILERS,
   /* |other_id| is the promised stream; |fields| its request. */
-  NGP_H2_PUSH_PROMISE,
+  NGP_H2_EVENT_PUSH_PROMISE,
   /* |data| is a piece of a body; |end_stream| is nonzero with the
      last. */
-  NGP_H2_DATA,
+  NGP_H2_EVENT_DATA,
   /* The peer (|remote|) or the C library reset the stream.  |unprocessed| is
      nonzero if the peer says that it never acted on it. */
-  NGP_H2_STREAM_RESET,
+  NGP_H2_EVENT_STREAM_RESET,
   /* The last event of a stream, which is forgotten.  |value| bytes of body were
      sent on it.  |complete| is nonzero if both halves ended by END_STREAM, or
      if the response did and NO_ERROR declined the rest of the request (RFC
      9113, 8.1).  |error_code| is else not 0, unless the caller's reset said so.
    */
-  NGP_H2_STREAM_CLOSED,
+  NGP_H2_EVENT_STREAM_CLOSED,
   /* |stream_id| may send |value| bytes more; 0 is the connection. */
-  NGP_H2_WINDOW_UPDATE,
+  NGP_H2_EVENT_WINDOW_UPDATE,
   /* |data| holds |value| settings entries: nghttp2_settings_entry[]. */
-  NGP_H2_SETTINGS,
-  NGP_H2_SETTINGS_ACK,
+  NGP_H2_EVENT_SETTINGS,
+  NGP_H2_EVENT_SETTINGS_ACK,
   /* |opaque| is set. */
-  NGP_H2_PING,
-  NGP_H2_PING_ACK,
+  NGP_H2_EVENT_PING,
+  NGP_H2_EVENT_PING_ACK,
   /* |other_id| is the last stream id, |data| the debug data. */
-  NGP_H2_GOAWAY,
+  NGP_H2_EVENT_GOAWAY,
   /* |data| is the priority field value for |other_id|. */
-  NGP_H2_PRIORITY_UPDATE,
+  NGP_H2_EVENT_PRIORITY_UPDATE,
   /* |data| is the origin, |data2| the field value. */
-  NGP_H2_ALTSVC,
+  NGP_H2_EVENT_ALTSVC,
   /* One for each origin of a frame: |data|. */
-  NGP_H2_ORIGIN,
+  NGP_H2_EVENT_ORIGIN,
   /* A frame of a type that nghttp2 does not know: |frame_type|, |flags|,
      |data|. */
-  NGP_H2_EXTENSION,
+  NGP_H2_EVENT_EXTENSION,
   /* A queued request has got its place and was sent. */
-  NGP_H2_REQUEST_SENT,
+  NGP_H2_EVENT_REQUEST_SENT,
   /* A stream watched by ngp_h2_watch_body() has no more queued than it was
      asked for. */
-  NGP_H2_BODY_DRAINED,
+  NGP_H2_EVENT_BODY_DRAINED,
   /* The connection failed; |remote| is 0 if we found the fault.  |error_code|
      has gone out in GOAWAY, |data| says why. */
-  NGP_H2_CONNECTION_CLOSED
+  NGP_H2_EVENT_CONNECTION_CLOSED
 } ngp_h2_event_type;
 
 /*
@@ -141,9 +141,9 @@ typedef struct ngp_h2_field {
 
 /*
  * ngp_h2_event is one thing that happened.  Members that its type does not
- * name are 0.  |data| of NGP_H2_DATA points into the input of ngp_h2_recv();
- * everything else is owned by the event, or static; all of it is borrowed
- * until ngp_h2_clear_events().
+ * name are 0.  |data| of NGP_H2_EVENT_DATA points into the input of
+ * ngp_h2_recv(); everything else is owned by the event, or static; all of it is
+ * borrowed until ngp_h2_clear_events().
  */
 typedef struct ngp_h2_event {
   uint8_t type;
@@ -418,9 +418,9 @@ void ngp_h2_body_lengths(ngp_h2 *h2, int32_t stream_id, int64_t *pexpected,
 int ngp_h2_set_source(ngp_h2 *h2, int32_t stream_id, int has_source);
 
 /*
- * ngp_h2_watch_body asks for NGP_H2_BODY_DRAINED when at most |low| bytes are
- * queued on |stream_id|.  Returns nonzero if it is so already, or if there is
- * no such stream.
+ * ngp_h2_watch_body asks for NGP_H2_EVENT_BODY_DRAINED when at most |low| bytes
+ * are queued on |stream_id|.  Returns nonzero if it is so already, or if there
+ * is no such stream.
  */
 int ngp_h2_watch_body(ngp_h2 *h2, int32_t stream_id, size_t low);
 
@@ -498,48 +498,48 @@ typedef enum ngp_h2_stream_state {
 } ngp_h2_stream_state;
 
 /* Flags of a stream record. */
-#define NGP_H2_REMOTE_HEADERS 0x01U
-#define NGP_H2_REMOTE_END 0x02U
-#define NGP_H2_LOCAL_HEADERS 0x04U
-#define NGP_H2_LOCAL_END 0x08U
-#define NGP_H2_LOCAL_END_SENT 0x10U
-#define NGP_H2_RESET_LOCAL 0x20U
-#define NGP_H2_RESET_REMOTE 0x40U
+#define NGP_H2_FLAG_REMOTE_HEADERS 0x01U
+#define NGP_H2_FLAG_REMOTE_END 0x02U
+#define NGP_H2_FLAG_LOCAL_HEADERS 0x04U
+#define NGP_H2_FLAG_LOCAL_END 0x08U
+#define NGP_H2_FLAG_LOCAL_END_SENT 0x10U
+#define NGP_H2_FLAG_RESET_LOCAL 0x20U
+#define NGP_H2_FLAG_RESET_REMOTE 0x40U
 /* The C library resets it, or we do for the peer's fault. */
-#define NGP_H2_DOOMED 0x80U
-#define NGP_H2_HEAD 0x100U
-#define NGP_H2_CONNECT 0x200U
+#define NGP_H2_FLAG_DOOMED 0x80U
+#define NGP_H2_FLAG_HEAD 0x100U
+#define NGP_H2_FLAG_CONNECT 0x200U
 /* PUSH_PROMISE, or a request over the peer's limit, waits in the queue. */
-#define NGP_H2_UNSENT 0x400U
-#define NGP_H2_PUSHED 0x800U
-#define NGP_H2_SOURCE 0x1000U
-#define NGP_H2_DEFERRED 0x2000U
-#define NGP_H2_WATCHED 0x4000U
-#define NGP_H2_RST_AFTER_END 0x8000U
-#define NGP_H2_WANTS 0x10000U
+#define NGP_H2_FLAG_UNSENT 0x400U
+#define NGP_H2_FLAG_PUSHED 0x800U
+#define NGP_H2_FLAG_SOURCE 0x1000U
+#define NGP_H2_FLAG_DEFERRED 0x2000U
+#define NGP_H2_FLAG_WATCHED 0x4000U
+#define NGP_H2_FLAG_RST_AFTER_END 0x8000U
+#define NGP_H2_FLAG_WANTS 0x10000U
 /* Its reset was told. */
-#define NGP_H2_RESET_TOLD 0x20000U
+#define NGP_H2_FLAG_RESET_TOLD 0x20000U
 /* CONNECT with :protocol (RFC 8441). */
-#define NGP_H2_EXTENDED 0x40000U
+#define NGP_H2_FLAG_EXTENDED 0x40000U
 /* The response has no content, whatever its content-length (RFC 9110, 6.4.1).
  */
-#define NGP_H2_NO_CONTENT 0x80000U
+#define NGP_H2_FLAG_NO_CONTENT 0x80000U
 /* CONNECT without :protocol got 2xx: only DATA may follow (RFC 9113, 8.5).
    What an extended CONNECT is, its protocol decides (RFC 8441, 4). */
-#define NGP_H2_TUNNEL 0x100000U
+#define NGP_H2_FLAG_TUNNEL 0x100000U
 /* Its reset waits for a later ngp_h2_send(). */
-#define NGP_H2_HELD 0x200000U
+#define NGP_H2_FLAG_HELD 0x200000U
 /* The caller has reset it: nothing is told of it any more, but the queued
    response goes out first. */
-#define NGP_H2_MUTED 0x400000U
+#define NGP_H2_FLAG_MUTED 0x400000U
 /* CONNECT of either kind got 2xx: END_STREAM ends one direction. */
-#define NGP_H2_CONNECTED 0x800000U
+#define NGP_H2_FLAG_CONNECTED 0x800000U
 /* ngp_h2_queue_body() has queued some of its body: a reset drops that. */
-#define NGP_H2_QUEUES 0x1000000U
+#define NGP_H2_FLAG_QUEUES 0x1000000U
 /* Its reset waited at the last ngp_h2_release_resets(). */
-#define NGP_H2_AGED 0x2000000U
+#define NGP_H2_FLAG_AGED 0x2000000U
 /* Its client sends no body before 100 (Continue), if it does as it says. */
-#define NGP_H2_EXPECTS_100 0x4000000U
+#define NGP_H2_FLAG_EXPECTS_100 0x4000000U
 
 /*
  * ngp_h2_stream_get tells what |stream_id| is, and if open puts its flags in

@@ -15,13 +15,14 @@ static const ngp_fields_section sections[] = {
 /* What a request means for its response. */
 static uint32_t request_flags(const ngp_fields *fields) {
   if (fields->head) {
-    return NGP_H2_HEAD;
+    return NGP_H2_FLAG_HEAD;
   }
   if (!fields->connect) {
     return 0;
   }
-  return NGP_FIELDS_IS_TUNNEL(fields) ? NGP_H2_CONNECT
-                                      : NGP_H2_CONNECT | NGP_H2_EXTENDED;
+  return NGP_FIELDS_IS_TUNNEL(fields)
+             ? NGP_H2_FLAG_CONNECT
+             : NGP_H2_FLAG_CONNECT | NGP_H2_FLAG_EXTENDED;
 }
 
 /* What a status means for the rest of its response. */
@@ -29,10 +30,10 @@ static uint32_t response_flags(const ngp_fields *fields) {
   uint32_t flags = 0;
 
   if (fields->status / 100 == 2) {
-    flags |= NGP_H2_TUNNEL;
+    flags |= NGP_H2_FLAG_TUNNEL;
   }
   if (fields->status == 204 || fields->status == 304) {
-    flags |= NGP_H2_NO_CONTENT;
+    flags |= NGP_H2_FLAG_NO_CONTENT;
   }
   return flags;
 }

@@ -33,7 +33,7 @@ typedef struct ngp_h2_mark {
  */
 typedef struct ngp_h2_stream {
   int32_t id;
-  /* flags are NGP_H2_REMOTE_HEADERS and so on. */
+  /* flags are NGP_H2_FLAG_REMOTE_HEADERS and so on. */
   uint32_t flags;
   /* rst_code is that of the caller's reset. */
   uint32_t rst_code;
@@ -293,8 +293,9 @@ int ngp_h2_is_local_id(const ngp_h2 *h2, int32_t id);
 
 /* The flags of |stream|, a CONNECT, once it has got 2xx. */
 static inline uint32_t ngp_h2_connected(const ngp_h2_stream *stream) {
-  return stream->flags & NGP_H2_EXTENDED ? NGP_H2_CONNECTED
-                                         : NGP_H2_CONNECTED | NGP_H2_TUNNEL;
+  return stream->flags & NGP_H2_FLAG_EXTENDED
+             ? NGP_H2_FLAG_CONNECTED
+             : NGP_H2_FLAG_CONNECTED | NGP_H2_FLAG_TUNNEL;
 }
 
 /* Copies a list; NULL for want of memory. */
@@ -329,8 +330,9 @@ void ngp_h2_batch_free(ngp_h2 *h2);
 
 /*
  * ngp_h2_check_outgoing checks a list, and marks what must never be indexed.
- * |*pflags| gets NGP_H2_HEAD, NGP_H2_CONNECT and NGP_H2_EXTENDED of a request,
- * NGP_H2_NO_CONTENT and NGP_H2_TUNNEL of a response that CONNECT would bear,
+ * |*pflags| gets NGP_H2_FLAG_HEAD, NGP_H2_FLAG_CONNECT and NGP_H2_FLAG_EXTENDED
+ * of a request, NGP_H2_FLAG_NO_CONTENT and NGP_H2_FLAG_TUNNEL of a response
+ * that CONNECT would bear,
  * |*pcontent_length| the length stated, or -1.
  */
 int ngp_h2_check_outgoing(ngp_h2_message message, nghttp2_nv *nva, size_t nvlen,

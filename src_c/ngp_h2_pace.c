@@ -44,11 +44,12 @@ static int is_slow(ngp_h2_mark *mark, int64_t count, double now, double bound,
 /* Nonzero if |stream| is a request whose body the peer owes, and to which no
    response has begun.  Tunnels are silent as long as they like. */
 static int owes_body(const ngp_h2 *h2, const ngp_h2_stream *stream) {
-  const uint32_t exempt = NGP_H2_REMOTE_END | NGP_H2_LOCAL_HEADERS |
-                          NGP_H2_CONNECT | NGP_H2_PUSHED | NGP_H2_DOOMED |
-                          NGP_H2_RESET_LOCAL | NGP_H2_EXPECTS_100;
+  const uint32_t exempt = NGP_H2_FLAG_REMOTE_END | NGP_H2_FLAG_LOCAL_HEADERS |
+                          NGP_H2_FLAG_CONNECT | NGP_H2_FLAG_PUSHED |
+                          NGP_H2_FLAG_DOOMED | NGP_H2_FLAG_RESET_LOCAL |
+                          NGP_H2_FLAG_EXPECTS_100;
 
-  return !h2->options.client && (stream->flags & NGP_H2_REMOTE_HEADERS) &&
+  return !h2->options.client && (stream->flags & NGP_H2_FLAG_REMOTE_HEADERS) &&
          !(stream->flags & exempt);
 }
 
@@ -95,15 +96,16 @@ static int we_hold_back(const ngp_h2 *h2, const ngp_h2_stream *stream) {
 
 /* Nonzero if there is something of a body to send on |stream|. */
 static int has_output(const ngp_h2_stream *stream) {
-  const uint32_t exempt = NGP_H2_LOCAL_END_SENT | NGP_H2_UNSENT |
-                          NGP_H2_DOOMED | NGP_H2_RESET_LOCAL;
+  const uint32_t exempt = NGP_H2_FLAG_LOCAL_END_SENT | NGP_H2_FLAG_UNSENT |
+                          NGP_H2_FLAG_DOOMED | NGP_H2_FLAG_RESET_LOCAL;
 
-  if (!(stream->flags & NGP_H2_LOCAL_HEADERS) || (stream->flags & exempt)) {
+  if (!(stream->flags & NGP_H2_FLAG_LOCAL_HEADERS) ||
+      (stream->flags & exempt)) {
     return 0;
   }
-  return stream->body.queued || (stream->flags & NGP_H2_LOCAL_END) ||
-         ((stream->flags & NGP_H2_SOURCE) &&
-          !(stream->flags & NGP_H2_DEFERRED));
+  return stream->body.queued || (stream->flags & NGP_H2_FLAG_LOCAL_END) ||
+         ((stream->flags & NGP_H2_FLAG_SOURCE) &&
+          !(stream->flags & NGP_H2_FLAG_DEFERRED));
 }
 
 int ngp_h2_check_pace(ngp_h2 *h2, double now, const ngp_h2_bounds *bounds,

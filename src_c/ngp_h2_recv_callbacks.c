@@ -8,15 +8,15 @@
 
 /* Nonzero if what comes in on |stream| is nobody's business any more. */
 static int ignored(const ngp_h2_stream *stream) {
-  return !stream ||
-         (stream->flags & (NGP_H2_RESET_LOCAL | NGP_H2_DOOMED | NGP_H2_MUTED));
+  return !stream || (stream->flags & (NGP_H2_FLAG_RESET_LOCAL |
+                                      NGP_H2_FLAG_DOOMED | NGP_H2_FLAG_MUTED));
 }
 
 /* The peer's half of a muted stream has ended: its reset is not needed. */
 static void note_end(ngp_h2_stream *stream, uint8_t frame_flags) {
-  if (stream && (stream->flags & NGP_H2_MUTED) &&
+  if (stream && (stream->flags & NGP_H2_FLAG_MUTED) &&
       (frame_flags & NGHTTP2_FLAG_END_STREAM)) {
-    stream->flags |= NGP_H2_REMOTE_END;
+    stream->flags |= NGP_H2_FLAG_REMOTE_END;
   }
 }
 
@@ -59,8 +59,8 @@ static int on_begin_headers(nghttp2_session *session,
   }
   if (frame->hd.type == NGHTTP2_PUSH_PROMISE) {
     /* A client says nothing on a pushed stream (RFC 9113, 8.4). */
-    stream->flags = NGP_H2_PUSHED | NGP_H2_LOCAL_HEADERS | NGP_H2_LOCAL_END |
-                    NGP_H2_LOCAL_END_SENT;
+    stream->flags = NGP_H2_FLAG_PUSHED | NGP_H2_FLAG_LOCAL_HEADERS |
+                    NGP_H2_FLAG_LOCAL_END | NGP_H2_FLAG_LOCAL_END_SENT;
   }
   return 0;
 }
@@ -113,16 +113,16 @@ static ngp_h2_event_type message_type(const ngp_h2 *h2,
   uint8_t digit;
 
   if (!h2->options.client) {
-    return stream->flags & NGP_H2_REMOTE_HEADERS ? NGP_H2_TRAILERS
-                                                 : NGP_H2_REQUEST;
+    return stream->flags & NGP_H2_FLAG_REMOTE_HEADERS ? NGP_H2_EVENT_TRAILERS
+                                                      : NGP_H2_EVENT_REQUEST;
   }
   /* nghttp2 gives the final response after an informational one and the
      trailers the same category. */
   digit = status_class(h2);
   if (!digit) {
-    return NGP_H2_TRAILERS;
+    return NGP_H2_EVENT_TRAILERS;
   }
-  return digit == '1' ? NGP_H2_INFORMATIONAL : NGP_H2_RESPONSE;
+  return digit == '1' ? NGP_H2_EVENT_INFORMATIONAL : NGP_H2_EVENT_RESPONSE;
 }
 
 /* ngp_h2_reset() for a callback. */
@@ -151,7 +151,7 @@ static int on_headers_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
     return 0;
   }
   type = message_type(h2, stream);
-  reason = type == NGP_H2_TRAILERS && (stream->flags & NGP_H2_TUNNEL)
+  reason = type == NGP_H2_EVENT_TRAILERS && (stream->flags & NGP_H2_FLAG_TUNNEL)
                ? "a connected CONNECT has no trailers (RFC 9113, 8.5)"
            : self_dependent ? NGP_H2_SELF_DEPENDENT
                             : NULL;
@@ -164,7 +164,7 @@ static int on_headers_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
                : refuse(h2, stream, NGHTTP2_ENHANCE_YOUR_CALM,
                         "the header list is larger than the limit");
   }
-  if (type == NGP_H2_REQUEST) {
+  if (type == NGP_H2_EVENT_REQUEST) {
     reason = ngp_h2_check_request(batch->fields + batch->committed,
                                   batch->nfields - batch->committed, &flags,
                                   &has_priority);
@@ -176,35 +176,36 @@ static int on_headers_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
       ngp_h2_set_priority(h2, stream->id, NGHTTP2_EXTPRI_DEFAULT_URGENCY, 1, 0);
     }
   }
-  if (type != NGP_H2_REQUEST) {
+  if (type != NGP_H2_EVENT_REQUEST) {
     reason = ngp_h2_check_other(
-        type == NGP_H2_RESPONSE   ? NGP_H2_MESSAGE_RESPONSE
-        : type == NGP_H2_TRAILERS ? NGP_H2_MESSAGE_TRAILERS
-                                  : NGP_H2_MESSAGE_INFORMATIONAL,
+        type == NGP_H2_EVENT_RESPONSE   ? NGP_H2_MESSAGE_RESPONSE
+        : type == NGP_H2_EVENT_TRAILERS ? NGP_H2_MESSAGE_TRAILERS
+                                        : NGP_H2_MESSAGE_INFORMATIONAL,
         batch->fields + batch->committed, batch->nfields - batch->committed);
     if (reason) {
       return refuse(h2, stream, NGHTTP2_PROTOCOL_ERROR, reason);
     }
   }
-  if (type == NGP_H2_RESPONSE && status_class(h2) == '2' &&
-      (stream->flags & NGP_H2_CONNECT)) {
+  if (type == NGP_H2_EVENT_RESPONSE && status_class(h2) == '2' &&
+      (stream->flags & NGP_H2_FLAG_CONNECT)) {
     stream->flags |= ngp_h2_connected(stream);
   }
   event = ngp_h2_record(h2, type, stream->id);
   if (!event) {
     return NGP_H2_FAIL;
   }
-  if (type == NGP_H2_REQUEST && !(frame->hd.flags & NGHTTP2_FLAG_END_STREAM) &&
+  if (type == NGP_H2_EVENT_REQUEST &&
+      !(frame->hd.flags & NGHTTP2_FLAG_END_STREAM) &&
       ngp_h2_expects_continue(batch->fields + batch->committed,
                               batch->nfields - batch->committed)) {
-    stream->flags |= NGP_H2_EXPECTS_100;
+    stream->flags |= NGP_H2_FLAG_EXPECTS_100;
   }
   ngp_h2_block_commit(h2, event);
-  if (type != NGP_H2_INFORMATIONAL) {
-    stream->flags |= NGP_H2_REMOTE_HEADERS;
+  if (type != NGP_H2_EVENT_INFORMATIONAL) {
+    stream->flags |= NGP_H2_FLAG_REMOTE_HEADERS;
   }
   if (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) {
-    stream->flags |= NGP_H2_REMOTE_END;
+    stream->flags |= NGP_H2_FLAG_REMOTE_END;
     event->end_stream = 1;
   }
   return 0;
@@ -224,7 +225,7 @@ static int on_data_chunk(nghttp2_session *session, uint8_t frame_flags,
                ? NGP_H2_FAIL
                : 0;
   }
-  event = ngp_h2_record(h2, NGP_H2_DATA, stream_id);
+  event = ngp_h2_record(h2, NGP_H2_EVENT_DATA, stream_id);
   if (!event) {
     return NGP_H2_FAIL;
   }
@@ -232,7 +233,7 @@ static int on_data_chunk(nghttp2_session *session, uint8_t frame_flags,
   event->len = len;
   ngp_h2_earn_bytes(h2, len);
   stream->received += len;
-  stream->flags &= ~NGP_H2_EXPECTS_100;
+  stream->flags &= ~NGP_H2_FLAG_EXPECTS_100;
   if (h2->options.manual_credit) {
     stream->unacked += len;
   }
@@ -254,11 +255,12 @@ static int on_data_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
     note_end(stream, frame->hd.flags);
     return 0;
   }
-  stream->flags |= NGP_H2_REMOTE_END;
+  stream->flags |= NGP_H2_FLAG_REMOTE_END;
   /* The end goes with the last piece, if that came in with this input. */
   event = batch->nevents ? &batch->events[batch->nevents - 1] : NULL;
-  if (!event || event->type != NGP_H2_DATA || event->stream_id != stream->id) {
-    event = ngp_h2_record(h2, NGP_H2_DATA, stream->id);
+  if (!event || event->type != NGP_H2_EVENT_DATA ||
+      event->stream_id != stream->id) {
+    event = ngp_h2_record(h2, NGP_H2_EVENT_DATA, stream->id);
     if (!event) {
       return NGP_H2_FAIL;
     }
@@ -272,10 +274,10 @@ static int on_settings_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
   uint32_t window;
 
   if (frame->hd.flags & NGHTTP2_FLAG_ACK) {
-    return ngp_h2_record(h2, NGP_H2_SETTINGS_ACK, 0) ? 0 : NGP_H2_FAIL;
+    return ngp_h2_record(h2, NGP_H2_EVENT_SETTINGS_ACK, 0) ? 0 : NGP_H2_FAIL;
   }
   ++h2->expected;
-  event = ngp_h2_record(h2, NGP_H2_SETTINGS, 0);
+  event = ngp_h2_record(h2, NGP_H2_EVENT_SETTINGS, 0);
   if (!event || ngp_h2_event_copy(h2, event, frame->settings.iv,
                                   frame->settings.niv *
                                       sizeof(*frame->settings.iv)) != 0) {
@@ -288,7 +290,7 @@ static int on_settings_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
       (window < h2->remote_initial_window && h2->queued_body)) {
     /* Every stream may send more (RFC 9113, 6.9.2); or some less than is
        queued, which leaves more for the others. */
-    event = ngp_h2_record(h2, NGP_H2_WINDOW_UPDATE, 0);
+    event = ngp_h2_record(h2, NGP_H2_EVENT_WINDOW_UPDATE, 0);
     if (!event) {
       return NGP_H2_FAIL;
     }
@@ -306,7 +308,7 @@ static int on_settings_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
 static int on_ping_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
   int ack = frame->hd.flags & NGHTTP2_FLAG_ACK;
   ngp_h2_event *event =
-      ngp_h2_record(h2, ack ? NGP_H2_PING_ACK : NGP_H2_PING, 0);
+      ngp_h2_record(h2, ack ? NGP_H2_EVENT_PING_ACK : NGP_H2_EVENT_PING, 0);
 
   if (!event) {
     return NGP_H2_FAIL;
@@ -330,7 +332,7 @@ static int refuse_unsent(ngp_h2 *h2) {
   if (!h2->unsent) {
     return 0;
   }
-  if (ngp_h2_stream_ids(h2, NGP_H2_UNSENT, &ids, &n) != 0) {
+  if (ngp_h2_stream_ids(h2, NGP_H2_FLAG_UNSENT, &ids, &n) != 0) {
     return NGP_H2_FAIL;
   }
   for (i = 0; i < n && rv == 0; ++i) {
@@ -342,7 +344,7 @@ static int refuse_unsent(ngp_h2 *h2) {
 }
 
 static int on_goaway_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
-  ngp_h2_event *event = ngp_h2_record(h2, NGP_H2_GOAWAY, 0);
+  ngp_h2_event *event = ngp_h2_record(h2, NGP_H2_EVENT_GOAWAY, 0);
 
   if (!event || ngp_h2_event_copy(h2, event, frame->goaway.opaque_data,
                                   frame->goaway.opaque_data_len) != 0) {
@@ -360,8 +362,8 @@ static int on_rst_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
   if (ignored(stream)) {
     return 0;
   }
-  stream->flags |= NGP_H2_RESET_REMOTE;
-  event = ngp_h2_record(h2, NGP_H2_STREAM_RESET, stream->id);
+  stream->flags |= NGP_H2_FLAG_RESET_REMOTE;
+  event = ngp_h2_record(h2, NGP_H2_EVENT_STREAM_RESET, stream->id);
   if (!event) {
     return NGP_H2_FAIL;
   }
@@ -395,7 +397,7 @@ static int on_push_promise_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
   if (reason) {
     return refuse(h2, stream, NGHTTP2_PROTOCOL_ERROR, reason);
   }
-  event = ngp_h2_record(h2, NGP_H2_PUSH_PROMISE, frame->hd.stream_id);
+  event = ngp_h2_record(h2, NGP_H2_EVENT_PUSH_PROMISE, frame->hd.stream_id);
   if (!event) {
     return NGP_H2_FAIL;
   }
@@ -417,7 +419,7 @@ static int record_update(ngp_h2 *h2, int32_t stream_id, int64_t n,
     batch->events[*pindex].value += n;
     return 0;
   }
-  event = ngp_h2_record(h2, NGP_H2_WINDOW_UPDATE, stream_id);
+  event = ngp_h2_record(h2, NGP_H2_EVENT_WINDOW_UPDATE, stream_id);
   if (!event) {
     return NGP_H2_FAIL;
   }
@@ -445,7 +447,8 @@ static int on_window_update_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
 
 static int on_altsvc_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
   const nghttp2_ext_altsvc *altsvc = frame->ext.payload;
-  ngp_h2_event *event = ngp_h2_record(h2, NGP_H2_ALTSVC, frame->hd.stream_id);
+  ngp_h2_event *event =
+      ngp_h2_record(h2, NGP_H2_EVENT_ALTSVC, frame->hd.stream_id);
   size_t len = altsvc->origin_len + altsvc->field_value_len;
 
   if (!event) {
@@ -476,7 +479,7 @@ static int on_origin_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
   size_t i;
 
   for (i = 0; i < origin->nov; ++i) {
-    ngp_h2_event *event = ngp_h2_record(h2, NGP_H2_ORIGIN, 0);
+    ngp_h2_event *event = ngp_h2_record(h2, NGP_H2_EVENT_ORIGIN, 0);
 
     if (!event || ngp_h2_event_copy(h2, event, origin->ov[i].origin,
                                     origin->ov[i].origin_len) != 0) {
@@ -488,7 +491,7 @@ static int on_origin_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
 
 static int on_priority_update_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
   const nghttp2_ext_priority_update *update = frame->ext.payload;
-  ngp_h2_event *event = ngp_h2_record(h2, NGP_H2_PRIORITY_UPDATE, 0);
+  ngp_h2_event *event = ngp_h2_record(h2, NGP_H2_EVENT_PRIORITY_UPDATE, 0);
 
   if (!event || ngp_h2_event_copy(h2, event, update->field_value,
                                   update->field_value_len) != 0) {
@@ -512,7 +515,8 @@ static int on_extension_chunk(nghttp2_session *session,
 static int on_extension_unpack(nghttp2_session *session, void **payload,
                                const nghttp2_frame_hd *hd, void *user_data) {
   ngp_h2 *h2 = user_data;
-  ngp_h2_event *event = ngp_h2_record(h2, NGP_H2_EXTENSION, hd->stream_id);
+  ngp_h2_event *event =
+      ngp_h2_record(h2, NGP_H2_EVENT_EXTENSION, hd->stream_id);
 
   (void)session;
   *payload = NULL;
@@ -570,7 +574,7 @@ static int on_invalid_frame_recv(nghttp2_session *session,
 
   (void)session;
   if (stream) {
-    stream->flags |= NGP_H2_DOOMED;
+    stream->flags |= NGP_H2_FLAG_DOOMED;
   }
   if (!h2->reason) {
     const char *reason = nghttp2_strerror(lib_error);

@@ -80,8 +80,8 @@ static int lacks_padding(const uint8_t *head) {
 
 /* Nonzero if |stream| is promised by us and not answered: reserved (local). */
 static int is_reserved(const ngp_h2 *h2, const ngp_h2_stream *stream) {
-  return !h2->options.client && (stream->flags & NGP_H2_PUSHED) &&
-         !(stream->flags & NGP_H2_LOCAL_HEADERS);
+  return !h2->options.client && (stream->flags & NGP_H2_FLAG_PUSHED) &&
+         !(stream->flags & NGP_H2_FLAG_LOCAL_HEADERS);
 }
 
 /* Nonzero if a frame with this |head| may be a fault that nghttp2 ignores, or
@@ -190,7 +190,8 @@ static int refuse_self_dependent(ngp_h2 *h2, uint8_t type, int32_t id) {
   }
   stream = ngp_h2_stream_find(h2, id);
   if (stream) {
-    return stream->flags & (NGP_H2_RESET_LOCAL | NGP_H2_DOOMED | NGP_H2_MUTED)
+    return stream->flags & (NGP_H2_FLAG_RESET_LOCAL | NGP_H2_FLAG_DOOMED |
+                            NGP_H2_FLAG_MUTED)
                ? 0
                : ngp_h2_reset(h2, stream, NGHTTP2_PROTOCOL_ERROR,
                               NGP_H2_SELF_DEPENDENT);

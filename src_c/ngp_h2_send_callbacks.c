@@ -74,9 +74,10 @@ static int send_data(nghttp2_session *session, nghttp2_frame *frame,
       (padlen && ngp_buf_add(&h2->out, zeros, padlen - 1) != 0)) {
     return NGP_H2_FAIL;
   }
-  if ((stream->flags & NGP_H2_WATCHED) && stream->body.queued <= stream->low) {
-    stream->flags &= ~NGP_H2_WATCHED;
-    if (!ngp_h2_record(h2, NGP_H2_BODY_DRAINED, stream->id)) {
+  if ((stream->flags & NGP_H2_FLAG_WATCHED) &&
+      stream->body.queued <= stream->low) {
+    stream->flags &= ~NGP_H2_FLAG_WATCHED;
+    if (!ngp_h2_record(h2, NGP_H2_EVENT_BODY_DRAINED, stream->id)) {
       return NGP_H2_FAIL;
     }
   }
@@ -98,9 +99,10 @@ static nghttp2_ssize read_body(nghttp2_session *session, int32_t stream_id,
        is; held back any later it would hold back the others, too. */
     return NGHTTP2_ERR_PAUSE;
   }
-  if (n == 0 && !(stream->flags & NGP_H2_LOCAL_END)) {
-    stream->flags |= NGP_H2_DEFERRED;
-    if ((stream->flags & NGP_H2_SOURCE) && ngp_h2_want(h2, stream, length)) {
+  if (n == 0 && !(stream->flags & NGP_H2_FLAG_LOCAL_END)) {
+    stream->flags |= NGP_H2_FLAG_DEFERRED;
+    if ((stream->flags & NGP_H2_FLAG_SOURCE) &&
+        ngp_h2_want(h2, stream, length)) {
       return NGP_H2_FAIL;
     }
     return NGHTTP2_ERR_DEFERRED;
@@ -109,7 +111,7 @@ static nghttp2_ssize read_body(nghttp2_session *session, int32_t stream_id,
   if (n > length) {
     return (nghttp2_ssize)length;
   }
-  if (stream->flags & NGP_H2_LOCAL_END) {
+  if (stream->flags & NGP_H2_FLAG_LOCAL_END) {
     *data_flags |= NGHTTP2_DATA_FLAG_EOF;
     if (stream->trailers) {
       /* nghttp2 wants trailers submitted here: earlier they would overtake
@@ -157,7 +159,7 @@ static nghttp2_ssize read_length(nghttp2_session *session, uint8_t frame_type,
     size_t have = stream->body.queued;
 
     if (!have) {
-      have = stream->flags & NGP_H2_SOURCE ? SOURCE_CHUNK : 1;
+      have = stream->flags & NGP_H2_FLAG_SOURCE ? SOURCE_CHUNK : 1;
     }
     if (h2->options.pad_multiple) {
       /* It bounds the padding, too. */
@@ -213,12 +215,12 @@ static int on_goaway_send(ngp_h2 *h2, const nghttp2_frame *frame) {
 
 /* Our half of |stream| has ended. */
 static int on_end_sent(ngp_h2 *h2, ngp_h2_stream *stream) {
-  stream->flags |= NGP_H2_LOCAL_END | NGP_H2_LOCAL_END_SENT;
-  if (!(stream->flags & NGP_H2_RST_AFTER_END) ||
-      (stream->flags & NGP_H2_REMOTE_END)) {
+  stream->flags |= NGP_H2_FLAG_LOCAL_END | NGP_H2_FLAG_LOCAL_END_SENT;
+  if (!(stream->flags & NGP_H2_FLAG_RST_AFTER_END) ||
+      (stream->flags & NGP_H2_FLAG_REMOTE_END)) {
     return 0;
   }
-  if ((stream->flags & NGP_H2_MUTED) && !h2->hold_resets) {
+  if ((stream->flags & NGP_H2_FLAG_MUTED) && !h2->hold_resets) {
     /* The caller wants it gone now. */
     ++h2->expected;
     return ngp_h2_send_rst(h2, stream);
@@ -233,7 +235,7 @@ static int on_promise_sent(ngp_h2 *h2, ngp_h2_stream *stream) {
   ngp_h2_header_list *response = stream->response;
   int rv;
 
-  stream->flags &= ~NGP_H2_UNSENT;
+  stream->flags &= ~NGP_H2_FLAG_UNSENT;
   if (!response) {
     return 0;
   }
@@ -249,10 +251,10 @@ static int on_promise_sent(ngp_h2 *h2, ngp_h2_stream *stream) {
 static int on_request_begun(ngp_h2 *h2, ngp_h2_stream *stream) {
   int rv = 0;
 
-  stream->flags &= ~NGP_H2_UNSENT;
+  stream->flags &= ~NGP_H2_FLAG_UNSENT;
   --h2->unsent;
   if (stream->id <= h2->waiting_upto &&
-      !ngp_h2_record(h2, NGP_H2_REQUEST_SENT, stream->id)) {
+      !ngp_h2_record(h2, NGP_H2_EVENT_REQUEST_SENT, stream->id)) {
     return NGHTTP2_ERR_NOMEM;
   }
   if (stream->priority_waits) {
@@ -279,7 +281,7 @@ static int before_frame_send(nghttp2_session *session,
     return 0;
   }
   stream = ngp_h2_stream_find(h2, frame->hd.stream_id);
-  if (!stream || !(stream->flags & NGP_H2_UNSENT)) {
+  if (!stream || !(stream->flags & NGP_H2_FLAG_UNSENT)) {
     return 0;
   }
   return on_request_begun(h2, stream) == 0 ? 0 : NGP_H2_FAIL;
@@ -328,11 +330,11 @@ static int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame,
     if (!stream) {
       /* It was refused before it had a record. */
       ngp_h2_note_closed(h2, frame->hd.stream_id, 1);
-    } else if (stream->flags & NGP_H2_RESET_LOCAL) {
+    } else if (stream->flags & NGP_H2_FLAG_RESET_LOCAL) {
       return 0;
     } else {
       /* Whatever the reason, the peer does not know of it yet. */
-      stream->flags |= NGP_H2_DOOMED;
+      stream->flags |= NGP_H2_FLAG_DOOMED;
       if (frame->rst_stream.error_code == NGHTTP2_FLOW_CONTROL_ERROR &&
           overflows(h2, stream)) {
         /* RFC 9113, 6.9.2 wants the connection ended. */
@@ -366,13 +368,13 @@ static int on_frame_not_send(nghttp2_session *session,
     break;
   case NGHTTP2_HEADERS:
     stream = ngp_h2_stream_find(h2, frame->hd.stream_id);
-    if (stream && !(stream->flags & NGP_H2_UNSENT)) {
+    if (stream && !(stream->flags & NGP_H2_FLAG_UNSENT)) {
       if (lib_error == NGHTTP2_ERR_STREAM_CLOSED ||
           lib_error == NGHTTP2_ERR_STREAM_CLOSING) {
         return 0;
       }
       /* A message that cannot be sent must not leave its stream hanging. */
-      stream->flags |= NGP_H2_DOOMED;
+      stream->flags |= NGP_H2_FLAG_DOOMED;
       ngp_h2_set_reason(h2, CANNOT_SEND, sizeof(CANNOT_SEND) - 1);
       return nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, stream->id,
                                        NGHTTP2_INTERNAL_ERROR) == 0
@@ -393,7 +395,7 @@ static int on_frame_not_send(nghttp2_session *session,
   }
   /* The stream was never opened: nobody else tells its end. */
   return ngp_h2_close_stream(h2, stream,
-                             stream->flags & NGP_H2_RESET_LOCAL
+                             stream->flags & NGP_H2_FLAG_RESET_LOCAL
                                  ? stream->rst_code
                                  : NGHTTP2_REFUSED_STREAM) == 0
              ? 0

@@ -110,10 +110,11 @@ void ngp_h2_stream_remove(ngp_h2 *h2, ngp_h2_stream *stream) {
   h2->queued_body -= stream->body.queued;
   h2->reserved -= stream->reserved;
   ngp_body_abandon(&stream->body, &h2->tray);
-  if ((stream->flags & NGP_H2_UNSENT) && !(stream->flags & NGP_H2_PUSHED)) {
+  if ((stream->flags & NGP_H2_FLAG_UNSENT) &&
+      !(stream->flags & NGP_H2_FLAG_PUSHED)) {
     --h2->unsent;
   }
-  if (stream->flags & NGP_H2_HELD) {
+  if (stream->flags & NGP_H2_FLAG_HELD) {
     --h2->held;
   }
   map_remove(&h2->streams, stream);

@@ -44,9 +44,9 @@ static int find_writable(const ngp_h2 *h2, int32_t id,
   if (rv != 0) {
     return rv;
   }
-  return (*pstream)->flags &
-                 (NGP_H2_LOCAL_END | NGP_H2_RESET_LOCAL | NGP_H2_RESET_REMOTE |
-                  NGP_H2_DOOMED | NGP_H2_MUTED)
+  return (*pstream)->flags & (NGP_H2_FLAG_LOCAL_END | NGP_H2_FLAG_RESET_LOCAL |
+                              NGP_H2_FLAG_RESET_REMOTE | NGP_H2_FLAG_DOOMED |
+                              NGP_H2_FLAG_MUTED)
              ? NGHTTP2_ERR_STREAM_CLOSED
              : 0;
 }
@@ -137,7 +137,7 @@ int32_t ngp_h2_submit_request(ngp_h2 *h2, nghttp2_nv *nva, size_t nvlen,
   if (rv != 0) {
     return rv;
   }
-  if ((flags & NGP_H2_EXTENDED) &&
+  if ((flags & NGP_H2_FLAG_EXTENDED) &&
       !nghttp2_session_get_remote_settings(
           h2->session, NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL)) {
     perror->index = nvlen;
@@ -153,9 +153,9 @@ int32_t ngp_h2_submit_request(ngp_h2 *h2, nghttp2_nv *nva, size_t nvlen,
   if (!stream) {
     return NGHTTP2_ERR_NOMEM;
   }
-  stream->flags = flags | NGP_H2_LOCAL_HEADERS | NGP_H2_UNSENT;
+  stream->flags = flags | NGP_H2_FLAG_LOCAL_HEADERS | NGP_H2_FLAG_UNSENT;
   if (end_stream) {
-    stream->flags |= NGP_H2_LOCAL_END;
+    stream->flags |= NGP_H2_FLAG_LOCAL_END;
   }
   stream->content_length = content_length;
   provider = ngp_h2_data_provider(stream);
@@ -182,7 +182,7 @@ int ngp_h2_submit_response(ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva,
   if (rv != 0) {
     return rv;
   }
-  if (h2->options.client || (stream->flags & NGP_H2_LOCAL_HEADERS)) {
+  if (h2->options.client || (stream->flags & NGP_H2_FLAG_LOCAL_HEADERS)) {
     return NGHTTP2_ERR_INVALID_STREAM_STATE;
   }
   rv = check(h2, NGP_H2_MESSAGE_RESPONSE, nva, nvlen, &flags, &content_length,
@@ -190,16 +190,17 @@ int ngp_h2_submit_response(ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva,
   if (rv != 0) {
     return rv;
   }
-  if ((flags & NGP_H2_TUNNEL) && (stream->flags & NGP_H2_CONNECT)) {
+  if ((flags & NGP_H2_FLAG_TUNNEL) && (stream->flags & NGP_H2_FLAG_CONNECT)) {
     /* What follows is no content, whatever the status (RFC 9110, 9.3.6). */
     content_length = -1;
-  } else if ((stream->flags & NGP_H2_HEAD) || (flags & NGP_H2_NO_CONTENT)) {
+  } else if ((stream->flags & NGP_H2_FLAG_HEAD) ||
+             (flags & NGP_H2_FLAG_NO_CONTENT)) {
     /* These state a length that they do not have (RFC 9110, 8.6). */
     content_length = 0;
   } else if (end_stream && content_length > 0) {
     return NGP_ERR_BODY_LENGTH;
   }
-  if (stream->flags & NGP_H2_UNSENT) {
+  if (stream->flags & NGP_H2_FLAG_UNSENT) {
     stream->response = ngp_h2_header_list_new(h2, nva, nvlen);
     if (!stream->response) {
       return NGHTTP2_ERR_NOMEM;
@@ -213,13 +214,13 @@ int ngp_h2_submit_response(ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva,
       return rv;
     }
   }
-  stream->flags |= NGP_H2_LOCAL_HEADERS;
-  if ((flags & NGP_H2_TUNNEL) && (stream->flags & NGP_H2_CONNECT)) {
+  stream->flags |= NGP_H2_FLAG_LOCAL_HEADERS;
+  if ((flags & NGP_H2_FLAG_TUNNEL) && (stream->flags & NGP_H2_FLAG_CONNECT)) {
     stream->flags |= ngp_h2_connected(stream);
   }
   stream->content_length = content_length;
   if (end_stream) {
-    stream->flags |= NGP_H2_LOCAL_END;
+    stream->flags |= NGP_H2_FLAG_LOCAL_END;
   }
   return 0;
 }
@@ -235,7 +236,7 @@ int ngp_h2_submit_informational(ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva,
     return rv;
   }
   if (h2->options.client ||
-      (stream->flags & (NGP_H2_LOCAL_HEADERS | NGP_H2_UNSENT))) {
+      (stream->flags & (NGP_H2_FLAG_LOCAL_HEADERS | NGP_H2_FLAG_UNSENT))) {
     return NGHTTP2_ERR_INVALID_STREAM_STATE;
   }
   rv = check(h2, NGP_H2_MESSAGE_INFORMATIONAL, nva, nvlen, &flags,
@@ -251,7 +252,7 @@ int ngp_h2_submit_informational(ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva,
   /* Of 1xx it is 100 that the client waits for.  The list was checked: its
      first field is :status, of three digits. */
   if (memcmp(nva[0].value, "100", 3) == 0) {
-    stream->flags &= ~NGP_H2_EXPECTS_100;
+    stream->flags &= ~NGP_H2_FLAG_EXPECTS_100;
   }
   return 0;
 }
@@ -260,10 +261,10 @@ int ngp_h2_submit_informational(ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva,
 static int resume(ngp_h2 *h2, ngp_h2_stream *stream) {
   int rv;
 
-  if (!(stream->flags & NGP_H2_DEFERRED)) {
+  if (!(stream->flags & NGP_H2_FLAG_DEFERRED)) {
     return 0;
   }
-  stream->flags &= ~NGP_H2_DEFERRED;
+  stream->flags &= ~NGP_H2_FLAG_DEFERRED;
   rv = nghttp2_session_resume_data(h2->session, stream->id);
   return rv == NGHTTP2_ERR_NOMEM ? rv : 0;
 }
@@ -289,12 +290,12 @@ int ngp_h2_check_trailers(ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva,
   if (rv != 0) {
     return rv;
   }
-  if (!(stream->flags & NGP_H2_LOCAL_HEADERS)) {
+  if (!(stream->flags & NGP_H2_FLAG_LOCAL_HEADERS)) {
     return NGHTTP2_ERR_INVALID_STREAM_STATE;
   }
   rv = check(h2, NGP_H2_MESSAGE_TRAILERS, nva, nvlen, &flags, &content_length,
              perror);
-  if (rv == 0 && nvlen && (stream->flags & NGP_H2_TUNNEL)) {
+  if (rv == 0 && nvlen && (stream->flags & NGP_H2_FLAG_TUNNEL)) {
     perror->index = nvlen;
     perror->reason = "a connected CONNECT has no trailers (RFC 9113, 8.5)";
     rv = NGP_ERR_BAD_HEADERS;
@@ -321,7 +322,7 @@ int ngp_h2_submit_trailers(ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva,
       return NGHTTP2_ERR_NOMEM;
     }
   }
-  stream->flags |= NGP_H2_LOCAL_END;
+  stream->flags |= NGP_H2_FLAG_LOCAL_END;
   return resume(h2, stream);
 }
 
@@ -356,8 +357,8 @@ int32_t ngp_h2_submit_push_promise(ngp_h2 *h2, int32_t stream_id,
     return NGHTTP2_ERR_NOMEM;
   }
   /* A pushed request is complete when it is promised. */
-  stream->flags = flags | NGP_H2_PUSHED | NGP_H2_UNSENT |
-                  NGP_H2_REMOTE_HEADERS | NGP_H2_REMOTE_END;
+  stream->flags = flags | NGP_H2_FLAG_PUSHED | NGP_H2_FLAG_UNSENT |
+                  NGP_H2_FLAG_REMOTE_HEADERS | NGP_H2_FLAG_REMOTE_END;
   rv = nghttp2_submit_push_promise(h2->session, NGHTTP2_FLAG_NONE, stream_id,
                                    nva, nvlen, NULL);
   if (rv < 0) {
@@ -378,7 +379,7 @@ static int push(ngp_h2 *h2, int32_t stream_id, const uint8_t *data, size_t len,
   if (rv != 0) {
     return rv;
   }
-  if (!(stream->flags & NGP_H2_LOCAL_HEADERS)) {
+  if (!(stream->flags & NGP_H2_FLAG_LOCAL_HEADERS)) {
     return NGHTTP2_ERR_INVALID_STREAM_STATE;
   }
   if (wrong_length(stream, len, end_stream)) {
@@ -403,7 +404,7 @@ static int push(ngp_h2 *h2, int32_t stream_id, const uint8_t *data, size_t len,
   if (!end_stream) {
     return 0;
   }
-  stream->flags |= NGP_H2_LOCAL_END;
+  stream->flags |= NGP_H2_FLAG_LOCAL_END;
   return resume(h2, stream);
 }
 
@@ -413,7 +414,7 @@ int ngp_h2_queue_body(ngp_h2 *h2, int32_t stream_id, const uint8_t *data,
                 h2->options.max_body_queue);
 
   if (rv == 0 && len) {
-    ngp_h2_stream_find(h2, stream_id)->flags |= NGP_H2_QUEUES;
+    ngp_h2_stream_find(h2, stream_id)->flags |= NGP_H2_FLAG_QUEUES;
   }
   return rv;
 }
@@ -438,14 +439,14 @@ int ngp_h2_set_source(ngp_h2 *h2, int32_t stream_id, int has_source) {
   if (rv != 0) {
     return rv;
   }
-  if (!(stream->flags & NGP_H2_LOCAL_HEADERS)) {
+  if (!(stream->flags & NGP_H2_FLAG_LOCAL_HEADERS)) {
     return NGHTTP2_ERR_INVALID_STREAM_STATE;
   }
   if (!has_source) {
-    stream->flags &= ~(NGP_H2_SOURCE | NGP_H2_WANTS);
+    stream->flags &= ~(NGP_H2_FLAG_SOURCE | NGP_H2_FLAG_WANTS);
     return 0;
   }
-  stream->flags |= NGP_H2_SOURCE;
+  stream->flags |= NGP_H2_FLAG_SOURCE;
   return resume(h2, stream);
 }
 
@@ -456,7 +457,7 @@ int ngp_h2_watch_body(ngp_h2 *h2, int32_t stream_id, size_t low) {
     return 1;
   }
   stream->low = low;
-  stream->flags |= NGP_H2_WATCHED;
+  stream->flags |= NGP_H2_FLAG_WATCHED;
   return 0;
 }
 
@@ -525,8 +526,8 @@ size_t ngp_h2_sendable(ngp_h2 *h2, int32_t stream_id) {
 }
 
 static void unhold(ngp_h2 *h2, ngp_h2_stream *stream) {
-  if (stream->flags & NGP_H2_HELD) {
-    stream->flags &= ~NGP_H2_HELD;
+  if (stream->flags & NGP_H2_FLAG_HELD) {
+    stream->flags &= ~NGP_H2_FLAG_HELD;
     --h2->held;
   }
 }
@@ -538,15 +539,15 @@ int ngp_h2_send_rst(ngp_h2 *h2, ngp_h2_stream *stream) {
                                      stream->rst_code);
 
   if (rv == 0) {
-    stream->flags |= NGP_H2_RESET_LOCAL;
+    stream->flags |= NGP_H2_FLAG_RESET_LOCAL;
     unhold(h2, stream);
   }
   return rv;
 }
 
 void ngp_h2_hold(ngp_h2 *h2, ngp_h2_stream *stream) {
-  if (!(stream->flags & (NGP_H2_REMOTE_END | NGP_H2_HELD))) {
-    stream->flags |= NGP_H2_HELD;
+  if (!(stream->flags & (NGP_H2_FLAG_REMOTE_END | NGP_H2_FLAG_HELD))) {
+    stream->flags |= NGP_H2_FLAG_HELD;
     ++h2->held;
   }
 }
@@ -558,8 +559,8 @@ void ngp_h2_hold_resets(ngp_h2 *h2, int hold) {
 size_t ngp_h2_held_resets(const ngp_h2 *h2) { return h2->held; }
 
 int ngp_h2_release_resets(ngp_h2 *h2, int all) {
-  const uint32_t over = NGP_H2_REMOTE_END | NGP_H2_RESET_LOCAL |
-                        NGP_H2_RESET_REMOTE | NGP_H2_DOOMED;
+  const uint32_t over = NGP_H2_FLAG_REMOTE_END | NGP_H2_FLAG_RESET_LOCAL |
+                        NGP_H2_FLAG_RESET_REMOTE | NGP_H2_FLAG_DOOMED;
   int32_t *ids;
   size_t i, n;
   int rv = 0;
@@ -567,14 +568,14 @@ int ngp_h2_release_resets(ngp_h2 *h2, int all) {
   if (!h2->held || h2->dead) {
     return 0;
   }
-  if (ngp_h2_stream_ids(h2, NGP_H2_HELD, &ids, &n) != 0) {
+  if (ngp_h2_stream_ids(h2, NGP_H2_FLAG_HELD, &ids, &n) != 0) {
     return NGHTTP2_ERR_NOMEM;
   }
   for (i = 0; i < n && rv == 0; ++i) {
     ngp_h2_stream *stream = ngp_h2_stream_find(h2, ids[i]);
 
-    if (!all && !(stream->flags & (NGP_H2_AGED | over))) {
-      stream->flags |= NGP_H2_AGED;
+    if (!all && !(stream->flags & (NGP_H2_FLAG_AGED | over))) {
+      stream->flags |= NGP_H2_FLAG_AGED;
       continue;
     }
     unhold(h2, stream);
@@ -589,8 +590,9 @@ int ngp_h2_release_resets(ngp_h2 *h2, int all) {
 /* Nonzero if the whole response of |stream| counts as sent, though it is
    queued: nothing but its turn keeps it from going out. */
 static int is_response_queued(const ngp_h2 *h2, const ngp_h2_stream *stream) {
-  const uint32_t all = NGP_H2_LOCAL_HEADERS | NGP_H2_LOCAL_END;
-  const uint32_t none = NGP_H2_LOCAL_END_SENT | NGP_H2_UNSENT | NGP_H2_QUEUES;
+  const uint32_t all = NGP_H2_FLAG_LOCAL_HEADERS | NGP_H2_FLAG_LOCAL_END;
+  const uint32_t none =
+      NGP_H2_FLAG_LOCAL_END_SENT | NGP_H2_FLAG_UNSENT | NGP_H2_FLAG_QUEUES;
   int64_t window;
 
   if (h2->options.client || (stream->flags & (all | none)) != all) {
@@ -609,33 +611,34 @@ int ngp_h2_submit_rst(ngp_h2 *h2, int32_t stream_id, uint32_t error_code,
   if (rv != 0) {
     return unless_closed(rv);
   }
-  if (stream->flags & (NGP_H2_RESET_LOCAL | NGP_H2_RESET_REMOTE |
-                       NGP_H2_DOOMED | NGP_H2_MUTED)) {
+  if (stream->flags & (NGP_H2_FLAG_RESET_LOCAL | NGP_H2_FLAG_RESET_REMOTE |
+                       NGP_H2_FLAG_DOOMED | NGP_H2_FLAG_MUTED)) {
     return 0;
   }
   stream->rst_code = error_code;
   if (after_end) {
-    if (error_code == NGHTTP2_NO_ERROR && (stream->flags & NGP_H2_CONNECTED)) {
+    if (error_code == NGHTTP2_NO_ERROR &&
+        (stream->flags & NGP_H2_FLAG_CONNECTED)) {
       /* NO_ERROR declines the rest of a request (RFC 9113, 8.1); a tunnel has
          none, and is broken off. */
       stream->rst_code = NGHTTP2_CANCEL;
     }
-    stream->flags |= NGP_H2_RST_AFTER_END;
-    if (stream->flags & NGP_H2_LOCAL_END_SENT) {
+    stream->flags |= NGP_H2_FLAG_RST_AFTER_END;
+    if (stream->flags & NGP_H2_FLAG_LOCAL_END_SENT) {
       ngp_h2_hold(h2, stream);
     }
     return 0;
   }
   if (is_response_queued(h2, stream)) {
     /* nghttp2 would drop it. */
-    stream->flags |= NGP_H2_RST_AFTER_END | NGP_H2_MUTED;
+    stream->flags |= NGP_H2_FLAG_RST_AFTER_END | NGP_H2_FLAG_MUTED;
     return 0;
   }
   rv = ngp_h2_send_rst(h2, stream);
   if (rv != 0) {
     return rv;
   }
-  if ((stream->flags & NGP_H2_UNSENT) && h2->options.client) {
+  if ((stream->flags & NGP_H2_FLAG_UNSENT) && h2->options.client) {
     /* nghttp2 takes the request back, but says so only when its turn comes.
        It was not heard of outside: its end can be told now. */
     return ngp_h2_close_stream(h2, stream, error_code);
@@ -657,7 +660,7 @@ int ngp_h2_consume(ngp_h2 *h2, int32_t stream_id, size_t n) {
   }
   /* A stream that is about to be reset gets no credit: the peer would send for
      nothing until the reset goes out. */
-  rv = stream->flags & NGP_H2_HELD
+  rv = stream->flags & NGP_H2_FLAG_HELD
            ? nghttp2_session_consume_connection(h2->session, n)
            : nghttp2_session_consume(h2->session, stream_id, n);
   if (rv == 0) {
@@ -783,18 +786,18 @@ int ngp_h2_upgrade(ngp_h2 *h2, const uint8_t *settings, size_t len,
     return NGHTTP2_ERR_NOMEM;
   }
   if (h2->options.client) {
-    stream->flags =
-        NGP_H2_LOCAL_HEADERS | NGP_H2_LOCAL_END | NGP_H2_LOCAL_END_SENT;
+    stream->flags = NGP_H2_FLAG_LOCAL_HEADERS | NGP_H2_FLAG_LOCAL_END |
+                    NGP_H2_FLAG_LOCAL_END_SENT;
     h2->last_local_id = 1;
   } else {
-    stream->flags = NGP_H2_REMOTE_HEADERS | NGP_H2_REMOTE_END;
+    stream->flags = NGP_H2_FLAG_REMOTE_HEADERS | NGP_H2_FLAG_REMOTE_END;
     h2->last_remote_id = 1;
     ngp_h2_note_opened(h2, 1);
     h2->remote_initial_window = nghttp2_session_get_remote_settings(
         h2->session, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE);
   }
   if (head_request) {
-    stream->flags |= NGP_H2_HEAD;
+    stream->flags |= NGP_H2_FLAG_HEAD;
   }
   return 0;
 }
@@ -817,7 +820,7 @@ int ngp_h2_submit_priority_update(ngp_h2 *h2, int32_t stream_id,
   if (rv != 0) {
     return unless_closed(rv);
   }
-  if (stream->flags & NGP_H2_UNSENT) {
+  if (stream->flags & NGP_H2_FLAG_UNSENT) {
     /* It would overtake the request, and count among the idle streams that
        the server bounds (RFC 9218, 7.1). */
     stream->priority.len = 0;

@@ -79,7 +79,7 @@ fail:
 void ngp_quic_abandon(ngp_quic *quic) {
   ngtcp2_conn_del(quic->conn);
   quic->conn = NULL;
-  quic->state = NGP_QUIC_DEAD;
+  quic->state = NGP_QUIC_STATE_DEAD;
   ngp_quic_streams_free(&quic->streams);
 }
 
@@ -179,10 +179,10 @@ static void describe_end(const ngp_quic *quic, ngp_quic_event *event) {
 }
 
 int ngp_quic_get_end(const ngp_quic *quic, ngp_quic_event *event) {
-  if (!quic->close_pending && quic->state <= NGP_QUIC_ACTIVE) {
+  if (!quic->close_pending && quic->state <= NGP_QUIC_STATE_ACTIVE) {
     return 0;
   }
-  *event = (ngp_quic_event){.type = NGP_QUIC_TERMINATED,
+  *event = (ngp_quic_event){.type = NGP_QUIC_EVENT_TERMINATED,
                             .stream_id = -1,
                             .value = quic->remote_end,
                             .data = quic->ccerr.reason,
@@ -194,9 +194,9 @@ int ngp_quic_get_end(const ngp_quic *quic, ngp_quic_event *event) {
 void ngp_quic_terminate(ngp_quic *quic) {
   ngp_quic_event *event;
 
-  quic->state = NGP_QUIC_DEAD;
+  quic->state = NGP_QUIC_STATE_DEAD;
   quic->close_pending = 0;
-  event = ngp_quic_record(quic, &quic->events, NGP_QUIC_TERMINATED,
+  event = ngp_quic_record(quic, &quic->events, NGP_QUIC_EVENT_TERMINATED,
                           quic->ccerr.reason, quic->ccerr.reasonlen);
   if (event) {
     describe_end(quic, event);
@@ -237,7 +237,7 @@ static void start_draining(ngp_quic *quic) {
   }
   quic->remote_end = 1;
   quic->close_pending = 0;
-  quic->state = NGP_QUIC_DRAINING;
+  quic->state = NGP_QUIC_STATE_DRAINING;
   quic->close_until = quic->now + 3 * ngtcp2_conn_get_pto(quic->conn);
 }
 
@@ -336,7 +336,7 @@ int ngp_quic_close(ngp_quic *quic, uint64_t error_code, int application,
   if (error_code > NGP_MAX_VARINT || frame_type > NGP_MAX_VARINT) {
     return NGHTTP2_ERR_INVALID_ARGUMENT;
   }
-  if (quic->close_pending || quic->state > NGP_QUIC_ACTIVE) {
+  if (quic->close_pending || quic->state > NGP_QUIC_STATE_ACTIVE) {
     return 0;
   }
   len = set_reason(quic, reason, len);
@@ -360,14 +360,14 @@ int ngp_quic_connect(ngp_quic *quic, const ngp_quic_addr *addr, uint64_t now) {
                          : quic->options.versions[0];
   int rv;
 
-  if (!quic->options.is_client || quic->state != NGP_QUIC_NEW) {
+  if (!quic->options.is_client || quic->state != NGP_QUIC_STATE_NEW) {
     return NGP_QUIC_ERR_STATE;
   }
   ngp_quic_set_time(quic, now);
   quic->remote_addr.in6 = ngp_quic_to_sockaddr(addr);
   rv = ngp_quic_open_client(quic, version, 0);
   if (rv == 0) {
-    quic->state = NGP_QUIC_ACTIVE;
+    quic->state = NGP_QUIC_STATE_ACTIVE;
   }
   return rv;
 }
@@ -396,7 +396,7 @@ static int accept_client(ngp_quic *quic, const uint8_t *data, size_t len) {
       int rv = ngp_quic_open_server(quic, &hd);
 
       if (rv == 0) {
-        quic->state = NGP_QUIC_ACTIVE;
+        quic->state = NGP_QUIC_STATE_ACTIVE;
       }
       return rv;
     }
@@ -436,7 +436,7 @@ int ngp_quic_recv(ngp_quic *quic, const uint8_t *data, size_t len,
     to.in6 = make_sockaddr(addr->local, 0, addr->local_scope);
   }
   ngp_quic_set_time(quic, now);
-  if (quic->state == NGP_QUIC_NEW) {
+  if (quic->state == NGP_QUIC_STATE_NEW) {
     quic->remote_addr = from;
     quic->local_addr = to;
     rv = accept_client(quic, data, len);
@@ -444,11 +444,11 @@ int ngp_quic_recv(ngp_quic *quic, const uint8_t *data, size_t len,
       return rv;
     }
   }
-  if (quic->state == NGP_QUIC_CLOSING) {
+  if (quic->state == NGP_QUIC_STATE_CLOSING) {
     hear_while_closing(quic);
   }
   /* After an error that is not told yet ngtcp2 takes no more. */
-  if (quic->state != NGP_QUIC_ACTIVE || quic->close_pending || !len) {
+  if (quic->state != NGP_QUIC_STATE_ACTIVE || quic->close_pending || !len) {
     return 0;
   }
   ++quic->stats.packets_received;
@@ -475,7 +475,7 @@ int ngp_quic_recv(ngp_quic *quic, const uint8_t *data, size_t len,
   }
   ngp_quic_close_forgotten(quic);
   rv = rv == 0 ? ngp_quic_tap_tell_stops(quic) : ngp_quic_fail(quic, rv);
-  if (rv == 0 && quic->state == NGP_QUIC_ACTIVE) {
+  if (rv == 0 && quic->state == NGP_QUIC_STATE_ACTIVE) {
     rv = ngp_quic_note_move(quic, pto);
   }
   quic->tap.nstops = 0;
@@ -485,7 +485,7 @@ int ngp_quic_recv(ngp_quic *quic, const uint8_t *data, size_t len,
 void ngp_quic_consume(ngp_quic *quic, int64_t stream_id, uint64_t n) {
   ngp_quic_stream *stream;
 
-  if (quic->state != NGP_QUIC_ACTIVE || !n) {
+  if (quic->state != NGP_QUIC_STATE_ACTIVE || !n) {
     return;
   }
   ngtcp2_conn_extend_max_offset(quic->conn, n);
@@ -501,7 +501,7 @@ void ngp_quic_consume(ngp_quic *quic, int64_t stream_id, uint64_t n) {
 void ngp_quic_hold_credit(ngp_quic *quic, int64_t stream_id, int hold) {
   ngp_quic_stream *stream = ngp_quic_stream_find(&quic->streams, stream_id);
 
-  if (!stream || quic->state != NGP_QUIC_ACTIVE) {
+  if (!stream || quic->state != NGP_QUIC_STATE_ACTIVE) {
     return;
   }
   stream->hold = hold ? 1 : 0;
@@ -521,15 +521,15 @@ uint64_t ngp_quic_get_timer(ngp_quic *quic) {
     return UINT64_MAX;
   }
   switch (quic->state) {
-  case NGP_QUIC_ACTIVE:
+  case NGP_QUIC_STATE_ACTIVE:
     if (quic->options.is_client && !quic->stats.packets_sent) {
       /* The first packet waits to be sent. */
       return 0;
     }
     expiry = ngtcp2_conn_get_expiry(quic->conn);
     return expiry < quic->settle_path_at ? expiry : quic->settle_path_at;
-  case NGP_QUIC_CLOSING:
-  case NGP_QUIC_DRAINING:
+  case NGP_QUIC_STATE_CLOSING:
+  case NGP_QUIC_STATE_DRAINING:
     return quic->close_until;
   default:
     return UINT64_MAX;
@@ -547,7 +547,7 @@ int ngp_quic_handle_timer(ngp_quic *quic, uint64_t now) {
   if (quic->settle_path_at <= quic->now) {
     quic->settle_path_at = UINT64_MAX;
   }
-  if (quic->state != NGP_QUIC_ACTIVE) {
+  if (quic->state != NGP_QUIC_STATE_ACTIVE) {
     ngp_quic_terminate(quic);
   } else if (!quic->close_pending) {
     rv = ngtcp2_conn_handle_expiry(quic->conn, quic->now);
@@ -611,7 +611,7 @@ int ngp_quic_send_framed(ngp_quic *quic, int64_t stream_id, const uint8_t *head,
   int rv;
 
   *pheld = 0;
-  if (quic->state > NGP_QUIC_ACTIVE) {
+  if (quic->state > NGP_QUIC_STATE_ACTIVE) {
     /* Who sends on a connection that ends learns it from the event. */
     return 0;
   }
@@ -643,7 +643,7 @@ int ngp_quic_reset_stream(ngp_quic *quic, int64_t stream_id,
   if (error_code > NGP_MAX_VARINT) {
     return NGHTTP2_ERR_INVALID_ARGUMENT;
   }
-  if (quic->state > NGP_QUIC_ACTIVE) {
+  if (quic->state > NGP_QUIC_STATE_ACTIVE) {
     return 0;
   }
   rv = get_sending(quic, stream_id, &stream);
@@ -673,7 +673,7 @@ int ngp_quic_stop_stream(ngp_quic *quic, int64_t stream_id,
       ngp_quic_is_local(quic, stream_id)) {
     return NGP_QUIC_ERR_SEND_ONLY;
   }
-  if (quic->state > NGP_QUIC_ACTIVE) {
+  if (quic->state > NGP_QUIC_STATE_ACTIVE) {
     return 0;
   }
   rv = get_stream(quic, stream_id, &stream);
@@ -692,7 +692,7 @@ int ngp_quic_stop_stream(ngp_quic *quic, int64_t stream_id,
 static int is_settled(const ngp_quic *quic, const ngp_quic_stream *stream) {
   ngtcp2_conn_info info;
 
-  if (stream->reset || quic->state > NGP_QUIC_ACTIVE) {
+  if (stream->reset || quic->state > NGP_QUIC_STATE_ACTIVE) {
     return 1;
   }
   if (!stream->fin_sent || stream->acked < stream->queued) {
@@ -742,7 +742,7 @@ int ngp_quic_can_send(const ngp_quic *quic, int64_t stream_id) {
 
   if (stream_id < 0 ||
       (ngp_quic_is_uni(stream_id) && !ngp_quic_is_local(quic, stream_id)) ||
-      quic->state > NGP_QUIC_ACTIVE) {
+      quic->state > NGP_QUIC_STATE_ACTIVE) {
     return 0;
   }
   if (stream) {
@@ -759,7 +759,7 @@ static int set_urgency(ngp_quic *quic, int64_t stream_id, uint8_t urgency,
   ngp_quic_list list;
   int rv;
 
-  if (quic->state > NGP_QUIC_ACTIVE) {
+  if (quic->state > NGP_QUIC_STATE_ACTIVE) {
     return 0;
   }
   rv = get_sending(quic, stream_id, &stream);
@@ -816,13 +816,13 @@ uint64_t ngp_quic_send_credit(const ngp_quic *quic, int64_t stream_id) {
 /* ---- Questions and wishes ---- */
 
 int ngp_quic_send_token(ngp_quic *quic, const uint8_t *token, size_t len) {
-  if (quic->options.is_client || quic->state == NGP_QUIC_NEW) {
+  if (quic->options.is_client || quic->state == NGP_QUIC_STATE_NEW) {
     return NGP_QUIC_ERR_STATE;
   }
   if (!len || len > NGP_QUIC_MAX_TOKEN) {
     return NGHTTP2_ERR_INVALID_ARGUMENT;
   }
-  if (quic->state != NGP_QUIC_ACTIVE) {
+  if (quic->state != NGP_QUIC_STATE_ACTIVE) {
     return 0;
   }
   return ngtcp2_conn_submit_new_token(quic->conn, token, len) == 0
@@ -853,7 +853,7 @@ void ngp_quic_keep_alive(ngp_quic *quic) {
 
 void ngp_quic_set_keep_alive(ngp_quic *quic, uint64_t interval) {
   quic->keep_alive = interval;
-  if (quic->handshake_completed && quic->state == NGP_QUIC_ACTIVE) {
+  if (quic->handshake_completed && quic->state == NGP_QUIC_STATE_ACTIVE) {
     ngp_quic_keep_alive(quic);
   }
 }

@@ -117,7 +117,8 @@ typedef struct ngp_quic_options {
    */
   const uint8_t *reset_secret;
   size_t reset_secret_len;
-  /* ticket is what an earlier NGP_QUIC_SESSION_TICKET carried, or NULL. */
+  /* ticket is what an earlier NGP_QUIC_EVENT_SESSION_TICKET carried, or NULL.
+   */
   const uint8_t *ticket;
   size_t ticket_len;
   ngp_tls_config *tls_config;
@@ -126,28 +127,28 @@ typedef struct ngp_quic_options {
 } ngp_quic_options;
 
 typedef enum ngp_quic_event_type {
-  NGP_QUIC_PROTOCOL_NEGOTIATED = 1,
-  NGP_QUIC_HANDSHAKE_COMPLETED,
-  NGP_QUIC_STREAM_DATA,
-  NGP_QUIC_STREAM_RESET,
-  NGP_QUIC_STOP_SENDING,
-  NGP_QUIC_DATAGRAM,
-  NGP_QUIC_PING_ACKED,
-  NGP_QUIC_CID_ISSUED,
-  NGP_QUIC_CID_RETIRED,
-  NGP_QUIC_TERMINATED,
+  NGP_QUIC_EVENT_PROTOCOL_NEGOTIATED = 1,
+  NGP_QUIC_EVENT_HANDSHAKE_COMPLETED,
+  NGP_QUIC_EVENT_STREAM_DATA,
+  NGP_QUIC_EVENT_STREAM_RESET,
+  NGP_QUIC_EVENT_STOP_SENDING,
+  NGP_QUIC_EVENT_DATAGRAM,
+  NGP_QUIC_EVENT_PING_ACKED,
+  NGP_QUIC_EVENT_CID_ISSUED,
+  NGP_QUIC_EVENT_CID_RETIRED,
+  NGP_QUIC_EVENT_TERMINATED,
   /* These do not come from ngp_quic_next_event() but from _next_note().  A
      client's SESSION_TICKET has what resumes the session, a server's the
      NewSessionTicket message (RFC 8446, 4.6.1) that it sends; TICKET_PRESENTED
      has the ticket in such a message, and is answered by
      ngp_quic_take_tickets(). */
-  NGP_QUIC_SESSION_TICKET,
-  NGP_QUIC_TICKET_PRESENTED,
-  NGP_QUIC_NEW_TOKEN,
-  NGP_QUIC_KEY_LOG,
+  NGP_QUIC_EVENT_SESSION_TICKET,
+  NGP_QUIC_EVENT_TICKET_PRESENTED,
+  NGP_QUIC_EVENT_NEW_TOKEN,
+  NGP_QUIC_EVENT_KEY_LOG,
   /* These have a packet: its header, of |value| bytes, and its frames. */
-  NGP_QUIC_PACKET_SENT,
-  NGP_QUIC_PACKET_RECEIVED
+  NGP_QUIC_EVENT_PACKET_SENT,
+  NGP_QUIC_EVENT_PACKET_RECEIVED
 } ngp_quic_event_type;
 
 /*
@@ -180,11 +181,11 @@ typedef struct ngp_quic_event {
 
 typedef enum ngp_quic_state {
   /* A client that has not connected, a server that received nothing. */
-  NGP_QUIC_NEW,
-  NGP_QUIC_ACTIVE,
-  NGP_QUIC_CLOSING,
-  NGP_QUIC_DRAINING,
-  NGP_QUIC_DEAD
+  NGP_QUIC_STATE_NEW,
+  NGP_QUIC_STATE_ACTIVE,
+  NGP_QUIC_STATE_CLOSING,
+  NGP_QUIC_STATE_DRAINING,
+  NGP_QUIC_STATE_DEAD
 } ngp_quic_state;
 
 /* ngp_quic_packet is a datagram to send; |data| is borrowed until the next
@@ -290,7 +291,7 @@ int ngp_quic_next_event(ngp_quic *quic, ngp_quic_event *event);
 int ngp_quic_next_note(ngp_quic *quic, ngp_quic_event *event);
 
 /*
- * ngp_quic_take_tickets answers all NGP_QUIC_TICKET_PRESENTED so far: the
+ * ngp_quic_take_tickets answers all NGP_QUIC_EVENT_TICKET_PRESENTED so far: the
  * session is resumed only if |allowed| is nonzero, else there is a full
  * handshake.  Until then the connection stands still.  It does nothing if there
  * is nothing to answer.
@@ -340,9 +341,9 @@ int ngp_quic_close(ngp_quic *quic, uint64_t error_code, int application,
                    uint64_t frame_type, const char *reason, size_t len);
 
 /*
- * ngp_quic_get_end fills |*event| as NGP_QUIC_TERMINATED will be, as soon as
- * the connection is being closed; its |value| is nonzero if it is the peer that
- * has closed it, or is lost.  It returns 0 before.
+ * ngp_quic_get_end fills |*event| as NGP_QUIC_EVENT_TERMINATED will be, as soon
+ * as the connection is being closed; its |value| is nonzero if it is the peer
+ * that has closed it, or is lost.  It returns 0 before.
  */
 int ngp_quic_get_end(const ngp_quic *quic, ngp_quic_event *event);
 

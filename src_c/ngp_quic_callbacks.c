@@ -21,8 +21,8 @@ static int fail_memory(ngp_quic *quic) {
 static int alpn_decided(void *user, const uint8_t *alpn, size_t len) {
   ngp_quic *quic = user;
 
-  return ngp_quic_record(quic, &quic->events, NGP_QUIC_PROTOCOL_NEGOTIATED,
-                         alpn, len)
+  return ngp_quic_record(quic, &quic->events,
+                         NGP_QUIC_EVENT_PROTOCOL_NEGOTIATED, alpn, len)
              ? 0
              : NGHTTP2_ERR_NOMEM;
 }
@@ -49,8 +49,8 @@ static int ticket_received(void *user, const uint8_t *data, size_t len) {
   if (ngp_buf_add(&ticket, head, sizeof(head)) == 0 &&
       ngp_buf_add(&ticket, data, len) == 0 &&
       ngp_buf_add(&ticket, params, (size_t)n) == 0 &&
-      ngp_quic_record(quic, &quic->notes, NGP_QUIC_SESSION_TICKET, ticket.base,
-                      ticket.len)) {
+      ngp_quic_record(quic, &quic->notes, NGP_QUIC_EVENT_SESSION_TICKET,
+                      ticket.base, ticket.len)) {
     rv = 0;
   }
   ngp_buf_free(&ticket);
@@ -60,8 +60,8 @@ static int ticket_received(void *user, const uint8_t *data, size_t len) {
 static int ticket_sent(void *user, const uint8_t *message, size_t len) {
   ngp_quic *quic = user;
 
-  return ngp_quic_record(quic, &quic->notes, NGP_QUIC_SESSION_TICKET, message,
-                         len)
+  return ngp_quic_record(quic, &quic->notes, NGP_QUIC_EVENT_SESSION_TICKET,
+                         message, len)
              ? 0
              : NGHTTP2_ERR_NOMEM;
 }
@@ -69,7 +69,7 @@ static int ticket_sent(void *user, const uint8_t *message, size_t len) {
 static int key_logged(void *user, const char *line, size_t len) {
   ngp_quic *quic = user;
 
-  return ngp_quic_record(quic, &quic->notes, NGP_QUIC_KEY_LOG, line, len)
+  return ngp_quic_record(quic, &quic->notes, NGP_QUIC_EVENT_KEY_LOG, line, len)
              ? 0
              : NGHTTP2_ERR_NOMEM;
 }
@@ -109,15 +109,15 @@ static int handshake_completed(ngtcp2_conn *conn, void *user_data) {
   } else if (ngp_tls_send_ticket(quic->tls) != 0) {
     return NGTCP2_ERR_CALLBACK_FAILURE;
   }
-  event = ngp_quic_record(quic, &quic->events, NGP_QUIC_HANDSHAKE_COMPLETED,
-                          NULL, 0);
+  event = ngp_quic_record(quic, &quic->events,
+                          NGP_QUIC_EVENT_HANDSHAKE_COMPLETED, NULL, 0);
   if (!event) {
     return NGTCP2_ERR_CALLBACK_FAILURE;
   }
   event->early_data_accepted = accepted ? 1 : 0;
   event->session_resumed = ngp_tls_session_resumed(quic->tls) ? 1 : 0;
   for (i = 0; i < quic->nearly_cids; ++i) {
-    if (!ngp_quic_record(quic, &quic->events, NGP_QUIC_CID_ISSUED,
+    if (!ngp_quic_record(quic, &quic->events, NGP_QUIC_EVENT_CID_ISSUED,
                          quic->early_cids[i].data,
                          quic->early_cids[i].datalen)) {
       return NGTCP2_ERR_CALLBACK_FAILURE;
@@ -195,8 +195,8 @@ static int get_new_connection_id(ngtcp2_conn *conn, ngtcp2_cid *cid,
     quic->early_cids[quic->nearly_cids++] = *cid;
     return 0;
   }
-  return ngp_quic_record(quic, &quic->events, NGP_QUIC_CID_ISSUED, cid->data,
-                         cid->datalen)
+  return ngp_quic_record(quic, &quic->events, NGP_QUIC_EVENT_CID_ISSUED,
+                         cid->data, cid->datalen)
              ? 0
              : NGTCP2_ERR_CALLBACK_FAILURE;
 }
@@ -206,8 +206,8 @@ static int remove_connection_id(ngtcp2_conn *conn, const ngtcp2_cid *cid,
   ngp_quic *quic = user_data;
 
   (void)conn;
-  return ngp_quic_record(quic, &quic->events, NGP_QUIC_CID_RETIRED, cid->data,
-                         cid->datalen)
+  return ngp_quic_record(quic, &quic->events, NGP_QUIC_EVENT_CID_RETIRED,
+                         cid->data, cid->datalen)
              ? 0
              : NGTCP2_ERR_CALLBACK_FAILURE;
 }
@@ -222,7 +222,7 @@ static int recv_new_token(ngtcp2_conn *conn, const uint8_t *token,
   ngp_quic *quic = user_data;
 
   (void)conn;
-  return ngp_quic_record(quic, &quic->notes, NGP_QUIC_NEW_TOKEN, token,
+  return ngp_quic_record(quic, &quic->notes, NGP_QUIC_EVENT_NEW_TOKEN, token,
                          tokenlen)
              ? 0
              : NGTCP2_ERR_CALLBACK_FAILURE;
@@ -348,7 +348,8 @@ static int stream_reset(ngtcp2_conn *conn, int64_t stream_id,
       quic->unclosed = stream;
     }
   }
-  return record_error(quic, NGP_QUIC_STREAM_RESET, stream_id, app_error_code);
+  return record_error(quic, NGP_QUIC_EVENT_STREAM_RESET, stream_id,
+                      app_error_code);
 }
 
 static int stream_close(ngtcp2_conn *conn, uint32_t flags, int64_t stream_id,
@@ -406,7 +407,8 @@ static int recv_datagram(ngtcp2_conn *conn, uint32_t flags, const uint8_t *data,
     ++quic->stats.datagrams_dropped;
     return 0;
   }
-  if (!ngp_quic_record(quic, &quic->events, NGP_QUIC_DATAGRAM, data, datalen)) {
+  if (!ngp_quic_record(quic, &quic->events, NGP_QUIC_EVENT_DATAGRAM, data,
+                       datalen)) {
     return NGTCP2_ERR_CALLBACK_FAILURE;
   }
   quic->dgram_received += ngp_quic_dgram_cost(datalen);

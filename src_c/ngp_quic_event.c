@@ -198,12 +198,12 @@ int ngp_quic_record_data(ngp_quic *quic, int64_t stream_id, const uint8_t *data,
   ngp_quic_event *event =
       queue->end > queue->first ? &queue->events[queue->end - 1] : NULL;
 
-  if (quic->merge && event && event->type == NGP_QUIC_STREAM_DATA &&
+  if (quic->merge && event && event->type == NGP_QUIC_EVENT_STREAM_DATA &&
       event->stream_id == stream_id) {
     event->end_stream = end_stream ? 1 : 0;
     return ngp_quic_record_more(quic, queue, data, len);
   }
-  event = ngp_quic_record(quic, queue, NGP_QUIC_STREAM_DATA, data, len);
+  event = ngp_quic_record(quic, queue, NGP_QUIC_EVENT_STREAM_DATA, data, len);
   if (!event) {
     return NGHTTP2_ERR_NOMEM;
   }
@@ -229,9 +229,10 @@ int ngp_quic_next_event(ngp_quic *quic, ngp_quic_event *event) {
     return 0;
   }
   quic->merge = 0;
-  if (event->type == NGP_QUIC_STREAM_DATA && !quic->options.manual_credit) {
+  if (event->type == NGP_QUIC_EVENT_STREAM_DATA &&
+      !quic->options.manual_credit) {
     ngp_quic_consume(quic, event->stream_id, event->len);
-  } else if (event->type == NGP_QUIC_DATAGRAM) {
+  } else if (event->type == NGP_QUIC_EVENT_DATAGRAM) {
     quic->dgram_received -= ngp_quic_dgram_cost(event->len);
   }
   return 1;

@@ -110,7 +110,7 @@ int ngp_quic_send_framed_datagram(ngp_quic *quic, const uint8_t *head,
   ngp_quic_dgram *dgram;
   size_t len = head_len + data_len;
 
-  if (quic->state > NGP_QUIC_ACTIVE) {
+  if (quic->state > NGP_QUIC_STATE_ACTIVE) {
     return 0;
   }
   if (ngp_quic_dgram_cost(len) >
@@ -442,7 +442,7 @@ static int write_close(ngp_quic *quic) {
   n = ngtcp2_conn_write_connection_close(quic->conn, &path.path, &info,
                                          quic->out.base + quic->out.len, cap,
                                          &quic->ccerr, quic->now);
-  quic->state = NGP_QUIC_CLOSING;
+  quic->state = NGP_QUIC_STATE_CLOSING;
   quic->close_until = quic->now + 3 * ngtcp2_conn_get_pto(quic->conn);
   if (n <= 0) {
     return 0;
@@ -494,7 +494,7 @@ static int send_active(ngp_quic *quic, size_t max) {
   }
   pinged = ngp_quic_tap_wants_ping(quic);
   rv = write_pinging(quic, max);
-  if (rv != 0 || quic->state != NGP_QUIC_ACTIVE || quic->close_pending) {
+  if (rv != 0 || quic->state != NGP_QUIC_STATE_ACTIVE || quic->close_pending) {
     return rv;
   }
   /* While it writes, ngtcp2 gives up an address that does not answer, and goes
@@ -518,11 +518,11 @@ int ngp_quic_send_burst(ngp_quic *quic, size_t max, uint64_t now) {
   if (quic->ask.state == NGP_QUIC_ASK_WAITING) {
     return 0;
   }
-  if (quic->state == NGP_QUIC_NEW && quic->close_pending) {
+  if (quic->state == NGP_QUIC_STATE_NEW && quic->close_pending) {
     ngp_quic_terminate(quic);
     return quic->no_memory ? NGHTTP2_ERR_NOMEM : 0;
   }
-  if (quic->state == NGP_QUIC_CLOSING && quic->close_again) {
+  if (quic->state == NGP_QUIC_STATE_CLOSING && quic->close_again) {
     quic->close_again = 0;
     if (ngp_buf_reserve(&quic->out, quic->close_len) != 0) {
       return NGHTTP2_ERR_NOMEM;
@@ -530,14 +530,14 @@ int ngp_quic_send_burst(ngp_quic *quic, size_t max, uint64_t now) {
     memcpy(quic->out.base, quic->close_packet, quic->close_len);
     return add_packet(quic, quic->close_len, &quic->close_addr, 0);
   }
-  if (quic->state != NGP_QUIC_ACTIVE) {
+  if (quic->state != NGP_QUIC_STATE_ACTIVE) {
     return 0;
   }
   ngp_quic_tap_begin(quic);
   if (!quic->close_pending) {
     rv = send_active(quic, max);
   }
-  if (rv == 0 && quic->state == NGP_QUIC_ACTIVE && quic->close_pending) {
+  if (rv == 0 && quic->state == NGP_QUIC_STATE_ACTIVE && quic->close_pending) {
     rv = write_close(quic);
   }
   ngp_quic_tap_end();

@@ -53,7 +53,7 @@ static int add_ping(ngp_quic *quic, uint64_t value, uint8_t own) {
 
 int ngp_quic_ping(ngp_quic *quic, uint64_t value) {
   /* Nobody will acknowledge it on a connection that ends. */
-  return quic->state > NGP_QUIC_ACTIVE ? 0 : add_ping(quic, value, 0);
+  return quic->state > NGP_QUIC_STATE_ACTIVE ? 0 : add_ping(quic, value, 0);
 }
 
 int ngp_quic_tap_probe_path(ngp_quic *quic) {
@@ -218,7 +218,7 @@ int ngp_quic_tap_encrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead,
       see_sent(current, aad, aadlen, plaintext, plaintextlen);
     }
     if (current->options.log_packets &&
-        log_packet(current, NGP_QUIC_PACKET_SENT, aad, aadlen, plaintext,
+        log_packet(current, NGP_QUIC_EVENT_PACKET_SENT, aad, aadlen, plaintext,
                    plaintextlen) != 0) {
       return NGTCP2_ERR_CALLBACK_FAILURE;
     }
@@ -239,8 +239,8 @@ static void see_acked(ngp_quic *quic, uint64_t from, uint64_t to) {
     if (ping->pkt_num >= 0 && (uint64_t)ping->pkt_num >= from &&
         (uint64_t)ping->pkt_num <= to) {
       if (!ping->own) {
-        ngp_quic_event *event =
-            ngp_quic_record(quic, &quic->events, NGP_QUIC_PING_ACKED, NULL, 0);
+        ngp_quic_event *event = ngp_quic_record(
+            quic, &quic->events, NGP_QUIC_EVENT_PING_ACKED, NULL, 0);
 
         if (!event) {
           return;
@@ -330,8 +330,8 @@ int ngp_quic_tap_tell_stops(ngp_quic *quic) {
     /* ngtcp2 answers with RESET_STREAM (RFC 9000, 3.5). */
     stream->stopped = stream->reset = 1;
     ngp_quic_stream_enlist(&quic->streams, stream, NGP_QUIC_LIST_NONE);
-    event =
-        ngp_quic_record(quic, &quic->events, NGP_QUIC_STOP_SENDING, NULL, 0);
+    event = ngp_quic_record(quic, &quic->events, NGP_QUIC_EVENT_STOP_SENDING,
+                            NULL, 0);
     if (!event) {
       return NGHTTP2_ERR_NOMEM;
     }
@@ -379,7 +379,7 @@ int ngp_quic_tap_decrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead,
     return rv;
   }
   if (current->options.log_packets &&
-      log_packet(current, NGP_QUIC_PACKET_RECEIVED, aad, aadlen, dest,
+      log_packet(current, NGP_QUIC_EVENT_PACKET_RECEIVED, aad, aadlen, dest,
                  ciphertextlen - aead->max_overhead) != 0) {
     return NGTCP2_ERR_CALLBACK_FAILURE;
   }

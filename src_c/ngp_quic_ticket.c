@@ -106,7 +106,7 @@ static int record_tickets(ngp_quic *quic) {
     take(&identities, 4); /* obfuscated_ticket_age */
     if (!identities.failed) {
       quic->ask.state = NGP_QUIC_ASK_WAITING;
-      if (!ngp_quic_record(quic, &quic->notes, NGP_QUIC_TICKET_PRESENTED,
+      if (!ngp_quic_record(quic, &quic->notes, NGP_QUIC_EVENT_TICKET_PRESENTED,
                            identity.pos, identity.left)) {
         return NGTCP2_ERR_CALLBACK_FAILURE;
       }
@@ -209,7 +209,7 @@ int ngp_quic_take_tickets(ngp_quic *quic, int allowed) {
     ngp_quic_terminate(quic);
     return 0;
   }
-  quic->state = NGP_QUIC_NEW;
+  quic->state = NGP_QUIC_STATE_NEW;
   quic->nearly_cids = 0;
   quic->stats.packets_received = quic->stats.bytes_received = 0;
   while (rv == 0 && pos < datagrams.len) {

@@ -219,7 +219,7 @@ cdef class H2Connection(H2Session):
             return self._submit_request(fields, end_stream)
         id = to_stream_id(stream_id)
         lib.ngp_h2_stream_get(self._h2, id, &flags)
-        if flags & lib.NGP_H2_LOCAL_HEADERS:
+        if flags & lib.NGP_H2_FLAG_LOCAL_HEADERS:
             if not end_stream:
                 raise StreamStateError(
                     f"stream {id}: headers were sent already, and trailers need "
@@ -538,7 +538,7 @@ cdef class H2Connection(H2Session):
         cdef uint32_t flags = 0
 
         lib.ngp_h2_stream_get(self._h2, stream_id, &flags)
-        if flags & lib.NGP_H2_CONNECTED:
+        if flags & lib.NGP_H2_FLAG_CONNECTED:
             return 0
         return check(
             lib.ngp_h2_submit_rst(self._h2, stream_id, ErrorCode.NO_ERROR, 1),
@@ -606,7 +606,7 @@ cdef class H2Connection(H2Session):
         )
 
         return state == lib.NGP_H2_STATE_CLOSED or bool(
-            flags & lib.NGP_H2_REMOTE_END
+            flags & lib.NGP_H2_FLAG_REMOTE_END
         )
 
     def remove_stream(self, stream_id):

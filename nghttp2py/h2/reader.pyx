@@ -144,21 +144,23 @@ cdef class EventReader:
     cdef int _take_event(self, list events, const lib.ngp_h2_event *e) except -1:
         cdef int kind = e.type
 
-        if kind == lib.NGP_H2_REQUEST:
+        if kind == lib.NGP_H2_EVENT_REQUEST:
             self._take_request(events, e)
-        elif kind == lib.NGP_H2_DATA:
+        elif kind == lib.NGP_H2_EVENT_DATA:
             events.append(new_body(e, new_piece(e)))
-        elif kind == lib.NGP_H2_STREAM_CLOSED:
+        elif kind == lib.NGP_H2_EVENT_STREAM_CLOSED:
             if self.sources:
                 self.sources.pop(e.stream_id, None)
             if self.removed:
                 self.removed.discard(e.stream_id)
             events.append(new_stream_closed(e))
-        elif kind == lib.NGP_H2_RESPONSE or kind == lib.NGP_H2_INFORMATIONAL:
+        elif (
+            kind == lib.NGP_H2_EVENT_RESPONSE or kind == lib.NGP_H2_EVENT_INFORMATIONAL
+        ):
             self._take_response(events, e)
-        elif kind == lib.NGP_H2_WINDOW_UPDATE:
+        elif kind == lib.NGP_H2_EVENT_WINDOW_UPDATE:
             events.append(new_window_updated(e))
-        elif kind == lib.NGP_H2_TRAILERS:
+        elif kind == lib.NGP_H2_EVENT_TRAILERS:
             events.append(
                 H2TrailersReceived(e.stream_id, self._take_fields(e))
             )
@@ -172,43 +174,43 @@ cdef class EventReader:
         cdef:
             int kind = e.type
 
-        if kind == lib.NGP_H2_STREAM_RESET:
+        if kind == lib.NGP_H2_EVENT_STREAM_RESET:
             return H2StreamReset(
                 e.stream_id, e.error_code, bool(e.remote), bool(e.unprocessed),
                 take_text(e),
             )
-        if kind == lib.NGP_H2_PUSH_PROMISE:
+        if kind == lib.NGP_H2_EVENT_PUSH_PROMISE:
             return H2PushedStreamReceived(
                 e.other_id, e.stream_id, self._new_request(e)
             )
-        if kind == lib.NGP_H2_SETTINGS:
+        if kind == lib.NGP_H2_EVENT_SETTINGS:
             return H2SettingsReceived(read_settings(e))
-        if kind == lib.NGP_H2_SETTINGS_ACK:
+        if kind == lib.NGP_H2_EVENT_SETTINGS_ACK:
             return H2SettingsAcknowledged(
                 self.settings_sent.popleft() if self.settings_sent else {}
             )
-        if kind == lib.NGP_H2_PING:
+        if kind == lib.NGP_H2_EVENT_PING:
             return H2PingReceived(take_bytes(e.opaque, 8))
-        if kind == lib.NGP_H2_PING_ACK:
+        if kind == lib.NGP_H2_EVENT_PING_ACK:
             return H2PingAcknowledged(take_bytes(e.opaque, 8))
-        if kind == lib.NGP_H2_GOAWAY:
+        if kind == lib.NGP_H2_EVENT_GOAWAY:
             self.going_away = True
             return H2GoAway(e.other_id, e.error_code, take_bytes(e.data, e.len))
-        if kind == lib.NGP_H2_PRIORITY_UPDATE:
+        if kind == lib.NGP_H2_EVENT_PRIORITY_UPDATE:
             return H2PriorityUpdated(e.other_id, take_bytes(e.data, e.len))
-        if kind == lib.NGP_H2_ALTSVC:
+        if kind == lib.NGP_H2_EVENT_ALTSVC:
             return H2AlternativeServiceReceived(
                 e.stream_id, take_bytes(e.data, e.len), take_bytes(e.data2, e.len2)
             )
-        if kind == lib.NGP_H2_ORIGIN:
+        if kind == lib.NGP_H2_EVENT_ORIGIN:
             return H2OriginReceived(take_bytes(e.data, e.len))
-        if kind == lib.NGP_H2_EXTENSION:
+        if kind == lib.NGP_H2_EVENT_EXTENSION:
             return H2ExtensionFrameReceived(
                 e.stream_id, e.frame_type, e.flags, take_bytes(e.data, e.len)
             )
-        if kind == lib.NGP_H2_REQUEST_SENT:
+        if kind == lib.NGP_H2_EVENT_REQUEST_SENT:
             return H2RequestSent(e.stream_id)
-        if kind == lib.NGP_H2_BODY_DRAINED:
+        if kind == lib.NGP_H2_EVENT_BODY_DRAINED:
             return H2BodyDrained(e.stream_id)
         self.going_away = True
         return H2ConnectionClosed(
@@ -232,7 +234,8 @@ cdef class EventReader:
             Py_INCREF(pair)
             PyTuple_SET_ITEM(pairs, i, pair)
         if cookies > 1 and (
-            e.type == lib.NGP_H2_REQUEST or e.type == lib.NGP_H2_PUSH_PROMISE
+            e.type == lib.NGP_H2_EVENT_REQUEST
+            or e.type == lib.NGP_H2_EVENT_PUSH_PROMISE
         ):
             return join_cookies(pairs)
         return pairs
@@ -293,7 +296,7 @@ cdef class EventReader:
             bytes status = (<tuple>pairs[0])[1]
             H2ResponseReceived event
 
-        if e.type == lib.NGP_H2_INFORMATIONAL:
+        if e.type == lib.NGP_H2_EVENT_INFORMATIONAL:
             events.append(
                 H2InformationalResponseReceived(
                     e.stream_id, int(status), pairs[1:]

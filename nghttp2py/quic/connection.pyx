@@ -392,7 +392,7 @@ cdef class QuicConnection(Carrier):
     @property
     def closed(self):
         """Whether the connection is closed or about to be."""
-        return lib.ngp_quic_get_state(handle(self)) > lib.NGP_QUIC_ACTIVE
+        return lib.ngp_quic_get_state(handle(self)) > lib.NGP_QUIC_STATE_ACTIVE
 
     @property
     def close_event(self):
@@ -705,11 +705,11 @@ cdef class QuicConnection(Carrier):
         self._release()
         while lib.ngp_quic_next_note(handle(self), &event):
             data = take_bytes(event.data, event.len)
-            if event.type >= lib.NGP_QUIC_PACKET_SENT:
+            if event.type >= lib.NGP_QUIC_EVENT_PACKET_SENT:
                 if self._trace is not None:
-                    sent = event.type == lib.NGP_QUIC_PACKET_SENT
+                    sent = event.type == lib.NGP_QUIC_EVENT_PACKET_SENT
                     self._trace.packet(sent, event.value, data)
-            elif event.type == lib.NGP_QUIC_TICKET_PRESENTED:
+            elif event.type == lib.NGP_QUIC_EVENT_TICKET_PRESENTED:
                 presented = presented or []
                 presented.append(data)
             else:
@@ -736,10 +736,10 @@ cdef class QuicConnection(Carrier):
         return ticket is not None and ticket.is_valid
 
     cdef int _take_note(self, int kind, bytes data) except -1:
-        if kind == lib.NGP_QUIC_KEY_LOG:
+        if kind == lib.NGP_QUIC_EVENT_KEY_LOG:
             self._secrets_log_file.write(data.decode())
             self._secrets_log_file.flush()
-        elif kind == lib.NGP_QUIC_NEW_TOKEN:
+        elif kind == lib.NGP_QUIC_EVENT_NEW_TOKEN:
             # RFC 9000, 19.7: what is sent again is the receiver's to discard.
             if self._token_handler is not None and data not in self._tokens:
                 self._tokens.append(data)
@@ -779,14 +779,14 @@ cdef class QuicConnection(Carrier):
 
         if not lib.ngp_quic_next_event(handle(self), &e):
             return None
-        if e.type == lib.NGP_QUIC_STREAM_DATA:
+        if e.type == lib.NGP_QUIC_EVENT_STREAM_DATA:
             data = StreamDataReceived.__new__(StreamDataReceived)
             data.end_stream = <bint>e.end_stream
             data.stream_id = e.stream_id
             data.early_data = e.early
             self._lend_data(data, &e)
             return data
-        if e.type == lib.NGP_QUIC_DATAGRAM:
+        if e.type == lib.NGP_QUIC_EVENT_DATAGRAM:
             datagram = DatagramFrameReceived.__new__(DatagramFrameReceived)
             self._lend_data(datagram, &e)
             return datagram
@@ -805,21 +805,21 @@ cdef class QuicConnection(Carrier):
     cdef object _new_event(self, const lib.ngp_quic_event *e):
         cdef int kind = e.type
 
-        if kind == lib.NGP_QUIC_STREAM_RESET:
+        if kind == lib.NGP_QUIC_EVENT_STREAM_RESET:
             return StreamReset(e.error_code, e.stream_id)
-        if kind == lib.NGP_QUIC_STOP_SENDING:
+        if kind == lib.NGP_QUIC_EVENT_STOP_SENDING:
             return StopSendingReceived(e.error_code, e.stream_id)
-        if kind == lib.NGP_QUIC_CID_ISSUED:
+        if kind == lib.NGP_QUIC_EVENT_CID_ISSUED:
             return ConnectionIdIssued(take_bytes(e.data, e.len))
-        if kind == lib.NGP_QUIC_CID_RETIRED:
+        if kind == lib.NGP_QUIC_EVENT_CID_RETIRED:
             return ConnectionIdRetired(take_bytes(e.data, e.len))
-        if kind == lib.NGP_QUIC_PING_ACKED:
+        if kind == lib.NGP_QUIC_EVENT_PING_ACKED:
             return PingAcknowledged(e.value)
-        if kind == lib.NGP_QUIC_PROTOCOL_NEGOTIATED:
+        if kind == lib.NGP_QUIC_EVENT_PROTOCOL_NEGOTIATED:
             if e.len:
                 self._alpn = take_bytes(e.data, e.len).decode("utf8", "replace")
             return ProtocolNegotiated(self._alpn)
-        if kind == lib.NGP_QUIC_HANDSHAKE_COMPLETED:
+        if kind == lib.NGP_QUIC_EVENT_HANDSHAKE_COMPLETED:
             if self._trace is not None:
                 self._trace_parameters(True)
             return HandshakeCompleted(
@@ -896,7 +896,7 @@ cdef class QuicConnection(Carrier):
         if (
             logger is None
             or self._traced
-            or lib.ngp_quic_get_state(handle(self)) == lib.NGP_QUIC_NEW
+            or lib.ngp_quic_get_state(handle(self)) == lib.NGP_QUIC_STATE_NEW
         ):
             return 0
         self._traced = True

@@ -453,7 +453,7 @@ size_t end_body(const end *e, int32_t stream_id, wire *body) {
     if (event->stream_id != stream_id) {
       continue;
     }
-    if (event->type == NGP_H2_DATA) {
+    if (event->type == NGP_H2_EVENT_DATA) {
       wire_add(body, e->log[i].data.base, e->log[i].data.len);
     }
     ends += event->end_stream;

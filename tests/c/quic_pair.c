@@ -236,13 +236,13 @@ static void take_events(quic_pair *pair, int end) {
   while (ngp_quic_next_note(quic, &event)) {
   }
   while (ngp_quic_next_event(quic, &event)) {
-    if (event.type == NGP_QUIC_TERMINATED) {
+    if (event.type == NGP_QUIC_EVENT_TERMINATED) {
       pair->terminated[end] = 1;
     }
-    pair->resets[end] += event.type == NGP_QUIC_STREAM_RESET;
-    pair->pings[end] += event.type == NGP_QUIC_PING_ACKED;
-    pair->dgrams[end] += event.type == NGP_QUIC_DATAGRAM;
-    if (event.type != NGP_QUIC_STREAM_DATA) {
+    pair->resets[end] += event.type == NGP_QUIC_EVENT_STREAM_RESET;
+    pair->pings[end] += event.type == NGP_QUIC_EVENT_PING_ACKED;
+    pair->dgrams[end] += event.type == NGP_QUIC_EVENT_DATAGRAM;
+    if (event.type != NGP_QUIC_EVENT_STREAM_DATA) {
       continue;
     }
     pair->received[end] += event.len;

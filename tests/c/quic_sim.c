@@ -514,7 +514,7 @@ static void check_silence(sim *s) {
     const sim_end *e = &s->ends[end];
 
     if (is_alive(s, end) && !e->terminated &&
-        ngp_quic_get_state(e->quic) != NGP_QUIC_NEW &&
+        ngp_quic_get_state(e->quic) != NGP_QUIC_STATE_NEW &&
         e->clock.told > e->heard + 2 * e->options.idle_timeout + 20 * SECOND +
                             20 * s->leap) {
       sim_fail(s, "%d hangs", end);
@@ -767,7 +767,8 @@ static int get_ticket(sim_shared *shared, int server) {
   sim_plan_plain(&s, server);
   run(&s);
   while (!s.failed && ngp_quic_next_note(s.ends[0].quic, &note)) {
-    if (note.type == NGP_QUIC_SESSION_TICKET && !shared->tickets[server]) {
+    if (note.type == NGP_QUIC_EVENT_SESSION_TICKET &&
+        !shared->tickets[server]) {
       shared->tickets[server] = malloc(note.len);
       if (shared->tickets[server]) {
         memcpy(shared->tickets[server], note.data, note.len);

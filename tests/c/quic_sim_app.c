@@ -270,7 +270,7 @@ static void take_stream_event(sim *s, int end, const ngp_quic_event *event) {
     return;
   }
   stream->halves[end].known = 1;
-  if (event->type == NGP_QUIC_STREAM_RESET) {
+  if (event->type == NGP_QUIC_EVENT_STREAM_RESET) {
     sim_half *half = &stream->halves[!end];
 
     if (half->reset_seen || half->ended || !(half->reset || half->stopped)) {
@@ -316,7 +316,7 @@ static void take_notes(sim *s) {
   ngp_quic_event note;
 
   while (ngp_quic_next_note(s->ends[1].quic, &note)) {
-    if (note.type == NGP_QUIC_TICKET_PRESENTED) {
+    if (note.type == NGP_QUIC_EVENT_TICKET_PRESENTED) {
       s->answer_at = s->net.now;
       if (quic_random_chance(&s->random, 50)) {
         s->answer_at += 4 * s->net.ways[0].delay;
@@ -338,7 +338,7 @@ void sim_take_events(sim *s, int end) {
   }
   while (!s->failed && ngp_quic_next_event(e->quic, &event)) {
     switch (event.type) {
-    case NGP_QUIC_HANDSHAKE_COMPLETED:
+    case NGP_QUIC_EVENT_HANDSHAKE_COMPLETED:
       e->completed = 1;
       if (end == 1 && quic_random_chance(&s->random, 30)) {
         (void)ngp_quic_send_token(e->quic, pattern, 1 + s->seed % 500);
@@ -347,21 +347,21 @@ void sim_take_events(sim *s, int end) {
       e->resumed = event.session_resumed;
       sim_say(s, "%d completes its handshake", end);
       break;
-    case NGP_QUIC_STREAM_DATA:
+    case NGP_QUIC_EVENT_STREAM_DATA:
       take_data(s, end, &event);
       break;
-    case NGP_QUIC_STREAM_RESET:
-    case NGP_QUIC_STOP_SENDING:
+    case NGP_QUIC_EVENT_STREAM_RESET:
+    case NGP_QUIC_EVENT_STOP_SENDING:
       take_stream_event(s, end, &event);
       break;
-    case NGP_QUIC_DATAGRAM:
+    case NGP_QUIC_EVENT_DATAGRAM:
       take_mark(s, &e->dgrams_received, event.len ? event.data[0] : 99,
                 s->ends[!end].dgrams_sent, "datagram");
       break;
-    case NGP_QUIC_PING_ACKED:
+    case NGP_QUIC_EVENT_PING_ACKED:
       take_mark(s, &e->pings_acked, event.value, e->pings_sent, "ping");
       break;
-    case NGP_QUIC_TERMINATED:
+    case NGP_QUIC_EVENT_TERMINATED:
       take_end(s, end, &event);
       break;
     default:

@@ -36,11 +36,11 @@ static void give_the_last(end *e, wire *w) {
 }
 
 static void assert_end(const end *e, uint32_t error_code, int complete) {
-  const seen *s = end_saw(e, NGP_H2_STREAM_CLOSED, 1);
+  const seen *s = end_saw(e, NGP_H2_EVENT_STREAM_CLOSED, 1);
 
   assert_int_equal(s->event.error_code, error_code);
   assert_int_equal(s->event.complete, complete);
-  assert_int_equal(end_count(e, NGP_H2_STREAM_CLOSED, 1), 1);
+  assert_int_equal(end_count(e, NGP_H2_EVENT_STREAM_CLOSED, 1), 1);
 }
 
 static void no_error_in_the_middle_is_no_good_end(void **state) {
@@ -174,8 +174,8 @@ static void a_stream_that_depends_on_itself_is_reset(void **state) {
     assert_int_equal(wire_count(&e.out, NGHTTP2_RST_STREAM), 3);
     assert_int_equal(wire_count(&e.out, NGHTTP2_GOAWAY), 0);
     assert_int_equal(wire_find(&e.out, NGHTTP2_RST_STREAM, 0).stream_id, 9);
-    assert_null(end_find(&e, NGP_H2_REQUEST, 3, 0));
-    assert_non_null(end_saw(&e, NGP_H2_REQUEST, 5));
+    assert_null(end_find(&e, NGP_H2_EVENT_REQUEST, 3, 0));
+    assert_non_null(end_saw(&e, NGP_H2_EVENT_REQUEST, 5));
     end_free(&e);
   }
 }

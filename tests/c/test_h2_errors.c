@@ -19,7 +19,7 @@ static int give(end *e, wire *w) {
 
 /* Asserts that |e| has ended the connection, told why, and told the peer. */
 static void assert_ended(end *e, uint32_t error_code) {
-  const seen *s = end_saw(e, NGP_H2_CONNECTION_CLOSED, 0);
+  const seen *s = end_saw(e, NGP_H2_EVENT_CONNECTION_CLOSED, 0);
   wire_view goaway;
 
   assert_int_equal(s->event.error_code, error_code);
@@ -36,7 +36,7 @@ static void assert_ended(end *e, uint32_t error_code) {
 
 /* Asserts that only |stream_id| was reset, by us. */
 static void assert_reset(end *e, int32_t stream_id, uint32_t error_code) {
-  const seen *s = end_saw(e, NGP_H2_STREAM_RESET, stream_id);
+  const seen *s = end_saw(e, NGP_H2_EVENT_STREAM_RESET, stream_id);
   wire_view rst;
 
   assert_int_equal(s->event.error_code, error_code);
@@ -46,8 +46,8 @@ static void assert_reset(end *e, int32_t stream_id, uint32_t error_code) {
   rst = wire_find(&e->out, NGHTTP2_RST_STREAM, 0);
   assert_int_equal(rst.stream_id, stream_id);
   assert_int_equal(get_u32(rst.payload), error_code);
-  assert_int_equal(end_count(e, NGP_H2_STREAM_RESET, stream_id), 1);
-  assert_int_equal(end_count(e, NGP_H2_STREAM_CLOSED, stream_id), 1);
+  assert_int_equal(end_count(e, NGP_H2_EVENT_STREAM_RESET, stream_id), 1);
+  assert_int_equal(end_count(e, NGP_H2_EVENT_STREAM_CLOSED, stream_id), 1);
   assert_true(ngp_h2_alive(e->h2));
 }
 
@@ -128,7 +128,7 @@ static void connection_errors_are_told_and_answered(void **state) {
     wire_frame(&w, frames[i].type, frames[i].flags, frames[i].stream_id,
                frames[i].payload, frames[i].len);
     assert_ok(give(&e, &w));
-    if (!end_find(&e, NGP_H2_CONNECTION_CLOSED, 0, 0)) {
+    if (!end_find(&e, NGP_H2_EVENT_CONNECTION_CLOSED, 0, 0)) {
       fail_msg("frame %zu did not end the connection", i);
     }
     assert_ended(&e, frames[i].error_code);
@@ -145,7 +145,7 @@ static void a_frame_larger_than_we_allow_ends_the_connection(void **state) {
   wire_headers(&w, 0, 1, POST);
   wire_frame(&w, NGHTTP2_DATA, 0, 1, payload, sizeof(payload));
   assert_ok(give(&e, &w));
-  assert_non_null(end_saw(&e, NGP_H2_STREAM_CLOSED, 1));
+  assert_non_null(end_saw(&e, NGP_H2_EVENT_STREAM_CLOSED, 1));
   assert_ended(&e, NGHTTP2_FRAME_SIZE_ERROR);
   end_free(&e);
 }
@@ -178,11 +178,11 @@ static void malformed_requests_are_reset_alone(void **state) {
     wire_headers(&w, NGHTTP2_FLAG_END_STREAM, 1, requests[i]);
     wire_get(&w, 3);
     assert_ok(give(&e, &w));
-    if (end_find(&e, NGP_H2_REQUEST, 1, 0)) {
+    if (end_find(&e, NGP_H2_EVENT_REQUEST, 1, 0)) {
       fail_msg("request %zu was let through", i);
     }
     assert_reset(&e, 1, NGHTTP2_PROTOCOL_ERROR);
-    assert_non_null(end_saw(&e, NGP_H2_REQUEST, 3));
+    assert_non_null(end_saw(&e, NGP_H2_EVENT_REQUEST, 3));
     end_free(&e);
   }
 }
@@ -211,7 +211,7 @@ static void trailers_must_end_their_stream(void **state) {
   wire_headers(&w, 0, 1, POST);
   wire_headers(&w, 0, 1, "digest=1\n");
   assert_ok(give(&e, &w));
-  assert_null(end_find(&e, NGP_H2_TRAILERS, 1, 0));
+  assert_null(end_find(&e, NGP_H2_EVENT_TRAILERS, 1, 0));
   assert_reset(&e, 1, NGHTTP2_PROTOCOL_ERROR);
   end_free(&e);
 }
@@ -239,7 +239,7 @@ static void malformed_responses_are_reset_alone(void **state) {
     wire_shift(&e.out, e.out.len);
     wire_headers(&w, 0, 1, responses[i]);
     assert_ok(give(&e, &w));
-    if (end_find(&e, NGP_H2_RESPONSE, 1, 0)) {
+    if (end_find(&e, NGP_H2_EVENT_RESPONSE, 1, 0)) {
       fail_msg("response %zu was let through", i);
     }
     assert_reset(&e, 1, NGHTTP2_PROTOCOL_ERROR);
@@ -257,7 +257,7 @@ static void data_before_a_response_end_the_connection(void **state) {
   wire_shift(&e.out, e.out.len);
   wire_frame(&w, NGHTTP2_DATA, 0, 1, "abc", 3);
   assert_ok(give(&e, &w));
-  assert_null(end_find(&e, NGP_H2_DATA, 1, 0));
+  assert_null(end_find(&e, NGP_H2_EVENT_DATA, 1, 0));
   assert_ended(&e, NGHTTP2_PROTOCOL_ERROR);
   end_free(&e);
 }
@@ -270,7 +270,7 @@ static void data_after_the_end_end_the_connection(void **state) {
   wire_get(&w, 1);
   wire_frame(&w, NGHTTP2_DATA, 0, 1, "abc", 3);
   assert_ok(give(&e, &w));
-  assert_null(end_find(&e, NGP_H2_DATA, 1, 0));
+  assert_null(end_find(&e, NGP_H2_EVENT_DATA, 1, 0));
   assert_ended(&e, NGHTTP2_STREAM_CLOSED);
   end_free(&e);
 }
@@ -304,9 +304,9 @@ static void what_comes_in_after_our_reset_is_not_told(void **state) {
   wire_headers(&w, NGHTTP2_FLAG_END_STREAM, 1, "digest=1\n");
   assert_ok(give(&e, &w));
   assert_ok(end_send(&e));
-  assert_null(end_find(&e, NGP_H2_DATA, 1, 0));
-  assert_null(end_find(&e, NGP_H2_TRAILERS, 1, 0));
-  assert_int_equal(end_count(&e, NGP_H2_STREAM_CLOSED, 1), 1);
+  assert_null(end_find(&e, NGP_H2_EVENT_DATA, 1, 0));
+  assert_null(end_find(&e, NGP_H2_EVENT_TRAILERS, 1, 0));
+  assert_int_equal(end_count(&e, NGP_H2_EVENT_STREAM_CLOSED, 1), 1);
   assert_true(ngp_h2_alive(e.h2));
   end_free(&e);
 }
@@ -346,7 +346,8 @@ a_peer_that_ends_the_connection_mid_frame_is_no_error(void **state) {
   assert_ok(give(&e, &w));
   assert_ok(ngp_h2_recv_eof(e.h2, NGHTTP2_CANCEL));
   end_collect(&e);
-  assert_int_equal(end_saw(&e, NGP_H2_CONNECTION_CLOSED, 0)->event.remote, 1);
+  assert_int_equal(end_saw(&e, NGP_H2_EVENT_CONNECTION_CLOSED, 0)->event.remote,
+                   1);
   end_free(&e);
 }
 
@@ -524,7 +525,7 @@ static void a_request_reset_between_its_frames_ends(void **state) {
   rst = wire_find(&e.out, NGHTTP2_RST_STREAM, 0);
   assert_int_equal(get_u32(rst.payload), NGHTTP2_CANCEL);
   assert_int_equal(wire_count(&e.out, NGHTTP2_DATA), 0);
-  assert_int_equal(end_count(&e, NGP_H2_STREAM_CLOSED, 1), 1);
+  assert_int_equal(end_count(&e, NGP_H2_EVENT_STREAM_CLOSED, 1), 1);
   assert_int_equal(e.released, 1);
   end_free(&e);
 }
@@ -540,7 +541,7 @@ static void a_request_between_its_frames_outlives_goaway(void **state) {
   assert_ok(end_send(&e));
   assert_int_equal(wire_count(&e.out, NGHTTP2_DATA), 1);
   assert_int_equal(ngp_h2_stream_count(e.h2, NULL), 1);
-  assert_null(end_find(&e, NGP_H2_STREAM_RESET, 1, 0));
+  assert_null(end_find(&e, NGP_H2_EVENT_STREAM_RESET, 1, 0));
   end_free(&e);
 }
 
@@ -554,7 +555,8 @@ static void a_peer_may_reset_a_request_between_its_frames(void **state) {
   assert_ok(end_send(&e));
   assert_int_equal(wire_count(&e.out, NGHTTP2_CONTINUATION), 2);
   assert_int_equal(wire_count(&e.out, NGHTTP2_DATA), 0);
-  assert_int_equal(end_saw(&e, NGP_H2_STREAM_RESET, 1)->event.unprocessed, 1);
+  assert_int_equal(end_saw(&e, NGP_H2_EVENT_STREAM_RESET, 1)->event.unprocessed,
+                   1);
   assert_int_equal(e.released, 1);
   assert_true(ngp_h2_alive(e.h2));
   end_free(&e);
@@ -574,7 +576,7 @@ static void a_push_whose_parent_is_gone_is_closed_unsent(void **state) {
   assert_ok(give(&e, &w));
   assert_ok(end_send(&e));
   assert_int_equal(wire_count(&e.out, NGHTTP2_PUSH_PROMISE), 0);
-  assert_non_null(end_saw(&e, NGP_H2_STREAM_CLOSED, 2));
+  assert_non_null(end_saw(&e, NGP_H2_EVENT_STREAM_CLOSED, 2));
   assert_int_equal(e.released, 1);
   assert_int_equal(ngp_h2_stream_count(e.h2, NULL), 0);
   end_free(&e);
@@ -596,7 +598,7 @@ static void a_promise_on_a_stream_we_reset_is_cancelled(void **state) {
   wire_free(&block);
   assert_ok(give(&e, &w));
   assert_ok(end_send(&e));
-  assert_null(end_find(&e, NGP_H2_PUSH_PROMISE, -1, 0));
+  assert_null(end_find(&e, NGP_H2_EVENT_PUSH_PROMISE, -1, 0));
   assert_int_equal(ngp_h2_stream_count(e.h2, NULL), 0);
   assert_true(ngp_h2_alive(e.h2));
   end_free(&e);

@@ -13,22 +13,22 @@ static void a_request_and_its_response_arrive(void **state) {
   (void)state;
   assert_int_equal(id, 1);
   assert_ok(pair_pump(&p));
-  s = end_saw(&p.server, NGP_H2_REQUEST, 1);
+  s = end_saw(&p.server, NGP_H2_EVENT_REQUEST, 1);
   assert_text(s->fields, GET "user-agent=test\n");
   assert_int_equal(s->event.end_stream, 1);
   assert_ok(submit_response(&p.server, 1, ":status=200\nserver=ngp\n", 0));
   assert_ok(end_push(&p.server, 1, "hello", 5, 1));
   assert_ok(pair_pump(&p));
-  s = end_saw(&p.client, NGP_H2_RESPONSE, 1);
+  s = end_saw(&p.client, NGP_H2_EVENT_RESPONSE, 1);
   assert_text(s->fields, ":status=200\nserver=ngp\n");
   assert_int_equal(s->event.end_stream, 0);
   assert_int_equal(end_body(&p.client, 1, &body), 1);
   assert_text(body, "hello");
   wire_free(&body);
-  s = end_saw(&p.client, NGP_H2_STREAM_CLOSED, 1);
+  s = end_saw(&p.client, NGP_H2_EVENT_STREAM_CLOSED, 1);
   assert_int_equal(s->event.error_code, NGHTTP2_NO_ERROR);
-  assert_non_null(end_saw(&p.server, NGP_H2_STREAM_CLOSED, 1));
-  assert_null(end_find(&p.client, NGP_H2_STREAM_RESET, -1, 0));
+  assert_non_null(end_saw(&p.server, NGP_H2_EVENT_STREAM_CLOSED, 1));
+  assert_null(end_find(&p.client, NGP_H2_EVENT_STREAM_RESET, -1, 0));
   assert_int_equal(ngp_h2_stream_count(p.client.h2, NULL), 0);
   assert_int_equal(ngp_h2_stream_count(p.server.h2, NULL), 0);
   pair_free(&p);
@@ -86,12 +86,12 @@ static void an_end_without_bytes_is_an_empty_frame(void **state) {
   submit_request(&p.client, POST, 0);
   assert_ok(end_push(&p.client, 1, "abc", 3, 0));
   assert_ok(pair_pump(&p));
-  assert_int_equal(end_count(&p.server, NGP_H2_DATA, 1),
+  assert_int_equal(end_count(&p.server, NGP_H2_EVENT_DATA, 1),
                    pair_chunk == 1 ? 3 : 1);
   end_forget(&p.server);
   assert_ok(end_push(&p.client, 1, NULL, 0, 1));
   assert_ok(pair_pump(&p));
-  s = end_saw(&p.server, NGP_H2_DATA, 1);
+  s = end_saw(&p.server, NGP_H2_EVENT_DATA, 1);
   assert_int_equal(s->event.len, 0);
   assert_int_equal(s->event.end_stream, 1);
   pair_free(&p);
@@ -107,7 +107,7 @@ static void trailers_follow_the_body_in_both_directions(void **state) {
   assert_ok(end_push(&p.client, 1, "abc", 3, 0));
   assert_ok(submit_trailers(&p.client, 1, "digest=1\n"));
   assert_ok(pair_pump(&p));
-  s = end_saw(&p.server, NGP_H2_TRAILERS, 1);
+  s = end_saw(&p.server, NGP_H2_EVENT_TRAILERS, 1);
   assert_text(s->fields, "digest=1\n");
   assert_int_equal(end_body(&p.server, 1, &body), 1);
   assert_text(body, "abc");
@@ -116,7 +116,7 @@ static void trailers_follow_the_body_in_both_directions(void **state) {
   /* No body at all: the trailers end it. */
   assert_ok(submit_trailers(&p.server, 1, "digest=2\n"));
   assert_ok(pair_pump(&p));
-  s = end_saw(&p.client, NGP_H2_TRAILERS, 1);
+  s = end_saw(&p.client, NGP_H2_EVENT_TRAILERS, 1);
   assert_text(s->fields, "digest=2\n");
   assert_int_equal(s->event.end_stream, 1);
   assert_int_equal(ngp_h2_stream_count(p.server.h2, NULL), 0);
@@ -136,7 +136,7 @@ static void trailers_wait_for_a_body_that_waits_for_its_window(void **state) {
   assert_int_equal(end_body(&p.server, 1, &body), 1);
   assert_int_equal(body.len, 200000);
   wire_free(&body);
-  assert_non_null(end_saw(&p.server, NGP_H2_TRAILERS, 1));
+  assert_non_null(end_saw(&p.server, NGP_H2_EVENT_TRAILERS, 1));
   pair_free(&p);
 }
 
@@ -152,10 +152,11 @@ static void informational_responses_come_before_the_final_one(void **state) {
   assert_int_equal(submit_informational(&p.server, 1, ":status=103\n"),
                    NGHTTP2_ERR_STREAM_CLOSED);
   assert_ok(pair_pump(&p));
-  assert_int_equal(end_count(&p.client, NGP_H2_INFORMATIONAL, 1), 2);
-  assert_text(end_find(&p.client, NGP_H2_INFORMATIONAL, 1, 1)->fields,
+  assert_int_equal(end_count(&p.client, NGP_H2_EVENT_INFORMATIONAL, 1), 2);
+  assert_text(end_find(&p.client, NGP_H2_EVENT_INFORMATIONAL, 1, 1)->fields,
               ":status=103\nlink=b\n");
-  assert_text(end_saw(&p.client, NGP_H2_RESPONSE, 1)->fields, ":status=204\n");
+  assert_text(end_saw(&p.client, NGP_H2_EVENT_RESPONSE, 1)->fields,
+              ":status=204\n");
   pair_free(&p);
 }
 
@@ -177,16 +178,17 @@ static void a_push_is_promised_answered_and_closed(void **state) {
   assert_ok(end_push(&p.server, 2, "p {}", 4, 1));
   assert_ok(submit_response(&p.server, 1, ":status=200\n", 1));
   assert_ok(pair_pump(&p));
-  s = end_saw(&p.client, NGP_H2_PUSH_PROMISE, 1);
+  s = end_saw(&p.client, NGP_H2_EVENT_PUSH_PROMISE, 1);
   assert_int_equal(s->event.other_id, 2);
   assert_text(s->fields, ":method=GET\n:scheme=https\n:path=/style.css\n"
                          ":authority=example.org\n");
-  assert_text(end_saw(&p.client, NGP_H2_RESPONSE, 2)->fields, ":status=200\n");
+  assert_text(end_saw(&p.client, NGP_H2_EVENT_RESPONSE, 2)->fields,
+              ":status=200\n");
   assert_int_equal(end_body(&p.client, 2, &body), 1);
   assert_text(body, "p {}");
   wire_free(&body);
-  assert_non_null(end_saw(&p.client, NGP_H2_STREAM_CLOSED, 2));
-  assert_non_null(end_saw(&p.server, NGP_H2_STREAM_CLOSED, 2));
+  assert_non_null(end_saw(&p.client, NGP_H2_EVENT_STREAM_CLOSED, 2));
+  assert_non_null(end_saw(&p.server, NGP_H2_EVENT_STREAM_CLOSED, 2));
   pair_free(&p);
 }
 
@@ -215,16 +217,16 @@ static void a_reset_is_told_to_both_ends_once(void **state) {
   assert_int_equal(end_push(&p.client, 1, "d", 1, 0),
                    NGHTTP2_ERR_STREAM_CLOSED);
   assert_ok(pair_pump(&p));
-  assert_int_equal(end_count(&p.server, NGP_H2_STREAM_RESET, 1), 1);
-  s = end_saw(&p.server, NGP_H2_STREAM_RESET, 1);
+  assert_int_equal(end_count(&p.server, NGP_H2_EVENT_STREAM_RESET, 1), 1);
+  s = end_saw(&p.server, NGP_H2_EVENT_STREAM_RESET, 1);
   assert_int_equal(s->event.error_code, NGHTTP2_CANCEL);
   assert_int_equal(s->event.remote, 1);
   assert_int_equal(s->event.unprocessed, 0);
   /* Who resets knows of it. */
-  assert_int_equal(end_count(&p.client, NGP_H2_STREAM_RESET, 1), 0);
-  s = end_saw(&p.client, NGP_H2_STREAM_CLOSED, 1);
+  assert_int_equal(end_count(&p.client, NGP_H2_EVENT_STREAM_RESET, 1), 0);
+  s = end_saw(&p.client, NGP_H2_EVENT_STREAM_CLOSED, 1);
   assert_int_equal(s->event.error_code, NGHTTP2_CANCEL);
-  assert_int_equal(end_count(&p.server, NGP_H2_STREAM_CLOSED, 1), 1);
+  assert_int_equal(end_count(&p.server, NGP_H2_EVENT_STREAM_CLOSED, 1), 1);
   pair_free(&p);
 }
 
@@ -237,7 +239,7 @@ static void a_refused_stream_was_not_processed(void **state) {
   assert_ok(ngp_h2_submit_rst(p.server.h2, 1, NGHTTP2_REFUSED_STREAM, 0));
   assert_ok(pair_pump(&p));
   assert_int_equal(
-      end_saw(&p.client, NGP_H2_STREAM_RESET, 1)->event.unprocessed, 1);
+      end_saw(&p.client, NGP_H2_EVENT_STREAM_RESET, 1)->event.unprocessed, 1);
   pair_free(&p);
 }
 
@@ -255,9 +257,10 @@ static void a_reset_after_the_end_lets_the_response_out_first(void **state) {
   assert_int_equal(end_body(&p.client, 1, &body), 1);
   assert_int_equal(body.len, 100000);
   wire_free(&body);
-  assert_int_equal(end_saw(&p.client, NGP_H2_STREAM_RESET, 1)->event.error_code,
-                   NGHTTP2_NO_ERROR);
-  assert_non_null(end_saw(&p.server, NGP_H2_STREAM_CLOSED, 1));
+  assert_int_equal(
+      end_saw(&p.client, NGP_H2_EVENT_STREAM_RESET, 1)->event.error_code,
+      NGHTTP2_NO_ERROR);
+  assert_non_null(end_saw(&p.server, NGP_H2_EVENT_STREAM_CLOSED, 1));
   pair_free(&p);
 }
 
@@ -293,13 +296,13 @@ static void an_upgraded_request_is_answered_on_stream_1(void **state) {
   assert_int_equal(ngp_h2_sendable(p.server.h2, 1), 10);
   assert_ok(end_push_pattern(&p.server, 1, 1000, 1));
   assert_ok(pair_pump(&p));
-  assert_non_null(end_saw(&p.client, NGP_H2_RESPONSE, 1));
+  assert_non_null(end_saw(&p.client, NGP_H2_EVENT_RESPONSE, 1));
   assert_int_equal(end_body(&p.client, 1, &body), 1);
   assert_int_equal(body.len, 1000);
   wire_free(&body);
   assert_int_equal(submit_request(&p.client, GET, 1), 3);
   assert_ok(pair_pump(&p));
-  assert_non_null(end_saw(&p.server, NGP_H2_REQUEST, 3));
+  assert_non_null(end_saw(&p.server, NGP_H2_EVENT_REQUEST, 3));
   pair_free(&p);
 }
 

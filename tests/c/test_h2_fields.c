@@ -163,12 +163,12 @@ static void methods_that_change_the_response_are_noted(void **state) {
   (void)state;
   assert_ok(ngp_h2_check_outgoing(NGP_H2_MESSAGE_REQUEST, list.nva, list.nvlen,
                                   &flags, &length, &error));
-  assert_int_equal(flags, NGP_H2_HEAD);
+  assert_int_equal(flags, NGP_H2_FLAG_HEAD);
   assert_int_equal(length, -1);
   list = nv_of(":method=CONNECT\n:authority=a:1\n");
   assert_ok(ngp_h2_check_outgoing(NGP_H2_MESSAGE_REQUEST, list.nva, list.nvlen,
                                   &flags, &length, &error));
-  assert_int_equal(flags, NGP_H2_CONNECT);
+  assert_int_equal(flags, NGP_H2_FLAG_CONNECT);
 }
 
 static void secrets_go_out_never_indexed(void **state) {
@@ -179,7 +179,7 @@ static void secrets_go_out_never_indexed(void **state) {
                  GET "authorization=a\nproxy-authorization=b\ncookie=c\nx=y\n",
                  1);
   assert_ok(pair_pump(&p));
-  assert_text(end_saw(&p.server, NGP_H2_REQUEST, 1)->fields,
+  assert_text(end_saw(&p.server, NGP_H2_EVENT_REQUEST, 1)->fields,
               GET "!authorization=a\n!proxy-authorization=b\n!cookie=c\nx=y\n");
   pair_free(&p);
 }
@@ -190,7 +190,7 @@ static void names_go_out_in_lower_case(void **state) {
   (void)state;
   submit_request(&p.client, GET "X-Upper-Case=Value\n", 1);
   assert_ok(pair_pump(&p));
-  assert_text(end_saw(&p.server, NGP_H2_REQUEST, 1)->fields,
+  assert_text(end_saw(&p.server, NGP_H2_EVENT_REQUEST, 1)->fields,
               GET "x-upper-case=Value\n");
   pair_free(&p);
 }
@@ -246,7 +246,7 @@ static void host_may_differ_from_authority_in_case_only(void **state) {
   (void)state;
   submit_request(&p.client, GET "host=EXAMPLE.org\n", 1);
   assert_ok(pair_pump(&p));
-  assert_non_null(end_saw(&p.server, NGP_H2_REQUEST, 1));
+  assert_non_null(end_saw(&p.server, NGP_H2_EVENT_REQUEST, 1));
   assert_int_equal(refused(NGP_H2_MESSAGE_REQUEST, GET "host=example.com\n"),
                    5);
   pair_free(&p);
@@ -273,7 +273,7 @@ static void events_outlive_the_table_that_their_fields_came_from(void **state) {
     assert_ok(ngp_h2_submit_settings(p.server.h2, &none, 1));
     assert_ok(ngp_h2_send(p.server.h2, SIZE_MAX, 0));
     events = ngp_h2_events(p.server.h2, &n);
-    assert_int_equal(events[0].type, NGP_H2_REQUEST);
+    assert_int_equal(events[0].type, NGP_H2_EVENT_REQUEST);
     fields = ngp_h2_fields(p.server.h2) + events[0].first_field;
     value = nghttp2_rcbuf_get_buf(fields[4].value);
     assert_int_equal(value.len, 23);

@@ -178,10 +178,11 @@ static void windows_can_be_grown_by_hand(void **state) {
   assert_ok(ngp_h2_set_local_window_size(p.server.h2, 0, 70000));
   assert_ok(pair_pump(&p));
   assert_int_equal(ngp_h2_sendable(p.client.h2, 1), 66535);
-  assert_int_equal(end_saw(&p.client, NGP_H2_WINDOW_UPDATE, 1)->event.value,
-                   1000);
-  assert_int_equal(end_saw(&p.client, NGP_H2_WINDOW_UPDATE, 0)->event.value,
-                   70000 - 65535);
+  assert_int_equal(
+      end_saw(&p.client, NGP_H2_EVENT_WINDOW_UPDATE, 1)->event.value, 1000);
+  assert_int_equal(
+      end_saw(&p.client, NGP_H2_EVENT_WINDOW_UPDATE, 0)->event.value,
+      70000 - 65535);
   pair_free(&p);
 }
 
@@ -195,9 +196,9 @@ static void a_watched_body_tells_when_it_has_drained(void **state) {
   assert_true(ngp_h2_watch_body(p.client.h2, 1, 100000));
   assert_false(ngp_h2_watch_body(p.client.h2, 1, 50000));
   assert_ok(end_send(&p.client));
-  assert_int_equal(end_count(&p.client, NGP_H2_BODY_DRAINED, 1), 1);
+  assert_int_equal(end_count(&p.client, NGP_H2_EVENT_BODY_DRAINED, 1), 1);
   assert_ok(pair_pump(&p));
-  assert_int_equal(end_count(&p.client, NGP_H2_BODY_DRAINED, 1), 1);
+  assert_int_equal(end_count(&p.client, NGP_H2_EVENT_BODY_DRAINED, 1), 1);
   pair_free(&p);
 }
 

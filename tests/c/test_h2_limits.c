@@ -22,16 +22,16 @@ static void a_header_list_with_too_many_fields_is_refused(void **state) {
   wire_headers(&w, NGHTTP2_FLAG_END_STREAM, 3, GET "a=1\nb=2\n");
   wire_headers(&w, NGHTTP2_FLAG_END_STREAM, 5, GET "a=1\n");
   assert_ok(give(&e, &w));
-  assert_non_null(end_saw(&e, NGP_H2_REQUEST, 1));
-  assert_null(end_find(&e, NGP_H2_REQUEST, 3, 0));
-  s = end_saw(&e, NGP_H2_STREAM_RESET, 3);
+  assert_non_null(end_saw(&e, NGP_H2_EVENT_REQUEST, 1));
+  assert_null(end_find(&e, NGP_H2_EVENT_REQUEST, 3, 0));
+  s = end_saw(&e, NGP_H2_EVENT_STREAM_RESET, 3);
   assert_int_equal(s->event.error_code, NGHTTP2_ENHANCE_YOUR_CALM);
   assert_int_equal(s->event.remote, 0);
   assert_text(s->data, "the header list is larger than the limit");
   assert_int_equal(get_u32(wire_find(&e.out, NGHTTP2_RST_STREAM, 0).payload),
                    NGHTTP2_ENHANCE_YOUR_CALM);
   /* The next request is none the worse. */
-  assert_text(end_saw(&e, NGP_H2_REQUEST, 5)->fields, GET "a=1\n");
+  assert_text(end_saw(&e, NGP_H2_EVENT_REQUEST, 5)->fields, GET "a=1\n");
   end_free(&e);
 }
 
@@ -46,9 +46,9 @@ static void a_header_list_with_too_many_bytes_is_refused(void **state) {
   wire_headers(&w, NGHTTP2_FLAG_END_STREAM, 1, GET "aa=11\n");
   wire_headers(&w, NGHTTP2_FLAG_END_STREAM, 3, GET "aa=111\n");
   assert_ok(give(&e, &w));
-  assert_non_null(end_saw(&e, NGP_H2_REQUEST, 1));
-  assert_null(end_find(&e, NGP_H2_REQUEST, 3, 0));
-  assert_non_null(end_saw(&e, NGP_H2_STREAM_RESET, 3));
+  assert_non_null(end_saw(&e, NGP_H2_EVENT_REQUEST, 1));
+  assert_null(end_find(&e, NGP_H2_EVENT_REQUEST, 3, 0));
+  assert_non_null(end_saw(&e, NGP_H2_EVENT_STREAM_RESET, 3));
   end_free(&e);
 }
 
@@ -72,8 +72,8 @@ static void a_block_of_continuations_is_bounded(void **state) {
   }
   wire_free(&block);
   assert_ok(give(&e, &w));
-  assert_null(end_find(&e, NGP_H2_REQUEST, 1, 0));
-  assert_non_null(end_saw(&e, NGP_H2_STREAM_RESET, 1));
+  assert_null(end_find(&e, NGP_H2_EVENT_REQUEST, 1, 0));
+  assert_non_null(end_saw(&e, NGP_H2_EVENT_STREAM_RESET, 1));
   end_free(&e);
 }
 
@@ -89,8 +89,9 @@ static void endless_continuations_end_the_connection(void **state) {
     wire_frame(&w, NGHTTP2_CONTINUATION, 0, 1, NULL, 0);
   }
   assert_ok(give(&e, &w));
-  assert_int_equal(end_saw(&e, NGP_H2_CONNECTION_CLOSED, 0)->event.error_code,
-                   NGHTTP2_ENHANCE_YOUR_CALM);
+  assert_int_equal(
+      end_saw(&e, NGP_H2_EVENT_CONNECTION_CLOSED, 0)->event.error_code,
+      NGHTTP2_ENHANCE_YOUR_CALM);
   assert_int_equal(wire_count(&e.out, NGHTTP2_GOAWAY), 1);
   end_free(&e);
 }
@@ -190,8 +191,9 @@ static void a_flood_of_pings_ends_the_connection(void **state) {
     wire_frame(&w, NGHTTP2_PING, 0, 0, "12345678", 8);
   }
   assert_ok(give(&e, &w));
-  assert_int_equal(end_saw(&e, NGP_H2_CONNECTION_CLOSED, 0)->event.error_code,
-                   NGHTTP2_ENHANCE_YOUR_CALM);
+  assert_int_equal(
+      end_saw(&e, NGP_H2_EVENT_CONNECTION_CLOSED, 0)->event.error_code,
+      NGHTTP2_ENHANCE_YOUR_CALM);
   end_free(&e);
 }
 
@@ -209,7 +211,7 @@ static void streams_that_the_peer_opens_and_resets_are_bounded(void **state) {
     wire_frame_u32(&w, NGHTTP2_RST_STREAM, 0, 2 * i + 1, NGHTTP2_CANCEL);
   }
   assert_ok(give(&e, &w));
-  assert_non_null(end_saw(&e, NGP_H2_CONNECTION_CLOSED, 0));
+  assert_non_null(end_saw(&e, NGP_H2_EVENT_CONNECTION_CLOSED, 0));
   assert_false(ngp_h2_alive(e.h2));
   end_free(&e);
 }
@@ -227,8 +229,9 @@ static void resets_that_the_peer_provokes_are_bounded(void **state) {
     wire_headers(&w, NGHTTP2_FLAG_END_STREAM, 2 * i + 1, GET "host=other\n");
     assert_ok(give(&e, &w));
   }
-  assert_int_equal(end_saw(&e, NGP_H2_CONNECTION_CLOSED, 0)->event.error_code,
-                   NGHTTP2_ENHANCE_YOUR_CALM);
+  assert_int_equal(
+      end_saw(&e, NGP_H2_EVENT_CONNECTION_CLOSED, 0)->event.error_code,
+      NGHTTP2_ENHANCE_YOUR_CALM);
   assert_int_equal(ngp_h2_get_counters(e.h2)->provoked_resets, 11);
   end_free(&e);
 }
@@ -326,7 +329,7 @@ static void the_peers_settings_entries_are_bounded(void **state) {
   (void)state;
   wire_frame(&w, NGHTTP2_SETTINGS, 0, 0, payload, 18);
   assert_ok(give(&e, &w));
-  assert_non_null(end_saw(&e, NGP_H2_CONNECTION_CLOSED, 0));
+  assert_non_null(end_saw(&e, NGP_H2_EVENT_CONNECTION_CLOSED, 0));
   end_free(&e);
 }
 

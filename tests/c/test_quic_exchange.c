@@ -210,7 +210,7 @@ static int sends_to(quic_pair *pair, int end, uint16_t port) {
       pair->now = ngp_quic_get_timer(pair->ends[end]);
     }
     assert_int_equal(ngp_quic_handle_timer(pair->ends[end], pair->now), 0);
-  } while (ngp_quic_get_state(pair->ends[end]) == NGP_QUIC_ACTIVE);
+  } while (ngp_quic_get_state(pair->ends[end]) == NGP_QUIC_STATE_ACTIVE);
   return 0;
 }
 

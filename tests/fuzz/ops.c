@@ -367,29 +367,30 @@ static void watch_stream(op_state *state, const seen *s, int sane) {
   if (id >= STATE_IDS) {
     return;
   }
-  CHECK(!state->closed[id] || event->type == NGP_H2_WINDOW_UPDATE ||
-        event->type == NGP_H2_ALTSVC || event->type == NGP_H2_EXTENSION);
+  CHECK(!state->closed[id] || event->type == NGP_H2_EVENT_WINDOW_UPDATE ||
+        event->type == NGP_H2_EVENT_ALTSVC ||
+        event->type == NGP_H2_EVENT_EXTENSION);
   switch (event->type) {
-  case NGP_H2_STREAM_RESET:
+  case NGP_H2_EVENT_STREAM_RESET:
     /* With this code we reset a stream that we find fault with. */
     CHECK(!sane || event->remote ||
           event->error_code != NGHTTP2_PROTOCOL_ERROR);
     break;
-  case NGP_H2_DATA:
+  case NGP_H2_EVENT_DATA:
     CHECK(!state->ended[id]);
     for (i = 0; sane && i < s->data.len; ++i) {
       CHECK(s->data.base[i] == op_body_byte(id, state->received[id] + i));
     }
     state->received[id] += s->data.len;
     break;
-  case NGP_H2_REQUEST:
-  case NGP_H2_RESPONSE:
-  case NGP_H2_INFORMATIONAL:
-  case NGP_H2_TRAILERS:
+  case NGP_H2_EVENT_REQUEST:
+  case NGP_H2_EVENT_RESPONSE:
+  case NGP_H2_EVENT_INFORMATIONAL:
+  case NGP_H2_EVENT_TRAILERS:
     CHECK(!state->ended[id]);
-    CHECK(s->fields.len > 0 || event->type == NGP_H2_TRAILERS);
+    CHECK(s->fields.len > 0 || event->type == NGP_H2_EVENT_TRAILERS);
     break;
-  case NGP_H2_STREAM_CLOSED:
+  case NGP_H2_EVENT_STREAM_CLOSED:
     state->closed[id] = 1;
     break;
   default:
@@ -411,7 +412,7 @@ static void trace(const end *e, const seen *s) {
     fprintf(stderr, "%p: event %d stream %d code %u remote %d end %d: %.*s\n",
             (const void *)e, s->event.type, s->event.stream_id,
             s->event.error_code, s->event.remote, s->event.end_stream,
-            s->event.type == NGP_H2_DATA ? 0 : (int)s->data.len,
+            s->event.type == NGP_H2_EVENT_DATA ? 0 : (int)s->data.len,
             s->data.base ? (const char *)s->data.base : "");
   }
 }
@@ -425,7 +426,7 @@ void op_watch(end *e, op_state *state, int sane) {
     trace(e, &e->log[i]);
     CHECK(!state->over);
     CHECK(event->stream_id >= 0);
-    if (event->type == NGP_H2_CONNECTION_CLOSED) {
+    if (event->type == NGP_H2_EVENT_CONNECTION_CLOSED) {
       state->over = 1;
       state->over_code = event->error_code;
       CHECK(!ngp_h2_alive(e->h2));
