@@ -18,7 +18,7 @@ from libc.string cimport memcmp
 cimport cython
 
 from nghttp2py cimport cnghttp2 as lib
-from nghttp2py.octets cimport take_bytes
+from nghttp2py.octets cimport copy_bytes
 
 from nghttp2py.errors import (
     HeaderListTooLargeError,
@@ -178,9 +178,9 @@ cdef class HDTableEntry:
 cdef HDTableEntry new_entry(const lib.nghttp2_nv *nv):
     cdef HDTableEntry entry = HDTableEntry.__new__(HDTableEntry)
 
-    entry.name = take_bytes(nv.name, nv.namelen)
+    entry.name = copy_bytes(nv.name, nv.namelen)
     entry.namelen = nv.namelen
-    entry.value = take_bytes(nv.value, nv.valuelen)
+    entry.value = copy_bytes(nv.value, nv.valuelen)
     entry.valuelen = nv.valuelen
     return entry
 
@@ -483,7 +483,7 @@ cdef class HDDeflater(_Coder):
             rv = lib.nghttp2_hd_deflate_hd(self._deflater, buf, buflen, nva, nvlen)
             if rv < 0:
                 raise hpack_error(rv, "the header list cannot be compressed")
-            return take_bytes(buf, rv)
+            return copy_bytes(buf, rv)
         except BaseException as error:
             # Also if there is no memory for a block that the table has seen.
             self._error = type(error)

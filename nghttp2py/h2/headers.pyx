@@ -18,7 +18,7 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t, uintptr_t
 
 from nghttp2py cimport cngp as lib
 from nghttp2py.hpack cimport to_field
-from nghttp2py.octets cimport take_bytes
+from nghttp2py.octets cimport copy_bytes
 
 from nghttp2py.errors import HeadersError
 from nghttp2py.hpack import NeverIndexed
@@ -183,8 +183,8 @@ cdef tuple new_pair(const lib.ngp_h2_field *field, bint lenient):
         while value.len and value.base[value.len - 1] in b" \t":
             value.len -= 1
     return (
-        take_bytes(name.base, name.len),
-        take_bytes(value.base, value.len),
+        copy_bytes(name.base, name.len),
+        copy_bytes(value.base, value.len),
     )
 
 

@@ -33,7 +33,7 @@ from nghttp2py.h2.events cimport (
     RequestReceived,
 )
 from nghttp2py.h2.headers cimport FieldReader
-from nghttp2py.octets cimport take_bytes
+from nghttp2py.octets cimport copy_bytes
 
 from collections import deque
 
@@ -45,7 +45,7 @@ cdef BodyReceived END_OF_BODY = BodyReceived(b"", False)
 
 cdef str take_text(const lib.ngp_h2_event *e):
     # The C library quotes what it refuses: names and values of the peer's.
-    return printable(take_bytes(e.data, e.len))
+    return printable(copy_bytes(e.data, e.len))
 
 
 cdef object new_body(const lib.ngp_h2_event *e, BodyReceived piece):
@@ -62,7 +62,7 @@ cdef BodyReceived new_piece(const lib.ngp_h2_event *e):
     if e.len == 0 and e.end_stream:
         return END_OF_BODY
     piece = BodyReceived.__new__(BodyReceived)
-    piece.data = take_bytes(e.data, e.len)
+    piece.data = copy_bytes(e.data, e.len)
     piece.more = not e.end_stream
     return piece
 
@@ -190,23 +190,23 @@ cdef class EventReader:
                 self.settings_sent.popleft() if self.settings_sent else {}
             )
         if kind == lib.NGP_H2_EVENT_PING:
-            return H2PingReceived(take_bytes(e.opaque, 8))
+            return H2PingReceived(copy_bytes(e.opaque, 8))
         if kind == lib.NGP_H2_EVENT_PING_ACK:
-            return H2PingAcknowledged(take_bytes(e.opaque, 8))
+            return H2PingAcknowledged(copy_bytes(e.opaque, 8))
         if kind == lib.NGP_H2_EVENT_GOAWAY:
             self.going_away = True
-            return H2GoAway(e.other_id, e.error_code, take_bytes(e.data, e.len))
+            return H2GoAway(e.other_id, e.error_code, copy_bytes(e.data, e.len))
         if kind == lib.NGP_H2_EVENT_PRIORITY_UPDATE:
-            return H2PriorityUpdated(e.other_id, take_bytes(e.data, e.len))
+            return H2PriorityUpdated(e.other_id, copy_bytes(e.data, e.len))
         if kind == lib.NGP_H2_EVENT_ALTSVC:
             return H2AlternativeServiceReceived(
-                e.stream_id, take_bytes(e.data, e.len), take_bytes(e.data2, e.len2)
+                e.stream_id, copy_bytes(e.data, e.len), copy_bytes(e.data2, e.len2)
             )
         if kind == lib.NGP_H2_EVENT_ORIGIN:
-            return H2OriginReceived(take_bytes(e.data, e.len))
+            return H2OriginReceived(copy_bytes(e.data, e.len))
         if kind == lib.NGP_H2_EVENT_EXTENSION:
             return H2ExtensionFrameReceived(
-                e.stream_id, e.frame_type, e.flags, take_bytes(e.data, e.len)
+                e.stream_id, e.frame_type, e.flags, copy_bytes(e.data, e.len)
             )
         if kind == lib.NGP_H2_EVENT_REQUEST_SENT:
             return H2RequestSent(e.stream_id)

@@ -23,7 +23,7 @@ from libc.string cimport memcpy
 
 from nghttp2py cimport cngp as lib
 from nghttp2py.h2.reader cimport EventReader
-from nghttp2py.octets cimport take_bytes
+from nghttp2py.octets cimport copy_bytes
 
 import base64
 import binascii
@@ -326,7 +326,7 @@ cdef class H2Session:
             segment = lib.ngp_h2_output(self._h2, &n, &total)
             for i in range(n):
                 if segment[i].owner == NULL:
-                    pieces.append(take_bytes(segment[i].base, segment[i].len))
+                    pieces.append(copy_bytes(segment[i].base, segment[i].len))
                     continue
                 owner = <bytes>segment[i].owner
                 start = segment[i].base - <const uint8_t *>PyBytes_AS_STRING(owner)
@@ -740,7 +740,7 @@ cdef class H2Session:
                 write_settings(self.config.settings(True), entries),
             )
             check(n)
-            data = take_bytes(payload, n)
+            data = copy_bytes(payload, n)
         else:
             data = decode_settings(settings_header)
         rv = lib.ngp_h2_upgrade(

@@ -5,7 +5,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from nghttp2py cimport cngp_quic as lib
-from nghttp2py.octets cimport take_bytes
+from nghttp2py.octets cimport copy_bytes
 
 import ipaddress
 
@@ -64,12 +64,12 @@ def network_of(addr):
 
     if not pack_address(addr, &packed):
         return addr
-    ip = take_bytes(packed.ip, 16)
+    ip = copy_bytes(packed.ip, 16)
     return ip[12:] if ip.startswith(b"\0" * 10 + b"\xff\xff") else ip[:8]
 
 
 cdef object unpack_address(const lib.ngp_quic_addr *packed):
-    parsed = ipaddress.IPv6Address(take_bytes(packed.ip, 16))
+    parsed = ipaddress.IPv6Address(copy_bytes(packed.ip, 16))
     if parsed.ipv4_mapped is not None:
         return str(parsed.ipv4_mapped), packed.port
     return str(parsed), packed.port, 0, packed.scope
@@ -112,7 +112,7 @@ cdef class AddressBook:
             pack_local(addr, &packed)
         if len(self._known) >= MAX_ADDRESSES:
             self._known.clear()
-        key = take_bytes(<const uint8_t *>&packed, sizeof(packed))
+        key = copy_bytes(<const uint8_t *>&packed, sizeof(packed))
         self._known[key] = addr
         memcpy(&self.last, &packed, sizeof(packed))
         self._last = addr
@@ -124,6 +124,6 @@ cdef class AddressBook:
 
         if memcmp(packed, &self.last, sizeof(self.last)) == 0:
             return self._last
-        key = take_bytes(<const uint8_t *>packed, sizeof(packed[0]))
+        key = copy_bytes(<const uint8_t *>packed, sizeof(packed[0]))
         addr = self._known.get(key)
         return unpack_address(packed) if addr is None else addr

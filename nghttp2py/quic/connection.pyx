@@ -13,7 +13,7 @@ from libc.string cimport memcmp, memset
 
 from nghttp2py cimport cngp_quic as lib
 from nghttp2py.carrier cimport LOAN_DATAGRAM, LOAN_STREAM, Carrier, Loan
-from nghttp2py.octets cimport take_bytes, to_bytes
+from nghttp2py.octets cimport copy_bytes, to_bytes
 from nghttp2py.quic.addresses cimport AddressBook, to_ns
 from nghttp2py.quic.credentials cimport Credentials, get_credentials
 from nghttp2py.quic.events cimport (
@@ -158,7 +158,7 @@ cdef uint64_t to_code(value) except? 0:
 
 
 cdef bytes cid_bytes(const lib.ngtcp2_cid *cid):
-    return take_bytes(cid.data, cid.datalen)
+    return copy_bytes(cid.data, cid.datalen)
 
 
 cdef inline lib.ngp_quic *handle(QuicConnection self) except NULL:
@@ -169,7 +169,7 @@ cdef inline lib.ngp_quic *handle(QuicConnection self) except NULL:
 
 
 cdef object terminated(const lib.ngp_quic_event *e):
-    reason = take_bytes(e.data, e.len).decode("utf8", "replace")
+    reason = copy_bytes(e.data, e.len).decode("utf8", "replace")
     return ConnectionTerminated(
         e.error_code, None if e.application else e.frame_type, reason
     )
@@ -426,7 +426,7 @@ cdef class QuicConnection(Carrier):
             data = lib.ngp_tls_peer_certificate(tls, i, &n)
             if data is NULL:
                 break
-            certificates.append(take_bytes(data, n))
+            certificates.append(copy_bytes(data, n))
             i += 1
         return certificates
 
@@ -590,7 +590,7 @@ cdef class QuicConnection(Carrier):
             self._start_trace()
             if self._trace is not None:
                 self._trace.datagrams(False, [n])
-                self._trace.unprotected(take_bytes(data, n))
+                self._trace.unprotected(copy_bytes(data, n))
         if rv == lib.NGHTTP2_ERR_INVALID_ARGUMENT:
             raise ValueError("server_name or alpn_protocols cannot be used")
         return check(rv)
@@ -614,7 +614,7 @@ cdef class QuicConnection(Carrier):
         check(rv)
         packets = lib.ngp_quic_packets(handle(self), &n)
         for i in range(n):
-            data = take_bytes(packets[i].data, packets[i].len)
+            data = copy_bytes(packets[i].data, packets[i].len)
             addr = self._addresses.find(&packets[i].addr)
             datagrams.append(
                 (data, addr, packets[i].ecn) if marked else (data, addr)
@@ -662,7 +662,7 @@ cdef class QuicConnection(Carrier):
                 run += packets[end].len
                 end += 1
             runs.append((
-                take_bytes(head.data, run), self._addresses.find(&head.addr), head.ecn,
+                copy_bytes(head.data, run), self._addresses.find(&head.addr), head.ecn,
                 head.len,
             ))
             first = end
@@ -704,7 +704,7 @@ cdef class QuicConnection(Carrier):
 
         self._release()
         while lib.ngp_quic_next_note(handle(self), &event):
-            data = take_bytes(event.data, event.len)
+            data = copy_bytes(event.data, event.len)
             if event.type >= lib.NGP_QUIC_EVENT_PACKET_SENT:
                 if self._trace is not None:
                     sent = event.type == lib.NGP_QUIC_EVENT_PACKET_SENT
@@ -796,7 +796,7 @@ cdef class QuicConnection(Carrier):
         if e.len:
             event.store = lib.ngp_quic_lend(handle(self), e.len)
         if event.store is NULL:
-            event.value = take_bytes(e.data, e.len)
+            event.value = copy_bytes(e.data, e.len)
         else:
             event.base = e.data
             event.len = e.len
@@ -810,14 +810,14 @@ cdef class QuicConnection(Carrier):
         if kind == lib.NGP_QUIC_EVENT_STOP_SENDING:
             return StopSendingReceived(e.error_code, e.stream_id)
         if kind == lib.NGP_QUIC_EVENT_CID_ISSUED:
-            return ConnectionIdIssued(take_bytes(e.data, e.len))
+            return ConnectionIdIssued(copy_bytes(e.data, e.len))
         if kind == lib.NGP_QUIC_EVENT_CID_RETIRED:
-            return ConnectionIdRetired(take_bytes(e.data, e.len))
+            return ConnectionIdRetired(copy_bytes(e.data, e.len))
         if kind == lib.NGP_QUIC_EVENT_PING_ACKED:
             return PingAcknowledged(e.value)
         if kind == lib.NGP_QUIC_EVENT_PROTOCOL_NEGOTIATED:
             if e.len:
-                self._alpn = take_bytes(e.data, e.len).decode("utf8", "replace")
+                self._alpn = copy_bytes(e.data, e.len).decode("utf8", "replace")
             return ProtocolNegotiated(self._alpn)
         if kind == lib.NGP_QUIC_EVENT_HANDSHAKE_COMPLETED:
             if self._trace is not None:

@@ -6,7 +6,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
 from nghttp2py cimport cngp_quic as lib
-from nghttp2py.octets cimport take_bytes
+from nghttp2py.octets cimport copy_bytes
 from nghttp2py.quic.addresses cimport pack_address, to_ns
 from nghttp2py.quic.options cimport known_versions
 
@@ -79,9 +79,9 @@ cdef class Router:
         header._data = data
         header.version = h.version if h.is_long else None
         header.is_initial = h.is_initial
-        header.destination_cid = take_bytes(h.dcid, h.dcid_len)
-        header.source_cid = take_bytes(h.scid, h.scid_len)
-        header.token = take_bytes(h.token, h.token_len)
+        header.destination_cid = copy_bytes(h.dcid, h.dcid_len)
+        header.source_cid = copy_bytes(h.scid, h.scid_len)
+        header.token = copy_bytes(h.token, h.token_len)
         header.is_retry_token = h.is_retry_token
         return header
 
@@ -124,7 +124,7 @@ cdef class Router:
         """Answer a packet of a version that we do not speak (RFC 9000, 6.1)."""
         cdef uint8_t packet[lib.NGP_QUIC_PACKET_MAX]
 
-        return take_bytes(packet, lib.ngp_quic_write_version_negotiation(
+        return copy_bytes(packet, lib.ngp_quic_write_version_negotiation(
             packet, &header._header, self._versions, self._nversions))
 
     def write_retry(self, QuicHeader header not None, addr, now):
@@ -135,7 +135,7 @@ cdef class Router:
 
         if not pack_address(addr, &packed):
             return b""
-        return take_bytes(packet, lib.ngp_quic_write_retry(
+        return copy_bytes(packet, lib.ngp_quic_write_retry(
             packet, &header._header, &packed,
             <const uint8_t *>PyBytes_AS_STRING(self._secret), len(self._secret),
             to_ns(now)))
@@ -152,7 +152,7 @@ cdef class Router:
             RETRY_TIMEOUT, to_ns(now),
         ) != 0:
             return None
-        return take_bytes(odcid.data, odcid.datalen)
+        return copy_bytes(odcid.data, odcid.datalen)
 
     def write_token(self, addr, now):
         """Make a token for a client's later connections (RFC 9000, 8.1.3).
@@ -165,7 +165,7 @@ cdef class Router:
 
         if not pack_address(addr, &packed):
             return b""
-        return take_bytes(token, lib.ngp_quic_write_token(
+        return copy_bytes(token, lib.ngp_quic_write_token(
             token, &packed, <const uint8_t *>PyBytes_AS_STRING(self._secret),
             len(self._secret), to_ns(now)))
 
@@ -182,14 +182,14 @@ cdef class Router:
         """Close a connection that was not begun, with a transport's error."""
         cdef uint8_t packet[lib.NGP_QUIC_PACKET_MAX]
 
-        return take_bytes(packet, lib.ngp_quic_write_refusal(
+        return copy_bytes(packet, lib.ngp_quic_write_refusal(
             packet, &header._header, error_code))
 
     def write_stateless_reset(self, QuicHeader header not None, size_t received):
         """Answer a packet for a connection that is gone (RFC 9000, 10.3)."""
         cdef uint8_t packet[lib.NGP_QUIC_PACKET_MAX]
 
-        return take_bytes(packet, lib.ngp_quic_write_stateless_reset(
+        return copy_bytes(packet, lib.ngp_quic_write_stateless_reset(
             packet, &header._header,
             <const uint8_t *>PyBytes_AS_STRING(self._secret), len(self._secret),
             received))
