@@ -28,7 +28,7 @@ cdef class Carrier:
         self, int64_t stream_id, const uint8_t *head, size_t head_len, bytes data,
         bint end_stream,
     ) except -1
-    cdef int put_first(self, int64_t stream_id) except -1
+    cdef int set_critical(self, int64_t stream_id) except -1
     cdef int send_datagram(
         self, const uint8_t *head, size_t head_len, bytes data
     ) except -1

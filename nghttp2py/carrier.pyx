@@ -35,11 +35,11 @@ cdef class Carrier:
         self._connection.send_stream_data(stream_id, data, end_stream)
         return 0
 
-    cdef int put_first(self, int64_t stream_id) except -1:
+    cdef int set_critical(self, int64_t stream_id) except -1:
         """Serve a stream before all others, whatever their priorities are; aioquic
         has no priorities."""
         if isinstance(self._connection, Carrier):
-            (<Carrier>self._connection).put_first(stream_id)
+            (<Carrier>self._connection).set_critical(stream_id)
         return 0
 
     cdef int send_datagram(

@@ -231,7 +231,7 @@ cdef extern from "ngp_quic.h" nogil:
     uint64_t ngp_quic_get_timer(ngp_quic *quic)
     int ngp_quic_handle_timer(ngp_quic *quic, uint64_t now)
     int ngp_quic_next_event(ngp_quic *quic, ngp_quic_event *event)
-    int ngp_quic_next_note(ngp_quic *quic, ngp_quic_event *event)
+    int ngp_quic_next_report(ngp_quic *quic, ngp_quic_event *event)
     int ngp_quic_take_tickets(ngp_quic *quic, int allowed)
 
     ctypedef struct ngp_quic_store:
@@ -259,7 +259,7 @@ cdef extern from "ngp_quic.h" nogil:
     bint ngp_quic_can_send(const ngp_quic *quic, int64_t stream_id)
     int ngp_quic_set_priority(
         ngp_quic *quic, int64_t stream_id, uint8_t urgency, int incremental)
-    int ngp_quic_put_first(ngp_quic *quic, int64_t stream_id)
+    int ngp_quic_set_critical(ngp_quic *quic, int64_t stream_id)
     uint64_t ngp_quic_queued(const ngp_quic *quic, int64_t stream_id)
     uint64_t ngp_quic_unsent(const ngp_quic *quic, int64_t stream_id)
     uint64_t ngp_quic_send_credit(const ngp_quic *quic, int64_t stream_id)

@@ -10,7 +10,8 @@
    this bounds the events of a batch, too: a few hundred KiB at the worst. */
 #define RECV_SLICE 65536
 
-/* Past this nothing is gathered before the caller asks for it: see settle(). */
+/* Past this nothing is gathered before the caller asks for it: see
+ * gather_early(). */
 #define MAX_EARLY_OUTPUT 65536
 
 /* The gather buffer is given back if it is larger: an idle connection is to
@@ -248,7 +249,7 @@ int ngp_h2_reset(ngp_h2 *h2, ngp_h2_stream *stream, uint32_t error_code,
     return NGHTTP2_ERR_NOMEM;
   }
   event->error_code = error_code;
-  stream->flags |= NGP_H2_FLAG_DOOMED | NGP_H2_FLAG_RESET_TOLD;
+  stream->flags |= NGP_H2_FLAG_DOOMED | NGP_H2_FLAG_RESET_REPORTED;
   stream->fault = error_code;
   return nghttp2_submit_rst_stream(h2->session, NGHTTP2_FLAG_NONE, stream->id,
                                    error_code);
@@ -307,7 +308,7 @@ static uint32_t end_code(const ngp_h2 *h2, const ngp_h2_stream *stream,
 int ngp_h2_close_stream(ngp_h2 *h2, ngp_h2_stream *stream,
                         uint32_t error_code) {
   const uint32_t told = NGP_H2_FLAG_RESET_LOCAL | NGP_H2_FLAG_RESET_REMOTE |
-                        NGP_H2_FLAG_RESET_TOLD | NGP_H2_FLAG_MUTED;
+                        NGP_H2_FLAG_RESET_REPORTED | NGP_H2_FLAG_MUTED;
   ngp_h2_event *event;
   int whole, rv = 0;
 
@@ -351,9 +352,9 @@ int ngp_h2_close_stream(ngp_h2 *h2, ngp_h2_stream *stream,
        to take: without this the connection's window would shrink for good. */
     rv = ngp_h2_return_credit(h2, stream->unacked);
   }
-  ngp_h2_note_closed(h2, stream->id,
-                     stream->flags &
-                         (NGP_H2_FLAG_RESET_LOCAL | NGP_H2_FLAG_DOOMED));
+  ngp_h2_remember_closed(h2, stream->id,
+                         stream->flags &
+                             (NGP_H2_FLAG_RESET_LOCAL | NGP_H2_FLAG_DOOMED));
   ngp_h2_stream_remove(h2, stream);
   return rv;
 }
@@ -370,7 +371,7 @@ static int close_connection(ngp_h2 *h2, uint32_t error_code, int remote) {
   size_t i, n;
   int rv;
 
-  if (h2->told) {
+  if (h2->end_recorded) {
     return 0;
   }
   h2->dead = 1;
@@ -382,7 +383,7 @@ static int close_connection(ngp_h2 *h2, uint32_t error_code, int remote) {
       /* The peer never heard of it: it may be sent again elsewhere. */
       rv = ngp_h2_close_stream(h2, stream, NGHTTP2_REFUSED_STREAM);
     } else {
-      stream->flags |= NGP_H2_FLAG_RESET_TOLD;
+      stream->flags |= NGP_H2_FLAG_RESET_REPORTED;
       rv = ngp_h2_close_stream(h2, stream, stream_code);
     }
   }
@@ -391,7 +392,7 @@ static int close_connection(ngp_h2 *h2, uint32_t error_code, int remote) {
   if (!event) {
     return NGHTTP2_ERR_NOMEM;
   }
-  h2->told = 1;
+  h2->end_recorded = 1;
   event->error_code = error_code;
   event->remote = remote ? 1 : 0;
   take_reason(h2, event);
@@ -462,7 +463,7 @@ static int gather(ngp_h2 *h2, size_t limit, size_t data_limit);
  * is gathered as soon as the queue has grown by more than this input accounts
  * for; DATA stays where it is.
  */
-static int settle(ngp_h2 *h2, size_t queue_before) {
+static int gather_early(ngp_h2 *h2, size_t queue_before) {
   size_t queue = nghttp2_session_get_outbound_queue_size(h2->session);
 
   if (queue <= queue_before + h2->expected || h2->out.len > MAX_EARLY_OUTPUT) {
@@ -493,7 +494,7 @@ int ngp_h2_recv(ngp_h2 *h2, const uint8_t *data, size_t len,
   if (rv != 0) {
     return fail_recv(h2, rv);
   }
-  rv = settle(h2, queue_before);
+  rv = gather_early(h2, queue_before);
   return rv == 0 && reason && !h2->dead ? fail_with_goaway(h2, code, reason)
                                         : rv;
 }

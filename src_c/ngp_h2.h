@@ -518,7 +518,7 @@ typedef enum ngp_h2_stream_state {
 #define NGP_H2_FLAG_RST_AFTER_END 0x8000U
 #define NGP_H2_FLAG_WANTS 0x10000U
 /* Its reset was told. */
-#define NGP_H2_FLAG_RESET_TOLD 0x20000U
+#define NGP_H2_FLAG_RESET_REPORTED 0x20000U
 /* CONNECT with :protocol (RFC 8441). */
 #define NGP_H2_FLAG_EXTENDED 0x40000U
 /* The response has no content, whatever its content-length (RFC 9110, 6.4.1).

@@ -189,7 +189,7 @@ struct ngp_h2 {
   /* window_growth is by how much it last grew. */
   uint32_t window_growth;
   /* expected counts the frames that this input made us queue and that need no
-     closer look: see settle() in ngp_h2.c. */
+     closer look: see gather_early() in ngp_h2.c. */
   size_t expected;
   /* Requests up to this id did not get their place at the last send. */
   int32_t waiting_upto;
@@ -226,10 +226,10 @@ struct ngp_h2 {
   uint8_t failed;
   uint32_t fail_code;
   /* dead is nonzero once the session must not be called again, for the
-     connection has ended or for want of memory; told once CONNECTION_CLOSED
-     was recorded. */
+     connection has ended or for want of memory; end_recorded once
+     CONNECTION_CLOSED was recorded. */
   uint8_t dead;
-  uint8_t told;
+  uint8_t end_recorded;
   /* by_reference is nonzero while large body runs become refs. */
   uint8_t by_reference;
   /* data_limit is how much output there may be before DATA has to wait. */
@@ -440,11 +440,11 @@ int ngp_h2_count_provoked(ngp_h2 *h2);
   "a stream must not depend on itself (RFC 7540, 5.3.1)"
 
 /* Remembers that |id| is closed; |ours| is nonzero if by our RST_STREAM. */
-void ngp_h2_note_closed(ngp_h2 *h2, int32_t id, int ours);
+void ngp_h2_remember_closed(ngp_h2 *h2, int32_t id, int ours);
 
 /* Notes that the peer uses |id|, one of its own, perhaps not for the first
    time. */
-void ngp_h2_note_opened(ngp_h2 *h2, int32_t id);
+void ngp_h2_mark_used(ngp_h2 *h2, int32_t id);
 
 /*
  * ngp_h2_scan gives the input to nghttp2, and returns its error code or 0.  If

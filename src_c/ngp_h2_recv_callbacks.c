@@ -43,7 +43,7 @@ static int on_begin_headers(nghttp2_session *session,
   ngp_h2_block_begin(h2);
   if (frame->hd.type == NGHTTP2_PUSH_PROMISE) {
     id = frame->push_promise.promised_stream_id;
-    ngp_h2_note_opened(h2, id);
+    ngp_h2_mark_used(h2, id);
   } else if (frame->headers.cat != NGHTTP2_HCAT_REQUEST) {
     return 0;
   }

@@ -25,12 +25,12 @@ static int32_t id_of(const uint8_t *head) {
   return (int32_t)(get32(head + 5) & 0x7fffffffU);
 }
 
-void ngp_h2_note_closed(ngp_h2 *h2, int32_t id, int ours) {
+void ngp_h2_remember_closed(ngp_h2 *h2, int32_t id, int ours) {
   h2->closed[h2->nclosed++ % NGP_H2_CLOSED] =
       (uint32_t)id << 1 | (ours ? 1U : 0U);
 }
 
-void ngp_h2_note_opened(ngp_h2 *h2, int32_t id) {
+void ngp_h2_mark_used(ngp_h2 *h2, int32_t id) {
   int32_t first;
 
   if (id <= h2->highest_remote_id) {
@@ -94,7 +94,7 @@ static int suspicious(ngp_h2 *h2, const uint8_t *head) {
   case NGHTTP2_HEADERS:
     if (id > h2->highest_remote_id && !h2->options.client &&
         !ngp_h2_is_local_id(h2, id)) {
-      ngp_h2_note_opened(h2, id);
+      ngp_h2_mark_used(h2, id);
       return lacks_padding(head);
     }
     /* fall through */

@@ -329,7 +329,7 @@ static int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame,
     stream = ngp_h2_stream_find(h2, frame->hd.stream_id);
     if (!stream) {
       /* It was refused before it had a record. */
-      ngp_h2_note_closed(h2, frame->hd.stream_id, 1);
+      ngp_h2_remember_closed(h2, frame->hd.stream_id, 1);
     } else if (stream->flags & NGP_H2_FLAG_RESET_LOCAL) {
       return 0;
     } else {

@@ -792,7 +792,7 @@ int ngp_h2_upgrade(ngp_h2 *h2, const uint8_t *settings, size_t len,
   } else {
     stream->flags = NGP_H2_FLAG_REMOTE_HEADERS | NGP_H2_FLAG_REMOTE_END;
     h2->last_remote_id = 1;
-    ngp_h2_note_opened(h2, 1);
+    ngp_h2_mark_used(h2, 1);
     h2->remote_initial_window = nghttp2_session_get_remote_settings(
         h2->session, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE);
   }

@@ -32,7 +32,7 @@ int ngp_quic_new(ngp_quic **pquic, const ngp_quic_options *options,
   }
   quic->mem = mem;
   ngp_quic_queue_init(&quic->events, mem);
-  ngp_quic_queue_init(&quic->notes, mem);
+  ngp_quic_queue_init(&quic->reports, mem);
   ngp_quic_streams_init(&quic->streams, mem);
   ngp_buf_init(&quic->out, mem);
   ngp_buf_init(&quic->ask.hello, mem);
@@ -64,8 +64,8 @@ int ngp_quic_new(ngp_quic **pquic, const ngp_quic_options *options,
   quic->local_addr.in6.sin6_addr.s6_addr[15] = 1;
   quic->remote_addr.in6.sin6_family = NGTCP2_AF_INET6;
   quic->close_due = 1;
-  quic->settled = server ? 1 : 0;
-  quic->settle_path_at = UINT64_MAX;
+  quic->can_shut = server ? 1 : 0;
+  quic->path_deadline = UINT64_MAX;
   quic->max_len = SIZE_MAX;
   ngtcp2_ccerr_default(&quic->ccerr);
   *pquic = quic;
@@ -94,7 +94,7 @@ void ngp_quic_del(ngp_quic *quic) {
     ngp_quic_drop_dgram(quic);
   }
   ngp_quic_queue_free(&quic->events);
-  ngp_quic_queue_free(&quic->notes);
+  ngp_quic_queue_free(&quic->reports);
   ngp_buf_free(&quic->out);
   ngp_quic_ask_free(quic);
   ngp_free(quic->mem, quic->packets);
@@ -404,7 +404,7 @@ static int accept_client(ngp_quic *quic, const uint8_t *data, size_t len) {
   return 0;
 }
 
-int ngp_quic_note_move(ngp_quic *quic, uint64_t pto) {
+int ngp_quic_path_moved(ngp_quic *quic, uint64_t pto) {
   const ngtcp2_path *path = ngtcp2_conn_get_path(quic->conn);
   const size_t len = sizeof(quic->remote_addr.in6);
 
@@ -419,7 +419,7 @@ int ngp_quic_note_move(ngp_quic *quic, uint64_t pto) {
   if (pto < ngtcp2_conn_get_pto(quic->conn)) {
     pto = ngtcp2_conn_get_pto(quic->conn);
   }
-  quic->settle_path_at = quic->now + 4 * pto;
+  quic->path_deadline = quic->now + 4 * pto;
   return ngp_quic_tap_probe_path(quic);
 }
 
@@ -474,9 +474,9 @@ int ngp_quic_recv(ngp_quic *quic, const uint8_t *data, size_t len,
     ngp_quic_ask_free(quic);
   }
   ngp_quic_close_forgotten(quic);
-  rv = rv == 0 ? ngp_quic_tap_tell_stops(quic) : ngp_quic_fail(quic, rv);
+  rv = rv == 0 ? ngp_quic_tap_record_stops(quic) : ngp_quic_fail(quic, rv);
   if (rv == 0 && quic->state == NGP_QUIC_STATE_ACTIVE) {
-    rv = ngp_quic_note_move(quic, pto);
+    rv = ngp_quic_path_moved(quic, pto);
   }
   quic->tap.nstops = 0;
   return quic->no_memory ? NGHTTP2_ERR_NOMEM : rv;
@@ -527,7 +527,7 @@ uint64_t ngp_quic_get_timer(ngp_quic *quic) {
       return 0;
     }
     expiry = ngtcp2_conn_get_expiry(quic->conn);
-    return expiry < quic->settle_path_at ? expiry : quic->settle_path_at;
+    return expiry < quic->path_deadline ? expiry : quic->path_deadline;
   case NGP_QUIC_STATE_CLOSING:
   case NGP_QUIC_STATE_DRAINING:
     return quic->close_until;
@@ -544,8 +544,8 @@ int ngp_quic_handle_timer(ngp_quic *quic, uint64_t now) {
     return 0;
   }
   ngp_quic_trim(&quic->events);
-  if (quic->settle_path_at <= quic->now) {
-    quic->settle_path_at = UINT64_MAX;
+  if (quic->path_deadline <= quic->now) {
+    quic->path_deadline = UINT64_MAX;
   }
   if (quic->state != NGP_QUIC_STATE_ACTIVE) {
     ngp_quic_terminate(quic);
@@ -783,7 +783,7 @@ int ngp_quic_set_priority(ngp_quic *quic, int64_t stream_id, uint8_t urgency,
   return set_urgency(quic, stream_id, (uint8_t)(urgency + 1), incremental);
 }
 
-int ngp_quic_put_first(ngp_quic *quic, int64_t stream_id) {
+int ngp_quic_set_critical(ngp_quic *quic, int64_t stream_id) {
   return set_urgency(quic, stream_id, 0, 1);
 }
 

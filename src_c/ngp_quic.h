@@ -137,7 +137,7 @@ typedef enum ngp_quic_event_type {
   NGP_QUIC_EVENT_CID_ISSUED,
   NGP_QUIC_EVENT_CID_RETIRED,
   NGP_QUIC_EVENT_TERMINATED,
-  /* These do not come from ngp_quic_next_event() but from _next_note().  A
+  /* These do not come from ngp_quic_next_event() but from _next_report().  A
      client's SESSION_TICKET has what resumes the session, a server's the
      NewSessionTicket message (RFC 8446, 4.6.1) that it sends; TICKET_PRESENTED
      has the ticket in such a message, and is answered by
@@ -288,7 +288,7 @@ int ngp_quic_handle_timer(ngp_quic *quic, uint64_t now);
 
 /* Each returns 1 and fills |*event|, or 0 if there is none. */
 int ngp_quic_next_event(ngp_quic *quic, ngp_quic_event *event);
-int ngp_quic_next_note(ngp_quic *quic, ngp_quic_event *event);
+int ngp_quic_next_report(ngp_quic *quic, ngp_quic_event *event);
 
 /*
  * ngp_quic_take_tickets answers all NGP_QUIC_EVENT_TICKET_PRESENTED so far: the
@@ -401,9 +401,9 @@ int ngp_quic_can_send(const ngp_quic *quic, int64_t stream_id);
 int ngp_quic_set_priority(ngp_quic *quic, int64_t stream_id, uint8_t urgency,
                           int incremental);
 
-/* ngp_quic_put_first has a stream served before those of any urgency.  It is
+/* ngp_quic_set_critical has a stream served before those of any urgency.  It is
    for streams that all others depend on. */
-int ngp_quic_put_first(ngp_quic *quic, int64_t stream_id);
+int ngp_quic_set_critical(ngp_quic *quic, int64_t stream_id);
 
 /* ngp_quic_queued returns the bytes queued and not yet acknowledged, of one
    stream, or of all if |stream_id| is -1. */

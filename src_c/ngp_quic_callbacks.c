@@ -49,7 +49,7 @@ static int ticket_received(void *user, const uint8_t *data, size_t len) {
   if (ngp_buf_add(&ticket, head, sizeof(head)) == 0 &&
       ngp_buf_add(&ticket, data, len) == 0 &&
       ngp_buf_add(&ticket, params, (size_t)n) == 0 &&
-      ngp_quic_record(quic, &quic->notes, NGP_QUIC_EVENT_SESSION_TICKET,
+      ngp_quic_record(quic, &quic->reports, NGP_QUIC_EVENT_SESSION_TICKET,
                       ticket.base, ticket.len)) {
     rv = 0;
   }
@@ -60,7 +60,7 @@ static int ticket_received(void *user, const uint8_t *data, size_t len) {
 static int ticket_sent(void *user, const uint8_t *message, size_t len) {
   ngp_quic *quic = user;
 
-  return ngp_quic_record(quic, &quic->notes, NGP_QUIC_EVENT_SESSION_TICKET,
+  return ngp_quic_record(quic, &quic->reports, NGP_QUIC_EVENT_SESSION_TICKET,
                          message, len)
              ? 0
              : NGHTTP2_ERR_NOMEM;
@@ -69,7 +69,8 @@ static int ticket_sent(void *user, const uint8_t *message, size_t len) {
 static int key_logged(void *user, const char *line, size_t len) {
   ngp_quic *quic = user;
 
-  return ngp_quic_record(quic, &quic->notes, NGP_QUIC_EVENT_KEY_LOG, line, len)
+  return ngp_quic_record(quic, &quic->reports, NGP_QUIC_EVENT_KEY_LOG, line,
+                         len)
              ? 0
              : NGHTTP2_ERR_NOMEM;
 }
@@ -222,7 +223,7 @@ static int recv_new_token(ngtcp2_conn *conn, const uint8_t *token,
   ngp_quic *quic = user_data;
 
   (void)conn;
-  return ngp_quic_record(quic, &quic->notes, NGP_QUIC_EVENT_NEW_TOKEN, token,
+  return ngp_quic_record(quic, &quic->reports, NGP_QUIC_EVENT_NEW_TOKEN, token,
                          tokenlen)
              ? 0
              : NGTCP2_ERR_CALLBACK_FAILURE;

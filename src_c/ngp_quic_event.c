@@ -238,6 +238,6 @@ int ngp_quic_next_event(ngp_quic *quic, ngp_quic_event *event) {
   return 1;
 }
 
-int ngp_quic_next_note(ngp_quic *quic, ngp_quic_event *event) {
-  return next(&quic->notes, event);
+int ngp_quic_next_report(ngp_quic *quic, ngp_quic_event *event) {
+  return next(&quic->reports, event);
 }

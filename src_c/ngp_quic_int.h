@@ -121,7 +121,7 @@ struct ngp_quic {
   /* remote_next is one more than the highest stream id of the peer, by type. */
   int64_t remote_next[2];
   ngp_quic_queue events;
-  ngp_quic_queue notes;
+  ngp_quic_queue reports;
   ngp_quic_tap tap;
   ngp_quic_ask ask;
   ngp_quic_stats stats;
@@ -144,9 +144,9 @@ struct ngp_quic {
   uint64_t close_until;
   /* keep_alive is what ngp_quic_set_keep_alive() was called for, or 0. */
   uint64_t keep_alive;
-  /* settle_path_at is when a new address has answered or is given up, or
-     UINT64_MAX: see ngp_quic_note_move(). */
-  uint64_t settle_path_at;
+  /* path_deadline is when a new address has answered or is given up, or
+     UINT64_MAX: see ngp_quic_path_moved(). */
+  uint64_t path_deadline;
   /* What the CONNECTION_CLOSE says, or has said. */
   ngtcp2_ccerr ccerr;
   uint8_t reason[256];
@@ -179,9 +179,9 @@ struct ngp_quic {
   uint8_t close_again;
   uint8_t handshake_completed;
   uint8_t handshake_confirmed;
-  /* settled is nonzero at a server, and at a client that has written a packet
-     after its handshake: see settle() in ngp_quic_send.c. */
-  uint8_t settled;
+  /* can_shut is nonzero at a server, and at a client that has written a packet
+     after its handshake: see shut_streams() in ngp_quic_send.c. */
+  uint8_t can_shut;
   /* can_send is nonzero once there are keys for application data. */
   uint8_t can_send;
   uint8_t early_data;
@@ -259,7 +259,7 @@ void ngp_quic_rewind_streams(ngp_quic *quic);
    1.11 does so when it writes, and while it may send no more to the new address
    (RFC 9000, 8.1) none of its timers has it written: there is one of ours.
    |pto| was the probe timeout before. */
-int ngp_quic_note_move(ngp_quic *quic, uint64_t pto);
+int ngp_quic_path_moved(ngp_quic *quic, uint64_t pto);
 /* Deletes the ngtcp2_conn and its TLS, for others to take their place. */
 void ngp_quic_forget_conn(ngp_quic *quic);
 
@@ -307,7 +307,7 @@ int ngp_quic_tap_decrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead,
 void ngp_quic_tap_begin(ngp_quic *quic);
 void ngp_quic_tap_end(void);
 /* Records the STOP_SENDING frames of the datagram that was read. */
-int ngp_quic_tap_tell_stops(ngp_quic *quic);
+int ngp_quic_tap_record_stops(ngp_quic *quic);
 /* Has a PING go out on a path that is another now.  ngtcp2 begins anew there
    with what is in flight: it finds lost what was sent before only when a later
    packet is acknowledged, so there has to be one. */

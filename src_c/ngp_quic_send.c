@@ -25,7 +25,7 @@
 /* ---- Streams that wait for their number ---- */
 
 int ngp_quic_shut_stream(ngp_quic *quic, const ngp_quic_stream *stream) {
-  if (!stream->opened || !quic->settled) {
+  if (!stream->opened || !quic->can_shut) {
     return 0;
   }
   if (stream->stop && ngtcp2_conn_shutdown_stream_read(
@@ -45,10 +45,10 @@ int ngp_quic_shut_stream(ngp_quic *quic, const ngp_quic_stream *stream) {
    least up to 1.24) forgets the RESET_STREAM, STOP_SENDING and MAX_STREAM_DATA
    frames that it has queued when it is given stream data to write.  So that
    packet is written without any, and streams are shut after it. */
-static int settle(ngp_quic *quic) {
+static int shut_streams(ngp_quic *quic) {
   size_t i;
 
-  quic->settled = 1;
+  quic->can_shut = 1;
   for (i = 0; i < quic->streams.nbuckets; ++i) {
     const ngp_quic_stream *stream = quic->streams.buckets[i];
 
@@ -255,9 +255,9 @@ static ngtcp2_ssize write_frames(ngp_quic *quic, packet *p) {
 static ngtcp2_ssize write_packet(ngp_quic *quic, packet *p) {
   ngtcp2_ssize n;
 
-  if (quic->handshake_completed && !quic->settled) {
+  if (quic->handshake_completed && !quic->can_shut) {
     n = write_frames(quic, p);
-    if (n >= 0 && settle(quic) != 0) {
+    if (n >= 0 && shut_streams(quic) != 0) {
       return NGTCP2_ERR_NOMEM;
     }
     if (n != 0) {
@@ -499,7 +499,7 @@ static int send_active(ngp_quic *quic, size_t max) {
   }
   /* While it writes, ngtcp2 gives up an address that does not answer, and goes
      back to the one before.  It has no timer for what is in flight there. */
-  rv = ngp_quic_note_move(quic, 0);
+  rv = ngp_quic_path_moved(quic, 0);
   if (rv == 0 && !pinged && ngp_quic_tap_wants_ping(quic)) {
     rv = write_pinging(quic, max);
   }

@@ -142,13 +142,13 @@ static int log_packet(ngp_quic *quic, ngp_quic_event_type type,
                       const uint8_t *header, size_t len, const uint8_t *payload,
                       size_t payloadlen) {
   ngp_quic_event *event =
-      ngp_quic_record(quic, &quic->notes, type, header, len);
+      ngp_quic_record(quic, &quic->reports, type, header, len);
 
   if (!event) {
     return NGTCP2_ERR_CALLBACK_FAILURE;
   }
   event->value = len;
-  return ngp_quic_record_more(quic, &quic->notes, payload, payloadlen) == 0
+  return ngp_quic_record_more(quic, &quic->reports, payload, payloadlen) == 0
              ? 0
              : NGTCP2_ERR_CALLBACK_FAILURE;
 }
@@ -314,7 +314,7 @@ static int add_stop(ngp_quic *quic, uint64_t stream_id, uint64_t error_code) {
   return 0;
 }
 
-int ngp_quic_tap_tell_stops(ngp_quic *quic) {
+int ngp_quic_tap_record_stops(ngp_quic *quic) {
   size_t i;
 
   for (i = 0; i < quic->tap.nstops; ++i) {

@@ -106,8 +106,9 @@ static int record_tickets(ngp_quic *quic) {
     take(&identities, 4); /* obfuscated_ticket_age */
     if (!identities.failed) {
       quic->ask.state = NGP_QUIC_ASK_WAITING;
-      if (!ngp_quic_record(quic, &quic->notes, NGP_QUIC_EVENT_TICKET_PRESENTED,
-                           identity.pos, identity.left)) {
+      if (!ngp_quic_record(quic, &quic->reports,
+                           NGP_QUIC_EVENT_TICKET_PRESENTED, identity.pos,
+                           identity.left)) {
         return NGTCP2_ERR_CALLBACK_FAILURE;
       }
     }

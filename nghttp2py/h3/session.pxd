@@ -33,7 +33,7 @@ cdef class H3Session:
     cdef int _kind_of(self, event) except -1
     cdef int _require(self) except -1
     cdef int _perform(self) except -1
-    cdef int _end(
+    cdef int _reset_or_stop(
         self, int what, stream_id, error_code, bint best_effort
     ) except -1
     cdef int _check(self, int rv) except -1

@@ -176,7 +176,7 @@ cdef class H3Session:
         self._check(lib.ngp_h3_open(self._h3, stream_type, stream_id))
         self._perform()
         # GOAWAY and what decodes field sections must not wait for a body.
-        self._carrier.put_first(stream_id)
+        self._carrier.set_critical(stream_id)
 
     def _send_max_push_id(self, max_push_id):
         self._check(
@@ -273,13 +273,13 @@ cdef class H3Session:
                     ops[i].fin,
                 )
             else:
-                self._end(
+                self._reset_or_stop(
                     ops[i].type, ops[i].stream_id, ops[i].error_code,
                     ops[i].best_effort,
                 )
         return 0
 
-    cdef int _end(
+    cdef int _reset_or_stop(
         self, int what, stream_id, error_code, bint best_effort
     ) except -1:
         """Reset a stream, or stop it."""

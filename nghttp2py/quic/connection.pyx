@@ -703,7 +703,7 @@ cdef class QuicConnection(Carrier):
         cdef list presented = None
 
         self._release()
-        while lib.ngp_quic_next_note(handle(self), &event):
+        while lib.ngp_quic_next_report(handle(self), &event):
             data = copy_bytes(event.data, event.len)
             if event.type >= lib.NGP_QUIC_EVENT_PACKET_SENT:
                 if self._trace is not None:
@@ -879,8 +879,8 @@ cdef class QuicConnection(Carrier):
             Py_INCREF(data)
         return check(rv)
 
-    cdef int put_first(self, int64_t stream_id) except -1:
-        return check(lib.ngp_quic_put_first(handle(self), stream_id))
+    cdef int set_critical(self, int64_t stream_id) except -1:
+        return check(lib.ngp_quic_set_critical(handle(self), stream_id))
 
     cdef int send_datagram(
         self, const uint8_t *head, size_t head_len, bytes data

@@ -61,7 +61,7 @@ static void say_event(h3_end *e, const ngp_h3_event *event) {
 }
 
 /* Logs what came of an input. */
-static int note(h3_end *e, int rv) {
+static int keep_result(h3_end *e, int rv) {
   const ngp_h3_event *events;
   const ngp_h3_phrase *phrase;
   uint64_t code = 0;
@@ -129,15 +129,15 @@ static h3_item *next_item(h3_end *e) {
 
 int h3_recv(h3_end *e, int64_t stream_id, const void *data, size_t len,
             int fin) {
-  return note(e, ngp_h3_recv_stream(e->h3, stream_id, data, len, fin));
+  return keep_result(e, ngp_h3_recv_stream(e->h3, stream_id, data, len, fin));
 }
 
 int h3_reset(h3_end *e, int64_t stream_id, uint64_t error_code) {
-  return note(e, ngp_h3_recv_reset(e->h3, stream_id, error_code));
+  return keep_result(e, ngp_h3_recv_reset(e->h3, stream_id, error_code));
 }
 
 int h3_stop(h3_end *e, int64_t stream_id, uint64_t error_code) {
-  return note(e, ngp_h3_recv_stop_sending(e->h3, stream_id, error_code));
+  return keep_result(e, ngp_h3_recv_stop_sending(e->h3, stream_id, error_code));
 }
 
 static int give(h3_end *to, const h3_item *item, size_t chunk) {

@@ -217,8 +217,8 @@ int quic_pair_send(quic_pair *pair, int end, int64_t stream_id,
   return rv;
 }
 
-/* Takes note of want of memory, the one thing that may go wrong. */
-static void note(quic_pair *pair, int rv) {
+/* Keeps want of memory, the one thing that may go wrong. */
+static void keep_result(quic_pair *pair, int rv) {
   if (rv == NGHTTP2_ERR_NOMEM) {
     pair->failed = 1;
   } else if (rv != 0) {
@@ -233,7 +233,7 @@ static void take_events(quic_pair *pair, int end) {
   ngp_quic_event event;
 
   take_owners(quic);
-  while (ngp_quic_next_note(quic, &event)) {
+  while (ngp_quic_next_report(quic, &event)) {
   }
   while (ngp_quic_next_event(quic, &event)) {
     if (event.type == NGP_QUIC_EVENT_TERMINATED) {
@@ -270,7 +270,7 @@ void quic_pair_connect(quic_pair *pair) {
   int rv = ngp_quic_connect(pair->ends[0], &addrs[1], pair->now);
 
   /* It can be called once. */
-  note(pair, rv == NGP_QUIC_ERR_STATE ? 0 : rv);
+  keep_result(pair, rv == NGP_QUIC_ERR_STATE ? 0 : rv);
 }
 
 static void carry(quic_pair *pair, int from) {
@@ -282,14 +282,14 @@ static void carry(quic_pair *pair, int from) {
   if (from == 0) {
     addr.port = pair->client_port;
   }
-  note(pair, ngp_quic_send(pair->ends[from], pair->now));
+  keep_result(pair, ngp_quic_send(pair->ends[from], pair->now));
   take_events(pair, from);
   packets = ngp_quic_packets(pair->ends[from], &n);
   for (i = 0; i < n; ++i) {
     pair->seed = pair->seed * 1664525u + 1013904223u;
     if ((pair->seed >> 16) % 100 >= pair->loss) {
-      note(pair, ngp_quic_recv(pair->ends[!from], packets[i].data,
-                               packets[i].len, &addr, 0, pair->now));
+      keep_result(pair, ngp_quic_recv(pair->ends[!from], packets[i].data,
+                                      packets[i].len, &addr, 0, pair->now));
       take_events(pair, !from);
     }
   }
@@ -304,7 +304,7 @@ void quic_pair_run(quic_pair *pair, int steps) {
     pair->now += MILLISECOND;
     for (end = 0; end < 2; ++end) {
       if (ngp_quic_get_timer(pair->ends[end]) <= pair->now) {
-        note(pair, ngp_quic_handle_timer(pair->ends[end], pair->now));
+        keep_result(pair, ngp_quic_handle_timer(pair->ends[end], pair->now));
         take_events(pair, end);
       }
     }

@@ -761,18 +761,18 @@ int sim_run(const sim_shared *shared, uint64_t seed, int verbose,
 /* Lets a client meet |server|, and keeps its ticket. */
 static int get_ticket(sim_shared *shared, int server) {
   sim s = {.shared = shared, .say_at = UINT64_MAX, .answer_at = UINT64_MAX};
-  ngp_quic_event note;
+  ngp_quic_event report;
 
   bytes.state = (uint64_t)server;
   sim_plan_plain(&s, server);
   run(&s);
-  while (!s.failed && ngp_quic_next_note(s.ends[0].quic, &note)) {
-    if (note.type == NGP_QUIC_EVENT_SESSION_TICKET &&
+  while (!s.failed && ngp_quic_next_report(s.ends[0].quic, &report)) {
+    if (report.type == NGP_QUIC_EVENT_SESSION_TICKET &&
         !shared->tickets[server]) {
-      shared->tickets[server] = malloc(note.len);
+      shared->tickets[server] = malloc(report.len);
       if (shared->tickets[server]) {
-        memcpy(shared->tickets[server], note.data, note.len);
-        shared->ticket_lens[server] = note.len;
+        memcpy(shared->tickets[server], report.data, report.len);
+        shared->ticket_lens[server] = report.len;
       }
     }
   }

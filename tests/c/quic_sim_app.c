@@ -313,10 +313,10 @@ static void take_end(sim *s, int end, const ngp_quic_event *event) {
 
 /* Sees whether the server is asked about a ticket. */
 static void take_notes(sim *s) {
-  ngp_quic_event note;
+  ngp_quic_event report;
 
-  while (ngp_quic_next_note(s->ends[1].quic, &note)) {
-    if (note.type == NGP_QUIC_EVENT_TICKET_PRESENTED) {
+  while (ngp_quic_next_report(s->ends[1].quic, &report)) {
+    if (report.type == NGP_QUIC_EVENT_TICKET_PRESENTED) {
       s->answer_at = s->net.now;
       if (quic_random_chance(&s->random, 50)) {
         s->answer_at += 4 * s->net.ways[0].delay;
