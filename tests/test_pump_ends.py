@@ -75,7 +75,7 @@ def ended_by_an_error_with_output_held_back(role):
 def settings_timed_out(role):
     greeted = Greeted(role)
     greeted.pump.pause_writing()
-    greeted.pump._end(ErrorCode.SETTINGS_TIMEOUT, "on purpose")
+    greeted.pump._terminate(ErrorCode.SETTINGS_TIMEOUT, "on purpose")
     return greeted
 
 

@@ -340,7 +340,7 @@ async def test_connections_that_are_refused_do_not_fill_the_log(caplog, monkeypa
     monkeypatch.setattr("nghttp2py.asyncio.pump._peer_lines", lines)
     for _ in range(50):
         client = serve(Good)
-        client.protocol._end(ErrorCode.SETTINGS_TIMEOUT, "on purpose")
+        client.protocol._terminate(ErrorCode.SETTINGS_TIMEOUT, "on purpose")
         client.protocol.abort()
     assert len(caplog.records) == 20
 

@@ -216,10 +216,10 @@ class H2StreamConnection(H2Pump):
             self._keeper.connection_gone(self)
             self._keeper = None
 
-    def _end(self, error_code: ErrorCode, reason: str) -> None:
+    def _terminate(self, error_code: ErrorCode, reason: str) -> None:
         # Nobody should wait for a peer that does not even take our GOAWAY.
         self._end_waiters(error_code, remote=False, reason=reason)
-        super()._end(error_code, reason)
+        super()._terminate(error_code, reason)
 
     def abort(self) -> None:
         """Close the transport now; what it has not written yet is lost."""
@@ -762,13 +762,13 @@ class H2StreamConnection(H2Pump):
     def _keep(self, stream: H2Stream) -> None:
         """The stream is closed, and known by its number only."""
 
-    def _settle(self, stream: H2Stream) -> None:
+    def _drop_finished(self, stream: H2Stream) -> None:
         """Such a stream was read to its end."""
 
     def _forget(self, stream: H2Stream) -> None:
         """Such a stream is now known as an object."""
 
-    def _blame(self) -> ErrorCode:
+    def _failure_code(self) -> ErrorCode:
         """The code of a stream that our side breaks off by an exception."""
         return ErrorCode.CANCEL if self._client_side else ErrorCode.INTERNAL_ERROR
 

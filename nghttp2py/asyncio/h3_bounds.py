@@ -237,20 +237,20 @@ class Watch:
             )
         )
 
-    def _end(self, what: str, stream_id: int | None = None) -> None:
+    def _report_overdue(self, what: str, stream_id: int | None = None) -> None:
         if self._owner is not None:
             self._owner._overdue(what, stream_id)
 
     def _check_connection(self, now: float) -> float:
         if now >= self._settings_due:
             self._settings_due = math.inf
-            self._end("settings")
+            self._report_overdue("settings")
         due = self._settings_due
         if self._busy and self._timeouts.keepalive is not None:
             # PINGs go out meanwhile, which the peer acknowledges.
             answer = self._timeouts.keepalive_answer
             if now >= self._heard + self._timeouts.keepalive + answer:
-                self._end("keepalive")
+                self._report_overdue("keepalive")
             else:
                 due = min(due, now + answer)
         elif not self._busy and self._timeouts.idle is not None:
@@ -259,7 +259,7 @@ class Watch:
                 due = min(due, idle_due)
             else:
                 self._idle_since = now
-                self._end("idle")
+                self._report_overdue("idle")
         return due
 
     def _check_sections(self, now: float) -> float:
@@ -267,7 +267,7 @@ class Watch:
             if now < due:
                 return due
             del self._incomplete[stream_id]
-            self._end("headers", stream_id)
+            self._report_overdue("headers", stream_id)
         return math.inf
 
     def _check_bodies(self, now: float) -> float:
@@ -281,7 +281,7 @@ class Watch:
                 arrival.since, arrival.came_before = now, arrival.came
             elif now >= arrival.since + interval:
                 if arrival.came - arrival.came_before < needed:
-                    self._end("body", stream_id)
+                    self._report_overdue("body", stream_id)
                     continue
                 arrival.since, arrival.came_before = now, arrival.came
             first = min(first, arrival.since + interval)
@@ -296,7 +296,7 @@ class Watch:
             queued = self._quic.queued_data(stream_id)
             if queued and now >= outgoing.since + interval:
                 if self._is_stalled(outgoing, queued, interval):
-                    self._end("response", stream_id)
+                    self._report_overdue("response", stream_id)
                     queued = 0
                 else:
                     self._measure(outgoing, queued)

@@ -252,7 +252,7 @@ class H3RequestStream(Incoming):
             if timer is not None:
                 timer.cancel()
         if self.at_eof():
-            self._settle()
+            self._body_finished()
         return self.headers
 
     def _time_out(self, seconds: float) -> None:
@@ -351,7 +351,7 @@ class H3RequestStream(Incoming):
             self._arrival.withheld = False
             self.protocol._resume_reading(self.stream_id)
 
-    def _settle(self) -> None:
+    def _body_finished(self) -> None:
         # The response needs no more of the request (RFC 9114, 4.1).  But either
         # half of a tunnel ends by itself (4.4).
         if self._client_side and self._sends and self.method != b"CONNECT":

@@ -185,11 +185,11 @@ class H2Protocol(H2StreamConnection):
                 logger.debug("%s: the handler ended: %s", self, error)
             elif _is_of_peer(error):
                 # The program did not expect it; still it is no failure of ours.
-                self._end(ErrorCode.NO_ERROR, f"the handler ended: {error}")
+                self._terminate(ErrorCode.NO_ERROR, f"the handler ended: {error}")
             else:
                 logger.error("%s: the handler failed", self, exc_info=error)
                 if self.transport is not None:
-                    self._end(ErrorCode.INTERNAL_ERROR, "the handler failed")
+                    self._terminate(ErrorCode.INTERNAL_ERROR, "the handler failed")
         self._check_gone()
 
     async def serve_streams(
@@ -249,7 +249,7 @@ class H2Protocol(H2StreamConnection):
         """Keep a closed stream for who will ask by number, within a bound."""
         finished = self._finished
         finished[stream.stream_id] = stream
-        self._settle(stream)
+        self._drop_finished(stream)
         bound = (
             _FINISHED_STREAMS
             if self._client_side
@@ -261,7 +261,7 @@ class H2Protocol(H2StreamConnection):
     def _forget(self, stream: H2Stream) -> None:
         self._finished.pop(stream.stream_id, None)
 
-    def _settle(self, stream: H2Stream) -> None:
+    def _drop_finished(self, stream: H2Stream) -> None:
         """Forget all of a closed stream that was taken: nothing is left to ask."""
         if (
             stream.at_eof()

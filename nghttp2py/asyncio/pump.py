@@ -492,7 +492,7 @@ class H2Pump(asyncio.Protocol):
         if self._linger_left < 0:
             self.abort()
 
-    def _end(self, error_code: ErrorCode, reason: str) -> None:
+    def _terminate(self, error_code: ErrorCode, reason: str) -> None:
         """End the connection with GOAWAY at once, for something that is overdue."""
         _peer_lines.log("%s: %s: %s", self, error_code_name(error_code), reason)
         self.terminate(error_code)
@@ -599,7 +599,7 @@ class H2Pump(asyncio.Protocol):
         if connection.settings_unacknowledged:
             if now >= self._settings_due:
                 return partial(
-                    self._end,
+                    self._terminate,
                     ErrorCode.SETTINGS_TIMEOUT,
                     f"SETTINGS were not acknowledged for {timeouts.settings} seconds",
                 ), due
@@ -608,7 +608,7 @@ class H2Pump(asyncio.Protocol):
             when = self._frame_since + timeouts.headers
             if now >= when:
                 return partial(
-                    self._end,
+                    self._terminate,
                     ErrorCode.ENHANCE_YOUR_CALM,
                     f"a frame or header block is incomplete for {timeouts.headers} "
                     "seconds",
@@ -657,7 +657,7 @@ class H2Pump(asyncio.Protocol):
         slow, stalled, watched = self._check_pace(now, reset=False)
         if stalled:
             return partial(
-                self._end,
+                self._terminate,
                 ErrorCode.ENHANCE_YOUR_CALM,
                 "the connection's window holds all bodies back for "
                 f"{timeouts.response} seconds",
@@ -712,7 +712,7 @@ class H2Pump(asyncio.Protocol):
             if now < asked.due_from + answer:
                 return None, asked.due_from + answer
             return partial(
-                self._end,
+                self._terminate,
                 ErrorCode.NO_ERROR,
                 f"nothing came in the {answer} seconds after PING",
             ), math.inf

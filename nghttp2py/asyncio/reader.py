@@ -59,7 +59,7 @@ class Incoming(ABC):
         """Give the peer credit for ``n`` bytes, which were not given it before."""
 
     @abstractmethod
-    def _settle(self) -> None:
+    def _body_finished(self) -> None:
         """The body was read to its end."""
 
     @abstractmethod
@@ -117,14 +117,14 @@ class Incoming(ABC):
         if self._size < self._unacknowledged:
             self._acknowledge(self._unacknowledged - self._size)
         if self._eof and not self._size:
-            self._settle()
+            self._body_finished()
         return data
 
-    def _end(self) -> bytes:
+    def _eof_or_raise(self) -> bytes:
         """Return ``b""`` at the end of the body, raise if it broke off."""
         if not self._eof:
             self._raise_failure()
-        self._settle()
+        self._body_finished()
         return b""
 
     async def _more(self) -> bool:
@@ -158,7 +158,9 @@ class Incoming(ABC):
         if lock is None or not lock.locked():
             if n < 0:
                 if self._eof:
-                    return self._take(self._size) if self._size else self._end()
+                    return (
+                        self._take(self._size) if self._size else self._eof_or_raise()
+                    )
             elif self._size:
                 return self._take(min(n, self._size))
         async with self._locked():
@@ -169,7 +171,7 @@ class Incoming(ABC):
                 while not self._size and await self._more():
                     pass
             if not self._size:
-                return self._end()
+                return self._eof_or_raise()
             return self._take(self._size if n < 0 else min(n, self._size))
 
     async def readany(self) -> bytes:
@@ -181,7 +183,7 @@ class Incoming(ABC):
             while not self._size and await self._more():
                 pass
             if not self._size:
-                return self._end()
+                return self._eof_or_raise()
             return self._take(len(self._chunks[0]) - self._offset)
 
     async def readexactly(self, n: int) -> bytes:
@@ -208,7 +210,7 @@ class Incoming(ABC):
             while self._size < n and await self._more():
                 pass
             if not self._size:
-                return self._end()
+                return self._eof_or_raise()
             return self._take(min(n, self._size))
 
     async def _read_until(self, separator: bytes) -> bytes:
@@ -226,7 +228,9 @@ class Incoming(ABC):
                     )
                 searched = max(0, self._size - len(separator) + 1)
                 if not await self._more():
-                    data = self._take(self._size) if self._size else self._end()
+                    data = (
+                        self._take(self._size) if self._size else self._eof_or_raise()
+                    )
                     raise asyncio.IncompleteReadError(data, None)
 
     def _find(self, separator: bytes, start: int) -> int:

@@ -244,12 +244,12 @@ class H2Stream(Incoming):
         if not self.closed:
             self.protocol._acknowledge(self, n, self._taken)
 
-    def _settle(self) -> None:
+    def _body_finished(self) -> None:
         """The body was read to its end: the connection may forget the stream."""
         protocol = self.protocol
         if self.closed:
             if self._kept:
-                protocol._settle(self)
+                protocol._drop_finished(self)
         elif self._response is not None and not self._tunnel:
             # A client's: what is left of the request is of no use.  What was queued
             # is sent before.
@@ -538,7 +538,9 @@ class H2Stream(Incoming):
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if not self._sent_all:
-            self.reset(ErrorCode.CANCEL if kind is None else self.protocol._blame())
+            self.reset(
+                ErrorCode.CANCEL if kind is None else self.protocol._failure_code()
+            )
         elif not self._eof:
             if self.protocol.connection.client_side:
                 self.reset()
