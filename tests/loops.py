@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import uvloop
+from virtual_time import VirtualTime
 
 #: Seconds after which something that should happen has not, and those after which
 #: a test should be over: other programs may have the machine meanwhile.
@@ -38,6 +39,10 @@ class Uvloop(Counting, uvloop.Loop):
     """uvloop's."""
 
 
+class Virtual(Counting, VirtualTime):
+    """A loop whose clock jumps to the next timer."""
+
+
 LOOPS = {"asyncio": Asyncio, "uvloop": Uvloop}
 
 
@@ -63,6 +68,36 @@ def in_loop(test: Test) -> Callable[..., None]:
     return run
 
 
+def _run(made: asyncio.AbstractEventLoop, test: Coroutine[Any, Any, None]) -> None:
+    """Run a test in a loop, in debug mode, and close the loop.
+
+    It fails if the loop has something to complain about, or a task is left.
+    """
+    complaints: list[Any] = []
+
+    async def bounded() -> None:
+        made.set_exception_handler(lambda _, context: complaints.append(context))
+        # A loop with a virtual clock has a deadline of its own.
+        await (test if isinstance(made, VirtualTime) else _bounded(test))
+        # What has ended may need a turn to be gone.
+        await until(lambda: len(asyncio.all_tasks()) == 1)
+        gc.collect(1)  # what is young: it is all the test has made
+
+    made.set_debug(True)
+    made.slow_callback_duration = 5
+    # A test that fails may leave a server, with which uvloop cannot close.
+    passed = False
+    try:
+        made.run_until_complete(bounded())
+        made.run_until_complete(made.shutdown_asyncgens())
+        made.run_until_complete(made.shutdown_default_executor())
+        passed = True
+    finally:
+        if passed or not isinstance(made, Uvloop):
+            made.close()
+    assert not complaints, complaints
+
+
 def in_loops(test: Test) -> Callable[..., None]:
     """Run a test in each kind of event loop, in debug mode.
 
@@ -70,30 +105,7 @@ def in_loops(test: Test) -> Callable[..., None]:
     """
 
     def run(loop: str, **arguments: Any) -> None:
-        complaints: list[Any] = []
-
-        async def bounded() -> None:
-            this = asyncio.get_running_loop()
-            this.set_exception_handler(lambda _, context: complaints.append(context))
-            await _bounded(test(**arguments))
-            # What has ended may need a turn to be gone.
-            await until(lambda: len(asyncio.all_tasks()) == 1)
-            gc.collect(1)  # what is young: it is all the test has made
-
-        made = LOOPS[loop]()
-        made.set_debug(True)
-        made.slow_callback_duration = 5
-        # A test that fails may leave a server, with which uvloop cannot close.
-        passed = False
-        try:
-            made.run_until_complete(bounded())
-            made.run_until_complete(made.shutdown_asyncgens())
-            made.run_until_complete(made.shutdown_default_executor())
-            passed = True
-        finally:
-            if passed or loop == "asyncio":
-                made.close()
-        assert not complaints, complaints
+        _run(LOOPS[loop](), test(**arguments))
 
     run.__name__ = test.__name__
     run.__doc__ = test.__doc__
@@ -108,9 +120,26 @@ def in_loops(test: Test) -> Callable[..., None]:
     return pytest.mark.parametrize("loop", list(LOOPS))(run)
 
 
+def in_virtual_time(test: Test) -> Callable[..., None]:
+    """Run a test in a loop whose clock jumps to the next timer, in debug mode.
+
+    It fails as with ``in_loops``.  ``until`` takes no time there: the condition is
+    looked at before each jump; ``pass_time`` lets the clock move on.
+    """
+
+    @functools.wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        _run(Virtual(), test(*args, **kwargs))
+
+    return run
+
+
 async def until(condition: Callable[[], Any]) -> None:
     """Let the loop turn until ``condition()`` holds; fail after the deadline."""
     loop = asyncio.get_running_loop()
+    if isinstance(loop, VirtualTime):
+        await loop.until(condition)
+        return
     end = loop.time() + DEADLINE
     while not condition():
         assert loop.time() < end, "it did not happen"

@@ -18,8 +18,9 @@ from helpers import (
     settings,
     window_update,
 )
-from loops import in_loop, in_loops, until
+from loops import in_loop, in_loops, in_virtual_time, until
 from peers import ScriptedServer, client_tls, echo_server, server_tls
+from virtual_time import pass_time
 
 from nghttp2py.asyncio import open_connection
 from nghttp2py.asyncio.timeouts import Timeouts
@@ -200,7 +201,7 @@ async def test_an_upload_that_gets_no_credit_is_waited_for_no_longer():
         assert handler.timed_out
 
 
-@in_loops
+@in_virtual_time
 async def test_progress_of_either_half_extends_the_time():
     async def script(peer):
         event = await peer.next(H2RequestReceived)
@@ -208,7 +209,7 @@ async def test_progress_of_either_half_extends_the_time():
             pass
         peer.connection.send_response_headers(event.stream_id, 200, [])
         for _ in range(6):
-            await asyncio.sleep(0.3)
+            await pass_time(10)
             peer.connection.send_body(event.stream_id, b"x", end_stream=False)
             await peer.flush()
         peer.connection.end_stream(event.stream_id)
@@ -216,30 +217,30 @@ async def test_progress_of_either_half_extends_the_time():
 
     async def slow():
         for _ in range(6):
-            await asyncio.sleep(0.3)
+            await pass_time(10)
             yield b"y"
 
     handler = Keeper()
     async with (
         ScriptedServer(script) as server,
-        HTTP2Client(address(server), timeout=1.5) as client,
+        HTTP2Client(address(server), timeout=15) as client,
     ):
         client.send_request("POST", body=slow(), handler=handler)
         await until(lambda: handler.code is not None)
     assert (handler.code, handler.body, handler.timed_out) == (0, b"x" * 6, False)
 
 
-@in_loops
+@in_virtual_time
 async def test_who_waits_for_a_turn_is_not_timed_out_while_others_progress():
     async def script(peer):
         while True:
             event = await peer.next(H2RequestReceived)
-            await asyncio.sleep(0.3)
+            await pass_time(10)
             peer.respond(event.stream_id, b"answer")
 
     handlers = [Keeper() for _ in range(6)]
     async with ScriptedServer(script, config=ONE) as server:
-        async with HTTP2Client(address(server), timeout=1.5) as client:
+        async with HTTP2Client(address(server), timeout=15) as client:
             for handler in handlers:
                 client.send_request(handler=handler)
         assert [h.code for h in handlers] == [0] * 6

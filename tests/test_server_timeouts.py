@@ -1,13 +1,13 @@
 """The time bounds of servers, with peers that stall or drip, over sockets.
 
 Each peer does all right until it stops; both kinds of servers must get rid of it,
-and of what it keeps open, and serve others meanwhile.
+and of what it keeps open, and serve others meanwhile.  The bounds are the defaults:
+the clock is virtual.
 """
 
 import asyncio
 import contextlib
 import struct
-import time
 
 import pytest
 from helpers import (
@@ -20,7 +20,6 @@ from helpers import (
     PING,
     POST,
     RST_STREAM,
-    SETTINGS,
     RawPeer,
     data,
     frame,
@@ -29,7 +28,8 @@ from helpers import (
     settings_ack,
     window_update,
 )
-from loops import in_loop, until
+from loops import in_virtual_time, until
+from virtual_time import pass_time
 
 from nghttp2py import (
     BaseRequestHandler,
@@ -44,19 +44,19 @@ from nghttp2py.errors import (
     StreamResetError,
 )
 
-FAST = Timeouts(
-    settings=0.3,
-    headers=0.3,
-    body=0.3,
-    response=0.3,
-    idle=0.3,
-    keepalive=0.3,
-    keepalive_answer=0.3,
-    close=0.5,
-)
-
+DEFAULT = Timeouts()
 INITIAL_WINDOW_SIZE = 4
 END_STREAM = 1
+
+
+def now():
+    return asyncio.get_running_loop().time()
+
+
+def assert_in_time(name, begun):
+    """A bound ends what it is for no earlier, and at the second look after it."""
+    bound = getattr(DEFAULT, name)
+    assert bound <= now() - begun <= 1.5 * bound, name
 
 
 class Handler(BaseRequestHandler):
@@ -110,7 +110,7 @@ async def run_streams(protocol, closed):
 class Served:
     """A server of one kind, as an asynchronous context."""
 
-    def __init__(self, kind, timeouts):
+    def __init__(self, kind, timeouts=None):
         self.kind = kind
         self.timeouts = timeouts
         self.closed = []
@@ -198,11 +198,11 @@ class Attacker:
             if kind == type
         ]
 
-    async def drip(self, piece, every=0.02):
+    async def drip(self, piece, every=1.0):
         """Send a piece again and again, until the connection is gone."""
         while not self.ended and not self.writer.transport.is_closing():
             self.send(piece)
-            await asyncio.sleep(every)
+            await pass_time(every)
 
 
 # ---- Peers that stall at some point ----
@@ -252,7 +252,7 @@ async def drip_bytes(attacker, wire):
         if attacker.ended or attacker.writer.transport.is_closing():
             return
         attacker.send(wire[i : i + 1])
-        await asyncio.sleep(0.02)
+        await pass_time(1)
 
 
 async def asks_and_sends_pings(attacker):
@@ -282,41 +282,42 @@ async def uses_the_connection_window_up_and_drips(attacker):
     attacker.task2 = asyncio.ensure_future(attacker.drip(window_update(0, 1)))
 
 
-CONNECTIONS = [
-    says_nothing,
-    cuts_the_preface,
-    never_acknowledges_settings,
-    cuts_a_frame_header,
-    cuts_a_headers_frame,
-    cuts_a_settings_frame,
-    leaves_a_header_block_open,
-    drips_a_header_block,
-    asks_and_sends_pings,
-    sends_settings_without_end,
-    sends_window_updates_without_end,
-    uses_the_connection_window_up,
-    uses_the_connection_window_up_and_drips,
-]
+# Each, and the bound under which it falls.
+CONNECTIONS = {
+    says_nothing: "settings",
+    cuts_the_preface: "settings",
+    never_acknowledges_settings: "settings",
+    cuts_a_frame_header: "headers",
+    cuts_a_headers_frame: "headers",
+    cuts_a_settings_frame: "headers",
+    leaves_a_header_block_open: "headers",
+    drips_a_header_block: "headers",
+    asks_and_sends_pings: "idle",
+    sends_settings_without_end: "idle",
+    sends_window_updates_without_end: "idle",
+    uses_the_connection_window_up: "response",
+    uses_the_connection_window_up_and_drips: "response",
+}
 KINDS = ["HTTP2Server", "start_server"]
 
 
 @pytest.mark.parametrize("attack", CONNECTIONS, ids=lambda f: f.__name__)
 @pytest.mark.parametrize("kind", KINDS)
-@in_loop
+@in_virtual_time
 async def test_a_connection_that_makes_no_progress_ends(kind, attack):
-    async with Served(kind, FAST) as served, Attacker(served.address) as attacker:
-        begun = time.monotonic()
+    async with Served(kind) as served, Attacker(served.address) as attacker:
+        begun = now()
         await attack(attacker)
         await until(lambda: attacker.ended)
-        assert time.monotonic() - begun > 0.2
+        assert_in_time(CONNECTIONS[attack], begun)
         assert GOAWAY in [f[0] for f in attacker.frames]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@in_loop
+@in_virtual_time
 async def test_a_peer_that_does_not_read_is_aborted(kind):
     async with (
-        Served(kind, FAST) as served,
+        Served(kind) as served,
         Attacker(served.address, reads=False) as attacker,
     ):
         attacker.peer_settings = {INITIAL_WINDOW_SIZE: 2**31 - 1}
@@ -334,33 +335,34 @@ async def test_a_peer_that_does_not_read_is_aborted(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@in_loop
+@in_virtual_time
 async def test_a_silent_peer_is_asked_and_ended_while_a_request_is_open(kind):
-    timeouts = Timeouts(keepalive=0.2, keepalive_answer=0.2, idle=None, close=0.5)
     async with (
-        Served(kind, timeouts) as served,
+        Served(kind) as served,
         Attacker(served.address, acks=False) as attacker,
     ):
         await attacker.greet()
+        begun = now()
         attacker.request(1, b"/never")
+        await until(lambda: PING in [f[0] for f in attacker.frames])
+        assert now() - begun == DEFAULT.keepalive
+        begun = now()
         await until(lambda: attacker.ended)
-        assert PING in [f[0] for f in attacker.frames]
+        assert_in_time("keepalive_answer", begun)
         assert served.closed or kind == "start_server"
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@in_loop
+@in_virtual_time
 async def test_a_peer_that_answers_may_wait_for_its_response(kind):
-    timeouts = Timeouts(
-        body=0.1, response=0.1, keepalive=0.05, keepalive_answer=0.2, idle=0.1
-    )
     async with (
-        Served(kind, timeouts) as served,
+        Served(kind) as served,
         Attacker(served.address) as attacker,
     ):
         await attacker.greet()
         attacker.request(1, b"/never")
-        await until(lambda: attacker.codes(PING) and len(attacker.codes(PING)) > 5)
+        await pass_time(60 * DEFAULT.keepalive)
+        assert len(attacker.codes(PING)) == 59
         assert not attacker.ended
         assert attacker.codes(RST_STREAM) == attacker.codes(GOAWAY) == []
         attacker.send(frame(RST_STREAM, 0, 1, bytes([0, 0, 0, 8])))
@@ -386,7 +388,7 @@ async def drips_an_upload(attacker):
 
 async def sends_empty_data(attacker):
     attacker.request(1, b"/never", end_stream=False)
-    attacker.task2 = asyncio.ensure_future(attacker.drip(data(1), every=0.1))
+    attacker.task2 = asyncio.ensure_future(attacker.drip(data(1), every=0.125))
 
 
 async def gives_no_window(attacker):
@@ -406,31 +408,30 @@ async def drips_window(attacker):
     attacker.task2 = asyncio.ensure_future(attacker.drip(window_update(1, 1)))
 
 
-STREAMS = [
-    stalls_an_upload,
-    stalls_an_upload_in_the_middle_of_a_frame,
-    drips_an_upload,
-    sends_empty_data,
-    gives_no_window,
-    gives_no_window_to_a_file,
-    gives_no_window_to_a_short_response,
-    drips_window,
-]
-BODIES = Timeouts(body=0.3, response=0.3, idle=None, keepalive=None, close=0.5)
+STREAMS = {
+    stalls_an_upload: "body",
+    stalls_an_upload_in_the_middle_of_a_frame: "body",
+    drips_an_upload: "body",
+    sends_empty_data: "body",
+    gives_no_window: "response",
+    gives_no_window_to_a_file: "response",
+    gives_no_window_to_a_short_response: "response",
+    drips_window: "response",
+}
 
 
 @pytest.mark.parametrize("attack", STREAMS, ids=lambda f: f.__name__)
 @pytest.mark.parametrize("kind", KINDS)
-@in_loop
+@in_virtual_time
 async def test_a_stream_that_makes_no_progress_is_reset(kind, attack):
-    async with Served(kind, BODIES) as served:
+    async with Served(kind) as served:
         window = {INITIAL_WINDOW_SIZE: 0} if "window" in attack.__name__ else {}
         async with Attacker(served.address, peer_settings=window) as attacker:
-            begun = time.monotonic()
+            begun = now()
             await attacker.greet()
             await attack(attacker)
             await until(lambda: attacker.codes(RST_STREAM))
-            assert time.monotonic() - begun > 0.2
+            assert_in_time(STREAMS[attack], begun)
             assert attacker.codes(RST_STREAM) == [ErrorCode.CANCEL]
             await until(lambda: served.closed)
             assert served.closed == [ErrorCode.CANCEL]
@@ -443,63 +444,62 @@ async def test_a_stream_that_makes_no_progress_is_reset(kind, attack):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@in_loop
+@in_virtual_time
 async def test_bodies_that_are_fast_enough_are_left_alone(kind):
     """1,000 bytes a second, in pieces, up and down."""
     async with (
-        Served(kind, BODIES) as served,
+        Served(kind) as served,
         Attacker(served.address, peer_settings={INITIAL_WINDOW_SIZE: 100}) as attacker,
     ):
         await attacker.greet()
         attacker.request(1, b"/never", end_stream=False)
         attacker.request(3, b"/big")
-        end = time.monotonic() + 1.0
-        while time.monotonic() < end:
-            attacker.send(data(1, bytes(50)), window_update(3, 50))
-            await asyncio.sleep(0.02)
+        for _ in range(120):
+            credit = window_update(0, 1000) + window_update(3, 1000)
+            attacker.send(data(1, bytes(1000)), credit)
+            await pass_time(1)
         assert attacker.codes(RST_STREAM) == attacker.codes(GOAWAY) == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@in_loop
+@in_virtual_time
 async def test_an_upload_whose_response_has_begun_may_take_its_time(kind):
-    async with Served(kind, BODIES) as served, Attacker(served.address) as attacker:
+    async with Served(kind) as served, Attacker(served.address) as attacker:
         await attacker.greet()
         attacker.request(1, b"/begun", end_stream=False)
-        await asyncio.sleep(1.0)
+        await pass_time(100)
         assert attacker.codes(RST_STREAM) == attacker.codes(GOAWAY) == []
 
 
-@in_loop
+@in_virtual_time
 async def test_time_in_which_credit_is_held_back_is_not_the_peers():
     async def connected(protocol):
         stream = await protocol.accept_stream()
-        await asyncio.sleep(1.0)
+        await pass_time(100)
         assert len(await stream.read()) == 65535
         await stream.send_response(200)
         await protocol.wait_closed()
 
-    server = await start_server(connected, "127.0.0.1", 0, timeouts=BODIES)
+    server = await start_server(connected, "127.0.0.1", 0)
     async with server, Attacker(server.sockets[0].getsockname()) as attacker:
         await attacker.greet()
         attacker.request(1, b"/", end_stream=False)
         for size in (16384, 16384, 16384, 16383):
             attacker.send(data(1, bytes(size)))
-        await asyncio.sleep(0.8)
+        await pass_time(80)
         assert attacker.codes(RST_STREAM) == []
         attacker.send(data(1, end_stream=True))
         await until(lambda: any(f[0] == HEADERS for f in attacker.frames))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@in_loop
+@in_virtual_time
 async def test_a_silent_connection_is_closed_by_default(kind):
-    async with Served(kind, None) as served, Attacker(served.address) as attacker:
+    async with Served(kind) as served, Attacker(served.address) as attacker:
         await attacker.greet()
-        await until(lambda: SETTINGS in [f[0] for f in attacker.frames])
-        connections = served.server._connections
-        (protocol,) = connections
-        assert protocol._timeouts == Timeouts()
+        begun = now()
+        await until(lambda: attacker.ended)
+        assert now() - begun == DEFAULT.idle
 
 
 # ---- Clients ----
@@ -518,34 +518,29 @@ async def serve_frames(*frames):
     return await asyncio.start_server(connected, "127.0.0.1", 0)
 
 
-@in_loop
+@in_virtual_time
 async def test_a_client_bounds_a_header_block_by_default():
     server = await serve_frames(settings({3: 1})[:10])
     async with server:
         protocol = await open_connection(*server.sockets[0].getsockname())
-        assert protocol._timeouts.headers == Timeouts().headers
-        await until(lambda: protocol._frame)
-        protocol._frame_since -= 60
-        protocol._look()
+        begun = now()
         await protocol.wait_closed()
+        assert_in_time("headers", begun)
 
 
 @pytest.mark.parametrize("kind", ["open_connection", "Client", "HTTP2Client"])
-@in_loop
+@in_virtual_time
 async def test_a_client_can_bound_what_a_server_makes_it_wait_for(kind):
     """A server that gives no window for an upload, or says nothing at all."""
     server = await serve_frames(settings({INITIAL_WINDOW_SIZE: 0}))
-    timeouts = Timeouts(
-        response=0.2, keepalive=0.2, keepalive_answer=0.2, idle=0.2, close=0.5
-    )
     async with server:
         host, port = server.sockets[0].getsockname()
         if kind == "open_connection":
-            protocol = await open_connection(host, port, timeouts=timeouts)
+            protocol = await open_connection(host, port, timeouts=DEFAULT)
             await protocol.wait_closed()  # by idleness
             return
         if kind == "Client":
-            async with Client(f"http://{host}:{port}", timeouts=timeouts) as client:
+            async with Client(f"http://{host}:{port}", timeouts=DEFAULT) as client:
                 with pytest.raises((StreamResetError, ConnectionTerminatedError)):
                     await client.post("/", body=bytes(100000))
             return
@@ -555,7 +550,7 @@ async def test_a_client_can_bound_what_a_server_makes_it_wait_for(kind):
             def on_close(self, error_code):
                 codes.append(error_code)
 
-        client = HTTP2Client((host, port), timeouts=timeouts)
+        client = HTTP2Client((host, port), timeouts=DEFAULT)
         await client.connect()
         client.send_request("POST", "/", body=bytes(100000), handler=Handler())
         await until(lambda: codes)

@@ -4,9 +4,10 @@ import asyncio
 
 import pytest
 from helpers import settings
-from loops import in_loops, until
+from loops import in_loops, in_virtual_time, until
 from peers import ScriptedServer
 from streams import Pair, Raw
+from virtual_time import pass_time
 
 from nghttp2py.asyncio import Client, open_connection, start_server
 from nghttp2py.errors import (
@@ -104,16 +105,16 @@ async def test_a_turn_is_waited_for_no_longer():
     await raw.close()
 
 
-@in_loops
+@in_virtual_time
 async def test_pieces_that_come_in_time_are_no_timeout():
-    async with Pair(client={"timeout": 1.5}) as pair:
+    async with Pair(client={"timeout": 15}) as pair:
         stream = await pair.client.open_stream(GET, end_stream=True)
         served = await pair.server.accept_stream()
         await served.start_response({":status": "200"})
 
         async def drip():
             for _ in range(7):
-                await asyncio.sleep(0.3)
+                await pass_time(10)
                 await served.send_data(b"x")
             await served.end_stream()
 
