@@ -240,6 +240,8 @@ class H2Pump(asyncio.Protocol):
             if not whole:
                 connection.reset_stream(stream_id, ErrorCode.CANCEL)
         self._half_closed = True
+        # An acknowledgement of our SETTINGS will not come: ``close`` is the bound.
+        self._settings_due = math.inf
         if self._awaits_ping:
             # Its answer will not come.
             self._awaits_ping = False
