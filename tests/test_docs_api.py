@@ -51,7 +51,6 @@ PUBLIC = [
 INTERNAL = [
     "nghttp2py.__main__",
     "nghttp2py.asyncio.",
-    "nghttp2py.carrier",
     "nghttp2py.cli",
     "nghttp2py.cli.",
     "nghttp2py.client",
@@ -65,6 +64,7 @@ INTERNAL = [
     "nghttp2py.handler",
     "nghttp2py.libraries",
     "nghttp2py.quic.",
+    "nghttp2py.quic_link",
     "nghttp2py.server",
     "nghttp2py.tls",
 ]

@@ -18,6 +18,7 @@ from nghttp2py.h3.connection import FrameType, encode_frame
 from nghttp2py.h3.events import DatagramReceived, DataReceived, HeadersReceived
 from nghttp2py.quic.connection import QuicConnection
 from nghttp2py.quic.events import DatagramFrameReceived, StreamDataReceived
+from nghttp2py.quic_link import QuicLink
 
 
 class ByMethods(QuicConnection):
@@ -181,6 +182,24 @@ def test_what_all_streams_depend_on_overtakes_a_body(quic, urgency):
     pair.carry()
     came = {event.stream_id for event in pair.events_of(pair.client_quic)}
     assert pair.server._local_control_stream_id in came
+
+
+def test_a_connection_is_not_an_adapter_of_the_layer_above():
+    assert QuicConnection.__mro__ == (QuicConnection, object)
+    with pytest.raises(TypeError, match="abstract"):
+        QuicLink()
+
+
+def test_a_subclass_may_override_what_serves_a_stream_first():
+    first = []
+
+    class Telling(QuicConnection):
+        def set_stream_critical(self, stream_id):
+            first.append(stream_id)
+            super().set_stream_critical(stream_id)
+
+    Pair(Telling)
+    assert sorted(first) == [2, 3, 6, 7, 10, 11]
 
 
 def test_the_data_of_an_event_are_there_before_and_after_it_was_handled():

@@ -75,6 +75,7 @@ def misuse(seed):
         lambda q: q.stop_stream(stream_id(), number()),
         lambda q: q.pause_reading(stream_id()),
         lambda q: q.resume_reading(stream_id()),
+        lambda q: q.set_stream_critical(stream_id()),
         lambda q: q.set_stream_priority(stream_id(), number(), number()),
         lambda q: q.set_stream_priority(stream_id(), rng.randrange(8), False),
         lambda q: q.send_datagram_frame(data()),

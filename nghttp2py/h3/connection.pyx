@@ -288,7 +288,7 @@ cdef class H3Connection(H3Session):
                     length=len(body), stream_id=stream_id
                 ),
             )
-        self._carrier.send(stream, header, n, body, fin)
+        self._link.send(stream, header, n, body, fin)
 
     def send_push_promise(self, stream_id, headers):
         """Promise a response to the request ``headers`` (RFC 9114, 4.6).
@@ -378,7 +378,7 @@ cdef class H3Connection(H3Session):
             lib.ngp_h3_datagram_header(to_id(stream_id, "stream_id"), header, &n)
         )
         payload = to_bytes(data)
-        self._carrier.send_datagram(header, n, payload)
+        self._link.send_datagram(header, n, payload)
 
     # ---- The connection as a whole ----
 
@@ -528,7 +528,7 @@ cdef class H3Connection(H3Session):
         cdef int64_t stream = to_id(stream_id, "stream_id")
 
         self._require()
-        self._carrier.send(stream, NULL, 0, to_bytes(data), bool(end_stream))
+        self._link.send(stream, NULL, 0, to_bytes(data), bool(end_stream))
         if end_stream:
             lib.ngp_h3_end_webtransport(self._h3, stream)
 

@@ -2,8 +2,8 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t
 
 from nghttp2py cimport cngp_h3 as lib
-from nghttp2py.carrier cimport Carrier
 from nghttp2py.h3.headers cimport FieldList, NameCache
+from nghttp2py.quic_link cimport QuicLink
 
 
 cdef object or_none(int64_t number)
@@ -15,7 +15,7 @@ cdef class H3Session:
     cdef NameCache _names
     cdef FieldList _fields
     cdef readonly object _quic
-    cdef Carrier _carrier    # the same, or what stands for it
+    cdef QuicLink _link      # to it
     cdef object _quic_logger
     cdef object _config
     cdef dict _kinds         # the class of a QUIC event: what it is

@@ -13,7 +13,6 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from nghttp2py cimport cngp_h3 as lib
-from nghttp2py.carrier cimport LOAN_STREAM, Loan, carrier_of
 from nghttp2py.h3.events cimport (
     CapsuleReceived,
     DatagramReceived,
@@ -41,6 +40,7 @@ from nghttp2py.h3.headers cimport (
     names_free,
 )
 from nghttp2py.octets cimport to_bytes
+from nghttp2py.quic_link cimport LEASE_STREAM, BufferLease, link_to
 
 from nghttp2py.errors import (
     HeaderListTooLargeError,
@@ -125,7 +125,7 @@ cdef class H3Session:
                 f"config must be an H3Configuration, not {type(config).__name__}"
             )
         self._quic = quic
-        self._carrier = carrier_of(quic)
+        self._link = link_to(quic)
         self._quic_logger = getattr(quic, "_quic_logger", None)
         self._config = config
         self._kinds = {}
@@ -176,7 +176,7 @@ cdef class H3Session:
         self._check(lib.ngp_h3_open(self._h3, stream_type, stream_id))
         self._perform()
         # GOAWAY and what decodes field sections must not wait for a body.
-        self._carrier.set_critical(stream_id)
+        self._link.set_critical(stream_id)
 
     def _send_max_push_id(self, max_push_id):
         self._check(
@@ -257,7 +257,7 @@ cdef class H3Session:
             bytes kept_ops
             bytes kept_output
 
-        if n > 1 and not self._carrier.is_direct():
+        if n > 1 and self._link.calls_python():
             # The QUIC connection may call us, which ends the life of both.
             for i in range(n):
                 if ops[i].type == lib.NGP_H3_OP_SEND:
@@ -268,7 +268,7 @@ cdef class H3Session:
             output = <const uint8_t *>PyBytes_AS_STRING(kept_output)
         for i in range(n):
             if ops[i].type == lib.NGP_H3_OP_SEND:
-                self._carrier.send(
+                self._link.send(
                     ops[i].stream_id, output + ops[i].offset, ops[i].len, None,
                     ops[i].fin,
                 )
@@ -536,18 +536,18 @@ cdef class H3Session:
         cdef:
             int kind
             bytes data
-            Loan loan
+            BufferLease lease
 
         self._require()
-        if self._carrier.lend(event, &loan):
+        if self._link.lease(event, &lease):
             try:
-                if loan.kind == LOAN_STREAM:
+                if lease.kind == LEASE_STREAM:
                     return self._receive_stream(
-                        loan.stream_id, loan.data, loan.len, loan.end_stream, None
+                        lease.stream_id, lease.data, lease.len, lease.end_stream, None
                     )
-                return self._receive_datagram(loan.data, loan.len, None)
+                return self._receive_datagram(lease.data, lease.len, None)
             finally:
-                self._carrier.take_back(&loan)
+                self._link.release(&lease)
         known = self._kinds.get(type(event))
         kind = self._kind_of(event) if known is None else known
         if kind == STREAM_DATA:

@@ -12,7 +12,6 @@ from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint64_t
 from libc.string cimport memcmp, memset
 
 from nghttp2py cimport cngp_quic as lib
-from nghttp2py.carrier cimport LOAN_DATAGRAM, LOAN_STREAM, Carrier, Loan
 from nghttp2py.octets cimport copy_bytes, to_bytes
 from nghttp2py.quic.addresses cimport AddressBook, to_ns
 from nghttp2py.quic.credentials cimport Credentials, get_credentials
@@ -38,6 +37,12 @@ from nghttp2py.quic.options cimport (
     set_versions,
     to_duration,
 )
+from nghttp2py.quic_link cimport (
+    LEASE_DATAGRAM,
+    LEASE_STREAM,
+    BufferLease,
+    QuicLink,
+)
 
 import logging
 from collections import deque, namedtuple
@@ -49,6 +54,7 @@ from nghttp2py.quic.configuration import SMALLEST_MAX_DATAGRAM_SIZE
 from nghttp2py.quic.packet import QuicErrorCode
 from nghttp2py.quic.tls import issued_ticket, received_ticket
 from nghttp2py.quic.trace import Trace
+from nghttp2py.quic_link import register_link
 
 __all__ = [
     "SMALLEST_MAX_DATAGRAM_SIZE",
@@ -175,7 +181,7 @@ cdef object terminated(const lib.ngp_quic_event *e):
     )
 
 
-cdef class QuicConnection(Carrier):
+cdef class QuicConnection:
     """One end of a QUIC connection (RFC 9000).  It does no I/O and reads no clock.
 
     Times, ``now`` and that of the timer, are seconds of any clock that does not go
@@ -829,66 +835,6 @@ cdef class QuicConnection(Carrier):
         self._end_trace(self._terminated)
         return self._terminated
 
-    # ---- The direct way to and from HTTP/3 ----
-
-    cdef bint is_direct(self):
-        return type(self) is QuicConnection
-
-    cdef bint lend(self, event, Loan *loan) except -1:
-        cdef StreamDataReceived data
-        cdef LentData lent
-
-        if type(event) is StreamDataReceived:
-            data = <StreamDataReceived>event
-            loan.kind = LOAN_STREAM
-            loan.stream_id = data.stream_id
-            loan.end_stream = data.end_stream
-        elif type(event) is DatagramFrameReceived:
-            loan.kind = LOAN_DATAGRAM
-        else:
-            return False
-        lent = <LentData>event
-        if lent.store is NULL:
-            return False
-        loan.data = lent.base
-        loan.len = lent.len
-        # Whoever asks for the event's data meanwhile does not end the loan.
-        loan.held = lib.ngp_quic_store_hold(lent.store)
-        return True
-
-    cdef void take_back(self, Loan *loan):
-        lib.ngp_quic_store_release(<lib.ngp_quic_store *>loan.held)
-
-    cdef int send(
-        self, int64_t stream_id, const uint8_t *head, size_t head_len, bytes data,
-        bint end_stream,
-    ) except -1:
-        cdef int held = 0
-        cdef int rv
-
-        if data is None:
-            return check(lib.ngp_quic_send_framed(
-                handle(self), stream_id, head, head_len, NULL, 0, NULL, end_stream,
-                &held))
-        rv = lib.ngp_quic_send_framed(
-            handle(self), stream_id, head, head_len,
-            <const uint8_t *>PyBytes_AS_STRING(data), len(data), <void *>data,
-            end_stream, &held)
-        if held:
-            # C holds it until _release() takes it back.
-            Py_INCREF(data)
-        return check(rv)
-
-    cdef int set_critical(self, int64_t stream_id) except -1:
-        return check(lib.ngp_quic_set_critical(handle(self), stream_id))
-
-    cdef int send_datagram(
-        self, const uint8_t *head, size_t head_len, bytes data
-    ) except -1:
-        return check(lib.ngp_quic_send_framed_datagram(
-            handle(self), head, head_len, <const uint8_t *>PyBytes_AS_STRING(data),
-            len(data)))
-
     # ---- The trace ----
 
     cdef int _start_trace(self) except -1:
@@ -1038,8 +984,7 @@ cdef class QuicConnection(Carrier):
         ``bytes`` are not copied.  Raises ``ValueError`` for a stream on which we
         cannot send, or that is over, and ``RuntimeError`` after its end or reset.
         """
-        QuicConnection.send(
-            self, to_stream_id(stream_id), NULL, 0, to_bytes(data), end_stream)
+        send_framed(self, to_stream_id(stream_id), NULL, 0, to_bytes(data), end_stream)
 
     def queued_data(self, stream_id=None):
         """Return how many bytes are queued or not acknowledged, on one stream or
@@ -1123,6 +1068,15 @@ cdef class QuicConnection(Carrier):
         check(lib.ngp_quic_set_priority(
             handle(self), to_stream_id(stream_id), urgency, bool(incremental)))
 
+    def set_stream_critical(self, stream_id):
+        """Serve a stream before all others, whatever their priorities are.
+
+        It is for the streams that an application's protocol cannot do without, such
+        as the control stream of HTTP/3 (RFC 9114, 6.2.1).  Raises ``ValueError`` for
+        a stream on which we cannot send.
+        """
+        check(lib.ngp_quic_set_critical(handle(self), to_stream_id(stream_id)))
+
     def send_datagram_frame(self, data):
         """Send bytes in a DATAGRAM frame (RFC 9221).
 
@@ -1148,3 +1102,84 @@ cdef class QuicConnection(Carrier):
         if not 0 <= uid < 1 << 64:
             raise ValueError("A uid is 0 to 2^64 - 1")
         check(lib.ngp_quic_ping(handle(self), uid))
+
+
+# ---- The way to and from HTTP/3 ----
+
+
+cdef int send_framed(
+    QuicConnection quic, int64_t stream_id, const uint8_t *head, size_t head_len,
+    bytes data, bint end_stream,
+) except -1:
+    cdef int held = 0
+    cdef int rv
+
+    if data is None:
+        return check(lib.ngp_quic_send_framed(
+            handle(quic), stream_id, head, head_len, NULL, 0, NULL, end_stream,
+            &held))
+    rv = lib.ngp_quic_send_framed(
+        handle(quic), stream_id, head, head_len,
+        <const uint8_t *>PyBytes_AS_STRING(data), len(data), <void *>data,
+        end_stream, &held)
+    if held:
+        # C holds it until _release() takes it back.
+        Py_INCREF(data)
+    return check(rv)
+
+
+cdef class DirectLink(QuicLink):
+    """Reaches a ``QuicConnection`` without Python objects or calls between."""
+
+    cdef QuicConnection _connection
+
+    def __cinit__(self, QuicConnection connection not None):
+        self._connection = connection
+
+    cdef bint calls_python(self):
+        return False
+
+    cdef bint lease(self, event, BufferLease *lease) except -1:
+        cdef StreamDataReceived data
+        cdef LentData lent
+
+        if type(event) is StreamDataReceived:
+            data = <StreamDataReceived>event
+            lease.kind = LEASE_STREAM
+            lease.stream_id = data.stream_id
+            lease.end_stream = data.end_stream
+        elif type(event) is DatagramFrameReceived:
+            lease.kind = LEASE_DATAGRAM
+        else:
+            return False
+        lent = <LentData>event
+        if lent.store is NULL:
+            return False
+        lease.data = lent.base
+        lease.len = lent.len
+        # Asking for the event's data meanwhile does not end the lease.
+        lease.held = lib.ngp_quic_store_hold(lent.store)
+        return True
+
+    cdef void release(self, BufferLease *lease) noexcept:
+        lib.ngp_quic_store_release(<lib.ngp_quic_store *>lease.held)
+
+    cdef int send(
+        self, int64_t stream_id, const uint8_t *head, size_t head_len, bytes data,
+        bint end_stream,
+    ) except -1:
+        return send_framed(
+            self._connection, stream_id, head, head_len, data, end_stream)
+
+    cdef int set_critical(self, int64_t stream_id) except -1:
+        return check(lib.ngp_quic_set_critical(handle(self._connection), stream_id))
+
+    cdef int send_datagram(
+        self, const uint8_t *head, size_t head_len, bytes data
+    ) except -1:
+        return check(lib.ngp_quic_send_framed_datagram(
+            handle(self._connection), head, head_len,
+            <const uint8_t *>PyBytes_AS_STRING(data), len(data)))
+
+
+register_link(QuicConnection, DirectLink)

@@ -1,3 +1,0 @@
-__all__ = ["Carrier"]
-
-class Carrier: ...

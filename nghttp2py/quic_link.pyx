@@ -1,0 +1,97 @@
+"""How HTTP/3 reaches the QUIC connection below it, whatever that is written in.
+
+This is neither a part of ``h3`` nor of ``quic``: each is built without the other.
+"""
+
+__all__ = ["MethodLink", "QuicLink", "register_link"]
+
+# The class of a connection: the class of its link.
+cdef dict LINKS = {}
+
+
+cdef class QuicLink:
+    """What HTTP/3 asks of a QUIC connection, in C: an abstract class."""
+
+    def __cinit__(self):
+        if type(self) is QuicLink:
+            raise TypeError("QuicLink is abstract")
+
+    cdef bint calls_python(self):
+        """Whether a method here may run Python code, which may call HTTP/3 again."""
+        raise NotImplementedError
+
+    cdef bint lease(self, event, BufferLease *lease) except -1:
+        """Fill ``lease`` with the bytes of ``event``; return false if it has none
+        to borrow.  ``release`` must follow if it returns true."""
+        raise NotImplementedError
+
+    cdef void release(self, BufferLease *lease) noexcept:
+        """End a lease: its bytes are not valid any more."""
+
+    cdef int send(
+        self, int64_t stream_id, const uint8_t *head, size_t head_len, bytes data,
+        bint end_stream,
+    ) except -1:
+        """Send ``head``, which is copied, and ``data``, which may be ``None``; raise
+        as ``send_stream_data`` does."""
+        raise NotImplementedError
+
+    cdef int set_critical(self, int64_t stream_id) except -1:
+        """Serve a stream before all others, whatever their priorities are."""
+        raise NotImplementedError
+
+    cdef int send_datagram(
+        self, const uint8_t *head, size_t head_len, bytes data
+    ) except -1:
+        """Send a DATAGRAM frame of ``head`` and ``data``."""
+        raise NotImplementedError
+
+
+cdef class MethodLink(QuicLink):
+    """Reaches any object that is like aioquic's ``QuicConnection`` by its methods."""
+
+    def __cinit__(self, connection):
+        self._connection = connection
+
+    cdef bint calls_python(self):
+        return True
+
+    cdef bint lease(self, event, BufferLease *lease) except -1:
+        return False
+
+    cdef int send(
+        self, int64_t stream_id, const uint8_t *head, size_t head_len, bytes data,
+        bint end_stream,
+    ) except -1:
+        if data is None:
+            data = (<const char *>head)[:head_len]
+        elif head_len:
+            data = (<const char *>head)[:head_len] + data
+        self._connection.send_stream_data(stream_id, data, end_stream)
+        return 0
+
+    cdef int set_critical(self, int64_t stream_id) except -1:
+        # aioquic has no priorities.
+        set_critical = getattr(self._connection, "set_stream_critical", None)
+        if set_critical is not None:
+            set_critical(stream_id)
+        return 0
+
+    cdef int send_datagram(
+        self, const uint8_t *head, size_t head_len, bytes data
+    ) except -1:
+        self._connection.send_datagram_frame((<const char *>head)[:head_len] + data)
+        return 0
+
+
+def register_link(connection_class, link_class):
+    """Have connections of exactly this class reached by ``link_class(connection)``.
+
+    A subclass is reached by its methods, which it may have overridden.
+    """
+    LINKS[connection_class] = link_class
+
+
+cdef QuicLink link_to(connection):
+    """Return the link to a connection."""
+    return LINKS.get(type(connection), MethodLink)(connection)
