@@ -410,7 +410,7 @@ async def test_a_fault_of_ours_gives_the_connection_up(caplog):
     class Broken:
         def __getattr__(self, name):
             if name == "data_to_send":
-                raise MemoryError
+                raise LookupError
             return getattr(real, name)
 
     client.protocol.connection = Broken()

@@ -152,16 +152,29 @@ async def test_want_of_memory_ends_the_connection_that_asked(name):
 
 
 @in_loop
+async def test_a_connection_that_finds_no_memory_to_begin_is_aborted():
+    lost = []
+    protocol = HandlerProtocol(
+        BaseRequestHandler, DEFAULT_CONFIGURATION, lambda p: None, lost.append
+    )
+    protocol.connection = Wanting(protocol.connection, "initiate_connection", 1)
+    client = MemoryClient(protocol)
+    await until(lambda: lost)
+    assert client.transport.aborted
+
+
+@in_loop
 async def test_a_log_line_that_finds_no_memory_does_not_keep_the_connection(
     monkeypatch,
 ):
-    def fail(*_):
-        raise MemoryError
+    class Budget:
+        def log(self, *_):
+            raise MemoryError
 
     client = MemoryClient(H2Pump(H2Connection()))
     await client.exchange()
     client.protocol.connection = Wanting(client.protocol.connection, "data_to_send", 1)
-    monkeypatch.setattr("nghttp2py.asyncio.pump.logger.exception", fail)
+    monkeypatch.setattr("nghttp2py.asyncio.pump._memory_lines", Budget())
     client.protocol.flush()
     await until(lambda: client.transport.aborted)
     await until(lambda: client.protocol.transport is None)

@@ -18,6 +18,7 @@ from typing import Generic, TypeVar
 
 from nghttp2py.asyncio.binding import UnixPath, describe_address
 from nghttp2py.asyncio.log_budget import LogBudget
+from nghttp2py.asyncio.memory import check_memory
 from nghttp2py.asyncio.tls_transport import ServerTLS
 from nghttp2py.asyncio.waiters import Waiters
 
@@ -295,14 +296,15 @@ class Listener:
             if not self._watched:
                 return  # closed, or paused for another socket's sake
             try:
+                check_memory()
                 sock, _ = listening.accept()
             except (BlockingIOError, InterruptedError):
                 return
-            except OSError as error:
-                if error.errno in _OF_THE_CONNECTION:
-                    continue
-                if error.errno in _EXHAUSTED:
+            except (OSError, MemoryError) as error:
+                if isinstance(error, MemoryError) or error.errno in _EXHAUSTED:
                     self._shed(listening)
+                elif error.errno in _OF_THE_CONNECTION:
+                    continue
                 self._exhausted.log("connections cannot be accepted: %s", error)
                 self._pause_accepting()
                 return

@@ -18,6 +18,7 @@ from functools import partial
 from typing import cast
 
 from nghttp2py.asyncio.log_budget import LogBudget
+from nghttp2py.asyncio.memory import count_bytes
 from nghttp2py.asyncio.timeouts import UNSET, Timeouts, merge_timeouts
 from nghttp2py.asyncio.tls import find_tls_fault
 from nghttp2py.errors import ErrorCode, error_code_name
@@ -63,6 +64,7 @@ _MAX_TURNS = 16
 # Log lines about peers, and seconds, for all connections of the program.
 _LINES, _LINES_INTERVAL = 100, 5.0
 _peer_lines = LogBudget(logger, logging.INFO, _LINES, _LINES_INTERVAL)
+_memory_lines = LogBudget(logger, logging.WARNING, 10, 10.0)
 
 
 class _Mark:
@@ -197,7 +199,11 @@ class H2Pump(asyncio.Protocol):
         if self._keepalive_idle:
             waits.append(self._timeouts.keepalive)
         self._arm(now + min(wait for wait in waits if wait is not None))
-        self.connection.initiate_connection()
+        try:
+            self.connection.initiate_connection()
+        except MemoryError:
+            self._give_up()
+            return
         self._begun = True
         self.flush()
 
@@ -215,6 +221,7 @@ class H2Pump(asyncio.Protocol):
             self._counted += seconds
             self.connection.time_passed(min(seconds, 3600))
         try:
+            count_bytes(len(data))
             events = self.connection.receive_data(data)
         except Exception:
             self._give_up()
@@ -340,6 +347,7 @@ class H2Pump(asyncio.Protocol):
                         break
                     data = connection.data_to_send(_WRITE_SIZE)
                     if data:
+                        count_bytes(len(data))
                         transport.write(data)
                         self._written += len(data)
                         writes += 1
@@ -379,10 +387,16 @@ class H2Pump(asyncio.Protocol):
     def _give_up(self) -> None:
         """Abort after a fault that is neither the owner's nor the peer's.
 
-        It may be want of memory, and then there is none for a log line either.
+        It may be want of memory, and then there is none for a traceback, and possibly
+        none for a log line either.
         """
         try:
-            logger.exception("%s: the connection is given up", self)
+            if isinstance(sys.exc_info()[1], MemoryError):
+                _memory_lines.log(
+                    "%s: the connection is given up: there is not enough memory", self
+                )
+            else:
+                logger.exception("%s: the connection is given up", self)
         except Exception:
             pass
         finally:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from nghttp2py.asyncio.log_budget import LogBudget
+from nghttp2py.asyncio.memory import check_memory
 from nghttp2py.asyncio.tls import read_alpn_offer
 
 __all__ = ["ServerTLS", "TLSTransport"]
@@ -175,12 +176,15 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
         # uvloop's transports do not derive from asyncio's.
         tcp = cast(asyncio.Transport, transport)
         self._tcp = tcp
-        self._peer = tcp.get_extra_info("peername")
         shared = self._shared
-        shared.connections.add(self)
-        self._timer = asyncio.get_running_loop().call_later(
-            shared.handshake_timeout, self._handshake_timed_out
-        )
+        try:
+            self._peer = tcp.get_extra_info("peername")
+            shared.connections.add(self)
+            self._timer = asyncio.get_running_loop().call_later(
+                shared.handshake_timeout, self._handshake_timed_out
+            )
+        except MemoryError as error:
+            self._give_up(error)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         # It is decrypted before another connection reads.
@@ -189,18 +193,22 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         if self._closing or self._eof_received:
             return
-        if self._tls is None:
-            self._begin()
-        data = self._shared.ciphertext[:nbytes]
-        if self._protocol is None:
+        try:
+            data = self._shared.ciphertext[:nbytes]
+            if self._protocol is not None:
+                self._read(data)
+                return
+            check_memory()
+            if self._tls is None:
+                self._begin()
             assert self._incoming is not None
             self._incoming.write(data)
             self._received += nbytes
             if len(self._hello) < _MAX_HELLO:
                 self._hello += data[: _MAX_HELLO - len(self._hello)]
             self._shake_hands()
-        else:
-            self._read(data)
+        except MemoryError as error:
+            self._give_up(error)
 
     def eof_received(self) -> bool:
         if self._protocol is None or self._closing:
@@ -261,6 +269,8 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
             if self._received > MAX_HANDSHAKE:
                 self._fail(f"more than {MAX_HANDSHAKE} bytes before its end")
             return
+        except MemoryError:
+            raise
         except Exception as error:
             self._flush()  # the alert
             self._fail(error)
@@ -301,9 +311,10 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
 
     def _handshake_timed_out(self) -> None:
         self._timer = None
-        self._fail(f"no handshake in {self._shared.handshake_timeout} seconds")
-        if self._tcp is not None:
-            self._tcp.abort()
+        try:
+            self._fail(f"no handshake in {self._shared.handshake_timeout} seconds")
+        finally:
+            self.abort()
 
     def _fail(self, error: Exception | str) -> None:
         """End the connection for a fault that is not its protocol's."""
@@ -320,6 +331,19 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
         if self._timer is not None:
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(_LINGER, tcp.abort)
+
+    def _give_up(self, error: Exception) -> None:
+        """Abort for want of memory: the connection that asked for it pays.
+
+        There may be none for a log line, either.
+        """
+        self._error = error.with_traceback(None)
+        try:
+            self._shared.report(self._peer, "there is not enough memory")
+        except MemoryError:
+            pass
+        finally:
+            self.abort()
 
     # ---- Reading ----
 
@@ -447,7 +471,10 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
 
     def _read_on(self) -> None:
         if self._tls is not None:
-            self._read()
+            try:
+                self._read()
+            except MemoryError as error:
+                self._give_up(error)
 
     def set_write_buffer_limits(
         self, high: int | None = None, low: int | None = None

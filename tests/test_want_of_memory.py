@@ -1,0 +1,276 @@
+"""Servers with too little memory: the connection that asks for it pays, no other."""
+
+import asyncio
+import contextlib
+import gc
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from loops import DEADLINE, in_loop, until
+from memory import MemoryClient
+from test_tls import Link, Tcp
+
+from nghttp2py.asyncio import Client, Timeouts, memory, pump
+from nghttp2py.asyncio.log_budget import LogBudget
+from nghttp2py.asyncio.tls_transport import TLSTransport
+from nghttp2py.errors import NGHTTP2Error
+from nghttp2py.h2 import H2Connection
+
+# ---- The reserve ----
+
+
+def fail(*_):
+    raise MemoryError
+
+
+def test_the_reserve_is_looked_for_once_in_many_bytes(monkeypatch):
+    looks = []
+    monkeypatch.setattr(memory, "check_memory", lambda: looks.append(1))
+    monkeypatch.setattr(memory, "_left", memory._INTERVAL)
+    for _ in range(1024):
+        memory.count_bytes(16384)
+    assert 1024 * 16384 // memory.RESERVE < len(looks) <= 64
+    looks.clear()
+    for _ in range(1024):
+        memory.count_bytes(1)  # a small request, of which more is made than it has
+    assert 4 <= len(looks) <= 16
+
+
+# A process with little memory left: nothing of it is to be had, and then all of it.
+USED_UP = """
+    import mmap, resource
+    from nghttp2py.asyncio.memory import RESERVE, check_memory
+
+    check_memory()
+    with open("/proc/self/statm") as statm:
+        size = int(statm.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + 8 * RESERVE,) * 2)
+    check_memory()
+    pieces = []
+    try:
+        while True:
+            pieces.append(bytes(65536))
+    except MemoryError:
+        pass
+    try:
+        check_memory()
+    except MemoryError:
+        pass
+    else:
+        raise AssertionError("there is no memory")
+    # The heap need not give it back to the system.
+    maps = []
+    try:
+        while True:
+            maps.append(mmap.mmap(-1, 4096))
+    except OSError:
+        pass
+    pieces.clear()
+    check_memory()
+"""
+
+
+def run(code):
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_memory_that_is_used_up_is_noticed_and_freed_memory_too():
+    run(USED_UP)
+
+
+# ---- TLS ----
+
+
+@pytest.mark.parametrize(
+    "name", ["check_memory", "_begin", "_shake_hands", "_complete_handshake", "factory"]
+)
+@in_loop
+async def test_a_handshake_that_finds_no_memory_is_aborted(
+    tls, name, caplog, monkeypatch
+):
+    caplog.set_level("INFO")
+    link = Link(tls)
+    with monkeypatch.context() as patch:
+        if name == "check_memory":
+            patch.setattr("nghttp2py.asyncio.tls_transport.check_memory", fail)
+        elif name == "factory":
+            patch.setattr(link.shared, "factory", fail)
+        else:
+            patch.setattr(TLSTransport, name, fail)
+        link.shake_hands()
+    assert link.tcp.aborted
+    await until(lambda: link.lost)
+    assert not link.shared.connections
+    assert "not enough memory" in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize("paused", [False, True], ids=["at once", "paused"])
+@in_loop
+async def test_a_read_that_finds_no_memory_ends_its_connection(tls, paused, caplog):
+    caplog.set_level("INFO")
+    link, other = Link(tls), Link(tls)
+    other.shared = link.shared
+    recorder = link.shake_hands()
+    other.shake_hands()
+    recorder.data_received = fail
+    if paused:
+        link.transport.pause_reading()
+    link.send(b"x" * 1000)
+    if paused:
+        assert not link.tcp.aborted
+        link.transport.resume_reading()
+    await until(lambda: link.lost)
+    assert link.tcp.aborted
+    ((what, error),) = recorder.calls
+    assert what == "lost"
+    assert isinstance(error, MemoryError)
+    assert "not enough memory" in caplog.text
+    other.send(b"hello")
+    assert other.protocol.received == b"hello"
+    assert not other.tcp.aborted
+
+
+@in_loop
+async def test_a_connection_that_finds_no_memory_for_its_timer_is_aborted(
+    tls, monkeypatch
+):
+    shared = Link(tls).shared
+    transport = shared.protocol()
+    tcp = Tcp(transport)
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncio.get_running_loop(), "call_later", fail)
+        transport.connection_made(tcp)
+    assert tcp.aborted
+    await until(lambda: transport not in shared.connections)
+
+
+@in_loop
+async def test_a_line_that_finds_no_memory_keeps_no_connection(tls, monkeypatch):
+    link = Link(tls, handshake_timeout=0.05)
+    monkeypatch.setattr(link.shared, "report", fail)
+    monkeypatch.setattr(TLSTransport, "_begin", fail)
+    link.shake_hands()
+    assert link.tcp.aborted
+    silent = Link(tls, handshake_timeout=0.05)
+    monkeypatch.setattr(silent.shared, "report", fail)
+    complaints = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda loop, context: complaints.append(context["exception"])
+    )
+    await until(lambda: silent.tcp.aborted)
+    assert [type(error) for error in complaints] == [MemoryError]
+
+
+# ---- HTTP/2 ----
+
+
+@in_loop
+async def test_want_of_memory_is_a_bounded_number_of_lines_without_tracebacks(
+    caplog, monkeypatch
+):
+    lines = LogBudget(pump.logger, 30, 3, 100.0)
+    monkeypatch.setattr(pump, "_memory_lines", lines)
+    clients = [MemoryClient(pump.H2Pump(H2Connection())) for _ in range(9)]
+    for client in clients:
+        await client.exchange()
+    monkeypatch.setattr(pump, "count_bytes", fail)
+    for client in clients:
+        client.connection.ping(b"12345678")
+        client.protocol.data_received(client.connection.data_to_send())
+        assert client.transport.aborted
+    await until(lambda: all(c.protocol.transport is None for c in clients))
+    assert [record.exc_info for record in caplog.records] == [None] * 3
+
+
+# ---- Servers over TLS whose address space ends ----
+
+SERVER = """
+    import asyncio, faulthandler, resource, ssl, sys
+    from nghttp2py.asyncio import start_server
+    from nghttp2py.server import BaseRequestHandler, HTTP2Server
+
+    class Keeping(BaseRequestHandler):
+        def on_headers(self):
+            self.pieces = []
+
+        def on_data(self, data):
+            self.pieces.append(data)
+
+        def on_request_done(self):
+            self.send_response(200, body=b"".join(self.pieces))
+
+    async def keep(stream):
+        await stream.send_response(200, body=await stream.read())
+
+    async def main():
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain("certificate.pem")
+        if sys.argv[1] == "HTTP2Server":
+            server = HTTP2Server(("127.0.0.1", 0), Keeping, context)
+            await server.start()
+        else:
+            server = await start_server(
+                lambda protocol: protocol.serve_streams(keep),
+                "127.0.0.1", 0, ssl=context,
+            )
+        with open("/proc/self/statm") as statm:
+            size = int(statm.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (size + 12_000_000,) * 2)
+        print(server.sockets[0].getsockname()[1], flush=True)
+        await asyncio.Event().wait()
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    faulthandler.enable()
+    asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("kind", ["HTTP2Server", "start_server"])
+@in_loop
+async def test_a_server_over_tls_outlives_a_want_of_memory(
+    kind, tls, certificates, tmp_path
+):
+    certificates[1].private_key_and_cert_chain_pem.write_to_path(
+        str(tmp_path / "certificate.pem")
+    )
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", textwrap.dedent(SERVER), kind),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+    )
+    try:
+        url = f"https://127.0.0.1:{int(await process.stdout.readline())}"
+        complaints = asyncio.create_task(process.stderr.read())
+        bounds = Timeouts(settings=5, response=5, body=5, idle=5)
+        failed = 0
+
+        async def upload():
+            nonlocal failed
+            try:
+                async with Client(url, ssl=tls.client, timeouts=bounds) as client:
+                    await client.post("/", body=b"x" * 200_000)
+            except (OSError, NGHTTP2Error, asyncio.TimeoutError):
+                failed += 1
+
+        # The clients are many, and each holds 256 KiB of asyncio's.
+        await asyncio.gather(*(upload() for _ in range(200)))
+        gc.collect()
+        assert process.returncode is None, (await complaints).decode()
+        assert failed  # there was not enough for all
+        async with Client(url, ssl=tls.client) as client:
+            assert (await client.post("/", body=b"hello")).status == 200
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
