@@ -55,6 +55,7 @@ INTERNAL = [
     "nghttp2py.cli.",
     "nghttp2py.client",
     "nghttp2py.compat",
+    "nghttp2py.exchange",
     "nghttp2py.h0",
     "nghttp2py.h2.body",
     "nghttp2py.h2.headers",

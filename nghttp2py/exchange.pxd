@@ -1,0 +1,97 @@
+from nghttp2py.h2.events cimport RequestReceived
+
+
+cdef class Exchange:
+    # C-level, but for these two: users' subclasses get no names from here.
+    cdef public object stream_id
+    cdef public object status       # of the final response, None until it is sent
+    cdef HTTPConnection http        # None for an exchange without a connection
+    cdef RequestReceived request    # None at a client
+    cdef double started             # when the request came, by the monotonic clock
+
+    # What the connection calls.
+    cdef request_received(self, RequestReceived request)
+    cdef informational_received(self, status, tuple fields)
+    cdef response_received(self, status, tuple fields)
+    cdef data_received(self, bytes data)
+    cdef trailers_received(self, tuple fields)
+    cdef end_received(self)
+    cdef writable(self)
+    cdef aborted(self, failure, error_code, bint incoming, bint outgoing)
+    cdef closing(self)
+    cdef closed(self, failure, error_code, body_bytes_sent)
+
+
+cdef class PythonExchange(Exchange):
+    cpdef request_received(self, RequestReceived request)
+    cpdef informational_received(self, status, tuple fields)
+    cpdef response_received(self, status, tuple fields)
+    cpdef data_received(self, bytes data)
+    cpdef trailers_received(self, tuple fields)
+    cpdef end_received(self)
+    cpdef writable(self)
+    cpdef aborted(self, failure, error_code, bint incoming, bint outgoing)
+    cpdef closing(self)
+    cpdef closed(self, failure, error_code, body_bytes_sent)
+
+
+cdef class ExchangeFactory:
+    cdef object _function
+
+    cdef Exchange new_exchange(
+        self, HTTPConnection http, stream_id, RequestReceived request
+    )
+
+
+cdef class HTTPConnection:
+    cdef readonly str version
+    cdef readonly bint client_side
+    cdef public object owner  # what does the I/O; None when the connection is lost
+    cdef object __weakref__
+
+    cdef _missing(self, str what)
+
+    # What the application calls.
+    cpdef send_response(self, Exchange exchange, status, fields, bint end)
+    cpdef send_fields(self, Exchange exchange, fields, bint end)
+    cpdef send_informational(self, Exchange exchange, status, fields)
+    cpdef send_continue(self, Exchange exchange)
+    cpdef send_trailers(self, Exchange exchange, fields)
+    cpdef queue_body(self, Exchange exchange, data, bint end)
+    cpdef send_body(self, Exchange exchange, body, trailers)
+    cpdef resume_body(self, Exchange exchange)
+    cpdef end(self, Exchange exchange)
+    cpdef queued(self, Exchange exchange)
+    cpdef room(self, Exchange exchange, wanted)
+    cpdef notify_writable(self, Exchange exchange, low)
+    cpdef acknowledge(self, Exchange exchange, n)
+    cpdef reset(self, Exchange exchange, error_code)
+    cpdef stop_request(self, Exchange exchange)
+    cpdef is_open(self, Exchange exchange)
+    cpdef push_enabled(self)
+    cpdef push(self, Exchange exchange, fields)
+    cpdef adopt(self, Exchange exchange)
+    cpdef send_datagram(self, Exchange exchange, data)
+    cpdef set_priority(self, Exchange exchange, urgency, incremental)
+    cpdef get_extra_info(self, name, default=*)
+    cpdef is_closing(self)
+    cpdef flush_soon(self)
+
+
+cdef class PythonConnection(HTTPConnection):
+    pass
+
+
+# The end of a program.  Whatever else the code of an application raises concerns
+# one exchange, GeneratorExit and the CancelledError of a future included.
+cdef tuple FATAL
+
+# The body and the fields of the response to a request whose application failed.
+cdef bytes FAILURE
+cdef list FAILURE_FIELDS
+
+cdef double now() noexcept
+cpdef bint has_no_content(bytes method, status) except -1
+cpdef bint expects_continue(RequestReceived request) except -1
+cpdef answer_failure(Exchange exchange)
+cpdef log_access(Exchange exchange, error_code, body_bytes_sent, bint complete)

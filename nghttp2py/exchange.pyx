@@ -1,0 +1,514 @@
+# cython: nonecheck=True
+"""The layer between protocols and applications: exchanges and connections.
+
+An exchange is one request and its response (RFC 9110, 3.4).  ``Exchange`` is
+the application's half of it; ``HTTPConnection`` is the connection's half of all
+its exchanges.  A protocol (HTTP/1.1, HTTP/2, HTTP/3) is a subclass of
+``HTTPConnection``, an application (handler objects, coroutine streams, ASGI) a
+subclass of ``Exchange``, and neither knows more of the other than these two.
+
+A connection never calls an exchange from within a call of the application, and
+never from a callback of a C library.  It calls ``closed`` last and exactly once.
+There is no I/O here.
+"""
+
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+
+from nghttp2py.h2.events cimport RequestReceived
+
+import logging
+
+from nghttp2py import access
+from nghttp2py.errors import (
+    ErrorCode,
+    NGHTTP2Error,
+    PushDisabledError,
+    StreamStateError,
+)
+
+__all__ = [
+    "Exchange",
+    "ExchangeFactory",
+    "HTTPConnection",
+    "PythonConnection",
+    "PythonExchange",
+    "answer_failure",
+    "expects_continue",
+    "has_no_content",
+    "log_access",
+]
+
+logger = logging.getLogger(__name__)
+cdef object log_enabled = access.logger.isEnabledFor
+cdef int INFO = logging.INFO
+cdef list access_hooks = access.hooks
+
+FATAL = (KeyboardInterrupt, SystemExit)
+
+FAILURE = b"500 Internal Server Error\n"
+FAILURE_FIELDS = [
+    (b"content-type", b"text/plain; charset=utf-8"),
+    (b"content-length", b"%d" % len(FAILURE)),
+]
+
+
+cdef double now() noexcept:
+    """Return the seconds of the monotonic clock."""
+    cdef timespec time
+
+    clock_gettime(CLOCK_MONOTONIC, &time)
+    return time.tv_sec + time.tv_nsec * 1e-9
+
+
+# ---- The application's half ----
+
+
+cdef class Exchange:
+    """The application's half of one request and its response.
+
+    The connection calls the methods, which do nothing here.  They are C-level:
+    a subclass in Python derives from ``PythonExchange``.  What a method raises
+    is logged, and the exchange is answered with 500 or reset; other exchanges
+    go on.  ``stream_id`` is the stream's identifier; ``status`` is that of the
+    final response that was sent, or None.
+    """
+
+    cdef request_received(self, RequestReceived request):
+        """Take the request's header section, at a server: the first call."""
+
+    cdef informational_received(self, status, tuple fields):
+        """Take a 1xx response, at a client (RFC 9110, 15.2)."""
+
+    cdef response_received(self, status, tuple fields):
+        """Take the final response's header section, at a client.
+
+        ``fields`` has no pseudo-header fields, here and in the other methods.
+        """
+
+    cdef data_received(self, bytes data):
+        """Take a piece of the body.
+
+        The peer gets no credit for it until ``HTTPConnection.acknowledge``.
+        """
+
+    cdef trailers_received(self, tuple fields):
+        """Take the trailer section (RFC 9110, 6.5)."""
+
+    cdef end_received(self):
+        """Take note that the peer's message is complete."""
+
+    cdef writable(self):
+        """Go on sending: what ``notify_writable`` was asked to wait for has come."""
+
+    cdef aborted(self, failure, error_code, bint incoming, bint outgoing):
+        """Take note that a half, or both, broke off.
+
+        The peer or the connection did it, or the source of a body that failed.
+        RST_STREAM of HTTP/2 ends both halves; RESET_STREAM of QUIC ends the
+        ``incoming`` half, STOP_SENDING the ``outgoing`` one.  ``failure()`` makes
+        the exception that says so: a new one for each that raises it.
+        """
+
+    cdef closing(self):
+        """Take note that the server begins to stop.
+
+        A response that has no end by itself should be ended now.
+        """
+
+    cdef closed(self, failure, error_code, body_bytes_sent):
+        """Take note of the end: the last call, and exactly one.
+
+        ``failure`` is None only if both halves ended as the protocol says; else
+        ``failure()`` makes the exception that says why not.  ``error_code`` is
+        the protocol's own.  ``body_bytes_sent`` counts the octets of our body
+        that went out.
+        """
+
+
+cdef class PythonExchange(Exchange):
+    """An ``Exchange`` whose methods a subclass in Python overrides.
+
+    The constructor takes the ``HTTPConnection``, which is ``http`` then, the
+    stream's identifier, and the request at a server.
+    """
+
+    def __init__(
+        self, HTTPConnection http, stream_id, RequestReceived request=None
+    ):
+        self.http = http
+        self.stream_id = stream_id
+        self.request = request
+
+    @property
+    def http(self):
+        """The connection's half."""
+        return self.http
+
+    @property
+    def request(self):
+        """The request, a ``RequestReceived``; None at a client."""
+        return self.request
+
+    @property
+    def started(self):
+        """When the request came, in seconds of the monotonic clock."""
+        return self.started
+
+    cpdef request_received(self, RequestReceived request):
+        """See ``Exchange``: the request's header section, at a server."""
+
+    cpdef informational_received(self, status, tuple fields):
+        """See ``Exchange``: a 1xx response, at a client."""
+
+    cpdef response_received(self, status, tuple fields):
+        """See ``Exchange``: the final response's header section, at a client."""
+
+    cpdef data_received(self, bytes data):
+        """See ``Exchange``: a piece of the body, without credit."""
+
+    cpdef trailers_received(self, tuple fields):
+        """See ``Exchange``: the trailer section."""
+
+    cpdef end_received(self):
+        """See ``Exchange``: the peer's message is complete."""
+
+    cpdef writable(self):
+        """See ``Exchange``: the awaited room has come."""
+
+    cpdef aborted(self, failure, error_code, bint incoming, bint outgoing):
+        """See ``Exchange``: a half, or both, broke off."""
+
+    cpdef closing(self):
+        """See ``Exchange``: the server begins to stop."""
+
+    cpdef closed(self, failure, error_code, body_bytes_sent):
+        """See ``Exchange``: the end."""
+
+
+cdef class ExchangeFactory:
+    """Makes the exchange of each request that a connection receives.
+
+    ``function(http, stream_id, request)`` returns an ``Exchange``.  What it
+    raises is logged, and the request is answered with 500.
+    """
+
+    def __init__(self, function):
+        self._function = function
+
+    cdef Exchange new_exchange(
+        self, HTTPConnection http, stream_id, RequestReceived request
+    ):
+        cdef Exchange exchange = self._function(http, stream_id, request)
+
+        if exchange is None:
+            raise TypeError(f"{self._function!r} must return an Exchange, not None")
+        exchange.http = http
+        exchange.stream_id = stream_id
+        exchange.request = request
+        return exchange
+
+
+# ---- The connection's half ----
+
+
+cdef class HTTPConnection:
+    """The connection's half of its exchanges: what an application calls.
+
+    ``version`` is as it is logged, such as "HTTP/2"; ``owner`` is the object that
+    does the I/O, None when the connection is lost; ``client_side`` tells the role.
+    Methods that a protocol does not have raise an exception of
+    ``nghttp2py.errors``; so do calls that the state of an exchange does not
+    allow: ``StreamStateError``, ``StreamClosedError``, ``HeadersError``,
+    ``InvalidBodyLengthError``.  Fields are given as iterables of (name, value)
+    pairs, or mappings; names and values are bytes or str.
+
+    What is queued by a call is written without another call: at the end of a batch
+    of received events, or in the next turn of the event loop.
+    """
+
+    def __init__(self, version, bint client_side=False, owner=None):
+        self.version = version
+        self.client_side = client_side
+        self.owner = owner
+
+    cdef _missing(self, str what):
+        raise StreamStateError(f"{self.version} has no {what}")
+
+    # ---- Messages ----
+
+    cpdef send_response(self, Exchange exchange, status, fields, bint end):
+        """Send the final response's header section, and set ``exchange.status``.
+
+        ``status`` is an int from 200 to 999.  With ``end`` nothing follows it.
+        """
+        self._missing("responses")
+
+    cpdef send_fields(self, Exchange exchange, fields, bint end):
+        """Send a whole header section as it is, pseudo-header fields included.
+
+        What it is follows from the exchange: a client's request; a response,
+        informational or final; after that the trailers, which need ``end``.
+        """
+        self._missing("header sections with pseudo-header fields")
+
+    cpdef send_informational(self, Exchange exchange, status, fields):
+        """Send a 1xx response, but not 101, before the final one."""
+        self._missing("informational responses")
+
+    cpdef send_continue(self, Exchange exchange):
+        """Send 100 (Continue), unless the request has come whole or is closed."""
+        self.send_informational(exchange, 100, ())
+
+    cpdef send_trailers(self, Exchange exchange, fields):
+        """End our message with a trailer section, after the queued body."""
+        self._missing("trailer sections")
+
+    # ---- Bodies ----
+
+    cpdef queue_body(self, Exchange exchange, data, bint end):
+        """Queue a bytes-like piece of our body; with ``end`` the last.
+
+        Raises ``BodyQueueFullError`` if more would wait than the bound allows.
+        """
+        self._missing("bodies")
+
+    cpdef send_body(self, Exchange exchange, body, trailers):
+        """Send a body to its end, as the peer takes it, then ``trailers``.
+
+        ``body`` is bytes-like or a source: a binary file, an iterable of bytes,
+        or a callable ``f(n) -> (data, flag)``.  The connection holds the source.
+        If it fails, the exchange is reset and ``aborted``.  ``trailers`` may be None.
+        """
+        self._missing("bodies from a source")
+
+    cpdef resume_body(self, Exchange exchange):
+        """Ask a source again that has said ``DATA_DEFERRED``; else a no-op."""
+
+    cpdef end(self, Exchange exchange):
+        """End our message after what is queued."""
+        self.queue_body(exchange, b"", True)
+
+    cpdef queued(self, Exchange exchange):
+        """Return how many octets of our body wait."""
+        return 0
+
+    cpdef room(self, Exchange exchange, wanted):
+        """Return how many octets, up to ``wanted``, would not have to wait.
+
+        The peer's credit and our own bounds allow so many now.
+        """
+        return wanted
+
+    cpdef notify_writable(self, Exchange exchange, low):
+        """Return whether at most ``low`` octets wait; else call ``writable`` then.
+
+        ``writable`` is called once for it.
+        """
+        return True
+
+    cpdef acknowledge(self, Exchange exchange, n):
+        """Give the peer credit for ``n`` received octets of its body.
+
+        A no-op when the exchange is closed.
+        """
+
+    # ---- The end of an exchange ----
+
+    cpdef reset(self, Exchange exchange, error_code):
+        """Reset both halves; what is queued is dropped.  Closed: a no-op.
+
+        ``error_code`` is of ``ErrorCode``; a protocol with other codes sends its
+        own of the same meaning.
+        """
+        self._missing("resets")
+
+    cpdef stop_request(self, Exchange exchange):
+        """Decline the rest of a request whose response is complete.
+
+        RFC 9113, 8.1; RFC 9114, 4.1.  It goes out after the response, and only if
+        the request has not ended by then.  A no-op for an accepted CONNECT.
+        """
+
+    cpdef is_open(self, Exchange exchange):
+        """Return whether the exchange can take or give anything still."""
+        return False
+
+    # ---- What not every protocol has ----
+
+    cpdef push_enabled(self):
+        """Return whether ``push`` may be called."""
+        return False
+
+    cpdef push(self, Exchange exchange, fields):
+        """Promise a response to a request that the client did not make.
+
+        ``fields`` is the whole request, pseudo-header fields included.  Return a
+        pair: the promised stream's identifier, or -1 if the client takes no pushes,
+        and the ``RequestReceived``.  The caller makes an exchange of them and gives
+        it to ``adopt``.
+        """
+        raise PushDisabledError(f"{self.version} has no server push")
+
+    cpdef adopt(self, Exchange exchange):
+        """Call an exchange that the application has made, from now on."""
+        raise PushDisabledError(f"{self.version} has no server push")
+
+    cpdef send_datagram(self, Exchange exchange, data):
+        """Send an HTTP datagram (RFC 9297)."""
+        self._missing("datagrams")
+
+    cpdef set_priority(self, Exchange exchange, urgency, incremental):
+        """Change the priority of our body (RFC 9218, 4); elsewhere a no-op."""
+
+    # ---- The connection ----
+
+    cpdef get_extra_info(self, name, default=None):
+        """Return the transport's information, as asyncio's transports do.
+
+        "peername" and "peercert" are known when the connection is lost, too.
+        """
+        return default
+
+    cpdef is_closing(self):
+        """Return whether the connection takes no new exchanges."""
+        return True
+
+    cpdef flush_soon(self):
+        """Write what is queued without being asked again."""
+
+
+cdef class PythonConnection(HTTPConnection):
+    """An ``HTTPConnection`` that is written in Python.
+
+    A subclass overrides the methods of ``HTTPConnection``, and calls exchanges,
+    whose methods are C-level, by those that are here.  They may raise what the
+    exchange raises.  ``send_response`` has to set ``exchange.status``.
+    """
+
+    def request_received(self, Exchange exchange not None, RequestReceived request):
+        """Call ``exchange.request_received``."""
+        exchange.request = request
+        exchange.started = now()
+        exchange.request_received(request)
+
+    def informational_received(self, Exchange exchange not None, status, fields):
+        """Call ``exchange.informational_received``."""
+        exchange.informational_received(status, tuple(fields))
+
+    def response_received(self, Exchange exchange not None, status, fields):
+        """Call ``exchange.response_received``."""
+        exchange.response_received(status, tuple(fields))
+
+    def data_received(self, Exchange exchange not None, bytes data not None):
+        """Call ``exchange.data_received``."""
+        exchange.data_received(data)
+
+    def trailers_received(self, Exchange exchange not None, fields):
+        """Call ``exchange.trailers_received``."""
+        exchange.trailers_received(tuple(fields))
+
+    def end_received(self, Exchange exchange not None):
+        """Call ``exchange.end_received``."""
+        exchange.end_received()
+
+    def writable(self, Exchange exchange not None):
+        """Call ``exchange.writable``."""
+        exchange.writable()
+
+    def aborted(
+        self,
+        Exchange exchange not None,
+        failure,
+        error_code,
+        *,
+        bint incoming=True,
+        bint outgoing=True,
+    ):
+        """Call ``exchange.aborted``."""
+        exchange.aborted(failure, error_code, incoming, outgoing)
+
+    def closing(self, Exchange exchange not None):
+        """Call ``exchange.closing``."""
+        exchange.closing()
+
+    def closed(
+        self, Exchange exchange not None, failure, error_code, body_bytes_sent
+    ):
+        """Call ``exchange.closed``, after the access log at a server."""
+        if not self.client_side:
+            log_access(exchange, error_code, body_bytes_sent, failure is None)
+        exchange.closed(failure, error_code, body_bytes_sent)
+
+    def new_exchange(
+        self, ExchangeFactory factory not None, stream_id, RequestReceived request
+    ):
+        """Make the exchange of a request by ``factory``."""
+        return factory.new_exchange(self, stream_id, request)
+
+
+# ---- The rules that all of them share ----
+
+
+cpdef bint has_no_content(bytes method, status) except -1:
+    """Return whether a response has no content, whatever its fields say.
+
+    RFC 9110, 9.3.2, 15.3.5, 15.3.6 and 15.4.5.  2xx to CONNECT begins a tunnel,
+    whatever its number (9.3.6).
+    """
+    return method == b"HEAD" or status == 304 or (
+        (status == 204 or status == 205) and method != b"CONNECT"
+    )
+
+
+cpdef bint expects_continue(RequestReceived request) except -1:
+    """Return whether a client waits for 100 (Continue) (RFC 9110, 10.1.1)."""
+    for pair in request.fields:
+        if pair[0] == b"expect" and (<bytes>pair[1]).lower() == b"100-continue":
+            return True
+    return False
+
+
+cpdef answer_failure(Exchange exchange):
+    """Answer an exchange whose application failed: with 500, or else by a reset."""
+    cdef HTTPConnection http = exchange.http
+    cdef bint whole
+
+    if exchange.status is None and not http.client_side:
+        whole = has_no_content(exchange.request.method, 500)
+        try:
+            http.send_response(exchange, 500, FAILURE_FIELDS, whole)
+            if not whole:
+                http.queue_body(exchange, FAILURE, True)
+            http.stop_request(exchange)
+            return
+        except NGHTTP2Error:
+            pass  # the exchange is closed, or another object has answered it
+    http.reset(exchange, ErrorCode.INTERNAL_ERROR)
+
+
+cpdef log_access(Exchange exchange, error_code, body_bytes_sent, bint complete):
+    """Log an exchange of a server that has ended, and call the hooks.
+
+    ``complete`` tells whether the whole response went out.  What a hook raises is
+    logged.  See ``nghttp2py.access``.
+    """
+    cdef RequestReceived request = exchange.request
+
+    if not (log_enabled(INFO) or access_hooks):
+        return
+    try:
+        access.log(
+            access.Exchange(
+                exchange.http.version,
+                exchange.http.get_extra_info("peername"),
+                request.method,
+                request.target,
+                exchange.status,
+                body_bytes_sent,
+                now() - exchange.started,
+                error_code,
+                complete,
+            )
+        )
+    except Exception:
+        logger.exception("%r: the access log failed", exchange.http)
