@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 
+from loops import pause
 from quic_pair import client_configuration, server_configuration
 
 from nghttp2py.asyncio.h3 import H3Protocol
@@ -140,7 +140,7 @@ class RawClient(QuicConnectionProtocol):
         while not condition():
             with contextlib.suppress(ConnectionError):
                 await self.ping()
-            await asyncio.sleep(0.01)
+            await pause()
 
     @property
     def over(self):

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import gc
 import inspect
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -93,6 +94,8 @@ def _run(made: asyncio.AbstractEventLoop, test: Coroutine[Any, Any, None]) -> No
         made.run_until_complete(made.shutdown_default_executor())
         passed = True
     finally:
+        if not passed and isinstance(made, VirtualTime):
+            made.cancel_tasks()
         if passed or not isinstance(made, Uvloop):
             made.close()
     assert not complaints, complaints
@@ -144,6 +147,19 @@ async def until(condition: Callable[[], Any]) -> None:
     while not condition():
         assert loop.time() < end, "it did not happen"
         await asyncio.sleep(0.001)
+
+
+async def pause() -> None:
+    """Let a moment pass: a second of virtual time, or a hundredth of a real one."""
+    virtual = isinstance(asyncio.get_running_loop(), VirtualTime)
+    await asyncio.sleep(1 if virtual else 0.01)
+
+
+def stand_still(seconds: float) -> None:
+    """Keep the loop from turning, as a handler that computes does."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
 
 
 async def idle() -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import dataclasses
 import functools
 import logging
 
@@ -18,26 +17,20 @@ from h3_streams import (
     request,
     serving,
 )
-from loops import DEADLINE, in_loop, in_loops, until
+from loops import in_loop, in_loops, in_virtual_time, stand_still, until
 from quic_pair import client_configuration, server_configuration
+from virtual_time import pass_time
 
 from nghttp2py.asyncio import h3
 from nghttp2py.asyncio.h3 import H3Protocol
 from nghttp2py.asyncio.h3_bounds import Rate, Watch
 from nghttp2py.asyncio.quic import connect, serve
-from nghttp2py.asyncio.timeouts import CLIENT_TIMEOUTS, Timeouts
+from nghttp2py.asyncio.timeouts import Timeouts
 from nghttp2py.errors import ConnectionTerminatedError, StreamResetError
 from nghttp2py.h3 import H3_ALPN
 from nghttp2py.h3.connection import ErrorCode
 
-# All long, for a test to make one short.
-PATIENT = dict.fromkeys(
-    ("handshake", "settings", "headers", "body", "response", "idle", "keepalive"), 600.0
-)
-
-
-def bounds(**fields):
-    return Timeouts(**{**PATIENT, **fields})
+DEFAULT = Timeouts()
 
 
 class Handler:
@@ -82,24 +75,24 @@ async def drip(client, stream_id, data):
             return
         with contextlib.suppress(RuntimeError, ValueError):
             client.send(stream_id, data[i : i + 1])
-        await asyncio.sleep(0.01)
+        await pass_time(1)
 
 
 REQUEST = headers_frame(POST)
 
 
 @pytest.mark.parametrize("settings", [b"", b"\x00", b"\x00\x04", b"\x00\x04\x08\x01"])
-@in_loop
+@in_virtual_time
 async def test_a_client_that_sends_no_settings_is_closed(settings):
     async with (
-        serving(read_all, timeouts=bounds(settings=0.1)) as (_, port),
+        serving(read_all) as (_, port),
         raw_client(port, settings=settings) as client,
     ):
         await client.ping_until(lambda: client.over is not None)
         assert client.over == ErrorCode.H3_MISSING_SETTINGS
 
 
-@in_loop
+@in_virtual_time
 async def test_a_client_bounds_nothing_but_the_wait_for_settings():
     gate = asyncio.Event()
 
@@ -107,57 +100,50 @@ async def test_a_client_bounds_nothing_but_the_wait_for_settings():
         await gate.wait()
         stream.send_headers(OK, end_stream=True)
 
-    short = dataclasses.replace(CLIENT_TIMEOUTS, settings=0.1)
-    create = functools.partial(H3Protocol, timeouts=short)
-    async with pair(wait, create, timeouts=bounds()) as (client, _):
+    async with pair(wait) as (client, _):
         stream = await client.open_stream(request(), end_stream=True)
-        await asyncio.sleep(0.3)
+        await pass_time(100)
         gate.set()
         assert await stream.response() == OK
 
 
-@in_loop
+@in_virtual_time
 async def test_a_client_may_bound_its_uploads_and_its_idleness():
     async def wait(stream):
         await asyncio.Event().wait()
 
-    short = dataclasses.replace(CLIENT_TIMEOUTS, response=0.1, idle=0.2)
-    create = functools.partial(H3Protocol, timeouts=short)
+    create = functools.partial(H3Protocol, timeouts=DEFAULT)
     fields = {"max_stream_data": 1000}
-    async with pair(wait, create, fields=fields, timeouts=bounds()) as (client, _):
+    async with pair(wait, create, fields=fields) as (client, _):
         stream = await client.open_stream(request(method=b"POST"))
         with pytest.raises(StreamResetError, match="H3_REQUEST_CANCELLED"):
             await stream.send_body(bytes(1_000_000))
-        await asyncio.wait_for(client.wait_closed(), DEADLINE)
+        await client.wait_closed()
 
 
 @in_loops
 async def test_what_has_come_in_time_is_read_before_it_is_overdue():
     """The loop may stand; uvloop's runs timers before it reads."""
     async with (
-        serving(read_all, timeouts=bounds(settings=0.3, headers=0.3)) as (ends, port),
+        serving(read_all, timeouts=Timeouts(settings=0.3, headers=0.3)) as (ends, port),
         raw_client(port, settings=b"\x00\x04") as client,
     ):
         client.send(0, REQUEST[:3])
         await until(lambda: ends.protocols and ends.protocols[0]._watch._incomplete)
-        loop = asyncio.get_running_loop()
         client.send(2, b"\x00")
         client.send(0, REQUEST[3:], True)
-        end = loop.time() + 0.5
-        while loop.time() < end:
-            pass
+        stand_still(0.5)
         await until(lambda: 0 in client.ended)
         assert client.over is None
 
 
 @pytest.mark.parametrize("deaf", [True, False])
-@in_loop
+@in_virtual_time
 async def test_a_client_that_is_gone_ends_its_requests(deaf):
     """One that answers PINGs may wait for as long as it likes."""
     handler = Handler(hang)
-    times = bounds(keepalive=0.2, keepalive_answer=0.2)
     async with (
-        serving(handler, timeouts=times) as (_, port),
+        serving(handler) as (_, port),
         raw_client(port) as client,
     ):
         client.send(0, headers_frame(), True)
@@ -167,9 +153,9 @@ async def test_a_client_that_is_gone_ends_its_requests(deaf):
             loop.remove_reader(client._transport.get_extra_info("socket"))
             await until(lambda: handler.ended == ["CancelledError"])
             return
-        for _ in range(50):
+        for _ in range(20):
             await client.ping()
-            await asyncio.sleep(0.02)
+            await pass_time(20)
         assert not handler.ended
 
 
@@ -177,7 +163,7 @@ async def hang(stream):
     await asyncio.Event().wait()
 
 
-@in_loop
+@in_virtual_time
 async def test_a_server_that_sends_no_settings_is_left():
     server = await serve(
         "127.0.0.1", 0, configuration=server_configuration(alpn_protocols=H3_ALPN)
@@ -186,9 +172,7 @@ async def test_a_server_that_sends_no_settings_is_left():
         async with connect(
             *server.sockets[0].getsockname()[:2],
             configuration=client_configuration(alpn_protocols=H3_ALPN),
-            create_protocol=functools.partial(
-                H3Protocol, timeouts=bounds(settings=0.1)
-            ),
+            create_protocol=H3Protocol,
         ) as client:
             with pytest.raises(ConnectionTerminatedError, match="no SETTINGS"):
                 await client.wait_settings()
@@ -196,13 +180,13 @@ async def test_a_server_that_sends_no_settings_is_left():
         server.close()
 
 
-@in_loop
+@in_virtual_time
 async def test_settings_that_come_leave_the_connection_open():
     async with (
-        serving(read_all, timeouts=bounds(settings=0.1)) as (_, port),
+        serving(read_all) as (_, port),
         raw_client(port) as client,
     ):
-        await asyncio.sleep(0.3)
+        await pass_time(20)
         client.send(0, headers_frame(), True)
         await until(lambda: 0 in client.ended)
 
@@ -216,12 +200,12 @@ async def test_settings_that_come_leave_the_connection_open():
         b"\x21\x44\x00" + bytes(60),
     ],
 )
-@in_loop
+@in_virtual_time
 async def test_a_header_section_that_is_not_completed_ends_its_stream(part):
     """The last two drip."""
     handler = Handler(read_all)
     async with (
-        serving(handler, timeouts=bounds(headers=0.2)) as (ends, port),
+        serving(handler) as (ends, port),
         raw_client(port) as client,
     ):
         if len(part) > 60:
@@ -240,11 +224,11 @@ async def test_a_header_section_that_is_not_completed_ends_its_stream(part):
 
 
 @pytest.mark.parametrize("way", ["silent", "dripping", "pinging", "trailers"])
-@in_loop
+@in_virtual_time
 async def test_a_body_that_makes_no_progress_ends_its_stream(way):
     handler = Handler(read_all)
     async with (
-        serving(handler, timeouts=bounds(body=0.2)) as (_, port),
+        serving(handler) as (_, port),
         raw_client(port) as client,
     ):
         client.send(0, REQUEST)
@@ -261,23 +245,25 @@ async def test_a_body_that_makes_no_progress_ends_its_stream(way):
         await until(lambda: 4 in client.ended)
 
 
-@in_loop
+@in_virtual_time
 async def test_a_body_that_comes_fast_enough_is_waited_for():
     handler = Handler(read_all)
     async with (
-        serving(handler, timeouts=bounds(body=0.2, min_rate=10)) as (_, port),
+        serving(
+            handler,
+        ) as (_, port),
         raw_client(port) as client,
     ):
         client.send(0, REQUEST)
-        for _ in range(30):
-            client.send(0, data_frame(b"0123456789"))
-            await asyncio.sleep(0.02)
+        for _ in range(60):
+            client.send(0, data_frame(bytes(60)) * 5)
+            await pass_time(1)
         client.send(0, b"", True)
         await until(lambda: 0 in client.ended)
         assert handler.ended == [""]
 
 
-@in_loop
+@in_virtual_time
 async def test_a_body_is_not_waited_for_while_the_application_holds_it_back():
     gate = asyncio.Event()
 
@@ -287,19 +273,19 @@ async def test_a_body_is_not_waited_for_while_the_application_holds_it_back():
 
     handler = Handler(slow)
     async with (
-        serving(handler, timeouts=bounds(body=0.15)) as (_, port),
+        serving(handler) as (_, port),
         raw_client(port) as client,
     ):
         # More than the server takes without its being read.
         frames = (b"\x00\x80\x20\x00\x00" + bytes(0x200000)) * 2
         client.send(0, REQUEST + frames, True)
-        await asyncio.sleep(0.5)
+        await pass_time(100)
         assert not handler.ended
         gate.set()
         await until(lambda: 0 in client.ended)
 
 
-@in_loop
+@in_virtual_time
 async def test_a_response_that_has_begun_may_take_its_time():
     """As on a stream whose two ends talk: the request's body has no bound then."""
     gate = asyncio.Event()
@@ -310,33 +296,21 @@ async def test_a_response_that_has_begun_may_take_its_time():
         await stream.send_data(b"at last", end_stream=True)
 
     async with (
-        serving(talk, timeouts=bounds(body=0.1, response=0.1)) as (_, port),
+        serving(talk) as (_, port),
         raw_client(port) as client,
     ):
         client.send(0, REQUEST)
         await client.ping()
-        await asyncio.sleep(0.4)
+        await pass_time(300)
         gate.set()
         await until(lambda: 0 in client.ended)
         assert client.received[0].endswith(b"at last")
 
 
-@pytest.mark.parametrize("answer", [send_for_ever, send_little])
-@pytest.mark.parametrize(
-    ("window", "rate"),
-    [
-        ({"max_stream_data": 0}, 240),
-        # A byte for each round trip, which is short here.
-        ({"max_stream_data": 1}, 1e6),
-        ({"max_data": 1000}, 240),
-    ],
-    ids=["closed", "dripping", "connection"],
-)
-@in_loop
-async def test_a_response_that_is_not_taken_ends_its_stream(answer, window, rate):
+async def assert_ended(answer, timeouts, **window):
     handler = Handler(answer)
     async with (
-        serving(handler, timeouts=bounds(response=0.2, min_rate=rate)) as (ends, port),
+        serving(handler, timeouts=timeouts) as (ends, port),
         raw_client(port, **window) as client,
     ):
         await client.ping()
@@ -355,7 +329,24 @@ async def test_a_response_that_is_not_taken_ends_its_stream(answer, window, rate
         await client.ping_until(lambda: protocol._quic.queued_data() < 200)
 
 
+ANSWERS = pytest.mark.parametrize("answer", [send_for_ever, send_little])
+
+
+@ANSWERS
+@pytest.mark.parametrize("window", [{"max_stream_data": 0}, {"max_data": 1000}])
+@in_virtual_time
+async def test_a_response_that_is_not_taken_ends_its_stream(answer, window):
+    await assert_ended(answer, DEFAULT, **window)
+
+
+@ANSWERS
 @in_loop
+async def test_a_response_that_is_taken_too_slowly_ends_its_stream(answer):
+    """A byte is taken in each round trip, which is short, but takes real time."""
+    await assert_ended(answer, Timeouts(response=0.2, min_rate=1e6), max_stream_data=1)
+
+
+@in_virtual_time
 async def test_a_response_that_is_taken_slowly_or_in_its_turn_is_not_ended():
     """Responses of one urgency go one after the other: the last waits for all."""
     size = 400_000
@@ -365,7 +356,7 @@ async def test_a_response_that_is_taken_slowly_or_in_its_turn_is_not_ended():
         await stream.send_data(bytes(size), end_stream=True)
 
     async with (
-        serving(answer, timeouts=bounds(response=0.1, min_rate=1000)) as (_, port),
+        serving(answer) as (_, port),
         raw_client(port, max_data=10_000, max_stream_data=1 << 20) as client,
     ):
         streams = range(0, 40, 4)
@@ -376,17 +367,17 @@ async def test_a_response_that_is_taken_slowly_or_in_its_turn_is_not_ended():
         assert all(len(client.received[s]) > size for s in streams)
 
 
-@in_loop
+@in_virtual_time
 async def test_a_response_that_its_handler_sends_slowly_is_not_ended():
     async def events(stream):
         stream.send_headers(OK)
         for _ in range(20):
             await stream.send_data(b"event")
-            await asyncio.sleep(0.03)
+            await pass_time(20)
         await stream.send_data(b"", end_stream=True)
 
     async with (
-        serving(events, timeouts=bounds(response=0.1)) as (_, port),
+        serving(events) as (_, port),
         raw_client(port) as client,
     ):
         client.send(0, headers_frame(), True)
@@ -395,11 +386,11 @@ async def test_a_response_that_its_handler_sends_slowly_is_not_ended():
 
 
 @pytest.mark.parametrize("served", [False, True])
-@in_loop
+@in_virtual_time
 async def test_a_connection_without_requests_is_closed(served):
     """PING and SETTINGS keep nothing open (RFC 9114, 5.1)."""
     async with (
-        serving(read_all, timeouts=bounds(idle=0.2)) as (ends, port),
+        serving(read_all) as (ends, port),
         raw_client(port) as client,
     ):
         if served:
@@ -410,7 +401,7 @@ async def test_a_connection_without_requests_is_closed(served):
         assert ends.protocols[0].is_closing
 
 
-@in_loop
+@in_virtual_time
 async def test_a_connection_with_a_request_is_not_idle():
     gate = asyncio.Event()
 
@@ -419,11 +410,11 @@ async def test_a_connection_with_a_request_is_not_idle():
         stream.send_headers(OK, end_stream=True)
 
     async with (
-        serving(wait, timeouts=bounds(idle=0.1)) as (_, port),
+        serving(wait) as (_, port),
         raw_client(port) as client,
     ):
         client.send(0, headers_frame(), True)
-        await asyncio.sleep(0.4)
+        await pass_time(300)
         gate.set()
         await until(lambda: 0 in client.ended)
 
@@ -455,12 +446,12 @@ def half_begun(client, stream_id):
 
 @pytest.mark.parametrize("abandon", [abandoned_at_once, never_begun, half_begun])
 @pytest.mark.parametrize("pause", [0, 0.003])
-@in_loop
+@in_virtual_time
 async def test_requests_that_are_abandoned_have_a_rate(abandon, pause, caplog):
     caplog.set_level(logging.INFO, logger="nghttp2py")
     handler = Handler(read_all)
     async with (
-        serving(handler, timeouts=bounds()) as (ends, port),
+        serving(handler) as (ends, port),
         raw_client(port) as client,
     ):
         await client.ping()
@@ -472,7 +463,7 @@ async def test_requests_that_are_abandoned_have_a_rate(abandon, pause, caplog):
             client.transmit()
             with contextlib.suppress(ConnectionError):
                 await client.ping()
-            await asyncio.sleep(pause)
+            await pass_time(pause)
         await until(lambda: client.over is not None)
         assert client.over == ErrorCode.H3_EXCESSIVE_LOAD
         assert 900 * 4 < stream_id < 1500 * 4
@@ -487,7 +478,7 @@ async def test_requests_that_are_abandoned_have_a_rate(abandon, pause, caplog):
 
 
 @pytest.mark.parametrize("stopped", [True, False])
-@in_loop
+@in_virtual_time
 async def test_requests_that_are_refused_early_are_not_abandoned(stopped, monkeypatch):
     """The client resets what the server has answered, or stopped: that is no abuse."""
     monkeypatch.setattr(h3, "_STOP_AFTER", 0.05 if stopped else 600)
@@ -496,7 +487,7 @@ async def test_requests_that_are_refused_early_are_not_abandoned(stopped, monkey
         stream.send_headers([(b":status", b"413")], end_stream=True)
 
     async with (
-        serving(refuse, timeouts=bounds()) as (ends, port),
+        serving(refuse) as (ends, port),
         raw_client(port) as client,
     ):
         for stream_id in range(0, 4 * 1500, 4):
@@ -515,7 +506,7 @@ async def test_requests_that_are_refused_early_are_not_abandoned(stopped, monkey
 
 
 @pytest.mark.parametrize("error", ["reset", "stop", "close"])
-@in_loop
+@in_virtual_time
 async def test_what_a_client_does_is_no_failure_of_the_handler(error, caplog):
     """Neither a traceback nor a line above DEBUG for each of its requests."""
     caplog.set_level(logging.DEBUG, logger="nghttp2py")
@@ -528,7 +519,7 @@ async def test_what_a_client_does_is_no_failure_of_the_handler(error, caplog):
         await stream.send_data(bytes(3_000_000), end_stream=True)
 
     async with (
-        serving(answer, timeouts=bounds()) as (ends, port),
+        serving(answer) as (ends, port),
         raw_client(port, max_stream_data=100) as client,
     ):
         streams = range(0, 400, 4)
@@ -548,17 +539,17 @@ async def test_what_a_client_does_is_no_failure_of_the_handler(error, caplog):
         client.transmit()
         gate.set()
         await until(lambda: not ends.protocols[0]._streams_by_id)
-        await asyncio.sleep(0.05)
+        await pass_time(1)
     told = [r for r in caplog.records if r.name == "nghttp2py.asyncio.h3"]
     assert all(r.levelno <= logging.DEBUG and not r.exc_info for r in told)
 
 
-@in_loop
+@in_virtual_time
 async def test_streams_that_miss_a_bound_do_not_fill_the_log(caplog):
     caplog.set_level(logging.INFO, logger="nghttp2py")
     streams = [4 * i for i in range(100)]
     async with (
-        serving(read_all, timeouts=bounds(headers=0.1)) as (_, port),
+        serving(read_all) as (_, port),
         raw_client(port) as client,
     ):
         for stream_id in streams:
@@ -597,7 +588,7 @@ class Owner:
 async def test_a_watch_that_was_stopped_leaves_no_timer():
     owner = Owner()
     loop = owner.loop
-    watch = Watch(owner, bounds(idle=0.05))
+    watch = Watch(owner, Timeouts(idle=0.05))
     watch.handshake_completed()
 
     def read_in_time():

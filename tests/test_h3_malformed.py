@@ -669,7 +669,7 @@ async def test_a_malformed_response_is_the_streams_error():
         else:
             http.send_headers(stream.stream_id, OK, True)
         stream.protocol.transmit()
-        await asyncio.sleep(3600)
+        await asyncio.Event().wait()
 
     async with pair(handler) as (client, _):
         for path in (b"/none", b"/bad", b"/short"):

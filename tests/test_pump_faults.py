@@ -4,12 +4,11 @@ import asyncio
 import gc
 import os
 import socket
-import time
 import weakref
 
 import pytest
 from helpers import MAGIC, data, frame, ping, settings, settings_ack
-from loops import in_loop, in_loops, until
+from loops import in_loop, in_loops, stand_still, until
 from memory import MemoryClient
 
 from nghttp2py import BaseRequestHandler, HTTP2Client, HTTP2Server
@@ -26,13 +25,6 @@ CALM = Timeouts(
 class Hello(BaseRequestHandler):
     def on_request_done(self):
         self.send_response(200, body=b"hello")
-
-
-def stand_still(seconds):
-    """Keep the loop from turning, as a handler that computes does."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        pass
 
 
 async def read_frames(reader):

@@ -5,7 +5,7 @@ import contextlib
 import functools
 
 import pytest
-from loops import in_loop, until
+from loops import in_loop, in_virtual_time, until
 from quic_pair import client_configuration, make_pair, server_configuration
 
 from nghttp2py.asyncio.quic import QuicConnectionProtocol, connect, serve
@@ -156,18 +156,18 @@ async def test_wait_closed_raises_for_what_the_connection_has_lost():
             await writer.wait_closed()
 
 
-@in_loop
+@in_virtual_time
 async def test_leaving_connect_waits_no_longer_than_its_bound():
     async with running_server() as (server, port):
         loop = asyncio.get_running_loop()
-        async with client_of(port, close_timeout=0.1) as client:
+        async with client_of(port, close_timeout=100) as client:
             _, writer = await client.create_stream()
             await client.ping()
             server.runs_received = lambda runs: None
             writer.write(bytes(2000))
             writer.close()
             begun = loop.time()
-        assert loop.time() - begun < 5
+        assert loop.time() - begun == pytest.approx(100, abs=5)
 
 
 @in_loop
