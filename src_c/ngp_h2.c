@@ -170,12 +170,11 @@ void ngp_h2_del(ngp_h2 *h2) {
 }
 
 void ngp_h2_abandon_bodies(ngp_h2 *h2) {
-  size_t i;
+  ngp_h2_stream *stream;
+  size_t place = 0;
 
-  for (i = 0; i < h2->streams.nslots; ++i) {
-    if (h2->streams.slots[i]) {
-      ngp_body_abandon(&h2->streams.slots[i]->body, &h2->tray);
-    }
+  while ((stream = ngp_map_next(&h2->streams, &place))) {
+    ngp_body_abandon(&stream->body, &h2->tray);
   }
   h2->nrefs = 0;
   h2->refs_len = 0;

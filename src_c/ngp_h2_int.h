@@ -6,6 +6,7 @@
 
 #include "ngp_body.h"
 #include "ngp_h2.h"
+#include "ngp_map.h"
 
 /*
  * ngp_h2_header_list is a header list of our own, for what is sent later than
@@ -76,16 +77,6 @@ typedef struct ngp_h2_stream {
 } ngp_h2_stream;
 
 /*
- * ngp_h2_stream_map finds streams by id: open addressing with linear probing.
- */
-typedef struct ngp_h2_stream_map {
-  /* slots owns the records; nslots is 0 or a power of 2. */
-  ngp_h2_stream **slots;
-  size_t nslots;
-  size_t size;
-} ngp_h2_stream_map;
-
-/*
  * ngp_h2_batch is the events recorded since the last clearing, and the fields
  * they name.  Fields past |committed| belong to a block still coming in.
  */
@@ -146,7 +137,8 @@ struct ngp_h2 {
   /* session is owned; its streams' data providers borrow our records. */
   nghttp2_session *session;
   ngp_h2_options options;
-  ngp_h2_stream_map streams;
+  /* streams has an ngp_h2_stream, owned, for each id. */
+  ngp_map streams;
   ngp_h2_batch batch;
   ngp_h2_counters counters;
   /* out gathers frames; refs, owned, are the large body runs between them,
@@ -268,7 +260,9 @@ struct ngp_h2 {
 
 /* ---- ngp_h2_stream.c ---- */
 
-ngp_h2_stream *ngp_h2_stream_find(const ngp_h2 *h2, int32_t id);
+static inline ngp_h2_stream *ngp_h2_stream_find(const ngp_h2 *h2, int32_t id) {
+  return ngp_map_find(&h2->streams, id);
+}
 
 /* Returns NULL for want of memory. */
 ngp_h2_stream *ngp_h2_stream_add(ngp_h2 *h2, int32_t id);

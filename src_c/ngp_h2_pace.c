@@ -110,9 +110,9 @@ static int has_output(const ngp_h2_stream *stream) {
 
 int ngp_h2_check_pace(ngp_h2 *h2, double now, const ngp_h2_bounds *bounds,
                       int reset, ngp_h2_pace *ppace) {
-  const ngp_h2_stream_map *map = &h2->streams;
+  ngp_h2_stream *stream;
   int window_used_up;
-  size_t i;
+  size_t place = 0;
   int rv;
 
   *ppace = (ngp_h2_pace){.slow = 0};
@@ -120,13 +120,9 @@ int ngp_h2_check_pace(ngp_h2 *h2, double now, const ngp_h2_bounds *bounds,
     return 0;
   }
   window_used_up = nghttp2_session_get_remote_window_size(h2->session) <= 0;
-  for (i = 0; i < map->nslots; ++i) {
-    ngp_h2_stream *stream = map->slots[i];
+  while ((stream = ngp_map_next(&h2->streams, &place))) {
     const char *reason = NULL;
 
-    if (!stream) {
-      continue;
-    }
     if (bounds->body > 0 && owes_body(h2, stream)) {
       ppace->watched = 1;
       if (we_hold_back(h2, stream)) {

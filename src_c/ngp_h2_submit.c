@@ -498,12 +498,11 @@ void ngp_h2_reserve(ngp_h2 *h2, ngp_h2_stream *stream) {
 }
 
 void ngp_h2_reserve_all(ngp_h2 *h2) {
-  size_t i;
+  ngp_h2_stream *stream;
+  size_t place = 0;
 
-  for (i = 0; i < h2->streams.nslots; ++i) {
-    if (h2->streams.slots[i]) {
-      ngp_h2_reserve(h2, h2->streams.slots[i]);
-    }
+  while ((stream = ngp_map_next(&h2->streams, &place))) {
+    ngp_h2_reserve(h2, stream);
   }
 }
 

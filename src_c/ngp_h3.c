@@ -184,68 +184,16 @@ void ngp_h3_config_default(ngp_h3_config *config) {
 }
 
 /*
- * The table of streams.
+ * Streams.
  */
-
-static size_t home(const ngp_h3_table *table, int64_t stream_id) {
-  /* Identifiers of one kind are four apart.  The peer chooses them, but QUIC
-     makes it use them in order, so that it cannot aim at one slot. */
-  uint64_t x = (uint64_t)stream_id;
-
-  return (size_t)(x >> 2 ^ x << 3) & (table->cap - 1);
-}
-
-ngp_h3_stream *ngp_h3_find(const ngp_h3 *h3, int64_t stream_id) {
-  const ngp_h3_table *table = &h3->table;
-  size_t i;
-
-  for (i = home(table, stream_id); table->slots[i];
-       i = (i + 1) & (table->cap - 1)) {
-    if (table->slots[i]->id == stream_id) {
-      return table->slots[i];
-    }
-  }
-  return NULL;
-}
-
-static void place(ngp_h3_table *table, ngp_h3_stream *stream) {
-  size_t i = home(table, stream->id);
-
-  while (table->slots[i]) {
-    i = (i + 1) & (table->cap - 1);
-  }
-  table->slots[i] = stream;
-}
-
-static int grow(ngp_h3 *h3) {
-  ngp_h3_table *table = &h3->table;
-  ngp_h3_table bigger = {.cap = table->cap * 2, .len = table->len};
-  size_t i;
-
-  bigger.slots = ngp_calloc(h3->mem, bigger.cap, sizeof(*bigger.slots));
-  if (!bigger.slots) {
-    return NGHTTP2_ERR_NOMEM;
-  }
-  for (i = 0; i < table->cap; ++i) {
-    if (table->slots[i]) {
-      place(&bigger, table->slots[i]);
-    }
-  }
-  ngp_free(h3->mem, table->slots);
-  *table = bigger;
-  return 0;
-}
 
 ngp_h3_stream *ngp_h3_add_stream(ngp_h3 *h3, int64_t stream_id, uint64_t type) {
   ngp_h3_stream *stream;
   size_t i;
 
-  /* Half full at most: a search stays short, and ends. */
-  if (2 * (h3->table.len + 1) > h3->table.cap && grow(h3) != 0) {
-    return NULL;
-  }
   stream = ngp_malloc(h3->mem, sizeof(*stream));
-  if (!stream) {
+  if (!stream || ngp_map_add(&h3->streams, h3->mem, stream_id, stream) != 0) {
+    ngp_free(h3->mem, stream);
     return NULL;
   }
   *stream = (ngp_h3_stream){
@@ -268,8 +216,6 @@ ngp_h3_stream *ngp_h3_add_stream(ngp_h3 *h3, int64_t stream_id, uint64_t type) {
       break;
     }
   }
-  place(&h3->table, stream);
-  ++h3->table.len;
   return stream;
 }
 
@@ -305,26 +251,8 @@ void ngp_h3_drop_buffer(ngp_h3 *h3, ngp_h3_stream *stream) {
 }
 
 void ngp_h3_remove_stream(ngp_h3 *h3, ngp_h3_stream *stream) {
-  ngp_h3_table *table = &h3->table;
-  size_t mask = table->cap - 1;
-  size_t i = home(table, stream->id);
-  size_t j;
-
   ngp_h3_drop_buffer(h3, stream);
-  while (table->slots[i] != stream) {
-    i = (i + 1) & mask;
-  }
-  /* Close the gap, so that every search still finds what lies behind it. */
-  for (j = (i + 1) & mask; table->slots[j]; j = (j + 1) & mask) {
-    size_t k = home(table, table->slots[j]->id);
-
-    if (((j - k) & mask) >= ((j - i) & mask)) {
-      table->slots[i] = table->slots[j];
-      i = j;
-    }
-  }
-  table->slots[i] = NULL;
-  --table->len;
+  ngp_map_remove(&h3->streams, stream->id);
   stream_del(h3, stream);
 }
 
@@ -340,16 +268,13 @@ void ngp_h3_remove_if_ended(ngp_h3 *h3, ngp_h3_stream *stream) {
 }
 
 ngp_h3_stream *ngp_h3_find_push(const ngp_h3 *h3, int64_t push_id) {
-  size_t i;
+  ngp_h3_stream *stream;
+  size_t place = 0;
 
-  for (i = 0; i < h3->table.cap; ++i) {
-    ngp_h3_stream *stream = h3->table.slots[i];
-
-    if (stream && stream->push_id == push_id) {
-      return stream;
-    }
-  }
-  return NULL;
+  do {
+    stream = ngp_map_next(&h3->streams, &place);
+  } while (stream && stream->push_id != push_id);
+  return stream;
 }
 
 /*
@@ -670,10 +595,7 @@ int ngp_h3_new(ngp_h3 **ph3, const ngp_h3_config *config, nghttp2_mem *mem) {
   h3->peer_qpack_decoder = NGP_H3_NO_ID;
   h3->max_push_id = NGP_H3_NO_ID;
   h3->goaway_sent = h3->goaway_received = UINT64_MAX;
-  h3->table.cap = 16;
-  h3->table.slots = ngp_calloc(mem, h3->table.cap, sizeof(*h3->table.slots));
-  if (!h3->table.slots ||
-      ngp_qpack_encoder_init(&h3->encoder, config->qpack_encoder_capacity,
+  if (ngp_qpack_encoder_init(&h3->encoder, config->qpack_encoder_capacity,
                              mem) != 0 ||
       ngp_qpack_decoder_init(&h3->decoder, config->qpack_capacity,
                              config->qpack_blocked_streams, mem) != 0) {
@@ -685,20 +607,18 @@ int ngp_h3_new(ngp_h3 **ph3, const ngp_h3_config *config, nghttp2_mem *mem) {
 }
 
 void ngp_h3_del(ngp_h3 *h3) {
+  ngp_h3_stream *stream;
+  size_t place = 0;
   size_t i;
 
   if (!h3) {
     return;
   }
   ngp_h3_begin(h3);
-  if (h3->table.slots) {
-    for (i = 0; i < h3->table.cap; ++i) {
-      if (h3->table.slots[i]) {
-        stream_del(h3, h3->table.slots[i]);
-      }
-    }
+  while ((stream = ngp_map_next(&h3->streams, &place))) {
+    stream_del(h3, stream);
   }
-  ngp_free(h3->mem, h3->table.slots);
+  ngp_map_free(&h3->streams, h3->mem);
   ngp_free(h3->mem, h3->events);
   ngp_qpack_fields_free(&h3->fields);
   ngp_free(h3->mem, h3->ops);
@@ -790,13 +710,9 @@ int ngp_h3_priority(const ngp_h3 *h3, int64_t stream_id, int *pincremental) {
 
 int ngp_h3_next_stream(const ngp_h3 *h3, size_t *pplace,
                        ngp_h3_stream_info *info) {
-  const ngp_h3_stream *stream;
+  const ngp_h3_stream *stream = ngp_map_next(&h3->streams, pplace);
 
-  while (*pplace < h3->table.cap) {
-    stream = h3->table.slots[(*pplace)++];
-    if (!stream) {
-      continue;
-    }
+  if (stream) {
     *info = (ngp_h3_stream_info){
         .stream_id = stream->id,
         .type = stream->type,

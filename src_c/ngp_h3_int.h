@@ -6,6 +6,7 @@
 #define NGP_H3_INT_H
 
 #include "ngp_h3.h"
+#include "ngp_map.h"
 
 /* How far a message has come, in either direction. */
 typedef enum ngp_h3_message_state {
@@ -69,15 +70,6 @@ typedef struct ngp_h3_stream {
   uint64_t capsule_left; /* to be skipped */
 } ngp_h3_stream;
 
-/*
- * The table of streams: open addressing, its size a power of two.
- */
-typedef struct ngp_h3_table {
-  ngp_h3_stream **slots; /* owned, as are the streams */
-  size_t cap;
-  size_t len;
-} ngp_h3_table;
-
 /* The priority of a request that has not arrived. */
 typedef struct ngp_h3_early_priority {
   int64_t stream_id;
@@ -129,7 +121,8 @@ struct ngp_h3 {
   ngp_h3_config config;
   ngp_qpack_encoder encoder;
   ngp_qpack_decoder decoder;
-  ngp_h3_table table;
+  /* streams has an ngp_h3_stream, owned, for each id. */
+  ngp_map streams;
 
   /* The results of a call. */
   ngp_h3_event *events;
@@ -321,7 +314,9 @@ static inline int ngp_h3_is_strict(const ngp_h3 *h3) {
 }
 
 /* Returns the stream, or NULL. */
-ngp_h3_stream *ngp_h3_find(const ngp_h3 *h3, int64_t stream_id);
+static inline ngp_h3_stream *ngp_h3_find(const ngp_h3 *h3, int64_t stream_id) {
+  return ngp_map_find(&h3->streams, stream_id);
+}
 
 /* Makes the stream, which must not exist; NULL means out of memory. */
 ngp_h3_stream *ngp_h3_add_stream(ngp_h3 *h3, int64_t stream_id, uint64_t type);

@@ -89,14 +89,13 @@ static int reject(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t error_code) {
 /* Calls |what| for all streams of the session. */
 static int for_streams(ngp_h3 *h3, int64_t session_id,
                        int (*what)(ngp_h3 *h3, ngp_h3_stream *stream)) {
-  size_t i;
+  ngp_h3_stream *stream;
+  size_t place = 0;
   int rv;
 
-  /* Nothing that |what| does moves streams within the table. */
-  for (i = 0; i < h3->table.cap; ++i) {
-    ngp_h3_stream *stream = h3->table.slots[i];
-
-    if (stream && stream->session_id == session_id &&
+  /* Nothing that |what| does adds or removes streams. */
+  while ((stream = ngp_map_next(&h3->streams, &place))) {
+    if (stream->session_id == session_id &&
         stream->type != NGP_H3_STREAM_IGNORED) {
       rv = what(h3, stream);
       if (rv != 0) {
@@ -169,19 +168,17 @@ static int release(ngp_h3 *h3, ngp_h3_stream *stream) {
 
 /* Streams that ended while they waited, or that were rejected, are over. */
 static void sweep(ngp_h3 *h3, int64_t session_id) {
-  size_t i = 0;
+  ngp_h3_stream *stream;
+  size_t place = 0;
 
-  while (i < h3->table.cap) {
-    ngp_h3_stream *stream = h3->table.slots[i];
-
-    if (stream && stream->session_id == session_id && stream->recv_ended &&
+  while ((stream = ngp_map_next(&h3->streams, &place))) {
+    if (stream->session_id == session_id && stream->recv_ended &&
         stream->send_ended) {
       /* Another may move to its place; or to one that has been looked at, and
          then it goes with the next sweep. */
       ngp_h3_remove_stream(h3, stream);
-      continue;
+      --place;
     }
-    ++i;
   }
 }
 
@@ -256,14 +253,13 @@ static int take_datagrams(ngp_h3 *h3, int64_t session_id, int wanted) {
 }
 
 int ngp_h3_wt_is_full(const ngp_h3 *h3) {
-  size_t i;
+  const ngp_h3_stream *stream;
+  size_t place = 0;
   size_t n = 0;
 
-  for (i = 0; i < h3->table.cap; ++i) {
-    const ngp_h3_stream *stream = h3->table.slots[i];
-
-    n += stream && (stream->session == NGP_H3_SESSION_REQUESTED ||
-                    stream->session == NGP_H3_SESSION_OPEN);
+  while ((stream = ngp_map_next(&h3->streams, &place))) {
+    n += stream->session == NGP_H3_SESSION_REQUESTED ||
+         stream->session == NGP_H3_SESSION_OPEN;
   }
   return n >= h3->config.max_sessions;
 }
