@@ -128,6 +128,28 @@ void *ngp_calloc(nghttp2_mem *mem, size_t n, size_t size);
 void *ngp_realloc(nghttp2_mem *mem, void *ptr, size_t size);
 void ngp_free(nghttp2_mem *mem, void *ptr);
 
+/*
+ * ngp_refs counts the owners of an object.  They may be on several threads:
+ * a connection is used by one at a time, but its events and its TLS
+ * configuration may be on others.
+ */
+typedef size_t ngp_refs;
+
+static inline void ngp_refs_inc(ngp_refs *refs) {
+  __atomic_fetch_add(refs, 1, __ATOMIC_RELAXED);
+}
+
+/* ngp_refs_dec returns how many owners are left.  The last one sees all that
+   the others have done. */
+static inline size_t ngp_refs_dec(ngp_refs *refs) {
+  return __atomic_sub_fetch(refs, 1, __ATOMIC_ACQ_REL);
+}
+
+/* ngp_refs_get is 1 only if the caller is the last owner. */
+static inline size_t ngp_refs_get(const ngp_refs *refs) {
+  return __atomic_load_n(refs, __ATOMIC_ACQUIRE);
+}
+
 /* The largest number that fits in a variable-length integer (RFC 9000, 16). */
 #define NGP_MAX_VARINT ((1ull << 62) - 1)
 

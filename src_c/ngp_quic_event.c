@@ -43,13 +43,13 @@ static void drop_dead(ngp_quic_queue *queue) {
   }
   dead = live_from(queue);
   if (dead == store->len &&
-      (store->refs > 1 ||
+      (ngp_refs_get(&store->refs) > 1 ||
        (store->cap > KEEP_STORE && store->len < store->cap / 4))) {
     /* Lent, or larger than it need be. */
     queue->base += dead;
     queue->store = NULL;
     ngp_quic_store_release(store);
-  } else if (store->refs == 1) {
+  } else if (ngp_refs_get(&store->refs) == 1) {
     memmove(store->data, store->data + dead, store->len - dead);
     store->len -= dead;
     queue->base += dead;
@@ -73,7 +73,7 @@ static int reserve(ngp_quic_queue *queue, size_t n) {
   while (cap < len + n) {
     cap *= 2;
   }
-  if (old && old->refs == 1 && !dead) {
+  if (old && ngp_refs_get(&old->refs) == 1 && !dead) {
     store = ngp_realloc(queue->mem, old, sizeof(*store) + cap);
     if (!store) {
       return NGHTTP2_ERR_NOMEM;

@@ -13,7 +13,7 @@
  */
 struct ngp_quic_store {
   nghttp2_mem *mem;
-  size_t refs;
+  ngp_refs refs;
   size_t len;
   size_t cap;
   uint8_t data[];

@@ -5,12 +5,12 @@
 #include "ngp_quic_int.h"
 
 ngp_quic_store *ngp_quic_store_hold(ngp_quic_store *store) {
-  ++store->refs;
+  ngp_refs_inc(&store->refs);
   return store;
 }
 
 void ngp_quic_store_release(ngp_quic_store *store) {
-  if (store && !--store->refs) {
+  if (store && !ngp_refs_dec(&store->refs)) {
     ngp_free(store->mem, store);
   }
 }

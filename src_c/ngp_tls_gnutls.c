@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "ngp_tls_gnutls.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -51,7 +52,7 @@ typedef struct identity {
 } identity;
 
 struct ngp_tls_config {
-  size_t refs;
+  ngp_refs refs;
   nghttp2_mem *mem;
   gnutls_certificate_credentials_t credentials;
   identity *identities;
@@ -60,7 +61,9 @@ struct ngp_tls_config {
   gnutls_datum_t ticket_key;
   gnutls_anti_replay_t anti_replay;
   /* replays is REPLAY_SLOTS slots of a server, latest_expiry the latest of all:
-     it tells the time by GnuTLS's clock. */
+     it tells the time by GnuTLS's clock.  Handshakes on several threads write
+     them, under replay_lock. */
+  pthread_mutex_t replay_lock;
   replay_slot *replays;
   time_t latest_expiry;
   uint8_t is_client;
@@ -228,22 +231,15 @@ int ngp_tls_config_validity(const ngp_tls_config *config, size_t i,
   return n != 0;
 }
 
-/* GnuTLS asks whether a ClientHello with early data comes for the first time.
+/* Takes a slot for an early ClientHello; returns 0 if there is none for it.
    Each has a few slots where it may be; if they are taken by others that have
    not expired it is refused, and comes without early data. */
-static int remember_replay(void *ptr, time_t expires, const gnutls_datum_t *key,
-                           const gnutls_datum_t *data) {
-  ngp_tls_config *config = ptr;
+static int take_replay_slot(ngp_tls_config *config, uint64_t hash,
+                            time_t expires) {
   replay_slot *free_slot = NULL;
-  uint64_t hash = 0xcbf29ce484222325u;
   time_t now;
   unsigned int i;
 
-  (void)data;
-  /* The key is an HMAC already: any mixing of it will do (FNV-1a). */
-  for (i = 0; i < key->size; ++i) {
-    hash = (hash ^ key->data[i]) * 0x100000001b3u;
-  }
   if (expires > config->latest_expiry) {
     config->latest_expiry = expires;
   }
@@ -253,17 +249,37 @@ static int remember_replay(void *ptr, time_t expires, const gnutls_datum_t *key,
     replay_slot *slot = &config->replays[(hash + i) % REPLAY_SLOTS];
 
     if (slot->expires > now && slot->hash == hash) {
-      return GNUTLS_E_DB_ENTRY_EXISTS;
+      return 0;
     }
     if (slot->expires <= now && !free_slot) {
       free_slot = slot;
     }
   }
   if (!free_slot) {
-    return GNUTLS_E_DB_ENTRY_EXISTS;
+    return 0;
   }
   *free_slot = (replay_slot){.hash = hash, .expires = expires};
-  return 0;
+  return 1;
+}
+
+/* GnuTLS asks whether a ClientHello with early data comes for the first
+   time. */
+static int remember_replay(void *ptr, time_t expires, const gnutls_datum_t *key,
+                           const gnutls_datum_t *data) {
+  ngp_tls_config *config = ptr;
+  uint64_t hash = 0xcbf29ce484222325u;
+  unsigned int i;
+  int first;
+
+  (void)data;
+  /* The key is an HMAC already: any mixing of it will do (FNV-1a). */
+  for (i = 0; i < key->size; ++i) {
+    hash = (hash ^ key->data[i]) * 0x100000001b3u;
+  }
+  pthread_mutex_lock(&config->replay_lock);
+  first = take_replay_slot(config, hash, expires);
+  pthread_mutex_unlock(&config->replay_lock);
+  return first ? 0 : GNUTLS_E_DB_ENTRY_EXISTS;
 }
 
 static int prepare_tickets(ngp_tls_config *config,
@@ -299,6 +315,7 @@ static void config_free(ngp_tls_config *config) {
     gnutls_free(config->ticket_key.data);
   }
   ngp_free(config->mem, config->replays);
+  pthread_mutex_destroy(&config->replay_lock);
   if (config->priority) {
     gnutls_priority_deinit(config->priority);
   }
@@ -331,6 +348,8 @@ int ngp_tls_config_new(ngp_tls_config **pconfig, const ngp_tls_options *options,
   if (!config) {
     return NGHTTP2_ERR_NOMEM;
   }
+  /* With default attributes it cannot fail. */
+  pthread_mutex_init(&config->replay_lock, NULL);
   config->refs = 1;
   config->mem = mem;
   config->is_client = options->is_client;
@@ -358,10 +377,12 @@ fail:
   return rv;
 }
 
-void ngp_tls_config_incref(ngp_tls_config *config) { ++config->refs; }
+void ngp_tls_config_incref(ngp_tls_config *config) {
+  ngp_refs_inc(&config->refs);
+}
 
 void ngp_tls_config_decref(ngp_tls_config *config) {
-  if (config && !--config->refs) {
+  if (config && !ngp_refs_dec(&config->refs)) {
     config_free(config);
   }
 }

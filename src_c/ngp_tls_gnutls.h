@@ -72,7 +72,8 @@ typedef struct ngp_tls_options {
 
 /*
  * ngp_tls_config is certificates, trust and the key of a server's session
- * tickets.  It is counted: sessions hold it.
+ * tickets.  It is counted: sessions hold it.  Sessions on several threads may
+ * share it, since nothing changes it afterwards but what a lock guards.
  */
 typedef struct ngp_tls_config ngp_tls_config;
 
