@@ -18,7 +18,7 @@ from libc.string cimport memcmp
 cimport cython
 
 from nghttp2py cimport cnghttp2 as lib
-from nghttp2py.octets cimport copy_bytes
+from nghttp2py.octets cimport copy_bytes, hold_items
 
 from nghttp2py.errors import (
     HeaderListTooLargeError,
@@ -439,6 +439,7 @@ cdef class HDDeflater(_Coder):
             raise lost(self._error)
         if type(headers) is not list and type(headers) is not tuple:
             headers = to_sequence(headers)
+        headers = hold_items(headers)
         n = PySequence_Fast_GET_SIZE(headers)
         if n <= FEW and fill(nva, PySequence_Fast_ITEMS(headers), n):
             return self._deflate(nva, n)

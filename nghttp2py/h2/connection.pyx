@@ -19,6 +19,7 @@ from libc.stdint cimport SIZE_MAX, int32_t, int64_t, uint8_t, uint32_t
 from nghttp2py cimport cngp as lib
 from nghttp2py.h2.headers cimport FieldList, borrow_fields
 from nghttp2py.h2.session cimport H2Session, as_bytes, check, to_stream_id, to_uint32
+from nghttp2py.octets cimport hold_items
 
 from nghttp2py.errors import (
     ErrorCode,
@@ -262,6 +263,7 @@ cdef class H2Connection(H2Session):
             FieldList fields
 
         if not self._normalizes:
+            headers = hold_items(headers)
             n = borrow_fields(headers, &nva[1], 15)
         if n >= 0:
             nva[0].name = <uint8_t *>b":status"

@@ -75,6 +75,7 @@ cdef class RequestReceived:
         self.fields = self._headers if fields is None else tuple(fields)
 
     @property
+    @cython.critical_section  # several threads may read an event
     def headers(self):
         """The fields that are not pseudo, ``host`` first: a tuple of pairs."""
         cdef list headers

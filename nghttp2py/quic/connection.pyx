@@ -1153,12 +1153,13 @@ cdef class DirectLink(QuicLink):
         else:
             return False
         lent = <LentData>event
-        if lent.store is NULL:
-            return False
-        lease.data = lent.base
-        lease.len = lent.len
-        # Asking for the event's data meanwhile does not end the lease.
-        lease.held = lib.ngp_quic_store_hold(lent.store)
+        with cython.critical_section(lent):
+            if lent.store is NULL:
+                return False
+            lease.data = lent.base
+            lease.len = lent.len
+            # Asking for the event's data meanwhile does not end the lease.
+            lease.held = lib.ngp_quic_store_hold(lent.store)
         return True
 
     cdef void release(self, BufferLease *lease) noexcept:

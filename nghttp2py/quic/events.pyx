@@ -4,6 +4,7 @@ The names and fields are aioquic's.  Events compare by value, print themselves
 and can be matched.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cython cimport dataclasses
 
@@ -57,6 +58,7 @@ cdef class LentData(QuicEvent):
         return type(self), tuple([getattr(self, name) for name in self.__match_args__])
 
     @property
+    @cython.critical_section  # several threads may read an event
     def data(self):
         """The bytes that came in."""
         if self.value is None and self.base is not NULL:
@@ -65,6 +67,7 @@ cdef class LentData(QuicEvent):
         return self.value
 
     @data.setter
+    @cython.critical_section
     def data(self, data):
         self.value = data
         self.give_up()
