@@ -31,6 +31,7 @@ from collections.abc import AsyncIterable, Iterable
 from nghttp2py import access
 from nghttp2py.asyncio.body import AsyncBody, is_asynchronous
 from nghttp2py.asyncio.pump import H2Pump
+from nghttp2py.asyncio.tasks import CallbackTasks
 from nghttp2py.errors import (
     ConnectionClosedError,
     ErrorCode,
@@ -56,6 +57,9 @@ _LOW_WATER = 65536
 # such as a GeneratorExit or the CancelledError of a future, is no reason to end
 # the other streams.
 cdef tuple FATAL = (KeyboardInterrupt, SystemExit)
+
+# Seconds that cancelled coroutines have to end, whatever is left of the close timeout.
+cdef double LEAST_PATIENCE = 1.0
 
 # The body of a response to a request whose handler has raised.
 cdef bytes FAILURE = b"500 Internal Server Error\n"
@@ -92,8 +96,9 @@ cdef class BaseRequestHandler:
 
     A callback may be a coroutine function (``async def``).  It runs as a task; the
     next callback of the stream waits until it has returned, and the client gets no
-    credit for data that wait.  If the stream breaks off, the task is cancelled;
-    ``on_close`` is called when it has ended.
+    credit for data that wait.  If the stream breaks off or the connection ends, the
+    task is cancelled; ``on_close`` is called when it has ended, and is never cancelled.
+    A server that closes waits for the tasks, at most ``close_timeout`` seconds.
 
     The methods may be called from the callbacks of this or any other stream
     and at any later time in the server's event loop.  Header lists are
@@ -503,19 +508,6 @@ cdef class BaseRequestHandler:
         return 0
 
 
-# What runs of coroutines that callbacks have returned.  An event loop keeps only
-# weak references to its tasks.
-cdef set tasks = set()
-
-
-cdef object start(coroutine):
-    """Run a coroutine as a task, which is kept until it has ended."""
-    task = asyncio.ensure_future(coroutine)
-    tasks.add(task)
-    task.add_done_callback(tasks.discard)
-    return task
-
-
 cdef int wake(future) except -1:
     if future is not None and not future.done():
         future.set_result(None)
@@ -562,6 +554,7 @@ cdef class HandlerTable:
     cdef H2Connection connection
     cdef object handler_class
     cdef dict handlers               # stream identifier -> handler
+    cdef object tasks                # CallbackTasks
     cdef bint dispatching            # what is queued now is written after it
     cdef double now                  # when that has begun
     cdef bint closing                # the server is stopping
@@ -573,6 +566,7 @@ cdef class HandlerTable:
         self.connection = connection
         self.handler_class = handler_class
         self.handlers = {}
+        self.tasks = CallbackTasks()
         self._usual = (
             isinstance(handler_class, type)
             and issubclass(handler_class, BaseRequestHandler)
@@ -819,12 +813,10 @@ cdef class HandlerTable:
                     "run: it must be a function or a coroutine function"
                 )
             return 0
-        task = start(result)
         if handler._waiting is None:
             handler._waiting = deque()
-        handler._task = task
-        task.add_done_callback(
-            functools.partial(self.coroutine_ended, handler, <int>stage)
+        handler._task = self.tasks.start(
+            result, functools.partial(self.coroutine_ended, handler, <int>stage)
         )
         return 0
 
@@ -889,9 +881,8 @@ cdef class HandlerTable:
             result = handler.on_closing()
             if result is not None and inspect.isawaitable(result):
                 # It runs beside a coroutine that may be what it is to end.
-                task = start(result)
-                task.add_done_callback(
-                    functools.partial(self.closing_ended, handler)
+                self.tasks.start(
+                    result, functools.partial(self.closing_ended, handler)
                 )
         except FATAL:
             raise
@@ -910,6 +901,8 @@ cdef class HandlerTable:
             error, (StreamClosedError, ConnectionClosedError, asyncio.CancelledError)
         ):
             return False
+        if self.tasks.lost and isinstance(error, asyncio.CancelledError):
+            return True
         if handler._closed:
             return handler._close_code != 0
         if not self.connection.is_open(handler.stream_id):
@@ -1027,9 +1020,10 @@ cdef class HandlerTable:
         try:
             result = handler.on_close(error_code)
             if result is not None and inspect.isawaitable(result):
-                task = start(result)
-                task.add_done_callback(
-                    functools.partial(self.closing_ended, handler)
+                self.tasks.start(
+                    result,
+                    functools.partial(self.closing_ended, handler),
+                    cleanup=True,
                 )
         except FATAL:
             raise
@@ -1152,20 +1146,36 @@ class HandlerProtocol(H2Pump):
         self._opened(self)
 
     def connection_lost(self, exc):
+        cdef HandlerTable table = self._table
+
         try:
             super().connection_lost(exc)
         finally:
             # The two refer to each other: the collector would have to find them.
             # Events that are being handed out still need it.
-            if not (<HandlerTable>self._table).dispatching:
-                (<HandlerTable>self._table).protocol = None
-            self._closed(self)
+            if not table.dispatching:
+                table.protocol = None
+            table.tasks.connection_lost(functools.partial(self._closed, self))
+            if self._closing:
+                self._release_after(self._close_due - self._loop.time())
 
-    def close(self, *args, **kwargs):
+    def _release_after(self, timeout):
+        (<HandlerTable>self._table).tasks.release_after(
+            max(min(timeout, self._timeouts.close), LEAST_PATIENCE)
+        )
+
+    def close(self, timeout=None):
         was_closing = self.is_closing
-        super().close(*args, **kwargs)
-        if not was_closing:
+        super().close(timeout)
+        if (<HandlerTable>self._table).tasks.lost:
+            self._release_after(self._timeouts.close if timeout is None else timeout)
+        elif not was_closing:
             self._table.begin_closing()
+
+    def abort(self):
+        super().abort()
+        self._close_due = 0
+        (<HandlerTable>self._table).tasks.release()
 
     def events_received(self, events):
         (<HandlerTable>self._table).dispatch(events)

@@ -1,6 +1,7 @@
 """Callbacks of handlers that are coroutine functions, or hold the body back."""
 
 import asyncio
+import contextlib
 import gc
 import weakref
 
@@ -8,8 +9,9 @@ import pytest
 from handlers import Good, exchange_until, mixed, serve, with_good_neighbours
 from loops import in_loop, until
 
+from nghttp2py.asyncio import open_connection
 from nghttp2py.errors import ErrorCode, StreamClosedError
-from nghttp2py.server import BaseRequestHandler
+from nghttp2py.server import BaseRequestHandler, HTTP2Server
 
 INTERNAL_ERROR = ErrorCode.INTERNAL_ERROR
 
@@ -166,26 +168,23 @@ async def test_a_coroutine_goes_on_after_the_good_end_of_its_stream():
     assert calls == ["went on", 0]
 
 
-@pytest.mark.parametrize("callback", ["on_request_done", "on_close"])
 @in_loop
-async def test_a_coroutine_that_outlives_its_connection_is_kept(callback):
+async def test_a_coroutine_of_on_close_that_outlives_its_connection_is_kept():
     ended = []
     # As what asyncio's streams wait for: nothing else refers to it.
     futures = weakref.WeakSet()
 
-    async def wait(self, *args):
-        if self.status is None:
-            self.send_response()
-        future = asyncio.get_running_loop().create_future()
-        futures.add(future)
-        await future
-        ended.append(callback)
-
-    class Handler(BaseRequestHandler):
+    class Waiting(BaseRequestHandler):
         def on_request_done(self):
             self.send_response()
 
-    client = serve(type("Waiting", (Handler,), {callback: wait}))
+        async def on_close(self, error_code):
+            future = asyncio.get_running_loop().create_future()
+            futures.add(future)
+            await future
+            ended.append(error_code)
+
+    client = serve(Waiting)
     await client.fetch()
     await until(lambda: futures)
     client.protocol.connection_lost(None)
@@ -193,7 +192,115 @@ async def test_a_coroutine_that_outlives_its_connection_is_kept(callback):
     gc.collect()
     for future in futures:
         future.set_result(None)
-    await until(lambda: ended == [callback])
+    await until(lambda: ended == [0])
+
+
+# ---- The end of a connection ----
+
+
+class Lingering(BaseRequestHandler):
+    """Writes down its end, for which it takes a few turns of the loop."""
+
+    calls: list
+
+    async def on_request_done(self):
+        if self.path == b"/early":
+            self.send_response(body=b"early")
+        self.calls.append("begun")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for _ in range(5):
+                await asyncio.sleep(0)
+            self.calls.append("cancelled")
+
+    async def on_close(self, error_code):
+        for _ in range(5):
+            await asyncio.sleep(0)
+        self.calls.append(error_code)
+
+
+def lingering():
+    return type("Handler", (Lingering,), {"calls": []})
+
+
+@pytest.mark.parametrize(("path", "code"), [("/", INTERNAL_ERROR), ("/early", 0)])
+@in_loop
+async def test_the_end_of_a_connection_cancels_what_its_handlers_do(path, code, caplog):
+    """Also what they do after their response."""
+    handler = lingering()
+    client = serve(handler)
+    client.request(path)
+    await exchange_until(client, lambda: handler.calls)
+    client.protocol.connection_lost(None)
+    await until(lambda: len(handler.calls) == 3)
+    for _ in range(20):
+        await asyncio.sleep(0)  # for a second on_close()
+    assert handler.calls == ["begun", "cancelled", code]
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("path", ["/", "/early"])
+@pytest.mark.parametrize("how", ["close", "abort", "client"])
+@in_loop
+async def test_a_server_waits_until_its_handlers_have_ended(how, path, caplog):
+    handler = lingering()
+    async with HTTP2Server(("127.0.0.1", 0), handler) as server:
+        connection = await open_connection(*server.sockets[0].getsockname())
+        stream = await connection.open_stream({":method": "GET", ":path": path})
+        await stream.end_stream()
+        await until(lambda: handler.calls)
+        if how == "client":
+            (protocol,) = server._connections
+            connection.abort()
+            await until(lambda: protocol.transport is None)
+            server.close()
+        elif how == "abort":
+            server.abort()
+        else:
+            server.close(0.05)
+        await server.wait_closed()
+        assert len(handler.calls) == 3
+        assert handler.calls[:2] == ["begun", "cancelled"]
+        connection.abort()
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("how", ["close", "abort", "twice"])
+@in_loop
+async def test_handlers_that_do_not_end_hold_up_a_server_for_a_time_only(how):
+    begun = []
+    released = asyncio.Event()
+
+    class Stubborn(BaseRequestHandler):
+        async def on_request_done(self):
+            begun.append(1)
+            while not released.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await released.wait()
+
+    server = HTTP2Server(("127.0.0.1", 0), Stubborn, close_timeout=0.05)
+    await server.start()
+    connection = await open_connection(*server.sockets[0].getsockname())
+    stream = await connection.open_stream({":method": "GET", ":path": "/"})
+    await stream.end_stream()
+    await until(lambda: begun)
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    if how == "close":
+        server.close()
+    else:
+        server.abort()
+    if how == "twice":
+        (protocol,) = server._connections
+        await until(lambda: protocol.transport is None)
+        assert server._connections
+        server.abort()
+        assert not server._connections
+    await asyncio.wait_for(server.wait_closed(), 3)
+    assert loop.time() - start < 3
+    released.set()
+    connection.abort()
 
 
 @in_loop

@@ -1,0 +1,83 @@
+"""The coroutines that the callbacks of a connection have returned."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+__all__ = ["CallbackTasks"]
+
+# An event loop keeps only weak references to its tasks.
+_tasks: set[asyncio.Future[Any]] = set()
+
+
+class CallbackTasks:
+    """Runs coroutines for a connection, cancels them and waits for them at its end."""
+
+    __slots__ = ("_cleanups", "_released", "_running", "_timer", "lost")
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Future[Any]] = set()
+        self._cleanups: set[asyncio.Future[Any]] = set()
+        self._released: Callable[[], object] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        #: Whether the connection is lost, and the tasks were cancelled.
+        self.lost = False
+
+    def start(
+        self,
+        coroutine: Awaitable[Any],
+        ended: Callable[[asyncio.Future[Any]], object],
+        *,
+        cleanup: bool = False,
+    ) -> asyncio.Future[Any]:
+        """Run a coroutine as a task, and call ``ended`` with it.
+
+        A ``cleanup`` is not cancelled.  Any other is at once if the connection is lost.
+        """
+        task = asyncio.ensure_future(coroutine)
+        _tasks.add(task)
+        (self._cleanups if cleanup else self._running).add(task)
+        task.add_done_callback(ended)
+        # Last: the end of a task may start a cleanup.
+        task.add_done_callback(self._task_ended)
+        if self.lost and not cleanup:
+            task.cancel()
+        return task
+
+    def _task_ended(self, task: asyncio.Future[Any]) -> None:
+        _tasks.discard(task)
+        self._running.discard(task)
+        self._cleanups.discard(task)
+        if not (self._running or self._cleanups):
+            self.release()
+
+    def connection_lost(self, released: Callable[[], object]) -> None:
+        """Cancel the tasks; call ``released`` when all of them have ended."""
+        self.lost = True
+        self._released = released
+        for task in list(self._running):
+            task.cancel()
+        if not (self._running or self._cleanups):
+            self.release()
+
+    def release_after(self, timeout: float) -> None:
+        """Wait for a lost connection's tasks no longer than ``timeout`` seconds."""
+        if self._released is None:
+            return
+        loop = asyncio.get_running_loop()
+        if self._timer is not None:
+            if self._timer.when() <= loop.time() + timeout:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_later(timeout, self.release)
+
+    def release(self) -> None:
+        """Wait no longer for the tasks of a lost connection."""
+        released, self._released = self._released, None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if released is not None:
+            released()
