@@ -31,8 +31,8 @@ cdef class PythonExchange(Exchange):
     cpdef end_received(self)
     cpdef writable(self)
     cpdef aborted(self, failure, error_code, bint incoming, bint outgoing)
-    cpdef closing(self)
-    cpdef closed(self, failure, error_code, body_bytes_sent)
+    cpdef server_closing(self)
+    cpdef exchange_closed(self, failure, error_code, body_bytes_sent)
 
 
 cdef class ExchangeFactory:
@@ -62,11 +62,11 @@ cdef class HTTPConnection:
     cpdef resume_body(self, Exchange exchange)
     cpdef end(self, Exchange exchange)
     cpdef queued(self, Exchange exchange)
-    cpdef room(self, Exchange exchange, wanted)
+    cpdef room(self, Exchange exchange, wanted, bint ahead)
     cpdef notify_writable(self, Exchange exchange, low)
     cpdef acknowledge(self, Exchange exchange, n)
     cpdef reset(self, Exchange exchange, error_code)
-    cpdef stop_request(self, Exchange exchange)
+    cpdef stop_request(self, Exchange exchange, error_code=*)
     cpdef is_open(self, Exchange exchange)
     cpdef push_enabled(self)
     cpdef push(self, Exchange exchange, fields)
@@ -93,5 +93,5 @@ cdef list FAILURE_FIELDS
 cdef double now() noexcept
 cpdef bint has_no_content(bytes method, status) except -1
 cpdef bint expects_continue(RequestReceived request) except -1
-cpdef answer_failure(Exchange exchange)
+cpdef bint answer_failure(Exchange exchange) except -1
 cpdef log_access(Exchange exchange, error_code, body_bytes_sent, bint complete)

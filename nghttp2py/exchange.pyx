@@ -178,11 +178,17 @@ cdef class PythonExchange(Exchange):
     cpdef aborted(self, failure, error_code, bint incoming, bint outgoing):
         """See ``Exchange``: a half, or both, broke off."""
 
-    cpdef closing(self):
-        """See ``Exchange``: the server begins to stop."""
+    cdef closing(self):
+        self.server_closing()
 
-    cpdef closed(self, failure, error_code, body_bytes_sent):
-        """See ``Exchange``: the end."""
+    cdef closed(self, failure, error_code, body_bytes_sent):
+        self.exchange_closed(failure, error_code, body_bytes_sent)
+
+    cpdef server_closing(self):
+        """See ``Exchange.closing``: the server begins to stop."""
+
+    cpdef exchange_closed(self, failure, error_code, body_bytes_sent):
+        """See ``Exchange.closed``: the end."""
 
 
 cdef class ExchangeFactory:
@@ -292,10 +298,12 @@ cdef class HTTPConnection:
         """Return how many octets of our body wait."""
         return 0
 
-    cpdef room(self, Exchange exchange, wanted):
+    cpdef room(self, Exchange exchange, wanted, bint ahead):
         """Return how many octets, up to ``wanted``, would not have to wait.
 
-        The peer's credit and our own bounds allow so many now.
+        The peer's credit and our own bounds allow so many now.  With ``ahead``, a
+        connection that sends its queue by itself as credit comes looks at the
+        bounds only.  If there is no room, ``writable`` will be called when there is.
         """
         return wanted
 
@@ -322,11 +330,12 @@ cdef class HTTPConnection:
         """
         self._missing("resets")
 
-    cpdef stop_request(self, Exchange exchange):
+    cpdef stop_request(self, Exchange exchange, error_code=None):
         """Decline the rest of a request whose response is complete.
 
         RFC 9113, 8.1; RFC 9114, 4.1.  It goes out after the response, and only if
         the request has not ended by then.  A no-op for an accepted CONNECT.
+        ``error_code`` is the protocol's own, by default that for no error.
         """
 
     cpdef is_open(self, Exchange exchange):
@@ -462,14 +471,19 @@ cpdef bint has_no_content(bytes method, status) except -1:
 
 cpdef bint expects_continue(RequestReceived request) except -1:
     """Return whether a client waits for 100 (Continue) (RFC 9110, 10.1.1)."""
+    if request is None:
+        return False
     for pair in request.fields:
         if pair[0] == b"expect" and (<bytes>pair[1]).lower() == b"100-continue":
             return True
     return False
 
 
-cpdef answer_failure(Exchange exchange):
-    """Answer an exchange whose application failed: with 500, or else by a reset."""
+cpdef bint answer_failure(Exchange exchange) except -1:
+    """Answer an exchange whose application failed: with 500, or else by a reset.
+
+    Return whether it was answered.
+    """
     cdef HTTPConnection http = exchange.http
     cdef bint whole
 
@@ -480,10 +494,11 @@ cpdef answer_failure(Exchange exchange):
             if not whole:
                 http.queue_body(exchange, FAILURE, True)
             http.stop_request(exchange)
-            return
+            return True
         except NGHTTP2Error:
             pass  # the exchange is closed, or another object has answered it
     http.reset(exchange, ErrorCode.INTERNAL_ERROR)
+    return False
 
 
 cpdef log_access(Exchange exchange, error_code, body_bytes_sent, bint complete):

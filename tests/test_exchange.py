@@ -68,10 +68,10 @@ class Application(PythonExchange):
     def aborted(self, failure, error_code, incoming, outgoing):
         self.calls.append(("aborted", failure, error_code, incoming, outgoing))
 
-    def closing(self):
+    def server_closing(self):
         self.calls.append(("closing",))
 
-    def closed(self, failure, error_code, body_bytes_sent):
+    def exchange_closed(self, failure, error_code, body_bytes_sent):
         self.calls.append(("closed", failure, error_code, body_bytes_sent))
 
 
@@ -96,7 +96,7 @@ class Connection(PythonConnection):
     def send_informational(self, exchange, status, fields):
         self.calls.append(("informational", status))
 
-    def stop_request(self, exchange):
+    def stop_request(self, exchange, error_code=None):
         self.calls.append(("stop",))
 
     def reset(self, exchange, error_code):
@@ -173,7 +173,8 @@ def test_what_an_exchange_raises_arrives_at_the_connection(call, arguments):
         raise LookupError("on purpose")
 
     http = Connection()
-    exchange = type("Failing", (Application,), {call: fail})(http, 1, request())
+    name = {"closing": "server_closing", "closed": "exchange_closed"}.get(call, call)
+    exchange = type("Failing", (Application,), {name: fail})(http, 1, request())
     with pytest.raises(LookupError):
         getattr(http, call)(exchange, *arguments)
 
@@ -209,7 +210,7 @@ def test_what_a_protocol_need_not_have_does_nothing():
     http.stop_request(exchange)
     http.set_priority(exchange, 3, False)
     http.flush_soon()
-    assert http.queued(exchange) == 0 and http.room(exchange, 7) == 7
+    assert http.queued(exchange) == 0 and http.room(exchange, 7, False) == 7
     assert http.notify_writable(exchange, 0)
     assert not http.push_enabled() and not http.is_open(exchange)
     assert http.is_closing() and http.get_extra_info("peername", "x") == "x"
