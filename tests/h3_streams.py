@@ -109,6 +109,12 @@ class RawClient(QuicConnectionProtocol):
         self.stops = {}
         self.order = []
         self.deaf = False
+        # While this is true, what arrives is dropped: nothing is acknowledged.
+        self.unplugged = False
+
+    def runs_received(self, runs):
+        if not self.unplugged:
+            super().runs_received(runs)
 
     def _process_events(self):
         if not self.deaf:

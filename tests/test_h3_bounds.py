@@ -477,14 +477,80 @@ async def test_requests_that_are_abandoned_have_a_rate(abandon, pause, caplog):
     assert told.startswith("127.0.0.1:")
 
 
+async def answer_20k(stream):
+    await stream.send_response(body=bytes(20_000))
+
+
+async def refuse(stream):
+    stream.send_headers([(b":status", b"413")], end_stream=True)
+
+
+async def refuse_and_stop(stream):
+    await refuse(stream)
+    stream.stop()
+
+
+async def stop_what_is_queued(client, protocol, streams):
+    """Stop the responses when they are complete here, and nothing was acknowledged."""
+    client.unplugged = True
+    for stream_id in streams:
+        client._quic.send_stream_data(stream_id, headers_frame(GET), True)
+    client.transmit()
+    quic = protocol._quic
+    await until(
+        lambda: quic.closed or (quic.queued_data() and not protocol._streams_by_id)
+    )
+    for stream_id in streams:
+        client._quic.stop_stream(stream_id, ErrorCode.H3_REQUEST_CANCELLED)
+    client.unplugged = False
+    client.transmit()
+
+
+async def send_half_of_uploads(client, protocol, streams):
+    for stream_id in streams:
+        client._quic.send_stream_data(stream_id, headers_frame(POST))
+    client.transmit()
+    await until(lambda: client.over is not None or set(streams) <= client.ended.keys())
+
+
+@pytest.mark.parametrize(
+    ("answer", "act", "most"),
+    [
+        (answer_20k, stop_what_is_queued, 1500),
+        (refuse, send_half_of_uploads, 3000),
+        (refuse_and_stop, send_half_of_uploads, 3000),
+    ],
+)
+@in_loop
+async def test_exchanges_that_are_cut_short_have_a_rate(answer, act, most, caplog):
+    """Whole responses that are stopped, uploads that are answered early and do not
+    end: whichever end cuts them short."""
+    caplog.set_level(logging.INFO, logger="nghttp2py.asyncio.h3")
+    # So that no wait for MAX_STREAMS, or for more credit, is in the way.
+    fields = {"max_streams_bidi": 5000}
+    async with (
+        serving(Handler(answer), fields=fields, timeouts=bounds()) as (ends, port),
+        raw_client(port, max_data=1 << 24) as client,
+    ):
+        await client.ping()
+        begun = 0
+        while client.over is None and begun < 4000:
+            streams = range(4 * begun, 4 * begun + 200, 4)
+            begun += len(streams)
+            await act(client, ends.protocols[0], streams)
+            with contextlib.suppress(ConnectionError):
+                await client.ping()
+        await until(lambda: client.over is not None)
+        assert client.over == ErrorCode.H3_EXCESSIVE_LOAD
+        assert 900 < begun < most
+    assert len([r for r in caplog.records if r.name == "nghttp2py.asyncio.h3"]) == 1
+
+
 @pytest.mark.parametrize("stopped", [True, False])
 @in_virtual_time
 async def test_requests_that_are_refused_early_are_not_abandoned(stopped, monkeypatch):
     """The client resets what the server has answered, or stopped: that is no abuse."""
     monkeypatch.setattr(h3, "_STOP_AFTER", 0.05 if stopped else 600)
-
-    async def refuse(stream):
-        stream.send_headers([(b":status", b"413")], end_stream=True)
 
     async with (
         serving(refuse) as (ends, port),
@@ -503,6 +569,27 @@ async def test_requests_that_are_refused_early_are_not_abandoned(stopped, monkey
         await until(lambda: not ends.protocols[0]._streams_by_id)
         assert client.over is None
         assert len(client.stops) == 1500 or not stopped
+
+
+@in_loop
+async def test_a_response_that_is_stopped_before_its_request_comes_is_not_made(caplog):
+    handler = Handler(answer_20k)
+    async with (
+        serving(handler, timeouts=bounds()) as (ends, port),
+        raw_client(port) as client,
+    ):
+        # It opens the stream, and what is sent next begins with HEADERS.
+        client.send(0, b"\x21\x00")
+        await until(lambda: ends.protocols and ends.protocols[0]._watch._incomplete)
+        client._quic.stop_stream(0, ErrorCode.H3_REQUEST_CANCELLED)
+        client.transmit()
+        await client.ping()
+        client.send(0, headers_frame(), True)
+        client.send(4, headers_frame(), True)
+        await until(lambda: 4 in client.ended)
+        assert handler.ended == [""]
+        assert not ends.protocols[0]._streams_by_id
+    assert not [r for r in caplog.records if r.levelno > logging.INFO]
 
 
 @pytest.mark.parametrize("error", ["reset", "stop", "close"])

@@ -64,6 +64,7 @@ from nghttp2py.quic.events import (
     QuicEvent,
     StreamDataReceived,
 )
+from nghttp2py.quic.events import StopSendingReceived as QuicStopSendingReceived
 from nghttp2py.quic.events import StreamReset as QuicStreamReset
 
 __all__ = ["H3Protocol", "H3RequestStream", "RequestHandler"]
@@ -106,12 +107,14 @@ _CONNECTION_QUEUE = 8 << 20
 _SHARE = 16384
 
 # Requests that a client may abandon: so many at once, and so many a second, as
-# nghttp2 bounds them for HTTP/2.
+# nghttp2 bounds them for HTTP/2.  One whose response it has been given before it has
+# sent the request costs less: an upload that is refused (413) ends like this.
 _RESET_BURST = 1000
 _RESET_RATE = 33
+_ANSWERED_COST = 0.5
 
-# Streams that we have stopped and whose end may still be reported, at most; a peer
-# has no more than its limit of open streams.
+# Streams that we have stopped, or that were abandoned, and whose end may still be
+# reported, at most; a peer has no more than its limit of open streams.
 _STOPPED = 1024
 
 # How long a client may take to send the rest of a request whose response is complete,
@@ -198,6 +201,8 @@ class H3Protocol(QuicConnectionProtocol):
         self._stopped: dict[int, None] = {}
         self._answered: dict[int, tuple[H3RequestStream, float]] = {}
         self._stop_timer: asyncio.TimerHandle | None = None
+        # Requests that were abandoned, so that each counts once.
+        self._cut_short: dict[int, None] = {}
         self._resets = Rate(_RESET_BURST, _RESET_RATE)
 
     # ---- What the application calls ----
@@ -416,6 +421,11 @@ class H3Protocol(QuicConnectionProtocol):
         self._was_stopped(stream_id)
         self._transmit_soon()
 
+    def _request_declined(self, stream_id: int) -> None:
+        """A request is stopped whose response is sent, or will be."""
+        if not self._closing:
+            self._abandoned(stream_id, _ANSWERED_COST)
+
     def _was_stopped(self, stream_id: int) -> None:
         """What still comes on a stream, its end too, means nothing."""
         if not self._quic.configuration.is_client:
@@ -507,7 +517,7 @@ class H3Protocol(QuicConnectionProtocol):
         if what == "headers" and self._http is not None:
             # It has bytes of the stream; those that come now are dropped.
             self._http.handle_event(QuicStreamReset(code, stream_id))
-            self._abandoned()
+            self._abandoned(stream_id)
         # All of the response may have been queued.
         self._reset_stream(stream_id, code)
 
@@ -515,9 +525,14 @@ class H3Protocol(QuicConnectionProtocol):
         if self._shutdown_task is None and not self._quic.closed:
             self._shutdown_task = self._loop.create_task(self.shutdown(timeout))
 
-    def _abandoned(self) -> None:
+    def _abandoned(self, stream_id: int, cost: float = 1) -> None:
         """A client has made us end a stream early, which costs us more than it."""
-        if not self._resets.spend(self._loop.time()) and not self._quic.closed:
+        if stream_id in self._cut_short:
+            return  # its other half
+        self._cut_short[stream_id] = None
+        if len(self._cut_short) > _STOPPED:
+            del self._cut_short[next(iter(self._cut_short))]
+        if not self._resets.spend(self._loop.time(), cost) and not self._quic.closed:
             reason = "too many requests were abandoned"
             self._log(reason)
             self.close(ErrorCode.H3_EXCESSIVE_LOAD, reason)
@@ -555,10 +570,11 @@ class H3Protocol(QuicConnectionProtocol):
             if self._require_http().received_settings is not None:
                 self._watch.settings_received()  # as early data
         if self._http is not None:
+            was_known = getattr(event, "stream_id", None) in self._streams_by_id
             for received in self._http.handle_event(event):
                 self.h3_event_received(received)
             if self._request_handler is not None:
-                self._follow_request(event)
+                self._follow_request(event, was_known)
         if isinstance(event, ConnectionTerminated):
             self._connection_terminated()
 
@@ -575,15 +591,21 @@ class H3Protocol(QuicConnectionProtocol):
         self._wake_openers()
         self._waiters.wake()
 
-    def _follow_request(self, event: QuicEvent) -> None:
-        """See how far the header section of a request has come."""
+    def _follow_request(self, event: QuicEvent, was_known: bool) -> None:
+        """See how far the header section of a request has come, and whether the
+        client abandons it; ``was_known`` is whether the request had come."""
+        if isinstance(event, QuicStopSendingReceived):
+            if not was_known and event.stream_id & 3 == 0:
+                # The response was queued whole, or the request has not come.
+                self._abandoned(event.stream_id)
+            return
         if not isinstance(event, StreamDataReceived | QuicStreamReset):
             return
         stream_id = event.stream_id
         if stream_id & 3:
             return
         ended = isinstance(event, QuicStreamReset) or event.end_stream
-        if stream_id in self._streams_by_id:
+        if was_known or stream_id in self._streams_by_id:
             self._watch.section_ended(stream_id)
         elif not ended:
             if stream_id not in self._stopped:
@@ -592,7 +614,7 @@ class H3Protocol(QuicConnectionProtocol):
             del self._stopped[stream_id]
         else:
             self._watch.section_ended(stream_id)
-            self._abandoned()
+            self._abandoned(stream_id)
 
     def h3_event_received(self, event: H3Event) -> None:
         """Take an event of HTTP/3: a subclass that wants to see it extends this."""
@@ -630,8 +652,9 @@ class H3Protocol(QuicConnectionProtocol):
         self, stream: H3RequestStream, event: StreamReset | StopSendingReceived
     ) -> None:
         failure = reset_failure(stream.stream_id, event.error_code, remote=True)
-        if self._request_handler is not None and stream.error is None and stream._sends:
-            self._abandoned()
+        if self._request_handler is not None and stream.error is None:
+            answered = stream._sent and isinstance(event, StreamReset)
+            self._abandoned(stream.stream_id, _ANSWERED_COST if answered else 1)
         if isinstance(event, StreamReset):
             stream._lose_reader(failure)
         else:
@@ -648,7 +671,7 @@ class H3Protocol(QuicConnectionProtocol):
         )
         self._was_stopped(event.stream_id)
         if self._request_handler is not None:
-            self._abandoned()
+            self._abandoned(event.stream_id)
         stream = self._streams_by_id.get(event.stream_id)
         if stream is not None:
             failure = reset_failure(
@@ -682,6 +705,10 @@ class H3Protocol(QuicConnectionProtocol):
             stream._end_received(True)
         else:
             self._watch.body_begun(stream._arrival)
+        if event.stream_id in self._cut_short:
+            # STOP_SENDING has overtaken the request.
+            code = ErrorCode.H3_REQUEST_CANCELLED
+            stream._lose_writer(reset_failure(event.stream_id, code, remote=True))
         self._arrived.append(stream)
 
     def _start_handlers(self) -> None:

@@ -29,14 +29,14 @@ class Rate:
         self._rate = rate
         self._since = -math.inf
 
-    def spend(self, now: float) -> bool:
-        """Take one; return whether there was one."""
+    def spend(self, now: float, n: float = 1) -> bool:
+        """Take ``n``; return whether there were so many."""
         earned = (now - self._since) * self._rate
         self._left = min(self._burst, self._left + earned)
         self._since = now
-        if self._left < 1:
+        if self._left < n:
             return False
-        self._left -= 1
+        self._left -= n
         return True
 
 

@@ -592,6 +592,8 @@ class H3RequestStream(Incoming):
         if self._receives:
             self.protocol._stop_stream(self.stream_id, error_code)
             self._lose_reader(reset_failure(self.stream_id, error_code, remote=False))
+            if not self._client_side and self._stopped is None:
+                self.protocol._request_declined(self.stream_id)
         self._discard()
 
     def _discard(self) -> None:
