@@ -41,6 +41,7 @@ from nghttp2py.errors import (
     StreamClosedError,
     StreamStateError,
 )
+from nghttp2py.h2.body import FAILURE, FAILURE_FIELDS, has_content
 from nghttp2py.hpack import NeverIndexed
 
 __all__ = ["BaseRequestHandler", "HandlerProtocol"]
@@ -60,13 +61,6 @@ cdef tuple FATAL = (KeyboardInterrupt, SystemExit)
 
 # Seconds that cancelled coroutines have to end, whatever is left of the close timeout.
 cdef double LEAST_PATIENCE = 1.0
-
-# The body of a response to a request whose handler has raised.
-cdef bytes FAILURE = b"500 Internal Server Error\n"
-cdef list FAILURE_FIELDS = [
-    (b"content-type", b"text/plain; charset=utf-8"),
-    (b"content-length", b"%d" % len(FAILURE)),
-]
 
 cdef BodyReceived END_OF_BODY = BodyReceived(b"", False)
 
@@ -462,15 +456,7 @@ cdef class BaseRequestHandler:
             )
         if type(status) is not int:
             status = to_status(status)
-        # RFC 9110, 9.3.2, 15.3.5, 15.3.6 and 15.4.5; 2xx to CONNECT begins a
-        # tunnel, whatever its number (9.3.6).
-        cdef bint no_body = (
-            self._request.method == b"HEAD"
-            or status == 304 or (
-                (status == 204 or status == 205)
-                and self._request.method != b"CONNECT"
-            )
-        )
+        cdef bint no_body = not has_content(self._request.method, status)
         self._table.connection.respond(
             self.stream_id, status, () if headers is None else headers,
             whole or no_body,

@@ -529,7 +529,7 @@ async def test_exchanges_that_are_cut_short_have_a_rate(answer, act, most, caplo
     # So that no wait for MAX_STREAMS, or for more credit, is in the way.
     fields = {"max_streams_bidi": 5000}
     async with (
-        serving(Handler(answer), fields=fields, timeouts=bounds()) as (ends, port),
+        serving(Handler(answer), fields=fields) as (ends, port),
         raw_client(port, max_data=1 << 24) as client,
     ):
         await client.ping()
@@ -575,7 +575,7 @@ async def test_requests_that_are_refused_early_are_not_abandoned(stopped, monkey
 async def test_a_response_that_is_stopped_before_its_request_comes_is_not_made(caplog):
     handler = Handler(answer_20k)
     async with (
-        serving(handler, timeouts=bounds()) as (ends, port),
+        serving(handler) as (ends, port),
         raw_client(port) as client,
     ):
         # It opens the stream, and what is sent next begins with HEADERS.

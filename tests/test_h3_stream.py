@@ -1,6 +1,7 @@
 """``H3RequestStream``: what it offers of ``H2Stream``, and what it holds."""
 
 import asyncio
+import contextlib
 import io
 import logging
 import weakref
@@ -239,6 +240,68 @@ async def test_a_client_that_waits_for_it_is_told_to_send_its_body(expects):
         assert await stream.next_informational() is None
 
 
+@pytest.mark.parametrize("whole", [True, False])
+@in_loop
+async def test_a_client_waits_until_it_is_asked_for_its_body(whole):
+    came = []
+    asks = asyncio.Event()
+
+    async def handler(stream):
+        assert (b"expect", b"100-continue") in stream.headers
+        await asks.wait()
+        came.append(stream._arrival.came)
+        await stream.send_response(200, body=await stream.read())
+
+    async with pair(handler) as (client, _):
+        stream = await client.open_stream(request(method=b"POST"), expect_continue=60)
+        if whole:
+            sending = asyncio.ensure_future(stream.send_body(b"body"))
+        else:
+            sending = asyncio.ensure_future(stream.send_data(b"body", end_stream=True))
+        reading = asyncio.ensure_future(stream.read())
+        await client.ping()
+        assert not sending.done()
+        asks.set()
+        assert await reading == b"body"
+        await sending
+        assert came == [0]
+
+
+@in_loop
+async def test_a_client_waits_no_longer_than_told_for_100():
+    came = asyncio.Event()
+
+    async def handler(stream):
+        while not stream._arrival.came:
+            await asyncio.sleep(0)
+        came.set()
+        await stream.send_response(200, body=await stream.read())
+
+    async with pair(handler) as (client, _):
+        stream = await client.open_stream(request(method=b"POST"), expect_continue=0.05)
+        await stream.send_body(b"body")
+        await came.wait()
+        assert await stream.read() == b"body"
+
+
+@pytest.mark.parametrize("status", [200, 403])
+@in_loop
+async def test_a_client_sends_no_body_that_a_response_refuses(status):
+    async def handler(stream):
+        stream.send_headers([(b":status", b"%d" % status)], end_stream=True)
+        with contextlib.suppress(StreamResetError):
+            came.append(await stream.read())
+
+    came = []
+    async with pair(handler) as (client, _):
+        stream = await client.open_stream(request(method=b"POST"), expect_continue=60)
+        await stream.send_body(b"body")
+        assert await stream.response() == [(b":status", b"%d" % status)]
+        await until(lambda: stream.closed)
+        await client.ping()
+        await until(lambda: came == ([b"body"] if status == 200 else []))
+
+
 @in_loop
 async def test_a_handler_that_refuses_a_body_does_not_ask_for_it():
     async def handler(stream):
@@ -265,13 +328,14 @@ async def test_a_response_may_be_waited_for_no_longer_than_a_time():
 
 
 @pytest.mark.parametrize(
-    ("method", "status"), [(b"HEAD", 200), (b"GET", 204), (b"GET", 304)]
+    ("method", "status"),
+    [(b"HEAD", 200), (b"GET", 204), (b"GET", 205), (b"GET", 304)],
 )
 @in_loop
 async def test_a_response_that_has_no_content_is_sent_without(method, status):
     async def handler(stream):
         # It may say how long the body would be, but for 204 (RFC 9110, 8.6).
-        fields = {} if status == 204 else {"content-length": "4"}
+        fields = {} if status in (204, 205) else {"content-length": "4"}
         await stream.send_response(status, fields, b"body")
 
     async with pair(handler) as (client, _):

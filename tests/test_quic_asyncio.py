@@ -7,10 +7,11 @@ import socket
 import ssl
 
 import pytest
-from loops import in_loop, in_loops
+from loops import idle, in_loop, in_loops
 from quic_pair import client_configuration, server_configuration
 
 from nghttp2py.asyncio.quic import QuicConnectionProtocol, connect, serve
+from nghttp2py.quic import QuicConnection
 from nghttp2py.quic.events import (
     HandshakeCompleted,
     ProtocolNegotiated,
@@ -614,3 +615,33 @@ async def test_verification_follows_the_ssl_modules_constants():
         ) as client,
     ):
         await client.ping()
+
+
+class Sent(asyncio.DatagramTransport):
+    """Counts the datagrams that it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.datagrams = 0
+
+    def sendto(self, data, addr=None):
+        self.datagrams += 1
+
+    def is_closing(self):
+        return False
+
+
+@in_loops
+async def test_keep_alive_sends_nothing_that_connect_has_held_back():
+    protocol = QuicConnectionProtocol(
+        QuicConnection(configuration=client_configuration())
+    )
+    transport = Sent()
+    protocol.connection_made(transport)
+    protocol.connect(("192.0.2.1", 4433), transmit=False)
+    protocol.set_keep_alive(3)
+    await idle()
+    assert transport.datagrams == 0
+    protocol.transmit()
+    assert transport.datagrams
+    protocol.close()

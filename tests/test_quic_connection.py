@@ -725,6 +725,24 @@ def test_keep_alive_is_a_positive_time(seconds):
         make_pair().client.set_keep_alive(seconds)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "kind"),
+    [
+        ("keep_alive", "3", TypeError),
+        ("keep_alive", True, TypeError),
+        ("keep_alive", 0, ValueError),
+        ("keep_alive", -1, ValueError),
+        ("idle_timeout", "3", TypeError),
+        ("initial_rtt", float("nan"), ValueError),
+        ("max_data", "3", TypeError),
+        ("max_streams_bidi", -1, ValueError),
+    ],
+)
+def test_a_number_that_cannot_be_is_named(name, value, kind):
+    with pytest.raises(kind, match=f"^{name} must be .*{value}"):
+        make_pair(client={name: value})
+
+
 def test_a_ping_is_acknowledged_beside_keep_alive():
     pair = make_pair(client={"keep_alive": 0.2}).handshake()
     for uid in range(5):

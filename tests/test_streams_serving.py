@@ -46,6 +46,25 @@ async def test_a_handler_that_fails_after_a_1xx_response_gives_500():
         assert (await stream.response()).status == 500
 
 
+@pytest.mark.parametrize(
+    ("method", "status"),
+    [("HEAD", 200), ("GET", 204), ("GET", 205), ("GET", 304)],
+)
+@in_loops
+async def test_a_response_that_has_no_content_is_sent_without(method, status, caplog):
+    async def handler(stream):
+        # It may say how long the body would be, but for 204 (RFC 9110, 8.6).
+        fields = {} if status in (204, 205) else {"content-length": "4"}
+        await stream.send_response(status, fields, b"body", trailers={"a": "b"})
+
+    async with Pair(lambda proto: proto.serve_streams(handler)) as pair:
+        fields = {**GET, ":method": method}
+        stream = await pair.client.open_stream(fields, end_stream=True)
+        assert (await stream.response()).status == status
+        assert await stream.read() == b""
+    assert not other_than_access(caplog)
+
+
 def other_than_access(caplog):
     return [r for r in caplog.records if r.name != "nghttp2py.access"]
 

@@ -22,6 +22,7 @@ from nghttp2py import access
 from nghttp2py import quic as quic_module
 from nghttp2py.asyncio.h3_bounds import Arrival, Rate, Watch
 from nghttp2py.asyncio.h3_stream import (
+    EXPECT,
     PIECE,
     H3RequestStream,
     are_trailers,
@@ -30,7 +31,6 @@ from nghttp2py.asyncio.h3_stream import (
 from nghttp2py.asyncio.pump import CLOSE_TIMEOUT
 from nghttp2py.asyncio.quic import QuicConnectionProtocol
 from nghttp2py.asyncio.quic_log import EndLog
-from nghttp2py.asyncio.stream import FAILURE, FAILURE_FIELDS
 from nghttp2py.asyncio.timeouts import CLIENT_TIMEOUTS, Timeouts, merge_timeouts
 from nghttp2py.asyncio.waiters import Waiters, wait_for
 from nghttp2py.errors import (
@@ -39,6 +39,7 @@ from nghttp2py.errors import (
     StreamResetError,
     printable,
 )
+from nghttp2py.h2.body import FAILURE, FAILURE_FIELDS
 from nghttp2py.h3 import (
     DatagramReceived,
     DataReceived,
@@ -208,16 +209,25 @@ class H3Protocol(QuicConnectionProtocol):
     # ---- What the application calls ----
 
     async def open_stream(
-        self, headers: Headers, *, end_stream: bool = False
+        self,
+        headers: Headers,
+        *,
+        end_stream: bool = False,
+        expect_continue: float | bool = False,
     ) -> H3RequestStream:
         """Send a request's header section; a body may follow unless ``end_stream``.
 
         It waits while 512 requests are open, and for the server's SETTINGS if
         ``headers`` have ``:protocol`` (RFC 9220).  Beyond the streams that the
-        server allows it is sent when one of them has ended.  Raises
-        ``ProtocolError`` of ``nghttp2py.h3.connection`` for fields that must not
-        be sent, ``NotEnabledError`` if the server does not take Extended CONNECT,
-        ``GoingAwayError`` after the server's GOAWAY or ``shutdown``, and
+        server allows it is sent when one of them has ended.  With
+        ``expect_continue`` the request has ``expect: 100-continue`` (RFC 9110,
+        10.1.1): the first call that sends of the body waits until the server asks
+        for it, or so many seconds, 1 if it is ``True``, and sends nothing if the
+        response refuses it: our half is reset then.
+
+        Raises ``ProtocolError`` of ``nghttp2py.h3.connection`` for fields that must
+        not be sent, ``NotEnabledError`` if the server does not take Extended
+        CONNECT, ``GoingAwayError`` after the server's GOAWAY or ``shutdown``, and
         ``ConnectionTerminatedError`` when the connection is over.
         """
         if any(field[0] == b":protocol" for field in headers):
@@ -231,8 +241,11 @@ class H3Protocol(QuicConnectionProtocol):
             if len(self._streams_by_id) < _REQUESTS:
                 break
             await self._wait_to_open()
+        if expect_continue:
+            headers = [*headers, EXPECT]
         stream_id = self._quic.get_next_available_stream_id()
         stream = H3RequestStream(self, stream_id, headers, client=True)
+        stream._expecting = float(expect_continue)
         stream.send_headers(headers, end_stream=end_stream)
         stream._registered = True
         self._streams_by_id[stream_id] = stream

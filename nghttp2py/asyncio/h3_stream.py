@@ -22,14 +22,21 @@ from nghttp2py.errors import (
     StreamTimeoutError,
 )
 from nghttp2py.h2 import RequestReceived
-from nghttp2py.h2.body import DATA_OK, is_bytes_like, make_source
+from nghttp2py.h2.body import DATA_OK, has_content, is_bytes_like, make_source
 from nghttp2py.h3.connection import ErrorCode
 from nghttp2py.h3.events import Headers
 
 if TYPE_CHECKING:
     from nghttp2py.asyncio.h3 import H3Protocol
 
-__all__ = ["PIECE", "Failure", "H3RequestStream", "are_trailers", "reset_failure"]
+__all__ = [
+    "EXPECT",
+    "PIECE",
+    "Failure",
+    "H3RequestStream",
+    "are_trailers",
+    "reset_failure",
+]
 
 #: Makes the exception that tells why a half of a stream broke off.  One that is
 #: raised twice would keep the frames of both.
@@ -39,6 +46,9 @@ Failure = Callable[[], Exception]
 # Beyond them it may send what it has credit for, `max_stream_data`.
 _UNREAD = 65536
 
+# What a client sends that waits for 100 (Continue) (RFC 9110, 10.1.1).
+EXPECT = (b"expect", b"100-continue")
+
 # Body bytes that are sent in one DATA frame at most, and asked for of a source.
 PIECE = 65536
 
@@ -46,10 +56,6 @@ PIECE = 65536
 # former the oldest is forgotten, of the latter the newest (RFC 9297, 2.1).
 _MAX_INFORMATIONAL = 16
 _MAX_DATAGRAMS = 64
-
-# Responses to HEAD, and those with these statuses, have no content (RFC 9110,
-# 6.4.1).
-_WITHOUT_CONTENT = (b"204", b"304")
 
 
 class H3RequestStream(Incoming):
@@ -74,6 +80,7 @@ class H3RequestStream(Incoming):
         "_continued",
         "_datagrams",
         "_discarding",
+        "_expecting",
         "_failure",
         "_fields",
         "_informational",
@@ -118,7 +125,9 @@ class H3RequestStream(Incoming):
         self._datagrams: deque[bytes] | None = None
         # What goes out.
         self._answering = False  # the final response has begun
-        self._continued = False  # 100 (Continue) was sent, or is not asked for
+        # 100 (Continue) was sent, or is not asked for; at a client, it has come.
+        self._continued = False
+        self._expecting = 0.0  # seconds to wait for it
         # For the access log: when the stream began, and the status that was sent.
         self._start = time.monotonic()
         self._status: int | None = None
@@ -316,7 +325,7 @@ class H3RequestStream(Incoming):
             raise self._failure()
 
     async def _await_body(self) -> None:
-        if not self._continued:
+        if not (self._continued or self._client_side):
             self._continued = True
             self._send_continue()
         await self._wait()
@@ -324,13 +333,9 @@ class H3RequestStream(Incoming):
     def _send_continue(self) -> None:
         """Tell a client that waits for it to send its body (RFC 9110, 10.1.1)."""
         if (
-            not self._client_side
-            and self._sends
+            self._sends
             and not self._answering
-            and any(
-                name == b"expect" and value.lower() == b"100-continue"
-                for name, value in self._fields
-            )
+            and any((name, value.lower()) == EXPECT for name, value in self._fields)
         ):
             self.send_headers([(b":status", b"100")])
 
@@ -396,7 +401,7 @@ class H3RequestStream(Incoming):
         The body of a response that must have none is not sent (RFC 9110, 6.4.1).
         """
         fields = [(b":status", b"%d" % status), *_to_fields(headers)]
-        if self.method == b"HEAD" or fields[0][1] in _WITHOUT_CONTENT:
+        if not has_content(self.method, status):
             body = trailers = None
         end_stream = body is None and trailers is None
         self.send_headers(fields, end_stream=end_stream)
@@ -439,7 +444,8 @@ class H3RequestStream(Incoming):
     ) -> None:
         """Send bytes of the body, as the peer takes them."""
         async with self._lock_writing():
-            await self._send_bytes(data, end_stream)
+            if not self._expecting or await self._body_is_wanted():
+                await self._send_bytes(data, end_stream)
 
     async def end_stream(self) -> None:
         """End our half, after what is being sent."""
@@ -465,6 +471,8 @@ class H3RequestStream(Incoming):
         if isinstance(body, str):
             raise TypeError("a body must be bytes, not str: encode it")
         async with self._lock_writing():
+            if self._expecting and not await self._body_is_wanted():
+                return
             try:
                 last = end_stream and trailers is None
                 if is_bytes_like(body):
@@ -483,6 +491,30 @@ class H3RequestStream(Incoming):
                         else ErrorCode.H3_INTERNAL_ERROR
                     )
                 raise
+
+    async def _body_is_wanted(self) -> bool:
+        """Wait for 100 (Continue).
+
+        Return whether the body is to be sent: unless the final response refuses
+        it (RFC 9110, 10.1.1).
+        """
+
+        def end() -> None:
+            self._continued = True
+            self._waiters.wake()
+
+        timer = self.protocol._loop.call_later(self._expecting, end)
+        self._expecting = 0.0
+        try:
+            while not (self._continued or self.headers or self.closed):
+                self._check_writable()
+                await self._wait()
+        finally:
+            timer.cancel()
+        if self.headers and int(self.headers[0][1]) >= 300:
+            self._reset_writer(ErrorCode.H3_REQUEST_CANCELLED)
+            return False
+        return True
 
     async def _send_bytes(
         self, data: bytes | bytearray | memoryview, end_stream: bool
@@ -643,6 +675,8 @@ class H3RequestStream(Incoming):
         elif not _is_interim(headers):
             self.headers = headers
         else:
+            if headers[0][1] == b"100":
+                self._continued = True
             if self._informational is None:
                 self._informational = deque(maxlen=_MAX_INFORMATIONAL)
             self._informational.append(headers)

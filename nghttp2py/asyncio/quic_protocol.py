@@ -149,11 +149,13 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
 
         With it the connection does not idle out while the peer answers; where a third
         of the idle timeout is shorter, PINGs are as often as that.  HTTP/3 does so
-        while a request is open (RFC 9114, 5.1).  Raises ``ValueError`` for a time
-        that is not positive.
+        while a request is open (RFC 9114, 5.1).  Raises ``TypeError`` for what is no
+        number, and ``ValueError`` for a time that is not positive.
         """
         self._quic.set_keep_alive(seconds)
-        self._set_timer()
+        if self._connected:
+            # Before, the timer would send what connect(transmit=False) holds back.
+            self._set_timer()
 
     async def wait_closed(self) -> None:
         """Wait until the connection is over."""

@@ -24,6 +24,7 @@ from nghttp2py.h2 import (
     H2ResponseReceived,
     RequestReceived,
 )
+from nghttp2py.h2.body import FAILURE, FAILURE_FIELDS, has_content
 
 if TYPE_CHECKING:
     from nghttp2py.asyncio.connection import H2StreamConnection
@@ -32,12 +33,6 @@ __all__ = ["H2Stream"]
 
 # Informational responses that nobody has asked for; older ones are forgotten.
 _MAX_INFORMATIONAL = 16
-# What a client gets whose handler has failed.
-FAILURE = b"500 Internal Server Error\n"
-FAILURE_FIELDS = [
-    (b"content-type", b"text/plain; charset=utf-8"),
-    (b"content-length", b"%d" % len(FAILURE)),
-]
 
 
 class H2Stream(Incoming):
@@ -438,11 +433,16 @@ class H2Stream(Incoming):
         *,
         trailers: HeadersLike | None = None,
     ) -> None:
-        """Send a whole response; ``body`` as ``send_body`` takes it, or ``None``."""
+        """Send a whole response; ``body`` as ``send_body`` takes it, or ``None``.
+
+        The body of a response that must have none is not sent (RFC 9110, 6.4.1).
+        """
         protocol = self.protocol
         if protocol._paused:
             await protocol._writable()
         self._raise_failure()
+        if self.request is not None and not has_content(self.request.method, status):
+            body = trailers = None
         end_stream = body is None and trailers is None
         protocol.connection.send_response_headers(
             self.stream_id, status, headers, end_stream=end_stream

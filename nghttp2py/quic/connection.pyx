@@ -329,7 +329,7 @@ cdef class QuicConnection:
         if rv != 0:
             raise ValueError(reason.decode())
         if configuration.keep_alive is not None:
-            self.set_keep_alive(configuration.keep_alive)
+            self._keep_alive(configuration.keep_alive, "keep_alive")
 
     def __dealloc__(self):
         if self._quic is not NULL:
@@ -933,16 +933,20 @@ cdef class QuicConnection:
 
         A connection on which the peer answers does not idle out then.  Where a third
         of the idle timeout is shorter, it is as long (RFC 9000, 10.1.2).  It begins
-        when the handshake is complete.  Raises ``ValueError`` for a time that is not
-        positive.
+        when the handshake is complete.  Raises ``TypeError`` for what is no number,
+        and ``ValueError`` for a time that is not positive.
         """
+        self._keep_alive(seconds, "seconds")
+
+    cdef int _keep_alive(self, seconds, str name) except -1:
         cdef uint64_t interval = 0
 
         if seconds is not None:
-            interval = to_duration(seconds, "seconds")
+            interval = to_duration(seconds, name)
             if interval == 0:
-                raise ValueError("seconds must be positive")
+                raise ValueError(f"{name} must be positive, not {seconds!r}")
         lib.ngp_quic_set_keep_alive(handle(self), interval)
+        return 0
 
     def datagram_refused(self, size_t length):
         """Tell that the system has refused to send a datagram of ``length`` bytes,

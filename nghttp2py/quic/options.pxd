@@ -3,7 +3,7 @@ from libc.stdint cimport uint64_t
 from nghttp2py cimport cngp_quic as lib
 
 
-cdef uint64_t to_duration(double seconds, str name) except? 0
+cdef uint64_t to_duration(seconds, str name) except? 0
 cdef int set_limits(lib.ngp_quic_options *options, configuration) except -1
 cdef int set_versions(lib.ngp_quic_options *options, configuration) except -1
 # What options then point to is in |keep|.

@@ -18,8 +18,10 @@ cdef dict ALGORITHMS = {
 
 cdef uint64_t number(configuration, str name) except? 0:
     value = getattr(configuration, name)
+    if not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, not {value!r}")
     if not 0 <= value < 1 << 62:
-        raise ValueError(f"{name} must be 0 to 2^62 - 1")
+        raise ValueError(f"{name} must be 0 to 2^62 - 1, not {value}")
     return value
 
 
@@ -28,10 +30,13 @@ cdef uint64_t duration(configuration, str name) except? 0:
     return to_duration(getattr(configuration, name), name)
 
 
-cdef uint64_t to_duration(double seconds, str name) except? 0:
+cdef uint64_t to_duration(seconds, str name) except? 0:
+    """Nanoseconds of a time in seconds; ``name`` is that of the argument."""
+    if not isinstance(seconds, (int, float)) or isinstance(seconds, bool):
+        raise TypeError(f"{name} must be a number of seconds, not {seconds!r}")
     if not 0.0 <= seconds < 1e9:
-        raise ValueError(f"{name} must be zero to 1e9 seconds")
-    return <uint64_t>(seconds * 1e9)
+        raise ValueError(f"{name} must be zero to 1e9 seconds, not {seconds!r}")
+    return <uint64_t>(<double>seconds * 1e9)
 
 
 cdef int set_cid(lib.ngtcp2_cid *cid, value, str name) except -1:
