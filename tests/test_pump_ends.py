@@ -5,11 +5,12 @@ import logging
 
 import pytest
 from helpers import data, goaway, settings, settings_ack
-from loops import in_loop, until
+from loops import in_loop, in_virtual_time, until
 from memory import MemoryClient, MemoryTransport
 
 from nghttp2py import BaseRequestHandler, HTTP2Client, HTTP2Server
 from nghttp2py.asyncio import H2Protocol, H2Pump, open_connection, start_server
+from nghttp2py.asyncio.pump import LINGER_TIME
 from nghttp2py.errors import ConnectionTerminatedError, ErrorCode
 from nghttp2py.h2 import H2Configuration, H2Connection
 
@@ -262,3 +263,34 @@ async def test_a_streams_server_closes_though_a_session_has_failed_before():
     server.close()
     await asyncio.wait_for(server.wait_closed(), 10)
     bad.close()
+
+
+# ---- A peer that does not close its half ----
+
+
+@pytest.mark.parametrize("taken", [0, 1.2], ids=["taken", "taken later"])
+@pytest.mark.parametrize("role", ["server", "streams server", "client", "streams"])
+@in_virtual_time
+async def test_a_peer_that_does_not_close_is_waited_for_once(role, taken):
+    """From the end, or from when it has taken what was sent."""
+    loop = asyncio.get_running_loop()
+    greeted = Greeted(role)
+    pump, transport = greeted.pump, greeted.transport
+    transport.write_eof = lambda: None
+    pump.terminate()
+    pump.flush()
+    ended = loop.time()
+    assert transport.sent and not transport.closing
+
+    def take():
+        transport.take()
+        if not transport.closed:
+            loop.call_later(0.1, take)
+
+    if taken:
+        loop.call_later(taken, take)
+    else:
+        take()
+    await until(lambda: transport.closed)
+    assert 0 <= loop.time() - ended - taken - LINGER_TIME <= 0.6
+    await until(lambda: pump.transport is None)

@@ -142,7 +142,8 @@ class H2Pump(asyncio.Protocol):
         self._frame = 0  # the incomplete frame, and when its first byte came
         self._frame_since = 0.0
         self._watching = False  # the timer will look at the streams
-        self._stall: _Mark | None = None  # of a transport that is paused
+        # Of a transport that is paused; after the end, of what the peer has not taken.
+        self._stall: _Mark | None = None
         self._asked: _Asked | None = None  # the keep-alive PING
         self._keepalive_idle = False  # keep-alive without open streams, too
         self._opened = 0  # streams, when the timer last looked; -1: some were open
@@ -498,9 +499,9 @@ class H2Pump(asyncio.Protocol):
             transport.close()
             return
         self._linger_left = LINGER_SIZE
-        self._last_active = self._loop.time()
-        self._stall = None
-        self._arm(self._last_active + LINGER_TIME)
+        self._last_active = now = self._loop.time()
+        self._stall = _Mark(now, 0)
+        self._arm(now + (LINGER_TIME / _LOOKS if self._left() else LINGER_TIME))
 
     def _discard(self, size: int) -> None:
         """Discard what comes after the end."""
@@ -640,12 +641,12 @@ class H2Pump(asyncio.Protocol):
     def _judge_linger(self, now: float) -> tuple[Callable[[], object] | None, float]:
         """Wait after the end, while the peer sends, or takes what was sent."""
         assert self.transport is not None
-        left = self._left()
-        if left or self._stall is None:
-            self._stall = _Mark(now, 0)
-        quiet = max(self._last_active, self._stall.since)
         if self.transport.is_closing():
             return None, self._close_due
+        left = self._left()
+        if left or self._stall is None or self._stall.count:
+            self._stall = _Mark(now, left)
+        quiet = max(self._last_active, self._stall.since)
         if now >= quiet + LINGER_TIME:
             return self.transport.close, self._close_due
         wait = LINGER_TIME / _LOOKS if left else quiet + LINGER_TIME - now
