@@ -155,9 +155,19 @@ class BuildWithCMake(build_ext):
         return json.loads((build / "ngp-build.json").read_text())
 
 
+def compiled_sources():
+    """Each .pyx of the package, and each .py that has a .pxd beside it."""
+    found = list(ROOT.glob("nghttp2py/**/*.pyx"))
+    for declarations in ROOT.glob("nghttp2py/**/*.pxd"):
+        source = declarations.with_suffix(".py")
+        if source.exists():
+            found.append(source)
+    return sorted(found)
+
+
 def extensions():
-    """One for each .pyx of the package, named as its path says."""
-    for source in sorted(ROOT.glob("nghttp2py/**/*.pyx")):
+    """One for each compiled source, named as its path says."""
+    for source in compiled_sources():
         path = source.relative_to(ROOT)
         yield Extension(
             ".".join(path.with_suffix("").parts),

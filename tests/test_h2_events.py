@@ -1,5 +1,7 @@
 """Events: immutable, printable, comparable, matchable."""
 
+from typing import get_args
+
 import pytest
 
 from nghttp2py import h2
@@ -65,6 +67,14 @@ def test_settings_are_told_as_a_dict(kind):
     assert kind({3: 100}) == kind({3: 100})
     assert kind({3: 100}) != kind({3: 101})
     assert repr(kind({3: 100})) == f"{kind.__name__}(settings={{3: 100}})"
+
+
+def test_every_event_is_tried():
+    tried = {kind for kind, _ in EVENTS}
+    tried |= {h2.H2SettingsReceived, h2.H2SettingsAcknowledged, h2.H2BodyFailed}
+    kinds = [getattr(h2.events, name) for name in h2.events.__all__]
+    assert tried == {kind for kind in kinds if isinstance(kind, type)}
+    assert tried - {h2.BodyReceived, h2.RequestReceived} == set(get_args(h2.H2Event))
 
 
 def test_what_explains_is_not_compared():

@@ -191,7 +191,8 @@ def test_every_extension_module_has_its_types(wheel):
     assert "nghttp2py/py.typed" in names
     modules = {name.split(".")[0] for name in names if re.search(r"py/.*\.so$", name)}
     assert modules
-    assert {f"{name}.pyi" for name in modules} <= names
+    # A stub, or the module itself where Cython has compiled Python.
+    assert not [name for name in modules if not {f"{name}.pyi", f"{name}.py"} & names]
     assert not [name for name in names if name.endswith((".c", ".pyx"))]
 
 

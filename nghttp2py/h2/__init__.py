@@ -1,65 +1,14 @@
 """HTTP/2 without I/O (RFC 9113)."""
 
+from nghttp2py.h2 import events
 from nghttp2py.h2.config import H2Configuration, Setting
 from nghttp2py.h2.connection import H2Connection, is_h2_available
-from nghttp2py.h2.events import (
-    BodyReceived,
-    H2AlternativeServiceReceived,
-    H2BodyDrained,
-    H2BodyFailed,
-    H2BodyReceived,
-    H2ConnectionClosed,
-    H2Event,
-    H2ExtensionFrameReceived,
-    H2GoAway,
-    H2InformationalResponseReceived,
-    H2OriginReceived,
-    H2PingAcknowledged,
-    H2PingReceived,
-    H2PriorityUpdated,
-    H2PushedStreamReceived,
-    H2RequestReceived,
-    H2RequestSent,
-    H2ResponseReceived,
-    H2SettingsAcknowledged,
-    H2SettingsReceived,
-    H2StreamClosed,
-    H2StreamReset,
-    H2TrailersReceived,
-    H2WebSocketRequest,
-    H2WindowUpdated,
-    RequestReceived,
-)
+from nghttp2py.h2.events import *
 
 __all__ = [
-    "BodyReceived",
-    "H2AlternativeServiceReceived",
-    "H2BodyDrained",
-    "H2BodyFailed",
-    "H2BodyReceived",
     "H2Configuration",
     "H2Connection",
-    "H2ConnectionClosed",
-    "H2Event",
-    "H2ExtensionFrameReceived",
-    "H2GoAway",
-    "H2InformationalResponseReceived",
-    "H2OriginReceived",
-    "H2PingAcknowledged",
-    "H2PingReceived",
-    "H2PriorityUpdated",
-    "H2PushedStreamReceived",
-    "H2RequestReceived",
-    "H2RequestSent",
-    "H2ResponseReceived",
-    "H2SettingsAcknowledged",
-    "H2SettingsReceived",
-    "H2StreamClosed",
-    "H2StreamReset",
-    "H2TrailersReceived",
-    "H2WebSocketRequest",
-    "H2WindowUpdated",
-    "RequestReceived",
     "Setting",
     "is_h2_available",
 ]
+__all__ += events.__all__

@@ -34,21 +34,9 @@ cdef class H2ResponseReceived:
     cdef readonly tuple headers
 
 
-cdef class H2InformationalResponseReceived:
-    cdef readonly object stream_id
-    cdef readonly object status
-    cdef readonly tuple headers
-
-
 cdef class H2TrailersReceived:
     cdef readonly object stream_id
     cdef readonly tuple headers
-
-
-cdef class H2PushedStreamReceived:
-    cdef readonly object stream_id
-    cdef readonly object parent_stream_id
-    cdef readonly RequestReceived request
 
 
 cdef class H2BodyReceived:
@@ -80,48 +68,6 @@ cdef class H2GoAway:
 cdef class H2WindowUpdated:
     cdef readonly object stream_id
     cdef readonly object increment
-
-
-cdef class H2SettingsReceived:
-    cdef readonly dict settings
-
-
-cdef class H2SettingsAcknowledged:
-    cdef readonly dict settings
-
-
-cdef class H2PingReceived:
-    cdef readonly bytes data
-
-
-cdef class H2PingAcknowledged:
-    cdef readonly bytes data
-
-
-cdef class H2PriorityUpdated:
-    cdef readonly object stream_id
-    cdef readonly bytes priority
-
-
-cdef class H2AlternativeServiceReceived:
-    cdef readonly object stream_id
-    cdef readonly bytes origin
-    cdef readonly bytes field_value
-
-
-cdef class H2OriginReceived:
-    cdef readonly bytes origin
-
-
-cdef class H2ExtensionFrameReceived:
-    cdef readonly object stream_id
-    cdef readonly object frame_type
-    cdef readonly object flags
-    cdef readonly bytes payload
-
-
-cdef class H2RequestSent:
-    cdef readonly object stream_id
 
 
 cdef class H2BodyDrained:

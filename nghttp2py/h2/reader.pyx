@@ -8,23 +8,12 @@ from libc.string cimport memcpy
 from nghttp2py cimport cngp as lib
 from nghttp2py.h2.events cimport (
     BodyReceived,
-    H2AlternativeServiceReceived,
     H2BodyDrained,
     H2BodyReceived,
     H2ConnectionClosed,
-    H2ExtensionFrameReceived,
     H2GoAway,
-    H2InformationalResponseReceived,
-    H2OriginReceived,
-    H2PingAcknowledged,
-    H2PingReceived,
-    H2PriorityUpdated,
-    H2PushedStreamReceived,
     H2RequestReceived,
-    H2RequestSent,
     H2ResponseReceived,
-    H2SettingsAcknowledged,
-    H2SettingsReceived,
     H2StreamClosed,
     H2StreamReset,
     H2TrailersReceived,
@@ -38,7 +27,43 @@ from nghttp2py.octets cimport copy_bytes
 from collections import deque
 
 from nghttp2py.errors import printable
+from nghttp2py.h2.events import (
+    H2AlternativeServiceReceived,
+    H2ExtensionFrameReceived,
+    H2InformationalResponseReceived,
+    H2OriginReceived,
+    H2PingAcknowledged,
+    H2PingReceived,
+    H2PriorityUpdated,
+    H2PushedStreamReceived,
+    H2RequestSent,
+    H2SettingsAcknowledged,
+    H2SettingsReceived,
+)
 from nghttp2py.hpack import NeverIndexed
+
+cdef extern from "ngp_h2.h":
+    enum:
+        NGP_H2_EVENT_REQUEST
+        NGP_H2_EVENT_RESPONSE
+        NGP_H2_EVENT_INFORMATIONAL
+        NGP_H2_EVENT_TRAILERS
+        NGP_H2_EVENT_PUSH_PROMISE
+        NGP_H2_EVENT_DATA
+        NGP_H2_EVENT_STREAM_RESET
+        NGP_H2_EVENT_STREAM_CLOSED
+        NGP_H2_EVENT_WINDOW_UPDATE
+        NGP_H2_EVENT_SETTINGS
+        NGP_H2_EVENT_SETTINGS_ACK
+        NGP_H2_EVENT_PING
+        NGP_H2_EVENT_PING_ACK
+        NGP_H2_EVENT_GOAWAY
+        NGP_H2_EVENT_PRIORITY_UPDATE
+        NGP_H2_EVENT_ALTSVC
+        NGP_H2_EVENT_ORIGIN
+        NGP_H2_EVENT_EXTENSION
+        NGP_H2_EVENT_REQUEST_SENT
+        NGP_H2_EVENT_BODY_DRAINED
 
 cdef BodyReceived END_OF_BODY = BodyReceived(b"", False)
 
@@ -144,23 +169,23 @@ cdef class EventReader:
     cdef int _take_event(self, list events, const lib.ngp_h2_event *e) except -1:
         cdef int kind = e.type
 
-        if kind == lib.NGP_H2_EVENT_REQUEST:
+        if kind == NGP_H2_EVENT_REQUEST:
             self._take_request(events, e)
-        elif kind == lib.NGP_H2_EVENT_DATA:
+        elif kind == NGP_H2_EVENT_DATA:
             events.append(new_body(e, new_piece(e)))
-        elif kind == lib.NGP_H2_EVENT_STREAM_CLOSED:
+        elif kind == NGP_H2_EVENT_STREAM_CLOSED:
             if self.sources:
                 self.sources.pop(e.stream_id, None)
             if self.removed:
                 self.removed.discard(e.stream_id)
             events.append(new_stream_closed(e))
         elif (
-            kind == lib.NGP_H2_EVENT_RESPONSE or kind == lib.NGP_H2_EVENT_INFORMATIONAL
+            kind == NGP_H2_EVENT_RESPONSE or kind == NGP_H2_EVENT_INFORMATIONAL
         ):
             self._take_response(events, e)
-        elif kind == lib.NGP_H2_EVENT_WINDOW_UPDATE:
+        elif kind == NGP_H2_EVENT_WINDOW_UPDATE:
             events.append(new_window_updated(e))
-        elif kind == lib.NGP_H2_EVENT_TRAILERS:
+        elif kind == NGP_H2_EVENT_TRAILERS:
             events.append(
                 H2TrailersReceived(e.stream_id, self._take_fields(e))
             )
@@ -174,43 +199,43 @@ cdef class EventReader:
         cdef:
             int kind = e.type
 
-        if kind == lib.NGP_H2_EVENT_STREAM_RESET:
+        if kind == NGP_H2_EVENT_STREAM_RESET:
             return H2StreamReset(
                 e.stream_id, e.error_code, bool(e.remote), bool(e.unprocessed),
                 take_text(e),
             )
-        if kind == lib.NGP_H2_EVENT_PUSH_PROMISE:
+        if kind == NGP_H2_EVENT_PUSH_PROMISE:
             return H2PushedStreamReceived(
                 e.other_id, e.stream_id, self._new_request(e)
             )
-        if kind == lib.NGP_H2_EVENT_SETTINGS:
+        if kind == NGP_H2_EVENT_SETTINGS:
             return H2SettingsReceived(read_settings(e))
-        if kind == lib.NGP_H2_EVENT_SETTINGS_ACK:
+        if kind == NGP_H2_EVENT_SETTINGS_ACK:
             return H2SettingsAcknowledged(
                 self.settings_sent.popleft() if self.settings_sent else {}
             )
-        if kind == lib.NGP_H2_EVENT_PING:
+        if kind == NGP_H2_EVENT_PING:
             return H2PingReceived(copy_bytes(e.opaque, 8))
-        if kind == lib.NGP_H2_EVENT_PING_ACK:
+        if kind == NGP_H2_EVENT_PING_ACK:
             return H2PingAcknowledged(copy_bytes(e.opaque, 8))
-        if kind == lib.NGP_H2_EVENT_GOAWAY:
+        if kind == NGP_H2_EVENT_GOAWAY:
             self.going_away = True
             return H2GoAway(e.other_id, e.error_code, copy_bytes(e.data, e.len))
-        if kind == lib.NGP_H2_EVENT_PRIORITY_UPDATE:
+        if kind == NGP_H2_EVENT_PRIORITY_UPDATE:
             return H2PriorityUpdated(e.other_id, copy_bytes(e.data, e.len))
-        if kind == lib.NGP_H2_EVENT_ALTSVC:
+        if kind == NGP_H2_EVENT_ALTSVC:
             return H2AlternativeServiceReceived(
                 e.stream_id, copy_bytes(e.data, e.len), copy_bytes(e.data2, e.len2)
             )
-        if kind == lib.NGP_H2_EVENT_ORIGIN:
+        if kind == NGP_H2_EVENT_ORIGIN:
             return H2OriginReceived(copy_bytes(e.data, e.len))
-        if kind == lib.NGP_H2_EVENT_EXTENSION:
+        if kind == NGP_H2_EVENT_EXTENSION:
             return H2ExtensionFrameReceived(
                 e.stream_id, e.frame_type, e.flags, copy_bytes(e.data, e.len)
             )
-        if kind == lib.NGP_H2_EVENT_REQUEST_SENT:
+        if kind == NGP_H2_EVENT_REQUEST_SENT:
             return H2RequestSent(e.stream_id)
-        if kind == lib.NGP_H2_EVENT_BODY_DRAINED:
+        if kind == NGP_H2_EVENT_BODY_DRAINED:
             return H2BodyDrained(e.stream_id)
         self.going_away = True
         return H2ConnectionClosed(
@@ -234,8 +259,8 @@ cdef class EventReader:
             Py_INCREF(pair)
             PyTuple_SET_ITEM(pairs, i, pair)
         if cookies > 1 and (
-            e.type == lib.NGP_H2_EVENT_REQUEST
-            or e.type == lib.NGP_H2_EVENT_PUSH_PROMISE
+            e.type == NGP_H2_EVENT_REQUEST
+            or e.type == NGP_H2_EVENT_PUSH_PROMISE
         ):
             return join_cookies(pairs)
         return pairs
@@ -296,7 +321,7 @@ cdef class EventReader:
             bytes status = (<tuple>pairs[0])[1]
             H2ResponseReceived event
 
-        if e.type == lib.NGP_H2_EVENT_INFORMATIONAL:
+        if e.type == NGP_H2_EVENT_INFORMATIONAL:
             events.append(
                 H2InformationalResponseReceived(
                     e.stream_id, int(status), pairs[1:]

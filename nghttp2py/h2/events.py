@@ -1,12 +1,17 @@
 """What happens on an HTTP/2 connection, as values.
 
 Events are immutable, compare by value, print themselves and can be matched.
+
+Cython compiles this file as it stands.  ``events.pxd`` has the classes that other
+compiled modules make without ``__init__`` or take apart often, and those in which an
+``ErrorCode`` stays one; ``@cython.cclass`` are the others.
 """
 
-from typing import Union
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
 
-cimport cython
-from cython cimport dataclasses
+import cython
 
 __all__ = [
     "BodyReceived",
@@ -37,9 +42,10 @@ __all__ = [
     "RequestReceived",
 ]
 
+_Fields: TypeAlias = tuple[tuple[bytes, bytes], ...]
 
-@cython.freelist(64)
-cdef class RequestReceived:
+
+class RequestReceived:
     """A request's header section (RFC 9113, 8.3.1).
 
     ``method``, ``target``, ``scheme`` and ``authority`` are bytes or, but for
@@ -55,37 +61,34 @@ cdef class RequestReceived:
 
     def __init__(
         self,
-        bytes method not None,
-        bytes target not None,
-        headers,
-        str http_version not None="2",
+        method: bytes,
+        target: bytes,
+        headers: Iterable[tuple[bytes, bytes]],
+        http_version: str = "2",
         *,
-        bytes scheme=None,
-        bytes authority=None,
-        bytes protocol=None,
-        fields=None,
-    ):
-        self.method = method
-        self.target = target
-        self.http_version = http_version
-        self.scheme = scheme
-        self.authority = authority
-        self.protocol = protocol
-        self._headers = tuple(headers)
-        self.fields = self._headers if fields is None else tuple(fields)
+        scheme: bytes | None = None,
+        authority: bytes | None = None,
+        protocol: bytes | None = None,
+        fields: Iterable[tuple[bytes, bytes]] | None = None,
+    ) -> None:
+        self.method: Final = method
+        self.target: Final = target
+        self.http_version: Final = http_version
+        self.scheme: Final = scheme
+        self.authority: Final = authority
+        self.protocol: Final = protocol
+        self._headers: _Fields | None = tuple(headers)
+        self.fields: Final = self._headers if fields is None else tuple(fields)
 
     @property
     @cython.critical_section  # several threads may read an event
-    def headers(self):
+    def headers(self) -> _Fields:
         """The fields that are not pseudo, ``host`` first: a tuple of pairs."""
-        cdef list headers
-        cdef bytes name
-        cdef bint host = False
-
         if self._headers is None:
-            headers = []
+            headers: list[tuple[bytes, bytes]] = []
+            host = False
             for pair in self.fields:
-                name = (<tuple>pair)[0]
+                name = pair[0]
                 if name[:1] == b":":
                     continue
                 if name == b"host":
@@ -98,43 +101,44 @@ cdef class RequestReceived:
             self._headers = tuple(headers)
         return self._headers
 
-    def __eq__(self, other):
+    def __eq__(self, other: object, /) -> bool:
         if not isinstance(other, RequestReceived):
             return NotImplemented
         return (self.method, self.target, self.headers, self.http_version) == (
-            other.method, other.target, other.headers, other.http_version
+            other.method,
+            other.target,
+            other.headers,
+            other.http_version,
         )
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash((self.method, self.target, self.headers, self.http_version))
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return (
             f"RequestReceived(method={self.method!r}, target={self.target!r}, "
             f"headers={self.headers!r}, http_version={self.http_version!r})"
         )
 
 
-@cython.freelist(64)
-@dataclasses.dataclass(frozen=True)
-cdef class BodyReceived:
+@dataclass(frozen=True)
+class BodyReceived:
     """A piece of a body; ``more`` is false with the last, which may be empty."""
 
     data: bytes
-    more: object
+    more: bool
 
 
-@cython.freelist(64)
-@dataclasses.dataclass(frozen=True)
-cdef class H2RequestReceived:
+@dataclass(frozen=True)
+class H2RequestReceived:
     """A request has come in on a new stream."""
 
     stream_id: int
     request: RequestReceived
 
 
-@dataclasses.dataclass(frozen=True)
-cdef class H2WebSocketRequest:
+@dataclass(frozen=True)
+class H2WebSocketRequest:
     """An extended CONNECT asks for a WebSocket (RFC 8441)."""
 
     stream_id: int
@@ -142,35 +146,36 @@ cdef class H2WebSocketRequest:
     ws_path: bytes
 
 
-@cython.freelist(64)
-@dataclasses.dataclass(frozen=True)
-cdef class H2ResponseReceived:
+@dataclass(frozen=True)
+class H2ResponseReceived:
     """A final response's header section; ``headers`` is without ``:status``."""
 
     stream_id: int
     status: int
-    headers: tuple
+    headers: tuple[tuple[bytes, bytes], ...]
 
 
-@dataclasses.dataclass(frozen=True)
-cdef class H2InformationalResponseReceived:
+@cython.cclass
+@dataclass(frozen=True)
+class H2InformationalResponseReceived:
     """A 1xx response; the final one is still to come (RFC 9110, 15.2)."""
 
     stream_id: int
     status: int
-    headers: tuple
+    headers: tuple[tuple[bytes, bytes], ...]
 
 
-@dataclasses.dataclass(frozen=True)
-cdef class H2TrailersReceived:
+@dataclass(frozen=True)
+class H2TrailersReceived:
     """A trailer section (RFC 9113, 8.1).  The end of the body follows it."""
 
     stream_id: int
-    headers: tuple
+    headers: tuple[tuple[bytes, bytes], ...]
 
 
-@dataclasses.dataclass(frozen=True)
-cdef class H2PushedStreamReceived:
+@cython.cclass
+@dataclass(frozen=True)
+class H2PushedStreamReceived:
     """The server promises a response to ``request`` on ``stream_id``.
 
     ``reset_stream(stream_id, ErrorCode.CANCEL)`` declines it.
@@ -181,17 +186,16 @@ cdef class H2PushedStreamReceived:
     request: RequestReceived
 
 
-@cython.freelist(64)
-@dataclasses.dataclass(frozen=True)
-cdef class H2BodyReceived:
+@dataclass(frozen=True)
+class H2BodyReceived:
     """A piece of a message's body; exactly one of a stream has ``more`` false."""
 
     stream_id: int
     body: BodyReceived
 
 
-@dataclasses.dataclass(frozen=True)
-cdef class H2StreamReset:
+@dataclass(frozen=True)
+class H2StreamReset:
     """A stream was reset by the peer, or by us for what the peer did wrong.
 
     ``remote`` tells which; ``unprocessed`` is true if the peer says that it
@@ -202,14 +206,13 @@ cdef class H2StreamReset:
 
     stream_id: int
     error_code: int
-    remote: object = dataclasses.field(default=True, compare=False)
-    unprocessed: object = dataclasses.field(default=False, compare=False)
-    reason: str = dataclasses.field(default="", compare=False)
+    remote: bool = field(default=True, compare=False)
+    unprocessed: bool = field(default=False, compare=False)
+    reason: str = field(default="", compare=False)
 
 
-@cython.freelist(64)
-@dataclasses.dataclass(frozen=True)
-cdef class H2StreamClosed:
+@dataclass(frozen=True)
+class H2StreamClosed:
     """The last event of a stream.
 
     ``complete`` is true if both halves ended by END_STREAM, or if the response
@@ -224,12 +227,12 @@ cdef class H2StreamClosed:
 
     stream_id: int
     error_code: int
-    body_bytes_sent: int = dataclasses.field(default=0, compare=False)
-    complete: object = dataclasses.field(default=True, compare=False)
+    body_bytes_sent: int = field(default=0, compare=False)
+    complete: bool = field(default=True, compare=False)
 
 
-@dataclasses.dataclass(frozen=True)
-cdef class H2GoAway:
+@dataclass(frozen=True)
+class H2GoAway:
     """The peer will not take new streams (RFC 9113, 6.8).
 
     Streams up to ``last_stream_id`` go on.
@@ -237,12 +240,11 @@ cdef class H2GoAway:
 
     last_stream_id: int
     error_code: int
-    debug_data: bytes = dataclasses.field(default=b"", compare=False)
+    debug_data: bytes = field(default=b"", compare=False)
 
 
-@cython.freelist(16)
-@dataclasses.dataclass(frozen=True)
-cdef class H2WindowUpdated:
+@dataclass(frozen=True)
+class H2WindowUpdated:
     """More may be sent on ``stream_id``, or if it is 0 on any stream.
 
     ``increment`` is the number of bytes (0 if something else than
@@ -250,47 +252,53 @@ cdef class H2WindowUpdated:
     """
 
     stream_id: int
-    increment: int = dataclasses.field(default=0, compare=False)
+    increment: int = field(default=0, compare=False)
 
 
-@dataclasses.dataclass(frozen=True)
-cdef class H2SettingsReceived:
+@cython.cclass
+@dataclass(frozen=True)
+class H2SettingsReceived:
     """The peer's SETTINGS: identifier to value (RFC 9113, 6.5)."""
 
-    settings: dict
+    settings: dict[int, int]
 
 
-@dataclasses.dataclass(frozen=True)
-cdef class H2SettingsAcknowledged:
+@cython.cclass
+@dataclass(frozen=True)
+class H2SettingsAcknowledged:
     """The peer has applied these settings of ours."""
 
-    settings: dict
+    settings: dict[int, int]
 
 
-@dataclasses.dataclass(frozen=True)
-cdef class H2PingReceived:
+@cython.cclass
+@dataclass(frozen=True)
+class H2PingReceived:
     """The peer's PING, 8 bytes (RFC 9113, 6.7)."""
 
     data: bytes
 
 
-@dataclasses.dataclass(frozen=True)
-cdef class H2PingAcknowledged:
+@cython.cclass
+@dataclass(frozen=True)
+class H2PingAcknowledged:
     """The answer to our PING with the same 8 bytes."""
 
     data: bytes
 
 
-@dataclasses.dataclass(frozen=True)
-cdef class H2PriorityUpdated:
+@cython.cclass
+@dataclass(frozen=True)
+class H2PriorityUpdated:
     """The client's PRIORITY_UPDATE for ``stream_id`` (RFC 9218, 7.1)."""
 
     stream_id: int
     priority: bytes
 
 
-@dataclasses.dataclass(frozen=True)
-cdef class H2AlternativeServiceReceived:
+@cython.cclass
+@dataclass(frozen=True)
+class H2AlternativeServiceReceived:
     """An ALTSVC frame (RFC 7838, 4)."""
 
     stream_id: int
@@ -298,15 +306,17 @@ cdef class H2AlternativeServiceReceived:
     field_value: bytes
 
 
-@dataclasses.dataclass(frozen=True)
-cdef class H2OriginReceived:
+@cython.cclass
+@dataclass(frozen=True)
+class H2OriginReceived:
     """One origin of an ORIGIN frame (RFC 8336)."""
 
     origin: bytes
 
 
-@dataclasses.dataclass(frozen=True)
-cdef class H2ExtensionFrameReceived:
+@cython.cclass
+@dataclass(frozen=True)
+class H2ExtensionFrameReceived:
     """A frame of a type that RFC 9113 does not know (5.5)."""
 
     stream_id: int
@@ -315,30 +325,31 @@ cdef class H2ExtensionFrameReceived:
     payload: bytes
 
 
-@dataclasses.dataclass(frozen=True)
-cdef class H2RequestSent:
+@cython.cclass
+@dataclass(frozen=True)
+class H2RequestSent:
     """A request that had to wait for the peer's stream limit is on its way."""
 
     stream_id: int
 
 
-@dataclasses.dataclass(frozen=True)
-cdef class H2BodyDrained:
+@dataclass(frozen=True)
+class H2BodyDrained:
     """The body queue of ``stream_id`` has fallen to the level asked for."""
 
     stream_id: int
 
 
-@dataclasses.dataclass(frozen=True)
-cdef class H2BodyFailed:
+@dataclass(frozen=True)
+class H2BodyFailed:
     """A body's source raised ``exception``; its stream was reset."""
 
     stream_id: int
-    exception: object
+    exception: BaseException
 
 
-@dataclasses.dataclass(frozen=True)
-cdef class H2ConnectionClosed:
+@dataclass(frozen=True)
+class H2ConnectionClosed:
     """The last event of a connection.
 
     ``remote`` is true if the peer went away, false if we found a fault of the
@@ -347,32 +358,32 @@ cdef class H2ConnectionClosed:
     """
 
     error_code: int
-    remote: object
-    reason: str = dataclasses.field(default="", compare=False)
+    remote: bool
+    reason: str = field(default="", compare=False)
 
 
-H2Event = Union[
-    H2AlternativeServiceReceived,
-    H2BodyDrained,
-    H2BodyFailed,
-    H2BodyReceived,
-    H2ConnectionClosed,
-    H2ExtensionFrameReceived,
-    H2GoAway,
-    H2InformationalResponseReceived,
-    H2OriginReceived,
-    H2PingAcknowledged,
-    H2PingReceived,
-    H2PriorityUpdated,
-    H2PushedStreamReceived,
-    H2RequestReceived,
-    H2RequestSent,
-    H2ResponseReceived,
-    H2SettingsAcknowledged,
-    H2SettingsReceived,
-    H2StreamClosed,
-    H2StreamReset,
-    H2TrailersReceived,
-    H2WebSocketRequest,
-    H2WindowUpdated,
-]
+H2Event: TypeAlias = (
+    H2AlternativeServiceReceived
+    | H2BodyDrained
+    | H2BodyFailed
+    | H2BodyReceived
+    | H2ConnectionClosed
+    | H2ExtensionFrameReceived
+    | H2GoAway
+    | H2InformationalResponseReceived
+    | H2OriginReceived
+    | H2PingAcknowledged
+    | H2PingReceived
+    | H2PriorityUpdated
+    | H2PushedStreamReceived
+    | H2RequestReceived
+    | H2RequestSent
+    | H2ResponseReceived
+    | H2SettingsAcknowledged
+    | H2SettingsReceived
+    | H2StreamClosed
+    | H2StreamReset
+    | H2TrailersReceived
+    | H2WebSocketRequest
+    | H2WindowUpdated
+)
