@@ -108,6 +108,8 @@ cdef extern from "ngp_h2.h" nogil:
         uint64_t glitch_burst
         uint64_t glitch_rate
 
+    void ngp_h2_options_default(ngp_h2_options *options)
+
     enum:
         NGP_TOKEN__AUTHORITY
         NGP_TOKEN__METHOD

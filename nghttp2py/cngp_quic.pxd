@@ -159,6 +159,8 @@ cdef extern from "ngp_quic.h" nogil:
         ngp_tls_config *tls_config
         ngp_tls_session_options tls
 
+    void ngp_quic_options_default(ngp_quic_options *options)
+
     enum:
         NGP_QUIC_EVENT_PROTOCOL_NEGOTIATED
         NGP_QUIC_EVENT_HANDSHAKE_COMPLETED

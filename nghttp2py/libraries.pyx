@@ -1,6 +1,21 @@
-"""The C libraries below this package, as they are at run time."""
+"""The C code below this package, as it is at run time."""
 
 from nghttp2py cimport cngp as lib
+
+
+def h2_defaults():
+    """Return the numbers of ``ngp_h2_options_default``, by the option's name."""
+    cdef lib.ngp_h2_options options
+
+    lib.ngp_h2_options_default(&options)
+    return {
+        "max_header_list_bytes": options.max_header_list_bytes,
+        "max_header_list_count": options.max_header_list_count,
+        "max_body_queue": options.max_body_queue,
+        "max_data_frame": options.max_data_frame,
+        "max_provoked_resets": options.max_provoked_resets,
+        "max_glitches": options.max_glitches,
+    }
 
 
 def features():

@@ -18,13 +18,6 @@
    stay small. */
 #define KEEP_OUTPUT 4096
 
-#define DEFAULT_MAX_HEADER_LIST_BYTES 65536
-#define DEFAULT_MAX_HEADER_LIST_COUNT 256
-#define DEFAULT_MAX_BODY_QUEUE 1048576
-#define DEFAULT_MAX_DATA_FRAME 1048576
-#define DEFAULT_MAX_PROVOKED_RESETS 1000
-#define DEFAULT_MAX_GLITCHES 10000
-
 /* RFC 9113, 6.5.2. */
 #define INITIAL_WINDOW_SIZE 65535
 
@@ -89,9 +82,21 @@ static void set_options(const ngp_h2 *h2, nghttp2_option *option) {
   set_extension_types(h2, option);
 }
 
-#define DEFAULT(NAME, VALUE)                                                   \
+static const ngp_h2_options defaults = {
+    .max_header_list_bytes = 65536,
+    /* A block of 64 KiB can hold thousands. */
+    .max_header_list_count = 256,
+    .max_body_queue = 1048576,
+    .max_data_frame = 1048576,
+    .max_provoked_resets = 1000,
+    .max_glitches = 10000,
+};
+
+void ngp_h2_options_default(ngp_h2_options *options) { *options = defaults; }
+
+#define DEFAULT(NAME)                                                          \
   if (!h2->options.NAME) {                                                     \
-    h2->options.NAME = VALUE;                                                  \
+    h2->options.NAME = defaults.NAME;                                          \
   }
 
 int ngp_h2_new(ngp_h2 **ph2, const ngp_h2_options *options, nghttp2_mem *mem) {
@@ -109,12 +114,12 @@ int ngp_h2_new(ngp_h2 **ph2, const ngp_h2_options *options, nghttp2_mem *mem) {
   /* The peer's first id is 1 or 2. */
   h2->highest_remote_id = options->client ? 0 : -1;
   h2->scan_left = options->client ? 0 : NGHTTP2_CLIENT_MAGIC_LEN;
-  DEFAULT(max_header_list_bytes, DEFAULT_MAX_HEADER_LIST_BYTES)
-  DEFAULT(max_header_list_count, DEFAULT_MAX_HEADER_LIST_COUNT)
-  DEFAULT(max_body_queue, DEFAULT_MAX_BODY_QUEUE)
-  DEFAULT(max_data_frame, DEFAULT_MAX_DATA_FRAME)
-  DEFAULT(max_provoked_resets, DEFAULT_MAX_PROVOKED_RESETS)
-  DEFAULT(max_glitches, DEFAULT_MAX_GLITCHES)
+  DEFAULT(max_header_list_bytes)
+  DEFAULT(max_header_list_count)
+  DEFAULT(max_body_queue)
+  DEFAULT(max_data_frame)
+  DEFAULT(max_provoked_resets)
+  DEFAULT(max_glitches)
   h2->batch.number = 1;
   ngp_h2_glitch_init(h2);
   ngp_buf_init(&h2->out, mem);

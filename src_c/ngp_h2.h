@@ -76,6 +76,12 @@ typedef struct ngp_h2_options {
   uint64_t glitch_rate;
 } ngp_h2_options;
 
+/*
+ * ngp_h2_options_default fills |options| with the defaults; what is nghttp2's
+ * default is 0.
+ */
+void ngp_h2_options_default(ngp_h2_options *options);
+
 typedef enum ngp_h2_event_type {
   /* A header block is complete: |fields| are set, and |end_stream|. */
   NGP_H2_EVENT_REQUEST = 1,

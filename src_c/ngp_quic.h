@@ -126,6 +126,12 @@ typedef struct ngp_quic_options {
   ngp_tls_session_options tls;
 } ngp_quic_options;
 
+/*
+ * ngp_quic_options_default fills |options| with the defaults, which are
+ * aioquic's where it has the option: what it leaves empty is 0.
+ */
+void ngp_quic_options_default(ngp_quic_options *options);
+
 typedef enum ngp_quic_event_type {
   NGP_QUIC_EVENT_PROTOCOL_NEGOTIATED = 1,
   NGP_QUIC_EVENT_HANDSHAKE_COMPLETED,

@@ -17,6 +17,23 @@
 
 #define MAX_DATAGRAM_SIZE 65527
 
+void ngp_quic_options_default(ngp_quic_options *options) {
+  *options = (ngp_quic_options){
+      .cc_algo = NGTCP2_CC_ALGO_RENO,
+      .cid_len = 8,
+      /* Every path of QUIC carries it (RFC 9000, 14). */
+      .max_datagram_size = NGTCP2_MAX_UDP_PAYLOAD_SIZE,
+      .max_data = 1048576,
+      .max_stream_data = 1048576,
+      .max_streams_bidi = 128,
+      .max_streams_uni = 128,
+      .idle_timeout = 60 * NGTCP2_SECONDS,
+      .initial_rtt = 100 * NGTCP2_MILLISECONDS,
+      .max_ack_delay = 25 * NGTCP2_MILLISECONDS,
+      .max_datagram_queue = 1048576,
+  };
+}
+
 static void *copy(ngp_quic *quic, const void *data, size_t len, int *pfailed) {
   void *p;
 

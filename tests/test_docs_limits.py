@@ -1,5 +1,6 @@
 """The page of limits has every limit, with the default that the code has."""
 
+import ast
 import dataclasses
 import importlib
 import inspect
@@ -13,8 +14,11 @@ from nghttp2py.asyncio import Client, H2Protocol, Timeouts
 from nghttp2py.asyncio.quic import serve
 from nghttp2py.h2 import H2Configuration
 from nghttp2py.h3 import H3Configuration
+from nghttp2py.h3.qpack import h3_defaults
 from nghttp2py.hpack import DEFLATE_MAX_HEADER_TABLE_SIZE, HDInflater
+from nghttp2py.libraries import h2_defaults
 from nghttp2py.quic import QuicConfiguration
+from nghttp2py.quic.options import default_sizes, default_times
 from nghttp2py.static_files import StaticFiles
 
 ROOT = Path(__file__).parent.parent
@@ -73,6 +77,24 @@ def test_every_limit_of_a_configuration_is_on_the_page(configuration, section):
         else:
             assert value(stated) == field.default, field.name
     assert len(names) > 5
+
+
+@pytest.mark.parametrize(
+    ("configuration", "known"),
+    [
+        (H2Configuration, h2_defaults()),
+        (H3Configuration, h3_defaults()),
+        (QuicConfiguration, default_sizes() | default_times()),
+    ],
+)
+def test_a_default_that_c_has_is_no_number_in_python(configuration, known):
+    (node,) = ast.parse(inspect.getsource(configuration)).body
+    read = [
+        ast.literal_eval(item.value.slice)
+        for item in node.body
+        if isinstance(item, ast.AnnAssign) and isinstance(item.value, ast.Subscript)
+    ]
+    assert sorted(read) == sorted(known)
 
 
 @pytest.mark.parametrize(

@@ -15,14 +15,14 @@ PACKAGE = ROOT / "nghttp2py"
 SOURCES = sorted([*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.pyx")])
 
 # Each layer and what of ours it may import.  A module is of the layer whose name
-# starts its path.  `libraries` asks who is below; nothing but `nghttp2py` asks it.
+# starts its path.  `libraries` asks who is below; `h2` asks it for C's defaults.
 LAYERS = {
     "errors": set(),
     "access": {"errors"},
     "libraries": {"h3", "quic"},
     "octets": set(),
     "hpack": {"errors", "octets"},
-    "h2": {"errors", "hpack", "octets"},
+    "h2": {"errors", "hpack", "libraries", "octets"},
     "buffer": set(),
     "quic_link": set(),
     "h3": {"errors", "octets", "quic_link"},

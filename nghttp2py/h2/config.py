@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from enum import IntEnum
 
 from nghttp2py.errors import InvalidSettingsValueError
+from nghttp2py.libraries import h2_defaults
 
 __all__ = ["H2Configuration", "Setting"]
 
@@ -22,6 +23,9 @@ class Setting(IntEnum):
     ENABLE_CONNECT_PROTOCOL = 0x8  # RFC 8441, 3
     NO_RFC7540_PRIORITIES = 0x9  # RFC 9218, 2.1
 
+
+# Where C has a default, it is this one.
+_DEFAULTS = h2_defaults()
 
 _MAX_WINDOW = 2**31 - 1  # RFC 9113, 6.9.1
 _UINT32 = 2**32 - 1
@@ -106,25 +110,25 @@ class H2Configuration:
     # ---- Bounds.  None is the C library's default, which is named. ----
 
     #: Name + value + 32 of each field of a received header list.
-    max_header_list_bytes: int = 65536
+    max_header_list_bytes: int = _DEFAULTS["max_header_list_bytes"]
     #: Fields of a received header list: a block of 64 KiB can hold thousands.
-    max_header_list_count: int = 256
+    max_header_list_count: int = _DEFAULTS["max_header_list_count"]
     #: Bytes queued on a stream before ``send_body`` refuses; what ``send_data``
     #: takes is bounded by the peer's windows.
-    max_body_queue: int = 1048576
+    max_body_queue: int = _DEFAULTS["max_body_queue"]
     #: Requests that a client keeps beyond what the peer's limit of streams lets
     #: out: each holds its header section, and a peer may allow none for good.
     max_queued_requests: int = 10000
     #: Payload of a DATA frame, even if the peer allows more: the C library
     #: keeps a buffer of that size.
-    max_data_frame: int = 1048576
+    max_data_frame: int = _DEFAULTS["max_data_frame"]
     #: Streams that a peer may make us reset, beyond those that end well,
     #: before the connection is ended ("MadeYouReset").
-    max_provoked_resets: int = 1000
+    max_provoked_resets: int = _DEFAULTS["max_provoked_resets"]
     #: Frames of the peer that do nothing (WINDOW_UPDATEs beyond what the bodies
     #: account for, PINGs, SETTINGS, empty DATA, unknown frames), at once, before
     #: the connection is ended; 330 are forgiven in a second (``time_passed``).
-    max_glitches: int = 10000
+    max_glitches: int = _DEFAULTS["max_glitches"]
     #: Streams that a client assumes to be allowed until SETTINGS say (100).
     peer_max_concurrent_streams: int | None = None
     #: Promised streams that a client keeps (200).

@@ -4,8 +4,12 @@ from dataclasses import dataclass, field, fields
 
 from nghttp2py.errors import InvalidSettingsValueError
 from nghttp2py.h3.protocol import Setting
+from nghttp2py.h3.qpack import h3_defaults
 
 __all__ = ["H3Configuration"]
+
+# Where C has a default, it is this one.
+_DEFAULTS = h3_defaults()
 
 _MAX_VARINT = (1 << 62) - 1
 _MAX_SIZE = (1 << 32) - 1
@@ -46,31 +50,31 @@ class H3Configuration:
     #: Settings beside those that the other fields make; ``None`` leaves one out.
     settings: dict[int, int | None] = field(default_factory=dict)
     #: Bytes of the dynamic table of our decoder (RFC 9204, 3.2.3).
-    qpack_max_table_capacity: int = 4096
+    qpack_max_table_capacity: int = _DEFAULTS["qpack_capacity"]
     #: Streams that may wait for the encoder stream (RFC 9204, 2.1.2).
-    qpack_blocked_streams: int = 16
+    qpack_blocked_streams: int = _DEFAULTS["qpack_blocked_streams"]
     #: Bytes of the dynamic table of our encoder, if the peer allows as many.
-    qpack_encoder_table_capacity: int = 4096
+    qpack_encoder_table_capacity: int = _DEFAULTS["qpack_encoder_capacity"]
     #: Bytes of a field section, with 32 for each field (RFC 9114, 4.2.2).
     #: ``None`` is 65536, and is not announced.
     max_field_section_size: int | None = None
     #: Fields of a field section.
-    max_field_count: int = 256
+    max_field_count: int = _DEFAULTS["max_field_count"]
     #: The largest push identifier that a client allows; ``None`` is no push.
     max_push_id: int | None = 8
     #: Bytes that wait on all streams: for the rest of a field section, for the
     #: encoder stream, for a session.
-    max_buffered: int = 4194304
+    max_buffered: int = _DEFAULTS["max_buffered"]
     #: WebTransport sessions that a client may have open at once, if they are kept:
     #: the CONNECT of one more is reset with ``H3_REQUEST_REJECTED`` before the
     #: application sees it (draft-ietf-webtrans-http3, 5.2).
-    webtransport_max_sessions: int = 256
+    webtransport_max_sessions: int = _DEFAULTS["max_sessions"]
     #: Frames without meaning that the peer may send beyond one a message.
-    max_glitches: int = 1000
+    max_glitches: int = _DEFAULTS["max_glitches"]
     #: Requests beyond those that end well that a client may reset before their
     #: response has a body, leave without a header section, or have refused because
     #: they are malformed.
-    max_reset_streams: int = 1000
+    max_reset_streams: int = _DEFAULTS["max_reset_streams"]
 
     def __post_init__(self) -> None:
         for item in fields(self):

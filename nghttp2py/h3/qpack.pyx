@@ -33,6 +33,23 @@ def library_versions():
     return {"nghttp3": lib.nghttp3_version(0).version_str.decode()}
 
 
+def h3_defaults():
+    """Return the numbers of ``ngp_h3_config_default``, by the option's name."""
+    cdef lib.ngp_h3_config config
+
+    lib.ngp_h3_config_default(&config)
+    return {
+        "qpack_capacity": config.qpack_capacity,
+        "qpack_blocked_streams": config.qpack_blocked_streams,
+        "qpack_encoder_capacity": config.qpack_encoder_capacity,
+        "max_field_count": config.max_field_count,
+        "max_buffered": config.max_buffered,
+        "max_sessions": config.max_sessions,
+        "max_glitches": config.max_glitches,
+        "max_reset_streams": config.max_reset_streams,
+    }
+
+
 cdef int check(int rv) except -1:
     """Turn a negative return code into the exception that names it."""
     if rv == 0:

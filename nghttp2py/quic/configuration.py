@@ -9,10 +9,15 @@ from os import PathLike
 from typing import Any, TextIO
 
 from nghttp2py.quic.logger import QuicLogger
+from nghttp2py.quic.options import default_sizes, default_times
 from nghttp2py.quic.packet import QuicProtocolVersion
 from nghttp2py.quic.tls import CipherSuite, SessionTicket
 
 __all__ = ["SMALLEST_MAX_DATAGRAM_SIZE", "QuicConfiguration", "ServerCertificate"]
+
+# Where C has a default, it is this one.
+_SIZES = default_sizes()
+_TIMES = default_times()
 
 # Every path of QUIC carries datagrams of this size (RFC 9000, 14).
 SMALLEST_MAX_DATAGRAM_SIZE = 1200
@@ -73,22 +78,22 @@ class QuicConfiguration:
     congestion_control_algorithm: str = "reno"
     """``"reno"``, ``"cubic"`` or ``"bbr"``."""
 
-    connection_id_length: int = 8
+    connection_id_length: int = _SIZES["cid_len"]
     """The length of the connection ids that we issue, at most 20."""
 
-    idle_timeout: float = 60.0
+    idle_timeout: float = _TIMES["idle_timeout"]
     """A connection on which nothing comes in for so long is over; 0 for never."""
 
     is_client: bool = True
     """Which side this is."""
 
-    max_data: int = 1048576
+    max_data: int = _SIZES["max_data"]
     """How much the peer may send on all streams before credit is returned."""
 
-    max_datagram_size: int = SMALLEST_MAX_DATAGRAM_SIZE
+    max_datagram_size: int = _SIZES["max_datagram_size"]
     """The largest UDP payload to send, 1200 to 65527."""
 
-    max_stream_data: int = 1048576
+    max_stream_data: int = _SIZES["max_stream_data"]
     """How much the peer may send on one stream before credit is returned."""
 
     quic_logger: QuicLogger | None = None
@@ -125,7 +130,7 @@ class QuicConfiguration:
     """The cipher suites that a client offers, the best first, or that a server takes;
     ``None`` is all three that QUIC may use, AES before ChaCha20 (RFC 9001, 5.3)."""
 
-    initial_rtt: float = 0.1
+    initial_rtt: float = _TIMES["initial_rtt"]
     """The round trip that is assumed before one was measured, at most 60 seconds."""
 
     max_datagram_frame_size: int | None = None
@@ -162,10 +167,10 @@ class QuicConfiguration:
     never.  :meth:`~nghttp2py.quic.connection.QuicConnection.set_keep_alive` changes
     it while the connection is in use."""
 
-    max_streams_bidi: int = 128
+    max_streams_bidi: int = _SIZES["max_streams_bidi"]
     """How many bidirectional streams the peer may have open."""
 
-    max_streams_uni: int = 128
+    max_streams_uni: int = _SIZES["max_streams_uni"]
     """How many unidirectional streams the peer may have open."""
 
     certificates: dict[str, ServerCertificate] = field(default_factory=dict)
@@ -178,17 +183,17 @@ class QuicConfiguration:
     """A server's: whether its tickets allow early data (0-RTT), and it is taken.  A
     client's: whether it is sent."""
 
-    max_ack_delay: float = 0.025
+    max_ack_delay: float = _TIMES["max_ack_delay"]
     """How long an acknowledgement is delayed at most, less than 16.384."""
 
-    max_window: int = 0
+    max_window: int = _SIZES["max_window"]
     """What the window of ``max_data`` may grow to, if the reader is quick; 0 for no
     growth."""
 
-    max_stream_window: int = 0
+    max_stream_window: int = _SIZES["max_stream_window"]
     """What the windows of ``max_stream_data`` may grow to, in the same way."""
 
-    max_datagram_queue: int = 1048576
+    max_datagram_queue: int = _SIZES["max_datagram_queue"]
     """How much payload of DATAGRAM frames waits, to be read or to be sent; what
     is beyond that is dropped."""
 

@@ -16,6 +16,36 @@ cdef dict ALGORITHMS = {
 }
 
 
+def default_sizes():
+    """Return the sizes and counts of ``ngp_quic_options_default``, by their names."""
+    cdef lib.ngp_quic_options options
+
+    lib.ngp_quic_options_default(&options)
+    return {
+        "cid_len": options.cid_len,
+        "max_datagram_size": options.max_datagram_size,
+        "max_data": options.max_data,
+        "max_stream_data": options.max_stream_data,
+        "max_streams_bidi": options.max_streams_bidi,
+        "max_streams_uni": options.max_streams_uni,
+        "max_window": options.max_window,
+        "max_stream_window": options.max_stream_window,
+        "max_datagram_queue": options.max_datagram_queue,
+    }
+
+
+def default_times():
+    """Return the times of ``ngp_quic_options_default``, in seconds."""
+    cdef lib.ngp_quic_options options
+
+    lib.ngp_quic_options_default(&options)
+    return {
+        "idle_timeout": options.idle_timeout / 1e9,
+        "initial_rtt": options.initial_rtt / 1e9,
+        "max_ack_delay": options.max_ack_delay / 1e9,
+    }
+
+
 cdef uint64_t number(configuration, str name) except? 0:
     value = getattr(configuration, name)
     if not isinstance(value, int):

@@ -97,15 +97,12 @@ static int make_end(quic_pair *pair, int end) {
   ngp_quic_options options;
   const char *reason;
 
-  memset(&options, 0, sizeof(options));
+  ngp_quic_options_default(&options);
   options.is_client = end == 0;
-  options.cid_len = 8;
-  options.max_datagram_size = 1200;
   options.max_data = options.max_stream_data = 1 << 18;
   options.max_streams_bidi = options.max_streams_uni = 16;
   options.idle_timeout = 5000 * MILLISECOND;
   options.initial_rtt = 20 * MILLISECOND;
-  options.max_ack_delay = 25 * MILLISECOND;
   options.max_datagram_frame_size = 1200;
   options.max_datagram_queue = 1 << 16;
   options.versions[0] = NGTCP2_PROTO_VER_V1;

@@ -19,16 +19,13 @@ static const uint8_t alpn[] = "\4test";
 static void common_options(sim *s, int end) {
   ngp_quic_options *o = &s->ends[end].options;
 
-  memset(o, 0, sizeof(*o));
+  ngp_quic_options_default(o);
   o->is_client = end == 0;
-  o->cid_len = 8;
-  o->max_datagram_size = 1200;
   o->max_data = TICKET_DATA;
   o->max_stream_data = TICKET_STREAM_DATA;
   o->max_streams_bidi = o->max_streams_uni = TICKET_STREAMS;
   o->idle_timeout = 20 * SECOND;
   o->initial_rtt = 50 * MILLISECOND;
-  o->max_ack_delay = 25 * MILLISECOND;
   o->max_datagram_frame_size = TICKET_DATAGRAM;
   o->max_datagram_queue = 1 << 16;
   o->versions[0] = NGTCP2_PROTO_VER_V1;
