@@ -379,6 +379,8 @@ cdef extern from "ngp_h3.h" nogil:
         const uint8_t *buffer
         size_t buffer_len
 
+    uint64_t ngp_h3_incomplete_frame(const ngp_h3 *h3, int64_t stream_id)
+
     ctypedef struct ngp_h3_qpack_bytes:
         uint64_t encoder_sent
         uint64_t encoder_received

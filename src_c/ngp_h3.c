@@ -537,6 +537,22 @@ int ngp_h3_parse_priority(const uint8_t *value, size_t len, uint8_t *purgency,
   return 0;
 }
 
+uint64_t ngp_h3_incomplete_frame(const ngp_h3 *h3, int64_t stream_id) {
+  const ngp_h3_stream *stream = ngp_h3_find(h3, stream_id);
+
+  if (!stream || stream->recv_ended || stream->unwanted ||
+      stream->type == NGP_H3_STREAM_IGNORED) {
+    return 0;
+  }
+  if (stream->header_len) {
+    return stream->frames + 1;
+  }
+  return stream->blocked ||
+                 (stream->in_frame && stream->frame_type != NGP_H3_FRAME_DATA)
+             ? stream->frames
+             : 0;
+}
+
 int ngp_h3_gather(ngp_h3_stream *stream, const uint8_t **pp, const uint8_t *end,
                   int n, uint64_t *values) {
   const uint8_t *src = *pp;

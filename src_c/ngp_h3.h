@@ -649,6 +649,14 @@ typedef struct ngp_h3_stream_info {
 } ngp_h3_stream_info;
 
 /*
+ * ngp_h3_incomplete_frame returns the number, from 1, of the frame on the
+ * stream of which more must come, and 0 if there is none.  Frames of DATA do
+ * not count once their header is complete; one that waits for the encoder
+ * stream does, and so does the type of a unidirectional stream.
+ */
+uint64_t ngp_h3_incomplete_frame(const ngp_h3 *h3, int64_t stream_id);
+
+/*
  * ngp_h3_qpack_bytes counts the bytes on the four QPACK streams.
  */
 typedef struct ngp_h3_qpack_bytes {

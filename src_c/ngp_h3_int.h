@@ -31,8 +31,7 @@ typedef struct ngp_h3_stream {
   uint8_t header[NGP_H3_MAX_FRAME_HEADER];
   uint8_t header_len;
   uint8_t in_frame;
-  uint8_t any_frame; /* a frame has begun */
-  uint8_t skip;      /* the payload of this frame is dropped */
+  uint8_t skip; /* the payload of this frame is dropped */
   /* blocked is nonzero if the frame at the start of |buf|, of |blocked_len|
      bytes, waits for the encoder stream; what followed it waits behind. */
   uint8_t blocked;
@@ -55,6 +54,7 @@ typedef struct ngp_h3_stream {
   uint8_t urgency;
   uint8_t incremental;
   uint8_t reprioritized; /* PRIORITY_UPDATE outdoes the field */
+  uint64_t frames;       /* whose header is complete */
   uint64_t frame_type;
   uint64_t frame_left; /* what is missing of the payload */
   ngp_buf buf;         /* a payload of which more must come */

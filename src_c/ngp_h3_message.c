@@ -540,7 +540,7 @@ int ngp_h3_recv_message(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
       }
       if (values[0] == NGP_H3_FRAME_WEBTRANSPORT &&
           ngp_h3_takes_webtransport(h3)) {
-        if (stream->type != NGP_H3_STREAM_REQUEST || stream->any_frame) {
+        if (stream->type != NGP_H3_STREAM_REQUEST || stream->frames) {
           return ngp_h3_violate(h3, NGP_H3_V_WEBTRANSPORT_FRAME);
         }
         stream->type = NGP_H3_STREAM_WEBTRANSPORT_BIDI;
@@ -558,7 +558,7 @@ int ngp_h3_recv_message(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
       if (rv != 0) {
         return rv;
       }
-      stream->any_frame = 1;
+      ++stream->frames;
       if (is_aborted(stream)) {
         return 0;
       }

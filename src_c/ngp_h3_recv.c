@@ -114,6 +114,7 @@ static int recv_control(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
       if (rv != 0) {
         return rv;
       }
+      ++stream->frames;
       stream->in_frame = 1;
       stream->frame_type = values[0];
       stream->frame_left = values[1];

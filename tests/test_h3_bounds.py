@@ -223,6 +223,97 @@ async def test_a_header_section_that_is_not_completed_ends_its_stream(part):
         assert 0 not in ends.protocols[0]._http._stream
 
 
+async def talk_on(stream):
+    stream.send_headers(OK)
+    await stream.send_data(b"first")
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        b"\x01",
+        b"\x01\x05\x00",
+        b"\x01\x03\x02\x00\x80",  # waits for QPACK's encoder stream
+        b"\x21\x05abc",
+        b"\x01\x3f\x00" + bytes(30),  # drips
+        data_frame(b"more") + b"\x01\x05",
+    ],
+)
+@in_virtual_time
+async def test_trailers_have_a_bound_after_the_response_has_begun(part):
+    handler = Handler(talk_on)
+    async with (
+        serving(handler) as (ends, port),
+        raw_client(port) as client,
+    ):
+        client.send(0, REQUEST + data_frame(b"body"))
+        await until(lambda: client.received.get(0, b"").endswith(b"first"))
+        if len(part) > 20:
+            await drip(client, 0, part)
+        else:
+            client.send(0, part)
+        await client.ping_until(lambda: 0 in client.resets)
+        assert client.resets[0] == ErrorCode.H3_REQUEST_INCOMPLETE
+        await until(lambda: 0 in client.stops and handler.ended == ["CancelledError"])
+        assert not ends.protocols[0]._watch._incomplete
+        assert client.over is None
+
+
+@in_virtual_time
+async def test_a_frame_of_data_and_whole_frames_have_no_such_bound():
+    gate = asyncio.Event()
+
+    async def talk(stream):
+        stream.send_headers(OK)
+        await gate.wait()
+        assert await stream.read() == b"body"
+        await stream.send_data(b"", end_stream=True)
+
+    async with (
+        serving(talk) as (_, port),
+        raw_client(port) as client,
+    ):
+        client.send(0, REQUEST + b"\x00\x04bo")
+        await until(lambda: 0 in client.received)
+        client.send(2, b"\x21\x01x")
+        await pass_time(30)
+        gate.set()
+        client.send(0, b"dy", True)
+        await until(lambda: 0 in client.ended)
+        assert client.over is None
+
+
+@pytest.mark.parametrize(
+    ("stream_id", "part"),
+    [
+        (2, b"\x07"),
+        (2, b"\x07\x04\x80"),
+        (2, b"\x21\x3fabc"),
+        (6, b"\x40"),  # the type of a stream
+    ],
+)
+@pytest.mark.parametrize("way", ["silent", "dripping"])
+@in_virtual_time
+async def test_half_a_frame_on_the_control_stream_closes_the_connection(
+    stream_id, part, way
+):
+    """While a request is open, too, which keeps the connection from being idle."""
+    handler = Handler(hang)
+    async with (
+        serving(handler) as (_, port),
+        raw_client(port) as client,
+    ):
+        client.send(0, headers_frame(), True)
+        await until(lambda: handler.begun)
+        client.send(stream_id, part)
+        if way == "dripping" and part[1:2] == b"\x3f":
+            await drip(client, stream_id, bytes(50))
+        await client.ping_until(lambda: client.over is not None)
+        assert client.over == ErrorCode.H3_EXCESSIVE_LOAD
+        await until(lambda: handler.ended == ["CancelledError"])
+
+
 @pytest.mark.parametrize("way", ["silent", "dripping", "pinging", "trailers"])
 @in_virtual_time
 async def test_a_body_that_makes_no_progress_ends_its_stream(way):

@@ -520,9 +520,15 @@ class H3Protocol(QuicConnectionProtocol):
             self._log(reason)
             self.close(code, reason)
             return
+        if stream_id & 2:
+            reason = f"stream {stream_id}: no whole frame in {bound:g} seconds"
+            self._log(reason)
+            self.close(ErrorCode.H3_EXCESSIVE_LOAD, reason)
+            return
         reason = f"the {what} made no progress in {bound:g} seconds"
         self._log(f"stream {stream_id}: {reason}")
         stream = self._streams_by_id.get(stream_id)
+        answered = stream is not None and stream._sent and what == "headers"
         if stream is not None:
             stream.reset(code)
         else:
@@ -531,8 +537,9 @@ class H3Protocol(QuicConnectionProtocol):
             # It has bytes of the stream; those that come now are dropped.
             self._http.handle_event(QuicStreamReset(code, stream_id))
             self._abandoned(stream_id)
-        # All of the response may have been queued.
-        self._reset_stream(stream_id, code)
+        if not answered:
+            # All of the response may have been queued.
+            self._reset_stream(stream_id, code)
 
     def _shut_down_soon(self, timeout: float | None) -> None:
         if self._shutdown_task is None and not self._quic.closed:
@@ -588,6 +595,8 @@ class H3Protocol(QuicConnectionProtocol):
                 self.h3_event_received(received)
             if self._request_handler is not None:
                 self._follow_request(event, was_known)
+            if isinstance(event, StreamDataReceived) and event.stream_id & 3 == 2:
+                self._follow_frame(self._http, event.stream_id)
         if isinstance(event, ConnectionTerminated):
             self._connection_terminated()
 
@@ -619,7 +628,8 @@ class H3Protocol(QuicConnectionProtocol):
             return
         ended = isinstance(event, QuicStreamReset) or event.end_stream
         if was_known or stream_id in self._streams_by_id:
-            self._watch.section_ended(stream_id)
+            assert self._http is not None
+            self._follow_frame(self._http, stream_id)
         elif not ended:
             if stream_id not in self._stopped:
                 self._watch.section_begun(stream_id)
@@ -628,6 +638,14 @@ class H3Protocol(QuicConnectionProtocol):
         else:
             self._watch.section_ended(stream_id)
             self._abandoned(stream_id)
+
+    def _follow_frame(self, http: H3Connection, stream_id: int) -> None:
+        """See whether a frame of a client has come whole, the payload of DATA aside:
+        on the control stream, or trailers."""
+        if frame := http.incomplete_frame(stream_id):
+            self._watch.section_begun(stream_id, frame)
+        else:
+            self._watch.section_ended(stream_id)
 
     def h3_event_received(self, event: H3Event) -> None:
         """Take an event of HTTP/3: a subclass that wants to see it extends this."""

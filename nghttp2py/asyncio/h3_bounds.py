@@ -117,9 +117,9 @@ class Watch:
         self._settings_due = math.inf
         self._busy = False
         self._idle_since = 0.0
-        # Requests whose header section is incomplete, with the time by which it
-        # must be complete: the first is due first.
-        self._incomplete: dict[int, float] = {}
+        # Streams with a header section or another frame that is incomplete: the time
+        # by which it must be complete, and which one it is.  The first is due first.
+        self._incomplete: dict[int, tuple[float, int]] = {}
         # Streams whose bytes were not taken whole when they were last looked at.
         self._outgoing: dict[int, Outgoing] = {}
         self._sweep_at = _SWEEP
@@ -161,11 +161,14 @@ class Watch:
                 self._heard = self._loop.time()
                 self._wake_at(self._heard + self._timeouts.keepalive)
 
-    def section_begun(self, stream_id: int) -> None:
-        """Bytes have come of a request whose header section is incomplete."""
-        if stream_id not in self._incomplete:
+    def section_begun(self, stream_id: int, frame: int = 0) -> None:
+        """Bytes have come of a request whose header section is incomplete, or of
+        another ``frame``, a number, on a stream."""
+        known = self._incomplete.get(stream_id)
+        if known is None or known[1] != frame:
+            self._incomplete.pop(stream_id, None)
             due = self._loop.time() + self._timeouts.headers
-            self._incomplete[stream_id] = due
+            self._incomplete[stream_id] = due, frame
             self._wake_at(due)
 
     def section_ended(self, stream_id: int) -> bool:
@@ -263,10 +266,10 @@ class Watch:
         return due
 
     def _check_sections(self, now: float) -> float:
-        for stream_id, due in list(self._incomplete.items()):
+        for stream_id, (due, _) in list(self._incomplete.items()):
             if now < due:
                 return due
-            del self._incomplete[stream_id]
+            self._incomplete.pop(stream_id, None)
             self._report_overdue("headers", stream_id)
         return math.inf
 

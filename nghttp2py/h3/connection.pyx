@@ -466,6 +466,17 @@ cdef class H3Connection(H3Session):
         )
         return urgency, bool(incremental)
 
+    def incomplete_frame(self, stream_id):
+        """Return the number, from 1, of the frame of which more must come on a
+        stream, or 0.
+
+        A peer may keep it waiting for ever: bound it in time.  Frames of DATA do not
+        count once their header is complete; a section that waits for QPACK's encoder
+        stream does, and the type of a unidirectional stream.
+        """
+        self._require()
+        return lib.ngp_h3_incomplete_frame(self._h3, to_id(stream_id, "stream_id"))
+
     def send_origin(self, origins):
         """Say for which origins, bytes like ``b"https://a.example"``, we answer
         (RFC 9412).
