@@ -21,8 +21,10 @@ from helpers import (
     settings_ack,
 )
 from loops import in_loop, until
+from memory import MemoryClient
 
 from nghttp2py import access
+from nghttp2py.asyncio import H2Protocol, pump
 from nghttp2py.asyncio.log_budget import LogBudget
 from nghttp2py.errors import ErrorCode, StreamClosedError, StreamResetError
 from nghttp2py.h2 import H2Configuration
@@ -375,3 +377,56 @@ async def test_a_hook_that_fails_is_logged_and_harms_no_request(caplog):
         access.remove_hook(seen.append)
         access.remove_hook(fail)
     assert "on purpose" in caplog.text
+
+
+# ---- Faults that end the connection ----
+
+
+@pytest.mark.parametrize(
+    ("sent", "text"),
+    [
+        (b"GET / HTTP/1.1\r\nhost: h\r\n\r\n", "HTTP/1.1, not HTTP/2"),
+        (b"POST", "HTTP/1.1, not HTTP/2"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "the client speaks TLS"),
+        (b"\x1b[31m\r\nhello", "PROTOCOL_ERROR: "),
+        (MAGIC + data(0, b"x"), "PROTOCOL_ERROR: "),
+        (MAGIC + settings() + data(0, b"x"), "PROTOCOL_ERROR: "),
+        (MAGIC + settings() + frame(0, 0, 1, bytes(20000)), "FRAME_SIZE_ERROR: "),
+    ],
+)
+@pytest.mark.parametrize("kind", ["HTTP2Server", "start_server"])
+@in_loop
+async def test_why_a_clients_fault_has_ended_its_connection_is_a_line(
+    kind, sent, text, caplog, monkeypatch
+):
+    monkeypatch.setattr(pump, "_peer_lines", LogBudget(pump.logger, 20, 3, 100.0))
+    caplog.set_level(logging.INFO)
+    for _ in range(5):
+        if kind == "HTTP2Server":
+            protocol = serve(Good).protocol
+        else:
+            protocol = H2Protocol(False)
+            MemoryClient(protocol)
+        protocol.data_received(sent)
+        protocol.connection_lost(None)
+    assert len(caplog.records) == 3
+    for record in caplog.records:
+        assert record.levelno == logging.INFO
+        assert record.exc_info is None
+        assert text in record.getMessage()
+        assert record.getMessage().isprintable()
+
+
+@pytest.mark.parametrize("how", ["terminate", "GOAWAY", "lost"])
+@in_loop
+async def test_an_end_that_is_no_fault_of_the_peer_is_no_line(how, caplog):
+    caplog.set_level(logging.INFO, "nghttp2py.asyncio")
+    client = RawClient(Good)
+    if how == "terminate":
+        client.protocol.terminate(ErrorCode.INTERNAL_ERROR)
+    elif how == "GOAWAY":
+        await client.send(goaway())
+    client.protocol.data_received(b"")
+    client.protocol.connection_lost(None)
+    await asyncio.sleep(0)
+    assert caplog.records == []

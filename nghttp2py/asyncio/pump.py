@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -21,8 +22,13 @@ from nghttp2py.asyncio.log_budget import LogBudget
 from nghttp2py.asyncio.memory import count_bytes
 from nghttp2py.asyncio.timeouts import UNSET, Timeouts, merge_timeouts
 from nghttp2py.asyncio.tls import find_tls_fault
-from nghttp2py.errors import ErrorCode, error_code_name
-from nghttp2py.h2 import H2Connection, H2Event, H2PingAcknowledged
+from nghttp2py.errors import ErrorCode, error_code_name, printable
+from nghttp2py.h2 import (
+    H2Connection,
+    H2ConnectionClosed,
+    H2Event,
+    H2PingAcknowledged,
+)
 
 if sys.platform != "win32":
     import fcntl
@@ -224,10 +230,27 @@ class H2Pump(asyncio.Protocol):
         try:
             count_bytes(len(data))
             events = self.connection.receive_data(data)
+            if events and type(events[-1]) is H2ConnectionClosed:
+                self._log_fault(events[-1], data)
         except Exception:
             self._give_up()
             return
         self.flush(events)
+
+    def _log_fault(self, event: H2ConnectionClosed, data: bytes) -> None:
+        """Log why a fault of the peer's has ended the connection."""
+        if event.remote or not event.reason:
+            return
+        reason = event.reason
+        if not self.connection.client_side and "magic" in reason:
+            # The client has not sent the preface (RFC 9113, 3.4).
+            if data.startswith(b"\x16\x03"):
+                reason = "the client speaks TLS, to a server in the clear"
+            elif re.match(rb"[A-Z]+( |$)", data):
+                reason = "the client speaks HTTP/1.1, not HTTP/2"
+        _peer_lines.log(
+            "%s: %s: %s", self, error_code_name(event.error_code), printable(reason)
+        )
 
     def eof_received(self) -> bool:
         """Let the transport close, unless whole requests await their answer.
