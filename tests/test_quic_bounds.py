@@ -19,7 +19,7 @@ from quic_pair import (
     server_configuration,
 )
 
-from nghttp2py.asyncio import quic_handshakes, quic_log, quic_server
+from nghttp2py.asyncio import binding, quic_handshakes, quic_log, quic_server
 from nghttp2py.asyncio.quic import QuicConnectionProtocol, connect, serve
 from nghttp2py.asyncio.timeouts import Timeouts
 from nghttp2py.quic.connection import QuicConnection
@@ -371,12 +371,14 @@ async def test_the_log_is_bounded(caplog):
     [
         (("192.0.2.1", 5), "192.0.2.1:5"),
         (("2001:db8::1", 5, 0, 0), "[2001:db8::1]:5"),
-        ("anything", "anything"),
+        ("/run/socket", "unix:/run/socket"),
+        (b"\0name", "unix:@name"),
+        (("a\nb", 5), r"a\nb:5"),
         (None, "None"),
     ],
 )
 def test_addresses_are_written_as_in_urls(addr, text):
-    assert quic_log.address_text(addr) == text
+    assert binding.describe_address(addr) == text
 
 
 def test_error_codes_have_names():

@@ -13,6 +13,8 @@ import stat
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from nghttp2py.errors import printable
+
 __all__ = [
     "UnixPath",
     "adopt_sockets",
@@ -265,10 +267,15 @@ def adopt_sockets(
 
 
 def describe_address(address: Any) -> str:
-    """Return an address, as ``getsockname`` gives it, as people write it."""
-    if isinstance(address, tuple):
-        host, port = address[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    """Return a socket address as in a URL, for the log; any other as it is.
+
+    Control characters are escaped: it may be a peer's.
+    """
+    if isinstance(address, tuple | list) and len(address) >= 2:
+        host, port = str(address[0]), address[1]
+        return printable(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
     if isinstance(address, bytes):
         address = os.fsdecode(address)
-    return f"unix:{address}".replace("\0", "@")
+    if isinstance(address, str):
+        return printable(f"unix:{address}".replace("\0", "@"))
+    return printable(str(address))

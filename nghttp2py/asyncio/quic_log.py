@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from nghttp2py.asyncio.binding import describe_address
 from nghttp2py.asyncio.log_budget import LogBudget
 from nghttp2py.errors import printable
 from nghttp2py.quic.events import ConnectionTerminated
@@ -45,7 +46,7 @@ class EndLog:
 
     def tell(self, addr: Any, text: str) -> None:
         """Write a line about a peer, with what it sent escaped."""
-        self._lines.log("%s: %s", address_text(addr), printable(text))
+        self._lines.log("%s: %s", describe_address(addr), printable(text))
 
     def tell_by(self, other: logging.Logger, addr: Any, text: str) -> None:
         """Write a line by the logger of a protocol over QUIC, which has a bound of
@@ -54,16 +55,8 @@ class EndLog:
         if lines is None:
             lines = LogBudget(other, logging.INFO, MAX_LINES, 1.0)
             self._others[other] = lines
-        lines.log("%s: %s", address_text(addr), printable(text))
+        lines.log("%s: %s", describe_address(addr), printable(text))
 
     def failed(self, addr: Any, text: str) -> None:
         """Write a line about a fault of ours, with the exception being handled."""
-        self._failures.log("%s: %s", address_text(addr), text, exc_info=True)
-
-
-def address_text(addr: Any) -> str:
-    """Write a socket address as in a URL; any other as it is."""
-    if not isinstance(addr, tuple | list) or len(addr) < 2:
-        return printable(str(addr))
-    host, port = str(addr[0]), addr[1]
-    return printable(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        self._failures.log("%s: %s", describe_address(addr), text, exc_info=True)
