@@ -17,6 +17,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
+from nghttp2py.arguments import check_seconds, check_type
 from nghttp2py.asyncio.body import AsyncBody, is_asynchronous
 from nghttp2py.asyncio.connecting import establish
 from nghttp2py.asyncio.deadlines import Deadlines
@@ -25,7 +26,7 @@ from nghttp2py.asyncio.pump import H2Pump
 from nghttp2py.asyncio.timeouts import (
     UNSET,
     Timeouts,
-    check_seconds,
+    check_keepalive,
     merge_timeouts,
 )
 from nghttp2py.asyncio.tls import prepare_context
@@ -612,7 +613,7 @@ class HTTP2Client:
         *,
         server_hostname: str | None = None,
         config: H2Configuration | None = None,
-        connect_timeout: float = CONNECT_TIMEOUT,
+        connect_timeout: float | None = CONNECT_TIMEOUT,
         timeouts: Timeouts | None = None,
         settings_timeout: float = UNSET,
         idle_timeout: float | None = UNSET,
@@ -633,12 +634,17 @@ class HTTP2Client:
                 f"ssl must be an ssl.SSLContext, a bool or None, not "
                 f"{type(ssl).__name__}"
             )
+        if server_hostname is not None:
+            check_type("server_hostname", server_hostname, str, "a str or None")
+        if loop is not None:
+            check_type("loop", loop, asyncio.AbstractEventLoop, "an event loop or None")
         if ssl is not None:
             prepare_context(ssl)
             if isinstance(address, str) and server_hostname is None:
                 raise ValueError("TLS over a Unix socket needs server_hostname")
         check_seconds("connect_timeout", connect_timeout)
         check_seconds("timeout", timeout)
+        check_keepalive(keepalive_interval, keepalive_timeout)
         check_config(config)
         if config is None:
             config = DEFAULT_CONFIGURATION

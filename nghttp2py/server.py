@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, cast
 
+from nghttp2py.arguments import check_bool
 from nghttp2py.asyncio.binding import (
     UnixPath,
     adopt_sockets,
@@ -29,6 +30,7 @@ from nghttp2py.asyncio.listener import (
     BACKLOG,
     ConnectionSet,
     Listener,
+    check_backlog,
     check_limit,
 )
 from nghttp2py.asyncio.timeouts import UNSET, Timeouts, merge_timeouts
@@ -136,6 +138,9 @@ class HTTP2Server:
                 )
             prepare_server_context(ssl)
         check_limit(limit_connections)
+        check_backlog(backlog)
+        if reuse_port is not None:
+            check_bool("reuse_port", reuse_port)
         check_config(config)
         if config is None:
             config = self.DEFAULT_CONFIGURATION

@@ -23,6 +23,7 @@ from email.utils import formatdate, parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
+from nghttp2py.arguments import check_bool, check_int
 from nghttp2py.handler import BaseRequestHandler
 
 if TYPE_CHECKING:
@@ -275,8 +276,8 @@ class StaticFiles:
         listing: bool = False,
         max_open_files: int = MAX_OPEN_FILES,
     ) -> None:
-        if max_open_files < 1:
-            raise ValueError(f"max_open_files must be positive, not {max_open_files}")
+        check_bool("listing", listing)
+        check_int("max_open_files", max_open_files, 1)
         self.root = os.path.realpath(root, strict=True)
         if not os.path.isdir(self.root):
             raise NotADirectoryError(

@@ -1,10 +1,13 @@
 """What a caller gives wrongly is refused where it is given, and named."""
 
 import asyncio
+import inspect
+import re
 from functools import partial
 
 import pytest
 from peers import certificate
+from quic_pair import client_configuration, server_configuration
 
 from nghttp2py import BaseRequestHandler, HTTP2Client, HTTP2Server
 from nghttp2py.asyncio import (
@@ -15,7 +18,13 @@ from nghttp2py.asyncio import (
     serve,
     start_server,
 )
+from nghttp2py.asyncio.connection import H2StreamConnection
+from nghttp2py.asyncio.quic import connect
+from nghttp2py.h2 import H2Configuration
+from nghttp2py.h3 import H3Configuration
 from nghttp2py.quic.configuration import QuicConfiguration
+from nghttp2py.quic.connection import QuicConnection
+from nghttp2py.static_files import StaticFiles
 
 ADDRESS = ("127.0.0.1", 0)
 ORIGIN = "http://127.0.0.1"
@@ -71,7 +80,7 @@ def test_a_server_refuses_a_wrong_option_at_once(server, options, message):
         (partial(start_server, None, *ADDRESS), "client_connected_cb must be callable"),
         (
             partial(start_server, connected, *ADDRESS, concurrency="3"),
-            "max_concurrent_streams must be an int",
+            "concurrency must be an int",
         ),
     ],
 )
@@ -124,3 +133,104 @@ def test_timeouts_that_have_no_bound_are_those_that_say_so():
 
 def test_a_client_hands_the_class_of_its_connection_on():
     assert Client(ORIGIN, cls=H2Protocol)
+
+
+# ---- Every option of every public class and function ----
+
+
+async def entered(manager):
+    async with manager:
+        pass
+
+
+def connecting(**options):
+    options = {"configuration": client_configuration(), **options}
+    return entered(connect("127.0.0.1", 9, **options))
+
+
+def with_quic(make):
+    """Make a connection of a configuration: it looks at the values then."""
+
+    def connection(**fields):
+        configuration = make()
+        for name, value in fields.items():
+            setattr(configuration, name, value)
+        return QuicConnection(configuration=configuration)
+
+    return connection
+
+
+#: What is called, and what declares its options.
+CALLS = {
+    "H2Configuration": (H2Configuration, H2Configuration),
+    "H3Configuration": (H3Configuration, H3Configuration),
+    "QuicConfiguration": (with_quic(client_configuration), QuicConfiguration),
+    "Timeouts": (Timeouts, Timeouts),
+    "Client": (partial(Client, ORIGIN), Client),
+    "HTTP2Server": (partial(HTTP2Server, ADDRESS, BaseRequestHandler), HTTP2Server),
+    "HTTP2Client": (partial(HTTP2Client, ADDRESS), HTTP2Client),
+    "H2Protocol": (partial(H2Protocol, True), H2Protocol),
+    "H2StreamConnection": (partial(H2Protocol, True), H2StreamConnection),
+    "start_server": (partial(start_server, connected, *ADDRESS), start_server),
+    "open_connection": (partial(open_connection, *ADDRESS), open_connection),
+    "serve": (partial(serve, *ADDRESS, configuration=server_configuration()), serve),
+    "connect": (connecting, connect),
+    "StaticFiles": (partial(StaticFiles, "."), StaticFiles),
+}
+
+#: Wrong values by the first word of an option's type.
+WRONG = {
+    "bool": ["yes", 2],
+    "int": ["7", 1.5, True, -1],
+    "float": ["7", True, float("nan"), -1],
+    "str": [7, b"x"],
+    "bytes": [7, "x"],
+    "list": [7, "x"],
+    "Sequence": [7, "x"],
+    "dict": [7, [1]],
+    "Callable": [7, "x"],
+    "HeadersLike": [7, "x"],
+}
+#: Options of which any object may be given, or that exclude others.
+ANY = {"certificate", "private_key", "cadata", "host", "port", "address", "sock"}
+
+
+def wrong_options():
+    for name, (_, declared) in CALLS.items():
+        for option in inspect.signature(declared).parameters.values():
+            if option.default is option.empty and option.name != "configuration":
+                continue
+            if option.name in ANY or option.name.startswith("_"):
+                continue
+            declaration = getattr(option.annotation, "__name__", option.annotation)
+            declaration = str(declaration).strip("'")
+            kind = re.match(r"\w*", declaration).group()
+            values = list(WRONG.get(kind, [7, "x"]))
+            if "None" not in declaration and kind != "SSL":
+                values.append(None)
+            for value in values:
+                yield pytest.param(name, option.name, value, id=f"{name}-{option.name}")
+
+
+@pytest.mark.parametrize(("name", "option", "value"), list(wrong_options()))
+def test_each_wrong_option_is_refused_by_its_name_and_value(name, option, value):
+    call, _ = CALLS[name]
+
+    async def run():
+        result = call(**{option: value})
+        if inspect.isawaitable(result):
+            await result
+
+    # aioquic's tests expect OverflowError of a local_port that is none.
+    with pytest.raises((TypeError, ValueError, OverflowError)) as caught:
+        asyncio.run(run())
+    message = str(caught.value)
+    assert option in message
+    assert repr(value) in message or type(value).__name__ in message
+
+
+def test_a_secret_is_not_shown():
+    secret = b"0123456789abcdef" * 4
+    with pytest.raises(TypeError) as caught:
+        QuicConnection(configuration=client_configuration(server_name=secret))
+    assert str(caught.value) == "server_name must be a str, not bytes"

@@ -24,6 +24,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from nghttp2py.arguments import check_int, check_seconds, check_type, describe
 from nghttp2py.asyncio.body import AsyncBody, iterate
 from nghttp2py.asyncio.deadlines import Deadlines
 from nghttp2py.asyncio.endpoints import (
@@ -33,7 +34,7 @@ from nghttp2py.asyncio.endpoints import (
 )
 from nghttp2py.asyncio.protocol import H2Protocol
 from nghttp2py.asyncio.stream import H2Stream
-from nghttp2py.asyncio.timeouts import check_seconds, merge_timeouts
+from nghttp2py.asyncio.timeouts import merge_timeouts
 from nghttp2py.asyncio.url import split_url
 from nghttp2py.asyncio.writer import HeadersLike, to_pairs
 from nghttp2py.errors import (
@@ -397,10 +398,15 @@ class Client:
         if url.scheme == "https":
             if ssl is None:
                 ssl = ssl_module.create_default_context()
+            check_type("ssl", ssl, ssl_module.SSLContext, "an ssl.SSLContext")
         elif ssl is not None:
-            raise ValueError(f"ssl is of no use for {origin!r}")
+            raise ValueError(f"ssl must be None for {origin!r}, not {describe(ssl)}")
+        if path is not None:
+            check_type("path", path, str, "a str or None")
         check_seconds("connect_timeout", connect_timeout)
         check_seconds("timeout", timeout)
+        check_seconds("idle_timeout", idle_timeout)
+        check_int("retries", retries, 0)
         check_config(config)
         check_options(options)
         merge_timeouts(options.get("timeouts"), client=True)
@@ -414,7 +420,7 @@ class Client:
         self._port = url.port
         self._ssl = ssl
         self._path = path
-        self._headers = [_with_lower_name(field) for field in to_pairs(headers)]
+        self._headers = _to_headers(headers)
         self._timeout = timeout
         self._deadlines: dict[float, Deadlines] = {}
         self._retries = retries
@@ -677,6 +683,16 @@ class Client:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._scheme}://{self._authority}>"
+
+
+def _to_headers(headers: Any) -> list[Any]:
+    """Return the fields that every request is to have, one by one."""
+    try:
+        return [_with_lower_name(field) for field in to_pairs(headers)]
+    except (AttributeError, TypeError, ValueError):
+        raise TypeError(
+            f"headers must be a mapping or pairs, not {describe(headers)}"
+        ) from None
 
 
 def _check_piece(piece: Any) -> Any:

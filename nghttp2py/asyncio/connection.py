@@ -12,13 +12,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from nghttp2py import access
+from nghttp2py.arguments import check_bool, check_int, check_seconds
 from nghttp2py.asyncio.health import Health
 from nghttp2py.asyncio.pump import H2Pump
 from nghttp2py.asyncio.stream import H2Stream
 from nghttp2py.asyncio.timeouts import (
     UNSET,
     Timeouts,
-    check_seconds,
+    check_keepalive,
     merge_timeouts,
 )
 from nghttp2py.asyncio.url import make_authority
@@ -86,6 +87,12 @@ def with_wide_window(config: H2Configuration) -> H2Configuration:
     )
 
 
+def check_concurrency(concurrency: int | None) -> None:
+    """Refuse a number of streams that SETTINGS cannot have (RFC 9113, 6.5.2)."""
+    if concurrency is not None:
+        check_int("concurrency", concurrency, 0, 2**32 - 1)
+
+
 class H2StreamConnection(H2Pump):
     """A connection whose streams are objects: ``H2Protocol`` says the rest."""
 
@@ -105,6 +112,9 @@ class H2StreamConnection(H2Pump):
         timeout: float | None = None,
     ) -> None:
         check_seconds("timeout", timeout)
+        check_keepalive(keepalive_interval, keepalive_timeout)
+        check_bool("window_tuning", window_tuning)
+        check_concurrency(concurrency)
         check_config(config)
         if config is None:
             config = H2Configuration(

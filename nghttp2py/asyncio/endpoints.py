@@ -10,19 +10,21 @@ from functools import partial
 from os import PathLike, fsdecode
 from socket import AddressFamily
 from socket import socket as Socket
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, cast, overload
 
+from nghttp2py.arguments import check_callable, check_seconds, check_type
 from nghttp2py.asyncio.binding import UnixPath, adopt_sockets, bind_tcp, bind_unix
 from nghttp2py.asyncio.connecting import establish
+from nghttp2py.asyncio.connection import check_concurrency
 from nghttp2py.asyncio.listener import ConnectionSet, Listener
 from nghttp2py.asyncio.protocol import H2Protocol
-from nghttp2py.asyncio.timeouts import check_seconds, merge_timeouts
+from nghttp2py.asyncio.timeouts import merge_timeouts
 from nghttp2py.asyncio.tls import (
     check_server_context,
     prepare_context,
     prepare_server_context,
 )
-from nghttp2py.h2.config import H2Configuration, check_config
+from nghttp2py.h2.config import check_config
 
 __all__ = [
     "H2Server",
@@ -86,19 +88,39 @@ def check_options(options: dict[str, Any]) -> None:
             raise TypeError(f"{name!r} is no option of a connection")
 
 
+def _check_loop(loop: object) -> asyncio.AbstractEventLoop:
+    """Return a caller's loop, or the one that runs."""
+    if loop is None:
+        return asyncio.get_running_loop()
+    check_type("loop", loop, asyncio.AbstractEventLoop, "an event loop or None")
+    return cast(asyncio.AbstractEventLoop, loop)
+
+
+def _check_connecting(
+    loop: object, cls: object, connect_timeout: object, options: dict[str, Any]
+) -> asyncio.AbstractEventLoop:
+    """Check what a connection is made with; return the loop."""
+    check_callable("cls", cls)
+    check_seconds("connect_timeout", connect_timeout)
+    check_options(options)
+    return _check_loop(loop)
+
+
 def _client_context(ssl: SSL) -> _ssl.SSLContext | None:
     if ssl is None or ssl is False:
         return None
     context = _ssl.create_default_context() if ssl is True else ssl
+    check_type("ssl", context, _ssl.SSLContext, "an ssl.SSLContext, a bool or None")
     prepare_context(context)
     return context
 
 
 def _server_context(ssl: SSL) -> _ssl.SSLContext | None:
     if ssl is True:
-        raise TypeError("a server needs an SSLContext with its certificate")
+        raise TypeError("ssl must be an SSLContext with its certificate, not True")
     if ssl is None or ssl is False:
         return None
+    check_type("ssl", ssl, _ssl.SSLContext, "an ssl.SSLContext or None")
     prepare_server_context(ssl)
     return ssl
 
@@ -142,8 +164,7 @@ async def open_connection(
     that raises, ``TimeoutError``, and ``ConnectionTerminatedError`` with
     HTTP_1_1_REQUIRED if the server does not speak HTTP/2.
     """
-    loop = loop or asyncio.get_running_loop()
-    check_options(options)
+    loop = _check_connecting(loop, cls, connect_timeout, options)
     ours, theirs = _split(options)
     protocol = cls(True, **ours)
     if host is not None and port is not None:
@@ -191,8 +212,7 @@ async def open_unix_connection(
     **options: Any,
 ) -> H2Protocol:
     """Connect to a server's Unix socket: as ``open_connection``."""
-    loop = loop or asyncio.get_running_loop()
-    check_options(options)
+    loop = _check_connecting(loop, cls, connect_timeout, options)
     ours, theirs = _split(options)
     protocol = cls(True, **ours)
     await establish(
@@ -357,13 +377,10 @@ async def _listen(
             if theirs.get(name) is not None:
                 raise ValueError(f"{name} is only meaningful with ssl")
     # What is wrong in them is the caller's fault, not that of the first client.
-    if not callable(client_connected_cb):
-        raise TypeError(
-            f"client_connected_cb must be callable, not {client_connected_cb!r}"
-        )
+    check_callable("client_connected_cb", client_connected_cb)
+    check_callable("cls", cls)
     check_config(ours.get("config"))
-    if ours.get("concurrency") is not None:
-        H2Configuration(max_concurrent_streams=ours["concurrency"])
+    check_concurrency(ours.get("concurrency"))
     check_seconds("timeout", ours.get("timeout"))
     timeouts = merge_timeouts(ours.get("timeouts"))
     handshake = theirs.get("ssl_handshake_timeout")
@@ -413,7 +430,7 @@ async def start_server(
     Raises ``OSError`` if the address cannot be had, and ``TLSConfigurationError`` if
     no TLS client could be served.
     """
-    loop = loop or asyncio.get_running_loop()
+    loop = _check_loop(loop)
 
     async def bind(**options: Any) -> Bound:
         if sock is None:
@@ -443,7 +460,7 @@ async def start_unix_server(
     With ``cleanup_socket`` the socket at ``path`` is removed when the server is
     closed, unless another server has taken the path since.
     """
-    loop = loop or asyncio.get_running_loop()
+    loop = _check_loop(loop)
 
     async def bind() -> Bound:
         if sock is None:

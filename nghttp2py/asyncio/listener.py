@@ -16,13 +16,14 @@ import ssl
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
+from nghttp2py.arguments import check_int
 from nghttp2py.asyncio.binding import UnixPath, describe_address
 from nghttp2py.asyncio.log_budget import LogBudget
 from nghttp2py.asyncio.memory import check_memory
 from nghttp2py.asyncio.tls_transport import ServerTLS
 from nghttp2py.asyncio.waiters import Waiters
 
-__all__ = ["BACKLOG", "ConnectionSet", "Listener", "check_limit"]
+__all__ = ["BACKLOG", "ConnectionSet", "Listener", "check_backlog", "check_limit"]
 
 logger = logging.getLogger(__name__)
 
@@ -151,16 +152,16 @@ class ConnectionSet(Generic[C]):
         return True
 
 
+def check_backlog(backlog: object) -> None:
+    """Refuse what listen() does not take."""
+    check_int("backlog", backlog, 0, (1 << 31) - 1)
+
+
 def check_limit(limit_connections: int | None) -> None:
     """Refuse a number of connections with which nothing could be served."""
     if limit_connections is None:
         return
-    if not isinstance(limit_connections, int) or isinstance(limit_connections, bool):
-        raise TypeError(f"limit_connections must be an int, not {limit_connections!r}")
-    if limit_connections < 1:
-        raise ValueError(
-            f"limit_connections must be at least 1, not {limit_connections!r}"
-        )
+    check_int("limit_connections", limit_connections, 1)
 
 
 class Listener:
@@ -187,6 +188,7 @@ class Listener:
         protocol_name: str = "HTTP/2",
     ) -> None:
         check_limit(limit_connections)
+        check_backlog(backlog)
         self.loop = loop
         self.connections = connections
         connections.discarded = self._released

@@ -8,6 +8,7 @@ import math
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
+from nghttp2py.arguments import check_seconds, check_type
 from nghttp2py.asyncio.connection import H2StreamConnection
 from nghttp2py.asyncio.stream import H2Stream
 from nghttp2py.asyncio.writer import Body, HeadersLike
@@ -115,6 +116,9 @@ class H2Protocol(H2StreamConnection):
         header_encoding: str | None = "utf-8",
         **options: Any,
     ) -> None:
+        check_seconds("functional_timeout", functional_timeout, optional=False)
+        if header_encoding is not None:
+            check_type("header_encoding", header_encoding, str, "a str or None")
         super().__init__(client_side, **options)
         #: Seconds without data after which ``wait_functional`` asks the peer.
         self.functional_timeout = functional_timeout

@@ -11,6 +11,13 @@ from typing import Any, cast
 
 # First, as in a build without QUIC it says what to install.
 from nghttp2py import quic as quic_module
+from nghttp2py.arguments import (
+    check_bool,
+    check_callable,
+    check_int,
+    check_seconds,
+    check_type,
+)
 from nghttp2py.asyncio.binding import describe_address
 from nghttp2py.asyncio.quic_handshakes import MAX_HANDSHAKES
 from nghttp2py.asyncio.quic_log import logger
@@ -19,7 +26,7 @@ from nghttp2py.asyncio.quic_server import QuicServer
 from nghttp2py.asyncio.timeouts import Timeouts
 from nghttp2py.asyncio.udp import UDPTransport
 from nghttp2py.asyncio.waiters import wait_for
-from nghttp2py.quic.configuration import QuicConfiguration
+from nghttp2py.quic.configuration import QuicConfiguration, check_configuration
 from nghttp2py.quic.connection import QuicTokenHandler
 from nghttp2py.quic.tls import SessionTicketFetcher, SessionTicketHandler
 
@@ -79,6 +86,8 @@ async def serve(
     bounds are of requests: :class:`~nghttp2py.asyncio.h3.H3Protocol` takes them itself.
     """
     loop = asyncio.get_running_loop()
+    check_bool("retry", retry)
+    check_bool("stateless_retry", stateless_retry)
     if sock is not None:
         if host is not None or port is not None:
             raise ValueError("host and port must be None with sock")
@@ -115,6 +124,7 @@ async def serve(
 
 def _take(sock: socket.socket) -> None:
     """Check a caller's socket, and make it ours."""
+    check_type("sock", sock, socket.socket, "a socket")
     if sock.family not in (socket.AF_INET, socket.AF_INET6):
         raise ValueError(f"sock must be a socket of IP, not {sock.family!r}")
     # What the kernel says, not what the object was told.
@@ -202,6 +212,19 @@ async def connect(
     loop = asyncio.get_running_loop()
     if configuration is None:
         configuration = QuicConfiguration(is_client=True)
+    check_configuration(configuration)
+    check_callable("create_protocol", create_protocol)
+    for name, function in (
+        ("session_ticket_handler", session_ticket_handler),
+        ("stream_handler", stream_handler),
+        ("token_handler", token_handler),
+    ):
+        if function is not None:
+            check_callable(name, function)
+    check_bool("wait_connected", wait_connected)
+    check_int("local_port", local_port, 0, 65535, error=OverflowError)
+    check_seconds("connect_timeout", connect_timeout, least=0, most=1e9)
+    check_seconds("close_timeout", close_timeout, least=0, optional=False)
     if configuration.server_name is None:
         configuration.server_name = host
     if sock is not None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any, cast
 
+from nghttp2py.arguments import check_callable, check_int
 from nghttp2py.asyncio.listener import ConnectionSet
 from nghttp2py.asyncio.quic_handshakes import MAX_HANDSHAKES, Handshakes
 from nghttp2py.asyncio.quic_log import EndLog, logger
@@ -22,6 +23,7 @@ from nghttp2py.asyncio.waiters import wait_for
 from nghttp2py.quic.configuration import (
     SMALLEST_MAX_DATAGRAM_SIZE,
     QuicConfiguration,
+    check_configuration,
 )
 from nghttp2py.quic.connection import NetworkAddress, QuicConnection
 from nghttp2py.quic.packet import QuicErrorCode
@@ -55,8 +57,18 @@ class QuicServer(asyncio.DatagramProtocol):
         max_handshakes: int = MAX_HANDSHAKES,
         timeouts: Timeouts | None = None,
     ) -> None:
-        if max_handshakes < 1:
-            raise ValueError("max_handshakes must be at least 1")
+        check_configuration(configuration)
+        check_callable("create_protocol", create_protocol)
+        for name, function in (
+            ("session_ticket_fetcher", session_ticket_fetcher),
+            ("session_ticket_handler", session_ticket_handler),
+            ("stream_handler", stream_handler),
+        ):
+            if function is not None:
+                check_callable(name, function)
+        check_int("max_handshakes", max_handshakes, 1)
+        if max_connections is not None:
+            check_int("max_connections", max_connections, 0)
         if configuration.is_client:
             raise ValueError("the configuration must be a server's: is_client=False")
         if configuration.connection_id_length == 0:

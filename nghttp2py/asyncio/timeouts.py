@@ -9,26 +9,26 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from nghttp2py.arguments import check_seconds, describe
+
 __all__ = [
     "CLIENT_TIMEOUTS",
     "UNSET",
     "Timeouts",
-    "check_seconds",
+    "check_keepalive",
     "merge_timeouts",
 ]
 
 
-def check_seconds(name: str, value: Any, *, least: float = math.ulp(0)) -> None:
-    """Raise ``TypeError`` or ``ValueError`` for what is no number of seconds.
+# The bounds that ``None`` can lift.
+_UNBOUNDED = frozenset({"body", "response", "idle", "keepalive"})
 
-    ``name`` is that of the argument.  ``None``, which is no bound, passes.
-    """
-    if value is None:
-        return
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
-    if not (value >= least and math.isfinite(value)):
-        raise ValueError(f"{name} must be positive, not {value!r}")
+
+def _check(name: str, value: Any, keyword: str) -> None:
+    """Check a bound that was given by ``keyword``."""
+    # close() may abort at once; what else a peer must do takes it time.
+    least = 0 if name == "close" else math.ulp(0)
+    check_seconds(keyword, value, least=least, optional=name in _UNBOUNDED)
 
 
 @dataclass(frozen=True)
@@ -73,17 +73,21 @@ class Timeouts:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value = getattr(self, field.name)
-            if value is None and "None" not in str(field.type):
-                raise TypeError(f"{field.name} must be a number of seconds, not None")
-            # close() may abort at once; what else a peer must do takes it time.
-            least = 0 if field.name == "close" else math.ulp(0)
-            check_seconds(field.name, value, least=least)
+            _check(field.name, getattr(self, field.name), field.name)
 
 
 #: The bounds of a client: it asks for a response, and may wait for it as long as it
 #: likes.
 CLIENT_TIMEOUTS = Timeouts(body=None, response=None, idle=None, keepalive=None)
+
+# The keywords that override fields of ``Timeouts``.
+_KEYWORDS = {
+    "settings": "settings_timeout",
+    "idle": "idle_timeout",
+    "keepalive": "keepalive_interval",
+    "keepalive_answer": "keepalive_timeout",
+    "close": "close_timeout",
+}
 
 #: The default of a keyword that overrides a field of ``Timeouts``.
 UNSET: Any = type("Unset", (), {"__repr__": lambda self: "UNSET"})()
@@ -99,6 +103,16 @@ def merge_timeouts(
     if timeouts is None:
         timeouts = CLIENT_TIMEOUTS if client else Timeouts()
     elif not isinstance(timeouts, Timeouts):
-        raise TypeError(f"timeouts must be a Timeouts, not {timeouts!r}")
+        raise TypeError(f"timeouts must be a Timeouts, not {describe(timeouts)}")
     given = {name: value for name, value in overrides.items() if value is not UNSET}
+    for name, value in given.items():
+        _check(name, value, _KEYWORDS[name])
     return replace(timeouts, **given) if given else timeouts
+
+
+def check_keepalive(interval: object, timeout: object) -> None:
+    """Check the keywords that override ``keepalive`` and ``keepalive_answer``."""
+    if interval is not UNSET:
+        _check("keepalive", interval, "keepalive_interval")
+    if timeout is not UNSET:
+        _check("keepalive_answer", timeout, "keepalive_timeout")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from enum import IntEnum
 
+from nghttp2py.arguments import check_bool, check_int, describe
 from nghttp2py.errors import InvalidSettingsValueError
 from nghttp2py.libraries import h2_defaults
 
@@ -156,23 +157,14 @@ class H2Configuration:
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name not in _RANGES:
-                if not isinstance(value, bool):
-                    raise TypeError(
-                        f"{field.name} must be a bool, not {type(value).__name__}"
-                    )
+                check_bool(field.name, value)
                 continue
             if value is None and field.default is None:
                 continue
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise TypeError(
-                    f"{field.name} must be an int, not {type(value).__name__}"
-                )
             low, high, rule = _RANGES[field.name]
-            if not low <= value <= high:
-                raise InvalidSettingsValueError(
-                    f"{field.name} is {value}, but must be from {low} to {high} "
-                    f"({rule})"
-                )
+            check_int(
+                field.name, value, low, high, rule=rule, error=InvalidSettingsValueError
+            )
         for burst, rate in (
             ("stream_reset_burst", "stream_reset_rate"),
             ("glitch_burst", "glitch_rate"),
@@ -208,6 +200,4 @@ class H2Configuration:
 def check_config(config: object) -> None:
     """Raise ``TypeError`` for a ``config`` that is no ``H2Configuration``."""
     if config is not None and not isinstance(config, H2Configuration):
-        raise TypeError(
-            f"config must be an H2Configuration, not {type(config).__name__}"
-        )
+        raise TypeError(f"config must be an H2Configuration, not {describe(config)}")

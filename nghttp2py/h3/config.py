@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, fields
 
+from nghttp2py.arguments import check_bool, check_int, check_type
 from nghttp2py.errors import InvalidSettingsValueError
 from nghttp2py.h3.protocol import Setting
 from nghttp2py.h3.qpack import h3_defaults
@@ -79,25 +80,27 @@ class H3Configuration:
     def __post_init__(self) -> None:
         for item in fields(self):
             value = getattr(self, item.name)
-            if item.type is bool or item.name == "settings":
+            if item.name == "settings":
+                check_type("settings", value, dict, "a dict of int to int or None")
+                continue
+            if item.type is bool:
+                check_bool(item.name, value)
                 continue
             if value is None and item.name in ("max_field_section_size", "max_push_id"):
                 continue
             high = _MAX_VARINT if item.name == "max_push_id" else _MAX_SIZE
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(
-                    f"{item.name} must be an int, not {type(value).__name__}"
-                )
-            if not 0 <= value <= high:
-                raise InvalidSettingsValueError(
-                    f"{item.name} is {value}, but must be from 0 to {high}"
-                )
+            check_int(item.name, value, 0, high, error=InvalidSettingsValueError)
         for identifier, value in self.settings.items():
-            for number in (identifier, 0 if value is None else value):
-                if not 0 <= number <= _MAX_VARINT:
-                    raise InvalidSettingsValueError(
-                        f"setting {identifier:#x} is {value}, but both must be "
-                        f"from 0 to {_MAX_VARINT} (RFC 9000, 16)"
+            what = f"of settings {identifier!r}: {value!r}, the "
+            for name, number in (("identifier", identifier), ("value", value)):
+                if number is not None or name == "identifier":
+                    check_int(
+                        what + name,
+                        number,
+                        0,
+                        _MAX_VARINT,
+                        rule="RFC 9000, 16",
+                        error=InvalidSettingsValueError,
                     )
 
     def sent_settings(self, webtransport: bool) -> dict[int, int]:

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from os import PathLike
 from typing import Any, TextIO
 
+from nghttp2py.arguments import (
+    check_bool,
+    check_int,
+    check_seconds,
+    check_type,
+    describe,
+)
 from nghttp2py.quic.logger import QuicLogger
 from nghttp2py.quic.options import default_sizes, default_times
 from nghttp2py.quic.packet import QuicProtocolVersion
@@ -275,3 +282,80 @@ class QuicConfiguration:
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k != "_credentials"}
+
+
+_MOST = (1 << 62) - 1  # RFC 9000, 16
+_VERSION = (1 << 32) - 1
+
+# The least and the greatest of each number.
+_NUMBERS = {
+    "connection_id_length": (0, 20),  # RFC 9000, 17.2
+    "max_data": (0, _MOST),
+    "max_datagram_frame_size": (0, _MOST),
+    "max_datagram_queue": (0, _MOST),
+    "max_datagram_size": (SMALLEST_MAX_DATAGRAM_SIZE, 65527),  # RFC 9000, 18.2
+    "max_stream_data": (0, _MOST),
+    "max_stream_window": (0, _MOST),
+    "max_streams_bidi": (0, _MOST),
+    "max_streams_uni": (0, _MOST),
+    "max_window": (0, _MOST),
+    "original_version": (0, _VERSION),
+    "verify_mode": (0, 2),  # the constants of the ssl module
+}
+_SECONDS = ("idle_timeout", "initial_rtt", "keep_alive", "max_ack_delay")
+_LONGEST = 1e9  # seconds: nanoseconds in 64 bits
+_FLAGS = ("early_data", "is_client", "probe_datagram_size", "quantum_readiness_test")
+_BYTES = (bytes, bytearray, memoryview)
+_TYPES: dict[str, tuple[Any, str]] = {
+    "alpn_protocols": ((list, tuple), "a list of str"),
+    "cafile": ((str, PathLike), "a path"),
+    "capath": ((str, PathLike), "a path"),
+    "certificate_chain": ((list, tuple), "a list of certificates"),
+    "certificates": (dict, "a dict of str to ServerCertificate"),
+    "cipher_suites": ((list, tuple), "a list of CipherSuite"),
+    "congestion_control_algorithm": (str, "a str"),
+    "server_name": (str, "a str"),
+    "session_ticket": (SessionTicket, "a SessionTicket"),
+    "session_ticket_key": (bytes, "bytes"),
+    "stateless_reset_secret": (bytes, "bytes"),
+    "supported_versions": ((list, tuple), "a list of int"),
+    "token": (_BYTES, "bytes"),
+}
+# What they contain.
+_ITEMS: dict[str, tuple[Any, str]] = {
+    "alpn_protocols": ((str, *_BYTES), "str"),
+    "cipher_suites": (int, "CipherSuite"),
+    "supported_versions": (int, "int"),
+}
+# What they are asked for.
+_METHODS = {"quic_logger": "start_trace", "secrets_log_file": "write"}
+
+
+def check_configuration(configuration: object) -> None:
+    """Raise ``TypeError`` or ``ValueError``, which names it, for an unfit value."""
+    if not isinstance(configuration, QuicConfiguration):
+        raise TypeError(
+            f"configuration must be a QuicConfiguration, not {describe(configuration)}"
+        )
+    for item in fields(configuration):
+        name, value = item.name, getattr(configuration, item.name)
+        if value is None and item.default is None:
+            continue
+        if name in _NUMBERS:
+            check_int(name, value, *_NUMBERS[name])
+        elif name in _SECONDS:
+            check_seconds(name, value, least=0, most=_LONGEST, optional=False)
+        elif name in _FLAGS:
+            check_bool(name, value)
+        elif name in _TYPES:
+            check_type(name, value, *_TYPES[name])
+            kinds, rule = _ITEMS.get(name, (object, ""))
+            for one in value if name in _ITEMS else ():
+                check_type(f"each of {name}", one, kinds, rule)
+        elif name in _METHODS and not hasattr(value, _METHODS[name]):
+            raise TypeError(
+                f"{name} must have {_METHODS[name]}(), which {describe(value)} has not"
+            )
+    for host, certificate in configuration.certificates.items():
+        what = f"certificates[{host!r}]"
+        check_type(what, certificate, ServerCertificate, "a ServerCertificate")

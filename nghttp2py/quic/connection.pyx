@@ -50,7 +50,10 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
-from nghttp2py.quic.configuration import SMALLEST_MAX_DATAGRAM_SIZE
+from nghttp2py.quic.configuration import (
+    SMALLEST_MAX_DATAGRAM_SIZE,
+    check_configuration,
+)
 from nghttp2py.quic.packet import QuicErrorCode
 from nghttp2py.quic.tls import issued_ticket, received_ticket
 from nghttp2py.quic.trace import Trace
@@ -241,7 +244,7 @@ cdef class QuicConnection:
         cdef:
             lib.ngp_quic_options options
             const char *reason = NULL
-            bint client = configuration.is_client
+            bint client
             bytes alpn = b""
             bytes token = b""
             bytes ticket = b""
@@ -251,6 +254,8 @@ cdef class QuicConnection:
 
         if self._quic is not NULL:
             raise RuntimeError("QuicConnection.__init__() was called before")
+        check_configuration(configuration)
+        client = configuration.is_client
         if client:
             if original_destination_connection_id is not None:
                 raise ValueError(

@@ -50,7 +50,10 @@ cdef bytes to_pem(value, str what):
         return value.private_bytes(
             Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
         )
-    raise TypeError(f"{what} must be PEM or an object of the cryptography package")
+    raise TypeError(
+        f"{what} must be PEM or an object of the cryptography package, not "
+        f"{type(value).__name__}"
+    )
 
 
 cdef str priority_of(suites):
@@ -101,7 +104,7 @@ cdef int verify_of(configuration) except -1:
 
 cdef bytes join_chain(own):
     return b"\n".join(
-        to_pem(certificate, "a certificate")
+        to_pem(certificate, "certificate")
         for certificate in (own.certificate, *own.certificate_chain)
     )
 
@@ -122,7 +125,7 @@ cdef int pack_identities(
     for i, (text, own) in enumerate(named.items()):
         name = encode_server_name(text)
         chain = join_chain(own)
-        key = to_pem(own.private_key, "the private key")
+        key = to_pem(own.private_key, "private_key")
         password = own.password
         keep += [name, chain, key, password]
         identities[i].name = name
@@ -164,7 +167,7 @@ cdef class Credentials:
         if configuration.certificate is not None:
             chain = join_chain(configuration)
         if configuration.private_key is not None:
-            key = to_pem(configuration.private_key, "the private key")
+            key = to_pem(configuration.private_key, "private_key")
         options.chain = chain
         options.chain_len = len(chain)
         options.key = key
