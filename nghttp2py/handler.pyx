@@ -19,7 +19,7 @@ from nghttp2py.h2.events cimport (
     H2WebSocketRequest,
     RequestReceived,
 )
-from nghttp2py.h2.headers cimport FieldList
+from nghttp2py.h2.convert cimport FieldList
 
 import asyncio
 import functools

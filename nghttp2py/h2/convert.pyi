@@ -1,4 +1,9 @@
 from typing import Any
 
+__all__ = ["EventReader", "FieldList", "FieldReader"]
+
+class FieldReader: ...
+class FieldList: ...
+
 class EventReader:
     def __new__(cls, sources: dict[int, Any]) -> EventReader: ...
