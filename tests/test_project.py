@@ -153,6 +153,23 @@ def source_files():
     return [ROOT / name for name in names if (ROOT / name).is_file()]
 
 
+# Helpers that wait for programs or let a loop turn, and tests that still sleep: for a
+# body that trickles, or for what another thread or program does.
+SLEEPERS = {
+    *("loops.py", "peers.py", "programs.py", "virtual_time.py", "wheel.py"),
+    *("test_client_bodies.py", "test_client_early.py", "test_client_push_flood.py"),
+    *("test_client_waits.py", "test_listener.py", "test_moving_clients.py"),
+    *("test_pump_faults.py", "test_streams_waits.py", "test_tls.py"),
+}
+
+
+def test_tests_wait_on_conditions_and_do_not_sleep():
+    """Time passes in virtual time (``pass_time``), or by ``until``."""
+    for path in (ROOT / "tests").glob("*.py"):
+        sleeps = re.findall(r"sleep\((?!0\)|0,)[^)]*\)", path.read_text())
+        assert not sleeps or path.name in SLEEPERS | {"test_project.py"}, path
+
+
 def test_no_file_is_longer_than_1200_lines():
     for path in source_files():
         if path.suffix in {".c", ".h", ".py", ".pyx", ".pxd", ".pyi", ".rst", ".md"}:
