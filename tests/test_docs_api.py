@@ -64,7 +64,7 @@ INTERNAL = [
     "nghttp2py.handler",
     "nghttp2py.libraries",
     "nghttp2py.quic.",
-    "nghttp2py.quic_link",
+    "nghttp2py.link",
     "nghttp2py.server",
     "nghttp2py.tls",
 ]

@@ -16,9 +16,9 @@ from test_h3_memory import growth
 from nghttp2py.h3 import H3_ALPN, H3Connection, QPACKEncoder
 from nghttp2py.h3.connection import FrameType, encode_frame
 from nghttp2py.h3.events import DatagramReceived, DataReceived, HeadersReceived
+from nghttp2py.link import QuicLink
 from nghttp2py.quic.connection import QuicConnection
 from nghttp2py.quic.events import DatagramFrameReceived, StreamDataReceived
-from nghttp2py.quic_link import QuicLink
 
 
 class ByMethods(QuicConnection):

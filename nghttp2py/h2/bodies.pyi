@@ -1,3 +1,6 @@
+from typing import final
+
 __all__ = ["BodySources"]
 
+@final
 class BodySources: ...

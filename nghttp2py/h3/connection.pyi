@@ -1,12 +1,16 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from typing_extensions import Buffer
 
-from nghttp2py.h3.events import H3Event as H3Event
-from nghttp2py.h3.events import Headers as Headers
-from nghttp2py.h3.headers import (
+from nghttp2py.h3.config import H3Configuration
+from nghttp2py.h3.convert import (
+    encode_frame,
+    encode_settings,
     is_interim_response,
+    parse_max_push_id,
+    parse_settings,
     validate_header_name,
     validate_header_value,
     validate_push_promise_headers,
@@ -14,6 +18,8 @@ from nghttp2py.h3.headers import (
     validate_response_headers,
     validate_trailers,
 )
+from nghttp2py.h3.events import H3Event as H3Event
+from nghttp2py.h3.events import Headers as Headers
 from nghttp2py.h3.protocol import (
     H3_ALPN,
     ClosedCriticalStream,
@@ -35,7 +41,6 @@ from nghttp2py.h3.protocol import (
     StreamCreationError,
     StreamType,
 )
-from nghttp2py.h3.session import H3Session
 
 __all__ = [
     "H3_ALPN",
@@ -75,10 +80,6 @@ __all__ = [
 
 _Pairs = Iterable[tuple[bytes, bytes]]
 
-def encode_frame(frame_type: int, frame_data: bytes) -> bytes: ...
-def encode_settings(settings: dict[int, int]) -> bytes: ...
-def parse_max_push_id(data: bytes) -> int: ...
-def parse_settings(data: bytes) -> dict[int, int]: ...
 def stream_is_request_response(stream_id: int) -> bool: ...
 
 @dataclass
@@ -96,7 +97,19 @@ class H3Stream:
     push_id: int | None
     session_id: int | None
 
-class H3Connection(H3Session):
+class H3Connection:
+    def __init__(
+        self,
+        quic: Any,
+        enable_webtransport: bool = False,
+        *,
+        config: H3Configuration | None = None,
+    ) -> None: ...
+    def handle_event(self, event: Any) -> list[H3Event]: ...
+    @property
+    def received_settings(self) -> dict[int, int] | None: ...
+    @property
+    def sent_settings(self) -> dict[int, int]: ...
     def send_headers(
         self, stream_id: int, headers: _Pairs, end_stream: bool = False
     ) -> None: ...

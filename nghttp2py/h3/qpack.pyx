@@ -15,7 +15,7 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy
 
 from nghttp2py cimport cngp_h3 as lib
-from nghttp2py.h3.headers cimport FieldList, NameCache, make_headers, names_free
+from nghttp2py.h3.convert cimport FieldList, NameCache, make_headers, names_free
 from nghttp2py.octets cimport to_bytes
 
 from nghttp2py.errors import HeaderListTooLargeError

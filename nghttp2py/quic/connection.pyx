@@ -12,6 +12,7 @@ from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint64_t
 from libc.string cimport memcmp, memset
 
 from nghttp2py cimport cngp_quic as lib
+from nghttp2py.link cimport LEASE_DATAGRAM, LEASE_STREAM, BufferLease, QuicLink
 from nghttp2py.octets cimport copy_bytes, to_bytes
 from nghttp2py.quic.addresses cimport AddressBook, to_ns
 from nghttp2py.quic.credentials cimport Credentials, get_credentials
@@ -37,12 +38,6 @@ from nghttp2py.quic.options cimport (
     set_versions,
     to_duration,
 )
-from nghttp2py.quic_link cimport (
-    LEASE_DATAGRAM,
-    LEASE_STREAM,
-    BufferLease,
-    QuicLink,
-)
 
 import logging
 from collections import deque, namedtuple
@@ -50,6 +45,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
+from nghttp2py.link import register_link
 from nghttp2py.quic.configuration import (
     SMALLEST_MAX_DATAGRAM_SIZE,
     check_configuration,
@@ -57,7 +53,6 @@ from nghttp2py.quic.configuration import (
 from nghttp2py.quic.packet import QuicErrorCode
 from nghttp2py.quic.tls import issued_ticket, received_ticket
 from nghttp2py.quic.trace import Trace
-from nghttp2py.quic_link import register_link
 
 __all__ = [
     "SMALLEST_MAX_DATAGRAM_SIZE",

@@ -1,3 +1,6 @@
+from libc.stddef cimport size_t
+from libc.stdint cimport int64_t, uint8_t
+
 from nghttp2py cimport cngp_h3 as lib
 
 cdef enum:
@@ -5,6 +8,11 @@ cdef enum:
     FEW = 32
     # More names than a peer's tables use.
     SLOTS = 128
+
+
+cdef object or_none(int64_t number)
+cdef int64_t to_id(value, str name) except -1
+cdef list split_origins(const uint8_t *data, size_t n)
 
 
 cdef class FieldList:

@@ -1,4 +1,4 @@
-"""Header fields between Python and C, and the rules for them."""
+"""What crosses between Python and C: numbers, frames, settings and fields."""
 
 from cpython.bytes cimport (
     PyBytes_AS_STRING,
@@ -12,11 +12,11 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_SIZE
 from libc.stddef cimport size_t
-from libc.stdint cimport uint8_t, uintptr_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t, uintptr_t
 
 from nghttp2py cimport cngp_h3 as lib
 
-from nghttp2py.h3.protocol import MessageError
+from nghttp2py.h3.protocol import FrameError, MessageError, SettingsError
 
 cdef extern from "Python.h":
     # Borrowed references, which Cython's own declarations hide.
@@ -25,7 +25,11 @@ cdef extern from "Python.h":
 
 
 __all__ = [
+    "encode_frame",
+    "encode_settings",
     "is_interim_response",
+    "parse_max_push_id",
+    "parse_settings",
     "validate_header_name",
     "validate_header_value",
     "validate_push_promise_headers",
@@ -33,6 +37,117 @@ __all__ = [
     "validate_response_headers",
     "validate_trailers",
 ]
+
+
+# ---- Numbers ----
+
+
+cdef object or_none(int64_t number):
+    return None if number == lib.NGP_H3_NO_ID else number
+
+
+cdef int64_t to_id(value, str name) except -1:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, not {type(value).__name__}")
+    if not 0 <= value <= lib.NGP_MAX_VARINT:
+        raise ValueError(f"{name} is {value}, but must be from 0 to 2**62 - 1")
+    return value
+
+
+cdef list split_origins(const uint8_t *data, size_t n):
+    """Take the payload of ORIGIN apart, whose form has been checked."""
+    cdef:
+        list origins = []
+        size_t i = 0
+        size_t length
+
+    while i < n:
+        length = data[i] << 8 | data[i + 1]
+        i += 2
+        origins.append((<const char *>data)[i:i + length])
+        i += length
+    return origins
+
+
+# ---- Frames and settings, as functions ----
+
+
+cdef bytes varint(value):
+    cdef uint8_t dest[8]
+
+    if not 0 <= value <= lib.NGP_MAX_VARINT:
+        raise ValueError(
+            f"{value} is not a variable-length integer (RFC 9000, 16)"
+        )
+    return PyBytes_FromStringAndSize(
+        <const char *>dest, lib.ngp_put_varint(dest, value)
+    )
+
+
+def encode_frame(frame_type, frame_data):
+    """Return a frame (RFC 9114, 7.1)."""
+    return varint(frame_type) + varint(len(frame_data)) + frame_data
+
+
+def encode_settings(settings):
+    """Return the payload of SETTINGS (RFC 9114, 7.2.4)."""
+    return b"".join(
+        varint(number) for setting in settings.items() for number in setting
+    )
+
+
+def parse_max_push_id(bytes data not None):
+    """Return the push identifier in the payload of MAX_PUSH_ID (RFC 9114, 7.2.7).
+
+    Raises ``FrameError`` unless it is one number.
+    """
+    cdef:
+        uint64_t value = 0
+        size_t n = lib.ngp_get_varint(
+            <const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), &value
+        )
+
+    if n == 0:
+        raise FrameError("Could not parse MAX_PUSH_ID frame")
+    if n < <size_t>PyBytes_GET_SIZE(data):
+        raise FrameError("MAX_PUSH_ID frame has trailing data")
+    return value
+
+
+def parse_settings(bytes data not None):
+    """Return the settings in the payload of SETTINGS, a dict (RFC 9114, 7.2.4).
+
+    Raises ``FrameError`` if it is malformed, and ``SettingsError`` for one
+    that comes twice or is reserved.
+    """
+    cdef:
+        size_t size = PyBytes_GET_SIZE(data)
+        size_t n = 0
+        size_t i
+        uint64_t identifier = 0
+        int rv
+        lib.ngp_h3_setting *settings = <lib.ngp_h3_setting *>PyMem_Malloc(
+            (size // 2 + 1) * sizeof(lib.ngp_h3_setting)
+        )
+
+    if settings == NULL:
+        raise MemoryError
+    try:
+        rv = lib.ngp_h3_parse_settings(
+            <const uint8_t *>PyBytes_AS_STRING(data), size, settings, &n, &identifier
+        )
+        if rv == lib.NGP_H3_SETTINGS_TRUNCATED:
+            raise FrameError("Could not parse SETTINGS frame")
+        if rv == lib.NGP_H3_SETTINGS_RESERVED:
+            raise SettingsError(f"Setting identifier {identifier:#x} is reserved")
+        if rv == lib.NGP_H3_SETTINGS_TWICE:
+            raise SettingsError(f"Setting identifier {identifier:#x} is included twice")
+        return {settings[i].id: settings[i].value for i in range(n)}
+    finally:
+        PyMem_Free(settings)
+
+
+# ---- Fields ----
 
 
 cdef tuple to_pair(item):
