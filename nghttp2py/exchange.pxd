@@ -47,6 +47,8 @@ cdef class HTTPConnection:
     cdef readonly str version
     cdef readonly bint client_side
     cdef public object owner  # what does the I/O; None when the connection is lost
+    cdef ExchangeFactory factory  # of a server's exchanges
+    cdef public object tasks  # a CallbackTasks, which runs coroutines of handlers
     cdef object __weakref__
 
     cdef _missing(self, str what)
@@ -86,12 +88,9 @@ cdef class PythonConnection(HTTPConnection):
 # one exchange, GeneratorExit and the CancelledError of a future included.
 cdef tuple FATAL
 
-# The body and the fields of the response to a request whose application failed.
-cdef bytes FAILURE
-cdef list FAILURE_FIELDS
-
 cdef double now() noexcept
-cpdef bint has_no_content(bytes method, status) except -1
+cpdef bint has_content(bytes method, status) except -1
 cpdef bint expects_continue(RequestReceived request) except -1
 cpdef bint answer_failure(Exchange exchange) except -1
+cpdef exchange_failed(Exchange exchange, error)
 cpdef log_access(Exchange exchange, error_code, body_bytes_sent, bint complete)

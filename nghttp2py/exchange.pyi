@@ -4,14 +4,17 @@ from typing import Any, TypeAlias
 from nghttp2py.h2 import RequestReceived
 
 __all__ = [
+    "FAILURE",
+    "FAILURE_FIELDS",
     "Exchange",
     "ExchangeFactory",
     "HTTPConnection",
     "PythonConnection",
     "PythonExchange",
     "answer_failure",
+    "exchange_failed",
     "expects_continue",
-    "has_no_content",
+    "has_content",
     "log_access",
 ]
 
@@ -24,6 +27,9 @@ _Fields: TypeAlias = (
 _Pairs: TypeAlias = tuple[tuple[bytes, bytes], ...]
 _Failure: TypeAlias = Callable[[], Exception]
 _Buffer: TypeAlias = bytes | bytearray | memoryview
+
+FAILURE: bytes
+FAILURE_FIELDS: list[tuple[bytes, bytes]]
 
 class Exchange:
     stream_id: Any
@@ -69,8 +75,13 @@ class HTTPConnection:
     @property
     def client_side(self) -> bool: ...
     owner: Any
+    tasks: Any
     def __init__(
-        self, version: str, client_side: bool = False, owner: Any = None
+        self,
+        version: str,
+        client_side: bool = False,
+        owner: Any = None,
+        factory: ExchangeFactory | None = None,
     ) -> None: ...
     def send_response(
         self, exchange: Exchange, status: int, fields: _Fields, end: bool
@@ -142,13 +153,12 @@ class PythonConnection(HTTPConnection):
         error_code: int,
         body_bytes_sent: int,
     ) -> None: ...
-    def new_exchange(
-        self, factory: ExchangeFactory, stream_id: int, request: RequestReceived
-    ) -> Exchange: ...
+    def new_exchange(self, stream_id: int, request: RequestReceived) -> Exchange: ...
 
-def has_no_content(method: bytes, status: int) -> bool: ...
+def has_content(method: bytes | None, status: int) -> bool: ...
 def expects_continue(request: RequestReceived | None) -> bool: ...
 def answer_failure(exchange: Exchange) -> bool: ...
+def exchange_failed(exchange: Exchange, error: BaseException) -> None: ...
 def log_access(
     exchange: Exchange, error_code: int, body_bytes_sent: int, complete: bool
 ) -> None: ...

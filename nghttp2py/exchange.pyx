@@ -20,21 +20,26 @@ import logging
 
 from nghttp2py import access
 from nghttp2py.errors import (
+    ConnectionClosedError,
     ErrorCode,
     NGHTTP2Error,
     PushDisabledError,
+    StreamClosedError,
     StreamStateError,
 )
 
 __all__ = [
+    "FAILURE",
+    "FAILURE_FIELDS",
     "Exchange",
     "ExchangeFactory",
     "HTTPConnection",
     "PythonConnection",
     "PythonExchange",
     "answer_failure",
+    "exchange_failed",
     "expects_continue",
-    "has_no_content",
+    "has_content",
     "log_access",
 ]
 
@@ -45,6 +50,7 @@ cdef list access_hooks = access.hooks
 
 FATAL = (KeyboardInterrupt, SystemExit)
 
+#: The body of a response to a request whose application has failed, and its fields.
 FAILURE = b"500 Internal Server Error\n"
 FAILURE_FIELDS = [
     (b"content-type", b"text/plain; charset=utf-8"),
@@ -221,7 +227,10 @@ cdef class HTTPConnection:
     """The connection's half of its exchanges: what an application calls.
 
     ``version`` is as it is logged, such as "HTTP/2"; ``owner`` is the object that
-    does the I/O, None when the connection is lost; ``client_side`` tells the role.
+    does the I/O, None when the connection is lost; ``client_side`` tells the role;
+    ``factory`` makes the exchanges of a server's requests; ``tasks`` is the
+    ``CallbackTasks`` of ``asyncio.tasks`` that runs the coroutines of applications,
+    None where there is no event loop.
     Methods that a protocol does not have raise an exception of
     ``nghttp2py.errors``; so do calls that the state of an exchange does not
     allow: ``StreamStateError``, ``StreamClosedError``, ``HeadersError``,
@@ -232,10 +241,17 @@ cdef class HTTPConnection:
     of received events, or in the next turn of the event loop.
     """
 
-    def __init__(self, version, bint client_side=False, owner=None):
+    def __init__(
+        self,
+        version,
+        bint client_side=False,
+        owner=None,
+        ExchangeFactory factory=None,
+    ):
         self.version = version
         self.client_side = client_side
         self.owner = owner
+        self.factory = factory
 
     cdef _missing(self, str what):
         raise StreamStateError(f"{self.version} has no {what}")
@@ -448,25 +464,23 @@ cdef class PythonConnection(HTTPConnection):
             log_access(exchange, error_code, body_bytes_sent, failure is None)
         exchange.closed(failure, error_code, body_bytes_sent)
 
-    def new_exchange(
-        self, ExchangeFactory factory not None, stream_id, RequestReceived request
-    ):
+    def new_exchange(self, stream_id, RequestReceived request):
         """Make the exchange of a request by ``factory``."""
-        return factory.new_exchange(self, stream_id, request)
+        return self.factory.new_exchange(self, stream_id, request)
 
 
 # ---- The rules that all of them share ----
 
 
-cpdef bint has_no_content(bytes method, status) except -1:
-    """Return whether a response has no content, whatever its fields say.
+cpdef bint has_content(bytes method, status) except -1:
+    """Return whether a final response with ``status`` to ``method`` has content.
 
-    RFC 9110, 9.3.2, 15.3.5, 15.3.6 and 15.4.5.  2xx to CONNECT begins a tunnel,
-    whatever its number (9.3.6).
+    One to HEAD has none, nor has 204, 205 or 304 (RFC 9110, 9.3.2, 15.3.5, 15.3.6
+    and 15.4.5).  2xx to CONNECT begins a tunnel, whatever its number (9.3.6).
     """
-    return method == b"HEAD" or status == 304 or (
-        (status == 204 or status == 205) and method != b"CONNECT"
-    )
+    if status == 204 or status == 205:
+        return method == b"CONNECT"
+    return status != 304 and method != b"HEAD"
 
 
 cpdef bint expects_continue(RequestReceived request) except -1:
@@ -488,7 +502,7 @@ cpdef bint answer_failure(Exchange exchange) except -1:
     cdef bint whole
 
     if exchange.status is None and not http.client_side:
-        whole = has_no_content(exchange.request.method, 500)
+        whole = not has_content(exchange.request.method, 500)
         try:
             http.send_response(exchange, 500, FAILURE_FIELDS, whole)
             if not whole:
@@ -499,6 +513,24 @@ cpdef bint answer_failure(Exchange exchange) except -1:
             pass  # the exchange is closed, or another object has answered it
     http.reset(exchange, ErrorCode.INTERNAL_ERROR)
     return False
+
+
+cpdef exchange_failed(Exchange exchange, error):
+    """Log what the application of an exchange raised, and answer the exchange.
+
+    That the peer has ended the exchange meanwhile is logged at DEBUG.
+    """
+    cdef HTTPConnection http = exchange.http
+
+    if isinstance(error, (StreamClosedError, ConnectionClosedError)) and (
+        not http.is_open(exchange)
+    ):
+        logger.debug("%r: stream %s: %s", http.owner, exchange.stream_id, error)
+    else:
+        logger.error(
+            "%r: stream %s failed", http.owner, exchange.stream_id, exc_info=error
+        )
+    answer_failure(exchange)
 
 
 cpdef log_access(Exchange exchange, error_code, body_bytes_sent, bint complete):

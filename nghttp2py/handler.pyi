@@ -4,15 +4,12 @@ from collections.abc import (
     Coroutine,
     Iterable,
     Mapping,
-    Sequence,
 )
 from typing import Any, Protocol, TypeAlias
 
-from nghttp2py.asyncio.pump import H2Pump
-from nghttp2py.asyncio.timeouts import Timeouts
-from nghttp2py.h2 import H2Configuration, H2Event
+from nghttp2py.exchange import Exchange, ExchangeFactory
 
-__all__ = ["BaseRequestHandler", "HandlerProtocol"]
+__all__ = ["BaseRequestHandler", "HandlerFactory"]
 
 _Text: TypeAlias = str | bytes
 _Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -43,18 +40,16 @@ _Body: TypeAlias = (
     | None
 )
 
-class BaseRequestHandler:
-    http2: HandlerProtocol
-    stream_id: int
+class BaseRequestHandler(Exchange):
+    http2: Any
     method: bytes
     path: bytes
     scheme: bytes | None
-    status: int | None
     pushed: bool
     headers: list[tuple[bytes, bytes]]
     host: bytes | None
     auto_continue: bool
-    def __init__(self, http2: HandlerProtocol, stream_id: int) -> None: ...
+    def __init__(self, http2: Any, stream_id: int) -> None: ...
     def on_headers(self) -> _Result: ...
     def on_data(self, data: bytes) -> _Result: ...
     def on_trailers(self, headers: list[tuple[bytes, bytes]]) -> _Result: ...
@@ -103,18 +98,7 @@ class BaseRequestHandler:
         body: _Body = None,
     ) -> BaseRequestHandler: ...
 
-class HandlerProtocol(H2Pump):
-    client_address: Any
-    client_certificate: dict[str, Any] | None
+class HandlerFactory(ExchangeFactory):
     def __init__(
-        self,
-        handler_class: Callable[[HandlerProtocol, int], BaseRequestHandler],
-        config: H2Configuration,
-        opened: Callable[[HandlerProtocol], object],
-        closed: Callable[[HandlerProtocol], object],
-        *,
-        timeouts: Timeouts | None = None,
+        self, handler_class: Callable[[Any, int], BaseRequestHandler]
     ) -> None: ...
-    def events_received(self, events: Sequence[H2Event]) -> None: ...
-    @property
-    def handlers(self) -> dict[int, BaseRequestHandler]: ...

@@ -26,6 +26,7 @@ from nghttp2py.asyncio.binding import (
     to_address,
 )
 from nghttp2py.asyncio.event_loop import get_current_loop, run
+from nghttp2py.asyncio.http2 import HTTP2Protocol
 from nghttp2py.asyncio.listener import (
     BACKLOG,
     ConnectionSet,
@@ -35,9 +36,10 @@ from nghttp2py.asyncio.listener import (
 )
 from nghttp2py.asyncio.timeouts import UNSET, Timeouts, merge_timeouts
 from nghttp2py.asyncio.tls import check_server_context, prepare_server_context
+from nghttp2py.exchange import Exchange
 from nghttp2py.h2 import H2Configuration
 from nghttp2py.h2.config import check_config
-from nghttp2py.handler import BaseRequestHandler, HandlerProtocol
+from nghttp2py.handler import BaseRequestHandler, HandlerFactory
 
 __all__ = ["BaseRequestHandler", "HTTP2Server"]
 
@@ -57,6 +59,27 @@ DEFAULT_CONFIGURATION = H2Configuration(
     enable_connect_protocol=False,
     manual_flow_control=True,
 )
+
+
+class HandlerProtocol(HTTP2Protocol):
+    """One connection of a server: makes a handler for each request."""
+
+    def __init__(
+        self,
+        handler_class: Callable[[Any, int], BaseRequestHandler],
+        config: H2Configuration,
+        opened: Callable[[Any], object],
+        closed: Callable[[Any], object],
+        *,
+        timeouts: Timeouts | None = None,
+    ) -> None:
+        factory = HandlerFactory(handler_class)
+        super().__init__(factory, config, opened, closed, timeouts=timeouts)
+
+    @property
+    def handlers(self) -> dict[int, Exchange]:
+        """The handlers of the open streams, by stream identifier."""
+        return self.http.exchanges
 
 
 class HTTP2Server:

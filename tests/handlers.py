@@ -3,8 +3,11 @@
 from memory import MemoryClient
 
 from nghttp2py.asyncio import Timeouts
-from nghttp2py.handler import HandlerProtocol
-from nghttp2py.server import DEFAULT_CONFIGURATION, BaseRequestHandler
+from nghttp2py.server import (
+    DEFAULT_CONFIGURATION,
+    BaseRequestHandler,
+    HandlerProtocol,
+)
 
 
 def serve(handler_class, *, config=None, **options):

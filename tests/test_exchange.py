@@ -23,7 +23,7 @@ from nghttp2py.exchange import (
     PythonExchange,
     answer_failure,
     expects_continue,
-    has_no_content,
+    has_content,
     log_access,
 )
 from nghttp2py.h2 import RequestReceived
@@ -218,20 +218,19 @@ def test_what_a_protocol_need_not_have_does_nothing():
 
 @pytest.mark.parametrize("value", [None, object(), "exchange"])
 def test_what_is_no_exchange_is_refused(value):
-    http = Connection()
+    http = Connection(factory=ExchangeFactory(lambda *args: value))
     with pytest.raises(TypeError):
         http.data_received(value, b"")
     with pytest.raises((TypeError, AttributeError)):
         answer_failure(value)
     with pytest.raises(TypeError):
-        http.new_exchange(ExchangeFactory(lambda *args: value), 1, request())
+        http.new_exchange(1, request())
 
 
 def test_a_factory_gives_an_exchange_what_it_belongs_to():
-    http = Connection()
+    http = Connection(factory=ExchangeFactory(lambda *args: Application(None, -1)))
     message = request()
-    factory = ExchangeFactory(lambda *args: Application(None, -1))
-    exchange = http.new_exchange(factory, 5, message)
+    exchange = http.new_exchange(5, message)
     assert exchange.http is http and exchange.request is message
     assert exchange.stream_id == 5
 
@@ -241,26 +240,26 @@ def test_a_factory_may_fail():
         raise LookupError("on purpose")
 
     with pytest.raises(LookupError):
-        Connection().new_exchange(ExchangeFactory(fail), 1, request())
+        Connection(factory=ExchangeFactory(fail)).new_exchange(1, request())
 
 
 @pytest.mark.parametrize(
-    ("method", "status", "nothing"),
+    ("method", "status", "content"),
     [
-        (b"GET", 200, False),
-        (b"HEAD", 200, True),
-        (b"HEAD", 404, True),
-        (b"GET", 204, True),
-        (b"GET", 205, True),
-        (b"GET", 304, True),
-        (b"GET", 404, False),
-        (b"CONNECT", 200, False),
-        (b"CONNECT", 204, False),
-        (b"CONNECT", 304, True),
+        (b"GET", 200, True),
+        (b"HEAD", 200, False),
+        (b"HEAD", 404, False),
+        (b"GET", 204, False),
+        (b"GET", 205, False),
+        (b"GET", 304, False),
+        (b"GET", 404, True),
+        (b"CONNECT", 200, True),
+        (b"CONNECT", 204, True),
+        (b"CONNECT", 304, False),
     ],
 )
-def test_which_responses_have_no_content(method, status, nothing):
-    assert has_no_content(method, status) is nothing
+def test_which_responses_have_content(method, status, content):
+    assert has_content(method, status) is content
 
 
 @pytest.mark.parametrize(

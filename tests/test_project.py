@@ -42,8 +42,8 @@ LAYERS = {
         "h3",
         "quic",
     },
-    "handler": {"errors", "access", "hpack", "h2", "asyncio"},
-    "server": {"arguments", "errors", "h2", "asyncio", "handler"},
+    "handler": {"errors", "exchange", "h2", "asyncio"},
+    "server": {"arguments", "errors", "exchange", "h2", "asyncio", "handler"},
     "client": {"arguments", "errors", "h2", "asyncio"},
     "static_files": {"arguments", "access", "handler", "asyncio"},
     "cli": {
@@ -109,6 +109,13 @@ def test_sans_io_modules_import_no_asyncio(path):
     assert not re.search(
         r"^\s*(import|from) (asyncio|socket|ssl|time)\b", path.read_text(), re.M
     )
+
+
+def test_handlers_know_no_protocol():
+    source = (PACKAGE / "handler.pyx").read_text()
+    assert re.findall(r"^from (nghttp2py\.h\d\S*) c?import (.+)$", source, re.M) == [
+        ("nghttp2py.h2.events", "RequestReceived")
+    ]
 
 
 def test_only_the_pumps_write_to_a_transport():

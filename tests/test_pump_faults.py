@@ -14,8 +14,7 @@ from memory import MemoryClient
 from nghttp2py import BaseRequestHandler, HTTP2Client, HTTP2Server
 from nghttp2py.asyncio import Client, H2Pump, Timeouts, open_connection, start_server
 from nghttp2py.h2 import H2Connection
-from nghttp2py.handler import HandlerProtocol
-from nghttp2py.server import DEFAULT_CONFIGURATION
+from nghttp2py.server import DEFAULT_CONFIGURATION, HandlerProtocol
 
 CALM = Timeouts(
     settings=0.2, headers=0.2, body=0.2, idle=None, keepalive=0.2, keepalive_answer=0.2

@@ -138,7 +138,8 @@ async def test_a_body_that_fails_resets_its_stream(make, text, caplog):
     assert (await client.fetch("/good")).body == b"good"
     assert text in caplog.text
     (record,) = caplog.records
-    assert record.name == "nghttp2py.handler" and record.levelno == logging.ERROR
+    assert record.name == "nghttp2py.asyncio.http2"
+    assert record.levelno == logging.ERROR
 
 
 class FailingAtTheEnd:

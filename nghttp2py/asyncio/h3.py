@@ -39,7 +39,7 @@ from nghttp2py.errors import (
     StreamResetError,
     printable,
 )
-from nghttp2py.h2.body import FAILURE, FAILURE_FIELDS
+from nghttp2py.exchange import FAILURE, FAILURE_FIELDS
 from nghttp2py.h3 import (
     DatagramReceived,
     DataReceived,

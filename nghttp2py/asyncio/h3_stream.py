@@ -21,8 +21,9 @@ from nghttp2py.errors import (
     StreamStateError,
     StreamTimeoutError,
 )
+from nghttp2py.exchange import has_content
 from nghttp2py.h2 import RequestReceived
-from nghttp2py.h2.body import DATA_OK, has_content, is_bytes_like, make_source
+from nghttp2py.h2.body import DATA_OK, is_bytes_like, make_source
 from nghttp2py.h3.connection import ErrorCode
 from nghttp2py.h3.events import Headers
 

@@ -19,12 +19,12 @@ from nghttp2py.errors import (
     StreamResetError,
     StreamTimeoutError,
 )
+from nghttp2py.exchange import FAILURE, FAILURE_FIELDS, has_content
 from nghttp2py.h2 import (
     H2InformationalResponseReceived,
     H2ResponseReceived,
     RequestReceived,
 )
-from nghttp2py.h2.body import FAILURE, FAILURE_FIELDS, has_content
 
 if TYPE_CHECKING:
     from nghttp2py.asyncio.connection import H2StreamConnection

@@ -14,10 +14,7 @@ __all__ = [
     "DATA_DEFERRED",
     "DATA_EOF",
     "DATA_OK",
-    "FAILURE",
-    "FAILURE_FIELDS",
     "BodySource",
-    "has_content",
     "is_bytes_like",
     "make_source",
 ]
@@ -29,26 +26,8 @@ DATA_EOF = 1
 #: Nothing now: ask again after ``resume``.
 DATA_DEFERRED = 2
 
-#: The body of a response to a request whose handler has failed, and its fields.
-FAILURE = b"500 Internal Server Error\n"
-FAILURE_FIELDS = [
-    (b"content-type", b"text/plain; charset=utf-8"),
-    (b"content-length", b"%d" % len(FAILURE)),
-]
-
 # An iterator may yield empty pieces, but not for ever.
 _MAX_EMPTY_PIECES = 1000
-
-
-def has_content(method: bytes | None, status: int) -> bool:
-    """Whether a final response with ``status`` to ``method`` has a body.
-
-    One to HEAD has none, nor has 204, 205 or 304 (RFC 9110, 9.3.2, 15.3.5, 15.3.6
-    and 15.4.5).  2xx to CONNECT begins a tunnel, whatever its number (9.3.6).
-    """
-    if status == 204 or status == 205:
-        return method == b"CONNECT"
-    return status != 304 and method != b"HEAD"
 
 
 def is_bytes_like(value: Any) -> TypeGuard[bytes | bytearray | memoryview]:

@@ -47,6 +47,9 @@ cdef class H2Connection:
     cdef int respond(
         self, int32_t stream_id, status, headers, bint end_stream
     ) except -1
-    cdef int end_body(self, int32_t stream_id, bytes data) except -1
+    cdef int queue_body(
+        self, int32_t stream_id, bytes data, bint end_stream
+    ) except -1
+    cdef int acknowledge(self, int32_t stream_id, n) except -1
     cdef bint is_open(self, int32_t stream_id) noexcept
     cdef int stop_request(self, int32_t stream_id) except -1

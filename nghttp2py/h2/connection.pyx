@@ -324,20 +324,22 @@ cdef class H2Connection:
         when it closed.  So are those of a connection that has ended.  Raises
         ``FlowControlError`` for more than came in.
         """
-        cdef int32_t id = to_stream_id(stream_id)
-        cdef int rv
-
         if not self.config.manual_flow_control:
             raise ProtocolError("received data are acknowledged automatically")
-        rv = lib.ngp_h2_consume(self._h2, id, to_uint32(n, "n"))
+        self.acknowledge(to_stream_id(stream_id), n)
+
+    cdef int acknowledge(self, int32_t stream_id, n) except -1:
+        """Do the same, without the conversions."""
+        cdef int rv = lib.ngp_h2_consume(self._h2, stream_id, to_uint32(n, "n"))
+
         if rv == lib.NGHTTP2_ERR_INVALID_ARGUMENT:
             raise FlowControlError(
-                f"stream {id}: {n} bytes acknowledged, but only "
-                f"{lib.ngp_h2_unacked(self._h2, id)} are unacknowledged"
+                f"stream {stream_id}: {n} bytes acknowledged, but only "
+                f"{lib.ngp_h2_unacked(self._h2, stream_id)} are unacknowledged"
             )
         if rv == lib.NGP_ERR_CONNECTION_CLOSED and self._initiated:
-            return
-        check(rv, id)
+            return 0
+        return check(rv, stream_id)
 
     def unacknowledged_data(self, stream_id):
         """Return the bytes received on a stream and not acknowledged."""
@@ -1071,9 +1073,12 @@ cdef class H2Connection:
         self._bodies.require_none(id)
         self._bodies.queue(id, b"", True)
 
-    cdef int end_body(self, int32_t stream_id, bytes data) except -1:
-        """Queue the last piece of a body that has no source."""
-        return self._bodies.queue(stream_id, data, True)
+    cdef int queue_body(
+        self, int32_t stream_id, bytes data, bint end_stream
+    ) except -1:
+        """Queue a piece of a body that has no source."""
+        self._bodies.require_none(stream_id)
+        return self._bodies.queue(stream_id, data, end_stream)
 
     cdef bint is_open(self, int32_t stream_id) noexcept:
         """Whether a stream can take or give anything still."""
