@@ -11,53 +11,16 @@ except ModuleNotFoundError as _error:
         "bookworm-backports) and build nghttp2py again"
     ) from None
 
+from nghttp2py.h3 import events
 from nghttp2py.h3.config import H3Configuration
-from nghttp2py.h3.events import (
-    CapsuleReceived,
-    DatagramReceived,
-    DataReceived,
-    GoAwayReceived,
-    H3Event,
-    Headers,
-    HeadersReceived,
-    MaxPushIdReceived,
-    OriginReceived,
-    PriorityUpdated,
-    PushCancelled,
-    PushPromiseReceived,
-    SettingsReceived,
-    StopSendingReceived,
-    StreamAborted,
-    StreamReset,
-    WebTransportSessionClosed,
-    WebTransportSessionDrained,
-    WebTransportStreamDataReceived,
-)
+from nghttp2py.h3.events import *
 from nghttp2py.h3.qpack import QPACKDecoder, QPACKEncoder
 
 __all__ = [
     "H3_ALPN",
-    "CapsuleReceived",
-    "DataReceived",
-    "DatagramReceived",
-    "GoAwayReceived",
     "H3Configuration",
     "H3Connection",
-    "H3Event",
-    "Headers",
-    "HeadersReceived",
-    "MaxPushIdReceived",
-    "OriginReceived",
-    "PriorityUpdated",
-    "PushCancelled",
-    "PushPromiseReceived",
     "QPACKDecoder",
     "QPACKEncoder",
-    "SettingsReceived",
-    "StopSendingReceived",
-    "StreamAborted",
-    "StreamReset",
-    "WebTransportSessionClosed",
-    "WebTransportSessionDrained",
-    "WebTransportStreamDataReceived",
 ]
+__all__ += events.__all__

@@ -3,11 +3,12 @@
 Events compare by value, print themselves and can be matched.  Those after
 ``WebTransportStreamDataReceived`` come only if ``H3Configuration.extended`` is
 set.
+
+Cython compiles this file as it stands, with the fields that ``events.pxd`` declares.
 """
 
-from cython cimport dataclasses
-
-from dataclasses import fields
+from dataclasses import dataclass
+from typing import Any
 
 __all__ = [
     "CapsuleReceived",
@@ -34,112 +35,111 @@ __all__ = [
 Headers = list[tuple[bytes, bytes]]
 
 
-cdef class H3Event:
+class H3Event:
     """Base of the events."""
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
         """Events can be copied and pickled, as aioquic's can."""
-        return type(self), tuple(
-            getattr(self, field.name) for field in fields(self)
-        )
+        names = getattr(self, "__match_args__", ())
+        return type(self), tuple([getattr(self, name) for name in names])
 
 
-@dataclasses.dataclass
-cdef class DataReceived(H3Event):
+@dataclass
+class DataReceived(H3Event):
     """Some of a body; ``push_id`` is ``None`` but for a pushed response.
 
     ``stream_ended`` is true if nothing more comes on the stream.
     """
 
     data: bytes
-    stream_id: object
-    stream_ended: object
-    push_id: object = None
+    stream_id: int
+    stream_ended: bool
+    push_id: int | None = None
 
 
-@dataclasses.dataclass
-cdef class DatagramReceived(H3Event):
+@dataclass
+class DatagramReceived(H3Event):
     """A datagram that belongs to the request ``stream_id`` (RFC 9297, 2.1)."""
 
     data: bytes
-    stream_id: object
+    stream_id: int
 
 
-@dataclasses.dataclass
-cdef class HeadersReceived(H3Event):
+@dataclass
+class HeadersReceived(H3Event):
     """A header section: request, response (1xx too) or trailers."""
 
-    headers: list
-    stream_id: object
-    stream_ended: object
-    push_id: object = None
+    headers: Headers
+    stream_id: int
+    stream_ended: bool
+    push_id: int | None = None
 
 
-@dataclasses.dataclass
-cdef class PushPromiseReceived(H3Event):
+@dataclass
+class PushPromiseReceived(H3Event):
     """The server will push the response to ``headers``, asked for on ``stream_id``."""
 
-    headers: list
-    push_id: object
-    stream_id: object
+    headers: Headers
+    push_id: int
+    stream_id: int
 
 
-@dataclasses.dataclass
-cdef class WebTransportStreamDataReceived(H3Event):
+@dataclass
+class WebTransportStreamDataReceived(H3Event):
     """Some bytes of a stream of the WebTransport session ``session_id``."""
 
     data: bytes
-    stream_id: object
-    stream_ended: object
-    session_id: object
+    stream_id: int
+    stream_ended: bool
+    session_id: int
 
 
-@dataclasses.dataclass
-cdef class SettingsReceived(H3Event):
+@dataclass
+class SettingsReceived(H3Event):
     """The peer's settings (RFC 9114, 7.2.4)."""
 
-    settings: dict
+    settings: dict[int, int]
 
 
-@dataclasses.dataclass
-cdef class GoAwayReceived(H3Event):
+@dataclass
+class GoAwayReceived(H3Event):
     """Requests (or pushes) from ``last_id`` on are not processed (RFC 9114, 5.2)."""
 
-    last_id: object
+    last_id: int
 
 
-@dataclasses.dataclass
-cdef class MaxPushIdReceived(H3Event):
+@dataclass
+class MaxPushIdReceived(H3Event):
     """We may push up to and including ``max_push_id`` (RFC 9114, 7.2.7)."""
 
-    max_push_id: object
+    max_push_id: int
 
 
-@dataclasses.dataclass
-cdef class PushCancelled(H3Event):
+@dataclass
+class PushCancelled(H3Event):
     """The peer gives up ``push_id`` (RFC 9114, 7.2.3)."""
 
-    push_id: object
+    push_id: int
 
 
-@dataclasses.dataclass
-cdef class PriorityUpdated(H3Event):
+@dataclass
+class PriorityUpdated(H3Event):
     """A priority field value for a request or a push (RFC 9218, 7.2)."""
 
     priority: bytes
-    stream_id: object = None
-    push_id: object = None
+    stream_id: int | None = None
+    push_id: int | None = None
 
 
-@dataclasses.dataclass
-cdef class OriginReceived(H3Event):
+@dataclass
+class OriginReceived(H3Event):
     """The origins that the server answers for, as bytes (RFC 9412)."""
 
-    origins: list
+    origins: list[bytes]
 
 
-@dataclasses.dataclass
-cdef class StreamReset(H3Event):
+@dataclass
+class StreamReset(H3Event):
     """The peer has reset its side of a stream.
 
     ``session_id`` is ``None`` unless the stream is one of WebTransport; the
@@ -147,22 +147,22 @@ cdef class StreamReset(H3Event):
     HTTP/3's if it maps to none.
     """
 
-    error_code: object
-    stream_id: object
-    session_id: object = None
+    error_code: int
+    stream_id: int
+    session_id: int | None = None
 
 
-@dataclasses.dataclass
-cdef class StopSendingReceived(H3Event):
+@dataclass
+class StopSendingReceived(H3Event):
     """The peer does not read the stream any more; see ``StreamReset``."""
 
-    error_code: object
-    stream_id: object
-    session_id: object = None
+    error_code: int
+    stream_id: int
+    session_id: int | None = None
 
 
-@dataclasses.dataclass
-cdef class StreamAborted(H3Event):
+@dataclass
+class StreamAborted(H3Event):
     """We have ended a stream, both ways, for what the peer sent on it.
 
     The message is malformed (RFC 9114, 4.1.2), ends before its header section, or
@@ -171,32 +171,32 @@ cdef class StreamAborted(H3Event):
     ``H3Configuration.stream_errors`` is set; otherwise the connection is closed.
     """
 
-    error_code: object
-    stream_id: object
-    reason: object
-    push_id: object = None
+    error_code: int
+    stream_id: int
+    reason: str
+    push_id: int | None = None
 
 
-@dataclasses.dataclass
-cdef class CapsuleReceived(H3Event):
+@dataclass
+class CapsuleReceived(H3Event):
     """A capsule on a stream that carries them (RFC 9297, 3.2)."""
 
-    capsule_type: object
+    capsule_type: int
     data: bytes
-    stream_id: object
+    stream_id: int
 
 
-@dataclasses.dataclass
-cdef class WebTransportSessionDrained(H3Event):
+@dataclass
+class WebTransportSessionDrained(H3Event):
     """The peer asks us to close the session soon."""
 
-    session_id: object
+    session_id: int
 
 
-@dataclasses.dataclass
-cdef class WebTransportSessionClosed(H3Event):
+@dataclass
+class WebTransportSessionClosed(H3Event):
     """The session is over, by the peer's doing; its streams are aborted."""
 
-    session_id: object
-    error_code: object
-    reason: object
+    session_id: int
+    error_code: int
+    reason: str
