@@ -8,8 +8,11 @@ NGHTTP2PY_VENDOR=1  the C libraries' source trees in vendor/; only GnuTLS from e
 NGHTTP2PY_WERROR=1  C warnings are errors
 """
 
+import ast
 import json
+import multiprocessing
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +20,7 @@ import sysconfig
 from pathlib import Path
 
 from Cython.Build import cythonize
+from Cython.Compiler.Options import directive_scopes
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
@@ -29,7 +33,7 @@ OPTIONAL = {
     "http3": ("nghttp2py.h3.",),
     "quic": ("nghttp2py.quic.", "nghttp2py.asyncio.udp"),
 }
-DIRECTIVES = {"language_level": 3, "embedsignature": True, "auto_pickle": False}
+DIRECTIVES = {"language_level": 3, "auto_pickle": False}
 
 
 def fail(sentence):
@@ -90,6 +94,10 @@ class BuildWithCMake(build_ext):
             for extension in self.extensions
             if not extension.name.startswith(missing)
         ]
+        # Cython takes a freelist of a .pyx only.  What it is told here must reach the
+        # processes that it starts.
+        directive_scopes["freelist"] = ("cclass", "class")
+        multiprocessing.set_start_method("fork", force=True)
         translated = cythonize(
             self.extensions,
             compiler_directives=DIRECTIVES,
@@ -98,6 +106,7 @@ class BuildWithCMake(build_ext):
         )
         sources = {extension.name: extension.sources for extension in translated}
         for extension in self.extensions:
+            sign_classes(extension, Path(sources[extension.name][0]))
             extension.sources = sources[extension.name]
             extension.include_dirs += [
                 str(ROOT / "src_c"),
@@ -153,6 +162,69 @@ class BuildWithCMake(build_ext):
             "compiling the C library",
         )
         return json.loads((build / "ngp-build.json").read_text())
+
+
+def calls_of(types):
+    """Return how each class of a stub is called, as text without types, by name."""
+    calls = {}
+    for node in ast.parse(types.read_text("utf-8")).body:
+        if not isinstance(node, ast.ClassDef):
+            continue
+        arguments = None
+        if any("dataclass" in ast.unparse(entry) for entry in node.decorator_list):
+            fields = [entry for entry in node.body if isinstance(entry, ast.AnnAssign)]
+            arguments = ast.arguments([], [], None, [], [], None, [])
+            for field in fields:
+                arguments.args.append(ast.arg(field.target.id))
+                if field.value is not None:
+                    arguments.defaults.append(default_of(field.value))
+        for method in node.body:
+            if getattr(method, "name", "") in ("__init__", "__new__"):
+                arguments = method.args
+                del arguments.args[0]
+        if arguments is None and not node.bases:
+            arguments = ast.arguments([], [], None, [], [], None, [])
+        if arguments is not None:
+            for argument in ast.walk(arguments):
+                if isinstance(argument, ast.arg):
+                    argument.annotation = None
+            calls[node.name] = f"{node.name}({ast.unparse(arguments)})"
+    return calls
+
+
+def default_of(value):
+    """The default of a dataclass's field, which may stand in a call of field()."""
+    if isinstance(value, ast.Call):
+        return next(entry.value for entry in value.keywords if entry.arg == "default")
+    return value
+
+
+def sign_classes(extension, source):
+    """Let inspect.signature() find how the classes of an extension module are called.
+
+    Cython leaves no trace of it.  CPython looks for it at the head of a type's
+    docstring, in front of a line "--"; the stub knows it.
+    """
+    stub = ROOT.joinpath(*extension.name.split(".")).with_suffix(".pyi")
+    types = stub if stub.exists() else stub.with_suffix(".py")
+    text = source.read_text("utf-8")
+    signed = text
+    for name, call in calls_of(types).items():
+        head = call.replace("\\", r"\\").replace('"', r"\"") + r"\n--\n\n"
+        for start, end in (
+            (rf'"{extension.name}\.""{name}", /\*tp_name\*/', r"/\*tp_doc\*/"),
+            (rf"_{name}_slots\[\] = {{", r"\n\};"),
+        ):
+            signed = re.sub(
+                # The docstring of the type, and what an earlier build has put there.
+                rf'({start}(?:(?!{end}).)*?PyDoc_STR\(")(?:{name}\([^"]*?\\n--\\n\\n)?',
+                lambda found, head=head: found[1] + head,
+                signed,
+                count=1,
+                flags=re.DOTALL,
+            )
+    if signed != text:
+        source.write_text(signed, "utf-8")
 
 
 def compiled_sources():

@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import dataclasses
 import functools
 import re
 from pathlib import Path
@@ -51,8 +52,13 @@ class _Plain(ast.NodeTransformer):
 
 @functools.cache
 def _stub(module):
-    """The definitions in a module's stub, by qualified name, and its aliases."""
+    """The definitions in a module's stub, by qualified name, and its aliases.
+
+    A .py that Cython has compiled, with a .pxd beside it, is its own stub.
+    """
     path = PACKAGE.joinpath(*module.split(".")[1:]).with_suffix(".pyi")
+    if path.with_suffix(".pxd").is_file() and not path.is_file():
+        path = path.with_suffix(".py")
     found, aliases = {}, {}
     if module.split(".")[0] != "nghttp2py" or not path.is_file():
         return found, aliases
@@ -72,6 +78,20 @@ def _stub(module):
     return found, aliases
 
 
+def _fields_as_call(node):
+    """What makes a dataclass: a function of its fields."""
+    arguments = ast.arguments([], [], None, [], [], None, [])
+    for field in node.body:
+        if isinstance(field, ast.AnnAssign):
+            arguments.args.append(ast.arg(field.target.id, field.annotation))
+            value = field.value
+            if isinstance(value, ast.Call):
+                value = next(k.value for k in value.keywords if k.arg == "default")
+            if value is not None:
+                arguments.defaults.append(value)
+    return ast.FunctionDef("__init__", arguments, [], [])
+
+
 def _signature(app, what, name, obj, options, signature, return_annotation):
     """The types of what is compiled, which only its stub knows."""
     module, path = getattr(obj, "__module__", None), getattr(obj, "__qualname__", "")
@@ -81,7 +101,9 @@ def _signature(app, what, name, obj, options, signature, return_annotation):
         # Sphinx 9 takes none for a class that it has found none for itself; the
         # page says "autoclass:: Name()" then.
         return None
-    if isinstance(node, ast.ClassDef):
+    if isinstance(node, ast.ClassDef) and dataclasses.is_dataclass(obj):
+        node = _fields_as_call(node)
+    elif isinstance(node, ast.ClassDef):
         # What makes it may be a base's.
         for base in obj.__mro__:
             found, aliases = _stub(base.__module__)

@@ -50,6 +50,7 @@ PUBLIC = [
 ]
 INTERNAL = [
     "nghttp2py.__main__",
+    "nghttp2py.arguments",
     "nghttp2py.asyncio.",
     "nghttp2py.cli",
     "nghttp2py.cli.",

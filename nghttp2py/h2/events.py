@@ -4,7 +4,8 @@ Events are immutable, compare by value, print themselves and can be matched.
 
 Cython compiles this file as it stands.  ``events.pxd`` has the classes that other
 compiled modules make without ``__init__`` or take apart often, and those in which an
-``ErrorCode`` stays one; ``@cython.cclass`` are the others.
+``ErrorCode`` stays one; ``@cython.cclass`` are the others, and those of which many are
+made, whose memory is kept for the next.
 """
 
 from collections.abc import Iterable
@@ -45,6 +46,8 @@ __all__ = [
 _Fields: TypeAlias = tuple[tuple[bytes, bytes], ...]
 
 
+@cython.cclass
+@cython.freelist(64)
 class RequestReceived:
     """A request's header section (RFC 9113, 8.3.1).
 
@@ -121,6 +124,8 @@ class RequestReceived:
         )
 
 
+@cython.cclass
+@cython.freelist(64)
 @dataclass(frozen=True)
 class BodyReceived:
     """A piece of a body; ``more`` is false with the last, which may be empty."""
@@ -129,6 +134,8 @@ class BodyReceived:
     more: bool
 
 
+@cython.cclass
+@cython.freelist(64)
 @dataclass(frozen=True)
 class H2RequestReceived:
     """A request has come in on a new stream."""
@@ -146,6 +153,8 @@ class H2WebSocketRequest:
     ws_path: bytes
 
 
+@cython.cclass
+@cython.freelist(64)
 @dataclass(frozen=True)
 class H2ResponseReceived:
     """A final response's header section; ``headers`` is without ``:status``."""
@@ -186,6 +195,8 @@ class H2PushedStreamReceived:
     request: RequestReceived
 
 
+@cython.cclass
+@cython.freelist(64)
 @dataclass(frozen=True)
 class H2BodyReceived:
     """A piece of a message's body; exactly one of a stream has ``more`` false."""
@@ -211,6 +222,8 @@ class H2StreamReset:
     reason: str = field(default="", compare=False)
 
 
+@cython.cclass
+@cython.freelist(64)
 @dataclass(frozen=True)
 class H2StreamClosed:
     """The last event of a stream.
@@ -243,6 +256,8 @@ class H2GoAway:
     debug_data: bytes = field(default=b"", compare=False)
 
 
+@cython.cclass
+@cython.freelist(16)
 @dataclass(frozen=True)
 class H2WindowUpdated:
     """More may be sent on ``stream_id``, or if it is 0 on any stream.
