@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import Callable
-from typing import cast
+from typing import Protocol, cast
 
 from nghttp2py.asyncio.quic_log import EndLog
 from nghttp2py.asyncio.udp import UDPTransport
@@ -46,6 +46,19 @@ HIGH_WATER = 256 * 1024
 LOW_WATER = 64 * 1024
 
 
+class ConnectionOwner(Protocol):
+    """What a server learns of one of its connections."""
+
+    def handshake_completed(self) -> None: ...
+
+    def connection_id_issued(self, connection_id: bytes) -> None: ...
+
+    def connection_id_retired(self, connection_id: bytes) -> None: ...
+
+    def connection_terminated(self) -> None:
+        """This is the last call: the connection forgets its owner."""
+
+
 class QuicConnectionProtocol(asyncio.DatagramProtocol):
     """Carries datagrams between a transport and a QuicConnection, and its events
     to whoever reimplements :meth:`quic_event_received`."""
@@ -79,10 +92,13 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
         self._timer_at: float | None = None
         self._transmit_task: asyncio.Handle | None = None
         self._stream_handler = stream_handler
-        self._connection_id_issued_handler: Callable[[bytes], None] | None = None
-        self._connection_id_retired_handler: Callable[[bytes], None] | None = None
-        self._connection_terminated_handler: Callable[[], None] | None = None
-        self._handshake_completed_handler: Callable[[], None] | None = None
+        self._owner: ConnectionOwner | None = None
+
+    def set_owner(self, owner: ConnectionOwner, log: EndLog) -> None:
+        """Report the life of the connection to a server, and its end to the log that
+        the server's connections share."""
+        self._owner = owner
+        self._end_log = log
 
     # What the application calls.
 
@@ -387,15 +403,15 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
     def _process_events(self) -> None:
         while (event := self._quic.next_event()) is not None:
             if isinstance(event, ConnectionIdIssued):
-                if self._connection_id_issued_handler is not None:
-                    self._connection_id_issued_handler(event.connection_id)
+                if self._owner is not None:
+                    self._owner.connection_id_issued(event.connection_id)
             elif isinstance(event, ConnectionIdRetired):
-                if self._connection_id_retired_handler is not None:
-                    self._connection_id_retired_handler(event.connection_id)
+                if self._owner is not None:
+                    self._owner.connection_id_retired(event.connection_id)
             elif isinstance(event, HandshakeCompleted):
                 self._connected = True
-                if self._handshake_completed_handler is not None:
-                    self._handshake_completed_handler()
+                if self._owner is not None:
+                    self._owner.handshake_completed()
                 _wake(self._connected_waiter, None)
             elif isinstance(event, PingAcknowledged):
                 _wake(self._ping_waiters.pop(event.uid, None), None)
@@ -407,8 +423,9 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
 
     def _handle_termination(self, event: ConnectionTerminated) -> None:
         self._terminated = event
-        if self._connection_terminated_handler is not None:
-            self._connection_terminated_handler()
+        owner, self._owner = self._owner, None
+        if owner is not None:
+            owner.connection_terminated()
         for waiter in (self._connected_waiter, *self._ping_waiters.values()):
             _wake(waiter, _error_of(event))
         self._ping_waiters.clear()

@@ -41,6 +41,47 @@ MAX_SPENT_TOKENS = 16384
 TOKEN_SEAL = 16
 
 
+class _Owner:
+    """Keeps what a server knows of one connection: a ConnectionOwner."""
+
+    def __init__(
+        self,
+        protocol: QuicConnectionProtocol,
+        quic: QuicConnection,
+        router: Router,
+        protocols: dict[bytes, QuicConnectionProtocol],
+        connections: ConnectionSet[QuicConnectionProtocol],
+        handshaking: Handshakes,
+    ) -> None:
+        self._protocol = protocol
+        self._quic = quic
+        self._router = router
+        self._protocols = protocols
+        self._connections = connections
+        self._handshaking = handshaking
+        self._cids: set[bytes] = set()
+
+    def handshake_completed(self) -> None:
+        self._handshaking.discard(self._protocol)
+        token = self._router.write_token(self._quic.get_peer_address(), time.time())
+        if token:
+            self._quic.send_new_token(token)
+
+    def connection_id_issued(self, connection_id: bytes) -> None:
+        self._cids.add(connection_id)
+        self._protocols[connection_id] = self._protocol
+
+    def connection_id_retired(self, connection_id: bytes) -> None:
+        self._cids.discard(connection_id)
+        self._protocols.pop(connection_id, None)
+
+    def connection_terminated(self) -> None:
+        for cid in self._cids:
+            self._protocols.pop(cid, None)
+        self._connections.discard(self._protocol)
+        self._handshaking.discard(self._protocol)
+
+
 class QuicServer(asyncio.DatagramProtocol):
     """Gives each datagram to its connection, and makes the connections."""
 
@@ -352,41 +393,18 @@ class QuicServer(asyncio.DatagramProtocol):
             QuicConnectionProtocol,
             self._create_protocol(quic, stream_handler=self._stream_handler),
         )
-        protocol._end_log = self._log
+        owner = _Owner(
+            protocol,
+            quic,
+            self._router,
+            self._protocols,
+            self._connections,
+            self._handshaking,
+        )
+        protocol.set_owner(owner, self._log)
         protocol.connection_made(cast(asyncio.BaseTransport, self._transport))
-        cids = {header.destination_cid, quic.host_cid}
-
-        def issued(cid: bytes) -> None:
-            cids.add(cid)
-            self._protocols[cid] = protocol
-
-        def retired(cid: bytes) -> None:
-            cids.discard(cid)
-            self._protocols.pop(cid, None)
-
-        def terminated() -> None:
-            for cid in cids:
-                self._protocols.pop(cid, None)
-            self._connections.discard(protocol)
-            self._handshaking.discard(protocol)
-            # They refer to the protocol: nothing is to wait for the collector.
-            protocol._handshake_completed_handler = None
-            protocol._connection_id_issued_handler = None
-            protocol._connection_id_retired_handler = None
-            protocol._connection_terminated_handler = None
-
-        def completed() -> None:
-            self._handshaking.discard(protocol)
-            token = self._router.write_token(quic.get_peer_address(), time.time())
-            if token:
-                quic.send_new_token(token)
-
-        protocol._handshake_completed_handler = completed
-        protocol._connection_id_issued_handler = issued
-        protocol._connection_id_retired_handler = retired
-        protocol._connection_terminated_handler = terminated
-        for cid in cids:
-            self._protocols[cid] = protocol
+        owner.connection_id_issued(header.destination_cid)
+        owner.connection_id_issued(quic.host_cid)
         self._connections.add(protocol)
         self._handshaking.add(protocol, addr, self._loop.time())
         return protocol
