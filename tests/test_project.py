@@ -139,6 +139,147 @@ def test_c_sources_know_neither_python_nor_sockets_nor_clocks():
             assert not included & {"sys/socket.h", "time.h", "sys/time.h"}, path
 
 
+# ---- Circles and private names ----
+
+# Modules in circles of imports, those for type checking included.  The set may only
+# shrink.
+CIRCULAR = {
+    "nghttp2py.asyncio.connection",
+    "nghttp2py.asyncio.h3",
+    "nghttp2py.asyncio.h3_stream",
+    "nghttp2py.asyncio.health",
+    "nghttp2py.asyncio.stream",
+    "nghttp2py.asyncio.writer",
+}
+
+# Uses of another object's private name across files.  The numbers may only shrink.
+PRIVATE_USES = {
+    "asyncio/client.py": 4,
+    "asyncio/connection.py": 33,
+    "asyncio/endpoints.py": 2,
+    "asyncio/h3.py": 34,
+    "asyncio/h3_stream.py": 21,
+    "asyncio/health.py": 12,
+    "asyncio/protocol.py": 12,
+    "asyncio/quic_protocol.py": 3,
+    "asyncio/quic_server.py": 3,
+    "asyncio/stream.py": 17,
+    "asyncio/writer.py": 33,
+    "client.py": 1,
+    "server.py": 1,
+}
+
+
+def all_sources():
+    return sorted([*SOURCES, *PACKAGE.rglob("*.pxd")])
+
+
+def imported_modules(path):
+    """The modules of ours that a source imports or cimports: those of the names that
+    are modules themselves, and for type checking, too."""
+    text = path.read_text()
+    found = re.findall(
+        r"^[ \t]*from (nghttp2py[\w.]*) c?import (\([^)]*\)|[^\n]*)", text, re.M
+    )
+    for module, names in found:
+        names = re.findall(r"(\w+)(?: as \w+)?", names)
+        inside = {f"{module}.{name}" for name in names} & MODULES
+        yield from inside
+        if len(inside) < len(names) and module in MODULES:
+            yield module
+    for module in re.findall(r"^[ \t]*c?import (nghttp2py[\w.]*)", text, re.M):
+        yield module
+
+
+MODULES = {module_name(path) for path in all_sources()}
+
+
+def circular_modules():
+    """The modules that can be reached from themselves."""
+    graph = {}
+    for path in all_sources():
+        edges = graph.setdefault(module_name(path), set())
+        # A .pxd and its source cimport each other's names without a statement.
+        edges |= set(imported_modules(path)) - {module_name(path)}
+
+    def reached(start):
+        seen = set()
+        waiting = list(graph.get(start, ()))
+        while waiting:
+            module = waiting.pop()
+            if module not in seen:
+                seen.add(module)
+                waiting += graph.get(module, ())
+        return seen
+
+    return {module for module in graph if module in reached(module)}
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    assert circular_modules() <= CIRCULAR
+
+
+OWN = {"self", "cls", "super", "mcs"}
+# Public in spite of their names.
+PUBLIC_NAMES = {"_asdict", "_replace", "_fields", "_make"}
+
+
+def foreign_private_uses(path):
+    """The uses in a source of a ``_name`` of an object of another file.
+
+    A name is the file's own if any class of it, or a .pxd that it cimports, has it.
+    """
+    if path.suffix == ".py":
+        tree = ast.parse(path.read_text())
+        own = {
+            node.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        }
+        own |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        uses = []
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and re.match(r"_[a-z]", node.attr):
+                value = node.value
+                if isinstance(value, ast.Call):  # super()
+                    value = value.func
+                if not isinstance(value, ast.Name) or value.id not in OWN:
+                    uses.append(node.attr)
+                elif isinstance(node.ctx, ast.Store):
+                    own.add(node.attr)
+    else:
+        text = re.sub(r'"""(?s:.*?)"""', "", path.read_text())
+        text = re.sub(r"#[^\n]*", "", text)
+        text = re.sub(r'"[^"\n]*"', '""', text)
+        declared = text
+        for pxd in (
+            path.with_suffix(".pxd"),
+            *(
+                ROOT / (module.replace(".", "/") + ".pxd")
+                for module in imported_modules(path)
+            ),
+        ):
+            declared += pxd.read_text() if pxd.exists() else ""
+        own = set(re.findall(r"(?<!\.)\b(_[a-z]\w*)", declared))
+        own |= set(re.findall(r"\bself\.(_[a-z]\w*)\s*(?:=[^=]|:)", text))
+        uses = re.findall(r"(?<!\bself)(?<!\bcls)(?<!\s)\.(_[a-z]\w*)", text)
+    return [name for name in uses if name not in own | PUBLIC_NAMES]
+
+
+def test_no_file_uses_the_private_names_of_another():
+    for path in SOURCES:
+        name = path.relative_to(PACKAGE).as_posix()
+        uses = foreign_private_uses(path)
+        assert len(uses) <= PRIVATE_USES.get(name, 0), (name, uses)
+
+
+@pytest.mark.parametrize("suffix", [".py", ".pyx"])
+def test_a_private_name_of_another_is_found(tmp_path, suffix):
+    path = tmp_path / f"module{suffix}"
+    path.write_text("def f(self, other):\n    self._mine = other._theirs._mine\n")
+    assert foreign_private_uses(path) == ["_theirs"]
+
+
 def source_files():
     if not (ROOT / ".git").exists():
         # An unpacked source distribution, and what may have been made in it.

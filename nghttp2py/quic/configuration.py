@@ -277,11 +277,16 @@ class QuicConfiguration:
         self.cadata = cadata
 
     # The connections' credentials, made when first needed; not a field.
-    _credentials = None
+    kept_credentials = None
     _password: bytes | None = None
 
+    @property
+    def key_password(self) -> bytes | None:
+        """The password of ``private_key``, as :meth:`load_cert_chain` was given it."""
+        return self._password
+
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "_credentials"}
+        return {k: v for k, v in self.__dict__.items() if k != "kept_credentials"}
 
 
 _MOST = (1 << 62) - 1  # RFC 9000, 16

@@ -172,7 +172,7 @@ cdef class Credentials:
         options.chain_len = len(chain)
         options.key = key
         options.key_len = len(key)
-        password = configuration._password
+        password = configuration.key_password
         if password is not None:
             options.password = password
         cafile, capath, system = find_trust(configuration, options.verify)
@@ -213,17 +213,17 @@ cdef bint same(tuple a, tuple b):
 
 cdef Credentials get_credentials(configuration):
     """The credentials of a configuration, made anew only if it has changed."""
-    cdef Credentials credentials = configuration._credentials
+    cdef Credentials credentials = configuration.kept_credentials
     cdef tuple made_of = (
         configuration.is_client, configuration.verify_mode,
         configuration.cipher_suites, configuration.certificate,
         configuration.certificate_chain, configuration.private_key,
-        configuration._password, configuration.cafile, configuration.capath,
+        configuration.key_password, configuration.cafile, configuration.capath,
         configuration.cadata, configuration.session_ticket_key,
         *configuration.certificates, *configuration.certificates.values(),
     )
 
     if credentials is None or not same(credentials.made_of, made_of):
         credentials = Credentials(configuration, made_of)
-        configuration._credentials = credentials
+        configuration.kept_credentials = credentials
     return credentials
