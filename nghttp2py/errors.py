@@ -9,6 +9,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 __all__ = [
+    "BodyFormatError",
     "BodyQueueFullError",
     "BodyTooLargeError",
     "ConnectionClosedError",
@@ -231,6 +232,10 @@ class RequestQueueFullError(ProtocolError):
 
 class BodyTooLargeError(NGHTTP2Error):
     """A body that came in is larger than the bound that was set for it."""
+
+
+class BodyFormatError(NGHTTP2Error, ValueError):
+    """A body that came in is not of the format in which it was read."""
 
 
 class HeadersError(ProtocolError, ValueError):

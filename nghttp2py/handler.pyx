@@ -18,17 +18,22 @@ from nghttp2py.h2.events cimport RequestReceived
 
 import asyncio
 import inspect
+import json
 import logging
 from collections import deque
 from collections.abc import AsyncIterable, Iterable, Mapping
 
 from nghttp2py.asyncio.body import AsyncBody, is_asynchronous
 from nghttp2py.errors import (
+    BodyFormatError,
+    BodyTooLargeError,
     ConnectionClosedError,
     ErrorCode,
+    NGHTTP2Error,
     StreamClosedError,
     StreamStateError,
 )
+from nghttp2py.query import Query
 
 __all__ = ["BaseRequestHandler", "HandlerFactory"]
 
@@ -41,6 +46,7 @@ _LOW_WATER = 65536
 # What a callback was called for, if it has returned a coroutine.
 cdef enum Stage:
     ON_HEADERS
+    ON_REQUEST
     ON_DATA
     ON_TRAILERS
     ON_REQUEST_DONE
@@ -49,6 +55,7 @@ cdef enum Stage:
 
 cdef tuple NAMES = (
     "on_headers",
+    "on_request",
     "on_data",
     "on_trailers",
     "on_request_done",
@@ -103,14 +110,19 @@ cdef class BaseRequestHandler(Exchange):
     cdef object _body            # an AsyncBody, to be closed with the stream
     cdef object _drained         # the future of drain()
     cdef object _host            # what the program has put in its place
+    cdef object _query           # made when it is asked for
     cdef object _task            # runs the coroutine of a callback
     # A deque of what its callbacks wait for: pieces of the body, a tuple of trailer
     # fields, and None for the end.
     cdef object _waiting
+    cdef Py_ssize_t _taken       # octets of the first piece that read() has taken
+    cdef object _reader          # the future of read()
+    cdef object _refusal         # what read() or json() raised for the request's fault
     cdef object _stopping        # the future of wait_closing()
     cdef object _close_code      # of on_close(), which waits for the task
     cdef object _error           # what its constructor raised
     cdef size_t _withheld        # bytes given to on_data() without credit
+    cdef bint _request_waits     # for on_request() to be called
     cdef bint _paused            # by pause_reading()
     cdef bint _continued         # 100 (Continue) was sent, or needs not be
     cdef bint _request_done
@@ -125,6 +137,8 @@ cdef class BaseRequestHandler(Exchange):
     # Whether a request with "expect: 100-continue" gets 100 (Continue) when
     # on_headers() has returned without a final response.
     auto_continue = True
+    # Octets of a body that read() returns at once.
+    max_body_size = 1048576
 
     def __init__(self, http2, stream_id):
         self.http2 = http2
@@ -138,6 +152,15 @@ cdef class BaseRequestHandler(Exchange):
 
     def on_headers(self):
         """Called when the request's header section has come."""
+
+    async def on_request(self):
+        """Answer the request: a subclass may define it instead of the others.
+
+        It runs as a task after ``on_headers``, unless that has begun the response.
+        It reads the body by ``read`` or ``json``, and has to begin the response:
+        otherwise the client gets 500.  What it has not read of the body is given to
+        ``on_data``.
+        """
 
     def on_data(self, data):
         """Called for each piece of the request's body.
@@ -242,6 +265,114 @@ cdef class BaseRequestHandler(Exchange):
             if self._stopping is None:
                 self._stopping = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._stopping)
+
+    @property
+    def query(self):
+        """The query of ``path``, a ``Query``: a dict of str, with ``get_all``."""
+        if self._query is None and self.request is not None:
+            self._query = Query(self.request.target)
+        return self._query
+
+    @query.setter
+    def query(self, value):
+        self._query = value
+
+    async def read(self, Py_ssize_t n=-1):
+        """Read up to ``n`` octets of the body; with -1, to its end.
+
+        Return ``b""`` at the end.  For coroutines of callbacks, such as
+        ``on_request``: it takes what waits until the callback has returned, and the
+        client gets credit for what was taken.  Elsewhere call ``pause_reading``
+        before the body comes.
+
+        Raises ``BodyTooLargeError`` for a whole body of more than ``max_body_size``
+        octets, to which the client gets 413 if nobody catches it, and
+        ``StreamClosedError`` if the stream breaks off.
+        """
+        cdef list pieces = []
+        cdef Py_ssize_t size = 0
+        cdef bytes piece
+
+        if n == 0:
+            return b""
+        while True:
+            if self._task is None and not self._paused and not self._closed:
+                raise StreamStateError(
+                    f"stream {self.stream_id}: read() is for coroutines of callbacks; "
+                    "elsewhere call pause_reading() before the body comes"
+                )
+            piece = self._take(n)
+            if piece is None:
+                if n < 0:
+                    self._check_size(self._content_length())
+                self._continue_now()
+                if self._reader is None:
+                    self._reader = asyncio.get_running_loop().create_future()
+                await asyncio.shield(self._reader)
+                continue
+            if n > 0:
+                return piece
+            if not piece:
+                return b"".join(pieces)
+            pieces.append(piece)
+            size += len(piece)
+            self._check_size(size)
+
+    async def json(self):
+        """Read the body to its end, and decode it as JSON (RFC 8259).
+
+        Raises ``BodyFormatError``, a ``ValueError``, if it is not JSON, to which the
+        client gets 400 if nobody catches it; and as ``read``.
+        """
+        body = await self.read()
+        try:
+            return json.loads(body, parse_constant=refuse_constant)
+        except (ValueError, RecursionError) as error:
+            self._refusal = BodyFormatError(f"the body is not JSON: {error}")
+            raise self._refusal from error
+
+    cdef Py_ssize_t _content_length(self) except -1:
+        """Return the size of the body that the request states, or 0."""
+        for pair in self.request.fields:
+            if pair[0] == b"content-length":
+                return int(pair[1])
+        return 0
+
+    cdef int _check_size(self, size) except -1:
+        if size > self.max_body_size:
+            self._refusal = BodyTooLargeError(
+                f"the body is larger than {self.max_body_size} bytes"
+            )
+            raise self._refusal
+        return 0
+
+    cdef bytes _take(self, Py_ssize_t n):
+        """Take waiting octets: up to ``n``, if it is positive; None if there are none.
+
+        ``b""`` is the end of the body.
+        """
+        cdef bytes piece
+
+        if self._waiting:
+            if type(self._waiting[0]) is not bytes:
+                return b""  # the trailers or the end, which are for callbacks
+            piece = self._waiting[0]
+            if 0 < n < len(piece) - self._taken:
+                piece = piece[self._taken : self._taken + n]
+                self._taken += n
+            else:
+                piece = self._pop()
+            if not self._closed:
+                self.http.acknowledge(self, len(piece))
+            return piece
+        if self._request_done:
+            return b""
+        if self._closed or self._is_over():
+            raise StreamClosedError(
+                f"stream {self.stream_id} was closed before its body was whole",
+                self.stream_id,
+            )
+        return None
 
     # ---- The response ----
 
@@ -488,8 +619,8 @@ cdef class BaseRequestHandler(Exchange):
             result = self.on_headers()
             if result is not None:
                 self._await(result, ON_HEADERS)
-            elif self.status is None:
-                self._continue()
+            if self._task is None and self.status is None:
+                self._begin_request()
         except FATAL:
             raise
         except BaseException as error:
@@ -497,19 +628,19 @@ cdef class BaseRequestHandler(Exchange):
 
     cdef data_received(self, bytes data):
         if self._waiting is not None and not self._is_over():
-            self._waiting.append(data)
+            self._wait(data)
         else:
             self._give_data(data)
 
     cdef trailers_received(self, tuple fields):
         if self._waiting is not None and not self._is_over():
-            self._waiting.append(fields)
+            self._wait(fields)
         else:
             self._give_trailers(fields)
 
     cdef end_received(self):
         if self._waiting is not None and not self._is_over():
-            self._waiting.append(None)
+            self._wait(None)
         else:
             self._give_end()
 
@@ -525,6 +656,7 @@ cdef class BaseRequestHandler(Exchange):
             # A handler has no use for half a stream.
             self.http.reset(self, error_code)
         self._reset = True
+        self._wake_reader()
 
     cdef closing(self):
         wake(self._stopping)
@@ -555,6 +687,7 @@ cdef class BaseRequestHandler(Exchange):
                 StreamClosedError(f"stream {self.stream_id} was closed", self.stream_id)
             )
         wake(self._stopping)
+        self._wake_reader()
         if self._task is None:
             self._call_on_close()
         elif error_code != 0:
@@ -563,6 +696,44 @@ cdef class BaseRequestHandler(Exchange):
             self._waiting.clear()
 
     # ---- Callbacks ----
+
+    cdef int _wait(self, item) except -1:
+        """Keep what came for the callback after this one, or for read()."""
+        self._waiting.append(item)
+        return self._wake_reader()
+
+    cdef object _pop(self):
+        """Return what has waited longest, without what read() has taken of it."""
+        item = self._waiting.popleft()
+        if self._taken:
+            item = item[self._taken :]
+            self._taken = 0
+        return item
+
+    cdef int _wake_reader(self) except -1:
+        if self._reader is not None:
+            reader, self._reader = self._reader, None
+            wake(reader)
+        return 0
+
+    cdef int _begin_request(self) except -1:
+        """Call on_request(), if the subclass has it, or ask for the body."""
+        if self._is_over() or self._closed:
+            return 0
+        if type(self).on_request is NO_REQUEST:
+            return self._continue()
+        if self._paused:
+            self._request_waits = True
+            return 0
+        self._await(self.on_request(), ON_REQUEST)
+        if self._task is None:
+            self._request_returned()
+        return 0
+
+    cdef int _request_returned(self) except -1:
+        if self.status is None and not self._is_over() and not self._closed:
+            self._fail(RuntimeError("on_request() has returned without a response"))
+        return 0
 
     cdef bint _is_over(self) noexcept:
         """Whether no callback but on_close is called."""
@@ -621,7 +792,10 @@ cdef class BaseRequestHandler(Exchange):
 
     cdef int _continue(self) except -1:
         """Ask for the body of a request that waits for it (RFC 9110, 10.1.1)."""
-        if self._continued or self._paused or self._failed:
+        return 0 if self._paused else self._continue_now()
+
+    cdef int _continue_now(self) except -1:
+        if self._continued or self._failed or self.status is not None:
             return 0
         if expects_continue(self.request):
             self._continued = True
@@ -631,6 +805,7 @@ cdef class BaseRequestHandler(Exchange):
 
     cdef int _call_on_close(self) except -1:
         self._waiting = None
+        self._refusal = None  # its traceback refers to this object
         if self._unmade:
             return 0
         try:
@@ -685,15 +860,29 @@ cdef class BaseRequestHandler(Exchange):
             if not isinstance(error, FATAL):  # which the loop has raised already
                 self._fail(error)
         elif stage == ON_HEADERS and self.status is None:
-            self._continue()
+            self._guard_request()
+        elif stage == ON_REQUEST:
+            self._request_returned()
         self._acknowledge()
         return self._advance()
+
+    cdef int _guard_request(self) except -1:
+        try:
+            self._begin_request()
+        except FATAL:
+            raise
+        except BaseException as error:
+            self._fail(error)
+        return 0
 
     cdef int _resume(self) except -1:
         """Go on with what has waited for ``resume_reading``."""
         if self._paused or self._closed:
             return 0
-        if self._task is None and self.status is None:
+        if self._request_waits:
+            self._request_waits = False
+            self._guard_request()
+        elif self._task is None and self.status is None:
             self._continue()
         self._acknowledge()
         return self._advance()
@@ -703,7 +892,7 @@ cdef class BaseRequestHandler(Exchange):
         while self._task is None and not self._paused:
             if self._is_over() or not self._waiting:
                 break
-            item = self._waiting.popleft()
+            item = self._pop()
             if item is None:
                 self._give_end()
             elif type(item) is tuple:
@@ -711,14 +900,14 @@ cdef class BaseRequestHandler(Exchange):
             else:
                 self._give_data(item)
         if self._task is None and (not self._paused or self._closed):
-            waiting, self._waiting = self._waiting, None
-            if waiting and not self._closed:
+            while self._waiting and not self._closed:
                 # The body is not wanted any more; the client's credit is.
-                for item in waiting:
-                    if type(item) is bytes:
-                        self._give_data(item)
-                    elif item is None:
-                        self._give_end()
+                item = self._pop()
+                if type(item) is bytes:
+                    self._give_data(item)
+                elif item is None:
+                    self._give_end()
+            self._waiting = None
             if self._close_code is not None:
                 self._call_on_close()
         return 0
@@ -746,6 +935,8 @@ cdef class BaseRequestHandler(Exchange):
 
     cdef int _fail(self, error) except -1:
         """Log an exception and end the handler's stream."""
+        if error is self._refusal:
+            return self._refuse(error)
         if self._is_of_the_peer(error):
             logger.debug(
                 "%r: %r %r on stream %d: %s",
@@ -765,8 +956,38 @@ cdef class BaseRequestHandler(Exchange):
                 exc_info=error,
             )
         self._failed = True
+        self._wake_reader()
         if not self._closed:
             answer_failure(self)
+        return 0
+
+    cdef int _refuse(self, error) except -1:
+        """Answer a request whose body is not what the handler reads."""
+        logger.debug(
+            "%r: %r %r on stream %d: %s",
+            self.http2,
+            self.method,
+            self.path,
+            self.stream_id,
+            error,
+        )
+        self._failed = True
+        self._wake_reader()
+        if self._closed:
+            return 0
+        if self.status is None:
+            try:
+                # Not the subclass's own method, which may expect other calls.
+                BaseRequestHandler.send_response(
+                    self,
+                    413 if isinstance(error, BodyTooLargeError) else 400,
+                    [(b"content-type", b"text/plain; charset=utf-8")],
+                    f"{error}\n",
+                )
+                return 0
+            except NGHTTP2Error:
+                pass  # the stream is closed
+        BaseRequestHandler.reset(self, ErrorCode.INTERNAL_ERROR)
         return 0
 
 
@@ -879,6 +1100,14 @@ cdef object new_instance(handler_class):
     return (<PyTypeObject *>handler_class).tp_new(
         <type>handler_class, <PyObject *>args, NULL
     )
+
+
+cdef object NO_REQUEST = BaseRequestHandler.on_request
+
+
+def refuse_constant(name):
+    """Refuse NaN and Infinity, which Python's decoder knows and JSON does not."""
+    raise ValueError(f"{name} is no value of JSON")
 
 
 cdef int wake(future) except -1:

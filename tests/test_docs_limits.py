@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nghttp2py import HTTP2Client, HTTP2Server
+from nghttp2py import BaseRequestHandler, HTTP2Client, HTTP2Server
 from nghttp2py.asyncio import Client, H2Protocol, Timeouts
 from nghttp2py.asyncio.quic import serve
 from nghttp2py.h2 import H2Configuration
@@ -121,6 +121,8 @@ def test_the_defaults_that_objects_tell_are_on_the_page():
         == HDInflater().max_header_list_size
     )
     assert value(rows["``hd_table_bufsize_max``"]) == DEFLATE_MAX_HEADER_TABLE_SIZE
+    stated = value(rows["``max_body_size`` of handlers"])
+    assert stated == BaseRequestHandler.max_body_size
     protocol = H2Protocol(False)
     assert (
         value(rows["``concurrency`` of streams"])
