@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 from pathlib import Path
 
 from loops import DEADLINE
@@ -34,17 +35,21 @@ def source(name):
     directory = KEPT / f"{name}-{version}"
     if not directory.exists():
         KEPT.mkdir(parents=True, exist_ok=True)
-        subprocess.run(
-            [
-                *(sys.executable, "-m", "pip", "--quiet", "download", "--no-deps"),
-                *(f"--no-binary={name}", f"--dest={KEPT}", f"{name}=={version}"),
-            ],
-            check=True,
-            timeout=100,
-        )
-        with tarfile.open(KEPT / f"{name}-{version}.tar.gz") as archive:
-            archive.extractall(KEPT / "unpacked")
-        (KEPT / "unpacked" / directory.name).rename(directory)
+        # Other workers may do the same: each in a directory of its own.
+        with tempfile.TemporaryDirectory(dir=KEPT) as own:
+            subprocess.run(
+                [
+                    *(sys.executable, "-m", "pip", "--quiet", "download", "--no-deps"),
+                    *(f"--no-binary={name}", f"--dest={own}", f"{name}=={version}"),
+                ],
+                check=True,
+                timeout=100,
+            )
+            with tarfile.open(Path(own) / f"{name}-{version}.tar.gz") as archive:
+                archive.extractall(own)
+            with contextlib.suppress(OSError):  # another was first
+                (Path(own) / directory.name).rename(directory)
+    assert directory.exists()
     return directory
 
 
@@ -67,13 +72,13 @@ def installed_copy(name, directory, pattern, replacement):
     return directory
 
 
-async def wait_for_udp_port(port, process):
-    """Wait until a program has bound ``port`` for UDP."""
+async def wait_for_udp_port(port, process, output):
+    """Wait until a program, which prints ``output``, has bound ``port`` for UDP."""
     wanted = re.compile(rf":{port:04X} [0-9A-F]+:0000 ")
 
     async def bound():
         while not any(wanted.search(table.read_text()) for table in UDP_TABLES):
-            assert process.returncode is None, "the program has ended"
+            assert process.returncode is None, b"".join(output).decode()
             await asyncio.sleep(0.02)
 
     await asyncio.wait_for(bound(), DEADLINE)
@@ -99,7 +104,7 @@ async def running_server(port, *command, cwd, path=None):
 
     reading = asyncio.create_task(read())
     try:
-        await wait_for_udp_port(port, process)
+        await wait_for_udp_port(port, process, output)
         yield output
     finally:
         with contextlib.suppress(ProcessLookupError):
