@@ -438,7 +438,7 @@ async def test_want_of_memory_at_a_timer_ends_the_connection(monkeypatch):
         assert protocol._terminated.reason_phrase == "out of memory"
         assert protocol._timer is None
         assert not server._connections and not server._protocols
-        protocol._abandon()
+        protocol.abandon()
         # The peer is told by a stateless reset when it asks again.
         with pytest.raises(ConnectionError, match="reset"):
             await client.ping()

@@ -12,6 +12,7 @@ import itertools
 from collections.abc import Callable
 from typing import Protocol, cast
 
+from nghttp2py.asyncio.memory import count_bytes
 from nghttp2py.asyncio.quic_log import EndLog
 from nghttp2py.asyncio.udp import UDPTransport
 from nghttp2py.asyncio.waiters import Waiters
@@ -44,6 +45,9 @@ MAX_BURSTS = 4
 # A writer waits in drain() from the first of these on, until it is at the second.
 HIGH_WATER = 256 * 1024
 LOW_WATER = 64 * 1024
+
+# How often the end of a connection for want of memory is tried.
+_ATTEMPTS = 3
 
 
 class ConnectionOwner(Protocol):
@@ -83,6 +87,8 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
         # A server has one for all its connections.
         self._end_log: EndLog | None = None
         self._end_told = False
+        # Whether abandon() has ended it.
+        self.is_abandoned = False
         # A subclass may have been written for aioquic's protocol, which gets one
         # datagram at a time.
         self._takes_datagrams = (
@@ -272,6 +278,31 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
         This one does nothing: QUIC itself has no such frame.
         """
 
+    def abandon(self) -> None:
+        """Give the connection up for want of memory: the one that asked for it pays.
+
+        Its peer hears nothing, and its idle timeout or a stateless reset ends it there.
+        """
+        if self._terminated is not None:
+            return
+        self.is_abandoned = True
+        peer = self._quic.get_peer_address()
+        self._end_told = True
+        self._quic.abandon()
+        # Its memory is free; as others may take it meanwhile, not all need succeed.
+        for _ in range(_ATTEMPTS):
+            try:
+                self._set_timer()
+                event = ConnectionTerminated(
+                    QuicErrorCode.INTERNAL_ERROR, 0, "out of memory"
+                )
+                self._handle_termination(event)
+                self.quic_event_received(event)
+                break
+            except MemoryError:
+                continue  # what it has ended so far is not ended again
+        (self._end_log or EndLog()).memory_wanted(peer, "the connection is given up")
+
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -288,6 +319,7 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
 
     def runs_received(self, runs: list[Run]) -> None:
         """Take what has come in at once."""
+        count_bytes(sum(len(run[0]) for run in runs))
         now = self._loop.time()
         for i, (data, addr, ecn, segment) in enumerate(runs):
             if self._takes_datagrams:
@@ -305,7 +337,12 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
         self._transmit_again()
 
     def error_received(self, exc: Exception) -> None:
-        """ICMP is anybody's word: timers decide (RFC 9000, 14.2.1)."""
+        """Ignore ICMP errors: they can be forged (RFC 9000, 14.2.1).
+
+        A client's connection for which there is not enough memory ends.
+        """
+        if isinstance(exc, MemoryError):
+            self.abandon()
 
     # What a subclass reimplements.
 
@@ -376,22 +413,7 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
             self._quic.handle_timer(now=now)
             self._react()
         except MemoryError:
-            self._abandon()
-
-    def _abandon(self) -> None:
-        """Give the connection up for want of memory: the one that asked for it pays.
-
-        Its peer hears nothing, and its idle timeout or a stateless reset ends it there.
-        """
-        if self._terminated is not None:
-            return
-        (self._end_log or EndLog()).failed(self._peer(), "there is not enough memory")
-        self._end_told = True
-        self._quic.abandon()
-        self._set_timer()
-        event = ConnectionTerminated(QuicErrorCode.INTERNAL_ERROR, 0, "out of memory")
-        self._handle_termination(event)
-        self.quic_event_received(event)
+            self.abandon()
 
     def _react(self) -> None:
         try:
@@ -444,7 +466,7 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
         try:
             self.transmit()
         except MemoryError:
-            self._abandon()
+            self.abandon()
 
 
 def _error_of(event: ConnectionTerminated) -> ConnectionError:

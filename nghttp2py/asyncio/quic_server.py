@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from nghttp2py.arguments import check_callable, check_int
 from nghttp2py.asyncio.listener import ConnectionSet
+from nghttp2py.asyncio.memory import check_memory
 from nghttp2py.asyncio.quic_handshakes import MAX_HANDSHAKES, Handshakes
 from nghttp2py.asyncio.quic_log import EndLog, logger
 from nghttp2py.asyncio.quic_protocol import (
@@ -204,7 +205,7 @@ class QuicServer(asyncio.DatagramProtocol):
             action(*args)
         except MemoryError:
             # The connection that asked for it pays.
-            protocol._abandon()
+            protocol.abandon()
         except Exception as error:
             self._loop.call_exception_handler(
                 {
@@ -235,25 +236,46 @@ class QuicServer(asyncio.DatagramProtocol):
             self._attempt(protocol, protocol.connection_lost, exc)
 
     def error_received(self, exc: Exception) -> None:
-        """ICMP is anybody's word: timers decide (RFC 9000, 14.2.1)."""
+        """Ignore ICMP errors: they can be forged (RFC 9000, 14.2.1)."""
+        if isinstance(exc, MemoryError):
+            self._log.memory_wanted("QUIC", "datagrams were dropped")
 
     def datagram_received(self, data: bytes, addr: NetworkAddress) -> None:
         protocol = self._route(data, addr)
         if protocol is not None:
-            protocol.datagram_received(data, addr)
+            try:
+                protocol.datagram_received(data, addr)
+            except MemoryError:
+                protocol.abandon()
 
     def runs_received(self, runs: list[Run]) -> None:
         """Give each run to its connection; each connection answers once."""
         shares: dict[QuicConnectionProtocol, list[Run]] = {}
-        for run in runs:
-            # A run is of one address, but there may be several connections at it.
-            for share in self._router.split_run(run):
-                data, addr, _, segment = share
-                protocol = self._route(data[:segment], addr)
-                if protocol is not None:
-                    shares.setdefault(protocol, []).append(share)
+        try:
+            for run in runs:
+                # A run is of one address, but there may be several connections at it.
+                for share in self._router.split_run(run):
+                    data, addr, _, segment = share
+                    protocol = self._route(data[:segment], addr)
+                    if protocol is not None:
+                        shares.setdefault(protocol, []).append(share)
+        except MemoryError as error:
+            self.error_received(error)
         for protocol, share_of_it in shares.items():
             self._attempt(protocol, protocol.runs_received, share_of_it)
+            if protocol.is_abandoned:
+                self._reset_abandoned(share_of_it)
+
+    def _reset_abandoned(self, runs: list[Run]) -> None:
+        """Tell the peer of a connection that was given up when these runs came.
+
+        It may have been sent acknowledgements, and would wait for more.
+        """
+        data, addr, _, segment = runs[-1]
+        with contextlib.suppress(MemoryError):
+            header = self._router.read_header(data[:segment])
+            if header is not None and header.version is None:
+                self._reset(header, segment, addr)
 
     def resume_writing(self) -> None:
         """The socket takes datagrams again."""
@@ -282,9 +304,7 @@ class QuicServer(asyncio.DatagramProtocol):
     ) -> QuicConnectionProtocol | None:
         """What to do about a packet for no connection; the one it begins."""
         if header.version is None:
-            if self._may_reset():
-                reset = self._router.write_stateless_reset(header, len(data))
-                self._answer(reset, addr)
+            self._reset(header, len(data), addr)
             return None
         # An answer must not be longer than what it answers.
         if len(data) < SMALLEST_MAX_DATAGRAM_SIZE:
@@ -363,7 +383,12 @@ class QuicServer(asyncio.DatagramProtocol):
         if not self._make_room(addr):
             return None
         try:
+            check_memory()
             return self._start(header, addr, original, retry_cid, validated)
+        except MemoryError:
+            # There may be enough when the client sends its Initial packet again.
+            self._log.memory_wanted(addr, "a connection could not be made")
+            return None
         except Exception:
             # The configuration was changed to what cannot be used, or
             # create_protocol fails: a client must not be able to fill the log.
@@ -402,12 +427,22 @@ class QuicServer(asyncio.DatagramProtocol):
             self._handshaking,
         )
         protocol.set_owner(owner, self._log)
-        protocol.connection_made(cast(asyncio.BaseTransport, self._transport))
-        owner.connection_id_issued(header.destination_cid)
-        owner.connection_id_issued(quic.host_cid)
-        self._connections.add(protocol)
-        self._handshaking.add(protocol, addr, self._loop.time())
+        try:
+            protocol.connection_made(cast(asyncio.BaseTransport, self._transport))
+            owner.connection_id_issued(header.destination_cid)
+            owner.connection_id_issued(quic.host_cid)
+            self._connections.add(protocol)
+            self._handshaking.add(protocol, addr, self._loop.time())
+        except MemoryError:
+            protocol.abandon()
+            raise
         return protocol
+
+    def _reset(self, header: QuicHeader, received: int, addr: NetworkAddress) -> None:
+        """Answer a packet of ``received`` bytes by a stateless reset, at a bounded
+        rate."""
+        if self._may_reset():
+            self._answer(self._router.write_stateless_reset(header, received), addr)
 
     def _may_reset(self) -> bool:
         now = self._loop.time()

@@ -325,7 +325,9 @@ class UDPTransport(asyncio.DatagramTransport):
 
     Its protocol has ``runs_received(runs)``, which is given a list of ``(data, addr,
     ecn, segment)``, and ``resume_writing()``, which is called when ``writable`` is
-    true again after it was not.  A run is datagrams one behind the other, of
+    true again after it was not.  ``error_received(error)`` is given the ``OSError`` of
+    a read, and the ``MemoryError`` of a read or write or of what these have called.
+    A run is datagrams one behind the other, of
     ``segment`` bytes each but for the last, which may be shorter.  ``ecn`` is the two
     bits of IP headers (RFC 3168); they are 0 where the system does not tell, and not
     sent where it does not take them.
@@ -395,9 +397,10 @@ class UDPTransport(asyncio.DatagramTransport):
             sent, refused = self._runs.send(*run)
             longest = max(longest, refused)
             if sent < len(run[0]):
+                # First: what waits without it would wait for ever.
+                self._loop.add_writer(self._sock.fileno(), self._write_ready)
                 self._wait(run, sent)
                 self._waiting.extend(runs[i + 1:])
-                self._loop.add_writer(self._sock.fileno(), self._write_ready)
                 break
         return longest
 
@@ -407,22 +410,36 @@ class UDPTransport(asyncio.DatagramTransport):
         self._waiting.appendleft((data[sent:], addr, ecn, segment))
 
     def _write_ready(self):
-        while self._waiting:
-            run = self._waiting.popleft()
-            sent, _ = self._runs.send(*run)
-            if sent < len(run[0]):
-                self._wait(run, sent)
-                return
-        self._loop.remove_writer(self._sock.fileno())
-        self._protocol.resume_writing()
+        try:
+            while self._waiting:
+                run = self._waiting.popleft()
+                sent, _ = self._runs.send(*run)
+                if sent < len(run[0]):
+                    self._wait(run, sent)
+                    return
+            self._loop.remove_writer(self._sock.fileno())
+            self._protocol.resume_writing()
+        except MemoryError as error:
+            self._want_memory(error)
+
+    def _want_memory(self, error):
+        """Have the protocol give up what it can.
+
+        Datagrams for which there was no memory are lost: their senders send again.
+        """
+        if self._protocol is not None:
+            self._protocol.error_received(error)
 
     def _read_ready(self):
         if self._closing:
             return
         try:
-            runs = self._runs.receive()
-        except OSError as error:
-            self._protocol.error_received(error)
-            return
-        if runs:
-            self._protocol.runs_received(runs)
+            try:
+                runs = self._runs.receive()
+            except OSError as error:
+                self._protocol.error_received(error)
+                return
+            if runs:
+                self._protocol.runs_received(runs)
+        except MemoryError as error:
+            self._want_memory(error)
