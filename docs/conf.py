@@ -30,7 +30,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(?!nghttp2py).*"),
     # Type variables, and types of arguments that only we give.
-    ("py:class", r".*\.(P|Incoming|Deadlines|_\w+)"),
+    ("py:class", r".*\.(P|Incoming|Deadlines|ConnectionOwner|EndLog|_\w+)"),
 ]
 
 
