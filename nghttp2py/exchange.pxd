@@ -93,4 +93,5 @@ cpdef bint has_content(bytes method, status) except -1
 cpdef bint expects_continue(RequestReceived request) except -1
 cpdef bint answer_failure(Exchange exchange) except -1
 cpdef exchange_failed(Exchange exchange, error)
+cpdef bint log_wanted() except -1
 cpdef log_access(Exchange exchange, error_code, body_bytes_sent, bint complete)

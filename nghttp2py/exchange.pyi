@@ -16,6 +16,7 @@ __all__ = [
     "expects_continue",
     "has_content",
     "log_access",
+    "log_wanted",
 ]
 
 _Text: TypeAlias = str | bytes
@@ -162,3 +163,4 @@ def exchange_failed(exchange: Exchange, error: BaseException) -> None: ...
 def log_access(
     exchange: Exchange, error_code: int, body_bytes_sent: int, complete: bool
 ) -> None: ...
+def log_wanted() -> bool: ...

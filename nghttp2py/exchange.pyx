@@ -41,6 +41,7 @@ __all__ = [
     "expects_continue",
     "has_content",
     "log_access",
+    "log_wanted",
 ]
 
 logger = logging.getLogger(__name__)
@@ -460,7 +461,7 @@ cdef class PythonConnection(HTTPConnection):
         self, Exchange exchange not None, failure, error_code, body_bytes_sent
     ):
         """Call ``exchange.closed``, after the access log at a server."""
-        if not self.client_side:
+        if not self.client_side and log_wanted():
             log_access(exchange, error_code, body_bytes_sent, failure is None)
         exchange.closed(failure, error_code, body_bytes_sent)
 
@@ -533,6 +534,11 @@ cpdef exchange_failed(Exchange exchange, error):
     answer_failure(exchange)
 
 
+cpdef bint log_wanted() except -1:
+    """Return whether there is a log or a hook for ``log_access``."""
+    return bool(access_hooks) or log_enabled(INFO)
+
+
 cpdef log_access(Exchange exchange, error_code, body_bytes_sent, bint complete):
     """Log an exchange of a server that has ended, and call the hooks.
 
@@ -541,8 +547,6 @@ cpdef log_access(Exchange exchange, error_code, body_bytes_sent, bint complete):
     """
     cdef RequestReceived request = exchange.request
 
-    if not (log_enabled(INFO) or access_hooks):
-        return
     try:
         access.log(
             access.Exchange(

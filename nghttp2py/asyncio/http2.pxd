@@ -13,6 +13,7 @@ cdef class HTTP2Exchanges(HTTPConnection):
     cdef object _end                 # the H2ConnectionClosed
     cdef double _now                 # when dispatch() began
     cdef bint _dispatching           # what is queued now is written after it
+    cdef int _logs                   # whether there is an access log; -1: not asked yet
     cdef bint _closing               # the server is stopping
 
     cdef int dispatch(self, list events) except -1

@@ -10,6 +10,7 @@ from nghttp2py.exchange cimport (
     HTTPConnection,
     exchange_failed,
     log_access,
+    log_wanted,
     now,
 )
 from nghttp2py.h2.connection cimport H2Connection
@@ -121,6 +122,7 @@ cdef class HTTP2Exchanges(HTTPConnection):
         cdef Py_ssize_t i = 0
 
         self._now = now()
+        self._logs = -1
         if n and type(events[n - 1]) is H2ConnectionClosed:
             # Streams are closed before it, and because of it.
             self._end = events[n - 1]
@@ -316,7 +318,10 @@ cdef class HTTP2Exchanges(HTTPConnection):
             self._failures.pop(event.stream_id, None)
         if self._blocked:
             self._blocked.discard(event.stream_id)
-        if not self.client_side:
+        if self._logs < 0:
+            # Once for all that this batch closes: logging asks in Python code.
+            self._logs = not self.client_side and log_wanted()
+        if self._logs:
             log_access(exchange, error_code, event.body_bytes_sent, failure is None)
         exchange.closed(failure, error_code, event.body_bytes_sent)
         return 0

@@ -1096,7 +1096,7 @@ cdef class H2Connection:
         cdef uint32_t flags = 0
 
         lib.ngp_h2_stream_get(self._h2, stream_id, &flags)
-        if flags & lib.NGP_H2_FLAG_CONNECTED:
+        if flags & (lib.NGP_H2_FLAG_CONNECTED | lib.NGP_H2_FLAG_REMOTE_END):
             return 0
         return check(
             lib.ngp_h2_submit_rst(self._h2, stream_id, ErrorCode.NO_ERROR, 1),
