@@ -229,7 +229,9 @@ async def test_a_quic_server_of_something_else_is_one_clear_line(get, directory)
 
 
 def test_a_field_that_must_not_be_sent_is_one_clear_line(get, url):
-    assert "must not be sent" in one_line(get("-H", "a b: c", f"{url}/text.txt"))
+    done = get("-H", "a b: c", f"{url}/text.txt")
+    assert done.returncode == 2
+    assert "'a b: c' must not be sent" in done.stderr.decode().splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -48,8 +48,8 @@ LAYERS = {
     "client": {"arguments", "errors", "h2", "asyncio"},
     "static_files": {"arguments", "access", "handler", "asyncio"},
     "cli": {
-        *("", "errors", "hpack", "libraries", "h2", "h3", "quic", "asyncio"),
-        *("server", "client", "static_files"),
+        *("", "arguments", "errors", "hpack", "libraries", "h2", "h3", "quic"),
+        *("asyncio", "server", "client", "static_files"),
     },
     "__main__": {"", "cli"},
     "": {"libraries", "errors", "hpack", "h2", "server", "client"},

@@ -5,7 +5,9 @@ import inspect
 import re
 from functools import partial
 
+import click
 import pytest
+from click.testing import CliRunner
 from peers import certificate
 from quic_pair import client_configuration, server_configuration
 
@@ -20,6 +22,7 @@ from nghttp2py.asyncio import (
 )
 from nghttp2py.asyncio.connection import H2StreamConnection
 from nghttp2py.asyncio.quic import connect
+from nghttp2py.cli import main
 from nghttp2py.h2 import H2Configuration
 from nghttp2py.h3 import H3Configuration
 from nghttp2py.quic.configuration import QuicConfiguration
@@ -234,3 +237,125 @@ def test_a_secret_is_not_shown():
     with pytest.raises(TypeError) as caught:
         QuicConnection(configuration=client_configuration(server_name=secret))
     assert str(caught.value) == "server_name must be a str, not bytes"
+
+
+# ---- Every option of every command ----
+
+
+def commands(group, *names):
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, *names, name)
+        else:
+            yield (*names, name), command
+
+
+#: Wrong values of what takes any text, and of what needs more than its type says.
+WRONG_TEXT = {
+    "url": ["example.org", "ftp://x/", "http://x:99999/", "http://a..b/", "http://[x/"],
+    "method": ["", "G T", "CONNECT"],
+    "headers": [
+        "no colon",
+        ": x",
+        "a b: c",
+        "a: b\nc",
+        "connection: close",
+        "host: a b",
+    ],
+    "body": ["@missing"],
+    "timeout": ["nan", "inf", "-inf"],
+    "host": ["", "a..b", "x" * 64],
+}
+
+
+def wrong_values(parameter):
+    kind = parameter.type
+    if isinstance(kind, click.types.IntRange | click.types.FloatRange):
+        yield from ["x", "", str(kind.min - 1)]
+        if kind.max is not None:
+            yield str(kind.max + 1)
+        if kind.min_open:
+            yield str(kind.min)
+    elif isinstance(kind, click.Choice):
+        yield "x"
+    elif isinstance(kind, click.Path | click.File):
+        # What does not exist, or is a directory where a file is meant.
+        yield "missing/file"
+        if not getattr(kind, "dir_okay", False):
+            yield "."
+    else:
+        assert parameter.name in WRONG_TEXT, parameter
+    yield from WRONG_TEXT.get(parameter.name, ())
+
+
+def command_lines():
+    for names, command in commands(main):
+        needed = {
+            p.name: "." if p.name == "directory" else "http://127.0.0.1:9/"
+            for p in command.params
+            if isinstance(p, click.Argument) and p.required
+        }
+        for parameter in command.params:
+            if getattr(parameter, "is_flag", False):
+                continue
+            for value in wrong_values(parameter):
+                rest = {n: v for n, v in needed.items() if n != parameter.name}
+                option = isinstance(parameter, click.Option)
+                given = [f"{parameter.opts[-1]}={value}"] if option else ["--", value]
+                yield pytest.param(
+                    *(names, [*rest.values(), *given], parameter, value),
+                    id=f"{'-'.join(names)}-{parameter.name}-{value[:9]!r}",
+                )
+
+
+@pytest.mark.parametrize(("names", "line", "parameter", "value"), list(command_lines()))
+def test_a_command_refuses_a_wrong_option_by_its_name_and_value(
+    names, line, parameter, value, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(main, [*names, *line])
+    assert done.exit_code in (1, 2)
+    assert isinstance(done.exception, SystemExit), done.exception
+    text = done.output.splitlines()[-1]
+    assert text.startswith("Error: ")
+    # A message about a URL begins with it; an argument goes by its metavar.
+    named = parameter.opts if isinstance(parameter, click.Option) else [parameter.name]
+    assert parameter.name == "url" or any(
+        name.upper() in text.upper() for name in named
+    )
+    assert value in text or repr(value) in text
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("get --cacert=text https://127.0.0.1:9/", "--cacert text: a certificate"),
+        ("get --cert=text https://127.0.0.1:9/", "--cert text: a certificate"),
+        ("get --cert=text --key=text https://127.0.0.1:9/", "--key text: a cert"),
+        ("get --key=text https://127.0.0.1:9/", "--key needs --cert"),
+        ("get --http3 http://127.0.0.1:9/", "--http3 needs a URL"),
+        ("serve . --cert=text", "no certificate with its key in --cert text"),
+        ("serve . --cert=text --key=text", "in --cert text and --key text"),
+        ("serve . --key=text", "--key needs --cert"),
+        ("serve . --http3", "--http3 needs --cert"),
+    ],
+)
+def test_a_command_refuses_files_that_are_no_certificates(
+    line, sentence, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text").write_text("text")
+    done = CliRunner().invoke(main, line.split())
+    assert done.exit_code in (1, 2)
+    assert isinstance(done.exception, SystemExit), done.exception
+    assert sentence in done.output.splitlines()[-1]
+
+
+def test_the_password_of_a_url_is_not_shown():
+    for url in (
+        "https://u:secret@x/",
+        "https://u:secret@x:99999/",
+        "https://u:secret@[x/",
+    ):
+        done = CliRunner().invoke(main, ["get", url])
+        assert done.exit_code == 1 and "secret" not in done.output

@@ -66,7 +66,11 @@ def _decode_zone(host: str, url: str) -> str:
 def _split_url(url: str) -> SplitURL:
     if any(c <= " " or c == "\x7f" for c in url):
         raise ValueError(f"{url!r} has spaces or control characters in it")
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        shown = "the URL" if "@" in url else repr(url)  # it may have a password
+        raise ValueError(f"{shown}: {error}") from None
     target = quote(parts.path or "/", safe=_SAFE)
     if not target.startswith("/") and target != "*":
         raise ValueError(f"{url!r} is neither an absolute URL nor a path")
@@ -88,12 +92,15 @@ def _split_url(url: str) -> SplitURL:
             IPv6Address(host.partition("%")[0])
         except ValueError:
             raise ValueError(f"{url!r}: no IPv6 address in the brackets") from None
-    elif not host.isascii():
+    else:
         try:
             host = host.encode("idna").decode("ascii")
         except UnicodeError as error:
             raise ValueError(f"{url!r}: no host name: {error}") from None
-    port = parts.port  # raises ValueError
+    try:
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"{url!r}: {error}") from None
     if port is None:
         port = DEFAULT_PORTS[parts.scheme]
     return SplitURL(

@@ -31,6 +31,7 @@ from rich.progress import (
 from rich.table import Table
 
 from nghttp2py import __version__, errors
+from nghttp2py.arguments import check_seconds
 from nghttp2py.asyncio import Client, H2Protocol, Response
 from nghttp2py.asyncio.url import SplitURL, split_url
 from nghttp2py.cli.frames import FramePrinter, LinePrinter, printable
@@ -155,14 +156,59 @@ class _Job:
     timeout: float
 
 
-def _parse_header(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    if not colon or not name.strip() or name != name.strip():
-        raise click.BadParameter(f"{text!r} is not of the form 'name: value'")
-    return name, value.strip()
+def _check_request(text: str, method: str, *fields: tuple[str, str]) -> None:
+    """Raise ``BadParameter`` if ``text`` stands for what must not be sent."""
+    connection = H2Connection(client_side=True)
+    connection.initiate_connection()
+    # Host may say what :authority does.
+    hosts = [value for name, value in fields if name.lower() == "host"]
+    authority = hosts[0] if hosts else "localhost"
+    try:
+        connection.send_request(
+            *(method, "/", fields),
+            authority=authority.encode(),
+            scheme=b"https",
+            end_stream=False,
+        )
+    except (HeadersError, UnicodeError) as error:
+        raise click.BadParameter(f"{text!r} must not be sent: {error}") from None
 
 
-def _parse_data(text: str | None) -> bytes | Path | None:
+def _parse_method(_: object, __: object, text: str | None) -> str | None:
+    if text is not None:
+        _check_request(text, text)
+    return text
+
+
+def _parse_headers(
+    _: object, __: object, texts: tuple[str, ...]
+) -> list[tuple[str, str]]:
+    fields = []
+    for text in texts:
+        name, colon, value = text.partition(":")
+        if not colon or not name.strip() or name != name.strip():
+            raise click.BadParameter(f"{text!r} is not of the form 'name: value'")
+        field = name, value.strip()
+        _check_request(text, "POST", field)
+        fields.append(field)
+    return fields
+
+
+def _parse_timeout(_: object, __: object, seconds: float) -> float:
+    try:
+        check_seconds("it", seconds)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    return seconds
+
+
+def _parse_output(_: object, __: object, path: Path | None) -> Path | None:
+    if path is not None and not path.parent.is_dir():
+        raise click.BadParameter(f"{str(path)!r} is in no directory")
+    return path
+
+
+def _parse_data(_: object, __: object, text: str | None) -> bytes | Path | None:
     if text is None:
         return None
     if not text.startswith("@"):
@@ -171,19 +217,25 @@ def _parse_data(text: str | None) -> bytes | Path | None:
         return sys.stdin.buffer.read()
     path = Path(text[1:])
     if not path.is_file():
-        raise click.BadParameter(f"there is no file {str(path)!r}")
+        raise click.BadParameter(f"{text!r}: there is no file {str(path)!r}")
     return path
 
 
 def _make_context(tls: _TLS) -> ssl.SSLContext:
+    option: object = f"--cacert {tls.cacert}"
     try:
         context = ssl.create_default_context(
             cafile=None if tls.cacert is None else str(tls.cacert)
         )
         if tls.cert is not None:
+            option = f"--cert {tls.cert}"
+            if tls.key is not None:
+                option = f"{option} and --key {tls.key}"
             context.load_cert_chain(tls.cert, tls.key)
     except (OSError, ValueError) as error:
-        raise click.ClickException(f"a certificate cannot be read: {error}") from None
+        raise click.ClickException(
+            f"{option}: a certificate cannot be read: {error}"
+        ) from None
     if tls.insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -195,15 +247,32 @@ _PATH = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 @click.command("get")
 @click.argument("url")
-@click.option("-X", "--method", help="Method.  [default: GET, with -d POST]")
 @click.option(
-    "-H", "--header", "headers", multiple=True, help="Field, as 'name: value'."
+    "-X",
+    "--method",
+    callback=_parse_method,
+    help="Method.  [default: GET, with -d POST]",
 )
-@click.option("-d", "--data", help="Body; @FILE sends a file, @- standard input.")
+@click.option(
+    "-H",
+    "--header",
+    "headers",
+    multiple=True,
+    callback=_parse_headers,
+    help="Field, as 'name: value'.",
+)
+@click.option(
+    "-d",
+    "--data",
+    "body",
+    callback=_parse_data,
+    help="Body; @FILE sends a file, @- standard input.",
+)
 @click.option(
     "-o",
     "--output",
     type=click.Path(dir_okay=False, writable=True, allow_dash=True, path_type=Path),
+    callback=_parse_output,
     help="Write the body to this file; - is standard output, even a terminal.",
 )
 @click.option("-i", "--include", is_flag=True, help="Print status and fields too.")
@@ -229,13 +298,14 @@ _PATH = click.Path(exists=True, dir_okay=False, path_type=Path)
     default=60.0,
     show_default=True,
     metavar="SECONDS",
+    callback=_parse_timeout,
     help="For the response, and each next piece of its body.",
 )
 def command(
     url: str,
     method: str | None,
-    headers: tuple[str, ...],
-    data: str | None,
+    headers: list[tuple[str, str]],
+    body: bytes | Path | None,
     output: Path | None,
     include: bool,
     verbose: bool,
@@ -261,16 +331,16 @@ def command(
         raise click.ClickException(str(error)) from None
     if http3 and parts.scheme != "https":
         raise click.UsageError("--http3 needs a URL that begins with https://")
+    if key is not None and cert is None:
+        raise click.UsageError("--key needs --cert")
     # What the library logs, this command tells in its own words.
     logging.getLogger("nghttp2py").addHandler(logging.NullHandler())
-    fields = [_parse_header(text) for text in headers]
-    if "user-agent" not in {name.lower() for name, _ in fields}:
-        fields.append(("user-agent", f"nghttp2py/{__version__}"))
-    body = _parse_data(data)
+    if "user-agent" not in {name.lower() for name, _ in headers}:
+        headers.append(("user-agent", f"nghttp2py/{__version__}"))
     job = _Job(
         url=parts,
         method=method or ("GET" if body is None else "POST"),
-        headers=fields,
+        headers=headers,
         body=body,
         output=output,
         include=include,

@@ -56,7 +56,7 @@ def make_tls(cert: Path, key: Path | None) -> ssl.SSLContext:
 def _bad_certificate(
     cert: Path, key: Path | None, error: Exception
 ) -> click.ClickException:
-    names = cert if key is None else f"{cert} and {key}"
+    names = f"--cert {cert}" if key is None else f"--cert {cert} and --key {key}"
     return click.ClickException(f"no certificate with its key in {names}: {error}")
 
 
@@ -70,6 +70,17 @@ def _url(scheme: str, host: str, port: int) -> str:
     return f"{scheme}://{host}:{port}/"
 
 
+def _check_host(_: object, __: object, host: str) -> str:
+    # Empty, as of a variable that is not set, it would be all interfaces.
+    if not host:
+        raise click.BadParameter("'' is no host: all interfaces are '::'")
+    try:
+        host.encode("idna")
+    except UnicodeError as error:
+        raise click.BadParameter(f"{host!r} is no host: {error}") from None
+    return host
+
+
 @click.command("serve")
 @click.argument(
     "directory", type=click.Path(exists=True, file_okay=False, path_type=Path)
@@ -78,6 +89,7 @@ def _url(scheme: str, host: str, port: int) -> str:
     "--host",
     default="127.0.0.1",
     show_default=True,
+    callback=_check_host,
     help="Address; :: is all of IPv6 and IPv4.",
 )
 @click.option(
