@@ -217,7 +217,7 @@ def _is_empty(protocol: H2Protocol) -> bool:
     return not (
         protocol._streams
         or protocol._finished
-        or protocol._blocked
+        or protocol._link.blocked
         or protocol._arrived
         or connection.active_stream_count
         or connection.queued_body()

@@ -206,6 +206,41 @@ class SendException(NGHTTP2Error):
         self.data = data
 
 
+class _ResetWhileSending(SendException, StreamResetError):
+    """A ``SendException`` that is the ``StreamResetError`` which caused it, too."""
+
+
+class _TimeoutWhileSending(SendException, StreamTimeoutError):
+    """A ``SendException`` that is the ``StreamTimeoutError`` which caused it, too."""
+
+
+class _TerminatedWhileSending(SendException, ConnectionTerminatedError):
+    """A ``SendException`` that is the ``ConnectionTerminatedError`` of its cause."""
+
+
+def not_sent(data: bytes, cause: Exception) -> SendException:
+    """Make the exception for ``data`` that was not sent.
+
+    It is a ``SendException``, and if the stream or the connection has ended it is
+    the exception that says so, too.
+    """
+    kind: type[SendException] = SendException
+    for known, both in (
+        (StreamTimeoutError, _TimeoutWhileSending),
+        (StreamResetError, _ResetWhileSending),
+        (ConnectionTerminatedError, _TerminatedWhileSending),
+    ):
+        if isinstance(cause, known):
+            kind = both
+            break
+    error = kind.__new__(kind)
+    error.__dict__.update(cause.__dict__)
+    # Not those of the classes in between, which make a text of their own.
+    NGHTTP2Error.__init__(error, f"{len(data)} bytes were not sent: {cause}")
+    error.data = data
+    return error
+
+
 class StreamStateError(ProtocolError):
     """The stream exists, but its state does not allow this call."""
 

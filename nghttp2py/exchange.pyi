@@ -33,7 +33,7 @@ FAILURE: bytes
 FAILURE_FIELDS: list[tuple[bytes, bytes]]
 
 class Exchange:
-    stream_id: Any
+    stream_id: int
     status: int | None
 
 class PythonExchange(Exchange):

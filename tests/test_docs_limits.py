@@ -147,7 +147,7 @@ def test_what_serve_takes_is_on_the_page():
         ("window of a stream, tuned", "asyncio.health:MAX_WINDOW"),
         ("``readline``, ``readuntil``", "asyncio.reader:LIMIT"),
         ("finished streams known by number", "asyncio.protocol:_FINISHED_STREAMS"),
-        ("1xx responses of a stream", "asyncio.stream:_MAX_INFORMATIONAL"),
+        ("1xx responses of a stream", "asyncio.reader:_MAX_INFORMATIONAL"),
         ("gathered for one write", "asyncio.pump:_WRITE_SIZE"),
         ("names in a list of files", "static_files:MAX_LISTED"),
         ("names on a page of it", "static_files:PAGE_SIZE"),

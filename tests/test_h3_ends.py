@@ -687,5 +687,5 @@ async def test_a_closed_stream_is_not_kept_for_a_wait_that_was_given_up():
         await asyncio.wait([reader])
         upload.cancel()
         await asyncio.wait([upload])
-        assert not client._waiting
+        assert not client._link.waiting
         assert not client._streams_by_id

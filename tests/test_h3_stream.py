@@ -20,7 +20,8 @@ from h3_streams import (
 from loops import in_loop, in_loops, until
 
 from nghttp2py.asyncio.h3 import H3Protocol
-from nghttp2py.asyncio.h3_stream import _MAX_DATAGRAMS, _MAX_INFORMATIONAL
+from nghttp2py.asyncio.h3_stream import _MAX_DATAGRAMS
+from nghttp2py.asyncio.reader import _MAX_INFORMATIONAL
 from nghttp2py.errors import StreamClosedError, StreamResetError, StreamStateError
 from nghttp2py.h3.connection import ErrorCode
 from nghttp2py.h3.exceptions import NotEnabledError
@@ -249,7 +250,7 @@ async def test_a_client_waits_until_it_is_asked_for_its_body(whole):
     async def handler(stream):
         assert (b"expect", b"100-continue") in stream.headers
         await asks.wait()
-        came.append(stream._arrival.came)
+        came.append(stream.http.states[stream.stream_id].arrival.came)
         await stream.send_response(200, body=await stream.read())
 
     async with pair(handler) as (client, _):
@@ -272,7 +273,7 @@ async def test_a_client_waits_no_longer_than_told_for_100():
     came = asyncio.Event()
 
     async def handler(stream):
-        while not stream._arrival.came:
+        while not stream.http.states[stream.stream_id].arrival.came:
             await asyncio.sleep(0)
         came.set()
         await stream.send_response(200, body=await stream.read())
@@ -448,7 +449,7 @@ async def test_a_response_that_is_not_taken_holds_little(source):
         client.transmit()
         await until(lambda: ends.protocols)
         protocol = ends.protocols[0]
-        await until(lambda: len(protocol._writers) == 120)
+        await until(lambda: len(protocol._link.senders()) == 120)
         assert protocol._quic.queued_data() < 120 * 2500
         assert file.largest <= 2048
         client.deaf = False

@@ -455,7 +455,7 @@ async def test_thousands_of_requests_with_resets_on_both_sides_keep_every_byte()
         (served,) = server.connections
         await until(lambda: not client._streams and not served._streams)
         assert not client._finished and not served._finished
-        assert not client._blocked and not served._blocked
+        assert not client._link.blocked and not served._link.blocked
         assert client.connection.active_stream_count == 0
 
 

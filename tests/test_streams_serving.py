@@ -166,7 +166,7 @@ async def test_a_connection_that_an_error_ends_is_no_failure_of_handlers(
         raw.feed(*requests, fault)
     else:
         raw.feed(*requests)
-        await until(lambda: len(raw.protocol._blocked) == 3)
+        await until(lambda: len(raw.protocol._link.blocked) == 3)
         raw.feed(fault)
     await raw.close()
     assert ends == ([] if together else ["cancelled"] * 3)

@@ -12,12 +12,16 @@ from nghttp2py.asyncio.endpoints import (
 )
 from nghttp2py.asyncio.protocol import H2Protocol
 from nghttp2py.asyncio.pump import H2Pump
-from nghttp2py.asyncio.reader import H2StreamReader
-from nghttp2py.asyncio.stream import H2Stream
+from nghttp2py.asyncio.reader import StreamReader
+from nghttp2py.asyncio.stream import H2Stream, Stream
 from nghttp2py.asyncio.timeouts import Timeouts
-from nghttp2py.asyncio.writer import H2StreamWriter
+from nghttp2py.asyncio.writer import StreamWriter
 from nghttp2py.errors import NGHTTP2Error as AIOH2Exception
 from nghttp2py.errors import SendException
+
+#: The names under which HTTP/2's came first.
+H2StreamReader = StreamReader
+H2StreamWriter = StreamWriter
 
 # Imported when they are asked for: QUIC and HTTP/3 are not in every build.
 if TYPE_CHECKING:
@@ -44,6 +48,9 @@ __all__ = [
     "H2StreamWriter",
     "Response",
     "SendException",
+    "Stream",
+    "StreamReader",
+    "StreamWriter",
     "Timeouts",
     "open_connection",
     "open_unix_connection",

@@ -51,7 +51,8 @@ class AsyncBody:
         self._error: BaseException | None = None
         self._taken = asyncio.Event()
         loop = asyncio.get_running_loop() if loop is None else loop
-        self._task = loop.create_task(self._run(pieces))
+        #: What runs the iterator.
+        self.task = loop.create_task(self._run(pieces))
 
     def __call__(self, n: int) -> tuple[bytes | memoryview, int]:
         """Return up to ``n`` bytes of the piece at hand, and a ``DATA_`` flag."""
@@ -73,7 +74,7 @@ class AsyncBody:
     def close(self) -> None:
         """Give up: the iterator sees ``asyncio.CancelledError``, if it runs."""
         self._closed = True
-        self._task.cancel()
+        self.task.cancel()
 
     async def _run(self, pieces: AsyncIterable[bytes] | AsyncReader) -> None:
         try:

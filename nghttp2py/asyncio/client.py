@@ -202,7 +202,7 @@ class Response:
         if nothing comes for the client's timeout.
         """
         stream = self._stream
-        if limit is None and stream._eof:
+        if limit is None and stream.is_whole:
             return await stream.read()
         pieces = []
         size = 0
@@ -302,8 +302,6 @@ class _Body:
 
     def send(self, stream: H2Stream, trailers: HeadersLike | None) -> None:
         """Queue it on a stream, or have it pulled as the stream can send."""
-        connection = stream.protocol.connection
-        stream_id = stream.stream_id
         body = self._body
         if body is None:
             body = b""
@@ -313,15 +311,13 @@ class _Body:
             iterator = iterate(body)
             if iterator is not None:
                 # Not of the stream: its response may be dropped.
-                resume = partial(stream.protocol._resume, stream_id)
-                body = AsyncBody(self._watch_async(iterator), resume)
-                stream._task = body._task
+                body = AsyncBody(self._watch_async(iterator), stream.make_resume())
+                stream.run_in(body.task)
             elif callable(getattr(body, "read", None)):
                 body = self._watch(iter(partial(body.read, _PIECE), b""))
             else:
                 body = self._watch(body)
-        connection.send_body(stream_id, body, trailers=trailers)
-        stream.protocol.mark_dirty()
+        stream.give_body(body, trailers)
 
     def _watch(self, body: Iterable[bytes]) -> Iterator[bytes]:
         self._touched = True
@@ -547,14 +543,13 @@ class Client:
         stream = await protocol.open_stream(fields, end_stream=whole)
         try:
             if not whole and (
-                not wait or body.is_empty or await stream._body_is_wanted(wait)
+                not wait or body.is_empty or await stream.wait_continue(wait)
             ):
                 body.send(stream, trailers)
             event = await stream.response()
             informational = []
-            if stream._informational:
-                while (early := await stream.next_informational()) is not None:
-                    informational.append((early.status, Fields(early.headers)))
+            while (early := await stream.next_informational()) is not None:
+                informational.append((early.status, Fields(early.headers)))
         except BaseException as error:
             # Who gives up, or is cancelled, leaves no stream behind.
             stream.reset(ErrorCode.CANCEL)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
-from nghttp2py import access
 from nghttp2py.arguments import check_bool, check_int, check_seconds
-from nghttp2py.asyncio.health import Health
+from nghttp2py.asyncio.h2_link import H2Link
+from nghttp2py.asyncio.keepalive import KeepAlive
 from nghttp2py.asyncio.pump import H2Pump
 from nghttp2py.asyncio.stream import H2Stream
 from nghttp2py.asyncio.timeouts import (
@@ -32,6 +31,7 @@ from nghttp2py.errors import (
     StreamResetError,
     printable,
 )
+from nghttp2py.exchange import log_access
 from nghttp2py.h2 import (
     H2BodyDrained,
     H2BodyReceived,
@@ -51,6 +51,7 @@ from nghttp2py.h2 import (
     H2TrailersReceived,
     H2WebSocketRequest,
     H2WindowUpdated,
+    RequestReceived,
     Setting,
 )
 from nghttp2py.h2.config import check_config
@@ -141,8 +142,6 @@ class H2StreamConnection(H2Pump):
         )
         self._keepalive_idle = keepalive_interval is not None
         self.close_timeout = self._timeouts.close
-        #: Seconds that a call on a stream waits for something to happen to it.
-        self.timeout = timeout
         self._client_side = client_side
         # The host and port by which the server was asked for, if it was by these.
         self._asked_for: tuple[str, int] | None = None
@@ -152,13 +151,12 @@ class H2StreamConnection(H2Pump):
             Setting.MAX_FRAME_SIZE: config.max_frame_size,
             Setting.MAX_CONCURRENT_STREAMS: config.max_concurrent_streams,
         }
-        self._health = Health(self, window_tuning)
+        self._keepalive_pings = KeepAlive(self, window_tuning)
         # Streams that are open.  Those whose user has the object are referred to by
         # nothing else, unless a task waits on them.
         self._streams: dict[int, weakref.ref[H2Stream]] = {}
         self._owned: dict[int, H2Stream] = {}
-        self._waiting: set[H2Stream] = set()
-        self._blocked: dict[H2Stream, int] = {}  # streams that wait to send
+        self._link = H2Link(self, self.connection, timeout)
         self._arrived: deque[H2Stream] = deque()  # not accepted yet
         self._acceptors = Waiters()
         self._writers = Waiters()  # for the transport
@@ -181,6 +179,7 @@ class H2StreamConnection(H2Pump):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin the connection."""
         self._client_address = transport.get_extra_info("peername")
+        self._link.loop = asyncio.get_running_loop()
         super().connection_made(transport)
         if not self._begun:
             return
@@ -239,20 +238,31 @@ class H2StreamConnection(H2Pump):
         super().abort()
 
     def _send_keepalive(self) -> None:
-        self._health.send()
+        self._keepalive_pings.send()
 
     # ---- Events ----
 
-    def _add(self, stream: H2Stream) -> H2Stream:
-        """Give a stream its events; keep it, unless it is handed out at once."""
-        self._streams[stream.stream_id] = weakref.ref(stream)
-        if stream._kept:
-            self._owned[stream.stream_id] = stream
+    @property
+    def timeout(self) -> float | None:
+        """Seconds that a call on a stream waits for something to happen to it."""
+        return self._link.timeout
+
+    @timeout.setter
+    def timeout(self, seconds: float | None) -> None:
+        self._link.timeout = seconds
+
+    def _add(
+        self, stream_id: int, request: RequestReceived | None, kept: bool
+    ) -> H2Stream:
+        """Make a stream, which is kept unless it is handed out at once."""
+        stream = H2Stream(self, self._link, stream_id, request)
+        self._streams[stream_id] = weakref.ref(stream)
+        if kept:
+            self._owned[stream_id] = stream
         return stream
 
     def _hand_out(self, stream: H2Stream) -> H2Stream:
         """Leave a stream to its user: without one it is reset."""
-        stream._kept = False
         stream.protocol = self
         self._owned.pop(stream.stream_id, None)
         return stream
@@ -283,10 +293,12 @@ class H2StreamConnection(H2Pump):
             handle(self, event)
 
     def _on_request(self, event: H2RequestReceived | H2WebSocketRequest) -> None:
-        self._arrive(self._add(H2Stream(self, event.stream_id, event.request)))
+        stream = self._add(event.stream_id, event.request, True)
+        self._link.request_received(stream, event.request)
+        self._arrive(stream)
 
     def _on_push(self, event: H2PushedStreamReceived) -> None:
-        stream = self._add(H2Stream(self, event.stream_id, event.request))
+        stream = self._add(event.stream_id, event.request, True)
         if len(self._arrived) >= self._settings[Setting.MAX_CONCURRENT_STREAMS]:
             self._arrived.popleft().reset()  # nobody wants it
         self._arrive(stream)
@@ -294,44 +306,41 @@ class H2StreamConnection(H2Pump):
     def _on_response(self, event: H2ResponseReceived) -> None:
         stream = self._find(event.stream_id)
         if stream is not None:
-            stream._response = event
-            stream._waiters.wake()
+            stream.response_received(event.status, event.headers)
 
     def _on_informational(self, event: H2InformationalResponseReceived) -> None:
         stream = self._find(event.stream_id)
         if stream is not None:
-            stream._inform(event)
+            stream.informational_received(event.status, event.headers)
 
     def _on_body(self, event: H2BodyReceived) -> None:
         stream = self._find(event.stream_id)
         if stream is not None:
             body = event.body
             if body.data:
-                stream._feed(body.data)
+                stream.data_received(body.data)
             if not body.more:
-                stream._feed_eof()
-                if stream._response is not None and stream._response.status >= 300:
-                    # An error ends the upload.  If that has ended already, the
-                    # event of it is the next.
-                    self._loop.call_soon(stream._end_upload)
-            stream._waiters.wake()
+                stream.end_received()
 
     def _on_trailers(self, event: H2TrailersReceived) -> None:
         stream = self._find(event.stream_id)
         if stream is not None:
-            stream._trailers = event.headers
+            stream.trailers_received(event.headers)
 
     def _on_reset(self, event: H2StreamReset) -> None:
         stream = self._find(event.stream_id)
         if stream is not None:
-            stream._fail(
+            stream.aborted(
                 lambda: StreamResetError(
                     event.stream_id,
                     event.error_code,
                     remote=event.remote,
                     unprocessed=event.unprocessed,
                     reason=event.reason,
-                )
+                ),
+                event.error_code,
+                True,
+                True,
             )
 
     def _on_closed(self, event: H2StreamClosed) -> None:
@@ -340,48 +349,26 @@ class H2StreamConnection(H2Pump):
             self._open -= 1
             if self._slots:
                 self._give_slots()
-        self._health.forget(stream_id)
+        self._keepalive_pings.forget(stream_id)
+        self._link.blocked.discard(stream_id)
         ref = self._streams.pop(stream_id, None)
         stream = None if ref is None else ref()
-        self._owned.pop(stream_id, None)
+        kept = self._owned.pop(stream_id, None) is not None
         if stream is None:
             return
-        stream.closed = True
-        stream._unsent = stream._queued - event.body_bytes_sent
-        if not self._client_side and access.is_wanted():
-            self._log_access(stream, event)
-        if event.error_code:
-            stream._fail(self._over_for(stream_id, event.error_code))
-        if stream._kept:
-            if event.error_code and stream in self._arrived:
+        code = event.error_code
+        complete = code == 0 and event.complete
+        if not self._client_side:
+            log_access(stream, code, event.body_bytes_sent, complete)
+        failure = None if complete else self._over_for(stream_id, code)
+        stream.exchange_closed(failure, code, event.body_bytes_sent)
+        if kept:
+            if not complete and stream in self._arrived:
                 self._arrived.remove(stream)  # nobody has seen it
             else:
                 # Weak, so that no cycle outlives the connection.
                 stream.protocol = weakref.proxy(self)
                 self._keep(stream)
-        stream._waiters.wake()
-
-    def _log_access(self, stream: H2Stream, event: H2StreamClosed) -> None:
-        request = stream.request
-        if request is None:
-            return
-        code = event.error_code
-        try:
-            access.log(
-                access.Exchange(
-                    "HTTP/2",
-                    self._client_address,
-                    request.method,
-                    request.target,
-                    stream._status,
-                    event.body_bytes_sent,
-                    time.monotonic() - stream._start,
-                    code,
-                    code == 0 and stream._sent_all and stream._failure is None,
-                )
-            )
-        except Exception:
-            logger.exception("%s: the access log failed", self)
 
     def _over_for(self, stream_id: int, error_code: int) -> Callable[[], ProtocolError]:
         """Why a stream was closed for which there was no reset."""
@@ -396,19 +383,22 @@ class H2StreamConnection(H2Pump):
         return lambda: StreamResetError(stream_id, error_code, remote=False)
 
     def _on_window(self, event: H2WindowUpdated) -> None:
-        if not self._blocked:
+        blocked = self._link.blocked
+        if not blocked:
             return
         if event.stream_id == 0:
             self._wake_blocked()
-        else:
-            stream = self._find(event.stream_id)
-            if stream is not None and stream in self._blocked:
-                stream._waiters.wake()
+        elif event.stream_id in blocked:
+            blocked.discard(event.stream_id)
+            self._wake_stream(event.stream_id)
 
     def _on_drained(self, event: H2BodyDrained) -> None:
-        stream = self._find(event.stream_id)
+        self._wake_stream(event.stream_id)
+
+    def _wake_stream(self, stream_id: int) -> None:
+        stream = self._find(stream_id)
         if stream is not None:
-            stream._waiters.wake()
+            stream.writable()
 
     def _on_settings(self, event: H2SettingsReceived) -> None:
         if Setting.MAX_CONCURRENT_STREAMS in event.settings:
@@ -419,7 +409,7 @@ class H2StreamConnection(H2Pump):
         self._give_slots()
 
     def _on_ping(self, event: H2PingAcknowledged) -> None:
-        self._health.acknowledged(event.data)
+        self._keepalive_pings.acknowledged(event.data)
 
     def _on_goaway(self, event: H2GoAway) -> None:
         reason = printable(event.debug_data) or "GOAWAY"
@@ -454,11 +444,11 @@ class H2StreamConnection(H2Pump):
             self._refuse_streams(error_code, remote=remote, reason=reason)
         over = self._over
         for stream in self._live_streams():
-            stream._fail(lambda: over(False))
+            stream.aborted(lambda: over(False), error_code, True, True)
         self._wake_writers()
         self._acceptors.wake()
         self._stoppers.wake()
-        self._health.stop()
+        self._keepalive_pings.stop()
 
     @property
     def is_available(self) -> bool:
@@ -493,8 +483,7 @@ class H2StreamConnection(H2Pump):
         )
         if self._client_side:
             for stream in self._live_streams():
-                if stream._eof:
-                    stream._end_upload()
+                stream.end_upload()
         super().close(self.close_timeout if timeout is None else timeout)
 
     def close_connection(self) -> None:
@@ -509,7 +498,7 @@ class H2StreamConnection(H2Pump):
             # The server must not go on with answers that are not read.
             for stream in self._live_streams():
                 number = stream.stream_id
-                if stream._sent_all and not self.connection.queued_body(number):
+                if stream.sent_all and not self.connection.queued_body(number):
                     self.connection.reset_stream(number, ErrorCode.CANCEL)
             self.flush()
         self._end_waiters(
@@ -543,6 +532,22 @@ class H2StreamConnection(H2Pump):
 
     # ---- Waiting ----
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether the transport wants no bytes now."""
+        return self._paused
+
+    async def wait_transport(self) -> None:
+        """Wait until the transport takes bytes.
+
+        Raises ``ConnectionTerminatedError`` if it never will, and ``TimeoutError``.
+        """
+        await self._writable()
+
+    def bytes_taken(self, stream_id: int, n: int) -> None:
+        """Take notice that ``n`` bytes of a stream were read."""
+        self._keepalive_pings.taken(stream_id, n)
+
     async def _writable(self, *, unprocessed: bool = False) -> None:
         """Wait until the transport takes bytes; raise if it never will."""
         late = False
@@ -575,8 +580,10 @@ class H2StreamConnection(H2Pump):
             raise self._refusal(True)
 
     def _wake_blocked(self) -> None:
-        for stream in list(self._blocked):
-            stream._waiters.wake()
+        blocked = list(self._link.blocked)
+        self._link.blocked.clear()
+        for stream_id in blocked:
+            self._wake_stream(stream_id)
 
     def _wake_writers(self) -> None:
         self._writers.wake()
@@ -618,14 +625,11 @@ class H2StreamConnection(H2Pump):
             self._open -= 1
             self._give_slots()
             raise
-        stream = self._add(H2Stream(self, stream_id, kept=kept))
-        if end_stream:
-            stream._sent_all = True
-        else:
-            for field in fields:
-                if field[0] in _METHOD:
-                    stream._tunnel = field[1] in _CONNECT
-                    break
+        stream = self._add(stream_id, None, kept)
+        method = None
+        if not end_stream:
+            method = next((field[1] for field in fields if field[0] in _METHOD), None)
+        stream.request_sent(end_stream, tunnel=method in _CONNECT)
         self.mark_dirty()
         return stream
 
@@ -712,12 +716,14 @@ class H2StreamConnection(H2Pump):
         """
         return await self.accept_stream()
 
-    async def _push(
+    async def push_stream(
         self, stream: H2Stream, headers: HeadersLike, *, kept: bool = False
     ) -> H2Stream:
+        """Promise a response on ``stream``: see ``H2Stream.push``."""
         if self._paused:
             await self._writable()
-        stream._raise_failure()
+        if stream.error is not None:
+            raise stream.error
         fields = list(to_pairs(headers))
         names = {field[0] for field in fields}
         request = stream.request
@@ -731,41 +737,10 @@ class H2StreamConnection(H2Pump):
             fields.insert(0, (b":method", b"GET"))
         stream_id = self.connection.push_stream(stream.stream_id, fields)
         self._open += 1
-        pushed = self._add(H2Stream(self, stream_id, kept=kept))
-        pushed._feed_eof()
+        pushed = self._add(stream_id, None, kept)
+        pushed.end_received()
         self.mark_dirty()
         return pushed
-
-    def _reset(
-        self, stream_id: int, error_code: int, *, after_flush: bool = False
-    ) -> None:
-        self.connection.reset_stream(stream_id, error_code, after_flush=after_flush)
-        self.mark_dirty()
-
-    def _drop(
-        self, stream_id: int, sent_all: bool, task: asyncio.Task[Any] | None
-    ) -> None:
-        """Reset a stream that nothing refers to any more."""
-        if task is not None:
-            task.cancel()
-        if sent_all and not self._client_side:
-            # RFC 9113, 8.1: the response is whole, the request need not be.
-            self._reset(stream_id, ErrorCode.NO_ERROR, after_flush=True)
-        else:
-            self._reset(stream_id, ErrorCode.CANCEL)
-
-    def _resume(self, stream_id: int) -> None:
-        """Ask a stream's body again, if the stream is open."""
-        if stream_id in self._streams:
-            self.connection.resume_body(stream_id)
-            self.mark_dirty()
-
-    def _acknowledge(self, stream: H2Stream, n: int, taken: int) -> None:
-        connection = self.connection
-        connection.acknowledge_received_data(n, stream.stream_id)
-        self._health.taken(stream, taken)
-        if connection.want_write:
-            self.mark_dirty()
 
     # ---- For who knows streams by number ----
 
@@ -777,10 +752,6 @@ class H2StreamConnection(H2Pump):
 
     def _forget(self, stream: H2Stream) -> None:
         """Such a stream is now known as an object."""
-
-    def _failure_code(self) -> ErrorCode:
-        """The code of a stream that our side breaks off by an exception."""
-        return ErrorCode.CANCEL if self._client_side else ErrorCode.INTERNAL_ERROR
 
 
 def _time_out(slot: asyncio.Future[bool], seconds: float) -> None:

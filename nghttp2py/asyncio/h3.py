@@ -11,23 +11,16 @@ import contextlib
 import dataclasses
 import functools
 import logging
-import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Coroutine, MutableMapping
 from typing import Any, TypeAlias
 
 # First, as in a build without QUIC it says what to install.
-from nghttp2py import access
 from nghttp2py import quic as quic_module
-from nghttp2py.asyncio.h3_bounds import Arrival, Rate, Watch
-from nghttp2py.asyncio.h3_stream import (
-    EXPECT,
-    PIECE,
-    H3RequestStream,
-    are_trailers,
-    reset_failure,
-)
+from nghttp2py.asyncio.h3_bounds import Arrival, Outgoing, Rate, Watch
+from nghttp2py.asyncio.h3_link import H3Link, reset_failure
+from nghttp2py.asyncio.h3_stream import EXPECT, H3RequestStream, are_trailers
 from nghttp2py.asyncio.pump import CLOSE_TIMEOUT
 from nghttp2py.asyncio.quic import QuicConnectionProtocol
 from nghttp2py.asyncio.quic_log import EndLog
@@ -35,11 +28,10 @@ from nghttp2py.asyncio.timeouts import CLIENT_TIMEOUTS, Timeouts, merge_timeouts
 from nghttp2py.asyncio.waiters import Waiters, wait_for
 from nghttp2py.errors import (
     ConnectionTerminatedError,
-    NGHTTP2Error,
     StreamResetError,
     printable,
 )
-from nghttp2py.exchange import FAILURE, FAILURE_FIELDS
+from nghttp2py.exchange import Exchange
 from nghttp2py.h3 import (
     DatagramReceived,
     DataReceived,
@@ -96,16 +88,6 @@ _ROUND_TRIP = 1.0
 # Requests that a client has open at once.  libnghttp3 takes it for a flood if 4 KiB of
 # acknowledgements, of up to 4 bytes each, come while it encodes nothing.
 _REQUESTS = 512
-
-# What may be queued of a stream beyond the credit that the peer has given: a small
-# response goes without a wait.
-_AHEAD = 2048
-
-# A stream with credit may have so much on its way, acknowledgements outstanding,
-# while all streams together have less than the second number; from then on the third.
-_STREAM_QUEUE = 1 << 20
-_CONNECTION_QUEUE = 8 << 20
-_SHARE = 16384
 
 # Requests that a client may abandon: so many at once, and so many a second, as
 # nghttp2 bounds them for HTTP/2.  One whose response it has been given before it has
@@ -184,10 +166,8 @@ class H3Protocol(QuicConnectionProtocol):
         self._streams_by_id: MutableMapping[int, H3RequestStream] = (
             weakref.WeakValueDictionary() if client else {}
         )
-        # Streams that wait until so many bytes can be queued.
-        self._writers: dict[H3RequestStream, int] = {}
-        # Those with a wait for what comes in, so that they are kept.
-        self._waiting: set[H3RequestStream] = set()
+        self._link = H3Link(self, quic, client_side=client)
+        self._link.loop = self._loop
         self._openers: deque[asyncio.Future[None]] = deque()
         # For SETTINGS, the beginning of the end, the end of the last request.
         self._waiters = Waiters()
@@ -200,7 +180,7 @@ class H3Protocol(QuicConnectionProtocol):
         # has stopped, responses after which it will stop the request.
         self._arrived: list[H3RequestStream] = []
         self._stopped: dict[int, None] = {}
-        self._answered: dict[int, tuple[H3RequestStream, float]] = {}
+        self._answered: dict[int, tuple[Exchange, float]] = {}
         self._stop_timer: asyncio.TimerHandle | None = None
         # Requests that were abandoned, so that each counts once.
         self._cut_short: dict[int, None] = {}
@@ -244,10 +224,17 @@ class H3Protocol(QuicConnectionProtocol):
         if expect_continue:
             headers = [*headers, EXPECT]
         stream_id = self._quic.get_next_available_stream_id()
-        stream = H3RequestStream(self, stream_id, headers, client=True)
-        stream._expecting = float(expect_continue)
-        stream.send_headers(headers, end_stream=end_stream)
-        stream._registered = True
+        stream = H3RequestStream(self, self._link, stream_id, headers, client=True)
+        self._link.begin(stream, headers)
+        method = next((f[1] for f in headers if f[0] == b":method"), None)
+        stream.request_sent(
+            False, tunnel=method == b"CONNECT", expecting=float(expect_continue)
+        )
+        try:
+            stream.send_headers(headers, end_stream=end_stream)
+        except BaseException:
+            self._link.abandon(stream)
+            raise
         self._streams_by_id[stream_id] = stream
         self._busy()
         return stream
@@ -402,39 +389,29 @@ class H3Protocol(QuicConnectionProtocol):
 
     # ---- What streams ask for ----
 
-    def _room(self, stream_id: int, wanted: int) -> int:
-        """Return how many of ``wanted`` bytes may be queued on a stream now.
+    def require_http(self) -> H3Connection:
+        """Return the connection of HTTP/3; raise if it is over."""
+        return self._require_http()
 
-        A stream gets what the peer has given it credit for, and a little more, so
-        that a peer which gives none does not make us hold much.
-        """
-        quic = self._quic
-        if quic.closed:
-            return 0  # what is sent now is lost; the event will say why
-        queued = quic.queued_data(stream_id)
-        if queued + wanted <= _AHEAD:
-            return wanted
-        credit = min(quic.send_credit(stream_id), quic.send_credit())
-        room = min(
-            PIECE,
-            _STREAM_QUEUE - queued,
-            credit + _AHEAD - quic.unsent_data(stream_id),
-        )
-        if quic.queued_data() >= _CONNECTION_QUEUE:
-            room = min(room, _SHARE - queued)
-        # Many small frames cost more than a wait.
-        return min(room, wanted) if room >= min(wanted, _AHEAD // 2) else 0
-
-    def _resume_reading(self, stream_id: int) -> None:
-        self._quic.resume_reading(stream_id)
+    def transmit_soon(self) -> None:
+        """Send what waits to be sent in the loop's next turn."""
         self._transmit_soon()
 
-    def _stop_stream(self, stream_id: int, error_code: int) -> None:
+    def watch_queued(self, outgoing: Outgoing, n: int, was_empty: bool) -> None:
+        """Bound the time in which the client takes what was queued."""
+        self._watch.queued(outgoing, n, was_empty=was_empty)
+
+    def has_early_data(self, stream_id: int) -> bool:
+        """Whether bytes of a request have come as early data."""
+        return self._quic.stream_early_data(stream_id)
+
+    def stop_stream(self, stream_id: int, error_code: int) -> None:
+        """Send STOP_SENDING."""
         self._require_http().stop_stream(stream_id, error_code)
         self._was_stopped(stream_id)
         self._transmit_soon()
 
-    def _request_declined(self, stream_id: int) -> None:
+    def request_declined(self, stream_id: int) -> None:
         """A request is stopped whose response is sent, or will be."""
         if not self._closing:
             self._abandoned(stream_id, _ANSWERED_COST)
@@ -447,23 +424,26 @@ class H3Protocol(QuicConnectionProtocol):
             if len(self._stopped) > _STOPPED:
                 del self._stopped[next(iter(self._stopped))]
 
-    def _reset_stream(self, stream_id: int, error_code: int) -> None:
+    def reset_stream(self, stream_id: int, error_code: int) -> None:
+        """Send RESET_STREAM; what is queued is dropped."""
         self._require_http().reset_stream(stream_id, error_code)
         # What was queued to its end goes, too.
         self._quic.reset_stream(stream_id, error_code)
         self._transmit_soon()
 
-    def _send_datagram(
+    def send_http_datagram(
         self, stream_id: int, data: bytes | bytearray | memoryview
     ) -> None:
+        """Send a datagram of a stream (RFC 9297)."""
         http = self._require_http()
         if not (http.received_settings or {}).get(Setting.H3_DATAGRAM):
             raise NotEnabledError("the peer has not sent SETTINGS_H3_DATAGRAM = 1")
         http.send_datagram(stream_id, data)
         self._transmit_soon()
 
-    def _forget(self, stream_id: int) -> None:
+    def forget(self, exchange: Exchange) -> None:
         """A stream has ended."""
+        stream_id = exchange.stream_id
         self._answered.pop(stream_id, None)
         if self._streams_by_id.pop(stream_id, None) is not None:
             self._stream_ended()
@@ -483,14 +463,23 @@ class H3Protocol(QuicConnectionProtocol):
                 self._kept_alive = False
                 self.set_keep_alive(self._quic.configuration.keep_alive)
 
-    def _drop(self, stream_id: int, sends: bool, receives: bool) -> None:
+    def dropped(self, stream_id: int, sends: bool, receives: bool) -> None:
         """A client's stream was dropped before its end."""
         if self._terminated is None:
             if sends:
-                self._reset_stream(stream_id, ErrorCode.H3_REQUEST_CANCELLED)
+                self.reset_stream(stream_id, ErrorCode.H3_REQUEST_CANCELLED)
             if receives:
-                self._stop_stream(stream_id, ErrorCode.H3_REQUEST_CANCELLED)
+                self.stop_stream(stream_id, ErrorCode.H3_REQUEST_CANCELLED)
         self._stream_ended()
+
+    def body_failed(self, exchange: Exchange, error: BaseException) -> None:
+        """The source of a body has raised."""
+        logger.error(
+            "%r: the body of stream %d failed",
+            self,
+            exchange.stream_id,
+            exc_info=error,
+        )
 
     # ---- What the bounds ask for ----
 
@@ -498,9 +487,9 @@ class H3Protocol(QuicConnectionProtocol):
         if self._quic.configuration.is_client:
             return ()
         return [
-            (stream_id, stream._arrival)
-            for stream_id, stream in self._streams_by_id.items()
-            if stream._receives and not stream._answering
+            (stream_id, state.arrival)
+            for stream_id, state in self._link.states.items()
+            if state.receives and not state.answered
         ]
 
     def _overdue(self, what: str, stream_id: int | None) -> None:
@@ -528,18 +517,18 @@ class H3Protocol(QuicConnectionProtocol):
         reason = f"the {what} made no progress in {bound:g} seconds"
         self._log(f"stream {stream_id}: {reason}")
         stream = self._streams_by_id.get(stream_id)
-        answered = stream is not None and stream._sent and what == "headers"
+        answered = stream is not None and stream.sent_all and what == "headers"
         if stream is not None:
             stream.reset(code)
         else:
-            self._stop_stream(stream_id, code)
+            self.stop_stream(stream_id, code)
         if what == "headers" and self._http is not None:
             # It has bytes of the stream; those that come now are dropped.
             self._http.handle_event(QuicStreamReset(code, stream_id))
             self._abandoned(stream_id)
         if not answered:
             # All of the response may have been queued.
-            self._reset_stream(stream_id, code)
+            self.reset_stream(stream_id, code)
 
     def _shut_down_soon(self, timeout: float | None) -> None:
         if self._shutdown_task is None and not self._quic.closed:
@@ -567,9 +556,10 @@ class H3Protocol(QuicConnectionProtocol):
         """Send what waits to be sent, and set the timer: see the base class."""
         super().transmit()
         # What was acknowledged has made room.
-        for stream, wanted in list(self._writers.items()):
-            if self._room(stream.stream_id, wanted):
-                stream._waiters.wake()
+        for stream_id in self._link.senders():
+            stream = self._streams_by_id.get(stream_id)
+            if stream is not None:
+                self._link.look_for_room(stream)
         if self._answered and (self._closing or len(self._answered) > _LINGERING):
             self._stop_answered()
         if self._closing and self._is_finished():
@@ -603,8 +593,9 @@ class H3Protocol(QuicConnectionProtocol):
     def _connection_terminated(self) -> None:
         self._watch.stop()
         for stream in list(self._streams_by_id.values()):
-            stream._lose_reader(self._termination_error)
-            stream._lose_writer(self._termination_error)
+            self._link.break_off(
+                stream, self._termination_error, ErrorCode.H3_REQUEST_CANCELLED
+            )
         self._answered.clear()
         if self._stop_timer is not None:
             self._stop_timer.cancel()
@@ -652,18 +643,18 @@ class H3Protocol(QuicConnectionProtocol):
         if isinstance(event, HeadersReceived):
             stream = self._streams_by_id.get(event.stream_id)
             if stream is not None:
-                stream._headers_received(event.headers, event.stream_ended)
+                self._link.section_received(stream, event.headers, event.stream_ended)
             # Trailers may wait for QPACK until their stream is forgotten.
             elif self._request_handler is not None and not are_trailers(event.headers):
                 self._request_received(event)
         elif isinstance(event, DataReceived):
             stream = self._streams_by_id.get(event.stream_id)
             if stream is not None:
-                stream._data_received(event.data, event.stream_ended)
+                self._link.body_received(stream, event.data, event.stream_ended)
         elif isinstance(event, DatagramReceived):
             stream = self._streams_by_id.get(event.stream_id)
             if stream is not None:
-                stream._datagram_received(event.data)
+                stream.datagram_received(event.data)
         elif isinstance(event, StreamReset | StopSendingReceived):
             stream = self._streams_by_id.get(event.stream_id)
             if stream is not None:
@@ -682,14 +673,18 @@ class H3Protocol(QuicConnectionProtocol):
     def _stream_broken_off(
         self, stream: H3RequestStream, event: StreamReset | StopSendingReceived
     ) -> None:
-        failure = reset_failure(stream.stream_id, event.error_code, remote=True)
+        stream_id, code = stream.stream_id, event.error_code
         if self._request_handler is not None and stream.error is None:
-            answered = stream._sent and isinstance(event, StreamReset)
-            self._abandoned(stream.stream_id, _ANSWERED_COST if answered else 1)
-        if isinstance(event, StreamReset):
-            stream._lose_reader(failure)
-        else:
-            stream._lose_writer(failure)
+            answered = stream.sent_all and isinstance(event, StreamReset)
+            self._abandoned(stream_id, _ANSWERED_COST if answered else 1)
+        incoming = isinstance(event, StreamReset)
+        self._link.break_off(
+            stream,
+            reset_failure(stream_id, code, remote=True),
+            code,
+            incoming=incoming,
+            outgoing=not incoming,
+        )
 
     def _stream_aborted(self, event: StreamAborted) -> None:
         # One for each would let a client fill the log.
@@ -708,8 +703,7 @@ class H3Protocol(QuicConnectionProtocol):
             failure = reset_failure(
                 event.stream_id, event.error_code, remote=False, text=event.reason
             )
-            stream._lose_reader(failure)
-            stream._lose_writer(failure)
+            self._link.break_off(stream, failure, event.error_code)
 
     def _goaway_received(self, last_id: int) -> None:
         self._going_away = True
@@ -718,28 +712,31 @@ class H3Protocol(QuicConnectionProtocol):
             return  # a client's is about pushes
         for stream_id, stream in list(self._streams_by_id.items()):
             if stream_id >= last_id:
-                failure = reset_failure(
-                    stream_id, ErrorCode.H3_REQUEST_REJECTED, remote=True
-                )
-                stream._lose_reader(failure)
-                stream._lose_writer(failure)
+                code = ErrorCode.H3_REQUEST_REJECTED
+                failure = reset_failure(stream_id, code, remote=True)
+                self._link.break_off(stream, failure, code)
 
     # ---- Requests ----
 
     def _request_received(self, event: HeadersReceived) -> None:
-        stream = H3RequestStream(self, event.stream_id, event.headers, client=False)
-        stream._registered = True
-        self._streams_by_id[event.stream_id] = stream
+        stream_id = event.stream_id
+        link = self._link
+        stream = H3RequestStream(self, link, stream_id, event.headers, client=False)
+        assert stream.request is not None
+        link.begin(stream, stream.request)
+        self._streams_by_id[stream_id] = stream
         self._busy()
-        self._apply_priority(event.stream_id)
+        self._apply_priority(stream_id)
+        link.request_received(stream, stream.request)
         if event.stream_ended:
-            stream._end_received(True)
+            link.message_ended(stream)
         else:
-            self._watch.body_begun(stream._arrival)
-        if event.stream_id in self._cut_short:
+            self._watch.body_begun(link.states[stream_id].arrival)
+        if stream_id in self._cut_short:
             # STOP_SENDING has overtaken the request.
             code = ErrorCode.H3_REQUEST_CANCELLED
-            stream._lose_writer(reset_failure(event.stream_id, code, remote=True))
+            failure = reset_failure(stream_id, code, remote=True)
+            link.break_off(stream, failure, code, incoming=False)
         self._arrived.append(stream)
 
     def _start_handlers(self) -> None:
@@ -751,12 +748,10 @@ class H3Protocol(QuicConnectionProtocol):
             if stream.error is not None:
                 # The client has abandoned it already.
                 stream.reset(ErrorCode.H3_REQUEST_CANCELLED)
-                if access.is_wanted():
-                    self._log_access(stream)
                 continue
             assert self._request_handler is not None
             task = self._loop.create_task(self._request_handler(stream))
-            stream._task = task
+            stream.run_in(task)
             task.add_done_callback(functools.partial(self._request_handled, stream))
 
     def _apply_priority(self, stream_id: int) -> None:
@@ -768,59 +763,39 @@ class H3Protocol(QuicConnectionProtocol):
     def _request_handled(
         self, stream: H3RequestStream, task: asyncio.Task[None]
     ) -> None:
-        stream._task = None
+        stream.run_in(None)
         if not task.cancelled() and (error := task.exception()) is not None:
             if _is_of_the_peer(error):
                 logger.debug("%r: %s", stream, error)
             else:
                 logger.error("%r: its handler failed", stream, exc_info=error)
-        try:
+        if self._terminated is None:
             self._finish_response(stream, task)
-        finally:
-            if access.is_wanted():
-                self._log_access(stream)
-
-    def _log_access(self, stream: H3RequestStream) -> None:
-        request = dict(stream.headers)
-        target = request.get(b":path", request.get(b":authority", b""))
-        complete = stream._sent
-        try:
-            access.log(
-                access.Exchange(
-                    "HTTP/3",
-                    self.client_address,
-                    request[b":method"],
-                    target,
-                    stream._status,
-                    stream.body_bytes_sent,
-                    time.monotonic() - stream._start,
-                    0 if complete else ErrorCode.H3_REQUEST_CANCELLED,
-                    complete,
-                )
-            )
-        except Exception:
-            logger.exception("%r: the access log failed", stream)
 
     def _finish_response(
         self, stream: H3RequestStream, task: asyncio.Task[None]
     ) -> None:
-        if self._terminated is not None:
-            return
-        if stream._sends:
-            if not stream._answering and not task.cancelled():
-                self._answer_500(stream)
-            if stream._sends:
-                stream.reset(ErrorCode.H3_INTERNAL_ERROR)
-        if stream._receives and stream._sent:
-            # A client that receives STOP_SENDING at once may lose the response.
-            stream._discard_all()
-            due = self._loop.time() + _STOP_AFTER
-            self._answered[stream.stream_id] = (stream, due)
-            if self._stop_timer is None:
-                self._stop_timer = self._loop.call_at(due, self._stop_timed)
-            self._transmit_soon()
+        if not (stream.sent_all or stream.closed) and (
+            task.cancelled() or not stream.answer_failure()
+        ):
+            stream.reset(ErrorCode.H3_INTERNAL_ERROR)
+        if stream.sent_all:
+            self._link.stop_request(stream)
         else:
             stream.stop()
+
+    def request_answered(self, exchange: Exchange) -> None:
+        """A response is complete: its request is stopped after a time.
+
+        A client that receives STOP_SENDING at once may lose the response.
+        """
+        if isinstance(exchange, H3RequestStream):
+            exchange.discard()
+        due = self._loop.time() + _STOP_AFTER
+        self._answered.setdefault(exchange.stream_id, (exchange, due))
+        if self._stop_timer is None:
+            self._stop_timer = self._loop.call_at(due, self._stop_timed)
+        self._transmit_soon()
 
     def _stop_timed(self) -> None:
         self._stop_timer = None
@@ -842,15 +817,7 @@ class H3Protocol(QuicConnectionProtocol):
             if self._quic.stream_settled(stream_id):
                 excess -= 1
                 del self._answered[stream_id]
-                stream.stop()
-
-    def _answer_500(self, stream: H3RequestStream) -> None:
-        body = b"" if stream.method == b"HEAD" else FAILURE
-        fields = [(b":status", b"500"), *FAILURE_FIELDS]
-        with contextlib.suppress(NGHTTP2Error, ConnectionError, ValueError):
-            stream.send_headers(fields, end_stream=not body)
-            if body:
-                stream._queue(body, True)
+                self._link.stop_request(stream, ErrorCode.H3_NO_ERROR)
 
 
 def _with_datagrams(config: H3Configuration, quic: QuicConnection) -> H3Configuration:

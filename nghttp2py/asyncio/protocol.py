@@ -225,19 +225,20 @@ class H2Protocol(H2StreamConnection):
     async def _serve_stream(
         self, handler: Callable[[H2Stream], Awaitable[Any]], stream: H2Stream
     ) -> None:
-        stream._task = asyncio.current_task()
+        stream.run_in(asyncio.current_task())
         try:
             async with stream:
-                stream._raise_failure()
+                if stream.error is not None:
+                    raise stream.error
                 try:
                     await handler(stream)
                 except Exception:
-                    if stream._failure is None and stream._answer_failure():
+                    if stream.error is None and stream.answer_failure():
                         logger.exception("%s: the handler failed", stream)
                         return
                     raise
         except asyncio.CancelledError:
-            if stream._failure is None:
+            if stream.error is None:
                 raise
         except Exception as error:
             failure = stream.error
@@ -267,12 +268,7 @@ class H2Protocol(H2StreamConnection):
 
     def _drop_finished(self, stream: H2Stream) -> None:
         """Forget all of a closed stream that was taken: nothing is left to ask."""
-        if (
-            stream.at_eof()
-            and not stream._trailers
-            and (stream._response_taken or stream._response is None)
-            and stream.stream_id in self._finished
-        ):
+        if stream.is_read and stream.stream_id in self._finished:
             self._finished[stream.stream_id] = None
 
     def _stream(self, stream_id: int) -> H2Stream:
@@ -372,7 +368,7 @@ class H2Protocol(H2StreamConnection):
 
     async def push(self, stream_id: int, headers: HeadersLike) -> int:
         """Promise a response: ``H2Stream.push``; return its stream's identifier."""
-        pushed = await self._push(self._stream(stream_id), headers, kept=True)
+        pushed = await self.push_stream(self._stream(stream_id), headers, kept=True)
         return pushed.stream_id
 
     async def recv_request(self) -> tuple[int, Headers]:
@@ -386,7 +382,9 @@ class H2Protocol(H2StreamConnection):
 
     async def recv_response(self, stream_id: int) -> Headers:
         """Return the final response's header fields, ``:status`` first."""
-        response = await self._stream(stream_id).response()
+        stream = self._stream(stream_id)
+        response = await stream.response()
+        self._drop_finished(stream)
         return self._decode(response.headers, response.status)
 
     async def recv_informational(self, stream_id: int) -> Headers | None:
@@ -416,16 +414,19 @@ class H2Protocol(H2StreamConnection):
             return b""
         stream = self._stream(stream_id)
         if size is None:
-            return await stream._read_frame()
-        if size < 0:
-            return await stream.read()
-        return await stream._fill(size)
+            data = await stream.readframe()
+        elif size < 0:
+            data = await stream.read()
+        else:
+            data = await stream.readatmost(size)
+        self._drop_finished(stream)
+        return data
 
     # ---- The connection ----
 
     async def ping(self) -> float:
         """Send PING; return the seconds until its answer came."""
-        return await self._health.ping()
+        return await self._keepalive_pings.ping()
 
     async def wait_functional(self) -> float | None:
         """Wait until the peer is known to be there.
@@ -434,7 +435,7 @@ class H2Protocol(H2StreamConnection):
         ``None``.  Else sends PING, each ``functional_timeout`` seconds until
         something comes, and returns the last round trip's time in seconds.
         """
-        return await self._health.wait_functional(self.functional_timeout)
+        return await self._keepalive_pings.wait_functional(self.functional_timeout)
 
     def reprioritize(
         self,
@@ -458,8 +459,8 @@ class H2Protocol(H2StreamConnection):
         doublings = math.log2(weight / 16)
         urgency = round(3 - doublings * (0.75 if doublings > 0 else 1))
         if depends_on:
-            urgency = min(7, self._stream(depends_on)._urgency + 1)
-        stream._urgency = urgency
+            urgency = min(7, self._stream(depends_on).urgency + 1)
+        stream.urgency = urgency
         self.connection.set_priority(stream_id, urgency, True, override=True)
 
     def update_settings(self, settings: Mapping[int, int]) -> None:

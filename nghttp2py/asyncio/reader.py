@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from abc import ABC, abstractmethod
+import contextlib
 from collections import deque
+from collections.abc import AsyncIterator
+from typing import Any
 
-__all__ = ["H2StreamReader", "Incoming"]
+from nghttp2py.asyncio.stream_link import StreamLink
+from nghttp2py.asyncio.writer import Failure, Outgoing
+from nghttp2py.errors import (
+    ProtocolError,
+    StreamResetError,
+)
+from nghttp2py.exchange import expects_continue
+from nghttp2py.h2 import H2InformationalResponseReceived, H2ResponseReceived
+
+__all__ = ["Incoming", "StreamReader", "Trailers"]
 
 #: Bytes that ``readline`` and ``readuntil`` look through, as asyncio's do.
 LIMIT = 65536
@@ -15,12 +26,14 @@ LIMIT = 65536
 # many waiting pieces, small ones are joined, so that memory keeps to the window.
 _MAX_SMALL_PIECES = 64
 _SMALL_PIECE = 1024
+# Informational responses that nothing has asked for; the oldest is forgotten.
+_MAX_INFORMATIONAL = 16
 # More bytes than there ever are.
 _ANY = 1 << 62
 
 
-class Incoming(ABC):
-    """The half of a stream that comes in: the base of the streams.
+class Incoming(Outgoing):
+    """The half of a stream that comes in.
 
     Bytes that wait here were not acknowledged to the peer: it can send no more
     than the stream's window ahead of the reader.  A method that waits for more
@@ -29,47 +42,96 @@ class Incoming(ABC):
 
     __slots__ = (
         "_chunks",
+        "_discarding",
         "_eof",
+        "_failure",
+        "_informational",
         "_offset",
         "_read_lock",
+        "_response",
+        "_response_taken",
         "_size",
-        "_taken",
+        "_trailers",
         "_unacknowledged",
     )
 
-    stream_id: int
-
-    def __init__(self) -> None:
+    def __init__(self, http: StreamLink, stream_id: int, request: Any) -> None:
+        super().__init__(http, stream_id, request)
         self._chunks: deque[bytes] = deque()
         self._offset = 0  # bytes of the first chunk that were taken
         self._size = 0
         self._unacknowledged = 0  # of the bytes here; they are the last
-        self._taken = 0  # bytes acknowledged since the stream began
         self._eof = False
+        self._informational: deque[Any] | None = None
+        self._response: Any = None
+        self._response_taken = False
+        self._trailers: tuple[tuple[bytes, bytes], ...] = ()
+        self._failure: Failure | None = None  # why the peer's half broke off
+        self._discarding = False  # what comes is not wanted
         self._read_lock: asyncio.Lock | None = None
 
-    # ---- What the stream adds ----
+    @property
+    def _receives(self) -> bool:
+        return not self._eof and self._failure is None and not self.closed
 
-    @abstractmethod
     def _raise_failure(self) -> None:
-        """Raise why the stream broke off, if it did."""
+        if self._failure is not None:
+            raise self._failure()
 
-    @abstractmethod
     def _acknowledge(self, n: int) -> None:
         """Give the peer credit for ``n`` bytes, which were not given it before."""
+        self._unacknowledged -= n
+        # What is left of a closed stream went back to the connection by itself.
+        if not self.closed:
+            self.http.acknowledge(self, n)
 
-    @abstractmethod
     def _body_finished(self) -> None:
-        """The body was read to its end."""
+        """The body was read to its end: a client has no use for its own half.
 
-    @abstractmethod
+        What was queued of that is sent before.
+        """
+        if self.http.client_side and self._response is not None and not self._tunnel:
+            if self.http.halves_end_alone:
+                self._end_upload()
+            else:
+                self._end_upload_soon()
+
+    def _end_upload_soon(self) -> None:
+        # If it has ended already, that is reported next.
+        if not self.closed:
+            asyncio.get_running_loop().call_soon(self._end_upload)
+
     async def _await_body(self) -> None:
-        """Wait until something happens to the stream."""
+        if not self._continued:
+            self._continued = True
+            self._send_continue()
+        await self._wait()
 
-    # ---- What comes in ----
+    def _send_continue(self) -> None:
+        """Tell a client that waits for it to send its body (RFC 9110, 10.1.1)."""
+        if self._sends and not self._answered and expects_continue(self.request):
+            with contextlib.suppress(ProtocolError):
+                self.http.send_informational(self, 100, ())
 
-    def _feed(self, data: bytes) -> None:
-        """Take a piece of the body from the connection."""
+    # ---- What the connection reports ----
+
+    def response_received(self, status: int, fields: Any) -> None:
+        """Take the final response's header section."""
+        self._response = self._make_head(status, fields)
+        self._waiters.wake()
+
+    def informational_received(self, status: int, fields: Any) -> None:
+        """Take a 1xx response."""
+        if self._informational is None:
+            self._informational = deque(maxlen=_MAX_INFORMATIONAL)
+        self._informational.append(self._make_head(status, fields))
+        self._waiters.wake()
+
+    def data_received(self, data: bytes) -> None:
+        """Take a piece of the body."""
+        if self._discarding:
+            self.http.acknowledge(self, len(data))
+            return
         chunks = self._chunks
         if len(chunks) > _MAX_SMALL_PIECES and len(chunks[-1]) < _SMALL_PIECE:
             chunks[-1] += data
@@ -77,10 +139,161 @@ class Incoming(ABC):
             chunks.append(data)
         self._size += len(data)
         self._unacknowledged += len(data)
+        self._waiters.wake()
 
-    def _feed_eof(self) -> None:
-        """Take the end of the body from the connection."""
+    def trailers_received(self, fields: Any) -> None:
+        """Take the fields after the body."""
+        self._trailers = tuple(fields)
+
+    def end_received(self) -> None:
+        """Take the end of the peer's half."""
         self._eof = True
+        if (
+            self._response is not None
+            and self._response.status >= 300
+            and not self._tunnel
+            and not self.http.halves_end_alone
+        ):
+            self._end_upload_soon()  # an error ends it, though it was not read
+        self._waiters.wake()
+
+    def writable(self) -> None:
+        """Let those who wait for room look at it."""
+        self._waiters.wake()
+
+    def aborted(
+        self, failure: Failure, error_code: int, incoming: bool, outgoing: bool
+    ) -> None:
+        """Take notice that a half, or both, broke off."""
+        lost = False
+        if incoming and self._failure is None and not self._eof:
+            self._failure = failure
+            lost = True
+        if outgoing and self._stopped is None and not self.closed:
+            self._unsent = self.http.queued(self)
+            self._stopped = failure
+            lost = True
+        task = self._task
+        if lost and outgoing and task is not None and not _is_current(task):
+            task.cancel()
+        self._waiters.wake()
+
+    def exchange_closed(
+        self, failure: Failure | None, error_code: int, body_bytes_sent: int
+    ) -> None:
+        """Take notice that nothing more comes or goes."""
+        if failure is not None:
+            self.aborted(failure, error_code, True, True)
+        self.closed = True
+        self._unsent = self.body_bytes_sent - body_bytes_sent
+        self._waiters.wake()
+
+    def _make_head(self, status: int, fields: Any) -> Any:
+        """Make what ``response`` and ``next_informational`` return."""
+        if status < 200:
+            return H2InformationalResponseReceived(self.stream_id, status, fields)
+        return H2ResponseReceived(self.stream_id, status, fields)
+
+    # ---- Header sections that come in ----
+
+    async def response(self, timeout: float | None = None) -> Any:
+        """Return the final response: ``status`` and ``headers``.
+
+        May be called again.  Raises ``StreamResetError`` or
+        ``ConnectionTerminatedError`` if there will be none; ``StreamTimeoutError``
+        if it has not come after ``timeout`` seconds, and the stream is reset.
+        """
+        timer = None
+        try:
+            while self._response is None:
+                self._raise_failure()
+                if self._eof or self.closed:
+                    raise StreamResetError(
+                        self.stream_id,
+                        self.http.codes.message_error,
+                        remote=True,
+                        reason="it was closed without a response",
+                    )
+                if timer is None:
+                    timer = self._start_timer(timeout)
+                await self._wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
+        self._response_taken = True
+        if self.http.halves_end_alone and self.at_eof():
+            self._body_finished()
+        return self._response
+
+    async def wait_continue(self, seconds: float) -> bool:
+        """Wait for 100 (Continue), and no longer than so many seconds.
+
+        Return whether the body is to be sent: unless the final response refuses
+        it (RFC 9110, 10.1.1).  Raises as ``response``.
+        """
+        over = False
+
+        def end() -> None:
+            nonlocal over
+            over = True
+            self._waiters.wake()
+
+        timer = asyncio.get_running_loop().call_later(seconds, end)
+        try:
+            while self._response is None:
+                self._raise_failure()
+                if (
+                    over
+                    or self.closed
+                    or any(head.status == 100 for head in self._informational or ())
+                ):
+                    return True
+                await self._wait()
+        finally:
+            timer.cancel()
+        return bool(self._response.status < 300)
+
+    async def informational(self) -> AsyncIterator[Any]:
+        """Iterate over 1xx responses, until the final one comes."""
+        while (head := await self.next_informational()) is not None:
+            yield head
+
+    async def next_informational(self) -> Any:
+        """Return the next 1xx response, ``None`` if the final one has come.
+
+        It has ``status`` and ``headers``.  Those that nothing asks for are kept,
+        the last 16.
+        """
+        while not self._informational:
+            if self._response is not None or self._eof:
+                return None
+            self._raise_failure()
+            await self._wait()
+        return self._informational.popleft()
+
+    @property
+    def trailers(self) -> Trailers:
+        """The fields after the body; ``await stream.trailers()`` waits for them.
+
+        The body waits to be read; as long as its window is full, the peer
+        sends no trailers.
+        """
+        return Trailers(self, self._trailers)
+
+    async def _wait_end(self) -> None:
+        while not self._eof:
+            self._raise_failure()
+            await self._wait()
+
+    def discard(self) -> None:
+        """Drop what has come in and was not read, and what will."""
+        self._discarding = True
+        self._chunks.clear()
+        self._size = self._offset = 0
+        if self._unacknowledged:
+            self._acknowledge(self._unacknowledged)
+
+    # ---- The body ----
 
     def _take(self, n: int) -> bytes:
         """Take ``n`` bytes of those that are here."""
@@ -127,6 +340,9 @@ class Incoming(ABC):
         self._body_finished()
         return b""
 
+    def _take_rest(self) -> bytes:
+        return self._take(self._size) if self._size else self._eof_or_raise()
+
     async def _more(self) -> bool:
         """Wait for something new; return whether there may be more after it.
 
@@ -140,7 +356,7 @@ class Incoming(ABC):
         await self._await_body()
         return True
 
-    def _locked(self) -> asyncio.Lock:
+    def _read_turn(self) -> asyncio.Lock:
         if self._read_lock is None:
             self._read_lock = asyncio.Lock()
         return self._read_lock
@@ -163,7 +379,7 @@ class Incoming(ABC):
                     )
             elif self._size:
                 return self._take(min(n, self._size))
-        async with self._locked():
+        async with self._read_turn():
             if n < 0:
                 while await self._more():
                     pass
@@ -178,8 +394,8 @@ class Incoming(ABC):
         """Return all that is there, as soon as there is any; ``b""`` at the end."""
         return await self.read(_ANY)
 
-    async def _read_frame(self) -> bytes:
-        async with self._locked():
+    async def readframe(self) -> bytes:
+        async with self._read_turn():
             while not self._size and await self._more():
                 pass
             if not self._size:
@@ -194,29 +410,29 @@ class Incoming(ABC):
         """
         if n < 0:
             raise ValueError("n must not be negative")
-        data = await self._fill(n)
+        data = await self.readatmost(n)
         if len(data) < n:
             raise asyncio.IncompleteReadError(data, n)
         return data
 
-    async def _fill(self, n: int) -> bytes:
+    async def readatmost(self, n: int) -> bytes:
         """Return ``n`` bytes, less only if the body ends before."""
         if n == 0:
             return b""
         lock = self._read_lock
         if self._size >= n and (lock is None or not lock.locked()):
             return self._take(n)
-        async with self._locked():
+        async with self._read_turn():
             while self._size < n and await self._more():
                 pass
             if not self._size:
                 return self._eof_or_raise()
             return self._take(min(n, self._size))
 
-    async def _read_until(self, separator: bytes) -> bytes:
+    async def readuntil(self, separator: bytes) -> bytes:
         if not separator:
             raise ValueError("the separator must not be empty")
-        async with self._locked():
+        async with self._read_turn():
             searched = 0
             while True:
                 found = self._find(separator, searched)
@@ -250,7 +466,34 @@ class Incoming(ABC):
         return self._eof and not self._size
 
 
-class H2StreamReader:
+class Trailers(list[tuple[bytes, bytes]]):
+    """The fields that have come after a body, so far: those of its stream.
+
+    Calling it gives a coroutine, which waits for the end of the body, and returns
+    them as a tuple.  It raises ``StreamResetError`` or
+    ``ConnectionTerminatedError`` if the body breaks off.
+    """
+
+    def __init__(
+        self, stream: Incoming, fields: tuple[tuple[bytes, bytes], ...]
+    ) -> None:
+        super().__init__(fields)
+        self._stream = stream
+
+    async def __call__(self) -> tuple[tuple[bytes, bytes], ...]:
+        """Wait for the end of the body, and return the trailers."""
+        await self._stream._wait_end()
+        return self._stream._trailers
+
+
+def _is_current(task: asyncio.Task[Any]) -> bool:
+    try:
+        return task is asyncio.current_task()
+    except RuntimeError:
+        return False  # no loop runs
+
+
+class StreamReader:
     """Reads the body that the peer sends, like ``asyncio.StreamReader``.
 
     All methods raise ``StreamResetError`` or ``ConnectionTerminatedError`` if
@@ -269,7 +512,7 @@ class H2StreamReader:
     def __repr__(self) -> str:
         stream = self._stream
         return (
-            f"<H2StreamReader of stream {stream.stream_id}: {stream._size} bytes"
+            f"<StreamReader of stream {stream.stream_id}: {stream._size} bytes"
             f"{', eof' if stream._eof else ''}>"
         )
 
@@ -289,7 +532,7 @@ class H2StreamReader:
 
         Pieces are DATA frames, but small ones may have been joined.
         """
-        return await self._stream._read_frame()
+        return await self._stream.readframe()
 
     async def readexactly(self, n: int) -> bytes:
         """Return ``n`` bytes.
@@ -318,13 +561,13 @@ class H2StreamReader:
         ``asyncio.LimitOverrunError`` if it is not within 64 KiB: then nothing
         was taken.
         """
-        return await self._stream._read_until(separator)
+        return await self._stream.readuntil(separator)
 
     def at_eof(self) -> bool:
         """Whether the body has ended and all of it was read."""
         return self._stream.at_eof()
 
-    def __aiter__(self) -> H2StreamReader:
+    def __aiter__(self) -> StreamReader:
         return self
 
     async def __anext__(self) -> bytes:

@@ -1,43 +1,24 @@
-"""One request and its response, seen from either end."""
+"""One request and its response, for coroutines, seen from either end."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import time
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any, TypeVar
 
-from nghttp2py.asyncio.reader import H2StreamReader, Incoming
-from nghttp2py.asyncio.waiters import Waiters
-from nghttp2py.asyncio.writer import Body, H2StreamWriter, HeadersLike
-from nghttp2py.errors import (
-    ErrorCode,
-    ProtocolError,
-    StreamResetError,
-    StreamTimeoutError,
-)
-from nghttp2py.exchange import FAILURE, FAILURE_FIELDS, has_content
-from nghttp2py.h2 import (
-    H2InformationalResponseReceived,
-    H2ResponseReceived,
-    RequestReceived,
-)
+from nghttp2py.asyncio.reader import Incoming, StreamReader
+from nghttp2py.asyncio.stream_link import StreamLink
+from nghttp2py.asyncio.writer import Body, HeadersLike, StreamWriter
+from nghttp2py.exchange import answer_failure
 
-if TYPE_CHECKING:
-    from nghttp2py.asyncio.connection import H2StreamConnection
-
-__all__ = ["H2Stream"]
-
-# Informational responses that nobody has asked for; older ones are forgotten.
-_MAX_INFORMATIONAL = 16
+__all__ = ["H2Stream", "Stream"]
 
 
-class H2Stream(Incoming):
-    """A stream of a connection: ``H2Protocol`` makes it.
+class Stream(Incoming):
+    """One request and its response, over any version of HTTP.
 
+    A server's handler is called with it; a client's ``open_stream`` returns it.
     ``reader`` has the body that comes in, ``writer`` sends ours; the methods
     here are theirs and those for header fields.  ``request`` is the request on
     the server and on a pushed stream of the client, else ``None``.
@@ -52,76 +33,25 @@ class H2Stream(Incoming):
 
     A client's upload ends when an error response (a status from 300) has come
     whole, or any other was read to its end: the server has no use for the rest
-    (RFC 9113, 8.1).  The halves of a CONNECT tunnel end one by one.
+    (RFC 9113, 8.1, RFC 9114, 4.1).  The halves of a CONNECT tunnel end one by one.
+
+    Each wait ends: with ``StreamResetError`` if the stream is reset, with
+    ``ConnectionTerminatedError`` if the connection is over.  What had come before
+    can still be read.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_answered",
-        "_continued",
-        "_failure",
-        "_informational",
-        "_kept",
-        "_queued",
-        "_response",
-        "_response_taken",
-        "_send_lock",
-        "_sent_all",
-        "_start",
-        "_status",
-        "_task",
-        "_trailers",
-        "_tunnel",
-        "_unsent",
-        "_urgency",
-        "_waiters",
-        "closed",
-        "protocol",
-        "request",
-        "stream_id",
-    )
+    __slots__ = ("__weakref__", "_expecting", "protocol")
 
     def __init__(
-        self,
-        protocol: H2StreamConnection,
-        stream_id: int,
-        request: RequestReceived | None = None,
-        *,
-        kept: bool = True,
+        self, protocol: Any, http: StreamLink, stream_id: int, request: Any = None
     ) -> None:
-        Incoming.__init__(self)
+        super().__init__(http, stream_id, request)
         self.protocol = protocol
-        self.stream_id = stream_id
-        # For the access log: when the stream began, and the status that was sent.
-        self._start = time.monotonic()
-        self._status: int | None = None
-        self.request = request
-        #: Whether nothing more can come or go.
-        self.closed = False
-        self._continued = False  # 100 (Continue) was sent, or is not asked for
-        self._answered = False  # our response's header section was sent
-        self._response: H2ResponseReceived | None = None
-        self._response_taken = False
-        self._tunnel = False  # of CONNECT: either half ends by itself
-        self._sent_all = False  # our half has its end, queued or gone
-        self._send_lock: asyncio.Lock | None = None
-        self._informational: deque[H2InformationalResponseReceived] | None = None
-        self._trailers: tuple[tuple[bytes, bytes], ...] = ()
-        # Makes the exception that tells why the stream broke off.
-        self._failure: Callable[[], ProtocolError] | None = None
-        self._waiters = Waiters()
-        # Bytes of our body that were queued, and how many of them never went out.
-        self._queued = 0
-        self._unsent = 0
-        self._urgency = 3  # RFC 9218, 4.1
-        # Whether the connection keeps it, for callers that know its number only.
-        self._kept = kept
-        # Is cancelled when the stream breaks off.
-        self._task: asyncio.Task[None] | None = None
+        self._expecting = 0.0  # seconds to wait for 100 (Continue)
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
-        return f"<H2Stream {self.stream_id} {state} of {self.protocol!r}>"
+        return f"<{type(self).__name__} {self.stream_id} {state} of {self.protocol!r}>"
 
     # The connection refers to a stream that was handed out only weakly, and its
     # reader and writer are made when they are asked for: so it ends when its user
@@ -129,27 +59,29 @@ class H2Stream(Incoming):
 
     def __del__(self) -> None:
         # This may run in any thread, and after an __init__ that has failed.
-        if getattr(self, "closed", True) or self._failure is not None:
+        if getattr(self, "closed", True):
             return
-        if self._sent_all and self._eof:
-            return  # what is queued is on its way
-        with contextlib.suppress(RuntimeError):  # the loop is closed
-            self.protocol._loop.call_soon_threadsafe(
-                partial(self.protocol._drop, self.stream_id, self._sent_all, self._task)
-            )
+        sends, receives = self._sends, self._receives
+        if sends or receives:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self.http.loop.call_soon_threadsafe(
+                    self.http.drop, self.stream_id, sends, receives, self._task
+                )
+
+    # ---- What it is ----
 
     @property
-    def reader(self) -> H2StreamReader:
+    def reader(self) -> StreamReader:
         """The half that comes in."""
-        return H2StreamReader(self)
+        return StreamReader(self)
 
     @property
-    def writer(self) -> H2StreamWriter:
+    def writer(self) -> StreamWriter:
         """The half that goes out."""
-        return H2StreamWriter(self)
+        return StreamWriter(self)
 
     @property
-    def connection(self) -> H2StreamConnection:
+    def connection(self) -> Any:
         """The connection: ``is_closing`` tells that it is being ended here.
 
         ``await stream.connection.wait_closing()`` waits for that.
@@ -157,196 +89,12 @@ class H2Stream(Incoming):
         return self.protocol
 
     @property
-    def error(self) -> ProtocolError | None:
-        """Why the stream broke off, or ``None`` if it did not."""
-        return None if self._failure is None else self._failure()
+    def error(self) -> Exception | None:
+        """Why a half of the stream broke off, or ``None`` if none did."""
+        failure = self._failure or self._stopped
+        return None if failure is None else failure()
 
-    # ---- Waiting: whatever happens to the stream wakes all who wait ----
-
-    async def _wait(self) -> None:
-        """Wait until something happens; the connection keeps the stream meanwhile."""
-        protocol = self.protocol
-        waiting = protocol._waiting
-        waiting.add(self)
-        timer = None
-        if protocol.timeout is not None:
-            timer = self._start_timer(protocol.timeout)
-        try:
-            await self._waiters.wait()
-        finally:
-            if timer is not None:
-                timer.cancel()
-            if not self._waiters:
-                waiting.discard(self)
-
-    async def _await_body(self) -> None:
-        if not self._continued:
-            self._continued = True
-            self._send_continue()
-        await self._wait()
-
-    async def _wait_to_send(self) -> None:
-        blocked = self.protocol._blocked
-        blocked[self] = blocked.get(self, 0) + 1
-        timer = self._start_timer(self.protocol.timeout)
-        try:
-            await self._waiters.wait()
-        finally:
-            if timer is not None:
-                timer.cancel()
-            if blocked[self] == 1:
-                del blocked[self]
-            else:
-                blocked[self] -= 1
-
-    def _start_timer(self, seconds: float | None) -> asyncio.TimerHandle | None:
-        """Have the stream reset after some seconds, unless it is cancelled."""
-        if seconds is None:
-            return None
-        return self.protocol._loop.call_later(seconds, self._time_out, seconds)
-
-    def _time_out(self, seconds: float) -> None:
-        if self._failure is None and not self.closed:
-            stream_id = self.stream_id
-            self._fail(lambda: StreamTimeoutError(stream_id, seconds))
-            self.protocol._reset(stream_id, ErrorCode.CANCEL)
-
-    def _raise_failure(self) -> None:
-        if self._failure is not None:
-            raise self._failure()
-
-    # ---- What the protocol tells ----
-
-    def _fail(self, failure: Callable[[], ProtocolError]) -> None:
-        if self._failure is None:
-            self._failure = failure
-            if not self.closed:
-                self._unsent = self.protocol.connection.queued_body(self.stream_id)
-            if self._task is not None and self._task is not asyncio.current_task():
-                self._task.cancel()
-        self._waiters.wake()
-
-    def _inform(self, event: H2InformationalResponseReceived) -> None:
-        if self._informational is None:
-            self._informational = deque(maxlen=_MAX_INFORMATIONAL)
-        self._informational.append(event)
-        self._waiters.wake()
-
-    def _acknowledge(self, n: int) -> None:
-        self._unacknowledged -= n
-        self._taken += n
-        # What is left of a closed stream went back to the connection by itself.
-        if not self.closed:
-            self.protocol._acknowledge(self, n, self._taken)
-
-    def _body_finished(self) -> None:
-        """The body was read to its end: the connection may forget the stream."""
-        protocol = self.protocol
-        if self.closed:
-            if self._kept:
-                protocol._drop_finished(self)
-        elif self._response is not None and not self._tunnel:
-            # A client's: what is left of the request is of no use.  What was queued
-            # is sent before.
-            protocol._loop.call_soon(self._end_upload)
-
-    def _end_upload(self) -> None:
-        """Reset a stream of a client whose response is whole.
-
-        RFC 9113, 8.1: the server may ask for that by RST_STREAM.  One that does
-        not would hold the stream for ever.
-        """
-        if not self.closed:
-            self._reset(
-                ErrorCode.CANCEL, "the response was whole before the request was"
-            )
-
-    # ---- What comes in ----
-
-    async def response(self, timeout: float | None = None) -> H2ResponseReceived:
-        """Return the final response: ``status`` and ``headers``.
-
-        May be called again.  Raises ``StreamResetError`` or
-        ``ConnectionTerminatedError`` if there will be none; ``StreamTimeoutError``
-        if it has not come after ``timeout`` seconds, and the stream is reset.
-        """
-        timer = None
-        try:
-            while self._response is None:
-                self._raise_failure()
-                if self.closed:
-                    raise StreamResetError(
-                        self.stream_id,
-                        ErrorCode.PROTOCOL_ERROR,
-                        remote=True,
-                        reason="it was closed without a response",
-                    )
-                if timer is None:
-                    timer = self._start_timer(timeout)
-                await self._wait()
-        finally:
-            if timer is not None:
-                timer.cancel()
-        self._response_taken = True
-        return self._response
-
-    async def _body_is_wanted(self, seconds: float) -> bool:
-        """Wait for 100 (Continue), and no longer than so many seconds.
-
-        Return whether the body is to be sent: unless the final response refuses
-        it (RFC 9110, 10.1.1).
-        """
-        over = False
-
-        def end() -> None:
-            nonlocal over
-            over = True
-            self._waiters.wake()
-
-        timer = self.protocol._loop.call_later(seconds, end)
-        try:
-            while self._response is None:
-                self._raise_failure()
-                if (
-                    over
-                    or self.closed
-                    or any(event.status == 100 for event in self._informational or ())
-                ):
-                    return True
-                await self._wait()
-        finally:
-            timer.cancel()
-        return self._response.status < 300
-
-    async def informational(self) -> AsyncIterator[H2InformationalResponseReceived]:
-        """Iterate over 1xx responses, until the final one comes."""
-        while True:
-            event = await self.next_informational()
-            if event is None:
-                return
-            yield event
-
-    async def next_informational(self) -> H2InformationalResponseReceived | None:
-        """Return the next 1xx response, ``None`` if the final one has come."""
-        while not self._informational:
-            if self._response is not None:
-                return None
-            self._raise_failure()
-            await self._wait()
-        return self._informational.popleft()
-
-    async def trailers(self) -> tuple[tuple[bytes, bytes], ...]:
-        """Return the fields after the body, when it has come in; often none.
-
-        The body waits to be read; as long as its window is full, the peer
-        sends no trailers.
-        """
-        while not self._eof:
-            self._raise_failure()
-            await self._wait()
-        return self._trailers
-
-    def __aiter__(self) -> H2Stream:
+    def __aiter__(self) -> Stream:
         return self
 
     async def __anext__(self) -> bytes:
@@ -355,155 +103,174 @@ class H2Stream(Incoming):
             raise StopAsyncIteration
         return data
 
-    # ---- What goes out ----
+    # ---- The end ----
 
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Queue a piece of the body: ``H2StreamWriter.write``."""
-        self.writer.write(data)
+    def reset(self, error_code: int | None = None) -> None:
+        """Break off what has not ended, in both directions.
 
-    async def drain(self) -> None:
-        """Wait until the queue is short: ``H2StreamWriter.drain``."""
-        await self.writer.drain()
+        ``error_code`` is the protocol's for a cancelled request unless it is
+        given.  On a closed stream this is a no-op.  Who waits on the stream gets
+        ``StreamResetError``.
+        """
+        if error_code is None:
+            error_code = self.http.codes.cancelled
+        self.http.check_code(error_code)
+        self._cancel(error_code, "reset() was called")
 
-    def write_eof(self) -> None:
-        """End our half: ``H2StreamWriter.write_eof``."""
-        self.writer.write_eof()
+    def stop(self, error_code: int | None = None) -> None:
+        """Have the peer send no more, unless it has sent all.
+
+        Our own half goes on (RFC 9113, 8.1, RFC 9114, 4.1).  What has come in and
+        was not read is dropped.  A client of HTTP/2 whose own half has ended
+        resets the stream.
+        """
+        if error_code is None:
+            error_code = self.http.codes.no_error
+        self.http.check_code(error_code)
+        self.discard()
+        if not self._receives:
+            return
+        self.http.stop_request(self, error_code)
+        failure = self.http.make_failure(
+            self.stream_id, error_code, "stop() was called"
+        )
+        self.aborted(failure, error_code, True, False)
+
+    @property
+    def sent_all(self) -> bool:
+        """Whether our half has its end, queued or gone."""
+        return self._sent_all
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the peer's half has come whole; some of it may wait to be read."""
+        return self._eof
+
+    def give_body(self, body: Any, trailers: HeadersLike | None) -> None:
+        """Have ``body`` sent as the peer takes it, ``trailers`` after it.
+
+        It is one that a connection can pull: bytes-like, a binary file, an iterable
+        of bytes, a callable ``f(n) -> (data, flag)``.
+        """
+        self.http.send_body(self, body, trailers)
+
+    def make_resume(self) -> Callable[[], None]:
+        """Make what asks for a body again that had nothing.
+
+        It does not refer to the stream, which may be dropped.
+        """
+        return partial(self.http.resume_stream, self.stream_id)
+
+    @property
+    def answered(self) -> bool:
+        """Whether the header section of our response was sent."""
+        return self._answered
+
+    @property
+    def is_read(self) -> bool:
+        """Whether nothing that came in is left to ask for."""
+        return (
+            self.at_eof()
+            and not self._trailers
+            and (self._response_taken or self._response is None)
+        )
+
+    def request_sent(
+        self, ended: bool, *, tunnel: bool, expecting: float = 0.0
+    ) -> None:
+        """Take notice that our request's header section was sent.
+
+        The first call that sends of its body waits ``expecting`` seconds for 100
+        (Continue).
+        """
+        self._sent_all = ended
+        self._tunnel = tunnel
+        self._expecting = expecting
+
+    async def _is_body_wanted(self) -> bool:
+        seconds, self._expecting = self._expecting, 0.0
+        if await self.wait_continue(seconds):
+            return True
+        # The response refuses it: our half is of no use.
+        self.http.refuse_body(self)
+        return False
 
     async def send_data(
         self, data: bytes | bytearray | memoryview, *, end_stream: bool = False
     ) -> None:
-        """Send a piece of the body: ``H2StreamWriter.send_data``."""
-        await self.writer.send_data(data, end_stream=end_stream)
+        """Send ``data`` as far as the peer's windows open, and wait for them.
+
+        Returns when the last of it was handed over to be written.  Raises
+        ``SendException`` with the rest if it cannot go on, which is a
+        ``StreamResetError`` or a ``ConnectionTerminatedError``, too, if that is
+        why.  What a cancelled call has sent stays sent.
+        """
+        if not self._expecting or await self._is_body_wanted():
+            await super().send_data(data, end_stream=end_stream)
 
     async def send_body(
         self,
-        body: Body,
+        body: Body | Callable[[int], Any],
         *,
         trailers: HeadersLike | None = None,
         end_stream: bool = True,
     ) -> None:
-        """Send a whole body: ``H2StreamWriter.send_body``."""
-        await self.writer.send_body(body, trailers=trailers, end_stream=end_stream)
+        """Send a body of any form, and end the stream after it.
 
-    async def end_stream(self) -> None:
-        """End our half, after what is being sent."""
-        await self.writer.end_stream()
-
-    async def send_trailers(self, headers: HeadersLike) -> None:
-        """End our half with trailers, after what is being sent."""
-        lock = self._send_lock
-        if lock is not None and lock.locked():
-            async with lock:
-                self._send_trailers(headers)
-        else:
-            self._send_trailers(headers)
-
-    def _send_trailers(self, headers: HeadersLike) -> None:
-        self._raise_failure()
-        self.protocol.connection.send_trailers(self.stream_id, headers)
-        self._sent_all = True
-        self.protocol.mark_dirty()
-
-    async def start_response(
-        self, headers: HeadersLike, *, end_stream: bool = False
-    ) -> None:
-        """Send a response's header fields, ``:status`` among them.
-
-        A body follows, unless ``end_stream``.  Raises ``HeadersError``,
-        ``StreamStateError`` for a second response, and why the stream broke
-        off if it did.
+        ``body`` is bytes-like; a binary file, or a function such as its ``read``,
+        either of which may be asynchronous, and should not block for long; an
+        iterable or asynchronous iterable of bytes-like pieces.  Streams and
+        responses of this package are bodies, too.  A piece is asked for when at
+        most 64 KiB wait.  ``trailers`` follow it.  If the source fails, or this
+        call is cancelled, the stream is reset, as its message can never be whole.
+        Raises what the source raises, and as ``send_data``.
         """
-        protocol = self.protocol
-        if protocol._paused:
-            await protocol._writable()
-        self._raise_failure()
-        status = _find_status(headers)
-        protocol.connection.send_headers(self.stream_id, headers, end_stream=end_stream)
-        self._answered = True
-        self._status = status
-        if end_stream:
-            self._sent_all = True
-        protocol.mark_dirty()
+        if not self._expecting or await self._is_body_wanted():
+            await super().send_body(body, trailers=trailers, end_stream=end_stream)
 
-    async def send_response(
-        self,
-        status: int = 200,
-        headers: HeadersLike = (),
-        body: Body | None = None,
-        *,
-        trailers: HeadersLike | None = None,
-    ) -> None:
-        """Send a whole response; ``body`` as ``send_body`` takes it, or ``None``.
+    def end_upload(self) -> None:
+        """End what is left of our request, if the response has come whole."""
+        if self._eof:
+            self._end_upload()
 
-        The body of a response that must have none is not sent (RFC 9110, 6.4.1).
-        """
-        protocol = self.protocol
-        if protocol._paused:
-            await protocol._writable()
-        self._raise_failure()
-        if self.request is not None and not has_content(self.request.method, status):
-            body = trailers = None
-        end_stream = body is None and trailers is None
-        protocol.connection.send_response_headers(
-            self.stream_id, status, headers, end_stream=end_stream
-        )
-        self._answered = True
-        self._status = status
-        protocol.mark_dirty()
-        if end_stream:
-            self._sent_all = True
-        else:
-            await self.writer.send_body(
-                b"" if body is None else body, trailers=trailers
-            )
+    def run_in(self, task: Any) -> None:
+        """Have ``task``, which handles the stream, cancelled when it breaks off."""
+        self._task = task
 
-    def _send_continue(self) -> None:
-        """Tell a client that waits for it to send its body (RFC 9110, 10.1.1)."""
-        protocol = self.protocol
-        if (
-            protocol._client_side
-            or self.request is None
-            or self._answered
-            or self.closed
-            or not any(
-                name == b"expect" and value.lower() == b"100-continue"
-                for name, value in self.request.headers
-            )
-        ):
-            return
-        with contextlib.suppress(ProtocolError):
-            protocol.connection.send_informational(self.stream_id, 100)
-            protocol.mark_dirty()
-
-    def _answer_failure(self) -> bool:
+    def answer_failure(self) -> bool:
         """Send status 500 if nothing was sent; return whether it was."""
-        if self._answered or self.closed:
-            return False
-        connection = self.protocol.connection
-        head = self.request is not None and self.request.method == b"HEAD"
-        try:
-            connection.send_response_headers(
-                self.stream_id, 500, FAILURE_FIELDS, end_stream=head
-            )
-            if not head:
-                connection.send_body(self.stream_id, FAILURE)
-        except ProtocolError:
+        if self._answered or not self._sends or not answer_failure(self):
             return False
         self._answered = self._sent_all = True
-        self._status = 500
-        self.protocol.mark_dirty()
         return True
 
-    async def send_informational(self, status: int, headers: HeadersLike = ()) -> None:
-        """Send a 1xx response, before the final one (RFC 9110, 15.2)."""
-        protocol = self.protocol
-        if protocol._paused:
-            await protocol._writable()
-        self._raise_failure()
-        protocol.connection.send_informational(self.stream_id, status, headers)
-        if status == 100:
-            self._continued = True
-        protocol.mark_dirty()
+    async def __aenter__(self: S) -> S:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        codes = self.http.codes
+        if self._sends:
+            if kind is None or self.http.client_side:
+                self._cancel(codes.cancelled, "its block was left")
+            else:
+                self._cancel(codes.internal_error, "its block raised an exception")
+        elif self._receives:
+            # The response is whole, the request need not be.
+            self.stop(codes.cancelled if self.http.client_side else codes.no_error)
+
+
+S = TypeVar("S", bound=Stream)
+
+
+class H2Stream(Stream):
+    """A stream of HTTP/2: ``H2Protocol`` makes it.  It can promise others."""
+
+    __slots__ = ("urgency",)
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        #: How early its bytes go out, from 0 to 7 (RFC 9218, 4.1).
+        self.urgency = 3
 
     async def push(self, headers: HeadersLike) -> H2Stream:
         """Promise a response to a request of ours, and return its stream.
@@ -512,52 +279,5 @@ class H2Stream(Incoming):
         ``:authority`` are this request's if they are absent.  Raises
         ``PushDisabledError`` (RFC 9113, 8.4).
         """
-        return await self.protocol._push(self, headers)
-
-    # ---- The end ----
-
-    def reset(self, error_code: int = ErrorCode.CANCEL) -> None:
-        """End both halves at once; of a closed stream it is nothing.
-
-        Who waits on the stream gets ``StreamResetError``.
-        """
-        if not self.closed:
-            self._reset(error_code, "reset() was called")
-
-    def _reset(self, error_code: int, reason: str) -> None:
-        if self._failure is not None:
-            return
-        stream_id = self.stream_id
-        self._fail(
-            lambda: StreamResetError(stream_id, error_code, remote=False, reason=reason)
-        )
-        self.protocol._reset(stream_id, error_code)
-
-    async def __aenter__(self) -> H2Stream:
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if not self._sent_all:
-            self.reset(
-                ErrorCode.CANCEL if kind is None else self.protocol._failure_code()
-            )
-        elif not self._eof:
-            if self.protocol.connection.client_side:
-                self.reset()
-            else:
-                # RFC 9113, 8.1: the response is whole, the request need not be.
-                self.protocol._reset(
-                    self.stream_id, ErrorCode.NO_ERROR, after_flush=True
-                )
-
-
-def _find_status(headers: HeadersLike) -> int | None:
-    """Find the status in a response's fields, if it is the first of them."""
-    pairs = headers.items() if isinstance(headers, Mapping) else headers
-    if isinstance(pairs, Iterator):
-        return None  # which can be read only once
-    for name, value, *_ in pairs:
-        text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
-        is_status = name == (b":status" if isinstance(name, bytes) else ":status")
-        return int(text) if is_status and text.isdecimal() else None
-    return None
+        pushed: H2Stream = await self.protocol.push_stream(self, headers)
+        return pushed

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+import inspect
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from typing import Any, cast
 
-from nghttp2py.asyncio.body import iterate
+from nghttp2py.asyncio.stream_link import StreamLink
+from nghttp2py.asyncio.waiters import Waiters
 from nghttp2py.errors import (
-    ErrorCode,
     HeadersError,
+    NGHTTP2Error,
     ProtocolError,
-    SendException,
-    StreamClosedError,
+    StreamTimeoutError,
+    not_sent,
 )
+from nghttp2py.exchange import PythonExchange, has_content
 from nghttp2py.h2.body import is_bytes_like
 
-if TYPE_CHECKING:
-    from nghttp2py.asyncio.stream import H2Stream
-
-__all__ = ["Body", "H2StreamWriter", "HeadersLike", "to_pairs"]
+__all__ = ["Body", "Failure", "HeadersLike", "Outgoing", "StreamWriter", "to_pairs"]
 
 Text = str | bytes
 #: Header fields as they may be given: a mapping, or pairs; a third item that is
@@ -33,9 +33,13 @@ HeadersLike = (
 #: A body as it may be given: bytes-like, a binary file, pieces.
 Body = bytes | bytearray | memoryview | Iterable[bytes] | AsyncIterable[bytes] | Any
 
+#: Makes the exception that says why a half of a stream broke off.  One that is
+#: raised twice would keep the frames of both.
+Failure = Callable[[], Exception]
+
 # Bytes queued on a stream at which senders wait, and pieces that a body is cut
 # into: as much as the pump gathers for one write.
-_HIGH = 65536
+PIECE = 65536
 
 
 def to_pairs(headers: HeadersLike) -> Iterable[Any]:
@@ -43,111 +47,239 @@ def to_pairs(headers: HeadersLike) -> Iterable[Any]:
     return headers.items() if isinstance(headers, Mapping) else headers
 
 
-class H2StreamWriter:
-    """Sends a stream's body, like ``asyncio.StreamWriter``.
+class Outgoing(PythonExchange):
+    """The half of a stream that goes out, and what both halves wait by.
 
-    ``write`` queues and ``drain`` waits until the queue is short; ``send_data``
-    and ``send_body`` do both.  How fast it goes is up to the peer's windows,
-    and to the transport.  Header fields are sent by the stream.
+    Whatever happens to the stream wakes all who wait on it; each of them looks
+    whether it was what it waits for.
     """
 
-    # A view, as H2StreamReader is.
-    __slots__ = ("_stream",)
+    __slots__ = (
+        "_answered",
+        "_continued",
+        "_send_lock",
+        "_sent_all",
+        "_stopped",
+        "_task",
+        "_tunnel",
+        "_unsent",
+        "_waiters",
+        "body_bytes_sent",
+        "closed",
+    )
 
-    def __init__(self, stream: H2Stream) -> None:
-        self._stream = stream
+    def __init__(self, http: StreamLink, stream_id: int, request: Any) -> None:
+        super().__init__(http, stream_id, request)
+        #: Whether nothing more can come or go.
+        self.closed = False
+        #: Bytes of the body that were handed over for sending.
+        self.body_bytes_sent = 0
+        self._unsent = 0  # how many of them never went out, once it is closed
+        self._continued = False  # 100 (Continue) was sent, or is not asked for
+        self._answered = False  # our response's header section was sent
+        self._sent_all = False  # our half has its end, queued or gone
+        self._tunnel = False  # of CONNECT: either half ends by itself
+        self._stopped: Failure | None = None  # why our half broke off
+        self._send_lock: asyncio.Lock | None = None
+        self._waiters = Waiters()
+        # Is cancelled when our half breaks off.
+        self._task: asyncio.Task[Any] | None = None
 
-    def __repr__(self) -> str:
-        return f"<H2StreamWriter of stream {self._stream.stream_id}>"
+    @property
+    def _sends(self) -> bool:
+        return not self._sent_all and self._stopped is None and not self.closed
 
-    # ---- asyncio.StreamWriter ----
+    # ---- Waiting ----
+
+    async def _wait(self) -> None:
+        """Wait until something happens; the connection keeps the stream meanwhile."""
+        http = self.http
+        http.waiting.add(self)
+        timer = None
+        if http.timeout is not None:
+            timer = self._start_timer(http.timeout)
+        try:
+            await self._waiters.wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
+            if not self._waiters:
+                http.release(self)
+
+    def _start_timer(self, seconds: float | None) -> asyncio.TimerHandle | None:
+        """Have the stream reset after some seconds, unless it is cancelled."""
+        if seconds is None:
+            return None
+        loop = asyncio.get_running_loop()
+        return loop.call_later(seconds, self._time_out, seconds)
+
+    def _time_out(self, seconds: float) -> None:
+        stream_id = self.stream_id
+        self._break_off(
+            lambda: StreamTimeoutError(stream_id, seconds), self.http.codes.cancelled
+        )
+
+    def _break_off(self, failure: Failure, error_code: int) -> None:
+        """Reset the stream, for a reason of our own; once is enough."""
+        if not self.closed:
+            self.aborted(failure, error_code, True, True)
+            self.http.reset(self, error_code)
+
+    def _cancel(self, error_code: int, reason: str) -> None:
+        failure = self.http.make_failure(self.stream_id, error_code, reason)
+        self._break_off(failure, error_code)
+
+    def _end_upload(self) -> None:
+        """Reset a request of which the response needs no more.
+
+        RFC 9113, 8.1, and RFC 9114, 4.1: the server may ask for that.  One that
+        does not would hold the stream for ever.
+        """
+        if not self.closed:
+            self._cancel(
+                self.http.codes.cancelled,
+                "the response was whole before the request was",
+            )
+
+    def _raise_stopped(self) -> None:
+        if self._stopped is not None:
+            raise self._stopped()
+
+    async def _until_room(self, wanted: int, *, ahead: bool = False) -> int:
+        """Wait until something can be queued; return how much, at most ``wanted``."""
+        while True:
+            self._raise_stopped()
+            if self._sent_all or self.closed or not wanted:
+                return wanted  # sending will say what is wrong
+            room: int = self.http.room(self, wanted, ahead)
+            if room:
+                return room
+            await self._wait()
+
+    async def _until_low(self, low: int) -> None:
+        """Wait until at most ``low`` bytes are queued."""
+        while True:
+            self._raise_stopped()
+            if self.closed or self.http.notify_writable(self, low):
+                return
+            await self._wait()
+
+    def _write_turn(self) -> asyncio.Lock:
+        """Messages of several coroutines do not mix."""
+        if self._send_lock is None:
+            self._send_lock = asyncio.Lock()
+        return self._send_lock
+
+    # ---- Header sections ----
+
+    async def send_informational(self, status: int, headers: HeadersLike = ()) -> None:
+        """Send a 1xx response, before the final one (RFC 9110, 15.2).
+
+        Raises ``ValueError`` for another status.
+        """
+        await self._until_transport()
+        self.http.send_informational(self, status, headers)
+        if status == 100:
+            self._continued = True
+
+    async def _until_transport(self) -> None:
+        """Wait until the transport takes bytes, and see whether we may send."""
+        http = self.http
+        if http.is_paused:
+            await http.wait_transport()
+        self._raise_stopped()
+
+    async def start_response(
+        self, headers: HeadersLike, *, end_stream: bool = False
+    ) -> None:
+        """Send a response's header fields, ``:status`` among them.
+
+        A body follows, unless ``end_stream``.  Raises ``HeadersError``,
+        ``StreamStateError`` for a second response, and why the stream broke
+        off if it did.
+        """
+        await self._until_transport()
+        self.http.send_fields(self, headers, end_stream)
+        self._answered = True
+        self._sent_all = self._sent_all or end_stream
+
+    async def send_response(
+        self,
+        status: int = 200,
+        headers: HeadersLike = (),
+        body: Body | None = None,
+        *,
+        trailers: HeadersLike | None = None,
+    ) -> None:
+        """Send a whole response; ``body`` as ``send_body`` takes it, or ``None``.
+
+        The body of a response that must have none is not sent (RFC 9110, 6.4.1).
+        """
+        await self._until_transport()
+        if self._has_no_content(status):
+            body = trailers = None
+        end_stream = body is None and trailers is None
+        self.http.send_response(self, status, headers, end_stream)
+        self._answered = True
+        if end_stream:
+            self._sent_all = True
+        else:
+            await self.send_body(b"" if body is None else body, trailers=trailers)
+
+    def _has_no_content(self, status: int) -> bool:
+        request = self.request
+        return request is not None and not has_content(request.method, status)
+
+    async def send_trailers(self, headers: HeadersLike) -> None:
+        """End our half with trailers, after what is being sent."""
+        lock = self._send_lock
+        if lock is not None and lock.locked():
+            async with lock:
+                self._send_trailers(headers)
+        else:
+            self._send_trailers(headers)
+
+    def _send_trailers(self, headers: HeadersLike) -> None:
+        self._raise_stopped()
+        self.http.send_trailers(self, headers)
+        self._sent_all = True
+
+    # ---- Bodies ----
+
+    def _queue(self, data: bytes | memoryview, end_stream: bool) -> None:
+        self._raise_stopped()
+        self.http.queue_body(self, data, end_stream)
+        self.body_bytes_sent += len(data)
+        if end_stream:
+            self._sent_all = True
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Queue ``data``.
+        """Queue ``data``: ``StreamWriter.write``.
 
         Raises ``BodyQueueFullError`` if more than ``config.max_body_queue``
         bytes wait: ``drain`` in between.
         """
-        stream = self._stream
-        stream._raise_failure()
-        stream.protocol.connection.send_body(stream.stream_id, data, end_stream=False)
-        stream._queued += memoryview(data).nbytes
-        stream.protocol.mark_dirty()
-
-    def writelines(self, data: Iterable[bytes | bytearray | memoryview]) -> None:
-        """Queue all pieces, as ``write`` does."""
-        self.write(b"".join(data))
+        self._queue(bytes(data), False)
 
     async def drain(self) -> None:
         """Wait until at most 64 KiB are queued, and the transport takes more."""
-        stream = self._stream
-        while True:
-            stream._raise_failure()
-            if stream.closed or self._is_low(_HIGH):
-                return
-            await stream._wait_to_send()
-
-    def can_write_eof(self) -> bool:
-        """Return True: either half of a stream ends by itself."""
-        return True
+        await self._until_transport()
+        await self._until_low(PIECE)
 
     def write_eof(self) -> None:
         """End this half of the stream after what is queued; again it is nothing."""
-        stream = self._stream
-        if stream._sent_all:
-            return
-        stream._raise_failure()
-        stream.protocol.connection.end_stream(stream.stream_id)
-        stream._sent_all = True
-        stream.protocol.mark_dirty()
+        if not self._sent_all:
+            self._raise_stopped()
+            self.http.end(self)
+            self._sent_all = True
 
-    def close(self) -> None:
-        """End this half of the stream, if the stream is not closed."""
-        if not self.is_closing():
-            try:
-                self.write_eof()
-            except ProtocolError:
-                # No headers were sent, or a content-length was not met: the
-                # peer must not take what it has for the whole.
-                self._stream.reset(ErrorCode.CANCEL)
+    async def wait_sent(self) -> None:
+        """Wait until all that was queued has been handed to the transport.
 
-    def is_closing(self) -> bool:
-        """Whether this half has ended, or the stream is closed."""
-        return self._stream._sent_all or self._stream.closed
-
-    async def wait_closed(self) -> None:
-        """Wait until this half was handed to the transport.
-
-        Raises ``StreamResetError`` or ``ConnectionTerminatedError`` if it
-        cannot be.
+        Raises ``StreamResetError`` or ``ConnectionTerminatedError`` if it cannot
+        be.
         """
-        stream = self._stream
-        while True:
-            stream._raise_failure()
-            if stream.closed or self._is_low(0):
-                return
-            await stream._wait_to_send()
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Return the transport's information, as ``asyncio.StreamWriter`` does."""
-        return self._stream.protocol.get_extra_info(name, default)
-
-    def _locked(self) -> asyncio.Lock:
-        stream = self._stream
-        if stream._send_lock is None:
-            stream._send_lock = asyncio.Lock()
-        return stream._send_lock
-
-    def _is_low(self, low: int) -> bool:
-        stream = self._stream
-        if stream.protocol._paused:
-            return False
-        try:
-            return stream.protocol.connection.notify_drained(stream.stream_id, low)
-        except StreamClosedError:
-            return True  # our half has gone out whole
-
-    # ---- Whole messages ----
+        await self._until_low(0)
 
     async def send_data(
         self, data: bytes | bytearray | memoryview, *, end_stream: bool = False
@@ -155,62 +287,226 @@ class H2StreamWriter:
         """Send ``data`` as far as the peer's windows open, and wait for them.
 
         Returns when the last of it was handed over to be written.  Raises
-        ``SendException`` with the rest if it cannot go on.  What a cancelled
-        call has sent stays sent.
+        ``SendException`` with the rest if it cannot go on, which is a
+        ``StreamResetError`` or a ``ConnectionTerminatedError``, too, if that is
+        why.  What a cancelled call has sent stays sent.
         """
         if not isinstance(data, bytes):
             data = bytes(data)
-        lock = self._stream._send_lock
-        sent = 0
-        if lock is None or not lock.locked():
-            sent = self._send(data, 0, end_stream)
-            if sent == len(data) and (not end_stream or self._stream._sent_all):
+        lock = self._send_lock
+        if self._sends and (lock is None or not lock.locked()):
+            room = self.http.room(self, len(data), False) if data else 0
+            if room == len(data):
+                self._send_piece(data, 0, end_stream)
                 return
-        async with self._locked():
-            while True:
-                await self._until_ready(data, sent)
-                sent = self._send(data, sent, end_stream)
-                if sent == len(data) and (not end_stream or self._stream._sent_all):
-                    return
+        async with self._write_turn():
+            await self._send_bytes(data, 0, end_stream, ahead=False)
 
-    def _send(self, data: bytes, sent: int, end_stream: bool) -> int:
-        """Queue what windows and the queue's bound allow; return where it stands."""
-        stream = self._stream
-        protocol = stream.protocol
-        connection = protocol.connection
-        stream_id = stream.stream_id
+    async def _send_bytes(
+        self, data: bytes, sent: int, end_stream: bool, *, ahead: bool
+    ) -> None:
+        """Queue bytes piece by piece, as there is room for them."""
+        size = len(data)
+        while True:
+            try:
+                room = await self._until_room(size - sent, ahead=ahead)
+            except ProtocolError as error:
+                raise not_sent(data[sent:], error) from error
+            if room >= size - sent:
+                self._send_piece(data, sent, end_stream)
+                return
+            self._send_piece(memoryview(data)[: sent + room], sent, False)
+            sent += room
+
+    def _send_piece(self, data: bytes | memoryview, sent: int, end: bool) -> None:
         try:
-            if stream._failure is not None:
-                stream._raise_failure()
-            if not protocol._paused:
-                room = _HIGH - connection.queued_body(stream_id)
-                left = len(data) - sent
-                if room > 0 or not left:
-                    piece = data
-                    if sent or left > room:
-                        piece = data[sent : sent + room]
-                    last = end_stream and len(piece) == left
-                    n = connection.send_data(stream_id, piece, end_stream=last)
-                    if n == len(piece) and last:
-                        stream._sent_all = True
-                    sent += n
-                    stream._queued += n
-                    protocol.mark_dirty()
+            self._queue(memoryview(data)[sent:] if sent else data, end)
+        except (HeadersError, TypeError):
+            raise
         except ProtocolError as error:
-            raise self._not_sent(data[sent:], error) from error
-        return sent
+            raise not_sent(bytes(data[sent:]), error) from error
 
-    async def _until_ready(self, data: bytes, sent: int) -> None:
-        """Wait until ``_send`` gets on: room in queue, windows and transport."""
-        stream = self._stream
-        connection = stream.protocol.connection
-        while stream._failure is None and not stream.closed:
-            if self._is_low(_HIGH - 1) and (
-                sent == len(data)
-                or connection.local_flow_control_window(stream.stream_id)
-            ):
-                return
-            await stream._wait_to_send()
+    async def end_stream(self) -> None:
+        """End our half, after what others are sending on it."""
+        await self.send_data(b"", end_stream=True)
+
+    async def send_body(
+        self,
+        body: Body | Callable[[int], Any],
+        *,
+        trailers: HeadersLike | None = None,
+        end_stream: bool = True,
+    ) -> None:
+        """Send a body of any form, and end the stream after it.
+
+        ``body`` is bytes-like; a binary file, or a function such as its ``read``,
+        either of which may be asynchronous, and should not block for long; an
+        iterable or asynchronous iterable of bytes-like pieces.  Streams and
+        responses of this package are bodies, too.  A piece is asked for when at
+        most 64 KiB wait.  ``trailers`` follow it.  If the source fails, or this
+        call is cancelled, the stream is reset, as its message can never be whole.
+        Raises what the source raises, and as ``send_data``.
+        """
+        if trailers is not None and not end_stream:
+            raise ValueError("trailers end the stream: end_stream must be true")
+        if isinstance(body, str):
+            raise TypeError("a body must be bytes, not str: encode it")
+        try:
+            async with self._write_turn():
+                last = end_stream and trailers is None
+                if is_bytes_like(body):
+                    data = bytes(body)
+                    await self._send_bytes(data, 0, last, ahead=True)
+                else:
+                    data = b""
+                    await self._send_pieces(body)
+                    if last:
+                        await self._send_bytes(b"", 0, True, ahead=True)
+                if trailers is not None:
+                    self._send_trailers(trailers)
+                await self._until_under_way(data)
+        except BaseException as error:
+            # One whose half has broken off may still have a response.
+            if self._stopped is None:
+                codes = self.http.codes
+                if isinstance(error, asyncio.CancelledError):
+                    self._cancel(codes.cancelled, "sending its body was cancelled")
+                else:
+                    self._cancel(codes.internal_error, "sending its body failed")
+            raise
+
+    async def _until_under_way(self, data: bytes) -> None:
+        """Wait until the peer's windows have let go of what it has no credit for."""
+        if self.http.is_under_way(self):
+            return
+        try:
+            await self._until_low(0)
+        except ProtocolError as error:
+            left = min(len(data), self._unsent)
+            raise not_sent(data[len(data) - left :], error) from error
+
+    async def _send_pieces(self, body: Any) -> None:
+        read = _find_read(body)
+        if isinstance(body, AsyncIterable):
+            # Iterating is preferred to reading: streams of this package have both.
+            iterator = body.__aiter__()
+            try:
+                await self._until_room(PIECE, ahead=True)
+                async for piece in iterator:
+                    await self._send_one(piece)
+            finally:
+                aclose = getattr(iterator, "aclose", None)
+                if aclose is not None:
+                    await aclose()
+        elif read is not None:
+            while True:
+                piece = read(await self._until_room(PIECE, ahead=True))
+                # It may be a coroutine function, or return a future.
+                if inspect.isawaitable(piece):
+                    piece = await piece
+                if not piece:
+                    return
+                await self._send_one(piece)
+        elif isinstance(body, Iterable):
+            for piece in body:
+                await self._send_one(piece)
+        else:
+            raise TypeError(
+                "a body must be bytes-like, a binary file or its read(), or an "
+                "iterable or asynchronous iterable of bytes, not "
+                f"{type(body).__name__}"
+            )
+
+    async def _send_one(self, piece: Any) -> None:
+        """Queue a piece, and wait until there is room for another."""
+        if not is_bytes_like(piece):
+            raise TypeError(f"a body gives bytes, not {type(piece).__name__}")
+        if not piece:
+            # Others have their turn, even if the source never waits.
+            await asyncio.sleep(0)
+            return
+        data = bytes(piece)
+        await self._send_bytes(data, 0, False, ahead=True)
+        try:
+            await self._until_room(1, ahead=True)
+        except ProtocolError as error:
+            left = min(len(data), self._unsent)
+            raise not_sent(data[len(data) - left :], error) from error
+
+
+class StreamWriter:
+    """Sends a stream's body, like ``asyncio.StreamWriter``.
+
+    ``write`` queues and ``drain`` waits until the queue is short; ``send_data``
+    and ``send_body`` do both.  How fast it goes is up to the peer's windows,
+    and to the transport.  Header fields are sent by the stream.
+    """
+
+    # A view, as StreamReader is.
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: Outgoing) -> None:
+        self._stream = stream
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of stream {self._stream.stream_id}>"
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Queue ``data``.
+
+        Raises ``BodyQueueFullError`` if more than ``config.max_body_queue``
+        bytes wait: ``drain`` in between.
+        """
+        self._stream.write(data)
+
+    def writelines(self, data: Iterable[bytes | bytearray | memoryview]) -> None:
+        """Queue all pieces, as ``write`` does."""
+        self._stream.write(b"".join(data))
+
+    async def drain(self) -> None:
+        """Wait until at most 64 KiB are queued, and the transport takes more."""
+        await self._stream.drain()
+
+    def can_write_eof(self) -> bool:
+        """Return True: either half of a stream ends by itself."""
+        return True
+
+    def write_eof(self) -> None:
+        """End this half of the stream after what is queued; again it is nothing."""
+        self._stream.write_eof()
+
+    def close(self) -> None:
+        """End this half of the stream, if the stream is not closed."""
+        if not self.is_closing():
+            try:
+                self.write_eof()
+            except NGHTTP2Error:
+                # No headers were sent, or a content-length was not met: the
+                # peer must not take what it has for the whole.
+                stream = self._stream
+                stream._cancel(stream.http.codes.cancelled, "its writer was closed")
+
+    def is_closing(self) -> bool:
+        """Whether this half has ended, or the stream is closed."""
+        return not self._stream._sends
+
+    async def wait_closed(self) -> None:
+        """Wait until this half was handed to the transport.
+
+        Raises ``StreamResetError`` or ``ConnectionTerminatedError`` if it
+        cannot be.
+        """
+        await self._stream.wait_sent()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Return the transport's information, as ``asyncio.StreamWriter`` does."""
+        return self._stream.http.get_extra_info(name, default)
+
+    async def send_data(
+        self, data: bytes | bytearray | memoryview, *, end_stream: bool = False
+    ) -> None:
+        """Send ``data`` as the peer takes it: ``Stream.send_data``."""
+        await self._stream.send_data(data, end_stream=end_stream)
 
     async def send_body(
         self,
@@ -219,136 +515,19 @@ class H2StreamWriter:
         trailers: HeadersLike | None = None,
         end_stream: bool = True,
     ) -> None:
-        """Send a body of any form, and end the stream after it.
-
-        ``body`` is bytes-like, an asynchronous iterable of bytes-like pieces, a
-        binary file (whose ``read`` may be a coroutine function, and should not
-        block for long) or an iterable.  Streams and responses of this package
-        are bodies, too.  A piece is asked for when at most 64 KiB wait.
-        ``trailers`` follow it.  If the source fails, or this call is
-        cancelled, the stream is reset, as its message can never be whole.
-        Raises what the source raises, and as ``send_data``.
-        """
-        if trailers is not None and not end_stream:
-            raise ValueError("trailers end the stream: end_stream must be true")
-        if isinstance(body, str):
-            raise TypeError("a body must be bytes, not str: encode it")
-        try:
-            async with self._locked():
-                if is_bytes_like(body):
-                    await self._send_whole(bytes(body), end_stream, trailers)
-                else:
-                    await self._send_pieces(body)
-                    if end_stream:
-                        await self._send_whole(b"", True, trailers)
-        except SendException:
-            raise
-        except asyncio.CancelledError:
-            self._stream.reset(ErrorCode.CANCEL)
-            raise
-        except BaseException:
-            self._stream.reset(ErrorCode.INTERNAL_ERROR)
-            raise
-
-    async def _send_whole(
-        self, data: bytes, end_stream: bool, trailers: HeadersLike | None
-    ) -> None:
-        """Hand over the rest of a message, and wait until it is on its way.
-
-        The C library takes it as windows open, without a turn of the loop.
-        """
-        stream = self._stream
-        connection = stream.protocol.connection
-        stream_id = stream.stream_id
-        await self._until_low(data, _HIGH)
-        if connection.queued_body(stream_id) + len(data) > _HIGH:
-            # A piece of any size is taken, but only by itself.
-            await self._until_low(data, 0)
-        try:
-            queued = connection.queued_body(stream_id)
-            room = connection.local_flow_control_window(stream_id)
-            connection.send_body(
-                stream_id, data, trailers=trailers, end_stream=end_stream
-            )
-        except (HeadersError, TypeError):
-            raise
-        except ProtocolError as error:
-            raise self._not_sent(data, error) from error
-        stream._queued += len(data)
-        stream._sent_all = stream._sent_all or end_stream
-        stream.protocol.mark_dirty()
-        if len(data) > room or (queued and not room):
-            await self._until_low(data, 0, queued=True)
-
-    async def _until_low(self, data: bytes, low: int, *, queued: bool = False) -> None:
-        """Wait until at most ``low`` bytes are queued.
-
-        ``data`` is what is being sent, and whether it is ``queued`` already.
-        """
-        stream = self._stream
-        connection = stream.protocol.connection
-        while True:
-            if stream._failure is not None:
-                error = stream._failure()
-                left = min(len(data), stream._unsent) if queued else len(data)
-                raise self._not_sent(data[len(data) - left :], error) from error
-            if stream.closed:
-                return
-            try:
-                if connection.notify_drained(stream.stream_id, low):
-                    return
-            except StreamClosedError:
-                return  # our half has gone out whole
-            await stream._wait()
-
-    def _not_sent(self, rest: bytes, error: ProtocolError) -> SendException:
-        return SendException(rest, f"{len(rest)} bytes were not sent: {error}")
-
-    async def _send_pieces(self, body: Any) -> None:
-        iterator = iterate(body)
-        if iterator is not None:
-            try:
-                async for piece in iterator:
-                    await self._send_piece(piece)
-            finally:
-                aclose = getattr(iterator, "aclose", None)
-                if aclose is not None:
-                    await aclose()
-        elif callable(getattr(body, "read", None)):
-            while piece := body.read(_HIGH):
-                await self._send_piece(piece)
-        elif isinstance(body, Iterable):
-            for piece in body:
-                await self._send_piece(piece)
-        else:
-            raise TypeError(
-                "a body must be bytes-like, a binary file, or an iterable or "
-                f"asynchronous iterable of bytes, not {type(body).__name__}"
-            )
-
-    async def _send_piece(self, piece: Any) -> None:
-        """Queue a piece, and wait until there is room for another."""
-        if not is_bytes_like(piece):
-            raise TypeError(f"a body gives bytes, not {type(piece).__name__}")
-        if not piece:
-            # Others have their turn, even if the source never waits.
-            await asyncio.sleep(0)
-            return
-        stream = self._stream
-        piece = bytes(piece)
-        if len(piece) > _HIGH:
-            await self._until_low(piece, 0)
-        try:
-            stream._raise_failure()
-            stream.protocol.connection.send_body(
-                stream.stream_id, piece, end_stream=False
-            )
-        except ProtocolError as error:
-            raise self._not_sent(piece, error) from error
-        stream._queued += len(piece)
-        stream.protocol.mark_dirty()
-        await self._until_low(piece, _HIGH, queued=True)
+        """Send a body of any form: ``Stream.send_body``."""
+        await self._stream.send_body(body, trailers=trailers, end_stream=end_stream)
 
     async def end_stream(self) -> None:
         """End this half of the stream, after what others are sending on it."""
-        await self.send_data(b"", end_stream=True)
+        await self._stream.end_stream()
+
+
+def _find_read(body: Any) -> Callable[[int], Any] | None:
+    """Find what reads a file; a function is one, if it is no body in another way."""
+    read: Any = getattr(body, "read", None)
+    if callable(read):
+        return cast(Callable[[int], Any], read)
+    if callable(body) and not isinstance(body, (AsyncIterable, Iterable)):
+        return cast(Callable[[int], Any], body)
+    return None

@@ -13,15 +13,14 @@ from nghttp2py.h2 import Setting
 
 if TYPE_CHECKING:
     from nghttp2py.asyncio.connection import H2StreamConnection
-    from nghttp2py.asyncio.stream import H2Stream
 
-__all__ = ["Health"]
+__all__ = ["KeepAlive"]
 
 #: The largest window that tuning gives a stream: 16 MiB are 1.3 Gbit/s at 0.1 s.
 MAX_WINDOW = 16 * 1024 * 1024
 
 
-class Health:
+class KeepAlive:
     """The PINGs of one connection, told apart by a count in their 8 bytes."""
 
     def __init__(
@@ -37,6 +36,7 @@ class Health:
         self._tuning = window_tuning
         self._sample: tuple[bytes, int, int] | None = None
         self._windows: dict[int, int] = {}  # by stream
+        self._taken: dict[int, int] = {}  # bytes of each stream that were read
         #: The last round trip's time in seconds, ``None`` before the first.
         self.rtt: float | None = None
 
@@ -44,6 +44,7 @@ class Health:
         """The connection is over: nothing will be answered."""
         self._sample = None
         self._windows.clear()
+        self._taken.clear()
         self._waiters.wake()
 
     # ---- PING ----
@@ -106,37 +107,45 @@ class Health:
         """The window that streams begin with."""
         return self._protocol._settings[Setting.INITIAL_WINDOW_SIZE]
 
-    def taken(self, stream: H2Stream, taken: int) -> None:
-        """So many bytes of a stream were read since it began.
+    def taken(self, stream_id: int, n: int) -> None:
+        """``n`` bytes more of a stream were read.
 
         One stream at a time is sampled: what is read of it in the round trip
         after this read.  If that is a good part of its window, the window and
         not the reader holds the peer back, and it is doubled.  The window of a
         stream that is not read, or now and then, stays as it is.
         """
-        if not self._tuning or self._sample is not None or stream._eof:
+        if not self._tuning:
             return
-        window = self._windows.get(stream.stream_id) or self._window()
-        if taken * 2 >= window and window < MAX_WINDOW:
-            self._sample = (self.send(), stream.stream_id, taken)
+        taken = self._taken[stream_id] = self._taken.get(stream_id, 0) + n
+        if self._sample is not None:
+            return
+        window = self._windows.get(stream_id) or self._window()
+        if (
+            taken * 2 >= window
+            and window < MAX_WINDOW
+            and not self._protocol.connection.stream_ended(stream_id)
+        ):
+            self._sample = (self.send(), stream_id, taken)
 
     def _end_sample(self) -> None:
         assert self._sample is not None
         _, stream_id, before = self._sample
         self._sample = None
-        stream = self._protocol._find(stream_id)
-        if stream is None or stream.closed or stream._eof:
+        connection = self._protocol.connection
+        if stream_id not in self._taken or connection.stream_ended(stream_id):
             return
-        took = stream._taken - before
+        took = self._taken[stream_id] - before
         window = self._windows.get(stream_id) or self._window()
         if took * 3 >= window:
             window = min(MAX_WINDOW, 2 * window)
             self._windows[stream_id] = window
-            self._protocol.connection.set_local_window_size(window, stream_id)
+            connection.set_local_window_size(window, stream_id)
             self._protocol.mark_dirty()
 
     def forget(self, stream_id: int) -> None:
         """The stream is closed."""
         self._windows.pop(stream_id, None)
+        self._taken.pop(stream_id, None)
         if self._sample is not None and self._sample[1] == stream_id:
             self._sample = None

@@ -1,0 +1,229 @@
+"""HTTP/2's half of the exchanges that are coroutine streams (RFC 9113)."""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from nghttp2py.asyncio.stream_link import Codes, StreamLink
+from nghttp2py.asyncio.writer import PIECE, HeadersLike
+from nghttp2py.errors import ErrorCode, StreamClosedError
+from nghttp2py.exchange import Exchange
+from nghttp2py.h2 import H2Connection
+
+__all__ = ["H2Link"]
+
+
+class H2Link(StreamLink):
+    """A connection of HTTP/2, as its coroutine streams see it."""
+
+    codes = Codes(
+        no_error=ErrorCode.NO_ERROR,
+        cancelled=ErrorCode.CANCEL,
+        internal_error=ErrorCode.INTERNAL_ERROR,
+        message_error=ErrorCode.PROTOCOL_ERROR,
+    )
+
+    def __init__(
+        self, owner: Any, connection: H2Connection, timeout: float | None
+    ) -> None:
+        # Weak, as the connection has this object: no cycle is to outlive it.
+        super().__init__("HTTP/2", connection.client_side, weakref.proxy(owner))
+        self.connection = connection
+        self.timeout = timeout
+        #: Streams that wait for windows to open, or for the transport.
+        self.blocked: set[int] = set()
+
+    def flush_soon(self) -> None:
+        """Write what is queued in the loop's next turn."""
+        with contextlib.suppress(ReferenceError):  # the connection is gone
+            self.owner.mark_dirty()
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the transport wants no bytes now."""
+        try:
+            paused: bool = self.owner.is_paused
+        except ReferenceError:
+            return False
+        return paused
+
+    async def wait_transport(self) -> None:
+        """Wait until the transport takes bytes; raise if it never will."""
+        await self.owner.wait_transport()
+
+    def release(self, exchange: Exchange) -> None:
+        """Let go of a stream on which nothing waits any more."""
+        self.waiting.discard(exchange)
+        self.blocked.discard(exchange.stream_id)
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Return the transport's information."""
+        try:
+            return self.owner.get_extra_info(name, default)
+        except ReferenceError:
+            return default
+
+    # ---- What goes out ----
+
+    def send_response(
+        self, exchange: Exchange, status: int, fields: Any, end: bool
+    ) -> None:
+        """Send the final response's header section."""
+        self.connection.send_response_headers(
+            exchange.stream_id, status, fields, end_stream=end
+        )
+        exchange.status = status
+        self.flush_soon()
+
+    def send_fields(self, exchange: Exchange, fields: Any, end: bool) -> None:
+        """Send a header section with its pseudo-header fields."""
+        status = _find_status(fields)
+        self.connection.send_headers(exchange.stream_id, fields, end_stream=end)
+        exchange.status = status
+        self.flush_soon()
+
+    def send_informational(self, exchange: Exchange, status: int, fields: Any) -> None:
+        """Send a 1xx response."""
+        self.connection.send_informational(exchange.stream_id, status, fields)
+        self.flush_soon()
+
+    def send_trailers(self, exchange: Exchange, fields: Any) -> None:
+        """End our half with trailers."""
+        self.connection.send_trailers(exchange.stream_id, fields)
+        self.flush_soon()
+
+    def queue_body(self, exchange: Exchange, data: Any, end: bool) -> None:
+        """Queue a piece of the body."""
+        self.connection.send_body(exchange.stream_id, data, end_stream=end)
+        self.flush_soon()
+
+    def send_body(self, exchange: Exchange, body: Any, trailers: Any) -> None:
+        """Have a body pulled as the peer takes it."""
+        self.connection.send_body(exchange.stream_id, body, trailers=trailers)
+        self.flush_soon()
+
+    def resume_body(self, exchange: Exchange) -> None:
+        """Ask a body's source again."""
+        self.resume_stream(exchange.stream_id)
+
+    def resume_stream(self, stream_id: int) -> None:
+        """Ask the body's source of a stream again, if the stream is open."""
+        self.connection.resume_body(stream_id)
+        self.flush_soon()
+
+    def end(self, exchange: Exchange) -> None:
+        """End our half."""
+        self.connection.end_stream(exchange.stream_id)
+        self.flush_soon()
+
+    def queued(self, exchange: Exchange) -> int:
+        """Return how many bytes of the body wait."""
+        return self.connection.queued_body(exchange.stream_id)
+
+    def room(self, exchange: Exchange, wanted: int, ahead: bool) -> int:
+        """Return how many of ``wanted`` bytes may be queued now.
+
+        With ``ahead`` a single larger piece is taken if none waits: C sends it as
+        windows open.
+        """
+        stream_id = exchange.stream_id
+        connection = self.connection
+        queued = connection.queued_body(stream_id)
+        if ahead:
+            if not queued or (queued <= PIECE and wanted <= PIECE):
+                return wanted
+            low = PIECE if wanted <= PIECE else 0
+            return wanted if self._notify(stream_id, low) else 0
+        if self.is_paused:
+            self.blocked.add(stream_id)
+            return 0
+        n = min(
+            wanted,
+            PIECE - queued,
+            connection.local_flow_control_window(stream_id),
+        )
+        if n > 0:
+            return n
+        self.blocked.add(stream_id)
+        self._notify(stream_id, PIECE - 1)
+        return 0
+
+    def notify_writable(self, exchange: Exchange, low: int) -> bool:
+        """Return whether at most ``low`` bytes wait; else ``writable`` comes."""
+        return self._notify(exchange.stream_id, low)
+
+    def _notify(self, stream_id: int, low: int) -> bool:
+        try:
+            return self.connection.notify_drained(stream_id, low)
+        except StreamClosedError:
+            return True  # our half has gone out whole
+
+    def is_under_way(self, exchange: Exchange) -> bool:
+        """Whether the windows suffice for all that is queued."""
+        connection = self.connection
+        stream_id = exchange.stream_id
+        return connection.local_flow_control_window(
+            stream_id
+        ) > 0 or not connection.queued_body(stream_id)
+
+    # ---- What comes in ----
+
+    def acknowledge(self, exchange: Exchange, n: int) -> None:
+        """Give the peer credit for ``n`` bytes."""
+        connection = self.connection
+        connection.acknowledge_received_data(n, exchange.stream_id)
+        with contextlib.suppress(ReferenceError):
+            self.owner.bytes_taken(exchange.stream_id, n)
+        if connection.want_write:
+            self.flush_soon()
+
+    # ---- The end ----
+
+    def reset(self, exchange: Exchange, error_code: int) -> None:
+        """End both halves."""
+        self.connection.reset_stream(exchange.stream_id, error_code)
+        self.flush_soon()
+
+    def stop_request(self, exchange: Exchange, error_code: int | None = None) -> None:
+        """Have the peer send no more.
+
+        RFC 9113, 8.1: a server says so after its response.  A client cannot, but by
+        a reset when its own half has ended; until then it discards what comes.
+        """
+        if not self.client_side:
+            self.connection.reset_stream(
+                exchange.stream_id, ErrorCode.NO_ERROR, after_flush=True
+            )
+        else:
+            self.connection.reset_stream(
+                exchange.stream_id, ErrorCode.CANCEL, after_flush=True
+            )
+        self.flush_soon()
+
+    def drop(self, stream_id: int, sends: bool, receives: bool, task: Any) -> None:
+        """Reset a stream that nothing refers to any more."""
+        if task is not None:
+            task.cancel()
+        if sends or self.client_side:
+            self.connection.reset_stream(stream_id, ErrorCode.CANCEL)
+        else:
+            # RFC 9113, 8.1: the response is whole, the request need not be.
+            self.connection.reset_stream(
+                stream_id, ErrorCode.NO_ERROR, after_flush=True
+            )
+        self.flush_soon()
+
+
+def _find_status(headers: HeadersLike) -> int | None:
+    """Find the status in a response's fields, if it is the first of them."""
+    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    if isinstance(pairs, Iterator):
+        return None  # which can be read only once
+    for name, value, *_ in pairs:
+        text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+        is_status = name == (b":status" if isinstance(name, bytes) else ":status")
+        return int(text) if is_status and text.isdecimal() else None
+    return None
