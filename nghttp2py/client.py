@@ -675,7 +675,7 @@ class HTTP2Client:
                 keepalive_answer=keepalive_timeout if keepalive_interval else UNSET,
             ),
         )
-        self._protocol._keepalive_idle = keepalive_interval is not None
+        self._protocol.keepalive_idle = keepalive_interval is not None
         self._pending: list[
             tuple[BaseResponseHandler, HeadersLike | None, Any, HeadersLike | None]
         ] = []

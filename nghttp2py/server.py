@@ -25,7 +25,7 @@ from nghttp2py.asyncio.binding import (
     bind_unix,
     to_address,
 )
-from nghttp2py.asyncio.event_loop import get_current_loop, run
+from nghttp2py.asyncio.event_loop import get_current_loop, is_loop_running, run
 from nghttp2py.asyncio.http2 import HTTP2Protocol
 from nghttp2py.asyncio.listener import (
     BACKLOG,
@@ -298,7 +298,7 @@ class HTTP2Server:
         otherwise a loop of its own, uvloop's if that is installed.  It is not for use
         inside a running loop.
         """
-        if asyncio._get_running_loop() is not None:
+        if is_loop_running():
             raise RuntimeError(
                 "serve_forever() is not for a running event loop: await serve()"
             )

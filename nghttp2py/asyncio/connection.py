@@ -56,7 +56,7 @@ from nghttp2py.h2 import (
 )
 from nghttp2py.h2.config import check_config
 
-__all__ = ["H2StreamConnection", "Keeper"]
+__all__ = ["H2ConnectionOwner", "H2StreamConnection"]
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ class H2StreamConnection(H2Pump):
                 keepalive_answer=keepalive_timeout if keepalive_interval else UNSET,
             ),
         )
-        self._keepalive_idle = keepalive_interval is not None
+        self.keepalive_idle = keepalive_interval is not None
         self.close_timeout = self._timeouts.close
         self._client_side = client_side
         # The host and port by which the server was asked for, if it was by these.
@@ -164,7 +164,7 @@ class H2StreamConnection(H2Pump):
         self._open = 0  # our streams, and slots given to those who wait for one
         self._limit = 1  # of our streams; until SETTINGS come nobody knows more
         self._slots: deque[asyncio.Future[bool]] = deque()
-        self._keeper: Keeper | None = None
+        self._owner: H2ConnectionOwner | None = None
         # Makes the exception that tells why no new streams can be had, and
         # the one that tells why the connection is over.
         self._refusal: Callable[[bool], ConnectionTerminatedError] | None = None
@@ -173,6 +173,28 @@ class H2StreamConnection(H2Pump):
         self._lost = False
         self._gone = asyncio.Event()
         self._settings_seen = False
+
+    def set_origin(self, host: str, port: int) -> None:
+        """Note by which host and port the server was asked for: ``:authority``."""
+        self._asked_for = host, port
+
+    def set_owner(self, owner: H2ConnectionOwner) -> None:
+        """Tell ``owner`` of the connection, and of its end."""
+        self._owner = owner
+
+    @property
+    def last_active(self) -> float:
+        """When bytes came last, by the loop's clock."""
+        return self._last_active
+
+    @property
+    def stream_window(self) -> int:
+        """The window that streams begin with, in bytes."""
+        return self._settings[Setting.INITIAL_WINDOW_SIZE]
+
+    def check_alive(self) -> None:
+        """Raise ``ConnectionTerminatedError`` if the connection is over."""
+        self._raise_over()
 
     # ---- asyncio.Protocol ----
 
@@ -184,8 +206,8 @@ class H2StreamConnection(H2Pump):
         if not self._begun:
             return
         self._make_own_fields()
-        if self._keeper is not None:
-            self._keeper.connection_made(self)
+        if self._owner is not None:
+            self._owner.connection_made(self)
 
     def resume_writing(self) -> None:
         """Go on sending."""
@@ -221,9 +243,9 @@ class H2StreamConnection(H2Pump):
         if not self._is_gone():
             return
         self._gone.set()
-        if self._keeper is not None:
-            self._keeper.connection_gone(self)
-            self._keeper = None
+        if self._owner is not None:
+            self._owner.connection_gone(self)
+            self._owner = None
 
     def _terminate(self, error_code: ErrorCode, reason: str) -> None:
         # Nobody should wait for a peer that does not even take our GOAWAY.
@@ -761,8 +783,8 @@ def _time_out(slot: asyncio.Future[bool], seconds: float) -> None:
         )
 
 
-class Keeper(Protocol):
-    """Who keeps a server's connections together."""
+class H2ConnectionOwner(Protocol):
+    """A server, as its connections see it."""
 
     def connection_made(self, protocol: H2StreamConnection) -> None:
         """The connection is there: its handler may begin."""

@@ -168,7 +168,7 @@ async def open_connection(
     ours, theirs = _split(options)
     protocol = cls(True, **ours)
     if host is not None and port is not None:
-        protocol._asked_for = host, port
+        protocol.set_origin(host, port)
     if ssl and host is not None and "%" in host:
         # A certificate is of an address, not of its zone here (RFC 6874, 4).
         theirs.setdefault("server_hostname", host.partition("%")[0])
@@ -332,7 +332,7 @@ class H2Server(asyncio.AbstractServer):
 
     def _factory(self) -> H2Protocol:
         protocol = self._make()
-        protocol._keeper = self
+        protocol.set_owner(self)
         return protocol
 
     def connection_made(self, protocol: Any) -> None:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-__all__ = ["get_current_loop", "run"]
+__all__ = ["get_current_loop", "is_loop_running", "run"]
 
 T = TypeVar("T")
 
@@ -33,6 +33,15 @@ def get_current_loop() -> asyncio.AbstractEventLoop | None:
     if loop is None or loop.is_closed() or loop.is_running():
         return None
     return loop
+
+
+def is_loop_running() -> bool:
+    """Whether an event loop runs in this thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:

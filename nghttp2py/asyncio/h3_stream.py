@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nghttp2py.asyncio.h3_link import H3Link, to_request
 from nghttp2py.asyncio.stream import Stream
 from nghttp2py.errors import StreamClosedError, StreamStateError
 from nghttp2py.h3.events import Headers
-
-if TYPE_CHECKING:
-    from nghttp2py.asyncio.h3 import H3Protocol
 
 __all__ = ["EXPECT", "H3RequestStream", "HeaderSection", "are_trailers"]
 
@@ -45,7 +42,7 @@ class H3RequestStream(Stream):
 
     def __init__(
         self,
-        protocol: H3Protocol,
+        protocol: Any,
         http: H3Link,
         stream_id: int,
         fields: Headers,

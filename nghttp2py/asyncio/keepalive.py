@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 import weakref
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from nghttp2py.asyncio.waiters import Waiters
 from nghttp2py.errors import ConnectionClosedError
-from nghttp2py.h2 import Setting
-
-if TYPE_CHECKING:
-    from nghttp2py.asyncio.connection import H2StreamConnection
+from nghttp2py.h2 import H2Connection
 
 __all__ = ["KeepAlive"]
 
@@ -20,16 +18,36 @@ __all__ = ["KeepAlive"]
 MAX_WINDOW = 16 * 1024 * 1024
 
 
+class Pinged(Protocol):
+    """A connection, as ``KeepAlive`` sees it."""
+
+    connection: H2Connection
+
+    @property
+    def last_active(self) -> float:
+        """When bytes came last, by the loop's clock."""
+
+    @property
+    def stream_window(self) -> int:
+        """The window that streams begin with, in bytes."""
+
+    def check_alive(self) -> None:
+        """Raise ``ConnectionTerminatedError`` if the connection is over."""
+
+    def mark_dirty(self) -> None:
+        """Write what is queued, soon."""
+
+
 class KeepAlive:
     """The PINGs of one connection, told apart by a count in their 8 bytes."""
 
     def __init__(
         self,
-        protocol: H2StreamConnection,
+        protocol: Pinged,
         window_tuning: bool,
     ) -> None:
         # Weak, as the connection has this object: no cycle is to outlive it.
-        self._protocol: H2StreamConnection = weakref.proxy(protocol)
+        self._protocol: Pinged = weakref.proxy(protocol)
         self._count = 0
         self._sent: dict[bytes, float] = {}
         self._waiters = Waiters()
@@ -74,10 +92,10 @@ class KeepAlive:
     async def ping(self) -> float:
         """Send PING; return the seconds until its answer came."""
         protocol = self._protocol
-        protocol._raise_over()
+        protocol.check_alive()
         data = self.send()
         while data in self._sent:
-            protocol._raise_over()
+            protocol.check_alive()
             await self._waiters.wait()
         assert self.rtt is not None
         return self.rtt
@@ -85,9 +103,9 @@ class KeepAlive:
     async def wait_functional(self, timeout: float) -> float | None:
         """See ``H2Protocol.wait_functional``."""
         protocol = self._protocol
-        protocol._raise_over()
-        loop = protocol._loop
-        if loop.time() - protocol._last_active < timeout:
+        protocol.check_alive()
+        loop = asyncio.get_running_loop()
+        if loop.time() - protocol.last_active < timeout:
             return None
         asked = loop.time()
         while True:
@@ -97,15 +115,15 @@ class KeepAlive:
                 await self._waiters.wait()
             finally:
                 timer.cancel()
-            protocol._raise_over()
-            if protocol._last_active >= asked:
+            protocol.check_alive()
+            if protocol.last_active >= asked:
                 return self.rtt
 
     # ---- Window tuning ----
 
     def _window(self) -> int:
         """The window that streams begin with."""
-        return self._protocol._settings[Setting.INITIAL_WINDOW_SIZE]
+        return self._protocol.stream_window
 
     def taken(self, stream_id: int, n: int) -> None:
         """``n`` bytes more of a stream were read.

@@ -151,7 +151,8 @@ class H2Pump(asyncio.Protocol):
         # Of a transport that is paused; after the end, of what the peer has not taken.
         self._stall: _Mark | None = None
         self._asked: _Asked | None = None  # the keep-alive PING
-        self._keepalive_idle = False  # keep-alive without open streams, too
+        #: Whether keep-alive is for a connection without open streams, too.
+        self.keepalive_idle = False
         self._opened = 0  # streams, when the timer last looked; -1: some were open
         self._idle_since = 0.0
         waits = [timeouts.response, None if connection.client_side else timeouts.body]
@@ -203,7 +204,7 @@ class H2Pump(asyncio.Protocol):
         self._counted = now
         self._settings_due = now + self._timeouts.settings
         waits = [self._timeouts.settings, self._timeouts.idle]
-        if self._keepalive_idle:
+        if self.keepalive_idle:
             waits.append(self._timeouts.keepalive)
         self._arm(now + min(wait for wait in waits if wait is not None))
         try:
@@ -713,7 +714,7 @@ class H2Pump(asyncio.Protocol):
         connection = self.connection
         busy = connection.active_stream_count
         due = math.inf
-        if timeouts.keepalive is not None and (busy or self._keepalive_idle):
+        if timeouts.keepalive is not None and (busy or self.keepalive_idle):
             verdict, due = self._judge_keepalive(now, timeouts.keepalive)
             if verdict is not None:
                 return verdict, due

@@ -531,7 +531,7 @@ class _Stream(asyncio.Transport):
         self._quic: QuicConnection | None = connection._quic
         self._stream_id = stream_id
         # On a stream that only the peer sends on there is nothing to close.
-        self._closing = not connection._quic._stream_can_send(stream_id)
+        self._closing = not connection._quic.stream_can_send(stream_id)
         self._ended = False
         self._wrote = False
         self.reader = reader
@@ -598,7 +598,7 @@ class _Stream(asyncio.Transport):
             and self._quic is not None
             and self._ended
             and self not in self._connection._paused
-            and (self._closing or not self._quic._stream_can_send(self._stream_id))
+            and (self._closing or not self._quic.stream_can_send(self._stream_id))
         ):
             self._connection._streams.pop(self._stream_id, None)
             if self not in self._connection._unsettled:
@@ -653,7 +653,7 @@ class _Stream(asyncio.Transport):
             self._forget()
 
     def can_write_eof(self) -> bool:
-        return self._quic is not None and self._quic._stream_can_send(self._stream_id)
+        return self._quic is not None and self._quic.stream_can_send(self._stream_id)
 
     def write_eof(self) -> None:
         if self._closing or self._quic is None or self._connection is None:

@@ -455,9 +455,9 @@ class QuicServer(asyncio.DatagramProtocol):
 def _check(configuration: QuicConfiguration) -> None:
     """Find fault with a configuration before there is a client."""
     trial = QuicConnection(configuration=configuration)
-    trial._try()
+    trial.check()
     now = time.time()
-    for start, end in trial._certificate_times:
+    for start, end in trial.certificate_times:
         if not start <= now <= end:
             what = "has expired" if now > end else "is not valid yet"
             logger.warning("a certificate of the server %s: clients refuse it", what)

@@ -337,7 +337,7 @@ cdef class QuicConnection:
             self._release()
             lib.ngp_quic_del(self._quic)
 
-    def _try(self):
+    def check(self):
         """Find fault with what only TLS knows before there is a peer."""
         cdef int rv = lib.ngp_quic_try_tls(handle(self))
 
@@ -346,7 +346,7 @@ cdef class QuicConnection:
         check(rv)
 
     @property
-    def _certificate_times(self):
+    def certificate_times(self):
         """From when to when each of our certificates is valid, in seconds."""
         cdef int64_t start = 0
         cdef int64_t end = 0
@@ -503,7 +503,8 @@ cdef class QuicConnection:
         addr = self.get_peer_address()
         return [] if addr is None else [NetworkPath(addr)]
 
-    def _stream_can_send(self, stream_id):
+    def stream_can_send(self, stream_id):
+        """Return whether our half of a stream takes bytes still."""
         return lib.ngp_quic_can_send(handle(self), to_stream_id(stream_id))
 
     def get_peer_address(self):
