@@ -30,7 +30,9 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(?!nghttp2py).*"),
     # Type variables, and types of arguments that only we give.
-    ("py:class", r".*\.(P|Incoming|Deadlines|ConnectionOwner|EndLog|_\w+)"),
+    ("py:class", r"nghttp2py\.exchange\.\w+"),
+    ("py:class", r".*\.(Incoming|Outgoing|StreamLink|H3Link|H2ConnectionOwner)"),
+    ("py:class", r".*\.(P|Deadlines|ConnectionOwner|EndLog|_\w+)"),
 ]
 
 

@@ -144,7 +144,7 @@ def test_what_serve_takes_is_on_the_page():
 @pytest.mark.parametrize(
     ("row", "place"),
     [
-        ("window of a stream, tuned", "asyncio.health:MAX_WINDOW"),
+        ("window of a stream, tuned", "asyncio.keepalive:MAX_WINDOW"),
         ("``readline``, ``readuntil``", "asyncio.reader:LIMIT"),
         ("finished streams known by number", "asyncio.protocol:_FINISHED_STREAMS"),
         ("1xx responses of a stream", "asyncio.reader:_MAX_INFORMATIONAL"),
@@ -165,11 +165,14 @@ def test_what_serve_takes_is_on_the_page():
             "open requests of an ``H3Protocol`` that is a client",
             "asyncio.h3:_REQUESTS",
         ),
-        ("body of an ``H3RequestStream`` that comes in", "asyncio.h3_stream:_UNREAD"),
-        ("body of an ``H3RequestStream`` that goes out", "asyncio.h3:_STREAM_QUEUE"),
+        ("body of an ``H3RequestStream`` that comes in", "asyncio.h3_link:_UNREAD"),
+        (
+            "body of an ``H3RequestStream`` that goes out",
+            "asyncio.h3_link:_STREAM_QUEUE",
+        ),
         (
             "body of an ``H3RequestStream`` beyond the peer's credit",
-            "asyncio.h3:_AHEAD",
+            "asyncio.h3_link:_AHEAD",
         ),
         ("datagrams of an ``H3RequestStream``", "asyncio.h3_stream:_MAX_DATAGRAMS"),
         ("requests that a client abandons", "asyncio.h3:_RESET_BURST"),

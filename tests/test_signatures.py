@@ -82,6 +82,8 @@ def test_the_call_of_a_class_is_known(name):
     for base in cls.__mro__:
         node = stub_of(base.__module__).get(base.__qualname__)
         if not isinstance(node, ast.ClassDef):
+            if "__init__" in vars(base):
+                return  # Python's own, which has no stub
             continue
         for method in node.body:
             if getattr(method, "name", "") in ("__init__", "__new__"):

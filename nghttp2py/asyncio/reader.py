@@ -395,6 +395,7 @@ class Incoming(Outgoing):
         return await self.read(_ANY)
 
     async def readframe(self) -> bytes:
+        """Return the rest of the piece that came first; ``b""`` at the end."""
         async with self._read_turn():
             while not self._size and await self._more():
                 pass
@@ -430,6 +431,7 @@ class Incoming(Outgoing):
             return self._take(min(n, self._size))
 
     async def readuntil(self, separator: bytes) -> bytes:
+        """Return what is there up to ``separator``: ``StreamReader.readuntil``."""
         if not separator:
             raise ValueError("the separator must not be empty")
         async with self._read_turn():
