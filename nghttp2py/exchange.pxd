@@ -35,6 +35,10 @@ cdef class PythonExchange(Exchange):
     cpdef exchange_closed(self, failure, error_code, body_bytes_sent)
 
 
+cdef class FailedExchange(Exchange):
+    cdef Exchange _failed
+
+
 cdef class ExchangeFactory:
     cdef object _function
 
@@ -92,6 +96,6 @@ cdef double now() noexcept
 cpdef bint has_content(bytes method, status) except -1
 cpdef bint expects_continue(RequestReceived request) except -1
 cpdef bint answer_failure(Exchange exchange) except -1
-cpdef exchange_failed(Exchange exchange, error)
+cpdef Exchange exchange_failed(Exchange exchange, error)
 cpdef bint log_wanted() except -1
 cpdef log_access(Exchange exchange, error_code, body_bytes_sent, bint complete)

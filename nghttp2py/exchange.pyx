@@ -75,8 +75,10 @@ cdef class Exchange:
 
     The connection calls the methods, which do nothing here.  They are C-level:
     a subclass in Python derives from ``PythonExchange``.  What a method raises
-    is logged, and the exchange is answered with 500 or reset; other exchanges
-    go on.  ``stream_id`` is the stream's identifier; ``status`` is that of the
+    is logged, the exchange is answered with 500 or reset, and none but ``closed``
+    is called after it; other exchanges go on.
+
+    ``stream_id`` is the stream's identifier; ``status`` is that of the
     final response that was sent, or None.
     """
 
@@ -219,6 +221,16 @@ cdef class ExchangeFactory:
         exchange.stream_id = stream_id
         exchange.request = request
         return exchange
+
+
+cdef class FailedExchange(Exchange):
+    """Stands for an exchange whose application has failed: that is only closed."""
+
+    cdef data_received(self, bytes data):
+        self.http.acknowledge(self, len(data))
+
+    cdef closed(self, failure, error_code, body_bytes_sent):
+        self._failed.closed(failure, error_code, body_bytes_sent)
 
 
 # ---- The connection's half ----
@@ -516,12 +528,14 @@ cpdef bint answer_failure(Exchange exchange) except -1:
     return False
 
 
-cpdef exchange_failed(Exchange exchange, error):
+cpdef Exchange exchange_failed(Exchange exchange, error):
     """Log what the application of an exchange raised, and answer the exchange.
 
-    That the peer has ended the exchange meanwhile is logged at DEBUG.
+    That the peer has ended the exchange meanwhile is logged at DEBUG.  Return the
+    exchange that the connection calls from now on.
     """
     cdef HTTPConnection http = exchange.http
+    cdef FailedExchange failed = FailedExchange()
 
     if isinstance(error, (StreamClosedError, ConnectionClosedError)) and (
         not http.is_open(exchange)
@@ -532,6 +546,13 @@ cpdef exchange_failed(Exchange exchange, error):
             "%r: stream %s failed", http.owner, exchange.stream_id, exc_info=error
         )
     answer_failure(exchange)
+    failed.http = http
+    failed.stream_id = exchange.stream_id
+    failed.status = exchange.status
+    failed.request = exchange.request
+    failed.started = exchange.started
+    failed._failed = exchange
+    return failed
 
 
 cpdef bint log_wanted() except -1:

@@ -18,6 +18,7 @@ cdef class HTTP2Exchanges(HTTPConnection):
 
     cdef int dispatch(self, list events) except -1
     cdef int _fail_event(self, event, error) except -1
+    cdef int _fail(self, Exchange exchange, error) except -1
     cdef int _dispatch_one(self, event) except -1
     cdef int _receive_request(self, stream_id, RequestReceived request) except -1
     cdef int _fail_request(

@@ -111,7 +111,7 @@ cdef class HTTP2Exchanges(HTTPConnection):
             except FATAL:
                 raise
             except BaseException as error:
-                exchange_failed(exchange, error)
+                self._fail(exchange, error)
 
     cdef int dispatch(self, list events) except -1:
         """Give each event to its exchange.
@@ -146,9 +146,14 @@ cdef class HTTP2Exchanges(HTTPConnection):
         cdef Exchange exchange = self.exchanges.get(getattr(event, "stream_id", None))
 
         if exchange is not None:
-            exchange_failed(exchange, error)
+            self._fail(exchange, error)
         else:
             logger.error("%r: %r failed", self.owner, event, exc_info=error)
+        return 0
+
+    cdef int _fail(self, Exchange exchange, error) except -1:
+        """End an exchange whose application failed: none but closed() is called."""
+        self.exchanges[exchange.stream_id] = exchange_failed(exchange, error)
         return 0
 
     cdef int _dispatch_one(self, event) except -1:
@@ -300,7 +305,7 @@ cdef class HTTP2Exchanges(HTTPConnection):
                 except FATAL:
                     raise
                 except BaseException as error:
-                    exchange_failed(exchange, error)
+                    self._fail(exchange, error)
         return 0
 
     cdef int _close_stream(self, H2StreamClosed event) except -1:
