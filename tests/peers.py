@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import functools
 import re
@@ -13,6 +14,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 import trustme
@@ -153,6 +155,28 @@ class Echo(BaseRequestHandler):
 
 def echo_server(**options):
     return HTTP2Server(("127.0.0.1", 0), Echo, **options)
+
+
+@contextlib.contextmanager
+def echo_thread(**options):
+    """Serve in another thread, for what runs a loop of its own; give the address."""
+
+    async def serve():
+        stopped = asyncio.Event()
+        async with echo_server(**options) as server:
+            address = server.sockets[0].getsockname()[:2]
+            started.set_result((asyncio.get_running_loop(), stopped, address))
+            await stopped.wait()
+
+    started = concurrent.futures.Future()
+    thread = threading.Thread(target=asyncio.run, args=[serve()])
+    thread.start()
+    loop, stopped, address = started.result(DEADLINE)
+    try:
+        yield address
+    finally:
+        loop.call_soon_threadsafe(stopped.set)
+        thread.join()
 
 
 # ---- Servers that follow a script ----

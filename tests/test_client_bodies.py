@@ -5,7 +5,7 @@ import io
 
 import pytest
 from loops import in_loop, in_loops, until
-from peers import ScriptedServer, echo_server
+from peers import ScriptedServer, echo_server, echo_thread
 from streams import Pair
 
 from nghttp2py import DATA_EOF, DATA_OK
@@ -243,28 +243,12 @@ async def test_a_body_of_nothing_lets_others_have_their_turn(body):
 
 def test_an_asynchronous_body_needs_no_running_loop_of_its_own():
     """``HTTP2Client`` runs its loop later."""
-    import threading
 
     class Handler(BaseResponseHandler):
         def on_data(self, data):
             got.append(data)
 
-    async def serve():
-        async with echo_server() as server:
-            address.append(server.sockets[0].getsockname()[:2])
-            ready.set()
-            while not done.is_set():
-                await asyncio.sleep(0.01)
-
-    got, address = [], []
-    ready, done = threading.Event(), threading.Event()
-    thread = threading.Thread(target=asyncio.run, args=[serve()])
-    thread.start()
-    try:
-        assert ready.wait(20)
-        with HTTP2Client(address[0]) as client:
-            client.send_request("POST", body=generator(), handler=Handler())
-    finally:
-        done.set()
-        thread.join()
+    got = []
+    with echo_thread() as address, HTTP2Client(address) as client:
+        client.send_request("POST", body=generator(), handler=Handler())
     assert b"".join(got) == b"one\ntwo"

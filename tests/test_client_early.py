@@ -6,7 +6,7 @@ import weakref
 
 import pytest
 from helpers import data, rst_stream
-from loops import in_loop, in_loops, until
+from loops import idle, in_loop, in_loops, until
 from peers import ScriptedServer, client_tls, server_tls
 from streams import Pair, Raw
 
@@ -49,7 +49,7 @@ def answer_early(status=413, body=b"enough"):
 async def endless():
     while True:
         yield b"x"
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
 
 
 async def read(response):
@@ -159,7 +159,7 @@ async def test_the_halves_of_a_tunnel_end_one_by_one(more):
         served = await pair.server.accept_stream()
         await served.send_response(200, body=b"theirs")
         assert await stream.read() == b"theirs"
-        await asyncio.sleep(0.01)
+        await idle()
         await stream.send_data(b"ours", end_stream=True)
         assert await served.read() == b"ours"
 

@@ -1,6 +1,7 @@
 """Servers that flood a client with pushes: the connection ends, and nothing else."""
 
 import asyncio
+import contextlib
 import logging
 import struct
 
@@ -13,6 +14,7 @@ from helpers import (
     PUSH_PROMISE,
     data,
     frame,
+    ping,
     rst_stream,
     settings,
     settings_ack,
@@ -52,15 +54,20 @@ FLOODS = [
 
 
 class Flooding:
-    """A server that answers the first request by a flood."""
+    """A server that answers the first request by a flood.
+
+    ``over`` is set when the client has answered a PING after it, or has gone.
+    """
 
     def __init__(self, frames):
         self.frames = frames
         self.writers = []
+        self.over = asyncio.Event()
 
     async def __aenter__(self):
         self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
-        return self.server.sockets[0].getsockname()
+        self.address = self.server.sockets[0].getsockname()
+        return self
 
     async def __aexit__(self, *exc_info):
         self.server.close()
@@ -73,9 +80,13 @@ class Flooding:
         # The preface, SETTINGS, and the request's HEADERS.
         while b"\x01\x05\x00\x00\x00\x01" not in received:
             received += await reader.read(65536)
-        writer.write(self.frames)
-        while await reader.read(65536):
-            pass
+        writer.write(self.frames + ping(b"the last"))
+        with contextlib.suppress(ConnectionError):
+            while read := await reader.read(65536):
+                received += read
+                if ping(b"the last", ack=True) in received:
+                    self.over.set()
+        self.over.set()
         writer.close()
 
 
@@ -86,11 +97,11 @@ def complaints(caplog):
 @pytest.mark.parametrize("frames", FLOODS)
 @in_loop
 async def test_a_connection_survives_or_ends_without_a_traceback(frames, caplog):
-    async with Flooding(frames) as address:
-        protocol = await open_connection(*address, config=CONFIG)
+    async with Flooding(frames) as server:
+        protocol = await open_connection(*server.address, config=CONFIG)
         stream_id = await protocol.start_request([*GET], end_stream=True)
         waiting = asyncio.ensure_future(protocol.recv_response(stream_id))
-        await asyncio.wait([waiting], timeout=0.3)
+        await server.over.wait()
         protocol.abort()
         await asyncio.wait([waiting])
         assert isinstance(waiting.exception(), NGHTTP2Error)
@@ -106,11 +117,11 @@ async def test_a_client_with_handlers_is_closed_without_a_traceback(frames, capl
         def on_close(self, error_code):
             codes.append(error_code)
 
-    async with Flooding(frames) as address:
-        client = HTTP2Client(address, config=CONFIG)
+    async with Flooding(frames) as server:
+        client = HTTP2Client(server.address, config=CONFIG)
         await client.connect()
-        client.send_request("GET", f"http://{address[0]}/", handler=Handler())
-        await asyncio.sleep(0.1)
+        client.send_request("GET", f"http://{server.address[0]}/", handler=Handler())
+        await server.over.wait()
         client.close()
     # The server is gone now, with what the client has waited for.
     await until(lambda: codes)

@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import logging
-import threading
 import weakref
 
 import hpack
@@ -19,7 +18,7 @@ from helpers import (
     window_update,
 )
 from loops import in_loop, in_loops, in_virtual_time, until
-from peers import ScriptedServer, client_tls, echo_server, server_tls
+from peers import ScriptedServer, client_tls, echo_server, echo_thread, server_tls
 from virtual_time import pass_time
 
 from nghttp2py.asyncio import open_connection
@@ -62,7 +61,7 @@ class Keeper(BaseResponseHandler):
 async def endless():
     while True:
         yield b"x"
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
 
 
 def address(server):
@@ -305,67 +304,6 @@ async def test_a_server_that_gives_no_sign_of_life_is_left(caplog):
     assert not caplog.records
 
 
-# ---- Expect: 100-continue (RFC 9110, 10.1.1) ----
-
-
-@in_loops
-async def test_a_body_waits_for_100():
-    async def script(peer):
-        event = await peer.next(H2RequestReceived)
-        assert (b"expect", b"100-continue") in event.request.headers
-        await asyncio.sleep(0.1)
-        assert not any(isinstance(e, H2BodyReceived) for e in peer.events)
-        peer.connection.send_informational(event.stream_id, 100)
-        body = await peer.next(H2BodyReceived)
-        assert body.body.data == b"body"
-        peer.respond(event.stream_id, b"thanks")
-        await peer.drained()
-
-    handler = Keeper()
-    async with ScriptedServer(script) as server:
-        async with HTTP2Client(address(server)) as client:
-            client.send_request(
-                "POST", body=b"body", handler=handler, expect_continue=30
-            )
-        assert (handler.informed, handler.body, handler.code) == ([100], b"thanks", 0)
-
-
-@in_loops
-async def test_a_body_waits_for_100_no_longer_than_told():
-    async def script(peer):
-        event = await peer.next(H2RequestReceived)
-        body = await peer.next(H2BodyReceived)
-        peer.respond(event.stream_id, body.body.data)
-        await peer.drained()
-
-    handler = Keeper()
-    async with ScriptedServer(script) as server:
-        async with HTTP2Client(address(server)) as client:
-            client.send_request(
-                "POST", body=b"body", handler=handler, expect_continue=0.05
-            )
-        assert (handler.body, handler.code) == (b"body", 0)
-
-
-@in_loops
-async def test_a_body_that_is_refused_is_not_sent():
-    async def script(peer):
-        event = await peer.next(H2RequestReceived)
-        peer.respond(event.stream_id, b"no", status=417)
-        kinds.append(type(await peer.next((H2BodyReceived, H2StreamReset))))
-        await peer.drained()
-
-    kinds = []
-    handler = Keeper()
-    async with ScriptedServer(script) as server:
-        async with HTTP2Client(address(server)) as client:
-            client.send_request(
-                "POST", body=b"body", handler=handler, expect_continue=0.2
-            )
-        assert (handler.status, handler.body, handler.code) == (417, b"no", 0)
-    assert kinds == [H2StreamReset]
-
-
 # ---- What a server did is no traceback ----
 
 
@@ -424,43 +362,30 @@ async def test_leaving_after_a_settings_timeout_is_quiet(caplog):
 def test_two_clients_share_the_current_loop():
     """As programs of old do it: make them, and then run the loop."""
 
-    async def serve():
-        async with echo_server() as server:
-            addresses.append(server.sockets[0].getsockname()[:2])
-            ready.set()
-            while not done.is_set():
-                await asyncio.sleep(0.01)
-
     class Stopping(Keeper):
         def on_close(self, error_code):
             super().on_close(error_code)
             if all(h.code is not None for h in handlers):
                 asyncio.get_event_loop().stop()
 
-    addresses = []
-    ready, done = threading.Event(), threading.Event()
-    thread = threading.Thread(target=asyncio.run, args=[serve()])
-    thread.start()
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     try:
-        assert ready.wait(20)
-        handlers = [Stopping(), Stopping()]
-        clients = [HTTP2Client(addresses[0]) for _ in handlers]
-        assert all(client.io_loop is loop for client in clients)
-        task = loop.create_task(asyncio.sleep(0))
-        for client, handler in zip(clients, handlers, strict=True):
-            client.send_request(handler=handler)
-        loop.call_later(20, loop.stop)
-        asyncio.get_event_loop().run_forever()
-        assert [h.code for h in handlers] == [0, 0] and task.done()
-        for client in clients:
-            client.finish()
-            client.run()
-        assert not loop.is_closed()
+        with echo_thread() as address:
+            handlers = [Stopping(), Stopping()]
+            clients = [HTTP2Client(address) for _ in handlers]
+            assert all(client.io_loop is loop for client in clients)
+            task = loop.create_task(asyncio.sleep(0))
+            for client, handler in zip(clients, handlers, strict=True):
+                client.send_request(handler=handler)
+            loop.call_later(20, loop.stop)
+            asyncio.get_event_loop().run_forever()
+            assert [h.code for h in handlers] == [0, 0] and task.done()
+            for client in clients:
+                client.finish()
+                client.run()
+            assert not loop.is_closed()
     finally:
-        done.set()
-        thread.join()
         asyncio.set_event_loop(None)
         loop.close()
 

@@ -1,39 +1,14 @@
 """Clients of 2016 to 2022 on nghttp2's module and on aioh2: only imports changed."""
 
 import asyncio
-import contextlib
 import json
 import ssl
-import threading
 
 import pytest
-from peers import echo_server, server_tls
+from peers import echo_thread, server_tls
 
 import nghttp2py as nghttp2
 from nghttp2py import asyncio as aioh2
-
-
-@contextlib.contextmanager
-def server():
-    """Serve in another thread: the programs run loops of their own."""
-
-    async def serve():
-        async with echo_server(ssl=server_tls()) as serving:
-            address.append(serving.sockets[0].getsockname()[:2])
-            ready.set()
-            while not done.is_set():
-                await asyncio.sleep(0.01)
-
-    address = []
-    ready, done = threading.Event(), threading.Event()
-    thread = threading.Thread(target=asyncio.run, args=[serve()])
-    thread.start()
-    try:
-        assert ready.wait(20)
-        yield address[0]
-    finally:
-        done.set()
-        thread.join()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -69,7 +44,7 @@ def test_an_apns_client_runs():
     fields, bodies, codes = [], [], []
     context = ssl.SSLContext(ssl.PROTOCOL_SSLv23)
     context.options = ssl.OP_ALL | ssl.OP_NO_SSLv2
-    with server() as address:
+    with echo_thread(ssl=server_tls()) as address:
         client = nghttp2.HTTP2Client(address, ssl=context)
         send(client)
         client.io_loop.call_later(20, client.io_loop.stop)
@@ -124,6 +99,6 @@ def test_a_dns_stub_over_https_connects_again_when_it_has_to():
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    with server() as address:
+    with echo_thread(ssl=server_tls()) as address:
         asyncio.run(run())
     assert len(opened) == 2

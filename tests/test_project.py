@@ -272,14 +272,8 @@ def source_files():
     return [ROOT / name for name in names if (ROOT / name).is_file()]
 
 
-# Helpers that wait for programs or let a loop turn, and tests that still sleep: for a
-# body that trickles, or for what another thread or program does.
-SLEEPERS = {
-    *("loops.py", "peers.py", "programs.py", "virtual_time.py", "wheel.py"),
-    *("test_client_bodies.py", "test_client_early.py", "test_client_push_flood.py"),
-    *("test_client_waits.py", "test_listener.py", "test_moving_clients.py"),
-    *("test_pump_faults.py", "test_streams_waits.py", "test_tls.py"),
-}
+# Helpers that wait for programs or let a loop turn.
+SLEEPERS = {"loops.py", "peers.py", "programs.py", "virtual_time.py", "wheel.py"}
 
 
 def test_tests_wait_on_conditions_and_do_not_sleep():

@@ -274,7 +274,7 @@ class Endless(BaseRequestHandler):
         async def pieces():
             while True:
                 yield b"x" * 1000
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0)
 
         self.send_response(body=pieces())
 

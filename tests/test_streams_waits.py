@@ -10,6 +10,7 @@ from streams import Pair, Raw
 from virtual_time import pass_time
 
 from nghttp2py.asyncio import Client, open_connection, start_server
+from nghttp2py.client import BaseResponseHandler, HTTP2Client
 from nghttp2py.errors import (
     ConnectionTerminatedError,
     ErrorCode,
@@ -18,6 +19,7 @@ from nghttp2py.errors import (
 )
 from nghttp2py.h2 import (
     H2BodyReceived,
+    H2PingAcknowledged,
     H2RequestReceived,
     H2StreamReset,
     Setting,
@@ -248,51 +250,96 @@ async def test_the_body_is_not_asked_for_without_need(what):
         assert statuses == ([100] if what == "sent" else [])
 
 
-@in_loops
-async def test_client_waits_for_100():
+async def post_by_streams(server, expect_continue):
+    async with Client(origin(server)) as client:
+        response = await client.request(
+            "POST", "/", body="body", expect_continue=expect_continue
+        )
+        body = await response.read()
+        informed = [status for status, _ in response.informational]
+        return response.status, informed, body
+
+
+async def post_by_handlers(server, expect_continue):
+    class Handler(BaseResponseHandler):
+        body = b""
+
+        def on_informational(self, status, headers):
+            informed.append(status)
+
+        def on_data(self, data):
+            self.body += data
+
+        def on_close(self, error_code):
+            assert error_code == 0
+
+    informed = []
+    handler = Handler()
+    async with HTTP2Client(("127.0.0.1", server.port)) as client:
+        client.send_request(
+            "POST", body="body", handler=handler, expect_continue=expect_continue
+        )
+    return handler.status, informed, handler.body
+
+
+CLIENTS = pytest.mark.parametrize("post", [post_by_streams, post_by_handlers])
+
+
+@CLIENTS
+@in_virtual_time
+async def test_client_waits_for_100(post):
     async def script(peer):
         event = await peer.next(H2RequestReceived)
         assert (b"expect", b"100-continue") in event.request.headers
-        await asyncio.sleep(0.1)
-        assert not any(isinstance(e, H2BodyReceived) for e in peer.events)
+        await pass_time(10)
+        peer.connection.ping()
+        kinds = H2BodyReceived, H2PingAcknowledged
+        assert isinstance(await peer.next(kinds), H2PingAcknowledged)
         peer.connection.send_informational(event.stream_id, 100)
         piece = await peer.next(H2BodyReceived)
         peer.respond(event.stream_id, piece.body.data)
         await peer.drained()
 
-    async with ScriptedServer(script) as server, Client(origin(server)) as client:
-        response = await client.request("POST", "/", body="body", expect_continue=30)
-        assert await response.read() == b"body"
-        assert [status for status, _ in response.informational] == [100]
+    async with ScriptedServer(script) as server:
+        assert await post(server, 30) == (200, [100], b"body")
 
 
-@in_loops
-async def test_client_waits_for_100_no_longer_than_told():
+@CLIENTS
+@in_virtual_time
+async def test_client_waits_for_100_no_longer_than_told(post):
     async def script(peer):
         event = await peer.next(H2RequestReceived)
         piece = await peer.next(H2BodyReceived)
+        times.append(loop.time())
         peer.respond(event.stream_id, piece.body.data)
         await peer.drained()
 
-    async with ScriptedServer(script) as server, Client(origin(server)) as client:
-        response = await client.request("POST", "/", body="body", expect_continue=0.05)
-        assert await response.read() == b"body"
+    loop = asyncio.get_running_loop()
+    times = [loop.time()]
+    async with ScriptedServer(script) as server:
+        assert await post(server, 30) == (200, [], b"body")
+    assert times[1] - times[0] == pytest.approx(30, abs=1)
 
 
-@in_loops
-async def test_client_sends_no_body_that_is_refused():
+# A ``Client`` repeats what 417 refuses: see below.
+@pytest.mark.parametrize(
+    ("post", "status"),
+    [(post_by_streams, 403), (post_by_handlers, 403), (post_by_handlers, 417)],
+)
+@in_virtual_time
+async def test_client_sends_no_body_that_is_refused(post, status):
     async def script(peer):
-        event = await peer.next(H2RequestReceived)
-        peer.respond(event.stream_id, b"no", status=403)
-        kinds.append(type(await peer.next((H2BodyReceived, H2StreamReset))))
-        await peer.drained()
+        while True:
+            event = await peer.next((H2RequestReceived, H2BodyReceived, H2StreamReset))
+            kinds.append(type(event))
+            if isinstance(event, H2RequestReceived):
+                peer.respond(event.stream_id, b"no", status=status)
 
     kinds = []
-    async with ScriptedServer(script) as server, Client(origin(server)) as client:
-        response = await client.request("POST", "/", body="body", expect_continue=30)
-        assert (response.status, await response.read()) == (403, b"no")
-        await until(lambda: kinds)
-    assert kinds == [H2StreamReset]
+    async with ScriptedServer(script) as server:
+        assert await post(server, 30) == (status, [], b"no")
+        await until(lambda: len(kinds) == 2)
+    assert kinds == [H2RequestReceived, H2StreamReset]
 
 
 @in_loops

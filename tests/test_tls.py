@@ -11,11 +11,13 @@ import subprocess
 import sys
 import textwrap
 import weakref
+from pathlib import Path
 
 import pytest
 from handlers import Good
-from loops import DEADLINE, in_loop, in_loops, until
+from loops import DEADLINE, in_loop, in_loops, in_virtual_time, until
 from memory import MemoryTransport
+from virtual_time import pass_time
 
 from nghttp2py import HTTP2Client
 from nghttp2py.asyncio import Client, open_connection, start_server
@@ -456,7 +458,7 @@ async def test_a_handshake_has_a_deadline(tls, sent, caplog):
         assert await fetch(port_of(server), tls.client) == b"good"
 
 
-@in_loops
+@in_virtual_time
 async def test_a_handshake_of_drips_has_the_same_deadline(tls):
     async with await start_server(
         lambda proto: proto.wait_closed(),
@@ -471,7 +473,7 @@ async def test_a_handshake_of_drips_has_the_same_deadline(tls):
             if reading.done():
                 break
             writer.write(bytes([byte]))
-            await asyncio.sleep(0.02)
+            await pass_time(0.02)
         await asyncio.wait([reading])
         assert reading.exception() or reading.result() == b""
         writer.close()
@@ -909,6 +911,7 @@ async def test_a_connection_leaves_nothing_for_the_collector(tls):
 
 IDLE = """
     import asyncio, resource, ssl, sys
+    from loops import until
     from nghttp2py.server import BaseRequestHandler, HTTP2Server
 
     def resident():
@@ -947,13 +950,10 @@ IDLE = """
         )
         async with server:
             print(server.sockets[0].getsockname()[1], flush=True)
-            while len(server._connections) < 50:
-                await asyncio.sleep(0.01)
+            await until(lambda: len(server._connections) == 50)
             before = resident()
             print("more", flush=True)
-            while len(server._connections) < 250:
-                await asyncio.sleep(0.01)
-            await asyncio.sleep(0.2)
+            await until(lambda: len(server._connections) == 250)
             print((resident() - before) // 200 - of_openssl, flush=True)
             server.abort()
 
@@ -974,7 +974,9 @@ def test_an_idle_connection_takes_little_memory(tls, certificates, tmp_path):
             held.append(tls.client.wrap_socket(plain))
 
     command = [sys.executable, "-c", textwrap.dedent(IDLE), pem]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent
+    ) as process:
         try:
             port = int(process.stdout.readline())
             connect(port, 50)
