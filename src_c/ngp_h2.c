@@ -109,11 +109,11 @@ int ngp_h2_new(ngp_h2 **ph2, const ngp_h2_options *options, nghttp2_mem *mem) {
   }
   h2->mem = mem;
   h2->options = *options;
-  h2->remote_initial_window = INITIAL_WINDOW_SIZE;
-  h2->goaway_last = INT32_MAX;
+  h2->window.remote_initial = INITIAL_WINDOW_SIZE;
+  h2->goaway.last = INT32_MAX;
   /* The peer's first id is 1 or 2. */
-  h2->highest_remote_id = options->client ? 0 : -1;
-  h2->scan_left = options->client ? 0 : NGHTTP2_CLIENT_MAGIC_LEN;
+  h2->ids.highest_remote = options->client ? 0 : -1;
+  h2->scan.left = options->client ? 0 : NGHTTP2_CLIENT_MAGIC_LEN;
   DEFAULT(max_header_list_bytes)
   DEFAULT(max_header_list_count)
   DEFAULT(max_body_queue)
@@ -122,7 +122,7 @@ int ngp_h2_new(ngp_h2 **ph2, const ngp_h2_options *options, nghttp2_mem *mem) {
   DEFAULT(max_glitches)
   h2->batch.number = 1;
   ngp_h2_glitch_init(h2);
-  ngp_buf_init(&h2->out, mem);
+  ngp_buf_init(&h2->out.bytes, mem);
   ngp_buf_init(&h2->extension, mem);
   if (nghttp2_session_callbacks_new(&callbacks) != 0) {
     goto fail_callbacks;
@@ -165,12 +165,12 @@ void ngp_h2_del(ngp_h2 *h2) {
   }
   ngp_h2_batch_free(h2);
   ngp_h2_streams_free(h2);
-  ngp_buf_free(&h2->out);
+  ngp_buf_free(&h2->out.bytes);
   ngp_buf_free(&h2->extension);
-  ngp_free(mem, h2->refs);
-  ngp_free(mem, h2->segments);
-  ngp_free(mem, h2->wanted);
-  ngp_free(mem, h2->reason);
+  ngp_free(mem, h2->out.refs);
+  ngp_free(mem, h2->out.segments);
+  ngp_free(mem, h2->bodies.wanted);
+  ngp_free(mem, h2->end.reason);
   ngp_free(mem, h2);
 }
 
@@ -179,16 +179,16 @@ void ngp_h2_abandon_bodies(ngp_h2 *h2) {
   size_t place = 0;
 
   while ((stream = ngp_map_next(&h2->streams, &place))) {
-    ngp_body_abandon(&stream->body, &h2->tray);
+    ngp_body_abandon(&stream->body, &h2->bodies.tray);
   }
-  h2->nrefs = 0;
-  h2->refs_len = 0;
-  h2->dead = 1;
+  h2->out.nrefs = 0;
+  h2->out.refs_len = 0;
+  h2->end.dead = 1;
 }
 
 void *ngp_h2_take_owner(ngp_h2 *h2) {
   /* The output may still point into any of them. */
-  return h2->nrefs ? NULL : ngp_tray_take(&h2->tray, h2->mem);
+  return h2->out.nrefs ? NULL : ngp_tray_take(&h2->bodies.tray, h2->mem);
 }
 
 /* ---- Ends ---- */
@@ -202,36 +202,36 @@ static void put32(uint8_t *p, uint32_t n) {
 }
 
 static void drop_reason(ngp_h2 *h2) {
-  ngp_free(h2->mem, h2->reason);
-  h2->reason = NULL;
-  h2->reason_len = 0;
+  ngp_free(h2->mem, h2->end.reason);
+  h2->end.reason = NULL;
+  h2->end.reason_len = 0;
 }
 
 void ngp_h2_set_reason(ngp_h2 *h2, const char *text, size_t len) {
   drop_reason(h2);
-  h2->reason = len ? ngp_malloc(h2->mem, len) : NULL;
+  h2->end.reason = len ? ngp_malloc(h2->mem, len) : NULL;
   /* For want of memory the text is left out: it only explains. */
-  if (h2->reason) {
-    memcpy(h2->reason, text, len);
-    h2->reason_len = len;
+  if (h2->end.reason) {
+    memcpy(h2->end.reason, text, len);
+    h2->end.reason_len = len;
   }
 }
 
 /* Gives the reason to |event|.  Where nghttp2 gave none, the name of the error
    code stands for it. */
 static void take_reason(ngp_h2 *h2, ngp_h2_event *event) {
-  if (!h2->reason) {
+  if (!h2->end.reason) {
     if (event->error_code != NGHTTP2_NO_ERROR && !event->remote) {
       event->data = (const uint8_t *)nghttp2_http2_strerror(event->error_code);
       event->len = strlen((const char *)event->data);
     }
     return;
   }
-  event->owned = h2->reason;
-  event->data = h2->reason;
-  event->len = h2->reason_len;
-  h2->reason = NULL;
-  h2->reason_len = 0;
+  event->owned = h2->end.reason;
+  event->data = h2->end.reason;
+  event->len = h2->end.reason_len;
+  h2->end.reason = NULL;
+  h2->end.reason_len = 0;
 }
 
 int ngp_h2_return_credit(ngp_h2 *h2, size_t n) {
@@ -264,7 +264,7 @@ int ngp_h2_reset_idle(ngp_h2 *h2, int32_t id, uint32_t error_code) {
 
   put32(frame + 5, (uint32_t)id);
   put32(frame + 9, error_code);
-  if (ngp_buf_add(&h2->out, frame, sizeof(frame)) != 0) {
+  if (ngp_buf_add(&h2->out.bytes, frame, sizeof(frame)) != 0) {
     return NGHTTP2_ERR_NOMEM;
   }
   ++h2->counters.frames_sent[NGHTTP2_RST_STREAM];
@@ -329,12 +329,12 @@ int ngp_h2_close_stream(ngp_h2 *h2, ngp_h2_stream *stream,
     event->unprocessed = error_code == NGHTTP2_REFUSED_STREAM &&
                          ngp_h2_is_local_id(h2, stream->id);
     event->remote = event->unprocessed;
-    if (!h2->dead) {
+    if (!h2->end.dead) {
       /* Then it is the connection's. */
       take_reason(h2, event);
     }
   }
-  if (stream->body.queued && h2->streams.size > 1 && !h2->dead) {
+  if (stream->body.queued && h2->streams.size > 1 && !h2->end.dead) {
     /* What was kept for this body is there for the others: see
        ngp_h2_sendable(). */
     if (!ngp_h2_record(h2, NGP_H2_EVENT_WINDOW_UPDATE, 0)) {
@@ -351,7 +351,7 @@ int ngp_h2_close_stream(ngp_h2 *h2, ngp_h2_stream *stream,
   event->error_code = error_code;
   event->complete = whole ? 1 : 0;
   event->value = stream->body_len - (int64_t)stream->body.queued;
-  if (stream->unacked && !h2->dead) {
+  if (stream->unacked && !h2->end.dead) {
     /* nghttp2 forgets the stream, and with it what the application was still
        to take: without this the connection's window would shrink for good. */
     rv = ngp_h2_return_credit(h2, stream->unacked);
@@ -375,10 +375,10 @@ static int close_connection(ngp_h2 *h2, uint32_t error_code, int remote) {
   size_t i, n;
   int rv;
 
-  if (h2->end_recorded) {
+  if (h2->end.recorded) {
     return 0;
   }
-  h2->dead = 1;
+  h2->end.dead = 1;
   rv = ngp_h2_stream_ids(h2, 0, &ids, &n);
   for (i = 0; i < n && rv == 0; ++i) {
     ngp_h2_stream *stream = ngp_h2_stream_find(h2, ids[i]);
@@ -396,7 +396,7 @@ static int close_connection(ngp_h2 *h2, uint32_t error_code, int remote) {
   if (!event) {
     return NGHTTP2_ERR_NOMEM;
   }
-  h2->end_recorded = 1;
+  h2->end.recorded = 1;
   event->error_code = error_code;
   event->remote = remote ? 1 : 0;
   take_reason(h2, event);
@@ -407,15 +407,16 @@ int ngp_h2_recv_eof(ngp_h2 *h2, uint32_t error_code) {
   return close_connection(h2, error_code, 1);
 }
 
-int ngp_h2_alive(const ngp_h2 *h2) { return !h2->dead; }
+int ngp_h2_alive(const ngp_h2 *h2) { return !h2->end.dead; }
 
 int ngp_h2_want_read(ngp_h2 *h2) {
-  return !h2->dead && nghttp2_session_want_read(h2->session);
+  return !h2->end.dead && nghttp2_session_want_read(h2->session);
 }
 
 int ngp_h2_want_write(ngp_h2 *h2) {
-  return h2->out.len || h2->refs_len ||
-         (!h2->dead && (h2->held || nghttp2_session_want_write(h2->session)));
+  return h2->out.bytes.len || h2->out.refs_len ||
+         (!h2->end.dead &&
+          (h2->resets.held || nghttp2_session_want_write(h2->session)));
 }
 
 /* ---- Bytes in ---- */
@@ -426,13 +427,13 @@ int ngp_h2_want_write(ngp_h2 *h2) {
  */
 static int fail_with_goaway(ngp_h2 *h2, uint32_t error_code,
                             const char *reason) {
-  uint32_t last = (uint32_t)h2->last_remote_id;
+  uint32_t last = (uint32_t)h2->ids.last_remote;
   uint8_t frame[17] = {0, 0, 8, NGHTTP2_GOAWAY};
 
   put32(frame + 9, last);
   put32(frame + 13, error_code);
   ngp_h2_set_reason(h2, reason, strlen(reason));
-  if (ngp_buf_add(&h2->out, frame, sizeof(frame)) != 0) {
+  if (ngp_buf_add(&h2->out.bytes, frame, sizeof(frame)) != 0) {
     return NGHTTP2_ERR_NOMEM;
   }
   ++h2->counters.frames_sent[NGHTTP2_GOAWAY];
@@ -440,8 +441,8 @@ static int fail_with_goaway(ngp_h2 *h2, uint32_t error_code,
 }
 
 static int fail_recv(ngp_h2 *h2, int lib_error) {
-  if (h2->calm) {
-    return fail_with_goaway(h2, NGHTTP2_ENHANCE_YOUR_CALM, h2->calm);
+  if (h2->limits.calm) {
+    return fail_with_goaway(h2, NGHTTP2_ENHANCE_YOUR_CALM, h2->limits.calm);
   }
   switch (lib_error) {
   case NGHTTP2_ERR_BAD_CLIENT_MAGIC:
@@ -454,7 +455,7 @@ static int fail_recv(ngp_h2 *h2, int lib_error) {
     return fail_with_goaway(h2, NGHTTP2_ENHANCE_YOUR_CALM,
                             nghttp2_strerror(lib_error));
   default:
-    h2->dead = 1;
+    h2->end.dead = 1;
     return NGHTTP2_ERR_NOMEM;
   }
 }
@@ -470,7 +471,8 @@ static int gather(ngp_h2 *h2, size_t limit, size_t data_limit);
 static int gather_early(ngp_h2 *h2, size_t queue_before) {
   size_t queue = nghttp2_session_get_outbound_queue_size(h2->session);
 
-  if (queue <= queue_before + h2->expected || h2->out.len > MAX_EARLY_OUTPUT) {
+  if (queue <= queue_before + h2->expected ||
+      h2->out.bytes.len > MAX_EARLY_OUTPUT) {
     return 0;
   }
   return gather(h2, SIZE_MAX, 0);
@@ -483,7 +485,7 @@ int ngp_h2_recv(ngp_h2 *h2, const uint8_t *data, size_t len,
   uint32_t code;
   int rv;
 
-  if (h2->dead) {
+  if (h2->end.dead) {
     return NGP_ERR_CONNECTION_CLOSED;
   }
   if (len > RECV_SLICE) {
@@ -499,8 +501,8 @@ int ngp_h2_recv(ngp_h2 *h2, const uint8_t *data, size_t len,
     return fail_recv(h2, rv);
   }
   rv = gather_early(h2, queue_before);
-  return rv == 0 && reason && !h2->dead ? fail_with_goaway(h2, code, reason)
-                                        : rv;
+  return rv == 0 && reason && !h2->end.dead ? fail_with_goaway(h2, code, reason)
+                                            : rv;
 }
 
 /* ---- Bytes out ---- */
@@ -508,33 +510,33 @@ int ngp_h2_recv(ngp_h2 *h2, const uint8_t *data, size_t len,
 /* Makes room for another ref, and for the segments of them all: so that
    ngp_h2_output() needs no memory. */
 static int grow_refs(ngp_h2 *h2) {
-  size_t cap = h2->refs_cap ? h2->refs_cap * 2 : 8;
+  size_t cap = h2->out.refs_cap ? h2->out.refs_cap * 2 : 8;
   ngp_h2_segment *segments;
   ngp_h2_ref *refs;
 
   /* A run of gathered bytes before each ref, and one after the last. */
   segments =
-      ngp_realloc(h2->mem, h2->segments, (2 * cap + 1) * sizeof(*segments));
+      ngp_realloc(h2->mem, h2->out.segments, (2 * cap + 1) * sizeof(*segments));
   if (!segments) {
     return NGHTTP2_ERR_NOMEM;
   }
-  h2->segments = segments;
-  refs = ngp_realloc(h2->mem, h2->refs, cap * sizeof(*refs));
+  h2->out.segments = segments;
+  refs = ngp_realloc(h2->mem, h2->out.refs, cap * sizeof(*refs));
   if (!refs) {
     return NGHTTP2_ERR_NOMEM;
   }
-  h2->refs = refs;
-  h2->refs_cap = cap;
+  h2->out.refs = refs;
+  h2->out.refs_cap = cap;
   return 0;
 }
 
 int ngp_h2_add_ref(ngp_h2 *h2, const uint8_t *base, size_t len, void *owner) {
-  if (h2->nrefs == h2->refs_cap && grow_refs(h2) != 0) {
+  if (h2->out.nrefs == h2->out.refs_cap && grow_refs(h2) != 0) {
     return NGHTTP2_ERR_NOMEM;
   }
-  h2->refs[h2->nrefs++] = (ngp_h2_ref){
-      .offset = h2->out.len, .base = base, .len = len, .owner = owner};
-  h2->refs_len += len;
+  h2->out.refs[h2->out.nrefs++] = (ngp_h2_ref){
+      .offset = h2->out.bytes.len, .base = base, .len = len, .owner = owner};
+  h2->out.refs_len += len;
   return 0;
 }
 
@@ -543,24 +545,26 @@ int ngp_h2_want(ngp_h2 *h2, ngp_h2_stream *stream, size_t n) {
   if (stream->flags & NGP_H2_FLAG_WANTS) {
     return 0;
   }
-  if (h2->nwanted == h2->wanted_cap) {
-    size_t cap = h2->wanted_cap ? h2->wanted_cap * 2 : 16;
-    int32_t *wanted = ngp_realloc(h2->mem, h2->wanted, cap * sizeof(*wanted));
+  if (h2->bodies.nwanted == h2->bodies.wanted_cap) {
+    size_t cap = h2->bodies.wanted_cap ? h2->bodies.wanted_cap * 2 : 16;
+    int32_t *wanted =
+        ngp_realloc(h2->mem, h2->bodies.wanted, cap * sizeof(*wanted));
 
     if (!wanted) {
       return NGHTTP2_ERR_NOMEM;
     }
-    h2->wanted = wanted;
-    h2->wanted_cap = cap;
+    h2->bodies.wanted = wanted;
+    h2->bodies.wanted_cap = cap;
   }
-  h2->wanted[h2->nwanted++] = stream->id;
+  h2->bodies.wanted[h2->bodies.nwanted++] = stream->id;
   stream->flags |= NGP_H2_FLAG_WANTS;
   return 0;
 }
 
 int ngp_h2_take_wanted(ngp_h2 *h2, int32_t *pstream_id, size_t *pn) {
-  while (h2->nwanted) {
-    ngp_h2_stream *stream = ngp_h2_stream_find(h2, h2->wanted[--h2->nwanted]);
+  while (h2->bodies.nwanted) {
+    ngp_h2_stream *stream =
+        ngp_h2_stream_find(h2, h2->bodies.wanted[--h2->bodies.nwanted]);
 
     if (stream && (stream->flags & NGP_H2_FLAG_WANTS)) {
       stream->flags &= ~NGP_H2_FLAG_WANTS;
@@ -580,25 +584,25 @@ static int gather(ngp_h2 *h2, size_t limit, size_t data_limit) {
   const uint8_t *data;
   nghttp2_ssize n;
 
-  h2->data_limit = data_limit;
-  while (h2->out.len + h2->refs_len < limit) {
-    size_t before = h2->out.len + h2->refs_len;
+  h2->out.data_limit = data_limit;
+  while (h2->out.bytes.len + h2->out.refs_len < limit) {
+    size_t before = h2->out.bytes.len + h2->out.refs_len;
 
     n = nghttp2_session_mem_send2(h2->session, &data);
     if (n < 0) {
-      h2->dead = 1;
+      h2->end.dead = 1;
       return NGHTTP2_ERR_NOMEM;
     }
-    if (n > 0 && ngp_buf_add(&h2->out, data, (size_t)n) != 0) {
-      h2->dead = 1;
+    if (n > 0 && ngp_buf_add(&h2->out.bytes, data, (size_t)n) != 0) {
+      h2->end.dead = 1;
       return NGHTTP2_ERR_NOMEM;
     }
-    if (h2->failed) {
-      return close_connection(h2, h2->fail_code, 0);
+    if (h2->end.failed) {
+      return close_connection(h2, h2->end.code, 0);
     }
     /* DATA frames go to the output by the send_data callback. */
-    if (n == 0 && h2->out.len + h2->refs_len == before) {
-      h2->waiting_upto = h2->unsent ? h2->last_local_id : 0;
+    if (n == 0 && h2->out.bytes.len + h2->out.refs_len == before) {
+      h2->ids.waiting_upto = h2->unsent ? h2->ids.last_local : 0;
       return 0;
     }
   }
@@ -608,20 +612,21 @@ static int gather(ngp_h2 *h2, size_t limit, size_t data_limit) {
 int ngp_h2_send(ngp_h2 *h2, size_t limit, int by_reference) {
   int rv;
 
-  if (h2->dead) {
+  if (h2->end.dead) {
     return 0;
   }
-  if (h2->held && !h2->hold_resets && !h2->out.len && !h2->refs_len) {
+  if (h2->resets.held && !h2->resets.hold && !h2->out.bytes.len &&
+      !h2->out.refs_len) {
     /* The ends that they follow were output of an earlier call. */
     rv = ngp_h2_release_resets(h2, 1);
     if (rv != 0) {
-      h2->dead = 1;
+      h2->end.dead = 1;
       return rv;
     }
   }
-  h2->by_reference = by_reference ? 1 : 0;
+  h2->out.by_reference = by_reference ? 1 : 0;
   rv = gather(h2, limit, limit);
-  h2->by_reference = 0;
+  h2->out.by_reference = 0;
   return rv;
 }
 
@@ -630,37 +635,38 @@ const ngp_h2_segment *ngp_h2_output(ngp_h2 *h2, size_t *pn, size_t *plen) {
   size_t i, n = 0;
 
   *pn = 0;
-  *plen = h2->out.len + h2->refs_len;
+  *plen = h2->out.bytes.len + h2->out.refs_len;
   if (*plen == 0) {
     return NULL;
   }
-  if (h2->nrefs == 0) {
-    h2->whole = (ngp_h2_segment){.base = h2->out.base, .len = h2->out.len};
+  if (h2->out.nrefs == 0) {
+    h2->out.whole =
+        (ngp_h2_segment){.base = h2->out.bytes.base, .len = h2->out.bytes.len};
     *pn = 1;
-    return &h2->whole;
+    return &h2->out.whole;
   }
-  for (i = 0; i < h2->nrefs; ++i) {
-    const ngp_h2_ref *ref = &h2->refs[i];
+  for (i = 0; i < h2->out.nrefs; ++i) {
+    const ngp_h2_ref *ref = &h2->out.refs[i];
 
     if (ref->offset > offset) {
-      h2->segments[n++] = (ngp_h2_segment){.base = h2->out.base + offset,
-                                           .len = ref->offset - offset};
+      h2->out.segments[n++] = (ngp_h2_segment){
+          .base = h2->out.bytes.base + offset, .len = ref->offset - offset};
       offset = ref->offset;
     }
-    h2->segments[n++] = (ngp_h2_segment){
+    h2->out.segments[n++] = (ngp_h2_segment){
         .base = ref->base, .len = ref->len, .owner = ref->owner};
   }
-  if (h2->out.len > offset) {
-    h2->segments[n++] = (ngp_h2_segment){.base = h2->out.base + offset,
-                                         .len = h2->out.len - offset};
+  if (h2->out.bytes.len > offset) {
+    h2->out.segments[n++] = (ngp_h2_segment){
+        .base = h2->out.bytes.base + offset, .len = h2->out.bytes.len - offset};
   }
   *pn = n;
-  return h2->segments;
+  return h2->out.segments;
 }
 
 void ngp_h2_clear_output(ngp_h2 *h2) {
-  h2->counters.bytes_sent += h2->out.len + h2->refs_len;
-  ngp_buf_clear(&h2->out, KEEP_OUTPUT);
-  h2->nrefs = 0;
-  h2->refs_len = 0;
+  h2->counters.bytes_sent += h2->out.bytes.len + h2->out.refs_len;
+  ngp_buf_clear(&h2->out.bytes, KEEP_OUTPUT);
+  h2->out.nrefs = 0;
+  h2->out.refs_len = 0;
 }

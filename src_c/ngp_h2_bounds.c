@@ -27,21 +27,21 @@
 #define MAX_GLITCH_CREDIT (1 << 21)
 
 static int calm(ngp_h2 *h2, const char *reason) {
-  h2->calm = reason;
+  h2->limits.calm = reason;
   return NGP_H2_FAIL;
 }
 
 int ngp_h2_check_block(ngp_h2 *h2) {
   size_t hard = h2->options.max_header_list_bytes * HARD_FACTOR;
 
-  return h2->block_bytes > (hard > HARD_MIN ? hard : HARD_MIN)
+  return h2->block.bytes > (hard > HARD_MIN ? hard : HARD_MIN)
              ? calm(h2, "a header list is many times larger than the limit")
              : 0;
 }
 
 int ngp_h2_count_provoked(ngp_h2 *h2) {
   ++h2->counters.provoked_resets;
-  if (++h2->reset_balance <= h2->options.max_provoked_resets) {
+  if (++h2->limits.reset_balance <= h2->options.max_provoked_resets) {
     return 0;
   }
   return nghttp2_session_terminate_session(h2->session,
@@ -49,7 +49,7 @@ int ngp_h2_count_provoked(ngp_h2 *h2) {
 }
 
 void ngp_h2_glitch_init(ngp_h2 *h2) {
-  h2->glitch_credit = h2->options.max_glitches;
+  h2->limits.glitch_credit = h2->options.max_glitches;
 }
 
 static void earn(ngp_h2 *h2, uint64_t n) {
@@ -58,9 +58,9 @@ static void earn(ngp_h2 *h2, uint64_t n) {
   if (max < MAX_GLITCH_CREDIT) {
     max = MAX_GLITCH_CREDIT;
   }
-  h2->glitch_credit += n;
-  if (h2->glitch_credit > max) {
-    h2->glitch_credit = max;
+  h2->limits.glitch_credit += n;
+  if (h2->limits.glitch_credit > max) {
+    h2->limits.glitch_credit = max;
   }
 }
 
@@ -69,8 +69,8 @@ void ngp_h2_earn_bytes(ngp_h2 *h2, size_t n) {
 }
 
 void ngp_h2_earn_stream(ngp_h2 *h2) {
-  if (h2->reset_balance) {
-    --h2->reset_balance;
+  if (h2->limits.reset_balance) {
+    --h2->limits.reset_balance;
   }
   earn(h2, GLITCHES_PER_STREAM);
 }
@@ -79,17 +79,19 @@ void ngp_h2_time_passed(ngp_h2 *h2, uint32_t seconds) {
   uint64_t max = h2->options.max_glitches;
   uint64_t n = (uint64_t)seconds * GLITCH_RATE;
 
-  if (h2->glitch_credit < max) {
-    earn(h2, n < max - h2->glitch_credit ? n : max - h2->glitch_credit);
+  if (h2->limits.glitch_credit < max) {
+    earn(h2, n < max - h2->limits.glitch_credit
+                 ? n
+                 : max - h2->limits.glitch_credit);
   }
 }
 
 int ngp_h2_glitch(ngp_h2 *h2, size_t n) {
   h2->counters.glitches += n;
-  if (h2->glitch_credit < n) {
+  if (h2->limits.glitch_credit < n) {
     return calm(h2, "too many frames that do nothing");
   }
-  h2->glitch_credit -= n;
+  h2->limits.glitch_credit -= n;
   return 0;
 }
 

@@ -71,8 +71,8 @@ void ngp_h2_block_begin(ngp_h2 *h2) {
 
   drop_fields(batch, batch->committed, batch->nfields);
   batch->nfields = batch->committed;
-  h2->block_bytes = h2->block_count = 0;
-  h2->block_overflow = 0;
+  h2->block.bytes = h2->block.count = 0;
+  h2->block.overflow = 0;
 }
 
 int ngp_h2_block_add(ngp_h2 *h2, nghttp2_rcbuf *name, nghttp2_rcbuf *value,
@@ -83,14 +83,14 @@ int ngp_h2_block_add(ngp_h2 *h2, nghttp2_rcbuf *name, nghttp2_rcbuf *value,
   ngp_h2_field *field;
   void *array = batch->fields;
 
-  h2->block_bytes += n.len + v.len + FIELD_OVERHEAD;
-  ++h2->block_count;
+  h2->block.bytes += n.len + v.len + FIELD_OVERHEAD;
+  ++h2->block.count;
   h2->counters.header_bytes_received += n.len + v.len;
-  if (h2->block_bytes > h2->options.max_header_list_bytes ||
-      h2->block_count > h2->options.max_header_list_count) {
-    h2->block_overflow = 1;
+  if (h2->block.bytes > h2->options.max_header_list_bytes ||
+      h2->block.count > h2->options.max_header_list_count) {
+    h2->block.overflow = 1;
   }
-  if (h2->block_overflow) {
+  if (h2->block.overflow) {
     return ngp_h2_check_block(h2);
   }
   if (batch->nfields == batch->fields_cap) {

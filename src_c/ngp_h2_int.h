@@ -141,121 +141,150 @@ struct ngp_h2 {
   ngp_map streams;
   ngp_h2_batch batch;
   ngp_h2_counters counters;
-  /* out gathers frames; refs, owned, are the large body runs between them,
-     of refs_len bytes. */
-  ngp_buf out;
-  ngp_h2_ref *refs;
-  size_t nrefs;
-  size_t refs_cap;
-  size_t refs_len;
-  /* segments, owned, has room for the output that refs make; whole is the
-     output without any. */
-  ngp_h2_segment *segments;
-  ngp_h2_segment whole;
-  /* tray has the chunks whose owners the caller is to take. */
-  ngp_tray tray;
-  /* wanted, owned, has the ids of streams whose source is asked. */
-  int32_t *wanted;
-  size_t nwanted;
-  size_t wanted_cap;
-  /* queued_body is the sum of all streams' queues; reserved that of their
-     |reserved|. */
-  size_t queued_body;
-  int64_t reserved;
-  /* body_sent counts the body bytes of all streams that went out; send_mark is
-     its pace while the connection's window is used up. */
-  uint64_t body_sent;
-  ngp_h2_mark send_mark;
+  /* out is what ngp_h2_send() has gathered. */
+  struct {
+    /* bytes gathers frames; refs, owned, are the large body runs between them,
+       of refs_len bytes. */
+    ngp_buf bytes;
+    ngp_h2_ref *refs;
+    size_t nrefs;
+    size_t refs_cap;
+    size_t refs_len;
+    /* segments, owned, has room for the output that refs make; whole is the
+       output without any. */
+    ngp_h2_segment *segments;
+    ngp_h2_segment whole;
+    /* data_limit is how much output there may be before DATA has to wait. */
+    size_t data_limit;
+    /* by_reference is nonzero while large body runs become refs. */
+    uint8_t by_reference;
+  } out;
+  /* bodies is what all streams send. */
+  struct {
+    /* tray has the chunks whose owners the caller is to take. */
+    ngp_tray tray;
+    /* wanted, owned, has the ids of streams whose source is asked. */
+    int32_t *wanted;
+    size_t nwanted;
+    size_t wanted_cap;
+    /* queued is the sum of all streams' queues; reserved that of their
+       |reserved|. */
+    size_t queued;
+    int64_t reserved;
+    /* sent counts the body bytes of all streams that went out; send_mark is
+       their pace while the connection's window is used up. */
+    uint64_t sent;
+    ngp_h2_mark send_mark;
+  } bodies;
   /* unsent is the number of queued requests. */
   size_t unsent;
-  /* Of the header block that is coming in: its size and count of fields, and
-     whether one of them is past its bound. */
-  size_t block_bytes;
-  size_t block_count;
-  uint8_t block_overflow;
-  /* last_remote_id is the highest id that the peer has opened. */
-  int32_t last_remote_id;
-  int32_t last_local_id;
-  /* remote_initial_window is the peer's setting, to see it grow. */
-  uint32_t remote_initial_window;
-  /* window_growth is by how much it last grew. */
-  uint32_t window_growth;
+  /* block is the header block that is coming in. */
+  struct {
+    size_t bytes;
+    /* count is the number of its fields. */
+    size_t count;
+    /* overflow is nonzero once one of them is past its bound. */
+    uint8_t overflow;
+  } block;
+  /* ids is which streams there have been. */
+  struct {
+    /* last_remote is the highest id that the peer has opened. */
+    int32_t last_remote;
+    int32_t last_local;
+    /* Requests up to waiting_upto did not get their place at the last send. */
+    int32_t waiting_upto;
+    /* highest_remote is the highest that the peer has used, whether the stream
+       was taken or refused, or is on its way to nghttp2; skipped holds the last
+       runs of those that it did not use, and nskipped counts all. */
+    int32_t highest_remote;
+    ngp_h2_id_range skipped[NGP_H2_SKIPPED];
+    size_t nskipped;
+    /* closed holds the last closed streams: id << 1, and the lowest bit is set
+       if it was us who reset them.  nclosed counts all that ever were. */
+    uint32_t closed[NGP_H2_CLOSED];
+    size_t nclosed;
+  } ids;
+  /* window is flow control of what we send. */
+  struct {
+    /* remote_initial is the peer's setting, to see it grow; growth is by how
+       much it last did. */
+    uint32_t remote_initial;
+    uint32_t growth;
+    /* update_batch and update_event are as a stream's, for the connection. */
+    uint64_t update_batch;
+    size_t update_event;
+  } window;
   /* expected counts the frames that this input made us queue and that need no
      closer look: see gather_early() in ngp_h2.c. */
   size_t expected;
-  /* Requests up to this id did not get their place at the last send. */
-  int32_t waiting_upto;
   /* extensions, owned, are queued and not packed yet. */
   ngp_h2_extension *extensions;
-  /* own_goaways is how many GOAWAY of the caller are queued; goaway_last is
-     what the last one said. */
-  size_t own_goaways;
-  int32_t goaway_last;
-  /* terminated is nonzero once the caller has ended the connection: a GOAWAY
-     of the caller's after the last one would be taken for it. */
-  uint8_t terminated;
-  /* reset_balance is provoked resets less streams that ended well. */
-  uint32_t reset_balance;
-  /* glitch_credit is how many more frames may come that do nothing. */
-  uint64_t glitch_credit;
-  /* calm, static text, is why ENHANCE_YOUR_CALM is to end the connection, or
-     NULL. */
-  const char *calm;
-  /* held is the number of streams whose reset waits, hold_resets whether only
-     ngp_h2_release_resets() ends that. */
-  size_t held;
-  uint8_t hold_resets;
-  /* update_batch and update_event are as a stream's, for the connection. */
-  uint64_t update_batch;
-  size_t update_event;
-  /* reason is the text of the last error, owned, or NULL. */
-  uint8_t *reason;
-  size_t reason_len;
-  /* An extension frame's payload, as it comes in. */
+  /* extension is the payload of an extension frame, as it comes in. */
   ngp_buf extension;
-  /* failed is nonzero once a GOAWAY that ends the connection is out, with
-     fail_code. */
-  uint8_t failed;
-  uint32_t fail_code;
-  /* dead is nonzero once the session must not be called again, for the
-     connection has ended or for want of memory; end_recorded once
-     CONNECTION_CLOSED was recorded. */
-  uint8_t dead;
-  uint8_t end_recorded;
-  /* by_reference is nonzero while large body runs become refs. */
-  uint8_t by_reference;
-  /* data_limit is how much output there may be before DATA has to wait. */
-  size_t data_limit;
-  /* See ngp_h2_scan.c: bytes of the present frame's payload (at first of the
-     client's magic) to come, and a frame header in pieces. */
-  size_t scan_left;
-  size_t scan_len;
-  uint8_t scan_head[9];
-  /* A priority field (RFC 7540, 6.3) in pieces: its frame's header, how many
-     bytes of the payload lead up to its end, how many of these are there, and
-     they. */
-  uint8_t prefix_head[9];
-  uint8_t prefix[5];
-  size_t prefix_want;
-  size_t prefix_len;
-  /* self_dependent is the stream that a HEADERS frame has made depend on
-     itself, or 0. */
-  int32_t self_dependent;
-  /* scan_serial counts frames, a header block for one; scan_type is the
-     present frame's type, and scan_block is nonzero within a header block. */
-  uint32_t scan_serial;
-  uint8_t scan_type;
-  uint8_t scan_block;
-  /* closed holds the last closed streams: id << 1, and the lowest bit is set
-     if it was us who reset them.  nclosed counts all that ever were. */
-  uint32_t closed[NGP_H2_CLOSED];
-  size_t nclosed;
-  /* highest_remote_id is the highest that the peer has used, whether the
-     stream was taken or refused, or is on its way to nghttp2; skipped holds the
-     last runs of those that it did not use, and nskipped counts all. */
-  int32_t highest_remote_id;
-  ngp_h2_id_range skipped[NGP_H2_SKIPPED];
-  size_t nskipped;
+  struct {
+    /* queued is how many GOAWAY of the caller are queued; last is what the last
+       one said. */
+    size_t queued;
+    int32_t last;
+    /* terminated is nonzero once the caller has ended the connection: a GOAWAY
+       of the caller's after the last one would be taken for it. */
+    uint8_t terminated;
+  } goaway;
+  /* limits is what the peer may still do: see ngp_h2_bounds.c. */
+  struct {
+    /* reset_balance is provoked resets less streams that ended well. */
+    uint32_t reset_balance;
+    /* glitch_credit is how many more frames may come that do nothing. */
+    uint64_t glitch_credit;
+    /* calm, static text, is why ENHANCE_YOUR_CALM is to end the connection, or
+       NULL. */
+    const char *calm;
+  } limits;
+  struct {
+    /* held is the number of streams whose reset waits, hold whether only
+       ngp_h2_release_resets() ends that. */
+    size_t held;
+    uint8_t hold;
+  } resets;
+  /* end is how the connection ends. */
+  struct {
+    /* reason is the text of the last error, owned, or NULL. */
+    uint8_t *reason;
+    size_t reason_len;
+    /* failed is nonzero once a GOAWAY that ends the connection is out, with
+       |code|. */
+    uint32_t code;
+    uint8_t failed;
+    /* dead is nonzero once the session must not be called again, for the
+       connection has ended or for want of memory; recorded once
+       CONNECTION_CLOSED was recorded. */
+    uint8_t dead;
+    uint8_t recorded;
+  } end;
+  /* scan is what ngp_h2_scan.c knows of the input. */
+  struct {
+    /* left is the bytes of the present frame's payload, at first of the
+       client's magic, to come; head is a frame header in pieces, of len bytes.
+     */
+    size_t left;
+    size_t len;
+    uint8_t head[9];
+    /* A priority field (RFC 7540, 6.3) in pieces: prefix_head is its frame's
+       header, prefix_want how many bytes of the payload lead up to its end,
+       prefix_len how many of these are there, and prefix they. */
+    uint8_t prefix_head[9];
+    uint8_t prefix[5];
+    size_t prefix_want;
+    size_t prefix_len;
+    /* self_dependent is the stream that a HEADERS frame has made depend on
+       itself, or 0. */
+    int32_t self_dependent;
+    /* serial counts frames, a header block for one; type is the present
+       frame's type, and block is nonzero within a header block. */
+    uint32_t serial;
+    uint8_t type;
+    uint8_t block;
+  } scan;
 };
 
 /* ---- ngp_h2_stream.c ---- */

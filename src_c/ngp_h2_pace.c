@@ -116,7 +116,7 @@ int ngp_h2_check_pace(ngp_h2 *h2, double now, const ngp_h2_bounds *bounds,
   int rv;
 
   *ppace = (ngp_h2_pace){.slow = 0};
-  if (h2->dead) {
+  if (h2->end.dead) {
     return 0;
   }
   window_used_up = nghttp2_session_get_remote_window_size(h2->session) <= 0;
@@ -155,10 +155,10 @@ int ngp_h2_check_pace(ngp_h2 *h2, double now, const ngp_h2_bounds *bounds,
     }
   }
   if (!ppace->stalled) {
-    h2->send_mark.on = 0;
+    h2->bodies.send_mark.on = 0;
     return 0;
   }
-  ppace->stalled = is_slow(&h2->send_mark, (int64_t)h2->body_sent, now,
+  ppace->stalled = is_slow(&h2->bodies.send_mark, (int64_t)h2->bodies.sent, now,
                            bounds->response, bounds->min_rate);
   return 0;
 }

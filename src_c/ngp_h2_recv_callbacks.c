@@ -54,8 +54,8 @@ static int on_begin_headers(nghttp2_session *session,
   if (!stream) {
     return NGP_H2_FAIL;
   }
-  if (id > h2->last_remote_id) {
-    h2->last_remote_id = id;
+  if (id > h2->ids.last_remote) {
+    h2->ids.last_remote = id;
   }
   if (frame->hd.type == NGHTTP2_PUSH_PROMISE) {
     /* A client says nothing on a pushed stream (RFC 9113, 8.4). */
@@ -133,7 +133,7 @@ static int refuse(ngp_h2 *h2, ngp_h2_stream *stream, uint32_t error_code,
 
 /* A refused block is worth a frame for each KiB: it was decoded. */
 static size_t glitches_of_block(const ngp_h2 *h2) {
-  return 1 + h2->block_bytes / 1024;
+  return 1 + h2->block.bytes / 1024;
 }
 
 static int on_headers_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
@@ -143,9 +143,10 @@ static int on_headers_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
   ngp_h2_event *event;
   const char *reason;
   uint32_t flags;
-  int has_priority, self_dependent = h2->self_dependent == frame->hd.stream_id;
+  int has_priority,
+      self_dependent = h2->scan.self_dependent == frame->hd.stream_id;
 
-  h2->self_dependent = 0;
+  h2->scan.self_dependent = 0;
   if (ignored(stream)) {
     note_end(stream, frame->hd.flags);
     return 0;
@@ -158,7 +159,7 @@ static int on_headers_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
   if (reason) {
     return refuse(h2, stream, NGHTTP2_PROTOCOL_ERROR, reason);
   }
-  if (h2->block_overflow) {
+  if (h2->block.overflow) {
     return ngp_h2_glitch(h2, glitches_of_block(h2)) != 0
                ? NGP_H2_FAIL
                : refuse(h2, stream, NGHTTP2_ENHANCE_YOUR_CALM,
@@ -286,8 +287,8 @@ static int on_settings_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
   event->value = (int64_t)frame->settings.niv;
   window = nghttp2_session_get_remote_settings(
       h2->session, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE);
-  if (window > h2->remote_initial_window ||
-      (window < h2->remote_initial_window && h2->queued_body)) {
+  if (window > h2->window.remote_initial ||
+      (window < h2->window.remote_initial && h2->bodies.queued)) {
     /* Every stream may send more (RFC 9113, 6.9.2); or some less than is
        queued, which leaves more for the others. */
     event = ngp_h2_record(h2, NGP_H2_EVENT_WINDOW_UPDATE, 0);
@@ -295,11 +296,11 @@ static int on_settings_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
       return NGP_H2_FAIL;
     }
   }
-  if (window != h2->remote_initial_window) {
-    h2->window_growth = window > h2->remote_initial_window
-                            ? window - h2->remote_initial_window
+  if (window != h2->window.remote_initial) {
+    h2->window.growth = window > h2->window.remote_initial
+                            ? window - h2->window.remote_initial
                             : 0;
-    h2->remote_initial_window = window;
+    h2->window.remote_initial = window;
     ngp_h2_reserve_all(h2);
   }
   return 0;
@@ -385,10 +386,10 @@ static int on_push_promise_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
   if (ignored(stream)) {
     return 0;
   }
-  if (h2->block_overflow && ngp_h2_glitch(h2, glitches_of_block(h2)) != 0) {
+  if (h2->block.overflow && ngp_h2_glitch(h2, glitches_of_block(h2)) != 0) {
     return NGP_H2_FAIL;
   }
-  if (ignored(parent) || h2->block_overflow) {
+  if (ignored(parent) || h2->block.overflow) {
     /* Nobody waits for it. */
     return refuse(h2, stream, NGHTTP2_CANCEL, "nobody waits for this promise");
   }
@@ -434,7 +435,8 @@ static int on_window_update_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
   ngp_h2_stream *stream;
 
   if (frame->hd.stream_id == 0) {
-    return record_update(h2, 0, n, &h2->update_batch, &h2->update_event);
+    return record_update(h2, 0, n, &h2->window.update_batch,
+                         &h2->window.update_event);
   }
   stream = ngp_h2_stream_find(h2, frame->hd.stream_id);
   if (!stream) {
@@ -576,7 +578,7 @@ static int on_invalid_frame_recv(nghttp2_session *session,
   if (stream) {
     stream->flags |= NGP_H2_FLAG_DOOMED;
   }
-  if (!h2->reason) {
+  if (!h2->end.reason) {
     const char *reason = nghttp2_strerror(lib_error);
 
     ngp_h2_set_reason(h2, reason, strlen(reason));

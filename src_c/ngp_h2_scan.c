@@ -26,34 +26,35 @@ static int32_t id_of(const uint8_t *head) {
 }
 
 void ngp_h2_remember_closed(ngp_h2 *h2, int32_t id, int ours) {
-  h2->closed[h2->nclosed++ % NGP_H2_CLOSED] =
+  h2->ids.closed[h2->ids.nclosed++ % NGP_H2_CLOSED] =
       (uint32_t)id << 1 | (ours ? 1U : 0U);
 }
 
 void ngp_h2_mark_used(ngp_h2 *h2, int32_t id) {
   int32_t first;
 
-  if (id <= h2->highest_remote_id) {
+  if (id <= h2->ids.highest_remote) {
     return;
   }
-  first = h2->highest_remote_id + 2;
+  first = h2->ids.highest_remote + 2;
   if (id > first) {
-    h2->skipped[h2->nskipped++ % NGP_H2_SKIPPED] =
+    h2->ids.skipped[h2->ids.nskipped++ % NGP_H2_SKIPPED] =
         (ngp_h2_id_range){.first = first, .end = id};
   }
-  h2->highest_remote_id = id;
+  h2->ids.highest_remote = id;
 }
 
 /* Nonzero if the peer has passed over |id|. */
 static int was_skipped(const ngp_h2 *h2, int32_t id) {
-  size_t n = h2->nskipped < NGP_H2_SKIPPED ? h2->nskipped : NGP_H2_SKIPPED;
+  size_t n =
+      h2->ids.nskipped < NGP_H2_SKIPPED ? h2->ids.nskipped : NGP_H2_SKIPPED;
   size_t i;
 
   if (ngp_h2_is_local_id(h2, id)) {
     return 0;
   }
   for (i = 0; i < n; ++i) {
-    if (id >= h2->skipped[i].first && id < h2->skipped[i].end) {
+    if (id >= h2->ids.skipped[i].first && id < h2->ids.skipped[i].end) {
       return 1;
     }
   }
@@ -62,12 +63,12 @@ static int was_skipped(const ngp_h2 *h2, int32_t id) {
 
 /* What is remembered of the closed stream |id|; 0 if nothing is. */
 static uint32_t find_closed(const ngp_h2 *h2, int32_t id) {
-  size_t n = h2->nclosed < NGP_H2_CLOSED ? h2->nclosed : NGP_H2_CLOSED;
+  size_t n = h2->ids.nclosed < NGP_H2_CLOSED ? h2->ids.nclosed : NGP_H2_CLOSED;
   size_t i;
 
   for (i = 0; i < n; ++i) {
-    if (h2->closed[i] >> 1 == (uint32_t)id) {
-      return h2->closed[i];
+    if (h2->ids.closed[i] >> 1 == (uint32_t)id) {
+      return h2->ids.closed[i];
     }
   }
   return 0;
@@ -92,7 +93,7 @@ static int suspicious(ngp_h2 *h2, const uint8_t *head) {
 
   switch (head[3]) {
   case NGHTTP2_HEADERS:
-    if (id > h2->highest_remote_id && !h2->options.client &&
+    if (id > h2->ids.highest_remote && !h2->options.client &&
         !ngp_h2_is_local_id(h2, id)) {
       ngp_h2_mark_used(h2, id);
       return lacks_padding(head);
@@ -185,7 +186,7 @@ static int refuse_self_dependent(ngp_h2 *h2, uint8_t type, int32_t id) {
   ngp_h2_stream *stream;
 
   if (type == NGHTTP2_HEADERS) {
-    h2->self_dependent = id;
+    h2->scan.self_dependent = id;
     return 0;
   }
   stream = ngp_h2_stream_find(h2, id);
@@ -197,17 +198,17 @@ static int refuse_self_dependent(ngp_h2 *h2, uint8_t type, int32_t id) {
                               NGP_H2_SELF_DEPENDENT);
   }
   /* Of a closed stream it is forgotten. */
-  return ngp_h2_is_local_id(h2, id) || id <= h2->highest_remote_id
+  return ngp_h2_is_local_id(h2, id) || id <= h2->ids.highest_remote
              ? 0
              : ngp_h2_reset_idle(h2, id, NGHTTP2_PROTOCOL_ERROR);
 }
 
 /* Nonzero if |prefix|, which is whole, names the frame's own stream. */
 static int depends_on_itself(const ngp_h2 *h2, const uint8_t *prefix) {
-  int32_t id = id_of(h2->prefix_head);
+  int32_t id = id_of(h2->scan.prefix_head);
 
-  return id != 0 &&
-         (int32_t)(get32(prefix + h2->prefix_want - 4) & 0x7fffffffU) == id;
+  return id != 0 && (int32_t)(get32(prefix + h2->scan.prefix_want - 4) &
+                              0x7fffffffU) == id;
 }
 
 /* Feeds the whole prefix.  A stream that depends on itself is hidden from
@@ -215,28 +216,29 @@ static int depends_on_itself(const ngp_h2 *h2, const uint8_t *prefix) {
 static int feed_prefix(ngp_h2 *h2) {
   int rv = 0;
 
-  if (depends_on_itself(h2, h2->prefix)) {
-    memset(h2->prefix + h2->prefix_want - 4, 0, 4);
-    rv = refuse_self_dependent(h2, h2->prefix_head[3], id_of(h2->prefix_head));
+  if (depends_on_itself(h2, h2->scan.prefix)) {
+    memset(h2->scan.prefix + h2->scan.prefix_want - 4, 0, 4);
+    rv = refuse_self_dependent(h2, h2->scan.prefix_head[3],
+                               id_of(h2->scan.prefix_head));
   }
-  return rv == 0 ? feed(h2, h2->prefix, h2->prefix_want) : rv;
+  return rv == 0 ? feed(h2, h2->scan.prefix, h2->scan.prefix_want) : rv;
 }
 
 /* Takes bytes of a prefix, which is fed when it is whole; what came before has
    been fed.  Returns how many it took, or nghttp2's error code. */
 static nghttp2_ssize take_prefix(ngp_h2 *h2, const uint8_t *data, size_t len) {
-  size_t n = h2->prefix_want - h2->prefix_len;
+  size_t n = h2->scan.prefix_want - h2->scan.prefix_len;
   int rv;
 
   if (n > len) {
     n = len;
   }
-  memcpy(h2->prefix + h2->prefix_len, data, n);
-  h2->prefix_len += n;
-  h2->scan_left -= n;
-  if (h2->prefix_len == h2->prefix_want) {
+  memcpy(h2->scan.prefix + h2->scan.prefix_len, data, n);
+  h2->scan.prefix_len += n;
+  h2->scan.left -= n;
+  if (h2->scan.prefix_len == h2->scan.prefix_want) {
     rv = feed_prefix(h2);
-    h2->prefix_want = h2->prefix_len = 0;
+    h2->scan.prefix_want = h2->scan.prefix_len = 0;
     if (rv != 0) {
       return rv;
     }
@@ -246,10 +248,10 @@ static nghttp2_ssize take_prefix(ngp_h2 *h2, const uint8_t *data, size_t len) {
 
 uint32_t ngp_h2_mid_frame(const ngp_h2 *h2) {
   /* Serial 0 is the client's magic. */
-  int payload = h2->scan_left && h2->scan_type != NGHTTP2_DATA;
+  int payload = h2->scan.left && h2->scan.type != NGHTTP2_DATA;
 
-  return !h2->dead && (h2->scan_len || payload || h2->scan_block)
-             ? h2->scan_serial
+  return !h2->end.dead && (h2->scan.len || payload || h2->scan.block)
+             ? h2->scan.serial
              : 0;
 }
 
@@ -263,12 +265,13 @@ int ngp_h2_scan(ngp_h2 *h2, const uint8_t *data, size_t len,
 
   *preason = NULL;
   while (pos < len) {
-    if (h2->prefix_want && !h2->prefix_len && len - pos >= h2->prefix_want &&
+    if (h2->scan.prefix_want && !h2->scan.prefix_len &&
+        len - pos >= h2->scan.prefix_want &&
         !depends_on_itself(h2, data + pos)) {
       /* As nearly always: it need not be taken apart. */
-      h2->prefix_want = 0;
+      h2->scan.prefix_want = 0;
     }
-    if (h2->prefix_want) {
+    if (h2->scan.prefix_want) {
       nghttp2_ssize taken;
 
       rv = feed(h2, data + start, pos - start);
@@ -280,35 +283,35 @@ int ngp_h2_scan(ngp_h2 *h2, const uint8_t *data, size_t len,
       start = pos;
       continue;
     }
-    if (h2->scan_left) {
-      n = len - pos < h2->scan_left ? len - pos : h2->scan_left;
+    if (h2->scan.left) {
+      n = len - pos < h2->scan.left ? len - pos : h2->scan.left;
       pos += n;
-      h2->scan_left -= n;
+      h2->scan.left -= n;
       continue;
     }
     head = data + pos;
-    if (!h2->scan_len && !h2->scan_block) {
-      ++h2->scan_serial;
+    if (!h2->scan.len && !h2->scan.block) {
+      ++h2->scan.serial;
     }
-    if (h2->scan_len || len - pos < HEAD_LEN) {
+    if (h2->scan.len || len - pos < HEAD_LEN) {
       /* A header in pieces is kept until it is whole: nghttp2 before 1.70
          counts each piece of one as another CONTINUATION. */
       rv = feed(h2, data + start, pos - start);
       if (rv != 0) {
         return rv;
       }
-      n = HEAD_LEN - h2->scan_len;
+      n = HEAD_LEN - h2->scan.len;
       if (n > len - pos) {
         n = len - pos;
       }
-      memcpy(h2->scan_head + h2->scan_len, head, n);
-      h2->scan_len += n;
+      memcpy(h2->scan.head + h2->scan.len, head, n);
+      h2->scan.len += n;
       pos += n;
       start = pos;
-      if (h2->scan_len < HEAD_LEN) {
+      if (h2->scan.len < HEAD_LEN) {
         return 0;
       }
-      head = h2->scan_head;
+      head = h2->scan.head;
     }
     if (suspicious(h2, head)) {
       rv = feed(h2, data + start, pos - start);
@@ -321,22 +324,22 @@ int ngp_h2_scan(ngp_h2 *h2, const uint8_t *data, size_t len,
         return 0;
       }
     }
-    h2->scan_left = get32(head) >> 8;
-    h2->scan_type = head[3];
+    h2->scan.left = get32(head) >> 8;
+    h2->scan.type = head[3];
     if (head[3] == NGHTTP2_HEADERS || head[3] == NGHTTP2_PUSH_PROMISE ||
         head[3] == NGHTTP2_CONTINUATION) {
-      h2->scan_block = !(head[4] & NGHTTP2_FLAG_END_HEADERS);
+      h2->scan.block = !(head[4] & NGHTTP2_FLAG_END_HEADERS);
     }
-    rv = ngp_h2_count_frame(h2, head[3], head[4], id_of(head), h2->scan_left);
+    rv = ngp_h2_count_frame(h2, head[3], head[4], id_of(head), h2->scan.left);
     if (rv != 0) {
       return rv;
     }
-    h2->prefix_want = priority_prefix(head);
-    if (h2->prefix_want) {
-      memcpy(h2->prefix_head, head, HEAD_LEN);
+    h2->scan.prefix_want = priority_prefix(head);
+    if (h2->scan.prefix_want) {
+      memcpy(h2->scan.prefix_head, head, HEAD_LEN);
     }
-    if (h2->scan_len) {
-      h2->scan_len = 0;
+    if (h2->scan.len) {
+      h2->scan.len = 0;
       rv = feed(h2, head, HEAD_LEN);
       if (rv != 0) {
         return rv;

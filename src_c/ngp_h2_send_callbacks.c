@@ -34,19 +34,19 @@ static int gather_body(ngp_h2 *h2, ngp_h2_stream *stream, size_t n) {
     if (len > left) {
       len = left;
     }
-    if (h2->by_reference && len >= MIN_REF) {
+    if (h2->out.by_reference && len >= MIN_REF) {
       if (ngp_h2_add_ref(h2, base, len, chunk->owner) != 0) {
         return NGP_H2_FAIL;
       }
-    } else if (ngp_buf_add(&h2->out, base, len) != 0) {
+    } else if (ngp_buf_add(&h2->out.bytes, base, len) != 0) {
       return NGP_H2_FAIL;
     }
     left -= len;
   }
-  ngp_body_shift(&stream->body, n, &h2->tray);
-  h2->queued_body -= n;
+  ngp_body_shift(&stream->body, n, &h2->bodies.tray);
+  h2->bodies.queued -= n;
   ngp_h2_earn_bytes(h2, n);
-  h2->body_sent += n;
+  h2->bodies.sent += n;
   return 0;
 }
 
@@ -60,18 +60,18 @@ static int send_data(nghttp2_session *session, nghttp2_frame *frame,
   uint8_t pad_field;
 
   (void)session;
-  if (ngp_buf_add(&h2->out, framehd, 9) != 0) {
+  if (ngp_buf_add(&h2->out.bytes, framehd, 9) != 0) {
     return NGP_H2_FAIL;
   }
   if (padlen) {
     /* |padlen| counts the field itself. */
     pad_field = (uint8_t)(padlen - 1);
-    if (ngp_buf_add(&h2->out, &pad_field, 1) != 0) {
+    if (ngp_buf_add(&h2->out.bytes, &pad_field, 1) != 0) {
       return NGP_H2_FAIL;
     }
   }
   if (gather_body(h2, stream, length) != 0 ||
-      (padlen && ngp_buf_add(&h2->out, zeros, padlen - 1) != 0)) {
+      (padlen && ngp_buf_add(&h2->out.bytes, zeros, padlen - 1) != 0)) {
     return NGP_H2_FAIL;
   }
   if ((stream->flags & NGP_H2_FLAG_WATCHED) &&
@@ -94,7 +94,7 @@ static nghttp2_ssize read_body(nghttp2_session *session, int32_t stream_id,
   int rv;
 
   (void)buf;
-  if (h2->out.len + h2->refs_len >= h2->data_limit) {
+  if (h2->out.bytes.len + h2->out.refs_len >= h2->out.data_limit) {
     /* Only what is urgent is gathered now.  This leaves the frame where it
        is; held back any later it would hold back the others, too. */
     return NGHTTP2_ERR_PAUSE;
@@ -199,14 +199,14 @@ static nghttp2_ssize select_padding(nghttp2_session *session,
 static int on_goaway_send(ngp_h2 *h2, const nghttp2_frame *frame) {
   const uint8_t *debug = frame->goaway.opaque_data;
 
-  if (h2->own_goaways) {
-    --h2->own_goaways;
+  if (h2->goaway.queued) {
+    --h2->goaway.queued;
     return 0;
   }
   /* The last frame of this connection; ngp_h2_send() ends it, for streams
      must not be freed while nghttp2 sends.  The debug data are its reason. */
-  h2->failed = 1;
-  h2->fail_code = frame->goaway.error_code;
+  h2->end.failed = 1;
+  h2->end.code = frame->goaway.error_code;
   if (frame->goaway.opaque_data_len) {
     ngp_h2_set_reason(h2, (const char *)debug, frame->goaway.opaque_data_len);
   }
@@ -220,7 +220,7 @@ static int on_end_sent(ngp_h2 *h2, ngp_h2_stream *stream) {
       (stream->flags & NGP_H2_FLAG_REMOTE_END)) {
     return 0;
   }
-  if ((stream->flags & NGP_H2_FLAG_MUTED) && !h2->hold_resets) {
+  if ((stream->flags & NGP_H2_FLAG_MUTED) && !h2->resets.hold) {
     /* The caller wants it gone now. */
     ++h2->expected;
     return ngp_h2_send_rst(h2, stream);
@@ -253,7 +253,7 @@ static int on_request_begun(ngp_h2 *h2, ngp_h2_stream *stream) {
 
   stream->flags &= ~NGP_H2_FLAG_UNSENT;
   --h2->unsent;
-  if (stream->id <= h2->waiting_upto &&
+  if (stream->id <= h2->ids.waiting_upto &&
       !ngp_h2_record(h2, NGP_H2_EVENT_REQUEST_SENT, stream->id)) {
     return NGHTTP2_ERR_NOMEM;
   }
@@ -295,8 +295,8 @@ static int overflows(const ngp_h2 *h2, const ngp_h2_stream *stream) {
   int32_t window =
       nghttp2_session_get_stream_remote_window_size(h2->session, stream->id);
 
-  return h2->window_growth &&
-         (int64_t)window + h2->window_growth > NGHTTP2_MAX_WINDOW_SIZE;
+  return h2->window.growth &&
+         (int64_t)window + h2->window.growth > NGHTTP2_MAX_WINDOW_SIZE;
 }
 
 static int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame,
@@ -383,8 +383,8 @@ static int on_frame_not_send(nghttp2_session *session,
     }
     break;
   case NGHTTP2_GOAWAY:
-    if (h2->own_goaways) {
-      --h2->own_goaways;
+    if (h2->goaway.queued) {
+      --h2->goaway.queued;
     }
     return 0;
   default:

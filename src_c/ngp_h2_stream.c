@@ -26,15 +26,15 @@ static void stream_free(ngp_h2 *h2, ngp_h2_stream *stream) {
 }
 
 void ngp_h2_stream_remove(ngp_h2 *h2, ngp_h2_stream *stream) {
-  h2->queued_body -= stream->body.queued;
-  h2->reserved -= stream->reserved;
-  ngp_body_abandon(&stream->body, &h2->tray);
+  h2->bodies.queued -= stream->body.queued;
+  h2->bodies.reserved -= stream->reserved;
+  ngp_body_abandon(&stream->body, &h2->bodies.tray);
   if ((stream->flags & NGP_H2_FLAG_UNSENT) &&
       !(stream->flags & NGP_H2_FLAG_PUSHED)) {
     --h2->unsent;
   }
   if (stream->flags & NGP_H2_FLAG_HELD) {
-    --h2->held;
+    --h2->resets.held;
   }
   ngp_map_remove(&h2->streams, stream->id);
   stream_free(h2, stream);

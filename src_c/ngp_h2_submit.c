@@ -19,13 +19,13 @@
 
 /* Nonzero if no frame has opened or passed over |id| yet. */
 static int is_idle(const ngp_h2 *h2, int32_t id) {
-  return id <= 0 || id > (ngp_h2_is_local_id(h2, id) ? h2->last_local_id
-                                                     : h2->last_remote_id);
+  return id <= 0 || id > (ngp_h2_is_local_id(h2, id) ? h2->ids.last_local
+                                                     : h2->ids.last_remote);
 }
 
 /* Finds a stream that the caller names. */
 static int find(const ngp_h2 *h2, int32_t id, ngp_h2_stream **pstream) {
-  if (h2->dead) {
+  if (h2->end.dead) {
     return NGP_ERR_CONNECTION_CLOSED;
   }
   *pstream = ngp_h2_stream_find(h2, id);
@@ -123,7 +123,7 @@ int32_t ngp_h2_submit_request(ngp_h2 *h2, nghttp2_nv *nva, size_t nvlen,
   int32_t id;
   int rv;
 
-  if (h2->dead) {
+  if (h2->end.dead) {
     return NGP_ERR_CONNECTION_CLOSED;
   }
   if (!h2->options.client) {
@@ -166,7 +166,7 @@ int32_t ngp_h2_submit_request(ngp_h2 *h2, nghttp2_nv *nva, size_t nvlen,
     ngp_h2_stream_remove(h2, stream);
     return rv;
   }
-  h2->last_local_id = id;
+  h2->ids.last_local = id;
   return id;
 }
 
@@ -365,7 +365,7 @@ int32_t ngp_h2_submit_push_promise(ngp_h2 *h2, int32_t stream_id,
     ngp_h2_stream_remove(h2, stream);
     return rv;
   }
-  h2->last_local_id = id;
+  h2->ids.last_local = id;
   return id;
 }
 
@@ -397,7 +397,7 @@ static int push(ngp_h2 *h2, int32_t stream_id, const uint8_t *data, size_t len,
     if (rv != 0) {
       return rv;
     }
-    h2->queued_body += len;
+    h2->bodies.queued += len;
     stream->body_len += (int64_t)len;
     ngp_h2_reserve(h2, stream);
   }
@@ -465,7 +465,7 @@ size_t ngp_h2_queued_body(ngp_h2 *h2, int32_t stream_id) {
   ngp_h2_stream *stream;
 
   if (stream_id == 0) {
-    return h2->queued_body;
+    return h2->bodies.queued;
   }
   stream = ngp_h2_stream_find(h2, stream_id);
   return stream ? stream->body.queued : 0;
@@ -477,7 +477,7 @@ static int64_t window_of(const ngp_h2 *h2, const ngp_h2_stream *stream) {
       nghttp2_session_get_stream_remote_window_size(h2->session, stream->id);
 
   /* -1: not open yet; it will have the peer's initial window. */
-  return window < 0 ? (int64_t)h2->remote_initial_window : window;
+  return window < 0 ? (int64_t)h2->window.remote_initial : window;
 }
 
 /*
@@ -493,7 +493,7 @@ void ngp_h2_reserve(ngp_h2 *h2, ngp_h2_stream *stream) {
 
     n = n < window ? n : window;
   }
-  h2->reserved += n - stream->reserved;
+  h2->bodies.reserved += n - stream->reserved;
   stream->reserved = n;
 }
 
@@ -515,8 +515,8 @@ size_t ngp_h2_sendable(ngp_h2 *h2, int32_t stream_id) {
   }
   window = window_of(h2, stream) - (int64_t)stream->body.queued;
   room = nghttp2_session_get_remote_window_size(h2->session);
-  if (room - (int64_t)h2->queued_body < window) {
-    room -= h2->reserved;
+  if (room - (int64_t)h2->bodies.queued < window) {
+    room -= h2->bodies.reserved;
     if (room < window) {
       window = room;
     }
@@ -527,7 +527,7 @@ size_t ngp_h2_sendable(ngp_h2 *h2, int32_t stream_id) {
 static void unhold(ngp_h2 *h2, ngp_h2_stream *stream) {
   if (stream->flags & NGP_H2_FLAG_HELD) {
     stream->flags &= ~NGP_H2_FLAG_HELD;
-    --h2->held;
+    --h2->resets.held;
   }
 }
 
@@ -547,15 +547,15 @@ int ngp_h2_send_rst(ngp_h2 *h2, ngp_h2_stream *stream) {
 void ngp_h2_hold(ngp_h2 *h2, ngp_h2_stream *stream) {
   if (!(stream->flags & (NGP_H2_FLAG_REMOTE_END | NGP_H2_FLAG_HELD))) {
     stream->flags |= NGP_H2_FLAG_HELD;
-    ++h2->held;
+    ++h2->resets.held;
   }
 }
 
 void ngp_h2_hold_resets(ngp_h2 *h2, int hold) {
-  h2->hold_resets = hold ? 1 : 0;
+  h2->resets.hold = hold ? 1 : 0;
 }
 
-size_t ngp_h2_held_resets(const ngp_h2 *h2) { return h2->held; }
+size_t ngp_h2_held_resets(const ngp_h2 *h2) { return h2->resets.held; }
 
 int ngp_h2_release_resets(ngp_h2 *h2, int all) {
   const uint32_t over = NGP_H2_FLAG_REMOTE_END | NGP_H2_FLAG_RESET_LOCAL |
@@ -564,7 +564,7 @@ int ngp_h2_release_resets(ngp_h2 *h2, int all) {
   size_t i, n;
   int rv = 0;
 
-  if (!h2->held || h2->dead) {
+  if (!h2->resets.held || h2->end.dead) {
     return 0;
   }
   if (ngp_h2_stream_ids(h2, NGP_H2_FLAG_HELD, &ids, &n) != 0) {
@@ -599,7 +599,7 @@ static int is_response_queued(const ngp_h2 *h2, const ngp_h2_stream *stream) {
   }
   window = nghttp2_session_get_remote_window_size(h2->session);
   return (int64_t)stream->body.queued <= window_of(h2, stream) &&
-         (!stream->body.queued || h2->reserved <= window);
+         (!stream->body.queued || h2->bodies.reserved <= window);
 }
 
 int ngp_h2_submit_rst(ngp_h2 *h2, int32_t stream_id, uint32_t error_code,
@@ -684,13 +684,13 @@ const ngp_h2_counters *ngp_h2_get_counters(const ngp_h2 *h2) {
 
 int ngp_h2_submit_settings(ngp_h2 *h2, const nghttp2_settings_entry *iv,
                            size_t niv) {
-  return h2->dead
+  return h2->end.dead
              ? NGP_ERR_CONNECTION_CLOSED
              : nghttp2_submit_settings(h2->session, NGHTTP2_FLAG_NONE, iv, niv);
 }
 
 int ngp_h2_submit_ping(ngp_h2 *h2, const uint8_t *opaque, int ack) {
-  return h2->dead
+  return h2->end.dead
              ? NGP_ERR_CONNECTION_CLOSED
              : nghttp2_submit_ping(h2->session,
                                    ack ? NGHTTP2_FLAG_ACK : NGHTTP2_FLAG_NONE,
@@ -702,21 +702,21 @@ int ngp_h2_submit_goaway(ngp_h2 *h2, int32_t last_stream_id,
                          size_t len) {
   int rv;
 
-  if (h2->dead || h2->terminated) {
+  if (h2->end.dead || h2->goaway.terminated) {
     return NGP_ERR_CONNECTION_CLOSED;
   }
   if (last_stream_id < 0) {
     last_stream_id = nghttp2_session_get_last_proc_stream_id(h2->session);
   }
-  if (last_stream_id > h2->goaway_last) {
+  if (last_stream_id > h2->goaway.last) {
     /* It must not rise (RFC 9113, 6.8). */
-    last_stream_id = h2->goaway_last;
+    last_stream_id = h2->goaway.last;
   }
   rv = nghttp2_submit_goaway(h2->session, NGHTTP2_FLAG_NONE, last_stream_id,
                              error_code, debug, len);
   if (rv == 0) {
-    ++h2->own_goaways;
-    h2->goaway_last = last_stream_id;
+    ++h2->goaway.queued;
+    h2->goaway.last = last_stream_id;
   }
   return rv;
 }
@@ -724,7 +724,7 @@ int ngp_h2_submit_goaway(ngp_h2 *h2, int32_t last_stream_id,
 int ngp_h2_submit_shutdown_notice(ngp_h2 *h2) {
   int rv;
 
-  if (h2->dead || h2->terminated) {
+  if (h2->end.dead || h2->goaway.terminated) {
     return NGP_ERR_CONNECTION_CLOSED;
   }
   if (h2->options.client) {
@@ -733,7 +733,7 @@ int ngp_h2_submit_shutdown_notice(ngp_h2 *h2) {
   }
   rv = nghttp2_submit_shutdown_notice(h2->session);
   if (rv == 0) {
-    ++h2->own_goaways;
+    ++h2->goaway.queued;
   }
   return rv;
 }
@@ -741,27 +741,28 @@ int ngp_h2_submit_shutdown_notice(ngp_h2 *h2) {
 int ngp_h2_terminate(ngp_h2 *h2, uint32_t error_code) {
   int rv;
 
-  if (h2->dead) {
+  if (h2->end.dead) {
     return NGP_ERR_CONNECTION_CLOSED;
   }
   rv = nghttp2_session_terminate_session(h2->session, error_code);
   if (rv == 0) {
-    h2->terminated = 1;
+    h2->goaway.terminated = 1;
   }
   return rv;
 }
 
 int ngp_h2_submit_window_update(ngp_h2 *h2, int32_t stream_id,
                                 int32_t increment) {
-  return h2->dead ? NGP_ERR_CONNECTION_CLOSED
-                  : nghttp2_submit_window_update(h2->session, NGHTTP2_FLAG_NONE,
-                                                 stream_id, increment);
+  return h2->end.dead
+             ? NGP_ERR_CONNECTION_CLOSED
+             : nghttp2_submit_window_update(h2->session, NGHTTP2_FLAG_NONE,
+                                            stream_id, increment);
 }
 
 int ngp_h2_set_local_window_size(ngp_h2 *h2, int32_t stream_id, int32_t size) {
-  return h2->dead ? NGP_ERR_CONNECTION_CLOSED
-                  : nghttp2_session_set_local_window_size(
-                        h2->session, NGHTTP2_FLAG_NONE, stream_id, size);
+  return h2->end.dead ? NGP_ERR_CONNECTION_CLOSED
+                      : nghttp2_session_set_local_window_size(
+                            h2->session, NGHTTP2_FLAG_NONE, stream_id, size);
 }
 
 int ngp_h2_upgrade(ngp_h2 *h2, const uint8_t *settings, size_t len,
@@ -769,7 +770,7 @@ int ngp_h2_upgrade(ngp_h2 *h2, const uint8_t *settings, size_t len,
   ngp_h2_stream *stream;
   int rv;
 
-  if (h2->dead) {
+  if (h2->end.dead) {
     return NGP_ERR_CONNECTION_CLOSED;
   }
   rv = nghttp2_session_upgrade2(h2->session, settings, len,
@@ -781,18 +782,18 @@ int ngp_h2_upgrade(ngp_h2 *h2, const uint8_t *settings, size_t len,
      session half upgraded. */
   stream = rv == 0 ? ngp_h2_stream_add(h2, 1) : NULL;
   if (!stream) {
-    h2->dead = 1;
+    h2->end.dead = 1;
     return NGHTTP2_ERR_NOMEM;
   }
   if (h2->options.client) {
     stream->flags = NGP_H2_FLAG_LOCAL_HEADERS | NGP_H2_FLAG_LOCAL_END |
                     NGP_H2_FLAG_LOCAL_END_SENT;
-    h2->last_local_id = 1;
+    h2->ids.last_local = 1;
   } else {
     stream->flags = NGP_H2_FLAG_REMOTE_HEADERS | NGP_H2_FLAG_REMOTE_END;
-    h2->last_remote_id = 1;
+    h2->ids.last_remote = 1;
     ngp_h2_mark_used(h2, 1);
-    h2->remote_initial_window = nghttp2_session_get_remote_settings(
+    h2->window.remote_initial = nghttp2_session_get_remote_settings(
         h2->session, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE);
   }
   if (head_request) {
@@ -806,7 +807,7 @@ int ngp_h2_submit_priority_update(ngp_h2 *h2, int32_t stream_id,
   ngp_h2_stream *stream;
   int rv;
 
-  if (h2->dead) {
+  if (h2->end.dead) {
     return NGP_ERR_CONNECTION_CLOSED;
   }
   if (!h2->options.client) {
@@ -834,9 +835,9 @@ int ngp_h2_set_priority(ngp_h2 *h2, int32_t stream_id, uint32_t urgency,
                         int incremental, int ignore_client) {
   nghttp2_extpri priority = {.urgency = urgency, .inc = incremental ? 1 : 0};
 
-  return h2->dead ? NGP_ERR_CONNECTION_CLOSED
-                  : nghttp2_session_change_extpri_stream_priority(
-                        h2->session, stream_id, &priority, ignore_client);
+  return h2->end.dead ? NGP_ERR_CONNECTION_CLOSED
+                      : nghttp2_session_change_extpri_stream_priority(
+                            h2->session, stream_id, &priority, ignore_client);
 }
 
 int ngp_h2_get_priority(ngp_h2 *h2, int32_t stream_id, uint32_t *purgency,
@@ -845,7 +846,7 @@ int ngp_h2_get_priority(ngp_h2 *h2, int32_t stream_id, uint32_t *purgency,
   nghttp2_extpri priority;
   int rv;
 
-  if (h2->dead) {
+  if (h2->end.dead) {
     return NGP_ERR_CONNECTION_CLOSED;
   }
   rv = nghttp2_session_get_extpri_stream_priority(h2->session, &priority,
@@ -866,7 +867,7 @@ int ngp_h2_get_priority(ngp_h2 *h2, int32_t stream_id, uint32_t *purgency,
 
 int ngp_h2_submit_altsvc(ngp_h2 *h2, int32_t stream_id, const uint8_t *origin,
                          size_t origin_len, const uint8_t *value, size_t len) {
-  return h2->dead
+  return h2->end.dead
              ? NGP_ERR_CONNECTION_CLOSED
              : nghttp2_submit_altsvc(h2->session, NGHTTP2_FLAG_NONE, stream_id,
                                      origin, origin_len, value, len);
@@ -874,7 +875,7 @@ int ngp_h2_submit_altsvc(ngp_h2 *h2, int32_t stream_id, const uint8_t *origin,
 
 int ngp_h2_submit_origin(ngp_h2 *h2, const nghttp2_origin_entry *ov,
                          size_t nov) {
-  return h2->dead
+  return h2->end.dead
              ? NGP_ERR_CONNECTION_CLOSED
              : nghttp2_submit_origin(h2->session, NGHTTP2_FLAG_NONE, ov, nov);
 }
@@ -895,7 +896,7 @@ int ngp_h2_submit_extension(ngp_h2 *h2, uint8_t type, uint8_t flags,
   ngp_h2_extension *extension;
   int rv;
 
-  if (h2->dead) {
+  if (h2->end.dead) {
     return NGP_ERR_CONNECTION_CLOSED;
   }
   if (type <= NGHTTP2_CONTINUATION || len > MAX_EXTENSION_PAYLOAD) {

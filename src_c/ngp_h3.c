@@ -228,11 +228,11 @@ static void stream_del(ngp_h3 *h3, ngp_h3_stream *stream) {
 void ngp_h3_forget_blocked(ngp_h3 *h3, ngp_h3_stream *stream) {
   size_t i;
 
-  for (i = 0; h3->blocked[i] != stream->id; ++i)
+  for (i = 0; h3->waiting.blocked[i] != stream->id; ++i)
     ;
-  --h3->nblocked;
-  memmove(&h3->blocked[i], &h3->blocked[i + 1],
-          (h3->nblocked - i) * sizeof(h3->blocked[0]));
+  --h3->waiting.nblocked;
+  memmove(&h3->waiting.blocked[i], &h3->waiting.blocked[i + 1],
+          (h3->waiting.nblocked - i) * sizeof(h3->waiting.blocked[0]));
   stream->blocked = 0;
 }
 
@@ -242,9 +242,9 @@ void ngp_h3_drop_buffer(ngp_h3 *h3, ngp_h3_stream *stream) {
   }
   if (stream->held) {
     stream->held = 0;
-    --h3->nwaiting;
+    --h3->waiting.nstreams;
   }
-  h3->buffered -= stream->buf.len;
+  h3->waiting.bytes -= stream->buf.len;
   ngp_buf_clear(&stream->buf, 0);
   stream->header_len = 0;
   stream->in_frame = 0;
@@ -259,9 +259,9 @@ void ngp_h3_remove_stream(ngp_h3 *h3, ngp_h3_stream *stream) {
 void ngp_h3_remove_if_ended(ngp_h3 *h3, ngp_h3_stream *stream) {
   if (stream->recv_ended && stream->send_ended && !stream->blocked &&
       !stream->held) {
-    if (h3->reset_balance && !stream->counted &&
+    if (h3->limits.reset_balance && !stream->counted &&
         stream->type == NGP_H3_STREAM_REQUEST) {
-      --h3->reset_balance;
+      --h3->limits.reset_balance;
     }
     ngp_h3_remove_stream(h3, stream);
   }
@@ -285,12 +285,12 @@ ngp_h3_stream *ngp_h3_find_push(const ngp_h3 *h3, int64_t push_id) {
 #define KEEP 16384
 
 void ngp_h3_begin(ngp_h3 *h3) {
-  h3->nevents = 0;
-  h3->nops = 0;
-  ngp_qpack_fields_clear(&h3->fields, 0);
-  ngp_buf_clear(&h3->out, KEEP);
-  while (h3->nheld) {
-    ngp_buf_free(&h3->held[--h3->nheld]);
+  h3->results.nevents = 0;
+  h3->results.nops = 0;
+  ngp_qpack_fields_clear(&h3->results.fields, 0);
+  ngp_buf_clear(&h3->results.out, KEEP);
+  while (h3->results.nheld) {
+    ngp_buf_free(&h3->results.held[--h3->results.nheld]);
   }
 }
 
@@ -298,17 +298,17 @@ ngp_h3_event *ngp_h3_add_event(ngp_h3 *h3, ngp_h3_event_type type,
                                const ngp_h3_stream *stream) {
   ngp_h3_event *event;
 
-  if (h3->nevents == h3->events_cap) {
-    size_t cap = h3->events_cap ? 2 * h3->events_cap : 8;
+  if (h3->results.nevents == h3->results.events_cap) {
+    size_t cap = h3->results.events_cap ? 2 * h3->results.events_cap : 8;
 
-    event = ngp_realloc(h3->mem, h3->events, cap * sizeof(*event));
+    event = ngp_realloc(h3->mem, h3->results.events, cap * sizeof(*event));
     if (!event) {
       return NULL;
     }
-    h3->events = event;
-    h3->events_cap = cap;
+    h3->results.events = event;
+    h3->results.events_cap = cap;
   }
-  event = &h3->events[h3->nevents++];
+  event = &h3->results.events[h3->results.nevents++];
   *event = (ngp_h3_event){
       .type = type,
       .stream_id = stream ? stream->id : NGP_H3_NO_ID,
@@ -335,17 +335,17 @@ int ngp_h3_add_data(ngp_h3 *h3, ngp_h3_event_type type,
 static ngp_h3_op *add_op(ngp_h3 *h3) {
   ngp_h3_op *op;
 
-  if (h3->nops == h3->ops_cap) {
-    size_t cap = h3->ops_cap ? 2 * h3->ops_cap : 8;
+  if (h3->results.nops == h3->results.ops_cap) {
+    size_t cap = h3->results.ops_cap ? 2 * h3->results.ops_cap : 8;
 
-    op = ngp_realloc(h3->mem, h3->ops, cap * sizeof(*op));
+    op = ngp_realloc(h3->mem, h3->results.ops, cap * sizeof(*op));
     if (!op) {
       return NULL;
     }
-    h3->ops = op;
-    h3->ops_cap = cap;
+    h3->results.ops = op;
+    h3->results.ops_cap = cap;
   }
-  return &h3->ops[h3->nops++];
+  return &h3->results.ops[h3->results.nops++];
 }
 
 int ngp_h3_add_op(ngp_h3 *h3, ngp_h3_op_type type, int64_t stream_id,
@@ -365,7 +365,8 @@ int ngp_h3_add_op(ngp_h3 *h3, ngp_h3_op_type type, int64_t stream_id,
 }
 
 int ngp_h3_begin_send(ngp_h3 *h3, int64_t stream_id) {
-  ngp_h3_op *op = h3->nops ? &h3->ops[h3->nops - 1] : NULL;
+  ngp_h3_op *op =
+      h3->results.nops ? &h3->results.ops[h3->results.nops - 1] : NULL;
 
   if (op && op->type == NGP_H3_OP_SEND && op->stream_id == stream_id &&
       !op->fin) {
@@ -378,15 +379,15 @@ int ngp_h3_begin_send(ngp_h3 *h3, int64_t stream_id) {
   *op = (ngp_h3_op){
       .type = NGP_H3_OP_SEND,
       .stream_id = stream_id,
-      .offset = h3->out.len,
+      .offset = h3->results.out.len,
   };
   return 0;
 }
 
 void ngp_h3_end_send(ngp_h3 *h3, int fin) {
-  ngp_h3_op *op = &h3->ops[h3->nops - 1];
+  ngp_h3_op *op = &h3->results.ops[h3->results.nops - 1];
 
-  op->len = h3->out.len - op->offset;
+  op->len = h3->results.out.len - op->offset;
   op->fin = (uint8_t)(fin != 0);
 }
 
@@ -395,7 +396,7 @@ int ngp_h3_send_bytes(ngp_h3 *h3, int64_t stream_id, const uint8_t *data,
   int rv = ngp_h3_begin_send(h3, stream_id);
 
   if (rv == 0) {
-    rv = ngp_buf_add(&h3->out, data, len);
+    rv = ngp_buf_add(&h3->results.out, data, len);
     ngp_h3_end_send(h3, fin);
   }
   return rv;
@@ -416,17 +417,17 @@ int ngp_h3_send_frame(ngp_h3 *h3, int64_t stream_id, uint64_t type,
 }
 
 int ngp_h3_hold(ngp_h3 *h3, ngp_buf *buf, ngp_buf *pheld) {
-  if (h3->nheld == h3->held_cap) {
-    size_t cap = h3->held_cap ? 2 * h3->held_cap : 4;
-    ngp_buf *p = ngp_realloc(h3->mem, h3->held, cap * sizeof(*p));
+  if (h3->results.nheld == h3->results.held_cap) {
+    size_t cap = h3->results.held_cap ? 2 * h3->results.held_cap : 4;
+    ngp_buf *p = ngp_realloc(h3->mem, h3->results.held, cap * sizeof(*p));
 
     if (!p) {
       return NGHTTP2_ERR_NOMEM;
     }
-    h3->held = p;
-    h3->held_cap = cap;
+    h3->results.held = p;
+    h3->results.held_cap = cap;
   }
-  h3->held[h3->nheld++] = *buf;
+  h3->results.held[h3->results.nheld++] = *buf;
   *pheld = *buf;
   ngp_buf_init(buf, h3->mem);
   return 0;
@@ -434,13 +435,13 @@ int ngp_h3_hold(ngp_h3 *h3, ngp_buf *buf, ngp_buf *pheld) {
 
 int ngp_h3_violate_with(ngp_h3 *h3, uint64_t code) {
   ngp_h3_begin(h3);
-  h3->closed = 1;
-  h3->close_code = code;
+  h3->close.closed = 1;
+  h3->close.code = code;
   return NGP_H3_ERR_PROTOCOL;
 }
 
 int ngp_h3_violate(ngp_h3 *h3, ngp_h3_violation violation) {
-  ngp_h3_phrase_set(&h3->phrase, violations[violation].phrase);
+  ngp_h3_phrase_set(&h3->close.phrase, violations[violation].phrase);
   return ngp_h3_violate_with(h3, violations[violation].code);
 }
 
@@ -451,7 +452,7 @@ int ngp_h3_count_reset(ngp_h3 *h3, ngp_h3_stream *stream) {
   if (stream) {
     stream->counted = 1;
   }
-  if (++h3->reset_balance > h3->config.max_reset_streams) {
+  if (++h3->limits.reset_balance > h3->config.max_reset_streams) {
     return ngp_h3_violate(h3, NGP_H3_V_RESETS);
   }
   return 0;
@@ -489,7 +490,7 @@ int ngp_h3_malformed_with(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t code) {
   event->value = code;
   /* The phrase may be written again before the event is read. */
   ngp_buf_init(&reason, h3->mem);
-  rv = ngp_buf_add(&reason, h3->phrase.text, h3->phrase.len);
+  rv = ngp_buf_add(&reason, h3->close.phrase.text, h3->close.phrase.len);
   if (rv == 0) {
     event->data = reason.base;
     event->len = reason.len;
@@ -514,12 +515,12 @@ int ngp_h3_malformed_with(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t code) {
 
 int ngp_h3_malformed(ngp_h3 *h3, ngp_h3_stream *stream,
                      ngp_h3_violation violation) {
-  ngp_h3_phrase_set(&h3->phrase, violations[violation].phrase);
+  ngp_h3_phrase_set(&h3->close.phrase, violations[violation].phrase);
   return ngp_h3_malformed_with(h3, stream, violations[violation].code);
 }
 
 int ngp_h3_glitch(ngp_h3 *h3) {
-  if (++h3->glitches > h3->config.max_glitches) {
+  if (++h3->limits.glitches > h3->config.max_glitches) {
     return ngp_h3_violate(h3, NGP_H3_V_GLITCHES);
   }
   return 0;
@@ -604,13 +605,14 @@ int ngp_h3_new(ngp_h3 **ph3, const ngp_h3_config *config, nghttp2_mem *mem) {
   h3->mem = mem;
   h3->config = *config;
   h3->config.server = config->server != 0;
-  ngp_qpack_fields_init(&h3->fields, mem);
-  ngp_buf_init(&h3->out, mem);
-  h3->control = h3->qpack_encoder = h3->qpack_decoder = NGP_H3_NO_ID;
-  h3->peer_control = h3->peer_qpack_encoder = NGP_H3_NO_ID;
-  h3->peer_qpack_decoder = NGP_H3_NO_ID;
-  h3->max_push_id = NGP_H3_NO_ID;
-  h3->goaway_sent = h3->goaway_received = UINT64_MAX;
+  ngp_qpack_fields_init(&h3->results.fields, mem);
+  ngp_buf_init(&h3->results.out, mem);
+  h3->local.control = h3->local.qpack_encoder = h3->local.qpack_decoder =
+      NGP_H3_NO_ID;
+  h3->peer.control = h3->peer.qpack_encoder = NGP_H3_NO_ID;
+  h3->peer.qpack_decoder = NGP_H3_NO_ID;
+  h3->push.max_id = NGP_H3_NO_ID;
+  h3->goaway.sent = h3->goaway.received = UINT64_MAX;
   if (ngp_qpack_encoder_init(&h3->encoder, config->qpack_encoder_capacity,
                              mem) != 0 ||
       ngp_qpack_decoder_init(&h3->decoder, config->qpack_capacity,
@@ -635,17 +637,17 @@ void ngp_h3_del(ngp_h3 *h3) {
     stream_del(h3, stream);
   }
   ngp_map_free(&h3->streams, h3->mem);
-  ngp_free(h3->mem, h3->events);
-  ngp_qpack_fields_free(&h3->fields);
-  ngp_free(h3->mem, h3->ops);
-  ngp_buf_free(&h3->out);
-  ngp_free(h3->mem, h3->held);
-  ngp_free(h3->mem, h3->blocked);
-  ngp_free(h3->mem, h3->peer_settings);
-  for (i = 0; i < h3->ndatagrams; ++i) {
-    ngp_buf_free(&h3->datagrams[i].buf);
+  ngp_free(h3->mem, h3->results.events);
+  ngp_qpack_fields_free(&h3->results.fields);
+  ngp_free(h3->mem, h3->results.ops);
+  ngp_buf_free(&h3->results.out);
+  ngp_free(h3->mem, h3->results.held);
+  ngp_free(h3->mem, h3->waiting.blocked);
+  ngp_free(h3->mem, h3->peer.settings);
+  for (i = 0; i < h3->waiting.ndatagrams; ++i) {
+    ngp_buf_free(&h3->waiting.datagrams[i].buf);
   }
-  ngp_free(h3->mem, h3->datagrams);
+  ngp_free(h3->mem, h3->waiting.datagrams);
   ngp_qpack_encoder_free(&h3->encoder);
   ngp_qpack_decoder_free(&h3->decoder);
   ngp_free(h3->mem, h3);
@@ -654,60 +656,60 @@ void ngp_h3_del(ngp_h3 *h3) {
 const ngp_h3_config *ngp_h3_get_config(const ngp_h3 *h3) { return &h3->config; }
 
 void ngp_h3_set_peer_datagrams(ngp_h3 *h3, int allowed) {
-  h3->peer_datagrams = (uint8_t)(allowed != 0);
+  h3->peer.datagrams = (uint8_t)(allowed != 0);
 }
 
 const ngp_h3_event *ngp_h3_events(const ngp_h3 *h3, size_t *pn) {
-  *pn = h3->nevents;
-  return h3->events;
+  *pn = h3->results.nevents;
+  return h3->results.events;
 }
 
 const nghttp3_qpack_nv *ngp_h3_fields(const ngp_h3 *h3) {
-  return h3->fields.nv;
+  return h3->results.fields.nv;
 }
 
 const ngp_h3_op *ngp_h3_ops(const ngp_h3 *h3, size_t *pn) {
-  *pn = h3->nops;
-  return h3->ops;
+  *pn = h3->results.nops;
+  return h3->results.ops;
 }
 
-const uint8_t *ngp_h3_output(const ngp_h3 *h3) { return h3->out.base; }
+const uint8_t *ngp_h3_output(const ngp_h3 *h3) { return h3->results.out.base; }
 
 const ngp_h3_phrase *ngp_h3_closing(const ngp_h3 *h3, uint64_t *pcode) {
-  if (!h3->closed) {
+  if (!h3->close.closed) {
     return NULL;
   }
-  *pcode = h3->close_code;
-  return &h3->phrase;
+  *pcode = h3->close.code;
+  return &h3->close.phrase;
 }
 
 const ngp_h3_phrase *ngp_h3_phrase_of_error(const ngp_h3 *h3) {
-  return &h3->error_phrase;
+  return &h3->refusal.phrase;
 }
 
 void ngp_h3_body_error(const ngp_h3 *h3, uint64_t *pexpected,
                        uint64_t *pactual) {
-  *pexpected = h3->error_expected;
-  *pactual = h3->error_actual;
+  *pexpected = h3->refusal.expected;
+  *pactual = h3->refusal.actual;
 }
 
 const ngp_h3_setting *ngp_h3_peer_settings(const ngp_h3 *h3, size_t *pn) {
-  *pn = h3->npeer_settings;
-  return h3->settings_received ? h3->peer_settings : NULL;
+  *pn = h3->peer.nsettings;
+  return h3->peer.settings_received ? h3->peer.settings : NULL;
 }
 
-int64_t ngp_h3_max_push_id(const ngp_h3 *h3) { return h3->max_push_id; }
+int64_t ngp_h3_max_push_id(const ngp_h3 *h3) { return h3->push.max_id; }
 
 uint64_t ngp_h3_section_len(const ngp_h3 *h3) { return h3->section_len; }
 
 int64_t ngp_h3_local_stream(const ngp_h3 *h3, uint64_t type) {
   switch (type) {
   case NGP_H3_STREAM_CONTROL:
-    return h3->control;
+    return h3->local.control;
   case NGP_H3_STREAM_QPACK_ENCODER:
-    return h3->qpack_encoder;
+    return h3->local.qpack_encoder;
   default:
-    return h3->qpack_decoder;
+    return h3->local.qpack_decoder;
   }
 }
 

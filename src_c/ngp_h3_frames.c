@@ -32,12 +32,12 @@ int ngp_h3_is_control_frame(const ngp_h3 *h3, uint64_t type, uint64_t len) {
 }
 
 int ngp_h3_check_control_frame(ngp_h3 *h3, uint64_t type, uint64_t len) {
-  if (type != NGP_H3_FRAME_SETTINGS && !h3->settings_received) {
+  if (type != NGP_H3_FRAME_SETTINGS && !h3->peer.settings_received) {
     return ngp_h3_violate(h3, NGP_H3_V_MISSING_SETTINGS);
   }
   switch (type) {
   case NGP_H3_FRAME_SETTINGS:
-    if (h3->settings_received) {
+    if (h3->peer.settings_received) {
       return ngp_h3_violate(h3, NGP_H3_V_SECOND_SETTINGS);
     }
     return len > MAX_SETTINGS_LEN ? ngp_h3_violate(h3, NGP_H3_V_SETTINGS_SIZE)
@@ -130,7 +130,7 @@ static const ngp_h3_setting *find_setting(const ngp_h3_setting *settings,
 uint64_t ngp_h3_setting_value(const ngp_h3 *h3, uint64_t id,
                               uint64_t otherwise) {
   const ngp_h3_setting *setting =
-      find_setting(h3->peer_settings, h3->npeer_settings, id);
+      find_setting(h3->peer.settings, h3->peer.nsettings, id);
 
   return setting ? setting->value : otherwise;
 }
@@ -140,7 +140,7 @@ static int settings_error(ngp_h3 *h3, const char *format, uint64_t id) {
   char text[128];
 
   snprintf(text, sizeof(text), format, (unsigned long long)id);
-  ngp_h3_phrase_set(&h3->phrase, text);
+  ngp_h3_phrase_set(&h3->close.phrase, text);
   return ngp_h3_violate_with(h3, NGP_H3_SETTINGS_ERROR);
 }
 
@@ -162,12 +162,12 @@ static int check_settings(ngp_h3 *h3) {
 
   for (i = 0; i < sizeof(switches) / sizeof(switches[0]); ++i) {
     if (ngp_h3_setting_value(h3, switches[i].id, 0) > 1) {
-      ngp_h3_phrase_set(&h3->phrase, switches[i].error);
+      ngp_h3_phrase_set(&h3->close.phrase, switches[i].error);
       return ngp_h3_violate_with(h3, NGP_H3_SETTINGS_ERROR);
     }
   }
   if (ngp_h3_setting_value(h3, NGP_H3_SETTING_H3_DATAGRAM, 0) == 1 &&
-      !h3->peer_datagrams) {
+      !h3->peer.datagrams) {
     return ngp_h3_violate(h3, NGP_H3_V_DATAGRAM_UNSUPPORTED);
   }
   if (ngp_h3_setting_value(h3, NGP_H3_SETTING_ENABLE_WEBTRANSPORT, 0) == 1 &&
@@ -189,8 +189,8 @@ static int recv_settings(ngp_h3 *h3, const uint8_t *payload, size_t len) {
     return NGHTTP2_ERR_NOMEM;
   }
   rv = ngp_h3_parse_settings(payload, len, settings, &n, &id);
-  h3->peer_settings = settings;
-  h3->npeer_settings = n;
+  h3->peer.settings = settings;
+  h3->peer.nsettings = n;
   switch (rv) {
   case NGP_H3_SETTINGS_TRUNCATED:
     return ngp_h3_violate(h3, NGP_H3_V_SETTINGS_PARSE);
@@ -204,8 +204,8 @@ static int recv_settings(ngp_h3 *h3, const uint8_t *payload, size_t len) {
   if (rv != 0) {
     return rv;
   }
-  h3->settings_received = 1;
-  h3->peer_connect_protocol =
+  h3->peer.settings_received = 1;
+  h3->peer.connect_protocol =
       ngp_h3_setting_value(h3, NGP_H3_SETTING_ENABLE_CONNECT_PROTOCOL, 0) == 1;
   ngp_qpack_encoder_apply(
       &h3->encoder,
@@ -257,10 +257,10 @@ static int recv_max_push_id(ngp_h3 *h3, const uint8_t *payload, size_t len) {
   if (rv != 0) {
     return rv;
   }
-  if ((int64_t)id < h3->max_push_id) {
+  if ((int64_t)id < h3->push.max_id) {
     return ngp_h3_violate(h3, NGP_H3_V_MAX_PUSH_ID_REDUCED);
   }
-  h3->max_push_id = (int64_t)id;
+  h3->push.max_id = (int64_t)id;
   return add_value(h3, NGP_H3_EVENT_MAX_PUSH_ID, id);
 }
 
@@ -277,17 +277,17 @@ static int recv_goaway(ngp_h3 *h3, const uint8_t *payload, size_t len) {
   if (!h3->config.server && id % 4 != 0) {
     return ngp_h3_violate(h3, NGP_H3_V_GOAWAY_ID);
   }
-  if (id > h3->goaway_received) {
+  if (id > h3->goaway.received) {
     return ngp_h3_violate(h3, NGP_H3_V_GOAWAY_RAISED);
   }
-  h3->goaway_received = id;
+  h3->goaway.received = id;
   return add_value(h3, NGP_H3_EVENT_GOAWAY, id);
 }
 
 static int recv_cancel_push(ngp_h3 *h3, const uint8_t *payload, size_t len) {
   ngp_h3_event *event;
   uint64_t id;
-  int64_t limit = h3->config.server ? h3->next_push_id - 1 : h3->max_push_id;
+  int64_t limit = h3->config.server ? h3->push.next_id - 1 : h3->push.max_id;
   int rv = read_number(h3, payload, len, &id, NGP_H3_V_CANCEL_PUSH_PARSE,
                        NGP_H3_V_CANCEL_PUSH_TRAILING);
 
@@ -338,7 +338,7 @@ static int recv_priority_update(ngp_h3 *h3, int push, const uint8_t *payload,
   if (n == 0) {
     return ngp_h3_violate(h3, NGP_H3_V_PRIORITY_UPDATE_PARSE);
   }
-  if (push ? (int64_t)id >= h3->next_push_id : id % 4 != 0) {
+  if (push ? (int64_t)id >= h3->push.next_id : id % 4 != 0) {
     return ngp_h3_violate(h3, NGP_H3_V_PRIORITY_UPDATE_ID);
   }
   payload += n;

@@ -123,70 +123,95 @@ struct ngp_h3 {
   ngp_qpack_decoder decoder;
   /* streams has an ngp_h3_stream, owned, for each id. */
   ngp_map streams;
-
-  /* The results of a call. */
-  ngp_h3_event *events;
-  size_t nevents, events_cap;
-  ngp_qpack_fields fields;
-  ngp_h3_op *ops;
-  size_t nops, ops_cap;
-  ngp_buf out;
-  /* Buffers that events point into. */
-  ngp_buf *held;
-  size_t nheld, held_cap;
-
-  /* Streams that are blocked, in the order in which they were. */
-  int64_t *blocked;
-  size_t nblocked, blocked_cap;
-  /* The bytes in |buf| of all streams but the control stream, whose frames
-     have bounds of their own, and in |datagrams|. */
-  size_t buffered;
-  /* Streams that wait for a session. */
-  size_t nwaiting;
-  uint32_t glitches;
-  /* Requests that ended badly, less those that ended well. */
-  uint32_t reset_balance;
-
-  uint8_t closed;
-  uint64_t close_code;
-  ngp_h3_phrase phrase;
-  ngp_h3_phrase error_phrase;
-  uint64_t error_expected, error_actual;
-
-  /* Stream identifiers, NGP_H3_NO_ID if not open. */
-  int64_t control, qpack_encoder, qpack_decoder;
-  int64_t peer_control, peer_qpack_encoder, peer_qpack_decoder;
-
-  uint8_t settings_received;
-  uint8_t peer_datagrams;
-  uint8_t peer_connect_protocol;
-  /* connect_protocol is nonzero if our SETTINGS announce it. */
-  uint8_t connect_protocol;
-  ngp_h3_setting *peer_settings;
-  size_t npeer_settings;
-
-  /* The largest push identifier: as client, that we allow; as server, that we
-     are allowed.  NGP_H3_NO_ID for none. */
-  int64_t max_push_id;
-  int64_t next_push_id;
-  /* The identifiers of GOAWAY, UINT64_MAX if there was none. */
-  uint64_t goaway_sent;
-  uint64_t goaway_received;
-  /* The requests and the push streams that the peer has opened; a request by
-     a quarter of its identifier. */
+  /* results is what a call has recorded. */
+  struct {
+    ngp_h3_event *events;
+    size_t nevents;
+    size_t events_cap;
+    ngp_qpack_fields fields;
+    ngp_h3_op *ops;
+    size_t nops;
+    size_t ops_cap;
+    ngp_buf out;
+    /* held are buffers that events point into. */
+    ngp_buf *held;
+    size_t nheld;
+    size_t held_cap;
+  } results;
+  /* waiting is what cannot be processed yet. */
+  struct {
+    /* blocked are the streams that wait for the encoder stream, in the order in
+       which they began to. */
+    int64_t *blocked;
+    size_t nblocked;
+    size_t blocked_cap;
+    /* bytes is what is in |buf| of all streams but the control stream, whose
+       frames have bounds of their own, and in |datagrams|. */
+    size_t bytes;
+    /* nstreams is the number of streams that wait for a session; datagrams do
+       so, too. */
+    size_t nstreams;
+    ngp_h3_datagram *datagrams;
+    size_t ndatagrams;
+  } waiting;
+  struct {
+    uint32_t glitches;
+    /* reset_balance is the requests that ended badly, less those that ended
+       well. */
+    uint32_t reset_balance;
+  } limits;
+  /* close is how the connection ends. */
+  struct {
+    uint64_t code;
+    ngp_h3_phrase phrase;
+    uint8_t closed;
+  } close;
+  /* refusal is why the caller's message was not sent. */
+  struct {
+    ngp_h3_phrase phrase;
+    uint64_t expected;
+    uint64_t actual;
+  } refusal;
+  /* local is what we have opened and announced; a stream that is not open is
+     NGP_H3_NO_ID, as in |peer|. */
+  struct {
+    int64_t control;
+    int64_t qpack_encoder;
+    int64_t qpack_decoder;
+    /* connect_protocol is nonzero if our SETTINGS announce it. */
+    uint8_t connect_protocol;
+  } local;
+  struct {
+    int64_t control;
+    int64_t qpack_encoder;
+    int64_t qpack_decoder;
+    ngp_h3_setting *settings;
+    size_t nsettings;
+    uint8_t settings_received;
+    uint8_t datagrams;
+    uint8_t connect_protocol;
+  } peer;
+  struct {
+    /* max_id is the largest push identifier: as client, that we allow; as
+       server, that we are allowed.  NGP_H3_NO_ID for none. */
+    int64_t max_id;
+    int64_t next_id;
+    /* seen has the push streams that the peer has opened. */
+    ngp_h3_window seen;
+  } push;
+  /* goaway has the identifiers of GOAWAY, UINT64_MAX if there was none. */
+  struct {
+    uint64_t sent;
+    uint64_t received;
+  } goaway;
+  /* requests has those that the peer has opened, by a quarter of their
+     identifier. */
   ngp_h3_window requests;
-  ngp_h3_window pushes;
-
   ngp_h3_early_priority early[NGP_H3_MAX_EARLY_PRIORITIES];
   size_t nearly;
-
-  /* Datagrams that wait for their session. */
-  ngp_h3_datagram *datagrams;
-  size_t ndatagrams;
-
   ngp_h3_qpack_bytes qpack_bytes;
-
-  /* The length of the payload of the last HEADERS or PUSH_PROMISE sent. */
+  /* section_len is the length of the payload of the last HEADERS or
+     PUSH_PROMISE sent. */
   uint64_t section_len;
 };
 
@@ -280,13 +305,13 @@ int ngp_h3_violate(ngp_h3 *h3, ngp_h3_violation violation);
 
 /*
  * ngp_h3_violate_with does so with |code| and the phrase that already stands
- * in |h3->phrase|.
+ * in |h3->close.phrase|.
  */
 int ngp_h3_violate_with(ngp_h3 *h3, uint64_t code);
 
 /*
  * ngp_h3_malformed says that the message on |stream| breaks |violation|;
- * ngp_h3_malformed_with takes |code| and the phrase in |h3->phrase|.  With
+ * ngp_h3_malformed_with takes |code| and the phrase in |h3->close.phrase|. With
  * config.stream_errors they end both sides of the stream, record that, count it
  * and return 0: the stream's type is NGP_H3_STREAM_IGNORED then.  Otherwise, or
  * if it was one too many, they return NGP_H3_ERR_PROTOCOL.
@@ -348,7 +373,7 @@ int ngp_h3_add_op(ngp_h3 *h3, ngp_h3_op_type type, int64_t stream_id,
 
 /*
  * ngp_h3_begin_send begins or continues an operation that sends on
- * |stream_id|.  What is then added to |h3->out| belongs to it;
+ * |stream_id|.  What is then added to |h3->results.out| belongs to it;
  * ngp_h3_end_send() takes note of that.
  */
 int ngp_h3_begin_send(ngp_h3 *h3, int64_t stream_id);

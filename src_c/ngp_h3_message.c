@@ -9,9 +9,9 @@ int ngp_h3_flush_decoder(ngp_h3 *h3) {
     return 0;
   }
   h3->qpack_bytes.decoder_sent += n;
-  rv = ngp_h3_begin_send(h3, h3->qpack_decoder);
+  rv = ngp_h3_begin_send(h3, h3->local.qpack_decoder);
   if (rv == 0) {
-    rv = ngp_qpack_decoder_take(&h3->decoder, &h3->out);
+    rv = ngp_qpack_decoder_take(&h3->decoder, &h3->results.out);
     ngp_h3_end_send(h3, 0);
   }
   return rv;
@@ -98,7 +98,7 @@ static int recv_body(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
 }
 
 int ngp_h3_check_push_id(ngp_h3 *h3, uint64_t push_id) {
-  if (h3->max_push_id == NGP_H3_NO_ID || push_id > (uint64_t)h3->max_push_id) {
+  if (h3->push.max_id == NGP_H3_NO_ID || push_id > (uint64_t)h3->push.max_id) {
     return ngp_h3_violate(h3, NGP_H3_V_PUSH_ID);
   }
   return 0;
@@ -108,8 +108,8 @@ static int check_section(ngp_h3 *h3, ngp_h3_checker *checker, size_t first) {
   size_t i;
   int rv;
 
-  for (i = first; i < h3->fields.len; ++i) {
-    const nghttp3_qpack_nv *nv = &h3->fields.nv[i];
+  for (i = first; i < h3->results.fields.len; ++i) {
+    const nghttp3_qpack_nv *nv = &h3->results.fields.nv[i];
     nghttp3_vec name = nghttp3_rcbuf_get_buf(nv->name);
     nghttp3_vec value = nghttp3_rcbuf_get_buf(nv->value);
 
@@ -140,7 +140,7 @@ static unsigned checker_flags(const ngp_h3 *h3, ngp_fields_section section) {
   if (section == NGP_FIELDS_RESPONSE) {
     flags |= NGP_FIELDS_EITHER;
   }
-  if (!h3->connect_protocol && !h3->config.webtransport) {
+  if (!h3->local.connect_protocol && !h3->config.webtransport) {
     flags |= NGP_FIELDS_NO_PROTOCOL;
   }
   return flags;
@@ -217,7 +217,7 @@ static int recv_section(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t type,
   ngp_h3_checker checker;
   ngp_h3_event *event;
   uint64_t push_id = 0;
-  size_t first = h3->fields.len;
+  size_t first = h3->results.fields.len;
   size_t n = 0;
   int is_interim;
   int rv;
@@ -244,7 +244,7 @@ static int recv_section(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t type,
 
   rv = ngp_qpack_decoder_decode(&h3->decoder, stream->id, payload + n, len - n,
                                 h3->config.max_field_section_size,
-                                h3->config.max_field_count, &h3->fields,
+                                h3->config.max_field_count, &h3->results.fields,
                                 &stream->required);
   switch (rv) {
   case 0:
@@ -264,7 +264,7 @@ static int recv_section(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t type,
   }
 
   ngp_h3_checker_init(&checker, section, checker_flags(h3, section),
-                      &h3->phrase);
+                      &h3->close.phrase);
   if (check_section(h3, &checker, first) != 0) {
     return ngp_h3_malformed_with(h3, stream, NGP_H3_MESSAGE_ERROR);
   }
@@ -281,9 +281,9 @@ static int recv_section(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t type,
       return ngp_h3_malformed(h3, stream, NGP_H3_V_CONTENT_LENGTH);
     }
   }
-  if (h3->glitches) {
+  if (h3->limits.glitches) {
     /* A peer that greases may do so once for each message. */
-    --h3->glitches;
+    --h3->limits.glitches;
   }
 
   if (section == NGP_FIELDS_REQUEST && wants_session(h3, &checker) &&
@@ -300,7 +300,7 @@ static int recv_section(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t type,
     return NGHTTP2_ERR_NOMEM;
   }
   event->field = first;
-  event->nfields = h3->fields.len - first;
+  event->nfields = h3->results.fields.len - first;
   event->frame_len = len;
   if (is_promise) {
     event->push_id = (int64_t)push_id;
@@ -329,13 +329,13 @@ static int recv_section(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t type,
 /* Adds to what waits on |stream|. */
 static int keep(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
                 size_t len) {
-  if (len > h3->config.max_buffered - h3->buffered) {
+  if (len > h3->config.max_buffered - h3->waiting.bytes) {
     return ngp_h3_violate(h3, NGP_H3_V_BUFFERED);
   }
   if (ngp_buf_add(&stream->buf, data, len) != 0) {
     return NGHTTP2_ERR_NOMEM;
   }
-  h3->buffered += len;
+  h3->waiting.bytes += len;
   return 0;
 }
 
@@ -347,19 +347,19 @@ static int block(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *payload,
                  size_t len) {
   int rv;
 
-  if (h3->nblocked >= h3->config.qpack_blocked_streams) {
+  if (h3->waiting.nblocked >= h3->config.qpack_blocked_streams) {
     /* RFC 9204, 2.1.2 */
     return ngp_h3_violate(h3, NGP_H3_V_DECOMPRESSION_FAILED);
   }
-  if (h3->nblocked == h3->blocked_cap) {
-    size_t cap = h3->blocked_cap ? 2 * h3->blocked_cap : 16;
-    int64_t *p = ngp_realloc(h3->mem, h3->blocked, cap * sizeof(*p));
+  if (h3->waiting.nblocked == h3->waiting.blocked_cap) {
+    size_t cap = h3->waiting.blocked_cap ? 2 * h3->waiting.blocked_cap : 16;
+    int64_t *p = ngp_realloc(h3->mem, h3->waiting.blocked, cap * sizeof(*p));
 
     if (!p) {
       return NGHTTP2_ERR_NOMEM;
     }
-    h3->blocked = p;
-    h3->blocked_cap = cap;
+    h3->waiting.blocked = p;
+    h3->waiting.blocked_cap = cap;
   }
   if (payload) {
     rv = keep(h3, stream, payload, len);
@@ -367,7 +367,7 @@ static int block(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *payload,
       return rv;
     }
   }
-  h3->blocked[h3->nblocked++] = stream->id;
+  h3->waiting.blocked[h3->waiting.nblocked++] = stream->id;
   stream->blocked = 1;
   stream->blocked_len = len;
   return 0;
@@ -504,7 +504,7 @@ static int recv_payload(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t **pp,
     }
     if (!data && !is_aborted(stream)) {
       /* Else it was dropped. */
-      h3->buffered -= len;
+      h3->waiting.bytes -= len;
       ngp_buf_clear(&stream->buf, 0);
     }
     return rv;
@@ -594,7 +594,7 @@ static int resume(ngp_h3 *h3, ngp_h3_stream *stream) {
   if (rv != 0) {
     return rv;
   }
-  h3->buffered -= held.len;
+  h3->waiting.bytes -= held.len;
   rv = recv_section(h3, stream, stream->frame_type, held.base, len,
                     stream->recv_ended && held.len == len);
   if (rv == NGP_QPACK_ERR_BLOCKED) {
@@ -616,8 +616,8 @@ int ngp_h3_resume_all(ngp_h3 *h3) {
   size_t i = 0;
   int rv;
 
-  while (i < h3->nblocked) {
-    ngp_h3_stream *stream = ngp_h3_find(h3, h3->blocked[i]);
+  while (i < h3->waiting.nblocked) {
+    ngp_h3_stream *stream = ngp_h3_find(h3, h3->waiting.blocked[i]);
 
     if (stream->required > count) {
       ++i;

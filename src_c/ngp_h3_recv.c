@@ -21,15 +21,15 @@ static int begin_uni(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t type) {
   stream->type = type;
   switch (type) {
   case NGP_H3_STREAM_CONTROL:
-    rv = claim(h3, &h3->peer_control, stream->id, NGP_H3_V_SECOND_CONTROL);
+    rv = claim(h3, &h3->peer.control, stream->id, NGP_H3_V_SECOND_CONTROL);
     break;
   case NGP_H3_STREAM_QPACK_ENCODER:
     rv =
-        claim(h3, &h3->peer_qpack_encoder, stream->id, NGP_H3_V_SECOND_ENCODER);
+        claim(h3, &h3->peer.qpack_encoder, stream->id, NGP_H3_V_SECOND_ENCODER);
     break;
   case NGP_H3_STREAM_QPACK_DECODER:
     rv =
-        claim(h3, &h3->peer_qpack_decoder, stream->id, NGP_H3_V_SECOND_DECODER);
+        claim(h3, &h3->peer.qpack_decoder, stream->id, NGP_H3_V_SECOND_DECODER);
     break;
   case NGP_H3_STREAM_PUSH:
     /* It is logged when the push identifier is known. */
@@ -58,10 +58,10 @@ static int recv_push(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
     if (rv != 0) {
       return rv;
     }
-    if (ngp_h3_window_has(&h3->pushes, push_id)) {
+    if (ngp_h3_window_has(&h3->push.seen, push_id)) {
       return ngp_h3_violate(h3, NGP_H3_V_PUSH_TWICE);
     }
-    ngp_h3_window_add(&h3->pushes, push_id);
+    ngp_h3_window_add(&h3->push.seen, push_id);
     stream->push_id = (int64_t)push_id;
     rv = ngp_h3_log_stream_type(h3, stream, NGP_H3_STREAM_PUSH);
     if (rv != 0) {
@@ -242,7 +242,7 @@ static int new_stream(ngp_h3 *h3, int64_t stream_id, ngp_h3_stream **pstream) {
     return 0;
   }
   ngp_h3_window_add(&h3->requests, (uint64_t)stream_id / 4);
-  if ((uint64_t)stream_id >= h3->goaway_sent) {
+  if ((uint64_t)stream_id >= h3->goaway.sent) {
     /* We have said that it would not be processed (RFC 9114, 5.2). */
     rv = ngp_h3_reject_request(h3, stream);
     return rv != 0 ? rv : ngp_h3_cancel_section(h3, stream_id);
@@ -256,7 +256,7 @@ int ngp_h3_recv_stream(ngp_h3 *h3, int64_t stream_id, const uint8_t *data,
   int rv;
 
   ngp_h3_begin(h3);
-  if (h3->closed) {
+  if (h3->close.closed) {
     return 0;
   }
   stream = ngp_h3_find(h3, stream_id);
@@ -315,11 +315,11 @@ int ngp_h3_recv_reset(ngp_h3 *h3, int64_t stream_id, uint64_t error_code) {
   int rv;
 
   ngp_h3_begin(h3);
-  if (h3->closed) {
+  if (h3->close.closed) {
     return 0;
   }
-  if (stream_id == h3->peer_control || stream_id == h3->peer_qpack_encoder ||
-      stream_id == h3->peer_qpack_decoder) {
+  if (stream_id == h3->peer.control || stream_id == h3->peer.qpack_encoder ||
+      stream_id == h3->peer.qpack_decoder) {
     return ngp_h3_violate(h3, NGP_H3_V_CRITICAL_RESET);
   }
   stream = ngp_h3_find(h3, stream_id);
@@ -373,11 +373,11 @@ int ngp_h3_recv_stop_sending(ngp_h3 *h3, int64_t stream_id,
   int rv;
 
   ngp_h3_begin(h3);
-  if (h3->closed) {
+  if (h3->close.closed) {
     return 0;
   }
-  if (stream_id == h3->control || stream_id == h3->qpack_encoder ||
-      stream_id == h3->qpack_decoder) {
+  if (stream_id == h3->local.control || stream_id == h3->local.qpack_encoder ||
+      stream_id == h3->local.qpack_decoder) {
     return ngp_h3_violate(h3, NGP_H3_V_CRITICAL_STOPPED);
   }
   stream = ngp_h3_find(h3, stream_id);
@@ -401,7 +401,7 @@ int ngp_h3_recv_datagram(ngp_h3 *h3, const uint8_t *data, size_t len) {
   int rv;
 
   ngp_h3_begin(h3);
-  if (h3->closed) {
+  if (h3->close.closed) {
     return 0;
   }
   n = ngp_get_varint(data, len, &quarter);

@@ -19,7 +19,7 @@ static ngp_h3_stream *local_stream(ngp_h3 *h3, int64_t stream_id) {
 }
 
 static int unexpected(ngp_h3 *h3, const char *phrase) {
-  ngp_h3_phrase_set(&h3->error_phrase, phrase);
+  ngp_h3_phrase_set(&h3->refusal.phrase, phrase);
   return NGP_H3_ERR_FRAME_UNEXPECTED;
 }
 
@@ -37,7 +37,7 @@ static int check_fields(ngp_h3 *h3, ngp_h3_checker *checker,
   if (section == NGP_FIELDS_RESPONSE) {
     flags |= NGP_FIELDS_EITHER;
   }
-  ngp_h3_checker_init(checker, section, flags, &h3->error_phrase);
+  ngp_h3_checker_init(checker, section, flags, &h3->refusal.phrase);
   for (i = 0; i < nvlen; ++i) {
     rv = ngp_h3_checker_field(checker, nva[i].name, nva[i].namelen,
                               nva[i].value, nva[i].valuelen, 0);
@@ -76,8 +76,8 @@ static void scan_fields(ngp_h3_checker *checker, const nghttp3_nv *nva,
 
 /* Refuses a body that would have |actual| bytes. */
 static int bad_length(ngp_h3 *h3, uint64_t expected, uint64_t actual) {
-  h3->error_expected = expected;
-  h3->error_actual = actual;
+  h3->refusal.expected = expected;
+  h3->refusal.actual = actual;
   return NGP_H3_ERR_BODY_LENGTH;
 }
 
@@ -126,7 +126,7 @@ static int send_section(ngp_h3 *h3, int64_t stream_id, uint64_t type,
   rv = ngp_qpack_encoder_encode(&h3->encoder, stream_id, nva, nvlen, &encoded);
   if (rv == 0 && encoded.stream.len) {
     h3->qpack_bytes.encoder_sent += encoded.stream.len;
-    rv = ngp_h3_send_bytes(h3, h3->qpack_encoder, encoded.stream.base,
+    rv = ngp_h3_send_bytes(h3, h3->local.qpack_encoder, encoded.stream.base,
                            encoded.stream.len, 0);
   }
   if (rv == 0) {
@@ -138,13 +138,13 @@ static int send_section(ngp_h3 *h3, int64_t stream_id, uint64_t type,
   len = beforelen + encoded.prefix.len + encoded.section.len;
   n = ngp_put_varint(header, type);
   n += ngp_put_varint(header + n, len);
-  rv = ngp_buf_reserve(&h3->out, n + len);
+  rv = ngp_buf_reserve(&h3->results.out, n + len);
   if (rv == 0) {
     /* There is room. */
-    ngp_buf_add(&h3->out, header, n);
-    ngp_buf_add(&h3->out, before, beforelen);
-    ngp_buf_add(&h3->out, encoded.prefix.base, encoded.prefix.len);
-    ngp_buf_add(&h3->out, encoded.section.base, encoded.section.len);
+    ngp_buf_add(&h3->results.out, header, n);
+    ngp_buf_add(&h3->results.out, before, beforelen);
+    ngp_buf_add(&h3->results.out, encoded.prefix.base, encoded.prefix.len);
+    ngp_buf_add(&h3->results.out, encoded.section.base, encoded.section.len);
   }
   ngp_h3_end_send(h3, fin);
   h3->section_len = len;
@@ -199,15 +199,15 @@ int ngp_h3_send_headers(ngp_h3 *h3, int64_t stream_id, nghttp3_nv *nva,
     return bad_length(h3, stream->send_expected, stream->send_length);
   }
   if (!h3->config.server && !known) {
-    if ((uint64_t)stream_id >= h3->goaway_received) {
+    if ((uint64_t)stream_id >= h3->goaway.received) {
       return NGP_H3_ERR_GOING_AWAY;
     }
     if (h3->config.extended &&
         NGP_FIELDS_SEEN(&checker.fields, NGP_TOKEN__PROTOCOL) &&
-        (!h3->peer_connect_protocol ||
+        (!h3->peer.connect_protocol ||
          (checker.webtransport && !ngp_h3_wt_enabled(h3)))) {
-      return h3->settings_received ? NGP_H3_ERR_NOT_ENABLED
-                                   : NGP_H3_ERR_NO_SETTINGS;
+      return h3->peer.settings_received ? NGP_H3_ERR_NOT_ENABLED
+                                        : NGP_H3_ERR_NO_SETTINGS;
     }
   }
   if (check && !peer_takes(h3, nva, nvlen)) {
@@ -289,13 +289,13 @@ int ngp_h3_open(ngp_h3 *h3, uint64_t type, int64_t stream_id) {
   ngp_h3_begin(h3);
   switch (type) {
   case NGP_H3_STREAM_CONTROL:
-    h3->control = stream_id;
+    h3->local.control = stream_id;
     break;
   case NGP_H3_STREAM_QPACK_ENCODER:
-    h3->qpack_encoder = stream_id;
+    h3->local.qpack_encoder = stream_id;
     break;
   default:
-    h3->qpack_decoder = stream_id;
+    h3->local.qpack_decoder = stream_id;
   }
   return ngp_h3_send_bytes(h3, stream_id, text, ngp_put_varint(text, type), 0);
 }
@@ -312,7 +312,7 @@ int ngp_h3_send_settings(ngp_h3 *h3, const ngp_h3_setting *settings, size_t n) {
       return NGP_H3_ERR_RANGE;
     }
     if (settings[i].id == NGP_H3_SETTING_ENABLE_CONNECT_PROTOCOL) {
-      h3->connect_protocol = settings[i].value == 1;
+      h3->local.connect_protocol = settings[i].value == 1;
     }
   }
   ngp_buf_init(&payload, h3->mem);
@@ -322,8 +322,8 @@ int ngp_h3_send_settings(ngp_h3 *h3, const ngp_h3_setting *settings, size_t n) {
     rv = ngp_buf_add(&payload, text, len);
   }
   if (rv == 0) {
-    rv = ngp_h3_send_frame(h3, h3->control, NGP_H3_FRAME_SETTINGS, payload.base,
-                           payload.len, 0);
+    rv = ngp_h3_send_frame(h3, h3->local.control, NGP_H3_FRAME_SETTINGS,
+                           payload.base, payload.len, 0);
   }
   ngp_buf_free(&payload);
   return rv;
@@ -343,8 +343,8 @@ int ngp_h3_send_push_promise(ngp_h3 *h3, int64_t stream_id, nghttp3_nv *nva,
   if (!ngp_h3_is_request(stream_id)) {
     return NGP_H3_ERR_STREAM_TYPE;
   }
-  if (h3->next_push_id > h3->max_push_id ||
-      (uint64_t)h3->next_push_id >= h3->goaway_received) {
+  if (h3->push.next_id > h3->push.max_id ||
+      (uint64_t)h3->push.next_id >= h3->goaway.received) {
     return NGP_H3_ERR_NO_PUSH_ID;
   }
   stream = ngp_h3_find(h3, stream_id);
@@ -361,10 +361,10 @@ int ngp_h3_send_push_promise(ngp_h3 *h3, int64_t stream_id, nghttp3_nv *nva,
     }
   }
   rv = send_section(h3, stream_id, NGP_H3_FRAME_PUSH_PROMISE, id,
-                    ngp_put_varint(id, (uint64_t)h3->next_push_id), nva, nvlen,
+                    ngp_put_varint(id, (uint64_t)h3->push.next_id), nva, nvlen,
                     0);
   if (rv == 0) {
-    *ppush_id = h3->next_push_id++;
+    *ppush_id = h3->push.next_id++;
   }
   return rv;
 }
@@ -440,7 +440,7 @@ int ngp_h3_datagram_header(int64_t stream_id, uint8_t *dest, size_t *plen) {
 static int send_number(ngp_h3 *h3, uint64_t type, uint64_t value) {
   uint8_t payload[8];
 
-  return ngp_h3_send_frame(h3, h3->control, type, payload,
+  return ngp_h3_send_frame(h3, h3->local.control, type, payload,
                            ngp_put_varint(payload, value), 0);
 }
 
@@ -448,13 +448,13 @@ int ngp_h3_send_goaway(ngp_h3 *h3, uint64_t id) {
   int rv;
 
   ngp_h3_begin(h3);
-  if (id > h3->goaway_sent || id > NGP_MAX_VARINT ||
+  if (id > h3->goaway.sent || id > NGP_MAX_VARINT ||
       (h3->config.server && id % 4 != 0)) {
     return NGP_H3_ERR_RANGE;
   }
   rv = send_number(h3, NGP_H3_FRAME_GOAWAY, id);
   if (rv == 0) {
-    h3->goaway_sent = id;
+    h3->goaway.sent = id;
   }
   return rv;
 }
@@ -466,18 +466,18 @@ int ngp_h3_send_max_push_id(ngp_h3 *h3, uint64_t id) {
   if (h3->config.server) {
     return NGP_H3_ERR_ROLE;
   }
-  if (id > NGP_MAX_VARINT || (int64_t)id < h3->max_push_id) {
+  if (id > NGP_MAX_VARINT || (int64_t)id < h3->push.max_id) {
     return NGP_H3_ERR_RANGE;
   }
   rv = send_number(h3, NGP_H3_FRAME_MAX_PUSH_ID, id);
   if (rv == 0) {
-    h3->max_push_id = (int64_t)id;
+    h3->push.max_id = (int64_t)id;
   }
   return rv;
 }
 
 int ngp_h3_send_cancel_push(ngp_h3 *h3, uint64_t push_id) {
-  int64_t limit = h3->config.server ? h3->next_push_id - 1 : h3->max_push_id;
+  int64_t limit = h3->config.server ? h3->push.next_id - 1 : h3->push.max_id;
 
   ngp_h3_begin(h3);
   if (push_id > NGP_MAX_VARINT || (int64_t)push_id > limit) {
@@ -505,7 +505,7 @@ int ngp_h3_send_priority_update(ngp_h3 *h3, uint64_t id, int push,
     rv = ngp_buf_add(&payload, value, len);
   }
   if (rv == 0) {
-    rv = ngp_h3_send_frame(h3, h3->control,
+    rv = ngp_h3_send_frame(h3, h3->local.control,
                            push ? NGP_H3_FRAME_PRIORITY_UPDATE_PUSH
                                 : NGP_H3_FRAME_PRIORITY_UPDATE_REQUEST,
                            payload.base, payload.len, 0);
@@ -519,6 +519,6 @@ int ngp_h3_send_origin(ngp_h3 *h3, const uint8_t *payload, size_t len) {
   if (!h3->config.server) {
     return NGP_H3_ERR_ROLE;
   }
-  return ngp_h3_send_frame(h3, h3->control, NGP_H3_FRAME_ORIGIN, payload, len,
-                           0);
+  return ngp_h3_send_frame(h3, h3->local.control, NGP_H3_FRAME_ORIGIN, payload,
+                           len, 0);
 }

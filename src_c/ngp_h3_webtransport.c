@@ -119,10 +119,10 @@ int ngp_h3_wt_check_session(ngp_h3 *h3, ngp_h3_stream *stream) {
   if (!may_come(h3, stream->session_id)) {
     return reject(h3, stream, NGP_H3_WT_SESSION_GONE);
   }
-  if (h3->nwaiting >= MAX_WAITING) {
+  if (h3->waiting.nstreams >= MAX_WAITING) {
     return reject(h3, stream, NGP_H3_WT_BUFFERED_STREAM_REJECTED);
   }
-  ++h3->nwaiting;
+  ++h3->waiting.nstreams;
   stream->held = 1;
   return 0;
 }
@@ -137,13 +137,13 @@ int ngp_h3_wt_recv(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
                                         stream, data, len, fin)
                       : 0;
   }
-  if (len > h3->config.max_buffered - h3->buffered) {
+  if (len > h3->config.max_buffered - h3->waiting.bytes) {
     return reject(h3, stream, NGP_H3_WT_BUFFERED_STREAM_REJECTED);
   }
   if (ngp_buf_add(&stream->buf, data, len) != 0) {
     return NGHTTP2_ERR_NOMEM;
   }
-  h3->buffered += len;
+  h3->waiting.bytes += len;
   return 0;
 }
 
@@ -156,8 +156,8 @@ static int release(ngp_h3 *h3, ngp_h3_stream *stream) {
     return 0;
   }
   stream->held = 0;
-  --h3->nwaiting;
-  h3->buffered -= stream->buf.len;
+  --h3->waiting.nstreams;
+  h3->waiting.bytes -= stream->buf.len;
   rv = ngp_h3_hold(h3, &stream->buf, &held);
   if (rv == 0 && (held.len || stream->recv_ended)) {
     rv = ngp_h3_add_data(h3, NGP_H3_EVENT_WEBTRANSPORT_DATA, stream, held.base,
@@ -192,24 +192,25 @@ int ngp_h3_wt_hold_datagram(ngp_h3 *h3, int64_t stream_id, const uint8_t *data,
   }
   /* Datagrams may be lost: those that are too many are. */
   *pheld = 1;
-  if (h3->ndatagrams >= MAX_WAITING ||
-      len > h3->config.max_buffered - h3->buffered) {
+  if (h3->waiting.ndatagrams >= MAX_WAITING ||
+      len > h3->config.max_buffered - h3->waiting.bytes) {
     return 0;
   }
-  if (!h3->datagrams) {
-    h3->datagrams = ngp_malloc(h3->mem, MAX_WAITING * sizeof(*h3->datagrams));
-    if (!h3->datagrams) {
+  if (!h3->waiting.datagrams) {
+    h3->waiting.datagrams =
+        ngp_malloc(h3->mem, MAX_WAITING * sizeof(*h3->waiting.datagrams));
+    if (!h3->waiting.datagrams) {
       return NGHTTP2_ERR_NOMEM;
     }
   }
-  datagram = &h3->datagrams[h3->ndatagrams];
+  datagram = &h3->waiting.datagrams[h3->waiting.ndatagrams];
   datagram->stream_id = stream_id;
   ngp_buf_init(&datagram->buf, h3->mem);
   if (ngp_buf_add(&datagram->buf, data, len) != 0) {
     return NGHTTP2_ERR_NOMEM;
   }
-  ++h3->ndatagrams;
-  h3->buffered += len;
+  ++h3->waiting.ndatagrams;
+  h3->waiting.bytes += len;
   return 0;
 }
 
@@ -219,24 +220,24 @@ static int take_datagrams(ngp_h3 *h3, int64_t session_id, int wanted) {
   size_t i, kept = 0;
   int rv = 0;
 
-  for (i = 0; i < h3->ndatagrams; ++i) {
-    ngp_h3_datagram *datagram = &h3->datagrams[i];
+  for (i = 0; i < h3->waiting.ndatagrams; ++i) {
+    ngp_h3_datagram *datagram = &h3->waiting.datagrams[i];
     ngp_h3_event *event;
     ngp_buf held;
 
     if (datagram->stream_id != session_id || rv != 0) {
-      h3->datagrams[kept++] = *datagram;
+      h3->waiting.datagrams[kept++] = *datagram;
       continue;
     }
-    h3->buffered -= datagram->buf.len;
+    h3->waiting.bytes -= datagram->buf.len;
     if (!wanted) {
       ngp_buf_free(&datagram->buf);
       continue;
     }
     rv = ngp_h3_hold(h3, &datagram->buf, &held);
     if (rv != 0) {
-      h3->buffered += datagram->buf.len;
-      h3->datagrams[kept++] = *datagram;
+      h3->waiting.bytes += datagram->buf.len;
+      h3->waiting.datagrams[kept++] = *datagram;
       continue;
     }
     event = ngp_h3_add_event(h3, NGP_H3_EVENT_DATAGRAM, NULL);
@@ -248,7 +249,7 @@ static int take_datagrams(ngp_h3 *h3, int64_t session_id, int wanted) {
     event->data = held.base;
     event->len = held.len;
   }
-  h3->ndatagrams = kept;
+  h3->waiting.ndatagrams = kept;
   return rv;
 }
 
@@ -292,7 +293,7 @@ int ngp_h3_wt_refused(ngp_h3 *h3, ngp_h3_stream *session) {
   if (session->session != NGP_H3_SESSION_NONE) {
     session->session = NGP_H3_SESSION_CLOSED;
     session->capsules = 0;
-  } else if (h3->nwaiting == 0 && h3->ndatagrams == 0) {
+  } else if (h3->waiting.nstreams == 0 && h3->waiting.ndatagrams == 0) {
     return 0;
   }
   rv = for_streams(h3, session->id, reject_gone);

@@ -34,7 +34,7 @@ int ngp_quic_new(ngp_quic **pquic, const ngp_quic_options *options,
   ngp_quic_queue_init(&quic->events, mem);
   ngp_quic_queue_init(&quic->reports, mem);
   ngp_quic_streams_init(&quic->streams, mem);
-  ngp_buf_init(&quic->out, mem);
+  ngp_buf_init(&quic->out.bytes, mem);
   ngp_buf_init(&quic->ask.hello, mem);
   ngp_buf_init(&quic->ask.datagrams, mem);
   ngp_tls_config_incref(options->tls_config);
@@ -45,14 +45,14 @@ int ngp_quic_new(ngp_quic **pquic, const ngp_quic_options *options,
   if (server && options->ask_tickets) {
     quic->ask.state = NGP_QUIC_ASK_FIRST;
   }
-  quic->host_cid.datalen = options->cid_len;
-  quic->original_dcid = options->original_dcid;
+  quic->cids.host.datalen = options->cid_len;
+  quic->cids.original_dcid = options->original_dcid;
   if (options->is_client) {
-    quic->original_dcid.datalen = INITIAL_DCID_LEN;
+    quic->cids.original_dcid.datalen = INITIAL_DCID_LEN;
   }
-  if (ngp_tls_random(quic->host_cid.data, options->cid_len) != 0 ||
+  if (ngp_tls_random(quic->cids.host.data, options->cid_len) != 0 ||
       (options->is_client &&
-       ngp_tls_random(quic->original_dcid.data, INITIAL_DCID_LEN) != 0)) {
+       ngp_tls_random(quic->cids.original_dcid.data, INITIAL_DCID_LEN) != 0)) {
     rv = NGHTTP2_ERR_NOMEM;
     goto fail;
   }
@@ -60,14 +60,14 @@ int ngp_quic_new(ngp_quic **pquic, const ngp_quic_options *options,
   quic->local[1] = (ngp_quic_local){server + 2, server + 2};
   /* A client leaves it to the system which of its addresses it uses: any will
      do.  A server learns it with the first datagram. */
-  quic->local_addr.in6.sin6_family = NGTCP2_AF_INET6;
-  quic->local_addr.in6.sin6_addr.s6_addr[15] = 1;
-  quic->remote_addr.in6.sin6_family = NGTCP2_AF_INET6;
-  quic->close_due = 1;
-  quic->can_shut = server ? 1 : 0;
-  quic->path_deadline = UINT64_MAX;
-  quic->max_len = SIZE_MAX;
-  ngtcp2_ccerr_default(&quic->ccerr);
+  quic->path.local.in6.sin6_family = NGTCP2_AF_INET6;
+  quic->path.local.in6.sin6_addr.s6_addr[15] = 1;
+  quic->path.remote.in6.sin6_family = NGTCP2_AF_INET6;
+  quic->close.due = 1;
+  quic->handshake.can_shut = server ? 1 : 0;
+  quic->path.deadline = UINT64_MAX;
+  quic->out.max_len = SIZE_MAX;
+  ngtcp2_ccerr_default(&quic->close.error);
   *pquic = quic;
   return 0;
 
@@ -90,23 +90,23 @@ void ngp_quic_del(ngp_quic *quic) {
   ngp_quic_abandon(quic);
   ngp_tls_del(quic->tls);
   ngp_tls_config_decref(quic->options.tls_config);
-  while (quic->dgrams) {
+  while (quic->dgrams.head) {
     ngp_quic_drop_dgram(quic);
   }
   ngp_quic_queue_free(&quic->events);
   ngp_quic_queue_free(&quic->reports);
-  ngp_buf_free(&quic->out);
+  ngp_buf_free(&quic->out.bytes);
   ngp_quic_ask_free(quic);
-  ngp_free(quic->mem, quic->packets);
+  ngp_free(quic->mem, quic->out.packets);
   ngp_free(quic->mem, quic->tap.pings);
   ngp_free(quic->mem, quic->tap.stops);
-  ngp_free(quic->mem, quic->close_packet);
-  ngp_free(quic->mem, quic->alpn_list);
-  ngp_free(quic->mem, quic->sni);
-  ngp_free(quic->mem, quic->verify_name);
-  ngp_free(quic->mem, quic->token);
-  ngp_free(quic->mem, quic->ticket);
-  ngp_free(quic->mem, quic->reset_secret);
+  ngp_free(quic->mem, quic->close.packet);
+  ngp_free(quic->mem, quic->copies.alpn);
+  ngp_free(quic->mem, quic->copies.sni);
+  ngp_free(quic->mem, quic->copies.verify_name);
+  ngp_free(quic->mem, quic->copies.token);
+  ngp_free(quic->mem, quic->copies.ticket);
+  ngp_free(quic->mem, quic->copies.reset_secret);
   ngp_free(quic->mem, quic);
 }
 
@@ -172,21 +172,21 @@ int ngp_quic_peer_addr(const ngp_quic *quic, ngp_quic_addr *addr) {
 /* ---- Ends ---- */
 
 static void describe_end(const ngp_quic *quic, ngp_quic_event *event) {
-  event->error_code = quic->ccerr.error_code;
-  event->frame_type = quic->ccerr.frame_type;
+  event->error_code = quic->close.error.error_code;
+  event->frame_type = quic->close.error.frame_type;
   event->application =
-      quic->ccerr.type == NGTCP2_CCERR_TYPE_APPLICATION ? 1 : 0;
+      quic->close.error.type == NGTCP2_CCERR_TYPE_APPLICATION ? 1 : 0;
 }
 
 int ngp_quic_get_end(const ngp_quic *quic, ngp_quic_event *event) {
-  if (!quic->close_pending && quic->state <= NGP_QUIC_STATE_ACTIVE) {
+  if (!quic->close.pending && quic->state <= NGP_QUIC_STATE_ACTIVE) {
     return 0;
   }
   *event = (ngp_quic_event){.type = NGP_QUIC_EVENT_TERMINATED,
                             .stream_id = -1,
-                            .value = quic->remote_end,
-                            .data = quic->ccerr.reason,
-                            .len = quic->ccerr.reasonlen};
+                            .value = quic->close.by_peer,
+                            .data = quic->close.error.reason,
+                            .len = quic->close.error.reasonlen};
   describe_end(quic, event);
   return 1;
 }
@@ -195,9 +195,10 @@ void ngp_quic_terminate(ngp_quic *quic) {
   ngp_quic_event *event;
 
   quic->state = NGP_QUIC_STATE_DEAD;
-  quic->close_pending = 0;
-  event = ngp_quic_record(quic, &quic->events, NGP_QUIC_EVENT_TERMINATED,
-                          quic->ccerr.reason, quic->ccerr.reasonlen);
+  quic->close.pending = 0;
+  event =
+      ngp_quic_record(quic, &quic->events, NGP_QUIC_EVENT_TERMINATED,
+                      quic->close.error.reason, quic->close.error.reasonlen);
   if (event) {
     describe_end(quic, event);
   }
@@ -207,17 +208,18 @@ void ngp_quic_terminate(ngp_quic *quic) {
 
 /* Copies |reason| where ccerr can point to it. */
 static size_t set_reason(ngp_quic *quic, const void *reason, size_t len) {
-  if (len > sizeof(quic->reason)) {
-    len = sizeof(quic->reason);
+  if (len > sizeof(quic->close.reason)) {
+    len = sizeof(quic->close.reason);
   }
   if (len) {
-    memcpy(quic->reason, reason, len);
+    memcpy(quic->close.reason, reason, len);
   }
   return len;
 }
 
 static void end_at_once(ngp_quic *quic, const char *reason) {
-  ngtcp2_ccerr_set_transport_error(&quic->ccerr, INTERNAL_ERROR, quic->reason,
+  ngtcp2_ccerr_set_transport_error(&quic->close.error, INTERNAL_ERROR,
+                                   quic->close.reason,
                                    set_reason(quic, reason, strlen(reason)));
   ngp_quic_terminate(quic);
 }
@@ -225,20 +227,22 @@ static void end_at_once(ngp_quic *quic, const char *reason) {
 static void start_draining(ngp_quic *quic) {
   const ngtcp2_ccerr *ccerr = ngtcp2_conn_get_ccerr(quic->conn);
 
-  if (quic->stateless_reset) {
+  if (quic->close.stateless_reset) {
     static const char text[] = "Stateless reset";
 
-    ngtcp2_ccerr_set_transport_error(&quic->ccerr, INTERNAL_ERROR, quic->reason,
+    ngtcp2_ccerr_set_transport_error(&quic->close.error, INTERNAL_ERROR,
+                                     quic->close.reason,
                                      set_reason(quic, text, sizeof(text) - 1));
   } else {
-    quic->ccerr = *ccerr;
-    quic->ccerr.reasonlen = set_reason(quic, ccerr->reason, ccerr->reasonlen);
-    quic->ccerr.reason = quic->reason;
+    quic->close.error = *ccerr;
+    quic->close.error.reasonlen =
+        set_reason(quic, ccerr->reason, ccerr->reasonlen);
+    quic->close.error.reason = quic->close.reason;
   }
-  quic->remote_end = 1;
-  quic->close_pending = 0;
+  quic->close.by_peer = 1;
+  quic->close.pending = 0;
   quic->state = NGP_QUIC_STATE_DRAINING;
-  quic->close_until = quic->now + 3 * ngtcp2_conn_get_pto(quic->conn);
+  quic->close.until = quic->now + 3 * ngtcp2_conn_get_pto(quic->conn);
 }
 
 void ngp_quic_forget_conn(ngp_quic *quic) {
@@ -269,14 +273,14 @@ static int restart(ngp_quic *quic) {
   uint32_t original = ngtcp2_conn_get_client_chosen_version(quic->conn);
   int rv;
 
-  if (!quic->retry_version) {
+  if (!quic->handshake.retry_version) {
     end_at_once(quic, "Could not find a common protocol version");
     return 0;
   }
   ngp_quic_rewind_streams(quic);
   ngp_quic_forget_conn(quic);
-  quic->early_data = quic->can_send = 0;
-  rv = ngp_quic_open_client(quic, quic->retry_version, original);
+  quic->handshake.early_data = quic->handshake.can_send = 0;
+  rv = ngp_quic_open_client(quic, quic->handshake.retry_version, original);
   if (rv != 0) {
     end_at_once(quic, "Could not begin again with another version");
   }
@@ -284,7 +288,7 @@ static int restart(ngp_quic *quic) {
 }
 
 int ngp_quic_fail(ngp_quic *quic, int rv) {
-  char failure[sizeof(quic->reason)];
+  char failure[sizeof(quic->close.reason)];
   const char *text;
 
   switch (rv) {
@@ -294,11 +298,11 @@ int ngp_quic_fail(ngp_quic *quic, int rv) {
     start_draining(quic);
     return 0;
   case NGTCP2_ERR_IDLE_CLOSE:
-    quic->remote_end = 1;
+    quic->close.by_peer = 1;
     end_at_once(quic, "Idle timeout");
     return 0;
   case NGTCP2_ERR_HANDSHAKE_TIMEOUT:
-    quic->remote_end = 1;
+    quic->close.by_peer = 1;
     end_at_once(quic, "Handshake timeout");
     return 0;
   case NGTCP2_ERR_RETRY:
@@ -315,19 +319,19 @@ int ngp_quic_fail(ngp_quic *quic, int rv) {
       text = failure;
     }
     ngtcp2_ccerr_set_tls_alert(
-        &quic->ccerr, ngtcp2_conn_get_tls_alert(quic->conn), quic->reason,
-        set_reason(quic, text, strlen(text)));
-    quic->ccerr.frame_type = CRYPTO_FRAME;
+        &quic->close.error, ngtcp2_conn_get_tls_alert(quic->conn),
+        quic->close.reason, set_reason(quic, text, strlen(text)));
+    quic->close.error.frame_type = CRYPTO_FRAME;
     break;
   case NGTCP2_ERR_NOMEM:
     quic->no_memory = 1;
     /* fall through */
   default:
     text = ngtcp2_strerror(rv);
-    ngtcp2_ccerr_set_liberr(&quic->ccerr, rv, quic->reason,
+    ngtcp2_ccerr_set_liberr(&quic->close.error, rv, quic->close.reason,
                             set_reason(quic, text, strlen(text)));
   }
-  quic->close_pending = 1;
+  quic->close.pending = 1;
   return quic->no_memory ? NGHTTP2_ERR_NOMEM : 0;
 }
 
@@ -336,19 +340,19 @@ int ngp_quic_close(ngp_quic *quic, uint64_t error_code, int application,
   if (error_code > NGP_MAX_VARINT || frame_type > NGP_MAX_VARINT) {
     return NGHTTP2_ERR_INVALID_ARGUMENT;
   }
-  if (quic->close_pending || quic->state > NGP_QUIC_STATE_ACTIVE) {
+  if (quic->close.pending || quic->state > NGP_QUIC_STATE_ACTIVE) {
     return 0;
   }
   len = set_reason(quic, reason, len);
   if (application) {
-    ngtcp2_ccerr_set_application_error(&quic->ccerr, error_code, quic->reason,
-                                       len);
+    ngtcp2_ccerr_set_application_error(&quic->close.error, error_code,
+                                       quic->close.reason, len);
   } else {
-    ngtcp2_ccerr_set_transport_error(&quic->ccerr, error_code, quic->reason,
-                                     len);
-    quic->ccerr.frame_type = frame_type;
+    ngtcp2_ccerr_set_transport_error(&quic->close.error, error_code,
+                                     quic->close.reason, len);
+    quic->close.error.frame_type = frame_type;
   }
-  quic->close_pending = 1;
+  quic->close.pending = 1;
   return 0;
 }
 
@@ -364,7 +368,7 @@ int ngp_quic_connect(ngp_quic *quic, const ngp_quic_addr *addr, uint64_t now) {
     return NGP_QUIC_ERR_STATE;
   }
   ngp_quic_set_time(quic, now);
-  quic->remote_addr.in6 = ngp_quic_to_sockaddr(addr);
+  quic->path.remote.in6 = ngp_quic_to_sockaddr(addr);
   rv = ngp_quic_open_client(quic, version, 0);
   if (rv == 0) {
     quic->state = NGP_QUIC_STATE_ACTIVE;
@@ -374,12 +378,12 @@ int ngp_quic_connect(ngp_quic *quic, const ngp_quic_addr *addr, uint64_t now) {
 
 /* Says the close again to a peer that still talks, less and less often. */
 static void hear_while_closing(ngp_quic *quic) {
-  if (quic->close_packet && ++quic->close_heard >= quic->close_due) {
-    quic->close_heard = 0;
-    if (quic->close_due < 1 << 16) {
-      quic->close_due *= 2;
+  if (quic->close.packet && ++quic->close.heard >= quic->close.due) {
+    quic->close.heard = 0;
+    if (quic->close.due < 1 << 16) {
+      quic->close.due *= 2;
     }
-    quic->close_again = 1;
+    quic->close.again = 1;
   }
 }
 
@@ -387,7 +391,7 @@ static int accept_client(ngp_quic *quic, const uint8_t *data, size_t len) {
   ngtcp2_pkt_hd hd;
   size_t i;
 
-  if (quic->options.is_client || quic->close_pending ||
+  if (quic->options.is_client || quic->close.pending ||
       ngtcp2_accept(&hd, data, len) != 0) {
     return 0;
   }
@@ -406,20 +410,20 @@ static int accept_client(ngp_quic *quic, const uint8_t *data, size_t len) {
 
 int ngp_quic_path_moved(ngp_quic *quic, uint64_t pto) {
   const ngtcp2_path *path = ngtcp2_conn_get_path(quic->conn);
-  const size_t len = sizeof(quic->remote_addr.in6);
+  const size_t len = sizeof(quic->path.remote.in6);
 
   if (quic->options.is_client ||
-      (memcmp(path->remote.addr, &quic->remote_addr.in6, len) == 0 &&
-       memcmp(path->local.addr, &quic->local_addr.in6, len) == 0)) {
+      (memcmp(path->remote.addr, &quic->path.remote.in6, len) == 0 &&
+       memcmp(path->local.addr, &quic->path.local.in6, len) == 0)) {
     return 0;
   }
-  memcpy(&quic->remote_addr.in6, path->remote.addr, len);
-  memcpy(&quic->local_addr.in6, path->local.addr, len);
+  memcpy(&quic->path.remote.in6, path->remote.addr, len);
+  memcpy(&quic->path.local.in6, path->local.addr, len);
   /* ngtcp2 gives up after three PTOs, of both the longer. */
   if (pto < ngtcp2_conn_get_pto(quic->conn)) {
     pto = ngtcp2_conn_get_pto(quic->conn);
   }
-  quic->path_deadline = quic->now + 4 * pto;
+  quic->path.deadline = quic->now + 4 * pto;
   return ngp_quic_tap_probe_path(quic);
 }
 
@@ -427,7 +431,7 @@ int ngp_quic_recv(ngp_quic *quic, const uint8_t *data, size_t len,
                   const ngp_quic_addr *addr, uint8_t ecn, uint64_t now) {
   ngtcp2_pkt_info info = {.ecn = ecn & 3u};
   ngtcp2_sockaddr_union from = {.in6 = ngp_quic_to_sockaddr(addr)};
-  ngtcp2_sockaddr_union to = quic->local_addr;
+  ngtcp2_sockaddr_union to = quic->path.local;
   ngtcp2_path path;
   uint64_t pto;
   int rv;
@@ -437,8 +441,8 @@ int ngp_quic_recv(ngp_quic *quic, const uint8_t *data, size_t len,
   }
   ngp_quic_set_time(quic, now);
   if (quic->state == NGP_QUIC_STATE_NEW) {
-    quic->remote_addr = from;
-    quic->local_addr = to;
+    quic->path.remote = from;
+    quic->path.local = to;
     rv = accept_client(quic, data, len);
     if (rv != 0) {
       return rv;
@@ -448,7 +452,7 @@ int ngp_quic_recv(ngp_quic *quic, const uint8_t *data, size_t len,
     hear_while_closing(quic);
   }
   /* After an error that is not told yet ngtcp2 takes no more. */
-  if (quic->state != NGP_QUIC_STATE_ACTIVE || quic->close_pending || !len) {
+  if (quic->state != NGP_QUIC_STATE_ACTIVE || quic->close.pending || !len) {
     return 0;
   }
   ++quic->stats.packets_received;
@@ -527,10 +531,10 @@ uint64_t ngp_quic_get_timer(ngp_quic *quic) {
       return 0;
     }
     expiry = ngtcp2_conn_get_expiry(quic->conn);
-    return expiry < quic->path_deadline ? expiry : quic->path_deadline;
+    return expiry < quic->path.deadline ? expiry : quic->path.deadline;
   case NGP_QUIC_STATE_CLOSING:
   case NGP_QUIC_STATE_DRAINING:
-    return quic->close_until;
+    return quic->close.until;
   default:
     return UINT64_MAX;
   }
@@ -544,12 +548,12 @@ int ngp_quic_handle_timer(ngp_quic *quic, uint64_t now) {
     return 0;
   }
   ngp_quic_trim(&quic->events);
-  if (quic->path_deadline <= quic->now) {
-    quic->path_deadline = UINT64_MAX;
+  if (quic->path.deadline <= quic->now) {
+    quic->path.deadline = UINT64_MAX;
   }
   if (quic->state != NGP_QUIC_STATE_ACTIVE) {
     ngp_quic_terminate(quic);
-  } else if (!quic->close_pending) {
+  } else if (!quic->close.pending) {
     rv = ngtcp2_conn_handle_expiry(quic->conn, quic->now);
     if (rv != 0) {
       return ngp_quic_fail(quic, rv);
@@ -853,7 +857,7 @@ void ngp_quic_keep_alive(ngp_quic *quic) {
 
 void ngp_quic_set_keep_alive(ngp_quic *quic, uint64_t interval) {
   quic->keep_alive = interval;
-  if (quic->handshake_completed && quic->state == NGP_QUIC_STATE_ACTIVE) {
+  if (quic->handshake.completed && quic->state == NGP_QUIC_STATE_ACTIVE) {
     ngp_quic_keep_alive(quic);
   }
 }
@@ -861,24 +865,24 @@ void ngp_quic_set_keep_alive(ngp_quic *quic, uint64_t interval) {
 void ngp_quic_refused(ngp_quic *quic, size_t len) {
   if (quic->conn &&
       len <= ngtcp2_conn_get_path_max_tx_udp_payload_size(quic->conn)) {
-    quic->max_len = NGTCP2_MAX_UDP_PAYLOAD_SIZE;
+    quic->out.max_len = NGTCP2_MAX_UDP_PAYLOAD_SIZE;
   }
 }
 
-void ngp_quic_update_key(ngp_quic *quic) { quic->key_update_pending = 1; }
+void ngp_quic_update_key(ngp_quic *quic) { quic->pending.key_update = 1; }
 
-void ngp_quic_change_cid(ngp_quic *quic) { quic->change_cid_pending = 1; }
+void ngp_quic_change_cid(ngp_quic *quic) { quic->pending.change_cid = 1; }
 
 ngp_quic_state ngp_quic_get_state(const ngp_quic *quic) {
   return (ngp_quic_state)quic->state;
 }
 
 int ngp_quic_handshake_completed(const ngp_quic *quic) {
-  return quic->handshake_completed;
+  return quic->handshake.completed;
 }
 
 uint64_t ngp_quic_remote_max_datagram(const ngp_quic *quic) {
-  return quic->remote_max_datagram;
+  return quic->handshake.remote_max_datagram;
 }
 
 uint32_t ngp_quic_version(const ngp_quic *quic) {
@@ -891,11 +895,11 @@ uint32_t ngp_quic_version(const ngp_quic *quic) {
 }
 
 const ngtcp2_cid *ngp_quic_host_cid(const ngp_quic *quic) {
-  return &quic->host_cid;
+  return &quic->cids.host;
 }
 
 const ngtcp2_cid *ngp_quic_original_dcid(const ngp_quic *quic) {
-  return &quic->original_dcid;
+  return &quic->cids.original_dcid;
 }
 
 ngp_tls *ngp_quic_tls(const ngp_quic *quic) { return quic->tls; }

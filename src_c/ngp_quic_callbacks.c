@@ -89,7 +89,8 @@ static void learn_params(ngp_quic *quic) {
   const ngtcp2_transport_params *params =
       ngtcp2_conn_get_remote_transport_params(quic->conn);
 
-  quic->remote_max_datagram = params ? params->max_datagram_frame_size : 0;
+  quic->handshake.remote_max_datagram =
+      params ? params->max_datagram_frame_size : 0;
 }
 
 static int handshake_completed(ngtcp2_conn *conn, void *user_data) {
@@ -98,12 +99,12 @@ static int handshake_completed(ngtcp2_conn *conn, void *user_data) {
   size_t i;
   int accepted = ngp_tls_early_data_accepted(quic->tls);
 
-  quic->handshake_completed = 1;
-  quic->can_send = 1;
+  quic->handshake.completed = 1;
+  quic->handshake.can_send = 1;
   learn_params(quic);
   ngp_quic_keep_alive(quic);
   if (quic->options.is_client) {
-    if (quic->early_data && !accepted &&
+    if (quic->handshake.early_data && !accepted &&
         ngtcp2_conn_tls_early_data_rejected(conn) != 0) {
       return NGTCP2_ERR_CALLBACK_FAILURE;
     }
@@ -117,10 +118,10 @@ static int handshake_completed(ngtcp2_conn *conn, void *user_data) {
   }
   event->early_data_accepted = accepted ? 1 : 0;
   event->session_resumed = ngp_tls_session_resumed(quic->tls) ? 1 : 0;
-  for (i = 0; i < quic->nearly_cids; ++i) {
+  for (i = 0; i < quic->cids.nearly; ++i) {
     if (!ngp_quic_record(quic, &quic->events, NGP_QUIC_EVENT_CID_ISSUED,
-                         quic->early_cids[i].data,
-                         quic->early_cids[i].datalen)) {
+                         quic->cids.early[i].data,
+                         quic->cids.early[i].datalen)) {
       return NGTCP2_ERR_CALLBACK_FAILURE;
     }
   }
@@ -131,7 +132,7 @@ static int handshake_confirmed(ngtcp2_conn *conn, void *user_data) {
   ngp_quic *quic = user_data;
 
   (void)conn;
-  quic->handshake_confirmed = 1;
+  quic->handshake.confirmed = 1;
   return 0;
 }
 
@@ -141,7 +142,7 @@ static int recv_tx_key(ngtcp2_conn *conn, ngtcp2_encryption_level level,
 
   (void)conn;
   if (level == NGTCP2_ENCRYPTION_LEVEL_1RTT) {
-    quic->can_send = 1;
+    quic->handshake.can_send = 1;
     learn_params(quic);
   }
   return 0;
@@ -151,7 +152,7 @@ static int early_data_rejected(ngtcp2_conn *conn, void *user_data) {
   ngp_quic *quic = user_data;
 
   (void)conn;
-  quic->early_data = 0;
+  quic->handshake.early_data = 0;
   ngp_quic_rewind_streams(quic);
   return 0;
 }
@@ -163,8 +164,8 @@ static int recv_version_negotiation(ngtcp2_conn *conn, const ngtcp2_pkt_hd *hd,
 
   (void)conn;
   (void)hd;
-  quic->retry_version = ngtcp2_select_version(quic->options.versions,
-                                              quic->options.nversions, sv, nsv);
+  quic->handshake.retry_version = ngtcp2_select_version(
+      quic->options.versions, quic->options.nversions, sv, nsv);
   return 0;
 }
 
@@ -191,9 +192,9 @@ static int get_new_connection_id(ngtcp2_conn *conn, ngtcp2_cid *cid,
   }
   /* A server issues them before the handshake is complete, when the client must
      not use them yet (RFC 9000, 9): they are told after it. */
-  if (!quic->handshake_completed &&
-      quic->nearly_cids < NGP_QUIC_MAX_EARLY_CIDS) {
-    quic->early_cids[quic->nearly_cids++] = *cid;
+  if (!quic->handshake.completed &&
+      quic->cids.nearly < NGP_QUIC_MAX_EARLY_CIDS) {
+    quic->cids.early[quic->cids.nearly++] = *cid;
     return 0;
   }
   return ngp_quic_record(quic, &quic->events, NGP_QUIC_EVENT_CID_ISSUED,
@@ -236,7 +237,7 @@ static int recv_stateless_reset(ngtcp2_conn *conn,
 
   (void)conn;
   (void)sr;
-  quic->stateless_reset = 1;
+  quic->close.stateless_reset = 1;
   return 0;
 }
 
@@ -297,7 +298,7 @@ static int acked_stream_data_offset(ngtcp2_conn *conn, int64_t stream_id,
   (void)stream_user_data;
   /* Until the handshake is complete the server may still refuse early data,
      and all of it must be sent again. */
-  if (stream && (quic->handshake_completed || !quic->early_data)) {
+  if (stream && (quic->handshake.completed || !quic->handshake.early_data)) {
     ngp_quic_stream_acked(&quic->streams, stream, offset + datalen);
     /* Without bytes it is the end that was acknowledged. */
     if (datalen == 0) {
@@ -404,7 +405,7 @@ static int recv_datagram(ngtcp2_conn *conn, uint32_t flags, const uint8_t *data,
   /* Nothing but the reader's diligence bounds what waits: RFC 9221, 5 lets us
      drop the rest. */
   if (ngp_quic_dgram_cost(datalen) >
-      quic->options.max_datagram_queue - quic->dgram_received) {
+      quic->options.max_datagram_queue - quic->dgrams.received) {
     ++quic->stats.datagrams_dropped;
     return 0;
   }
@@ -412,7 +413,7 @@ static int recv_datagram(ngtcp2_conn *conn, uint32_t flags, const uint8_t *data,
                        datalen)) {
     return NGTCP2_ERR_CALLBACK_FAILURE;
   }
-  quic->dgram_received += ngp_quic_dgram_cost(datalen);
+  quic->dgrams.received += ngp_quic_dgram_cost(datalen);
   return 0;
 }
 

@@ -233,7 +233,7 @@ int ngp_quic_next_event(ngp_quic *quic, ngp_quic_event *event) {
       !quic->options.manual_credit) {
     ngp_quic_consume(quic, event->stream_id, event->len);
   } else if (event->type == NGP_QUIC_EVENT_DATAGRAM) {
-    quic->dgram_received -= ngp_quic_dgram_cost(event->len);
+    quic->dgrams.received -= ngp_quic_dgram_cost(event->len);
   }
   return 1;
 }

@@ -125,81 +125,101 @@ struct ngp_quic {
   ngp_quic_tap tap;
   ngp_quic_ask ask;
   ngp_quic_stats stats;
-  /* dgrams wait to be sent; dgram_bytes is the sum of what they count, and
-     dgram_received of those in |events|. */
-  ngp_quic_dgram *dgrams;
-  ngp_quic_dgram *last_dgram;
-  size_t dgram_bytes;
-  size_t dgram_received;
-  /* out gathers packets. */
-  ngp_buf out;
-  ngp_quic_packet *packets;
-  size_t npackets;
-  size_t packets_cap;
-  size_t burst;
-  /* max_len bounds the length of a datagram: see ngp_quic_refused(). */
-  size_t max_len;
+  /* dgrams wait to be sent; bytes is the sum of what they count, and received
+     of those in |events|. */
+  struct {
+    ngp_quic_dgram *head;
+    ngp_quic_dgram *tail;
+    size_t bytes;
+    size_t received;
+  } dgrams;
+  /* out is what ngp_quic_send() has written. */
+  struct {
+    /* bytes gathers packets. */
+    ngp_buf bytes;
+    ngp_quic_packet *packets;
+    size_t npackets;
+    size_t packets_cap;
+    size_t burst;
+    /* max_len bounds the length of a datagram: see ngp_quic_refused(). */
+    size_t max_len;
+  } out;
   /* now is the latest time that we were told. */
   uint64_t now;
-  uint64_t close_until;
   /* keep_alive is what ngp_quic_set_keep_alive() was called for, or 0. */
   uint64_t keep_alive;
-  /* path_deadline is when a new address has answered or is given up, or
-     UINT64_MAX: see ngp_quic_path_moved(). */
-  uint64_t path_deadline;
-  /* What the CONNECTION_CLOSE says, or has said. */
-  ngtcp2_ccerr ccerr;
-  uint8_t reason[256];
-  /* close_packet is kept to say it again, every time after twice as many
-     packets from a peer that has not heard. */
-  uint8_t *close_packet;
-  size_t close_len;
-  uint32_t close_heard;
-  uint32_t close_due;
-  ngp_quic_addr close_addr;
-  ngtcp2_cid host_cid;
-  ngtcp2_cid original_dcid;
-  /* early_cids were issued before the handshake was complete. */
-  ngtcp2_cid early_cids[NGP_QUIC_MAX_EARLY_CIDS];
-  size_t nearly_cids;
-  ngtcp2_sockaddr_union local_addr;
-  ngtcp2_sockaddr_union remote_addr;
-  /* retry_version is the version to start again with, or 0. */
-  uint32_t retry_version;
-  uint64_t remote_max_datagram;
-  uint8_t *alpn_list;
-  char *sni;
-  char *verify_name;
-  uint8_t *token;
-  uint8_t *ticket;
-  uint8_t *reset_secret;
-  uint8_t verify_ip[16];
+  struct {
+    ngtcp2_sockaddr_union local;
+    ngtcp2_sockaddr_union remote;
+    /* deadline is when a new address has answered or is given up, or
+       UINT64_MAX: see ngp_quic_path_moved(). */
+    uint64_t deadline;
+  } path;
+  /* close is how the connection ends. */
+  struct {
+    /* error is what the CONNECTION_CLOSE says, or has said, with |reason|. */
+    ngtcp2_ccerr error;
+    uint8_t reason[256];
+    uint64_t until;
+    /* packet is kept to say it again, every time after twice as many packets
+       from a peer that has not heard. */
+    uint8_t *packet;
+    size_t len;
+    uint32_t heard;
+    uint32_t due;
+    ngp_quic_addr addr;
+    uint8_t pending;
+    uint8_t again;
+    /* by_peer is nonzero if it was the peer that ended the connection. */
+    uint8_t by_peer;
+    uint8_t stateless_reset;
+  } close;
+  struct {
+    ngtcp2_cid host;
+    ngtcp2_cid original_dcid;
+    /* early were issued before the handshake was complete. */
+    ngtcp2_cid early[NGP_QUIC_MAX_EARLY_CIDS];
+    size_t nearly;
+  } cids;
+  /* copies are owned, of what the caller's options borrow. */
+  struct {
+    uint8_t *alpn;
+    char *sni;
+    char *verify_name;
+    uint8_t *token;
+    uint8_t *ticket;
+    uint8_t *reset_secret;
+    uint8_t verify_ip[16];
+  } copies;
+  struct {
+    uint64_t remote_max_datagram;
+    /* retry_version is the version to start again with, or 0. */
+    uint32_t retry_version;
+    uint8_t completed;
+    uint8_t confirmed;
+    /* can_shut is nonzero at a server, and at a client that has written a
+       packet after its handshake: see shut_streams() in ngp_quic_send.c. */
+    uint8_t can_shut;
+    /* can_send is nonzero once there are keys for application data. */
+    uint8_t can_send;
+    uint8_t early_data;
+  } handshake;
+  /* pending is what the caller has asked for and ngtcp2 was not yet. */
+  struct {
+    uint8_t key_update;
+    uint8_t change_cid;
+  } pending;
   uint8_t state;
-  uint8_t close_pending;
-  uint8_t close_again;
-  uint8_t handshake_completed;
-  uint8_t handshake_confirmed;
-  /* can_shut is nonzero at a server, and at a client that has written a packet
-     after its handshake: see shut_streams() in ngp_quic_send.c. */
-  uint8_t can_shut;
-  /* can_send is nonzero once there are keys for application data. */
-  uint8_t can_send;
-  uint8_t early_data;
-  uint8_t key_update_pending;
-  uint8_t change_cid_pending;
-  uint8_t stateless_reset;
-  /* remote_end is nonzero if it was the peer that ended the connection. */
-  uint8_t remote_end;
   /* no_memory is set by callbacks; the call that caused them tells. */
   uint8_t no_memory;
+  /* merge is nonzero while the last event may get more data: it is a stream's,
+     and was not handed out. */
+  uint8_t merge;
   /* unclosed is a stream that the peer has reset and ngtcp2 not closed yet, or
      NULL; forgotten counts those that it never will: see
      ngp_quic_close_forgotten(). */
   ngp_quic_stream *unclosed;
   uint32_t forgotten;
-  /* merge is nonzero while the last event may get more data: it is a stream's,
-     and was not handed out. */
-  uint8_t merge;
 };
 
 /* Nonzero if it is us who open the stream |id|. */

@@ -114,32 +114,32 @@ int ngp_quic_set_options(ngp_quic *quic, const ngp_quic_options *options,
   if (*preason) {
     return NGHTTP2_ERR_INVALID_ARGUMENT;
   }
-  quic->alpn_list = copy(quic, o->tls.alpn, o->tls.alpn_len, &failed);
-  quic->sni =
+  quic->copies.alpn = copy(quic, o->tls.alpn, o->tls.alpn_len, &failed);
+  quic->copies.sni =
       copy(quic, o->tls.sni, o->tls.sni ? strlen(o->tls.sni) + 1 : 0, &failed);
-  quic->verify_name =
+  quic->copies.verify_name =
       copy(quic, o->tls.verify_name,
            o->tls.verify_name ? strlen(o->tls.verify_name) + 1 : 0, &failed);
-  quic->token = copy(quic, o->token, o->token_len, &failed);
-  quic->ticket = copy(quic, o->ticket, o->ticket_len, &failed);
-  quic->reset_secret =
+  quic->copies.token = copy(quic, o->token, o->token_len, &failed);
+  quic->copies.ticket = copy(quic, o->ticket, o->ticket_len, &failed);
+  quic->copies.reset_secret =
       copy(quic, o->reset_secret, o->reset_secret_len, &failed);
   if (failed) {
     *preason = "out of memory";
     return NGHTTP2_ERR_NOMEM;
   }
   if (o->tls.verify_ip_len) {
-    memcpy(quic->verify_ip, o->tls.verify_ip, o->tls.verify_ip_len);
+    memcpy(quic->copies.verify_ip, o->tls.verify_ip, o->tls.verify_ip_len);
   }
-  o->tls.alpn = quic->alpn_list;
-  o->tls.sni = quic->sni;
-  o->tls.verify_name = quic->verify_name;
-  o->tls.verify_ip = quic->verify_ip;
+  o->tls.alpn = quic->copies.alpn;
+  o->tls.sni = quic->copies.sni;
+  o->tls.verify_name = quic->copies.verify_name;
+  o->tls.verify_ip = quic->copies.verify_ip;
   o->tls.hooks = ngp_quic_tls_hooks(quic);
   o->tls.user = quic;
-  o->token = quic->token;
-  o->ticket = quic->ticket;
-  o->reset_secret = quic->reset_secret;
+  o->token = quic->copies.token;
+  o->ticket = quic->copies.ticket;
+  o->reset_secret = quic->copies.reset_secret;
   return 0;
 }
 
@@ -194,10 +194,10 @@ static void set_params(const ngp_quic *quic, ngtcp2_transport_params *params) {
 }
 
 static ngtcp2_path current_path(ngp_quic *quic) {
-  return (ngtcp2_path){.local = {.addr = &quic->local_addr.sa,
-                                 .addrlen = sizeof(quic->local_addr.in6)},
-                       .remote = {.addr = &quic->remote_addr.sa,
-                                  .addrlen = sizeof(quic->remote_addr.in6)}};
+  return (ngtcp2_path){.local = {.addr = &quic->path.local.sa,
+                                 .addrlen = sizeof(quic->path.local.in6)},
+                       .remote = {.addr = &quic->path.remote.sa,
+                                  .addrlen = sizeof(quic->path.remote.in6)}};
 }
 
 int ngp_quic_try_tls(ngp_quic *quic) {
@@ -264,7 +264,7 @@ int ngp_quic_open_client(ngp_quic *quic, uint32_t version,
   settings.token_type = NGTCP2_TOKEN_TYPE_NEW_TOKEN;
   settings.original_version = original_version;
   rv = ngtcp2_conn_client_new(
-      &quic->conn, &quic->original_dcid, &quic->host_cid, &path, version,
+      &quic->conn, &quic->cids.original_dcid, &quic->cids.host, &path, version,
       &ngp_quic_client_callbacks, &settings, &params, NULL, quic);
   rv = join(quic, rv);
   if (rv != 0) {
@@ -275,8 +275,8 @@ int ngp_quic_open_client(ngp_quic *quic, uint32_t version,
       ngtcp2_conn_decode_and_set_0rtt_transport_params(
           quic->conn, o->ticket + 4 + session_len,
           o->ticket_len - 4 - session_len) == 0) {
-    quic->early_data = 1;
-    quic->can_send = 1;
+    quic->handshake.early_data = 1;
+    quic->handshake.can_send = 1;
   }
   return 0;
 }
@@ -294,9 +294,9 @@ int ngp_quic_open_server(ngp_quic *quic, const ngtcp2_pkt_hd *hd) {
      not take for these; a datagram has one Initial packet. */
   settings.initial_pkt_num = (uint32_t)quic->stats.packets_sent;
   if (!o->original_dcid.datalen) {
-    quic->original_dcid = hd->dcid;
+    quic->cids.original_dcid = hd->dcid;
   }
-  params.original_dcid = quic->original_dcid;
+  params.original_dcid = quic->cids.original_dcid;
   params.original_dcid_present = 1;
   if (o->retry_scid.datalen) {
     params.retry_scid = o->retry_scid;
@@ -311,11 +311,11 @@ int ngp_quic_open_server(ngp_quic *quic, const ngtcp2_pkt_hd *hd) {
     settings.tokenlen = hd->tokenlen;
     settings.token_type = NGTCP2_TOKEN_TYPE_NEW_TOKEN;
   }
-  if (o->reset_secret_len && quic->host_cid.datalen) {
+  if (o->reset_secret_len && quic->cids.host.datalen) {
     params.stateless_reset_token_present = 1;
     if (ngtcp2_crypto_generate_stateless_reset_token(
             params.stateless_reset_token, o->reset_secret, o->reset_secret_len,
-            &quic->host_cid) != 0) {
+            &quic->cids.host) != 0) {
       return NGHTTP2_ERR_NOMEM;
     }
   }
@@ -323,7 +323,7 @@ int ngp_quic_open_server(ngp_quic *quic, const ngtcp2_pkt_hd *hd) {
   if (rv != 0) {
     return rv;
   }
-  rv = ngtcp2_conn_server_new(&quic->conn, &hd->scid, &quic->host_cid, &path,
+  rv = ngtcp2_conn_server_new(&quic->conn, &hd->scid, &quic->cids.host, &path,
                               hd->version, &ngp_quic_server_callbacks,
                               &settings, &params, NULL, quic);
   return join(quic, rv);

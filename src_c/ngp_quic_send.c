@@ -25,7 +25,7 @@
 /* ---- Streams that wait for their number ---- */
 
 int ngp_quic_shut_stream(ngp_quic *quic, const ngp_quic_stream *stream) {
-  if (!stream->opened || !quic->can_shut) {
+  if (!stream->opened || !quic->handshake.can_shut) {
     return 0;
   }
   if (stream->stop && ngtcp2_conn_shutdown_stream_read(
@@ -48,7 +48,7 @@ int ngp_quic_shut_stream(ngp_quic *quic, const ngp_quic_stream *stream) {
 static int shut_streams(ngp_quic *quic) {
   size_t i;
 
-  quic->can_shut = 1;
+  quic->handshake.can_shut = 1;
   for (i = 0; i < quic->streams.nbuckets; ++i) {
     const ngp_quic_stream *stream = quic->streams.buckets[i];
 
@@ -65,7 +65,7 @@ static int shut_streams(ngp_quic *quic) {
 static int open_streams(ngp_quic *quic) {
   int i;
 
-  if (!quic->can_send) {
+  if (!quic->handshake.can_send) {
     return 0;
   }
   for (i = 0; i < 2; ++i) {
@@ -114,7 +114,7 @@ int ngp_quic_send_framed_datagram(ngp_quic *quic, const uint8_t *head,
     return 0;
   }
   if (ngp_quic_dgram_cost(len) >
-      quic->options.max_datagram_queue - quic->dgram_bytes) {
+      quic->options.max_datagram_queue - quic->dgrams.bytes) {
     ++quic->stats.datagrams_dropped;
     return 0;
   }
@@ -130,47 +130,47 @@ int ngp_quic_send_framed_datagram(ngp_quic *quic, const uint8_t *head,
   if (data_len) {
     memcpy(dgram->data + head_len, data, data_len);
   }
-  *(quic->last_dgram ? &quic->last_dgram->next : &quic->dgrams) = dgram;
-  quic->last_dgram = dgram;
-  quic->dgram_bytes += ngp_quic_dgram_cost(len);
+  *(quic->dgrams.tail ? &quic->dgrams.tail->next : &quic->dgrams.head) = dgram;
+  quic->dgrams.tail = dgram;
+  quic->dgrams.bytes += ngp_quic_dgram_cost(len);
   return 0;
 }
 
 void ngp_quic_drop_dgram(ngp_quic *quic) {
-  ngp_quic_dgram *dgram = quic->dgrams;
+  ngp_quic_dgram *dgram = quic->dgrams.head;
 
-  quic->dgrams = dgram->next;
-  if (!quic->dgrams) {
-    quic->last_dgram = NULL;
+  quic->dgrams.head = dgram->next;
+  if (!quic->dgrams.head) {
+    quic->dgrams.tail = NULL;
   }
-  quic->dgram_bytes -= ngp_quic_dgram_cost(dgram->len);
+  quic->dgrams.bytes -= ngp_quic_dgram_cost(dgram->len);
   ngp_free(quic->mem, dgram);
 }
 
 /* Drops what can never be sent: ngtcp2 would be asked for ever. */
 static void sift_dgrams(ngp_quic *quic) {
   size_t path = ngtcp2_conn_get_path_max_tx_udp_payload_size(quic->conn);
-  size_t room = path < quic->max_len ? path : quic->max_len;
+  size_t room = path < quic->out.max_len ? path : quic->out.max_len;
   size_t overhead =
       DATAGRAM_OVERHEAD + ngtcp2_conn_get_dcid(quic->conn)->datalen;
-  ngp_quic_dgram **link = &quic->dgrams;
+  ngp_quic_dgram **link = &quic->dgrams.head;
   ngp_quic_dgram *last = NULL;
 
   while (*link) {
     ngp_quic_dgram *dgram = *link;
 
-    if (dgram->len + 3 <= quic->remote_max_datagram &&
+    if (dgram->len + 3 <= quic->handshake.remote_max_datagram &&
         dgram->len + overhead <= room) {
       last = dgram;
       link = &dgram->next;
       continue;
     }
     *link = dgram->next;
-    quic->dgram_bytes -= ngp_quic_dgram_cost(dgram->len);
+    quic->dgrams.bytes -= ngp_quic_dgram_cost(dgram->len);
     ++quic->stats.datagrams_dropped;
     ngp_free(quic->mem, dgram);
   }
-  quic->last_dgram = last;
+  quic->dgrams.tail = last;
 }
 
 /* ---- Packets ---- */
@@ -183,7 +183,7 @@ typedef struct packet {
 } packet;
 
 static ngtcp2_ssize write_dgram(ngp_quic *quic, packet *p) {
-  ngp_quic_dgram *dgram = quic->dgrams;
+  ngp_quic_dgram *dgram = quic->dgrams.head;
   ngtcp2_vec vec = {.base = dgram->data, .len = dgram->len};
   int accepted = 0;
   /* ngtcp2 1.11 aborts on an empty vector; no vector is an empty payload. */
@@ -255,7 +255,7 @@ static ngtcp2_ssize write_frames(ngp_quic *quic, packet *p) {
 static ngtcp2_ssize write_packet(ngp_quic *quic, packet *p) {
   ngtcp2_ssize n;
 
-  if (quic->handshake_completed && !quic->can_shut) {
+  if (quic->handshake.completed && !quic->handshake.can_shut) {
     n = write_frames(quic, p);
     if (n >= 0 && shut_streams(quic) != 0) {
       return NGTCP2_ERR_NOMEM;
@@ -267,11 +267,12 @@ static ngtcp2_ssize write_packet(ngp_quic *quic, packet *p) {
   do {
     ngp_quic_stream *stream;
 
-    if (quic->dgrams && quic->can_send) {
+    if (quic->dgrams.head && quic->handshake.can_send) {
       n = write_dgram(quic, p);
       continue;
     }
-    stream = quic->can_send ? ngp_quic_streams_first(&quic->streams) : NULL;
+    stream = quic->handshake.can_send ? ngp_quic_streams_first(&quic->streams)
+                                      : NULL;
     if (!stream) {
       return write_frames(quic, p);
     }
@@ -284,58 +285,60 @@ static ngtcp2_ssize write_packet(ngp_quic *quic, packet *p) {
 static size_t max_datagram(const ngp_quic *quic) {
   size_t len = ngtcp2_conn_get_max_tx_udp_payload_size(quic->conn);
 
-  return len < quic->max_len ? len : quic->max_len;
+  return len < quic->out.max_len ? len : quic->out.max_len;
 }
 
 static int add_packet(ngp_quic *quic, size_t len, const ngp_quic_addr *addr,
                       uint32_t ecn) {
-  if (quic->npackets == quic->packets_cap) {
-    size_t cap = quic->packets_cap ? quic->packets_cap * 2 : KEEP_PACKETS;
+  if (quic->out.npackets == quic->out.packets_cap) {
+    size_t cap =
+        quic->out.packets_cap ? quic->out.packets_cap * 2 : KEEP_PACKETS;
     ngp_quic_packet *packets =
-        ngp_realloc(quic->mem, quic->packets, cap * sizeof(*packets));
+        ngp_realloc(quic->mem, quic->out.packets, cap * sizeof(*packets));
 
     if (!packets) {
       return NGHTTP2_ERR_NOMEM;
     }
-    quic->packets = packets;
-    quic->packets_cap = cap;
+    quic->out.packets = packets;
+    quic->out.packets_cap = cap;
   }
-  quic->packets[quic->npackets++] =
+  quic->out.packets[quic->out.npackets++] =
       (ngp_quic_packet){.len = len, .addr = *addr, .ecn = (uint8_t)ecn};
-  quic->out.len += len;
+  quic->out.bytes.len += len;
   ++quic->stats.packets_sent;
   quic->stats.bytes_sent += len;
   return 0;
 }
 
 static void clear_output(ngp_quic *quic) {
-  ngp_buf_clear(&quic->out,
-                quic->out.len < quic->out.cap / 4 ? KEEP_OUTPUT : SIZE_MAX);
-  quic->npackets = 0;
-  if (quic->packets_cap > KEEP_PACKETS && !quic->out.base) {
-    ngp_free(quic->mem, quic->packets);
-    quic->packets = NULL;
-    quic->packets_cap = 0;
+  ngp_buf_clear(&quic->out.bytes, quic->out.bytes.len < quic->out.bytes.cap / 4
+                                      ? KEEP_OUTPUT
+                                      : SIZE_MAX);
+  quic->out.npackets = 0;
+  if (quic->out.packets_cap > KEEP_PACKETS && !quic->out.bytes.base) {
+    ngp_free(quic->mem, quic->out.packets);
+    quic->out.packets = NULL;
+    quic->out.packets_cap = 0;
   }
 }
 
 const ngp_quic_packet *ngp_quic_packets(ngp_quic *quic, size_t *pn) {
-  const uint8_t *data = quic->out.base;
+  const uint8_t *data = quic->out.bytes.base;
   size_t i;
 
-  for (i = 0; i < quic->npackets; ++i) {
-    quic->packets[i].data = data;
-    data += quic->packets[i].len;
+  for (i = 0; i < quic->out.npackets; ++i) {
+    quic->out.packets[i].data = data;
+    data += quic->out.packets[i].len;
   }
-  *pn = quic->npackets;
-  return quic->packets;
+  *pn = quic->out.npackets;
+  return quic->out.packets;
 }
 
 /* Has the next packets wait according to the rate of those just written.  In
    the handshake there are few packets and no rate is known: a guess would only
    make it longer. */
 static void pace(ngp_quic *quic) {
-  if (quic->handshake_completed) {
+  if (quic->handshake.completed) {
     ngtcp2_conn_update_pkt_tx_time(quic->conn, quic->now);
   }
 }
@@ -352,10 +355,10 @@ static int write_packets(ngp_quic *quic, size_t max) {
     packet p = {.cap = cap};
     ngp_quic_addr addr;
 
-    if (ngp_buf_reserve(&quic->out, cap) != 0) {
+    if (ngp_buf_reserve(&quic->out.bytes, cap) != 0) {
       return NGHTTP2_ERR_NOMEM;
     }
-    p.dest = quic->out.base + quic->out.len;
+    p.dest = quic->out.bytes.base + quic->out.bytes.len;
     ngtcp2_path_storage_zero(&p.path);
     n = write_packet(quic, &p);
     if (n <= 0) {
@@ -370,7 +373,7 @@ static int write_packets(ngp_quic *quic, size_t max) {
       burst = 0;
       pace(quic);
     }
-    if (quic->out.len + cap > max) {
+    if (quic->out.bytes.len + cap > max) {
       break;
     }
   }
@@ -401,28 +404,28 @@ static void unblock_streams(ngp_quic *quic) {
 static int do_pending(ngp_quic *quic) {
   ngtcp2_path path;
 
-  if (quic->key_update_pending &&
+  if (quic->pending.key_update &&
       ngtcp2_conn_initiate_key_update(quic->conn, quic->now) == 0) {
-    quic->key_update_pending = 0;
+    quic->pending.key_update = 0;
   }
-  if (!quic->change_cid_pending) {
+  if (!quic->pending.change_cid) {
     return 0;
   }
-  quic->change_cid_pending = 0;
+  quic->pending.change_cid = 0;
   if (!quic->options.is_client || !ngtcp2_conn_get_dcid(quic->conn)->datalen) {
     return 0;
   }
   /* ngtcp2 changes the connection id only when it moves to another local
      address: let it believe that it was elsewhere until now. */
   path = *ngtcp2_conn_get_path(quic->conn);
-  path.remote = (ngtcp2_addr){.addr = &quic->remote_addr.sa,
-                              .addrlen = sizeof(quic->remote_addr.in6)};
-  quic->local_addr.in6.sin6_addr.s6_addr[0] ^= 1;
-  path.local = (ngtcp2_addr){.addr = &quic->local_addr.sa,
-                             .addrlen = sizeof(quic->local_addr.in6)};
+  path.remote = (ngtcp2_addr){.addr = &quic->path.remote.sa,
+                              .addrlen = sizeof(quic->path.remote.in6)};
+  quic->path.local.in6.sin6_addr.s6_addr[0] ^= 1;
+  path.local = (ngtcp2_addr){.addr = &quic->path.local.sa,
+                             .addrlen = sizeof(quic->path.local.in6)};
   if (ngtcp2_conn_initiate_immediate_migration(quic->conn, &path, quic->now) !=
       0) {
-    quic->local_addr.in6.sin6_addr.s6_addr[0] ^= 1;
+    quic->path.local.in6.sin6_addr.s6_addr[0] ^= 1;
     return 0;
   }
   return ngp_quic_tap_probe_path(quic);
@@ -434,32 +437,33 @@ static int write_close(ngp_quic *quic) {
   ngtcp2_pkt_info info;
   ngtcp2_ssize n;
 
-  quic->close_pending = 0;
-  if (ngp_buf_reserve(&quic->out, cap) != 0) {
+  quic->close.pending = 0;
+  if (ngp_buf_reserve(&quic->out.bytes, cap) != 0) {
     return NGHTTP2_ERR_NOMEM;
   }
   ngtcp2_path_storage_zero(&path);
-  n = ngtcp2_conn_write_connection_close(quic->conn, &path.path, &info,
-                                         quic->out.base + quic->out.len, cap,
-                                         &quic->ccerr, quic->now);
+  n = ngtcp2_conn_write_connection_close(
+      quic->conn, &path.path, &info, quic->out.bytes.base + quic->out.bytes.len,
+      cap, &quic->close.error, quic->now);
   quic->state = NGP_QUIC_STATE_CLOSING;
-  quic->close_until = quic->now + 3 * ngtcp2_conn_get_pto(quic->conn);
+  quic->close.until = quic->now + 3 * ngtcp2_conn_get_pto(quic->conn);
   if (n <= 0) {
     return 0;
   }
-  quic->close_packet = ngp_malloc(quic->mem, (size_t)n);
-  if (!quic->close_packet) {
+  quic->close.packet = ngp_malloc(quic->mem, (size_t)n);
+  if (!quic->close.packet) {
     return NGHTTP2_ERR_NOMEM;
   }
-  quic->close_len = (size_t)n;
-  memcpy(quic->close_packet, quic->out.base + quic->out.len, (size_t)n);
-  ngp_quic_get_addr(quic, &path.path, &quic->close_addr);
-  return add_packet(quic, (size_t)n, &quic->close_addr, info.ecn);
+  quic->close.len = (size_t)n;
+  memcpy(quic->close.packet, quic->out.bytes.base + quic->out.bytes.len,
+         (size_t)n);
+  ngp_quic_get_addr(quic, &path.path, &quic->close.addr);
+  return add_packet(quic, (size_t)n, &quic->close.addr, info.ecn);
 }
 
 /* Writes packets, with a PING among them if one has to go out. */
 static int write_pinging(ngp_quic *quic, size_t max) {
-  int ping = quic->handshake_completed && ngp_quic_tap_wants_ping(quic);
+  int ping = quic->handshake.completed && ngp_quic_tap_wants_ping(quic);
   int rv;
 
   if (ping) {
@@ -478,23 +482,23 @@ static int send_active(ngp_quic *quic, size_t max) {
   int pinged;
   int rv;
 
-  if (quic->handshake_confirmed) {
+  if (quic->handshake.confirmed) {
     rv = do_pending(quic);
     if (rv != 0) {
       return rv;
     }
   }
   rv = open_streams(quic);
-  if (rv != 0 || quic->close_pending) {
+  if (rv != 0 || quic->close.pending) {
     return rv;
   }
   unblock_streams(quic);
-  if (quic->dgrams && quic->can_send) {
+  if (quic->dgrams.head && quic->handshake.can_send) {
     sift_dgrams(quic);
   }
   pinged = ngp_quic_tap_wants_ping(quic);
   rv = write_pinging(quic, max);
-  if (rv != 0 || quic->state != NGP_QUIC_STATE_ACTIVE || quic->close_pending) {
+  if (rv != 0 || quic->state != NGP_QUIC_STATE_ACTIVE || quic->close.pending) {
     return rv;
   }
   /* While it writes, ngtcp2 gives up an address that does not answer, and goes
@@ -518,26 +522,26 @@ int ngp_quic_send_burst(ngp_quic *quic, size_t max, uint64_t now) {
   if (quic->ask.state == NGP_QUIC_ASK_WAITING) {
     return 0;
   }
-  if (quic->state == NGP_QUIC_STATE_NEW && quic->close_pending) {
+  if (quic->state == NGP_QUIC_STATE_NEW && quic->close.pending) {
     ngp_quic_terminate(quic);
     return quic->no_memory ? NGHTTP2_ERR_NOMEM : 0;
   }
-  if (quic->state == NGP_QUIC_STATE_CLOSING && quic->close_again) {
-    quic->close_again = 0;
-    if (ngp_buf_reserve(&quic->out, quic->close_len) != 0) {
+  if (quic->state == NGP_QUIC_STATE_CLOSING && quic->close.again) {
+    quic->close.again = 0;
+    if (ngp_buf_reserve(&quic->out.bytes, quic->close.len) != 0) {
       return NGHTTP2_ERR_NOMEM;
     }
-    memcpy(quic->out.base, quic->close_packet, quic->close_len);
-    return add_packet(quic, quic->close_len, &quic->close_addr, 0);
+    memcpy(quic->out.bytes.base, quic->close.packet, quic->close.len);
+    return add_packet(quic, quic->close.len, &quic->close.addr, 0);
   }
   if (quic->state != NGP_QUIC_STATE_ACTIVE) {
     return 0;
   }
   ngp_quic_tap_begin(quic);
-  if (!quic->close_pending) {
+  if (!quic->close.pending) {
     rv = send_active(quic, max);
   }
-  if (rv == 0 && quic->state == NGP_QUIC_STATE_ACTIVE && quic->close_pending) {
+  if (rv == 0 && quic->state == NGP_QUIC_STATE_ACTIVE && quic->close.pending) {
     rv = write_close(quic);
   }
   ngp_quic_tap_end();

@@ -204,14 +204,14 @@ int ngp_quic_take_tickets(ngp_quic *quic, int allowed) {
   quic->ask.state = NGP_QUIC_ASK_DONE;
   quic->options.tls.take_tickets = allowed ? 1 : 0;
   ngp_quic_forget_conn(quic);
-  if (quic->close_pending) {
+  if (quic->close.pending) {
     /* Who was to answer has closed it instead. */
     ngp_buf_free(&datagrams);
     ngp_quic_terminate(quic);
     return 0;
   }
   quic->state = NGP_QUIC_STATE_NEW;
-  quic->nearly_cids = 0;
+  quic->cids.nearly = 0;
   quic->stats.packets_received = quic->stats.bytes_received = 0;
   while (rv == 0 && pos < datagrams.len) {
     kept head;

@@ -357,7 +357,7 @@ static void act(sim *s, const sim_action *action) {
   switch (action->type) {
   case SIM_REBIND:
     /* Before the handshake is confirmed no address may change (RFC 9000, 9). */
-    if (s->ends[1].completed && s->ends[0].quic->handshake_confirmed) {
+    if (s->ends[1].completed && s->ends[0].quic->handshake.confirmed) {
       s->client_addr.port = (uint16_t)(1024 + action->value % 60000);
       s->client_addr.ip[15] = (uint8_t)(action->value >> 16 & 3);
       s->client_addr.ip[14] = 9;
@@ -492,7 +492,7 @@ static void step(sim *s) {
     }
     send_packets(s, end);
   }
-  s->net.steal = s->ends[1].completed && s->ends[0].quic->handshake_confirmed;
+  s->net.steal = s->ends[1].completed && s->ends[0].quic->handshake.confirmed;
 }
 
 /* ---- What must hold ---- */

@@ -202,8 +202,8 @@ static void a_capsule_in_pieces_is_kept_once(void **state) {
   assert_int_equal(n, 1);
   assert_int_equal(events[0].type, NGP_H3_EVENT_CAPSULE);
   assert_int_equal(events[0].len, LEN);
-  for (i = 0; i < p.server.h3->nheld; ++i) {
-    kept += p.server.h3->held[i].cap;
+  for (i = 0; i < p.server.h3->results.nheld; ++i) {
+    kept += p.server.h3->results.held[i].cap;
   }
   assert_in_range(kept, LEN, 4 * LEN);
   wire_free(&frames);
