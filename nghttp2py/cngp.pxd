@@ -81,7 +81,7 @@ cdef extern from "ngp_h2.h" nogil:
         pass
 
     ctypedef struct ngp_h2_options:
-        uint8_t client
+        uint8_t is_client
         uint8_t manual_credit
         uint8_t default_incremental
         uint8_t recv_extensions

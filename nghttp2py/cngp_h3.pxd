@@ -199,8 +199,8 @@ cdef extern from "ngp_h3.h" nogil:
     uint64_t NGP_H3_STREAM_REQUEST
     int NGP_H3_NO_ID
 
-    ctypedef struct ngp_h3_config:
-        uint8_t server
+    ctypedef struct ngp_h3_options:
+        uint8_t is_client
         uint8_t webtransport
         uint8_t extended
         uint8_t stream_errors
@@ -216,7 +216,7 @@ cdef extern from "ngp_h3.h" nogil:
         uint32_t max_glitches
         uint32_t max_reset_streams
 
-    void ngp_h3_config_default(ngp_h3_config *config)
+    void ngp_h3_options_default(ngp_h3_options *options)
 
     ctypedef enum ngp_h3_event_type:
         NGP_H3_EVENT_HEADERS
@@ -268,9 +268,9 @@ cdef extern from "ngp_h3.h" nogil:
         uint64_t id
         uint64_t value
 
-    int ngp_h3_new(ngp_h3 **ph3, const ngp_h3_config *config, nghttp2_mem *mem)
+    int ngp_h3_new(ngp_h3 **ph3, const ngp_h3_options *options, nghttp2_mem *mem)
     void ngp_h3_del(ngp_h3 *h3)
-    const ngp_h3_config *ngp_h3_get_config(const ngp_h3 *h3)
+    const ngp_h3_options *ngp_h3_get_options(const ngp_h3 *h3)
     int ngp_h3_open(ngp_h3 *h3, uint64_t type, int64_t stream_id)
     int ngp_h3_send_settings(ngp_h3 *h3, const ngp_h3_setting *settings, size_t n)
     void ngp_h3_set_peer_datagrams(ngp_h3 *h3, int allowed)

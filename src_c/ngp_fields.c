@@ -16,9 +16,7 @@ const char *ngp_field_rule_text(ngp_field_rule rule, int http3) {
   return texts[rule][http3 != 0];
 }
 
-/*
- * Characters.
- */
+/* ---- Characters ---- */
 
 /* What a character may be part of: a set has a bit of each. */
 #define TOKEN 0x01u    /* RFC 9110, 5.6.2 */
@@ -148,9 +146,7 @@ static inline int any_odd(const uint8_t *p, size_t len, uint8_t low,
   return odd(x, low, extra) != 0;
 }
 
-/*
- * Names and values.
- */
+/* ---- Names and values ---- */
 
 /* No name that has a token is longer. */
 #define MAX_TOKEN_NAME 19
@@ -265,9 +261,7 @@ static int is_caseless(ngp_span span, const char *text) {
   return ngp_equal_caseless(span.base, span.len, text, strlen(text));
 }
 
-/*
- * Hosts and authorities.
- */
+/* ---- Hosts and authorities ---- */
 
 /* What may be wrong with one, in the order of the rules. */
 typedef enum fault { GOOD, EMPTY, CHARS, USERINFO, PORT, ZONE } fault;
@@ -456,9 +450,7 @@ static ngp_field_rule check_target(ngp_fields *fields) {
              : rule;
 }
 
-/*
- * Pseudo-header fields.
- */
+/* ---- Pseudo-header fields ---- */
 
 static int pseudo_allowed(const ngp_fields *fields, ngp_token token) {
   switch (token) {
@@ -587,9 +579,7 @@ static int is_deferred(ngp_field_rule rule) {
          rule == NGP_FIELD_AUTHORITY_EMPTY;
 }
 
-/*
- * Regular fields.
- */
+/* ---- Regular fields ---- */
 
 static ngp_field_rule check_length(ngp_fields *fields, ngp_span value) {
   uint64_t n = 0;
@@ -690,9 +680,7 @@ ngp_field_rule ngp_fields_add(ngp_fields *fields, ngp_token token, int pseudo,
   return rule;
 }
 
-/*
- * Whole sections.
- */
+/* ---- Whole sections ---- */
 
 static ngp_field_rule check_request(ngp_fields *fields) {
   int has_protocol = (int)NGP_FIELDS_SEEN(fields, NGP_TOKEN__PROTOCOL);

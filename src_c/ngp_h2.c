@@ -112,8 +112,8 @@ int ngp_h2_new(ngp_h2 **ph2, const ngp_h2_options *options, nghttp2_mem *mem) {
   h2->window.remote_initial = INITIAL_WINDOW_SIZE;
   h2->goaway.last = INT32_MAX;
   /* The peer's first id is 1 or 2. */
-  h2->ids.highest_remote = options->client ? 0 : -1;
-  h2->scan.left = options->client ? 0 : NGHTTP2_CLIENT_MAGIC_LEN;
+  h2->ids.highest_remote = options->is_client ? 0 : -1;
+  h2->scan.left = options->is_client ? 0 : NGHTTP2_CLIENT_MAGIC_LEN;
   DEFAULT(max_header_list_bytes)
   DEFAULT(max_header_list_count)
   DEFAULT(max_body_queue)
@@ -133,9 +133,9 @@ int ngp_h2_new(ngp_h2 **ph2, const ngp_h2_options *options, nghttp2_mem *mem) {
     goto fail_option;
   }
   set_options(h2, option);
-  if ((options->client ? nghttp2_session_client_new3
-                       : nghttp2_session_server_new3)(&h2->session, callbacks,
-                                                      h2, option, mem) != 0) {
+  if ((options->is_client ? nghttp2_session_client_new3
+                          : nghttp2_session_server_new3)(
+          &h2->session, callbacks, h2, option, mem) != 0) {
     goto fail_session;
   }
   nghttp2_option_del(option);
@@ -287,7 +287,7 @@ static int ended_well(const ngp_h2 *h2, const ngp_h2_stream *stream) {
   if (flags & NGP_H2_FLAG_CONNECTED) {
     return 0;
   }
-  return h2->options.client
+  return h2->options.is_client
              ? (flags & NGP_H2_FLAG_REMOTE_END) != 0
              : (flags & NGP_H2_FLAG_LOCAL_END_SENT) && (flags & declined);
 }
@@ -383,7 +383,7 @@ static int close_connection(ngp_h2 *h2, uint32_t error_code, int remote) {
   for (i = 0; i < n && rv == 0; ++i) {
     ngp_h2_stream *stream = ngp_h2_stream_find(h2, ids[i]);
 
-    if ((stream->flags & NGP_H2_FLAG_UNSENT) && h2->options.client) {
+    if ((stream->flags & NGP_H2_FLAG_UNSENT) && h2->options.is_client) {
       /* The peer never heard of it: it may be sent again elsewhere. */
       rv = ngp_h2_close_stream(h2, stream, NGHTTP2_REFUSED_STREAM);
     } else {

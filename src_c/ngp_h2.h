@@ -21,8 +21,8 @@ typedef struct ngp_h2 ngp_h2;
  * the default, unless a member's comment says otherwise.
  */
 typedef struct ngp_h2_options {
-  /* client is nonzero for the client's end. */
-  uint8_t client;
+  /* is_client is nonzero for the client's end. */
+  uint8_t is_client;
   /* manual_credit is nonzero if received DATA is only credited to the peer by
      ngp_h2_consume(). */
   uint8_t manual_credit;

@@ -49,7 +49,8 @@ static int owes_body(const ngp_h2 *h2, const ngp_h2_stream *stream) {
                           NGP_H2_FLAG_DOOMED | NGP_H2_FLAG_RESET_LOCAL |
                           NGP_H2_FLAG_EXPECTS_100;
 
-  return !h2->options.client && (stream->flags & NGP_H2_FLAG_REMOTE_HEADERS) &&
+  return !h2->options.is_client &&
+         (stream->flags & NGP_H2_FLAG_REMOTE_HEADERS) &&
          !(stream->flags & exempt);
 }
 

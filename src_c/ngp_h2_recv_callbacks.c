@@ -112,7 +112,7 @@ static ngp_h2_event_type message_type(const ngp_h2 *h2,
                                       const ngp_h2_stream *stream) {
   uint8_t digit;
 
-  if (!h2->options.client) {
+  if (!h2->options.is_client) {
     return stream->flags & NGP_H2_FLAG_REMOTE_HEADERS ? NGP_H2_EVENT_TRAILERS
                                                       : NGP_H2_EVENT_REQUEST;
   }

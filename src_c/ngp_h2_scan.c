@@ -81,7 +81,7 @@ static int lacks_padding(const uint8_t *head) {
 
 /* Nonzero if |stream| is promised by us and not answered: reserved (local). */
 static int is_reserved(const ngp_h2 *h2, const ngp_h2_stream *stream) {
-  return !h2->options.client && (stream->flags & NGP_H2_FLAG_PUSHED) &&
+  return !h2->options.is_client && (stream->flags & NGP_H2_FLAG_PUSHED) &&
          !(stream->flags & NGP_H2_FLAG_LOCAL_HEADERS);
 }
 
@@ -93,7 +93,7 @@ static int suspicious(ngp_h2 *h2, const uint8_t *head) {
 
   switch (head[3]) {
   case NGHTTP2_HEADERS:
-    if (id > h2->ids.highest_remote && !h2->options.client &&
+    if (id > h2->ids.highest_remote && !h2->options.is_client &&
         !ngp_h2_is_local_id(h2, id)) {
       ngp_h2_mark_used(h2, id);
       return lacks_padding(head);

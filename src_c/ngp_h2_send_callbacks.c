@@ -277,7 +277,7 @@ static int before_frame_send(nghttp2_session *session,
   ngp_h2_stream *stream;
 
   (void)session;
-  if (frame->hd.type != NGHTTP2_HEADERS || !h2->options.client) {
+  if (frame->hd.type != NGHTTP2_HEADERS || !h2->options.is_client) {
     return 0;
   }
   stream = ngp_h2_stream_find(h2, frame->hd.stream_id);

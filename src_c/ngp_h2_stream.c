@@ -83,7 +83,7 @@ void ngp_h2_streams_free(ngp_h2 *h2) {
 
 int ngp_h2_is_local_id(const ngp_h2 *h2, int32_t id) {
   /* Clients open odd streams, servers even ones (RFC 9113, 5.1.1). */
-  return (id & 1) == h2->options.client;
+  return (id & 1) == h2->options.is_client;
 }
 
 ngp_h2_header_list *ngp_h2_header_list_new(ngp_h2 *h2, const nghttp2_nv *nva,

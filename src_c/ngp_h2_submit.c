@@ -126,7 +126,7 @@ int32_t ngp_h2_submit_request(ngp_h2 *h2, nghttp2_nv *nva, size_t nvlen,
   if (h2->end.dead) {
     return NGP_ERR_CONNECTION_CLOSED;
   }
-  if (!h2->options.client) {
+  if (!h2->options.is_client) {
     return NGHTTP2_ERR_INVALID_STREAM_STATE;
   }
   rv = check(h2, NGP_H2_MESSAGE_REQUEST, nva, nvlen, &flags, &content_length,
@@ -182,7 +182,7 @@ int ngp_h2_submit_response(ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva,
   if (rv != 0) {
     return rv;
   }
-  if (h2->options.client || (stream->flags & NGP_H2_FLAG_LOCAL_HEADERS)) {
+  if (h2->options.is_client || (stream->flags & NGP_H2_FLAG_LOCAL_HEADERS)) {
     return NGHTTP2_ERR_INVALID_STREAM_STATE;
   }
   rv = check(h2, NGP_H2_MESSAGE_RESPONSE, nva, nvlen, &flags, &content_length,
@@ -235,7 +235,7 @@ int ngp_h2_submit_informational(ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva,
   if (rv != 0) {
     return rv;
   }
-  if (h2->options.client ||
+  if (h2->options.is_client ||
       (stream->flags & (NGP_H2_FLAG_LOCAL_HEADERS | NGP_H2_FLAG_UNSENT))) {
     return NGHTTP2_ERR_INVALID_STREAM_STATE;
   }
@@ -338,7 +338,7 @@ int32_t ngp_h2_submit_push_promise(ngp_h2 *h2, int32_t stream_id,
   if (rv != 0) {
     return rv;
   }
-  if (h2->options.client || (stream_id & 1) == 0) {
+  if (h2->options.is_client || (stream_id & 1) == 0) {
     return NGHTTP2_ERR_INVALID_STREAM_STATE;
   }
   rv = check(h2, NGP_H2_MESSAGE_PROMISE, nva, nvlen, &flags, &content_length,
@@ -594,7 +594,7 @@ static int is_response_queued(const ngp_h2 *h2, const ngp_h2_stream *stream) {
       NGP_H2_FLAG_LOCAL_END_SENT | NGP_H2_FLAG_UNSENT | NGP_H2_FLAG_QUEUES;
   int64_t window;
 
-  if (h2->options.client || (stream->flags & (all | none)) != all) {
+  if (h2->options.is_client || (stream->flags & (all | none)) != all) {
     return 0;
   }
   window = nghttp2_session_get_remote_window_size(h2->session);
@@ -637,7 +637,7 @@ int ngp_h2_submit_rst(ngp_h2 *h2, int32_t stream_id, uint32_t error_code,
   if (rv != 0) {
     return rv;
   }
-  if ((stream->flags & NGP_H2_FLAG_UNSENT) && h2->options.client) {
+  if ((stream->flags & NGP_H2_FLAG_UNSENT) && h2->options.is_client) {
     /* nghttp2 takes the request back, but says so only when its turn comes.
        It was not heard of outside: its end can be told now. */
     return ngp_h2_close_stream(h2, stream, error_code);
@@ -727,7 +727,7 @@ int ngp_h2_submit_shutdown_notice(ngp_h2 *h2) {
   if (h2->end.dead || h2->goaway.terminated) {
     return NGP_ERR_CONNECTION_CLOSED;
   }
-  if (h2->options.client) {
+  if (h2->options.is_client) {
     /* The notice is the server's (RFC 9113, 6.8). */
     return NGHTTP2_ERR_INVALID_STATE;
   }
@@ -785,7 +785,7 @@ int ngp_h2_upgrade(ngp_h2 *h2, const uint8_t *settings, size_t len,
     h2->end.dead = 1;
     return NGHTTP2_ERR_NOMEM;
   }
-  if (h2->options.client) {
+  if (h2->options.is_client) {
     stream->flags = NGP_H2_FLAG_LOCAL_HEADERS | NGP_H2_FLAG_LOCAL_END |
                     NGP_H2_FLAG_LOCAL_END_SENT;
     h2->ids.last_local = 1;
@@ -810,7 +810,7 @@ int ngp_h2_submit_priority_update(ngp_h2 *h2, int32_t stream_id,
   if (h2->end.dead) {
     return NGP_ERR_CONNECTION_CLOSED;
   }
-  if (!h2->options.client) {
+  if (!h2->options.is_client) {
     return NGHTTP2_ERR_INVALID_STATE;
   }
   if (len > MAX_PRIORITY_VALUE) {

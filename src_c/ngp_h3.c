@@ -161,8 +161,8 @@ const char *ngp_h3_strerror(int code) {
   }
 }
 
-void ngp_h3_config_default(ngp_h3_config *config) {
-  *config = (ngp_h3_config){
+void ngp_h3_options_default(ngp_h3_options *options) {
+  *options = (ngp_h3_options){
       /* aioquic's, which programs have been measured with. */
       .qpack_capacity = 4096,
       .qpack_blocked_streams = 16,
@@ -183,9 +183,7 @@ void ngp_h3_config_default(ngp_h3_config *config) {
   };
 }
 
-/*
- * Streams.
- */
+/* ---- Streams ---- */
 
 ngp_h3_stream *ngp_h3_add_stream(ngp_h3 *h3, int64_t stream_id, uint64_t type) {
   ngp_h3_stream *stream;
@@ -277,9 +275,7 @@ ngp_h3_stream *ngp_h3_find_push(const ngp_h3 *h3, int64_t push_id) {
   return stream;
 }
 
-/*
- * The results of a call.
- */
+/* ---- The results of a call ---- */
 
 /* What is kept of the buffers between calls. */
 #define KEEP 16384
@@ -446,13 +442,13 @@ int ngp_h3_violate(ngp_h3 *h3, ngp_h3_violation violation) {
 }
 
 int ngp_h3_count_reset(ngp_h3 *h3, ngp_h3_stream *stream) {
-  if (!h3->config.server || (stream && stream->counted)) {
+  if (h3->options.is_client || (stream && stream->counted)) {
     return 0;
   }
   if (stream) {
     stream->counted = 1;
   }
-  if (++h3->limits.reset_balance > h3->config.max_reset_streams) {
+  if (++h3->limits.reset_balance > h3->options.max_reset_streams) {
     return ngp_h3_violate(h3, NGP_H3_V_RESETS);
   }
   return 0;
@@ -480,7 +476,7 @@ int ngp_h3_malformed_with(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t code) {
   ngp_buf reason, held;
   int rv;
 
-  if (!h3->config.stream_errors) {
+  if (!h3->options.stream_errors) {
     return ngp_h3_violate_with(h3, code);
   }
   event = ngp_h3_add_event(h3, NGP_H3_EVENT_ABORTED, stream);
@@ -520,7 +516,7 @@ int ngp_h3_malformed(ngp_h3 *h3, ngp_h3_stream *stream,
 }
 
 int ngp_h3_glitch(ngp_h3 *h3) {
-  if (++h3->limits.glitches > h3->config.max_glitches) {
+  if (++h3->limits.glitches > h3->options.max_glitches) {
     return ngp_h3_violate(h3, NGP_H3_V_GLITCHES);
   }
   return 0;
@@ -592,19 +588,17 @@ int ngp_h3_gather(ngp_h3_stream *stream, const uint8_t **pp, const uint8_t *end,
   }
 }
 
-/*
- * Life and inspection.
- */
+/* ---- Life and inspection ---- */
 
-int ngp_h3_new(ngp_h3 **ph3, const ngp_h3_config *config, nghttp2_mem *mem) {
+int ngp_h3_new(ngp_h3 **ph3, const ngp_h3_options *options, nghttp2_mem *mem) {
   ngp_h3 *h3 = ngp_calloc(mem, 1, sizeof(*h3));
 
   if (!h3) {
     return NGHTTP2_ERR_NOMEM;
   }
   h3->mem = mem;
-  h3->config = *config;
-  h3->config.server = config->server != 0;
+  h3->options = *options;
+  h3->options.is_client = options->is_client != 0;
   ngp_qpack_fields_init(&h3->results.fields, mem);
   ngp_buf_init(&h3->results.out, mem);
   h3->local.control = h3->local.qpack_encoder = h3->local.qpack_decoder =
@@ -613,10 +607,10 @@ int ngp_h3_new(ngp_h3 **ph3, const ngp_h3_config *config, nghttp2_mem *mem) {
   h3->peer.qpack_decoder = NGP_H3_NO_ID;
   h3->push.max_id = NGP_H3_NO_ID;
   h3->goaway.sent = h3->goaway.received = UINT64_MAX;
-  if (ngp_qpack_encoder_init(&h3->encoder, config->qpack_encoder_capacity,
+  if (ngp_qpack_encoder_init(&h3->encoder, options->qpack_encoder_capacity,
                              mem) != 0 ||
-      ngp_qpack_decoder_init(&h3->decoder, config->qpack_capacity,
-                             config->qpack_blocked_streams, mem) != 0) {
+      ngp_qpack_decoder_init(&h3->decoder, options->qpack_capacity,
+                             options->qpack_blocked_streams, mem) != 0) {
     ngp_h3_del(h3);
     return NGHTTP2_ERR_NOMEM;
   }
@@ -653,7 +647,9 @@ void ngp_h3_del(ngp_h3 *h3) {
   ngp_free(h3->mem, h3);
 }
 
-const ngp_h3_config *ngp_h3_get_config(const ngp_h3 *h3) { return &h3->config; }
+const ngp_h3_options *ngp_h3_get_options(const ngp_h3 *h3) {
+  return &h3->options;
+}
 
 void ngp_h3_set_peer_datagrams(ngp_h3 *h3, int allowed) {
   h3->peer.datagrams = (uint8_t)(allowed != 0);

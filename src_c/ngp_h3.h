@@ -105,11 +105,12 @@ const char *ngp_h3_strerror(int code);
 #define NGP_H3_NO_ID (-1)
 
 /*
- * ngp_h3_config says how a connection behaves.  ngp_h3_config_default() fills
+ * ngp_h3_options says how a connection behaves.  ngp_h3_options_default() fills
  * it; each bound has its reason there.
  */
-typedef struct ngp_h3_config {
-  uint8_t server;
+typedef struct ngp_h3_options {
+  /* is_client is nonzero for the client's end. */
+  uint8_t is_client;
   /* webtransport is nonzero if we announce WebTransport. */
   uint8_t webtransport;
   /* extended is nonzero if events beyond those of aioquic are recorded, and
@@ -125,29 +126,31 @@ typedef struct ngp_h3_config {
   uint8_t spaces;
   /* log is nonzero if NGP_H3_EVENT_LOG_* are recorded. */
   uint8_t log;
-  /* What we announce of our QPACK decoder. */
+  /* qpack_capacity and qpack_blocked_streams are what we announce of our QPACK
+     decoder. */
   size_t qpack_capacity;
   size_t qpack_blocked_streams;
-  /* What our QPACK encoder uses at most. */
+  /* qpack_encoder_capacity is what our QPACK encoder uses at most. */
   size_t qpack_encoder_capacity;
-  /* Bounds what one field section may take, coded and decoded. */
+  /* max_field_section_size bounds what one field section may take, coded and
+     decoded. */
   uint64_t max_field_section_size;
-  /* Bounds the fields of one. */
+  /* max_field_count bounds the fields of one. */
   size_t max_field_count;
-  /* Bounds the bytes that wait on all streams: for the rest of a field
-     section, for the encoder stream, for a WebTransport session. */
+  /* max_buffered bounds the bytes that wait on all streams: for the rest of a
+     field section, for the encoder stream, for a WebTransport session. */
   size_t max_buffered;
-  /* Bounds the WebTransport sessions that are open at once, if they are kept;
-     the requests for more are rejected. */
+  /* max_sessions bounds the WebTransport sessions that are open at once, if
+     they are kept; the requests for more are rejected. */
   uint32_t max_sessions;
-  /* Bounds the frames that carry nothing. */
+  /* max_glitches bounds the frames that carry nothing. */
   uint32_t max_glitches;
-  /* Bounds the requests, beyond those that end well, that the peer resets
-     before they are answered, does not finish, or has us refuse. */
+  /* max_reset_streams bounds the requests, beyond those that end well, that the
+     peer resets before they are answered, does not finish, or has us refuse. */
   uint32_t max_reset_streams;
-} ngp_h3_config;
+} ngp_h3_options;
 
-void ngp_h3_config_default(ngp_h3_config *config);
+void ngp_h3_options_default(ngp_h3_options *options);
 
 typedef enum ngp_h3_event_type {
   /* A field section: stream_id, push_id, stream_ended, fields. */
@@ -163,32 +166,37 @@ typedef enum ngp_h3_event_type {
   /* ngp_h3_peer_settings() has them. */
   NGP_H3_EVENT_SETTINGS,
 
-  /* The following are recorded if config.extended is set. */
+  /* The following are recorded if options.extended is set. */
   /* value is the first identifier that was not and will not be processed. */
   NGP_H3_EVENT_GOAWAY,
   /* value is the new maximum. */
   NGP_H3_EVENT_MAX_PUSH_ID,
-  NGP_H3_EVENT_CANCEL_PUSH, /* push_id */
+  /* push_id. */
+  NGP_H3_EVENT_CANCEL_PUSH,
   /* stream_id or push_id (the other is NGP_H3_NO_ID), data is the field
      value. */
   NGP_H3_EVENT_PRIORITY_UPDATE,
   /* data is the payload of an ORIGIN frame, whose form has been checked. */
   NGP_H3_EVENT_ORIGIN,
-  NGP_H3_EVENT_STREAM_RESET, /* stream_id, session_id, value is the code */
-  NGP_H3_EVENT_STOP_SENDING, /* the same */
+  /* stream_id, session_id, value is the code. */
+  NGP_H3_EVENT_STREAM_RESET,
+  /* The same. */
+  NGP_H3_EVENT_STOP_SENDING,
   /* stream_id is the session's; value is the type, data the value. */
   NGP_H3_EVENT_CAPSULE,
-  NGP_H3_EVENT_SESSION_DRAINED, /* stream_id */
+  /* stream_id. */
+  NGP_H3_EVENT_SESSION_DRAINED,
   /* stream_id; value is the application's error code, data its message. */
   NGP_H3_EVENT_SESSION_CLOSED,
 
-  /* Recorded if config.stream_errors is set: we have ended both sides of a
+  /* Recorded if options.stream_errors is set: we have ended both sides of a
      stream because of what came in on it.  stream_id, push_id, value is the
      code, data the reason. */
   NGP_H3_EVENT_ABORTED,
 
-  /* The following are recorded if config.log is set. */
-  NGP_H3_EVENT_LOG_DATA_FRAME, /* stream_id, value is the length */
+  /* The following are recorded if options.log is set. */
+  /* stream_id, value is the length. */
+  NGP_H3_EVENT_LOG_DATA_FRAME,
   /* stream_id, push_id, value is the type. */
   NGP_H3_EVENT_LOG_STREAM_TYPE
 } ngp_h3_event_type;
@@ -217,9 +225,12 @@ typedef struct ngp_h3_event {
 } ngp_h3_event;
 
 typedef enum ngp_h3_op_type {
-  NGP_H3_OP_SEND,  /* send |len| bytes, then end the stream if |fin| */
-  NGP_H3_OP_RESET, /* reset our side with |error_code| */
-  NGP_H3_OP_STOP   /* ask the peer to stop sending, with |error_code| */
+  /* Send |len| bytes, then end the stream if |fin|. */
+  NGP_H3_OP_SEND,
+  /* Reset our side with |error_code|. */
+  NGP_H3_OP_RESET,
+  /* Ask the peer to stop sending, with |error_code|. */
+  NGP_H3_OP_STOP
 } ngp_h3_op_type;
 
 /*
@@ -249,11 +260,11 @@ typedef struct ngp_h3_setting {
  *
  * This function returns 0 if it succeeds, or NGHTTP2_ERR_NOMEM.
  */
-int ngp_h3_new(ngp_h3 **ph3, const ngp_h3_config *config, nghttp2_mem *mem);
+int ngp_h3_new(ngp_h3 **ph3, const ngp_h3_options *options, nghttp2_mem *mem);
 
 void ngp_h3_del(ngp_h3 *h3);
 
-const ngp_h3_config *ngp_h3_get_config(const ngp_h3 *h3);
+const ngp_h3_options *ngp_h3_get_options(const ngp_h3 *h3);
 
 /*
  * ngp_h3_open opens the local stream of |type|, one of CONTROL, QPACK_ENCODER
@@ -386,7 +397,7 @@ uint64_t ngp_h3_section_len(const ngp_h3 *h3);
  *     have not arrived.
  * NGP_H3_ERR_BODY_LENGTH
  *     The message ends, but its body is shorter than its content-length, and
- *     config.extended is set.
+ *     options.extended is set.
  * NGP_H3_ERR_GOING_AWAY
  *     The peer has sent GOAWAY, and will not process this new request.
  * NGP_QPACK_ERR_TOO_LARGE
@@ -410,7 +421,7 @@ int ngp_h3_send_headers(ngp_h3 *h3, int64_t stream_id, nghttp3_nv *nva,
  *     DATA cannot follow what was sent on the stream.
  * NGP_H3_ERR_BODY_LENGTH
  *     The body would not fit its content-length, or the response has none, and
- *     config.extended is set.
+ *     options.extended is set.
  */
 int ngp_h3_send_data(ngp_h3 *h3, int64_t stream_id, size_t len, int fin,
                      uint8_t *header, size_t *pheaderlen);
@@ -558,9 +569,7 @@ int ngp_h3_priority(const ngp_h3 *h3, int64_t stream_id, int *pincremental);
 int ngp_h3_reset_stream(ngp_h3 *h3, int64_t stream_id, uint64_t error_code);
 int ngp_h3_stop_stream(ngp_h3 *h3, int64_t stream_id, uint64_t error_code);
 
-/*
- * WebTransport (ngp_h3_webtransport.c).
- */
+/* ---- WebTransport (ngp_h3_webtransport.c) ---- */
 
 /*
  * ngp_h3_open_webtransport opens |stream_id| as a stream of the session
@@ -573,7 +582,7 @@ int ngp_h3_stop_stream(ngp_h3 *h3, int64_t stream_id, uint64_t error_code);
  *     Out of memory.
  * NGP_H3_ERR_STREAM_TYPE
  *     |session_id| is not a variable-length integer; or, with
- *     config.extended, it is not an open session.
+ *     options.extended, it is not an open session.
  */
 int ngp_h3_open_webtransport(ngp_h3 *h3, int64_t stream_id, uint64_t session_id,
                              int uni);

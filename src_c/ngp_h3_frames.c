@@ -25,7 +25,7 @@ int ngp_h3_is_control_frame(const ngp_h3 *h3, uint64_t type, uint64_t len) {
   case NGP_H3_FRAME_ORIGIN:
     /* Servers ignore it (RFC 9412, 2.3).  As one may do without it, so do we
        with a longer one. */
-    return !h3->config.server && len <= MAX_ORIGIN_LEN;
+    return h3->options.is_client && len <= MAX_ORIGIN_LEN;
   default:
     return 0;
   }
@@ -43,7 +43,7 @@ int ngp_h3_check_control_frame(ngp_h3 *h3, uint64_t type, uint64_t len) {
     return len > MAX_SETTINGS_LEN ? ngp_h3_violate(h3, NGP_H3_V_SETTINGS_SIZE)
                                   : 0;
   case NGP_H3_FRAME_MAX_PUSH_ID:
-    if (!h3->config.server) {
+    if (h3->options.is_client) {
       return ngp_h3_violate(h3, NGP_H3_V_SERVER_MAX_PUSH_ID);
     }
     /* The one number in these frames takes 8 bytes at most. */
@@ -54,7 +54,7 @@ int ngp_h3_check_control_frame(ngp_h3 *h3, uint64_t type, uint64_t len) {
     return len > 8 ? ngp_h3_violate(h3, NGP_H3_V_CANCEL_PUSH_TRAILING) : 0;
   case NGP_H3_FRAME_PRIORITY_UPDATE_REQUEST:
   case NGP_H3_FRAME_PRIORITY_UPDATE_PUSH:
-    if (!h3->config.server) {
+    if (h3->options.is_client) {
       return ngp_h3_violate(h3, NGP_H3_V_SERVER_PRIORITY_UPDATE);
     }
     return len > MAX_PRIORITY_LEN
@@ -76,9 +76,7 @@ int ngp_h3_check_control_frame(ngp_h3 *h3, uint64_t type, uint64_t len) {
   }
 }
 
-/*
- * Settings.
- */
+/* ---- Settings ---- */
 
 int ngp_h3_parse_settings(const uint8_t *payload, size_t len,
                           ngp_h3_setting *settings, size_t *pn, uint64_t *pid) {
@@ -211,16 +209,14 @@ static int recv_settings(ngp_h3 *h3, const uint8_t *payload, size_t len) {
       &h3->encoder,
       ngp_h3_setting_value(h3, NGP_H3_SETTING_QPACK_MAX_TABLE_CAPACITY, 0),
       ngp_h3_setting_value(h3, NGP_H3_SETTING_QPACK_BLOCKED_STREAMS, 0));
-  if (h3->config.extended &&
+  if (h3->options.extended &&
       !ngp_h3_add_event(h3, NGP_H3_EVENT_SETTINGS, NULL)) {
     return NGHTTP2_ERR_NOMEM;
   }
   return 0;
 }
 
-/*
- * The other frames.
- */
+/* ---- The other frames ---- */
 
 /* Reads the payload that consists of one number. */
 static int read_number(ngp_h3 *h3, const uint8_t *payload, size_t len,
@@ -238,7 +234,7 @@ static int read_number(ngp_h3 *h3, const uint8_t *payload, size_t len,
 static int add_value(ngp_h3 *h3, ngp_h3_event_type type, uint64_t value) {
   ngp_h3_event *event;
 
-  if (!h3->config.extended) {
+  if (!h3->options.extended) {
     return 0;
   }
   event = ngp_h3_add_event(h3, type, NULL);
@@ -274,7 +270,7 @@ static int recv_goaway(ngp_h3 *h3, const uint8_t *payload, size_t len) {
   }
   /* What a server names is a request, what a client names is a push
      (RFC 9114, 7.2.6). */
-  if (!h3->config.server && id % 4 != 0) {
+  if (h3->options.is_client && id % 4 != 0) {
     return ngp_h3_violate(h3, NGP_H3_V_GOAWAY_ID);
   }
   if (id > h3->goaway.received) {
@@ -287,7 +283,8 @@ static int recv_goaway(ngp_h3 *h3, const uint8_t *payload, size_t len) {
 static int recv_cancel_push(ngp_h3 *h3, const uint8_t *payload, size_t len) {
   ngp_h3_event *event;
   uint64_t id;
-  int64_t limit = h3->config.server ? h3->push.next_id - 1 : h3->push.max_id;
+  int64_t limit =
+      !h3->options.is_client ? h3->push.next_id - 1 : h3->push.max_id;
   int rv = read_number(h3, payload, len, &id, NGP_H3_V_CANCEL_PUSH_PARSE,
                        NGP_H3_V_CANCEL_PUSH_TRAILING);
 
@@ -297,7 +294,7 @@ static int recv_cancel_push(ngp_h3 *h3, const uint8_t *payload, size_t len) {
   if ((int64_t)id > limit) {
     return ngp_h3_violate(h3, NGP_H3_V_CANCEL_PUSH_ID);
   }
-  if (!h3->config.extended) {
+  if (!h3->options.extended) {
     return 0;
   }
   event = ngp_h3_add_event(h3, NGP_H3_EVENT_CANCEL_PUSH, NULL);
@@ -363,7 +360,7 @@ static int recv_priority_update(ngp_h3 *h3, int push, const uint8_t *payload,
     stream->incremental = incremental;
     stream->reprioritized = 1;
   }
-  if (!h3->config.extended) {
+  if (!h3->options.extended) {
     return 0;
   }
   event = ngp_h3_add_event(h3, NGP_H3_EVENT_PRIORITY_UPDATE, NULL);
@@ -393,7 +390,7 @@ static int recv_origin(ngp_h3 *h3, const uint8_t *payload, size_t len) {
     }
     i += n;
   }
-  if (!h3->config.extended) {
+  if (!h3->options.extended) {
     return 0;
   }
   event = ngp_h3_add_event(h3, NGP_H3_EVENT_ORIGIN, NULL);

@@ -26,12 +26,13 @@ typedef enum ngp_h3_session_state {
 typedef struct ngp_h3_stream {
   int64_t id;
   uint64_t type;
-  /* The start of a stream type, an identifier or a frame header, of which
-     more must come. */
+  /* header is the start of a stream type, an identifier or a frame header, of
+     which more must come. */
   uint8_t header[NGP_H3_MAX_FRAME_HEADER];
   uint8_t header_len;
   uint8_t in_frame;
-  uint8_t skip; /* the payload of this frame is dropped */
+  /* skip is nonzero if the payload of this frame is dropped. */
+  uint8_t skip;
   /* blocked is nonzero if the frame at the start of |buf|, of |blocked_len|
      bytes, waits for the encoder stream; what followed it waits behind. */
   uint8_t blocked;
@@ -39,35 +40,55 @@ typedef struct ngp_h3_stream {
   uint8_t held;
   uint8_t recv_ended;
   uint8_t send_ended;
-  uint8_t recv_state; /* ngp_h3_message_state, as is the next */
+  /* recv_state and send_state are an ngp_h3_message_state. */
+  uint8_t recv_state;
   uint8_t send_state;
-  uint8_t interim;  /* an interim response has arrived */
-  uint8_t no_body;  /* the response has no body: content-length lies */
-  uint8_t connect;  /* the request is CONNECT without :protocol */
-  uint8_t tunnel;   /* it was answered by 2xx: only DATA may follow */
-  uint8_t counted;  /* it ended badly, and that was counted */
-  uint8_t unwanted; /* we have asked the peer to stop: what comes is dropped */
-  /* What we send has no body, whatever its content-length. */
+  /* interim is nonzero once an interim response has arrived. */
+  uint8_t interim;
+  /* no_body is nonzero if the response has no body: content-length lies. */
+  uint8_t no_body;
+  /* connect is nonzero if the request is CONNECT without :protocol. */
+  uint8_t connect;
+  /* tunnel is nonzero if that was answered by 2xx: only DATA may follow. */
+  uint8_t tunnel;
+  /* counted is nonzero if the stream ended badly, and that was counted. */
+  uint8_t counted;
+  /* unwanted is nonzero if we have asked the peer to stop: what comes is
+     dropped. */
+  uint8_t unwanted;
+  /* send_no_body is nonzero if what we send has no body, whatever its
+     content-length. */
   uint8_t send_no_body;
-  uint8_t session;  /* ngp_h3_session_state */
-  uint8_t capsules; /* DATA carries capsules, to be reported */
+  /* session is an ngp_h3_session_state. */
+  uint8_t session;
+  /* capsules is nonzero if DATA carries capsules, to be reported. */
+  uint8_t capsules;
   uint8_t urgency;
   uint8_t incremental;
-  uint8_t reprioritized; /* PRIORITY_UPDATE outdoes the field */
-  uint64_t frames;       /* whose header is complete */
+  /* reprioritized is nonzero if PRIORITY_UPDATE outdoes the field. */
+  uint8_t reprioritized;
+  /* frames counts those whose header is complete. */
+  uint64_t frames;
   uint64_t frame_type;
-  uint64_t frame_left; /* what is missing of the payload */
-  ngp_buf buf;         /* a payload of which more must come */
+  /* frame_left is what is missing of the payload. */
+  uint64_t frame_left;
+  /* buf is a payload of which more must come. */
+  ngp_buf buf;
   size_t blocked_len;
-  uint64_t required; /* the insert count that ends the blocking */
+  /* required is the insert count that ends the blocking. */
+  uint64_t required;
   int64_t push_id;
   int64_t session_id;
-  uint64_t expected;      /* content-length, or NGP_FIELDS_NO_LENGTH */
-  uint64_t length;        /* of the DATA so far */
-  uint64_t send_expected; /* the same of what we send */
+  /* expected is the content-length, or NGP_FIELDS_NO_LENGTH; length is that of
+     the DATA so far.  send_expected and send_length are the same of what we
+     send. */
+  uint64_t expected;
+  uint64_t length;
+  uint64_t send_expected;
   uint64_t send_length;
-  ngp_buf capsule;       /* a capsule of which more must come */
-  uint64_t capsule_left; /* to be skipped */
+  /* capsule is one of which more must come; capsule_left is to be skipped. */
+  ngp_buf capsule;
+  uint64_t capsule_left;
 } ngp_h3_stream;
 
 /* The priority of a request that has not arrived. */
@@ -118,7 +139,7 @@ typedef struct ngp_h3_datagram {
 
 struct ngp_h3 {
   nghttp2_mem *mem;
-  ngp_h3_config config;
+  ngp_h3_options options;
   ngp_qpack_encoder encoder;
   ngp_qpack_decoder decoder;
   /* streams has an ngp_h3_stream, owned, for each id. */
@@ -225,7 +246,7 @@ static inline int ngp_h3_is_request(int64_t stream_id) {
 }
 
 static inline int ngp_h3_is_local(const ngp_h3 *h3, int64_t stream_id) {
-  return (stream_id & 1) == h3->config.server;
+  return (stream_id & 1) == !h3->options.is_client;
 }
 
 /*
@@ -312,9 +333,9 @@ int ngp_h3_violate_with(ngp_h3 *h3, uint64_t code);
 /*
  * ngp_h3_malformed says that the message on |stream| breaks |violation|;
  * ngp_h3_malformed_with takes |code| and the phrase in |h3->close.phrase|. With
- * config.stream_errors they end both sides of the stream, record that, count it
- * and return 0: the stream's type is NGP_H3_STREAM_IGNORED then.  Otherwise, or
- * if it was one too many, they return NGP_H3_ERR_PROTOCOL.
+ * options.stream_errors they end both sides of the stream, record that, count
+ * it and return 0: the stream's type is NGP_H3_STREAM_IGNORED then.  Otherwise,
+ * or if it was one too many, they return NGP_H3_ERR_PROTOCOL.
  */
 int ngp_h3_malformed(ngp_h3 *h3, ngp_h3_stream *stream,
                      ngp_h3_violation violation);
@@ -335,7 +356,7 @@ void ngp_h3_begin(ngp_h3 *h3);
 /* Nonzero if all rules of the RFCs are kept; otherwise aioquic's contract is,
    where the two differ. */
 static inline int ngp_h3_is_strict(const ngp_h3 *h3) {
-  return h3->config.extended || h3->config.stream_errors;
+  return h3->options.extended || h3->options.stream_errors;
 }
 
 /* Returns the stream, or NULL. */
@@ -415,9 +436,7 @@ void ngp_h3_drop_buffer(ngp_h3 *h3, ngp_h3_stream *stream);
 /* Returns the local push stream of |push_id|, or NULL. */
 ngp_h3_stream *ngp_h3_find_push(const ngp_h3 *h3, int64_t push_id);
 
-/*
- * ngp_h3_message.c: request and push streams.
- */
+/* ---- ngp_h3_message.c: request and push streams ---- */
 
 /* Takes bytes of a request or push stream. */
 int ngp_h3_recv_message(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
@@ -433,7 +452,7 @@ int ngp_h3_check_push_id(ngp_h3 *h3, uint64_t push_id);
    nobody. */
 int ngp_h3_takes_webtransport(const ngp_h3 *h3);
 
-/* Records the type of |stream|, if config.log is set. */
+/* Records the type of |stream|, if options.log is set. */
 int ngp_h3_log_stream_type(ngp_h3 *h3, const ngp_h3_stream *stream,
                            uint64_t type);
 
@@ -443,9 +462,7 @@ int ngp_h3_flush_decoder(ngp_h3 *h3);
 /* Says that no more field sections of |stream_id| will be decoded. */
 int ngp_h3_cancel_section(ngp_h3 *h3, int64_t stream_id);
 
-/*
- * ngp_h3_frames.c: frames of the control stream, and settings.
- */
+/* ---- ngp_h3_frames.c: frames of the control stream, and settings ---- */
 
 /* Checks a frame of which the header has come. */
 int ngp_h3_check_control_frame(ngp_h3 *h3, uint64_t type, uint64_t len);
@@ -460,9 +477,7 @@ uint64_t ngp_h3_setting_value(const ngp_h3 *h3, uint64_t id,
 int ngp_h3_recv_control_frame(ngp_h3 *h3, uint64_t type, const uint8_t *payload,
                               size_t len);
 
-/*
- * ngp_h3_webtransport.c.
- */
+/* ---- ngp_h3_webtransport.c ---- */
 
 /* Nonzero if the peer's settings announce WebTransport. */
 int ngp_h3_wt_enabled(const ngp_h3 *h3);

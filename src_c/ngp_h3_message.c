@@ -39,14 +39,14 @@ static int recv_end(ngp_h3 *h3, ngp_h3_stream *stream) {
   int rv;
 
   if (stream->recv_state == NGP_H3_STATE_INITIAL) {
-    if (!h3->config.server) {
+    if (h3->options.is_client) {
       return ngp_h3_malformed(h3, stream,
                               stream->interim ? NGP_H3_V_INTERIM_END
                                               : NGP_H3_V_NO_RESPONSE);
     }
     /* The application has not seen the request: nobody would answer it
        (RFC 9114, 4.1). */
-    if (h3->config.stream_errors) {
+    if (h3->options.stream_errors) {
       return ngp_h3_malformed(h3, stream, NGP_H3_V_NO_REQUEST);
     }
     rv = ngp_h3_abort(h3, stream, NGP_H3_REQUEST_INCOMPLETE, 0);
@@ -134,13 +134,13 @@ static unsigned checker_flags(const ngp_h3 *h3, ngp_fields_section section) {
   if (!ngp_h3_is_strict(h3)) {
     flags |= NGP_FIELDS_AIOQUIC;
   }
-  if (h3->config.spaces) {
+  if (h3->options.spaces) {
     flags |= NGP_FIELDS_SPACES;
   }
   if (section == NGP_FIELDS_RESPONSE) {
     flags |= NGP_FIELDS_EITHER;
   }
-  if (!h3->local.connect_protocol && !h3->config.webtransport) {
+  if (!h3->local.connect_protocol && !h3->options.webtransport) {
     flags |= NGP_FIELDS_NO_PROTOCOL;
   }
   return flags;
@@ -148,8 +148,9 @@ static unsigned checker_flags(const ngp_h3 *h3, ngp_fields_section section) {
 
 /* Nonzero if a request asks for a session that will be kept. */
 static int wants_session(const ngp_h3 *h3, const ngp_h3_checker *checker) {
-  return h3->config.extended && h3->config.server && h3->config.webtransport &&
-         checker->fields.connect && checker->webtransport;
+  return h3->options.extended && !h3->options.is_client &&
+         h3->options.webtransport && checker->fields.connect &&
+         checker->webtransport;
 }
 
 /* A response without content may tell the length that it would have, and that
@@ -168,7 +169,7 @@ static int note_section(ngp_h3 *h3, ngp_h3_stream *stream,
   const ngp_fields *fields = &checker->fields;
   int rv = 0;
 
-  if (!h3->config.server) {
+  if (h3->options.is_client) {
     if (is_interim) {
       stream->interim = 1;
       return 0;
@@ -189,10 +190,10 @@ static int note_section(ngp_h3 *h3, ngp_h3_stream *stream,
     }
   }
   stream->recv_state = NGP_H3_STATE_AFTER_HEADERS;
-  if (!h3->config.extended || !ngp_h3_is_request(stream->id)) {
+  if (!h3->options.extended || !ngp_h3_is_request(stream->id)) {
     return 0;
   }
-  if (h3->config.server) {
+  if (!h3->options.is_client) {
     if (wants_session(h3, checker)) {
       stream->session = NGP_H3_SESSION_REQUESTED;
     } else {
@@ -239,13 +240,13 @@ static int recv_section(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t type,
   } else if (stream->recv_state == NGP_H3_STATE_AFTER_HEADERS) {
     section = NGP_FIELDS_TRAILERS;
   } else {
-    section = h3->config.server ? NGP_FIELDS_REQUEST : NGP_FIELDS_RESPONSE;
+    section = !h3->options.is_client ? NGP_FIELDS_REQUEST : NGP_FIELDS_RESPONSE;
   }
 
   rv = ngp_qpack_decoder_decode(&h3->decoder, stream->id, payload + n, len - n,
-                                h3->config.max_field_section_size,
-                                h3->config.max_field_count, &h3->results.fields,
-                                &stream->required);
+                                h3->options.max_field_section_size,
+                                h3->options.max_field_count,
+                                &h3->results.fields, &stream->required);
   switch (rv) {
   case 0:
     break;
@@ -329,7 +330,7 @@ static int recv_section(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t type,
 /* Adds to what waits on |stream|. */
 static int keep(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
                 size_t len) {
-  if (len > h3->config.max_buffered - h3->waiting.bytes) {
+  if (len > h3->options.max_buffered - h3->waiting.bytes) {
     return ngp_h3_violate(h3, NGP_H3_V_BUFFERED);
   }
   if (ngp_buf_add(&stream->buf, data, len) != 0) {
@@ -347,7 +348,7 @@ static int block(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *payload,
                  size_t len) {
   int rv;
 
-  if (h3->waiting.nblocked >= h3->config.qpack_blocked_streams) {
+  if (h3->waiting.nblocked >= h3->options.qpack_blocked_streams) {
     /* RFC 9204, 2.1.2 */
     return ngp_h3_violate(h3, NGP_H3_V_DECOMPRESSION_FAILED);
   }
@@ -387,7 +388,7 @@ static int check_frame_type(ngp_h3 *h3, const ngp_h3_stream *stream,
     if (push) {
       return ngp_h3_violate(h3, NGP_H3_V_PUSH_FRAME);
     }
-    if (h3->config.server) {
+    if (!h3->options.is_client) {
       return ngp_h3_violate(h3, NGP_H3_V_CLIENT_PUSH_PROMISE);
     }
     return 0;
@@ -408,14 +409,14 @@ static int check_frame_type(ngp_h3 *h3, const ngp_h3_stream *stream,
 }
 
 int ngp_h3_takes_webtransport(const ngp_h3 *h3) {
-  return !h3->config.extended || h3->config.webtransport;
+  return !h3->options.extended || h3->options.webtransport;
 }
 
 int ngp_h3_log_stream_type(ngp_h3 *h3, const ngp_h3_stream *stream,
                            uint64_t type) {
   ngp_h3_event *event;
 
-  if (!h3->config.log) {
+  if (!h3->options.log) {
     return 0;
   }
   event = ngp_h3_add_event(h3, NGP_H3_EVENT_LOG_STREAM_TYPE, stream);
@@ -439,7 +440,7 @@ static int begin_frame(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t type,
   stream->frame_left = len;
   switch (type) {
   case NGP_H3_FRAME_DATA:
-    if (h3->config.log) {
+    if (h3->options.log) {
       ngp_h3_event *event =
           ngp_h3_add_event(h3, NGP_H3_EVENT_LOG_DATA_FRAME, stream);
 
@@ -452,7 +453,7 @@ static int begin_frame(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t type,
   case NGP_H3_FRAME_HEADERS:
   case NGP_H3_FRAME_PUSH_PROMISE:
     /* No encoder makes a section longer than what it stands for. */
-    if (len > h3->config.max_field_section_size) {
+    if (len > h3->options.max_field_section_size) {
       return ngp_h3_malformed(h3, stream, NGP_H3_V_SECTION_SIZE);
     }
     return 0;

@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "ngp_h3_int.h"
 
-/*
- * Unidirectional streams.
- */
+/* ---- Unidirectional streams ---- */
 
 /* Takes note of a critical stream of the peer. */
 static int claim(ngp_h3 *h3, int64_t *pwhere, int64_t stream_id,
@@ -33,8 +31,9 @@ static int begin_uni(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t type) {
     break;
   case NGP_H3_STREAM_PUSH:
     /* It is logged when the push identifier is known. */
-    return h3->config.server ? ngp_h3_violate(h3, NGP_H3_V_CLIENT_PUSH_STREAM)
-                             : 0;
+    return !h3->options.is_client
+               ? ngp_h3_violate(h3, NGP_H3_V_CLIENT_PUSH_STREAM)
+               : 0;
   case NGP_H3_STREAM_WEBTRANSPORT:
     break;
   default:
@@ -217,9 +216,7 @@ static int recv_uni(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
   }
 }
 
-/*
- * What the QUIC connection received.
- */
+/* ---- What the QUIC connection received ---- */
 
 /* Makes the stream which the peer has just opened, or which only the QUIC
    connection knew. */
@@ -238,7 +235,7 @@ static int new_stream(ngp_h3 *h3, int64_t stream_id, ngp_h3_stream **pstream) {
     stream->send_ended = !stream->recv_ended;
     return 0;
   }
-  if (!h3->config.server || !ngp_h3_is_request(stream_id)) {
+  if (h3->options.is_client || !ngp_h3_is_request(stream_id)) {
     return 0;
   }
   ngp_h3_window_add(&h3->requests, (uint64_t)stream_id / 4);
@@ -288,7 +285,7 @@ static int add_abort(ngp_h3 *h3, ngp_h3_event_type type,
                      uint64_t error_code) {
   ngp_h3_event *event;
 
-  if (!h3->config.extended ||
+  if (!h3->options.extended ||
       (stream && (stream->type == NGP_H3_STREAM_IGNORED ||
                   (type == NGP_H3_EVENT_STREAM_RESET && stream->unwanted)))) {
     return 0;
@@ -331,7 +328,7 @@ int ngp_h3_recv_reset(ngp_h3 *h3, int64_t stream_id, uint64_t error_code) {
       return rv;
     }
   }
-  unseen = h3->config.server && ngp_h3_is_request(stream_id) &&
+  unseen = !h3->options.is_client && ngp_h3_is_request(stream_id) &&
            (!stream || (stream->recv_state == NGP_H3_STATE_INITIAL &&
                         stream->type == NGP_H3_STREAM_REQUEST));
   if (unseen) {
@@ -411,7 +408,7 @@ int ngp_h3_recv_datagram(ngp_h3 *h3, const uint8_t *data, size_t len) {
   if (quarter > NGP_MAX_VARINT / 4) {
     return ngp_h3_violate(h3, NGP_H3_V_DATAGRAM_ID);
   }
-  if (h3->config.extended) {
+  if (h3->options.extended) {
     rv = ngp_h3_wt_hold_datagram(h3, (int64_t)(4 * quarter), data + n, len - n,
                                  &held);
     if (rv != 0 || held) {

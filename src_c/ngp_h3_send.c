@@ -169,9 +169,9 @@ int ngp_h3_send_headers(ngp_h3 *h3, int64_t stream_id, nghttp3_nv *nva,
     return unexpected(h3, "HEADERS frame is not allowed in this state");
   }
   if (check) {
-    section = !initial            ? NGP_FIELDS_TRAILERS
-              : h3->config.server ? NGP_FIELDS_RESPONSE
-                                  : NGP_FIELDS_REQUEST;
+    section = !initial                 ? NGP_FIELDS_TRAILERS
+              : !h3->options.is_client ? NGP_FIELDS_RESPONSE
+                                       : NGP_FIELDS_REQUEST;
     rv = check_fields(h3, &checker, section, nva, nvlen);
     if (rv != 0) {
       return rv;
@@ -179,7 +179,7 @@ int ngp_h3_send_headers(ngp_h3 *h3, int64_t stream_id, nghttp3_nv *nva,
   } else {
     scan_fields(&checker, nva, nvlen);
   }
-  interim = h3->config.server && initial && checker.fields.status &&
+  interim = !h3->options.is_client && initial && checker.fields.status &&
             checker.fields.status < 200;
   if (fin) {
     if (interim) {
@@ -198,11 +198,11 @@ int ngp_h3_send_headers(ngp_h3 *h3, int64_t stream_id, nghttp3_nv *nva,
              stream->send_expected != stream->send_length) {
     return bad_length(h3, stream->send_expected, stream->send_length);
   }
-  if (!h3->config.server && !known) {
+  if (h3->options.is_client && !known) {
     if ((uint64_t)stream_id >= h3->goaway.received) {
       return NGP_H3_ERR_GOING_AWAY;
     }
-    if (h3->config.extended &&
+    if (h3->options.extended &&
         NGP_FIELDS_SEEN(&checker.fields, NGP_TOKEN__PROTOCOL) &&
         (!h3->peer.connect_protocol ||
          (checker.webtransport && !ngp_h3_wt_enabled(h3)))) {
@@ -231,16 +231,17 @@ int ngp_h3_send_headers(ngp_h3 *h3, int64_t stream_id, nghttp3_nv *nva,
   if (initial && !interim) {
     stream->send_expected = expected;
   }
-  if (!h3->config.server && initial) {
+  if (h3->options.is_client && initial) {
     stream->no_body = checker.fields.head;
     stream->connect = (uint8_t)NGP_FIELDS_IS_TUNNEL(&checker.fields);
-    if (h3->config.extended && h3->config.webtransport &&
+    if (h3->options.extended && h3->options.webtransport &&
         checker.fields.connect && checker.webtransport) {
       stream->session = NGP_H3_SESSION_REQUESTED;
     }
-  } else if (h3->config.server && initial && checker.fields.status / 100 == 2) {
+  } else if (!h3->options.is_client && initial &&
+             checker.fields.status / 100 == 2) {
     stream->tunnel = stream->connect;
-  } else if (h3->config.server && initial &&
+  } else if (!h3->options.is_client && initial &&
              stream->session == NGP_H3_SESSION_OPEN &&
              checker.fields.status >= 300) {
     /* The application has refused the session. */
@@ -337,7 +338,7 @@ int ngp_h3_send_push_promise(ngp_h3 *h3, int64_t stream_id, nghttp3_nv *nva,
   int rv;
 
   ngp_h3_begin(h3);
-  if (!h3->config.server) {
+  if (h3->options.is_client) {
     return NGP_H3_ERR_ROLE;
   }
   if (!ngp_h3_is_request(stream_id)) {
@@ -449,7 +450,7 @@ int ngp_h3_send_goaway(ngp_h3 *h3, uint64_t id) {
 
   ngp_h3_begin(h3);
   if (id > h3->goaway.sent || id > NGP_MAX_VARINT ||
-      (h3->config.server && id % 4 != 0)) {
+      (!h3->options.is_client && id % 4 != 0)) {
     return NGP_H3_ERR_RANGE;
   }
   rv = send_number(h3, NGP_H3_FRAME_GOAWAY, id);
@@ -463,7 +464,7 @@ int ngp_h3_send_max_push_id(ngp_h3 *h3, uint64_t id) {
   int rv;
 
   ngp_h3_begin(h3);
-  if (h3->config.server) {
+  if (!h3->options.is_client) {
     return NGP_H3_ERR_ROLE;
   }
   if (id > NGP_MAX_VARINT || (int64_t)id < h3->push.max_id) {
@@ -477,7 +478,8 @@ int ngp_h3_send_max_push_id(ngp_h3 *h3, uint64_t id) {
 }
 
 int ngp_h3_send_cancel_push(ngp_h3 *h3, uint64_t push_id) {
-  int64_t limit = h3->config.server ? h3->push.next_id - 1 : h3->push.max_id;
+  int64_t limit =
+      !h3->options.is_client ? h3->push.next_id - 1 : h3->push.max_id;
 
   ngp_h3_begin(h3);
   if (push_id > NGP_MAX_VARINT || (int64_t)push_id > limit) {
@@ -493,7 +495,7 @@ int ngp_h3_send_priority_update(ngp_h3 *h3, uint64_t id, int push,
   int rv;
 
   ngp_h3_begin(h3);
-  if (h3->config.server) {
+  if (!h3->options.is_client) {
     return NGP_H3_ERR_ROLE;
   }
   if (id > NGP_MAX_VARINT || (!push && id % 4 != 0)) {
@@ -516,7 +518,7 @@ int ngp_h3_send_priority_update(ngp_h3 *h3, uint64_t id, int push,
 
 int ngp_h3_send_origin(ngp_h3 *h3, const uint8_t *payload, size_t len) {
   ngp_h3_begin(h3);
-  if (!h3->config.server) {
+  if (h3->options.is_client) {
     return NGP_H3_ERR_ROLE;
   }
   return ngp_h3_send_frame(h3, h3->local.control, NGP_H3_FRAME_ORIGIN, payload,

@@ -2,7 +2,7 @@
  * WebTransport over HTTP/3 (draft-ietf-webtrans-http3) and capsules
  * (RFC 9297).  SPDX-License-Identifier: MIT
  *
- * Without config.extended no sessions are kept: as with aioquic, whatever
+ * Without options.extended no sessions are kept: as with aioquic, whatever
  * names a session is handed to the application.
  */
 #include "ngp_h3_int.h"
@@ -75,10 +75,10 @@ static int may_come(const ngp_h3 *h3, int64_t session_id) {
 
   if (session) {
     return session->session == NGP_H3_SESSION_REQUESTED ||
-           (h3->config.server && session->type == NGP_H3_STREAM_REQUEST &&
+           (!h3->options.is_client && session->type == NGP_H3_STREAM_REQUEST &&
             session->recv_state == NGP_H3_STATE_INITIAL);
   }
-  return h3->config.server &&
+  return !h3->options.is_client &&
          !ngp_h3_window_has(&h3->requests, (uint64_t)session_id / 4);
 }
 
@@ -107,7 +107,7 @@ static int for_streams(ngp_h3 *h3, int64_t session_id,
 }
 
 int ngp_h3_wt_check_session(ngp_h3 *h3, ngp_h3_stream *stream) {
-  if (!h3->config.extended) {
+  if (!h3->options.extended) {
     return 0;
   }
   if (!ngp_h3_is_request(stream->session_id)) {
@@ -137,7 +137,7 @@ int ngp_h3_wt_recv(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
                                         stream, data, len, fin)
                       : 0;
   }
-  if (len > h3->config.max_buffered - h3->waiting.bytes) {
+  if (len > h3->options.max_buffered - h3->waiting.bytes) {
     return reject(h3, stream, NGP_H3_WT_BUFFERED_STREAM_REJECTED);
   }
   if (ngp_buf_add(&stream->buf, data, len) != 0) {
@@ -187,13 +187,13 @@ int ngp_h3_wt_hold_datagram(ngp_h3 *h3, int64_t stream_id, const uint8_t *data,
   ngp_h3_datagram *datagram;
 
   *pheld = 0;
-  if (!h3->config.webtransport || !may_come(h3, stream_id)) {
+  if (!h3->options.webtransport || !may_come(h3, stream_id)) {
     return 0;
   }
   /* Datagrams may be lost: those that are too many are. */
   *pheld = 1;
   if (h3->waiting.ndatagrams >= MAX_WAITING ||
-      len > h3->config.max_buffered - h3->waiting.bytes) {
+      len > h3->options.max_buffered - h3->waiting.bytes) {
     return 0;
   }
   if (!h3->waiting.datagrams) {
@@ -262,7 +262,7 @@ int ngp_h3_wt_is_full(const ngp_h3 *h3) {
     n += stream->session == NGP_H3_SESSION_REQUESTED ||
          stream->session == NGP_H3_SESSION_OPEN;
   }
-  return n >= h3->config.max_sessions;
+  return n >= h3->options.max_sessions;
 }
 
 int ngp_h3_wt_open(ngp_h3 *h3, ngp_h3_stream *session) {
@@ -325,9 +325,7 @@ int ngp_h3_wt_close(ngp_h3 *h3, ngp_h3_stream *session, uint64_t error_code,
   return 0;
 }
 
-/*
- * Capsules.
- */
+/* ---- Capsules ---- */
 
 static int recv_capsule(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t type,
                         const uint8_t *value, size_t len) {
@@ -424,9 +422,7 @@ int ngp_h3_wt_recv_capsules(ngp_h3 *h3, ngp_h3_stream *stream,
   return ngp_buf_add(capsule, data, len);
 }
 
-/*
- * What the application does.
- */
+/* ---- What the application does ---- */
 
 int ngp_h3_open_webtransport(ngp_h3 *h3, int64_t stream_id, uint64_t session_id,
                              int uni) {
@@ -436,10 +432,10 @@ int ngp_h3_open_webtransport(ngp_h3 *h3, int64_t stream_id, uint64_t session_id,
 
   ngp_h3_begin(h3);
   if (session_id > NGP_MAX_VARINT ||
-      (h3->config.extended && !find_session(h3, (int64_t)session_id))) {
+      (h3->options.extended && !find_session(h3, (int64_t)session_id))) {
     return NGP_H3_ERR_STREAM_TYPE;
   }
-  if (!uni || h3->config.extended) {
+  if (!uni || h3->options.extended) {
     /* What the peer sends on it, without any header, is the session's. */
     stream = ngp_h3_add_stream(h3, stream_id,
                                uni ? NGP_H3_STREAM_WEBTRANSPORT

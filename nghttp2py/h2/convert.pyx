@@ -252,7 +252,7 @@ cdef int fill_options(lib.ngp_h2_options *options, config, bint client) except -
                 f"{name} is set, but this build's nghttp2 "
                 f"{lib.nghttp2_version(0).version_str.decode()} does not have it"
             )
-    options.client = client
+    options.is_client = client
     options.manual_credit = config.manual_flow_control
     options.default_incremental = config.default_incremental
     options.recv_extensions = config.receive_extension_frames

@@ -203,7 +203,7 @@ cdef class H3Connection:
     # Sphinx would take the asterisk of the signature for emphasis.
     @cython.embedsignature(False)
     def __init__(self, quic, enable_webtransport=False, *, config=None):
-        cdef lib.ngp_h3_config options
+        cdef lib.ngp_h3_options options
 
         if self._h3 != NULL:
             raise RuntimeError("H3Connection.__init__() was called before")
@@ -225,8 +225,8 @@ cdef class H3Connection:
             | (STRIP_VALUES if config.lenient_inbound_headers else 0)
         )
 
-        lib.ngp_h3_config_default(&options)
-        options.server = not quic.configuration.is_client
+        lib.ngp_h3_options_default(&options)
+        options.is_client = bool(quic.configuration.is_client)
         options.webtransport = bool(enable_webtransport)
         options.extended = config.extended
         options.stream_errors = config.stream_errors
@@ -243,7 +243,7 @@ cdef class H3Connection:
         options.max_glitches = config.max_glitches
         options.max_reset_streams = config.max_reset_streams
         self._check(lib.ngp_h3_new(&self._h3, &options, NULL))
-        self._start(enable_webtransport, not options.server)
+        self._start(enable_webtransport, options.is_client)
 
     def __dealloc__(self):
         names_free(&self._names)
@@ -779,7 +779,7 @@ cdef class H3Connection:
             int64_t push_id = 0
 
         self._require()
-        if not lib.ngp_h3_get_config(self._h3).server:
+        if lib.ngp_h3_get_options(self._h3).is_client:
             raise RuntimeError("Only servers may send a push promise.")
         self._fields.fill(headers)
         try:
@@ -871,9 +871,9 @@ cdef class H3Connection:
         self._require()
         if last_id is None:
             last_id = (
-                lib.ngp_h3_next_request(self._h3)
-                if lib.ngp_h3_get_config(self._h3).server
-                else 0
+                0
+                if lib.ngp_h3_get_options(self._h3).is_client
+                else lib.ngp_h3_next_request(self._h3)
             )
         self._check(lib.ngp_h3_send_goaway(self._h3, to_id(last_id, "last_id")))
         self._perform()

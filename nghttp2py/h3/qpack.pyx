@@ -34,19 +34,19 @@ def library_versions():
 
 
 def h3_defaults():
-    """Return the numbers of ``ngp_h3_config_default``, by the option's name."""
-    cdef lib.ngp_h3_config config
+    """Return the numbers of ``ngp_h3_options_default``, by the option's name."""
+    cdef lib.ngp_h3_options options
 
-    lib.ngp_h3_config_default(&config)
+    lib.ngp_h3_options_default(&options)
     return {
-        "qpack_capacity": config.qpack_capacity,
-        "qpack_blocked_streams": config.qpack_blocked_streams,
-        "qpack_encoder_capacity": config.qpack_encoder_capacity,
-        "max_field_count": config.max_field_count,
-        "max_buffered": config.max_buffered,
-        "max_sessions": config.max_sessions,
-        "max_glitches": config.max_glitches,
-        "max_reset_streams": config.max_reset_streams,
+        "qpack_capacity": options.qpack_capacity,
+        "qpack_blocked_streams": options.qpack_blocked_streams,
+        "qpack_encoder_capacity": options.qpack_encoder_capacity,
+        "max_field_count": options.max_field_count,
+        "max_buffered": options.max_buffered,
+        "max_sessions": options.max_sessions,
+        "max_glitches": options.max_glitches,
+        "max_reset_streams": options.max_reset_streams,
     }
 
 

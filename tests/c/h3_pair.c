@@ -178,7 +178,7 @@ int h3_pump(h3_pair *p) {
   return rv;
 }
 
-static int h3_end_init(h3_end *e, const ngp_h3_config *config,
+static int h3_end_init(h3_end *e, const ngp_h3_options *options,
                        nghttp2_mem *mem) {
   static const ngp_h3_setting settings[] = {
       {NGP_H3_SETTING_QPACK_MAX_TABLE_CAPACITY, 4096},
@@ -191,14 +191,15 @@ static int h3_end_init(h3_end *e, const ngp_h3_config *config,
                                    NGP_H3_STREAM_QPACK_ENCODER,
                                    NGP_H3_STREAM_QPACK_DECODER};
   size_t i;
-  int rv = ngp_h3_new(&e->h3, config, mem);
+  int rv = ngp_h3_new(&e->h3, options, mem);
 
   if (rv != 0) {
     return rv;
   }
   ngp_h3_set_peer_datagrams(e->h3, 1);
   for (i = 0; i < 3; ++i) {
-    rv = ngp_h3_open(e->h3, types[i], (int64_t)(4 * i + 2) + config->server);
+    rv = ngp_h3_open(e->h3, types[i],
+                     (int64_t)(4 * i + 2) + !options->is_client);
     if (rv != 0) {
       return rv;
     }
@@ -211,7 +212,7 @@ static int h3_end_init(h3_end *e, const ngp_h3_config *config,
       h3_take_ops(e);
     }
   }
-  if (!config->server) {
+  if (options->is_client) {
     rv = ngp_h3_send_max_push_id(e->h3, 8);
     if (rv == 0) {
       h3_take_ops(e);
@@ -220,20 +221,21 @@ static int h3_end_init(h3_end *e, const ngp_h3_config *config,
   return rv;
 }
 
-int h3_pair_init(h3_pair *p, void (*change)(ngp_h3_config *config),
+int h3_pair_init(h3_pair *p, void (*change)(ngp_h3_options *options),
                  nghttp2_mem *mem) {
-  ngp_h3_config config;
+  ngp_h3_options options;
   int rv;
 
   memset(p, 0, sizeof(*p));
-  ngp_h3_config_default(&config);
+  ngp_h3_options_default(&options);
+  options.is_client = 1;
   if (change) {
-    change(&config);
+    change(&options);
   }
-  rv = h3_end_init(&p->client, &config, mem);
+  rv = h3_end_init(&p->client, &options, mem);
   if (rv == 0) {
-    config.server = 1;
-    rv = h3_end_init(&p->server, &config, mem);
+    options.is_client = 0;
+    rv = h3_end_init(&p->server, &options, mem);
   }
   if (rv == 0) {
     rv = h3_pump(p);

@@ -44,7 +44,7 @@ typedef struct h3_pair {
 
 /* Makes both ends and exchanges what they say first.  |change| may be NULL.
    Returns the first error code; h3_pair_free() must follow in any case. */
-int h3_pair_init(h3_pair *p, void (*change)(ngp_h3_config *config),
+int h3_pair_init(h3_pair *p, void (*change)(ngp_h3_options *options),
                  nghttp2_mem *mem);
 
 void h3_pair_free(h3_pair *p);

@@ -523,10 +523,10 @@ void pair_init(pair *p, const ngp_h2_options *client,
                const ngp_h2_options *server) {
   ngp_h2_options options = client ? *client : (ngp_h2_options){0};
 
-  options.client = 1;
+  options.is_client = 1;
   assert_ok(end_init(&p->client, &options, NULL));
   options = server ? *server : (ngp_h2_options){0};
-  options.client = 0;
+  options.is_client = 0;
   assert_ok(end_init(&p->server, &options, NULL));
 }
 
@@ -591,7 +591,7 @@ end end_greeted(const ngp_h2_options *options) {
 
   assert_ok(end_init(&e, options, NULL));
   assert_ok(ngp_h2_submit_settings(e.h2, NULL, 0));
-  if (options && options->client) {
+  if (options && options->is_client) {
     wire_frame(&w, NGHTTP2_SETTINGS, 0, 0, NULL, 0);
   } else {
     wire_preface(&w);

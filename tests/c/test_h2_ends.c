@@ -44,7 +44,7 @@ static void assert_end(const end *e, uint32_t error_code, int complete) {
 }
 
 static void no_error_in_the_middle_is_no_good_end(void **state) {
-  const ngp_h2_options client = {.client = 1};
+  const ngp_h2_options client = {.is_client = 1};
   size_t i;
 
   (void)state;
@@ -71,7 +71,7 @@ static void no_error_in_the_middle_is_no_good_end(void **state) {
 }
 
 static void no_error_after_the_response_is_a_good_end(void **state) {
-  const ngp_h2_options client = {.client = 1};
+  const ngp_h2_options client = {.is_client = 1};
   end e = begin(&client, 0);
   wire w = {0};
 
@@ -86,7 +86,7 @@ static void no_error_after_the_response_is_a_good_end(void **state) {
 }
 
 static void a_refusal_in_the_last_frame_is_no_good_end(void **state) {
-  const ngp_h2_options client = {.client = 1, .max_header_list_count = 3};
+  const ngp_h2_options client = {.is_client = 1, .max_header_list_count = 3};
   size_t i;
 
   (void)state;

@@ -5,7 +5,7 @@
 #include "pair.h"
 
 static end end_with(int client) {
-  const ngp_h2_options options = {.client = client ? 1 : 0};
+  const ngp_h2_options options = {.is_client = client ? 1 : 0};
 
   return end_greeted(&options);
 }

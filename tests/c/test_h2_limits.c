@@ -148,7 +148,7 @@ static void a_body_must_be_as_long_as_its_content_length(void **state) {
 }
 
 static void a_request_that_ends_at_once_must_promise_no_body(void **state) {
-  const ngp_h2_options options = {.client = 1};
+  const ngp_h2_options options = {.is_client = 1};
   end e;
 
   (void)state;
@@ -304,7 +304,7 @@ static void the_limit_of_a_send_is_kept_to_a_frame(void **state) {
 }
 
 static void a_header_section_too_large_to_be_sent_is_refused(void **state) {
-  const ngp_h2_options options = {.client = 1,
+  const ngp_h2_options options = {.is_client = 1,
                                   .max_send_header_block_length = 100};
   ngp_h2_header_error error;
   nvlist list = nv_of(GET "a=0123456789012345678901234567890123456789"

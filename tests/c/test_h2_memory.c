@@ -194,7 +194,7 @@ static int failed_clearly(const pair *p, const counting *memory, int rv) {
 /* Runs |run| with allocation |fail_at| failing.  Returns nonzero if it ended
    before that allocation. */
 static int run_once(scenario run, size_t fail_at, int forever) {
-  ngp_h2_options options = {.client = 1,
+  ngp_h2_options options = {.is_client = 1,
                             .pad_multiple = 16,
                             .recv_extensions = 1,
                             .max_header_list_count = 9};
@@ -208,7 +208,7 @@ static int run_once(scenario run, size_t fail_at, int forever) {
   miscounted = 0;
   rv = end_init(&p.client, &options, &memory.mem);
   if (rv == 0) {
-    options.client = 0;
+    options.is_client = 0;
     options.manual_credit = 1;
     options.default_incremental = 1;
     rv = end_init(&p.server, &options, &memory.mem);

@@ -6,14 +6,14 @@
 
 #include "ngp_h3_int.h"
 
-static void extended(ngp_h3_config *config) {
-  config->extended = 1;
-  config->webtransport = 1;
+static void extended(ngp_h3_options *options) {
+  options->extended = 1;
+  options->webtransport = 1;
 }
 
-static void logged(ngp_h3_config *config) { config->log = 1; }
+static void logged(ngp_h3_options *options) { options->log = 1; }
 
-static void make(h3_pair *p, void (*change)(ngp_h3_config *config)) {
+static void make(h3_pair *p, void (*change)(ngp_h3_options *options)) {
   assert_int_equal(h3_pair_init(p, change, NULL), 0);
   h3_log(&p->client);
   h3_log(&p->server);

@@ -14,11 +14,11 @@ typedef int (*scenario)(h3_pair *p);
     }                                                                          \
   } while (0)
 
-static void extended(ngp_h3_config *config) {
-  config->extended = 1;
-  config->webtransport = 1;
-  config->stream_errors = 1;
-  config->log = 1;
+static void extended(ngp_h3_options *options) {
+  options->extended = 1;
+  options->webtransport = 1;
+  options->stream_errors = 1;
+  options->log = 1;
 }
 
 static int exchange_messages(h3_pair *p) {

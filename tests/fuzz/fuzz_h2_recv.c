@@ -90,7 +90,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   op_state state = {0};
   end e;
 
-  options.client = role & 1;
+  options.is_client = role & 1;
   CHECK(end_init(&e, &options, NULL) == 0);
   if (!(role & 0x80)) {
     greet(&e);

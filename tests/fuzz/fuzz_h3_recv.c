@@ -198,14 +198,14 @@ static void send_something(ngp_h3 *h3, input *in) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   input in = {data, size};
-  ngp_h3_config config;
+  ngp_h3_options config;
   ngp_h3_stream_info info;
   uint8_t options = take(&in);
   size_t place = 0;
   ngp_h3 *h3;
 
-  ngp_h3_config_default(&config);
-  config.server = options & 1;
+  ngp_h3_options_default(&config);
+  config.is_client = !(options & 1);
   config.webtransport = options >> 1 & 1;
   config.extended = options >> 2 & 1;
   config.log = options >> 3 & 1;
@@ -220,9 +220,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   config.spaces = options >> 7 & 1;
   CHECK(ngp_h3_new(&h3, &config, NULL) == 0);
   ngp_h3_set_peer_datagrams(h3, options & 32);
-  CHECK(ngp_h3_open(h3, NGP_H3_STREAM_CONTROL, 2 + config.server) == 0);
-  CHECK(ngp_h3_open(h3, NGP_H3_STREAM_QPACK_ENCODER, 6 + config.server) == 0);
-  CHECK(ngp_h3_open(h3, NGP_H3_STREAM_QPACK_DECODER, 10 + config.server) == 0);
+  CHECK(ngp_h3_open(h3, NGP_H3_STREAM_CONTROL, 2 + !config.is_client) == 0);
+  CHECK(ngp_h3_open(h3, NGP_H3_STREAM_QPACK_ENCODER, 6 + !config.is_client) ==
+        0);
+  CHECK(ngp_h3_open(h3, NGP_H3_STREAM_QPACK_DECODER, 10 + !config.is_client) ==
+        0);
   while (in.left) {
     switch (take(&in) % 8) {
     case 0:
