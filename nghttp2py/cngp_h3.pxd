@@ -240,7 +240,7 @@ cdef extern from "ngp_h3.h" nogil:
 
     ctypedef struct ngp_h3_event:
         ngp_h3_event_type type
-        uint8_t stream_ended
+        uint8_t end_stream
         int64_t stream_id
         int64_t push_id
         int64_t session_id
@@ -257,7 +257,7 @@ cdef extern from "ngp_h3.h" nogil:
 
     ctypedef struct ngp_h3_op:
         ngp_h3_op_type type
-        uint8_t fin
+        uint8_t end_stream
         uint8_t best_effort
         int64_t stream_id
         uint64_t error_code
@@ -275,7 +275,7 @@ cdef extern from "ngp_h3.h" nogil:
     int ngp_h3_send_settings(ngp_h3 *h3, const ngp_h3_setting *settings, size_t n)
     void ngp_h3_set_peer_datagrams(ngp_h3 *h3, int allowed)
     int ngp_h3_recv_stream(
-        ngp_h3 *h3, int64_t stream_id, const uint8_t *data, size_t len, int fin
+        ngp_h3 *h3, int64_t stream_id, const uint8_t *data, size_t len, int end_stream
     )
     int ngp_h3_recv_reset(ngp_h3 *h3, int64_t stream_id, uint64_t error_code)
     int ngp_h3_recv_stop_sending(ngp_h3 *h3, int64_t stream_id, uint64_t error_code)
@@ -309,7 +309,7 @@ cdef extern from "ngp_h3.h" nogil:
         int64_t stream_id,
         nghttp3_nv *nva,
         size_t nvlen,
-        int fin,
+        int end_stream,
         int check,
     )
 
@@ -320,7 +320,7 @@ cdef extern from "ngp_h3.h" nogil:
         ngp_h3 *h3,
         int64_t stream_id,
         size_t len,
-        int fin,
+        int end_stream,
         uint8_t *header,
         size_t *pheaderlen,
     )

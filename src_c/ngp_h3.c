@@ -324,7 +324,7 @@ int ngp_h3_add_data(ngp_h3 *h3, ngp_h3_event_type type,
   }
   event->data = data;
   event->len = len;
-  event->stream_ended = (uint8_t)(ended != 0);
+  event->end_stream = (uint8_t)(ended != 0);
   return 0;
 }
 
@@ -365,7 +365,7 @@ int ngp_h3_begin_send(ngp_h3 *h3, int64_t stream_id) {
       h3->results.nops ? &h3->results.ops[h3->results.nops - 1] : NULL;
 
   if (op && op->type == NGP_H3_OP_SEND && op->stream_id == stream_id &&
-      !op->fin) {
+      !op->end_stream) {
     return 0;
   }
   op = add_op(h3);
@@ -380,26 +380,26 @@ int ngp_h3_begin_send(ngp_h3 *h3, int64_t stream_id) {
   return 0;
 }
 
-void ngp_h3_end_send(ngp_h3 *h3, int fin) {
+void ngp_h3_end_send(ngp_h3 *h3, int end_stream) {
   ngp_h3_op *op = &h3->results.ops[h3->results.nops - 1];
 
   op->len = h3->results.out.len - op->offset;
-  op->fin = (uint8_t)(fin != 0);
+  op->end_stream = (uint8_t)(end_stream != 0);
 }
 
 int ngp_h3_send_bytes(ngp_h3 *h3, int64_t stream_id, const uint8_t *data,
-                      size_t len, int fin) {
+                      size_t len, int end_stream) {
   int rv = ngp_h3_begin_send(h3, stream_id);
 
   if (rv == 0) {
     rv = ngp_buf_add(&h3->results.out, data, len);
-    ngp_h3_end_send(h3, fin);
+    ngp_h3_end_send(h3, end_stream);
   }
   return rv;
 }
 
 int ngp_h3_send_frame(ngp_h3 *h3, int64_t stream_id, uint64_t type,
-                      const uint8_t *payload, size_t len, int fin) {
+                      const uint8_t *payload, size_t len, int end_stream) {
   uint8_t header[NGP_H3_MAX_FRAME_HEADER];
   size_t n = ngp_put_varint(header, type);
   int rv;
@@ -407,7 +407,7 @@ int ngp_h3_send_frame(ngp_h3 *h3, int64_t stream_id, uint64_t type,
   n += ngp_put_varint(header + n, len);
   rv = ngp_h3_send_bytes(h3, stream_id, header, n, 0);
   if (rv == 0) {
-    rv = ngp_h3_send_bytes(h3, stream_id, payload, len, fin);
+    rv = ngp_h3_send_bytes(h3, stream_id, payload, len, end_stream);
   }
   return rv;
 }

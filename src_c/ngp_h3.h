@@ -153,15 +153,15 @@ typedef struct ngp_h3_options {
 void ngp_h3_options_default(ngp_h3_options *options);
 
 typedef enum ngp_h3_event_type {
-  /* A field section: stream_id, push_id, stream_ended, fields. */
+  /* A field section: stream_id, push_id, end_stream, fields. */
   NGP_H3_EVENT_HEADERS,
-  /* Some body: stream_id, push_id, stream_ended, data. */
+  /* Some body: stream_id, push_id, end_stream, data. */
   NGP_H3_EVENT_DATA,
   /* stream_id, push_id, fields. */
   NGP_H3_EVENT_PUSH_PROMISE,
   /* stream_id, data. */
   NGP_H3_EVENT_DATAGRAM,
-  /* stream_id, session_id, stream_ended, data. */
+  /* stream_id, session_id, end_stream, data. */
   NGP_H3_EVENT_WEBTRANSPORT_DATA,
   /* ngp_h3_peer_settings() has them. */
   NGP_H3_EVENT_SETTINGS,
@@ -208,8 +208,8 @@ typedef enum ngp_h3_event_type {
  */
 typedef struct ngp_h3_event {
   ngp_h3_event_type type;
-  /* stream_ended is nonzero if the peer sends nothing more on the stream. */
-  uint8_t stream_ended;
+  /* end_stream is nonzero if the peer sends nothing more on the stream. */
+  uint8_t end_stream;
   int64_t stream_id;
   int64_t push_id;
   /* session_id is that of a WebTransport stream. */
@@ -225,7 +225,7 @@ typedef struct ngp_h3_event {
 } ngp_h3_event;
 
 typedef enum ngp_h3_op_type {
-  /* Send |len| bytes, then end the stream if |fin|. */
+  /* Send |len| bytes, then end the stream if |end_stream|. */
   NGP_H3_OP_SEND,
   /* Reset our side with |error_code|. */
   NGP_H3_OP_RESET,
@@ -239,7 +239,7 @@ typedef enum ngp_h3_op_type {
  */
 typedef struct ngp_h3_op {
   ngp_h3_op_type type;
-  uint8_t fin;
+  uint8_t end_stream;
   /* best_effort is nonzero if the stream may be gone at the QUIC layer,
      because the application writes to it without telling us. */
   uint8_t best_effort;
@@ -297,8 +297,8 @@ void ngp_h3_set_peer_datagrams(ngp_h3 *h3, int allowed);
 
 /*
  * The following functions take what the QUIC connection received: |len| bytes
- * of |stream_id|, followed by its end if |fin| is nonzero; the reset of a
- * stream; the request to stop sending on one; a datagram.  After each, the
+ * of |stream_id|, followed by its end if |end_stream| is nonzero; the reset of
+ * a stream; the request to stop sending on one; a datagram.  After each, the
  * events and operations are those of this call.  |data| must stay as it is
  * until the events have been read.
  *
@@ -312,7 +312,7 @@ void ngp_h3_set_peer_datagrams(ngp_h3 *h3, int allowed);
  *     ignored.
  */
 int ngp_h3_recv_stream(ngp_h3 *h3, int64_t stream_id, const uint8_t *data,
-                       size_t len, int fin);
+                       size_t len, int end_stream);
 int ngp_h3_recv_reset(ngp_h3 *h3, int64_t stream_id, uint64_t error_code);
 int ngp_h3_recv_stop_sending(ngp_h3 *h3, int64_t stream_id,
                              uint64_t error_code);
@@ -404,7 +404,7 @@ uint64_t ngp_h3_section_len(const ngp_h3 *h3);
  *     The peer's MAX_FIELD_SECTION_SIZE is smaller, and |check| is nonzero.
  */
 int ngp_h3_send_headers(ngp_h3 *h3, int64_t stream_id, nghttp3_nv *nva,
-                        size_t nvlen, int fin, int check);
+                        size_t nvlen, int end_stream, int check);
 
 /* Type and length of a frame. */
 #define NGP_H3_MAX_FRAME_HEADER 16
@@ -412,7 +412,7 @@ int ngp_h3_send_headers(ngp_h3 *h3, int64_t stream_id, nghttp3_nv *nva,
 /*
  * ngp_h3_send_data begins a DATA frame of |len| bytes on |stream_id|.  It
  * records no operation: the caller sends the |*pheaderlen| bytes at |header|,
- * then the body, then the end of the stream if |fin| is nonzero.
+ * then the body, then the end of the stream if |end_stream| is nonzero.
  *
  * This function returns 0 if it succeeds, or one of the following negative
  * error codes:
@@ -423,7 +423,7 @@ int ngp_h3_send_headers(ngp_h3 *h3, int64_t stream_id, nghttp3_nv *nva,
  *     The body would not fit its content-length, or the response has none, and
  *     options.extended is set.
  */
-int ngp_h3_send_data(ngp_h3 *h3, int64_t stream_id, size_t len, int fin,
+int ngp_h3_send_data(ngp_h3 *h3, int64_t stream_id, size_t len, int end_stream,
                      uint8_t *header, size_t *pheaderlen);
 
 /*

@@ -398,15 +398,15 @@ int ngp_h3_add_op(ngp_h3 *h3, ngp_h3_op_type type, int64_t stream_id,
  * ngp_h3_end_send() takes note of that.
  */
 int ngp_h3_begin_send(ngp_h3 *h3, int64_t stream_id);
-void ngp_h3_end_send(ngp_h3 *h3, int fin);
+void ngp_h3_end_send(ngp_h3 *h3, int end_stream);
 
 /* Sends |len| bytes in one operation. */
 int ngp_h3_send_bytes(ngp_h3 *h3, int64_t stream_id, const uint8_t *data,
-                      size_t len, int fin);
+                      size_t len, int end_stream);
 
 /* Sends a frame of |type| in one operation. */
 int ngp_h3_send_frame(ngp_h3 *h3, int64_t stream_id, uint64_t type,
-                      const uint8_t *payload, size_t len, int fin);
+                      const uint8_t *payload, size_t len, int end_stream);
 
 /* Moves |buf| to where events may point into it until the next call, and
    leaves it empty.  |*pheld| is the moved one, borrowed until the next use of
@@ -440,7 +440,7 @@ ngp_h3_stream *ngp_h3_find_push(const ngp_h3 *h3, int64_t push_id);
 
 /* Takes bytes of a request or push stream. */
 int ngp_h3_recv_message(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
-                        size_t len, int fin);
+                        size_t len, int end_stream);
 
 /* Goes on with the streams that the encoder stream has unblocked. */
 int ngp_h3_resume_all(ngp_h3 *h3);
@@ -484,7 +484,7 @@ int ngp_h3_wt_enabled(const ngp_h3 *h3);
 
 /* Takes bytes of a WebTransport stream whose session identifier is known. */
 int ngp_h3_wt_recv(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
-                   size_t len, int fin);
+                   size_t len, int end_stream);
 
 /* Checks the session identifier that a stream has just named. */
 int ngp_h3_wt_check_session(ngp_h3 *h3, ngp_h3_stream *stream);

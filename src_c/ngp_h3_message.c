@@ -307,7 +307,7 @@ static int recv_section(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t type,
     event->push_id = (int64_t)push_id;
     return ended ? recv_end(h3, stream) : 0;
   }
-  event->stream_ended = (uint8_t)(ended != 0);
+  event->end_stream = (uint8_t)(ended != 0);
 
   if (section == NGP_FIELDS_TRAILERS) {
     stream->recv_state = NGP_H3_STATE_AFTER_TRAILERS;
@@ -515,7 +515,7 @@ static int recv_payload(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t **pp,
 }
 
 int ngp_h3_recv_message(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
-                        size_t len, int fin) {
+                        size_t len, int end_stream) {
   const uint8_t *p = data;
   const uint8_t *end = data + len;
   uint64_t values[2];
@@ -525,12 +525,12 @@ int ngp_h3_recv_message(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
     return keep(h3, stream, data, len);
   }
   if (stream->type == NGP_H3_STREAM_WEBTRANSPORT_BIDI) {
-    return ngp_h3_wt_recv(h3, stream, data, len, fin);
+    return ngp_h3_wt_recv(h3, stream, data, len, end_stream);
   }
   if (is_aborted(stream) || stream->unwanted) {
     return 0;
   }
-  if (fin && len == 0 && !stream->in_frame && stream->header_len == 0) {
+  if (end_stream && len == 0 && !stream->in_frame && stream->header_len == 0) {
     return recv_end(h3, stream);
   }
 
@@ -550,8 +550,8 @@ int ngp_h3_recv_message(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
         if (rv == 0) {
           rv = ngp_h3_wt_check_session(h3, stream);
         }
-        if (rv == 0 && (p != end || fin)) {
-          rv = ngp_h3_wt_recv(h3, stream, p, (size_t)(end - p), fin);
+        if (rv == 0 && (p != end || end_stream)) {
+          rv = ngp_h3_wt_recv(h3, stream, p, (size_t)(end - p), end_stream);
         }
         return rv;
       }

@@ -43,7 +43,7 @@ static int begin_uni(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t type) {
 }
 
 static int recv_push(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
-                     size_t len, int fin) {
+                     size_t len, int end_stream) {
   const uint8_t *p = data;
   const uint8_t *end = data + len;
   uint64_t push_id;
@@ -66,15 +66,15 @@ static int recv_push(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
     if (rv != 0) {
       return rv;
     }
-    if (p == end && !fin) {
+    if (p == end && !end_stream) {
       return 0;
     }
   }
-  return ngp_h3_recv_message(h3, stream, p, (size_t)(end - p), fin);
+  return ngp_h3_recv_message(h3, stream, p, (size_t)(end - p), end_stream);
 }
 
 static int recv_wt_uni(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
-                       size_t len, int fin) {
+                       size_t len, int end_stream) {
   const uint8_t *p = data;
   const uint8_t *end = data + len;
   uint64_t session_id;
@@ -90,10 +90,10 @@ static int recv_wt_uni(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
       return rv;
     }
   }
-  if (p == end && !fin) {
+  if (p == end && !end_stream) {
     return 0;
   }
-  return ngp_h3_wt_recv(h3, stream, p, (size_t)(end - p), fin);
+  return ngp_h3_wt_recv(h3, stream, p, (size_t)(end - p), end_stream);
 }
 
 static int recv_control(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
@@ -158,7 +158,7 @@ static int recv_control(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
 }
 
 static int recv_uni(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
-                    size_t len, int fin) {
+                    size_t len, int end_stream) {
   const uint8_t *p = data;
   const uint8_t *end = data + len;
   uint64_t type;
@@ -167,7 +167,7 @@ static int recv_uni(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
   if (stream->type == NGP_H3_STREAM_NO_TYPE) {
     if (!ngp_h3_gather(stream, &p, end, 1, &type)) {
       /* It may end before it says what it is (RFC 9114, 6.2). */
-      return fin ? ngp_h3_glitch(h3) : 0;
+      return end_stream ? ngp_h3_glitch(h3) : 0;
     }
     rv = begin_uni(h3, stream, type);
     if (rv != 0) {
@@ -177,22 +177,23 @@ static int recv_uni(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
   len = (size_t)(end - p);
   switch (stream->type) {
   case NGP_H3_STREAM_CONTROL:
-    if (fin) {
+    if (end_stream) {
       return ngp_h3_violate(h3, NGP_H3_V_CONTROL_CLOSED);
     }
     return recv_control(h3, stream, p, len);
   case NGP_H3_STREAM_PUSH:
-    return recv_push(h3, stream, p, len, fin);
+    return recv_push(h3, stream, p, len, end_stream);
   case NGP_H3_STREAM_WEBTRANSPORT:
-    return ngp_h3_takes_webtransport(h3) ? recv_wt_uni(h3, stream, p, len, fin)
-                                         : 0;
+    return ngp_h3_takes_webtransport(h3)
+               ? recv_wt_uni(h3, stream, p, len, end_stream)
+               : 0;
   case NGP_H3_STREAM_QPACK_ENCODER:
     h3->qpack_bytes.encoder_received += len;
     rv = ngp_qpack_decoder_read_encoder(&h3->decoder, p, len);
     if (rv == NGP_QPACK_ERR_ENCODER_STREAM) {
       return ngp_h3_violate(h3, NGP_H3_V_ENCODER_STREAM);
     }
-    if (rv == 0 && fin) {
+    if (rv == 0 && end_stream) {
       return ngp_h3_violate(h3, NGP_H3_V_ENCODER_CLOSED);
     }
     if (rv == 0) {
@@ -206,7 +207,7 @@ static int recv_uni(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
     if (rv == NGP_QPACK_ERR_DECODER_STREAM) {
       return ngp_h3_violate(h3, NGP_H3_V_DECODER_STREAM);
     }
-    if (rv == 0 && fin) {
+    if (rv == 0 && end_stream) {
       return ngp_h3_violate(h3, NGP_H3_V_DECODER_CLOSED);
     }
     return rv;
@@ -248,7 +249,7 @@ static int new_stream(ngp_h3 *h3, int64_t stream_id, ngp_h3_stream **pstream) {
 }
 
 int ngp_h3_recv_stream(ngp_h3 *h3, int64_t stream_id, const uint8_t *data,
-                       size_t len, int fin) {
+                       size_t len, int end_stream) {
   ngp_h3_stream *stream;
   int rv;
 
@@ -266,12 +267,12 @@ int ngp_h3_recv_stream(ngp_h3 *h3, int64_t stream_id, const uint8_t *data,
     /* QUIC does not let the peer send on it. */
     return 0;
   }
-  if (fin) {
+  if (end_stream) {
     stream->recv_ended = 1;
   }
   rv = ngp_h3_is_uni(stream_id)
-           ? recv_uni(h3, stream, data, len, fin)
-           : ngp_h3_recv_message(h3, stream, data, len, fin);
+           ? recv_uni(h3, stream, data, len, end_stream)
+           : ngp_h3_recv_message(h3, stream, data, len, end_stream);
   if (rv == 0) {
     ngp_h3_remove_if_ended(h3, stream);
   }

@@ -117,7 +117,7 @@ static int peer_takes(const ngp_h3 *h3, const nghttp3_nv *nva, size_t nvlen) {
    payload is |before|, the prefix and the section. */
 static int send_section(ngp_h3 *h3, int64_t stream_id, uint64_t type,
                         const uint8_t *before, size_t beforelen,
-                        nghttp3_nv *nva, size_t nvlen, int fin) {
+                        nghttp3_nv *nva, size_t nvlen, int end_stream) {
   ngp_qpack_encoded encoded;
   uint8_t header[NGP_H3_MAX_FRAME_HEADER];
   size_t len, n;
@@ -146,13 +146,13 @@ static int send_section(ngp_h3 *h3, int64_t stream_id, uint64_t type,
     ngp_buf_add(&h3->results.out, encoded.prefix.base, encoded.prefix.len);
     ngp_buf_add(&h3->results.out, encoded.section.base, encoded.section.len);
   }
-  ngp_h3_end_send(h3, fin);
+  ngp_h3_end_send(h3, end_stream);
   h3->section_len = len;
   return rv;
 }
 
 int ngp_h3_send_headers(ngp_h3 *h3, int64_t stream_id, nghttp3_nv *nva,
-                        size_t nvlen, int fin, int check) {
+                        size_t nvlen, int end_stream, int check) {
   ngp_h3_stream *stream;
   ngp_h3_checker checker;
   ngp_fields_section section;
@@ -181,7 +181,7 @@ int ngp_h3_send_headers(ngp_h3 *h3, int64_t stream_id, nghttp3_nv *nva,
   }
   interim = !h3->options.is_client && initial && checker.fields.status &&
             checker.fields.status < 200;
-  if (fin) {
+  if (end_stream) {
     if (interim) {
       return unexpected(h3, "Interim response cannot end the stream");
     }
@@ -191,7 +191,7 @@ int ngp_h3_send_headers(ngp_h3 *h3, int64_t stream_id, nghttp3_nv *nva,
   }
   if (initial && !interim) {
     expected = announced(h3, stream, &checker.fields);
-    if (fin && expected && expected != NGP_FIELDS_NO_LENGTH) {
+    if (end_stream && expected && expected != NGP_FIELDS_NO_LENGTH) {
       return bad_length(h3, expected, 0);
     }
   } else if (!initial && stream->send_expected != NGP_FIELDS_NO_LENGTH &&
@@ -219,7 +219,7 @@ int ngp_h3_send_headers(ngp_h3 *h3, int64_t stream_id, nghttp3_nv *nva,
     return NGHTTP2_ERR_NOMEM;
   }
   rv = send_section(h3, stream_id, NGP_H3_FRAME_HEADERS, NULL, 0, nva, nvlen,
-                    fin);
+                    end_stream);
   if (rv != 0) {
     return rv;
   }
@@ -247,14 +247,14 @@ int ngp_h3_send_headers(ngp_h3 *h3, int64_t stream_id, nghttp3_nv *nva,
     /* The application has refused the session. */
     rv = ngp_h3_wt_refused(h3, stream);
   }
-  if (fin) {
+  if (end_stream) {
     stream->send_ended = 1;
     ngp_h3_remove_if_ended(h3, stream);
   }
   return rv;
 }
 
-int ngp_h3_send_data(ngp_h3 *h3, int64_t stream_id, size_t len, int fin,
+int ngp_h3_send_data(ngp_h3 *h3, int64_t stream_id, size_t len, int end_stream,
                      uint8_t *header, size_t *pheaderlen) {
   ngp_h3_stream *stream;
   uint64_t length;
@@ -265,17 +265,17 @@ int ngp_h3_send_data(ngp_h3 *h3, int64_t stream_id, size_t len, int fin,
   if (!stream || stream->send_state != NGP_H3_STATE_AFTER_HEADERS) {
     return unexpected(h3, "DATA frame is not allowed in this state");
   }
-  if (fin && stream->send_ended) {
+  if (end_stream && stream->send_ended) {
     return unexpected(h3, "stream was already ended");
   }
   length = stream->send_length + len;
   if (stream->send_expected != NGP_FIELDS_NO_LENGTH &&
       (length > stream->send_expected ||
-       (fin && length != stream->send_expected))) {
+       (end_stream && length != stream->send_expected))) {
     return bad_length(h3, stream->send_expected, length);
   }
   stream->send_length = length;
-  if (fin) {
+  if (end_stream) {
     stream->send_ended = 1;
     ngp_h3_remove_if_ended(h3, stream);
   }

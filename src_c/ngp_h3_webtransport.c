@@ -128,14 +128,15 @@ int ngp_h3_wt_check_session(ngp_h3 *h3, ngp_h3_stream *stream) {
 }
 
 int ngp_h3_wt_recv(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
-                   size_t len, int fin) {
+                   size_t len, int end_stream) {
   if (stream->type == NGP_H3_STREAM_IGNORED) {
     return 0;
   }
   if (!stream->held) {
-    return len || fin ? ngp_h3_add_data(h3, NGP_H3_EVENT_WEBTRANSPORT_DATA,
-                                        stream, data, len, fin)
-                      : 0;
+    return len || end_stream
+               ? ngp_h3_add_data(h3, NGP_H3_EVENT_WEBTRANSPORT_DATA, stream,
+                                 data, len, end_stream)
+               : 0;
   }
   if (len > h3->options.max_buffered - h3->waiting.bytes) {
     return reject(h3, stream, NGP_H3_WT_BUFFERED_STREAM_REJECTED);

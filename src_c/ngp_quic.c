@@ -626,7 +626,7 @@ int ngp_quic_send_framed(ngp_quic *quic, int64_t stream_id, const uint8_t *head,
   if (stream->reset) {
     return NGP_QUIC_ERR_AFTER_RESET;
   }
-  if (stream->fin) {
+  if (stream->end_stream) {
     return NGP_QUIC_ERR_AFTER_FIN;
   }
   rv = ngp_quic_stream_queue(&quic->streams, stream, head, head_len, data, len,
@@ -634,7 +634,7 @@ int ngp_quic_send_framed(ngp_quic *quic, int64_t stream_id, const uint8_t *head,
   if (rv != 0) {
     return rv;
   }
-  stream->fin = end_stream ? 1 : 0;
+  stream->end_stream = end_stream ? 1 : 0;
   ngp_quic_stream_schedule(&quic->streams, stream);
   return 0;
 }
@@ -727,7 +727,7 @@ size_t ngp_quic_unsettled(const ngp_quic *quic) {
     const ngp_quic_stream *stream = quic->streams.buckets[i];
 
     for (; stream; stream = stream->map_next) {
-      n += stream->fin && !is_settled(quic, stream) ? 1 : 0;
+      n += stream->end_stream && !is_settled(quic, stream) ? 1 : 0;
     }
   }
   return n;
@@ -750,7 +750,7 @@ int ngp_quic_can_send(const ngp_quic *quic, int64_t stream_id) {
     return 0;
   }
   if (stream) {
-    return !stream->fin && !stream->reset;
+    return !stream->end_stream && !stream->reset;
   }
   return ngp_quic_is_local(quic, stream_id) &&
          stream_id >= quic->local[ngp_quic_is_uni(stream_id)].next_id;

@@ -265,21 +265,21 @@ static int recv_stream_data(ngtcp2_conn *conn, uint32_t flags,
                             const uint8_t *data, size_t datalen,
                             void *user_data, void *stream_user_data) {
   ngp_quic *quic = user_data;
-  int fin = (flags & NGTCP2_STREAM_DATA_FLAG_FIN) != 0;
+  int end_stream = (flags & NGTCP2_STREAM_DATA_FLAG_FIN) != 0;
   int early = (flags & NGTCP2_STREAM_DATA_FLAG_0RTT) != 0;
   ngp_quic_stream *stream;
 
   (void)conn;
   (void)offset;
   (void)stream_user_data;
-  if (fin || early) {
+  if (end_stream || early) {
     stream = ngp_quic_stream_find(&quic->streams, stream_id);
     if (stream) {
-      stream->remote_done = fin || stream->remote_done ? 1 : 0;
+      stream->remote_done = end_stream || stream->remote_done ? 1 : 0;
       stream->early = early || stream->early ? 1 : 0;
     }
   }
-  if (ngp_quic_record_data(quic, stream_id, data, datalen, fin) != 0) {
+  if (ngp_quic_record_data(quic, stream_id, data, datalen, end_stream) != 0) {
     return NGTCP2_ERR_CALLBACK_FAILURE;
   }
   if (early) {

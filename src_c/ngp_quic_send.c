@@ -212,9 +212,9 @@ static ngtcp2_ssize write_stream(ngp_quic *quic, packet *p,
   size_t len;
   size_t nvec = ngp_quic_stream_peek(stream, vec, MAX_VEC, &len);
   uint32_t flags = NGTCP2_WRITE_STREAM_FLAG_MORE;
-  int fin = stream->fin && stream->sent + len == stream->queued;
+  int end_stream = stream->end_stream && stream->sent + len == stream->queued;
 
-  if (fin) {
+  if (end_stream) {
     flags |= NGTCP2_WRITE_STREAM_FLAG_FIN;
   }
   n = ngtcp2_conn_writev_stream(quic->conn, &p->path.path, &p->info, p->dest,
@@ -230,7 +230,7 @@ static ngtcp2_ssize write_stream(ngp_quic *quic, packet *p,
   }
   if (sent >= 0) {
     ngp_quic_stream_sent(stream, (uint64_t)sent);
-    if (fin && (size_t)sent == len) {
+    if (end_stream && (size_t)sent == len) {
       stream->fin_sent = 1;
       stream->fin_alone = len ? 0 : 1;
     }

@@ -315,7 +315,7 @@ void ngp_quic_stream_enlist(ngp_quic_streams *streams, ngp_quic_stream *stream,
 void ngp_quic_stream_schedule(ngp_quic_streams *streams,
                               ngp_quic_stream *stream) {
   int wants = stream->opened && !stream->reset &&
-              (stream->unsent || (stream->fin && !stream->fin_sent));
+              (stream->unsent || (stream->end_stream && !stream->fin_sent));
 
   if (!wants) {
     ngp_quic_stream_enlist(streams, stream, NGP_QUIC_LIST_NONE);

@@ -42,7 +42,7 @@ typedef struct ngp_quic_stream {
   uint8_t incremental;
   /* opened is nonzero if ngtcp2 knows the stream. */
   uint8_t opened;
-  uint8_t fin;
+  uint8_t end_stream;
   uint8_t fin_sent;
   /* reset and stop are nonzero if they were asked for. */
   uint8_t reset;

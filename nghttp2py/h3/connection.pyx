@@ -359,7 +359,7 @@ cdef class H3Connection:
             if ops[i].type == lib.NGP_H3_OP_SEND:
                 self._link.send(
                     ops[i].stream_id, output + ops[i].offset, ops[i].len, None,
-                    ops[i].fin,
+                    ops[i].end_stream,
                 )
             else:
                 self._reset_or_stop(
@@ -414,7 +414,7 @@ cdef class H3Connection:
             data = DataReceived.__new__(DataReceived)
             data.data = self._take(event, whole)
             data.stream_id = event.stream_id
-            data.stream_ended = bool(event.stream_ended)
+            data.stream_ended = bool(event.end_stream)
             data.push_id = or_none(event.push_id)
             return data
         if event.type == lib.NGP_H3_EVENT_HEADERS:
@@ -423,7 +423,7 @@ cdef class H3Connection:
                 &self._names, fields + event.field, event.nfields, self._changes
             )
             headers.stream_id = event.stream_id
-            headers.stream_ended = bool(event.stream_ended)
+            headers.stream_ended = bool(event.end_stream)
             headers.push_id = or_none(event.push_id)
             if self._quic_logger is not None:
                 self._log_frame(
@@ -464,7 +464,7 @@ cdef class H3Connection:
             )
             stream_data.data = self._take(event, whole)
             stream_data.stream_id = event.stream_id
-            stream_data.stream_ended = bool(event.stream_ended)
+            stream_data.stream_ended = bool(event.end_stream)
             stream_data.session_id = event.session_id
             return stream_data
         if event.type == lib.NGP_H3_EVENT_SETTINGS:

@@ -43,7 +43,7 @@ static void say_event(h3_end *e, const ngp_h3_event *event) {
   if (event->push_id != NGP_H3_NO_ID) {
     say(e, " push %d", (int)event->push_id);
   }
-  say(e, "%s", event->stream_ended ? "+" : "");
+  say(e, "%s", event->end_stream ? "+" : "");
   for (i = event->field; i < event->field + event->nfields; ++i) {
     nghttp3_vec name = nghttp3_rcbuf_get_buf(fields[i].name);
     nghttp3_vec value = nghttp3_rcbuf_get_buf(fields[i].value);
@@ -108,7 +108,7 @@ void h3_take_ops(h3_end *e) {
     h3_item *item = add_item(e, ops[i].type, ops[i].stream_id, ops[i].len);
 
     item->error_code = ops[i].error_code;
-    item->fin = ops[i].fin;
+    item->end_stream = ops[i].end_stream;
     if (item->len) {
       memcpy(item->data, output + ops[i].offset, item->len);
     }
@@ -128,8 +128,9 @@ static h3_item *next_item(h3_end *e) {
 }
 
 int h3_recv(h3_end *e, int64_t stream_id, const void *data, size_t len,
-            int fin) {
-  return keep_result(e, ngp_h3_recv_stream(e->h3, stream_id, data, len, fin));
+            int end_stream) {
+  return keep_result(
+      e, ngp_h3_recv_stream(e->h3, stream_id, data, len, end_stream));
 }
 
 int h3_reset(h3_end *e, int64_t stream_id, uint64_t error_code) {
@@ -153,13 +154,14 @@ static int give(h3_end *to, const h3_item *item, size_t chunk) {
     break;
   }
   if (chunk == 0 || item->len == 0) {
-    return h3_recv(to, item->stream_id, item->data, item->len, item->fin);
+    return h3_recv(to, item->stream_id, item->data, item->len,
+                   item->end_stream);
   }
   for (i = 0; rv == 0 && i < item->len; i += chunk) {
     size_t n = item->len - i < chunk ? item->len - i : chunk;
 
     rv = h3_recv(to, item->stream_id, item->data + i, n,
-                 item->fin && i + n == item->len);
+                 item->end_stream && i + n == item->len);
   }
   return rv;
 }
@@ -277,10 +279,10 @@ static size_t read_fields(const char *text, nghttp3_nv *nva, size_t max) {
   return n;
 }
 
-int h3_headers(h3_end *e, int64_t stream_id, const char *text, int fin) {
+int h3_headers(h3_end *e, int64_t stream_id, const char *text, int end_stream) {
   nghttp3_nv nva[32];
   int rv = ngp_h3_send_headers(e->h3, stream_id, nva,
-                               read_fields(text, nva, 32), fin, 1);
+                               read_fields(text, nva, 32), end_stream, 1);
 
   if (rv == 0) {
     h3_take_ops(e);
@@ -288,17 +290,17 @@ int h3_headers(h3_end *e, int64_t stream_id, const char *text, int fin) {
   return rv;
 }
 
-int h3_data(h3_end *e, int64_t stream_id, const char *text, int fin) {
+int h3_data(h3_end *e, int64_t stream_id, const char *text, int end_stream) {
   uint8_t header[NGP_H3_MAX_FRAME_HEADER];
   size_t n, len = strlen(text);
   h3_item *item;
-  int rv = ngp_h3_send_data(e->h3, stream_id, len, fin, header, &n);
+  int rv = ngp_h3_send_data(e->h3, stream_id, len, end_stream, header, &n);
 
   if (rv != 0) {
     return rv;
   }
   item = add_item(e, NGP_H3_OP_SEND, stream_id, n + len);
-  item->fin = fin;
+  item->end_stream = end_stream;
   memcpy(item->data, header, n);
   memcpy(item->data + n, text, len);
   return 0;

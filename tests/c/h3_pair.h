@@ -18,7 +18,7 @@ typedef struct h3_item {
   ngp_h3_op_type type;
   int64_t stream_id;
   uint64_t error_code;
-  int fin;
+  int end_stream;
   size_t len;
   uint8_t data[];
 } h3_item;
@@ -57,7 +57,7 @@ int h3_pump(h3_pair *p);
 
 /* Gives |len| bytes of a stream to |e|; logs what comes of it. */
 int h3_recv(h3_end *e, int64_t stream_id, const void *data, size_t len,
-            int fin);
+            int end_stream);
 
 /* Tells |e| that a stream was reset, or that nothing more of it is wanted; logs
    what comes of it. */
@@ -65,9 +65,9 @@ int h3_reset(h3_end *e, int64_t stream_id, uint64_t error_code);
 int h3_stop(h3_end *e, int64_t stream_id, uint64_t error_code);
 
 /* Sends the fields in |text|: "name=value" in lines.  |check| is nonzero. */
-int h3_headers(h3_end *e, int64_t stream_id, const char *text, int fin);
+int h3_headers(h3_end *e, int64_t stream_id, const char *text, int end_stream);
 
-int h3_data(h3_end *e, int64_t stream_id, const char *text, int fin);
+int h3_data(h3_end *e, int64_t stream_id, const char *text, int end_stream);
 
 int h3_promise(h3_end *e, int64_t stream_id, const char *text,
                int64_t push_stream_id);

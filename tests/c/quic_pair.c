@@ -197,13 +197,13 @@ void quic_pair_free(quic_pair *pair) {
 int quic_pair_owners(void) { return owners; }
 
 int quic_pair_send(quic_pair *pair, int end, int64_t stream_id,
-                   const uint8_t *data, size_t len, int fin) {
+                   const uint8_t *data, size_t len, int end_stream) {
   int held = 0;
   /* The first bytes go the way of a frame's header. */
   size_t head_len = len < 3 ? len : 3;
   int rv = ngp_quic_send_framed(pair->ends[end], stream_id, data, head_len,
-                                data + head_len, len - head_len, &owners, fin,
-                                &held);
+                                data + head_len, len - head_len, &owners,
+                                end_stream, &held);
 
   if (held) {
     ++owners;

@@ -71,7 +71,7 @@ void quic_pair_run(quic_pair *pair, int steps);
 
 /* Sends bytes that the program keeps, with an owner that is counted. */
 int quic_pair_send(quic_pair *pair, int end, int64_t stream_id,
-                   const uint8_t *data, size_t len, int fin);
+                   const uint8_t *data, size_t len, int end_stream);
 
 /* How many owners are held. */
 int quic_pair_owners(void);

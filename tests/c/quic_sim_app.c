@@ -71,7 +71,7 @@ static void give_up(sim *s, int end, sim_stream *stream) {
 
 /* Queues bytes, now and then with a head. */
 static int send_bytes(sim *s, int end, const sim_stream *stream,
-                      const uint8_t *data, size_t n, int fin) {
+                      const uint8_t *data, size_t n, int end_stream) {
   ngp_quic *quic = s->ends[end].quic;
   size_t head = 0;
   int held = 0;
@@ -81,7 +81,7 @@ static int send_bytes(sim *s, int end, const sim_stream *stream,
     head = quic_random_below(&s->random, n < 20 ? (uint32_t)n + 1 : 20);
   }
   rv = ngp_quic_send_framed(quic, stream->id, data, head, data + head, n - head,
-                            &s->owners, fin, &held);
+                            &s->owners, end_stream, &held);
   s->owners += held;
   return rv;
 }
@@ -94,7 +94,7 @@ static void write_half(sim *s, int end, sim_stream *stream) {
          ngp_quic_queued(quic, stream->id) < MAX_QUEUED) {
     int resets = half->reset_at <= half->size;
     uint64_t n = (resets ? half->reset_at : half->size) - half->queued;
-    int fin;
+    int end_stream;
     int rv;
 
     if (resets && !n) {
@@ -102,9 +102,9 @@ static void write_half(sim *s, int end, sim_stream *stream) {
       return;
     }
     n = n > half->chunk ? half->chunk : n;
-    fin = !resets && half->queued + n == half->size;
-    rv =
-        send_bytes(s, end, stream, bytes_at(stream, end, half->queued), n, fin);
+    end_stream = !resets && half->queued + n == half->size;
+    rv = send_bytes(s, end, stream, bytes_at(stream, end, half->queued), n,
+                    end_stream);
     if (rv != 0) {
       if (!may_fail(s, half, end, rv)) {
         sim_fail(s, "stream %" PRId64 " takes no bytes: %d", stream->id, rv);
@@ -112,7 +112,7 @@ static void write_half(sim *s, int end, sim_stream *stream) {
       return;
     }
     half->queued += n;
-    half->fin_queued = (uint8_t)fin;
+    half->fin_queued = (uint8_t)end_stream;
     if (s->ends[end].closed) {
       return;
     }
