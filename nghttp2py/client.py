@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import Any
 
 from nghttp2py.arguments import check_seconds, check_type
+from nghttp2py.asyncio.binding import check_host, check_path, check_port
 from nghttp2py.asyncio.body import AsyncBody, is_asynchronous
 from nghttp2py.asyncio.connecting import establish
 from nghttp2py.asyncio.deadlines import Deadlines
@@ -622,9 +623,13 @@ class HTTP2Client:
         timeout: float | None = TIMEOUT,
     ) -> None:
         if not isinstance(address, tuple):
-            address = os.fsdecode(address)
+            address = check_path("address", address)
         elif len(address) != 2:
             raise ValueError(f"address must be (host, port) or a path, not {address!r}")
+        else:
+            check_type("host", address[0], str, "a str")
+            check_host(address[0])
+            check_port(address[1])
         if ssl is True:
             ssl = ssl_module.create_default_context()
         elif not ssl:

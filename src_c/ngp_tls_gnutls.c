@@ -169,7 +169,7 @@ static int make_credentials(gnutls_certificate_credentials_t *pcredentials,
       gnutls_certificate_set_x509_key_mem2(*pcredentials, &chain, &key,
                                            GNUTLS_X509_FMT_PEM, own->password,
                                            0) < 0) {
-    *preason = "the certificate and the private key cannot be used: they are "
+    *preason = "certificate and private_key cannot be used: they are "
                "malformed, do not belong together, or the password is wrong";
     return NGHTTP2_ERR_INVALID_ARGUMENT;
   }

@@ -209,7 +209,7 @@ async def test_a_client_gives_a_handshake_up_in_time():
         ({"certificate": None, "private_key": None}, "certificate"),
         ({"private_key": None}, "private key"),
         ({"private_key": identity("other")[1]}, "do not belong together"),
-        ({"certificate": b"nonsense"}, "malformed"),
+        ({"certificate": b"nonsense"}, "certificate must be PEM"),
         ({"alpn_protocols": ["x" * 33]}, "32 bytes"),
         ({"alpn_protocols": [str(i) for i in range(9)]}, "alpn_protocols"),
         ({"max_datagram_size": 10}, "1200"),

@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import re
+import socket
 from functools import partial
 
 import click
@@ -15,15 +16,19 @@ from nghttp2py import BaseRequestHandler, HTTP2Client, HTTP2Server
 from nghttp2py.asyncio import (
     Client,
     H2Protocol,
+    H2Pump,
     Timeouts,
     open_connection,
+    open_unix_connection,
     serve,
     start_server,
+    start_unix_server,
 )
 from nghttp2py.asyncio.connection import H2StreamConnection
+from nghttp2py.asyncio.h3 import H3Protocol
 from nghttp2py.asyncio.quic import connect
 from nghttp2py.cli import main
-from nghttp2py.h2 import H2Configuration
+from nghttp2py.h2 import H2Configuration, H2Connection
 from nghttp2py.h3 import H3Configuration
 from nghttp2py.quic.configuration import QuicConfiguration
 from nghttp2py.quic.connection import QuicConnection
@@ -163,6 +168,11 @@ def with_quic(make):
     return connection
 
 
+async def http3_protocol(**options):
+    quic = QuicConnection(configuration=client_configuration())
+    return H3Protocol(quic, **options)
+
+
 #: What is called, and what declares its options.
 CALLS = {
     "H2Configuration": (H2Configuration, H2Configuration),
@@ -173,9 +183,19 @@ CALLS = {
     "HTTP2Server": (partial(HTTP2Server, ADDRESS, BaseRequestHandler), HTTP2Server),
     "HTTP2Client": (partial(HTTP2Client, ADDRESS), HTTP2Client),
     "H2Protocol": (partial(H2Protocol, True), H2Protocol),
+    "H2Pump": (lambda **o: H2Pump(H2Connection(), **o), H2Pump),
+    "H3Protocol": (http3_protocol, H3Protocol),
     "H2StreamConnection": (partial(H2Protocol, True), H2StreamConnection),
     "start_server": (partial(start_server, connected, *ADDRESS), start_server),
     "open_connection": (partial(open_connection, *ADDRESS), open_connection),
+    "start_unix_server": (
+        partial(start_unix_server, connected, "/nowhere/socket"),
+        start_unix_server,
+    ),
+    "open_unix_connection": (
+        partial(open_unix_connection, "/nowhere/socket"),
+        open_unix_connection,
+    ),
     "serve": (partial(serve, *ADDRESS, configuration=server_configuration()), serve),
     "connect": (connecting, connect),
     "StaticFiles": (partial(StaticFiles, "."), StaticFiles),
@@ -195,7 +215,10 @@ WRONG = {
     "HeadersLike": [7, "x"],
 }
 #: Options of which any object may be given, or that exclude others.
-ANY = {"certificate", "private_key", "cadata", "host", "port", "address", "sock"}
+ANY = {
+    *("certificate", "private_key", "cadata"),
+    *("host", "port", "address", "sock", "path"),
+}
 
 
 def wrong_options():
@@ -208,6 +231,8 @@ def wrong_options():
             declaration = getattr(option.annotation, "__name__", option.annotation)
             declaration = str(declaration).strip("'")
             kind = re.match(r"\w*", declaration).group()
+            if kind == "object":
+                continue
             values = list(WRONG.get(kind, [7, "x"]))
             if "None" not in declaration and kind != "SSL":
                 values.append(None)
@@ -230,6 +255,110 @@ def test_each_wrong_option_is_refused_by_its_name_and_value(name, option, value)
     message = str(caught.value)
     assert option in message
     assert repr(value) in message or type(value).__name__ in message
+
+
+# ---- Where to connect and to listen ----
+
+
+ADDRESSED = {
+    "start_server": lambda host, port: start_server(connected, host, port),
+    "open_connection": lambda host, port: open_connection(host, port),
+    "serve": lambda host, port: serve(host, port, configuration=server_configuration()),
+    "connect": lambda host, port: entered(
+        connect(host, port, configuration=client_configuration())
+    ),
+    "HTTP2Server": lambda host, port: HTTP2Server((host, port), BaseRequestHandler),
+    "HTTP2Client": lambda host, port: HTTP2Client((host, port)),
+}
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("host", value) for value in (7, b"x", "a..b", "a\0b", "x" * 64, object())),
+        *(("port", value) for value in ("7", -1, 65536, 1.5, True)),
+    ],
+)
+@pytest.mark.parametrize("name", ADDRESSED)
+def test_a_wrong_address_is_refused_by_name_and_value(name, option, value):
+    async def run():
+        arguments = {"host": "127.0.0.1", "port": 9, option: value}
+        result = ADDRESSED[name](**arguments)
+        if inspect.isawaitable(result):
+            await result
+
+    with pytest.raises((TypeError, ValueError)) as caught:
+        asyncio.run(run())
+    message = str(caught.value)
+    assert option in message
+    assert repr(value) in message or type(value).__name__ in message
+
+
+@pytest.mark.parametrize("value", [7, "x", socket.socket(type=socket.SOCK_DGRAM)])
+@pytest.mark.parametrize(
+    "call",
+    [
+        partial(start_server, connected),
+        partial(start_unix_server, connected),
+        open_connection,
+        open_unix_connection,
+        partial(HTTP2Server, None, BaseRequestHandler),
+    ],
+)
+def test_a_wrong_socket_is_refused_by_its_name(call, value):
+    async def run():
+        result = call(sock=value)
+        if inspect.isawaitable(result):
+            await result
+
+    with pytest.raises((TypeError, ValueError), match="sock must be a") as caught:
+        asyncio.run(run())
+    assert repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [7, 1.5, "", "a\0b"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        partial(start_unix_server, connected),
+        open_unix_connection,
+        HTTP2Client,
+        lambda path: HTTP2Server(path, BaseRequestHandler),
+    ],
+)
+def test_a_wrong_path_is_refused_by_its_name_and_value(call, value):
+    async def run():
+        result = call(value)
+        if inspect.isawaitable(result):
+            await result
+
+    with pytest.raises((TypeError, ValueError), match=r"(path|address) must") as caught:
+        asyncio.run(run())
+    assert repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["x", b"x", b""])
+@pytest.mark.parametrize("option", ["certificate", "private_key", "cadata"])
+def test_what_is_no_pem_is_refused_by_its_name(option, value):
+    client = option == "cadata"
+    configuration = client_configuration() if client else server_configuration()
+    setattr(configuration, option, value)
+    with pytest.raises(ValueError, match=f"{option} must be PEM"):
+        QuicConnection(
+            configuration=configuration,
+            original_destination_connection_id=None if client else bytes(8),
+        )
+
+
+@pytest.mark.parametrize("option", ["certificate", "private_key"])
+def test_pem_that_is_malformed_is_refused_by_its_name(option):
+    configuration = server_configuration()
+    pem = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+    setattr(configuration, option, pem)
+    with pytest.raises(ValueError, match=option):
+        QuicConnection(
+            configuration=configuration, original_destination_connection_id=bytes(8)
+        )
 
 
 def test_a_secret_is_not_shown():

@@ -13,6 +13,7 @@ import stat
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from nghttp2py.arguments import check_int, check_type
 from nghttp2py.errors import printable
 
 __all__ = [
@@ -20,6 +21,10 @@ __all__ = [
     "adopt_sockets",
     "bind_tcp",
     "bind_unix",
+    "check_host",
+    "check_path",
+    "check_port",
+    "check_stream_socket",
     "describe_address",
     "to_address",
 ]
@@ -30,6 +35,48 @@ Host = str | Sequence[str] | None
 _HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.%\w]*\]|[\w.*-]*):(\d*)", re.ASCII)
 # Addresses that stand for all interfaces.
 _ANY_IPV4, _ANY_IPV6 = "0.0.0.0", "::"
+
+
+def check_host(host: object, *, several: bool = False) -> None:
+    """Raise ``TypeError`` or ``ValueError`` for what no address can be found of.
+
+    ``None`` passes; with ``several`` a server's hosts do.
+    """
+    if several and isinstance(host, Sequence) and not isinstance(host, str | bytes):
+        for one in host:
+            check_host(one)
+        return
+    if host is None:
+        return
+    check_type("host", host, str, "a str or None")
+    text = str(host)
+    try:
+        text.encode("idna")
+    except UnicodeError as error:
+        raise ValueError(f"host must be a name, not {text!r}: {error}") from None
+    if "\0" in text:
+        raise ValueError(f"host must hold no null character, not {text!r}")
+
+
+def check_port(port: object, *, optional: bool = False) -> None:
+    """Raise ``TypeError`` or ``ValueError`` for what is no port."""
+    if port is not None or not optional:
+        check_int("port", port, 0, 65535)
+
+
+def check_path(name: str, path: Any) -> str:
+    """Return the path of a Unix socket as a str.
+
+    Raises ``TypeError`` and ``ValueError``.  Linux's abstract names begin with a null
+    byte.
+    """
+    check_type(name, path, str | bytes | os.PathLike, "a path")
+    text = os.fsdecode(path)
+    if not text:
+        raise ValueError(f"{name} must not be empty, not {path!r}")
+    if "\0" in text and not text.startswith("\0"):
+        raise ValueError(f"{name} must hold no null byte, not {path!r}")
+    return text
 
 
 def to_address(
@@ -43,8 +90,8 @@ def to_address(
     if isinstance(address, tuple):
         if len(address) != 2:
             raise ValueError(f"address must be (host, port) or a path, not {address!r}")
-        if isinstance(address[1], int) and not 0 <= address[1] <= 65535:
-            raise ValueError(f"the port must be from 0 to 65535, not {address[1]}")
+        check_host(address[0], several=True)
+        check_port(address[1], optional=True)
         return address
     if isinstance(address, str):
         meant = _read_host_and_port(address)
@@ -57,15 +104,11 @@ def to_address(
             raise ValueError(
                 f"address must be a tuple (host, port) or a path, not {address!r}"
             )
-    try:
-        path = os.fsdecode(address)
-    except TypeError:
-        raise TypeError(
-            f"address must be a tuple (host, port) or a path, not {address!r}"
-        ) from None
-    if not path:
-        raise ValueError("address must not be an empty path")
-    return path
+    check_type(
+        *("address", address, str | bytes | os.PathLike),
+        "a tuple (host, port) or a path",
+    )
+    return check_path("address", address)
 
 
 def _read_host_and_port(text: str) -> str | None:
@@ -244,6 +287,15 @@ def bind_unix(path: str) -> tuple[socket.socket, UnixPath | None]:
 # ---- Sockets of the caller's ----
 
 
+def check_stream_socket(sock: Any, rule: str = "a socket") -> None:
+    """Raise ``TypeError`` or ``ValueError`` for what is no open stream socket."""
+    check_type("sock", sock, socket.socket, rule)
+    if sock.fileno() == -1:
+        raise ValueError(f"sock is closed: {sock!r}")
+    if sock.type != socket.SOCK_STREAM:
+        raise ValueError(f"sock must be a stream socket, not {sock!r}")
+
+
 def adopt_sockets(
     sock: socket.socket | Iterable[socket.socket],
 ) -> list[socket.socket]:
@@ -251,16 +303,12 @@ def adopt_sockets(
 
     Raises ``TypeError`` and ``ValueError`` for what cannot be listened on.
     """
+    check_type("sock", sock, socket.socket | Iterable, "a socket or several")
     sockets = [sock] if isinstance(sock, socket.socket) else list(sock)
     if not sockets:
         raise ValueError("sock must not be empty")
     for one in sockets:
-        if not isinstance(one, socket.socket):
-            raise TypeError(f"sock must be a socket or several, not {one!r}")
-        if one.fileno() == -1:
-            raise ValueError("sock is closed")
-        if one.type != socket.SOCK_STREAM:
-            raise ValueError(f"A Stream Socket was expected, got {one!r}")
+        check_stream_socket(one, "a socket or several")
     for one in sockets:
         one.setblocking(False)
     return sockets

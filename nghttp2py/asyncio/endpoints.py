@@ -7,13 +7,22 @@ import inspect
 import ssl as _ssl
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
-from os import PathLike, fsdecode
+from os import PathLike
 from socket import AddressFamily
 from socket import socket as Socket
 from typing import Any, TypeVar, cast, overload
 
-from nghttp2py.arguments import check_callable, check_seconds, check_type
-from nghttp2py.asyncio.binding import UnixPath, adopt_sockets, bind_tcp, bind_unix
+from nghttp2py.arguments import check_bool, check_callable, check_seconds, check_type
+from nghttp2py.asyncio.binding import (
+    UnixPath,
+    adopt_sockets,
+    bind_tcp,
+    bind_unix,
+    check_host,
+    check_path,
+    check_port,
+    check_stream_socket,
+)
 from nghttp2py.asyncio.connecting import establish
 from nghttp2py.asyncio.connection import check_concurrency
 from nghttp2py.asyncio.listener import ConnectionSet, Listener
@@ -103,6 +112,8 @@ def _check_connecting(
     check_callable("cls", cls)
     check_seconds("connect_timeout", connect_timeout)
     check_options(options)
+    if options.get("sock") is not None:
+        check_stream_socket(options["sock"])
     return _check_loop(loop)
 
 
@@ -165,6 +176,8 @@ async def open_connection(
     HTTP_1_1_REQUIRED if the server does not speak HTTP/2.
     """
     loop = _check_connecting(loop, cls, connect_timeout, options)
+    check_host(host)
+    check_port(port, optional=True)
     ours, theirs = _split(options)
     protocol = cls(True, **ours)
     if host is not None and port is not None:
@@ -213,6 +226,8 @@ async def open_unix_connection(
 ) -> H2Protocol:
     """Connect to a server's Unix socket: as ``open_connection``."""
     loop = _check_connecting(loop, cls, connect_timeout, options)
+    if path is not None:
+        path = check_path("path", path)
     ours, theirs = _split(options)
     protocol = cls(True, **ours)
     await establish(
@@ -433,6 +448,8 @@ async def start_server(
     loop = _check_loop(loop)
 
     async def bind(**options: Any) -> Bound:
+        check_host(host, several=True)
+        check_port(port, optional=True)
         if sock is None:
             return await bind_tcp(loop, host, port, **options), []
         if host is not None or port is not None:
@@ -461,12 +478,13 @@ async def start_unix_server(
     closed, unless another server has taken the path since.
     """
     loop = _check_loop(loop)
+    check_bool("cleanup_socket", cleanup_socket)
 
     async def bind() -> Bound:
         if sock is None:
             if path is None:
                 raise ValueError("path was not specified, and no sock specified")
-            bound, remover = bind_unix(fsdecode(path))
+            bound, remover = bind_unix(check_path("path", path))
             return [bound], [remover] if remover and cleanup_socket else []
         if path is not None:
             raise ValueError("path and sock can not be specified at the same time")

@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 
 # First, as in a build without QUIC it says what to install.
 from nghttp2py import quic as quic_module
+from nghttp2py.arguments import check_callable, check_type
 from nghttp2py.asyncio.h3_bounds import Arrival, Outgoing, Rate, Watch
 from nghttp2py.asyncio.h3_link import H3Link, reset_failure
 from nghttp2py.asyncio.h3_stream import EXPECT, H3RequestStream, are_trailers
@@ -146,8 +147,11 @@ class H3Protocol(QuicConnectionProtocol):
         timeouts: Timeouts | None = None,
     ) -> None:
         super().__init__(quic)
+        if request_handler is not None:
+            check_callable("request_handler", request_handler)
         self._request_handler = request_handler
         # A stream must not cost others, nor end without an event.
+        check_type("config", config, H3Configuration, "an H3Configuration")
         config = dataclasses.replace(config, extended=True, stream_errors=True)
         self._config = _with_datagrams(config, quic)
         client = quic.configuration.is_client

@@ -18,7 +18,7 @@ from nghttp2py.arguments import (
     check_seconds,
     check_type,
 )
-from nghttp2py.asyncio.binding import describe_address
+from nghttp2py.asyncio.binding import check_host, check_port, describe_address
 from nghttp2py.asyncio.quic_handshakes import MAX_HANDSHAKES
 from nghttp2py.asyncio.quic_log import logger
 from nghttp2py.asyncio.quic_protocol import QuicConnectionProtocol, QuicStreamHandler
@@ -97,6 +97,8 @@ async def serve(
     else:
         if port is None:
             raise ValueError("there must be a port or sock")
+        check_host(host)
+        check_port(port)
         found = await loop.getaddrinfo(
             host, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE
         )
@@ -213,6 +215,8 @@ async def connect(
     if configuration is None:
         configuration = QuicConfiguration(is_client=True)
     check_configuration(configuration)
+    check_host(host)
+    check_port(port)
     check_callable("create_protocol", create_protocol)
     for name, function in (
         ("session_ticket_handler", session_ticket_handler),

@@ -32,10 +32,13 @@ cdef str PRIORITY = (
 
 cdef bytes to_pem(value, str what):
     """PEM of bytes, text, or an object of the ``cryptography`` package."""
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return bytes(value)
     if isinstance(value, str):
-        return value.encode()
+        value = value.encode()
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        value = bytes(value)
+        if b"-----BEGIN " not in value:  # RFC 7468, 2
+            raise ValueError(f"{what} must be PEM, but has no \"-----BEGIN \"")
+        return value
     if hasattr(value, "public_bytes"):
         from cryptography.hazmat.primitives.serialization import Encoding
 
