@@ -119,7 +119,7 @@ def conversation(pair, seed):
         for size in chance.sample([0, 1, 900], 2):
             pair.client.send_datagram(stream_id, chance.randbytes(size))
         seen.append(pair.run(chance.randrange(1, 3)))
-        if chance.random() < 0.7 and pair.server_quic._stream_can_send(stream_id):
+        if chance.random() < 0.7 and pair.server_quic.stream_can_send(stream_id):
             pair.server.send_headers(stream_id, RESPONSE)
             pair.server.send_data(stream_id, chance.randbytes(20000), True)
     seen.append(pair.run(10))

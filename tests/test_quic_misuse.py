@@ -85,7 +85,7 @@ def misuse(seed):
         lambda q: q.queued_data(stream_id()),
         lambda q: q.unsent_data(stream_id()),
         lambda q: q.send_credit(rng.choice([None, stream_id()])),
-        lambda q: q._stream_can_send(stream_id()),
+        lambda q: q.stream_can_send(stream_id()),
         lambda q: (q.host_cid, q.version, q.stats, q.closed, q.peer_certificates),
         lambda q: (q.get_peer_address(), q.original_destination_connection_id),
     ]

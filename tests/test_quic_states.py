@@ -180,10 +180,10 @@ STATES = [
 
 
 def methods():
-    """Name and parameters of every public method, and of the one that h3 calls."""
+    """Name and parameters of every public method."""
     from nghttp2py.quic.connection import QuicConnection
 
-    for name in [n for n in dir(QuicConnection) if n[0] != "_"] + ["_stream_can_send"]:
+    for name in [n for n in dir(QuicConnection) if n[0] != "_"]:
         if callable(getattr(QuicConnection, name)):
             parameters = inspect.signature(getattr(QuicConnection, name)).parameters
             yield name, [p for p in parameters.values() if p.name != "self"]
