@@ -41,19 +41,21 @@ def test_the_reserve_is_looked_for_once_in_many_bytes(monkeypatch):
 # A process with little memory left: nothing of it is to be had, and then all of it.
 USED_UP = """
     import mmap, resource
-    from nghttp2py.asyncio.memory import RESERVE, check_memory
+    from nghttp2py.asyncio.memory import RESERVE, _SEGMENT, check_memory
 
     check_memory()
     with open("/proc/self/statm") as statm:
         size = int(statm.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (size + 8 * RESERVE,) * 2)
+    resource.setrlimit(resource.RLIMIT_AS, (size + 8 * RESERVE + 2 * _SEGMENT,) * 2)
     check_memory()
     pieces = []
-    try:
-        while True:
-            pieces.append(bytes(65536))
-    except MemoryError:
-        pass
+    # An allocator without room for a large piece may have some for smaller ones.
+    for size in 65536, 32768, 4096:
+        try:
+            while True:
+                pieces.append(bytes(size))
+        except MemoryError:
+            pass
     try:
         check_memory()
     except MemoryError:
@@ -65,7 +67,7 @@ USED_UP = """
     try:
         while True:
             maps.append(mmap.mmap(-1, 4096))
-    except OSError:
+    except (OSError, MemoryError):
         pass
     pieces.clear()
     check_memory()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import sysconfig
 
 __all__ = ["RESERVE", "check_memory", "count_bytes"]
 
@@ -15,6 +16,10 @@ RESERVE = 1 << 21
 # small request is larger than the request is.
 _INTERVAL, _LEAST = 1 << 18, 1 << 11
 
+# What the heap takes of the system at once: without the GIL it is mimalloc's, which
+# takes segments of 32 MiB, and twice that for one that is aligned.
+_SEGMENT = 1 << 26 if sysconfig.get_config_var("Py_GIL_DISABLED") else 0
+
 # Pieces of a heap that has no RESERVE in one piece, and takes no more of the system.
 _PIECE, _PIECES = 1 << 15, 48
 
@@ -23,7 +28,7 @@ def check_memory() -> None:
     """Raise ``MemoryError`` if about ``RESERVE`` bytes cannot be allocated."""
     try:
         # Untouched, and not of malloc's heap: it takes two system calls and no memory.
-        mmap.mmap(-1, RESERVE).close()
+        mmap.mmap(-1, RESERVE + _SEGMENT).close()
     except OSError:
         # What was freed may have stayed in the heap.
         [bytes(_PIECE) for _ in range(_PIECES)]
