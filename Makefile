@@ -6,12 +6,13 @@ PIP := $(BIN)/pip --quiet --disable-pip-version-check
 CMAKE := $(BIN)/cmake
 FUZZERS = h2_recv h2_pair h3_recv qpack quic_api quic_recv
 FUZZ_SECONDS ?= 60
+TEST_GROUP = test
 BENCHMARKS = hpack_coding exchange server client streams soak idle h3 quic
 # The tests that start no other program: ARGS='$(ALONE)'.
 ALONE = $(foreach name,*_chromium *_examples *_interop *_nginx *_peers *_soak test_build test_cli_* test_docs* test_moving_* test_quic_gtls test_quic_qh3,--ignore-glob='*/$(name).py')
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run test test-installed test-all test-others test-newest build test-c asan fuzz lint types docs bench charts wheel test-wheel clean
+.PHONY: run test test-installed test-all test-others test-newest test-freethreaded build test-c asan fuzz lint types docs bench charts wheel test-wheel clean
 
 run: build
 	$(PIP) install --group run
@@ -21,7 +22,7 @@ test: deps-test test-installed
 
 # Without a look at the programs that tests start: for those that start none, ARGS='$(ALONE)'.
 test-installed: build
-	$(PIP) install --group test
+	$(PIP) install --group $(TEST_GROUP)
 	$(BIN)/python -m pytest --numprocesses=3 --dist=loadfile $(ARGS)
 
 test-all: test test-others
@@ -37,6 +38,10 @@ test-others:
 # On Debian sid's C libraries and Python, the tests that start no other program.
 test-newest:
 	.ci/newest test-installed ARGS='$$(ALONE)'
+
+# On a CPython without the GIL, the same tests.
+test-freethreaded:
+	.ci/freethreaded test-installed TEST_GROUP=test-freethreaded ARGS='$$(ALONE)'
 
 build: $(VENV)/ready
 	$(PIP) install --no-build-isolation --editable '.[cli,speed]'

@@ -18,7 +18,9 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from zlib import crc32
 
+import Cython
 from Cython.Build import cythonize
 from Cython.Compiler.Options import directive_scopes
 from setuptools import Extension, setup
@@ -33,7 +35,15 @@ OPTIONAL = {
     "http3": ("nghttp2py.h3.",),
     "quic": ("nghttp2py.quic.", "nghttp2py.asyncio.udp"),
 }
-DIRECTIVES = {"language_level": 3, "auto_pickle": False}
+DIRECTIVES = {
+    "language_level": 3,
+    "auto_pickle": False,
+    # Connections share nothing that is not counted or locked for several threads:
+    # docs/design.rst, "Threads".
+    "freethreading_compatible": True,
+}
+# cythonize() compares only the times of sources: here is what else its output needs.
+TRANSLATED = f"build/cython-{crc32(f'{Cython.__version__} {DIRECTIVES}'.encode()):08x}"
 
 
 def fail(sentence):
@@ -101,7 +111,7 @@ class BuildWithCMake(build_ext):
         translated = cythonize(
             self.extensions,
             compiler_directives=DIRECTIVES,
-            build_dir="build/cython",
+            build_dir=TRANSLATED,
             nthreads=self.parallel,
         )
         sources = {extension.name: extension.sources for extension in translated}

@@ -439,9 +439,9 @@ cdef class HDDeflater(_Coder):
             raise lost(self._error)
         if type(headers) is not list and type(headers) is not tuple:
             headers = to_sequence(headers)
-        headers = hold_items(headers)
-        n = PySequence_Fast_GET_SIZE(headers)
-        if n <= FEW and fill(nva, PySequence_Fast_ITEMS(headers), n):
+        held = hold_items(headers)
+        n = PySequence_Fast_GET_SIZE(held)
+        if n <= FEW and fill(nva, PySequence_Fast_ITEMS(held), n):
             return self._deflate(nva, n)
         return self._deflate_any(headers)
 

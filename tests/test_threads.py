@@ -81,7 +81,7 @@ def modules():
 def test_no_module_needs_the_gil():
     """One that does switches it on for the whole program, with a warning."""
     names = sorted(modules())
-    assert "nghttp2py.h2.session" in names
+    assert "nghttp2py.h2.connection" in names
     program = f"import {', '.join(names)}, sys\nprint(sys._is_gil_enabled())"
     if not sysconfig.get_config_var("Py_GIL_DISABLED"):
         program = program.replace("sys._is_gil_enabled()", "False")

@@ -889,8 +889,8 @@ cdef class H2Connection:
             FieldList fields
 
         if not self._normalizes:
-            headers = hold_items(headers)
-            n = borrow_fields(headers, &nva[1], 15)
+            held = hold_items(headers)
+            n = borrow_fields(held, &nva[1], 15)
         if n >= 0:
             nva[0].name = <uint8_t *>b":status"
             nva[0].namelen = 7
