@@ -41,7 +41,7 @@ def check_bool(name: str, value: object) -> None:
         raise TypeError(f"{name} must be a bool, not {describe(value)}")
 
 
-def check_callable(name: str, value: object) -> None:
+def check_callable(name: str, value: Any) -> None:
     """Raise ``TypeError`` for what cannot be called.  ``None`` does not pass."""
     if not callable(value):
         raise TypeError(f"{name} must be callable, not {describe(value)}")
