@@ -13,7 +13,6 @@ from memory import MemoryClient
 from test_tls import Link, Tcp
 
 from nghttp2py.asyncio import Client, Timeouts, memory, pump
-from nghttp2py.asyncio.log_budget import LogBudget
 from nghttp2py.asyncio.tls_transport import TLSTransport
 from nghttp2py.errors import NGHTTP2Error
 from nghttp2py.h2 import H2Connection
@@ -180,8 +179,8 @@ async def test_a_line_that_finds_no_memory_keeps_no_connection(tls, monkeypatch)
 async def test_want_of_memory_is_a_bounded_number_of_lines_without_tracebacks(
     caplog, monkeypatch
 ):
-    lines = LogBudget(pump.logger, 30, 3, 100.0)
-    monkeypatch.setattr(pump, "_memory_lines", lines)
+    monkeypatch.setattr(memory, "MEMORY_LINES", (3, 100.0))
+    monkeypatch.setattr(pump, "_memory_log", memory.MemoryLog(pump.logger))
     clients = [MemoryClient(pump.H2Pump(H2Connection())) for _ in range(9)]
     for client in clients:
         await client.exchange()

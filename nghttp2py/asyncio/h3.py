@@ -22,6 +22,7 @@ from nghttp2py.arguments import check_callable, check_type
 from nghttp2py.asyncio.h3_bounds import Arrival, Outgoing, Rate, Watch
 from nghttp2py.asyncio.h3_link import H3Link, reset_failure
 from nghttp2py.asyncio.h3_stream import EXPECT, H3RequestStream, are_trailers
+from nghttp2py.asyncio.memory import MemoryLog
 from nghttp2py.asyncio.pump import CLOSE_TIMEOUT
 from nghttp2py.asyncio.quic import QuicConnectionProtocol
 from nghttp2py.asyncio.quic_log import EndLog
@@ -64,6 +65,8 @@ from nghttp2py.quic.events import StreamReset as QuicStreamReset
 __all__ = ["H3Protocol", "H3RequestStream", "RequestHandler"]
 
 logger = logging.getLogger(__name__)
+
+_memory_log = MemoryLog(logger)
 
 # Events of every kind, and no pushes: a request has one response.  A malformed
 # message costs its stream only (RFC 9114, 4.1.2).  Extended CONNECT takes a program
@@ -771,6 +774,8 @@ class H3Protocol(QuicConnectionProtocol):
         if not task.cancelled() and (error := task.exception()) is not None:
             if _is_of_the_peer(error):
                 logger.debug("%r: %s", stream, error)
+            elif isinstance(error, MemoryError):
+                _memory_log.log("%r: its handler failed", stream)
             else:
                 logger.error("%r: its handler failed", stream, exc_info=error)
         if self._terminated is None:

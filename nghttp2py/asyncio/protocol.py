@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
 from nghttp2py.arguments import check_seconds, check_type
 from nghttp2py.asyncio.connection import H2StreamConnection
+from nghttp2py.asyncio.memory import MemoryLog
 from nghttp2py.asyncio.stream import H2Stream
 from nghttp2py.asyncio.writer import Body, HeadersLike
 from nghttp2py.errors import (
@@ -37,6 +39,8 @@ __all__ = ["H2Protocol"]
 
 logger = logging.getLogger(__name__)
 
+_memory_log = MemoryLog(logger)
+
 #: Received header fields: str, or bytes if ``header_encoding`` is ``None``.
 Headers = list[tuple[str, str]] | list[tuple[bytes, bytes]]
 
@@ -61,6 +65,14 @@ def _is_of_peer(error: BaseException | None, *, over: bool = False) -> bool:
             )
         error = error.__cause__ or error.__context__
     return False
+
+
+def _log_failure(stream: H2Stream) -> None:
+    """Tell of the exception of a handler that is being handled."""
+    if isinstance(sys.exc_info()[1], MemoryError):
+        _memory_log.log("%s: the handler failed", stream)
+    else:
+        logger.exception("%s: the handler failed", stream)
 
 
 def _setting_property(setting: Setting, doc: str) -> Any:
@@ -234,7 +246,7 @@ class H2Protocol(H2StreamConnection):
                     await handler(stream)
                 except Exception:
                     if stream.error is None and stream.answer_failure():
-                        logger.exception("%s: the handler failed", stream)
+                        _log_failure(stream)
                         return
                     raise
         except asyncio.CancelledError:
@@ -246,7 +258,7 @@ class H2Protocol(H2StreamConnection):
             if failure is not None and _is_of_peer(error, over=over):
                 logger.debug("%s: the handler ended: %s", stream, error)
                 return
-            logger.exception("%s: the handler failed", stream)
+            _log_failure(stream)
 
     # ---- Streams that are known by number ----
 

@@ -19,7 +19,7 @@ from functools import partial
 from typing import cast
 
 from nghttp2py.asyncio.log_budget import LogBudget
-from nghttp2py.asyncio.memory import count_bytes
+from nghttp2py.asyncio.memory import MemoryLog, count_bytes
 from nghttp2py.asyncio.timeouts import UNSET, Timeouts, merge_timeouts
 from nghttp2py.asyncio.tls import find_tls_fault
 from nghttp2py.errors import ErrorCode, error_code_name, printable
@@ -70,7 +70,7 @@ _MAX_TURNS = 16
 # Log lines about peers, and seconds, for all connections of the program.
 _LINES, _LINES_INTERVAL = 100, 5.0
 _peer_lines = LogBudget(logger, logging.INFO, _LINES, _LINES_INTERVAL)
-_memory_lines = LogBudget(logger, logging.WARNING, 10, 10.0)
+_memory_log = MemoryLog(logger)
 
 
 class _Mark:
@@ -417,9 +417,7 @@ class H2Pump(asyncio.Protocol):
         """
         try:
             if isinstance(sys.exc_info()[1], MemoryError):
-                _memory_lines.log(
-                    "%s: the connection is given up: there is not enough memory", self
-                )
+                _memory_log.log("%s: the connection is given up", self)
             else:
                 logger.exception("%s: the connection is given up", self)
         except Exception:
@@ -558,8 +556,9 @@ class H2Pump(asyncio.Protocol):
 
     def _send_keepalive(self) -> None:
         """Send PING."""
-        self.connection.ping(_KEEPALIVE_PING)
-        self.mark_dirty()
+        if self.connection.want_read:  # else GOAWAY waits to be written
+            self.connection.ping(_KEEPALIVE_PING)
+            self.mark_dirty()
 
     # ---- The timer ----
     #

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from typing import Any
 
 from nghttp2py.asyncio.binding import describe_address
 from nghttp2py.asyncio.log_budget import LogBudget
+from nghttp2py.asyncio.memory import MemoryLog
 from nghttp2py.errors import printable
 from nghttp2py.quic.events import ConnectionTerminated
 from nghttp2py.quic.packet import error_name
@@ -19,9 +19,6 @@ logger = logging.getLogger("nghttp2py.asyncio.quic")
 # Lines written in a second: any peer can cause one.
 MAX_LINES = 20
 
-# Lines about want of memory, and the seconds for them.
-MEMORY_LINES = (10, 10.0)
-
 # H3_NO_ERROR (RFC 9114, 8.1), which ends connections as QUIC's own 0 does.
 _NO_ERRORS = frozenset({0, 0x100})
 
@@ -32,7 +29,7 @@ class EndLog:
     def __init__(self) -> None:
         self._lines = LogBudget(logger, logging.INFO, MAX_LINES, 1.0)
         self._failures = LogBudget(logger, logging.ERROR, MAX_LINES, 1.0)
-        self._wants = LogBudget(logger, logging.WARNING, *MEMORY_LINES)
+        self._wants = MemoryLog(logger)
         self._others: dict[logging.Logger, LogBudget] = {}
 
     def ended(self, addr: Any, event: ConnectionTerminated, by_peer: bool) -> None:
@@ -68,7 +65,4 @@ class EndLog:
 
     def memory_wanted(self, addr: Any, text: str) -> None:
         """Write a line about a want of memory, if there is enough for the line."""
-        with contextlib.suppress(MemoryError):
-            self._wants.log(
-                "%s: %s: there is not enough memory", describe_address(addr), text
-            )
+        self._wants.log("%s: %s", describe_address(addr), text)
