@@ -124,6 +124,7 @@ int ngp_h2_new(ngp_h2 **ph2, const ngp_h2_options *options, nghttp2_mem *mem) {
   ngp_h2_glitch_init(h2);
   ngp_buf_init(&h2->out.bytes, mem);
   ngp_buf_init(&h2->extension, mem);
+  ngp_buf_init(&h2->goaway.sent, mem);
   if (nghttp2_session_callbacks_new(&callbacks) != 0) {
     goto fail_callbacks;
   }
@@ -167,6 +168,7 @@ void ngp_h2_del(ngp_h2 *h2) {
   ngp_h2_streams_free(h2);
   ngp_buf_free(&h2->out.bytes);
   ngp_buf_free(&h2->extension);
+  ngp_buf_free(&h2->goaway.sent);
   ngp_free(mem, h2->out.refs);
   ngp_free(mem, h2->out.segments);
   ngp_free(mem, h2->bodies.wanted);
@@ -410,7 +412,8 @@ int ngp_h2_recv_eof(ngp_h2 *h2, uint32_t error_code) {
 int ngp_h2_alive(const ngp_h2 *h2) { return !h2->end.dead; }
 
 int ngp_h2_want_read(ngp_h2 *h2) {
-  return !h2->end.dead && nghttp2_session_want_read(h2->session);
+  return !h2->end.dead && !h2->goaway.terminated &&
+         nghttp2_session_want_read(h2->session);
 }
 
 int ngp_h2_want_write(ngp_h2 *h2) {
@@ -593,7 +596,9 @@ static int gather(ngp_h2 *h2, size_t limit, size_t data_limit) {
       h2->end.dead = 1;
       return NGHTTP2_ERR_NOMEM;
     }
-    if (n > 0 && ngp_buf_add(&h2->out.bytes, data, (size_t)n) != 0) {
+    if (h2->goaway.dropped) {
+      h2->goaway.dropped = 0;
+    } else if (n > 0 && ngp_buf_add(&h2->out.bytes, data, (size_t)n) != 0) {
       h2->end.dead = 1;
       return NGHTTP2_ERR_NOMEM;
     }

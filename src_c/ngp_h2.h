@@ -638,14 +638,17 @@ int ngp_h2_submit_ping(ngp_h2 *h2, const uint8_t *opaque, int ack);
 /*
  * ngp_h2_submit_goaway announces that streams past |last_stream_id| will not
  * be served, and lets the others go on.  -1 stands for the last stream that
- * the peer opened.
+ * the peer opened.  A GOAWAY that says what the one before it has said is not
+ * sent.
  */
 int ngp_h2_submit_goaway(ngp_h2 *h2, int32_t last_stream_id,
                          uint32_t error_code, const uint8_t *debug, size_t len);
 int ngp_h2_submit_shutdown_notice(ngp_h2 *h2);
 
 /*
- * ngp_h2_terminate sends GOAWAY and then nothing more.
+ * ngp_h2_terminate sends what was submitted before, GOAWAY, and then nothing
+ * more.  Calls that submit frames fail with NGP_ERR_CONNECTION_CLOSED from now
+ * on, but for those of open streams, which are dropped with these.
  */
 int ngp_h2_terminate(ngp_h2 *h2, uint32_t error_code);
 

@@ -226,8 +226,14 @@ struct ngp_h2 {
        one said. */
     size_t queued;
     int32_t last;
-    /* terminated is nonzero once the caller has ended the connection: a GOAWAY
-       of the caller's after the last one would be taken for it. */
+    /* sent is what the last one on its way to the peer says: last stream and
+       error code, then debug data; it is empty before. */
+    ngp_buf sent;
+    /* dropped is nonzero if the frame that nghttp2 has just sent says the same,
+       and is not output. */
+    uint8_t dropped;
+    /* terminated is nonzero once the caller has ended the connection: nothing
+       is submitted after that, and a GOAWAY would be taken for the last one. */
     uint8_t terminated;
   } goaway;
   /* limits is what the peer may still do: see ngp_h2_bounds.c. */

@@ -213,6 +213,31 @@ static int on_goaway_send(ngp_h2 *h2, const nghttp2_frame *frame) {
   return 0;
 }
 
+/*
+ * Sees whether GOAWAY |frame| tells the peer what the one before it has not.
+ * Else it gets no place in the output: a call was made twice, or terminate
+ * comes after a GOAWAY of the caller's.
+ */
+static int on_goaway_begun(ngp_h2 *h2, const nghttp2_goaway *frame) {
+  ngp_buf *sent = &h2->goaway.sent;
+  const uint32_t fixed[2] = {(uint32_t)frame->last_stream_id,
+                             frame->error_code};
+  const size_t len = frame->opaque_data_len;
+
+  if (sent->len && memcmp(sent->base, fixed, sizeof(fixed)) == 0 &&
+      (len == 0 ||
+       (sent->len == sizeof(fixed) + len &&
+        memcmp(sent->base + sizeof(fixed), frame->opaque_data, len) == 0))) {
+    h2->goaway.dropped = 1;
+    return 0;
+  }
+  sent->len = 0;
+  return ngp_buf_add(sent, fixed, sizeof(fixed)) == 0 &&
+                 (len == 0 || ngp_buf_add(sent, frame->opaque_data, len) == 0)
+             ? 0
+             : NGP_H2_FAIL;
+}
+
 /* Our half of |stream| has ended. */
 static int on_end_sent(ngp_h2 *h2, ngp_h2_stream *stream) {
   stream->flags |= NGP_H2_FLAG_LOCAL_END | NGP_H2_FLAG_LOCAL_END_SENT;
@@ -277,6 +302,9 @@ static int before_frame_send(nghttp2_session *session,
   ngp_h2_stream *stream;
 
   (void)session;
+  if (frame->hd.type == NGHTTP2_GOAWAY) {
+    return on_goaway_begun(h2, &frame->goaway);
+  }
   if (frame->hd.type != NGHTTP2_HEADERS || !h2->options.is_client) {
     return 0;
   }
@@ -305,7 +333,9 @@ static int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame,
   ngp_h2_stream *stream;
   size_t i;
 
-  ++h2->counters.frames_sent[ngp_h2_frame_slot(frame->hd.type)];
+  if (!h2->goaway.dropped) {
+    ++h2->counters.frames_sent[ngp_h2_frame_slot(frame->hd.type)];
+  }
   switch (frame->hd.type) {
   case NGHTTP2_HEADERS:
     h2->counters.header_block_bytes_sent += frame->hd.length;

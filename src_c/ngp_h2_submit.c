@@ -23,6 +23,14 @@ static int is_idle(const ngp_h2 *h2, int32_t id) {
                                                      : h2->ids.last_remote);
 }
 
+/*
+ * Nonzero if no frame is submitted any more but those of open streams, which
+ * are dropped with these.
+ */
+static int is_over(const ngp_h2 *h2) {
+  return h2->end.dead || h2->goaway.terminated;
+}
+
 /* Finds a stream that the caller names. */
 static int find(const ngp_h2 *h2, int32_t id, ngp_h2_stream **pstream) {
   if (h2->end.dead) {
@@ -123,7 +131,7 @@ int32_t ngp_h2_submit_request(ngp_h2 *h2, nghttp2_nv *nva, size_t nvlen,
   int32_t id;
   int rv;
 
-  if (h2->end.dead) {
+  if (is_over(h2)) {
     return NGP_ERR_CONNECTION_CLOSED;
   }
   if (!h2->options.is_client) {
@@ -684,13 +692,13 @@ const ngp_h2_counters *ngp_h2_get_counters(const ngp_h2 *h2) {
 
 int ngp_h2_submit_settings(ngp_h2 *h2, const nghttp2_settings_entry *iv,
                            size_t niv) {
-  return h2->end.dead
+  return is_over(h2)
              ? NGP_ERR_CONNECTION_CLOSED
              : nghttp2_submit_settings(h2->session, NGHTTP2_FLAG_NONE, iv, niv);
 }
 
 int ngp_h2_submit_ping(ngp_h2 *h2, const uint8_t *opaque, int ack) {
-  return h2->end.dead
+  return is_over(h2)
              ? NGP_ERR_CONNECTION_CLOSED
              : nghttp2_submit_ping(h2->session,
                                    ack ? NGHTTP2_FLAG_ACK : NGHTTP2_FLAG_NONE,
@@ -702,7 +710,7 @@ int ngp_h2_submit_goaway(ngp_h2 *h2, int32_t last_stream_id,
                          size_t len) {
   int rv;
 
-  if (h2->end.dead || h2->goaway.terminated) {
+  if (is_over(h2)) {
     return NGP_ERR_CONNECTION_CLOSED;
   }
   if (last_stream_id < 0) {
@@ -724,7 +732,7 @@ int ngp_h2_submit_goaway(ngp_h2 *h2, int32_t last_stream_id,
 int ngp_h2_submit_shutdown_notice(ngp_h2 *h2) {
   int rv;
 
-  if (h2->end.dead || h2->goaway.terminated) {
+  if (is_over(h2)) {
     return NGP_ERR_CONNECTION_CLOSED;
   }
   if (h2->options.is_client) {
@@ -753,16 +761,16 @@ int ngp_h2_terminate(ngp_h2 *h2, uint32_t error_code) {
 
 int ngp_h2_submit_window_update(ngp_h2 *h2, int32_t stream_id,
                                 int32_t increment) {
-  return h2->end.dead
+  return is_over(h2)
              ? NGP_ERR_CONNECTION_CLOSED
              : nghttp2_submit_window_update(h2->session, NGHTTP2_FLAG_NONE,
                                             stream_id, increment);
 }
 
 int ngp_h2_set_local_window_size(ngp_h2 *h2, int32_t stream_id, int32_t size) {
-  return h2->end.dead ? NGP_ERR_CONNECTION_CLOSED
-                      : nghttp2_session_set_local_window_size(
-                            h2->session, NGHTTP2_FLAG_NONE, stream_id, size);
+  return is_over(h2) ? NGP_ERR_CONNECTION_CLOSED
+                     : nghttp2_session_set_local_window_size(
+                           h2->session, NGHTTP2_FLAG_NONE, stream_id, size);
 }
 
 int ngp_h2_upgrade(ngp_h2 *h2, const uint8_t *settings, size_t len,
@@ -807,7 +815,7 @@ int ngp_h2_submit_priority_update(ngp_h2 *h2, int32_t stream_id,
   ngp_h2_stream *stream;
   int rv;
 
-  if (h2->end.dead) {
+  if (is_over(h2)) {
     return NGP_ERR_CONNECTION_CLOSED;
   }
   if (!h2->options.is_client) {
@@ -867,7 +875,7 @@ int ngp_h2_get_priority(ngp_h2 *h2, int32_t stream_id, uint32_t *purgency,
 
 int ngp_h2_submit_altsvc(ngp_h2 *h2, int32_t stream_id, const uint8_t *origin,
                          size_t origin_len, const uint8_t *value, size_t len) {
-  return h2->end.dead
+  return is_over(h2)
              ? NGP_ERR_CONNECTION_CLOSED
              : nghttp2_submit_altsvc(h2->session, NGHTTP2_FLAG_NONE, stream_id,
                                      origin, origin_len, value, len);
@@ -875,7 +883,7 @@ int ngp_h2_submit_altsvc(ngp_h2 *h2, int32_t stream_id, const uint8_t *origin,
 
 int ngp_h2_submit_origin(ngp_h2 *h2, const nghttp2_origin_entry *ov,
                          size_t nov) {
-  return h2->end.dead
+  return is_over(h2)
              ? NGP_ERR_CONNECTION_CLOSED
              : nghttp2_submit_origin(h2->session, NGHTTP2_FLAG_NONE, ov, nov);
 }
@@ -896,7 +904,7 @@ int ngp_h2_submit_extension(ngp_h2 *h2, uint8_t type, uint8_t flags,
   ngp_h2_extension *extension;
   int rv;
 
-  if (h2->end.dead) {
+  if (is_over(h2)) {
     return NGP_ERR_CONNECTION_CLOSED;
   }
   if (type <= NGHTTP2_CONTINUATION || len > MAX_EXTENSION_PAYLOAD) {

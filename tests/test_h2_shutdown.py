@@ -3,8 +3,11 @@
 import pytest
 from helpers import (
     CHUNKS,
+    DATA,
     GOAWAY,
+    PING,
     RST_STREAM,
+    SETTINGS,
     Peers,
     RawPeer,
     body_of,
@@ -24,6 +27,7 @@ from nghttp2py.h2 import (
     H2RequestReceived,
     H2StreamClosed,
     H2StreamReset,
+    Setting,
 )
 
 
@@ -181,6 +185,141 @@ def test_goaway_after_terminate_changes_nothing():
     (sent,) = peer.read()
     assert sent.error_code == ErrorCode.INTERNAL_ERROR
     assert peer.events == [H2ConnectionClosed(ErrorCode.INTERNAL_ERROR, False)]
+
+
+SAME = [
+    lambda c: c.close_connection(),
+    lambda c: c.close_connection(ErrorCode.NO_ERROR),
+    lambda c: c.send_goaway(),
+    lambda c: c.terminate(),
+]
+
+
+@pytest.mark.parametrize("taken", [False, True], ids=["queued", "sent"])
+@pytest.mark.parametrize("debug", [b"", b"bye"])
+@pytest.mark.parametrize("again", SAME)
+@pytest.mark.parametrize("client_side", [False, True])
+def test_a_goaway_that_says_the_same_is_not_sent_again(
+    client_side, again, debug, taken
+):
+    peer = RawPeer(client_side=client_side)
+    if client_side:
+        peer.connection.send_request("POST", "/", authority="h", end_stream=False)
+    else:
+        peer.send(peer.headers(1))
+        peer.events.clear()
+    peer.connection.close_connection(additional_data=debug)
+    if taken:
+        peer.read()
+    again(peer.connection)
+    peer.connection.close_connection(additional_data=debug)
+    peer.read()
+    assert len(peer.sent(GOAWAY)) == 1
+    assert peer.connection.data_to_send() == b""
+    if again is SAME[-1]:
+        assert peer.events[-1] == H2ConnectionClosed(ErrorCode.NO_ERROR, False)
+        assert not peer.connection.want_write
+    else:
+        assert peer.events == []
+        # The connection goes on, and ends as ever.
+        peer.send(ping())
+        assert peer.sent(PING)
+        peer.connection.terminate(ErrorCode.INTERNAL_ERROR)
+        peer.read()
+        assert peer.sent(GOAWAY)[-1].error_code == ErrorCode.INTERNAL_ERROR
+        assert peer.events[-1] == H2ConnectionClosed(ErrorCode.INTERNAL_ERROR, False)
+
+
+def test_a_goaway_that_says_more_is_sent():
+    peer = RawPeer()
+    for stream_id in (1, 3):
+        peer.send(peer.headers(stream_id))
+    connection = peer.connection
+    connection.shutdown_notice()
+    connection.close_connection()
+    connection.close_connection(last_stream_id=1)
+    connection.close_connection(additional_data=b"bye")
+    connection.close_connection(additional_data=b"by")
+    connection.close_connection(ErrorCode.ENHANCE_YOUR_CALM)
+    peer.read()
+    sent = peer.sent(GOAWAY)
+    assert [f.last_stream_id for f in sent] == [2**31 - 1, 3, 1, 1, 1, 1]
+    assert [f.payload[8:] for f in sent] == [b"", b"", b"", b"bye", b"by", b""]
+    assert sent[-1].error_code == ErrorCode.ENHANCE_YOUR_CALM
+
+
+def test_terminate_drops_what_follows_a_goaway_that_was_sent():
+    """Nothing goes out for it, not even a body that was queued."""
+    peer = RawPeer()
+    peer.send(peer.headers(1, end_stream=True))
+    peer.connection.close_connection()
+    peer.read()
+    peer.connection.send_response_headers(1, 200, [])
+    peer.connection.terminate()
+    peer.connection.send_body(1, b"x" * 1000)
+    frames = peer.read()
+    assert DATA not in [f.type for f in frames]
+    assert len(peer.sent(GOAWAY)) == 1
+    assert peer.events[-1] == H2ConnectionClosed(ErrorCode.NO_ERROR, False)
+
+
+SENDS = [
+    lambda c: c.ping(),
+    lambda c: c.update_settings({Setting.INITIAL_WINDOW_SIZE: 1000}),
+    lambda c: c.increment_flow_control_window(1000),
+    lambda c: c.set_local_window_size(1 << 20),
+    lambda c: c.send_extension_frame(0xF0, 0, 0, b"x"),
+    lambda c: c.send_goaway(1),
+]
+CLIENT_SENDS = [
+    lambda c: c.send_request("GET", "/", authority="h"),
+    lambda c: c.send_priority_update(1, b"u=1"),
+]
+SERVER_SENDS = [
+    lambda c: c.advertise_alternative_service(b'h2=":443"', b"https://h"),
+    lambda c: c.send_origins([b"https://h"]),
+]
+
+
+@pytest.mark.parametrize("state", ["terminated", "ended", "lost"])
+@pytest.mark.parametrize(
+    ("client_side", "send"),
+    [
+        *((side, send) for side in (False, True) for send in SENDS),
+        *((True, send) for send in CLIENT_SENDS),
+        *((False, send) for send in SERVER_SENDS),
+    ],
+)
+def test_a_connection_that_is_ended_sends_no_frames(client_side, send, state):
+    """One rule, whether the last GOAWAY was taken, or waits to be."""
+    peer = RawPeer(client_side=client_side)
+    if client_side:
+        peer.connection.send_request("POST", "/", authority="h", end_stream=False)
+        peer.read()
+    if state == "lost":
+        peer.connection.receive_eof()
+    else:
+        peer.connection.terminate(ErrorCode.INTERNAL_ERROR)
+    if state == "ended":
+        peer.read()
+    with pytest.raises(ConnectionClosedError):
+        send(peer.connection)
+    assert not peer.connection.want_read
+    peer.connection.close_connection()
+    peer.connection.terminate()
+    frames = peer.read()
+    assert [f.type for f in frames] == ([GOAWAY] if state == "terminated" else [])
+    assert not peer.connection.want_write
+
+
+def test_settings_that_were_queued_come_before_the_last_goaway():
+    """RFC 9113, 3.4: a server's preface is SETTINGS."""
+    peer = RawPeer(handshake=False)
+    peer.connection.initiate_connection()
+    peer.connection.terminate()
+    frames = peer.read()
+    assert frames[0].type == SETTINGS
+    assert frames[-1].type == GOAWAY
 
 
 def test_terminate_after_goaway_ends_it():

@@ -168,7 +168,12 @@ async def test_a_connection_that_finds_no_memory_is_given_up(want, caplog, monke
                 hungry, _ = ends.protocols
                 if want == "reserve":
                     # It is looked for when the client's request is read.
-                    monkeypatch.setattr(quic_protocol, "count_bytes", FailOnce())
+                    def read(runs, read=hungry.runs_received):
+                        with monkeypatch.context() as patch:
+                            patch.setattr(quic_protocol, "count_bytes", fail)
+                            read(runs)
+
+                    monkeypatch.setattr(hungry, "runs_received", read)
                 elif want == "termination":
                     monkeypatch.setattr(hungry, "runs_received", fail)
                     monkeypatch.setattr(hungry._watch, "stop", FailOnce())

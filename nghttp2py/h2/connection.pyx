@@ -474,7 +474,7 @@ cdef class H2Connection:
         """Queue GOAWAY (RFC 9113, 6.8): no new streams, those open may finish.
 
         ``last_stream_id`` is by default the last that the peer has opened.
-        This is a no-op on a connection that has ended.
+        This is a no-op on a connection that has ended, and if it was said before.
         """
         try:
             self.send_goaway(last_stream_id, error_code, additional_data or b"")
@@ -519,6 +519,8 @@ cdef class H2Connection:
     def terminate(self, error_code=ErrorCode.NO_ERROR):
         """Queue GOAWAY, and nothing after it: open streams are dropped.
 
+        What was queued before goes out first.  From now on calls that would send a
+        frame raise ``ConnectionClosedError``, but for those of open streams.
         This is a no-op on a connection that has ended.
         """
         self._need_start()
