@@ -237,6 +237,8 @@ def wrong_options():
             if "None" not in declaration and kind != "SSL":
                 values.append(None)
             for value in values:
+                if option.name == "verify_mode" and value is True:
+                    continue  # as dnspython has it
                 yield pytest.param(name, option.name, value, id=f"{name}-{option.name}")
 
 

@@ -346,6 +346,8 @@ def check_configuration(configuration: object) -> None:
         name, value = item.name, getattr(configuration, item.name)
         if value is None and item.default is None:
             continue
+        if name == "verify_mode" and isinstance(value, bool):
+            value = int(value)  # dnspython's, and aioquic takes it
         if name in _NUMBERS:
             check_int(name, value, *_NUMBERS[name])
         elif name in _SECONDS:
