@@ -39,9 +39,11 @@ __all__ = [
     "answer_failure",
     "exchange_failed",
     "expects_continue",
+    "find_factory",
     "has_content",
     "log_access",
     "log_wanted",
+    "register_factory",
 ]
 
 logger = logging.getLogger(__name__)
@@ -102,6 +104,9 @@ cdef class Exchange:
 
     cdef trailers_received(self, tuple fields):
         """Take the trailer section (RFC 9110, 6.5)."""
+
+    cdef datagram_received(self, bytes data):
+        """Take an HTTP datagram (RFC 9297)."""
 
     cdef end_received(self):
         """Take note that the peer's message is complete."""
@@ -178,6 +183,9 @@ cdef class PythonExchange(Exchange):
     cpdef trailers_received(self, tuple fields):
         """See ``Exchange``: the trailer section."""
 
+    cpdef datagram_received(self, bytes data):
+        """See ``Exchange``: an HTTP datagram."""
+
     cpdef end_received(self):
         """See ``Exchange``: the peer's message is complete."""
 
@@ -221,6 +229,28 @@ cdef class ExchangeFactory:
         exchange.stream_id = stream_id
         exchange.request = request
         return exchange
+
+
+cdef list factories = []
+
+
+def register_factory(kind, make_factory):
+    """Have ``find_factory`` call ``make_factory`` with the subclasses of ``kind``."""
+    factories.append((kind, make_factory))
+
+
+def find_factory(application):
+    """Return the ``ExchangeFactory`` of what answers requests, None if it has none.
+
+    It is one, or a class of which each request becomes an instance.
+    """
+    if isinstance(application, ExchangeFactory):
+        return application
+    if isinstance(application, type):
+        for kind, make_factory in factories:
+            if issubclass(application, kind):
+                return make_factory(application)
+    return None
 
 
 cdef class FailedExchange(Exchange):
@@ -444,6 +474,10 @@ cdef class PythonConnection(HTTPConnection):
     def trailers_received(self, Exchange exchange not None, fields):
         """Call ``exchange.trailers_received``."""
         exchange.trailers_received(tuple(fields))
+
+    def datagram_received(self, Exchange exchange not None, bytes data not None):
+        """Call ``exchange.datagram_received``."""
+        exchange.datagram_received(data)
 
     def end_received(self, Exchange exchange not None):
         """Call ``exchange.end_received``."""

@@ -24,6 +24,7 @@ from collections import deque
 from collections.abc import AsyncIterable, Iterable, Mapping
 
 from nghttp2py.asyncio.body import AsyncBody, is_asynchronous
+from nghttp2py.exchange import register_factory
 from nghttp2py.errors import (
     BodyFormatError,
     BodyTooLargeError,
@@ -1091,6 +1092,9 @@ cdef class HandlerFactory(ExchangeFactory):
             handler.pushed = True
             handler._request_done = True
         return 0
+
+
+register_factory(BaseRequestHandler, HandlerFactory)
 
 
 cdef object new_instance(handler_class):

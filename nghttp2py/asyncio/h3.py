@@ -14,13 +14,13 @@ import logging
 import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Coroutine, MutableMapping
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 # First, as in a build without QUIC it says what to install.
 from nghttp2py import quic as quic_module
 from nghttp2py.arguments import check_callable, check_type
 from nghttp2py.asyncio.h3_bounds import Arrival, Outgoing, Rate, Watch
-from nghttp2py.asyncio.h3_link import H3Link, reset_failure
+from nghttp2py.asyncio.h3_link import H3Link, reset_failure, to_request
 from nghttp2py.asyncio.h3_stream import EXPECT, H3RequestStream, are_trailers
 from nghttp2py.asyncio.memory import MemoryLog
 from nghttp2py.asyncio.pump import CLOSE_TIMEOUT
@@ -33,7 +33,8 @@ from nghttp2py.errors import (
     StreamResetError,
     printable,
 )
-from nghttp2py.exchange import Exchange
+from nghttp2py.exchange import Exchange, ExchangeFactory, find_factory
+from nghttp2py.h2 import RequestReceived
 from nghttp2py.h3 import (
     DatagramReceived,
     DataReceived,
@@ -134,6 +135,10 @@ class H3Protocol(QuicConnectionProtocol):
     request is refused.  If it raises before its response has begun, or returns
     without one, the response is 500; if it leaves a response without an end, the
     stream is reset.  It is cancelled when its response cannot be sent any more.
+    ``request_handler`` may also be a subclass of ``BaseRequestHandler``, of which each
+    request becomes an instance as it does over HTTP/2, or an ``ExchangeFactory``; no
+    client is sent pushes.
+
     Responses go out in the order of the priorities that the client gives them
     (RFC 9218).  ``timeouts`` bounds every wait for the peer; by default a client
     bounds that for SETTINGS, and keeps a connection with a request alive.  Of
@@ -145,14 +150,22 @@ class H3Protocol(QuicConnectionProtocol):
         quic: QuicConnection,
         stream_handler: object = None,
         *,
-        request_handler: RequestHandler | None = None,
+        request_handler: RequestHandler
+        | type[Exchange]
+        | ExchangeFactory
+        | None = None,
         config: H3Configuration = _CONFIGURATION,
         timeouts: Timeouts | None = None,
     ) -> None:
         super().__init__(quic)
-        if request_handler is not None:
+        factory = find_factory(request_handler)
+        if factory is None and request_handler is not None:
             check_callable("request_handler", request_handler)
-        self._request_handler = request_handler
+        # The coroutine function that handles streams; None with a factory.
+        self._coroutine = cast(
+            "RequestHandler | None", None if factory is not None else request_handler
+        )
+        self._serves = request_handler is not None
         # A stream must not cost others, nor end without an event.
         check_type("config", config, H3Configuration, "an H3Configuration")
         config = dataclasses.replace(config, extended=True, stream_errors=True)
@@ -161,7 +174,7 @@ class H3Protocol(QuicConnectionProtocol):
         if timeouts is None and client:
             timeouts = _CLIENT_TIMEOUTS
         self._timeouts = timeouts = merge_timeouts(timeouts)
-        if not client and request_handler is None:
+        if not client and not self._serves:
             # A subclass answers, and the requests are its own.
             timeouts = dataclasses.replace(timeouts, idle=None, keepalive=None)
         self._watch = Watch(self, timeouts)
@@ -170,11 +183,12 @@ class H3Protocol(QuicConnectionProtocol):
         self._keepalive = min((t for t in times if t is not None), default=None)
         self._kept_alive = False
         # A client's stream that is dropped needs nothing more.
-        self._streams_by_id: MutableMapping[int, H3RequestStream] = (
+        self._streams_by_id: MutableMapping[int, Exchange] = (
             weakref.WeakValueDictionary() if client else {}
         )
-        self._link = H3Link(self, quic, client_side=client)
+        self._link = H3Link(self, quic, client_side=client, factory=factory)
         self._link.loop = self._loop
+        self._released = asyncio.Event()
         self._openers: deque[asyncio.Future[None]] = deque()
         # For SETTINGS, the beginning of the end, the end of the last request.
         self._waiters = Waiters()
@@ -183,7 +197,7 @@ class H3Protocol(QuicConnectionProtocol):
         self._finishing = False
         self._shutdown_task: asyncio.Task[None] | None = None
         self._http: H3Connection | None = None
-        # Of a server: requests that came with the last datagrams, streams that it
+        # Of a server: streams whose handlers are to be started, streams that it
         # has stopped, responses after which it will stop the request.
         self._arrived: list[H3RequestStream] = []
         self._stopped: dict[int, None] = {}
@@ -277,6 +291,16 @@ class H3Protocol(QuicConnectionProtocol):
         return self._quic.get_peer_address()
 
     @property
+    def client_certificate(self) -> None:
+        """None: a server asks no client for a certificate."""
+        return None
+
+    @property
+    def http(self) -> H3Link:
+        """The connection's half of its exchanges."""
+        return self._link
+
+    @property
     def is_available(self) -> bool:
         """Whether requests can be sent."""
         return not (self._going_away or self._closing or self._quic.closed)
@@ -310,6 +334,15 @@ class H3Protocol(QuicConnectionProtocol):
         self.close()
         await self.wait_closed()
 
+    async def wait_closed(self) -> None:
+        """Wait until the connection is over, and the coroutines of handlers are.
+
+        For those it waits no longer than ``close`` of ``timeouts``.
+        """
+        await super().wait_closed()
+        if self._link.tasks.lost:
+            await self._released.wait()
+
     # ---- Our own ----
 
     def _begin_closing(self) -> None:
@@ -317,6 +350,9 @@ class H3Protocol(QuicConnectionProtocol):
             self._closing = True
             self._waiters.wake()
             self._wake_openers()
+            if not self._link.client_side:
+                for exchange in list(self._streams_by_id.values()):
+                    self._link.tell_closing(exchange)
 
     async def _wait_to_open(self) -> None:
         waiter = self._loop.create_future()
@@ -523,10 +559,11 @@ class H3Protocol(QuicConnectionProtocol):
             return
         reason = f"the {what} made no progress in {bound:g} seconds"
         self._log(f"stream {stream_id}: {reason}")
-        stream = self._streams_by_id.get(stream_id)
-        answered = stream is not None and stream.sent_all and what == "headers"
-        if stream is not None:
-            stream.reset(code)
+        exchange = self._streams_by_id.get(stream_id)
+        state = self._link.states.get(stream_id)
+        answered = state is not None and not state.sends and what == "headers"
+        if exchange is not None:
+            self._link.cancel(exchange, code, reason)
         else:
             self.stop_stream(stream_id, code)
         if what == "headers" and self._http is not None:
@@ -564,9 +601,9 @@ class H3Protocol(QuicConnectionProtocol):
         super().transmit()
         # What was acknowledged has made room.
         for stream_id in self._link.senders():
-            stream = self._streams_by_id.get(stream_id)
-            if stream is not None:
-                self._link.look_for_room(stream)
+            exchange = self._streams_by_id.get(stream_id)
+            if exchange is not None:
+                self._link.look_for_room(exchange)
         if self._answered and (self._closing or len(self._answered) > _LINGERING):
             self._stop_answered()
         if self._closing and self._is_finished():
@@ -589,8 +626,8 @@ class H3Protocol(QuicConnectionProtocol):
         if self._http is not None:
             was_known = getattr(event, "stream_id", None) in self._streams_by_id
             for received in self._http.handle_event(event):
-                self.h3_event_received(received)
-            if self._request_handler is not None:
+                self._give(received)
+            if self._serves:
                 self._follow_request(event, was_known)
             if isinstance(event, StreamDataReceived) and event.stream_id & 3 == 2:
                 self._follow_frame(self._http, event.stream_id)
@@ -599,10 +636,13 @@ class H3Protocol(QuicConnectionProtocol):
 
     def _connection_terminated(self) -> None:
         self._watch.stop()
-        for stream in list(self._streams_by_id.values()):
+        for exchange in list(self._streams_by_id.values()):
             self._link.break_off(
-                stream, self._termination_error, ErrorCode.H3_REQUEST_CANCELLED
+                exchange, self._termination_error, ErrorCode.H3_REQUEST_CANCELLED
             )
+        self._link.disconnected(self._released.set)
+        if self._timeouts.close is not None:
+            self._link.tasks.release_after(self._timeouts.close)
         self._answered.clear()
         if self._stop_timer is not None:
             self._stop_timer.cancel()
@@ -645,27 +685,34 @@ class H3Protocol(QuicConnectionProtocol):
         else:
             self._watch.section_ended(stream_id)
 
+    def _give(self, event: H3Event) -> None:
+        exchange = self._streams_by_id.get(getattr(event, "stream_id", -1))
+        if exchange is None:
+            self.h3_event_received(event)
+        else:
+            self._link.call(exchange, functools.partial(self.h3_event_received, event))
+
     def h3_event_received(self, event: H3Event) -> None:
         """Take an event of HTTP/3: a subclass that wants to see it extends this."""
         if isinstance(event, HeadersReceived):
-            stream = self._streams_by_id.get(event.stream_id)
-            if stream is not None:
-                self._link.section_received(stream, event.headers, event.stream_ended)
+            exchange = self._streams_by_id.get(event.stream_id)
+            if exchange is not None:
+                self._link.section_received(exchange, event.headers, event.stream_ended)
             # Trailers may wait for QPACK until their stream is forgotten.
-            elif self._request_handler is not None and not are_trailers(event.headers):
+            elif self._serves and not are_trailers(event.headers):
                 self._request_received(event)
         elif isinstance(event, DataReceived):
-            stream = self._streams_by_id.get(event.stream_id)
-            if stream is not None:
-                self._link.body_received(stream, event.data, event.stream_ended)
+            exchange = self._streams_by_id.get(event.stream_id)
+            if exchange is not None:
+                self._link.body_received(exchange, event.data, event.stream_ended)
         elif isinstance(event, DatagramReceived):
-            stream = self._streams_by_id.get(event.stream_id)
-            if stream is not None:
-                stream.datagram_received(event.data)
+            exchange = self._streams_by_id.get(event.stream_id)
+            if exchange is not None:
+                self._link.datagram_received(exchange, event.data)
         elif isinstance(event, StreamReset | StopSendingReceived):
-            stream = self._streams_by_id.get(event.stream_id)
-            if stream is not None:
-                self._stream_broken_off(stream, event)
+            exchange = self._streams_by_id.get(event.stream_id)
+            if exchange is not None:
+                self._exchange_broken_off(exchange, event)
         elif isinstance(event, StreamAborted):
             self._stream_aborted(event)
         elif isinstance(event, PriorityUpdated):
@@ -677,16 +724,17 @@ class H3Protocol(QuicConnectionProtocol):
         elif isinstance(event, GoAwayReceived):
             self._goaway_received(event.last_id)
 
-    def _stream_broken_off(
-        self, stream: H3RequestStream, event: StreamReset | StopSendingReceived
+    def _exchange_broken_off(
+        self, exchange: Exchange, event: StreamReset | StopSendingReceived
     ) -> None:
-        stream_id, code = stream.stream_id, event.error_code
-        if self._request_handler is not None and stream.error is None:
-            answered = stream.sent_all and isinstance(event, StreamReset)
+        stream_id, code = exchange.stream_id, event.error_code
+        state = self._link.states[stream_id]
+        if self._serves and state.failure is None:
+            answered = not state.sends and isinstance(event, StreamReset)
             self._abandoned(stream_id, _ANSWERED_COST if answered else 1)
         incoming = isinstance(event, StreamReset)
         self._link.break_off(
-            stream,
+            exchange,
             reset_failure(stream_id, code, remote=True),
             code,
             incoming=incoming,
@@ -703,48 +751,66 @@ class H3Protocol(QuicConnectionProtocol):
             event.reason,
         )
         self._was_stopped(event.stream_id)
-        if self._request_handler is not None:
+        if self._serves:
             self._abandoned(event.stream_id)
-        stream = self._streams_by_id.get(event.stream_id)
-        if stream is not None:
+        exchange = self._streams_by_id.get(event.stream_id)
+        if exchange is not None:
             failure = reset_failure(
                 event.stream_id, event.error_code, remote=False, text=event.reason
             )
-            self._link.break_off(stream, failure, event.error_code)
+            self._link.break_off(exchange, failure, event.error_code)
 
     def _goaway_received(self, last_id: int) -> None:
         self._going_away = True
         self._wake_openers()
-        if self._request_handler is not None:
+        if self._serves:
             return  # a client's is about pushes
-        for stream_id, stream in list(self._streams_by_id.items()):
+        for stream_id, exchange in list(self._streams_by_id.items()):
             if stream_id >= last_id:
                 code = ErrorCode.H3_REQUEST_REJECTED
                 failure = reset_failure(stream_id, code, remote=True)
-                self._link.break_off(stream, failure, code)
+                self._link.break_off(exchange, failure, code)
 
     # ---- Requests ----
 
     def _request_received(self, event: HeadersReceived) -> None:
         stream_id = event.stream_id
         link = self._link
-        stream = H3RequestStream(self, link, stream_id, event.headers, client=False)
-        assert stream.request is not None
-        link.begin(stream, stream.request)
-        self._streams_by_id[stream_id] = stream
+        exchange, request = self._new_exchange(stream_id, event.headers)
+        link.begin(exchange, request)
+        self._streams_by_id[stream_id] = exchange
         self._busy()
         self._apply_priority(stream_id)
-        link.request_received(stream, stream.request)
+        link.call(exchange, functools.partial(link.request_received, exchange, request))
+        if self._closing:
+            link.tell_closing(exchange)
+        # Not the one that has failed, if it has.
+        exchange = self._streams_by_id.get(stream_id, exchange)
         if event.stream_ended:
-            link.message_ended(stream)
-        else:
-            self._watch.body_begun(link.states[stream_id].arrival)
+            link.call(exchange, functools.partial(link.message_ended, exchange))
+        elif (state := link.states.get(stream_id)) is not None:
+            self._watch.body_begun(state.arrival)
         if stream_id in self._cut_short:
             # STOP_SENDING has overtaken the request.
             code = ErrorCode.H3_REQUEST_CANCELLED
             failure = reset_failure(stream_id, code, remote=True)
-            link.break_off(stream, failure, code, incoming=False)
+            link.break_off(exchange, failure, code, incoming=False)
+
+    def _new_exchange(
+        self, stream_id: int, headers: Headers
+    ) -> tuple[Exchange, RequestReceived]:
+        if self._coroutine is None:
+            request = to_request(headers)
+            return self._link.make_exchange(stream_id, request), request
+        stream = H3RequestStream(self, self._link, stream_id, headers, client=False)
+        assert stream.request is not None
         self._arrived.append(stream)
+        return stream, stream.request
+
+    def replace(self, exchange: Exchange) -> None:
+        """Call this one from now on, for one that has failed."""
+        if exchange.stream_id in self._streams_by_id:
+            self._streams_by_id[exchange.stream_id] = exchange
 
     def _start_handlers(self) -> None:
         """Run the handlers of the requests that have come."""
@@ -756,10 +822,14 @@ class H3Protocol(QuicConnectionProtocol):
                 # The client has abandoned it already.
                 stream.reset(ErrorCode.H3_REQUEST_CANCELLED)
                 continue
-            assert self._request_handler is not None
-            task = self._loop.create_task(self._request_handler(stream))
+            assert self._coroutine is not None
+            # The stream cancels it when the response cannot be sent any more.
+            task = self._link.tasks.start(
+                self._coroutine(stream),
+                functools.partial(self._request_handled, stream),
+                cleanup=True,
+            )
             stream.run_in(task)
-            task.add_done_callback(functools.partial(self._request_handled, stream))
 
     def _apply_priority(self, stream_id: int) -> None:
         """Send a response when the client wants it (RFC 9218)."""
@@ -789,6 +859,7 @@ class H3Protocol(QuicConnectionProtocol):
         ):
             stream.reset(ErrorCode.H3_INTERNAL_ERROR)
         if stream.sent_all:
+            stream.discard()
             self._link.stop_request(stream)
         else:
             stream.stop()
@@ -798,8 +869,6 @@ class H3Protocol(QuicConnectionProtocol):
 
         A client that receives STOP_SENDING at once may lose the response.
         """
-        if isinstance(exchange, H3RequestStream):
-            exchange.discard()
         due = self._loop.time() + _STOP_AFTER
         self._answered.setdefault(exchange.stream_id, (exchange, due))
         if self._stop_timer is None:
@@ -820,13 +889,13 @@ class H3Protocol(QuicConnectionProtocol):
         """Stop requests whose responses have been there for long enough."""
         now = self._loop.time()
         excess = len(self._answered) - _LINGERING
-        for stream_id, (stream, due) in list(self._answered.items()):
+        for stream_id, (exchange, due) in list(self._answered.items()):
             if not (due <= now or excess > 0 or self._closing):
                 return
             if self._quic.stream_settled(stream_id):
                 excess -= 1
                 del self._answered[stream_id]
-                self._link.stop_request(stream, ErrorCode.H3_NO_ERROR)
+                self._link.stop_request(exchange, ErrorCode.H3_NO_ERROR)
 
 
 def _with_datagrams(config: H3Configuration, quic: QuicConnection) -> H3Configuration:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import weakref
+from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from nghttp2py.asyncio.h3_bounds import Arrival, Outgoing
 from nghttp2py.asyncio.stream_link import Codes, StreamLink
+from nghttp2py.asyncio.tasks import CallbackTasks
 from nghttp2py.asyncio.writer import PIECE, Failure
 from nghttp2py.errors import (
     BodyQueueFullError,
@@ -17,7 +20,12 @@ from nghttp2py.errors import (
     StreamStateError,
 )
 from nghttp2py.errors import ErrorCode as H2ErrorCode
-from nghttp2py.exchange import Exchange
+from nghttp2py.exchange import (
+    Exchange,
+    ExchangeFactory,
+    PythonExchange,
+    exchange_failed,
+)
 from nghttp2py.h2 import RequestReceived
 from nghttp2py.h2.body import DATA_DEFERRED, DATA_EOF, is_bytes_like, make_source
 from nghttp2py.h3 import H3Connection
@@ -25,6 +33,7 @@ from nghttp2py.h3.connection import ErrorCode
 from nghttp2py.h3.events import Headers
 
 __all__ = ["H3Link", "to_fields", "to_request"]
+
 
 # Body bytes that come in and are not read, before the peer gets no more credit.
 # Beyond them it may send what it has credit for, `max_stream_data`.
@@ -63,6 +72,7 @@ class _State:
         self.tunnel = tunnel
         self.no_content = no_content  # what is sent of a body is dropped
         self.answered = False  # the final response's header section came, or went
+        self.declined = False  # what still comes of the request means nothing
         self.failure: Failure | None = None
         self.error_code = 0
         self.unread = 0  # bytes that came in without credit for more
@@ -82,7 +92,9 @@ class H3Link(StreamLink):
     """A connection of HTTP/3, as its exchanges see it.
 
     ``states`` has what is known of each exchange that has not ended;
-    ``forget(exchange)`` is called when one has.
+    ``owner.forget(exchange)`` is called when one has.  The exchanges of ``factory``
+    are told of an end in a later turn of the loop, as it may have been made by a call
+    of theirs; a ``Stream`` expects to be told at once.
     """
 
     codes = Codes(
@@ -94,10 +106,25 @@ class H3Link(StreamLink):
     halves_end_alone = True
     max_code = 2**62 - 1
 
-    def __init__(self, owner: Any, quic: Any, *, client_side: bool) -> None:
-        # Weak, as the connection has this object: no cycle is to outlive it.
-        super().__init__("HTTP/3", client_side, weakref.proxy(owner))
+    def __init__(
+        self,
+        owner: Any,
+        quic: Any,
+        *,
+        client_side: bool,
+        factory: ExchangeFactory | None = None,
+    ) -> None:
+        # Weak, as the connection has this object: no cycle is to outlive it.  Handlers
+        # are given it: the cycle is cut when the connection is over.
+        proxy = weakref.proxy(owner)
+        super().__init__(
+            "HTTP/3", client_side, proxy if factory is None else owner, factory
+        )
+        self._proxy = proxy
         self._quic = quic
+        self._defers = factory is not None
+        self._due: deque[tuple[Exchange, Callable[[], None]]] = deque()
+        self.tasks = CallbackTasks()
         self.states: dict[int, _State] = {}
         # Those that wait for room, or have a body that is pulled.
         self._senders: set[int] = set()
@@ -158,7 +185,63 @@ class H3Link(StreamLink):
         del self.states[stream_id]
         self._senders.discard(stream_id)
         self.owner.forget(exchange)
-        self.closed(exchange, state.failure, state.error_code, state.body_bytes_sent)
+        self._tell(
+            exchange,
+            partial(
+                self.closed,
+                exchange,
+                state.failure,
+                state.error_code,
+                state.body_bytes_sent,
+            ),
+        )
+
+    def _tell(self, exchange: Exchange, call: Callable[[], None]) -> None:
+        """Tell an exchange of an end, which a call of its own may have made."""
+        if not self._defers:
+            call()
+            return
+        if not self._due:
+            self.loop.call_soon(self.tell_ends)
+        self._due.append((exchange, call))
+
+    def tell_ends(self) -> None:
+        """Tell exchanges of the ends that they were not told of yet."""
+        while self._due:
+            exchange, call = self._due.popleft()
+            self.call(exchange, call)
+
+    def call(self, exchange: Exchange, call: Callable[[], object]) -> None:
+        """Call an exchange; what it raises ends it, and no other."""
+        if not self._defers:
+            call()
+            return
+        try:
+            call()
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            self.owner.replace(exchange_failed(exchange, error))
+
+    def make_exchange(self, stream_id: int, request: RequestReceived) -> Exchange:
+        """Make the exchange of a request; one whose factory fails answers 500."""
+        try:
+            exchange: Exchange = self.new_exchange(stream_id, request)
+            return exchange
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            return _Unmade(self, stream_id, request, error)
+
+    def tell_closing(self, exchange: Exchange) -> None:
+        """Tell an exchange that the server begins to stop."""
+        self._tell(exchange, partial(self.closing, exchange))
+
+    def disconnected(self, released: Callable[[], object]) -> None:
+        """The connection is over: end its tasks, and call ``released`` after them."""
+        self.tell_ends()
+        self.owner = self._proxy
+        self.tasks.connection_lost(released)
 
     # ---- What comes in ----
 
@@ -170,7 +253,9 @@ class H3Link(StreamLink):
         if state is None or not state.receives:
             return
         first = headers[0] if headers else (b"", b"")
-        if not self.client_side or state.answered or first[0] != b":status":
+        if state.declined:
+            pass
+        elif not self.client_side or state.answered or first[0] != b":status":
             self.trailers_received(exchange, headers)
         elif first[1][:1] == b"1":
             self.informational_received(exchange, int(first[1]), headers[1:])
@@ -185,7 +270,7 @@ class H3Link(StreamLink):
         state = self.states.get(exchange.stream_id)
         if state is None or not state.receives:
             return
-        if data:
+        if data and not state.declined:
             state.unread += len(data)
             arrival = state.arrival
             arrival.came += len(data)
@@ -201,7 +286,8 @@ class H3Link(StreamLink):
         state = self.states.get(exchange.stream_id)
         if state is not None and state.receives:
             state.receives = False
-            self.end_received(exchange)
+            if not state.declined:
+                self.end_received(exchange)
             self.check_end(exchange)
 
     def acknowledge(self, exchange: Exchange, n: int) -> None:
@@ -236,13 +322,36 @@ class H3Link(StreamLink):
         if outgoing:
             state.sends = False
             state.source = None
-        if state.failure is None:
+        # The response is whole, the request need not be (RFC 9114, 4.1).
+        if state.failure is None and not (state.declined and not state.sends):
             state.failure = failure
             state.error_code = error_code
-        self.aborted(
-            exchange, failure, error_code, incoming=incoming, outgoing=outgoing
+        self._tell(
+            exchange,
+            partial(
+                self.aborted,
+                exchange,
+                failure,
+                error_code,
+                incoming=incoming,
+                outgoing=outgoing,
+            ),
         )
         self.check_end(exchange)
+
+    def cancel(self, exchange: Exchange, error_code: int, reason: str) -> None:
+        """End what is left of an exchange, for a reason of the connection's."""
+        state = self.states.get(exchange.stream_id)
+        if state is None:
+            return
+        if state.sends:
+            self._reset_outgoing(exchange, error_code)
+        if state.receives:
+            self.owner.stop_stream(exchange.stream_id, error_code)
+        failure = reset_failure(
+            exchange.stream_id, error_code, remote=False, text=reason
+        )
+        self.break_off(exchange, failure, error_code)
 
     # ---- What goes out: header sections ----
 
@@ -277,6 +386,12 @@ class H3Link(StreamLink):
         """Send a header section with its pseudo-header fields."""
         self.send_section(exchange, to_fields(fields), end)
 
+    def send_continue(self, exchange: Exchange) -> None:
+        """Send 100 (Continue), unless the request has come whole or is closed."""
+        state = self.states.get(exchange.stream_id)
+        if state is not None and state.receives and state.sends:
+            self.send_informational(exchange, 100, ())
+
     def send_informational(self, exchange: Exchange, status: int, fields: Any) -> None:
         """Send a 1xx response.  Raises ``ValueError`` for another status."""
         if not 100 <= status <= 199:
@@ -293,12 +408,16 @@ class H3Link(StreamLink):
     def queue_body(self, exchange: Exchange, data: Any, end: bool) -> None:
         """Queue a piece of the body.
 
-        Raises ``BodyQueueFullError`` if more than 1 MiB would wait.
+        Raises ``BodyQueueFullError`` if more than 1 MiB would wait, unless it is the
+        last, which is sent as the peer takes it.
         """
         stream_id = exchange.stream_id
         n = memoryview(data).nbytes
         queued = self._quic.queued_data(stream_id)
         if queued and queued + n > _STREAM_QUEUE:
+            if end:
+                self.send_body(exchange, data, None)
+                return
             raise BodyQueueFullError(
                 f"stream {stream_id}: {queued + n} bytes would wait, more than "
                 f"{_STREAM_QUEUE}"
@@ -392,7 +511,7 @@ class H3Link(StreamLink):
             self._http().send_data(exchange.stream_id, b"", True)
         if trailers is not None:
             state.trailers = to_fields(trailers)
-        state.source = _Bytes(body) if is_bytes_like(body) else make_source(body)
+        state.source = _Bytes(body) if is_bytes_like(body) else _Pieces(body)
         state.deferred = False
         self._senders.add(exchange.stream_id)
         self._pull(exchange, state)
@@ -472,7 +591,7 @@ class H3Link(StreamLink):
         ):
             self._senders.discard(stream_id)
         if wakes:
-            self.writable(exchange)
+            self.call(exchange, partial(self.writable, exchange))
 
     # ---- The end ----
 
@@ -517,6 +636,7 @@ class H3Link(StreamLink):
             return
         if error_code is None:
             if not state.tunnel:
+                self._decline(exchange, state)
                 self.owner.request_answered(exchange)
             return
         self.owner.stop_stream(exchange.stream_id, error_code)
@@ -528,6 +648,11 @@ class H3Link(StreamLink):
         self._ended_here(
             exchange, state, None if declined else failure, error_code, True, False
         )
+
+    def _decline(self, exchange: Exchange, state: _State) -> None:
+        """Drop what still comes of a request, and give credit for what has come."""
+        state.declined = True
+        self.acknowledge(exchange, state.unread)
 
     def _ended_here(
         self,
@@ -561,6 +686,12 @@ class H3Link(StreamLink):
                 receives and state is not None and state.receives,
             )
 
+    # ---- What HTTP/3 has in another way ----
+
+    def push(self, exchange: Exchange, fields: Any) -> tuple[int, RequestReceived]:
+        """Return -1 and the request: we take no client's pushes (RFC 9114, 4.6)."""
+        return -1, to_request(to_fields(fields))
+
     # ---- The connection ----
 
     def send_datagram(self, exchange: Exchange, data: Any) -> None:
@@ -590,6 +721,23 @@ class H3Link(StreamLink):
             self.owner.transmit_soon()
 
 
+class _Unmade(PythonExchange):
+    """Stands for an exchange that could not be made."""
+
+    def __init__(
+        self,
+        http: H3Link,
+        stream_id: int,
+        request: RequestReceived,
+        error: BaseException,
+    ) -> None:
+        super().__init__(http, stream_id, request)
+        self._error = error
+
+    def request_received(self, request: RequestReceived) -> None:
+        raise self._error
+
+
 class _Bytes:
     """A body of bytes, as a source of pieces."""
 
@@ -599,6 +747,29 @@ class _Bytes:
     def read(self, n: int) -> tuple[memoryview, int]:
         piece, self._data = self._data[:n], self._data[n:]
         return piece, DATA_EOF if not self._data else 0
+
+
+class _Pieces:
+    """A body of another kind, in pieces that are no larger than is asked for.
+
+    A source gives what it has: an iterator's piece has any size.
+    """
+
+    def __init__(self, body: Any) -> None:
+        self._source = make_source(body)
+        self._rest: Any = b""
+        self._flag = 0
+
+    def read(self, n: int) -> tuple[Any, int]:
+        piece = self._rest
+        if not piece:
+            piece, self._flag = self._source.read(n)
+        if len(piece) <= n:
+            self._rest = b""
+            return piece, self._flag
+        view = memoryview(piece)
+        self._rest = view[n:]
+        return view[:n], 0
 
 
 def to_fields(headers: Any) -> Headers:

@@ -214,10 +214,10 @@ class H2Protocol(H2StreamConnection):
         """Run ``handler(stream)`` as a task for each stream of the peer.
 
         A task is cancelled when its stream breaks off.  A handler that fails is
-        logged; if it has not answered, the client gets status 500.  When a task
-        ends, a stream that has not finished is reset, with INTERNAL_ERROR if the
-        handler failed.  Returns when the connection is over and all tasks have
-        ended.
+        logged; if it has not answered, or returns without a response, the client
+        gets status 500.  When a task ends, a stream that has not finished is reset,
+        with INTERNAL_ERROR if the handler failed.  Returns when the connection is
+        over and all tasks have ended.
         """
         tasks: set[asyncio.Task[None]] = set()
         try:
@@ -244,6 +244,7 @@ class H2Protocol(H2StreamConnection):
                     raise stream.error
                 try:
                     await handler(stream)
+                    stream.answer_failure()  # unless it has begun a response
                 except Exception:
                     if stream.error is None and stream.answer_failure():
                         _log_failure(stream)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nghttp2py.errors import StreamResetError
-from nghttp2py.exchange import Exchange, PythonConnection
+from nghttp2py.exchange import Exchange, ExchangeFactory, PythonConnection
 
 __all__ = ["Codes", "StreamLink"]
 
@@ -42,8 +42,14 @@ class StreamLink(PythonConnection):
     #: The event loop of the connection.
     loop: asyncio.AbstractEventLoop
 
-    def __init__(self, version: str, client_side: bool, owner: Any) -> None:
-        super().__init__(version, client_side, owner)
+    def __init__(
+        self,
+        version: str,
+        client_side: bool,
+        owner: Any,
+        factory: ExchangeFactory | None = None,
+    ) -> None:
+        super().__init__(version, client_side, owner, factory)
         self.timeout: float | None = None
         self.waiting: set[Any] = set()
 
