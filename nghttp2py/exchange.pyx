@@ -598,10 +598,13 @@ cpdef log_access(Exchange exchange, error_code, body_bytes_sent, bint complete):
     """Log an exchange of a server that has ended, and call the hooks.
 
     ``complete`` tells whether the whole response went out.  What a hook raises is
-    logged.  See ``nghttp2py.access``.
+    logged.  One without a request, which the server has pushed, is not logged.
+    See ``nghttp2py.access``.
     """
     cdef RequestReceived request = exchange.request
 
+    if request is None:
+        return
     try:
         access.log(
             access.Exchange(

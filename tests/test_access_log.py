@@ -7,6 +7,11 @@ from h3_streams import pair, request
 from loops import in_loop, until
 from streams import Pair
 
+from nghttp2py import access
+from nghttp2py.h2 import H2Configuration
+
+GET = {":method": "GET", ":path": "/"}
+
 
 async def answer(stream):
     path = stream.request.target
@@ -67,3 +72,49 @@ async def test_the_log_has_every_exchange(
     assert (record.complete, bool(record.error_code)) == (complete, not complete)
     assert size is None or record.bytes_sent == size
     assert record.getMessage().endswith(" incomplete") is not complete
+
+
+@in_loop
+async def test_a_pushed_response_is_no_exchange_of_the_log(caplog):
+    exchanges = []
+
+    async def push(stream):
+        pushed = await stream.push({":path": "/pushed"})
+        await pushed.send_response(200, body=b"pushed")
+        await stream.send_response(200, body=b"asked for")
+
+    access.add_hook(exchanges.append)
+    try:
+        async with Pair(
+            handler=lambda server: server.serve_streams(push),
+            client={"config": H2Configuration(enable_push=True)},
+        ) as both:
+            stream = await both.client.open_stream(GET, end_stream=True)
+            pushed = await both.client.accept_push()
+            assert await pushed.reader.read() == b"pushed"
+            assert await stream.reader.read() == b"asked for"
+            await until(lambda: exchanges)
+    finally:
+        access.remove_hook(exchanges.append)
+    assert [exchange.target for exchange in exchanges] == [b"/"]
+    assert not caplog.records
+
+
+@in_loop
+async def test_the_log_has_the_address_of_a_client_that_is_gone():
+    exchanges = []
+
+    async def begin(stream):
+        await stream.start_response({":status": "200"})
+        await stream.connection.wait_closing()
+
+    access.add_hook(exchanges.append)
+    try:
+        async with Pair(handler=lambda server: server.serve_streams(begin)) as both:
+            stream = await both.client.open_stream(GET, end_stream=True)
+            await stream.response()
+            both.server_pipe.abort()
+            await until(lambda: exchanges)
+    finally:
+        access.remove_hook(exchanges.append)
+    assert exchanges[0].address == ("192.0.2.1", 443)

@@ -31,7 +31,7 @@ from nghttp2py.errors import (
     StreamResetError,
     printable,
 )
-from nghttp2py.exchange import log_access
+from nghttp2py.exchange import log_access, log_wanted
 from nghttp2py.h2 import (
     H2BodyDrained,
     H2BodyReceived,
@@ -143,6 +143,7 @@ class H2StreamConnection(H2Pump):
         self.keepalive_idle = keepalive_interval is not None
         self.close_timeout = self._timeouts.close
         self._client_side = client_side
+        self._client_address: Any = None
         # The host and port by which the server was asked for, if it was by these.
         self._asked_for: tuple[str, int] | None = None
         self._own_fields: tuple[list[tuple[bytes, bytes]], ...] = ()
@@ -380,7 +381,7 @@ class H2StreamConnection(H2Pump):
             return
         code = event.error_code
         complete = code == 0 and event.complete
-        if not self._client_side:
+        if not self._client_side and log_wanted():
             log_access(stream, code, event.body_bytes_sent, complete)
         failure = None if complete else self._over_for(stream_id, code)
         stream.exchange_closed(failure, code, event.body_bytes_sent)
@@ -488,9 +489,12 @@ class H2StreamConnection(H2Pump):
         return self._limit if self._settings_seen else None
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Return the transport's information: ``peername``, ``ssl_object``, ..."""
+        """Return the transport's information: ``peername``, ``ssl_object``, ...
+
+        ``peername`` is known when the connection is lost, too.
+        """
         if self.transport is None:
-            return default
+            return self._client_address if name == "peername" else default
         return self.transport.get_extra_info(name, default)
 
     def close(self, timeout: float | None = None) -> None:
