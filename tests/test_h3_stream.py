@@ -9,6 +9,7 @@ import weakref
 import pytest
 from h3_streams import (
     OK,
+    POST,
     data_frame,
     headers_frame,
     pair,
@@ -19,6 +20,7 @@ from h3_streams import (
 )
 from loops import in_loop, in_loops, until
 
+from nghttp2py.asyncio import h3
 from nghttp2py.asyncio.h3 import H3Protocol
 from nghttp2py.asyncio.h3_stream import _MAX_DATAGRAMS
 from nghttp2py.asyncio.reader import _MAX_INFORMATIONAL
@@ -494,3 +496,77 @@ async def test_a_stream_keeps_no_cycle_of_references(caplog):
         gone = weakref.ref(stream)
         del stream
         assert gone() is None
+
+
+@in_loop
+async def test_an_upload_that_is_cut_short_does_not_cancel_who_has_answered():
+    begun, ends = [], []
+    cut = asyncio.Event()
+
+    async def answer(stream):
+        await stream.send_response(200, body=b"whole")
+
+    async def handler(stream):
+        begun.append(stream.path)
+        try:
+            if stream.path == b"/before":
+                with contextlib.suppress(StreamResetError):
+                    await stream.read()
+                await asyncio.gather(answer(stream))
+            else:
+                await answer(stream)
+                await cut.wait()
+            await asyncio.sleep(0)
+            await stream.writer.wait_closed()
+            ends.append("whole")
+        except asyncio.CancelledError:
+            ends.append("cancelled")
+            raise
+
+    async with pair(handler) as (client, _):
+        for path in (b"/before", b"/after"):
+            stream = await client.open_stream(request(path, b"POST"))
+            await stream.send_data(b"part")
+            await until(lambda path=path: path in begun)
+            if path == b"/after":
+                await stream.response()
+            client._quic.reset_stream(stream.stream_id, ErrorCode.H3_REQUEST_CANCELLED)
+            client.transmit()
+            if path == b"/before":
+                await stream.response()
+            else:
+                await client.ping()  # the reset has come
+                cut.set()
+            assert await stream.read() == b"whole"
+        await until(lambda: len(ends) == 2)
+    assert ends == ["whole", "whole"]
+
+
+@in_loop
+async def test_who_reads_a_request_that_is_declined_is_told(monkeypatch):
+    monkeypatch.setattr(h3, "_STOP_AFTER", 0.05)
+    readers = []
+
+    async def handler(stream):
+        readers.append(asyncio.ensure_future(stream.read()))
+        await asyncio.sleep(0)
+        await stream.send_response(200, body=b"early")
+
+    async with serving(handler) as (_, port), raw_client(port) as client:
+        client.send(0, headers_frame(POST))
+        await until(lambda: readers)
+        with pytest.raises(StreamResetError):
+            await asyncio.wait_for(asyncio.shield(readers[0]), 5)
+
+
+@in_loop
+async def test_a_second_body_does_not_cost_the_response():
+    async def handler(stream):
+        await stream.send_response(200, body=await stream.read())
+
+    async with pair(handler) as (client, _):
+        stream = await client.open_stream(request(method=b"POST"))
+        await stream.send_body(b"all")
+        with pytest.raises(Exception, match="ended"):
+            await stream.send_body(b"again")
+        assert await stream.read() == b"all"

@@ -182,8 +182,15 @@ class Incoming(Outgoing):
         self, failure: Failure | None, error_code: int, body_bytes_sent: int
     ) -> None:
         """Take notice that nothing more comes or goes."""
-        if failure is not None:
+        http = self.http
+        if failure is not None and not http.halves_end_alone:
             self.aborted(failure, error_code, True, True)
+        elif self._receives:
+            # The rest of the request was declined; who reads must not wait for it.
+            self._failure = failure or http.make_failure(
+                self.stream_id, error_code, "the response was whole before the request"
+            )
+        # A half that ends alone was told when it broke off: ours may have ended well.
         self.closed = True
         self._unsent = self.body_bytes_sent - body_bytes_sent
         self._waiters.wake()

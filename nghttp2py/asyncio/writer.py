@@ -351,8 +351,10 @@ class Outgoing(PythonExchange):
             raise ValueError("trailers end the stream: end_stream must be true")
         if isinstance(body, str):
             raise TypeError("a body must be bytes, not str: encode it")
+        was_whole = False
         try:
             async with self._write_turn():
+                was_whole = self._sent_all
                 last = end_stream and trailers is None
                 if is_bytes_like(body):
                     data = bytes(body)
@@ -366,8 +368,8 @@ class Outgoing(PythonExchange):
                     self._send_trailers(trailers)
                 await self._until_under_way(data)
         except BaseException as error:
-            # One whose half has broken off may still have a response.
-            if self._stopped is None:
+            # One whose half has broken off, or ended before, may still have a response.
+            if self._stopped is None and not was_whole:
                 codes = self.http.codes
                 if isinstance(error, asyncio.CancelledError):
                     self._cancel(codes.cancelled, "sending its body was cancelled")
