@@ -463,6 +463,8 @@ async def test_a_graceful_close_delivers_what_was_accepted(version, kind):
         app.go.set()
         assert await taking == [(200, data, [])] * 10
         await closing
+        await until(lambda: len(ends.log) == 10)
+    assert all(entry.complete for entry in ends.log)
 
 
 @everywhere
@@ -495,7 +497,8 @@ async def test_an_abort_ends_every_wait(version, kind):
         for stream in streams:
             with pytest.raises((StreamResetError, ConnectionTerminatedError)):
                 await stream.response()
-        await until(lambda: app.cancelled == 3)
+        await until(lambda: app.cancelled == 3 and len(ends.log) == 3)
+    assert not any(entry.complete for entry in ends.log)
 
 
 # ---- The access log ----

@@ -157,6 +157,8 @@ class H2StreamConnection(H2Pump):
         # nothing else, unless a task waits on them.
         self._streams: dict[int, weakref.ref[H2Stream]] = {}
         self._owned: dict[int, H2Stream] = {}
+        # Streams whose handler may be done before all is sent: for the access log.
+        self._handled: dict[int, H2Stream] = {}
         self._link = H2Link(self, self.connection, timeout)
         self._arrived: deque[H2Stream] = deque()  # not accepted yet
         self._acceptors = Waiters()
@@ -290,6 +292,11 @@ class H2StreamConnection(H2Pump):
         self._owned.pop(stream.stream_id, None)
         return stream
 
+    def keep_until_closed(self, stream: H2Stream) -> None:
+        """Keep a stream that is handled here until it is closed."""
+        if not stream.closed:
+            self._handled[stream.stream_id] = stream
+
     def _find(self, stream_id: int) -> H2Stream | None:
         ref = self._streams.get(stream_id)
         return None if ref is None else ref()
@@ -377,6 +384,7 @@ class H2StreamConnection(H2Pump):
         ref = self._streams.pop(stream_id, None)
         stream = None if ref is None else ref()
         kept = self._owned.pop(stream_id, None) is not None
+        self._handled.pop(stream_id, None)
         if stream is None:
             return
         code = event.error_code

@@ -237,6 +237,7 @@ class H2Protocol(H2StreamConnection):
     async def _serve_stream(
         self, handler: Callable[[H2Stream], Awaitable[Any]], stream: H2Stream
     ) -> None:
+        self.keep_until_closed(stream)
         stream.run_in(asyncio.current_task())
         try:
             async with stream:
@@ -260,6 +261,9 @@ class H2Protocol(H2StreamConnection):
                 logger.debug("%s: the handler ended: %s", stream, error)
                 return
             _log_failure(stream)
+        finally:
+            # The task's frames refer to the stream: let go of it.
+            stream.run_in(None)
 
     # ---- Streams that are known by number ----
 
