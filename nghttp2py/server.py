@@ -7,38 +7,18 @@ the program's subclass of ``BaseRequestHandler`` and calls its ``on_`` methods.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
-import signal
 import socket
 import ssl as ssl_module
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import Any, cast
 
-from nghttp2py.arguments import check_bool
-from nghttp2py.asyncio.binding import (
-    UnixPath,
-    adopt_sockets,
-    bind_tcp,
-    bind_unix,
-    to_address,
-)
-from nghttp2py.asyncio.event_loop import get_current_loop, is_loop_running, run
-from nghttp2py.asyncio.http2 import HTTP2Protocol
-from nghttp2py.asyncio.listener import (
-    BACKLOG,
-    ConnectionSet,
-    Listener,
-    check_backlog,
-    check_limit,
-)
+from nghttp2py.asyncio.event_loop import get_current_loop
+from nghttp2py.asyncio.listener import BACKLOG, Listener
+from nghttp2py.asyncio.server import DEFAULT_CONFIGURATION, Server
 from nghttp2py.asyncio.timeouts import UNSET, Timeouts, merge_timeouts
-from nghttp2py.asyncio.tls import check_server_context, prepare_server_context
-from nghttp2py.exchange import Exchange
 from nghttp2py.h2 import H2Configuration
-from nghttp2py.h2.config import check_config
 from nghttp2py.handler import BaseRequestHandler, HandlerFactory
 
 __all__ = ["BaseRequestHandler", "HTTP2Server"]
@@ -48,41 +28,8 @@ logger = logging.getLogger(__name__)
 #: Seconds without an open request after which a connection is closed.
 IDLE_TIMEOUT = cast(float, Timeouts.idle)
 
-#: What a server announces if it is not told otherwise.  Uploads are handed
-#: over as they come, so wide windows cost no memory here and save waiting.  A
-#: handler that holds its upload back holds up no other: the bound is its stream's
-#: window, not the connection's.
-#: Extended CONNECT takes a program that knows of it (RFC 8441).
-DEFAULT_CONFIGURATION = H2Configuration(
-    initial_window_size=262144,
-    connection_window_size=2**31 - 1,
-    enable_connect_protocol=False,
-    manual_flow_control=True,
-)
 
-
-class HandlerProtocol(HTTP2Protocol):
-    """One connection of a server: makes a handler for each request."""
-
-    def __init__(
-        self,
-        handler_class: Callable[[Any, int], BaseRequestHandler],
-        config: H2Configuration,
-        opened: Callable[[Any], object],
-        closed: Callable[[Any], object],
-        *,
-        timeouts: Timeouts | None = None,
-    ) -> None:
-        factory = HandlerFactory(handler_class)
-        super().__init__(factory, config, opened, closed, timeouts=timeouts)
-
-    @property
-    def handlers(self) -> dict[int, Exchange]:
-        """The handlers of the open streams, by stream identifier."""
-        return self.http.exchanges
-
-
-class HTTP2Server:
+class HTTP2Server(Server):
     """Serves HTTP/2 on ``address`` with handlers of ``RequestHandlerClass``.
 
     That is a subclass of ``BaseRequestHandler``, or any callable that makes an
@@ -136,57 +83,41 @@ class HTTP2Server:
         idle_timeout: float | None = UNSET,
         close_timeout: float = UNSET,
     ) -> None:
-        if sock is None:
-            if address is None:
-                raise TypeError("address must be (host, port) or a path, or give sock")
-            self.address: tuple[str | None, int] | str | None = to_address(address)
-            self._given: list[socket.socket] = []
-        else:
-            if address is not None:
-                raise ValueError("give an address or sock, not both")
-            self.address = None
-            self._given = adopt_sockets(sock)
-        if not callable(RequestHandlerClass) or (
-            isinstance(RequestHandlerClass, type)
-            and not issubclass(RequestHandlerClass, BaseRequestHandler)
-        ):
+        if ssl is not None and not isinstance(ssl, ssl_module.SSLContext):
             raise TypeError(
-                "RequestHandlerClass must be a subclass of BaseRequestHandler, or a "
-                f"function that makes an instance of one, not {RequestHandlerClass!r}"
+                f"ssl must be an ssl.SSLContext or None, not {type(ssl).__name__}"
             )
-        if ssl is not None:
-            if not isinstance(ssl, ssl_module.SSLContext):
-                raise TypeError(
-                    f"ssl must be an ssl.SSLContext or None, not {type(ssl).__name__}"
-                )
-            prepare_server_context(ssl)
-        check_limit(limit_connections)
-        check_backlog(backlog)
-        if reuse_port is not None:
-            check_bool("reuse_port", reuse_port)
-        check_config(config)
-        if config is None:
-            config = self.DEFAULT_CONFIGURATION
-        elif not config.manual_flow_control:
-            config = replace(config, manual_flow_control=True)
-        self.RequestHandlerClass = RequestHandlerClass
-        self.config = config
-        self.timeouts = merge_timeouts(
-            timeouts,
-            settings=settings_timeout,
-            idle=idle_timeout,
-            close=close_timeout,
+        super().__init__(
+            RequestHandlerClass,
+            address,
+            ssl=ssl,
+            config=self.DEFAULT_CONFIGURATION if config is None else config,
+            timeouts=merge_timeouts(
+                timeouts,
+                settings=settings_timeout,
+                idle=idle_timeout,
+                close=close_timeout,
+            ),
+            limit_connections=limit_connections,
+            sock=sock,
+            reuse_port=reuse_port,
+            backlog=backlog,
         )
-        self._ssl = ssl
-        self._backlog = backlog
-        self._reuse_port = reuse_port
-        self._limit = limit_connections
-        self._listener: Listener | None = None
-        self._connections = self._new_connections()
+        self.RequestHandlerClass = RequestHandlerClass
         self._implicit: asyncio.Task[None] | None = None
         self._loop = get_current_loop()
         if self._loop is not None:
             self._loop.call_soon(self._start_by_itself)
+
+    def _make_factory(self, app: Any) -> HandlerFactory:
+        if not callable(app) or (
+            isinstance(app, type) and not issubclass(app, BaseRequestHandler)
+        ):
+            raise TypeError(
+                "RequestHandlerClass must be a subclass of BaseRequestHandler, or a "
+                f"function that makes an instance of one, not {app!r}"
+            )
+        return HandlerFactory(app)
 
     # ---- Life ----
 
@@ -201,43 +132,13 @@ class HTTP2Server:
         implicit, self._implicit = self._implicit, None
         if implicit is not None:
             await implicit
-        elif self._listener is not None:
-            raise RuntimeError("the server was started before")
         else:
-            await self._start()
+            await super().start()
 
-    async def _start(self) -> None:
-        self._loop = loop = asyncio.get_running_loop()
-        self._connections = self._new_connections()
-        listener = self._listener = Listener(
-            loop,
-            self._new_protocol,
-            self._connections,
-            tls=self._ssl,
-            handshake_timeout=self.timeouts.handshake,
-            backlog=self._backlog,
-            limit_connections=self._limit,
-        )
-        try:
-            if self._ssl is not None:
-                check_server_context(self._ssl)
-            listener.use(*await self._bind(loop))
-            listener.start()
-        except BaseException:
-            listener.close()
-            self._listener = None
-            raise
-
-    async def _bind(
-        self, loop: asyncio.AbstractEventLoop
-    ) -> tuple[list[socket.socket], list[UnixPath]]:
-        if self.address is None:
-            return self._given, []
-        if isinstance(self.address, str):
-            sock, path = bind_unix(self.address)
-            return [sock], [] if path is None else [path]
-        host, port = self.address
-        return await bind_tcp(loop, host, port, reuse_port=self._reuse_port), []
+    async def _started(self) -> Listener:
+        if self._implicit is not None:
+            await self.start()
+        return await super()._started()
 
     def _start_by_itself(self) -> None:
         """Start in the loop that was the current one when the server was made."""
@@ -254,114 +155,6 @@ class HTTP2Server:
                 return
             self._implicit = None
             logger.error("the server at %r cannot start: %s", self.address, error)
-
-    async def serve(self, *, signals: Iterable[int] = ()) -> None:
-        """Serve until ``close`` is called, and wait for the last connection.
-
-        Starts the server if that was not done.  When it is cancelled, it
-        closes the server; a second time, it aborts it.  The first of ``signals``
-        calls ``close`` while it waits, the second one ``abort``, where the loop
-        allows it: on Unix, in the main thread.
-        """
-        loop = asyncio.get_running_loop()
-        caught = []
-        # Before the start, for a signal may come as soon as others see the server.
-        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
-            for number in signals:
-                loop.add_signal_handler(number, self.stop)
-                caught.append(number)
-        try:
-            listener = await self._started()
-            try:
-                await listener.wait_closed()
-            finally:
-                self.close()
-                try:
-                    await self.wait_closed()
-                except BaseException:
-                    self.abort()
-                    raise
-        finally:
-            for number in caught:
-                loop.remove_signal_handler(number)
-
-    async def _started(self) -> Listener:
-        if self._listener is None or self._implicit is not None:
-            await self.start()
-        assert self._listener is not None
-        return self._listener
-
-    def serve_forever(self) -> None:
-        """Serve until SIGINT or SIGTERM, then stop gracefully; at the second, at once.
-
-        This runs the thread's current event loop, if one was set, and leaves it open;
-        otherwise a loop of its own, uvloop's if that is installed.  It is not for use
-        inside a running loop.
-        """
-        if is_loop_running():
-            raise RuntimeError(
-                "serve_forever() is not for a running event loop: await serve()"
-            )
-        loop = self._loop
-        if loop is None or loop.is_closed():
-            loop = get_current_loop()
-        main = self.serve(signals=(signal.SIGINT, signal.SIGTERM))
-        if loop is None:
-            run(main)
-        else:
-            loop.run_until_complete(main)
-
-    def stop(self) -> None:
-        """Do what a signal does: ``close`` the first time, ``abort`` the second."""
-        if self._connections.closing:
-            logger.warning("stopping at once")
-            self.abort()
-            return
-        self.close()
-        if self._connections:
-            logger.warning(
-                "stopping: waiting up to %g seconds for %d connections with %d open "
-                "streams; another signal ends them at once",
-                self.timeouts.close,
-                len(self._connections),
-                sum(len(protocol.handlers) for protocol in self._connections),
-            )
-
-    def close(self, timeout: float | None = None) -> None:
-        """Stop gracefully: accept no more, let the open streams finish.
-
-        Every client is told by GOAWAY (RFC 9113, 6.8).  What has not finished
-        after ``timeout`` seconds, by default ``close_timeout``, is aborted.
-        ``wait_closed`` waits.  Before the start this is a no-op.
-        """
-        if self._listener is not None:
-            self._listener.close(self.timeouts.close if timeout is None else timeout)
-
-    def abort(self) -> None:
-        """Stop at once: accept no more, drop every connection."""
-        if self._listener is not None:
-            self._listener.abort()
-
-    async def wait_closed(self) -> None:
-        """Wait until ``close`` has ended the last connection."""
-        if self._listener is not None:
-            await self._listener.wait_closed()
-
-    async def __aenter__(self) -> HTTP2Server:
-        await self._started()
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        self.close()
-        await self.wait_closed()
-
-    @property
-    def sockets(self) -> tuple[Any, ...]:
-        """The listening sockets; empty if the server does not listen."""
-        listener = self._listener
-        if listener is None or not listener.is_serving():
-            return ()
-        return tuple(listener.sockets)
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -394,22 +187,3 @@ class HTTP2Server:
             if not loop.is_running():
                 loop.run_until_complete(self._started())
         return self._listener
-
-    # ---- Connections ----
-
-    def _new_connections(self) -> ConnectionSet[HandlerProtocol]:
-        return ConnectionSet(
-            lambda protocol, timeout: protocol.close(
-                self.timeouts.close if timeout is None else timeout
-            ),
-            lambda protocol: protocol.abort(),
-        )
-
-    def _new_protocol(self) -> HandlerProtocol:
-        return HandlerProtocol(
-            self.RequestHandlerClass,
-            self.config,
-            self._connections.add,
-            self._connections.discard,
-            timeouts=self.timeouts,
-        )

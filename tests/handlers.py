@@ -3,17 +3,15 @@
 from memory import MemoryClient
 
 from nghttp2py.asyncio import Timeouts
-from nghttp2py.server import (
-    DEFAULT_CONFIGURATION,
-    BaseRequestHandler,
-    HandlerProtocol,
-)
+from nghttp2py.asyncio.server import DEFAULT_CONFIGURATION, HandlerProtocol
+from nghttp2py.handler import HandlerFactory
+from nghttp2py.server import BaseRequestHandler
 
 
 def serve(handler_class, *, config=None, **options):
     """A client in memory, connected to a server with these handlers."""
     protocol = HandlerProtocol(
-        handler_class,
+        HandlerFactory(handler_class),
         DEFAULT_CONFIGURATION,
         lambda protocol: None,
         lambda protocol: None,

@@ -13,8 +13,9 @@ from memory import MemoryClient
 
 from nghttp2py import BaseRequestHandler, HTTP2Client, HTTP2Server
 from nghttp2py.asyncio import Client, H2Pump, Timeouts, open_connection, start_server
+from nghttp2py.asyncio.server import DEFAULT_CONFIGURATION, HandlerProtocol
 from nghttp2py.h2 import H2Connection
-from nghttp2py.server import DEFAULT_CONFIGURATION, HandlerProtocol
+from nghttp2py.handler import HandlerFactory
 
 CALM = Timeouts(
     settings=0.2, headers=0.2, body=0.2, idle=None, keepalive=0.2, keepalive_answer=0.2
@@ -124,7 +125,7 @@ async def test_want_of_memory_ends_the_connection_that_asked(name):
 
     lost = []
     protocol = HandlerProtocol(
-        Recorder, DEFAULT_CONFIGURATION, lambda p: None, lost.append
+        HandlerFactory(Recorder), DEFAULT_CONFIGURATION, lambda p: None, lost.append
     )
     client = MemoryClient(protocol)
     client.request(end_stream=False)
@@ -146,7 +147,10 @@ async def test_want_of_memory_ends_the_connection_that_asked(name):
 async def test_a_connection_that_finds_no_memory_to_begin_is_aborted():
     lost = []
     protocol = HandlerProtocol(
-        BaseRequestHandler, DEFAULT_CONFIGURATION, lambda p: None, lost.append
+        HandlerFactory(BaseRequestHandler),
+        DEFAULT_CONFIGURATION,
+        lambda p: None,
+        lost.append,
     )
     protocol.connection = Wanting(protocol.connection, "initiate_connection", 1)
     client = MemoryClient(protocol)

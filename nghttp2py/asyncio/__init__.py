@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from nghttp2py.asyncio.client import Client, Fields, Response
+from nghttp2py.asyncio.client import Client, Response
 from nghttp2py.asyncio.endpoints import (
     H2Server,
     open_connection,
@@ -10,9 +10,11 @@ from nghttp2py.asyncio.endpoints import (
     start_server,
     start_unix_server,
 )
+from nghttp2py.asyncio.fields import Fields
 from nghttp2py.asyncio.protocol import H2Protocol
 from nghttp2py.asyncio.pump import H2Pump
 from nghttp2py.asyncio.reader import StreamReader
+from nghttp2py.asyncio.server import Server
 from nghttp2py.asyncio.stream import H2Stream, Stream
 from nghttp2py.asyncio.timeouts import Timeouts
 from nghttp2py.asyncio.writer import StreamWriter
@@ -48,6 +50,7 @@ __all__ = [
     "H2StreamWriter",
     "Response",
     "SendException",
+    "Server",
     "Stream",
     "StreamReader",
     "StreamWriter",

@@ -20,6 +20,7 @@ __all__ = [
     "UnixPath",
     "adopt_sockets",
     "bind_tcp",
+    "bind_udp",
     "bind_unix",
     "check_host",
     "check_path",
@@ -230,6 +231,30 @@ def _bind(
     except BaseException:
         sock.close()
         raise
+    return sock
+
+
+def bind_udp(tcp: socket.socket, *, reuse_port: bool | None = None) -> socket.socket:
+    """Return a socket for datagrams at the address of ``tcp``, a bound socket.
+
+    Raises ``OSError``, which names the address.
+    """
+    address = tcp.getsockname()
+    sock = socket.socket(tcp.family, socket.SOCK_DGRAM)
+    try:
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if tcp.family == socket.AF_INET6:
+            alone = tcp.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, alone)
+        sock.bind(address)
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        raise OSError(
+            error.errno,
+            f"cannot bind to {address[:2]} for UDP: {error.strerror or error}",
+        ) from None
     return sock
 
 

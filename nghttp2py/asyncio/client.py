@@ -18,7 +18,6 @@ from collections.abc import (
     Coroutine,
     Iterable,
     Iterator,
-    Mapping,
 )
 from functools import partial
 from types import TracebackType
@@ -32,6 +31,7 @@ from nghttp2py.asyncio.endpoints import (
     open_connection,
     open_unix_connection,
 )
+from nghttp2py.asyncio.fields import Fields
 from nghttp2py.asyncio.protocol import H2Protocol
 from nghttp2py.asyncio.stream import H2Stream
 from nghttp2py.asyncio.timeouts import merge_timeouts
@@ -82,39 +82,6 @@ _MAX_DEADLINES = 32
 _EXPECT = (b"expect", b"100-continue")
 # Bytes that are read from a file at once.
 _PIECE = 65536
-
-
-class Fields(Mapping[str, str]):
-    """A header or trailer section, by name in any case.
-
-    A field that came several times is one value here, joined by ``", "``
-    (RFC 9110, 5.3); ``get_all`` has them apart, ``pairs`` all of them as they
-    came.
-    """
-
-    def __init__(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
-        #: All fields in their order, as bytes.
-        self.pairs: tuple[tuple[bytes, bytes], ...] = tuple(pairs)
-
-    def get_all(self, name: str) -> list[str]:
-        """Return the values of every field of that name."""
-        wanted = name.lower().encode()
-        return [value.decode("latin-1") for key, value in self.pairs if key == wanted]
-
-    def __getitem__(self, name: str) -> str:
-        values = self.get_all(name)
-        if not values:
-            raise KeyError(name)
-        return ", ".join(values)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys(name.decode("latin-1") for name, _ in self.pairs))
-
-    def __len__(self) -> int:
-        return len({name for name, _ in self.pairs})
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({list(self.pairs)!r})"
 
 
 class _Timeout:

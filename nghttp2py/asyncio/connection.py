@@ -486,6 +486,15 @@ class H2StreamConnection(H2Pump):
         """Whether new streams can be opened: not after GOAWAY or the end."""
         return self._refusal is None and not self.is_closing
 
+    def set_alt_svc(self, value: bytes) -> None:
+        """Have each final response of a server tell where else it is (RFC 7838)."""
+        self._link.alt_svc = value
+
+    @property
+    def stream_count(self) -> int:
+        """Streams that are open, of either end."""
+        return len(self._streams)
+
     @property
     def open_streams(self) -> int:
         """Streams that this end has opened and that are not closed."""

@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from nghttp2py.asyncio.fields import add_field
 from nghttp2py.asyncio.stream_link import Codes, StreamLink
 from nghttp2py.asyncio.writer import PIECE, HeadersLike
 from nghttp2py.errors import ErrorCode, StreamClosedError
@@ -35,6 +36,8 @@ class H2Link(StreamLink):
         self.timeout = timeout
         #: Streams that wait for windows to open, or for the transport.
         self.blocked: set[int] = set()
+        #: The value of an ``alt-svc`` field for each final response (RFC 7838).
+        self.alt_svc: bytes | None = None
 
     def flush_soon(self) -> None:
         """Write what is queued in the loop's next turn."""
@@ -72,6 +75,8 @@ class H2Link(StreamLink):
         self, exchange: Exchange, status: int, fields: Any, end: bool
     ) -> None:
         """Send the final response's header section."""
+        if self.alt_svc is not None:
+            fields = add_field(fields, b"alt-svc", self.alt_svc)
         self.connection.send_response_headers(
             exchange.stream_id, status, fields, end_stream=end
         )
@@ -81,6 +86,8 @@ class H2Link(StreamLink):
     def send_fields(self, exchange: Exchange, fields: Any, end: bool) -> None:
         """Send a header section with its pseudo-header fields."""
         status = _find_status(fields)
+        if self.alt_svc is not None and status is not None and status >= 200:
+            fields = add_field(fields, b"alt-svc", self.alt_svc)
         self.connection.send_headers(exchange.stream_id, fields, end_stream=end)
         exchange.status = status
         self.flush_soon()

@@ -301,6 +301,11 @@ class H3Protocol(QuicConnectionProtocol):
         return self._link
 
     @property
+    def stream_count(self) -> int:
+        """The requests that are open."""
+        return len(self._streams_by_id)
+
+    @property
     def is_available(self) -> bool:
         """Whether requests can be sent."""
         return not (self._going_away or self._closing or self._quic.closed)

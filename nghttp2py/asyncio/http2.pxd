@@ -6,6 +6,7 @@ from nghttp2py.h2.events cimport H2StreamClosed, H2StreamReset, RequestReceived
 cdef class HTTP2Exchanges(HTTPConnection):
     cdef readonly H2Connection connection
     cdef readonly dict exchanges     # stream identifier -> Exchange
+    cdef public object alt_svc       # bytes of an alt-svc field for each response
     cdef object _others              # called with the events of no exchange
     cdef dict _extra                 # what get_extra_info() knows after the loss
     cdef dict _failures              # of streams that were reset and not closed yet

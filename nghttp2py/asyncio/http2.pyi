@@ -9,6 +9,7 @@ from nghttp2py.h2 import H2Configuration, H2Connection, H2Event
 __all__ = ["HTTP2Exchanges", "HTTP2Protocol"]
 
 class HTTP2Exchanges(HTTPConnection):
+    alt_svc: bytes | None
     @property
     def connection(self) -> H2Connection: ...
     @property

@@ -35,6 +35,7 @@ import logging
 from collections.abc import Mapping
 from functools import partial
 
+from nghttp2py.asyncio.fields import add_field
 from nghttp2py.asyncio.pump import H2Pump
 from nghttp2py.asyncio.tasks import CallbackTasks
 from nghttp2py.errors import (
@@ -361,6 +362,8 @@ cdef class HTTP2Exchanges(HTTPConnection):
 
     cpdef send_response(self, Exchange exchange, status, fields, bint end):
         """See ``HTTPConnection``."""
+        if self.alt_svc is not None:
+            fields = add_field(fields, b"alt-svc", self.alt_svc)
         self.connection.respond(exchange.stream_id, status, fields, end)
         exchange.status = status
         self._flush()

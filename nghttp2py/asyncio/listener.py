@@ -172,7 +172,8 @@ class Listener:
     they are connected.
 
     ``limit_connections`` bounds those that are open at once, handshakes included;
-    further ones wait in the kernel's backlog.
+    further ones wait in the kernel's backlog.  ``elsewhere`` tells how many others
+    count with them, such as those of QUIC; who ends one of these calls ``released``.
     """
 
     def __init__(
@@ -186,12 +187,13 @@ class Listener:
         backlog: int = BACKLOG,
         limit_connections: int | None = None,
         protocol_name: str = "HTTP/2",
+        elsewhere: Callable[[], int] = int,
     ) -> None:
         check_limit(limit_connections)
         check_backlog(backlog)
         self.loop = loop
         self.connections = connections
-        connections.discarded = self._released
+        connections.discarded = self.released
         self._factory = factory
         self._tls: ServerTLS | None = None
         if tls is not None:
@@ -199,12 +201,13 @@ class Listener:
                 tls,
                 factory,
                 handshake_timeout=handshake_timeout,
-                lost=self._released,
+                lost=self.released,
             )
             self._factory = self._tls.protocol
         self._backlog = backlog
         self._limit = limit_connections
         self._protocol_name = protocol_name
+        self._elsewhere = elsewhere
         self._sockets: list[socket.socket] = []
         self._paths: list[UnixPath] = []
         self._opening: set[asyncio.Task[None]] = set()
@@ -273,6 +276,11 @@ class Listener:
             made = max(made, len(self._tls.connections))
         return made + len(self._opening)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether ``limit_connections`` is reached."""
+        return self._limit is not None and self.count + self._elsewhere() >= self._limit
+
     def _watch(self) -> None:
         if self._serving and not self._watched and self._pause is None:
             self._watched = True
@@ -288,7 +296,7 @@ class Listener:
     def _accept(self, listening: socket.socket) -> None:
         """Accept what waits at a socket, up to a bound."""
         for _ in range(_ACCEPTS_IN_A_TURN):
-            if self._limit is not None and self.count >= self._limit:
+            if self.is_full:
                 self._full.log(
                     "limit_connections is reached: %d are open, others wait",
                     self._limit,
@@ -333,7 +341,7 @@ class Listener:
 
     def _opened(self, task: asyncio.Task[None]) -> None:
         self._opening.discard(task)
-        self._released()
+        self.released()
 
     def _shed(self, listening: socket.socket) -> None:
         """Accept and close what waits, so that it fails at once, not by a timeout.
@@ -368,9 +376,9 @@ class Listener:
         self._take_reserve()
         self._watch()
 
-    def _released(self) -> None:
+    def released(self) -> None:
         """Take notice that a connection is gone, or its handshake over."""
-        if self._limit is not None and self.count < self._limit:
+        if self._limit is not None and not self.is_full:
             self._watch()
         if self.is_closed:
             if self._deadline is not None:
@@ -399,7 +407,7 @@ class Listener:
             if self._deadline is not None:
                 self._deadline.cancel()
             self._deadline = self.loop.call_at(due, self.abort)
-        self._released()
+        self.released()
 
     def abort(self) -> None:
         """Accept no more, and end each connection at once."""
@@ -408,7 +416,7 @@ class Listener:
         if self._tls is not None:
             for transport in list(self._tls.connections):
                 transport.abort()
-        self._released()
+        self.released()
 
     def _stop_listening(self) -> None:
         self._closing = True

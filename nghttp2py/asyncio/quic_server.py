@@ -136,6 +136,7 @@ class QuicServer(asyncio.DatagramProtocol):
             abort=lambda protocol: protocol.close(),
         )
         self._handshaking = Handshakes(max_handshakes)
+        self._has_room: Callable[[], bool] = self._is_below_limit
         self._draining = False
         self._closing: asyncio.Task[None] | None = None
         # A dictionary, to forget the oldest first.
@@ -158,6 +159,30 @@ class QuicServer(asyncio.DatagramProtocol):
             if self._transport is None
             else [self._transport.get_extra_info("socket")]
         )
+
+    @property
+    def connection_count(self) -> int:
+        """The connections that are open, those in the handshake included."""
+        return len(self._connections)
+
+    @property
+    def stream_count(self) -> int:
+        """The requests that are open, if the connections are of HTTP/3."""
+        return sum(getattr(each, "stream_count", 0) for each in self._connections)
+
+    def share_limit(
+        self, has_room: Callable[[], bool], released: Callable[[], object]
+    ) -> None:
+        """Count the connections with those of another server, in one limit.
+
+        ``has_room`` is asked before one is taken, instead of ``max_connections``;
+        ``released`` is called when one has ended.
+        """
+        self._has_room = has_room
+        self._connections.discarded = released
+
+    def _is_below_limit(self) -> bool:
+        return len(self._connections) != self._max_connections
 
     def close(self) -> None:
         """Close all connections, and stop listening.
@@ -314,7 +339,7 @@ class QuicServer(asyncio.DatagramProtocol):
             return None
         if not header.is_initial:
             return None
-        if self._draining or len(self._connections) == self._max_connections:
+        if self._draining or not self._has_room():
             why = "closing" if self._draining else "max_connections is reached"
             self._refuse(header, addr, QuicErrorCode.CONNECTION_REFUSED, why)
             return None

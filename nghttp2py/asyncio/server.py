@@ -1,6 +1,572 @@
-"""A server for QUIC, by aioquic's module path (``aioquic.asyncio.server``)."""
+"""A server of HTTP/2 and HTTP/3 whose requests coroutines or handlers answer.
 
-from nghttp2py.asyncio.quic import QuicServer, serve
-from nghttp2py.asyncio.quic_protocol import QuicConnectionProtocol, QuicStreamHandler
+aioquic's server, which knows QUIC alone, has this module path, too.
+"""
 
-__all__ = ["QuicConnectionProtocol", "QuicServer", "QuicStreamHandler", "serve"]
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import inspect
+import logging
+import os
+import signal
+import socket
+import ssl as ssl_module
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from nghttp2py.arguments import check_bool, describe
+from nghttp2py.asyncio.binding import (
+    UnixPath,
+    adopt_sockets,
+    bind_tcp,
+    bind_udp,
+    bind_unix,
+    to_address,
+)
+from nghttp2py.asyncio.event_loop import get_current_loop, is_loop_running, run
+from nghttp2py.asyncio.http2 import HTTP2Protocol
+from nghttp2py.asyncio.listener import (
+    BACKLOG,
+    ConnectionSet,
+    Listener,
+    check_backlog,
+    check_limit,
+)
+from nghttp2py.asyncio.protocol import H2Protocol
+from nghttp2py.asyncio.timeouts import Timeouts, merge_timeouts
+from nghttp2py.asyncio.tls import check_server_context, prepare_server_context
+from nghttp2py.exchange import Exchange, ExchangeFactory, find_factory
+from nghttp2py.h2 import H2Configuration
+from nghttp2py.h2.config import check_config
+
+if TYPE_CHECKING:
+    # QUIC is imported when it is asked for: not every build has it.
+    from nghttp2py.asyncio.quic import QuicServer as QuicServer
+    from nghttp2py.asyncio.quic import serve as serve
+    from nghttp2py.asyncio.quic_protocol import (
+        QuicConnectionProtocol as QuicConnectionProtocol,
+    )
+    from nghttp2py.asyncio.quic_protocol import QuicStreamHandler as QuicStreamHandler
+    from nghttp2py.quic import QuicConfiguration
+
+__all__ = ["DEFAULT_CONFIGURATION", "HandlerProtocol", "Server"]
+
+# One name for the server of handlers and this one, as they are one.
+logger = logging.getLogger("nghttp2py.server")
+
+_QUIC = {"QuicServer", "serve"}
+_QUIC_PROTOCOL = {"QuicConnectionProtocol", "QuicStreamHandler"}
+
+# How many free ports are tried until one is free for TCP and for UDP.
+_ATTEMPTS = 16
+
+#: What a server with handlers announces if it is not told otherwise.  Uploads are
+#: handed over as they come, so wide windows cost no memory here and save waiting.  A
+#: handler that holds its upload back holds up no other: the bound is its stream's
+#: window, not the connection's.
+#: Extended CONNECT takes a program that knows of it (RFC 8441).
+DEFAULT_CONFIGURATION = H2Configuration(
+    initial_window_size=262144,
+    connection_window_size=2**31 - 1,
+    enable_connect_protocol=False,
+    manual_flow_control=True,
+)
+
+Address = tuple[str | None, int] | str | bytes | os.PathLike[str]
+Paths = tuple[str | os.PathLike[str], str | os.PathLike[str] | None]
+S = TypeVar("S", bound="Server")
+
+
+class HandlerProtocol(HTTP2Protocol):
+    """One connection of a server whose requests become exchanges of a factory."""
+
+    @property
+    def handlers(self) -> dict[int, Exchange]:
+        """The exchanges of the open streams, by stream identifier."""
+        return self.http.exchanges
+
+    @property
+    def stream_count(self) -> int:
+        """The streams that are open."""
+        return len(self.http.exchanges)
+
+    def set_alt_svc(self, value: bytes) -> None:
+        """Have each final response tell where else the server is (RFC 7838)."""
+        self.http.alt_svc = value
+
+
+class Server:
+    """Serves HTTP/2, and with ``http3`` HTTP/3 on the same port, by ``app``.
+
+    ``app`` is a coroutine function, which is called with the ``Stream`` of each
+    request, or a subclass of ``BaseRequestHandler``.  A coroutine that raises
+    before it has answered gives status 500; it is cancelled when its stream breaks
+    off.
+
+    ``address`` is ``(host, port)``, where the host ``None`` stands for all
+    interfaces and the port 0 for any that is free; or the path of a Unix
+    socket, which on Linux is abstract if it begins with a null byte.  Instead,
+    with the address ``None``, ``sock`` is a bound socket for TCP, or several; the
+    server closes them.
+
+    ``ssl`` is an ``ssl.SSLContext`` with a certificate, or the paths of a certificate
+    and its private key; ALPN ``h2`` is set on it, and what RFC 9113 forbids taken
+    out.  Without it HTTP/2 is spoken in the clear (RFC 9113, 3.3).
+
+    ``http3`` is ``True`` if ``ssl`` has paths; the paths of a certificate and its
+    private key, if ``ssl`` is a context, which does not give away its own; or a
+    ``QuicConfiguration`` with a certificate.  Responses over HTTP/2 then tell clients
+    of HTTP/3 by ``alt-svc`` (RFC 7838), unless they have one or ``alt_svc`` is false.
+
+    ``config`` has settings and limits of HTTP/2.  ``timeouts`` bounds every wait for
+    a client.  ``limit_connections`` bounds the connections that are open at once, of
+    both protocols: further ones wait in the kernel, those of QUIC are refused.
+    ``backlog`` and ``reuse_port`` are those of ``loop.create_server``.
+
+    ``serve_forever()`` runs a server by itself.  In a running event loop, use
+    ``async with`` or ``await start()``, then ``await serve()`` to wait; all
+    calls are to be made in that loop.
+
+    Raises ``TypeError`` and ``ValueError`` for arguments that cannot be meant, and
+    ``OSError`` for a certificate that cannot be read.
+    """
+
+    def __init__(
+        self,
+        app: Callable[..., Any],
+        address: Address | None = None,
+        *,
+        ssl: ssl_module.SSLContext | Paths | None = None,
+        http3: bool | Paths | QuicConfiguration = False,
+        alt_svc: bool = True,
+        config: H2Configuration | None = None,
+        timeouts: Timeouts | None = None,
+        limit_connections: int | None = None,
+        sock: socket.socket | Iterable[socket.socket] | None = None,
+        reuse_port: bool | None = None,
+        backlog: int = BACKLOG,
+    ) -> None:
+        if sock is None:
+            if address is None:
+                raise TypeError("address must be (host, port) or a path, or give sock")
+            self.address: tuple[str | None, int] | str | None = to_address(address)
+            self._given: list[socket.socket] = []
+        else:
+            if address is not None:
+                raise ValueError("give an address or sock, not both")
+            self.address = None
+            self._given = adopt_sockets(sock)
+        self._app = app
+        self._factory = self._make_factory(app)
+        self._ssl = _to_context(ssl)
+        check_bool("alt_svc", alt_svc)
+        check_limit(limit_connections)
+        check_backlog(backlog)
+        if reuse_port is not None:
+            check_bool("reuse_port", reuse_port)
+        check_config(config)
+        if config is not None and not config.manual_flow_control:
+            config = replace(config, manual_flow_control=True)
+        self.config = config
+        self.timeouts = merge_timeouts(timeouts)
+        self._alt_svc = alt_svc
+        self._backlog = backlog
+        self._reuse_port = reuse_port
+        self._limit = limit_connections
+        self._listener: Listener | None = None
+        self._connections = self._new_connections()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._quic: QuicConfiguration | None = None
+        self._quic_servers: list[QuicServer] = []
+        self._drains: set[asyncio.Task[None]] = set()
+        if http3 is not False:
+            if isinstance(self.address, str) or any(
+                each.family == socket.AF_UNIX for each in self._given
+            ):
+                raise ValueError("http3 needs an address of IP, not a Unix socket")
+            if self._ssl is None:
+                raise ValueError("http3 needs ssl: both protocols have a certificate")
+            paths = ssl if isinstance(ssl, tuple) else None
+            self._quic = _to_quic(http3, paths, self.timeouts)
+
+    def _make_factory(self, app: Any) -> ExchangeFactory | None:
+        """Return what makes exchanges; None for a coroutine function of streams."""
+        factory = find_factory(app)
+        if factory is None:
+            check_coroutine(app)
+        return factory
+
+    # ---- Life ----
+
+    async def start(self) -> None:
+        """Listen, and serve in the running event loop.
+
+        Raises ``OSError`` if the address cannot be had, ``TLSConfigurationError`` if
+        no TLS client could be served, and ``RuntimeError`` if the server was started
+        before.  If ``close`` is called meanwhile, the server has been closed when this
+        returns.
+        """
+        if self._listener is not None:
+            raise RuntimeError("the server was started before")
+        await self._start()
+
+    async def _start(self) -> None:
+        self._loop = loop = asyncio.get_running_loop()
+        self._connections = self._new_connections()
+        listener = self._listener = Listener(
+            loop,
+            self._new_protocol,
+            self._connections,
+            tls=self._ssl,
+            handshake_timeout=self.timeouts.handshake,
+            backlog=self._backlog,
+            limit_connections=self._limit,
+            elsewhere=self._count_quic,
+        )
+        datagrams: list[socket.socket] = []
+        try:
+            if self._ssl is not None:
+                check_server_context(self._ssl)
+            sockets, paths, datagrams = await self._bind_both(loop)
+            listener.use(sockets, paths)
+            if not self._connections.closing:
+                while datagrams:
+                    await self._start_quic(datagrams.pop(0), listener)
+            listener.start()
+        except BaseException:
+            listener.close()
+            self._listener = None
+            self._abort_quic()
+            raise
+        finally:
+            for sock in datagrams:
+                sock.close()
+
+    async def _bind_both(
+        self, loop: asyncio.AbstractEventLoop
+    ) -> tuple[list[socket.socket], list[UnixPath], list[socket.socket]]:
+        """Bind for TCP, and at the same addresses for UDP if HTTP/3 is served."""
+        attempts = 1
+        if isinstance(self.address, tuple) and not self.address[1]:
+            attempts = _ATTEMPTS
+        while True:
+            attempts -= 1
+            sockets, paths = await self._bind(loop)
+            datagrams: list[socket.socket] = []
+            if self._quic is None:
+                return sockets, paths, datagrams
+            try:
+                for sock in sockets:
+                    datagrams.append(bind_udp(sock, reuse_port=self._reuse_port))
+                return sockets, paths, datagrams
+            except OSError as error:
+                for sock in [*sockets, *datagrams]:
+                    sock.close()
+                if not attempts or error.errno != errno.EADDRINUSE:
+                    raise
+
+    async def _bind(
+        self, loop: asyncio.AbstractEventLoop
+    ) -> tuple[list[socket.socket], list[UnixPath]]:
+        if self.address is None:
+            return self._given, []
+        if isinstance(self.address, str):
+            sock, path = bind_unix(self.address)
+            return [sock], [] if path is None else [path]
+        host, port = self.address
+        return await bind_tcp(loop, host, port, reuse_port=self._reuse_port), []
+
+    async def serve(self, *, signals: Iterable[int] = ()) -> None:
+        """Serve until ``close`` is called, and wait for the last connection.
+
+        Starts the server if that was not done.  When it is cancelled, it
+        closes the server; a second time, it aborts it.  The first of ``signals``
+        calls ``close`` while it waits, the second one ``abort``, where the loop
+        allows it: on Unix, in the main thread.
+        """
+        loop = asyncio.get_running_loop()
+        caught = []
+        # Before the start, for a signal may come as soon as others see the server.
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+            for number in signals:
+                loop.add_signal_handler(number, self.stop)
+                caught.append(number)
+        try:
+            listener = await self._started()
+            try:
+                await listener.wait_closed()
+            finally:
+                self.close()
+                try:
+                    await self.wait_closed()
+                except BaseException:
+                    self.abort()
+                    raise
+        finally:
+            for number in caught:
+                loop.remove_signal_handler(number)
+
+    async def _started(self) -> Listener:
+        if self._listener is None:
+            await self.start()
+        assert self._listener is not None
+        return self._listener
+
+    def serve_forever(self) -> None:
+        """Serve until SIGINT or SIGTERM, then stop gracefully; at the second, at once.
+
+        This runs the thread's current event loop, if one was set, and leaves it open;
+        otherwise a loop of its own, uvloop's if that is installed.  It is not for use
+        inside a running loop.
+        """
+        if is_loop_running():
+            raise RuntimeError(
+                "serve_forever() is not for a running event loop: await serve()"
+            )
+        loop = self._loop
+        if loop is None or loop.is_closed():
+            loop = get_current_loop()
+        main = self.serve(signals=(signal.SIGINT, signal.SIGTERM))
+        if loop is None:
+            run(main)
+        else:
+            loop.run_until_complete(main)
+
+    def stop(self) -> None:
+        """Do what a signal does: ``close`` the first time, ``abort`` the second."""
+        if self._connections.closing:
+            logger.warning("stopping at once")
+            self.abort()
+            return
+        self.close()
+        count = len(self._connections) + self._count_quic()
+        if count:
+            logger.warning(
+                "stopping: waiting up to %g seconds for %d connections with %d open "
+                "streams; another signal ends them at once",
+                self.timeouts.close,
+                count,
+                sum(protocol.stream_count for protocol in self._connections)
+                + sum(server.stream_count for server in self._quic_servers),
+            )
+
+    def close(self, timeout: float | None = None) -> None:
+        """Stop gracefully: accept no more, let the open streams finish.
+
+        Every client is told by GOAWAY (RFC 9113, 6.8, RFC 9114, 5.2).  What has not
+        finished after ``timeout`` seconds, by default ``timeouts.close``, is aborted.
+        ``wait_closed`` waits.  Before the start this is a no-op.
+        """
+        if self._listener is None:
+            return
+        if timeout is None:
+            timeout = self.timeouts.close
+        self._listener.close(timeout)
+        for server in self._quic_servers:
+            assert self._loop is not None
+            task = self._loop.create_task(server.drain(timeout))
+            self._drains.add(task)
+            task.add_done_callback(self._drains.discard)
+
+    def abort(self) -> None:
+        """Stop at once: accept no more, drop every connection."""
+        if self._listener is not None:
+            self._listener.abort()
+            self._abort_quic()
+
+    async def wait_closed(self) -> None:
+        """Wait until ``close`` has ended the last connection."""
+        if self._listener is not None:
+            await self._listener.wait_closed()
+        while self._drains:
+            await asyncio.wait(self._drains)
+
+    async def __aenter__(self: S) -> S:
+        await self._started()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self.close()
+        await self.wait_closed()
+
+    @property
+    def sockets(self) -> tuple[Any, ...]:
+        """The listening sockets, those of TCP first; empty if it does not listen."""
+        listener = self._listener
+        if listener is None or not listener.is_serving():
+            return ()
+        datagrams = [sock for server in self._quic_servers for sock in server.sockets]
+        return (*listener.sockets, *datagrams)
+
+    # ---- Connections ----
+
+    def _new_connections(self) -> ConnectionSet[Any]:
+        return ConnectionSet(
+            lambda protocol, timeout: protocol.close(
+                self.timeouts.close if timeout is None else timeout
+            ),
+            lambda protocol: protocol.abort(),
+        )
+
+    def _new_protocol(self) -> asyncio.BaseProtocol:
+        if self._factory is not None:
+            return HandlerProtocol(
+                self._factory,
+                DEFAULT_CONFIGURATION if self.config is None else self.config,
+                self._opened,
+                self._connections.discard,
+                timeouts=self.timeouts,
+            )
+        protocol = H2Protocol(False, config=self.config, timeouts=self.timeouts)
+        protocol.set_owner(self)
+        return protocol
+
+    def _opened(self, protocol: HandlerProtocol | H2Protocol) -> None:
+        self._connections.add(protocol)
+        if self._quic_servers and self._alt_svc and protocol.transport is not None:
+            address = protocol.transport.get_extra_info("sockname")
+            protocol.set_alt_svc(b'h3=":%d"' % address[1])
+
+    def connection_made(self, protocol: Any) -> None:
+        """Keep a connection of streams until it is gone, and answer its requests."""
+        self._opened(protocol)
+        # Also after close(): a client whose handshake was under way may send requests
+        # before it reads GOAWAY, and these are answered.
+        if protocol.transport is not None and not protocol.transport.is_closing():
+            protocol.set_handler(protocol.serve_streams(self._app))
+
+    def connection_gone(self, protocol: Any) -> None:
+        """Forget a connection of streams."""
+        self._connections.discard(protocol)
+
+    # ---- QUIC ----
+
+    async def _start_quic(self, sock: socket.socket, listener: Listener) -> None:
+        from nghttp2py.asyncio.h3 import H3Protocol
+        from nghttp2py.asyncio.quic import serve
+
+        assert self._quic is not None
+
+        def create(quic: Any, stream_handler: object = None) -> H3Protocol:
+            return H3Protocol(quic, request_handler=self._app, timeouts=self.timeouts)
+
+        server = await serve(
+            configuration=self._quic,
+            create_protocol=create,
+            timeouts=self.timeouts,
+            sock=sock,
+        )
+        server.share_limit(lambda: not listener.is_full, listener.released)
+        self._quic_servers.append(server)
+
+    def _count_quic(self) -> int:
+        return sum(server.connection_count for server in self._quic_servers)
+
+    def _abort_quic(self) -> None:
+        for server in self._quic_servers:
+            server.abort()
+        for task in list(self._drains):
+            task.cancel()
+
+
+def check_coroutine(app: Any) -> None:
+    """Refuse what is no coroutine function of one argument."""
+    rule = "app must be a coroutine function of a Stream, or a subclass of "
+    rule += f"BaseRequestHandler, not {describe(app)}"
+    if isinstance(app, type) or not callable(app):
+        raise TypeError(rule)
+    signature = inspect.signature(app)
+    if not _takes(signature, 1):
+        if _takes(signature, 3):
+            raise TypeError(
+                "app seems to be an ASGI application, of scope, receive and send: "
+                "that is for `nghttp2py run`"
+            )
+        raise TypeError(f"{rule}; it must take one argument")
+    if not any(map(inspect.iscoroutinefunction, (app, type(app).__call__))):
+        raise TypeError(f"{rule}; it is no coroutine function")
+
+
+def _takes(signature: inspect.Signature, number: int) -> bool:
+    try:
+        signature.bind(*[None] * number)
+    except TypeError:
+        return False
+    return True
+
+
+def _to_context(ssl: Any) -> ssl_module.SSLContext | None:
+    if ssl is None:
+        return None
+    if isinstance(ssl, tuple):
+        _check_paths("ssl", ssl)
+        context = ssl_module.create_default_context(ssl_module.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(*ssl)
+    elif isinstance(ssl, ssl_module.SSLContext):
+        context = ssl
+    else:
+        raise TypeError(
+            "ssl must be an ssl.SSLContext, the paths (certificate, key), or None, "
+            f"not {type(ssl).__name__}"
+        )
+    prepare_server_context(context)
+    return context
+
+
+def _check_paths(name: str, paths: tuple[Any, ...]) -> None:
+    if len(paths) != 2:
+        raise ValueError(f"{name} must be two paths, (certificate, key), not {paths!r}")
+
+
+def _to_quic(http3: Any, paths: Any, timeouts: Timeouts) -> QuicConfiguration:
+    """Make the configuration of QUIC of what ``http3`` is, or ``paths`` are."""
+    from nghttp2py.h3 import H3_ALPN
+    from nghttp2py.quic import QuicConfiguration
+
+    if isinstance(http3, QuicConfiguration):
+        if http3.alpn_protocols is None:
+            return replace(http3, alpn_protocols=H3_ALPN)
+        if not set(H3_ALPN) & set(http3.alpn_protocols):
+            raise ValueError(
+                f"http3 has the alpn_protocols {http3.alpn_protocols!r}: h3 must be "
+                "among them"
+            )
+        return http3
+    if isinstance(http3, tuple):
+        _check_paths("http3", http3)
+        paths = http3
+    elif http3 is not True:
+        raise TypeError(
+            "http3 must be a bool, a QuicConfiguration or the paths (certificate, "
+            f"key), not {describe(http3)}"
+        )
+    elif paths is None:
+        raise ValueError(
+            "http3=True needs ssl=(certificate, key): an ssl.SSLContext does not give "
+            "its certificate to QUIC; give http3 the paths, or a QuicConfiguration"
+        )
+    configuration = QuicConfiguration(
+        is_client=False,
+        alpn_protocols=H3_ALPN,
+        congestion_control_algorithm="cubic",
+        idle_timeout=timeouts.idle or 0.0,
+        probe_datagram_size=True,
+    )
+    configuration.load_cert_chain(*paths)
+    return configuration
+
+
+def __getattr__(name: str) -> object:
+    if name in _QUIC:
+        from nghttp2py.asyncio import quic
+
+        return getattr(quic, name)
+    if name in _QUIC_PROTOCOL:
+        from nghttp2py.asyncio import quic_protocol
+
+        return getattr(quic_protocol, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
+from nghttp2py.asyncio.fields import Fields
 from nghttp2py.asyncio.reader import Incoming, StreamReader
 from nghttp2py.asyncio.stream_link import StreamLink
 from nghttp2py.asyncio.writer import Body, HeadersLike, StreamWriter
@@ -87,6 +88,16 @@ class Stream(Incoming):
         ``await stream.connection.wait_closing()`` waits for that.
         """
         return self.protocol
+
+    @property
+    def fields(self) -> Fields:
+        """The header fields that came in, by name; pseudo-header fields are not here.
+
+        A server's are the request's, a client's the final response's; until that has
+        come there are none.
+        """
+        head = self._response if self.http.client_side else self.request
+        return Fields(() if head is None else head.headers)
 
     @property
     def error(self) -> Exception | None:

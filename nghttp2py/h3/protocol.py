@@ -5,7 +5,7 @@ The names are aioquic's; ``nghttp2py.h3.connection`` has them all.
 
 from enum import Enum, IntEnum
 
-from nghttp2py.errors import NGHTTP2Error
+from nghttp2py import errors
 
 H3_ALPN = ["h3"]
 
@@ -96,7 +96,7 @@ class StreamType(IntEnum):
     WEBTRANSPORT = 0x54
 
 
-class ProtocolError(NGHTTP2Error):
+class ProtocolError(errors.ProtocolError):
     """A rule of HTTP/3 is broken.
 
     If the peer breaks it, the connection is closed with ``error_code`` and

@@ -1,0 +1,538 @@
+"""``Server``: one program, over HTTP/2 and over HTTP/3."""
+
+import asyncio
+import contextlib
+import functools
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from loops import in_loop, in_loops, until
+from test_server_peers import run
+
+from nghttp2py import BaseRequestHandler, HTTP2Server
+from nghttp2py.asyncio import Server, Stream, Timeouts, connect, open_connection
+from nghttp2py.asyncio.h3 import H3Protocol
+from nghttp2py.errors import ConnectionTerminatedError, ProtocolError
+from nghttp2py.h2 import H2Configuration
+from nghttp2py.h3 import H3_ALPN
+from nghttp2py.h3.connection import ProtocolError as H3ProtocolError
+from nghttp2py.h3.exceptions import GoingAwayError
+from nghttp2py.quic import QuicConfiguration
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+LOOPBACK = ("127.0.0.1", 0)
+VERSIONS = pytest.mark.parametrize("version", ["HTTP/2", "HTTP/3"])
+
+
+@pytest.fixture
+def paths(certificates, tmp_path):
+    """The files of a certificate for loopback, and of its key."""
+    _, certificate, _, _ = certificates
+    chain, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    for blob in certificate.cert_chain_pems:
+        blob.write_to_path(str(chain), append=True)
+    certificate.private_key_pem.write_to_path(str(key))
+    return chain, key
+
+
+@contextlib.asynccontextmanager
+async def client(server, version, tls):
+    """A connection to a server, by one protocol or the other."""
+    port = server.sockets[0].getsockname()[1]
+    if version == "HTTP/2":
+        connection = await open_connection("127.0.0.1", port, ssl=tls.client)
+        async with connection:
+            yield connection
+        return
+    configuration = QuicConfiguration(alpn_protocols=H3_ALPN, cafile=tls.authority)
+    async with connect(
+        "127.0.0.1", port, configuration=configuration, create_protocol=H3Protocol
+    ) as connection:
+        yield connection
+
+
+def fields(method="GET", path="/"):
+    return [
+        (b":method", method.encode()),
+        (b":scheme", b"https"),
+        (b":authority", b"localhost"),
+        (b":path", path.encode()),
+        (b"x-one", b"1"),
+        (b"x-one", b"2"),
+    ]
+
+
+async def ask(connection, method="GET", path="/", body=None):
+    stream = await connection.open_stream(fields(method, path), end_stream=body is None)
+    if body is not None:
+        await stream.send_data(body, end_stream=True)
+    response = await stream.response()
+    return response.status, stream, await stream.read()
+
+
+# ---- Requests ----
+
+
+@VERSIONS
+@in_loops
+async def test_a_coroutine_function_answers_requests(version, paths, tls):
+    async def app(stream: Stream):
+        body = await stream.read()
+        await stream.send_response(
+            200,
+            [(b"seen", stream.fields["X-One"].encode()), (b"b", b"1"), (b"b", b"2")],
+            stream.request.method + b" " + stream.request.target + b" " + body,
+        )
+
+    async with (
+        Server(app, LOOPBACK, ssl=paths, http3=True) as server,
+        client(server, version, tls) as connection,
+    ):
+        status, stream, body = await ask(connection, "POST", "/x", b"hello")
+        assert (status, body) == (200, b"POST /x hello")
+        assert stream.fields["Seen"] == "1, 2"
+        assert stream.fields.get_all("B") == ["1", "2"]
+        assert "absent" not in stream.fields and ":status" not in stream.fields
+
+
+@VERSIONS
+@in_loop
+async def test_an_app_that_raises_before_it_answers_gives_500(
+    version, paths, tls, caplog
+):
+    async def app(stream):
+        raise RuntimeError("it is broken")
+
+    async with (
+        Server(app, LOOPBACK, ssl=paths, http3=True) as server,
+        client(server, version, tls) as connection,
+    ):
+        assert (await ask(connection))[0] == 500
+    assert "it is broken" in caplog.text
+
+
+@in_loop
+async def test_objects_and_partial_functions_are_apps(tls):
+    class Application:
+        async def __call__(self, stream):
+            await stream.send_response(200, (), b"object")
+
+        async def answer(self, body, stream):
+            await stream.send_response(200, (), body)
+
+    for app in (Application(), functools.partial(Application().answer, b"object")):
+        async with Server(app, LOOPBACK) as server:
+            port = server.sockets[0].getsockname()[1]
+            async with await open_connection("127.0.0.1", port) as connection:
+                assert (await ask(connection))[2] == b"object"
+
+
+class Handler(BaseRequestHandler):
+    def on_request_done(self):
+        self.send_response(200, [("content-type", "text/plain")], b"handler")
+
+
+@VERSIONS
+@in_loop
+async def test_a_handler_class_is_an_app(version, paths, tls):
+    async with (
+        Server(Handler, LOOPBACK, ssl=paths, http3=True) as server,
+        client(server, version, tls) as connection,
+    ):
+        status, stream, body = await ask(connection)
+        assert (status, body) == (200, b"handler")
+        assert stream.fields["content-type"] == "text/plain"
+
+
+# ---- Where else the server is ----
+
+
+async def echo(stream):
+    await stream.send_response(200, (), await stream.read())
+
+
+async def plain(stream):
+    await stream.start_response([(":status", "200"), ("x", "y")], end_stream=True)
+
+
+@pytest.mark.parametrize("app", [echo, plain, Handler])
+@in_loop
+async def test_responses_over_http2_tell_of_http3(app, paths, tls):
+    async with (
+        Server(app, LOOPBACK, ssl=paths, http3=True) as server,
+        client(server, "HTTP/2", tls) as connection,
+    ):
+        port = server.sockets[0].getsockname()[1]
+        assert {each.getsockname()[1] for each in server.sockets} == {port}
+        _, stream, _ = await ask(connection)
+        assert stream.fields["alt-svc"] == f'h3=":{port}"'
+    for options in ({"http3": True, "alt_svc": False}, {}):
+        async with (
+            Server(app, LOOPBACK, ssl=paths, **options) as server,
+            client(server, "HTTP/2", tls) as connection,
+        ):
+            assert "alt-svc" not in (await ask(connection))[1].fields
+
+
+@in_loop
+async def test_an_alt_svc_of_the_app_stays(paths, tls):
+    async def app(stream):
+        await stream.send_response(200, {"Alt-Svc": "clear"}, b"")
+
+    async with (
+        Server(app, LOOPBACK, ssl=paths, http3=True) as server,
+        client(server, "HTTP/2", tls) as connection,
+    ):
+        assert (await ask(connection))[1].fields.get_all("alt-svc") == ["clear"]
+
+
+@in_loop
+async def test_curl_is_answered(paths, tls):
+    async with Server(echo, LOOPBACK, ssl=paths, http3=True) as server:
+        port = server.sockets[0].getsockname()[1]
+        url = f"https://127.0.0.1:{port}/"
+        curl = ["curl", "-sSi", "--cacert", tls.authority, "-d", "hello"]
+        answer = await run(*curl, "--http2", url)
+        assert answer.startswith("HTTP/2 200") and answer.endswith("hello")
+        assert f'alt-svc: h3=":{port}"' in answer
+
+
+@in_loop
+async def test_the_example_answers_by_both_protocols(paths, tls):
+    with subprocess.Popen(
+        [sys.executable, "-u", EXAMPLES / "both.py", *paths, "0"],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            url = process.stdout.readline().strip()
+            answer = await run("curl", "-sS", "--cacert", tls.authority, url + "x")
+            assert "sent 0 bytes to /x by HTTP/2" in answer
+            answer = await run(
+                sys.executable,
+                *("-m", "nghttp2py", "get", "--http3"),
+                *("--cacert", tls.authority, url + "y"),
+            )
+            assert "sent 0 bytes to /y by HTTP/3" in answer
+            process.terminate()
+            assert process.wait(10) == 0
+        finally:
+            process.kill()
+
+
+# ---- The end ----
+
+
+@VERSIONS
+@in_loops
+async def test_close_lets_open_streams_finish(version, paths, tls):
+    arrived, go = asyncio.Event(), asyncio.Event()
+
+    async def app(stream):
+        arrived.set()
+        await go.wait()
+        await stream.send_response(200, (), b"late")
+
+    async with (
+        Server(app, LOOPBACK, ssl=paths, http3=True) as server,
+        client(server, version, tls) as connection,
+    ):
+        answer = asyncio.ensure_future(ask(connection))
+        await arrived.wait()
+        server.close()
+        server.close()
+        assert server.sockets == ()
+        await until(lambda: not connection.is_available)
+        go.set()
+        assert (await answer)[2] == b"late"
+        with pytest.raises((ConnectionTerminatedError, GoingAwayError)):
+            await ask(connection)
+        await server.wait_closed()
+
+
+@VERSIONS
+@in_loop
+async def test_close_breaks_off_what_takes_longer_than_its_timeout(version, paths, tls):
+    arrived, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def app(stream):
+        arrived.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    async with (
+        Server(app, LOOPBACK, ssl=paths, http3=True) as server,
+        client(server, version, tls) as connection,
+    ):
+        answer = asyncio.ensure_future(ask(connection))
+        await arrived.wait()
+        server.close(0.05)
+        await server.wait_closed()
+        await cancelled.wait()
+        with pytest.raises((ConnectionTerminatedError, OSError)):
+            await answer
+        server.close()
+        server.abort()
+        await server.wait_closed()
+
+
+@VERSIONS
+@in_loop
+async def test_abort_ends_every_connection_at_once(version, paths, tls):
+    arrived = asyncio.Event()
+
+    async def app(stream):
+        arrived.set()
+        await asyncio.Event().wait()
+
+    async with (
+        Server(app, LOOPBACK, ssl=paths, http3=True) as server,
+        client(server, version, tls) as connection,
+    ):
+        answer = asyncio.ensure_future(ask(connection))
+        await arrived.wait()
+        server.abort()
+        await server.wait_closed()
+        with pytest.raises((ConnectionTerminatedError, OSError)):
+            await answer
+
+
+@VERSIONS
+@in_loop
+async def test_a_server_that_is_closed_under_load_answers_what_it_has_begun(
+    version, paths, tls
+):
+    begun = finished = 0
+
+    async def app(stream):
+        nonlocal begun, finished
+        begun += 1
+        body = await stream.read()
+        await stream.send_response(200, (), body)
+        finished += 1
+
+    good = 0
+
+    async def load(connection):
+        nonlocal good
+        with contextlib.suppress(ConnectionTerminatedError, GoingAwayError):
+            while True:
+                status, _, body = await ask(connection, "POST", "/", bytes(3000))
+                assert (status, len(body)) == (200, 3000)
+                good += 1
+
+    async with contextlib.AsyncExitStack() as stack:
+        server = await stack.enter_async_context(
+            Server(app, LOOPBACK, ssl=paths, http3=True)
+        )
+        connections = [
+            await stack.enter_async_context(client(server, version, tls))
+            for _ in range(3)
+        ]
+        tasks = [
+            asyncio.ensure_future(load(each)) for each in connections for _ in range(4)
+        ]
+        await until(lambda: good > 50)
+        server.close()
+        await server.wait_closed()
+        await asyncio.gather(*tasks)
+    assert begun == finished == good
+
+
+@in_loop
+async def test_stop_closes_first_and_aborts_then(paths, tls, caplog):
+    arrived = asyncio.Event()
+
+    async def app(stream):
+        arrived.set()
+        await asyncio.Event().wait()
+
+    async with (
+        Server(app, LOOPBACK, ssl=paths, http3=True) as server,
+        client(server, "HTTP/2", tls) as one,
+        client(server, "HTTP/3", tls) as other,
+    ):
+        serving = asyncio.ensure_future(server.serve())
+        answers = [asyncio.ensure_future(ask(one))]
+        await arrived.wait()
+        arrived.clear()
+        answers.append(asyncio.ensure_future(ask(other)))
+        await arrived.wait()
+        server.stop()
+        assert "for 2 connections with 2 open streams" in caplog.text
+        server.stop()
+        await serving
+        for answer in answers:
+            with pytest.raises((ConnectionTerminatedError, OSError)):
+                await answer
+
+
+# ---- One limit, and one set of bounds ----
+
+
+@in_loop
+async def test_both_protocols_share_the_limit_of_connections(paths, tls):
+    async with (
+        Server(echo, LOOPBACK, ssl=paths, http3=True, limit_connections=2) as server,
+        client(server, "HTTP/2", tls) as one,
+    ):
+        async with client(server, "HTTP/3", tls) as other:
+            assert (await ask(one))[0] == (await ask(other))[0] == 200
+            with pytest.raises(ConnectionError):
+                async with client(server, "HTTP/3", tls):
+                    pass
+            waiting = asyncio.ensure_future(
+                open_connection(*server.sockets[0].getsockname(), ssl=tls.client)
+            )
+            await ask(one)
+            assert not waiting.done()
+        # The one of QUIC is gone, and makes room.
+        async with await waiting as third:
+            assert (await ask(third))[0] == 200
+
+
+@VERSIONS
+@in_loop
+async def test_timeouts_are_those_of_both_protocols(version, paths, tls):
+    async with (
+        Server(
+            echo, LOOPBACK, ssl=paths, http3=True, timeouts=Timeouts(idle=0.1)
+        ) as server,
+        client(server, version, tls) as connection,
+    ):
+        await until(lambda: not connection.is_available)
+
+
+# ---- Arguments ----
+
+
+@in_loop
+async def test_an_address_is_a_path_or_a_socket_too(tmp_path):
+    sock = socket.create_server(("127.0.0.1", 0))
+    port = sock.getsockname()[1]
+    async with (
+        Server(echo, None, sock=sock),
+        await open_connection("127.0.0.1", port) as connection,
+    ):
+        assert (await ask(connection))[0] == 200
+    path = tmp_path / "socket"
+    async with Server(echo, path) as server:
+        assert server.sockets[0].family == socket.AF_UNIX
+    assert not path.exists()
+
+
+@in_loop
+async def test_sockets_of_the_caller_have_http3_at_their_ports(paths, tls):
+    sock = socket.create_server(("127.0.0.1", 0))
+    async with (
+        Server(echo, sock=sock, ssl=tls.server, http3=paths) as server,
+        client(server, "HTTP/3", tls) as connection,
+    ):
+        assert (await ask(connection))[0] == 200
+
+
+@in_loop
+async def test_a_configuration_of_quic_brings_its_certificate(paths, tls):
+    configuration = QuicConfiguration(is_client=False)
+    configuration.load_cert_chain(*paths)
+    async with (
+        Server(echo, LOOPBACK, ssl=tls.server, http3=configuration) as server,
+        client(server, "HTTP/3", tls) as connection,
+    ):
+        assert (await ask(connection))[0] == 200
+    assert configuration.alpn_protocols is None
+
+
+async def asgi(scope, receive, send):
+    pass
+
+
+class ASGI:
+    async def __call__(self, scope, receive, send):
+        pass
+
+
+@pytest.mark.parametrize("app", [asgi, ASGI()])
+def test_an_asgi_application_is_refused_by_name(app):
+    with pytest.raises(TypeError, match=r"ASGI application.*nghttp2py run"):
+        Server(app, LOOPBACK)
+
+
+def not_a_coroutine(stream):
+    pass
+
+
+async def two(stream, other):
+    pass
+
+
+@pytest.mark.parametrize("app", [None, 1, "app", dict, not_a_coroutine, two])
+def test_what_cannot_answer_is_refused(app):
+    with pytest.raises(TypeError, match="app must be a coroutine function"):
+        Server(app, LOOPBACK)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({}, TypeError, "or give sock"),
+        ({"address": LOOPBACK, "ssl": "cert.pem"}, TypeError, "ssl must be"),
+        ({"address": LOOPBACK, "ssl": ("a", "b", "c")}, ValueError, "two paths"),
+        ({"address": LOOPBACK, "ssl": ("/none", None)}, OSError, "No such file"),
+        ({"address": LOOPBACK, "http3": True}, ValueError, "http3 needs ssl"),
+        ({"address": "/run/x", "http3": True}, ValueError, "an address of IP"),
+        ({"address": LOOPBACK, "alt_svc": 1}, TypeError, "alt_svc must be a bool"),
+        ({"address": LOOPBACK, "config": {}}, TypeError, "config"),
+        ({"address": LOOPBACK, "limit_connections": 0}, ValueError, "limit"),
+        ({"address": LOOPBACK, "backlog": -1}, ValueError, "backlog"),
+        ({"address": LOOPBACK, "reuse_port": 1}, TypeError, "reuse_port"),
+        ({"address": LOOPBACK, "timeouts": 3}, TypeError, "timeouts"),
+    ],
+)
+def test_arguments_that_cannot_be_meant_are_refused(options, error, text):
+    with pytest.raises(error, match=text):
+        Server(echo, **options)
+
+
+@pytest.mark.parametrize(
+    ("http3", "error", "text"),
+    [
+        (True, ValueError, "does not give its certificate"),
+        (443, TypeError, "http3 must be a bool"),
+        (("a", "b", "c"), ValueError, "two paths"),
+        (QuicConfiguration(alpn_protocols=["hq"]), ValueError, "h3 must be among"),
+    ],
+)
+def test_an_http3_that_cannot_be_meant_is_refused(http3, error, text, tls):
+    with pytest.raises(error, match=text):
+        Server(echo, LOOPBACK, ssl=tls.server, http3=http3)
+
+
+def test_a_server_is_ended_before_it_began():
+    server = Server(echo, LOOPBACK, config=H2Configuration())
+    server.close()
+    server.abort()
+    assert server.sockets == ()
+    assert issubclass(HTTP2Server, Server)
+
+
+@in_loop
+async def test_a_port_of_udp_that_is_taken_is_an_error_of_the_start(paths):
+    taken = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    taken.bind(LOOPBACK)
+    port = taken.getsockname()[1]
+    with taken:
+        server = Server(echo, ("127.0.0.1", port), ssl=paths, http3=True)
+        with pytest.raises(OSError, match="for UDP"):
+            await server.start()
+    async with server:
+        assert len(server.sockets) == 2
+
+
+def test_errors_of_http3_are_those_of_http():
+    assert issubclass(H3ProtocolError, ProtocolError)
