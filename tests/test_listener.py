@@ -238,7 +238,7 @@ def test_an_address_or_sockets_are_given_and_not_both(address, sock, error):
 def test_a_socket_that_cannot_listen_is_refused():
     with (
         socket.socket(type=socket.SOCK_DGRAM) as sock,
-        pytest.raises(ValueError, match="Stream"),
+        pytest.raises(ValueError, match="stream"),
     ):
         HTTP2Server(None, BaseRequestHandler, sock=sock)
 

@@ -98,10 +98,8 @@ async def run_streams(protocol, closed):
                 await stream.read()
                 await asyncio.get_running_loop().create_future()
         except (StreamResetError, asyncio.CancelledError):
-            try:
-                stream._raise_failure()
-            except StreamResetError as error:
-                closed.append(error.error_code)
+            if isinstance(stream.error, StreamResetError):
+                closed.append(stream.error.error_code)
             raise
 
     await protocol.serve_streams(handle)
