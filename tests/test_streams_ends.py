@@ -387,6 +387,19 @@ async def test_leaving_a_stream_resets_what_is_not_finished():
 
 
 @in_loops
+async def test_leaving_a_stream_does_not_wait_for_the_rest_of_its_request():
+    raw = Raw()
+    async with await raw.protocol.open_stream(REQUEST) as stream:
+        stream.write(b"x" * 100000)  # more than the server takes
+        stream.write_eof()
+        raw.feed(raw.headers(1, [(":status", "200")]), data(1, b"part"))
+    (reset,) = await raw.frames(RST_STREAM)
+    assert (reset.stream_id, reset.error_code) == (1, ErrorCode.CANCEL)
+    assert raw.protocol.open_streams == 0
+    await raw.close()
+
+
+@in_loops
 async def test_leaving_a_served_stream_keeps_the_response():
     async with Pair() as pair:
         stream = await pair.client.open_stream(REQUEST)  # its body never ends

@@ -259,15 +259,19 @@ class Stream(Incoming):
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        codes = self.http.codes
+        http, codes = self.http, self.http.codes
         if self._sends:
-            if kind is None or self.http.client_side:
+            if kind is None or http.client_side:
                 self._cancel(codes.cancelled, "its block was left")
             else:
                 self._cancel(codes.internal_error, "its block raised an exception")
         elif self._receives:
-            # The response is whole, the request need not be.
-            self.stop(codes.cancelled if self.http.client_side else codes.no_error)
+            if http.client_side and not http.halves_end_alone:
+                # The rest of the request may wait for ever.
+                self._cancel(codes.cancelled, "its block was left")
+            else:
+                # The response is whole, the request need not be.
+                self.stop(codes.cancelled if http.client_side else codes.no_error)
 
 
 S = TypeVar("S", bound=Stream)
