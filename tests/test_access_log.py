@@ -3,12 +3,13 @@
 import logging
 
 import pytest
-from h3_streams import pair, request
+from h3_streams import POST, headers_frame, pair, raw_client, request, serving
 from loops import in_loop, until
 from streams import Pair
 
 from nghttp2py import access
 from nghttp2py.h2 import H2Configuration
+from nghttp2py.h3.connection import ErrorCode
 
 GET = {":method": "GET", ":path": "/"}
 
@@ -118,3 +119,25 @@ async def test_the_log_has_the_address_of_a_client_that_is_gone():
     finally:
         access.remove_hook(exchanges.append)
     assert exchanges[0].address == ("192.0.2.1", 443)
+
+
+@in_loop
+async def test_a_request_may_be_stopped_before_it_is_answered():
+    exchanges = []
+
+    async def refuse(stream):
+        stream.stop()
+        await stream.send_response(413, body=b"no")
+
+    access.add_hook(exchanges.append)
+    try:
+        async with serving(refuse) as (_, port), raw_client(port) as client:
+            client.send(0, headers_frame(POST))
+            await until(lambda: exchanges)
+            await until(lambda: 0 in client.ended)
+            assert client.stops == {0: ErrorCode.H3_NO_ERROR}
+    finally:
+        access.remove_hook(exchanges.append)
+    (exchange,) = exchanges
+    assert (exchange.status, exchange.bytes_sent) == (413, 2)
+    assert (exchange.error_code, exchange.complete) == (0, True)

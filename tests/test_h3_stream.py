@@ -570,3 +570,18 @@ async def test_a_second_body_does_not_cost_the_response():
         with pytest.raises(Exception, match="ended"):
             await stream.send_body(b"again")
         assert await stream.read() == b"all"
+
+
+@in_loop
+async def test_a_response_that_the_client_stops_is_no_fault_of_the_server():
+    async def handler(stream):
+        await stream.start_response([(":status", "200")])
+        await stream.read()  # is cancelled
+
+    async with serving(handler) as (_, port), raw_client(port) as client:
+        client.send(0, headers_frame(POST))
+        await until(lambda: client.received.get(0))
+        client._quic.stop_stream(0, ErrorCode.H3_REQUEST_CANCELLED)
+        client.transmit()
+        await until(lambda: client.stops)
+        assert client.stops == {0: ErrorCode.H3_NO_ERROR}

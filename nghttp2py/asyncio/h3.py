@@ -859,7 +859,8 @@ class H3Protocol(QuicConnectionProtocol):
     def _finish_response(
         self, stream: H3RequestStream, task: asyncio.Task[None]
     ) -> None:
-        if not (stream.sent_all or stream.closed) and (
+        # One that the client has stopped needs no answer.
+        if not stream.writer.is_closing() and (
             task.cancelled() or not stream.answer_failure()
         ):
             stream.reset(ErrorCode.H3_INTERNAL_ERROR)

@@ -642,12 +642,12 @@ class H3Link(StreamLink):
         self.owner.stop_stream(exchange.stream_id, error_code)
         if not self.client_side and state.failure is None:
             self.owner.request_declined(exchange.stream_id)
-        failure = reset_failure(exchange.stream_id, error_code, remote=False)
-        # An answer that is complete is a good end, though the request is not.
-        declined = not self.client_side and not state.sends
-        self._ended_here(
-            exchange, state, None if declined else failure, error_code, True, False
-        )
+        failure = None
+        if self.client_side:
+            failure = reset_failure(exchange.stream_id, error_code, remote=False)
+        # A whole answer is a good end, though the request was not, which may have
+        # been stopped before the answer or after it.
+        self._ended_here(exchange, state, failure, error_code, True, False)
 
     def _decline(self, exchange: Exchange, state: _State) -> None:
         """Drop what still comes of a request, and give credit for what has come."""
