@@ -127,6 +127,7 @@ cdef class BaseRequestHandler(Exchange):
     cdef bint _paused            # by pause_reading()
     cdef bint _continued         # 100 (Continue) was sent, or needs not be
     cdef bint _request_done
+    cdef bint _cut_short         # the request, after the response was sent
     cdef bint _closed
     cdef bint _failed            # a callback has raised: none but on_close is called
     cdef bint _reset             # likewise: the stream was reset by us or the client
@@ -368,7 +369,7 @@ cdef class BaseRequestHandler(Exchange):
             return piece
         if self._request_done:
             return b""
-        if self._closed or self._is_over():
+        if self._closed or self._cut_short or self._is_over():
             raise StreamClosedError(
                 f"stream {self.stream_id} was closed before its body was whole",
                 self.stream_id,
@@ -651,7 +652,8 @@ cdef class BaseRequestHandler(Exchange):
     cdef aborted(self, failure, error_code, bint incoming, bint outgoing):
         if not outgoing and self._ended:
             # The client sends no more of a request that is answered already.
-            self._request_done = True
+            self._cut_short = True
+            self._wake_reader()
             return
         if not (incoming and outgoing):
             # A handler has no use for half a stream.

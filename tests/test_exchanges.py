@@ -8,7 +8,12 @@ import pytest
 from exchanges import exchanging, settled
 from loops import in_loop, until
 
-from nghttp2py.errors import ConnectionTerminatedError, StreamResetError
+from nghttp2py.errors import (
+    ConnectionTerminatedError,
+    StreamClosedError,
+    StreamResetError,
+)
+from nghttp2py.h3.connection import ErrorCode
 
 both_versions = pytest.mark.parametrize("version", ["HTTP/2", "HTTP/3"])
 both_kinds = pytest.mark.parametrize("kind", ["handler", "coroutine"])
@@ -519,3 +524,27 @@ async def test_each_exchange_is_logged_once(version, kind):
         assert (entry.method, entry.target) == (b"POST", b"/path?query")
         assert (entry.status, entry.bytes_sent) == (201, 4)
         assert (entry.error_code, entry.complete) == (0, True)
+
+
+@both_kinds
+@in_loop
+async def test_a_body_that_breaks_off_after_the_response_is_not_whole(kind):
+    async def answer(app, request):
+        app.seen.append(await request.read(4))
+        await request.respond(200, body=b"early")
+        await app.go.wait()
+        try:
+            app.seen.append(await request.read())
+        except (asyncio.CancelledError, StreamClosedError, StreamResetError):
+            app.seen.append("broke off")
+            raise
+
+    async with exchanging("HTTP/3", kind, answer) as (app, ends):
+        stream = await ends.open(method=b"POST")
+        await stream.send_data(b"part")
+        assert (await stream.response()).status == 200
+        ends.client._quic.reset_stream(stream.stream_id, ErrorCode.H3_REQUEST_CANCELLED)
+        await ends.client.ping()  # the reset has come
+        app.go.set()
+        await until(lambda: app.ended)
+        assert app.seen == [b"part", "broke off"]
