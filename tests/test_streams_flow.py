@@ -559,3 +559,15 @@ async def test_random_traffic_keeps_every_byte():
         await until(lambda: not pair.client._streams and not pair.server._streams)
         assert pair.client.open_streams == 0
         assert pair.client.connection.active_stream_count == 0
+
+
+@pytest.mark.parametrize("bound", [1000, 65536, 100000])
+@in_loops
+async def test_a_body_in_pieces_keeps_to_the_bound_of_the_queue(bound):
+    pieces = [b"x" * 60000] * 3 + [b"y" * 900] * 300
+    options = {"config": H2Configuration(max_body_queue=bound)}
+    async with Pair(client=options) as pair:
+        stream, served = await open_pair(pair)
+        sending = asyncio.ensure_future(stream.send_body(pieces))
+        assert await served.read() == b"".join(pieces)
+        await sending

@@ -140,10 +140,12 @@ class H2Link(StreamLink):
         connection = self.connection
         queued = connection.queued_body(stream_id)
         if ahead:
-            if not queued or (queued <= PIECE and wanted <= PIECE):
+            if not queued:
                 return wanted
-            low = PIECE if wanted <= PIECE else 0
-            return wanted if self._notify(stream_id, low) else 0
+            low = 0
+            if wanted <= PIECE:
+                low = max(0, min(PIECE, connection.config.max_body_queue - wanted))
+            return wanted if queued <= low or self._notify(stream_id, low) else 0
         if self.is_paused:
             self.blocked.add(stream_id)
             return 0
