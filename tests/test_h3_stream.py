@@ -24,7 +24,12 @@ from nghttp2py.asyncio import h3
 from nghttp2py.asyncio.h3 import H3Protocol
 from nghttp2py.asyncio.h3_stream import _MAX_DATAGRAMS
 from nghttp2py.asyncio.reader import _MAX_INFORMATIONAL
-from nghttp2py.errors import StreamClosedError, StreamResetError, StreamStateError
+from nghttp2py.errors import (
+    ConnectionTerminatedError,
+    StreamClosedError,
+    StreamResetError,
+    StreamStateError,
+)
 from nghttp2py.h3.connection import ErrorCode
 from nghttp2py.h3.exceptions import NotEnabledError
 
@@ -585,3 +590,29 @@ async def test_a_response_that_the_client_stops_is_no_fault_of_the_server():
         client.transmit()
         await until(lambda: client.stops)
         assert client.stops == {0: ErrorCode.H3_NO_ERROR}
+
+
+@pytest.mark.parametrize("lost", [False, True])
+@in_loop
+async def test_a_writer_waits_until_what_it_has_queued_is_sent(lost):
+    waits = []
+
+    async def handler(stream):
+        await stream.start_response(OK)
+        stream.write(BODY * 4)
+        stream.write_eof()
+        waits.append(asyncio.ensure_future(stream.writer.wait_closed()))
+        await asyncio.sleep(0)
+        assert stream.closed and not waits[0].done()
+
+    async with pair(handler, fields={"max_stream_data": 65536}) as (client, ends):
+        stream = await client.open_stream(request(), end_stream=True)
+        await stream.response()
+        assert not waits[0].done()
+        if lost:
+            ends.protocols[0].close()
+            with pytest.raises(ConnectionTerminatedError):
+                await waits[0]
+        else:
+            assert await stream.read() == BODY * 4
+            await waits[0]

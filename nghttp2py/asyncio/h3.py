@@ -609,6 +609,7 @@ class H3Protocol(QuicConnectionProtocol):
             exchange = self._streams_by_id.get(stream_id)
             if exchange is not None:
                 self._link.look_for_room(exchange)
+        self._link.look_for_sent()
         if self._answered and (self._closing or len(self._answered) > _LINGERING):
             self._stop_answered()
         if self._closing and self._is_finished():
@@ -645,6 +646,7 @@ class H3Protocol(QuicConnectionProtocol):
             self._link.break_off(
                 exchange, self._termination_error, ErrorCode.H3_REQUEST_CANCELLED
             )
+        self._link.nothing_is_sent()
         self._link.disconnected(self._released.set)
         if self._timeouts.close is not None:
             self._link.tasks.release_after(self._timeouts.close)

@@ -128,6 +128,9 @@ class H3Link(StreamLink):
         self.states: dict[int, _State] = {}
         # Those that wait for room, or have a body that is pulled.
         self._senders: set[int] = set()
+        # Those that are closed, whose queue somebody waits for.
+        self._closed: dict[int, tuple[Exchange, int]] = {}
+        self._unsent: set[int] = set()  # and did not go out
 
     def make_failure(
         self, stream_id: int, error_code: int, reason: str
@@ -484,15 +487,38 @@ class H3Link(StreamLink):
         """Return whether at most ``low`` bytes wait; else ``writable`` comes."""
         stream_id = exchange.stream_id
         state = self.states.get(stream_id)
-        if state is None or self._quic.queued_data(stream_id) <= low:
+        if stream_id in self._unsent:
+            self._http()  # raises: the connection is over
+        if self._quic.queued_data(stream_id) <= low:
             return True
+        if state is None:
+            if self._defers:
+                return True  # it is told of its end instead
+            self._closed[stream_id] = exchange, low
+            return False
         state.low = low
         self._senders.add(stream_id)
         return False
 
+    def look_for_sent(self) -> None:
+        """Wake who waits until what is queued has gone out, on closed streams."""
+        quic = self._quic
+        for stream_id, (exchange, low) in list(self._closed.items()):
+            if not quic.closed and quic.queued_data(stream_id) <= low:
+                del self._closed[stream_id]
+                self.call(exchange, partial(self.writable, exchange))
+
+    def nothing_is_sent(self) -> None:
+        """Wake them because nothing goes out any more."""
+        closed, self._closed = self._closed, {}
+        self._unsent.update(closed)
+        for exchange, _ in closed.values():
+            self.call(exchange, partial(self.writable, exchange))
+
     def release(self, exchange: Exchange) -> None:
         """Let go of a stream on which nothing waits any more."""
         self.waiting.discard(exchange)
+        self._closed.pop(exchange.stream_id, None)
         state = self.states.get(exchange.stream_id)
         if state is not None:
             state.wanted = 0

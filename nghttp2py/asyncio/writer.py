@@ -160,7 +160,11 @@ class Outgoing(PythonExchange):
         """Wait until at most ``low`` bytes are queued."""
         while True:
             self._raise_stopped()
-            if self.closed or self.http.notify_writable(self, low):
+            http = self.http
+            # One of HTTP/3 is closed when its end is queued.
+            if self.closed and not http.halves_end_alone:
+                return
+            if http.notify_writable(self, low):
                 return
             await self._wait()
 
