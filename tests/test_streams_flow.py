@@ -571,3 +571,15 @@ async def test_a_body_in_pieces_keeps_to_the_bound_of_the_queue(bound):
         sending = asyncio.ensure_future(stream.send_body(pieces))
         assert await served.read() == b"".join(pieces)
         await sending
+
+
+@in_loops
+async def test_a_body_before_its_headers_leaves_the_stream_as_it_was():
+    async with Pair() as pair:
+        client, server = await open_pair(pair)
+        with pytest.raises(SendException):
+            await server.send_body(b"too early")
+        assert server.error is None
+        await server.send_response(200, body=b"body")
+        assert (await client.response()).status == 200
+        assert await client.read() == b"body"

@@ -13,6 +13,7 @@ from nghttp2py.errors import (
     HeadersError,
     NGHTTP2Error,
     ProtocolError,
+    SendException,
     StreamTimeoutError,
     not_sent,
 )
@@ -372,8 +373,12 @@ class Outgoing(PythonExchange):
                     self._send_trailers(trailers)
                 await self._until_under_way(data)
         except BaseException as error:
-            # One whose half has broken off, or ended before, may still have a response.
-            if self._stopped is None and not was_whole:
+            # One whose half has broken off, or ended before, may still have a response;
+            # what could not be queued over HTTP/2 leaves the stream as it was.
+            refused = isinstance(error, SendException) and not (
+                self.http.halves_end_alone
+            )
+            if self._stopped is None and not was_whole and not refused:
                 codes = self.http.codes
                 if isinstance(error, asyncio.CancelledError):
                     self._cancel(codes.cancelled, "sending its body was cancelled")
