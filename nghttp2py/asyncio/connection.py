@@ -177,6 +177,14 @@ class H2StreamConnection(H2Pump):
         self._gone = asyncio.Event()
         self._settings_seen = False
 
+    def use_connection(self, connection: H2Connection) -> None:
+        """Have ``connection`` in the place of the one that was made, at the start.
+
+        A subclass of ``H2Connection``, for example, that sees every frame.
+        """
+        self.connection = connection
+        self._link.connection = connection
+
     def set_origin(self, host: str, port: int) -> None:
         """Note by which host and port the server was asked for: ``:authority``."""
         self._asked_for = host, port

@@ -88,7 +88,7 @@ class _Protocol(H2Protocol):
                 client_side=True, config=self.connection.config
             )
             connection.printer = printer
-            self.connection = connection
+            self.use_connection(connection)
 
     def event_received(self, event: H2Event) -> None:
         if isinstance(event, H2SettingsReceived):
