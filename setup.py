@@ -104,8 +104,8 @@ class BuildWithCMake(build_ext):
             for extension in self.extensions
             if not extension.name.startswith(missing)
         ]
-        # Cython takes a freelist of a .pyx only.  What it is told here must reach the
-        # processes that it starts.
+        # Cython allows the freelist directive in a .pyx only; this allows it for the
+        # classes of a .py.  Processes that are forked inherit the change.
         directive_scopes["freelist"] = ("cclass", "class")
         multiprocessing.set_start_method("fork", force=True)
         translated = cythonize(

@@ -560,7 +560,7 @@ cdef class BaseRequestHandler(Exchange):
                 raise handler._error
             handler.send_response(status, headers, body)
         except BaseException:
-            # The promise is made already, and nobody is there to keep it.
+            # PUSH_PROMISE was sent, and no response will follow it.
             BaseRequestHandler.reset(handler, ErrorCode.INTERNAL_ERROR)
             raise
         return handler

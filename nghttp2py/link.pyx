@@ -10,7 +10,11 @@ cdef dict LINKS = {}
 
 
 cdef class QuicLink:
-    """What HTTP/3 asks of a QUIC connection, in C: an abstract class."""
+    """What HTTP/3 asks of a QUIC connection, in C: an abstract class.
+
+    A subclass defines each method that raises NotImplementedError here: Cython has
+    no abstract methods of C.
+    """
 
     def __cinit__(self):
         if type(self) is QuicLink:

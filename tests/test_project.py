@@ -15,7 +15,7 @@ PACKAGE = ROOT / "nghttp2py"
 SOURCES = sorted([*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.pyx")])
 
 # Each layer and what of ours it may import.  A module is of the layer whose name
-# starts its path.  `libraries` asks who is below; `h2` asks it for C's defaults.
+# starts its path.  `libraries` reads the versions below; `h2` reads C's defaults by it.
 LAYERS = {
     "arguments": set(),
     "errors": set(),

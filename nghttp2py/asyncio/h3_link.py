@@ -128,9 +128,9 @@ class H3Link(StreamLink):
         self.states: dict[int, _State] = {}
         # Those that wait for room, or have a body that is pulled.
         self._senders: set[int] = set()
-        # Those that are closed, whose queue somebody waits for.
+        # Closed exchanges whose queued bytes a coroutine waits for.
         self._closed: dict[int, tuple[Exchange, int]] = {}
-        self._unsent: set[int] = set()  # and did not go out
+        self._unsent: set[int] = set()  # those whose bytes were lost
 
     def make_failure(
         self, stream_id: int, error_code: int, reason: str
@@ -493,7 +493,7 @@ class H3Link(StreamLink):
             return True
         if state is None:
             if self._defers:
-                return True  # it is told of its end instead
+                return True  # `closed` reports the end of this exchange
             self._closed[stream_id] = exchange, low
             return False
         state.low = low
@@ -501,7 +501,7 @@ class H3Link(StreamLink):
         return False
 
     def look_for_sent(self) -> None:
-        """Wake who waits until what is queued has gone out, on closed streams."""
+        """Wake the closed exchanges whose queued bytes have gone out."""
         quic = self._quic
         for stream_id, (exchange, low) in list(self._closed.items()):
             if not quic.closed and quic.queued_data(stream_id) <= low:
@@ -509,7 +509,7 @@ class H3Link(StreamLink):
                 self.call(exchange, partial(self.writable, exchange))
 
     def nothing_is_sent(self) -> None:
-        """Wake them because nothing goes out any more."""
+        """Wake the closed exchanges whose queued bytes are lost."""
         closed, self._closed = self._closed, {}
         self._unsent.update(closed)
         for exchange, _ in closed.values():

@@ -186,11 +186,11 @@ class Incoming(Outgoing):
         if failure is not None and not http.halves_end_alone:
             self.aborted(failure, error_code, True, True)
         elif self._receives:
-            # The rest of the request was declined; who reads must not wait for it.
+            # The rest of the request was declined: a pending read would never end.
             self._failure = failure or http.make_failure(
                 self.stream_id, error_code, "the response was whole before the request"
             )
-        # A half that ends alone was told when it broke off: ours may have ended well.
+        # `aborted` has reported a half that ended alone: ours may have ended well.
         self.closed = True
         self._unsent = self.body_bytes_sent - body_bytes_sent
         self._waiters.wake()

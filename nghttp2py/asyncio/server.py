@@ -291,6 +291,7 @@ class Server:
         loop = asyncio.get_running_loop()
         caught = []
         # Before the start, for a signal may come as soon as others see the server.
+        # asyncio raises these where a loop cannot have handlers of signals.
         with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
             for number in signals:
                 loop.add_signal_handler(number, self.stop)

@@ -483,7 +483,7 @@ cdef class FieldReader:
         if other.name == field.name and other.value == field.value:
             return <object>other.pair
         if field.never_indexed:
-            # Such a field is in no table; its mark is for who passes it on.
+            # No table has such a field.  A proxy forwards it with its mark.
             return NeverIndexed(*new_pair(field, self._lenient))
         name = lib.nghttp2_rcbuf_get_buf(field.name)
         value = lib.nghttp2_rcbuf_get_buf(field.value)
