@@ -1,13 +1,22 @@
 """A client and a server of ours, in memory: handshakes, streams, ends."""
 
+import dataclasses
 import gc
 import io
 import random
 import ssl
 import sys
 import weakref
+from datetime import datetime, timezone
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from quic_pair import (
     SERVER,
     Network,
@@ -19,6 +28,7 @@ from quic_pair import (
     server_configuration,
 )
 
+from nghttp2py.quic.configuration import ServerCertificate
 from nghttp2py.quic.connection import QuicConnection
 from nghttp2py.quic.events import (
     ConnectionIdIssued,
@@ -33,6 +43,7 @@ from nghttp2py.quic.events import (
     StreamReset,
 )
 from nghttp2py.quic.packet import QuicErrorCode, QuicProtocolVersion
+from nghttp2py.quic.tls import SessionTicket
 
 
 @pytest.fixture
@@ -171,9 +182,6 @@ def test_a_client_without_a_certificate_is_refused_if_one_is_required():
 
 
 def test_certificates_may_be_objects_of_cryptography():
-    from cryptography import x509
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
     chain, key = identity()
     certificates = x509.load_pem_x509_certificates(chain)
     network = make_pair(
@@ -199,6 +207,42 @@ def test_certificates_are_read_from_files(tmp_path):
         client = client_configuration(cadata=None)
         client.load_verify_locations(cafile=str(tmp_path / "ca.pem"))
         assert make_pair(client, server).handshake().client.handshake_complete
+
+
+def test_the_password_of_a_key_goes_with_a_copy_of_the_configuration(tmp_path):
+    chain, key = identity()
+    encrypted = load_pem_private_key(key, None).private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"word")
+    )
+    (tmp_path / "both.pem").write_bytes(chain + encrypted)
+    loaded = server_configuration(certificate=None)
+    loaded.load_cert_chain(tmp_path / "both.pem", password="word")
+    given = server_configuration(
+        certificate=chain, private_key=encrypted, key_password=b"word"
+    )
+    for server in (loaded, given, dataclasses.replace(loaded, max_data=1 << 20)):
+        assert make_pair({}, server).handshake().client.handshake_complete
+    loaded.key_password = "word"
+    with pytest.raises(TypeError, match="key_password must be bytes"):
+        QuicConnection(configuration=loaded)
+
+
+def test_the_repr_of_a_configuration_shows_no_secrets():
+    now = datetime.now(timezone.utc)
+    configuration = server_configuration(
+        certificate="the certificate",
+        private_key="SECRET key",
+        key_password=b"SECRET password",
+        session_ticket_key=b"SECRET ticket key",
+        stateless_reset_secret=b"SECRET reset",
+        certificates={
+            "x.example": ServerCertificate("another", "SECRET key", (), b"SECRET")
+        },
+        session_ticket=SessionTicket(0, 0, now, now, b"SECRET", "host", b"SECRET"),
+    )
+    assert "the certificate" in repr(configuration)
+    assert "another" in repr(configuration) and "'host'" in repr(configuration)
+    assert "SECRET" not in repr(configuration)
 
 
 def test_secrets_are_logged_for_both_ends():

@@ -64,9 +64,9 @@ class ServerCertificate:
     """
 
     certificate: Any
-    private_key: Any
+    private_key: Any = field(repr=False)
     certificate_chain: Sequence[Any] = ()
-    password: bytes | None = None
+    password: bytes | None = field(default=None, repr=False)
 
 
 @dataclass
@@ -76,7 +76,8 @@ class QuicConfiguration:
     Certificates and keys may be bytes in PEM, or objects of the ``cryptography``
     package.  Times are in seconds, sizes in bytes.  A value that cannot be used makes
     :class:`~nghttp2py.quic.connection.QuicConnection` raise ``ValueError``.  A change
-    after a connection was made does not concern that connection.
+    after a connection was made does not concern that connection.  ``repr()`` shows no
+    secrets.
     """
 
     alpn_protocols: list[str] | None = None
@@ -148,7 +149,7 @@ class QuicConfiguration:
     """A client's: the version of its first packet, if it is not the first of
     ``supported_versions``."""
 
-    private_key: Any = None
+    private_key: Any = field(default=None, repr=False)
     """The private key of ``certificate``."""
 
     quantum_readiness_test: bool = False
@@ -207,13 +208,16 @@ class QuicConfiguration:
     probe_datagram_size: bool = False
     """Whether to look for larger datagrams that the path carries (RFC 8899)."""
 
-    session_ticket_key: bytes | None = None
+    session_ticket_key: bytes | None = field(default=None, repr=False)
     """A server's: 64 secret bytes that seal its session tickets, for servers that
     are to take one another's.  By default each configuration has its own."""
 
-    stateless_reset_secret: bytes | None = None
+    stateless_reset_secret: bytes | None = field(default=None, repr=False)
     """A server's: what the tokens of stateless resets are made of (RFC 9000,
     10.3.2).  It must be of use to the server that restarts."""
+
+    key_password: bytes | None = field(default=None, repr=False)
+    """The password of ``private_key``, if that is encrypted."""
 
     def load_cert_chain(
         self,
@@ -259,7 +263,7 @@ class QuicConfiguration:
         self.certificate_chain = certificates[1:]
         if key is not None:
             self.private_key = key.group()
-            self._password = password
+            self.key_password = password
 
     def load_verify_locations(
         self,
@@ -278,12 +282,6 @@ class QuicConfiguration:
 
     # The connections' credentials, made when first needed; not a field.
     kept_credentials = None
-    _password: bytes | None = None
-
-    @property
-    def key_password(self) -> bytes | None:
-        """The password of ``private_key``, as :meth:`load_cert_chain` was given it."""
-        return self._password
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k != "kept_credentials"}
@@ -319,6 +317,7 @@ _TYPES: dict[str, tuple[Any, str]] = {
     "certificates": (dict, "a dict of str to ServerCertificate"),
     "cipher_suites": ((list, tuple), "a list of CipherSuite"),
     "congestion_control_algorithm": (str, "a str"),
+    "key_password": (bytes, "bytes"),
     "server_name": (str, "a str"),
     "session_ticket": (SessionTicket, "a SessionTicket"),
     "session_ticket_key": (bytes, "bytes"),

@@ -46,9 +46,9 @@ class SessionTicket:
     cipher_suite: int
     not_valid_after: datetime
     not_valid_before: datetime
-    resumption_secret: bytes
+    resumption_secret: bytes = field(repr=False)
     server_name: str
-    ticket: bytes
+    ticket: bytes = field(repr=False)
     max_early_data_size: int | None = None
     other_extensions: list[tuple[int, bytes]] = field(default_factory=list)
 
