@@ -90,6 +90,7 @@ class BuildWithCMake(build_ext):
             kept = ROOT / "build" / f"{sysconfig.get_config_var('SOABI')}-{KIND}"
             self.build_lib = str(kept / "lib")
             self.build_temp = str(kept / "temp")
+            remove_orphans()
         self.parallel = self.parallel or os.cpu_count()
         self.require_tools()
         built = self.build_libngp()
@@ -245,6 +246,17 @@ def compiled_sources():
         if source.exists():
             found.append(source)
     return sorted(found)
+
+
+def remove_orphans():
+    """Remove the extension modules in the tree whose source is there no longer.
+
+    An import would still find them.  Those of other interpreters are among them.
+    """
+    kept = {source.with_suffix("") for source in compiled_sources()}
+    for module in ROOT.glob("nghttp2py/**/*.so"):
+        if module.parent / module.name.partition(".")[0] not in kept:
+            module.unlink()
 
 
 def extensions():

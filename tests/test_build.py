@@ -132,3 +132,22 @@ print(runpy.run_path("setup.py")["find_program"](sys.argv[1]))
         text=True,
     ).stdout.strip()
     assert Path(found) == Path(sys.executable).with_name(program)
+
+
+def test_extension_modules_whose_source_is_gone_are_removed(tmp_path):
+    """Python would import what an earlier build has left."""
+    shutil.copy(ROOT / "setup.py", tmp_path)
+    package = tmp_path / "nghttp2py" / "h2"
+    package.mkdir(parents=True)
+    sources = "kept.pyx", "typed.py", "typed.pxd", "plain.py"
+    modules = "kept.abi3.so", "kept.cpython-310.so", "typed.abi3.so"
+    orphans = "gone.abi3.so", "plain.abi3.so"
+    for name in (*sources, *modules, *orphans):
+        (package / name).touch()
+    code = """
+import runpy, setuptools
+setuptools.setup = lambda **_: None
+runpy.run_path("setup.py")["remove_orphans"]()
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    assert {path.name for path in package.iterdir()} == {*sources, *modules}
