@@ -166,3 +166,17 @@ async def raw_client(port, *, settings=SETTINGS, **fields):
         if settings:
             client.send(2, settings)
         yield client
+
+
+@contextlib.asynccontextmanager
+async def raw_pair(handler, *, fields=None, timeouts=None, **client_fields):
+    """A raw client whose requests ``handler`` answers, and the server.
+
+    ``fields`` are of the server's configuration, ``client_fields`` of the client's.
+    """
+    options = {} if timeouts is None else {"timeouts": timeouts}
+    async with (
+        serving(handler, fields=fields, **options) as (ends, port),
+        raw_client(port, **client_fields) as client,
+    ):
+        yield client, ends

@@ -13,9 +13,8 @@ from h3_streams import (
     data_frame,
     headers_frame,
     pair,
-    raw_client,
+    raw_pair,
     request,
-    serving,
 )
 from loops import in_loop, in_loops, in_virtual_time, stand_still, until
 from quic_pair import client_configuration, server_configuration
@@ -84,10 +83,7 @@ REQUEST = headers_frame(POST)
 @pytest.mark.parametrize("settings", [b"", b"\x00", b"\x00\x04", b"\x00\x04\x08\x01"])
 @in_virtual_time
 async def test_a_client_that_sends_no_settings_is_closed(settings):
-    async with (
-        serving(read_all) as (_, port),
-        raw_client(port, settings=settings) as client,
-    ):
+    async with raw_pair(read_all, settings=settings) as (client, _):
         await client.ping_until(lambda: client.over is not None)
         assert client.over == ErrorCode.H3_MISSING_SETTINGS
 
@@ -124,10 +120,9 @@ async def test_a_client_may_bound_its_uploads_and_its_idleness():
 @in_loops
 async def test_what_has_come_in_time_is_read_before_it_is_overdue():
     """The loop may stand; uvloop's runs timers before it reads."""
-    async with (
-        serving(read_all, timeouts=Timeouts(settings=0.3, headers=0.3)) as (ends, port),
-        raw_client(port, settings=b"\x00\x04") as client,
-    ):
+    async with raw_pair(
+        read_all, timeouts=Timeouts(settings=0.3, headers=0.3), settings=b"\x00\x04"
+    ) as (client, ends):
         client.send(0, REQUEST[:3])
         await until(lambda: ends.protocols and ends.protocols[0]._watch._incomplete)
         client.send(2, b"\x00")
@@ -142,10 +137,7 @@ async def test_what_has_come_in_time_is_read_before_it_is_overdue():
 async def test_a_client_that_is_gone_ends_its_requests(deaf):
     """One that answers PINGs may wait for as long as it likes."""
     handler = Handler(hang)
-    async with (
-        serving(handler) as (_, port),
-        raw_client(port) as client,
-    ):
+    async with raw_pair(handler) as (client, _):
         client.send(0, headers_frame(), True)
         await until(lambda: handler.begun)
         if deaf:
@@ -182,10 +174,7 @@ async def test_a_server_that_sends_no_settings_is_left():
 
 @in_virtual_time
 async def test_settings_that_come_leave_the_connection_open():
-    async with (
-        serving(read_all) as (_, port),
-        raw_client(port) as client,
-    ):
+    async with raw_pair(read_all) as (client, _):
         await pass_time(20)
         client.send(0, headers_frame(), True)
         await until(lambda: 0 in client.ended)
@@ -204,10 +193,7 @@ async def test_settings_that_come_leave_the_connection_open():
 async def test_a_header_section_that_is_not_completed_ends_its_stream(part):
     """The last two drip."""
     handler = Handler(read_all)
-    async with (
-        serving(handler) as (ends, port),
-        raw_client(port) as client,
-    ):
+    async with raw_pair(handler) as (client, ends):
         if len(part) > 60:
             await drip(client, 0, part)
         else:
@@ -243,10 +229,7 @@ async def talk_on(stream):
 @in_virtual_time
 async def test_trailers_have_a_bound_after_the_response_has_begun(part):
     handler = Handler(talk_on)
-    async with (
-        serving(handler) as (ends, port),
-        raw_client(port) as client,
-    ):
+    async with raw_pair(handler) as (client, ends):
         client.send(0, REQUEST + data_frame(b"body"))
         await until(lambda: client.received.get(0, b"").endswith(b"first"))
         if len(part) > 20:
@@ -270,10 +253,7 @@ async def test_a_frame_of_data_and_whole_frames_have_no_such_bound():
         assert await stream.read() == b"body"
         await stream.send_data(b"", end_stream=True)
 
-    async with (
-        serving(talk) as (_, port),
-        raw_client(port) as client,
-    ):
+    async with raw_pair(talk) as (client, _):
         client.send(0, REQUEST + b"\x00\x04bo")
         await until(lambda: 0 in client.received)
         client.send(2, b"\x21\x01x")
@@ -300,10 +280,7 @@ async def test_half_a_frame_on_the_control_stream_closes_the_connection(
 ):
     """While a request is open, too, which keeps the connection from being idle."""
     handler = Handler(hang)
-    async with (
-        serving(handler) as (_, port),
-        raw_client(port) as client,
-    ):
+    async with raw_pair(handler) as (client, _):
         client.send(0, headers_frame(), True)
         await until(lambda: handler.begun)
         client.send(stream_id, part)
@@ -318,10 +295,7 @@ async def test_half_a_frame_on_the_control_stream_closes_the_connection(
 @in_virtual_time
 async def test_a_body_that_makes_no_progress_ends_its_stream(way):
     handler = Handler(read_all)
-    async with (
-        serving(handler) as (_, port),
-        raw_client(port) as client,
-    ):
+    async with raw_pair(handler) as (client, _):
         client.send(0, REQUEST)
         if way == "dripping":
             await drip(client, 0, data_frame(b"x") * 200)
@@ -339,12 +313,7 @@ async def test_a_body_that_makes_no_progress_ends_its_stream(way):
 @in_virtual_time
 async def test_a_body_that_comes_fast_enough_is_waited_for():
     handler = Handler(read_all)
-    async with (
-        serving(
-            handler,
-        ) as (_, port),
-        raw_client(port) as client,
-    ):
+    async with raw_pair(handler) as (client, _):
         client.send(0, REQUEST)
         for _ in range(60):
             client.send(0, data_frame(bytes(60)) * 5)
@@ -363,10 +332,7 @@ async def test_a_body_is_not_waited_for_while_the_application_holds_it_back():
         await read_all(stream)
 
     handler = Handler(slow)
-    async with (
-        serving(handler) as (_, port),
-        raw_client(port) as client,
-    ):
+    async with raw_pair(handler) as (client, _):
         # More than the server takes without its being read.
         frames = (b"\x00\x80\x20\x00\x00" + bytes(0x200000)) * 2
         client.send(0, REQUEST + frames, True)
@@ -386,10 +352,7 @@ async def test_a_response_that_has_begun_may_take_its_time():
         await gate.wait()
         await stream.send_data(b"at last", end_stream=True)
 
-    async with (
-        serving(talk) as (_, port),
-        raw_client(port) as client,
-    ):
+    async with raw_pair(talk) as (client, _):
         client.send(0, REQUEST)
         await client.ping()
         await pass_time(300)
@@ -400,10 +363,7 @@ async def test_a_response_that_has_begun_may_take_its_time():
 
 async def assert_ended(answer, timeouts, **window):
     handler = Handler(answer)
-    async with (
-        serving(handler, timeouts=timeouts) as (ends, port),
-        raw_client(port, **window) as client,
-    ):
+    async with raw_pair(handler, timeouts=timeouts, **window) as (client, ends):
         await client.ping()
         # What it does not take out of its connection gives no credit.
         client.deaf = "max_data" in window
@@ -446,9 +406,9 @@ async def test_a_response_that_is_taken_slowly_or_in_its_turn_is_not_ended():
         stream.send_headers(OK)
         await stream.send_data(bytes(size), end_stream=True)
 
-    async with (
-        serving(answer) as (_, port),
-        raw_client(port, max_data=10_000, max_stream_data=1 << 20) as client,
+    async with raw_pair(answer, max_data=10_000, max_stream_data=1 << 20) as (
+        client,
+        _,
     ):
         streams = range(0, 40, 4)
         for stream_id in streams:
@@ -467,10 +427,7 @@ async def test_a_response_that_its_handler_sends_slowly_is_not_ended():
             await pass_time(20)
         await stream.send_data(b"", end_stream=True)
 
-    async with (
-        serving(events) as (_, port),
-        raw_client(port) as client,
-    ):
+    async with raw_pair(events) as (client, _):
         client.send(0, headers_frame(), True)
         await until(lambda: 0 in client.ended)
         assert not client.resets
@@ -480,10 +437,7 @@ async def test_a_response_that_its_handler_sends_slowly_is_not_ended():
 @in_virtual_time
 async def test_a_connection_without_requests_is_closed(served):
     """PING and SETTINGS keep nothing open (RFC 9114, 5.1)."""
-    async with (
-        serving(read_all) as (ends, port),
-        raw_client(port) as client,
-    ):
+    async with raw_pair(read_all) as (client, ends):
         if served:
             client.send(0, headers_frame(), True)
             await until(lambda: 0 in client.ended)
@@ -500,10 +454,7 @@ async def test_a_connection_with_a_request_is_not_idle():
         await gate.wait()
         stream.send_headers(OK, end_stream=True)
 
-    async with (
-        serving(wait) as (_, port),
-        raw_client(port) as client,
-    ):
+    async with raw_pair(wait) as (client, _):
         client.send(0, headers_frame(), True)
         await pass_time(300)
         gate.set()
@@ -541,10 +492,7 @@ def half_begun(client, stream_id):
 async def test_requests_that_are_abandoned_have_a_rate(abandon, pause, caplog):
     caplog.set_level(logging.INFO, logger="nghttp2py")
     handler = Handler(read_all)
-    async with (
-        serving(handler) as (ends, port),
-        raw_client(port) as client,
-    ):
+    async with raw_pair(handler) as (client, ends):
         await client.ping()
         stream_id = 0
         while client.over is None and stream_id < 4 * 4000:
@@ -619,9 +567,9 @@ async def test_exchanges_that_are_cut_short_have_a_rate(answer, act, most, caplo
     caplog.set_level(logging.INFO, logger="nghttp2py.asyncio.h3")
     # So that no wait for MAX_STREAMS, or for more credit, is in the way.
     fields = {"max_streams_bidi": 5000}
-    async with (
-        serving(Handler(answer), fields=fields) as (ends, port),
-        raw_client(port, max_data=1 << 24) as client,
+    async with raw_pair(Handler(answer), fields=fields, max_data=1 << 24) as (
+        client,
+        ends,
     ):
         await client.ping()
         begun = 0
@@ -643,10 +591,7 @@ async def test_requests_that_are_refused_early_are_not_abandoned(stopped, monkey
     """The client resets what the server has answered, or stopped: that is no abuse."""
     monkeypatch.setattr(h3, "_STOP_AFTER", 0.05 if stopped else 600)
 
-    async with (
-        serving(refuse) as (ends, port),
-        raw_client(port) as client,
-    ):
+    async with raw_pair(refuse) as (client, ends):
         for stream_id in range(0, 4 * 1500, 4):
             client.send(stream_id, headers_frame(POST) + data_frame(b"body"))
             if stream_id % 400 == 396 and stopped:
@@ -665,10 +610,7 @@ async def test_requests_that_are_refused_early_are_not_abandoned(stopped, monkey
 @in_loop
 async def test_a_response_that_is_stopped_before_its_request_comes_is_not_made(caplog):
     handler = Handler(answer_20k)
-    async with (
-        serving(handler) as (ends, port),
-        raw_client(port) as client,
-    ):
+    async with raw_pair(handler) as (client, ends):
         # It opens the stream, and what is sent next begins with HEADERS.
         client.send(0, b"\x21\x00")
         await until(lambda: ends.protocols and ends.protocols[0]._watch._incomplete)
@@ -696,10 +638,7 @@ async def test_what_a_client_does_is_no_failure_of_the_handler(error, caplog):
         stream.send_headers(OK)
         await stream.send_data(bytes(3_000_000), end_stream=True)
 
-    async with (
-        serving(answer) as (ends, port),
-        raw_client(port, max_stream_data=100) as client,
-    ):
+    async with raw_pair(answer, max_stream_data=100) as (client, ends):
         streams = range(0, 400, 4)
         for stream_id in streams:
             client._quic.send_stream_data(stream_id, headers_frame(POST))
@@ -726,10 +665,7 @@ async def test_what_a_client_does_is_no_failure_of_the_handler(error, caplog):
 async def test_streams_that_miss_a_bound_do_not_fill_the_log(caplog):
     caplog.set_level(logging.INFO, logger="nghttp2py")
     streams = [4 * i for i in range(100)]
-    async with (
-        serving(read_all) as (_, port),
-        raw_client(port) as client,
-    ):
+    async with raw_pair(read_all) as (client, _):
         for stream_id in streams:
             client.send(stream_id, REQUEST[:5])
         await client.ping_until(lambda: set(streams) <= client.stops.keys())

@@ -14,6 +14,7 @@ from h3_streams import (
     headers_frame,
     pair,
     raw_client,
+    raw_pair,
     request,
     serving,
     whole,
@@ -446,10 +447,7 @@ async def test_a_response_that_is_not_taken_holds_little(source):
         while True:
             await stream.send_data(piece)
 
-    async with (
-        serving(handler) as (ends, port),
-        raw_client(port, max_stream_data=1) as client,
-    ):
+    async with raw_pair(handler, max_stream_data=1) as (client, ends):
         for i in range(120):
             client._quic.send_stream_data(4 * i, headers_frame(), True)
         client.deaf = True
