@@ -54,6 +54,31 @@ async def client(server, version, tls):
         yield connection
 
 
+@contextlib.asynccontextmanager
+async def serving(app, version, paths, tls, **options):
+    """A server of both protocols, and a connection to it by one of them."""
+    async with (
+        Server(app, LOOPBACK, ssl=paths, http3=True, **options) as server,
+        client(server, version, tls) as connection,
+    ):
+        yield server, connection
+
+
+class Waiting:
+    """An app that never answers."""
+
+    def __init__(self):
+        self.arrived = asyncio.Event()
+        self.cancelled = asyncio.Event()
+
+    async def __call__(self, stream):
+        self.arrived.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.cancelled.set()
+
+
 def fields(method="GET", path="/"):
     return [
         (b":method", method.encode()),
@@ -87,10 +112,7 @@ async def test_a_coroutine_function_answers_requests(version, paths, tls):
             stream.request.method + b" " + stream.request.target + b" " + body,
         )
 
-    async with (
-        Server(app, LOOPBACK, ssl=paths, http3=True) as server,
-        client(server, version, tls) as connection,
-    ):
+    async with serving(app, version, paths, tls) as (_, connection):
         status, stream, body = await ask(connection, "POST", "/x", b"hello")
         assert (status, body) == (200, b"POST /x hello")
         assert stream.fields["Seen"] == "1, 2"
@@ -106,10 +128,7 @@ async def test_an_app_that_raises_before_it_answers_gives_500(
     async def app(stream):
         raise RuntimeError("it is broken")
 
-    async with (
-        Server(app, LOOPBACK, ssl=paths, http3=True) as server,
-        client(server, version, tls) as connection,
-    ):
+    async with serving(app, version, paths, tls) as (_, connection):
         assert (await ask(connection))[0] == 500
     assert "it is broken" in caplog.text
 
@@ -138,10 +157,7 @@ class Handler(BaseRequestHandler):
 @VERSIONS
 @in_loop
 async def test_a_handler_class_is_an_app(version, paths, tls):
-    async with (
-        Server(Handler, LOOPBACK, ssl=paths, http3=True) as server,
-        client(server, version, tls) as connection,
-    ):
+    async with serving(Handler, version, paths, tls) as (_, connection):
         status, stream, body = await ask(connection)
         assert (status, body) == (200, b"handler")
         assert stream.fields["content-type"] == "text/plain"
@@ -161,10 +177,7 @@ async def plain(stream):
 @pytest.mark.parametrize("app", [echo, plain, Handler])
 @in_loop
 async def test_responses_over_http2_tell_of_http3(app, paths, tls):
-    async with (
-        Server(app, LOOPBACK, ssl=paths, http3=True) as server,
-        client(server, "HTTP/2", tls) as connection,
-    ):
+    async with serving(app, "HTTP/2", paths, tls) as (server, connection):
         port = server.sockets[0].getsockname()[1]
         assert {each.getsockname()[1] for each in server.sockets} == {port}
         _, stream, _ = await ask(connection)
@@ -182,10 +195,7 @@ async def test_an_alt_svc_of_the_app_stays(paths, tls):
     async def app(stream):
         await stream.send_response(200, {"Alt-Svc": "clear"}, b"")
 
-    async with (
-        Server(app, LOOPBACK, ssl=paths, http3=True) as server,
-        client(server, "HTTP/2", tls) as connection,
-    ):
+    async with serving(app, "HTTP/2", paths, tls) as (_, connection):
         assert (await ask(connection))[1].fields.get_all("alt-svc") == ["clear"]
 
 
@@ -236,10 +246,7 @@ async def test_close_lets_open_streams_finish(version, paths, tls):
         await go.wait()
         await stream.send_response(200, (), b"late")
 
-    async with (
-        Server(app, LOOPBACK, ssl=paths, http3=True) as server,
-        client(server, version, tls) as connection,
-    ):
+    async with serving(app, version, paths, tls) as (server, connection):
         answer = asyncio.ensure_future(ask(connection))
         await arrived.wait()
         server.close()
@@ -256,24 +263,13 @@ async def test_close_lets_open_streams_finish(version, paths, tls):
 @VERSIONS
 @in_loop
 async def test_close_breaks_off_what_takes_longer_than_its_timeout(version, paths, tls):
-    arrived, cancelled = asyncio.Event(), asyncio.Event()
-
-    async def app(stream):
-        arrived.set()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            cancelled.set()
-
-    async with (
-        Server(app, LOOPBACK, ssl=paths, http3=True) as server,
-        client(server, version, tls) as connection,
-    ):
+    app = Waiting()
+    async with serving(app, version, paths, tls) as (server, connection):
         answer = asyncio.ensure_future(ask(connection))
-        await arrived.wait()
+        await app.arrived.wait()
         server.close(0.05)
         await server.wait_closed()
-        await cancelled.wait()
+        await app.cancelled.wait()
         with pytest.raises((ConnectionTerminatedError, OSError)):
             await answer
         server.close()
@@ -284,18 +280,10 @@ async def test_close_breaks_off_what_takes_longer_than_its_timeout(version, path
 @VERSIONS
 @in_loop
 async def test_abort_ends_every_connection_at_once(version, paths, tls):
-    arrived = asyncio.Event()
-
-    async def app(stream):
-        arrived.set()
-        await asyncio.Event().wait()
-
-    async with (
-        Server(app, LOOPBACK, ssl=paths, http3=True) as server,
-        client(server, version, tls) as connection,
-    ):
+    app = Waiting()
+    async with serving(app, version, paths, tls) as (server, connection):
         answer = asyncio.ensure_future(ask(connection))
-        await arrived.wait()
+        await app.arrived.wait()
         server.abort()
         await server.wait_closed()
         with pytest.raises((ConnectionTerminatedError, OSError)):
@@ -346,12 +334,7 @@ async def test_a_server_that_is_closed_under_load_answers_what_it_has_begun(
 
 @in_loop
 async def test_stop_closes_first_and_aborts_then(paths, tls, caplog):
-    arrived = asyncio.Event()
-
-    async def app(stream):
-        arrived.set()
-        await asyncio.Event().wait()
-
+    app = Waiting()
     async with (
         Server(app, LOOPBACK, ssl=paths, http3=True) as server,
         client(server, "HTTP/2", tls) as one,
@@ -359,10 +342,10 @@ async def test_stop_closes_first_and_aborts_then(paths, tls, caplog):
     ):
         serving = asyncio.ensure_future(server.serve())
         answers = [asyncio.ensure_future(ask(one))]
-        await arrived.wait()
-        arrived.clear()
+        await app.arrived.wait()
+        app.arrived.clear()
         answers.append(asyncio.ensure_future(ask(other)))
-        await arrived.wait()
+        await app.arrived.wait()
         server.stop()
         assert "for 2 connections with 2 open streams" in caplog.text
         server.stop()
@@ -377,9 +360,9 @@ async def test_stop_closes_first_and_aborts_then(paths, tls, caplog):
 
 @in_loop
 async def test_both_protocols_share_the_limit_of_connections(paths, tls):
-    async with (
-        Server(echo, LOOPBACK, ssl=paths, http3=True, limit_connections=2) as server,
-        client(server, "HTTP/2", tls) as one,
+    async with serving(echo, "HTTP/2", paths, tls, limit_connections=2) as (
+        server,
+        one,
     ):
         async with client(server, "HTTP/3", tls) as other:
             assert (await ask(one))[0] == (await ask(other))[0] == 200
@@ -399,11 +382,9 @@ async def test_both_protocols_share_the_limit_of_connections(paths, tls):
 @VERSIONS
 @in_loop
 async def test_timeouts_are_those_of_both_protocols(version, paths, tls):
-    async with (
-        Server(
-            echo, LOOPBACK, ssl=paths, http3=True, timeouts=Timeouts(idle=0.1)
-        ) as server,
-        client(server, version, tls) as connection,
+    async with serving(echo, version, paths, tls, timeouts=Timeouts(idle=0.1)) as (
+        _,
+        connection,
     ):
         await until(lambda: not connection.is_available)
 
