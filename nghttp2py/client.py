@@ -54,10 +54,12 @@ from nghttp2py.h2 import (
     Setting,
 )
 from nghttp2py.h2.config import check_config
+from nghttp2py.log_budget import MemoryLog
 
 __all__ = ["BaseResponseHandler", "HTTP2Client"]
 
 logger = logging.getLogger(__name__)
+_memory_log = MemoryLog(logger)
 
 #: Seconds that connecting may take, TLS included.
 CONNECT_TIMEOUT = 30.0
@@ -333,9 +335,12 @@ class _ResponseProtocol(H2Pump):
             return
         try:
             self.send_body(handler, *waiting)
-        except Exception:
-            logger.exception(
-                "%s: the body of stream %d cannot be sent", self, handler.stream_id
+        except Exception as error:
+            _memory_log.failed(
+                error,
+                "%s: the body of stream %d cannot be sent",
+                self,
+                handler.stream_id,
             )
             handler.reset(ErrorCode.INTERNAL_ERROR)
 
@@ -410,8 +415,9 @@ class _ResponseProtocol(H2Pump):
             method(*args)
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException:  # GeneratorExit and CancelledError, too
-            logger.exception(
+        except BaseException as error:  # GeneratorExit and CancelledError, too
+            _memory_log.failed(
+                error,
                 "%s: %r %r on stream %d failed",
                 self,
                 handler.method,
@@ -505,17 +511,14 @@ class _ResponseProtocol(H2Pump):
             handler.on_close(error_code)
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException:
-            logger.exception(
-                "%s: on_close() of stream %d failed", self, handler.stream_id
+        except BaseException as error:
+            _memory_log.failed(
+                error, "%s: on_close() of stream %d failed", self, handler.stream_id
             )
 
     def _body_failed(self, event: H2BodyFailed) -> None:
-        logger.error(
-            "%s: the body of stream %d failed",
-            self,
-            event.stream_id,
-            exc_info=event.exception,
+        _memory_log.failed(
+            event.exception, "%s: the body of stream %d failed", self, event.stream_id
         )
 
     def _settings_received(self, event: H2SettingsReceived) -> None:
@@ -768,9 +771,10 @@ class HTTP2Client:
             try:
                 self._protocol.send_request(handler, headers, body, trailers)
                 return
-            except Exception:
-                logger.exception(
-                    "%s: %r %r cannot be sent", self, handler.method, handler.path
+            except Exception as error:
+                _memory_log.failed(
+                    *(error, "%s: %r %r cannot be sent"),
+                    *(self, handler.method, handler.path),
                 )
         self._protocol.close_handler(handler, ErrorCode.INTERNAL_ERROR)
 

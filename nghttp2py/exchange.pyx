@@ -27,6 +27,7 @@ from nghttp2py.errors import (
     StreamClosedError,
     StreamStateError,
 )
+from nghttp2py.log_budget import MemoryLog
 
 __all__ = [
     "FAILURE",
@@ -47,6 +48,7 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+memory_log = MemoryLog(logger)
 cdef object log_enabled = access.logger.isEnabledFor
 cdef int INFO = logging.INFO
 cdef list access_hooks = access.hooks
@@ -576,8 +578,8 @@ cpdef Exchange exchange_failed(Exchange exchange, error):
     ):
         logger.debug("%r: stream %s: %s", http.owner, exchange.stream_id, error)
     else:
-        logger.error(
-            "%r: stream %s failed", http.owner, exchange.stream_id, exc_info=error
+        memory_log.failed(
+            error, "%r: stream %s failed", http.owner, exchange.stream_id
         )
     answer_failure(exchange)
     failed.http = http
@@ -619,5 +621,5 @@ cpdef log_access(Exchange exchange, error_code, body_bytes_sent, bint complete):
                 complete,
             )
         )
-    except Exception:
-        logger.exception("%r: the access log failed", exchange.http)
+    except Exception as error:
+        memory_log.failed(error, "%r: the access log failed", exchange.http)

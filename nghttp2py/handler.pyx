@@ -34,11 +34,13 @@ from nghttp2py.errors import (
     StreamClosedError,
     StreamStateError,
 )
+from nghttp2py.log_budget import MemoryLog
 from nghttp2py.query import Query
 
 __all__ = ["BaseRequestHandler", "HandlerFactory"]
 
 logger = logging.getLogger(__name__)
+memory_log = MemoryLog(logger)
 
 # Bytes below which a stream's queue falls before ``drain`` returns: enough to
 # keep the socket busy until more comes.
@@ -950,13 +952,13 @@ cdef class BaseRequestHandler(Exchange):
                 error,
             )
         else:
-            logger.error(
+            memory_log.failed(
+                error,
                 "%r: %r %r on stream %d failed",
                 self.http2,
                 self.method,
                 self.path,
                 self.stream_id,
-                exc_info=error,
             )
         self._failed = True
         self._wake_reader()

@@ -25,6 +25,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from nghttp2py.arguments import check_bool, check_int
 from nghttp2py.handler import BaseRequestHandler
+from nghttp2py.log_budget import LogBudget
 
 if TYPE_CHECKING:
     from nghttp2py.asyncio.h3 import H3RequestStream  # not in every build
@@ -288,7 +289,7 @@ class StaticFiles:
         self._executor: ThreadPoolExecutor | None = None
         self._pages: OrderedDict[tuple[object, ...], bytes] = OrderedDict()
         self._building: dict[tuple[object, ...], asyncio.Future[bytes]] = {}
-        self._last_trouble = -_QUIET_TIME
+        self._troubles = LogBudget(logger, logging.WARNING, 1, _QUIET_TIME)
 
     def respond(
         self, method: bytes, target: bytes, headers: list[tuple[bytes, bytes]]
@@ -349,12 +350,9 @@ class StaticFiles:
     def _refuse(self, error: _NotServed | OSError) -> FileResponse:
         if isinstance(error, _NotServed) or error.errno in _NOT_FOUND:
             return _error(404)
-        now = time.monotonic()
-        if now - self._last_trouble >= _QUIET_TIME:
-            self._last_trouble = now
-            logger.warning(
-                "files cannot be opened, clients get 503: %s", error.strerror
-            )
+        self._troubles.log(
+            "files cannot be opened, clients get 503: %s", error.strerror
+        )
         return _error(503, [("retry-after", "5")])
 
     # ---- Opening ----

@@ -64,6 +64,7 @@ INTERNAL = [
     "nghttp2py.h3.",
     "nghttp2py.handler",
     "nghttp2py.libraries",
+    "nghttp2py.log_budget",
     "nghttp2py.query",
     "nghttp2py.quic.",
     "nghttp2py.link",

@@ -25,9 +25,9 @@ from memory import MemoryClient
 
 from nghttp2py import access
 from nghttp2py.asyncio import H2Protocol, pump
-from nghttp2py.asyncio.log_budget import LogBudget
 from nghttp2py.errors import ErrorCode, StreamClosedError, StreamResetError
 from nghttp2py.h2 import H2Configuration
+from nghttp2py.log_budget import LogBudget
 from nghttp2py.server import BaseRequestHandler
 from nghttp2py.static_files import FileRequestHandler, StaticFiles
 

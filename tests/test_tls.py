@@ -21,7 +21,6 @@ from virtual_time import pass_time
 
 from nghttp2py import HTTP2Client
 from nghttp2py.asyncio import Client, open_connection, start_server
-from nghttp2py.asyncio.log_budget import LogBudget
 from nghttp2py.asyncio.timeouts import Timeouts
 from nghttp2py.asyncio.tls import (
     check_server_context,
@@ -37,6 +36,7 @@ from nghttp2py.errors import (
     NGHTTP2Error,
     TLSConfigurationError,
 )
+from nghttp2py.log_budget import LogBudget
 from nghttp2py.server import BaseRequestHandler, HTTP2Server
 
 GET = {":method": "GET", ":path": "/"}

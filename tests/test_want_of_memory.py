@@ -3,19 +3,25 @@
 import asyncio
 import contextlib
 import gc
+import logging
 import subprocess
 import sys
 import textwrap
 
 import pytest
+from handlers import Good, exchange_until, serve
 from loops import DEADLINE, in_loop, until
 from memory import MemoryClient
 from test_tls import Link, Tcp
 
-from nghttp2py.asyncio import Client, Timeouts, memory, pump
+from nghttp2py import client as client_module
+from nghttp2py import exchange, handler, log_budget
+from nghttp2py.asyncio import Client, Timeouts, http2, memory, pump
 from nghttp2py.asyncio.tls_transport import TLSTransport
+from nghttp2py.client import BaseResponseHandler, HTTP2Client
 from nghttp2py.errors import NGHTTP2Error
 from nghttp2py.h2 import H2Connection
+from nghttp2py.server import BaseRequestHandler, HTTP2Server
 
 # ---- The reserve ----
 
@@ -179,8 +185,8 @@ async def test_a_line_that_finds_no_memory_keeps_no_connection(tls, monkeypatch)
 async def test_want_of_memory_is_a_bounded_number_of_lines_without_tracebacks(
     caplog, monkeypatch
 ):
-    monkeypatch.setattr(memory, "MEMORY_LINES", (3, 100.0))
-    monkeypatch.setattr(pump, "_memory_log", memory.MemoryLog(pump.logger))
+    monkeypatch.setattr(log_budget, "MEMORY_LINES", (3, 100.0))
+    monkeypatch.setattr(pump, "_memory_log", log_budget.MemoryLog(pump.logger))
     clients = [MemoryClient(pump.H2Pump(H2Connection())) for _ in range(9)]
     for client in clients:
         await client.exchange()
@@ -191,6 +197,86 @@ async def test_want_of_memory_is_a_bounded_number_of_lines_without_tracebacks(
         assert client.transport.aborted
     await until(lambda: all(c.protocol.transport is None for c in clients))
     assert [record.exc_info for record in caplog.records] == [None] * 3
+
+
+def hungry_body():
+    raise MemoryError
+    yield b""
+
+
+class Hungry(BaseRequestHandler):
+    def on_headers(self):
+        raise MemoryError
+
+
+class HungryLater(BaseRequestHandler):
+    async def on_request_done(self):
+        raise MemoryError
+
+
+class HungryToBegin(BaseRequestHandler):
+    def __init__(self, *_):
+        raise MemoryError
+
+
+class HungryBody(BaseRequestHandler):
+    def on_headers(self):
+        self.send_response(200, body=hungry_body())
+
+
+@pytest.mark.parametrize(
+    ("bad", "module"),
+    [
+        (Hungry, handler),
+        (HungryLater, handler),
+        (HungryToBegin, exchange),
+        (HungryBody, http2),
+    ],
+)
+@in_loop
+async def test_handlers_that_find_no_memory_leave_a_bounded_log(
+    bad, module, caplog, monkeypatch
+):
+    log = log_budget.MemoryLog(logging.getLogger(module.__name__))
+    monkeypatch.setattr(module, "memory_log", log)
+    client = serve(bad)
+    stream_ids = [client.request() for _ in range(3 * log_budget.MEMORY_LINES[0])]
+    await exchange_until(
+        client, lambda: all(client.response(n).closed is not None for n in stream_ids)
+    )
+    if bad is not HungryBody:
+        assert {client.response(n).status for n in stream_ids} == {500}
+    records = [each for each in caplog.records if "not enough memory" in each.message]
+    assert len(records) == log_budget.MEMORY_LINES[0]
+    assert {(each.levelname, each.exc_info) for each in caplog.records} == {
+        ("WARNING", None)
+    }
+
+
+@in_loop
+async def test_a_clients_handlers_that_find_no_memory_leave_a_bounded_log(
+    caplog, monkeypatch
+):
+    log = log_budget.MemoryLog(client_module.logger)
+    monkeypatch.setattr(client_module, "_memory_log", log)
+
+    class HungryResponse(BaseResponseHandler):
+        def on_headers(self):
+            raise MemoryError
+
+        def on_close(self, error_code):
+            closed.append(error_code)
+
+    closed = []
+    n = 2 * log_budget.MEMORY_LINES[0]
+    async with HTTP2Server(("127.0.0.1", 0), Good) as server:
+        address = server.sockets[0].getsockname()[:2]
+        async with HTTP2Client(address) as client:
+            for _ in range(n):
+                client.send_request(handler=HungryResponse())
+    assert len(closed) == n
+    assert len(caplog.records) == log_budget.MEMORY_LINES[0]
+    assert {each.exc_info for each in caplog.records} == {None}
 
 
 # ---- Servers over TLS whose address space ends ----

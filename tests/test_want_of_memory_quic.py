@@ -20,10 +20,10 @@ from nghttp2py.asyncio import (
     start_server,
 )
 from nghttp2py.asyncio.h3 import H3Protocol
-from nghttp2py.asyncio.memory import MEMORY_LINES, MemoryLog
 from nghttp2py.asyncio.quic import connect
 from nghttp2py.errors import NGHTTP2Error
 from nghttp2py.h3 import H3_ALPN
+from nghttp2py.log_budget import MEMORY_LINES, MemoryLog
 
 
 def fail(*_, **__):

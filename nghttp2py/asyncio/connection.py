@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import logging
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -57,8 +56,6 @@ from nghttp2py.h2 import (
 from nghttp2py.h2.config import check_config
 
 __all__ = ["H2ConnectionOwner", "H2StreamConnection"]
-
-logger = logging.getLogger(__name__)
 
 
 # The window of a connection is no bound of ours: each stream's is, so that a stream

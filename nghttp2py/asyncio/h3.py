@@ -16,13 +16,11 @@ from collections import deque
 from collections.abc import Callable, Collection, Coroutine, MutableMapping
 from typing import Any, TypeAlias, cast
 
-# First, as in a build without QUIC it says what to install.
 from nghttp2py import quic as quic_module
 from nghttp2py.arguments import check_callable, check_type
 from nghttp2py.asyncio.h3_bounds import Arrival, Outgoing, Rate, Watch
 from nghttp2py.asyncio.h3_link import H3Link, reset_failure, to_request
 from nghttp2py.asyncio.h3_stream import EXPECT, H3RequestStream, are_trailers
-from nghttp2py.asyncio.memory import MemoryLog
 from nghttp2py.asyncio.pump import CLOSE_TIMEOUT
 from nghttp2py.asyncio.quic import QuicConnectionProtocol
 from nghttp2py.asyncio.quic_log import EndLog
@@ -52,6 +50,9 @@ from nghttp2py.h3 import (
 from nghttp2py.h3.connection import ErrorCode, Setting
 from nghttp2py.h3.events import Headers
 from nghttp2py.h3.exceptions import GoingAwayError, NotEnabledError
+
+# First, as in a build without QUIC it says what to install.
+from nghttp2py.log_budget import MemoryLog
 from nghttp2py.quic import QuicConnection
 from nghttp2py.quic.events import (
     ConnectionTerminated,
@@ -522,11 +523,8 @@ class H3Protocol(QuicConnectionProtocol):
 
     def body_failed(self, exchange: Exchange, error: BaseException) -> None:
         """The source of a body has raised."""
-        logger.error(
-            "%r: the body of stream %d failed",
-            self,
-            exchange.stream_id,
-            exc_info=error,
+        _memory_log.failed(
+            error, "%r: the body of stream %d failed", self, exchange.stream_id
         )
 
     # ---- What the bounds ask for ----
@@ -851,10 +849,8 @@ class H3Protocol(QuicConnectionProtocol):
         if not task.cancelled() and (error := task.exception()) is not None:
             if _is_of_the_peer(error):
                 logger.debug("%r: %s", stream, error)
-            elif isinstance(error, MemoryError):
-                _memory_log.log("%r: its handler failed", stream)
             else:
-                logger.error("%r: its handler failed", stream, exc_info=error)
+                _memory_log.failed(error, "%r: its handler failed", stream)
         if self._terminated is None:
             self._finish_response(stream, task)
 

@@ -48,10 +48,12 @@ from nghttp2py.errors import (
 )
 from nghttp2py.h2.events import H2InformationalResponseReceived
 from nghttp2py.hpack import NeverIndexed
+from nghttp2py.log_budget import MemoryLog
 
 __all__ = ["HTTP2Exchanges", "HTTP2Protocol"]
 
 logger = logging.getLogger(__name__)
+memory_log = MemoryLog(logger)
 
 # Seconds that cancelled coroutines have to end, whatever is left of the close timeout.
 cdef double LEAST_PATIENCE = 1.0
@@ -149,7 +151,7 @@ cdef class HTTP2Exchanges(HTTPConnection):
         if exchange is not None:
             self._fail(exchange, error)
         else:
-            logger.error("%r: %r failed", self.owner, event, exc_info=error)
+            memory_log.failed(error, "%r: %r failed", self.owner, event)
         return 0
 
     cdef int _fail(self, Exchange exchange, error) except -1:
@@ -267,8 +269,8 @@ cdef class HTTP2Exchanges(HTTPConnection):
         """Log what a source raised; the stream is being reset."""
         cdef Exchange exchange = self.exchanges.get(stream_id)
 
-        logger.error(
-            "%r: the body of stream %d failed", self.owner, stream_id, exc_info=error
+        memory_log.failed(
+            error, "%r: the body of stream %d failed", self.owner, stream_id
         )
         if exchange is not None:
             exchange.aborted(

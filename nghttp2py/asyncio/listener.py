@@ -18,14 +18,15 @@ from typing import Generic, TypeVar
 
 from nghttp2py.arguments import check_int
 from nghttp2py.asyncio.binding import UnixPath, describe_address
-from nghttp2py.asyncio.log_budget import LogBudget
 from nghttp2py.asyncio.memory import check_memory
 from nghttp2py.asyncio.tls_transport import ServerTLS
 from nghttp2py.asyncio.waiters import Waiters
+from nghttp2py.log_budget import LogBudget, MemoryLog
 
 __all__ = ["BACKLOG", "ConnectionSet", "Listener", "check_backlog", "check_limit"]
 
 logger = logging.getLogger(__name__)
+_memory_log = MemoryLog(logger)
 
 #: Connections that the kernel keeps until they are accepted; the system may keep fewer
 #: (Linux: net.core.somaxconn).
@@ -337,7 +338,7 @@ class Listener:
             if isinstance(error, OSError):
                 logger.debug("a connection was lost while it was accepted: %s", error)
             else:
-                logger.exception("a connection could not be set up")
+                _memory_log.failed(error, "a connection could not be set up")
 
     def _opened(self, task: asyncio.Task[None]) -> None:
         self._opening.discard(task)

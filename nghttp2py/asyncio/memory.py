@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import mmap
 import sysconfig
 
-from nghttp2py.asyncio.log_budget import LogBudget
-
-__all__ = ["MEMORY_LINES", "RESERVE", "MemoryLog", "check_memory", "count_bytes"]
-
-#: Lines about want of memory of one part, and the seconds for them.
-MEMORY_LINES = (10, 10.0)
+__all__ = ["RESERVE", "check_memory", "count_bytes"]
 
 #: Bytes that must be free for a new connection.  An idle one takes a fortieth
 #: of it.  The rest is for the event loop, which ends the program if it finds none, and
@@ -55,15 +48,3 @@ def count_bytes(size: int) -> None:
 
 
 _left = _INTERVAL
-
-
-class MemoryLog:
-    """Writes lines about a want of memory, so many in a time and without tracebacks."""
-
-    def __init__(self, logger: logging.Logger) -> None:
-        self._lines = LogBudget(logger, logging.WARNING, *MEMORY_LINES)
-
-    def log(self, message: str, *args: object) -> None:
-        """Write a line, if there is enough memory for it."""
-        with contextlib.suppress(MemoryError):
-            self._lines.log(message + ": there is not enough memory", *args)

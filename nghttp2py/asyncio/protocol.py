@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
 from nghttp2py.arguments import check_seconds, check_type
 from nghttp2py.asyncio.connection import H2StreamConnection
-from nghttp2py.asyncio.memory import MemoryLog
 from nghttp2py.asyncio.stream import H2Stream
 from nghttp2py.asyncio.writer import Body, HeadersLike
 from nghttp2py.errors import (
@@ -25,6 +23,7 @@ from nghttp2py.errors import (
     StreamResetError,
 )
 from nghttp2py.h2 import H2Connection, Setting
+from nghttp2py.log_budget import MemoryLog
 
 if TYPE_CHECKING:
     # aioquic has them at this path; QUIC is imported when it is asked for.
@@ -65,14 +64,6 @@ def _is_of_peer(error: BaseException | None, *, over: bool = False) -> bool:
             )
         error = error.__cause__ or error.__context__
     return False
-
-
-def _log_failure(stream: H2Stream) -> None:
-    """Tell of the exception of a handler that is being handled."""
-    if isinstance(sys.exc_info()[1], MemoryError):
-        _memory_log.log("%s: the handler failed", stream)
-    else:
-        logger.exception("%s: the handler failed", stream)
 
 
 def _setting_property(setting: Setting, doc: str) -> Any:
@@ -203,7 +194,7 @@ class H2Protocol(H2StreamConnection):
                 # The program did not expect it; still it is no failure of ours.
                 self._terminate(ErrorCode.NO_ERROR, f"the handler ended: {error}")
             else:
-                logger.error("%s: the handler failed", self, exc_info=error)
+                _memory_log.failed(error, "%s: the handler failed", self)
                 if self.transport is not None:
                     self._terminate(ErrorCode.INTERNAL_ERROR, "the handler failed")
         self._check_gone()
@@ -246,9 +237,9 @@ class H2Protocol(H2StreamConnection):
                 try:
                     await handler(stream)
                     stream.answer_failure()  # unless it has begun a response
-                except Exception:
+                except Exception as error:
                     if stream.error is None and stream.answer_failure():
-                        _log_failure(stream)
+                        _memory_log.failed(error, "%s: the handler failed", stream)
                         return
                     raise
         except asyncio.CancelledError:
@@ -260,7 +251,7 @@ class H2Protocol(H2StreamConnection):
             if failure is not None and _is_of_peer(error, over=over):
                 logger.debug("%s: the handler ended: %s", stream, error)
                 return
-            _log_failure(stream)
+            _memory_log.failed(error, "%s: the handler failed", stream)
         finally:
             # The task's frames refer to the stream: let go of it.
             stream.run_in(None)

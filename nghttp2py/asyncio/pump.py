@@ -18,8 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import cast
 
-from nghttp2py.asyncio.log_budget import LogBudget
-from nghttp2py.asyncio.memory import MemoryLog, count_bytes
+from nghttp2py.asyncio.memory import count_bytes
 from nghttp2py.asyncio.timeouts import UNSET, Timeouts, merge_timeouts
 from nghttp2py.asyncio.tls import find_tls_fault
 from nghttp2py.errors import ErrorCode, error_code_name, printable
@@ -29,6 +28,7 @@ from nghttp2py.h2 import (
     H2Event,
     H2PingAcknowledged,
 )
+from nghttp2py.log_budget import LogBudget, MemoryLog
 
 if sys.platform != "win32":
     import fcntl
@@ -178,8 +178,8 @@ class H2Pump(asyncio.Protocol):
         for event in events:
             try:
                 self.event_received(event)
-            except (Exception, asyncio.CancelledError):
-                logger.exception("%s: %r failed", self, event)
+            except (Exception, asyncio.CancelledError) as error:
+                _memory_log.failed(error, "%s: %r failed", self, event)
 
     # ---- asyncio.Protocol ----
 
@@ -209,8 +209,8 @@ class H2Pump(asyncio.Protocol):
         self._arm(now + min(wait for wait in waits if wait is not None))
         try:
             self.connection.initiate_connection()
-        except MemoryError:
-            self._give_up()
+        except MemoryError as error:
+            self._give_up(error)
             return
         self._begun = True
         self.flush()
@@ -233,8 +233,8 @@ class H2Pump(asyncio.Protocol):
             events = self.connection.receive_data(data)
             if events and type(events[-1]) is H2ConnectionClosed:
                 self._log_fault(events[-1], data)
-        except Exception:
-            self._give_up()
+        except Exception as error:
+            self._give_up(error)
             return
         self.flush(events)
 
@@ -399,8 +399,8 @@ class H2Pump(asyncio.Protocol):
                 self.mark_dirty()
             elif not connection.want_read and not connection.want_write:
                 self._finish()
-        except Exception:
-            self._give_up()
+        except Exception as error:
+            self._give_up(error)
         finally:
             self._busy = False
 
@@ -409,17 +409,14 @@ class H2Pump(asyncio.Protocol):
         self.connection.release_resets()
         self.mark_dirty()
 
-    def _give_up(self) -> None:
+    def _give_up(self, error: Exception) -> None:
         """Abort after a fault that is neither the owner's nor the peer's.
 
         It may be want of memory, and then there is none for a traceback, and possibly
         none for a log line either.
         """
         try:
-            if isinstance(sys.exc_info()[1], MemoryError):
-                _memory_log.log("%s: the connection is given up", self)
-            else:
-                logger.exception("%s: the connection is given up", self)
+            _memory_log.failed(error, "%s: the connection is given up", self)
         except Exception:
             pass
         finally:
@@ -603,8 +600,8 @@ class H2Pump(asyncio.Protocol):
             return
         try:
             self._find_overdue()
-        except Exception:
-            self._give_up()
+        except Exception as error:
+            self._give_up(error)
 
     def _find_overdue(self) -> None:
         verdict, due = self._judge(self._loop.time())

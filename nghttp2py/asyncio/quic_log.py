@@ -6,9 +6,8 @@ import logging
 from typing import Any
 
 from nghttp2py.asyncio.binding import describe_address
-from nghttp2py.asyncio.log_budget import LogBudget
-from nghttp2py.asyncio.memory import MemoryLog
 from nghttp2py.errors import printable
+from nghttp2py.log_budget import LogBudget, MemoryLog
 from nghttp2py.quic.events import ConnectionTerminated
 from nghttp2py.quic.packet import error_name
 

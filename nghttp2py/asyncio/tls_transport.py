@@ -14,9 +14,9 @@ import ssl
 from collections.abc import Callable
 from typing import Any, cast
 
-from nghttp2py.asyncio.log_budget import LogBudget
 from nghttp2py.asyncio.memory import check_memory
 from nghttp2py.asyncio.tls import read_alpn_offer
+from nghttp2py.log_budget import LogBudget
 
 __all__ = ["ServerTLS", "TLSTransport"]
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 
-__all__ = ["LogBudget"]
+__all__ = ["MEMORY_LINES", "LogBudget", "MemoryLog"]
+
+#: Lines about want of memory of one part, and the seconds for them.
+MEMORY_LINES = (10, 10.0)
 
 
 class LogBudget:
@@ -47,3 +51,26 @@ class LogBudget:
             args = (*args, self._omitted)
             self._omitted = 0
         self._logger.log(self._level, message, *args, exc_info=exc_info or None)
+
+
+class MemoryLog:
+    """Writes lines about a want of memory, so many in a time and without tracebacks."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+        self._lines = LogBudget(logger, logging.WARNING, *MEMORY_LINES)
+
+    def log(self, message: str, *args: object) -> None:
+        """Write a line, if there is enough memory for it."""
+        with contextlib.suppress(MemoryError):
+            self._lines.log(message + ": there is not enough memory", *args)
+
+    def failed(self, error: BaseException, message: str, *args: object) -> None:
+        """Write a line about what an application raised, with its traceback.
+
+        Peers cause a ``MemoryError``: it gets such a line as ``log`` writes.
+        """
+        if isinstance(error, MemoryError):
+            self.log(message, *args)
+        else:
+            self._logger.error(message, *args, exc_info=error)
