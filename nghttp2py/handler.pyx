@@ -619,16 +619,9 @@ cdef class BaseRequestHandler(Exchange):
             error, self._error = self._error, None
             self._fail(error)
             return
-        try:
-            result = self.on_headers()
-            if result is not None:
-                self._await(result, ON_HEADERS)
-            if self._task is None and self.status is None:
-                self._begin_request()
-        except FATAL:
-            raise
-        except BaseException as error:
-            self._fail(error)
+        self._call(ON_HEADERS)
+        if self._task is None and self.status is None:
+            self._call(ON_REQUEST)
 
     cdef data_received(self, bytes data):
         if self._waiting is not None and not self._is_over():
@@ -667,15 +660,7 @@ cdef class BaseRequestHandler(Exchange):
         wake(self._stopping)
         if self._closed or self._is_over() or self.pushed:
             return
-        try:
-            result = self.on_closing()
-            if result is not None:
-                # It runs beside a coroutine that may be what it is to end.
-                self._start(result, ON_CLOSING)
-        except FATAL:
-            raise
-        except BaseException as error:
-            self._fail(error)
+        self._call(ON_CLOSING)
 
     cdef closed(self, failure, error_code, body_bytes_sent):
         if error_code == 0 and (failure is not None or self._reset):
@@ -701,6 +686,36 @@ cdef class BaseRequestHandler(Exchange):
             self._waiting.clear()
 
     # ---- Callbacks ----
+
+    cdef int _call(self, Stage stage, argument=None) except -1:
+        """Call the callback of a stage; what it raises ends the stream."""
+        try:
+            if stage == ON_HEADERS:
+                result = self.on_headers()
+            elif stage == ON_REQUEST:
+                return self._begin_request()
+            elif stage == ON_DATA:
+                result = self.on_data(argument)
+            elif stage == ON_TRAILERS:
+                result = self.on_trailers(argument)
+            elif stage == ON_REQUEST_DONE:
+                result = self.on_request_done()
+            elif stage == ON_CLOSING:
+                result = self.on_closing()
+            else:
+                result = self.on_close(argument)
+            if result is None:
+                return 0
+            if stage == ON_CLOSING or stage == ON_CLOSE:
+                # It runs beside a coroutine that may be what it is to end.
+                self._start(result, stage)
+            else:
+                self._await(result, stage)
+        except FATAL:
+            raise
+        except BaseException as error:
+            self._fail(error)
+        return 0
 
     cdef int _wait(self, item) except -1:
         """Keep what came for the callback after this one, or for read()."""
@@ -746,43 +761,16 @@ cdef class BaseRequestHandler(Exchange):
 
     cdef int _give_data(self, bytes data) except -1:
         self._withheld += len(data)
-        try:
-            if not self._is_over():
-                result = self.on_data(data)
-                if result is not None:
-                    self._await(result, ON_DATA)
-        except FATAL:
-            raise
-        except BaseException as error:
-            self._fail(error)
+        if not self._is_over():
+            self._call(ON_DATA, data)
         return self._acknowledge()
 
     cdef int _give_trailers(self, tuple fields) except -1:
-        if self._is_over():
-            return 0
-        try:
-            result = self.on_trailers(list(fields))
-            if result is not None:
-                self._await(result, ON_TRAILERS)
-        except FATAL:
-            raise
-        except BaseException as error:
-            self._fail(error)
-        return 0
+        return 0 if self._is_over() else self._call(ON_TRAILERS, list(fields))
 
     cdef int _give_end(self) except -1:
         self._request_done = True
-        if self._is_over():
-            return 0
-        try:
-            result = self.on_request_done()
-            if result is not None:
-                self._await(result, ON_REQUEST_DONE)
-        except FATAL:
-            raise
-        except BaseException as error:
-            self._fail(error)
-        return 0
+        return 0 if self._is_over() else self._call(ON_REQUEST_DONE)
 
     cdef int _acknowledge(self) except -1:
         """Give credit for what on_data() has done with."""
@@ -811,17 +799,7 @@ cdef class BaseRequestHandler(Exchange):
     cdef int _call_on_close(self) except -1:
         self._waiting = None
         self._refusal = None  # its traceback refers to this object
-        if self._unmade:
-            return 0
-        try:
-            result = self.on_close(self._close_code)
-            if result is not None:
-                self._start(result, ON_CLOSE)
-        except FATAL:
-            raise
-        except BaseException as error:
-            self._fail(error)
-        return 0
+        return 0 if self._unmade else self._call(ON_CLOSE, self._close_code)
 
     # ---- Coroutines of callbacks ----
 
@@ -865,20 +843,11 @@ cdef class BaseRequestHandler(Exchange):
             if not isinstance(error, FATAL):  # which the loop has raised already
                 self._fail(error)
         elif stage == ON_HEADERS and self.status is None:
-            self._guard_request()
+            self._call(ON_REQUEST)
         elif stage == ON_REQUEST:
             self._request_returned()
         self._acknowledge()
         return self._advance()
-
-    cdef int _guard_request(self) except -1:
-        try:
-            self._begin_request()
-        except FATAL:
-            raise
-        except BaseException as error:
-            self._fail(error)
-        return 0
 
     cdef int _resume(self) except -1:
         """Go on with what has waited for ``resume_reading``."""
@@ -886,7 +855,7 @@ cdef class BaseRequestHandler(Exchange):
             return 0
         if self._request_waits:
             self._request_waits = False
-            self._guard_request()
+            self._call(ON_REQUEST)
         elif self._task is None and self.status is None:
             self._continue()
         self._acknowledge()
