@@ -19,7 +19,8 @@ cdef struct BufferLease:
 
 
 cdef class QuicLink:
-    cdef bint calls_python(self)
+    # Whether a method may run Python code, which may call HTTP/3 again.
+    cdef bint calls_python
     cdef bint lease(self, event, BufferLease *lease) except -1
     cdef void release(self, BufferLease *lease) noexcept
     cdef int send(

@@ -3,8 +3,6 @@
 This is neither a part of ``h3`` nor of ``quic``: each is built without the other.
 """
 
-__all__ = ["MethodLink", "QuicLink", "register_link"]
-
 # The class of a connection: the class of its link.
 cdef dict LINKS = {}
 
@@ -20,14 +18,10 @@ cdef class QuicLink:
         if type(self) is QuicLink:
             raise TypeError("QuicLink is abstract")
 
-    cdef bint calls_python(self):
-        """Whether a method here may run Python code, which may call HTTP/3 again."""
-        raise NotImplementedError
-
     cdef bint lease(self, event, BufferLease *lease) except -1:
         """Fill ``lease`` with the bytes of ``event``; return false if it has none
-        to borrow.  ``release`` must follow if it returns true."""
-        raise NotImplementedError
+        to borrow, as here.  ``release`` must follow if it returns true."""
+        return False
 
     cdef void release(self, BufferLease *lease) noexcept:
         """End a lease: its bytes are not valid any more."""
@@ -56,12 +50,7 @@ cdef class MethodLink(QuicLink):
 
     def __cinit__(self, connection):
         self._connection = connection
-
-    cdef bint calls_python(self):
-        return True
-
-    cdef bint lease(self, event, BufferLease *lease) except -1:
-        return False
+        self.calls_python = True
 
     cdef int send(
         self, int64_t stream_id, const uint8_t *head, size_t head_len, bytes data,

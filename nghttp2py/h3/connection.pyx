@@ -346,7 +346,7 @@ cdef class H3Connection:
             bytes kept_ops
             bytes kept_output
 
-        if n > 1 and self._link.calls_python():
+        if n > 1 and self._link.calls_python:
             # The QUIC connection may call us, which ends the life of both.
             for i in range(n):
                 if ops[i].type == lib.NGP_H3_OP_SEND:

@@ -1141,9 +1141,6 @@ cdef class DirectLink(QuicLink):
     def __cinit__(self, QuicConnection connection not None):
         self._connection = connection
 
-    cdef bint calls_python(self):
-        return False
-
     cdef bint lease(self, event, BufferLease *lease) except -1:
         cdef StreamDataReceived data
         cdef LentData lent
