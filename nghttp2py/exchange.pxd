@@ -23,24 +23,6 @@ cdef class Exchange:
     cdef closed(self, failure, error_code, body_bytes_sent)
 
 
-cdef class PythonExchange(Exchange):
-    cpdef request_received(self, RequestReceived request)
-    cpdef informational_received(self, status, tuple fields)
-    cpdef response_received(self, status, tuple fields)
-    cpdef data_received(self, bytes data)
-    cpdef trailers_received(self, tuple fields)
-    cpdef datagram_received(self, bytes data)
-    cpdef end_received(self)
-    cpdef writable(self)
-    cpdef aborted(self, failure, error_code, bint incoming, bint outgoing)
-    cpdef server_closing(self)
-    cpdef exchange_closed(self, failure, error_code, body_bytes_sent)
-
-
-cdef class FailedExchange(Exchange):
-    cdef Exchange _failed
-
-
 cdef class ExchangeFactory:
     cdef object _function
 
@@ -82,12 +64,7 @@ cdef class HTTPConnection:
     cpdef send_datagram(self, Exchange exchange, data)
     cpdef set_priority(self, Exchange exchange, urgency, incremental)
     cpdef get_extra_info(self, name, default=*)
-    cpdef is_closing(self)
     cpdef flush_soon(self)
-
-
-cdef class PythonConnection(HTTPConnection):
-    pass
 
 
 # The end of a program.  Whatever else the code of an application raises concerns

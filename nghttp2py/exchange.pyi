@@ -3,24 +3,6 @@ from typing import Any, TypeAlias
 
 from nghttp2py.h2 import RequestReceived
 
-__all__ = [
-    "FAILURE",
-    "FAILURE_FIELDS",
-    "Exchange",
-    "ExchangeFactory",
-    "HTTPConnection",
-    "PythonConnection",
-    "PythonExchange",
-    "answer_failure",
-    "exchange_failed",
-    "expects_continue",
-    "find_factory",
-    "has_content",
-    "log_access",
-    "log_wanted",
-    "register_factory",
-]
-
 _Text: TypeAlias = str | bytes
 _Fields: TypeAlias = (
     Mapping[str, Any]
@@ -123,7 +105,6 @@ class HTTPConnection:
         self, exchange: Exchange, urgency: int, incremental: bool
     ) -> None: ...
     def get_extra_info(self, name: str, default: Any = None) -> Any: ...
-    def is_closing(self) -> bool: ...
     def flush_soon(self) -> None: ...
 
 class PythonConnection(HTTPConnection):

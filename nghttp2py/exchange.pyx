@@ -29,24 +29,6 @@ from nghttp2py.errors import (
 )
 from nghttp2py.log_budget import MemoryLog
 
-__all__ = [
-    "FAILURE",
-    "FAILURE_FIELDS",
-    "Exchange",
-    "ExchangeFactory",
-    "HTTPConnection",
-    "PythonConnection",
-    "PythonExchange",
-    "answer_failure",
-    "exchange_failed",
-    "expects_continue",
-    "find_factory",
-    "has_content",
-    "log_access",
-    "log_wanted",
-    "register_factory",
-]
-
 logger = logging.getLogger(__name__)
 memory_log = MemoryLog(logger)
 cdef object log_enabled = access.logger.isEnabledFor
@@ -258,6 +240,8 @@ def find_factory(application):
 cdef class FailedExchange(Exchange):
     """Stands for an exchange whose application has failed: that is only closed."""
 
+    cdef Exchange _failed
+
     cdef data_received(self, bytes data):
         self.http.acknowledge(self, len(data))
 
@@ -438,10 +422,6 @@ cdef class HTTPConnection:
         "peername" and "peercert" are known when the connection is lost, too.
         """
         return default
-
-    cpdef is_closing(self):
-        """Return whether the connection takes no new exchanges."""
-        return True
 
     cpdef flush_soon(self):
         """Write what is queued without being asked again."""

@@ -146,7 +146,7 @@ async def test_an_exchange_is_told_that_the_server_closes():
     (exchange,) = kind.made
     error, code, _ = exchange.end
     assert error is not None and code != 0
-    assert exchange.http.is_closing() and exchange.http.owner is None
+    assert exchange.http.owner is None
 
 
 class Owner:

@@ -736,11 +736,6 @@ class H3Link(StreamLink):
                 return self.owner.client_address
         return default
 
-    def is_closing(self) -> bool:
-        """Return whether the connection is being ended, or is over."""
-        closing: bool = self.owner.is_closing
-        return closing
-
     def flush_soon(self) -> None:
         """Write what is queued in the loop's next turn."""
         with contextlib.suppress(ReferenceError):

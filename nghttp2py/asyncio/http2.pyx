@@ -50,8 +50,6 @@ from nghttp2py.h2.events import H2InformationalResponseReceived
 from nghttp2py.hpack import NeverIndexed
 from nghttp2py.log_budget import MemoryLog
 
-__all__ = ["HTTP2Exchanges", "HTTP2Protocol"]
-
 logger = logging.getLogger(__name__)
 memory_log = MemoryLog(logger)
 
@@ -521,10 +519,6 @@ cdef class HTTP2Exchanges(HTTPConnection):
             if transport is not None:
                 return transport.get_extra_info(name, default)
         return default if value is None else value
-
-    cpdef is_closing(self):
-        """See ``HTTPConnection``."""
-        return self.owner is None or self.owner.is_closing
 
     cpdef flush_soon(self):
         """See ``HTTPConnection``."""
