@@ -1,7 +1,5 @@
 from typing import Any
 
-__all__ = ["MethodLink", "QuicLink", "register_link"]
-
 class QuicLink: ...
 
 class MethodLink(QuicLink):

@@ -6,8 +6,6 @@ from nghttp2py.asyncio.timeouts import Timeouts
 from nghttp2py.exchange import Exchange, ExchangeFactory, HTTPConnection
 from nghttp2py.h2 import H2Configuration, H2Connection, H2Event
 
-__all__ = ["HTTP2Exchanges", "HTTP2Protocol"]
-
 class HTTP2Exchanges(HTTPConnection):
     alt_svc: bytes | None
     @property

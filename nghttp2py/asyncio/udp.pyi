@@ -2,8 +2,6 @@ import asyncio
 import socket
 from typing import Any
 
-__all__ = ["PeerAddress", "UDPTransport"]
-
 class PeerAddress(tuple[Any, ...]):
     local: tuple[bytes, int] | None
 

@@ -15,8 +15,6 @@ import os
 import socket
 from collections import deque
 
-__all__ = ["PeerAddress", "UDPTransport"]
-
 
 cdef extern from "netinet/in.h" nogil:
     enum:

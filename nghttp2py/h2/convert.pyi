@@ -1,7 +1,5 @@
 from typing import Any
 
-__all__ = ["EventReader", "FieldList", "FieldReader"]
-
 class FieldReader: ...
 class FieldList: ...
 

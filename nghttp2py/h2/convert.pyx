@@ -73,8 +73,6 @@ from nghttp2py.h2.events import (
 )
 from nghttp2py.hpack import NeverIndexed
 
-__all__ = ["EventReader", "FieldList", "FieldReader"]
-
 cdef extern from "Python.h":
     # Cython's own return new references.
     PyObject *PyList_GET_ITEM(object, Py_ssize_t)

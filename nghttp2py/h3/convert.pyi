@@ -1,21 +1,9 @@
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = [
-    "encode_frame",
-    "encode_settings",
-    "is_interim_response",
-    "parse_max_push_id",
-    "parse_settings",
-    "validate_header_name",
-    "validate_header_value",
-    "validate_push_promise_headers",
-    "validate_request_headers",
-    "validate_response_headers",
-    "validate_trailers",
-]
-
 _Pairs = Iterable[tuple[bytes, bytes]]
+
+class FieldList: ...
 
 def encode_frame(frame_type: int, frame_data: bytes) -> bytes: ...
 def encode_settings(settings: dict[int, int]) -> bytes: ...

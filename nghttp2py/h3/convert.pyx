@@ -24,21 +24,6 @@ cdef extern from "Python.h":
     PyObject *PyTuple_GET_ITEM(object, Py_ssize_t)
 
 
-__all__ = [
-    "encode_frame",
-    "encode_settings",
-    "is_interim_response",
-    "parse_max_push_id",
-    "parse_settings",
-    "validate_header_name",
-    "validate_header_value",
-    "validate_push_promise_headers",
-    "validate_request_headers",
-    "validate_response_headers",
-    "validate_trailers",
-]
-
-
 # ---- Numbers ----
 
 

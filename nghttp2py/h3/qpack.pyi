@@ -2,8 +2,6 @@ from collections.abc import Iterable
 
 from typing_extensions import Buffer
 
-__all__ = ["QPACKDecoder", "QPACKEncoder"]
-
 def library_versions() -> dict[str, str]: ...
 def h3_defaults() -> dict[str, int]: ...
 

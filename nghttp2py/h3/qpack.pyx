@@ -25,8 +25,6 @@ from nghttp2py.h3.protocol import (
     QpackEncoderStreamError,
 )
 
-__all__ = ["QPACKDecoder", "QPACKEncoder"]
-
 
 def library_versions():
     """Name the C library below HTTP/3, with its release."""

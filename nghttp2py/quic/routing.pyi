@@ -2,8 +2,6 @@ from collections.abc import Sequence
 
 from nghttp2py.quic.connection import NetworkAddress
 
-__all__ = ["QuicHeader", "Router"]
-
 class QuicHeader:
     version: int | None
     is_initial: bool

@@ -10,8 +10,6 @@ from nghttp2py.octets cimport copy_bytes
 from nghttp2py.quic.addresses cimport pack_address, to_ns
 from nghttp2py.quic.options cimport known_versions
 
-__all__ = ["QuicHeader", "Router"]
-
 # How long a client may take to come back with the token of a Retry packet.
 cdef uint64_t RETRY_TIMEOUT = 30 * 1000000000ULL
 
