@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import io
+import logging
 
 import pytest
 from exchanges import exchanging, settled
@@ -334,6 +335,29 @@ async def test_an_exception_before_the_response_is_answered_with_500(version, ki
             assert status == 500
             assert body == b"500 Internal Server Error\n"
         assert await ends.fetch(method=b"HEAD") == (500, b"", [])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionRefusedError("the database is down"),
+        ConnectionTerminatedError(0, remote=True),
+        StreamResetError(3, 8, remote=True),
+    ],
+)
+@everywhere
+async def test_what_another_connection_raises_is_a_failure(
+    version, kind, error, caplog
+):
+    """Of a database, or of the client in a proxy: the request itself is open."""
+
+    async def answer(app, request):
+        raise error
+
+    async with exchanging(version, kind, answer) as (_, ends):
+        assert (await ends.fetch())[0] == 500
+    (record,) = (r for r in caplog.records if r.levelno == logging.ERROR)
+    assert record.exc_info[1] is error
 
 
 @everywhere

@@ -847,7 +847,7 @@ class H3Protocol(QuicConnectionProtocol):
     ) -> None:
         stream.run_in(None)
         if not task.cancelled() and (error := task.exception()) is not None:
-            if _is_of_the_peer(error):
+            if stream.error is not None and _is_of_the_peer(error):
                 logger.debug("%r: %s", stream, error)
             else:
                 _memory_log.failed(error, "%r: its handler failed", stream)
@@ -917,7 +917,7 @@ def _with_datagrams(config: H3Configuration, quic: QuicConnection) -> H3Configur
 def _is_of_the_peer(error: BaseException) -> bool:
     """Whether an exception is what the peer's end of a stream, or of the
     connection, has made of a handler."""
-    if isinstance(error, (ConnectionError, StreamResetError)):
+    if isinstance(error, (ConnectionTerminatedError, StreamResetError)):
         return True
     # What a TaskGroup raises; the class came with Python 3.11.
     errors = getattr(error, "exceptions", None)
