@@ -15,7 +15,11 @@ from test_server_peers import run
 from nghttp2py import BaseRequestHandler, HTTP2Server
 from nghttp2py.asyncio import Server, Stream, Timeouts, connect, open_connection
 from nghttp2py.asyncio.h3 import H3Protocol
-from nghttp2py.errors import ConnectionTerminatedError, ProtocolError
+from nghttp2py.errors import (
+    ConnectionTerminatedError,
+    ProtocolError,
+    StreamResetError,
+)
 from nghttp2py.h2 import H2Configuration
 from nghttp2py.h3 import H3_ALPN
 from nghttp2py.h3.connection import ProtocolError as H3ProtocolError
@@ -382,10 +386,12 @@ async def test_both_protocols_share_the_limit_of_connections(paths, tls):
 @VERSIONS
 @in_loop
 async def test_timeouts_are_those_of_both_protocols(version, paths, tls):
-    async with serving(echo, version, paths, tls, timeouts=Timeouts(idle=0.1)) as (
-        _,
-        connection,
-    ):
+    timeouts = Timeouts(body=0.1, idle=0.1)
+    async with serving(echo, version, paths, tls, timeouts=timeouts) as (_, connection):
+        # HTTP/3 has that of idleness in QUIC, too.
+        stream = await connection.open_stream(fields("POST"))
+        with pytest.raises(StreamResetError):
+            await stream.response()
         await until(lambda: not connection.is_available)
 
 
