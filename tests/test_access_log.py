@@ -7,7 +7,8 @@ from h3_streams import POST, headers_frame, pair, raw_client, request, serving
 from loops import in_loop, until
 from streams import Pair
 
-from nghttp2py import access
+from nghttp2py import BaseRequestHandler, access
+from nghttp2py.errors import StreamResetError
 from nghttp2py.h2 import H2Configuration
 from nghttp2py.h3.connection import ErrorCode
 
@@ -141,3 +142,24 @@ async def test_a_request_may_be_stopped_before_it_is_answered():
     (exchange,) = exchanges
     assert (exchange.status, exchange.bytes_sent) == (413, 2)
     assert (exchange.error_code, exchange.complete) == (0, True)
+
+
+@in_loop
+async def test_a_response_is_incomplete_if_its_body_fails_after_the_request(caplog):
+    """Also if it was begun before the end of the request was known."""
+    caplog.set_level(logging.INFO, logger="nghttp2py.access")
+
+    async def pieces():
+        yield b"x"
+        raise ValueError("a mistake")
+
+    class Fails(BaseRequestHandler):
+        def on_headers(self):
+            self.send_response(body=pieces())
+
+    async with pair(Fails) as (client, _):
+        stream = await client.open_stream(request(), end_stream=True)
+        with pytest.raises(StreamResetError):
+            await stream.read()
+        await until(lambda: any("HTTP/3" in line for line in caplog.messages))
+    assert caplog.messages[-1].endswith('"GET / HTTP/3" 200 1 incomplete')

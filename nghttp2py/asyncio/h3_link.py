@@ -326,7 +326,7 @@ class H3Link(StreamLink):
             state.sends = False
             state.source = None
         # The response is whole, the request need not be (RFC 9114, 4.1).
-        if state.failure is None and not (state.declined and not state.sends):
+        if state.failure is None and (outgoing or state.sends or not state.declined):
             state.failure = failure
             state.error_code = error_code
         self._tell(
