@@ -7,7 +7,7 @@ import socket
 import ssl
 
 import pytest
-from loops import idle, in_loop, in_loops
+from loops import DEADLINE, idle, in_loop, in_loops
 from quic_pair import client_configuration, server_configuration
 
 from nghttp2py.asyncio.quic import QuicConnectionProtocol, connect, serve
@@ -584,6 +584,57 @@ async def test_a_draining_server_waits_for_its_connections():
             assert await ask(client, b"finish") == b"finish"
             assert not draining.done()
         await draining
+
+
+@in_loop
+async def test_a_graceful_close_waits_for_connections():
+    async with running_server() as (server, port):
+        waiting = asyncio.ensure_future(server.wait_closed())
+        async with connect("localhost", port, config=client_configuration()) as client:
+            server.close(DEADLINE)
+            await asyncio.sleep(0)
+            assert await ask(client, b"finish") == b"finish"
+            assert not waiting.done()
+        await waiting
+        server.close(1)
+        server.close()
+        server.abort()
+        await server.wait_closed()
+
+
+@pytest.mark.parametrize("way", ["close", "sooner", "abort"])
+@in_loop
+async def test_a_second_end_shortens_a_graceful_close(way):
+    async with (
+        running_server() as (server, port),
+        connect("localhost", port, config=client_configuration()) as client,
+    ):
+        server.close(10 * DEADLINE)
+        await client.ping()
+        if way == "sooner":
+            server.close(0.05)
+        elif way == "abort":
+            server.abort()
+        else:
+            server.close()
+        await asyncio.wait_for(server.wait_closed(), DEADLINE)
+        await client.wait_closed()
+
+
+@in_loop
+async def test_a_configuration_has_one_of_two_names():
+    configuration = server_configuration()
+    with pytest.raises(TypeError, match="not both"):
+        await serve("::1", 0, configuration=configuration, config=configuration)
+    with pytest.raises(TypeError, match="configuration"):
+        await serve("::1", 0)
+    client = client_configuration()
+    with pytest.raises(TypeError, match="not both"):
+        async with connect("::1", 1, configuration=client, config=client):
+            pass
+    server = await serve("127.0.0.1", 0, config=configuration)
+    server.close()
+    await server.wait_closed()
 
 
 @in_loop

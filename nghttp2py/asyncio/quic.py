@@ -49,7 +49,8 @@ async def serve(
     host: str | None = None,
     port: int | None = None,
     *,
-    configuration: QuicConfiguration,
+    configuration: QuicConfiguration | None = None,
+    config: QuicConfiguration | None = None,
     create_protocol: Callable[..., Any] = QuicConnectionProtocol,
     session_ticket_fetcher: SessionTicketFetcher | None = None,
     session_ticket_handler: SessionTicketHandler | None = None,
@@ -67,7 +68,8 @@ async def serve(
     ``"::"`` is every address of the machine, IPv4's too.  ``sock`` is a bound socket
     for datagrams, which the server owns from now on.
 
-    ``configuration`` must have a certificate and its key, and what cannot be used in
+    ``configuration``, or ``config``, as our other calls name it, must have a
+    certificate and its key, and what cannot be used in
     it raises ``ValueError`` here; of a certificate that is not valid now a warning is
     logged.  ``create_protocol``
     makes a :class:`QuicConnectionProtocol`, or a subclass, and is called like it.
@@ -86,6 +88,9 @@ async def serve(
     bounds are of requests: :class:`~nghttp2py.asyncio.h3.H3Protocol` takes them itself.
     """
     loop = asyncio.get_running_loop()
+    configuration = _choose(configuration, config)
+    if configuration is None:
+        raise TypeError("a server needs a configuration with its certificate")
     check_bool("retry", retry)
     check_bool("stateless_retry", stateless_retry)
     if sock is not None:
@@ -122,6 +127,18 @@ async def serve(
         raise
     logger.info("listening on %s (QUIC)", describe_address(sock.getsockname()))
     return server
+
+
+def _choose(
+    configuration: QuicConfiguration | None, config: QuicConfiguration | None
+) -> QuicConfiguration | None:
+    """Return what was given by aioquic's name or by that of our other calls."""
+    if config is None:
+        return configuration
+    check_type("config", config, QuicConfiguration, "a QuicConfiguration")
+    if configuration is not None:
+        raise TypeError("give configuration or config, not both")
+    return config
 
 
 def _take(sock: socket.socket) -> None:
@@ -182,6 +199,7 @@ async def connect(
     port: int,
     *,
     configuration: QuicConfiguration | None = None,
+    config: QuicConfiguration | None = None,
     create_protocol: Callable[..., Any] = QuicConnectionProtocol,
     session_ticket_handler: SessionTicketHandler | None = None,
     stream_handler: QuicStreamHandler | None = None,
@@ -204,6 +222,7 @@ async def connect(
     the block ends without an exception, streams whose end was written are delivered,
     for at most ``close_timeout`` seconds; then the connection is closed.
 
+    ``config`` is another name of ``configuration``, that of our other calls.
     ``configuration.server_name`` becomes ``host`` if it is ``None``.
     ``session_ticket_handler`` gets the tickets that the server sends,
     ``token_handler`` its tokens, ``stream_handler`` the streams that it opens.  Without
@@ -212,6 +231,7 @@ async def connect(
     ``connect_timeout`` seconds.
     """
     loop = asyncio.get_running_loop()
+    configuration = _choose(configuration, config)
     if configuration is None:
         configuration = QuicConfiguration(is_client=True)
     check_configuration(configuration)

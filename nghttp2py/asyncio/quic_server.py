@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
-from nghttp2py.arguments import check_callable, check_int
+from nghttp2py.arguments import check_callable, check_int, check_seconds
 from nghttp2py.asyncio.listener import ConnectionSet
 from nghttp2py.asyncio.memory import check_memory
 from nghttp2py.asyncio.quic_handshakes import MAX_HANDSHAKES, Handshakes
@@ -138,7 +138,8 @@ class QuicServer(asyncio.DatagramProtocol):
         self._handshaking = Handshakes(max_handshakes)
         self._has_room: Callable[[], bool] = self._is_below_limit
         self._draining = False
-        self._closing: asyncio.Task[None] | None = None
+        self._ends: set[asyncio.Task[None]] = set()
+        self._closed = asyncio.Event()
         # A dictionary, to forget the oldest first.
         self._spent_tokens: dict[bytes, None] = {}
         self._resets = 0
@@ -184,24 +185,36 @@ class QuicServer(asyncio.DatagramProtocol):
     def _is_below_limit(self) -> bool:
         return len(self._connections) != self._max_connections
 
-    def close(self) -> None:
-        """Close all connections, and stop listening.
+    def close(self, timeout: float | None = None) -> None:
+        """Close all connections, and stop listening, as aioquic's server does.
 
         Streams whose end was written are delivered before, for as long as
-        ``timeouts.close``; :meth:`abort` does not wait for them.  A second call is a
-        no-op.
+        ``timeouts.close``; :meth:`abort` does not wait for them.
+
+        With ``timeout``, in seconds, the end is graceful, as that of the other servers:
+        open requests are answered, and what has not finished in time is aborted.
+        :meth:`wait_closed` waits.  A second call can only shorten what is left.
         """
+        check_seconds("timeout", timeout, least=0)
         self._draining = True
-        if self._closing is not None:
+        if self._closed.is_set():
+            return
+        if timeout is not None:
+            self._end_by(self.drain(timeout))
             return
         unsettled = [p for p in self._connections if p.unsettled_streams()]
         for protocol in self._connections:
             if protocol not in unsettled:
                 self._attempt(protocol, protocol.close)
         if unsettled:
-            self._closing = self._loop.create_task(self._close_settled(unsettled))
+            self._end_by(self._close_settled(unsettled))
         else:
             self.abort()
+
+    def _end_by(self, end: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(end)
+        self._ends.add(task)
+        task.add_done_callback(self._ends.discard)
 
     async def _close_settled(self, protocols: list[QuicConnectionProtocol]) -> None:
         try:
@@ -218,8 +231,14 @@ class QuicServer(asyncio.DatagramProtocol):
         self._draining = True
         self._connections.abort()
         self._protocols.clear()
-        if self._transport is not None:
+        if self._transport is None:
+            self._closed.set()
+        else:
             self._transport.close()
+
+    async def wait_closed(self) -> None:
+        """Wait until ``close`` or ``abort`` has ended the last connection."""
+        await self._closed.wait()
 
     def _attempt(
         self, protocol: QuicConnectionProtocol, action: Callable[..., Any], *args: Any
@@ -259,6 +278,7 @@ class QuicServer(asyncio.DatagramProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         for protocol in self._connections:
             self._attempt(protocol, protocol.connection_lost, exc)
+        self._closed.set()
 
     def error_received(self, exc: Exception) -> None:
         """Ignore ICMP errors: they can be forged (RFC 9000, 14.2.1)."""

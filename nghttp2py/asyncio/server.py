@@ -182,7 +182,6 @@ class Server:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._quic: QuicConfiguration | None = None
         self._quic_servers: list[QuicServer] = []
-        self._drains: set[asyncio.Task[None]] = set()
         if http3 is not False:
             if isinstance(self.address, str) or any(
                 each.family == socket.AF_UNIX for each in self._given
@@ -368,10 +367,7 @@ class Server:
             timeout = self.timeouts.close
         self._listener.close(timeout)
         for server in self._quic_servers:
-            assert self._loop is not None
-            task = self._loop.create_task(server.drain(timeout))
-            self._drains.add(task)
-            task.add_done_callback(self._drains.discard)
+            server.close(timeout)
 
     def abort(self) -> None:
         """Stop at once: accept no more, drop every connection."""
@@ -383,8 +379,8 @@ class Server:
         """Wait until ``close`` has ended the last connection."""
         if self._listener is not None:
             await self._listener.wait_closed()
-        while self._drains:
-            await asyncio.wait(self._drains)
+        for server in self._quic_servers:
+            await server.wait_closed()
 
     async def __aenter__(self: S) -> S:
         await self._started()
@@ -470,8 +466,6 @@ class Server:
     def _abort_quic(self) -> None:
         for server in self._quic_servers:
             server.abort()
-        for task in list(self._drains):
-            task.cancel()
 
 
 def check_coroutine(app: Any) -> None:
