@@ -136,6 +136,7 @@ cdef class PythonExchange(Exchange):
         self.http = http
         self.stream_id = stream_id
         self.request = request
+        self.started = now()
 
     @property
     def http(self):

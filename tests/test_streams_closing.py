@@ -139,3 +139,14 @@ async def test_who_connects_after_an_abort_has_no_handler():
     await client.wait_closed()
     await server.wait_closed()
     assert not made
+
+
+@in_loops
+async def test_the_address_and_certificate_of_a_client_that_is_gone_are_known():
+    client, server = H2Protocol(True), H2Protocol(False)
+    here, _ = connect(client, server, peercert={"serialNumber": "01"})
+    here.abort()
+    await server.wait_closed()
+    assert server.get_extra_info("peername") == ("192.0.2.1", 443)
+    assert server.get_extra_info("peercert") == {"serialNumber": "01"}
+    assert server.get_extra_info("socket", 1) == 1

@@ -94,6 +94,9 @@ def check_concurrency(concurrency: int | None) -> None:
 class H2StreamConnection(H2Pump):
     """A connection whose streams are objects: ``H2Protocol`` says the rest."""
 
+    #: What makes the connection without I/O: a subclass may see every byte.
+    connection_class: type[H2Connection] = H2Connection
+
     def __init__(
         self,
         client_side: bool,
@@ -126,7 +129,7 @@ class H2StreamConnection(H2Pump):
                 config = dataclasses.replace(config, max_concurrent_streams=concurrency)
             config = with_wide_window(config)
         super().__init__(
-            H2Connection(client_side=client_side, config=config),
+            self.connection_class(client_side=client_side, config=config),
             timeouts=merge_timeouts(
                 timeouts,
                 client=client_side,
@@ -140,7 +143,6 @@ class H2StreamConnection(H2Pump):
         self.keepalive_idle = keepalive_interval is not None
         self.close_timeout = self._timeouts.close
         self._client_side = client_side
-        self._client_address: Any = None
         # The host and port by which the server was asked for, if it was by these.
         self._asked_for: tuple[str, int] | None = None
         self._own_fields: tuple[list[tuple[bytes, bytes]], ...] = ()
@@ -174,14 +176,6 @@ class H2StreamConnection(H2Pump):
         self._gone = asyncio.Event()
         self._settings_seen = False
 
-    def use_connection(self, connection: H2Connection) -> None:
-        """Have ``connection`` in the place of the one that was made, at the start.
-
-        A subclass of ``H2Connection``, for example, that sees every frame.
-        """
-        self.connection = connection
-        self._link.connection = connection
-
     def set_origin(self, host: str, port: int) -> None:
         """Note by which host and port the server was asked for: ``:authority``."""
         self._asked_for = host, port
@@ -208,7 +202,7 @@ class H2StreamConnection(H2Pump):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin the connection."""
-        self._client_address = transport.get_extra_info("peername")
+        self._link.connected(transport)
         self._link.loop = asyncio.get_running_loop()
         super().connection_made(transport)
         if not self._begun:
@@ -329,7 +323,6 @@ class H2StreamConnection(H2Pump):
 
     def _on_request(self, event: H2RequestReceived | H2WebSocketRequest) -> None:
         stream = self._add(event.stream_id, event.request, True)
-        self._link.request_received(stream, event.request)
         self._arrive(stream)
 
     def _on_push(self, event: H2PushedStreamReceived) -> None:
@@ -513,11 +506,9 @@ class H2StreamConnection(H2Pump):
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Return the transport's information: ``peername``, ``ssl_object``, ...
 
-        ``peername`` is known when the connection is lost, too.
+        ``peername`` and ``peercert`` are known when the connection is lost, too.
         """
-        if self.transport is None:
-            return self._client_address if name == "peername" else default
-        return self.transport.get_extra_info(name, default)
+        return self._link.get_extra_info(name, default)
 
     def close(self, timeout: float | None = None) -> None:
         """End the connection with GOAWAY when its streams have finished.

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Iterator, Mapping
 from typing import Any
 
-from nghttp2py.asyncio.fields import add_field
+from nghttp2py.asyncio.http2 import HTTP2Exchanges
 from nghttp2py.asyncio.stream_link import Codes, StreamLink
-from nghttp2py.asyncio.writer import PIECE, HeadersLike
+from nghttp2py.asyncio.writer import PIECE
 from nghttp2py.errors import ErrorCode, StreamClosedError
 from nghttp2py.exchange import Exchange
 from nghttp2py.h2 import H2Connection
@@ -17,7 +16,7 @@ from nghttp2py.h2 import H2Connection
 __all__ = ["H2Link"]
 
 
-class H2Link(StreamLink):
+class H2Link(StreamLink, HTTP2Exchanges):
     """A connection of HTTP/2, as its coroutine streams see it."""
 
     codes = Codes(
@@ -31,13 +30,9 @@ class H2Link(StreamLink):
         self, owner: Any, connection: H2Connection, timeout: float | None
     ) -> None:
         # Weak, as the connection has this object: no cycle is to outlive it.
-        super().__init__("HTTP/2", connection.client_side, weakref.proxy(owner))
-        self.connection = connection
-        self.timeout = timeout
-        #: Streams that wait for windows to open, or for the transport.
-        self.blocked: set[int] = set()
-        #: The value of an ``alt-svc`` field for each final response (RFC 7838).
-        self.alt_svc: bytes | None = None
+        proxy: Any = weakref.proxy(owner)
+        HTTP2Exchanges.__init__(self, proxy, connection)
+        self.prepare(timeout)
 
     def flush_soon(self) -> None:
         """Write what is queued in the loop's next turn."""
@@ -64,71 +59,16 @@ class H2Link(StreamLink):
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Return the transport's information."""
-        try:
-            return self.owner.get_extra_info(name, default)
-        except ReferenceError:
-            return default
+        with contextlib.suppress(ReferenceError):
+            return super().get_extra_info(name, default)
+        return default
 
     # ---- What goes out ----
-
-    def send_response(
-        self, exchange: Exchange, status: int, fields: Any, end: bool
-    ) -> None:
-        """Send the final response's header section."""
-        if self.alt_svc is not None:
-            fields = add_field(fields, b"alt-svc", self.alt_svc)
-        self.connection.send_response_headers(
-            exchange.stream_id, status, fields, end_stream=end
-        )
-        exchange.status = status
-        self.flush_soon()
-
-    def send_fields(self, exchange: Exchange, fields: Any, end: bool) -> None:
-        """Send a header section with its pseudo-header fields."""
-        status = _find_status(fields)
-        if self.alt_svc is not None and status is not None and status >= 200:
-            fields = add_field(fields, b"alt-svc", self.alt_svc)
-        self.connection.send_headers(exchange.stream_id, fields, end_stream=end)
-        exchange.status = status
-        self.flush_soon()
-
-    def send_informational(self, exchange: Exchange, status: int, fields: Any) -> None:
-        """Send a 1xx response."""
-        self.connection.send_informational(exchange.stream_id, status, fields)
-        self.flush_soon()
-
-    def send_trailers(self, exchange: Exchange, fields: Any) -> None:
-        """End our half with trailers."""
-        self.connection.send_trailers(exchange.stream_id, fields)
-        self.flush_soon()
-
-    def queue_body(self, exchange: Exchange, data: Any, end: bool) -> None:
-        """Queue a piece of the body."""
-        self.connection.send_body(exchange.stream_id, data, end_stream=end)
-        self.flush_soon()
-
-    def send_body(self, exchange: Exchange, body: Any, trailers: Any) -> None:
-        """Have a body pulled as the peer takes it."""
-        self.connection.send_body(exchange.stream_id, body, trailers=trailers)
-        self.flush_soon()
-
-    def resume_body(self, exchange: Exchange) -> None:
-        """Ask a body's source again."""
-        self.resume_stream(exchange.stream_id)
 
     def resume_stream(self, stream_id: int) -> None:
         """Ask the body's source of a stream again, if the stream is open."""
         self.connection.resume_body(stream_id)
         self.flush_soon()
-
-    def end(self, exchange: Exchange) -> None:
-        """End our half."""
-        self.connection.end_stream(exchange.stream_id)
-        self.flush_soon()
-
-    def queued(self, exchange: Exchange) -> int:
-        """Return how many bytes of the body wait."""
-        return self.connection.queued_body(exchange.stream_id)
 
     def room(self, exchange: Exchange, wanted: int, ahead: bool) -> int:
         """Return how many of ``wanted`` bytes may be queued now.
@@ -145,7 +85,7 @@ class H2Link(StreamLink):
             low = 0
             if wanted <= PIECE:
                 low = max(0, min(PIECE, connection.config.max_body_queue - wanted))
-            return wanted if queued <= low or self._notify(stream_id, low) else 0
+            return wanted if queued <= low or self.notify_writable(exchange, low) else 0
         if self.is_paused:
             self.blocked.add(stream_id)
             return 0
@@ -157,16 +97,13 @@ class H2Link(StreamLink):
         if n > 0:
             return n
         self.blocked.add(stream_id)
-        self._notify(stream_id, PIECE - 1)
+        self.notify_writable(exchange, PIECE - 1)
         return 0
 
     def notify_writable(self, exchange: Exchange, low: int) -> bool:
         """Return whether at most ``low`` bytes wait; else ``writable`` comes."""
-        return self._notify(exchange.stream_id, low)
-
-    def _notify(self, stream_id: int, low: int) -> bool:
         try:
-            return self.connection.notify_drained(stream_id, low)
+            return self.connection.notify_drained(exchange.stream_id, low)
         except StreamClosedError:
             return True  # our half has gone out whole
 
@@ -191,25 +128,14 @@ class H2Link(StreamLink):
 
     # ---- The end ----
 
-    def reset(self, exchange: Exchange, error_code: int) -> None:
-        """End both halves."""
-        self.connection.reset_stream(exchange.stream_id, error_code)
-        self.flush_soon()
-
     def stop_request(self, exchange: Exchange, error_code: int | None = None) -> None:
         """Have the peer send no more.
 
         RFC 9113, 8.1: a server says so after its response.  A client cannot, but by
         a reset when its own half has ended; until then it discards what comes.
         """
-        if not self.client_side:
-            self.connection.reset_stream(
-                exchange.stream_id, ErrorCode.NO_ERROR, after_flush=True
-            )
-        else:
-            self.connection.reset_stream(
-                exchange.stream_id, ErrorCode.CANCEL, after_flush=True
-            )
+        code = ErrorCode.CANCEL if self.client_side else ErrorCode.NO_ERROR
+        self.connection.reset_stream(exchange.stream_id, code, after_flush=True)
         self.flush_soon()
 
     def drop(self, stream_id: int, sends: bool, receives: bool, task: Any) -> None:
@@ -224,15 +150,3 @@ class H2Link(StreamLink):
                 stream_id, ErrorCode.NO_ERROR, after_flush=True
             )
         self.flush_soon()
-
-
-def _find_status(headers: HeadersLike) -> int | None:
-    """Find the status in a response's fields, if it is the first of them."""
-    pairs = headers.items() if isinstance(headers, Mapping) else headers
-    if isinstance(pairs, Iterator):
-        return None  # which can be read only once
-    for name, value, *_ in pairs:
-        text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
-        is_status = name == (b":status" if isinstance(name, bytes) else ":status")
-        return int(text) if is_status and text.isdecimal() else None
-    return None

@@ -23,6 +23,7 @@ from nghttp2py.errors import ErrorCode as H2ErrorCode
 from nghttp2py.exchange import (
     Exchange,
     ExchangeFactory,
+    PythonConnection,
     PythonExchange,
     exchange_failed,
 )
@@ -66,11 +67,10 @@ _OF_HTTP2 = {
 class _State:
     """What the connection knows of one exchange."""
 
-    def __init__(self, stream_id: int, *, tunnel: bool, no_content: bool) -> None:
+    def __init__(self, *, tunnel: bool) -> None:
         self.sends = True  # our half has no end yet
         self.receives = True
         self.tunnel = tunnel
-        self.no_content = no_content  # what is sent of a body is dropped
         self.answered = False  # the final response's header section came, or went
         self.declined = False  # what still comes of the request means nothing
         self.failure: Failure | None = None
@@ -88,7 +88,7 @@ class _State:
         self.trailers: Any = None
 
 
-class H3Link(StreamLink):
+class H3Link(StreamLink, PythonConnection):
     """A connection of HTTP/3, as its exchanges see it.
 
     ``states`` has what is known of each exchange that has not ended;
@@ -117,9 +117,10 @@ class H3Link(StreamLink):
         # Weak, as the connection has this object: no cycle is to outlive it.  Handlers
         # are given it: the cycle is cut when the connection is over.
         proxy = weakref.proxy(owner)
-        super().__init__(
-            "HTTP/3", client_side, proxy if factory is None else owner, factory
+        PythonConnection.__init__(
+            self, "HTTP/3", client_side, proxy if factory is None else owner, factory
         )
+        self.prepare()
         self._proxy = proxy
         self._quic = quic
         self._defers = factory is not None
@@ -146,11 +147,7 @@ class H3Link(StreamLink):
             method: bytes | None = request.method
         else:
             method = dict(request).get(b":method")
-        self.states[exchange.stream_id] = _State(
-            exchange.stream_id,
-            tunnel=method == b"CONNECT",
-            no_content=False,
-        )
+        self.states[exchange.stream_id] = _State(tunnel=method == b"CONNECT")
 
     def abandon(self, exchange: Exchange) -> None:
         """Forget an exchange of which nothing was sent."""
@@ -441,10 +438,6 @@ class H3Link(StreamLink):
             state.sends = False
             self.check_end(exchange)
         self.flush_soon()
-
-    def end(self, exchange: Exchange) -> None:
-        """End our half after what is queued."""
-        self.queue_body(exchange, b"", True)
 
     def queued(self, exchange: Exchange) -> int:
         """Return how many bytes wait on the stream."""

@@ -6,11 +6,11 @@ from nghttp2py.h2.events cimport H2StreamClosed, H2StreamReset, RequestReceived
 cdef class HTTP2Exchanges(HTTPConnection):
     cdef readonly H2Connection connection
     cdef readonly dict exchanges     # stream identifier -> Exchange
+    cdef readonly set blocked        # streams that room() had too little for
     cdef public object alt_svc       # bytes of an alt-svc field for each response
     cdef object _others              # called with the events of no exchange
     cdef dict _extra                 # what get_extra_info() knows after the loss
     cdef dict _failures              # of streams that were reset and not closed yet
-    cdef set _blocked                # streams that room() had too little for
     cdef object _end                 # the H2ConnectionClosed
     cdef double _now                 # when dispatch() began
     cdef bint _dispatching           # what is queued now is written after it
@@ -30,4 +30,3 @@ cdef class HTTP2Exchanges(HTTPConnection):
     cdef int _receive_window(self, stream_id) except -1
     cdef int _close_stream(self, H2StreamClosed event) except -1
     cdef object _find_failure(self, stream_id, error_code)
-    cdef int _flush(self) except -1

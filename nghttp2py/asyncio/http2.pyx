@@ -57,6 +57,24 @@ memory_log = MemoryLog(logger)
 cdef double LEAST_PATIENCE = 1.0
 
 
+cdef object find_status(list pairs):
+    """Return the status of a final response's header section, None of another one.
+
+    It is the only pseudo-header field, and so the first field, where it is valid.
+    """
+    if not pairs or not isinstance(pairs[0], (tuple, list)) or len(pairs[0]) < 2:
+        return None
+    name, value = pairs[0][:2]
+    if isinstance(name, bytes):
+        name = name.decode("latin-1")
+    if isinstance(value, bytes):
+        value = value.decode("latin-1")
+    if name != ":status" or not isinstance(value, str) or not value.isdecimal():
+        return None
+    status = int(value)
+    return None if status < 200 else status
+
+
 cdef class HTTP2Exchanges(HTTPConnection):
     """The exchanges of an HTTP/2 connection's open streams, and what calls them.
 
@@ -78,6 +96,7 @@ cdef class HTTP2Exchanges(HTTPConnection):
         )
         self.connection = connection
         self.exchanges = {}
+        self.blocked = set()
         self._others = others
         self._extra = {}
         self.tasks = CallbackTasks()
@@ -198,7 +217,7 @@ cdef class HTTP2Exchanges(HTTPConnection):
             if exchange is not None:
                 exchange.writable()
         elif kind is H2WindowUpdated:
-            if self._blocked:
+            if self.blocked:
                 self._receive_window((<H2WindowUpdated>event).stream_id)
         elif kind is H2InformationalResponseReceived:
             exchange = self.exchanges.get(event.stream_id)
@@ -290,14 +309,15 @@ cdef class HTTP2Exchanges(HTTPConnection):
         cdef Exchange exchange
 
         if stream_id != 0:
-            if stream_id not in self._blocked:
+            if stream_id not in self.blocked:
                 return 0
-            self._blocked.discard(stream_id)
+            self.blocked.discard(stream_id)
             exchange = self.exchanges.get(stream_id)
             if exchange is not None:
                 exchange.writable()
             return 0
-        blocked, self._blocked = self._blocked, None
+        blocked = list(self.blocked)
+        self.blocked.clear()
         for stream_id in blocked:
             exchange = self.exchanges.get(stream_id)
             if exchange is not None:
@@ -322,8 +342,7 @@ cdef class HTTP2Exchanges(HTTPConnection):
             failure = self._find_failure(event.stream_id, error_code)
         elif self._failures:
             self._failures.pop(event.stream_id, None)
-        if self._blocked:
-            self._blocked.discard(event.stream_id)
+        self.blocked.discard(event.stream_id)
         if self._logs < 0:
             # Once for all that this batch closes: logging asks in Python code.
             self._logs = not self.client_side and log_wanted()
@@ -349,15 +368,6 @@ cdef class HTTP2Exchanges(HTTPConnection):
             )
         return partial(StreamResetError, stream_id, error_code, remote=False)
 
-    cdef int _flush(self) except -1:
-        """See to it that what was queued is written.
-
-        What is queued while events are dispatched is written after them.
-        """
-        if not self._dispatching and self.owner is not None:
-            self.owner.mark_dirty()
-        return 0
-
     # ---- Messages ----
 
     cpdef send_response(self, Exchange exchange, status, fields, bint end):
@@ -366,25 +376,28 @@ cdef class HTTP2Exchanges(HTTPConnection):
             fields = add_field(fields, b"alt-svc", self.alt_svc)
         self.connection.respond(exchange.stream_id, status, fields, end)
         exchange.status = status
-        self._flush()
+        self.flush_soon()
 
     cpdef send_fields(self, Exchange exchange, fields, bint end):
         """See ``HTTPConnection``; a client's exchange gets its ``stream_id``."""
         pairs = list(fields.items() if isinstance(fields, Mapping) else fields)
+        status = None
+        if exchange.status is None and not self.client_side:
+            status = find_status(pairs)
+            if self.alt_svc is not None and status is not None:
+                pairs = add_field(pairs, b"alt-svc", self.alt_svc)
         stream_id = self.connection.send_headers(exchange.stream_id, pairs, end)
         if exchange.stream_id is None:
             exchange.stream_id = stream_id
             self.adopt(exchange)
-        elif exchange.status is None and not self.client_side:
-            status = int(pairs[0][1])  # the only pseudo-header field, and the first
-            if status >= 200:
-                exchange.status = status
-        self._flush()
+        elif status is not None:
+            exchange.status = status
+        self.flush_soon()
 
     cpdef send_informational(self, Exchange exchange, status, fields):
         """See ``HTTPConnection``."""
         self.connection.send_informational(exchange.stream_id, status, fields)
-        self._flush()
+        self.flush_soon()
 
     cpdef send_continue(self, Exchange exchange):
         """See ``HTTPConnection``."""
@@ -396,24 +409,24 @@ cdef class HTTP2Exchanges(HTTPConnection):
     cpdef send_trailers(self, Exchange exchange, fields):
         """See ``HTTPConnection``."""
         self.connection.send_trailers(exchange.stream_id, fields)
-        self._flush()
+        self.flush_soon()
 
     # ---- Bodies ----
 
     cpdef queue_body(self, Exchange exchange, data, bint end):
         """See ``HTTPConnection``."""
         self.connection.queue_body(exchange.stream_id, as_bytes(data), end)
-        self._flush()
+        self.flush_soon()
 
     cpdef send_body(self, Exchange exchange, body, trailers):
         """See ``HTTPConnection``."""
         self.connection.send_body(exchange.stream_id, body, trailers=trailers)
-        self._flush()
+        self.flush_soon()
 
     cpdef resume_body(self, Exchange exchange):
         """See ``HTTPConnection``."""
         self.connection.resume_body(exchange.stream_id)
-        self._flush()
+        self.flush_soon()
 
     cpdef queued(self, Exchange exchange):
         """See ``HTTPConnection``."""
@@ -429,9 +442,7 @@ cdef class HTTP2Exchanges(HTTPConnection):
             return max(0, min(wanted, left))
         window = self.connection.local_flow_control_window(exchange.stream_id)
         if window < wanted:
-            if self._blocked is None:
-                self._blocked = set()
-            self._blocked.add(exchange.stream_id)
+            self.blocked.add(exchange.stream_id)
         return min(wanted, window)
 
     cpdef notify_writable(self, Exchange exchange, low):
@@ -441,19 +452,19 @@ cdef class HTTP2Exchanges(HTTPConnection):
     cpdef acknowledge(self, Exchange exchange, n):
         """See ``HTTPConnection``."""
         self.connection.acknowledge(exchange.stream_id, n)
-        self._flush()
+        self.flush_soon()
 
     # ---- The end of an exchange ----
 
     cpdef reset(self, Exchange exchange, error_code):
         """See ``HTTPConnection``."""
         self.connection.reset_stream(exchange.stream_id, error_code)
-        self._flush()
+        self.flush_soon()
 
     cpdef stop_request(self, Exchange exchange, error_code=None):
         """See ``HTTPConnection``; HTTP/2 has no other code for it than NO_ERROR."""
         self.connection.stop_request(exchange.stream_id)
-        self._flush()
+        self.flush_soon()
 
     cpdef is_open(self, Exchange exchange):
         """See ``HTTPConnection``."""
@@ -494,7 +505,7 @@ cdef class HTTP2Exchanges(HTTPConnection):
             NoAvailableStreamIDError,
         ):
             pass
-        self._flush()
+        self.flush_soon()
         return stream_id, request
 
     cpdef adopt(self, Exchange exchange):
@@ -507,7 +518,7 @@ cdef class HTTP2Exchanges(HTTPConnection):
         self.connection.set_priority(
             exchange.stream_id, urgency, incremental, override=True
         )
-        self._flush()
+        self.flush_soon()
 
     # ---- The connection ----
 
@@ -521,8 +532,9 @@ cdef class HTTP2Exchanges(HTTPConnection):
         return default if value is None else value
 
     cpdef flush_soon(self):
-        """See ``HTTPConnection``."""
-        self._flush()
+        """See ``HTTPConnection``: while events are dispatched, after them."""
+        if not self._dispatching and self.owner is not None:
+            self.owner.mark_dirty()
 
 
 class HTTP2Protocol(H2Pump):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nghttp2py.errors import StreamResetError
-from nghttp2py.exchange import Exchange, ExchangeFactory, PythonConnection
+from nghttp2py.exchange import Exchange, HTTPConnection
 
 __all__ = ["Codes", "StreamLink"]
 
@@ -24,7 +24,7 @@ class Codes:
     message_error: int
 
 
-class StreamLink(PythonConnection):
+class StreamLink(HTTPConnection):
     """A connection's half of the exchanges that are coroutine streams.
 
     ``timeout`` is how long a wait on a stream may last in which nothing happens to
@@ -42,15 +42,9 @@ class StreamLink(PythonConnection):
     #: The event loop of the connection.
     loop: asyncio.AbstractEventLoop
 
-    def __init__(
-        self,
-        version: str,
-        client_side: bool,
-        owner: Any,
-        factory: ExchangeFactory | None = None,
-    ) -> None:
-        super().__init__(version, client_side, owner, factory)
-        self.timeout: float | None = None
+    def prepare(self, timeout: float | None = None) -> None:
+        """Set what streams need besides what an ``HTTPConnection`` has."""
+        self.timeout = timeout
         self.waiting: set[Any] = set()
 
     def make_failure(

@@ -82,13 +82,12 @@ class _Protocol(H2Protocol):
     def __init__(
         self, client_side: bool, *, printer: FramePrinter | None, **options: Any
     ) -> None:
-        super().__init__(client_side, **options)
         if printer is not None:
-            connection = _WatchedConnection(
-                client_side=True, config=self.connection.config
-            )
-            connection.printer = printer
-            self.use_connection(connection)
+            self.connection_class = _WatchedConnection
+        super().__init__(client_side, **options)
+        if isinstance(self.connection, _WatchedConnection):
+            assert printer is not None
+            self.connection.printer = printer
 
     def event_received(self, event: H2Event) -> None:
         if isinstance(event, H2SettingsReceived):
