@@ -122,6 +122,40 @@ async def test_the_log_has_the_address_of_a_client_that_is_gone():
     assert exchanges[0].address == ("192.0.2.1", 443)
 
 
+async def end_with_trailers(stream):
+    await stream.start_response({":status": "203"})
+    await stream.start_response({"x-end": "here"}, end_stream=True)
+
+
+async def fail_after_early_hints(stream):
+    await stream.start_response({":status": "103"})
+    raise RuntimeError("on purpose")
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize(
+    "handler, status", [(end_with_trailers, 203), (fail_after_early_hints, 500)]
+)
+@in_loop
+async def test_the_status_is_that_of_the_final_response(version, handler, status):
+    exchanges = []
+    if version == 2:
+        both = Pair(handler=lambda server: server.serve_streams(handler))
+    else:
+        both = pair(handler)
+    access.add_hook(exchanges.append)
+    try:
+        async with both as ends:
+            client = ends.client if version == 2 else ends[0]
+            fields = GET if version == 2 else request(b"/")
+            stream = await client.open_stream(fields, end_stream=True)
+            assert (await stream.response()).status == status
+            await until(lambda: exchanges)
+    finally:
+        access.remove_hook(exchanges.append)
+    assert [exchange.status for exchange in exchanges] == [status]
+
+
 @in_loop
 async def test_a_request_may_be_stopped_before_it_is_answered():
     exchanges = []

@@ -143,11 +143,8 @@ class H3RequestStream(Stream):
         self._raise_stopped()
         self.http.send_section(self, headers, end_stream)
         name, value = headers[0][:2] if headers else (b"", b"")
-        if name == b":status":
-            if value[:1] != b"1":
-                self._answered = True
-            elif value == b"100":
-                self._continued = True
+        if name == b":status" and value == b"100":
+            self._continued = True
         self._sent_all = self._sent_all or end_stream
 
     def send_datagram(self, data: bytes | bytearray | memoryview) -> None:

@@ -109,9 +109,9 @@ class Incoming(Outgoing):
 
     def _send_continue(self) -> None:
         """Tell a client that waits for it to send its body (RFC 9110, 10.1.1)."""
-        if self._sends and not self._answered and expects_continue(self.request):
+        if self._sends and self.status is None and expects_continue(self.request):
             with contextlib.suppress(ProtocolError):
-                self.http.send_informational(self, 100, ())
+                self.http.send_continue(self)
 
     # ---- What the connection reports ----
 

@@ -173,11 +173,6 @@ class Stream(Incoming):
         return partial(self.http.resume_stream, self.stream_id)
 
     @property
-    def answered(self) -> bool:
-        """Whether the header section of our response was sent."""
-        return self._answered
-
-    @property
     def is_read(self) -> bool:
         """Whether nothing that came in is left to ask for."""
         return (
@@ -250,9 +245,9 @@ class Stream(Incoming):
 
     def answer_failure(self) -> bool:
         """Send status 500 if nothing was sent; return whether it was."""
-        if self._answered or not self._sends or not answer_failure(self):
+        if self.status is not None or not self._sends or not answer_failure(self):
             return False
-        self._answered = self._sent_all = True
+        self._sent_all = True
         return True
 
     async def __aenter__(self: S) -> S:

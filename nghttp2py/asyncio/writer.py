@@ -56,7 +56,6 @@ class Outgoing(PythonExchange):
     """
 
     __slots__ = (
-        "_answered",
         "_continued",
         "_send_lock",
         "_sent_all",
@@ -77,7 +76,6 @@ class Outgoing(PythonExchange):
         self.body_bytes_sent = 0
         self._unsent = 0  # how many of them never went out, once it is closed
         self._continued = False  # 100 (Continue) was sent, or is not asked for
-        self._answered = False  # our response's header section was sent
         self._sent_all = False  # our half has its end, queued or gone
         self._tunnel = False  # of CONNECT: either half ends by itself
         self._stopped: Failure | None = None  # why our half broke off
@@ -205,7 +203,6 @@ class Outgoing(PythonExchange):
         """
         await self._until_transport()
         self.http.send_fields(self, headers, end_stream)
-        self._answered = True
         self._sent_all = self._sent_all or end_stream
 
     async def send_response(
@@ -225,7 +222,6 @@ class Outgoing(PythonExchange):
             body = trailers = None
         end_stream = body is None and trailers is None
         self.http.send_response(self, status, headers, end_stream)
-        self._answered = True
         if end_stream:
             self._sent_all = True
         else:
