@@ -108,7 +108,7 @@ def failing_generator():
         (lambda: giving((b"x", DATA_DEFERRED)), "no data"),
         (lambda: giving((b"x", 7)), "not a DATA_ flag"),
         (lambda: giving(("text", DATA_OK)), "bytes, not str"),
-        (lambda: giving(b"x"), "must return"),
+        (lambda: giving(b"x"), "must return (data, flag), not bytes"),
         (lambda: giving(None), "must return"),
         (lambda: giving((b"x", DATA_OK)), "pop from empty list"),
         (lambda: lambda: (b"", DATA_EOF), "positional argument"),

@@ -10,6 +10,8 @@ import io
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeGuard
 
+from nghttp2py.arguments import describe
+
 __all__ = [
     "DATA_DEFERRED",
     "DATA_EOF",
@@ -67,7 +69,9 @@ class _CallableSource:
     def read(self, n: int) -> tuple[bytes, int]:
         answer = self._function(n)
         if not isinstance(answer, tuple) or len(answer) != 2:
-            raise TypeError(f"a body callable must return (data, flag), not {answer!r}")
+            raise TypeError(
+                f"a body callable must return (data, flag), not {describe(answer)}"
+            )
         data, flag = answer
         data = b"" if data is None else _check_bytes(data, "a body callable")
         if len(data) > n:
@@ -75,7 +79,7 @@ class _CallableSource:
                 f"a body callable was asked for {n} bytes and returned {len(data)}"
             )
         if flag not in (DATA_OK, DATA_EOF, DATA_DEFERRED):
-            raise ValueError(f"{flag!r} is not a DATA_ flag")
+            raise ValueError(f"{describe(flag)} is not a DATA_ flag")
         if flag == DATA_DEFERRED and data:
             raise ValueError(
                 "a body callable that says DATA_DEFERRED must give no data"
@@ -134,7 +138,7 @@ class _IteratorSource:
 def make_source(body: Any) -> BodySource:
     """Choose the source for a body that is not bytes-like.
 
-    A callable is called, whatever else it has: programs of old have bodies that
+    A callable is called, whatever else it has: old programs have bodies that
     are callable objects with a ``read`` of their own.  Files are not.  Raises
     ``TypeError`` if it is neither a callable nor a binary file nor an iterable.
     """
