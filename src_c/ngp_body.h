@@ -23,8 +23,8 @@ typedef struct ngp_chunk {
 } ngp_chunk;
 
 /*
- * ngp_tray collects the chunks that are done with, until the caller, who
- * alone knows what an owner is, takes them.
+ * ngp_tray collects the chunks that are done with, until the caller takes
+ * them: the caller alone knows what an owner is.
  */
 typedef struct ngp_tray {
   ngp_chunk *head;

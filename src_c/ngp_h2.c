@@ -294,8 +294,8 @@ static int ended_well(const ngp_h2 *h2, const ngp_h2_stream *stream) {
              : (flags & NGP_H2_FLAG_LOCAL_END_SENT) && (flags & declined);
 }
 
-/* What the end of |stream| is told with.  NO_ERROR of the peer's is no good end
-   but after all that there was to come. */
+/* Returns the code of the event that ends |stream|.  The peer's NO_ERROR is a
+   good end only if all of the peer's message has come. */
 static uint32_t end_code(const ngp_h2 *h2, const ngp_h2_stream *stream,
                          uint32_t error_code) {
   if (error_code != NGHTTP2_NO_ERROR) {

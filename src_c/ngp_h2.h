@@ -250,7 +250,7 @@ int ngp_h2_recv_eof(ngp_h2 *h2, uint32_t error_code);
 /*
  * ngp_h2_send gathers frames, in order, until none is left or at least
  * |limit| bytes are gathered.  If |by_reference| is nonzero, body bytes of
- * large chunks stay where they are and are told as segments.
+ * large chunks stay where they are and become segments of their own.
  *
  * This function returns 0 if it succeeds, or NGHTTP2_ERR_NOMEM, after which
  * the connection is closed.
@@ -535,7 +535,7 @@ typedef enum ngp_h2_stream_state {
 #define NGP_H2_FLAG_TUNNEL 0x100000U
 /* Its reset waits for a later ngp_h2_send(). */
 #define NGP_H2_FLAG_HELD 0x200000U
-/* The caller has reset it: nothing is told of it any more, but the queued
+/* The caller has reset it: only its end is still reported, and the queued
    response goes out first. */
 #define NGP_H2_FLAG_MUTED 0x400000U
 /* CONNECT of either kind got 2xx: END_STREAM ends one direction. */

@@ -200,7 +200,7 @@ struct ngp_h2 {
     ngp_h2_id_range skipped[NGP_H2_SKIPPED];
     size_t nskipped;
     /* closed holds the last closed streams: id << 1, and the lowest bit is set
-       if it was us who reset them.  nclosed counts all that ever were. */
+       if we have reset them.  nclosed counts all that ever were. */
     uint32_t closed[NGP_H2_CLOSED];
     size_t nclosed;
   } ids;
@@ -405,12 +405,12 @@ nghttp2_data_provider2 ngp_h2_data_provider(ngp_h2_stream *stream);
 
 /* ---- ngp_h2.c ---- */
 
-/* Keeps |len| bytes at |text| as the reason of what is about to be told. */
+/* Keeps |len| bytes at |text| as the reason of the event that follows. */
 void ngp_h2_set_reason(ngp_h2 *h2, const char *text, size_t len);
 
 /*
- * ngp_h2_reset is how we refuse what the peer sent on |stream|: RST_STREAM is
- * queued, and |reason| told.
+ * ngp_h2_reset refuses what the peer sent on |stream|: it queues RST_STREAM and
+ * records an event with |reason|.
  */
 int ngp_h2_reset(ngp_h2 *h2, ngp_h2_stream *stream, uint32_t error_code,
                  const char *reason);
@@ -422,7 +422,8 @@ int ngp_h2_reset_idle(ngp_h2 *h2, int32_t id, uint32_t error_code);
    window and forgets it. */
 int ngp_h2_close_stream(ngp_h2 *h2, ngp_h2_stream *stream, uint32_t error_code);
 
-/* Gives |n| bytes that nobody will take back to the connection's window. */
+/* Gives |n| bytes that the application does not get back to the connection's
+   window. */
 int ngp_h2_return_credit(ngp_h2 *h2, size_t n);
 
 /* Notes that the source of |stream| is asked for |n| bytes. */

@@ -76,8 +76,8 @@ int ngp_h2_expects_continue(const ngp_h2_field *fields, size_t nfields) {
   return 0;
 }
 
-/* Nonzero if it is us who hold the body of |stream| back: the application has
-   not returned credit. */
+/* Nonzero if the application holds the body of |stream| back: it has not
+   returned credit. */
 static int we_hold_back(const ngp_h2 *h2, const ngp_h2_stream *stream) {
   nghttp2_session *session = h2->session;
   int32_t window;

@@ -6,7 +6,7 @@
 
 #include "ngp_h2_int.h"
 
-/* Nonzero if what comes in on |stream| is nobody's business any more. */
+/* Nonzero if what comes in on |stream| is dropped. */
 static int ignored(const ngp_h2_stream *stream) {
   return !stream || (stream->flags & (NGP_H2_FLAG_RESET_LOCAL |
                                       NGP_H2_FLAG_DOOMED | NGP_H2_FLAG_MUTED));

@@ -3,8 +3,8 @@
  * SPDX-License-Identifier: MIT
  *
  * nghttp2 forgets a stream when it is closed, and ignores what comes in on it
- * later.  RFC 9113, 5.1 wants an error, unless it was us who closed it: then
- * the peer may not have known.  So the headers are looked at here, before
+ * later.  RFC 9113, 5.1 wants an error, unless we have closed it: then the peer
+ * may not have known.  So the headers are looked at here, before
  * nghttp2 sees them.
  */
 #include <string.h>
@@ -197,7 +197,7 @@ static int refuse_self_dependent(ngp_h2 *h2, uint8_t type, int32_t id) {
                : ngp_h2_reset(h2, stream, NGHTTP2_PROTOCOL_ERROR,
                               NGP_H2_SELF_DEPENDENT);
   }
-  /* Of a closed stream it is forgotten. */
+  /* What comes in on a closed stream is ignored. */
   return ngp_h2_is_local_id(h2, id) || id <= h2->ids.highest_remote
              ? 0
              : ngp_h2_reset_idle(h2, id, NGHTTP2_PROTOCOL_ERROR);

@@ -10,8 +10,8 @@
 /* The padding field and the padding (RFC 9113, 6.1) take at most this. */
 #define MAX_PADDING 256
 
-/* Body runs from this size on are told as segments: below it a copy costs
-   less than another object and another iovec. */
+/* Body runs from this size on become segments of their own: below it a copy
+   costs less than another object and another iovec. */
 #define MIN_REF 4096
 
 #define OVERFLOW                                                               \
@@ -423,7 +423,7 @@ static int on_frame_not_send(nghttp2_session *session,
   if (!stream) {
     return 0;
   }
-  /* The stream was never opened: nobody else tells its end. */
+  /* The stream was never opened: nghttp2 does not report its end. */
   return ngp_h2_close_stream(h2, stream,
                              stream->flags & NGP_H2_FLAG_RESET_LOCAL
                                  ? stream->rst_code

@@ -647,7 +647,7 @@ int ngp_h2_submit_rst(ngp_h2 *h2, int32_t stream_id, uint32_t error_code,
   }
   if ((stream->flags & NGP_H2_FLAG_UNSENT) && h2->options.is_client) {
     /* nghttp2 takes the request back, but says so only when its turn comes.
-       It was not heard of outside: its end can be told now. */
+       The peer has not seen it: its end can be recorded now. */
     return ngp_h2_close_stream(h2, stream, error_code);
   }
   return 0;

@@ -448,8 +448,8 @@ int ngp_h3_resume_all(ngp_h3 *h3);
 /* Checks the push identifier that the server has named. */
 int ngp_h3_check_push_id(ngp_h3 *h3, uint64_t push_id);
 
-/* Nonzero if streams may be those of WebTransport sessions: aioquic asks
-   nobody. */
+/* Nonzero if streams may be those of WebTransport sessions.  aioquic does not
+   require the peer's consent. */
 int ngp_h3_takes_webtransport(const ngp_h3 *h3);
 
 /* Records the type of |stream|, if options.log is set. */

@@ -44,7 +44,7 @@ static int recv_end(ngp_h3 *h3, ngp_h3_stream *stream) {
                               stream->interim ? NGP_H3_V_INTERIM_END
                                               : NGP_H3_V_NO_RESPONSE);
     }
-    /* The application has not seen the request: nobody would answer it
+    /* The application has not seen the request and cannot answer it
        (RFC 9114, 4.1). */
     if (h3->options.stream_errors) {
       return ngp_h3_malformed(h3, stream, NGP_H3_V_NO_REQUEST);

@@ -191,7 +191,7 @@ static int get_new_connection_id(ngtcp2_conn *conn, ngtcp2_cid *cid,
     return NGTCP2_ERR_CALLBACK_FAILURE;
   }
   /* A server issues them before the handshake is complete, when the client must
-     not use them yet (RFC 9000, 9): they are told after it. */
+     not use them yet (RFC 9000, 9): they are reported after it. */
   if (!quic->handshake.completed &&
       quic->cids.nearly < NGP_QUIC_MAX_EARLY_CIDS) {
     quic->cids.early[quic->cids.nearly++] = *cid;

@@ -8,8 +8,9 @@
 #include "ngp_quic_stream.h"
 
 /*
- * ngp_quic_store is where the bytes of events lie.  Its queue holds it, and who
- * was lent it: while there are others, bytes are only added behind the last.
+ * ngp_quic_store is where the bytes of events lie.  Its queue holds it, and
+ * so do events that borrow from it: while there are any, bytes are only added
+ * behind the last.
  */
 struct ngp_quic_store {
   nghttp2_mem *mem;
@@ -51,7 +52,7 @@ typedef struct ngp_quic_ping_wait {
   uint64_t value;
   /* pkt_num is of the packet that carries it, or -1. */
   int64_t pkt_num;
-  /* own is nonzero if nobody has asked for it but we. */
+  /* own is nonzero for a PING of ours, 0 for one of the caller's. */
   uint8_t own;
 } ngp_quic_ping_wait;
 
@@ -222,7 +223,7 @@ struct ngp_quic {
   uint32_t forgotten;
 };
 
-/* Nonzero if it is us who open the stream |id|. */
+/* Nonzero if our side opens the stream |id|. */
 static inline int ngp_quic_is_local(const ngp_quic *quic, int64_t id) {
   return ngp_quic_is_of_client(id) == (quic->options.is_client != 0);
 }

@@ -94,7 +94,7 @@ ngp_quic_stream *ngp_quic_stream_add(ngp_quic_streams *streams, int64_t id) {
   }
   stream->id = id;
   stream->urgency = DEFAULT_URGENCY;
-  /* Streams that nobody has spoken about share the connection. */
+  /* Streams without a priority share the connection. */
   stream->incremental = 1;
   insert(streams, stream);
   ++streams->size;

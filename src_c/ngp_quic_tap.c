@@ -137,7 +137,7 @@ static void skip_frame(reader *r, uint64_t type) {
 
 /* ---- The log ---- */
 
-/* Records a packet for who writes a log. */
+/* Records a packet for the log. */
 static int log_packet(ngp_quic *quic, ngp_quic_event_type type,
                       const uint8_t *header, size_t len, const uint8_t *payload,
                       size_t payloadlen) {

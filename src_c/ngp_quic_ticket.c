@@ -114,7 +114,7 @@ static int record_tickets(ngp_quic *quic) {
     }
   }
   if (identities.failed) {
-    /* GnuTLS might read it otherwise, and nobody would be asked. */
+    /* GnuTLS might read it otherwise, and the caller would not be asked. */
     quic->ask.state = NGP_QUIC_ASK_DONE;
     ngtcp2_conn_set_tls_alert(quic->conn, ALERT_DECODE_ERROR);
     return NGTCP2_ERR_CRYPTO;

@@ -499,9 +499,9 @@ static int handshake_hook(gnutls_session_t session, unsigned int htype,
   if (htype == GNUTLS_HANDSHAKE_NEW_SESSION_TICKET && tls->config->is_client) {
     return take_ticket(tls) ? GNUTLS_E_MEMORY_ERROR : 0;
   }
-  /* A client is told before it has read the EncryptedExtensions: the message
-     after them is the one.  A ClientHello comes twice if the first had no
-     usable key share. */
+  /* GnuTLS calls a client's hook before it has read the EncryptedExtensions:
+     the message after them is the one.  A ClientHello comes twice if the first
+     had no usable key share. */
   decided = tls->config->is_client
                 ? htype != GNUTLS_HANDSHAKE_SERVER_HELLO &&
                       htype != GNUTLS_HANDSHAKE_ENCRYPTED_EXTENSIONS

@@ -45,8 +45,8 @@ typedef struct ngp_tls_identity {
 typedef struct ngp_tls_options {
   uint8_t is_client;
   uint8_t verify;
-  /* system_trust is nonzero to trust what the system trusts.  If that is nobody
-     ngp_tls_config_new() fails. */
+  /* system_trust is nonzero to trust what the system trusts.  If the system
+     trusts no authority, ngp_tls_config_new() fails. */
   uint8_t system_trust;
   /* priority is GnuTLS's priority string. */
   const char *priority;
@@ -203,7 +203,7 @@ const uint8_t *ngp_tls_peer_certificate(const ngp_tls *tls, size_t i,
 /* ngp_tls_reason explains a failure; it is borrowed from |tls|. */
 const char *ngp_tls_reason(const ngp_tls *tls);
 
-/* ngp_tls_random fills |dest| with bytes that nobody can guess.  It returns 0,
+/* ngp_tls_random fills |dest| with bytes that cannot be guessed.  It returns 0,
    or a negative code if there are none to be had. */
 int ngp_tls_random(void *dest, size_t len);
 

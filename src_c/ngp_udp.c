@@ -245,7 +245,7 @@ int ngp_udp_send(int fd, const uint8_t *data, size_t len, size_t segment,
                        .msg_iovlen = 1};
   control_buf control;
 
-  /* What lies between control messages is told to the kernel, too. */
+  /* The kernel reads the padding between control messages, too. */
   memset(&control, 0, sizeof(control));
 #ifdef __linux__
   if (len > segment) {
