@@ -290,7 +290,7 @@ cdef class BaseRequestHandler(Exchange):
         before the body comes.
 
         Raises ``BodyTooLargeError`` for a whole body of more than ``max_body_size``
-        octets, to which the client gets 413 if nobody catches it, and
+        octets, to which the client gets 413 if it is not caught, and
         ``StreamClosedError`` if the stream breaks off.
         """
         cdef list pieces = []
@@ -326,7 +326,7 @@ cdef class BaseRequestHandler(Exchange):
         """Read the body to its end, and decode it as JSON (RFC 8259).
 
         Raises ``BodyFormatError``, a ``ValueError``, if it is not JSON, to which the
-        client gets 400 if nobody catches it; and as ``read``.
+        client gets 400 if it is not caught; and as ``read``.
         """
         body = await self.read()
         try:
@@ -609,7 +609,7 @@ cdef class BaseRequestHandler(Exchange):
                 drained.set_result(None)
             else:
                 drained.set_exception(error)
-                drained.exception()  # nobody may be waiting any more
+                drained.exception()  # mark it retrieved: drain() may be cancelled
         return 0
 
     # ---- What the connection calls ----
@@ -778,7 +778,7 @@ cdef class BaseRequestHandler(Exchange):
 
         if n and self._task is None and not self._paused:
             self._withheld = 0
-            # Of a closed stream it went back to the connection's window.
+            # A closed stream's went back to the connection's window.
             if not self._closed:
                 self.http.acknowledge(self, n)
         return 0
@@ -1094,7 +1094,7 @@ cdef int wake(future) except -1:
 
 
 cdef object to_status(status):
-    """Convert a status of digits (``"200"``), as programs of old have it."""
+    """Convert a status of digits (``"200"``), as old programs have it."""
     if isinstance(status, (str, bytes)) and len(status) == 3 and status.isdigit():
         return int(status)
     return status

@@ -36,7 +36,7 @@ def features():
         options[feature.name.decode()] = bool(feature.present)
         feature += 1
     libraries = {"nghttp2": lib.nghttp2_version(0).version_str.decode()}
-    # They are loaded now, by who asks.
+    # Imported here: other programs load only the libraries that they use.
     if options["http3"]:
         from nghttp2py.h3.qpack import library_versions
 

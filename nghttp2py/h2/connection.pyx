@@ -794,7 +794,7 @@ cdef class H2Connection:
         (RFC 9113, 8.5).
 
         A request over the peer's limit of concurrent streams waits
-        (``queued_requests``) and is told by ``H2RequestSent`` when it goes out.
+        (``queued_requests``); ``H2RequestSent`` reports that it goes out.
 
         Raises ``HeadersError``, ``InvalidBodyLengthError``,
         ``RequestQueueFullError`` if ``config.max_queued_requests`` wait,
@@ -1028,7 +1028,7 @@ cdef class H2Connection:
         pieces, or a callable ``f(n) -> (data, flag)`` with at most ``n`` bytes
         and ``DATA_OK``, ``DATA_EOF``, or ``DATA_DEFERRED`` (see
         ``resume_body``).  What such a source raises, or answers against its
-        rules, resets the stream and is told by ``H2BodyFailed``.
+        rules, resets the stream and is reported by ``H2BodyFailed``.
 
         With ``end_stream`` the stream ends after it, with ``trailers`` if
         given.  Raises ``BodyQueueFullError`` if more than
@@ -1125,8 +1125,8 @@ cdef class H2Connection:
     def reset_stream(
         self, stream_id, error_code=ErrorCode.NO_ERROR, *, after_flush=False
     ):
-        """Queue RST_STREAM (RFC 9113, 6.4); nothing more is told of the stream
-        but ``H2StreamClosed``.
+        """Queue RST_STREAM (RFC 9113, 6.4); ``H2StreamClosed`` is then the only
+        event of the stream.
 
         What ``send_body`` has queued on the stream is dropped; a whole response
         made by ``send_response_headers`` and ``send_data`` goes first.  With

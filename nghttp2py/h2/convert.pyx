@@ -402,8 +402,8 @@ cdef enum:
     LARGE_SLOTS = 8
     # The table's usual size: a larger field is in none.
     MAX_LARGE = 4096
-    # Of all the fields that are kept, counted as the table counts (RFC 7541,
-    # 4.1): an idle connection is to stay small.
+    # The size of all the fields that are kept, counted as the table counts
+    # (RFC 7541, 4.1): an idle connection is to stay small.
     MAX_KEPT = 8192
     # As many fields as most messages have: see FieldList._few.
     FEW = 16

@@ -78,8 +78,8 @@ cdef object unpack_address(const lib.ngp_quic_addr *packed):
 cdef class AddressBook:
     """The addresses of a peer, in the caller's form and in C's.
 
-    The caller gets its own objects back, and they may be anything: what is no socket
-    address is told apart by one that is made up.  A server's book keeps the address
+    The caller gets its own objects back, and they may be anything: C gets a made-up
+    address for an object that is no socket address.  A server's book keeps the address
     of ours that the peer has sent to, a client's does not.
     """
 

@@ -606,7 +606,7 @@ cdef class QuicConnection:
         """Return what to send at ``now``: a list of ``(data, addr)``.
 
         With ``ecn`` it is ``(data, addr, ecn)``: the two bits for the IP header
-        (RFC 3168), which help congestion control if the peer is told them.
+        (RFC 3168), which help congestion control if they reach the peer.
         """
         cdef:
             const lib.ngp_quic_packet *packets
@@ -1012,9 +1012,8 @@ cdef class QuicConnection:
             handle(self), -1 if stream_id is None else to_stream_id(stream_id))
 
     def stream_settled(self, stream_id):
-        """Whether there is nothing left to wait for after the end of what we send on
-        a stream: the peer has acknowledged all of it, or the stream was reset, or is
-        over."""
+        """Return whether our half of a stream needs no more waiting after its end:
+        the peer has acknowledged all of it, or the stream was reset, or is over."""
         return lib.ngp_quic_stream_settled(handle(self), to_stream_id(stream_id))
 
     def unsettled_streams(self):

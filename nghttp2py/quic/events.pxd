@@ -10,7 +10,7 @@ cdef class QuicEvent:
 
 
 cdef class LentData(QuicEvent):
-    # The bytes are where the connection has put them until somebody asks for them.
+    # The bytes are where the connection has put them until the program asks for them.
     cdef lib.ngp_quic_store *store   # held, or NULL
     cdef const uint8_t *base         # borrowed from store
     cdef size_t len

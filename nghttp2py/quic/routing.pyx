@@ -14,7 +14,7 @@ from nghttp2py.quic.options cimport known_versions
 cdef uint64_t RETRY_TIMEOUT = 30 * 1000000000ULL
 
 # How long a token of a NEW_TOKEN frame proves the address that it was sent to:
-# tomorrow that may be somebody else's.
+# by then it may belong to another client.
 cdef uint64_t TOKEN_TIMEOUT = 24 * 3600 * 1000000000ULL
 
 
