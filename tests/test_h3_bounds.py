@@ -258,6 +258,10 @@ async def test_a_frame_of_data_and_whole_frames_have_no_such_bound():
         await until(lambda: 0 in client.received)
         client.send(2, b"\x21\x01x")
         await pass_time(30)
+        # Each frame has its own time.
+        for part in (b"\x21\x02x", b"y\x21\x02x", b"y\x21\x02x", b"y"):
+            client.send(2, part)
+            await pass_time(6)
         gate.set()
         client.send(0, b"dy", True)
         await until(lambda: 0 in client.ended)

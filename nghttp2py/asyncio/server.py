@@ -479,7 +479,7 @@ def check_coroutine(app: Any) -> None:
         if _takes(signature, 3):
             raise TypeError(
                 "app seems to be an ASGI application, of scope, receive and send: "
-                "that is for `nghttp2py run`"
+                "ASGI is not supported"
             )
         raise TypeError(f"{rule}; it must take one argument")
     if not any(map(inspect.iscoroutinefunction, (app, type(app).__call__))):
