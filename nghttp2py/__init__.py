@@ -1,7 +1,7 @@
 """HTTP/2 and HTTP/3 for Python on C libraries, with nghttp2's own Python API.
 
-The servers and clients with callbacks are loaded when they are first asked for: they
-bring asyncio, which a program that only codes headers does without.
+The servers and clients with callbacks are imported when they are first used: they
+import asyncio, which a program that only codes headers does not need.
 """
 
 from typing import TYPE_CHECKING

@@ -4,7 +4,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command, or say in one sentence what it lacks."""
+    """Run the command, or name in one sentence what is not installed."""
     try:
         from nghttp2py.cli import main as command
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""The access log, and hooks for metrics: one for the servers of every version.
+"""The access log, and hooks for metrics, of the servers of every HTTP version.
 
 Each exchange, one request and its response, is logged when it has ended, on the
 logger ``nghttp2py.access``, and given to the functions of ``add_hook``.
@@ -18,7 +18,7 @@ __all__ = ["Exchange", "add_hook", "hooks", "is_wanted", "log", "logger", "remov
 #: The logger ``nghttp2py.access``.
 logger = logging.getLogger("nghttp2py.access")
 
-# Of the common log format, whatever the locale calls them.
+# The months of the common log format, whatever the locale calls them.
 _MONTHS = (
     *("Jan", "Feb", "Mar", "Apr", "May", "Jun"),
     *("Jul", "Aug", "Sep", "Oct", "Nov", "Dec"),
@@ -47,7 +47,7 @@ class Exchange(NamedTuple):
     complete: bool
 
 
-#: The functions that are called with each exchange: see ``add_hook``.
+#: The functions that ``add_hook`` has added.
 hooks: list[Callable[[Exchange], object]] = []
 
 
@@ -65,12 +65,12 @@ def remove_hook(function: Callable[[Exchange], object]) -> None:
 
 
 def is_wanted() -> bool:
-    """Whether ``log`` has anything to do."""
+    """Return whether ``log`` has anything to do."""
     return bool(hooks) or logger.isEnabledFor(logging.INFO)
 
 
 def log(exchange: Exchange) -> None:
-    """Log an exchange, and give it to the hooks; raise what one of them raises.
+    """Log an exchange, and call the hooks with it; raise what one of them raises.
 
     The line has the common log format; that of an exchange that broke off ends in
     ``incomplete``.  The record has the members of ``Exchange`` as attributes, for
@@ -97,7 +97,7 @@ def log(exchange: Exchange) -> None:
         try:
             hook(exchange)
         except Exception as error:
-            failure = error  # which must not keep the exchange from the others
+            failure = error  # the other hooks are called nevertheless
     if failure is not None:
         raise failure
 

@@ -14,14 +14,14 @@ __all__ = [
     "describe",
 ]
 
-# A value is shown in a message if it is of one of these types and not too long: what
-# is larger, or of bytes, may be a secret, and messages are logged.
+# A message shows a value of one of these types if it is not too long.  Bytes and longer
+# values may be secrets, and messages are logged.
 _SHOWN = (bool, int, float, str, type(None))
 _MOST_SHOWN = 80
 
 
 def describe(value: object) -> str:
-    """Return a value as an error message has it: itself, or its type."""
+    """Return what an error message shows of a value: its repr, or its type."""
     if isinstance(value, _SHOWN):
         shown = repr(value)
         if len(shown) <= _MOST_SHOWN:
@@ -30,19 +30,19 @@ def describe(value: object) -> str:
 
 
 def check_type(name: str, value: object, kinds: Any, rule: str) -> None:
-    """Raise ``TypeError`` for what is not of ``kinds``, which ``rule`` describes."""
+    """Raise ``TypeError`` unless ``value`` is of ``kinds``, as ``rule`` says."""
     if not isinstance(value, kinds):
         raise TypeError(f"{name} must be {rule}, not {describe(value)}")
 
 
 def check_bool(name: str, value: object) -> None:
-    """Raise ``TypeError`` for what is no ``bool``."""
+    """Raise ``TypeError`` unless ``value`` is a ``bool``."""
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be a bool, not {describe(value)}")
 
 
 def check_callable(name: str, value: Any) -> None:
-    """Raise ``TypeError`` for what cannot be called.  ``None`` does not pass."""
+    """Raise ``TypeError`` unless ``value`` can be called.  ``None`` cannot."""
     if not callable(value):
         raise TypeError(f"{name} must be callable, not {describe(value)}")
 
@@ -56,9 +56,10 @@ def check_int(
     rule: str = "",
     error: type[Exception] = ValueError,
 ) -> None:
-    """Raise ``TypeError`` for what is no ``int``, ``error`` for one out of range.
+    """Raise ``TypeError`` unless ``value`` is an ``int``, ``error`` if it is out of
+    range.
 
-    Without ``most`` it has no upper end.  ``rule`` says where the range comes from.
+    Without ``most`` the range has no upper end.  ``rule`` says where it comes from.
     """
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name} must be an int, not {describe(value)}")
@@ -77,10 +78,10 @@ def check_seconds(
     most: float = math.inf,
     optional: bool = True,
 ) -> None:
-    """Raise ``TypeError`` or ``ValueError`` for what is no number of seconds.
+    """Raise ``TypeError`` or ``ValueError`` unless ``value`` is a number of seconds.
 
-    It must be finite, and from ``least`` to ``most``.  ``None``, which is no bound,
-    passes if it is ``optional``.
+    It must be finite, and from ``least`` to ``most``.  With ``optional``, ``None`` is
+    valid, too: no bound.
     """
     if value is None and optional:
         return

@@ -1,7 +1,7 @@
 """Integers and octets in a byte string, by aioquic's names (``aioquic.buffer``).
 
-For programs that demultiplex QUIC packets themselves.  C reads and writes the
-package's packets; ``quic.header`` alone uses this.
+This is for programs that demultiplex QUIC packets themselves.  In this package C reads
+and writes packets, and only ``quic.header`` uses this module.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ def encode_uint_var(value: int) -> bytes:
 class Buffer:
     """A byte string of a fixed capacity, with a position.
 
-    Made of ``data``, to be read, or of ``capacity`` octets, to be written.
-    ``pull_`` methods read at the position, ``push_`` methods write there; both
-    move it.  A call that raises ``BufferReadError`` or ``BufferWriteError``
-    leaves it where it was.
+    It is made from ``data``, to be read, or with ``capacity`` octets, to be written.
+    ``pull_`` methods read at the position, ``push_`` methods write there; both move it.
+    A call that raises ``BufferReadError`` or ``BufferWriteError`` leaves it where it
+    was.
     """
 
     def __init__(self, capacity: int | None = 0, data: bytes | None = None) -> None:
@@ -160,5 +160,5 @@ class Buffer:
         self.push_bytes(encode_uint_var(value))
 
     def _push(self, value: int, size: int) -> None:
-        # Of a larger integer the low bits are written, as aioquic does it.
+        # Only the low bits of a larger integer are written, as in aioquic.
         self.push_bytes((value & (1 << (8 * size)) - 1).to_bytes(size, "big"))

@@ -1,7 +1,7 @@
-"""Error codes and the one exception tree.
+"""HTTP/2 error codes and the package's exceptions.
 
-What our caller does wrong raises an exception of this tree.  What the peer
-does wrong is never an exception of the sans-I/O layers: it is an event.
+A mistake of the caller raises one of these exceptions.  A mistake of the peer never
+raises in the sans-I/O layers: they report an event.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class ErrorCode(IntEnum):
 def printable(text: str | bytes) -> str:
     """Return ``text`` with every control character escaped.
 
-    Texts of the peer end in terminals, logs and exceptions, where ESC, CR or LF
-    would act.  Bytes are read as UTF-8; what is not becomes ``\\xNN``.
+    Texts of the peer are shown in terminals, logs and exceptions, where ESC, CR or LF
+    would act.  Bytes are decoded as UTF-8; octets that are not valid become ``\\xNN``.
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8", "backslashreplace")
@@ -76,7 +76,7 @@ def printable(text: str | bytes) -> str:
 
 
 def error_code_name(error_code: int) -> str:
-    """Name an error code; one that RFC 9113 does not define stays a number."""
+    """Return the name of an error code, or the number that RFC 9113 does not define."""
     try:
         return ErrorCode(error_code).name
     except ValueError:
@@ -84,17 +84,17 @@ def error_code_name(error_code: int) -> str:
 
 
 def _describe_end(what: str, error_code: int, remote: bool, reason: str) -> str:
-    """Say who ended a stream or a connection, and why."""
+    """Describe who ended a stream or a connection, and why."""
     by = "by the peer" if remote else "here"
     message = f"{what} {by}: {error_code_name(error_code)}"
     return f"{message}: {printable(reason)}" if reason else message
 
 
 class NGHTTP2Error(Exception):
-    """Base of every exception that this package raises on its own account.
+    """Base class of the package's exceptions.
 
-    ``code`` is the C library's negative code, or ``None`` where the error was
-    found before the C library was asked.
+    ``code`` is the C library's negative code, or ``None`` if the error was found before
+    the C library was called.
     """
 
     def __init__(self, message: str, *, code: int | None = None) -> None:
@@ -103,7 +103,8 @@ class NGHTTP2Error(Exception):
 
 
 class HPACKError(NGHTTP2Error):
-    """A header block cannot be coded, and the coder's state is lost (RFC 7541, 2.3)."""
+    """A header block cannot be coded; the coder is unusable from then on (RFC 7541,
+    2.3)."""
 
 
 class HeaderListTooLargeError(HPACKError):
@@ -115,7 +116,8 @@ class ProtocolError(NGHTTP2Error):
 
 
 class ConnectionClosedError(ProtocolError):
-    """The connection takes no more: it was closed, or its preface was never sent."""
+    """The connection accepts no more calls: it was closed, or its preface was never
+    sent."""
 
 
 class NoSuchStreamError(ProtocolError):
@@ -159,7 +161,7 @@ class StreamResetError(StreamClosedError):
 
 
 class StreamTimeoutError(StreamResetError, TimeoutError):
-    """Nothing happened on a stream for as long as was to be waited: it was reset."""
+    """Nothing happened on a stream within the timeout, and it was reset."""
 
     def __init__(self, stream_id: int, seconds: float) -> None:
         super().__init__(
@@ -171,7 +173,7 @@ class StreamTimeoutError(StreamResetError, TimeoutError):
 
 
 class ConnectionTerminatedError(ConnectionClosedError, ConnectionError):
-    """The connection ended, and with it what was asked of it.
+    """The connection ended before what was asked of it was done.
 
     ``error_code`` is that of GOAWAY (RFC 9113, 6.8); ``remote`` tells whether
     the peer ended it; ``unprocessed`` that the request was not sent, or the
@@ -196,9 +198,9 @@ class ConnectionTerminatedError(ConnectionClosedError, ConnectionError):
 
 
 class SendException(NGHTTP2Error):
-    """Data could not be sent to their end; ``data`` is the rest.
+    """Some data could not be sent; ``data`` is the rest.
 
-    ``__cause__`` tells why.
+    ``__cause__`` is the reason.
     """
 
     def __init__(self, data: bytes, message: str = "") -> None:
@@ -207,22 +209,23 @@ class SendException(NGHTTP2Error):
 
 
 class _ResetWhileSending(SendException, StreamResetError):
-    """A ``SendException`` that is the ``StreamResetError`` which caused it, too."""
+    """A ``SendException`` that is also the ``StreamResetError`` that caused it."""
 
 
 class _TimeoutWhileSending(SendException, StreamTimeoutError):
-    """A ``SendException`` that is the ``StreamTimeoutError`` which caused it, too."""
+    """A ``SendException`` that is also the ``StreamTimeoutError`` that caused it."""
 
 
 class _TerminatedWhileSending(SendException, ConnectionTerminatedError):
-    """A ``SendException`` that is the ``ConnectionTerminatedError`` of its cause."""
+    """A ``SendException`` that is also the ``ConnectionTerminatedError`` that caused
+    it."""
 
 
 def not_sent(data: bytes, cause: Exception) -> SendException:
     """Make the exception for ``data`` that was not sent.
 
-    It is a ``SendException``, and if the stream or the connection has ended it is
-    the exception that says so, too.
+    It is a ``SendException``.  If the stream or the connection has ended, it is also
+    the exception that reports that.
     """
     kind: type[SendException] = SendException
     for known, both in (
@@ -235,7 +238,7 @@ def not_sent(data: bytes, cause: Exception) -> SendException:
             break
     error = kind.__new__(kind)
     error.__dict__.update(cause.__dict__)
-    # Not those of the classes in between, which make a text of their own.
+    # This skips the constructors of the classes in between, which make their own text.
     NGHTTP2Error.__init__(error, f"{len(data)} bytes were not sent: {cause}")
     error.data = data
     return error
@@ -254,23 +257,23 @@ class PushDisabledError(ProtocolError):
 
 
 class FlowControlError(ProtocolError):
-    """A window would leave its limits (RFC 9113, 6.9)."""
+    """A flow-control window would leave its range (RFC 9113, 6.9)."""
 
 
 class BodyQueueFullError(ProtocolError):
-    """More body bytes would be queued on a stream than its bound allows."""
+    """More bytes of a body would be queued on a stream than the bound allows."""
 
 
 class RequestQueueFullError(ProtocolError):
-    """More requests would wait for a stream than their bound allows."""
+    """More requests would wait for a stream than the bound allows."""
 
 
 class BodyTooLargeError(NGHTTP2Error):
-    """A body that came in is larger than the bound that was set for it."""
+    """A received body is larger than the bound set for it."""
 
 
 class BodyFormatError(NGHTTP2Error, ValueError):
-    """A body that came in is not of the format in which it was read."""
+    """A received body does not have the format as which it was read."""
 
 
 class HeadersError(ProtocolError, ValueError):
@@ -278,7 +281,7 @@ class HeadersError(ProtocolError, ValueError):
 
 
 class InvalidBodyLengthError(ProtocolError, ValueError):
-    """A body has not the length its content-length states (RFC 9113, 8.1.1)."""
+    """A body does not have the length that content-length states (RFC 9113, 8.1.1)."""
 
     def __init__(self, expected: int, actual: int) -> None:
         super().__init__(
@@ -289,15 +292,15 @@ class InvalidBodyLengthError(ProtocolError, ValueError):
 
 
 class TLSConfigurationError(NGHTTP2Error, ValueError):
-    """An SSL context with which no TLS connection could be made."""
+    """No TLS connection could be made with an SSL context."""
 
 
 class InvalidSettingsValueError(ProtocolError, ValueError):
     """A setting's value is outside its range (RFC 9113, 6.5.2)."""
 
 
-# The C library's codes (nghttp2.h) and ours (src_c/ngp.h, from -2001) with the
-# exception that names each.  A code that is not here becomes ProtocolError.
+# The exception of each of the C library's codes (nghttp2.h) and of ours (src_c/ngp.h,
+# from -2001).  A code that is not here becomes ProtocolError.
 _EXCEPTIONS: dict[int, type[NGHTTP2Error]] = {
     -509: NoAvailableStreamIDError,  # NGHTTP2_ERR_STREAM_ID_NOT_AVAILABLE
     -516: ConnectionClosedError,  # NGHTTP2_ERR_START_STREAM_NOT_ALLOWED
@@ -327,10 +330,10 @@ _INVALID_ARGUMENT = -501  # NGHTTP2_ERR_INVALID_ARGUMENT
 
 
 def from_code(code: int, message: str, stream_id: int | None = None) -> Exception:
-    """Make the exception that names the C library's negative ``code``.
+    """Make the exception for the C library's negative ``code``.
 
-    ``message`` is the library's text for it; ``stream_id`` is the stream that
-    the failed call named, if it named one.
+    ``message`` is the library's text for the code.  ``stream_id`` is the stream of the
+    call that failed, if it was about one.
     """
     if code == _NOMEM:
         return MemoryError(message)

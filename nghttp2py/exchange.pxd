@@ -2,12 +2,13 @@ from nghttp2py.h2.events cimport RequestReceived
 
 
 cdef class Exchange:
-    # C-level, but for these two: users' subclasses get no names from here.
+    # All members but these two are C-level, so that subclasses of users inherit no
+    # other names.
     cdef public object stream_id
-    cdef public object status       # of the final response, None until it is sent
+    cdef public object status       # the final response's; None until it is sent
     cdef HTTPConnection http        # None for an exchange without a connection
     cdef RequestReceived request    # None at a client
-    cdef double started             # when the request came, by the monotonic clock
+    cdef double started             # when the request came, on the monotonic clock
 
     # What the connection calls.
     cdef request_received(self, RequestReceived request)
@@ -35,7 +36,7 @@ cdef class HTTPConnection:
     cdef readonly str version
     cdef readonly bint client_side
     cdef public object owner  # what does the I/O; None when the connection is lost
-    cdef ExchangeFactory factory  # of a server's exchanges
+    cdef ExchangeFactory factory  # makes a server's exchanges
     cdef public object tasks  # a CallbackTasks, which runs coroutines of handlers
     cdef object __weakref__
 
@@ -67,8 +68,8 @@ cdef class HTTPConnection:
     cpdef flush_soon(self)
 
 
-# The end of a program.  Whatever else the code of an application raises concerns
-# one exchange, GeneratorExit and the CancelledError of a future included.
+# These end the program.  Any other exception of an application's code concerns one
+# exchange, GeneratorExit and the CancelledError of a future included.
 cdef tuple FATAL
 
 cdef double now() noexcept

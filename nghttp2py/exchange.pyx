@@ -1,11 +1,11 @@
 # cython: nonecheck=True
 """The layer between protocols and applications: exchanges and connections.
 
-An exchange is one request and its response (RFC 9110, 3.4).  ``Exchange`` is
-the application's half of it; ``HTTPConnection`` is the connection's half of all
-its exchanges.  A protocol (HTTP/1.1, HTTP/2, HTTP/3) is a subclass of
-``HTTPConnection``, an application (handler objects, coroutine streams, ASGI) a
-subclass of ``Exchange``, and neither knows more of the other than these two.
+An exchange is one request and its response (RFC 9110, 3.4).  ``Exchange`` is the
+application's half of it; ``HTTPConnection`` is the connection's half of all its
+exchanges.  A protocol (HTTP/1.1, HTTP/2, HTTP/3) is a subclass of ``HTTPConnection``,
+an application (handler objects, coroutine streams, ASGI) a subclass of ``Exchange``.
+Neither knows more about the other than these two classes.
 
 A connection never calls an exchange from within a call of the application, and
 never from a callback of a C library.  It calls ``closed`` last and exactly once.
@@ -37,7 +37,7 @@ cdef list access_hooks = access.hooks
 
 FATAL = (KeyboardInterrupt, SystemExit)
 
-#: The body of a response to a request whose application has failed, and its fields.
+#: Body and fields of the response to a request whose application has failed.
 FAILURE = b"500 Internal Server Error\n"
 FAILURE_FIELDS = [
     (b"content-type", b"text/plain; charset=utf-8"),
@@ -59,75 +59,75 @@ cdef double now() noexcept:
 cdef class Exchange:
     """The application's half of one request and its response.
 
-    The connection calls the methods, which do nothing here.  They are C-level:
-    a subclass in Python derives from ``PythonExchange``.  What a method raises
-    is logged, the exchange is answered with 500 or reset, and none but ``closed``
-    is called after it; other exchanges go on.
+    The connection calls the methods, which do nothing here.  They are C-level: a
+    subclass in Python derives from ``PythonExchange``.  If a method raises, the
+    exception is logged, the exchange is answered with 500 or reset, and only ``closed``
+    is called after that; other exchanges go on.
 
     ``stream_id`` is the stream's identifier; ``status`` is that of the
     final response that was sent, or None.
     """
 
     cdef request_received(self, RequestReceived request):
-        """Take the request's header section, at a server: the first call."""
+        """Receive the request's header section, at a server: the first call."""
 
     cdef informational_received(self, status, tuple fields):
-        """Take a 1xx response, at a client (RFC 9110, 15.2)."""
+        """Receive a 1xx response, at a client (RFC 9110, 15.2)."""
 
     cdef response_received(self, status, tuple fields):
-        """Take the final response's header section, at a client.
+        """Receive the final response's header section, at a client.
 
         ``fields`` has no pseudo-header fields, here and in the other methods.
         """
 
     cdef data_received(self, bytes data):
-        """Take a piece of the body.
+        """Receive a piece of the body.
 
-        The peer gets no credit for it until ``HTTPConnection.acknowledge``.
+        The peer gets credit for it only by ``HTTPConnection.acknowledge``.
         """
 
     cdef trailers_received(self, tuple fields):
-        """Take the trailer section (RFC 9110, 6.5)."""
+        """Receive the trailer section (RFC 9110, 6.5)."""
 
     cdef datagram_received(self, bytes data):
-        """Take an HTTP datagram (RFC 9297)."""
+        """Receive an HTTP datagram (RFC 9297)."""
 
     cdef end_received(self):
-        """Take note that the peer's message is complete."""
+        """Handle the end of the peer's message, which is complete."""
 
     cdef writable(self):
-        """Go on sending: what ``notify_writable`` was asked to wait for has come."""
+        """Go on sending: the condition of ``notify_writable`` or ``room`` holds now."""
 
     cdef aborted(self, failure, error_code, bint incoming, bint outgoing):
-        """Take note that a half, or both, broke off.
+        """Handle that one half, or both, broke off.
 
-        The peer or the connection did it, or the source of a body that failed.
-        RST_STREAM of HTTP/2 ends both halves; RESET_STREAM of QUIC ends the
-        ``incoming`` half, STOP_SENDING the ``outgoing`` one.  ``failure()`` makes
-        the exception that says so: a new one for each that raises it.
+        The peer, the connection, or a failed source of a body caused it. RST_STREAM of
+        HTTP/2 ends both halves; RESET_STREAM of QUIC ends the ``incoming`` half,
+        STOP_SENDING the ``outgoing`` one.  ``failure()`` makes the exception that
+        reports it, a new one for each caller that raises it.
         """
 
     cdef closing(self):
-        """Take note that the server begins to stop.
+        """Handle that the server begins to stop.
 
         A response that has no end by itself should be ended now.
         """
 
     cdef closed(self, failure, error_code, body_bytes_sent):
-        """Take note of the end: the last call, and exactly one.
+        """Handle the end of the exchange: the last call, made exactly once.
 
-        ``failure`` is None only if both halves ended as the protocol says; else
-        ``failure()`` makes the exception that says why not.  ``error_code`` is
-        the protocol's own.  ``body_bytes_sent`` counts the octets of our body
-        that went out.
+        ``failure`` is None only if both halves ended as the protocol says; otherwise
+        ``failure()`` makes the exception that gives the reason.  ``error_code`` is the
+        protocol's own.  ``body_bytes_sent`` counts the octets of our body that went
+        out.
         """
 
 
 cdef class PythonExchange(Exchange):
     """An ``Exchange`` whose methods a subclass in Python overrides.
 
-    The constructor takes the ``HTTPConnection``, which is ``http`` then, the
-    stream's identifier, and the request at a server.
+    The constructor takes the ``HTTPConnection``, which becomes the attribute ``http``,
+    the stream's identifier, and, at a server, the request.
     """
 
     def __init__(
@@ -175,7 +175,7 @@ cdef class PythonExchange(Exchange):
         """See ``Exchange``: the peer's message is complete."""
 
     cpdef writable(self):
-        """See ``Exchange``: the awaited room has come."""
+        """See ``Exchange``: there is room to send again."""
 
     cpdef aborted(self, failure, error_code, bint incoming, bint outgoing):
         """See ``Exchange``: a half, or both, broke off."""
@@ -196,8 +196,8 @@ cdef class PythonExchange(Exchange):
 cdef class ExchangeFactory:
     """Makes the exchange of each request that a connection receives.
 
-    ``function(http, stream_id, request)`` returns an ``Exchange``.  What it
-    raises is logged, and the request is answered with 500.
+    ``function(http, stream_id, request)`` returns an ``Exchange``.  If it raises, the
+    exception is logged and the request is answered with 500.
     """
 
     def __init__(self, function):
@@ -225,9 +225,9 @@ def register_factory(kind, make_factory):
 
 
 def find_factory(application):
-    """Return the ``ExchangeFactory`` of what answers requests, None if it has none.
+    """Return the ``ExchangeFactory`` for what answers requests, or None.
 
-    It is one, or a class of which each request becomes an instance.
+    ``handler`` is such a factory, or a class that is instantiated for each request.
     """
     if isinstance(application, ExchangeFactory):
         return application
@@ -239,7 +239,8 @@ def find_factory(application):
 
 
 cdef class FailedExchange(Exchange):
-    """Stands for an exchange whose application has failed: that is only closed."""
+    """Replaces an exchange whose application has failed, of which only ``closed`` is
+    called."""
 
     cdef Exchange _failed
 
@@ -254,21 +255,20 @@ cdef class FailedExchange(Exchange):
 
 
 cdef class HTTPConnection:
-    """The connection's half of its exchanges: what an application calls.
+    """The connection's half of its exchanges, whose methods an application calls.
 
-    ``version`` is as it is logged, such as "HTTP/2"; ``owner`` is the object that
+    ``version`` is the name for the log, such as "HTTP/2"; ``owner`` is the object that
     does the I/O, None when the connection is lost; ``client_side`` tells the role;
     ``factory`` makes the exchanges of a server's requests; ``tasks`` is the
     ``CallbackTasks`` of ``asyncio.tasks`` that runs the coroutines of applications,
-    None where there is no event loop.
-    Methods that a protocol does not have raise an exception of
-    ``nghttp2py.errors``; so do calls that the state of an exchange does not
-    allow: ``StreamStateError``, ``StreamClosedError``, ``HeadersError``,
-    ``InvalidBodyLengthError``.  Fields are given as iterables of (name, value)
-    pairs, or mappings; names and values are bytes or str.
+    None where there is no event loop. A method that a protocol does not have raises an
+    exception of ``nghttp2py.errors``; so does a call that the state of an exchange does
+    not allow: ``StreamStateError``, ``StreamClosedError``, ``HeadersError``,
+    ``InvalidBodyLengthError``.  Fields are given as iterables of (name, value) pairs,
+    or mappings; names and values are bytes or str.
 
-    What is queued by a call is written without another call: at the end of a batch
-    of received events, or in the next turn of the event loop.
+    What a call queues is written without another call: at the end of a batch of
+    received events, or in the next turn of the event loop.
     """
 
     def __init__(
@@ -298,7 +298,7 @@ cdef class HTTPConnection:
     cpdef send_fields(self, Exchange exchange, fields, bint end):
         """Send a whole header section as it is, pseudo-header fields included.
 
-        What it is follows from the exchange: a client's request; a response,
+        The state of the exchange decides what it is: a client's request; a response,
         informational or final; after that the trailers, which need ``end``.
         """
         self._missing("header sections with pseudo-header fields")
@@ -308,7 +308,7 @@ cdef class HTTPConnection:
         self._missing("informational responses")
 
     cpdef send_continue(self, Exchange exchange):
-        """Send 100 (Continue), unless the request has come whole or is closed."""
+        """Send 100 (Continue), unless the request is complete or it is closed."""
         self.send_informational(exchange, 100, ())
 
     cpdef send_trailers(self, Exchange exchange, fields):
@@ -318,7 +318,7 @@ cdef class HTTPConnection:
     # ---- Bodies ----
 
     cpdef queue_body(self, Exchange exchange, data, bint end):
-        """Queue a bytes-like piece of our body; with ``end`` the last.
+        """Queue a bytes-like piece of our body; with ``end`` it is the last.
 
         Raises ``BodyQueueFullError`` if more would wait than the bound allows.
         """
@@ -334,29 +334,30 @@ cdef class HTTPConnection:
         self._missing("bodies from a source")
 
     cpdef resume_body(self, Exchange exchange):
-        """Ask a source again that has said ``DATA_DEFERRED``; else a no-op."""
+        """Ask a source again that has returned ``DATA_DEFERRED``; otherwise a no-op."""
 
     cpdef end(self, Exchange exchange):
         """End our message after what is queued."""
         self.queue_body(exchange, b"", True)
 
     cpdef queued(self, Exchange exchange):
-        """Return how many octets of our body wait."""
+        """Return how many octets of our body are queued."""
         return 0
 
     cpdef room(self, Exchange exchange, wanted, bint ahead):
-        """Return how many octets, up to ``wanted``, would not have to wait.
+        """Return how many octets, up to ``wanted``, could be sent now.
 
-        The peer's credit and our own bounds allow so many now.  With ``ahead``, a
-        connection that sends its queue by itself as credit comes looks at the
-        bounds only.  If there is no room, ``writable`` will be called when there is.
+        The peer's credit and our own bounds allow that many.  With ``ahead``, a
+        connection that sends its queue by itself as credit comes looks at the bounds
+        only.  If the result is 0, ``writable`` is called when there is room.
         """
         return wanted
 
     cpdef notify_writable(self, Exchange exchange, low):
-        """Return whether at most ``low`` octets wait; else call ``writable`` then.
+        """Return whether at most ``low`` octets are queued; if not, call ``writable``
+        later.
 
-        ``writable`` is called once for it.
+        ``writable`` is then called once, when no more than ``low`` are left.
         """
         return True
 
@@ -369,23 +370,24 @@ cdef class HTTPConnection:
     # ---- The end of an exchange ----
 
     cpdef reset(self, Exchange exchange, error_code):
-        """Reset both halves; what is queued is dropped.  Closed: a no-op.
+        """Reset both halves; what is queued is dropped.  A no-op if it is closed.
 
-        ``error_code`` is of ``ErrorCode``; a protocol with other codes sends its
-        own of the same meaning.
+        ``error_code`` is an ``ErrorCode``; a protocol with other codes sends its own
+        code of the same meaning.
         """
         self._missing("resets")
 
     cpdef stop_request(self, Exchange exchange, error_code=None):
         """Decline the rest of a request whose response is complete.
 
-        RFC 9113, 8.1; RFC 9114, 4.1.  It goes out after the response, and only if
-        the request has not ended by then.  A no-op for an accepted CONNECT.
-        ``error_code`` is the protocol's own, by default that for no error.
+        RFC 9113, 8.1; RFC 9114, 4.1.  The reset or STOP_SENDING goes out after the
+        response, and only if the request has not ended by then.  A no-op for an
+        accepted CONNECT. ``error_code`` is the protocol's own, by default that for no
+        error.
         """
 
     cpdef is_open(self, Exchange exchange):
-        """Return whether the exchange can take or give anything still."""
+        """Return whether the exchange can still send or receive anything."""
         return False
 
     # ---- What not every protocol has ----
@@ -405,7 +407,7 @@ cdef class HTTPConnection:
         raise PushDisabledError(f"{self.version} has no server push")
 
     cpdef adopt(self, Exchange exchange):
-        """Call an exchange that the application has made, from now on."""
+        """Make an exchange of the application the one that is called from now on."""
         raise PushDisabledError(f"{self.version} has no server push")
 
     cpdef send_datagram(self, Exchange exchange, data):
@@ -420,20 +422,20 @@ cdef class HTTPConnection:
     cpdef get_extra_info(self, name, default=None):
         """Return the transport's information, as asyncio's transports do.
 
-        "peername" and "peercert" are known when the connection is lost, too.
+        "peername" and "peercert" stay known after the connection is lost.
         """
         return default
 
     cpdef flush_soon(self):
-        """Write what is queued without being asked again."""
+        """Arrange that what is queued is written without another call."""
 
 
 cdef class PythonConnection(HTTPConnection):
     """An ``HTTPConnection`` that is written in Python.
 
-    A subclass overrides the methods of ``HTTPConnection``, and calls exchanges,
-    whose methods are C-level, by those that are here.  They may raise what the
-    exchange raises.  ``send_response`` has to set ``exchange.status``.
+    A subclass overrides the methods of ``HTTPConnection``.  It calls the C-level
+    methods of exchanges by the methods of this class, which raise what the exchange
+    raises.  ``send_response`` has to set ``exchange.status``.
     """
 
     def request_received(self, Exchange exchange not None, RequestReceived request):
@@ -505,8 +507,8 @@ cdef class PythonConnection(HTTPConnection):
 cpdef bint has_content(bytes method, status) except -1:
     """Return whether a final response with ``status`` to ``method`` has content.
 
-    One to HEAD has none, nor has 204, 205 or 304 (RFC 9110, 9.3.2, 15.3.5, 15.3.6
-    and 15.4.5).  2xx to CONNECT begins a tunnel, whatever its number (9.3.6).
+    Responses to HEAD and those with 204, 205 or 304 have none (RFC 9110, 9.3.2, 15.3.5,
+    15.3.6 and 15.4.5).  Any 2xx to CONNECT begins a tunnel (9.3.6).
     """
     if status == 204 or status == 205:
         return method == b"CONNECT"
@@ -524,9 +526,9 @@ cpdef bint expects_continue(RequestReceived request) except -1:
 
 
 cpdef bint answer_failure(Exchange exchange) except -1:
-    """Answer an exchange whose application failed: with 500, or else by a reset.
+    """Answer an exchange whose application failed with 500, or reset it.
 
-    Return whether it was answered.
+    Return whether 500 was sent.
     """
     cdef HTTPConnection http = exchange.http
     cdef bint whole
@@ -548,8 +550,8 @@ cpdef bint answer_failure(Exchange exchange) except -1:
 cpdef Exchange exchange_failed(Exchange exchange, error):
     """Log what the application of an exchange raised, and answer the exchange.
 
-    That the peer has ended the exchange meanwhile is logged at DEBUG.  Return the
-    exchange that the connection calls from now on.
+    An exception that only reports that the peer has ended the exchange is logged at
+    DEBUG.  Return the exchange that the connection calls from now on.
     """
     cdef HTTPConnection http = exchange.http
     cdef FailedExchange failed = FailedExchange()
@@ -581,7 +583,7 @@ cpdef log_access(Exchange exchange, error_code, body_bytes_sent, bint complete):
     """Log an exchange of a server that has ended, and call the hooks.
 
     ``complete`` tells whether the whole response went out.  What a hook raises is
-    logged.  One without a request, which the server has pushed, is not logged.
+    logged.  An exchange without a request, which the server has pushed, is not logged.
     See ``nghttp2py.access``.
     """
     cdef RequestReceived request = exchange.request

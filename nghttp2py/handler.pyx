@@ -1,5 +1,5 @@
 # cython: nonecheck=True
-"""Requests as objects: the handler of a stream, and what calls it."""
+"""Requests as objects: the handler of a stream, and the factory that makes it."""
 
 from cpython.buffer cimport PyObject_CheckBuffer
 from cpython.bytes cimport PyBytes_CheckExact
@@ -42,11 +42,11 @@ __all__ = ["BaseRequestHandler", "HandlerFactory"]
 logger = logging.getLogger(__name__)
 memory_log = MemoryLog(logger)
 
-# Bytes below which a stream's queue falls before ``drain`` returns: enough to
-# keep the socket busy until more comes.
+# ``drain`` returns when fewer bytes than this are queued on the stream: enough to keep
+# the socket busy until more comes.
 _LOW_WATER = 65536
 
-# What a callback was called for, if it has returned a coroutine.
+# The stages of a request, each with a callback, which may return a coroutine.
 cdef enum Stage:
     ON_HEADERS
     ON_REQUEST
@@ -71,34 +71,32 @@ cdef class BaseRequestHandler(Exchange):
     """Handles one stream: one request and its response.
 
     A subclass overrides the ``on_`` methods, which are called in the order
-    ``on_headers``, ``on_data`` for each piece of the body, ``on_trailers`` if
-    there are any, ``on_request_done``, ``on_close``.  If one of them raises,
-    the traceback is logged, and the client gets 500 if no response was begun,
-    else RST_STREAM with INTERNAL_ERROR; other streams go on.  An exception of
-    ``nghttp2py.errors`` that only says that the client has ended the stream is
-    logged at DEBUG, without a traceback.
+    ``on_headers``, ``on_data`` for each piece of the body, ``on_trailers`` if there are
+    any, ``on_request_done``, ``on_close``.  If one of them raises, the traceback is
+    logged, and the client gets 500 if no response was begun, otherwise RST_STREAM with
+    INTERNAL_ERROR; other streams go on.  An exception of ``nghttp2py.errors`` that only
+    says that the client has ended the stream is logged at DEBUG, without a traceback.
 
-    A callback may be a coroutine function (``async def``).  It runs as a task; the
-    next callback of the stream waits until it has returned, and the client gets no
-    credit for data that wait.  If the stream breaks off or the connection ends, the
+    A callback may be a coroutine function (``async def``).  It runs as a task; the next
+    callback of the stream is called when it has returned, and the client gets no credit
+    for data that wait for that.  If the stream breaks off or the connection ends, the
     task is cancelled; ``on_close`` is called when it has ended, and is never cancelled.
     A server that closes waits for the tasks, at most ``close_timeout`` seconds.
 
-    The methods may be called from the callbacks of this or any other stream
-    and at any later time in the server's event loop.  Header lists are
-    iterables of (name, value) pairs, or mappings; names and values are bytes or
-    str, which is sent as UTF-8.  On misuse the methods raise exceptions of
-    ``nghttp2py.errors``: ``StreamStateError`` for a second response,
-    ``StreamClosedError`` once the stream is closed, ``HeadersError`` for what
-    must not be in a header, ``InvalidBodyLengthError`` for a body that does not
-    fit its content-length.
+    The methods may be called from the callbacks of this or any other stream and at any
+    later time in the server's event loop.  Header lists are iterables of (name, value)
+    pairs, or mappings; names and values are bytes or str, which is sent as UTF-8.  If
+    misused, the methods raise exceptions of ``nghttp2py.errors``: ``StreamStateError``
+    for a second response, ``StreamClosedError`` once the stream is closed,
+    ``HeadersError`` for what must not be in a header, ``InvalidBodyLengthError`` for a
+    body that does not fit its content-length.
 
     Instance variables: ``http2``, the connection, which all its handlers share;
-    ``stream_id``, which is -1 for a push that the client does not take;
-    ``method``, ``path`` and ``scheme``, the bytes of these pseudo-header fields
-    (for a CONNECT that has no path, ``path`` is ``:authority`` and ``scheme`` is
-    None); ``status``, what was sent, or None; ``pushed``, whether ``push`` has
-    made the stream.
+    ``stream_id``, which is -1 for a push that the client does not take; ``method``,
+    ``path`` and ``scheme``, the bytes of these pseudo-header fields (for a CONNECT that
+    has no path, ``path`` is ``:authority`` and ``scheme`` is None); ``status``, that of
+    the response that was sent, or None; ``pushed``, whether ``push`` has made the
+    stream.
     """
 
     # The connection's protocol, shared by all its handlers.
@@ -109,27 +107,27 @@ cdef class BaseRequestHandler(Exchange):
     # Whether ``push`` has made the stream.
     cdef public bint pushed
 
-    cdef list _headers           # made when it is asked for
+    cdef list _headers           # made when it is first read
     cdef object _body            # an AsyncBody, to be closed with the stream
     cdef object _drained         # the future of drain()
-    cdef object _host            # what the program has put in its place
-    cdef object _query           # made when it is asked for
+    cdef object _host            # what the program has assigned to it
+    cdef object _query           # made when it is first read
     cdef object _task            # runs the coroutine of a callback
     # A deque of what its callbacks wait for: pieces of the body, a tuple of trailer
     # fields, and None for the end.
     cdef object _waiting
     cdef Py_ssize_t _taken       # octets of the first piece that read() has taken
     cdef object _reader          # the future of read()
-    cdef object _refusal         # what read() or json() raised for the request's fault
+    cdef object _refusal         # what read() or json() raised because of the request
     cdef object _stopping        # the future of wait_closing()
-    cdef object _close_code      # of on_close(), which waits for the task
+    cdef object _close_code      # the argument of on_close(), which waits for the task
     cdef object _error           # what its constructor raised
     cdef size_t _withheld        # bytes given to on_data() without credit
-    cdef bint _request_waits     # for on_request() to be called
-    cdef bint _paused            # by pause_reading()
-    cdef bint _continued         # 100 (Continue) was sent, or needs not be
+    cdef bint _request_waits     # on_request() is still to be called
+    cdef bint _paused            # pause_reading() was called
+    cdef bint _continued         # 100 (Continue) was sent, or is not needed
     cdef bint _request_done
-    cdef bint _cut_short         # the request, after the response was sent
+    cdef bint _cut_short         # we have declined the rest of the request
     cdef bint _closed
     cdef bint _failed            # a callback has raised: none but on_close is called
     cdef bint _reset             # likewise: the stream was reset by us or the client
@@ -149,7 +147,7 @@ cdef class BaseRequestHandler(Exchange):
         self.stream_id = stream_id
         http = getattr(http2, "http", None)
         if isinstance(http, HTTPConnection):
-            # So that a subclass's own may send already.
+            # Set here, so that a subclass's constructor may send already.
             self.http = http
 
     # ---- What a subclass overrides ----
@@ -160,9 +158,9 @@ cdef class BaseRequestHandler(Exchange):
     async def on_request(self):
         """Answer the request: a subclass may define it instead of the others.
 
-        It runs as a task after ``on_headers``, unless that has begun the response.
-        It reads the body by ``read`` or ``json``, and has to begin the response:
-        otherwise the client gets 500.  What it has not read of the body is given to
+        It runs as a task after ``on_headers``, unless that has begun the response.  It
+        reads the body by ``read`` or ``json``, and has to begin the response: otherwise
+        the client gets 500.  The part of the body that it has not read is given to
         ``on_data``.
         """
 
@@ -194,7 +192,7 @@ cdef class BaseRequestHandler(Exchange):
     def headers(self):
         """All fields as they came, pseudo-header fields first.
 
-        Several cookie fields are joined to one, the last (RFC 9113, 8.2.3).
+        Several cookie fields are joined into one, the last field (RFC 9113, 8.2.3).
         """
         if self._headers is None and self.request is not None:
             self._headers = list(self.request.fields)
@@ -233,16 +231,16 @@ cdef class BaseRequestHandler(Exchange):
 
     @property
     def client_certificate(self):
-        """The client's certificate, as ``ssl.SSLSocket.getpeercert`` tells it."""
+        """The client's certificate, in the form of ``ssl.SSLSocket.getpeercert``."""
         return self.http2.client_certificate
 
     def pause_reading(self):
-        """Hold the request's body back: no callback until ``resume_reading``.
+        """Hold the request's body back: call no callback until ``resume_reading``.
 
-        The client gets no credit for what it was given last, nor for what comes:
-        it can send as much as the stream's window holds (``initial_window_size``
-        of ``config``), which waits here.  ``on_close`` is called nevertheless.
-        Does nothing on a closed stream.
+        The client gets no credit for the last piece, nor for what comes then.  It can
+        send as much as the stream's window holds (``initial_window_size`` of
+        ``config``), which is kept here.  ``on_close`` is called nevertheless.  A no-op
+        on a closed stream.
         """
         if self._is_open():
             self._paused = True
@@ -250,9 +248,9 @@ cdef class BaseRequestHandler(Exchange):
                 self._waiting = deque()
 
     def resume_reading(self):
-        """Go on after ``pause_reading``; else do nothing.
+        """Go on after ``pause_reading``; otherwise a no-op.
 
-        What waits is given to the callbacks in a later turn of the event loop.
+        The callbacks get what was kept in a later turn of the event loop.
         """
         if self._paused:
             self._paused = False
@@ -284,10 +282,10 @@ cdef class BaseRequestHandler(Exchange):
     async def read(self, Py_ssize_t n=-1):
         """Read up to ``n`` octets of the body; with -1, to its end.
 
-        Return ``b""`` at the end.  For coroutines of callbacks, such as
-        ``on_request``: it takes what waits until the callback has returned, and the
-        client gets credit for what was taken.  Elsewhere call ``pause_reading``
-        before the body comes.
+        Return ``b""`` at the end.  This is for coroutines of callbacks, such as
+        ``on_request``: it takes what is kept until the callback has returned, and the
+        client gets credit for that.  Elsewhere call ``pause_reading`` before the body
+        comes.
 
         Raises ``BodyTooLargeError`` for a whole body of more than ``max_body_size``
         octets, to which the client gets 413 if it is not caught, and
@@ -336,7 +334,7 @@ cdef class BaseRequestHandler(Exchange):
             raise self._refusal from error
 
     cdef Py_ssize_t _content_length(self) except -1:
-        """Return the size of the body that the request states, or 0."""
+        """Return the size of the body that content-length states, or 0."""
         for pair in self.request.fields:
             if pair[0] == b"content-length":
                 return int(pair[1])
@@ -351,15 +349,15 @@ cdef class BaseRequestHandler(Exchange):
         return 0
 
     cdef bytes _take(self, Py_ssize_t n):
-        """Take waiting octets: up to ``n``, if it is positive; None if there are none.
+        """Remove and return waiting octets, up to ``n`` if positive; None if none wait.
 
-        ``b""`` is the end of the body.
+        ``b""`` means the end of the body.
         """
         cdef bytes piece
 
         if self._waiting:
             if type(self._waiting[0]) is not bytes:
-                return b""  # the trailers or the end, which are for callbacks
+                return b""  # trailers and the end are for callbacks
             piece = self._waiting[0]
             if 0 < n < len(piece) - self._taken:
                 piece = piece[self._taken : self._taken + n]
@@ -390,18 +388,17 @@ cdef class BaseRequestHandler(Exchange):
     ):
         """Send the whole response.
 
-        ``body`` is ``None``, str (sent as UTF-8), bytes-like, a binary file
-        (also one whose ``read`` is a coroutine function),
-        an iterable or asynchronous iterable of bytes, or a callable
-        ``f(n) -> (data, flag)`` that returns at most ``n`` bytes and
-        ``DATA_OK``, ``DATA_EOF`` with the last of them, or ``DATA_DEFERRED``
-        with none until ``resume`` is called.  All but str and bytes are read
-        as the client takes them; a file is not closed.  What they raise is
-        logged, and resets the stream.  Responses to HEAD and those with the
-        status 204, 205 or 304 have no body, and ``body`` is not touched.
+        ``body`` is ``None``, str (sent as UTF-8), bytes-like, a binary file (also one
+        whose ``read`` is a coroutine function), an iterable or asynchronous iterable of
+        bytes, or a callable ``f(n) -> (data, flag)`` that returns at most ``n`` bytes
+        and ``DATA_OK``, ``DATA_EOF`` with the last of them, or ``DATA_DEFERRED`` with
+        none until ``resume`` is called.  All but str and bytes are read as fast as the
+        client reads; a file is not closed.  An exception of theirs is logged, and
+        resets the stream.  Responses to HEAD and those with the status 204, 205 or 304
+        have no body, and ``body`` is not touched.
 
-        If the request has not come whole, the client is told to stop sending
-        it (RFC 9113, 8.1).  Of a CONNECT that was accepted only our half ends.
+        If the request is not complete, the client is asked to stop sending it (RFC
+        9113, 8.1).  For an accepted CONNECT only our half ends.
         """
         cdef bint whole = body is None and trailers is None
 
@@ -449,8 +446,8 @@ cdef class BaseRequestHandler(Exchange):
     def send_data(self, data):
         """Queue a piece of the body after ``send_headers``.
 
-        Raises ``BodyQueueFullError`` when more than ``config.max_body_queue``
-        bytes would wait: ``await drain()`` between the pieces.
+        Raises ``BodyQueueFullError`` if more than ``config.max_body_queue`` bytes would
+        be queued: ``await drain()`` between the pieces.
         """
         self._check_open()
         if isinstance(data, str):
@@ -487,9 +484,9 @@ cdef class BaseRequestHandler(Exchange):
         self._sent_all()
 
     def resume(self):
-        """Ask a body callable again that has said ``DATA_DEFERRED``.
+        """Ask a body callable again that has returned ``DATA_DEFERRED``.
 
-        It does nothing at any other time.
+        At any other time this is a no-op.
         """
         if self._is_open():
             self.http.resume_body(self)
@@ -502,7 +499,7 @@ cdef class BaseRequestHandler(Exchange):
 
     @property
     def push_enabled(self):
-        """Whether the client takes pushes, and this stream can promise them."""
+        """Whether the client accepts pushes, and this stream can promise them."""
         return (
             self._is_open()
             and not self.pushed
@@ -525,8 +522,8 @@ cdef class BaseRequestHandler(Exchange):
         of ``send_response``.  Returns the handler of the promised stream, on
         which only ``on_close`` will be called.
 
-        If the client takes no pushes nothing is sent, and the handler has been
-        closed with REFUSED_STREAM, ``on_close`` included.
+        If the client accepts no pushes, nothing is sent, and the handler returned is
+        closed already with REFUSED_STREAM; its ``on_close`` was called.
         """
         cdef HandlerFactory factory
         cdef BaseRequestHandler handler
@@ -651,7 +648,7 @@ cdef class BaseRequestHandler(Exchange):
             self._wake_reader()
             return
         if not (incoming and outgoing):
-            # A handler has no use for half a stream.
+            # A handler cannot use half a stream.
             self.http.reset(self, error_code)
         self._reset = True
         self._wake_reader()
@@ -664,12 +661,13 @@ cdef class BaseRequestHandler(Exchange):
 
     cdef closed(self, failure, error_code, body_bytes_sent):
         if error_code == 0 and (failure is not None or self._reset):
-            # By NO_ERROR, but not at its end.
+            # The client reset it with NO_ERROR before its end.
             error_code = ErrorCode.CANCEL
         self._closed = True
         self._close_code = error_code
         if self._body is not None:
-            # The two refer to each other: the collector would have to find them.
+            # Break the reference cycle: otherwise the garbage collector would have to
+            # find it.
             body, self._body = self._body, None
             body.close()
         if self._drained is not None:
@@ -681,7 +679,7 @@ cdef class BaseRequestHandler(Exchange):
         if self._task is None:
             self._call_on_close()
         elif error_code != 0:
-            # on_close() is called when it has ended.
+            # on_close() is called when the task has ended.
             self._task.cancel()
             self._waiting.clear()
 
@@ -707,7 +705,7 @@ cdef class BaseRequestHandler(Exchange):
             if result is None:
                 return 0
             if stage == ON_CLOSING or stage == ON_CLOSE:
-                # It runs beside a coroutine that may be what it is to end.
+                # It runs beside the coroutine, which it may have to end.
                 self._start(result, stage)
             else:
                 self._await(result, stage)
@@ -718,12 +716,13 @@ cdef class BaseRequestHandler(Exchange):
         return 0
 
     cdef int _wait(self, item) except -1:
-        """Keep what came for the callback after this one, or for read()."""
+        """Keep what came for the next callback, or for read()."""
         self._waiting.append(item)
         return self._wake_reader()
 
     cdef object _pop(self):
-        """Return what has waited longest, without what read() has taken of it."""
+        """Remove and return what has waited longest, without the octets that read() has
+        taken."""
         item = self._waiting.popleft()
         if self._taken:
             item = item[self._taken :]
@@ -737,7 +736,7 @@ cdef class BaseRequestHandler(Exchange):
         return 0
 
     cdef int _begin_request(self) except -1:
-        """Call on_request(), if the subclass has it, or ask for the body."""
+        """Call on_request(), if the subclass defines it; otherwise ask for the body."""
         if self._is_over() or self._closed:
             return 0
         if type(self).on_request is NO_REQUEST:
@@ -756,7 +755,7 @@ cdef class BaseRequestHandler(Exchange):
         return 0
 
     cdef bint _is_over(self) noexcept:
-        """Whether no callback but on_close is called."""
+        """Return whether only on_close may be called."""
         return self._failed or self._reset
 
     cdef int _give_data(self, bytes data) except -1:
@@ -773,18 +772,18 @@ cdef class BaseRequestHandler(Exchange):
         return 0 if self._is_over() else self._call(ON_REQUEST_DONE)
 
     cdef int _acknowledge(self) except -1:
-        """Give credit for what on_data() has done with."""
+        """Give credit for what on_data() has consumed."""
         cdef size_t n = self._withheld
 
         if n and self._task is None and not self._paused:
             self._withheld = 0
-            # A closed stream's went back to the connection's window.
+            # The credit of a closed stream went back to the connection's window.
             if not self._closed:
                 self.http.acknowledge(self, n)
         return 0
 
     cdef int _continue(self) except -1:
-        """Ask for the body of a request that waits for it (RFC 9110, 10.1.1)."""
+        """Send 100 (Continue) to a client that waits for it (RFC 9110, 10.1.1)."""
         return 0 if self._paused else self._continue_now()
 
     cdef int _continue_now(self) except -1:
@@ -804,7 +803,7 @@ cdef class BaseRequestHandler(Exchange):
     # ---- Coroutines of callbacks ----
 
     cdef int _await(self, result, Stage stage) except -1:
-        """Have the callbacks wait for the coroutine that one has returned."""
+        """Make the callbacks wait for the coroutine that one has returned."""
         task = self._start(result, stage)
         if task is not None:
             if self._waiting is None:
@@ -815,7 +814,7 @@ cdef class BaseRequestHandler(Exchange):
     cdef object _start(self, result, Stage stage):
         """Run the coroutine that a callback has returned.
 
-        What else callbacks return is ignored, as it always was.
+        Other return values of callbacks are ignored, as they always were.
         """
         if not inspect.isawaitable(result):
             if inspect.isasyncgen(result) or inspect.isgenerator(result):
@@ -829,7 +828,7 @@ cdef class BaseRequestHandler(Exchange):
         )
 
     cdef int _coroutine_ended(self, task, Stage stage) except -1:
-        """Go on with what has waited for a callback's coroutine."""
+        """Handle what has waited for a callback's coroutine."""
         if task.cancelled():
             error = asyncio.CancelledError("the coroutine of a callback was cancelled")
         else:
@@ -850,7 +849,7 @@ cdef class BaseRequestHandler(Exchange):
         return self._advance()
 
     cdef int _resume(self) except -1:
-        """Go on with what has waited for ``resume_reading``."""
+        """Handle what has waited for ``resume_reading``."""
         if self._paused or self._closed:
             return 0
         if self._request_waits:
@@ -862,7 +861,7 @@ cdef class BaseRequestHandler(Exchange):
         return self._advance()
 
     cdef int _advance(self) except -1:
-        """Call the callbacks that have waited, as long as none waits again."""
+        """Call the callbacks that have waited, until one has to wait again."""
         while self._task is None and not self._paused:
             if self._is_over() or not self._waiting:
                 break
@@ -875,7 +874,7 @@ cdef class BaseRequestHandler(Exchange):
                 self._give_data(item)
         if self._task is None and (not self._paused or self._closed):
             while self._waiting and not self._closed:
-                # The body is not wanted any more; the client's credit is.
+                # The body is dropped, but the client needs the credit.
                 item = self._pop()
                 if type(item) is bytes:
                     self._give_data(item)
@@ -889,7 +888,7 @@ cdef class BaseRequestHandler(Exchange):
     # ---- Failures ----
 
     cdef bint _is_of_the_peer(self, error) except -1:
-        """Whether an exception only says that the client has ended a stream."""
+        """Return whether an exception only says that the client has ended a stream."""
         if not isinstance(
             error, (StreamClosedError, ConnectionClosedError, asyncio.CancelledError)
         ):
@@ -900,8 +899,8 @@ cdef class BaseRequestHandler(Exchange):
             return self._close_code != 0
         if not self.http.is_open(self):
             return True
-        # The handler's own mistake, unless it is about another request's stream.
-        # StreamResetError and ConnectionTerminatedError are of another connection,
+        # It is a mistake of the handler, unless it concerns another request's stream.
+        # StreamResetError and ConnectionTerminatedError come from another connection,
         # on which the handler is a client.
         if type(error) is StreamClosedError:
             return error.stream_id != self.stream_id
@@ -936,7 +935,7 @@ cdef class BaseRequestHandler(Exchange):
         return 0
 
     cdef int _refuse(self, error) except -1:
-        """Answer a request whose body is not what the handler reads."""
+        """Answer a request whose body read() or json() has refused."""
         logger.debug(
             "%r: %r %r on stream %d: %s",
             self.http2,
@@ -951,7 +950,7 @@ cdef class BaseRequestHandler(Exchange):
             return 0
         if self.status is None:
             try:
-                # Not the subclass's own method, which may expect other calls.
+                # Do not call the subclass's method, which may expect other arguments.
                 BaseRequestHandler.send_response(
                     self,
                     413 if isinstance(error, BodyTooLargeError) else 400,
@@ -966,7 +965,7 @@ cdef class BaseRequestHandler(Exchange):
 
 
 cdef class CoroutineEnd:
-    """Called with the task that has run the coroutine of a callback."""
+    """Handle the end of the task that has run the coroutine of a callback."""
 
     cdef BaseRequestHandler handler
     cdef Stage stage
@@ -980,7 +979,7 @@ cdef class CoroutineEnd:
 
 
 cdef class Resumption:
-    """Called in the turn of the loop after ``resume_reading``."""
+    """Resume in the turn of the loop after ``resume_reading``."""
 
     cdef BaseRequestHandler handler
 
@@ -1000,8 +999,8 @@ cdef class HandlerFactory(ExchangeFactory):
     """
 
     cdef object handler_class
-    cdef bint _usual  # its instances are made as usual
-    cdef bint _plain  # and need no call of __init__()
+    cdef bint _usual  # its instances are made by object.__new__
+    cdef bint _plain  # its __init__() need not be called
 
     def __init__(self, handler_class):
         self.handler_class = handler_class
@@ -1023,13 +1022,13 @@ cdef class HandlerFactory(ExchangeFactory):
     cdef BaseRequestHandler make(
         self, HTTPConnection http, stream_id, RequestReceived request, bint pushed
     ):
-        """Make a handler; what its constructor raises is kept in ``_error``."""
+        """Make a handler; keep what its constructor raises in ``_error``."""
         cdef BaseRequestHandler handler = None
 
         try:
             if self._usual:
                 handler = <BaseRequestHandler>new_instance(self.handler_class)
-                # Before its constructor runs, which may send already.
+                # Set before the constructor runs, which may send already.
                 self._adopt(handler, http, stream_id, request, pushed)
                 if not self._plain:
                     handler.__init__(http.owner, stream_id)
@@ -1071,7 +1070,7 @@ register_factory(BaseRequestHandler, HandlerFactory)
 
 
 cdef object new_instance(handler_class):
-    """What ``object.__new__`` does: no Python code runs."""
+    """Do what ``object.__new__`` does: no Python code runs."""
     cdef tuple args = ()
 
     return (<PyTypeObject *>handler_class).tp_new(
@@ -1083,7 +1082,7 @@ cdef object NO_REQUEST = BaseRequestHandler.on_request
 
 
 def refuse_constant(name):
-    """Refuse NaN and Infinity, which Python's decoder knows and JSON does not."""
+    """Refuse NaN and Infinity, which Python's decoder accepts and JSON has not."""
     raise ValueError(f"{name} is no value of JSON")
 
 
@@ -1094,14 +1093,14 @@ cdef int wake(future) except -1:
 
 
 cdef object to_status(status):
-    """Convert a status of digits (``"200"``), as old programs have it."""
+    """Convert a status of digits (``"200"``), which old programs pass."""
     if isinstance(status, (str, bytes)) and len(status) == 3 and status.isdigit():
         return int(status)
     return status
 
 
 cdef int check_body(body) except -1:
-    """Refuse before anything is sent what cannot be a body."""
+    """Raise ``TypeError`` for what cannot be a body, before anything is sent."""
     if not (
         isinstance(body, (Iterable, AsyncIterable))
         or PyObject_CheckBuffer(body)

@@ -1,8 +1,8 @@
 """HPACK, the header compression of HTTP/2 (RFC 7541).
 
-``HDDeflater`` and ``HDInflater`` are nghttp2's own coders.  Each keeps the
-dynamic table of one direction of one connection: use one of each for each
-connection, and give an inflater every block in the order it was sent.
+``HDDeflater`` and ``HDInflater`` are nghttp2's coders.  Each keeps the dynamic table of
+one direction of one connection: use one of each for each connection, and give an
+inflater every block in the order it was sent.
 """
 
 import operator
@@ -44,8 +44,8 @@ DEFLATE_MAX_HEADER_TABLE_SIZE = 4096
 HD_ENTRY_OVERHEAD = 32  # RFC 7541, 4.1
 DEFAULT_MAX_HEADER_LIST_SIZE = 65536
 
-# Borrowed references, which cost no counting: every object that they name is
-# held by the list that is being coded, and no Python code runs meanwhile.
+# Borrowed references, which are not counted: the list that is being coded holds every
+# object that they name, and no Python code runs meanwhile.
 cdef extern from "Python.h":
     ctypedef struct PyObject:
         pass
@@ -81,18 +81,18 @@ cdef enum:
     # The table's first dynamic entry (RFC 7541, 2.3.3).
     FIRST_DYNAMIC = 62
     OVERHEAD = 32
-    # A SETTINGS value has 32 bits; a size is at most one of them.
+    # A SETTINGS value has 32 bits, and a size is at most such a value.
     SIZE_BITS = 32
-    # nghttp2 never indexes cookies below this: they are short enough to guess.
+    # nghttp2 never indexes cookies shorter than this: they are short enough to guess.
     SHORT_COOKIE = 20
-    # As many fields as most lists have; longer ones cost an allocation.
+    # The number of fields of most lists; a longer list costs an allocation.
     FEW = 64
-    # As many bytes as most blocks have.
+    # The size of most blocks, in bytes.
     SMALL_BLOCK = 4096
-    # A table of 4 KiB holds fewer entries than this, with the static ones.
+    # A table of 4 KiB and the static table together have fewer entries than this.
     SLOT_BITS = 7
     SLOTS = 128
-    # Larger fields are not worth holding on to.
+    # Larger fields are not kept.
     MAX_CACHED = 512
     # The first bits of an indexed field, the first byte of one whose index goes
     # on in the next byte, and the first bits of a literal that becomes an entry
@@ -105,9 +105,8 @@ cdef enum:
 class NeverIndexed(tuple):
     """A ``(name, value)`` pair that no coder may put into a table.
 
-    It is equal to the plain pair.  An intermediary that passes it on must
-    send it as a never-indexed literal again (RFC 7541, 7.1.3); giving it to
-    ``HDDeflater.deflate`` does that.
+    It is equal to the plain pair.  An intermediary that forwards it must send it as a
+    never-indexed literal again (RFC 7541, 7.1.3), as ``HDDeflater.deflate`` does.
     """
 
     __slots__ = ()
@@ -128,9 +127,9 @@ cdef PyTypeObject *never_indexed_type = <PyTypeObject *>NeverIndexed
 cdef class HDTableEntry:
     """One entry of a header table.
 
-    ``name`` and ``value`` are bytes; ``namelen`` and ``valuelen`` their
-    lengths.  ``ref`` told of the reference set, which HPACK lost before it
-    became RFC 7541: it is always ``False``, and the argument is ignored.
+    ``name`` and ``value`` are bytes; ``namelen`` and ``valuelen`` their lengths.
+    ``ref`` belonged to the reference set, which was removed from HPACK before RFC 7541:
+    it is always ``False``, and the argument is ignored.
     """
 
     cdef readonly:
@@ -188,11 +187,10 @@ cdef HDTableEntry new_entry(const lib.nghttp2_nv *nv):
 def print_hd_table(hdtable, *, refset=False, file=None):
     """Print a header table, one line for each entry, numbered from 1.
 
-    ``hdtable`` is what ``get_hd_table`` returned: its first entry, number 1
-    here, has the HPACK index 62.  ``s`` is the entry's space in bytes.
-    ``refset`` adds the column of nghttp2 0.5, ``r=n``.  Bytes that are not
-    UTF-8, and control characters, are shown as escapes.  The default ``file``
-    is standard output.
+    ``hdtable`` is the result of ``get_hd_table``: its first entry, number 1 here, has
+    the HPACK index 62.  ``s`` is the entry's size in the table, in bytes. ``refset``
+    adds the column of nghttp2 0.5, ``r=n``.  Bytes that are not UTF-8, and control
+    characters, are shown as escapes.  The default ``file`` is standard output.
     """
     ref = " (r=n)" if refset else ""
     for number, entry in enumerate(hdtable, 1):
@@ -201,7 +199,7 @@ def print_hd_table(hdtable, *, refset=False, file=None):
 
 
 cdef size_t to_size(value, what) except? 0:
-    """Read a size in bytes, as a SETTINGS frame could carry it."""
+    """Return a size in bytes that fits into a SETTINGS value, or raise."""
     size = operator.index(value)
     if size < 0 or size >> SIZE_BITS:
         raise ValueError(f"{what} must be from 0 to 2**{SIZE_BITS} - 1, not {size}")
@@ -217,9 +215,9 @@ cdef bytes to_bytes(value, what):
 
 
 cdef tuple to_field(item):
-    """Make (name, value, never_indexed) of what was given, whatever it is.
+    """Return (name, value, never_indexed) for a field of any accepted form.
 
-    Text that is no Unicode raises UnicodeEncodeError.
+    A str with lone surrogates raises UnicodeEncodeError.
     """
     cdef tuple given
 
@@ -228,8 +226,8 @@ cdef tuple to_field(item):
     given = tuple(item)
     if len(given) not in (2, 3):
         raise TypeError(f"a header field must be a (name, value) pair, not {item!r}")
-    # The hpack package marks its pairs by `indexable`; to drop that mark would
-    # put a secret into a table.
+    # The hpack package marks its pairs by `indexable`; ignoring that mark would put a
+    # secret into a table.
     return (
         to_bytes(given[0], "a field name"),
         to_bytes(given[1], "a field value"),
@@ -240,7 +238,7 @@ cdef tuple to_field(item):
 
 
 cdef object to_sequence(headers):
-    """Make a list of header fields of what was given."""
+    """Convert an iterable of pairs or a mapping to a list of header fields."""
     if isinstance(headers, Mapping):
         return list(headers.items())
     if isinstance(headers, (str, bytes, bytearray, memoryview)):
@@ -251,19 +249,20 @@ cdef object to_sequence(headers):
 
 
 cdef inline bint same_name(const uint8_t *name, const char *lower, size_t n) noexcept:
-    """Compare a field name, in whatever case it was given."""
+    """Compare a field name in any case with a name in lower case."""
     cdef size_t i
 
     for i in range(n):
-        # 0x20 tells upper case from lower; no other byte becomes a letter or
-        # hyphen of `lower` but some control bytes, which no name may have.
+        # 0x20 is the difference of upper and lower case.  Only some control bytes also
+        # become a letter or hyphen of `lower`, and no name may have those.
         if (name[i] | 0x20) != <uint8_t>lower[i]:
             return False
     return True
 
 
 cdef inline bint is_sensitive(const lib.nghttp2_nv *nv) noexcept:
-    """Tell credentials, which an attacker must not find by probing (RFC 7541, 7.1)."""
+    """Return whether a field holds credentials, which probing must not reveal (RFC
+    7541, 7.1)."""
     if nv.namelen == 6:
         return nv.valuelen < SHORT_COOKIE and same_name(nv.name, "cookie", 6)
     if nv.namelen == 13:
@@ -329,11 +328,11 @@ cdef int fill(lib.nghttp2_nv *nva, PyObject **items, Py_ssize_t n) except -1:
 
 
 cdef class _Coder:
-    """What a coder of either direction tells of its table."""
+    """The table of a coder of either direction, as the caller sees it."""
 
     cdef object _error  # the exception type that ended it, or None
 
-    # The same four questions have other names in C for each direction.
+    # C has these four functions once for each direction, with different names.
 
     cdef const lib.nghttp2_nv *_table_entry(self, size_t index) noexcept:
         return NULL
@@ -365,7 +364,7 @@ cdef class _Coder:
 
     @property
     def num_table_entries(self):
-        """Entries of the static (61) and the dynamic table."""
+        """The number of entries of the static (61) and the dynamic table."""
         return self._table_len()
 
     @property
@@ -375,7 +374,7 @@ cdef class _Coder:
 
     @property
     def max_dynamic_table_size(self):
-        """Bytes that they may take at most."""
+        """The most bytes that the dynamic table's entries may take."""
         return self._table_max()
 
 
@@ -385,8 +384,8 @@ cdef class HDDeflater(_Coder):
     ``hd_table_bufsize_max`` is the most bytes of dynamic table it will use,
     whatever the peer allows (0 to 2**32 - 1).
 
-    If compressing fails, the dynamic table no longer is what the peer
-    expects: every later call that would use it raises the same exception.
+    If compressing fails, the dynamic table is no longer what the peer expects: every
+    later call that would use it raises the same exception.
     """
 
     cdef:
@@ -394,7 +393,7 @@ cdef class HDDeflater(_Coder):
         bint _initialised
 
     def __cinit__(self, *args, **kwargs):
-        # A subclass may take what it likes, and never call our __init__().
+        # A subclass may have other parameters, and never call this __init__().
         check(
             lib.nghttp2_hd_deflate_new(&self._deflater, DEFLATE_MAX_HEADER_TABLE_SIZE)
         )
@@ -412,23 +411,22 @@ cdef class HDDeflater(_Coder):
         self._initialised = True
 
     def __dealloc__(self):
-        # Unlike other functions of its kind, it does not take NULL.
+        # Unlike similar functions, it does not accept NULL.
         if self._deflater != NULL:
             lib.nghttp2_hd_deflate_del(self._deflater)
 
     def deflate(self, headers not None):
         """Compress a header list; return one whole header block.
 
-        ``headers`` is an iterable of ``(name, value)`` pairs, or a mapping;
-        names and values are bytes or str, which is sent as UTF-8.  A pair
-        with a true third element, or a ``NeverIndexed`` one, is sent so that
-        no coder on the way puts it into a table; so are always
-        ``authorization``, ``proxy-authorization`` and a ``cookie`` below 20
-        bytes (RFC 7541, 7.1).  Names are sent as given: HTTP/2 wants them in
-        lower case.
+        ``headers`` is an iterable of ``(name, value)`` pairs, or a mapping; names and
+        values are bytes or str, which is sent as UTF-8.  A pair with a true third
+        element, or a ``NeverIndexed`` one, is sent so that no coder on the way puts it
+        into a table; so are ``authorization``, ``proxy-authorization`` and a ``cookie``
+        below 20 bytes, always (RFC 7541, 7.1).  Names are sent as given: HTTP/2 wants
+        them in lower case.
 
-        Raises TypeError or ValueError for what is no header list, with the
-        coder unharmed, and HPACKError if the C library fails.
+        Raises TypeError or ValueError for what is no header list; the coder stays
+        usable.  Raises HPACKError if the C library fails.
         """
         cdef:
             lib.nghttp2_nv few[FEW]
@@ -452,8 +450,8 @@ cdef class HDDeflater(_Coder):
             lib.nghttp2_nv *nva = NULL
             list fields = []
 
-        # No comprehension: what Cython 3.3 makes of one frees an item twice if
-        # there is no memory for it.
+        # A loop, not a comprehension: the code that Cython 3.3 makes of one frees an
+        # item twice if there is no memory for it.
         for item in headers:
             fields.append(to_field(item))
         n = len(fields)
@@ -486,7 +484,8 @@ cdef class HDDeflater(_Coder):
                 raise hpack_error(rv, "the header list cannot be compressed")
             return copy_bytes(buf, rv)
         except BaseException as error:
-            # Also if there is no memory for a block that the table has seen.
+            # Also if memory for the block is missing, since the table has changed
+            # already.
             self._error = type(error)
             raise
         finally:
@@ -496,7 +495,7 @@ cdef class HDDeflater(_Coder):
     def set_no_refset(self, no_refset):
         """Do nothing: RFC 7541 has no reference set to use.
 
-        Deprecated.  It was for drafts of HPACK up to 08.
+        Deprecated.  It belonged to drafts of HPACK up to 08.
         """
         warnings.warn(
             "set_no_refset does nothing: RFC 7541 has no reference set",
@@ -505,10 +504,10 @@ cdef class HDDeflater(_Coder):
         )
 
     def change_table_size(self, hd_table_bufsize_max):
-        """Take the peer's SETTINGS_HEADER_TABLE_SIZE, in bytes.
+        """Set the peer's SETTINGS_HEADER_TABLE_SIZE, in bytes.
 
-        The table becomes that large, but never larger than the constructor's
-        ``hd_table_bufsize_max``; the next block says so (RFC 7541, 4.2).
+        The table gets that size, but never more than the constructor's
+        ``hd_table_bufsize_max``; the next block announces it (RFC 7541, 4.2).
         """
         cdef size_t size = to_size(hd_table_bufsize_max, "hd_table_bufsize_max")
 
@@ -529,9 +528,9 @@ cdef class HDDeflater(_Coder):
         return lib.nghttp2_hd_deflate_get_max_dynamic_table_size(self._deflater)
 
 
-# A pair, or a name alone, as it was last made from these addresses.  The table
-# shares an entry's buffers, so that an entry comes with the same addresses each
-# time; but they may be reused when it is gone, so that the bytes are compared.
+# The pair, or the name alone, that was last made from these addresses.  The C library
+# shares an entry's buffers, so an entry comes with the same addresses each time.  They
+# may be reused when the entry is evicted: therefore the bytes are compared.
 cdef struct Slot:
     const uint8_t *name
     const uint8_t *value
@@ -556,14 +555,14 @@ cdef inline bint is_bytes(PyObject *made, const uint8_t *base, size_t n) noexcep
 cdef class HDInflater(_Coder):
     """Decompresses header blocks: the receiving half of one connection.
 
-    ``max_header_list_size`` bounds what one block may become, in bytes as
-    SETTINGS_MAX_HEADER_LIST_SIZE counts them: name, value and 32 for each
-    field (RFC 9113, 6.5.2).  A few bytes of block can name a large entry many
-    times, so that no bound on the block would do.
+    ``max_header_list_size`` bounds the header list of one block, in bytes as
+    SETTINGS_MAX_HEADER_LIST_SIZE counts them: name, value and 32 for each field (RFC
+    9113, 6.5.2).  A bound on the block is not enough: a few bytes of it can name a
+    large entry many times.
 
-    If decompressing fails, the dynamic table no longer is the peer's: every
-    later call that would use it raises the same exception, and the connection
-    is to be closed with COMPRESSION_ERROR (RFC 9113, 4.3).
+    If decompressing fails, the dynamic table is no longer the peer's: every later call
+    that would use it raises the same exception, and the caller must close the
+    connection with COMPRESSION_ERROR (RFC 9113, 4.3).
     """
 
     cdef:
@@ -571,7 +570,7 @@ cdef class HDInflater(_Coder):
         Slot *_pairs  # owned
         Slot *_names  # owned
         size_t _max_header_list_size
-        size_t _header_list_size  # of the block that is being decoded
+        size_t _header_list_size  # size so far of the block being decoded
 
     def __cinit__(self, *args, **kwargs):
         # As the deflater's.
@@ -598,9 +597,9 @@ cdef class HDInflater(_Coder):
     def inflate(self, data not None, bint final=True):
         """Decompress a header block; return its list of (name, value) pairs.
 
-        ``data`` is bytes, bytearray or another contiguous buffer.  A block
-        may come in pieces: give each with ``final=False`` but the last, and
-        get the fields that each piece completes.
+        ``data`` is bytes, bytearray or another contiguous buffer.  A block may come in
+        pieces: pass ``final=False`` with each but the last; each call returns the
+        fields that its piece completes.
 
         Fields that the peer sent as never-indexed are ``NeverIndexed`` pairs,
         equal to plain ones; all others are plain tuples.
@@ -671,10 +670,10 @@ cdef class HDInflater(_Coder):
                 else:
                     fields[n[0]] = self._literal(&nv, first)
                 n[0] += 1
-                # The decoder has just emitted a field, so that the next byte
-                # begins one.  If it is an indexed field, of an index that it
-                # holds whole, the decoder would only look up the entry, and
-                # its state would be as before (RFC 7541, 3.2 and 6.1).
+                # The decoder has just emitted a field, so the next byte begins one.
+                # For an indexed field whose index fits into that byte, the decoder
+                # would only look up the entry and keep its state (RFC 7541, 3.2 and
+                # 6.1).
                 while n[0] < FEW and pos < end and INDEXED < pos[0] < LONG_INDEX:
                     entry = lib.nghttp2_hd_inflate_get_table_entry(
                         self._inflater, pos[0] & ~INDEXED)
@@ -705,7 +704,7 @@ cdef class HDInflater(_Coder):
 
     @cython.final
     cdef inline PyObject *_entry(self, const lib.nghttp2_nv *nv) except NULL:
-        """Give the pair of a table entry, mostly the one that was made before."""
+        """Return the pair of a table entry: usually the one that was made before."""
         cdef:
             Slot *slot = &self._pairs[slot_of(nv.name, nv.value)]
             PyObject *made = slot.made
@@ -726,12 +725,11 @@ cdef class HDInflater(_Coder):
         cdef PyObject *made
 
         if nv.flags & lib.NGHTTP2_NV_FLAG_NO_INDEX:
-            # What NeverIndexed(name, value) does, without a call of Python.
+            # This does what NeverIndexed(name, value) does, without a Python call.
             made = PyType_GenericAlloc(never_indexed_type, 2)
         else:
             made = PyTuple_New(2)
-        # A variable of Python drops the tuple if the name or the value cannot
-        # be made.
+        # A Python variable drops the tuple if the name or the value cannot be made.
         pair = <object>made
         Py_DECREF(made)
         PyTuple_SET_ITEM(made, 0, self._name(nv))
@@ -772,9 +770,8 @@ cdef class HDInflater(_Coder):
     def change_table_size(self, hd_table_bufsize_max):
         """Set the most bytes of dynamic table that the peer may use.
 
-        It is the SETTINGS_HEADER_TABLE_SIZE that we sent, from the moment the
-        peer has acknowledged it; between blocks only, or ProtocolError is
-        raised.
+        It is the SETTINGS_HEADER_TABLE_SIZE that we sent, from the moment that the peer
+        has acknowledged it.  Raises ProtocolError within a block.
         """
         cdef size_t size = to_size(hd_table_bufsize_max, "hd_table_bufsize_max")
 
@@ -798,7 +795,7 @@ cdef class HDInflater(_Coder):
 cdef void put(
     Slot *slot, const uint8_t *name, const uint8_t *value, PyObject *made
 ) noexcept:
-    """Let ``slot`` own ``made``."""
+    """Store ``made`` in ``slot``, which owns it."""
     cdef PyObject *old = slot.made
 
     slot.name = name
@@ -815,7 +812,7 @@ cdef list extended(list result, PyObject **fields, size_t *n):
 
     for i in range(n[0]):
         PyList_SET_ITEM(made, i, fields[i])
-    # The list owns them, whatever fails from here.
+    # The list owns them now, even if a later step fails.
     n[0] = 0
     taken = <list>made
     Py_DECREF(made)

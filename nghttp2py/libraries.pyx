@@ -1,10 +1,10 @@
-"""The C code below this package, as it is at run time."""
+"""The C libraries of this package, as found at run time."""
 
 from nghttp2py cimport cngp as lib
 
 
 def h2_defaults():
-    """Return the numbers of ``ngp_h2_options_default``, by the option's name."""
+    """Return the numbers of ``ngp_h2_options_default``, by the options' names."""
     cdef lib.ngp_h2_options options
 
     lib.ngp_h2_options_default(&options)
@@ -19,15 +19,14 @@ def h2_defaults():
 
 
 def features():
-    """Say which C libraries this build stands on and what they can do.
+    """Return the versions of the C libraries in use, and what they can do.
 
-    The result maps the name of each library, ``"nghttp2"``, ``"nghttp3"``,
-    ``"ngtcp2"`` and ``"gnutls"``, to the version in use; the last three only if
-    there is what needs them.  It maps each option to a bool: ``http3`` and
-    ``quic`` tell whether ``nghttp2py.h3`` and ``nghttp2py.quic`` can be imported,
-    and these, which not every release of nghttp2 has, whether it does:
-    ``stream_reset_rate_limit`` (against Rapid Reset), ``max_continuations``
-    (against CONTINUATION floods), ``glitch_rate_limit``,
+    The result maps the name of each library, ``"nghttp2"``, ``"nghttp3"``, ``"ngtcp2"``
+    and ``"gnutls"``, to the version in use; the last three only if HTTP/3 or QUIC was
+    built.  It maps each option to a bool: ``http3`` and ``quic`` tell whether
+    ``nghttp2py.h3`` and ``nghttp2py.quic`` can be imported.  The others tell what the
+    release of nghttp2 has: ``stream_reset_rate_limit`` (against Rapid Reset),
+    ``max_continuations`` (against CONTINUATION floods), ``glitch_rate_limit``,
     ``max_outbound_queue_size``, ``extensible_priorities`` (RFC 9218).
     """
     cdef const lib.ngp_feature *feature = lib.ngp_features()

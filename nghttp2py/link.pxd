@@ -1,5 +1,5 @@
-# How HTTP/3 and QUIC meet, without knowing each other.  If the connection is written
-# in C, bytes pass as pointers, and no Python object is made for them.
+# The interface between HTTP/3 and QUIC, which do not import each other.  If the
+# connection is written in C, bytes pass as pointers, without Python objects.
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t
 
@@ -19,7 +19,7 @@ cdef struct BufferLease:
 
 
 cdef class QuicLink:
-    # Whether a method may run Python code, which may call HTTP/3 again.
+    # Whether a method may run Python code, which may call HTTP/3 reentrantly.
     cdef bint calls_python
     cdef bint lease(self, event, BufferLease *lease) except -1
     cdef void release(self, BufferLease *lease) noexcept

@@ -1,17 +1,17 @@
-"""How HTTP/3 reaches the QUIC connection below it, whatever that is written in.
+"""The link between HTTP/3 and the QUIC connection below it, ours or another package's.
 
-This is neither a part of ``h3`` nor of ``quic``: each is built without the other.
+It is part of neither ``h3`` nor ``quic``, because each can be built without the other.
 """
 
-# The class of a connection: the class of its link.
+# The link class of each connection class.
 cdef dict LINKS = {}
 
 
 cdef class QuicLink:
-    """What HTTP/3 asks of a QUIC connection, in C: an abstract class.
+    """What HTTP/3 needs from a QUIC connection: an abstract class of C methods.
 
-    A subclass defines each method that raises NotImplementedError here: Cython has
-    no abstract methods of C.
+    A subclass defines each method that raises NotImplementedError here: Cython has no
+    abstract C methods.
     """
 
     def __cinit__(self):
@@ -19,12 +19,12 @@ cdef class QuicLink:
             raise TypeError("QuicLink is abstract")
 
     cdef bint lease(self, event, BufferLease *lease) except -1:
-        """Fill ``lease`` with the bytes of ``event``; return false if it has none
-        to borrow, as here.  ``release`` must follow if it returns true."""
+        """Fill ``lease`` with the bytes of ``event``, and return whether it has bytes
+        to borrow: here never.  After true, the caller must call ``release``."""
         return False
 
     cdef void release(self, BufferLease *lease) noexcept:
-        """End a lease: its bytes are not valid any more."""
+        """End a lease: its bytes become invalid."""
 
     cdef int send(
         self, int64_t stream_id, const uint8_t *head, size_t head_len, bytes data,
@@ -46,7 +46,7 @@ cdef class QuicLink:
 
 
 cdef class MethodLink(QuicLink):
-    """Reaches any object that is like aioquic's ``QuicConnection`` by its methods."""
+    """A link that calls the methods of any object like aioquic's ``QuicConnection``."""
 
     def __cinit__(self, connection):
         self._connection = connection
@@ -64,7 +64,7 @@ cdef class MethodLink(QuicLink):
         return 0
 
     cdef int set_critical(self, int64_t stream_id) except -1:
-        # aioquic has no priorities.
+        # aioquic's connections have no priorities.
         set_critical = getattr(self._connection, "set_stream_critical", None)
         if set_critical is not None:
             set_critical(stream_id)
@@ -78,9 +78,9 @@ cdef class MethodLink(QuicLink):
 
 
 def register_link(connection_class, link_class):
-    """Have connections of exactly this class reached by ``link_class(connection)``.
+    """Make ``link_class(connection)`` the link of connections of exactly this class.
 
-    A subclass is reached by its methods, which it may have overridden.
+    The link of a subclass calls its methods, which it may have overridden.
     """
     LINKS[connection_class] = link_class
 

@@ -8,14 +8,14 @@ import time
 
 __all__ = ["MEMORY_LINES", "LogBudget", "MemoryLog"]
 
-#: Lines about want of memory of one part, and the seconds for them.
+#: Lines about a want of memory that one part may write, and in how many seconds.
 MEMORY_LINES = (10, 10.0)
 
 
 class LogBudget:
-    """Passes on at most ``burst`` lines in ``interval`` seconds; counts the others.
+    """Writes at most ``burst`` lines in ``interval`` seconds, and counts the others.
 
-    The first line of the next interval tells how many were left out.
+    The first line of the next interval has the number of those left out.
     """
 
     __slots__ = ("_burst", "_interval", "_level", "_logger", "_omitted", "_spent", "_t")
@@ -34,7 +34,7 @@ class LogBudget:
     def log(self, message: str, *args: object, exc_info: bool = False) -> None:
         """Log a line, unless the interval's lines are used up.
 
-        With ``exc_info`` the exception that is being handled goes with it.
+        With ``exc_info`` the line has the traceback of the exception being handled.
         """
         if not self._logger.isEnabledFor(self._level):
             return
@@ -54,7 +54,7 @@ class LogBudget:
 
 
 class MemoryLog:
-    """Writes lines about a want of memory, so many in a time and without tracebacks."""
+    """Writes lines about a want of memory, at a bounded rate and without tracebacks."""
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
@@ -66,9 +66,9 @@ class MemoryLog:
             self._lines.log(message + ": there is not enough memory", *args)
 
     def failed(self, error: BaseException, message: str, *args: object) -> None:
-        """Write a line about what an application raised, with its traceback.
+        """Log what an application raised, with its traceback.
 
-        Peers cause a ``MemoryError``: it gets such a line as ``log`` writes.
+        A ``MemoryError``, which peers can cause, gets a line as from ``log``.
         """
         if isinstance(error, MemoryError):
             self.log(message, *args)

@@ -26,9 +26,10 @@ cdef inline bytes to_bytes(data):
 
 
 cdef inline object hold_items(sequence):
-    """Return ``sequence``, or a tuple of a list that another thread could change.
+    """Return ``sequence``, or, if it is a list that another thread could change, a
+    tuple.
 
-    For code that borrows the items of a caller's list: it holds no lock, and only
-    the GIL keeps other threads from the list meanwhile.
+    This is for code that borrows the items of a caller's list without a lock: only the
+    GIL keeps other threads from changing the list meanwhile.
     """
     return tuple(sequence) if FREE_THREADED and type(sequence) is list else sequence

@@ -1,4 +1,4 @@
-"""The query of a request's target."""
+"""The query component of a request's target."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ class Query(dict[str, str]):
         super().__init__(reversed(self.pairs))
 
     def get_all(self, name: str) -> list[str]:
-        """Return the values of a name in their order; none if it is not there."""
+        """Return the values of a name in their order; an empty list if none."""
         return [value for other, value in self.pairs if other == name]

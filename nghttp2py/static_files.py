@@ -1,4 +1,4 @@
-"""Files of a directory as responses (RFC 9110): what ``nghttp2py serve`` serves.
+"""Files of a directory as responses (RFC 9110), as ``nghttp2py serve`` sends them.
 
 ``StaticFiles`` turns a request into a status, fields and a body, and does no
 networking; ``FileRequestHandler`` sends them over HTTP/2, ``answer_stream``
@@ -42,22 +42,22 @@ Fields = list[tuple[str, str]]
 
 logger = logging.getLogger(__name__)
 
-# A part of a file that is not larger is read at once, and the file closed.
+# A part of a file up to this size is read at once, and the file closed.
 _SMALL = 16384
 
-#: Files that a ``StaticFiles`` keeps open for the bodies that it sends.
+#: How many files a ``StaticFiles`` keeps open for the bodies that it sends.
 MAX_OPEN_FILES = 128
-#: Names of a directory that are read for a list of its files, and those of a page.
+#: How many names of a directory are read for its list, and how many are on a page.
 MAX_LISTED = 100_000
 PAGE_SIZE = 500
-# Pages of lists that are kept for the next request.
+# How many pages of lists are kept for later requests.
 _MAX_PAGES = 16
-# A directory that was changed so recently may change again within one tick of its
-# file system's clock: a list of it is not kept.
+# A directory that was changed within this time may change again within the same tick of
+# its file system's clock: its list is not kept.
 _CLOCK_TICK = 2.0
 
-# What means that there is no such file for us.  All else that the system refuses
-# is its own trouble, of which the client may hope that it passes.
+# These errors mean that there is no such file for the client (404).  Any other is a
+# failure of the system, which may pass: 503.
 _NOT_FOUND = frozenset(
     (
         *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO),
@@ -65,10 +65,10 @@ _NOT_FOUND = frozenset(
     )
 )
 _NO_DESCRIPTORS = frozenset((errno.EMFILE, errno.ENFILE))
-# Seconds between two lines of the log about the system's trouble.
+# Seconds between two log lines about failures of the system.
 _QUIET_TIME = 60.0
 
-# Without the machine's own tables, so that a file has the same type everywhere.
+# The machine's own tables are not read, so that a file has the same type everywhere.
 _TYPES = mimetypes.MimeTypes()
 for _type, _suffix in (
     ("application/wasm", ".wasm"),
@@ -82,7 +82,7 @@ for _type, _suffix in (
     ("text/markdown", ".md"),
 ):
     _TYPES.add_type(_type, _suffix)
-# A compressed file is sent as what it is, not as an encoding of what is in it.
+# A compressed file is sent as such, without content-encoding.
 _COMPRESSED = {
     "br": "application/x-brotli",
     "bzip2": "application/x-bzip2",
@@ -93,10 +93,11 @@ _COMPRESSED = {
 
 
 class _SharedFile:
-    """A file that any number of bodies read; its descriptor may be closed meanwhile.
+    """A file that any number of bodies read; its descriptor may be closed between
+    reads.
 
-    What was sent of its length and validators holds for this file alone: if there
-    is another in its place when it is opened again, reading fails.
+    The length and validators in the header are those of this file: if another has taken
+    its place when it is opened again, reading fails.
     """
 
     def __init__(self, files: OpenFiles, key: _Identity, names: list[str]) -> None:
@@ -107,18 +108,18 @@ class _SharedFile:
         self.users = 0
 
     def read(self, n: int, offset: int) -> bytes:
-        """Read without moving a position.  Raises ``OSError``."""
+        """Read at an offset, without a file position.  Raises ``OSError``."""
         self.files.use(self)
         return os.pread(self.fd, n, offset)
 
     def release(self) -> None:
-        """Have one user less; without any the file is closed."""
+        """Remove one user; close the file after the last."""
         self.users -= 1
         if not self.users:
             self.files.forget(self)
 
 
-# Device, inode, time of modification and size of a file.
+# A file's device, inode, time of modification and size.
 _Identity = tuple[int, int, int, int]
 
 
@@ -129,9 +130,9 @@ def _identify(status: os.stat_result) -> _Identity:
 class OpenFiles:
     """The files that bodies are read from, of which at most ``limit`` are open.
 
-    A file is open once, however many bodies read it.  With more files than
-    ``limit`` that which was not read for the longest time is closed, and opened
-    again by ``open_names`` when it is its turn.
+    A file is open once, however many bodies read it.  With more than ``limit`` files,
+    the one that was not read for the longest time is closed; ``open_names`` opens it
+    again when it is next read.
     """
 
     def __init__(
@@ -143,7 +144,7 @@ class OpenFiles:
         self._open: OrderedDict[_Identity, _SharedFile] = OrderedDict()
 
     def share(self, fd: int, key: _Identity, names: list[str]) -> _SharedFile:
-        """Take ``fd``, which is open, and return its file for one user more."""
+        """Take the open descriptor ``fd``; return its file, with one more user."""
         file = self._files.get(key)
         if file is None:
             file = self._files[key] = _SharedFile(self, key, names)
@@ -155,7 +156,7 @@ class OpenFiles:
         return file
 
     def use(self, file: _SharedFile) -> None:
-        """Have a file open.  Raises ``OSError``."""
+        """Open a file unless it is open.  Raises ``OSError``."""
         if file.fd != -1:
             self._open.move_to_end(file.key)
             return
@@ -166,7 +167,7 @@ class OpenFiles:
         self._take(file, fd)
 
     def open(self, names: list[str]) -> tuple[int, list[str]]:
-        """Open anything by its names; close a file of ours if there are too many."""
+        """Open a file or directory by its names; close another if too many are."""
         while True:
             try:
                 return self._open_names(names)
@@ -197,10 +198,10 @@ class OpenFiles:
 
 
 class FileSlice:
-    """Part of a file, as a body: ``read`` gives it from first to last byte.
+    """Part of a file, as a body: ``read`` returns it from first to last byte.
 
-    ``StaticFiles`` makes it.  The file is shared with the other bodies that are
-    read from it; ``close`` must be called.
+    ``StaticFiles`` makes it.  Other bodies may share the file, so ``close`` must be
+    called.
     """
 
     def __init__(self, file: _SharedFile, offset: int, length: int) -> None:
@@ -211,9 +212,9 @@ class FileSlice:
     def read(self, n: int) -> bytes:
         """Return up to ``n`` bytes; ``b""`` at the end.
 
-        Raises ``OSError``, also if the file has become shorter, or was replaced
-        while too many others were open: what was said of the length is no longer
-        true, and no client must take it for whole.
+        Raises ``OSError``, also if the file has become shorter, or was replaced while
+        it was closed because too many others were open.  Then the length in the header
+        is wrong, and the client must not think that the body is complete.
         """
         n = min(n, self._left)
         if n <= 0 or self._file is None:
@@ -226,7 +227,7 @@ class FileSlice:
         return data
 
     def close(self) -> None:
-        """Read no more.  A second call is a no-op."""
+        """Stop reading.  A second call is a no-op."""
         file, self._file = self._file, None
         if file is not None:
             file.release()
@@ -241,11 +242,11 @@ class FileResponse(NamedTuple):
 
 
 class _NotServed(Exception):
-    """There is nothing that may be served under this target."""
+    """The target names nothing that may be served."""
 
 
 class _Listing(NamedTuple):
-    """A page of the list of a directory's files, which is still to be made."""
+    """A page of a directory's list that is still to be made."""
 
     names: tuple[str, ...]
     # Device, inode and time of modification of the directory.
@@ -257,15 +258,15 @@ class _Listing(NamedTuple):
 class StaticFiles:
     """The files below ``root``.
 
-    No target reaches anything outside of it: the path is opened one directory
-    after the other without following symbolic links, of which only those that
-    stay below ``root`` were resolved before.  Names that begin with a dot are
-    not served, but for ``.well-known`` (RFC 8615).  A directory is its
-    ``index.html``, or with ``listing`` a list of its files, in pages of 500
-    (``?page=2``), of the first 100,000 names that the system gives.
+    No target reaches anything outside of it: symbolic links that stay below ``root``
+    are resolved first, then the path is opened one directory after the other without
+    following links.  Names that begin with a dot are not served, but for
+    ``.well-known`` (RFC 8615).  A directory is its ``index.html``, or with ``listing``
+    a list of its files, in pages of 500 (``?page=2``), of the first 100,000 names that
+    the system gives.
 
-    Bodies share files, of which at most ``max_open_files`` are open.  If the
-    system has no descriptors left, the answer is 503, and a line of the log.
+    Bodies share files, of which at most ``max_open_files`` are open.  If the system has
+    no descriptors left, the answer is 503, and a line is logged.
 
     Raises ``NotADirectoryError`` or ``FileNotFoundError`` for a wrong ``root``.
     """
@@ -313,8 +314,8 @@ class StaticFiles:
     ) -> FileResponse | asyncio.Future[FileResponse]:
         """Answer as ``respond``, or return a future of the answer.
 
-        That is so for lists of files, which are made in a thread, one at a time,
-        and once for all who ask at the same time.
+        Lists of files give a future: they are made in a thread, one at a time, and once
+        for all requests that come meanwhile.
         """
         found = self._find(method, target, headers)
         if isinstance(found, _Listing):
@@ -358,7 +359,8 @@ class StaticFiles:
     # ---- Opening ----
 
     def _open(self, names: list[str]) -> tuple[int, list[str]]:
-        """Open what ``names`` lead to; return it and its names without links."""
+        """Open what ``names`` lead to; return the descriptor and the names without
+        links."""
         path = os.path.realpath(os.path.join(self.root, *names))
         if path != self.root:
             inside = os.path.join(self.root, "")
@@ -369,8 +371,8 @@ class StaticFiles:
                 raise _NotServed
         else:
             names = []
-        # Whatever is changed meanwhile, this cannot leave the root: there are no
-        # ".." among the names, and no link is followed.
+        # This cannot leave the root even if the tree is changed meanwhile: no name is
+        # "..", and no link is followed.
         fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         for name in names:
             try:
@@ -469,7 +471,7 @@ class StaticFiles:
     # ---- Lists of files ----
 
     async def _list(self, listing: _Listing) -> FileResponse:
-        """Have a page made in the thread, unless it is at hand or being made."""
+        """Return a page that is kept, or the future of one that the thread makes."""
         loop = asyncio.get_running_loop()
         key = (loop, listing.identity, listing.names, listing.number)
         page = self._pages.get(key[1:])
@@ -482,7 +484,7 @@ class StaticFiles:
                 self._building[key] = building
                 building.add_done_callback(functools.partial(self._built, key))
             try:
-                # A client that leaves cancels this, not what others wait for.
+                # A client that leaves cancels its own wait, not the page for others.
                 page = await asyncio.shield(building)
             except (_NotServed, OSError) as error:
                 return self._refuse(error)
@@ -500,7 +502,7 @@ class StaticFiles:
                 self._pages.popitem(last=False)
 
     def _build(self, listing: _Listing) -> bytes:
-        """Make a page; this runs in a thread, and touches nothing of the loop's."""
+        """Make a page.  This runs in a thread, and uses no object of the event loop."""
         fd, names = self._open(list(listing.names))
         try:
             return list_directory(fd, names, listing.number).encode()
@@ -521,7 +523,7 @@ def _list_response(page: bytes, head: bool) -> FileResponse:
 
 
 def _page_number(query: bytes) -> int:
-    """Find ``page`` in a query; what is no number is the first."""
+    """Return the number of ``page`` in a query; 1 if it is no number."""
     for part in query.split(b"&"):
         name, _, value = part.partition(b"=")
         if name == b"page" and value.isdigit() and len(value) <= 9:
@@ -538,10 +540,10 @@ def _error(status: int, headers: Fields | None = None) -> FileResponse:
 
 
 def split_path(path: bytes) -> tuple[list[str], bool]:
-    """Split a target's path into decoded names; tell whether it ends in ``/``.
+    """Split a target's path into decoded names; return also whether it ends in ``/``.
 
-    What does not name a file in one plain way is refused: dot segments, empty
-    ones, and names that have a slash or a NUL in them once decoded.
+    Refused are paths with dot segments or empty segments, and with names that contain a
+    slash or a NUL when decoded.
     """
     if not path.startswith(b"/"):
         raise _NotServed
@@ -559,7 +561,7 @@ def split_path(path: bytes) -> tuple[list[str], bool]:
 
 
 def content_type(name: str) -> str:
-    """Tell the media type by a file's name."""
+    """Return the media type for a file's name."""
     kind, encoding = _TYPES.guess_type(name, strict=False)
     if encoding is not None:
         return _COMPRESSED.get(encoding, "application/octet-stream")
@@ -584,7 +586,7 @@ def list_directory(fd: int, names: list[str], number: int = 1) -> str:
                 break
             if not _is_hidden(entry.name):
                 is_directory = entry.is_dir(follow_symlinks=False)
-                # Directories first.  A name has no slash: it can mark one.
+                # Directories come first.  A slash marks them: no name contains one.
                 found.append("\0" + entry.name + "/" if is_directory else entry.name)
     found.sort()
     pages = max(1, -(-len(found) // PAGE_SIZE))
@@ -616,7 +618,7 @@ def list_directory(fd: int, names: list[str], number: int = 1) -> str:
 
 
 class Conditions:
-    """The conditions that a request's fields state."""
+    """The conditional fields and the range of a request."""
 
     def __init__(self, headers: list[tuple[bytes, bytes]]) -> None:
         self._fields: dict[bytes, str] = {}
@@ -626,11 +628,11 @@ class Conditions:
             self._fields[name] = text if known is None else f"{known}, {text}"
 
     def first(self, name: bytes) -> str | None:
-        """Return a field's value; several are one, as a list."""
+        """Return a field's value; the values of several lines are joined by commas."""
         return self._fields.get(name)
 
     def evaluate(self, etag: str, modified: int) -> int:
-        """Return 304 or 412 if a condition says so, else 0 (RFC 9110, 13.2.2)."""
+        """Return 304 or 412 if a condition requires it, else 0 (RFC 9110, 13.2.2)."""
         if_match = self.first(b"if-match")
         if if_match is not None:
             if not _lists(if_match, etag):
@@ -647,7 +649,7 @@ class Conditions:
         return 304 if since is not None and modified <= since else 0
 
     def range_applies(self, etag: str, modified: int) -> bool:
-        """Whether Range is there and If-Range does not forbid it (13.1.5)."""
+        """Return whether there is a Range that If-Range does not forbid (13.1.5)."""
         if self.first(b"range") is None:
             return False
         if_range = self.first(b"if-range")
@@ -659,7 +661,7 @@ class Conditions:
 
 
 def _lists(value: str, etag: str, *, weak: bool = False) -> bool:
-    """Whether a list of entity tags has ``etag``, or is ``*``."""
+    """Return whether a list of entity tags has ``etag``, or is ``*``."""
     for tag in value.split(","):
         tag = tag.strip()
         if weak:
@@ -675,15 +677,14 @@ def _parse_date(value: str | None) -> int | None:
     try:
         return int(parsedate_to_datetime(value).timestamp())
     except (TypeError, ValueError, OverflowError):
-        return None  # a date that is none is ignored (RFC 9110, 13.1.3)
+        return None  # an invalid date is ignored (RFC 9110, 13.1.3)
 
 
 def parse_range(value: str | None, size: int) -> tuple[int, int] | str | None:
-    """Find what part of ``size`` bytes a Range field asks for.
+    """Return the part of ``size`` bytes that a Range field asks for.
 
-    Returns offset and length; ``"unsatisfiable"``; or ``None`` if the field is
-    to be ignored, as malformed ones and those with several ranges are
-    (RFC 9110, 14.2).
+    Returns offset and length; ``"unsatisfiable"``; or ``None`` if the field is ignored,
+    as malformed ones and those with several ranges are (RFC 9110, 14.2).
     """
     unit, equals, spec = (value or "").partition("=")
     first, dash, last = (part.strip() for part in spec.partition("-"))
@@ -711,7 +712,7 @@ def parse_range(value: str | None, size: int) -> tuple[int, int] | str | None:
 
 
 class FileRequestHandler(BaseRequestHandler):
-    """Answers with files: give a subclass ``files``, a ``StaticFiles``.
+    """A handler that answers with files: a subclass sets ``files``, a ``StaticFiles``.
 
     ``response_headers`` go with every response: ``alt-svc``, for example.
     """
@@ -721,7 +722,7 @@ class FileRequestHandler(BaseRequestHandler):
     _file: FileSlice | None = None
 
     def on_headers(self) -> Coroutine[Any, Any, None] | None:
-        """Answer: what the request brings besides its fields does not matter."""
+        """Answer; the body of the request is ignored."""
         response = self.files.respond_soon(self.method, self.path, self.headers)
         if not isinstance(response, FileResponse):
             return self._send_later(response)
@@ -749,8 +750,8 @@ class FileRequestHandler(BaseRequestHandler):
 async def answer_stream(files: StaticFiles, stream: H3RequestStream) -> None:
     """Answer a request of HTTP/3: a ``request_handler`` of ``H3Protocol``.
 
-    Give it ``files`` by ``functools.partial``.  The body goes out as the client
-    takes it; the request is logged when all has been handed over.
+    Bind ``files`` by ``functools.partial``.  The body goes out as fast as the client
+    reads; the request is logged when the whole response is queued.
     """
     request = dict(stream.headers)
     method, target = request[b":method"], request.get(b":path", b"")
