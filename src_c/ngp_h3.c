@@ -537,7 +537,7 @@ int ngp_h3_parse_priority(const uint8_t *value, size_t len, uint8_t *purgency,
 uint64_t ngp_h3_incomplete_frame(const ngp_h3 *h3, int64_t stream_id) {
   const ngp_h3_stream *stream = ngp_h3_find(h3, stream_id);
 
-  if (!stream || stream->recv_ended || stream->unwanted ||
+  if (!stream || (stream->recv_ended && !stream->blocked) || stream->unwanted ||
       stream->type == NGP_H3_STREAM_IGNORED) {
     return 0;
   }

@@ -20,6 +20,7 @@ from loops import in_loop, in_loops, in_virtual_time, stand_still, until
 from quic_pair import client_configuration, server_configuration
 from virtual_time import pass_time
 
+from nghttp2py import BaseRequestHandler
 from nghttp2py.asyncio import h3
 from nghttp2py.asyncio.h3 import H3Protocol
 from nghttp2py.asyncio.h3_bounds import Rate, Watch
@@ -609,6 +610,63 @@ async def test_requests_that_are_refused_early_are_not_abandoned(stopped, monkey
         await until(lambda: not ends.protocols[0]._streams_by_id)
         assert client.over is None
         assert len(client.stops) == 1500 or not stopped
+
+
+async def talk_whole(stream):
+    stream.send_headers(OK)
+    await stream.read()
+    await stream.send_data(b"hello", end_stream=True)
+
+
+class AtOnce(BaseRequestHandler):
+    """Answers within the call that brings the request."""
+
+    def on_headers(self):
+        self.send_response(200, (), b"hello")
+
+
+@in_loop
+async def test_requests_that_are_answered_at_once_are_not_abandoned():
+    async with raw_pair(AtOnce) as (client, _):
+        for stream_id in range(0, 4 * 1500, 4):
+            client.send(stream_id, headers_frame(), True)
+            if stream_id % 200 == 196:
+                await until(
+                    lambda n=stream_id // 4: len(client.ended) > n or client.over
+                )
+        assert client.over is None
+
+
+# SETTINGS, and the type of QPACK's encoder stream; what that inserts, and a header
+# section that refers to it.
+INSERTION = b"\x3f\xbd\x01" + b"\xc0\x01a"
+WAITING = headers_frame(b"\x02\x00\xd1\xd7\xc1\x80")
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@in_virtual_time
+async def test_a_request_that_waits_for_qpack_is_answered_when_it_can_be_read(whole):
+    async with raw_pair(talk_whole) as (client, ends):
+        client.send(0, WAITING, whole)
+        await until(lambda: ends.protocols and ends.protocols[0]._watch._incomplete)
+        client.send(6, b"\x02" + INSERTION)
+        await until(lambda: 0 in client.received)
+        assert not ends.protocols[0]._watch._incomplete
+        await pass_time(DEFAULT.headers + 1)
+        if not whole:
+            client.send(0, data_frame(b"body"), True)
+        await until(lambda: 0 in client.ended)
+        assert client.over is None
+
+
+@in_virtual_time
+async def test_a_whole_request_that_waits_for_qpack_has_a_bound_too():
+    handler = Handler(read_all)
+    async with raw_pair(handler) as (client, _):
+        client.send(0, WAITING, True)
+        await client.ping_until(lambda: 0 in client.resets)
+        assert client.resets[0] == ErrorCode.H3_REQUEST_INCOMPLETE
+        assert not handler.begun
 
 
 @in_loop

@@ -628,11 +628,19 @@ class H3Protocol(QuicConnectionProtocol):
             if self._require_http().received_settings is not None:
                 self._watch.settings_received()  # as early data
         if self._http is not None:
-            was_known = getattr(event, "stream_id", None) in self._streams_by_id
+            stream_id = getattr(event, "stream_id", None)
+            known = stream_id in self._streams_by_id
             for received in self._http.handle_event(event):
+                if isinstance(received, HeadersReceived):
+                    # Another stream's may have waited for QPACK's encoder stream.
+                    self._watch.section_ended(received.stream_id)
+                    known = known or (
+                        received.stream_id == stream_id
+                        and not are_trailers(received.headers)
+                    )
                 self._give(received)
             if self._serves:
-                self._follow_request(event, was_known)
+                self._follow_request(self._http, event, known)
             if isinstance(event, StreamDataReceived) and event.stream_id & 3 == 2:
                 self._follow_frame(self._http, event.stream_id)
         if isinstance(event, ConnectionTerminated):
@@ -656,11 +664,13 @@ class H3Protocol(QuicConnectionProtocol):
         self._wake_openers()
         self._waiters.wake()
 
-    def _follow_request(self, event: QuicEvent, was_known: bool) -> None:
+    def _follow_request(
+        self, http: H3Connection, event: QuicEvent, known: bool
+    ) -> None:
         """See how far the header section of a request has come, and whether the
-        client abandons it; ``was_known`` is whether the request had come."""
+        client abandons it; ``known`` is whether the request has come."""
         if isinstance(event, QuicStopSendingReceived):
-            if not was_known and event.stream_id & 3 == 0:
+            if not known and event.stream_id & 3 == 0:
                 # The response was queued whole, or the request has not come.
                 self._abandoned(event.stream_id)
             return
@@ -669,11 +679,12 @@ class H3Protocol(QuicConnectionProtocol):
         stream_id = event.stream_id
         if stream_id & 3:
             return
-        ended = isinstance(event, QuicStreamReset) or event.end_stream
-        if was_known or stream_id in self._streams_by_id:
-            assert self._http is not None
-            self._follow_frame(self._http, stream_id)
-        elif not ended:
+        if known:
+            self._follow_frame(http, stream_id)
+        elif isinstance(event, StreamDataReceived) and (
+            # A whole request may wait for QPACK's encoder stream.
+            not event.end_stream or http.incomplete_frame(stream_id)
+        ):
             if stream_id not in self._stopped:
                 self._watch.section_begun(stream_id)
         elif stream_id in self._stopped:
