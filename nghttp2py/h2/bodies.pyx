@@ -1,4 +1,4 @@
-"""The bodies that a connection sends: what is queued, and what Python produces."""
+"""The bodies that a connection sends: queued bytes, and sources in Python."""
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -20,8 +20,8 @@ __all__ = ["BodySources"]
 cdef class BodySources:
     """Queues bodies and trailers, and asks the sources of bodies for pieces.
 
-    ``sources`` has those that are not at their end.  What one raises ends its stream
-    and is in ``failures``.
+    ``sources`` has the sources that are not at their end.  An exception of a source
+    resets its stream and is reported in ``failures``.
     """
 
     # ---- What is queued ----
@@ -37,7 +37,7 @@ cdef class BodySources:
         return self.check_queued(rv, stream_id, data)
 
     cdef int check_queued(self, int rv, int32_t stream_id, bytes data) except -1:
-        """Check the result of queueing ``data``; hold them for C."""
+        """Check the result of queueing ``data``; hold a reference to it for C."""
         cdef size_t n = PyBytes_GET_SIZE(data)
 
         if rv == lib.NGP_ERR_BODY_LENGTH:
@@ -67,7 +67,7 @@ cdef class BodySources:
     cdef int check_trailers(
         self, int32_t stream_id, FieldList fields, size_t n
     ) except -1:
-        """Raise as ``submit_trailers`` would after ``n`` bytes more."""
+        """Raise what ``submit_trailers`` would raise after ``n`` more bytes."""
         cdef lib.ngp_h2_header_error error
         cdef int rv
 
@@ -100,7 +100,7 @@ cdef class BodySources:
     cdef int add(
         self, int32_t stream_id, source, FieldList trailers, bint end_stream
     ) except -1:
-        """Have a source produce the body; ``trailers`` have been checked."""
+        """Make a source produce the body; ``trailers`` have been checked."""
         check_sent(
             self._h2, lib.ngp_h2_set_source(self._h2, stream_id, 1), stream_id,
             "headers must be sent first",
@@ -118,7 +118,7 @@ cdef class BodySources:
         return self.sources.pop(stream_id, None) is not None
 
     cdef bint feed(self, int32_t stream_id, size_t wanted) except -1:
-        """Queue a piece of a source; return whether there is more to send."""
+        """Queue a piece from a source; return whether there is more to send."""
         cdef tuple entry = self.sources.get(stream_id)
 
         if entry is None:
@@ -129,9 +129,8 @@ cdef class BodySources:
             self._fail(stream_id, error)
             raise
         except BaseException as error:
-            # With all others that are no Exception, such as GeneratorExit and
-            # asyncio's of a cancelled future: they are about this body, not the
-            # connection.
+            # BaseExceptions other than those above, such as GeneratorExit and asyncio's
+            # CancelledError, concern this body, not the connection.
             self._fail(stream_id, error)
             return True
 
@@ -141,7 +140,7 @@ cdef class BodySources:
         source, trailers, end_stream = entry
         data, flag = source.read(wanted)
         if self.sources.get(stream_id) is not entry:
-            # It has reset its own stream.
+            # The source has reset its own stream.
             return True
         if flag == DATA_EOF:
             self.sources.pop(stream_id, None)

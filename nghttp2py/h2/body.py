@@ -1,7 +1,7 @@
 """Bodies that Python produces while they are sent.
 
-A source is asked for bytes when its stream can send, never from inside the C
-library.  What it raises, or answers against the rules below, ends its stream.
+A source is asked for bytes when its stream can send, never from inside the C library.
+If it raises, or breaks the rules below, its stream is reset.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ __all__ = [
 
 #: A callable's flag: there is more to come.
 DATA_OK = 0
-#: This was the last piece.
+#: A callable's flag: this was the last piece.
 DATA_EOF = 1
-#: Nothing now: ask again after ``resume``.
+#: A callable's flag: no data now; ask again after ``resume``.
 DATA_DEFERRED = 2
 
-# An iterator may yield empty pieces, but not for ever.
+# How many empty pieces in a row an iterator may yield.
 _MAX_EMPTY_PIECES = 1000
 
 
 def is_bytes_like(value: Any) -> TypeGuard[bytes | bytearray | memoryview]:
-    """Whether it is any kind of buffer, but no file, as ``mmap.mmap`` is too."""
+    """Return whether ``value`` is a buffer but not a file; ``mmap.mmap`` is both."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         return True
     if hasattr(value, "read"):
@@ -46,10 +46,10 @@ def is_bytes_like(value: Any) -> TypeGuard[bytes | bytearray | memoryview]:
 
 
 class BodySource(Protocol):
-    """Something that a body is pulled from."""
+    """An object that produces a body on demand."""
 
     def read(self, n: int) -> tuple[bytes, int]:
-        """Return a piece, of about ``n`` bytes, and a ``DATA_`` flag."""
+        """Return a piece of about ``n`` bytes, and a ``DATA_`` flag."""
 
 
 def _check_bytes(data: Any, where: str) -> bytes:
@@ -61,7 +61,7 @@ def _check_bytes(data: Any, where: str) -> bytes:
 
 
 class _CallableSource:
-    """``f(n) -> (bytes | None, flag)``, the old bindings' generator."""
+    """A callable ``f(n) -> (bytes | None, flag)``, as in nghttp2's bindings."""
 
     def __init__(self, function: Callable[[int], Any]) -> None:
         self._function = function
@@ -92,7 +92,7 @@ class _CallableSource:
 
 
 class _FileSource:
-    """A binary file.  It reads one piece ahead, so that the end is known."""
+    """A binary file, read one piece ahead to know which piece is the last."""
 
     def __init__(self, read: Callable[[int], Any]) -> None:
         self._read = read
@@ -118,7 +118,7 @@ class _FileSource:
 
 
 class _IteratorSource:
-    """Pieces of any size.  None is asked for before the last one is sent."""
+    """An iterator of pieces of any size, asked for one when the last is sent."""
 
     def __init__(self, iterator: Iterator[Any]) -> None:
         self._iterator = iterator
@@ -138,9 +138,9 @@ class _IteratorSource:
 def make_source(body: Any) -> BodySource:
     """Choose the source for a body that is not bytes-like.
 
-    A callable is called, whatever else it has: old programs have bodies that
-    are callable objects with a ``read`` of their own.  Files are not.  Raises
-    ``TypeError`` if it is neither a callable nor a binary file nor an iterable.
+    A callable is called even if it has a ``read`` method: old programs have such
+    bodies, and files are not callable.  Raises ``TypeError`` if ``body`` is neither a
+    callable nor a binary file nor an iterable.
     """
     if callable(body) and not isinstance(body, io.IOBase):
         return _CallableSource(body)

@@ -25,13 +25,13 @@ class Setting(IntEnum):
     NO_RFC7540_PRIORITIES = 0x9  # RFC 9218, 2.1
 
 
-# Where C has a default, it is this one.
+# The defaults of the C options, which are ours where there is one.
 _DEFAULTS = h2_defaults()
 
 _MAX_WINDOW = 2**31 - 1  # RFC 9113, 6.9.1
 _UINT32 = 2**32 - 1
 
-# Least and greatest value of each number, with the rule it comes from.
+# The least and greatest value of each number, and the rule they come from.
 _RANGES: dict[str, tuple[int, int, str]] = {
     "header_table_size": (0, _UINT32, "RFC 9113, 6.5.2"),
     "max_concurrent_streams": (0, _UINT32, "RFC 9113, 6.5.2"),
@@ -66,27 +66,27 @@ class H2Configuration:
     """What one end of a connection announces, accepts and bounds.
 
     Sizes are in bytes.  A number outside its range raises
-    ``InvalidSettingsValueError``, something that is no number ``TypeError``.
+    ``InvalidSettingsValueError``, a value of another type ``TypeError``.
     """
 
     # ---- What SETTINGS announce (RFC 9113, 6.5.2) ----
 
-    #: HPACK table for what we receive.
+    #: Size of the HPACK table for what we receive.
     header_table_size: int = 4096
     #: Streams that the peer may have open: the RFC asks for at least 100.
     max_concurrent_streams: int = 100
-    #: Window of each stream.  65535 is HTTP/2's own.
+    #: Window of each stream.  HTTP/2's default is 65535.
     initial_window_size: int = 65535
-    #: Window of the whole connection; past 65535 it takes a WINDOW_UPDATE.
+    #: Window of the whole connection; above 65535 a WINDOW_UPDATE enlarges it.
     connection_window_size: int = 65535
-    #: Payload of a frame that we take: the smallest allowed keeps latency low.
+    #: Largest frame payload that we accept: the smallest allowed keeps latency low.
     max_frame_size: int = 16384
-    #: Client: whether promised streams are wanted.  Most have no use for them.
+    #: Client: whether the server may push.  Most clients do not use pushes.
     enable_push: bool = False
     #: Server: whether extended CONNECT is served (RFC 8441).
     enable_connect_protocol: bool = True
 
-    # ---- How it behaves ----
+    # ---- Behaviour ----
 
     #: Received DATA is credited to the peer only by
     #: ``acknowledge_received_data``.
@@ -96,49 +96,50 @@ class H2Configuration:
     default_incremental: bool = False
     #: Frames of unknown types become events instead of being ignored.
     receive_extension_frames: bool = False
-    #: PINGs are answered without being asked.
+    #: PINGs are answered automatically.
     automatic_ping_ack: bool = True
-    #: Received field values may have white space around them, which is stripped:
-    #: RFC 9113, 8.2.1 forbids it, and some sites send it.  Pseudo-header fields,
-    #: ``host`` and ``content-length`` may not.
+    #: White space around received field values is stripped: RFC 9113, 8.2.1 forbids it,
+    #: but some sites send it.  In pseudo-header fields, ``host`` and ``content-length``
+    #: it stays an error.
     lenient_inbound_headers: bool = False
-    #: What is sent loses white space around names and values, and the fields that
-    #: concern one HTTP/1.1 connection, instead of being refused: as hyper-h2 does.
+    #: In what we send, white space around names and values is stripped, and the fields
+    #: that concern one HTTP/1.1 connection are dropped, instead of being refused: as in
+    #: hyper-h2.
     normalize_outbound_headers: bool = False
-    #: HEADERS and DATA are padded to a multiple of this; 0: not at all.
+    #: HEADERS and DATA are padded to a multiple of this; 0 means no padding.
     pad_multiple: int = 0
 
-    # ---- Bounds.  None is the C library's default, which is named. ----
+    # ---- Bounds.  ``None`` means the C library's default, in parentheses here. ----
 
-    #: Name + value + 32 of each field of a received header list.
+    #: Size of a received header list: name, value and 32 bytes for each field.
     max_header_list_bytes: int = _DEFAULTS["max_header_list_bytes"]
-    #: Fields of a received header list: a block of 64 KiB can hold thousands.
+    #: Fields of a received header list: a block of 64 KiB can encode thousands.
     max_header_list_count: int = _DEFAULTS["max_header_list_count"]
     #: Bytes queued on a stream before ``send_body`` refuses; what ``send_data``
     #: takes is bounded by the peer's windows.
     max_body_queue: int = _DEFAULTS["max_body_queue"]
-    #: Requests that a client keeps beyond what the peer's limit of streams lets
-    #: out: each holds its header section, and a peer may allow none for good.
+    #: Requests that a client queues beyond the peer's limit of streams: each holds its
+    #: header section, and a peer may never allow more streams.
     max_queued_requests: int = 10000
-    #: Payload of a DATA frame, even if the peer allows more: the C library
+    #: Largest payload of a DATA frame, even if the peer allows more: the C library
     #: keeps a buffer of that size.
     max_data_frame: int = _DEFAULTS["max_data_frame"]
-    #: Streams that a peer may make us reset, beyond those that end well,
-    #: before the connection is ended ("MadeYouReset").
+    #: Streams that a peer may make us reset, in excess of those that end well, before
+    #: the connection is closed ("MadeYouReset").
     max_provoked_resets: int = _DEFAULTS["max_provoked_resets"]
-    #: Frames of the peer that do nothing (WINDOW_UPDATEs beyond what the bodies
-    #: account for, PINGs, SETTINGS, empty DATA, unknown frames), at once, before
-    #: the connection is ended; 330 are forgiven in a second (``time_passed``).
+    #: Frames without effect (WINDOW_UPDATEs beyond what the bodies need, PINGs,
+    #: SETTINGS, empty DATA, unknown frames) that a peer may send at once before the
+    #: connection is closed; each second allows 330 more (``time_passed``).
     max_glitches: int = _DEFAULTS["max_glitches"]
-    #: Streams that a client assumes to be allowed until SETTINGS say (100).
+    #: Streams that a client may open until the server's SETTINGS come (100).
     peer_max_concurrent_streams: int | None = None
-    #: Promised streams that a client keeps (200).
+    #: Promised streams that a client may have reserved (200).
     max_reserved_remote_streams: int | None = None
     #: Size of a header section that we send (64 KiB).
     max_send_header_block_length: int | None = None
-    #: HPACK table for what we send, whatever the peer allows (4096).
+    #: Size of the HPACK table for what we send, even if the peer allows more (4096).
     max_deflate_dynamic_table_size: int | None = None
-    #: PING and SETTINGS answers in the queue before a flood is seen (1000).
+    #: Answers to PING and SETTINGS in the queue before it counts as a flood (1000).
     max_outbound_ack: int | None = None
     #: Entries of a SETTINGS frame (32).
     max_settings: int | None = None
@@ -146,10 +147,10 @@ class H2Configuration:
     max_continuations: int | None = None
     #: Frames in the outbound queue, where the C library bounds it (5000).
     max_outbound_queue_size: int | None = None
-    #: Resets by the peer, at once and a second (1000, 33), server only.
+    #: Resets by a client, at once and for each second (1000, 33).
     stream_reset_burst: int | None = None
     stream_reset_rate: int | None = None
-    #: Suspicious frames, at once and a second (10000, 330).
+    #: Suspicious frames, at once and for each second (10000, 330).
     glitch_burst: int | None = None
     glitch_rate: int | None = None
 
@@ -177,8 +178,8 @@ class H2Configuration:
     def settings(self, client_side: bool) -> dict[int, int]:
         """The first SETTINGS frame.
 
-        NO_RFC7540_PRIORITIES must be in the first SETTINGS and keep its value
-        (RFC 9218, 2.1); without it older C libraries schedule otherwise.
+        NO_RFC7540_PRIORITIES must be in the first SETTINGS and keep its value (RFC
+        9218, 2.1); without it older C libraries schedule by RFC 7540.
         """
         settings = {
             int(Setting.NO_RFC7540_PRIORITIES): 1,
@@ -198,6 +199,6 @@ class H2Configuration:
 
 
 def check_config(config: object) -> None:
-    """Raise ``TypeError`` for a ``config`` that is no ``H2Configuration``."""
+    """Raise ``TypeError`` unless ``config`` is an ``H2Configuration``."""
     if config is not None and not isinstance(config, H2Configuration):
         raise TypeError(f"config must be an H2Configuration, not {describe(config)}")

@@ -1,4 +1,4 @@
-# The events' fields: other modules make events without calling __init__.
+# The events' fields, declared for modules that make events without __init__.
 
 
 cdef class RequestReceived:
@@ -9,7 +9,7 @@ cdef class RequestReceived:
     cdef readonly bytes authority
     cdef readonly bytes protocol
     cdef readonly tuple fields
-    cdef tuple _headers  # None until asked for
+    cdef tuple _headers  # None until it is read
 
 
 cdef class BodyReceived:

@@ -2,10 +2,10 @@
 
 Events are immutable, compare by value, print themselves and can be matched.
 
-Cython compiles this file as it stands.  ``events.pxd`` has the classes that other
-compiled modules make without ``__init__`` or take apart often, and those in which an
-``ErrorCode`` stays one; ``@cython.cclass`` are the others, and those of which many are
-made, whose memory is kept for the next.
+Cython compiles this file as it stands.  ``events.pxd`` declares the classes that other
+compiled modules make without ``__init__`` or read often, and those with a field that
+has to stay an ``ErrorCode``.  The others are marked ``@cython.cclass``; frequent ones
+have a freelist.
 """
 
 from collections.abc import Iterable
@@ -51,13 +51,12 @@ _Fields: TypeAlias = tuple[tuple[bytes, bytes], ...]
 class RequestReceived:
     """A request's header section (RFC 9113, 8.3.1).
 
-    ``method``, ``target``, ``scheme`` and ``authority`` are bytes or, but for
-    the first two, ``None``; ``target`` is ``:path``, or ``:authority`` for a
-    CONNECT that has no path.  ``protocol`` is that of an extended CONNECT
-    (RFC 8441), else ``None``.  ``fields`` are all fields as they came,
-    pseudo-header fields first; ``headers`` are those of them that are not
-    pseudo, with ``host`` first, made from ``:authority`` if there was none.
-    Several ``cookie`` fields are one in both (RFC 9113, 8.2.3).
+    ``method``, ``target``, ``scheme`` and ``authority`` are bytes or, but for the first
+    two, ``None``; ``target`` is ``:path``, or ``:authority`` for a CONNECT that has no
+    path.  ``protocol`` is that of an extended CONNECT (RFC 8441), else ``None``.
+    ``fields`` are all fields as they came, pseudo-header fields first; ``headers`` are
+    the others of them, with ``host`` first, made from ``:authority`` if there was none.
+    Several ``cookie`` fields are joined in both (RFC 9113, 8.2.3).
     """
 
     __match_args__ = ("method", "target", "headers", "http_version")
@@ -86,7 +85,7 @@ class RequestReceived:
     @property
     @cython.critical_section  # several threads may read an event
     def headers(self) -> _Fields:
-        """The fields that are not pseudo, ``host`` first: a tuple of pairs."""
+        """The fields but the pseudo-header fields, ``host`` first: a tuple of pairs."""
         if self._headers is None:
             headers: list[tuple[bytes, bytes]] = []
             host = False
@@ -138,7 +137,7 @@ class BodyReceived:
 @cython.freelist(64)
 @dataclass(frozen=True)
 class H2RequestReceived:
-    """A request has come in on a new stream."""
+    """A request has arrived on a new stream."""
 
     stream_id: int
     request: RequestReceived
@@ -167,7 +166,7 @@ class H2ResponseReceived:
 @cython.cclass
 @dataclass(frozen=True)
 class H2InformationalResponseReceived:
-    """A 1xx response; the final one is still to come (RFC 9110, 15.2)."""
+    """A 1xx response, before the final one (RFC 9110, 15.2)."""
 
     stream_id: int
     status: int
@@ -199,7 +198,7 @@ class H2PushedStreamReceived:
 @cython.freelist(64)
 @dataclass(frozen=True)
 class H2BodyReceived:
-    """A piece of a message's body; exactly one of a stream has ``more`` false."""
+    """A piece of a message's body; only the last of a stream has ``more`` false."""
 
     stream_id: int
     body: BodyReceived
@@ -207,12 +206,11 @@ class H2BodyReceived:
 
 @dataclass(frozen=True)
 class H2StreamReset:
-    """A stream was reset by the peer, or by us for what the peer did wrong.
+    """The peer has reset a stream, or we have because of an error of the peer.
 
-    ``remote`` tells which; ``unprocessed`` is true if the peer says that it
-    did not act on the request, so that it is safe to send it again (RFC 9113,
-    8.7); ``reason`` is text for people.  These three do not take part in
-    comparisons.
+    ``remote`` is true if the peer did it; ``unprocessed`` is true if the peer says that
+    it did not act on the request, so that it is safe to send it again (RFC 9113, 8.7);
+    ``reason`` is text for people.  Comparisons ignore these three.
     """
 
     stream_id: int
@@ -228,14 +226,13 @@ class H2StreamReset:
 class H2StreamClosed:
     """The last event of a stream.
 
-    ``complete`` is true if both halves ended by END_STREAM, or if the response
-    did and NO_ERROR declined the rest of the request (RFC 9113, 8.1).
-    ``error_code`` is then 0, and else that of the reset: CANCEL if the peer
-    broke the stream off by NO_ERROR, and 0 only if ``reset_stream`` was called
-    with it.
+    ``complete`` is true if both halves ended by END_STREAM, or if the response did and
+    NO_ERROR declined the rest of the request (RFC 9113, 8.1). ``error_code`` is then 0;
+    otherwise it is that of the reset: CANCEL if the peer broke the stream off with
+    NO_ERROR, and 0 only if ``reset_stream`` was called with 0.
 
-    ``body_bytes_sent`` of our message went out.  It and ``complete`` do not take
-    part in comparisons.
+    ``body_bytes_sent`` is the size of our body that went out.  Comparisons ignore it
+    and ``complete``.
     """
 
     stream_id: int
@@ -246,7 +243,7 @@ class H2StreamClosed:
 
 @dataclass(frozen=True)
 class H2GoAway:
-    """The peer will not take new streams (RFC 9113, 6.8).
+    """The peer accepts no new streams (RFC 9113, 6.8).
 
     Streams up to ``last_stream_id`` go on.
     """
@@ -260,10 +257,10 @@ class H2GoAway:
 @cython.freelist(16)
 @dataclass(frozen=True)
 class H2WindowUpdated:
-    """More may be sent on ``stream_id``, or if it is 0 on any stream.
+    """More may be sent on ``stream_id``, or, if it is 0, on any stream.
 
-    ``increment`` is the number of bytes (0 if something else than
-    WINDOW_UPDATE made the difference); it does not take part in comparisons.
+    ``increment`` is the number of bytes, or 0 if the cause was not WINDOW_UPDATE;
+    comparisons ignore it.
     """
 
     stream_id: int
@@ -281,7 +278,7 @@ class H2SettingsReceived:
 @cython.cclass
 @dataclass(frozen=True)
 class H2SettingsAcknowledged:
-    """The peer has applied these settings of ours."""
+    """The peer has acknowledged these settings of ours."""
 
     settings: dict[int, int]
 
@@ -332,7 +329,7 @@ class H2OriginReceived:
 @cython.cclass
 @dataclass(frozen=True)
 class H2ExtensionFrameReceived:
-    """A frame of a type that RFC 9113 does not know (5.5)."""
+    """A frame of a type that RFC 9113 does not define (5.5)."""
 
     stream_id: int
     frame_type: int
@@ -343,7 +340,7 @@ class H2ExtensionFrameReceived:
 @cython.cclass
 @dataclass(frozen=True)
 class H2RequestSent:
-    """A request that had to wait for the peer's stream limit is on its way."""
+    """A request that had to wait for the peer's stream limit was sent."""
 
     stream_id: int
 
@@ -367,9 +364,9 @@ class H2BodyFailed:
 class H2ConnectionClosed:
     """The last event of a connection.
 
-    ``remote`` is true if the peer went away, false if we found a fault of the
-    peer's or were told to end; ``reason`` is text for people and does not take
-    part in comparisons.
+    ``remote`` is true if the peer ended the connection, false if we closed it because
+    of an error of the peer or a call; ``reason`` is text for people, which comparisons
+    ignore.
     """
 
     error_code: int
