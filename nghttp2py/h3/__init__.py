@@ -1,4 +1,4 @@
-"""HTTP/3 without I/O (RFC 9114), over any object that is like QuicConnection."""
+"""HTTP/3 without I/O (RFC 9114), over any object like QuicConnection."""
 
 try:
     from nghttp2py.h3.connection import H3_ALPN, H3Connection

@@ -1,4 +1,4 @@
-"""How an HTTP/3 connection behaves: settings and limits."""
+"""Settings and limits of an HTTP/3 connection."""
 
 from dataclasses import dataclass, field, fields
 
@@ -9,14 +9,14 @@ from nghttp2py.h3.qpack import h3_defaults
 
 __all__ = ["H3Configuration"]
 
-# Where C has a default, it is this one.
+# The defaults of the C options, which are ours where there is one.
 _DEFAULTS = h3_defaults()
 
 _MAX_VARINT = (1 << 62) - 1
 _MAX_SIZE = (1 << 32) - 1
 
-#: What announces WebTransport: of draft 02, which browsers speak, with the
-#: datagrams of then, and of the later drafts.
+#: The settings that announce WebTransport: those of draft 02, which browsers use, with
+#: the datagrams of its time, and those of the later drafts.
 _WEBTRANSPORT_SETTINGS: dict[int, int] = {
     Setting.H3_DATAGRAM: 1,
     Setting.ENABLE_WEBTRANSPORT: 1,
@@ -34,47 +34,46 @@ class H3Configuration:
     Raises ``InvalidSettingsValueError`` for a number outside its range.
     """
 
-    #: Report everything that happens, keep WebTransport sessions, and let
-    #: Extended CONNECT wait for the peer's setting (RFC 9220).  Without it the
-    #: events are those of aioquic.
+    #: Report all events, keep WebTransport sessions, and refuse to send Extended
+    #: CONNECT until the peer's settings allow it (RFC 9220).  Without it the events are
+    #: aioquic's.
     extended: bool = False
-    #: A malformed message, or a field section over its limits, ends its stream
-    #: only (RFC 9114, 4.1.2), with a ``StreamAborted`` event.  Without it, it
-    #: closes the connection, as with aioquic.
+    #: A malformed message, or a field section over its limits, ends only its stream
+    #: (RFC 9114, 4.1.2), with a ``StreamAborted`` event.  If false, it closes the
+    #: connection, as in aioquic.
     stream_errors: bool = False
-    #: Give the crumbs of ``cookie`` as one field (RFC 9114, 4.2.1).
+    #: Join several ``cookie`` fields into one (RFC 9114, 4.2.1).
     join_cookies: bool = False
-    #: Take field values with white space around them, and strip it.
+    #: Accept field values with white space around them, and strip it.
     lenient_inbound_headers: bool = False
     #: Check what we send as we check what we receive.
     validate_outbound: bool = True
-    #: Settings beside those that the other fields make; ``None`` leaves one out.
+    #: Settings besides those made from the other fields; ``None`` leaves one out.
     settings: dict[int, int | None] = field(default_factory=dict)
     #: Bytes of the dynamic table of our decoder (RFC 9204, 3.2.3).
     qpack_max_table_capacity: int = _DEFAULTS["qpack_capacity"]
-    #: Streams that may wait for the encoder stream (RFC 9204, 2.1.2).
+    #: Streams that may be blocked on the encoder stream (RFC 9204, 2.1.2).
     qpack_blocked_streams: int = _DEFAULTS["qpack_blocked_streams"]
-    #: Bytes of the dynamic table of our encoder, if the peer allows as many.
+    #: Bytes of the dynamic table of our encoder, if the peer allows that much.
     qpack_encoder_table_capacity: int = _DEFAULTS["qpack_encoder_capacity"]
     #: Bytes of a field section, with 32 for each field (RFC 9114, 4.2.2).
     #: ``None`` is 65536, and is not announced.
     max_field_section_size: int | None = None
     #: Fields of a field section.
     max_field_count: int = _DEFAULTS["max_field_count"]
-    #: The largest push identifier that a client allows; ``None`` is no push.
+    #: The largest push identifier that a client allows; ``None`` means no push.
     max_push_id: int | None = 8
-    #: Bytes that wait on all streams: for the rest of a field section, for the
-    #: encoder stream, for a session.
+    #: Bytes of all streams that are kept until the rest of a field section,
+    #: instructions of the encoder stream or a session arrive.
     max_buffered: int = _DEFAULTS["max_buffered"]
     #: WebTransport sessions that a client may have open at once, if they are kept:
     #: the CONNECT of one more is reset with ``H3_REQUEST_REJECTED`` before the
     #: application sees it (draft-ietf-webtrans-http3, 5.2).
     webtransport_max_sessions: int = _DEFAULTS["max_sessions"]
-    #: Frames without meaning that the peer may send beyond one a message.
+    #: Frames without meaning that the peer may send, besides one for each message.
     max_glitches: int = _DEFAULTS["max_glitches"]
-    #: Requests beyond those that end well that a client may reset before their
-    #: response has a body, leave without a header section, or have refused because
-    #: they are malformed.
+    #: Requests, in excess of those that end well, that a client may reset before their
+    #: response has a body, end without a header section, or send malformed.
     max_reset_streams: int = _DEFAULTS["max_reset_streams"]
 
     def __post_init__(self) -> None:

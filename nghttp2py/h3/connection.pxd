@@ -11,15 +11,15 @@ cdef class H3Connection:
     cdef NameCache _names
     cdef FieldList _fields
     cdef readonly object _quic
-    cdef QuicLink _link      # to it
+    cdef QuicLink _link      # the link to it
     cdef object _quic_logger
     cdef object _config
-    cdef dict _kinds         # the class of a QUIC event: what it is
+    cdef dict _kinds         # the kind of each class of QUIC events
     cdef dict _sent
     cdef dict _received
     cdef bint _settings_known
     cdef bint _validate
-    cdef int _changes        # what make_headers does with fields that come in
+    cdef int _changes        # flags of make_headers for received fields
 
     cdef list _receive_stream(
         self, int64_t stream_id, const uint8_t *data, size_t n, bint end_stream,

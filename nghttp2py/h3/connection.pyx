@@ -1,9 +1,8 @@
 """One end of an HTTP/3 connection (RFC 9114), without I/O.
 
-It speaks through an object that is like aioquic's ``QuicConnection``: QUIC
-events go in by ``handle_event``, which returns HTTP/3 events; calls go out as
-calls of that object.  What the peer does wrong closes the QUIC connection.
-What the caller does wrong raises.
+It works on an object like aioquic's ``QuicConnection``: ``handle_event`` takes QUIC
+events and returns HTTP/3 events; what is to be sent becomes calls of that object.  An
+error of the peer closes the QUIC connection.  A mistake of the caller raises.
 
 The names of this module are aioquic's.
 """
@@ -145,8 +144,8 @@ cdef enum Kind:
     DATAGRAM
 
 
-# The QUIC events that matter, by name: they are aioquic's, ours, or those of
-# whatever stands in for them.
+# The QUIC events that are handled, by name: they may be aioquic's, ours, or those of
+# another package.
 _KINDS = {
     "StreamDataReceived": STREAM_DATA,
     "DatagramFrameReceived": DATAGRAM,
@@ -158,11 +157,11 @@ _STREAM_TYPE_NAMES = {kind.value: kind.name.lower() for kind in StreamType}
 
 
 def stream_is_request_response(stream_id):
-    """Tell whether it is a bidirectional stream that a client opened."""
+    """Return whether it is a bidirectional stream that a client opened."""
     return stream_id % 4 == 0
 
 
-# As in aioquic, they are here, too.
+# aioquic has these names in this module, too.
 H3Event = _events.H3Event
 Headers = _events.Headers
 
@@ -171,7 +170,7 @@ _HEADERS_STATES = tuple(HeadersState)
 
 @dataclass
 class H3Stream:
-    """A look at one stream, for debugging: a copy of its state."""
+    """A copy of the state of one stream, for debugging."""
 
     stream_id: int
     stream_type: int | None
@@ -190,17 +189,17 @@ class H3Stream:
 cdef class H3Connection:
     """One end of an HTTP/3 connection over ``quic``, which is like QuicConnection.
 
-    Of ``quic`` it uses ``configuration.is_client``, ``_quic_logger`` and
+    It uses these members of ``quic``: ``configuration.is_client``, ``_quic_logger`` and
     ``_remote_max_datagram_frame_size``; ``get_next_available_stream_id``,
-    ``send_stream_data``, ``send_datagram_frame``, ``reset_stream``,
-    ``stop_stream`` and ``close``.  The control stream, SETTINGS, MAX_PUSH_ID (of
-    a client) and the QPACK streams are sent at once.
+    ``send_stream_data``, ``send_datagram_frame``, ``reset_stream``, ``stop_stream`` and
+    ``close``.  The control stream, SETTINGS, MAX_PUSH_ID (of a client) and the QPACK
+    streams are sent at once.
 
     ``config`` is an ``H3Configuration``; ``enable_webtransport`` announces
     WebTransport.
     """
 
-    # Sphinx would take the asterisk of the signature for emphasis.
+    # Sphinx would read the asterisk of the signature as emphasis.
     @cython.embedsignature(False)
     def __init__(self, quic, enable_webtransport=False, *, config=None):
         cdef lib.ngp_h3_options options
@@ -250,7 +249,7 @@ cdef class H3Connection:
         lib.ngp_h3_del(self._h3)
 
     def _start(self, webtransport, is_client):
-        """Open our streams and say what we must say first (RFC 9114, 3.2)."""
+        """Open our streams and send our SETTINGS (RFC 9114, 3.2)."""
         self._open(StreamType.CONTROL)
         self._sent = self._config.sent_settings(webtransport)
         self._send_settings()
@@ -264,7 +263,7 @@ cdef class H3Connection:
         self._log_stream_type(stream_id, stream_type)
         self._check(lib.ngp_h3_open(self._h3, stream_type, stream_id))
         self._perform()
-        # GOAWAY and what decodes field sections must not wait for a body.
+        # GOAWAY and the QPACK streams must not wait behind bodies.
         self._link.set_critical(stream_id)
 
     def _send_max_push_id(self, max_push_id):
@@ -336,7 +335,7 @@ cdef class H3Connection:
         raise MemoryError(text)
 
     cdef int _perform(self) except -1:
-        """Have the QUIC connection do what the last call recorded."""
+        """Make the calls to the QUIC connection that the last call recorded."""
         cdef:
             size_t n = 0
             size_t i
@@ -347,7 +346,7 @@ cdef class H3Connection:
             bytes kept_output
 
         if n > 1 and self._link.calls_python:
-            # The QUIC connection may call us, which ends the life of both.
+            # The QUIC connection may call us, which invalidates both pointers.
             for i in range(n):
                 if ops[i].type == lib.NGP_H3_OP_SEND:
                     size = ops[i].offset + ops[i].len
@@ -378,14 +377,13 @@ cdef class H3Connection:
             else:
                 self._quic.stop_stream(stream_id, error_code)
         except (AssertionError, NGHTTP2Error, RuntimeError, ValueError):
-            # The application ends streams of WebTransport without our
-            # knowledge; what is over needs no end.
+            # The application may have ended a WebTransport stream by itself.
             if not best_effort:
                 raise
         return 0
 
     cdef bytes _take(self, const lib.ngp_h3_event *event, bytes whole):
-        """Return the event's data; without a copy if it is all of the input."""
+        """Return the event's data, without a copy if it is the whole input."""
         if (
             whole is not None
             and event.data == <const uint8_t *>PyBytes_AS_STRING(whole)
@@ -530,9 +528,9 @@ cdef class H3Connection:
         return None
 
     cdef list _finish(self, int rv, bytes whole):
-        """Return the events of the last input, and do what it asks for.
+        """Return the events of the last input, and make the calls that it requires.
 
-        ``whole`` is the input, if it is a bytes object, else ``None``.
+        ``whole`` is the input if it is a bytes object, otherwise ``None``.
         """
         cdef:
             size_t n = 0
@@ -583,7 +581,7 @@ cdef class H3Connection:
         self, int64_t stream_id, const uint8_t *data, size_t n, bint end_stream,
         bytes whole,
     ):
-        """Take ``n`` bytes at ``data``, of which nothing is kept."""
+        """Handle ``n`` bytes at ``data``, to which no reference is kept."""
         if not self._settings_known:
             self._learn_datagrams()
         return self._finish(
@@ -594,7 +592,8 @@ cdef class H3Connection:
         return self._finish(lib.ngp_h3_recv_datagram(self._h3, data, n), whole)
 
     def _learn_datagrams(self):
-        """Before SETTINGS are judged: may the peer send DATAGRAM frames?"""
+        """Set whether the peer may send DATAGRAM frames, before SETTINGS are
+        checked."""
         cdef size_t n = 0
 
         if lib.ngp_h3_peer_settings(self._h3, &n) != NULL:
@@ -617,10 +616,10 @@ cdef class H3Connection:
         return kind
 
     def handle_event(self, event):
-        """Take a QUIC event; return the HTTP/3 events that it causes, a list.
+        """Handle a QUIC event; return the HTTP/3 events that it causes, a list.
 
-        If the peer has broken a rule, the QUIC connection is closed with the
-        error code and the reason; from then on, nothing is returned.
+        If the peer has broken a rule, the QUIC connection is closed with the error code
+        and the reason; later calls return an empty list.
         """
         cdef:
             int kind
@@ -698,13 +697,13 @@ cdef class H3Connection:
         responses before the final one.
 
         Raises ``FrameUnexpected`` if HEADERS cannot follow what was sent;
-        ``MessageError`` if the headers must not be sent (unless
-        ``validate_outbound`` is off); ``GoingAwayError`` if the server takes no
-        more requests; ``HeaderListTooLargeError`` if they are larger than the
-        peer takes.  With ``H3Configuration.extended``, an Extended CONNECT
-        raises ``NotEnabledError`` until the peer's settings allow it; and
-        ``InvalidBodyLengthError`` is raised if the message ends here, but its
-        body is shorter than its content-length (RFC 9114, 4.1.2).
+        ``MessageError`` if the headers must not be sent (unless ``validate_outbound``
+        is off); ``GoingAwayError`` if the server accepts no more requests;
+        ``HeaderListTooLargeError`` if they are larger than the peer accepts.  With
+        ``H3Configuration.extended``, an Extended CONNECT raises ``NotEnabledError``
+        until the peer's settings allow it; and ``InvalidBodyLengthError`` is raised if
+        the message ends here, but its body is shorter than its content-length (RFC
+        9114, 4.1.2).
         """
         cdef int64_t stream = to_id(stream_id, "stream_id")
 
@@ -807,9 +806,9 @@ cdef class H3Connection:
     def reset_stream(self, stream_id, error_code):
         """Break off what we send on a request or push stream (RFC 9114, 4.1.1).
 
-        It does what ``quic.reset_stream`` does, and frees what is kept of the
-        stream here.  A no-op if our side has ended, or there is no such stream.
-        Raises ``ValueError`` unless ``error_code`` is 0 to 2**62 - 1.
+        It calls ``quic.reset_stream``, and frees the state of the stream here.  A no-op
+        if our side has ended, or there is no such stream. Raises ``ValueError`` unless
+        ``error_code`` is 0 to 2**62 - 1.
         """
         self._require()
         self._check(
@@ -824,8 +823,8 @@ cdef class H3Connection:
     def stop_stream(self, stream_id, error_code):
         """Ask the peer to send no more on a stream, and drop what still comes.
 
-        It does what ``quic.stop_stream`` does, and no event follows for that side
-        of the stream.  A no-op, and raises, as ``reset_stream``.
+        It calls ``quic.stop_stream``; no event follows for that side of the stream.  A
+        no-op in the same cases as ``reset_stream``, and raises the same.
         """
         self._require()
         self._check(
@@ -840,7 +839,7 @@ cdef class H3Connection:
     def send_datagram(self, stream_id, data):
         """Send a datagram that belongs to the request ``stream_id`` (RFC 9297, 2.1).
 
-        ``data`` is bytes-like; the peer may not take it, and the network may lose it.
+        ``data`` is bytes-like; the peer may drop it, and the network may lose it.
         Raises ``InvalidStreamTypeError`` if ``stream_id`` is not a request.
         """
         cdef:
@@ -858,14 +857,13 @@ cdef class H3Connection:
     # ---- The connection as a whole ----
 
     def send_goaway(self, last_id=None):
-        """Take no more requests (as a server) or pushes (as a client).
+        """Send GOAWAY: accept no more requests (as a server) or pushes (as a client).
 
-        Those from ``last_id`` on are rejected (RFC 9114, 5.2).  Without it, a
-        server names the first that it has not seen, and a client 0.  To shut
-        down gracefully, a server sends 2**62 - 4, and a round trip later again
-        without a number.
+        Those from ``last_id`` on are rejected (RFC 9114, 5.2).  By default it is the
+        first that a server has not seen, and 0 for a client.  To shut down gracefully,
+        a server calls this with 2**62 - 4, and a round trip later without an argument.
 
-        Raises ``ValueError`` if it is larger than before, or if a server's is
+        Raises ``ValueError`` if ``last_id`` is larger than before, or, for a server, is
         not that of a request.
         """
         self._require()
@@ -888,7 +886,7 @@ cdef class H3Connection:
         self._send_max_push_id(max_push_id)
 
     def cancel_push(self, push_id):
-        """Give up a push: not wanted, or not to come (RFC 9114, 7.2.3).
+        """Cancel a push, as the client or as the server (RFC 9114, 7.2.3).
 
         A client that has the push stream already asks to stop it as well, with
         ``quic.stop_stream``.  Raises ``ValueError`` if the number was never
@@ -928,8 +926,8 @@ cdef class H3Connection:
     def priority(self, stream_id):
         """Return urgency (0 to 7) and incremental of the response (RFC 9218, 4).
 
-        They are the request's, or those of the last PRIORITY_UPDATE; (3, False)
-        if the client has said nothing.
+        They are the request's, or those of the last PRIORITY_UPDATE; (3, False) if the
+        client has sent neither.
         """
         cdef:
             int incremental = 0
@@ -942,19 +940,18 @@ cdef class H3Connection:
         return urgency, bool(incremental)
 
     def incomplete_frame(self, stream_id):
-        """Return the number, from 1, of the frame of which more must come on a
-        stream, or 0.
+        """Return the number, from 1, of the frame that is incomplete on a stream, or 0.
 
-        A peer may keep it waiting for ever: bound it in time.  Frames of DATA do not
-        count once their header is complete; a section that waits for QPACK's encoder
-        stream does, and the type of a unidirectional stream.
+        A peer may never complete it: the caller should bound the time.  A DATA frame
+        counts only until its header is complete.  A section that is blocked on QPACK's
+        encoder stream counts, and so does the type of a unidirectional stream.
         """
         self._require()
         return lib.ngp_h3_incomplete_frame(self._h3, to_id(stream_id, "stream_id"))
 
     def send_origin(self, origins):
-        """Say for which origins, bytes like ``b"https://a.example"``, we answer
-        (RFC 9412).
+        """Send ORIGIN with the origins, like ``b"https://a.example"``, that we are
+        authoritative for (RFC 9412).
 
         Raises ``RuntimeError`` for a client, ``OverflowError`` for an origin of more
         than 65,535 bytes.
@@ -979,9 +976,9 @@ cdef class H3Connection:
     def create_webtransport_stream(self, session_id, is_unidirectional=False):
         """Open a stream of the WebTransport session; return its identifier.
 
-        Its bytes are sent by ``send_webtransport_data``, or straight by the
-        QUIC connection.  With ``H3Configuration.extended``, raises
-        ``InvalidStreamTypeError`` if there is no such session.
+        Send its bytes by ``send_webtransport_data``, or by the QUIC connection itself.
+        With ``H3Configuration.extended``, raises ``InvalidStreamTypeError`` if there is
+        no such session.
         """
         cdef:
             int64_t session = to_id(session_id, "session_id")
@@ -1008,8 +1005,8 @@ cdef class H3Connection:
     def send_webtransport_data(self, stream_id, data, end_stream=False):
         """Send ``data`` as it is on a stream of a WebTransport session.
 
-        ``quic.send_stream_data`` does so too, but leaves the state of a stream
-        here until its session is closed.
+        ``quic.send_stream_data`` can be used, too, but then the state of the stream is
+        kept here until its session is closed.
         """
         cdef int64_t stream = to_id(stream_id, "stream_id")
 
@@ -1071,11 +1068,11 @@ cdef class H3Connection:
 
     @staticmethod
     def webtransport_error_to_http(error_code):
-        """Map an application's error code, 0 to 2**32 - 1, to the one that goes over
-        the wire (draft-ietf-webtrans-http3, 4.4)."""
+        """Map an application's error code, 0 to 2**32 - 1, to the code of HTTP/3 that
+        is sent (draft-ietf-webtrans-http3, 4.4)."""
         return lib.ngp_h3_wt_to_http(error_code)
 
-    # ---- For debugging: what aioquic's own tests look at ----
+    # ---- For debugging: attributes that aioquic's tests read ----
 
     @property
     def _stream(self):

@@ -4,9 +4,9 @@ from libc.stdint cimport int64_t, uint8_t
 from nghttp2py cimport cngp_h3 as lib
 
 cdef enum:
-    # As many fields as most messages have.
+    # The number of fields of most messages.
     FEW = 32
-    # More names than a peer's tables use.
+    # More names than a peer's tables usually have.
     SLOTS = 128
 
 
@@ -16,7 +16,7 @@ cdef list split_origins(const uint8_t *data, size_t n)
 
 
 cdef class FieldList:
-    cdef object _pairs          # keeps alive what nva points at
+    cdef object _pairs          # keeps alive what nva points to
     cdef lib.nghttp3_nv *_many  # owned; NULL while _few is enough
     cdef lib.nghttp3_nv _few[FEW]
     cdef lib.nghttp3_nv *nva
@@ -26,9 +26,9 @@ cdef class FieldList:
     cdef void clear(self)
 
 
-# Names that come again, as bytes objects: QPACK gives the names of its tables as
-# the same buffer each time, and as long as that is held, no other name can have
-# its address.  It must go before the decoder does.
+# Repeated names, as bytes objects: QPACK returns a name of its tables in the same
+# buffer each time, and while that is held, no other name can have its address.  This
+# must be freed before the decoder.
 cdef struct NameCache:
     lib.nghttp3_rcbuf *keys[SLOTS]  # held
     void *names[SLOTS]              # bytes objects, owned
@@ -36,7 +36,7 @@ cdef struct NameCache:
 
 cdef void names_free(NameCache *names) noexcept
 cdef enum:
-    # What make_headers may do besides.
+    # Flags of make_headers.
     JOIN_COOKIES = 1
     STRIP_VALUES = 2
 

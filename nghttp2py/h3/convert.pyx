@@ -1,4 +1,4 @@
-"""What crosses between Python and C: numbers, frames, settings and fields."""
+"""Conversions between Python and C: numbers, frames, settings and fields."""
 
 from cpython.bytes cimport (
     PyBytes_AS_STRING,
@@ -40,7 +40,7 @@ cdef int64_t to_id(value, str name) except -1:
 
 
 cdef list split_origins(const uint8_t *data, size_t n):
-    """Take the payload of ORIGIN apart, whose form has been checked."""
+    """Return the origins in the payload of ORIGIN, whose form has been checked."""
     cdef:
         list origins = []
         size_t i = 0
@@ -170,7 +170,7 @@ cdef class FieldList:
             Py_ssize_t i
             Py_ssize_t n
 
-        # A list of ours: the caller's may change while Python code runs.
+        # A copy of the list: the caller's may change while Python code runs.
         pairs = list(headers)
         n = PyList_GET_SIZE(pairs)
         for i in range(n):
@@ -235,7 +235,7 @@ cdef bytes find_name(NameCache *names, lib.nghttp3_rcbuf *key):
 cdef int change_headers(
     list headers, const lib.nghttp3_qpack_nv *fields, int changes
 ) except -1:
-    """Strip white space around values, and join the crumbs of cookies."""
+    """Strip white space around values, and join cookies, as ``changes`` says."""
     cdef:
         Py_ssize_t i
         list crumbs = []
@@ -372,7 +372,7 @@ def validate_header_value(bytes key not None, bytes value not None):
 
 
 def is_interim_response(headers):
-    """Tell whether ``headers`` are those of a 1xx response (RFC 9110, 15.2)."""
+    """Return whether ``headers`` are those of a 1xx response (RFC 9110, 15.2)."""
     for key, value in headers:
         if key == b":status":
             return value.startswith(b"1")

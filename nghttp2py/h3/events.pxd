@@ -1,4 +1,4 @@
-# The events' fields: connection.pyx makes events without calling __init__.
+# The events' fields, declared for connection.pyx, which makes events without __init__.
 
 
 cdef class H3Event:

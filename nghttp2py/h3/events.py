@@ -46,7 +46,7 @@ class H3Event:
 
 @dataclass
 class DataReceived(H3Event):
-    """Some of a body; ``push_id`` is ``None`` but for a pushed response.
+    """A piece of a body; ``push_id`` is ``None`` but for a pushed response.
 
     ``stream_ended`` is true if nothing more comes on the stream.
     """
@@ -77,7 +77,7 @@ class HeadersReceived(H3Event):
 
 @dataclass
 class PushPromiseReceived(H3Event):
-    """The server will push the response to ``headers``, asked for on ``stream_id``."""
+    """On ``stream_id`` the server promises to push the response to ``headers``."""
 
     headers: Headers
     push_id: int
@@ -117,7 +117,7 @@ class MaxPushIdReceived(H3Event):
 
 @dataclass
 class PushCancelled(H3Event):
-    """The peer gives up ``push_id`` (RFC 9114, 7.2.3)."""
+    """The peer cancels the push ``push_id`` (RFC 9114, 7.2.3)."""
 
     push_id: int
 
@@ -133,7 +133,7 @@ class PriorityUpdated(H3Event):
 
 @dataclass
 class OriginReceived(H3Event):
-    """The origins that the server answers for, as bytes (RFC 9412)."""
+    """The origins that the server is authoritative for, as bytes (RFC 9412)."""
 
     origins: list[bytes]
 
@@ -142,9 +142,9 @@ class OriginReceived(H3Event):
 class StreamReset(H3Event):
     """The peer has reset its side of a stream.
 
-    ``session_id`` is ``None`` unless the stream is one of WebTransport; the
-    error code is the application's then (draft-ietf-webtrans-http3, 4.4), or
-    HTTP/3's if it maps to none.
+    ``session_id`` is ``None`` unless it is a stream of WebTransport.  Then the error
+    code is the application's (draft-ietf-webtrans-http3, 4.4), or HTTP/3's if it maps
+    to none.
     """
 
     error_code: int
@@ -154,7 +154,7 @@ class StreamReset(H3Event):
 
 @dataclass
 class StopSendingReceived(H3Event):
-    """The peer does not read the stream any more; see ``StreamReset``."""
+    """The peer has asked us to stop sending on a stream; fields as ``StreamReset``."""
 
     error_code: int
     stream_id: int
@@ -163,12 +163,12 @@ class StopSendingReceived(H3Event):
 
 @dataclass
 class StreamAborted(H3Event):
-    """We have ended a stream, both ways, for what the peer sent on it.
+    """We have ended both sides of a stream because of what the peer sent on it.
 
-    The message is malformed (RFC 9114, 4.1.2), ends before its header section, or
-    is over a limit: ``reason`` says how, in ASCII, and ``error_code`` has been sent.
-    Nothing more is reported of the stream.  Comes only if
-    ``H3Configuration.stream_errors`` is set; otherwise the connection is closed.
+    The message is malformed (RFC 9114, 4.1.2), ends before its header section, or is
+    over a limit: ``reason`` says how, in ASCII; ``error_code`` was sent. It is the last
+    event of the stream.  It comes only if ``H3Configuration.stream_errors`` is set;
+    otherwise the connection is closed.
     """
 
     error_code: int
@@ -195,7 +195,7 @@ class WebTransportSessionDrained(H3Event):
 
 @dataclass
 class WebTransportSessionClosed(H3Event):
-    """The session is over, by the peer's doing; its streams are aborted."""
+    """The peer has ended the session; its streams are aborted."""
 
     session_id: int
     error_code: int

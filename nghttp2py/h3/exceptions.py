@@ -1,4 +1,4 @@
-"""What a caller of ``H3Connection`` does wrong."""
+"""Exceptions for mistakes of the caller of ``H3Connection``."""
 
 from nghttp2py.errors import NGHTTP2Error
 
@@ -27,7 +27,7 @@ class NoAvailablePushIDError(H3Error):
 
 
 class GoingAwayError(H3Error):
-    """The server has sent GOAWAY and takes no more requests (RFC 9114, 5.2)."""
+    """The server has sent GOAWAY and accepts no more requests (RFC 9114, 5.2)."""
 
 
 class NotEnabledError(H3Error):

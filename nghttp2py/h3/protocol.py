@@ -1,4 +1,4 @@
-"""The numbers of HTTP/3, and the errors that carry one.
+"""The registered numbers of HTTP/3, and the errors with a code.
 
 The names are aioquic's; ``nghttp2py.h3.connection`` has them all.
 """
@@ -13,8 +13,8 @@ H3_ALPN = ["h3"]
 class ErrorCode(IntEnum):
     """Error codes of HTTP/3 and QPACK (RFC 9114, 8.1; RFC 9204, 6).
 
-    The first is that of datagrams and capsules (RFC 9297, 5.2), the last two
-    are WebTransport's (draft-ietf-webtrans-http3, 9.5).
+    The first is for datagrams and capsules (RFC 9297, 5.2), the last two are
+    WebTransport's (draft-ietf-webtrans-http3, 9.5).
     """
 
     H3_DATAGRAM_ERROR = 0x33
@@ -69,9 +69,9 @@ class HeadersState(Enum):
 class Setting(IntEnum):
     """Settings (RFC 9114, 7.2.4.1; RFC 9204, 5; RFC 9220, 3; RFC 9297, 2.1.1).
 
-    ``DUMMY`` is one that means nothing and must be ignored.  The others are
-    those of WebTransport's drafts, and of the datagrams before RFC 9297 that
-    browsers still ask for.
+    ``DUMMY`` is a reserved one, which must be ignored.  Those beyond these RFCs are of
+    WebTransport's drafts, and of the datagrams before RFC 9297 that browsers still
+    require.
     """
 
     QPACK_MAX_TABLE_CAPACITY = 0x1
@@ -100,8 +100,8 @@ class ProtocolError(errors.ProtocolError):
     """A rule of HTTP/3 is broken.
 
     If the peer breaks it, the connection is closed with ``error_code`` and
-    ``reason_phrase``, and nothing is raised.  If the caller is about to, the
-    send function raises.
+    ``reason_phrase``, and nothing is raised.  If a call would break it, the call
+    raises.
     """
 
     error_code = ErrorCode.H3_GENERAL_PROTOCOL_ERROR
@@ -130,7 +130,7 @@ class QpackEncoderStreamError(ProtocolError):
 
 
 class ClosedCriticalStream(ProtocolError):
-    """A stream that the connection needs was closed."""
+    """A critical stream was closed."""
 
     error_code = ErrorCode.H3_CLOSED_CRITICAL_STREAM
 

@@ -1,8 +1,8 @@
 """QPACK, the field compression of HTTP/3 (RFC 9204).
 
-An encoder and its peer's decoder speak over two streams beside the field
-sections: what ``data_to_send`` of one returns, ``receive_data`` of the other
-takes, in order.
+Besides field sections, an encoder and the peer's decoder exchange instructions over two
+streams: pass what ``data_to_send`` of one returns to ``receive_data`` of the other, in
+order.
 """
 
 from cpython.bytes cimport (
@@ -27,12 +27,12 @@ from nghttp2py.h3.protocol import (
 
 
 def library_versions():
-    """Name the C library below HTTP/3, with its release."""
+    """Return the name and the release of HTTP/3's C library."""
     return {"nghttp3": lib.nghttp3_version(0).version_str.decode()}
 
 
 def h3_defaults():
-    """Return the numbers of ``ngp_h3_options_default``, by the option's name."""
+    """Return the numbers of ``ngp_h3_options_default``, by the options' names."""
     cdef lib.ngp_h3_options options
 
     lib.ngp_h3_options_default(&options)
@@ -92,8 +92,8 @@ cdef bytes take_all(list pieces):
 cdef class QPACKEncoder:
     """Encodes field sections.
 
-    ``max_table_capacity`` bounds the dynamic table, in bytes.  It is empty
-    until ``apply_settings`` says what the peer's decoder allows.
+    ``max_table_capacity`` bounds the dynamic table, in bytes.  It stays empty until
+    ``apply_settings`` sets what the peer's decoder allows.
     """
 
     cdef lib.ngp_qpack_encoder _encoder
@@ -126,9 +126,9 @@ cdef class QPACKEncoder:
     def encode(self, stream_id, headers):
         """Return the encoded field section of ``headers``, pairs of bytes.
 
-        What belongs to it on the encoder stream is then in ``data_to_send``.
-        Fields that could be guessed from their length (authorization, short
-        cookies) enter no table (RFC 9204, 7.1).
+        ``data_to_send`` then returns its instructions for the encoder stream.  Fields
+        that could be guessed from their length (authorization, short cookies) enter no
+        table (RFC 9204, 7.1).
         """
         cdef:
             int64_t stream = to_stream_id(stream_id)
@@ -165,7 +165,7 @@ cdef class QPACKEncoder:
         return take_all(self._stream)
 
     def receive_data(self, data):
-        """Take bytes of the peer's decoder stream.
+        """Handle bytes of the peer's decoder stream.
 
         Raises ``QpackDecoderStreamError`` if they are malformed.
         """
@@ -183,9 +183,9 @@ cdef class QPACKEncoder:
 cdef class QPACKDecoder:
     """Decodes field sections.
 
-    ``max_table_capacity`` and ``blocked_streams`` are what we announce to the
-    peer's encoder; ``max_field_section_size`` bounds a decoded section, with 32
-    bytes for each field beside name and value (RFC 9114, 4.2.2).
+    ``max_table_capacity`` and ``blocked_streams`` are what we announce to the peer's
+    encoder; ``max_field_section_size`` bounds a decoded section, in bytes: name, value
+    and 32 for each field (RFC 9114, 4.2.2).
     """
 
     cdef lib.ngp_qpack_decoder _decoder
@@ -226,7 +226,7 @@ cdef class QPACKDecoder:
             lib.ngp_qpack_decoder_free(&self._decoder)
 
     cdef int _collect(self) except -1:
-        """Take what is for the decoder stream: libnghttp3 keeps little of it."""
+        """Fetch the bytes for the decoder stream: libnghttp3 keeps only a few."""
         cdef lib.ngp_buf out
 
         if lib.ngp_qpack_decoder_pending(&self._decoder) == 0:
@@ -242,7 +242,7 @@ cdef class QPACKDecoder:
         return 0
 
     cdef object _decode(self, int64_t stream_id, bytes data):
-        """Return the fields; None if they are blocked, which is noted."""
+        """Return the fields, or keep the section and return None if it is blocked."""
         cdef:
             uint64_t required = 0
             list headers
@@ -276,8 +276,8 @@ cdef class QPACKDecoder:
         """Return the fields of an encoded section, a list of pairs of bytes.
 
         Returns ``None`` if the section needs entries that have not arrived:
-        ``receive_data`` says when ``resume`` will return it.  Until then the
-        stream has no other section to decode.
+        ``receive_data`` returns the stream when ``resume`` can decode it.  Until then
+        no other section of the stream can be decoded.
 
         Raises ``QpackDecompressionFailed`` if it is malformed, or if too many
         streams are blocked; ``HeaderListTooLargeError`` if it is too large;
@@ -303,10 +303,10 @@ cdef class QPACKDecoder:
         return self._decode(stream_id, data)
 
     def receive_data(self, data):
-        """Take bytes of the peer's encoder stream.
+        """Handle bytes of the peer's encoder stream.
 
-        Returns the streams whose section need not wait any more, a list.
-        Raises ``QpackEncoderStreamError`` if the bytes are malformed.
+        Returns the streams whose section is no longer blocked, a list. Raises
+        ``QpackEncoderStreamError`` if the bytes are malformed.
         """
         cdef:
             bytes whole = to_bytes(data)
@@ -329,7 +329,7 @@ cdef class QPACKDecoder:
         ]
 
     def cancel_stream(self, stream_id):
-        """Drop what is blocked, and tell the peer (RFC 9204, 2.2.2.2)."""
+        """Drop a blocked section, and queue Stream Cancellation (RFC 9204, 2.2.2.2)."""
         cdef int64_t stream = to_stream_id(stream_id)
 
         self._blocked.pop(stream_id, None)
