@@ -9,7 +9,7 @@ cdef bint pack_address(addr, lib.ngp_quic_addr *packed)
 cdef class AddressBook:
     cdef lib.ngp_quic_addr last  # in C's form
     cdef object _last
-    cdef dict _known             # C's form, as bytes: the caller's
+    cdef dict _known             # C's form, as bytes -> the caller's
     cdef uint16_t _invented
     cdef bint _keeps_local
 

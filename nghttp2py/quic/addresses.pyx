@@ -1,4 +1,4 @@
-"""The caller's addresses and times, in the form that C has them."""
+"""Conversions of the caller's addresses and times to C's form."""
 
 from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -12,20 +12,20 @@ import ipaddress
 # Times of the caller's clock, in seconds, must fit in 63 bits of nanoseconds.
 cdef double MAX_TIME = 9.2e9
 
-# How many addresses of a peer are remembered by the caller's own objects.
+# For how many addresses of a peer the caller's objects are kept.
 cdef enum:
     MAX_ADDRESSES = 16
 
 
 cdef uint64_t to_ns(double seconds) except? -1:
-    """Nanoseconds of a time of the caller's clock."""
+    """Convert a time of the caller's clock, in seconds, to nanoseconds."""
     if not 0.0 <= seconds < MAX_TIME:
         raise ValueError("a time must be zero to 9.2e9 seconds")
     return <uint64_t>(seconds * 1e9)
 
 
 cdef bint pack_address(addr, lib.ngp_quic_addr *packed):
-    """Pack a socket address; leave zeros and return false if it is none."""
+    """Pack a socket address; for another object leave zeros and return false."""
     cdef bytes ip
     cdef uint16_t port
     cdef uint32_t scope
@@ -46,7 +46,7 @@ cdef bint pack_address(addr, lib.ngp_quic_addr *packed):
 
 
 cdef int pack_local(addr, lib.ngp_quic_addr *packed) except -1:
-    """Pack the address of ours that ``addr`` has sent to, if it is known."""
+    """Pack our address to which ``addr`` has sent, if it is known."""
     cdef bytes ip
 
     local = getattr(addr, "local", None)
@@ -57,8 +57,8 @@ cdef int pack_local(addr, lib.ngp_quic_addr *packed) except -1:
 
 
 def network_of(addr):
-    """Return what tells a client from others: an IPv4 address, or the first 64 bits
-    of an IPv6 one, as bytes.  What is no socket address stands for itself."""
+    """Return what identifies a client: an IPv4 address, or the first 64 bits of an IPv6
+    address, as bytes.  An object that is no socket address is returned itself."""
     cdef lib.ngp_quic_addr packed
     cdef bytes ip
 
@@ -79,8 +79,8 @@ cdef class AddressBook:
     """The addresses of a peer, in the caller's form and in C's.
 
     The caller gets its own objects back, and they may be anything: C gets a made-up
-    address for an object that is no socket address.  A server's book keeps the address
-    of ours that the peer has sent to, a client's does not.
+    address for an object that is no socket address.  For a server it also keeps our
+    address to which the peer has sent.
     """
 
     def __cinit__(self, bint keeps_local):

@@ -1,4 +1,4 @@
-"""What a QUIC connection is to be like."""
+"""The configuration of QUIC connections."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from nghttp2py.quic.tls import CipherSuite, SessionTicket
 
 __all__ = ["SMALLEST_MAX_DATAGRAM_SIZE", "QuicConfiguration", "ServerCertificate"]
 
-# Where C has a default, it is this one.
+# The defaults of the C options, which are ours where there is one.
 _SIZES = default_sizes()
 _TIMES = default_times()
 
@@ -41,7 +41,7 @@ _SERVER_NAME = re.compile(rb"(?:\*\.)?[\w-]+(?:\.[\w-]+)*", re.ASCII)
 
 
 def encode_server_name(name: str) -> bytes:
-    """Return the name of a server's certificate as TLS has it (RFC 6066, 3)."""
+    """Return a server name in the form that TLS sends (RFC 6066, 3)."""
     if not isinstance(name, str):
         raise TypeError(f"a certificate's name must be a str, not {name!r}")
     try:
@@ -71,29 +71,29 @@ class ServerCertificate:
 
 @dataclass
 class QuicConfiguration:
-    """The settings of connections, which may share one.
+    """The settings of a connection; connections may share an instance.
 
     Certificates and keys may be bytes in PEM, or objects of the ``cryptography``
     package.  Times are in seconds, sizes in bytes.  A value that cannot be used makes
     :class:`~nghttp2py.quic.connection.QuicConnection` raise ``ValueError``.  A change
-    after a connection was made does not concern that connection.  ``repr()`` shows no
-    secrets.
+    does not affect connections that exist already.  ``repr()`` shows no secrets.
     """
 
     alpn_protocols: list[str] | None = None
-    """The protocols to offer, or to choose from, the best first."""
+    """The protocols to offer, or to choose from, most preferred first."""
 
     congestion_control_algorithm: str = "reno"
-    """``"reno"``, ``"cubic"`` or ``"bbr"``."""
+    """The congestion control: ``"reno"``, ``"cubic"`` or ``"bbr"``."""
 
     connection_id_length: int = _SIZES["cid_len"]
     """The length of the connection ids that we issue, at most 20."""
 
     idle_timeout: float = _TIMES["idle_timeout"]
-    """A connection on which nothing comes in for so long is over; 0 for never."""
+    """The idle timeout: a connection on which nothing arrives for that long ends; 0
+    means none."""
 
     is_client: bool = True
-    """Which side this is."""
+    """Whether this end is the client."""
 
     max_data: int = _SIZES["max_data"]
     """How much the peer may send on all streams before credit is returned."""
@@ -105,10 +105,10 @@ class QuicConfiguration:
     """How much the peer may send on one stream before credit is returned."""
 
     quic_logger: QuicLogger | None = None
-    """Where to log what happens as qlog."""
+    """Where to write a qlog trace."""
 
     secrets_log_file: TextIO | None = None
-    """Where to write TLS secrets, for Wireshark and its like."""
+    """Where to write TLS secrets, for Wireshark and similar programs."""
 
     server_name: str | None = None
     """A client's: the DNS name or IP address that the certificate must be for."""
@@ -123,30 +123,31 @@ class QuicConfiguration:
     """Whose certificates to trust, in PEM; see :meth:`load_verify_locations`."""
 
     cafile: str | None = None
-    """The same in a file."""
+    """As ``cadata``, in a file."""
 
     capath: str | None = None
-    """The same in the files of a directory."""
+    """As ``cadata``, in the files of a directory."""
 
     certificate: Any = None
     """Our certificate; see :meth:`load_cert_chain`."""
 
     certificate_chain: Sequence[Any] = field(default_factory=list)
-    """The certificates between ours and that of an authority, in this order."""
+    """The intermediate certificates from ours to the authority's, in this order."""
 
     cipher_suites: list[CipherSuite] | None = None
-    """The cipher suites that a client offers, the best first, or that a server takes;
-    ``None`` is all three that QUIC may use, AES before ChaCha20 (RFC 9001, 5.3)."""
+    """The cipher suites that a client offers, most preferred first, or that a server
+    accepts; ``None`` means all three that QUIC may use, AES before ChaCha20 (RFC 9001,
+    5.3)."""
 
     initial_rtt: float = _TIMES["initial_rtt"]
-    """The round trip that is assumed before one was measured, at most 60 seconds."""
+    """The round-trip time assumed before one was measured, at most 60 seconds."""
 
     max_datagram_frame_size: int | None = None
     """The largest DATAGRAM frame that the peer may send (RFC 9221, 3); ``None`` for
     none at all."""
 
     original_version: int | None = None
-    """A client's: the version of its first packet, if it is not the first of
+    """A client's: the version of its first packet; by default the first of
     ``supported_versions``."""
 
     private_key: Any = field(default=None, repr=False)
@@ -161,19 +162,19 @@ class QuicConfiguration:
             QuicProtocolVersion.VERSION_2,
         ]
     )
-    """The versions of QUIC to speak, one to eight, the best first."""
+    """The versions of QUIC to use, one to eight, most preferred first."""
 
     verify_mode: int | None = None
-    """``ssl.CERT_NONE``, ``CERT_OPTIONAL`` or ``CERT_REQUIRED``; ``None`` is
-    required for a client and none for a server."""
+    """``ssl.CERT_NONE``, ``CERT_OPTIONAL`` or ``CERT_REQUIRED``; ``None`` means
+    ``CERT_REQUIRED`` for a client and ``CERT_NONE`` for a server."""
 
-    # What aioquic does not have as fields.
+    # Fields that aioquic does not have.
 
     keep_alive: float | None = None
-    """Send a PING whenever nothing was sent for so long, or for a third of the idle
-    timeout if that is shorter, so that the connection does not idle out; ``None`` for
-    never.  :meth:`~nghttp2py.quic.connection.QuicConnection.set_keep_alive` changes
-    it while the connection is in use."""
+    """Send a PING whenever nothing was sent for that long, or for a third of the idle
+    timeout if that is shorter, to keep the connection alive; ``None`` means never.
+    :meth:`~nghttp2py.quic.connection.QuicConnection.set_keep_alive` changes it while
+    the connection is in use."""
 
     max_streams_bidi: int = _SIZES["max_streams_bidi"]
     """How many bidirectional streams the peer may have open."""
@@ -182,42 +183,42 @@ class QuicConfiguration:
     """How many unidirectional streams the peer may have open."""
 
     certificates: dict[str, ServerCertificate] = field(default_factory=dict)
-    """A server's: further certificates by the name that a client asks for (SNI,
-    RFC 6066, 3).  A name that begins with ``*.`` stands for any first label; one that
-    is whole comes before it.  Clients that ask for another name, or for none, get
+    """A server's: further certificates by the name that a client asks for (SNI, RFC
+    6066, 3).  A name that begins with ``*.`` stands for any first label; a full name
+    has precedence.  Clients that ask for another name, or for none, get
     ``certificate``.  See :meth:`load_cert_chain`."""
 
     early_data: bool = True
-    """A server's: whether its tickets allow early data (0-RTT), and it is taken.  A
-    client's: whether it is sent."""
+    """A server's: whether its tickets allow early data (0-RTT), and it accepts them.  A
+    client's: whether it sends early data."""
 
     max_ack_delay: float = _TIMES["max_ack_delay"]
-    """How long an acknowledgement is delayed at most, less than 16.384."""
+    """The longest delay of an acknowledgement, less than 16.384 seconds."""
 
     max_window: int = _SIZES["max_window"]
-    """What the window of ``max_data`` may grow to, if the reader is quick; 0 for no
-    growth."""
+    """What the window of ``max_data`` may grow to if the application reads fast; 0
+    means no growth."""
 
     max_stream_window: int = _SIZES["max_stream_window"]
     """What the windows of ``max_stream_data`` may grow to, in the same way."""
 
     max_datagram_queue: int = _SIZES["max_datagram_queue"]
-    """How much payload of DATAGRAM frames waits, to be read or to be sent; what
-    is beyond that is dropped."""
+    """How much payload of DATAGRAM frames is queued, to be read or to be sent; more is
+    dropped."""
 
     probe_datagram_size: bool = False
-    """Whether to look for larger datagrams that the path carries (RFC 8899)."""
+    """Whether to probe for the largest datagram that the path carries (RFC 8899)."""
 
     session_ticket_key: bytes | None = field(default=None, repr=False)
-    """A server's: 64 secret bytes that seal its session tickets, for servers that
-    are to take one another's.  By default each configuration has its own."""
+    """A server's: 64 secret bytes that encrypt its session tickets.  Servers with the
+    same key accept one another's; by default each configuration has its own."""
 
     stateless_reset_secret: bytes | None = field(default=None, repr=False)
-    """A server's: what the tokens of stateless resets are made of (RFC 9000,
-    10.3.2).  It must be of use to the server that restarts."""
+    """A server's: the secret from which tokens of stateless resets are made (RFC 9000,
+    10.3.2).  It should stay the same when the server restarts."""
 
     key_password: bytes | None = field(default=None, repr=False)
-    """The password of ``private_key``, if that is encrypted."""
+    """The password of ``private_key``, if the key is encrypted."""
 
     def load_cert_chain(
         self,
@@ -227,15 +228,14 @@ class QuicConfiguration:
         *,
         server_name: str | None = None,
     ) -> None:
-        """Read our certificate, those that certify it, and its private key.
+        """Read our certificate, the intermediate certificates, and the private key.
 
-        With ``server_name`` they are for the clients that ask for this name, in
-        ``certificates``: a DNS name, whose first label may be ``*``.  All are PEM;
-        the key may be in ``certfile``.  Raises ``OSError`` for a file that cannot be
-        read, ``ValueError`` for one that has not what it should, and for a
-        ``server_name`` that is no such name.  An encrypted key is decrypted when the
-        configuration is first used, and then a wrong ``password`` raises
-        ``ValueError``.
+        With ``server_name``, a DNS name whose first label may be ``*``, they go into
+        ``certificates``, for the clients that ask for this name.  All are PEM; the key
+        may be in ``certfile``.  Raises ``OSError`` for a file that cannot be read,
+        ``ValueError`` for a file without the expected content, and for an invalid
+        ``server_name``.  An encrypted key is decrypted when the configuration is first
+        used, and then a wrong ``password`` raises ``ValueError``.
         """
         if server_name is not None:
             encode_server_name(server_name)
@@ -271,16 +271,16 @@ class QuicConfiguration:
         capath: str | None = None,
         cadata: bytes | None = None,
     ) -> None:
-        """Say whose certificates to trust: PEM in a file, a directory, bytes.
+        """Set which authorities to trust: PEM in a file, in a directory, or bytes.
 
-        All that are given count.  Without any they are those of ``certifi``, if it is
-        installed, else those that the system trusts.
+        All that are given are trusted.  By default they are those of ``certifi``, if it
+        is installed, otherwise those that the system trusts.
         """
         self.cafile = cafile
         self.capath = capath
         self.cadata = cadata
 
-    # The connections' credentials, made when first needed; not a field.
+    # The connections' credentials, made when they are first needed; not a field.
     kept_credentials = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -290,7 +290,7 @@ class QuicConfiguration:
 _MOST = (1 << 62) - 1  # RFC 9000, 16
 _VERSION = (1 << 32) - 1
 
-# The least and the greatest of each number.
+# The least and the greatest value of each number.
 _NUMBERS = {
     "connection_id_length": (0, 20),  # RFC 9000, 17.2
     "max_data": (0, _MOST),
@@ -325,18 +325,18 @@ _TYPES: dict[str, tuple[Any, str]] = {
     "supported_versions": ((list, tuple), "a list of int"),
     "token": (_BYTES, "bytes"),
 }
-# What they contain.
+# The types of the items.
 _ITEMS: dict[str, tuple[Any, str]] = {
     "alpn_protocols": ((str, *_BYTES), "str"),
     "cipher_suites": (int, "CipherSuite"),
     "supported_versions": (int, "int"),
 }
-# What they are asked for.
+# The method that each must have.
 _METHODS = {"quic_logger": "start_trace", "secrets_log_file": "write"}
 
 
 def check_configuration(configuration: object) -> None:
-    """Raise ``TypeError`` or ``ValueError``, which names it, for an unfit value."""
+    """Raise ``TypeError`` or ``ValueError`` for an invalid value, with its name."""
     if not isinstance(configuration, QuicConfiguration):
         raise TypeError(
             f"configuration must be a QuicConfiguration, not {describe(configuration)}"
@@ -346,7 +346,7 @@ def check_configuration(configuration: object) -> None:
         if value is None and item.default is None:
             continue
         if name == "verify_mode" and isinstance(value, bool):
-            value = int(value)  # dnspython's, and aioquic takes it
+            value = int(value)  # dnspython passes it, and aioquic accepts it
         if name in _NUMBERS:
             check_int(name, value, *_NUMBERS[name])
         elif name in _SECONDS:

@@ -1,6 +1,6 @@
 """One QUIC connection, without I/O.
 
-The names and their meaning are aioquic's; docs/quic.rst tells what differs.
+The names and their meaning are aioquic's; docs/quic.rst lists the differences.
 """
 
 cimport cython
@@ -72,7 +72,7 @@ LOGGER = logging.getLogger("quic")
 
 
 class ConnectionLogger(logging.LoggerAdapter):
-    """Puts a connection's id before what is logged, as aioquic does."""
+    """Prefixes log lines with a connection's id, as aioquic does."""
 
     def process(self, msg, kwargs):
         return f"[{self.extra['id']}] {msg}", kwargs
@@ -89,12 +89,12 @@ class QuicConnectionState(Enum):
 
 
 def stream_is_client_initiated(stream_id):
-    """Whether it is the client that opens the stream (RFC 9000, 2.1)."""
+    """Return whether the client opens the stream (RFC 9000, 2.1)."""
     return not stream_id & 1
 
 
 def stream_is_unidirectional(stream_id):
-    """Whether only the end that opens the stream sends on it (RFC 9000, 2.1)."""
+    """Return whether only the end that opens the stream sends on it (RFC 9000, 2.1)."""
     return bool(stream_id & 2)
 
 
@@ -103,7 +103,7 @@ TLSState = namedtuple(
     "TLSState", "alpn_negotiated early_data_accepted session_resumed"
 )
 
-# What Linux takes apart: UDP_MAX_SEGMENTS, and less than a datagram of IP.
+# What Linux can split: UDP_MAX_SEGMENTS, in less than an IP datagram.
 cdef enum:
     MAX_SEGMENTS = 64
     MAX_RUN = 65000
@@ -137,7 +137,7 @@ cdef dict STATE_ERRORS = {
 
 
 cdef int check(int rv) except -1:
-    """Turn an error code into the exception that tells it."""
+    """Make the exception for an error code."""
     if rv == 0:
         return 0
     if rv == lib.NGHTTP2_ERR_NOMEM:
@@ -147,7 +147,7 @@ cdef int check(int rv) except -1:
 
 
 cdef uint64_t to_varint(value, str what) except? 0:
-    """Convert a number of RFC 9000, 16."""
+    """Convert an integer of 62 bits (RFC 9000, 16)."""
     if not 0 <= value < 1 << 62:
         raise ValueError(f"{what} is 0 to 2^62 - 1")
     return value
@@ -166,7 +166,7 @@ cdef bytes cid_bytes(const lib.ngtcp2_cid *cid):
 
 
 cdef inline lib.ngp_quic *handle(QuicConnection self) except NULL:
-    """What C has of a connection."""
+    """Return the C object of a connection."""
     if self._quic is NULL:
         raise RuntimeError("QuicConnection.__init__() was not called")
     return self._quic
@@ -182,24 +182,23 @@ cdef object terminated(const lib.ngp_quic_event *e):
 cdef class QuicConnection:
     """One end of a QUIC connection (RFC 9000).  It does no I/O and reads no clock.
 
-    Times, ``now`` and that of the timer, are seconds of any clock that does not go
-    back.  Numbers of QUIC (stream ids, error codes) are 0 to 2^62 - 1, or
-    ``ValueError`` is raised.  Data to send may be anything that is like ``bytes``.
+    Times, ``now`` and that of the timer, are seconds of any monotonic clock.  Numbers
+    of QUIC (stream ids, error codes) are 0 to 2^62 - 1, or ``ValueError`` is raised.
+    Data to send may be any bytes-like object.
 
-    ``original_destination_connection_id`` and ``retry_source_connection_id`` are
-    a server's, from the first packet of the client and from the Retry packet that
-    answered it; ``address_validated`` tells it that the client's token is from an
-    earlier connection and good.  ``handshake_timeout`` bounds the handshake, in
-    seconds; ``None`` leaves it to ``idle_timeout``.  ``session_ticket_handler`` is
-    called with each :class:`~nghttp2py.quic.tls.SessionTicket` that a client receives,
-    and ``token_handler`` with each token for later connections.  A server issues
-    tickets if it has a ``session_ticket_handler``, which is called with each; it
-    takes tickets if it has either, and ``session_ticket_fetcher``, if there is one,
-    is called with each that a client presents: if it returns ``None``, there is a
-    full handshake.
+    ``original_destination_connection_id`` and ``retry_source_connection_id`` are a
+    server's, from the first packet of the client and from the Retry packet that
+    answered it; ``address_validated`` means that the client's token is from an earlier
+    connection and valid.  ``handshake_timeout`` bounds the handshake, in seconds;
+    ``None`` leaves it to ``idle_timeout``.  ``session_ticket_handler`` is called with
+    each :class:`~nghttp2py.quic.tls.SessionTicket` that a client receives, and
+    ``token_handler`` with each token for later connections.  A server issues tickets if
+    it has a ``session_ticket_handler``, which is called with each.  It accepts tickets
+    if it has that or a ``session_ticket_fetcher``, which is called with each ticket
+    that a client presents: if it returns ``None``, there is a full handshake.
 
-    Raises ``ValueError`` for what does not fit the role, and for a configuration
-    that cannot be used.
+    Raises ``ValueError`` for an argument that does not fit the role, and for a
+    configuration that cannot be used.
     """
 
     cdef lib.ngp_quic *_quic  # owned
@@ -215,14 +214,14 @@ cdef class QuicConnection:
     cdef object _alpn
     cdef AddressBook _addresses
     cdef object _server_name
-    # When a client's connect() was called.
+    # When connect() was called, at a client.
     cdef double _began
     cdef object _terminated
     cdef object _log
     cdef bint _traced
     cdef object _trace
 
-    # Cython would put a signature that is wrong into the class's docstring.
+    # Cython would put a wrong signature into the class's docstring.
     @cython.embedsignature(False)
     def __init__(
         self,
@@ -338,7 +337,7 @@ cdef class QuicConnection:
             lib.ngp_quic_del(self._quic)
 
     def check(self):
-        """Find fault with what only TLS knows before there is a peer."""
+        """Check the certificates and options that only TLS can check."""
         cdef int rv = lib.ngp_quic_try_tls(handle(self))
 
         if rv == lib.NGHTTP2_ERR_INVALID_ARGUMENT:
@@ -347,7 +346,7 @@ cdef class QuicConnection:
 
     @property
     def certificate_times(self):
-        """From when to when each of our certificates is valid, in seconds."""
+        """The validity of each of our certificates: from and to, in seconds."""
         cdef int64_t start = 0
         cdef int64_t end = 0
         cdef size_t i = 0
@@ -368,7 +367,7 @@ cdef class QuicConnection:
             return b""
         return to_bytes(ticket.ticket)
 
-    # ---- Questions ----
+    # ---- Properties ----
 
     @property
     def configuration(self):
@@ -382,7 +381,7 @@ cdef class QuicConnection:
 
     @property
     def host_cid(self):
-        """The connection id that this end was born with, as bytes."""
+        """The first connection id of this end, as bytes."""
         return cid_bytes(lib.ngp_quic_host_cid(handle(self)))
 
     @property
@@ -397,13 +396,13 @@ cdef class QuicConnection:
 
     @property
     def closed(self):
-        """Whether the connection is closed or about to be."""
+        """Whether the connection is closed or closing."""
         return lib.ngp_quic_get_state(handle(self)) > lib.NGP_QUIC_STATE_ACTIVE
 
     @property
     def close_event(self):
-        """The :class:`~nghttp2py.quic.events.ConnectionTerminated` to come, or that
-        was, as soon as the connection is being closed; ``None`` before."""
+        """The :class:`~nghttp2py.quic.events.ConnectionTerminated` that is or will be
+        the last event, as soon as the connection is closing; ``None`` before."""
         cdef lib.ngp_quic_event e
 
         if self._terminated is None and lib.ngp_quic_get_end(handle(self), &e):
@@ -412,8 +411,7 @@ cdef class QuicConnection:
 
     @property
     def closed_by_peer(self):
-        """Whether it is the peer that has ended the connection, or has fallen
-        silent."""
+        """Whether the peer has ended the connection, or no longer answers."""
         cdef lib.ngp_quic_event e
 
         return bool(lib.ngp_quic_get_end(handle(self), &e) and e.value)
@@ -438,7 +436,7 @@ cdef class QuicConnection:
 
     @property
     def tls(self):
-        """What TLS has come to: an object with ``alpn_negotiated``,
+        """The result of the TLS handshake: an object with ``alpn_negotiated``,
         ``early_data_accepted`` and ``session_resumed``."""
         cdef lib.ngp_tls *tls = lib.ngp_quic_tls(handle(self))
         cdef bint done = lib.ngp_quic_handshake_completed(handle(self))
@@ -451,7 +449,7 @@ cdef class QuicConnection:
 
     @property
     def stats(self):
-        """Counters, and what congestion control knows: a dictionary.
+        """Return counters and the state of congestion control, a dictionary.
 
         It has ``packets_sent``, ``packets_received``, ``bytes_sent``,
         ``bytes_received``, ``datagrams_dropped`` (of DATAGRAM frames),
@@ -471,7 +469,7 @@ cdef class QuicConnection:
             "bytes_in_flight": stats.bytes_in_flight,
         }
 
-    # The names by which aioquic's own layers, and programs, ask.
+    # Private names of aioquic that its own layers, and programs, read.
 
     @property
     def _is_client(self):
@@ -487,7 +485,7 @@ cdef class QuicConnection:
 
     @property
     def _logger(self):
-        """What aioquic's programs log by."""
+        """The logger that aioquic's programs use."""
         if self._log is None:
             self._log = ConnectionLogger(
                 LOGGER, {"id": self.original_destination_connection_id.hex()}
@@ -504,11 +502,11 @@ cdef class QuicConnection:
         return [] if addr is None else [NetworkPath(addr)]
 
     def stream_can_send(self, stream_id):
-        """Return whether our half of a stream takes bytes still."""
+        """Return whether more can be sent on our half of a stream."""
         return lib.ngp_quic_can_send(handle(self), to_stream_id(stream_id))
 
     def get_peer_address(self):
-        """The address to which is sent, or ``None`` before there is one."""
+        """The peer's address to which we send, or ``None`` before there is one."""
         cdef lib.ngp_quic_addr packed
 
         if not lib.ngp_quic_peer_addr(handle(self), &packed):
@@ -520,7 +518,7 @@ cdef class QuicConnection:
     def connect(self, addr, now):
         """Start the handshake with the server at ``addr``.
 
-        It can be called once, by a client; else it raises ``RuntimeError``.  Raises
+        It raises ``RuntimeError`` at a server, and if it is called again.  Raises
         ``ValueError`` for a ``server_name`` or ``alpn_protocols`` that TLS refuses.
         """
         cdef uint64_t ns = to_ns(now)
@@ -540,10 +538,10 @@ cdef class QuicConnection:
         self._start_trace()
 
     def receive_datagram(self, data, addr, now, *, ecn=0):
-        """Take a datagram that came from ``addr`` at ``now``.
+        """Handle a datagram that came from ``addr`` at ``now``.
 
-        ``ecn`` is the two bits of its IP header (RFC 3168).  What is wrong with the
-        datagram raises nothing.
+        ``ecn`` is the two bits of its IP header (RFC 3168).  An invalid datagram raises
+        nothing.
         """
         cdef Py_buffer view
         cdef uint64_t ns = to_ns(now)
@@ -559,11 +557,11 @@ cdef class QuicConnection:
         self._after()
 
     def receive_run(self, data, addr, now, *, segment, ecn=0):
-        """Take datagrams that came from ``addr`` one behind the other in ``data``,
-        as the kernel joins them (GRO).
+        """Handle datagrams that came from ``addr``, concatenated in ``data`` as the
+        kernel does it (GRO).
 
-        All have ``segment`` bytes but the last, which may have fewer.  The bytes of
-        a stream that follow one another in them are one event.
+        All have ``segment`` bytes but the last, which may have fewer.  Consecutive
+        bytes of a stream in them are one event.
         """
         cdef:
             Py_buffer view
@@ -634,9 +632,9 @@ cdef class QuicConnection:
         """Return what to send at ``now`` in runs, a list of ``(data, addr, ecn,
         segment)``; call it until the list is empty.
 
-        ``data`` are datagrams one behind the other, as the kernel takes them apart
-        (GSO): all have ``segment`` bytes but the last, which may have fewer.  ``ecn``
-        is as of :meth:`datagrams_to_send`.
+        ``data`` are concatenated datagrams, which the kernel splits (GSO): all have
+        ``segment`` bytes but the last, which may have fewer.  ``ecn`` is as for
+        :meth:`datagrams_to_send`.
         """
         cdef:
             const lib.ngp_quic_packet *packets
@@ -656,7 +654,7 @@ cdef class QuicConnection:
             head = &packets[first]
             run = head.len
             end = first + 1
-            # Packets lie one behind the other.
+            # Packets are contiguous.
             while (
                 end < n
                 and end - first < MAX_SEGMENTS
@@ -685,7 +683,7 @@ cdef class QuicConnection:
             return None
         if ns == 0:
             return self._began
-        # One microsecond more, so that rounding does not make it too early.
+        # One microsecond is added, so that rounding does not make it too early.
         return (ns + 1000) / 1e9
 
     def handle_timer(self, now):
@@ -696,7 +694,7 @@ cdef class QuicConnection:
         check(rv)
 
     cdef int _release(self) except -1:
-        """Give back the bytes that C is done with."""
+        """Release the bytes that C no longer needs."""
         cdef void *owner = lib.ngp_quic_take_owner(handle(self))
 
         while owner is not NULL:
@@ -705,7 +703,7 @@ cdef class QuicConnection:
         return 0
 
     cdef int _after(self) except -1:
-        """What is done when C has returned from reading or writing packets."""
+        """Finish a call of C that has read or written packets."""
         cdef lib.ngp_quic_event event
         cdef list presented = None
 
@@ -728,11 +726,12 @@ cdef class QuicConnection:
         return 0
 
     cdef int _answer(self, list presented) except -1:
-        """Ask the fetcher for the tickets that a client presents, and go on."""
+        """Ask the fetcher for the tickets that a client presents; continue the
+        handshake."""
         cdef bint allowed = False
 
         try:
-            # TLS takes any that is good: all must be wanted.
+            # TLS may accept any valid one: the fetcher must want them all.
             allowed = all(self._fetches(ticket) for ticket in presented)
         finally:
             check(lib.ngp_quic_take_tickets(handle(self), allowed))
@@ -747,7 +746,7 @@ cdef class QuicConnection:
             self._secrets_log_file.write(data.decode())
             self._secrets_log_file.flush()
         elif kind == lib.NGP_QUIC_EVENT_NEW_TOKEN:
-            # RFC 9000, 19.7: what is sent again is the receiver's to discard.
+            # RFC 9000, 19.7: the receiver discards tokens that were sent again.
             if self._token_handler is not None and data not in self._tokens:
                 self._tokens.append(data)
                 self._token_handler(data)
@@ -890,7 +889,7 @@ cdef class QuicConnection:
             self._quic_logger = self._trace = None
         return 0
 
-    # ---- What the caller wants ----
+    # ---- Calls ----
 
     def close(
         self, error_code=QuicErrorCode.NO_ERROR, frame_type=None,
@@ -898,7 +897,7 @@ cdef class QuicConnection:
     ):
         """Close the connection; the first call counts.
 
-        Without ``frame_type`` it is the application that closes (RFC 9000, 19.19).  A
+        Without ``frame_type`` it is a close by the application (RFC 9000, 19.19).  A
         reason of more than 256 bytes is cut.
         """
         cdef:
@@ -912,8 +911,8 @@ cdef class QuicConnection:
             handle(self), code, frame_type is None, frame, reason, len(reason)))
 
     def abandon(self):
-        """End the connection at once and free what it holds, without a word to the
-        peer: for want of memory.  There is no event."""
+        """End the connection at once and free what it holds, without notice to the peer
+        and without an event.  This is for want of memory."""
         lib.ngp_quic_abandon(handle(self))
         self._release()
         if self._terminated is None:
@@ -922,20 +921,20 @@ cdef class QuicConnection:
             )
 
     def change_connection_id(self):
-        """Change the connection id of the peer that is used (RFC 9000, 5.1.2).
+        """Use another connection id of the peer (RFC 9000, 5.1.2).
 
-        A server cannot, and nothing happens; nor if the peer has issued no other,
-        or forbids clients to move.
+        A no-op at a server, and if the peer has issued no other or forbids clients to
+        migrate.
         """
         lib.ngp_quic_change_cid(handle(self))
 
     def set_keep_alive(self, seconds):
-        """Send a PING whenever nothing was sent for ``seconds``; ``None`` for never.
+        """Send a PING whenever nothing was sent for ``seconds``; ``None`` means never.
 
-        A connection on which the peer answers does not idle out then.  Where a third
-        of the idle timeout is shorter, it is as long (RFC 9000, 10.1.2).  It begins
-        when the handshake is complete.  Raises ``TypeError`` for what is no number,
-        and ``ValueError`` for a time that is not positive.
+        The connection then does not idle out as long as the peer answers.  The interval
+        is at most a third of the idle timeout (RFC 9000, 10.1.2).  It begins when the
+        handshake is complete.  Raises ``TypeError`` unless ``seconds`` is a number, and
+        ``ValueError`` unless it is positive.
         """
         self._keep_alive(seconds, "seconds")
 
@@ -950,11 +949,12 @@ cdef class QuicConnection:
         return 0
 
     def datagram_refused(self, size_t length):
-        """Tell that the system has refused to send a datagram of ``length`` bytes,
+        """Report that the system has refused to send a datagram of ``length`` bytes,
         because the path does not carry it (EMSGSIZE).
 
-        A probe of path MTU discovery is lost.  If it was none, datagrams have 1,200
-        bytes from now on, which every path of QUIC carries (RFC 9000, 14).
+        A probe of path MTU discovery counts as lost.  After any other datagram,
+        datagrams have at most 1,200 bytes, which every path of QUIC carries (RFC 9000,
+        14).
         """
         lib.ngp_quic_refused(handle(self), length)
 
@@ -965,8 +965,8 @@ cdef class QuicConnection:
     def send_new_token(self, token):
         """Send a client a token for its later connections (RFC 9000, 8.1.3).
 
-        It has 1 to 1024 bytes, or ``ValueError`` is raised, and is for the server to
-        recognise.  Raises ``RuntimeError`` at a client, and before one has sent
+        The server has to recognise it later.  Raises ``ValueError`` unless it has 1 to
+        1024 bytes, ``RuntimeError`` at a client, and before the client has sent
         anything.
         """
         cdef bytes data = to_bytes(token)
@@ -980,11 +980,11 @@ cdef class QuicConnection:
         check(rv)
 
     def get_next_available_stream_id(self, is_unidirectional=False):
-        """Return the id of the next stream of ours; sending on it takes it."""
+        """Return the id of our next stream; sending on the stream opens it."""
         return lib.ngp_quic_next_stream_id(handle(self), bool(is_unidirectional))
 
     def send_stream_data(self, stream_id, data, end_stream=False):
-        """Send bytes on a stream, and its end if ``end_stream``.
+        """Send bytes on a stream; with ``end_stream``, end it.
 
         ``bytes`` are not copied.  Raises ``ValueError`` for a stream on which we
         cannot send, or that is over, and ``RuntimeError`` after its end or reset.
@@ -1002,8 +1002,8 @@ cdef class QuicConnection:
         return lib.ngp_quic_unsent(handle(self), to_stream_id(stream_id))
 
     def send_credit(self, stream_id=None):
-        """Return how many bytes the peer's flow control lets us send beyond those
-        that were sent (RFC 9000, 4.1).
+        """Return how many more bytes the peer's flow control lets us send (RFC 9000,
+        4.1).
 
         It is the credit of one stream, or that of the connection, which all streams
         share.  A stream beyond the peer's limit of streams has none.
@@ -1017,41 +1017,41 @@ cdef class QuicConnection:
         return lib.ngp_quic_stream_settled(handle(self), to_stream_id(stream_id))
 
     def unsettled_streams(self):
-        """Return the number of streams whose end is queued, and of which the peer has
-        not acknowledged all."""
+        """Return the number of streams whose end is queued and not yet acknowledged
+        with all before it."""
         return lib.ngp_quic_unsettled(handle(self))
 
     def stream_early_data(self, stream_id):
-        """Whether bytes of a stream have come as early data, which others may replay
-        (RFC 8446, 8; RFC 8470)."""
+        """Return whether bytes of a stream came as early data, which an attacker may
+        replay (RFC 8446, 8; RFC 8470)."""
         return lib.ngp_quic_stream_early(handle(self), to_stream_id(stream_id))
 
     def pause_reading(self, stream_id):
         """Return no credit for a stream until :meth:`resume_reading`.
 
-        The peer may send as much as it has credit for, ``max_stream_data``.  It has
-        no effect on a stream that is over.
+        Until then the peer may send what it has credit for, ``max_stream_data``.  A
+        no-op on a stream that is over.
         """
         lib.ngp_quic_hold_credit(handle(self), to_stream_id(stream_id), True)
 
     def resume_reading(self, stream_id):
-        """Return the credit that :meth:`pause_reading` has kept back."""
+        """Give the peer the credit that :meth:`pause_reading` has withheld."""
         lib.ngp_quic_hold_credit(handle(self), to_stream_id(stream_id), False)
 
     def reset_stream(self, stream_id, error_code):
-        """Give up sending on a stream (RFC 9000, 19.4).
+        """Reset our half of a stream (RFC 9000, 19.4).
 
-        It has no effect on one that is over.  Raises ``ValueError`` for one on which
+        A no-op on a stream that is over.  Raises ``ValueError`` for a stream on which
         we cannot send.
         """
         check(lib.ngp_quic_reset_stream(
             handle(self), to_stream_id(stream_id), to_code(error_code)))
 
     def stop_stream(self, stream_id, error_code):
-        """Ask the peer to send no more on a stream (RFC 9000, 19.5).
+        """Ask the peer to stop sending on a stream (RFC 9000, 19.5).
 
-        Raises ``ValueError`` for one on which the peer cannot send, or that it has not
-        opened.
+        Raises ``ValueError`` for a stream on which the peer cannot send, or that it has
+        not opened.
         """
         cdef int rv = lib.ngp_quic_stop_stream(
             handle(self), to_stream_id(stream_id), to_code(error_code))
@@ -1061,11 +1061,11 @@ cdef class QuicConnection:
         check(rv)
 
     def set_stream_priority(self, stream_id, urgency=3, incremental=False):
-        """Set which stream is served first: ``urgency`` 0 before 7 (RFC 9218).
+        """Set a stream's priority: ``urgency`` 0 goes before 7 (RFC 9218).
 
-        Streams of the same urgency share the connection if ``incremental``, and
-        are served one after the other if not.  Raises ``ValueError`` for another
-        urgency, and for a stream on which we cannot send.
+        Streams of the same urgency share the connection if they are ``incremental``;
+        otherwise they are served one after the other.  Raises ``ValueError`` for
+        another urgency, and for a stream on which we cannot send.
         """
         if not 0 <= urgency <= 7:
             raise ValueError("An urgency is 0 to 7")
@@ -1075,17 +1075,17 @@ cdef class QuicConnection:
     def set_stream_critical(self, stream_id):
         """Serve a stream before all others, whatever their priorities are.
 
-        It is for the streams that an application's protocol cannot do without, such
-        as the control stream of HTTP/3 (RFC 9114, 6.2.1).  Raises ``ValueError`` for
-        a stream on which we cannot send.
+        This is for the critical streams of an application's protocol, such as the
+        control stream of HTTP/3 (RFC 9114, 6.2.1).  Raises ``ValueError`` for a stream
+        on which we cannot send.
         """
         check(lib.ngp_quic_set_critical(handle(self), to_stream_id(stream_id)))
 
     def send_datagram_frame(self, data):
         """Send bytes in a DATAGRAM frame (RFC 9221).
 
-        They are dropped if the peer does not take so many, if the path does not
-        carry them, or if more than ``max_datagram_queue`` wait.
+        They are dropped if the peer or the path does not carry that many, or if more
+        than ``max_datagram_queue`` bytes would be queued.
         """
         cdef Py_buffer view
         cdef int rv
@@ -1108,7 +1108,7 @@ cdef class QuicConnection:
         check(lib.ngp_quic_ping(handle(self), uid))
 
 
-# ---- The way to and from HTTP/3 ----
+# ---- The link to HTTP/3 ----
 
 
 cdef int send_framed(
@@ -1127,13 +1127,13 @@ cdef int send_framed(
         <const uint8_t *>PyBytes_AS_STRING(data), len(data), <void *>data,
         end_stream, &held)
     if held:
-        # C holds it until _release() takes it back.
+        # C holds this reference until _release() drops it.
         Py_INCREF(data)
     return check(rv)
 
 
 cdef class DirectLink(QuicLink):
-    """Reaches a ``QuicConnection`` without Python objects or calls between."""
+    """The link to a ``QuicConnection``, without Python objects or calls."""
 
     cdef QuicConnection _connection
 
@@ -1159,7 +1159,7 @@ cdef class DirectLink(QuicLink):
                 return False
             lease.data = lent.base
             lease.len = lent.len
-            # Asking for the event's data meanwhile does not end the lease.
+            # Reading the event's data meanwhile does not end the lease.
             lease.held = lib.ngp_quic_store_hold(lent.store)
         return True
 

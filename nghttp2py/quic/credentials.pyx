@@ -1,4 +1,4 @@
-"""Certificates, keys and trust, in the form that connections share."""
+"""Certificates, keys and trusted authorities, loaded once for many connections."""
 
 from libc.string cimport memset
 
@@ -8,15 +8,15 @@ from nghttp2py.quic.configuration import encode_server_name
 
 
 def library_versions():
-    """Name the C libraries below QUIC, with their releases."""
+    """Return the names and releases of QUIC's C libraries."""
     return {
         "ngtcp2": lib.ngtcp2_version(0).version_str.decode(),
         "gnutls": lib.ngp_tls_version().decode(),
     }
 
 
-# TLS 1.3 alone, and what QUIC may use of it (RFC 9001, 5.3), the quickest first:
-# GnuTLS is five times slower with ChaCha20 than with AES.
+# Only TLS 1.3, and the cipher suites that QUIC may use (RFC 9001, 5.3), the fastest
+# first: GnuTLS is five times slower with ChaCha20 than with AES.
 cdef dict CIPHERS = {
     0x1301: "+AES-128-GCM",
     0x1302: "+AES-256-GCM",
@@ -31,7 +31,7 @@ cdef str PRIORITY = (
 
 
 cdef bytes to_pem(value, str what):
-    """PEM of bytes, text, or an object of the ``cryptography`` package."""
+    """Convert bytes, text, or an object of the ``cryptography`` package to PEM."""
     if isinstance(value, str):
         value = value.encode()
     if isinstance(value, (bytes, bytearray, memoryview)):
@@ -72,7 +72,8 @@ cdef str priority_of(suites):
 
 
 cdef tuple find_trust(configuration, int verify):
-    """Where the certificates are that are trusted, and whether to ask the system."""
+    """Return where the trusted certificates are, and whether the system's are
+    trusted."""
     cafile = configuration.cafile
     capath = configuration.capath
     if not verify:
@@ -115,7 +116,7 @@ cdef bytes join_chain(own):
 cdef int pack_identities(
     lib.ngp_tls_options *options, configuration, list keep
 ) except -1:
-    """Pack the certificates by name; what options then point to is in ``keep``."""
+    """Pack the certificates by name; ``keep`` holds what ``options`` then point to."""
     cdef lib.ngp_tls_identity *identities
     cdef bytes name
     cdef bytes chain
@@ -215,7 +216,7 @@ cdef bint same(tuple a, tuple b):
 
 
 cdef Credentials get_credentials(configuration):
-    """The credentials of a configuration, made anew only if it has changed."""
+    """Return the credentials of a configuration, made again only if it has changed."""
     cdef Credentials credentials = configuration.kept_credentials
     cdef tuple made_of = (
         configuration.is_client, configuration.verify_mode,

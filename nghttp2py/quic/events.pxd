@@ -1,4 +1,4 @@
-# The events' fields: the connection makes events without calling __init__.
+# The events' fields, declared for the connection, which makes events without __init__.
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t
 
@@ -10,11 +10,11 @@ cdef class QuicEvent:
 
 
 cdef class LentData(QuicEvent):
-    # The bytes are where the connection has put them until the program asks for them.
+    # The bytes stay in the connection's store until the program reads ``data``.
     cdef lib.ngp_quic_store *store   # held, or NULL
     cdef const uint8_t *base         # borrowed from store
     cdef size_t len
-    cdef object value                # the data once asked for or set, or None
+    cdef object value                # the data once read or set, or None
 
     cdef int give_up(self) except -1
 

@@ -32,12 +32,12 @@ cdef class QuicEvent:
 
 
 cdef dict fields_of(tuple names):
-    """What ``dataclasses.fields()`` looks for."""
+    """Make the attribute that ``dataclasses.fields()`` reads."""
     return make_dataclass("Fields", names).__dataclass_fields__
 
 
 cdef class LentData(QuicEvent):
-    """Base of the events with data, which become ``bytes`` when they are asked for.
+    """Base of the events with data, which become ``bytes`` when they are first read.
 
     To a program they are dataclasses like the others.
     """
@@ -46,7 +46,7 @@ cdef class LentData(QuicEvent):
         lib.ngp_quic_store_release(self.store)
 
     cdef int give_up(self) except -1:
-        """The data are not the connection's any more."""
+        """Stop borrowing the data from the connection."""
         lib.ngp_quic_store_release(self.store)
         self.store = NULL
         self.base = NULL
@@ -89,14 +89,14 @@ cdef class LentData(QuicEvent):
 
 @dataclasses.dataclass
 cdef class ConnectionIdIssued(QuicEvent):
-    """The peer is offered another connection id of ours (bytes)."""
+    """We have issued another connection id (bytes)."""
 
     connection_id: object
 
 
 @dataclasses.dataclass
 cdef class ConnectionIdRetired(QuicEvent):
-    """The peer will not use a connection id of ours any more (bytes)."""
+    """The peer has retired a connection id of ours (bytes)."""
 
     connection_id: object
 
@@ -105,8 +105,8 @@ cdef class ConnectionIdRetired(QuicEvent):
 cdef class ConnectionTerminated(QuicEvent):
     """The connection is over: the last event.
 
-    ``frame_type`` is that of the frame that caused it, or ``None`` if it was the
-    application; ``reason_phrase`` is a string.
+    ``frame_type`` is that of the frame that caused it, or ``None`` if an application
+    closed; ``reason_phrase`` is a string.
     """
 
     error_code: object
@@ -115,7 +115,7 @@ cdef class ConnectionTerminated(QuicEvent):
 
 
 cdef class DatagramFrameReceived(LentData):
-    """A DATAGRAM frame came in (RFC 9221); ``data`` is bytes."""
+    """A DATAGRAM frame has arrived (RFC 9221); ``data`` is bytes."""
 
     __match_args__ = ("data",)
     __dataclass_fields__ = fields_of(("data",))
@@ -142,14 +142,14 @@ cdef class PingAcknowledged(QuicEvent):
 
 @dataclasses.dataclass
 cdef class ProtocolNegotiated(QuicEvent):
-    """ALPN has decided on a protocol, a string, or on none: ``None``."""
+    """ALPN has selected a protocol, a string, or none: ``None``."""
 
     alpn_protocol: object
 
 
 @dataclasses.dataclass
 cdef class StopSendingReceived(QuicEvent):
-    """The peer wants no more on a stream; it has been reset in answer."""
+    """The peer has sent STOP_SENDING for a stream, which was reset in answer."""
 
     error_code: object
     stream_id: object
@@ -158,8 +158,8 @@ cdef class StopSendingReceived(QuicEvent):
 cdef class StreamDataReceived(LentData):
     """The next bytes of a stream; ``end_stream`` is true with the last.
 
-    ``early_data`` is whether they came as early data, which others may replay
-    (RFC 8446, 8); it is no part of the value.
+    ``early_data`` is whether they came as early data, which an attacker may replay (RFC
+    8446, 8); comparisons ignore it.
     """
 
     __match_args__ = ("data", "end_stream", "stream_id")
@@ -173,7 +173,7 @@ cdef class StreamDataReceived(LentData):
 
 @dataclasses.dataclass
 cdef class StreamReset(QuicEvent):
-    """The peer has given up sending on a stream."""
+    """The peer has reset its half of a stream."""
 
     error_code: object
     stream_id: object

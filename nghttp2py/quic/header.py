@@ -1,7 +1,7 @@
 """Reading the headers of QUIC packets, by aioquic's names.
 
-For servers that give datagrams to connections themselves.  Our own server routes
-in C (``nghttp2py.quic.routing``).
+This is for programs that route datagrams to connections themselves.  Our own server
+routes in C (``nghttp2py.quic.routing``).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class QuicPacketType(Enum):
     ONE_RTT = 5
 
 
-#: The name that aioquic once had for it.
+#: An older name of aioquic.
 PACKET_TYPE_INITIAL = QuicPacketType.INITIAL
 
 # Packet types by the two bits of the first octet: those of RFC 9000, 17.2, and
@@ -63,7 +63,7 @@ _TYPES_OF_VERSION_2 = (_TYPES[3], *_TYPES[:3])
 
 @dataclass
 class QuicHeader:
-    """The header of a packet, as far as it is not protected.
+    """The unprotected part of a packet's header.
 
     ``version`` is ``None`` in a short header.  ``packet_length`` counts the octets
     from the first of the header to the last of the packet.
@@ -80,17 +80,17 @@ class QuicHeader:
 
 
 def is_long_header(first_byte: int) -> bool:
-    """Whether a packet that begins with this octet has a long header."""
+    """Return whether a packet that begins with this octet has a long header."""
     return bool(first_byte & PACKET_LONG_HEADER)
 
 
 def pull_quic_header(buf: Buffer, host_cid_length: int | None = None) -> QuicHeader:
     """Read a packet's header at the position of ``buf`` (RFC 9000, 17; RFC 9369).
 
-    ``host_cid_length`` is the length of the reader's own connection ids, which a
-    short header does not tell.  The position is then after the header; in a
-    packet without a payload, after the packet.  Raises ``ValueError`` if there is
-    no header, and its subclass ``BufferReadError`` if it is truncated.
+    ``host_cid_length`` is the length of our connection ids, which a short header does
+    not state.  Afterwards the position is after the header; for a packet without a
+    payload, after the packet.  Raises ``ValueError`` if there is no header, and its
+    subclass ``BufferReadError`` if it is truncated.
     """
     start = buf.tell()
     first = buf.pull_uint8()
@@ -155,7 +155,7 @@ def encode_quic_version_negotiation(
 ) -> bytes:
     """Return a Version Negotiation packet (RFC 9000, 17.2.1).
 
-    Its ids are those of the packet that it answers, exchanged.
+    It has the ids of the packet that it answers, swapped.
     """
     first = PACKET_LONG_HEADER | PACKET_FIXED_BIT | os.urandom(1)[0]
     return b"".join(

@@ -15,12 +15,12 @@ __all__ = ["QuicFileLogger", "QuicLogger", "QuicLoggerTrace"]
 
 QLOG_VERSION = "0.3"
 
-# A trace keeps no more events than this, the latest.
+# A trace keeps only so many events, the latest.
 MAX_EVENTS = 100_000
 
 
 class QuicLoggerTrace:
-    """What happened on one connection."""
+    """The events of one connection."""
 
     def __init__(self, *, is_client: bool, odcid: bytes) -> None:
         self._odcid = odcid

@@ -6,7 +6,7 @@ from nghttp2py cimport cngp_quic as lib
 cdef uint64_t to_duration(seconds, str name) except? 0
 cdef int set_limits(lib.ngp_quic_options *options, configuration) except -1
 cdef int set_versions(lib.ngp_quic_options *options, configuration) except -1
-# What options then point to is in |keep|.
+# |keep| holds what |options| then point to.
 cdef int set_server_name(
     lib.ngp_quic_options *options, configuration, list keep
 ) except -1

@@ -1,4 +1,4 @@
-"""What a configuration says, as the options that C has, and what became of it."""
+"""Conversions from a configuration to C's options, and from C's parameters to qlog."""
 
 from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stdint cimport uint8_t, uint64_t
@@ -56,12 +56,12 @@ cdef uint64_t number(configuration, str name) except? 0:
 
 
 cdef uint64_t duration(configuration, str name) except? 0:
-    """Nanoseconds of a configured time, in seconds."""
+    """Convert a configured time, in seconds, to nanoseconds."""
     return to_duration(getattr(configuration, name), name)
 
 
 cdef uint64_t to_duration(seconds, str name) except? 0:
-    """Nanoseconds of a time in seconds; ``name`` is that of the argument."""
+    """Convert seconds to nanoseconds; ``name`` is that of the argument."""
     if not isinstance(seconds, (int, float)) or isinstance(seconds, bool):
         raise TypeError(f"{name} must be a number of seconds, not {seconds!r}")
     if not 0.0 <= seconds < 1e9:
@@ -83,7 +83,7 @@ cdef bytes encode_alpn(protocols):
     encoded = []
     for protocol in protocols:
         name = protocol.encode() if isinstance(protocol, str) else to_bytes(protocol)
-        # GnuTLS's limits; those of the wire are wider.
+        # Limits of GnuTLS; those of the protocol are wider.
         if not 0 < len(name) <= 32:
             raise ValueError("a protocol's name has 1 to 32 bytes")
         encoded.append(bytes([len(name)]) + name)
@@ -118,8 +118,8 @@ cdef int set_limits(lib.ngp_quic_options *options, configuration) except -1:
 
 
 cdef list known_versions(versions):
-    """Those of QUIC's versions that can be spoken; others are left out, as the
-    reserved ones that some offer for greasing (RFC 9000, 15)."""
+    """Return the versions of QUIC that we support; others are left out, such as the
+    reserved ones that some programs offer for greasing (RFC 9000, 15)."""
     cdef list known = []
 
     for version in versions:
@@ -141,7 +141,7 @@ cdef int set_versions(lib.ngp_quic_options *options, configuration) except -1:
     if original is None:
         first = configuration.supported_versions[0]
         if lib.ngtcp2_is_reserved_version(first):
-            # It has the server offer its own (RFC 9000, 6.3).
+            # It makes the server send its own versions (RFC 9000, 6.3).
             options.original_version = first
     else:
         if not 0 <= original < 1 << 32:
@@ -166,7 +166,7 @@ cdef int set_server_name(
         options.tls.sni = <const char *><bytes>encoded
         options.tls.verify_name = <const char *><bytes>encoded
     else:
-        # An address is not a name to ask for (RFC 6066, 3).
+        # SNI does not carry addresses (RFC 6066, 3).
         keep.append(ip)
         options.tls.verify_ip = <const uint8_t *><bytes>ip
         options.tls.verify_ip_len = len(ip)
@@ -174,7 +174,7 @@ cdef int set_server_name(
 
 
 cdef dict describe_params(const lib.ngtcp2_transport_params *params):
-    """Transport parameters by their names in qlog, times in milliseconds."""
+    """Return transport parameters by their names in qlog, times in milliseconds."""
     return {
         "max_idle_timeout": params.max_idle_timeout // 1000000,
         "max_udp_payload_size": params.max_udp_payload_size,

@@ -63,7 +63,7 @@ _ALERTS = {
 
 
 def error_name(error_code: int) -> str:
-    """Name an error code of the transport; one that has no name stays a number.
+    """Return the name of a transport error code, or the number if it has none.
 
     A TLS alert is named as in RFC 8446, 6: ``CRYPTO_ERROR(no_application_protocol)``.
     """

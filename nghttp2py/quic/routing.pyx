@@ -1,4 +1,4 @@
-"""What a server does with datagrams before there is a connection for them."""
+"""Handling of datagrams for which a server has no connection."""
 
 from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stddef cimport size_t
@@ -10,20 +10,20 @@ from nghttp2py.octets cimport copy_bytes
 from nghttp2py.quic.addresses cimport pack_address, to_ns
 from nghttp2py.quic.options cimport known_versions
 
-# How long a client may take to come back with the token of a Retry packet.
+# How long the token of a Retry packet is valid.
 cdef uint64_t RETRY_TIMEOUT = 30 * 1000000000ULL
 
-# How long a token of a NEW_TOKEN frame proves the address that it was sent to:
-# by then it may belong to another client.
+# How long a token of a NEW_TOKEN frame proves the address that it was sent to: after
+# that the address may belong to another client.
 cdef uint64_t TOKEN_TIMEOUT = 24 * 3600 * 1000000000ULL
 
 
 cdef class QuicHeader:
-    """The head of a datagram's first packet.
+    """The header of a datagram's first packet.
 
-    ``version`` is ``None`` for a packet with a short header; ``is_initial`` tells
-    that it may begin a connection, and then ``token`` may have bytes, which look
-    like those of a Retry packet of ours or not.
+    ``version`` is ``None`` for a packet with a short header.  ``is_initial`` means that
+    it may begin a connection; then ``token`` may have bytes, and ``is_retry_token``
+    tells whether they look like a token of our Retry packets.
     """
 
     cdef readonly object version
@@ -38,13 +38,13 @@ cdef class QuicHeader:
 
 
 cdef class Router:
-    """Reads headers, and writes what answers a packet without a connection.
+    """Reads headers, and makes the answers to packets without a connection.
 
-    ``secret`` proves tokens ours: Retry tokens, and those of stateless resets.
+    ``secret`` authenticates our tokens: Retry tokens, and those of stateless resets.
     Addresses are those of sockets: ``(host, port, ...)``.
     """
 
-    # The versions that are spoken.
+    # The versions that we support.
     cdef readonly object versions
     cdef bytes _secret
     cdef size_t _cid_length
@@ -65,7 +65,8 @@ cdef class Router:
             self._versions[i] = version
 
     def read_header(self, bytes data not None):
-        """Return the :class:`QuicHeader` of a datagram, or ``None``: no QUIC."""
+        """Return the :class:`QuicHeader` of a datagram, or ``None`` if it is not
+        QUIC."""
         cdef QuicHeader header = QuicHeader.__new__(QuicHeader)
         cdef lib.ngp_quic_header *h = &header._header
 
@@ -84,8 +85,8 @@ cdef class Router:
         return header
 
     def split_run(self, tuple run not None):
-        """Split a run of datagrams, ``(data, addr, ecn, segment)``, where they are
-        for another connection; return a list of runs."""
+        """Split a run of datagrams, ``(data, addr, ecn, segment)``, into runs for one
+        connection each; return them, a list."""
         cdef:
             bytes data = run[0]
             const uint8_t *base = <const uint8_t *>PyBytes_AS_STRING(data)
@@ -110,7 +111,7 @@ cdef class Router:
     cdef bint _same_target(
         self, const uint8_t *a, const uint8_t *b, size_t b_len, size_t segment
     ):
-        """Whether two packets of short headers have one connection id."""
+        """Return whether two packets with short headers have the same connection id."""
         return (
             b_len > self._cid_length
             and segment > self._cid_length
@@ -119,14 +120,16 @@ cdef class Router:
         )
 
     def write_version_negotiation(self, QuicHeader header not None):
-        """Answer a packet of a version that we do not speak (RFC 9000, 6.1)."""
+        """Return the answer to a packet of a version that we do not support (RFC 9000,
+        6.1)."""
         cdef uint8_t packet[lib.NGP_QUIC_PACKET_MAX]
 
         return copy_bytes(packet, lib.ngp_quic_write_version_negotiation(
             packet, &header._header, self._versions, self._nversions))
 
     def write_retry(self, QuicHeader header not None, addr, now):
-        """Have a client prove its address (RFC 9000, 8.1.2)."""
+        """Return a Retry packet, so that a client proves its address (RFC 9000,
+        8.1.2)."""
         cdef:
             uint8_t packet[lib.NGP_QUIC_PACKET_MAX]
             lib.ngp_quic_addr packed
@@ -155,7 +158,7 @@ cdef class Router:
     def write_token(self, addr, now):
         """Make a token for a client's later connections (RFC 9000, 8.1.3).
 
-        ``now`` is of a clock that goes on when the server starts again.
+        ``now`` is of a clock that continues when the server restarts.
         """
         cdef:
             uint8_t token[lib.NGP_QUIC_PACKET_MAX]
@@ -168,7 +171,7 @@ cdef class Router:
             len(self._secret), to_ns(now)))
 
     def verify_token(self, QuicHeader header not None, addr, now):
-        """Whether an Initial packet has such a token, and is from the client."""
+        """Return whether an Initial packet has such a token, made for its sender."""
         cdef lib.ngp_quic_addr packed
 
         return pack_address(addr, &packed) and lib.ngp_quic_verify_token(
@@ -177,14 +180,15 @@ cdef class Router:
             TOKEN_TIMEOUT, to_ns(now)) == 0
 
     def write_refusal(self, QuicHeader header not None, error_code):
-        """Close a connection that was not begun, with a transport's error."""
+        """Return the refusal of a connection, with a transport error."""
         cdef uint8_t packet[lib.NGP_QUIC_PACKET_MAX]
 
         return copy_bytes(packet, lib.ngp_quic_write_refusal(
             packet, &header._header, error_code))
 
     def write_stateless_reset(self, QuicHeader header not None, size_t received):
-        """Answer a packet for a connection that is gone (RFC 9000, 10.3)."""
+        """Return a stateless reset for a packet of a connection that is gone (RFC 9000,
+        10.3)."""
         cdef uint8_t packet[lib.NGP_QUIC_PACKET_MAX]
 
         return copy_bytes(packet, lib.ngp_quic_write_stateless_reset(

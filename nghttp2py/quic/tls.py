@@ -16,10 +16,10 @@ __all__ = [
     "received_ticket",
 ]
 
-# RFC 8446, 4.6.1: no ticket lives longer.
+# RFC 8446, 4.6.1: the longest lifetime of a ticket.
 _LONGEST_LIFETIME = 7 * 24 * 3600
 
-# RFC 9001, 4.6.1: what a ticket for QUIC says if early data are allowed.
+# RFC 9001, 4.6.1: max_early_data_size of a ticket for QUIC that allows early data.
 _ANY_EARLY_DATA = 0xFFFFFFFF
 
 
@@ -34,12 +34,12 @@ class CipherSuite(IntEnum):
 
 @dataclass
 class SessionTicket:
-    """What resumes a TLS session; it can be pickled.
+    """A ticket to resume a TLS session; it can be pickled.
 
-    ``ticket`` holds everything, and only this package can read it: the fields
-    that describe the session's secrets are empty.  A server's is valid for the
-    lifetime that it tells its client, a client's for the seven days that are the most
-    (RFC 8446, 4.6.1), and not used when the server's lifetime is over.
+    ``ticket`` contains everything, and only this package can read it: the fields for
+    the session's secrets are empty.  A server's ticket is valid for the lifetime that
+    the server states.  A client's is valid for the maximum of seven days (RFC 8446,
+    4.6.1), but is not used after the server's lifetime.
     """
 
     age_add: int
@@ -62,8 +62,7 @@ class SessionTicket:
 def issued_ticket(
     message: bytes, *, server_name: str, cipher_suite: int
 ) -> SessionTicket:
-    """What a server knows of a ticket, from its NewSessionTicket message
-    (RFC 8446, 4.6.1)."""
+    """Make a server's ticket from the NewSessionTicket message (RFC 8446, 4.6.1)."""
     start = 9 + message[8]
     length = int.from_bytes(message[start : start + 2], "big")
     return _make_ticket(
@@ -77,7 +76,7 @@ def issued_ticket(
 
 
 def _has_early_data(extensions: bytes) -> bool:
-    """Whether the extension early_data is among these (RFC 8446, 4.2.10)."""
+    """Return whether early_data is among these extensions (RFC 8446, 4.2.10)."""
     while len(extensions) >= 4:
         if extensions[:2] == b"\0\x2a":
             return True
@@ -86,12 +85,12 @@ def _has_early_data(extensions: bytes) -> bool:
 
 
 def received_ticket(session: bytes, *, server_name: str) -> SessionTicket:
-    """What a client has of a ticket: the session that TLS will resume.
+    """Make a client's ticket from the session that TLS will resume.
 
-    Its lifetime stands in it, and TLS alone can read it: a ticket that is too old is
-    not offered to the server, even if it is valid here.
+    Only TLS can read the lifetime in it: a ticket that is too old is not offered to the
+    server, even if it is valid here.
     """
-    # The length of the TLS session, the session, and what early data need.
+    # The length of the TLS session, the session, and the state for early data.
     early_data = len(session) > 4 + int.from_bytes(session[:4], "big")
     return _make_ticket(
         session,

@@ -1,7 +1,7 @@
-"""What happens on a connection, in the words of qlog (those that aioquic uses).
+"""Events of a connection in qlog, by the names that aioquic uses.
 
-Packets come here as they are without protection: their header, with its packet
-number, and their frames.
+Packets come here without protection: their header, with its packet number, and their
+frames.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ KEY_PHASE = 0x04
 PACKET_TYPES = ["initial", "0RTT", "handshake", "retry"]
 PACKET_TYPES_V2 = ["retry", "initial", "0RTT", "handshake"]
 
-# Packets of these have numbers of their own; the others share them.
+# These types have packet number spaces of their own; the others share one.
 SPACES = {"initial": "initial", "handshake": "handshake"}
 
-# The tag that ends a packet (RFC 9001, 5.3).
+# The size of the tag that ends a packet (RFC 9001, 5.3).
 TAG_LENGTH = 16
 UDP_HEADER_LENGTH = 8
 
@@ -34,7 +34,7 @@ STREAM_TYPES = ("bidirectional", "unidirectional")
 
 
 class _Reader:
-    """Reads integers and bytes; ``IndexError`` at the end."""
+    """Reads integers and bytes; raises ``IndexError`` at the end."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -52,7 +52,7 @@ class _Reader:
         return int.from_bytes(self.take(length), "big")
 
     def varint(self) -> int:
-        """RFC 9000, 16."""
+        """Read a variable-length integer (RFC 9000, 16)."""
         length = 1 << (self.data[self.position] >> 6)
         return self.uint(length) & ((1 << (8 * length - 2)) - 1)
 
@@ -114,7 +114,7 @@ def _stream(reader: _Reader, kind: int, exponent: int) -> Frame:
 
 
 def _streams(name: str, value: str) -> Callable[[_Reader, int, int], Frame]:
-    """Frames about the number of streams: their types are two that follow."""
+    """Return the decoder of a frame about numbers of streams: two adjacent types."""
 
     def decode(reader: _Reader, kind: int, exponent: int) -> Frame:
         return {
@@ -169,7 +169,7 @@ def _datagram(reader: _Reader, kind: int, exponent: int) -> Frame:
 
 
 def _plain(name: str, *fields: str) -> Callable[[_Reader, int, int], Frame]:
-    """Frames of integers that follow one another."""
+    """Return the decoder of a frame that consists of integers."""
 
     def decode(reader: _Reader, kind: int, exponent: int) -> Frame:
         frame: Frame = {field: reader.varint() for field in fields}
@@ -215,9 +215,9 @@ _FRAMES: dict[int, Callable[[_Reader, int, int], Frame]] = {
 
 
 def decode_frames(payload: bytes, exponent: int) -> list[Frame]:
-    """Describe the frames of a packet; what cannot be read ends them.
+    """Describe the frames of a packet, up to one that cannot be parsed.
 
-    ``exponent`` is for the delays of acknowledgements.
+    ``exponent`` is ack_delay_exponent.
     """
     reader = _Reader(payload)
     frames: list[Frame] = []
@@ -233,7 +233,7 @@ def decode_frames(payload: bytes, exponent: int) -> list[Frame]:
 
 
 def packet_type(header: bytes) -> str:
-    """The type of a packet, of which there is the beginning."""
+    """Return the type of a packet from its first octets."""
     if not header[0] & LONG_HEADER:
         return "1RTT"
     version = int.from_bytes(header[1:5], "big")
@@ -246,7 +246,7 @@ def packet_type(header: bytes) -> str:
 
 
 def connection_ids(header: bytes) -> dict[str, str]:
-    """The connection ids of a packet with a long header."""
+    """Return the connection ids of a packet with a long header."""
     reader = _Reader(header)
     reader.position = 5
     return {
@@ -261,29 +261,29 @@ class Trace:
     def __init__(self, log: Any, *, is_client: bool) -> None:
         self._log = log
         self._is_client = is_client
-        # The packet number that follows, by the packet's way and its space.
+        # The next packet number, by direction and packet number space.
         self._next: dict[tuple[bool, str], int] = {}
-        # The keys in use, by the packet's way and its type, with their phase.
+        # The keys in use, with their phase, by direction and packet type.
         self._keys: dict[tuple[bool, str], int] = {}
         self._metrics: dict[str, float] = {}
         self._exponents = {True: ACK_DELAY_EXPONENT, False: ACK_DELAY_EXPONENT}
 
     def start(self, version: int | None, versions: list[int], alpn: Any) -> None:
-        """A client begins."""
+        """Log that a client begins."""
         self._transport(
             "version_information", client_versions=versions, chosen_version=version
         )
         self._transport("alpn_information", client_alpns=alpn)
 
     def parameters(self, local: bool, values: dict[str, Any]) -> None:
-        """One end's transport parameters are known."""
+        """Log the transport parameters of one end."""
         self._exponents[local] = values["ack_delay_exponent"]
         self._transport(
             "parameters_set", owner="local" if local else "remote", **values
         )
 
     def datagrams(self, sent: bool, lengths: Sequence[int]) -> None:
-        """UDP datagrams, by the lengths of their payloads."""
+        """Log UDP datagrams by the lengths of their payloads."""
         self._transport(
             "datagrams_sent" if sent else "datagrams_received",
             count=len(lengths),
@@ -293,7 +293,8 @@ class Trace:
         )
 
     def unprotected(self, datagram: bytes) -> None:
-        """A datagram that came in: Retry and version negotiation have no frames."""
+        """Log the packets of a received datagram that have no frames: Retry and Version
+        Negotiation."""
         try:
             kind = packet_type(datagram)
             if kind not in ("retry", "version_negotiation"):
@@ -309,7 +310,7 @@ class Trace:
         )
 
     def packet(self, sent: bool, header_length: int, data: bytes) -> None:
-        """A packet, its header before its frames."""
+        """Log a packet, its header before its frames."""
         header = data[:header_length]
         number_length = (header[0] & 3) + 1
         kind = packet_type(header)
@@ -337,7 +338,7 @@ class Trace:
             self._retire("handshake")
 
     def metrics(self, **values: float) -> None:
-        """What congestion control knows; only what has changed is written."""
+        """Log what has changed in the state of congestion control."""
         changed = {
             name: value
             for name, value in values.items()
@@ -350,7 +351,7 @@ class Trace:
             )
 
     def end(self, error_code: int, reason: str) -> None:
-        """The connection is over."""
+        """Log the end of the connection."""
         self._log.log_event(
             category="connectivity",
             event="connection_closed",
@@ -361,7 +362,7 @@ class Trace:
         self._log.log_event(category="transport", event=event, data=data)
 
     def _number(self, sent: bool, space: str, truncated: bytes) -> int:
-        """The whole packet number (RFC 9000, A.3)."""
+        """Return the full packet number (RFC 9000, A.3)."""
         expected = self._next.get((sent, space), 0)
         window = 1 << 8 * len(truncated)
         number = expected & -window | int.from_bytes(truncated, "big")
@@ -373,7 +374,7 @@ class Trace:
         return number
 
     def _note_keys(self, sent: bool, kind: str, first: int) -> None:
-        """Tell of keys when a packet first shows that they are in use."""
+        """Log new keys when a packet first uses them."""
         phase = first & KEY_PHASE if kind == "1RTT" else 0
         before = self._keys.get((sent, kind))
         if before == phase:
@@ -382,7 +383,7 @@ class Trace:
         if before is None:
             trigger = "tls"
         elif self._keys.get((not sent, kind)) == phase:
-            # The other way has changed before.
+            # The other direction has changed before.
             trigger = "remote_update" if sent else "local_update"
         else:
             trigger = "local_update" if sent else "remote_update"
