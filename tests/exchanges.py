@@ -4,19 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 
+import pytest
 from h3_streams import serving
-from loops import pause, until
+from loops import in_loop, pause, until
 from quic_pair import client_configuration
 
 from nghttp2py import access
 from nghttp2py.asyncio import open_connection, start_server
 from nghttp2py.asyncio.h3 import H3Protocol
 from nghttp2py.asyncio.quic import connect
-from nghttp2py.h3 import H3_ALPN
+from nghttp2py.errors import PushDisabledError
+from nghttp2py.h2 import H2Configuration
+from nghttp2py.h3 import H3_ALPN, H3Configuration
+from nghttp2py.h3.connection import Setting
 from nghttp2py.server import BaseRequestHandler, HTTP2Server
 
 HOST = "127.0.0.1"
+
+both_versions = pytest.mark.parametrize("version", ["HTTP/2", "HTTP/3"])
+both_kinds = pytest.mark.parametrize("kind", ["handler", "coroutine"])
+
+
+def everywhere(test):
+    """Run a test over both versions, with both kinds of application."""
+    return both_versions(both_kinds(in_loop(test)))
+
+
+def pattern(size):
+    """Bytes in which no piece is like another."""
+    seed = hashlib.sha256(b"%d" % size).digest()
+    return (b"".join(seed + b"%012d" % i for i in range(size // 44 + 1)))[:size]
+
+
+def cut(data, size):
+    return [data[i : i + size] for i in range(0, len(data), size)]
 
 
 class OfHandler:
@@ -44,6 +67,20 @@ class OfHandler:
 
     async def inform(self, status, headers=()):
         self.inner.send_informational(status, headers)
+
+    def queue(self, data):
+        self.inner.send_data(data)
+
+    async def drain(self):
+        await self.inner.drain()
+
+    @property
+    def push_enabled(self):
+        return self.inner.push_enabled
+
+    async def push(self, path, body):
+        """Push a response; return whether the client was promised it."""
+        return self.inner.push(path, body=body).stream_id != -1
 
     def reset(self):
         self.inner.reset()
@@ -76,6 +113,25 @@ class OfStream:
 
     async def inform(self, status, headers=()):
         await self.inner.send_informational(status, headers)
+
+    def queue(self, data):
+        self.inner.write(data)
+
+    async def drain(self):
+        await self.inner.drain()
+
+    @property
+    def push_enabled(self):
+        return self.inner.push_enabled
+
+    async def push(self, path, body):
+        """Push a response; return whether the client was promised it."""
+        try:
+            pushed = await self.inner.push([(b":path", path)])
+        except PushDisabledError:
+            return False
+        await pushed.send_response(200, body=body)
+        return True
 
     def reset(self):
         self.inner.reset()
@@ -126,7 +182,8 @@ class App:
 class Ends:
     """A client, and how its server is ended."""
 
-    def __init__(self, client, shut_down, abort):
+    def __init__(self, version, client, shut_down, abort):
+        self.version = version
         self.client = client
         self.shut_down = shut_down
         self.abort = abort
@@ -138,6 +195,10 @@ class Ends:
         if body is not None:
             await stream.send_body(body)
         return await self.take(stream)
+
+    async def ping(self):
+        """Let what was sent before arrive."""
+        await self.client.ping()
 
     async def open(self, path=b"/", method=b"GET", headers=(), *, end_stream=False):
         return await self.client.open_stream(
@@ -157,23 +218,33 @@ class Ends:
         return response.status, body, list(await stream.trailers())
 
 
+# Configurations of servers that take extended CONNECT, of both ends with datagrams,
+# and of clients that take pushes.
+H2_CONNECT = H2Configuration(enable_connect_protocol=True, manual_flow_control=True)
+H3_CONNECT = H3Configuration(settings={Setting.ENABLE_CONNECT_PROTOCOL: 1})
+DATAGRAMS = {"max_datagram_frame_size": 1500}
+PUSHES = H2Configuration(enable_push=True)
+
+
 @contextlib.asynccontextmanager
-async def _over_http2(app, kind):
-    if kind == "handler":
-        server = HTTP2Server((HOST, 0), app.handler_class())
+async def _over_http2(application):
+    if isinstance(application, type):
+        server = HTTP2Server((HOST, 0), application, config=H2_CONNECT)
         await server.start()
     else:
         server = await start_server(
-            lambda protocol: protocol.serve_streams(app.handle), HOST, 0
+            lambda protocol: protocol.serve_streams(application), HOST, 0
         )
-    client = await open_connection(HOST, server.sockets[0].getsockname()[1])
+    client = await open_connection(
+        HOST, server.sockets[0].getsockname()[1], config=PUSHES
+    )
 
     async def shut_down(timeout):
         server.close(timeout)
         await server.wait_closed()
 
     try:
-        yield Ends(client, shut_down, server.abort)
+        yield Ends("HTTP/2", client, shut_down, server.abort)
     finally:
         client.close(1)
         await client.wait_closed()
@@ -182,14 +253,13 @@ async def _over_http2(app, kind):
 
 
 @contextlib.asynccontextmanager
-async def _over_http3(app, kind):
-    handler = app.handler_class() if kind == "handler" else app.handle
+async def _over_http3(application):
     async with (
-        serving(handler) as (ends, port),
+        serving(application, fields=DATAGRAMS, config=H3_CONNECT) as (ends, port),
         connect(
             HOST,
             port,
-            configuration=client_configuration(alpn_protocols=H3_ALPN),
+            configuration=client_configuration(alpn_protocols=H3_ALPN, **DATAGRAMS),
             create_protocol=H3Protocol,
         ) as client,
     ):
@@ -202,20 +272,30 @@ async def _over_http3(app, kind):
             for protocol in ends.protocols:
                 protocol.abort()
 
-        yield Ends(client, shut_down, abort)
+        yield Ends("HTTP/3", client, shut_down, abort)
+
+
+@contextlib.asynccontextmanager
+async def serving_app(version, application):
+    """A client, and a server of a handler class or a coroutine function."""
+    over = _over_http2 if version == "HTTP/2" else _over_http3
+    async with over(application) as ends:
+        access.add_hook(ends.log.append)
+        try:
+            yield ends
+        finally:
+            access.remove_hook(ends.log.append)
 
 
 @contextlib.asynccontextmanager
 async def exchanging(version, kind, answer):
     """A client, and a server that answers each request by ``answer(app, request)``."""
     app = App(answer)
-    over = _over_http2 if version == "HTTP/2" else _over_http3
-    async with over(app, kind) as ends:
-        access.add_hook(ends.log.append)
+    application = app.handler_class() if kind == "handler" else app.handle
+    async with serving_app(version, application) as ends:
         try:
             yield app, ends
         finally:
-            access.remove_hook(ends.log.append)
             app.go.set()
     await until(lambda: app.begun == app.ended)
 

@@ -1,12 +1,11 @@
 """Exchanges are the same over HTTP/2 and HTTP/3, for handlers and for coroutines."""
 
 import asyncio
-import hashlib
 import io
 import logging
 
 import pytest
-from exchanges import exchanging, settled
+from exchanges import both_kinds, cut, everywhere, exchanging, pattern, settled
 from loops import in_loop, until
 
 from nghttp2py.errors import (
@@ -15,20 +14,6 @@ from nghttp2py.errors import (
     StreamResetError,
 )
 from nghttp2py.h3.connection import ErrorCode
-
-both_versions = pytest.mark.parametrize("version", ["HTTP/2", "HTTP/3"])
-both_kinds = pytest.mark.parametrize("kind", ["handler", "coroutine"])
-
-
-def everywhere(test):
-    """Run a test over both versions, with both kinds of application."""
-    return both_versions(both_kinds(in_loop(test)))
-
-
-def pattern(size):
-    """Bytes in which no piece is like another."""
-    seed = hashlib.sha256(b"%d" % size).digest()
-    return (b"".join(seed + b"%012d" % i for i in range(size // 44 + 1)))[:size]
 
 
 class SlowReader:
@@ -40,10 +25,6 @@ class SlowReader:
     async def read(self, n):
         await asyncio.sleep(0)
         return self.file.read(n)
-
-
-def cut(data, size):
-    return [data[i : i + size] for i in range(0, len(data), size)]
 
 
 async def slowly(data, size):

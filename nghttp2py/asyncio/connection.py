@@ -28,6 +28,7 @@ from nghttp2py.errors import (
     ErrorCode,
     ProtocolError,
     StreamResetError,
+    StreamStateError,
     printable,
 )
 from nghttp2py.exchange import log_access, log_wanted
@@ -766,7 +767,10 @@ class H2StreamConnection(H2Pump):
         fields = list(to_pairs(headers))
         names = {field[0] for field in fields}
         request = stream.request
-        assert request is not None or self._client_side
+        if request is None and not self._client_side:
+            raise StreamStateError(
+                f"stream {stream.stream_id}: a pushed stream promises no others"
+            )
         if request is not None:
             if not names & _AUTHORITY and request.authority is not None:
                 fields.insert(0, (b":authority", request.authority))

@@ -11,6 +11,7 @@ from nghttp2py.asyncio.fields import Fields
 from nghttp2py.asyncio.reader import Incoming, StreamReader
 from nghttp2py.asyncio.stream_link import StreamLink
 from nghttp2py.asyncio.writer import Body, HeadersLike, StreamWriter
+from nghttp2py.errors import PushDisabledError
 from nghttp2py.exchange import answer_failure
 
 __all__ = ["H2Stream", "Stream"]
@@ -113,6 +114,23 @@ class Stream(Incoming):
         if not data:
             raise StopAsyncIteration
         return data
+
+    # ---- Server push ----
+
+    @property
+    def push_enabled(self) -> bool:
+        """Whether the client takes pushes, and this stream can promise them."""
+        return self.request is not None and not self.closed and self.http.push_enabled()
+
+    async def push(self, headers: HeadersLike) -> Stream:
+        """Promise a response to a request of ours, and return its stream.
+
+        ``headers`` are the request's; ``:method`` (GET), ``:scheme`` and
+        ``:authority`` are this request's if they are absent.  Raises
+        ``PushDisabledError`` if the client takes none (RFC 9113, 8.4), and always
+        over HTTP/3.
+        """
+        raise PushDisabledError(f"{self.http.version} has no server push")
 
     # ---- The end ----
 
@@ -283,11 +301,6 @@ class H2Stream(Stream):
         self.urgency = 3
 
     async def push(self, headers: HeadersLike) -> H2Stream:
-        """Promise a response to a request of ours, and return its stream.
-
-        ``headers`` are the request's; ``:method`` (GET), ``:scheme`` and
-        ``:authority`` are this request's if they are absent.  Raises
-        ``PushDisabledError`` (RFC 9113, 8.4).
-        """
+        """Promise a response: see ``Stream.push``."""
         pushed: H2Stream = await self.protocol.push_stream(self, headers)
         return pushed

@@ -197,7 +197,8 @@ class Outgoing(PythonExchange):
     ) -> None:
         """Send a response's header fields, ``:status`` among them.
 
-        A body follows, unless ``end_stream``.  Raises ``HeadersError``,
+        A body follows, unless ``end_stream``.  That of a response that must have none
+        is dropped (RFC 9110, 6.4.1).  Raises ``HeadersError``,
         ``StreamStateError`` for a second response, and why the stream broke
         off if it did.
         """
@@ -218,7 +219,7 @@ class Outgoing(PythonExchange):
         The body of a response that must have none is not sent (RFC 9110, 6.4.1).
         """
         await self._until_transport()
-        if self._has_no_content(status):
+        if self._is_without_content(status):
             body = trailers = None
         end_stream = body is None and trailers is None
         self.http.send_response(self, status, headers, end_stream)
@@ -227,9 +228,17 @@ class Outgoing(PythonExchange):
         else:
             await self.send_body(b"" if body is None else body, trailers=trailers)
 
-    def _has_no_content(self, status: int) -> bool:
+    def _is_without_content(self, status: int | None) -> bool:
+        """Whether the response that was begun, with ``status``, has no content.
+
+        Its body and trailers are dropped, as those of handlers are.
+        """
         request = self.request
-        return request is not None and not has_content(request.method, status)
+        return (
+            status is not None
+            and request is not None
+            and not has_content(request.method, status)
+        )
 
     async def send_trailers(self, headers: HeadersLike) -> None:
         """End our half with trailers, after what is being sent."""
@@ -242,13 +251,20 @@ class Outgoing(PythonExchange):
 
     def _send_trailers(self, headers: HeadersLike) -> None:
         self._raise_stopped()
-        self.http.send_trailers(self, headers)
+        if self._is_without_content(self.status) and not self._sent_all:
+            self.http.end(self)
+        else:
+            self.http.send_trailers(self, headers)
         self._sent_all = True
 
     # ---- Bodies ----
 
     def _queue(self, data: bytes | memoryview, end_stream: bool) -> None:
         self._raise_stopped()
+        if self._is_without_content(self.status) and not self._sent_all:
+            if not end_stream:
+                return
+            data = b""
         self.http.queue_body(self, data, end_stream)
         self.body_bytes_sent += len(data)
         if end_stream:
