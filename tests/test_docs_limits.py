@@ -180,6 +180,7 @@ def test_what_serve_takes_is_on_the_page():
             "requests that are sent on after their response",
             "asyncio.h3:_STOP_AFTER",
         ),
+        ("bytes of such a request", "asyncio.h3:_DISCARDED"),
         ("events of a qlog trace", "quic.logger:MAX_EVENTS"),
     ],
 )

@@ -669,6 +669,108 @@ async def test_a_whole_request_that_waits_for_qpack_has_a_bound_too():
         assert not handler.begun
 
 
+class RefuseByHandler(BaseRequestHandler):
+    def on_headers(self):
+        self.send_response(413, body=b"too large")
+
+
+async def refuse_in_a_block(stream):
+    async with stream:
+        await stream.send_response(413, body=b"too large")
+
+
+async def refuse_and_ask_to_stop(stream):
+    await stream.send_response(413, body=b"too large")
+    stream.stop()
+    with pytest.raises(StreamResetError, match="stop"):
+        await stream.read()
+
+
+async def refuse_and_fail(stream):
+    raise ValueError("500 is the answer")
+
+
+early = pytest.mark.parametrize(
+    "answer",
+    [
+        refuse,
+        RefuseByHandler,
+        refuse_in_a_block,
+        refuse_and_ask_to_stop,
+        refuse_and_fail,
+    ],
+)
+
+
+@early
+@in_virtual_time
+async def test_an_upload_goes_on_after_its_answer_while_it_makes_progress(answer):
+    """Chromium gives its page the response only then."""
+    async with raw_pair(answer) as (client, ends):
+        client.send(0, REQUEST + data_frame(b"body"))
+        await until(lambda: 0 in client.ended)
+        for _ in range(60):
+            client.send(0, data_frame(bytes(60)) * 5)
+            await pass_time(1)
+        assert not client.stops
+        assert ends.protocols[0].stream_count == 1
+        client.send(0, b"", True)
+        await until(lambda: not ends.protocols[0].stream_count)
+        assert not client.stops
+
+
+@pytest.mark.parametrize(
+    "rest", [b"", data_frame(bytes(60)) * 30, b"\x00\x00" * 500, b"\x21\x00" * 500]
+)
+@early
+@in_virtual_time
+async def test_an_upload_that_comes_too_slowly_after_its_answer_is_stopped(
+    answer, rest
+):
+    """Empty frames, and those of an unknown type, are no progress."""
+    async with raw_pair(answer) as (client, ends):
+        client.send(0, REQUEST + data_frame(b"body"))
+        await until(lambda: 0 in client.ended)
+        begun = asyncio.get_running_loop().time()
+        client.send(0, rest)
+        await until(lambda: 0 in client.stops)
+        assert client.stops[0] == ErrorCode.H3_NO_ERROR
+        assert 9 < asyncio.get_running_loop().time() - begun < 12
+        assert not ends.protocols[0].stream_count
+        assert client.over is None
+
+
+@early
+@in_virtual_time
+async def test_an_upload_that_is_too_long_after_its_answer_is_stopped(
+    answer, monkeypatch
+):
+    monkeypatch.setattr(h3, "_DISCARDED", 3_000_000)
+    async with raw_pair(answer) as (client, ends):
+        # No more than the server's credit is on its way beyond the bound.
+        client.send(0, REQUEST + b"\x00\x80" + (8_000_000).to_bytes(3, "big"))
+        await until(lambda: 0 in client.ended)
+        client.send(0, bytes(2_900_000))
+        await until(lambda: not client._quic.queued_data(0))
+        assert not client.stops
+        client.send(0, bytes(5_000_000))
+        await until(lambda: 0 in client.stops)
+        assert client.stops[0] == ErrorCode.H3_NO_ERROR
+        assert not ends.protocols[0].stream_count
+
+
+@in_loop
+async def test_connect_that_is_refused_does_not_stay_open(monkeypatch):
+    """RFC 9114, 4.4: only 2xx begins a tunnel, whose halves end one by one."""
+    monkeypatch.setattr(h3, "_STOP_AFTER", 0.05)
+    section = b"\x00\x00\xcf\x50\x0blocalhost:1"
+    async with raw_pair(refuse) as (client, ends):
+        client.send(0, headers_frame(section))
+        await until(lambda: 0 in client.stops)
+        assert client.stops[0] == ErrorCode.H3_NO_ERROR
+        assert not ends.protocols[0].stream_count
+
+
 @in_loop
 async def test_a_response_that_is_stopped_before_its_request_comes_is_not_made(caplog):
     handler = Handler(answer_20k)

@@ -106,11 +106,12 @@ _ANSWERED_COST = 0.5
 # reported, at most; a peer has no more than its limit of open streams.
 _STOPPED = 1024
 
-# How long a client may take to send the rest of a request whose response is complete,
-# before STOP_SENDING is sent, and how many requests at once may take so long.
-# Chromium gives a response to its page when it has sent the request, and never if it is
-# told to stop.
+# The rest of a request whose response is complete is dropped while it comes at
+# `min_rate`, measured in intervals of so many seconds, up to so many bytes, of so many
+# requests at once.  Then STOP_SENDING is sent.  Chromium gives a response to its page
+# when it has sent the request, and never if it is told to stop.
 _STOP_AFTER = 10.0
+_DISCARDED = 64 << 20
 _LINGERING = 16
 
 # The code with which a missed bound ends a stream, or the connection.
@@ -199,11 +200,10 @@ class H3Protocol(QuicConnectionProtocol):
         self._shutdown_task: asyncio.Task[None] | None = None
         self._http: H3Connection | None = None
         # Of a server: streams whose handlers are to be started, streams that it
-        # has stopped, responses after which it will stop the request.
+        # has stopped, requests that are sent on after their response.
         self._arrived: list[H3RequestStream] = []
         self._stopped: dict[int, None] = {}
-        self._answered: dict[int, tuple[Exchange, float]] = {}
-        self._stop_timer: asyncio.TimerHandle | None = None
+        self._answered: dict[int, None] = {}
         # Requests that were abandoned, so that each counts once.
         self._cut_short: dict[int, None] = {}
         self._resets = Rate(_RESET_BURST, _RESET_RATE)
@@ -535,11 +535,14 @@ class H3Protocol(QuicConnectionProtocol):
         return [
             (stream_id, state.arrival)
             for stream_id, state in self._link.states.items()
-            if state.receives and not state.answered
+            if state.receives and (state.declined or not state.answered)
         ]
 
     def _overdue(self, what: str, stream_id: int | None) -> None:
         if self._quic.closed:
+            return
+        if what == "body" and stream_id in self._answered:
+            self._stop_answered(stream_id)
             return
         bound = getattr(self._timeouts, what)
         if what == "idle":
@@ -608,8 +611,7 @@ class H3Protocol(QuicConnectionProtocol):
             if exchange is not None:
                 self._link.look_for_room(exchange)
         self._link.look_for_sent()
-        if self._answered and (self._closing or len(self._answered) > _LINGERING):
-            self._stop_answered()
+        self._stop_excess()
         if self._closing and self._is_finished():
             self._waiters.wake()
 
@@ -657,9 +659,6 @@ class H3Protocol(QuicConnectionProtocol):
         if self._timeouts.close is not None:
             self._link.tasks.release_after(self._timeouts.close)
         self._answered.clear()
-        if self._stop_timer is not None:
-            self._stop_timer.cancel()
-            self._stop_timer = None
         self._stopped.clear()
         self._wake_openers()
         self._waiters.wake()
@@ -797,6 +796,9 @@ class H3Protocol(QuicConnectionProtocol):
         self._streams_by_id[stream_id] = exchange
         self._busy()
         self._apply_priority(stream_id)
+        if not event.stream_ended:
+            arrival = link.states[stream_id].arrival
+            self._watch.body_begun(arrival, self._timeouts.body)
         link.call(exchange, functools.partial(link.request_received, exchange, request))
         if self._closing:
             link.tell_closing(exchange)
@@ -804,8 +806,6 @@ class H3Protocol(QuicConnectionProtocol):
         exchange = self._streams_by_id.get(stream_id, exchange)
         if event.stream_ended:
             link.call(exchange, functools.partial(link.message_ended, exchange))
-        elif (state := link.states.get(stream_id)) is not None:
-            self._watch.body_begun(state.arrival)
         if stream_id in self._cut_short:
             # STOP_SENDING has overtaken the request.
             code = ErrorCode.H3_REQUEST_CANCELLED
@@ -879,38 +879,34 @@ class H3Protocol(QuicConnectionProtocol):
         else:
             stream.stop()
 
-    def request_answered(self, exchange: Exchange) -> None:
-        """A response is complete: its request is stopped after a time.
+    def request_answered(self, stream_id: int) -> None:
+        """A response is complete: what comes of its request is dropped.
 
         A client that receives STOP_SENDING at once may lose the response.
         """
-        due = self._loop.time() + _STOP_AFTER
-        self._answered.setdefault(exchange.stream_id, (exchange, due))
-        if self._stop_timer is None:
-            self._stop_timer = self._loop.call_at(due, self._stop_timed)
+        self._answered[stream_id] = None
+        self._watch.body_begun(self._link.states[stream_id].arrival, _STOP_AFTER)
         self._transmit_soon()
 
-    def _stop_timed(self) -> None:
-        self._stop_timer = None
-        self._stop_answered()
-        if self._answered:
-            now = self._loop.time()
-            _, due = next(iter(self._answered.values()))
-            # What the client has not acknowledged yet is looked at again.
-            due = max(due, now + _STOP_AFTER / 10)
-            self._stop_timer = self._loop.call_at(due, self._stop_timed)
+    def discarded(self, stream_id: int, total: int) -> None:
+        """So many bytes have come of a request since its response was complete."""
+        if total > _DISCARDED:
+            self._stop_answered(stream_id)
 
-    def _stop_answered(self) -> None:
-        """Stop requests whose responses have been there for long enough."""
-        now = self._loop.time()
-        excess = len(self._answered) - _LINGERING
-        for stream_id, (exchange, due) in list(self._answered.items()):
-            if not (due <= now or excess > 0 or self._closing):
+    def _stop_answered(self, stream_id: int) -> bool:
+        """Stop a request, if the client has acknowledged all of its response."""
+        if not self._quic.stream_settled(stream_id):
+            return False
+        self._link.stop_request(self._streams_by_id[stream_id], ErrorCode.H3_NO_ERROR)
+        return True
+
+    def _stop_excess(self) -> None:
+        """Stop the requests that have been answered for the longest time."""
+        excess = len(self._answered) - (0 if self._closing else _LINGERING)
+        for stream_id in list(self._answered):
+            if excess <= 0:
                 return
-            if self._quic.stream_settled(stream_id):
-                excess -= 1
-                del self._answered[stream_id]
-                self._link.stop_request(exchange, ErrorCode.H3_NO_ERROR)
+            excess -= self._stop_answered(stream_id)
 
 
 def _with_datagrams(config: H3Configuration, quic: QuicConnection) -> H3Configuration:

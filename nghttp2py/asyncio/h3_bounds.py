@@ -43,14 +43,16 @@ class Rate:
 class Arrival:
     """How much of a request's body had come when."""
 
-    __slots__ = ("came", "came_before", "since", "withheld")
+    __slots__ = ("came", "came_before", "interval", "since", "withheld")
 
     def __init__(self) -> None:
         #: Bytes that have come.
         self.came = 0
         #: Whether the application withholds credit.
         self.withheld = False
-        # When the interval that is measured began, and what had come by then.
+        # The length of the intervals that are measured, when this one began, and what
+        # had come by then.
+        self.interval = math.inf
         self.since = 0.0
         self.came_before = 0
 
@@ -176,11 +178,12 @@ class Watch:
         begun before."""
         return self._incomplete.pop(stream_id, None) is not None
 
-    def body_begun(self, arrival: Arrival) -> None:
-        """A request has come without the end of its body."""
-        if self._timeouts.body is not None:
+    def body_begun(self, arrival: Arrival, interval: float | None) -> None:
+        """A body must progress in each ``interval`` from now on."""
+        if interval is not None:
+            arrival.interval = interval
             arrival.since = self._loop.time()
-            self._wake_at(arrival.since + self._timeouts.body)
+            self._wake_at(arrival.since + interval)
 
     def queued(self, outgoing: Outgoing, n: int, *, was_empty: bool) -> None:
         """``n`` bytes were queued on a stream; nothing was before if
@@ -274,20 +277,17 @@ class Watch:
         return math.inf
 
     def _check_bodies(self, now: float) -> float:
-        interval = self._timeouts.body
-        if interval is None or self._owner is None:
-            return math.inf
         first = math.inf
-        needed = interval * self._timeouts.min_rate
+        if self._owner is None:
+            return first
         for stream_id, arrival in list(self._owner._bodies_awaited()):
-            if arrival.withheld:
+            if arrival.withheld or now >= arrival.since + arrival.interval:
+                needed = arrival.interval * self._timeouts.min_rate
+                came = arrival.came - arrival.came_before
                 arrival.since, arrival.came_before = now, arrival.came
-            elif now >= arrival.since + interval:
-                if arrival.came - arrival.came_before < needed:
+                if came < needed and not arrival.withheld:
                     self._report_overdue("body", stream_id)
-                    continue
-                arrival.since, arrival.came_before = now, arrival.came
-            first = min(first, arrival.since + interval)
+            first = min(first, arrival.since + arrival.interval)
         return first
 
     def _check_responses(self, now: float) -> float:

@@ -270,10 +270,12 @@ class H3Link(StreamLink, PythonConnection):
         state = self.states.get(exchange.stream_id)
         if state is None or not state.receives:
             return
-        if data and not state.declined:
+        arrival = state.arrival
+        arrival.came += len(data)
+        if state.declined:
+            self.owner.discarded(exchange.stream_id, arrival.came)
+        elif data:
             state.unread += len(data)
-            arrival = state.arrival
-            arrival.came += len(data)
             self.data_received(exchange, data)
             if state.unread >= _UNREAD and not arrival.withheld and not ended:
                 arrival.withheld = True
@@ -367,6 +369,7 @@ class H3Link(StreamLink, PythonConnection):
         name, value = headers[0][:2] if headers else (b"", b"")
         if name == b":status" and value[:1] != b"1":
             state.answered = True
+            state.tunnel = state.tunnel and value[:1] == b"2"
             exchange.status = int(value)
         self._was_queued(exchange, state, 0, was_empty, end)
 
@@ -654,9 +657,12 @@ class H3Link(StreamLink, PythonConnection):
         if state is None or not state.receives:
             return
         if error_code is None:
-            if not state.tunnel:
-                self._decline(exchange, state)
-                self.owner.request_answered(exchange)
+            if not (state.tunnel or state.declined):
+                # What has come needs no credit any more, and what comes is dropped.
+                state.declined = True
+                self.acknowledge(exchange, state.unread)
+                state.arrival = Arrival()
+                self.owner.request_answered(exchange.stream_id)
             return
         self.owner.stop_stream(exchange.stream_id, error_code)
         if not self.client_side and state.failure is None:
@@ -667,11 +673,6 @@ class H3Link(StreamLink, PythonConnection):
         # A whole answer is a good end, though the request was not, which may have
         # been stopped before the answer or after it.
         self._ended_here(exchange, state, failure, error_code, True, False)
-
-    def _decline(self, exchange: Exchange, state: _State) -> None:
-        """Drop what still comes of a request, and give credit for what has come."""
-        state.declined = True
-        self.acknowledge(exchange, state.unread)
 
     def _ended_here(
         self,

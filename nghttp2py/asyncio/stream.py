@@ -151,19 +151,26 @@ class Stream(Incoming):
 
         Our own half goes on (RFC 9113, 8.1, RFC 9114, 4.1).  What has come in and
         was not read is dropped.  A client of HTTP/2 whose own half has ended
-        resets the stream.
+        resets the stream.  Without ``error_code``, a client of HTTP/3 that is sent a
+        whole response is told later, as it may lose the response otherwise.
         """
-        if error_code is None:
-            error_code = self.http.codes.no_error
-        self.http.check_code(error_code)
+        code = self.http.codes.no_error if error_code is None else error_code
+        self.http.check_code(code)
         self.discard()
         if not self._receives:
             return
-        self.http.stop_request(self, error_code)
-        failure = self.http.make_failure(
-            self.stream_id, error_code, "stop() was called"
-        )
-        self.aborted(failure, error_code, True, False)
+        request = self.request
+        if (
+            error_code is None
+            and self._sent_all
+            and request is not None
+            and request.method != b"CONNECT"
+        ):
+            self.http.stop_request(self)
+        else:
+            self.http.stop_request(self, code)
+        failure = self.http.make_failure(self.stream_id, code, "stop() was called")
+        self.aborted(failure, code, True, False)
 
     @property
     def sent_all(self) -> bool:
@@ -284,7 +291,7 @@ class Stream(Incoming):
                 self._cancel(codes.cancelled, "its block was left")
             else:
                 # The response is whole, the request need not be.
-                self.stop(codes.cancelled if http.client_side else codes.no_error)
+                self.stop(codes.cancelled if http.client_side else None)
 
 
 S = TypeVar("S", bound=Stream)
