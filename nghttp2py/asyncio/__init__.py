@@ -1,4 +1,4 @@
-"""HTTP/2 and HTTP/3 over asyncio: the only place that does I/O."""
+"""HTTP/2 and HTTP/3 over asyncio: the only package that does I/O."""
 
 from typing import TYPE_CHECKING
 
@@ -21,13 +21,13 @@ from nghttp2py.asyncio.writer import StreamWriter
 from nghttp2py.errors import NGHTTP2Error as AIOH2Exception
 from nghttp2py.errors import SendException
 
-#: The names under which HTTP/2's came first.
+#: Older names of HTTP/2's classes.
 H2StreamReader = StreamReader
 H2StreamWriter = StreamWriter
 
-# Imported when they are asked for: QUIC and HTTP/3 are not in every build.
+# Imported when they are first used: QUIC and HTTP/3 are not in every build.
 if TYPE_CHECKING:
-    # Not in __all__, for a build without QUIC has none of them.
+    # Not in __all__, because a build without QUIC has none of them.
     from nghttp2py.asyncio.h3 import H3Protocol as H3Protocol
     from nghttp2py.asyncio.h3 import H3RequestStream as H3RequestStream
     from nghttp2py.asyncio.quic import QuicConnectionProtocol as QuicConnectionProtocol

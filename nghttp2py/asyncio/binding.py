@@ -1,4 +1,4 @@
-"""Making sockets that listen: for TCP, at a Unix path, or given by the caller."""
+"""Listening sockets: for TCP, at a Unix path, or given by the caller."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ _ANY_IPV4, _ANY_IPV6 = "0.0.0.0", "::"
 
 
 def check_host(host: object, *, several: bool = False) -> None:
-    """Raise ``TypeError`` or ``ValueError`` for what no address can be found of.
+    """Raise ``TypeError`` or ``ValueError`` unless ``host`` can be resolved.
 
-    ``None`` passes; with ``several`` a server's hosts do.
+    ``None`` is valid; with ``several``, so is a sequence of hosts.
     """
     if several and isinstance(host, Sequence) and not isinstance(host, str | bytes):
         for one in host:
@@ -60,7 +60,7 @@ def check_host(host: object, *, several: bool = False) -> None:
 
 
 def check_port(port: object, *, optional: bool = False) -> None:
-    """Raise ``TypeError`` or ``ValueError`` for what is no port."""
+    """Raise ``TypeError`` or ``ValueError`` unless ``port`` is a port."""
     if port is not None or not optional:
         check_int("port", port, 0, 65535)
 
@@ -86,7 +86,7 @@ def to_address(
     """Check the address of a server: ``(host, port)``, or the path of a Unix socket.
 
     Raises ``TypeError`` if it is neither, and ``ValueError`` for a str that looks like
-    a host, a port or a URL: a path that does begins with ``./`` or a directory.
+    a host, a port or a URL: write such a path with ``./`` or a directory.
     """
     if isinstance(address, tuple):
         if len(address) != 2:
@@ -113,7 +113,8 @@ def to_address(
 
 
 def _read_host_and_port(text: str) -> str | None:
-    """Return what was meant by a text such as ``localhost:80``; ``None`` for a path."""
+    """Return what a text such as ``localhost:80`` was meant to be; ``None`` for a
+    path."""
     host, port = text, ""
     match = _HOST_AND_PORT.fullmatch(text)
     if match is not None:
@@ -143,9 +144,9 @@ async def bind_tcp(
 ) -> list[socket.socket]:
     """Return bound sockets for all addresses of ``host``; they do not listen yet.
 
-    ``None`` and the empty string are all interfaces.  ``::`` takes IPv4 too, if it
-    can: where another socket has the port of IPv4, it is for IPv6 alone.  Raises
-    ``OSError``, which names the address.
+    ``None`` and the empty string stand for all interfaces.  ``::`` accepts IPv4 too,
+    unless another socket has the port for IPv4.  Raises ``OSError``, which names the
+    address.
     """
     hosts = [host] if host is None or isinstance(host, str) else list(host)
     found: list[tuple[int, int, Any]] = []
@@ -215,7 +216,7 @@ def _bind(
             sock.bind(address)
         except OSError as error:
             if error.errno == errno.EADDRNOTAVAIL and family == socket.AF_INET6:
-                # IPv6 is known to the system, but no interface has it.
+                # The system supports IPv6, but no interface has it.
                 sock.close()
                 return None
             if not (dual and error.errno == errno.EADDRINUSE):
@@ -235,7 +236,7 @@ def _bind(
 
 
 def bind_udp(tcp: socket.socket, *, reuse_port: bool | None = None) -> socket.socket:
-    """Return a socket for datagrams at the address of ``tcp``, a bound socket.
+    """Return a datagram socket at the address of ``tcp``, a bound socket.
 
     Raises ``OSError``, which names the address.
     """
@@ -281,10 +282,11 @@ class UnixPath:
 
 
 def bind_unix(path: str) -> tuple[socket.socket, UnixPath | None]:
-    """Return a socket that is bound to ``path``, and what removes it.
+    """Return a socket that is bound to ``path``, and the object that removes the path.
 
-    A path that begins with a null byte is Linux's abstract name.  A socket that is
-    at the path is removed, as asyncio does: it may be left of a program that died.
+    A path that begins with a null byte is an abstract name of Linux.  An existing
+    socket at the path is removed, as asyncio does: a program that died may have left
+    it.
     """
     if not path.startswith("\0"):
         try:
@@ -297,7 +299,7 @@ def bind_unix(path: str) -> tuple[socket.socket, UnixPath | None]:
         try:
             sock.bind(path)
         except OSError as error:
-            # A path that is too long has no number.
+            # The error for a path that is too long has no errno.
             raise OSError(
                 error.errno or errno.EINVAL,
                 f"cannot bind to {path!r}: {error.strerror or error}",
@@ -309,11 +311,12 @@ def bind_unix(path: str) -> tuple[socket.socket, UnixPath | None]:
         raise
 
 
-# ---- Sockets of the caller's ----
+# ---- Sockets of the caller ----
 
 
 def check_stream_socket(sock: Any, rule: str = "a socket") -> None:
-    """Raise ``TypeError`` or ``ValueError`` for what is no open stream socket."""
+    """Raise ``TypeError`` or ``ValueError`` unless ``sock`` is an open stream
+    socket."""
     check_type("sock", sock, socket.socket, rule)
     if sock.fileno() == -1:
         raise ValueError(f"sock is closed: {sock!r}")
@@ -324,9 +327,9 @@ def check_stream_socket(sock: Any, rule: str = "a socket") -> None:
 def adopt_sockets(
     sock: socket.socket | Iterable[socket.socket],
 ) -> list[socket.socket]:
-    """Check bound sockets that the caller has made; they are the server's from now.
+    """Check bound sockets that the caller has made; the server owns them from now on.
 
-    Raises ``TypeError`` and ``ValueError`` for what cannot be listened on.
+    Raises ``TypeError`` and ``ValueError`` for a socket that cannot listen.
     """
     check_type("sock", sock, socket.socket | Iterable, "a socket or several")
     sockets = [sock] if isinstance(sock, socket.socket) else list(sock)
@@ -340,9 +343,9 @@ def adopt_sockets(
 
 
 def describe_address(address: Any) -> str:
-    """Return a socket address as in a URL, for the log; any other as it is.
+    """Return a socket address as in a URL, for the log; another form as it is.
 
-    Control characters are escaped: it may be a peer's.
+    Control characters are escaped, because it may be a peer's.
     """
     if isinstance(address, tuple | list) and len(address) >= 2:
         host, port = str(address[0]), address[1]

@@ -16,7 +16,7 @@ __all__ = ["AsyncBody", "is_asynchronous", "iterate"]
 logger = logging.getLogger(__name__)
 
 
-# What a reader is asked for at once.
+# How many bytes are read from a reader at once.
 _READ_SIZE = 65536
 
 
@@ -28,14 +28,14 @@ class AsyncReader(Protocol):
 
 
 class AsyncBody:
-    """A body callable that takes its pieces from an asynchronous iterable or reader.
+    """A body callable that gets its pieces from an asynchronous iterable or reader.
 
-    ``H2Connection.send_body`` takes it.  A reader is an object whose ``read`` is a
-    coroutine function; it is asked for up to 64 KiB at a time.  A task runs the
-    iterator, one piece ahead of what was sent and no more, and calls ``resume``
-    for each.  What the iterator raises, at its end too, the callable raises.
-    ``close`` ends the task and closes the iterator; what that raises is logged.
-    The task runs in ``loop``, or in the running one.
+    It is a body for ``H2Connection.send_body``.  A reader is an object whose ``read``
+    is a coroutine function; up to 64 KiB are read at a time.  A task runs the iterator,
+    only one piece ahead of what was sent, and calls ``resume`` for each piece.  The
+    callable raises what the iterator raises, at its end too. ``close`` ends the task
+    and closes the iterator; what that raises is logged. The task runs in ``loop``, or
+    in the running one.
     """
 
     def __init__(
@@ -51,11 +51,11 @@ class AsyncBody:
         self._error: BaseException | None = None
         self._taken = asyncio.Event()
         loop = asyncio.get_running_loop() if loop is None else loop
-        #: What runs the iterator.
+        #: The task that runs the iterator.
         self.task = loop.create_task(self._run(pieces))
 
     def __call__(self, n: int) -> tuple[bytes | memoryview, int]:
-        """Return up to ``n`` bytes of the piece at hand, and a ``DATA_`` flag."""
+        """Return up to ``n`` bytes of the current piece, and a ``DATA_`` flag."""
         data = self._piece
         if not data:
             if self._error is not None:
@@ -72,7 +72,7 @@ class AsyncBody:
         return data, DATA_OK
 
     def close(self) -> None:
-        """Give up: the iterator sees ``asyncio.CancelledError``, if it runs."""
+        """Stop: a running iterator gets ``asyncio.CancelledError``."""
         self._closed = True
         self.task.cancel()
 
@@ -87,11 +87,11 @@ class AsyncBody:
                 self._error = error
             elif not isinstance(error, asyncio.CancelledError):
                 logger.exception("an asynchronous body failed when it was closed")
-        # Nobody asks again by itself for what is left: the rest, or the error.
+        # Without this call, the rest or the error would not be fetched.
         self._resume()
 
     async def _take_all(self, pieces: AsyncIterable[bytes] | AsyncReader) -> None:
-        # A stream of this package is both: iterating gives it credit piece by piece.
+        # A stream of this package is both: iterating returns credit piece by piece.
         if hasattr(pieces, "__aiter__"):
             iterator = pieces.__aiter__()
         else:
@@ -104,7 +104,7 @@ class AsyncBody:
                         f"{type(piece).__name__}"
                     )
                 if not piece:
-                    # Others have their turn, even if the iterator never waits.
+                    # Other tasks get a turn even if the iterator never waits.
                     await asyncio.sleep(0)
                     continue
                 self._taken.clear()
@@ -120,7 +120,7 @@ class AsyncBody:
 async def _read_pieces(reader: AsyncReader) -> AsyncIterator[bytes]:
     while True:
         piece: Any = reader.read(_READ_SIZE)
-        # It may be a plain function that returns a future, or bytes.
+        # ``read`` may be a plain function that returns a future, or bytes.
         if inspect.isawaitable(piece):
             piece = await piece
         if not piece:
@@ -129,9 +129,9 @@ async def _read_pieces(reader: AsyncReader) -> AsyncIterator[bytes]:
 
 
 def iterate(body: Any) -> AsyncIterator[Any] | None:
-    """Return an iterator over the pieces of a body that is read by awaiting.
+    """Return an iterator over the pieces of an asynchronous body.
 
-    ``None`` for any other body.  Iterating is preferred to ``read``: streams of
+    Return ``None`` for any other body.  Iterating is preferred to ``read``: streams of
     this package and of asyncio have both.
     """
     if isinstance(body, AsyncIterable):
@@ -142,7 +142,7 @@ def iterate(body: Any) -> AsyncIterator[Any] | None:
 
 
 def is_asynchronous(body: Any) -> bool:
-    """Whether a body is read by awaiting, where callables are bodies, too."""
+    """Return whether a body is asynchronous, where callables are bodies, too."""
     if callable(body) and not isinstance(body, io.IOBase):
         return False
     return isinstance(body, AsyncIterable) or inspect.iscoroutinefunction(

@@ -1,4 +1,4 @@
-"""Making a client's connection, or leaving nothing of it."""
+"""Making a client's connection, with everything closed if that fails."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from nghttp2py.errors import ConnectionTerminatedError
 
 __all__ = ["establish"]
 
-# Turns of the loop in which a transport that was aborted tells its protocol so:
-# one, or over TLS two; and one more in which asyncio lets go of the socket.
+# Turns of the loop until an aborted transport has called ``connection_lost``: one, or
+# two over TLS; and one more in which asyncio closes the socket.
 _TURNS_TO_END = 3
 
 
@@ -23,18 +23,18 @@ async def establish(
     where: object,
     timeout: float | None,
 ) -> None:
-    """Wait until ``attempt``, of ``loop.create_connection``, has connected ``pump``.
+    """Wait until ``attempt``, from ``loop.create_connection``, has connected ``pump``.
 
-    ``timeout`` is in seconds, ``None`` is no limit.  Raises what ``attempt``
-    raises; ``TimeoutError`` that names ``where``; ``ConnectionTerminatedError``
-    if what TLS has negotiated is not fit for HTTP/2.  Then, and when it is
-    cancelled, the connection is gone when it returns.
+    ``timeout`` is in seconds; ``None`` means no limit.  Raises what ``attempt`` raises;
+    ``TimeoutError`` that names ``where``; ``ConnectionTerminatedError`` if TLS has
+    negotiated what HTTP/2 must not use.  If it raises or is cancelled, the connection
+    is closed before it returns.
     """
     frame = attempt.cr_frame if isinstance(attempt, CoroutineType) else None
     task = asyncio.ensure_future(attempt)
     try:
-        # Not wait_for(): that the system has given up is TimeoutError, too, and
-        # is to be told as it is.
+        # Not wait_for(): the system's own timeout is a TimeoutError, too, and must be
+        # raised unchanged.
         await asyncio.wait([task], timeout=timeout)
         if not task.done():
             raise TimeoutError(f"no connection to {where} in {timeout} seconds")
@@ -51,12 +51,12 @@ async def establish(
         task.cancel()
         await asyncio.wait([task])
         if not task.cancelled():
-            task.exception()  # it is told, or we are cancelled
+            task.exception()  # mark it retrieved
         pump.abort()
         for _ in range(_TURNS_TO_END):
             await asyncio.sleep(0)
         if pump.transport is not None:
-            # uvloop does not tell a protocol that was connected in the turn in
-            # which its attempt was cancelled.
+            # uvloop does not call a protocol that was connected in the turn in which
+            # its attempt was cancelled.
             pump.connection_lost(None)
         raise

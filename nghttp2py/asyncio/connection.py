@@ -1,4 +1,4 @@
-"""A connection and its streams: who opens them, who waits, how all of it ends."""
+"""An HTTP/2 connection with stream objects: opening, accepting, waiting, closing."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ from nghttp2py.h2.config import check_config
 __all__ = ["H2ConnectionOwner", "H2StreamConnection"]
 
 
-# The window of a connection is no bound of ours: each stream's is, so that a stream
-# which is not read does not stop the others.
+# The window of a connection is unbounded, those of streams bound what the peer may
+# send: so a stream that is not read does not stop the others.
 _CONNECTION_WINDOW = 2**31 - 1
-# What streams of a client begin with: it opens them itself, and most of them to
-# receive.  With 64 KiB, which is what a server takes of strangers, a download costs
-# a third more CPU time, for credit goes back in small coins.
+# The window of a client's streams.  A client opens its streams itself, mostly to
+# receive.  With 64 KiB, the bound of servers for unknown clients, a download costs a
+# third more CPU time, because WINDOW_UPDATE frames become many and small.
 _CLIENT_WINDOW = 262144
 
 
@@ -72,11 +72,11 @@ C = TypeVar("C", bound="H2StreamConnection")
 
 
 def with_wide_window(config: H2Configuration) -> H2Configuration:
-    """Return ``config`` as a connection with readers needs it.
+    """Return ``config`` with the changes that a connection with readers needs.
 
-    Credit is given when bytes are read.  A connection window that a few unread
-    streams could use up would stop all others, so it is as large as can be,
-    unless ``config`` asks for another one than HTTP/2's 65,535.
+    Credit is given when bytes are read.  A few unread streams could use up a small
+    connection window and stop all others, so it is the maximum, unless ``config`` has
+    another value than HTTP/2's 65,535.
     """
     window = config.connection_window_size
     return dataclasses.replace(
@@ -87,15 +87,16 @@ def with_wide_window(config: H2Configuration) -> H2Configuration:
 
 
 def check_concurrency(concurrency: int | None) -> None:
-    """Refuse a number of streams that SETTINGS cannot have (RFC 9113, 6.5.2)."""
+    """Raise for a number of streams that SETTINGS cannot carry (RFC 9113, 6.5.2)."""
     if concurrency is not None:
         check_int("concurrency", concurrency, 0, 2**32 - 1)
 
 
 class H2StreamConnection(H2Pump):
-    """A connection whose streams are objects: ``H2Protocol`` says the rest."""
+    """A connection whose streams are objects; ``H2Protocol`` describes its
+    parameters."""
 
-    #: What makes the connection without I/O: a subclass may see every byte.
+    #: The class of the connection without I/O: a subclass can see every byte.
     connection_class: type[H2Connection] = H2Connection
 
     def __init__(
@@ -144,7 +145,7 @@ class H2StreamConnection(H2Pump):
         self.keepalive_idle = keepalive_interval is not None
         self.close_timeout = self._timeouts.close
         self._client_side = client_side
-        # The host and port by which the server was asked for, if it was by these.
+        # The host and port that the caller has connected to, if it has given these.
         self._asked_for: tuple[str, int] | None = None
         self._own_fields: tuple[list[tuple[bytes, bytes]], ...] = ()
         self._settings = {
@@ -153,23 +154,23 @@ class H2StreamConnection(H2Pump):
             Setting.MAX_CONCURRENT_STREAMS: config.max_concurrent_streams,
         }
         self._keepalive_pings = KeepAlive(self, window_tuning)
-        # Streams that are open.  Those whose user has the object are referred to by
-        # nothing else, unless a task waits on them.
+        # The open streams.  A stream whose user has the object is referred to by
+        # nothing else, unless a task waits on it.
         self._streams: dict[int, weakref.ref[H2Stream]] = {}
         self._owned: dict[int, H2Stream] = {}
-        # Streams whose handler may be done before all is sent: for the access log.
+        # Streams whose handler may return before all is sent: kept for the access log.
         self._handled: dict[int, H2Stream] = {}
         self._link = H2Link(self, self.connection, timeout)
         self._arrived: deque[H2Stream] = deque()  # not accepted yet
         self._acceptors = Waiters()
-        self._writers = Waiters()  # for the transport
-        self._stoppers = Waiters()  # for the beginning of the end
-        self._open = 0  # our streams, and slots given to those who wait for one
-        self._limit = 1  # of our streams; until SETTINGS come nobody knows more
+        self._writers = Waiters()  # wait for the transport
+        self._stoppers = Waiters()  # wait for is_closing
+        self._open = 0  # our streams, and slots reserved for callers that wait for one
+        self._limit = 1  # of our streams, which is assumed until SETTINGS come
         self._slots: deque[asyncio.Future[bool]] = deque()
         self._owner: H2ConnectionOwner | None = None
-        # Makes the exception that tells why no new streams can be had, and
-        # the one that tells why the connection is over.
+        # They make the exceptions for why no new streams can be opened, and why the
+        # connection has ended.
         self._refusal: Callable[[bool], ConnectionTerminatedError] | None = None
         self._over: Callable[[bool], ConnectionTerminatedError] | None = None
         self._last: H2ConnectionClosed | None = None
@@ -178,25 +179,26 @@ class H2StreamConnection(H2Pump):
         self._settings_seen = False
 
     def set_origin(self, host: str, port: int) -> None:
-        """Note by which host and port the server was asked for: ``:authority``."""
+        """Set the host and port that the caller has connected to, for
+        ``:authority``."""
         self._asked_for = host, port
 
     def set_owner(self, owner: H2ConnectionOwner) -> None:
-        """Tell ``owner`` of the connection, and of its end."""
+        """Report the connection and its end to ``owner``."""
         self._owner = owner
 
     @property
     def last_active(self) -> float:
-        """When bytes came last, by the loop's clock."""
+        """When bytes last arrived, on the loop's clock."""
         return self._last_active
 
     @property
     def stream_window(self) -> int:
-        """The window that streams begin with, in bytes."""
+        """The initial window of streams, in bytes."""
         return self._settings[Setting.INITIAL_WINDOW_SIZE]
 
     def check_alive(self) -> None:
-        """Raise ``ConnectionTerminatedError`` if the connection is over."""
+        """Raise ``ConnectionTerminatedError`` if the connection has ended."""
         self._raise_over()
 
     # ---- asyncio.Protocol ----
@@ -242,7 +244,7 @@ class H2StreamConnection(H2Pump):
         return self._lost
 
     def _check_gone(self) -> None:
-        """Tell when the connection is gone."""
+        """Handle the loss of the connection."""
         if not self._is_gone():
             return
         self._gone.set()
@@ -251,12 +253,12 @@ class H2StreamConnection(H2Pump):
             self._owner = None
 
     def _terminate(self, error_code: ErrorCode, reason: str) -> None:
-        # Nobody should wait for a peer that does not even take our GOAWAY.
+        # Callers must not wait for a peer that does not even read our GOAWAY.
         self._end_waiters(error_code, remote=False, reason=reason)
         super()._terminate(error_code, reason)
 
     def abort(self) -> None:
-        """Close the transport now; what it has not written yet is lost."""
+        """Close the transport now; what it has not written is lost."""
         self._end_waiters(
             ErrorCode.CANCEL, remote=False, reason="the transport was aborted"
         )
@@ -269,7 +271,7 @@ class H2StreamConnection(H2Pump):
 
     @property
     def timeout(self) -> float | None:
-        """Seconds that a call on a stream waits for something to happen to it."""
+        """Seconds that a call on a stream waits while nothing happens to the stream."""
         return self._link.timeout
 
     @timeout.setter
@@ -279,7 +281,7 @@ class H2StreamConnection(H2Pump):
     def _add(
         self, stream_id: int, request: RequestReceived | None, kept: bool
     ) -> H2Stream:
-        """Make a stream, which is kept unless it is handed out at once."""
+        """Make a stream; a reference is kept unless the caller gets it at once."""
         stream = H2Stream(self, self._link, stream_id, request)
         self._streams[stream_id] = weakref.ref(stream)
         if kept:
@@ -287,13 +289,13 @@ class H2StreamConnection(H2Pump):
         return stream
 
     def _hand_out(self, stream: H2Stream) -> H2Stream:
-        """Leave a stream to its user: without one it is reset."""
+        """Hand out a stream: it is reset when its user drops it."""
         stream.protocol = self
         self._owned.pop(stream.stream_id, None)
         return stream
 
     def keep_until_closed(self, stream: H2Stream) -> None:
-        """Keep a stream that is handled here until it is closed."""
+        """Keep a reference to a stream that is handled here until it is closed."""
         if not stream.closed:
             self._handled[stream.stream_id] = stream
 
@@ -309,15 +311,15 @@ class H2StreamConnection(H2Pump):
         return [stream for stream in streams if stream is not None]
 
     def events_received(self, events: Sequence[H2Event]) -> None:
-        """Tell the streams what has happened."""
+        """Dispatch events to their streams."""
         last = events[-1] if events else None
         if type(last) is H2ConnectionClosed:
-            # Streams are closed before it, and because of it.
+            # The streams are closed before the connection, but because of its end.
             self._last = last
         super().events_received(events)
 
     def event_received(self, event: H2Event) -> None:
-        """Tell the streams what has happened."""
+        """Dispatch the event to its stream."""
         handle = _HANDLERS.get(type(event))
         if handle is not None:
             handle(self, event)
@@ -329,7 +331,7 @@ class H2StreamConnection(H2Pump):
     def _on_push(self, event: H2PushedStreamReceived) -> None:
         stream = self._add(event.stream_id, event.request, True)
         if len(self._arrived) >= self._settings[Setting.MAX_CONCURRENT_STREAMS]:
-            self._arrived.popleft().reset()  # nobody wants it
+            self._arrived.popleft().reset()  # the application accepts none
         self._arrive(stream)
 
     def _on_response(self, event: H2ResponseReceived) -> None:
@@ -394,14 +396,14 @@ class H2StreamConnection(H2Pump):
         stream.exchange_closed(failure, code, event.body_bytes_sent)
         if kept:
             if not complete and stream in self._arrived:
-                self._arrived.remove(stream)  # nobody has seen it
+                self._arrived.remove(stream)  # it was not handed out
             else:
                 # Weak, so that no cycle outlives the connection.
                 stream.protocol = weakref.proxy(self)
                 self._keep(stream)
 
     def _over_for(self, stream_id: int, error_code: int) -> Callable[[], ProtocolError]:
-        """Why a stream was closed for which there was no reset."""
+        """Return the reason for the end of a stream that was not reset."""
         over = self._over
         if over is not None:
             return lambda: over(False)
@@ -454,7 +456,7 @@ class H2StreamConnection(H2Pump):
     # ---- The end ----
 
     def _refuse_streams(self, error_code: int, *, remote: bool, reason: str) -> None:
-        """No new streams of ours: tell those who wait for one."""
+        """Allow no new streams of ours, and wake the callers that wait for one."""
         if self._refusal is None:
             self._refusal = lambda unprocessed: ConnectionTerminatedError(
                 error_code, remote=remote, unprocessed=unprocessed, reason=reason
@@ -466,7 +468,7 @@ class H2StreamConnection(H2Pump):
         self._stoppers.wake()
 
     def _end_waiters(self, error_code: int, *, remote: bool, reason: str) -> None:
-        """Nothing more comes or goes: wake everyone who waits for it."""
+        """Handle the end of the connection: wake all waiters."""
         if self._over is None:
             self._over = lambda unprocessed: ConnectionTerminatedError(
                 error_code, remote=remote, unprocessed=unprocessed, reason=reason
@@ -486,37 +488,36 @@ class H2StreamConnection(H2Pump):
         return self._refusal is None and not self.is_closing
 
     def set_alt_svc(self, value: bytes) -> None:
-        """Have each final response of a server tell where else it is (RFC 7838)."""
+        """Add Alt-Svc to each final response of a server (RFC 7838)."""
         self._link.alt_svc = value
 
     @property
     def stream_count(self) -> int:
-        """Streams that are open, of either end."""
+        """The open streams of both ends."""
         return len(self._streams)
 
     @property
     def open_streams(self) -> int:
-        """Streams that this end has opened and that are not closed."""
+        """The open streams that this end has opened."""
         return self._open
 
     @property
     def stream_limit(self) -> int | None:
-        """How many the peer lets us open; ``None`` until it has told."""
+        """How many streams the peer lets us open; ``None`` until its SETTINGS come."""
         return self._limit if self._settings_seen else None
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Return the transport's information: ``peername``, ``ssl_object``, ...
 
-        ``peername`` and ``peercert`` are known when the connection is lost, too.
+        ``peername`` and ``peercert`` stay known after the connection is lost.
         """
         return self._link.get_extra_info(name, default)
 
     def close(self, timeout: float | None = None) -> None:
         """End the connection with GOAWAY when its streams have finished.
 
-        What has not finished after ``timeout`` seconds (``close_timeout``) is
-        broken off.  No new streams can be opened.  ``wait_closed`` waits for
-        it.
+        What has not finished after ``timeout`` seconds (``close_timeout``) is aborted.
+        No new streams can be opened.  ``wait_closed`` waits for the end.
         """
         self._refuse_streams(
             ErrorCode.NO_ERROR, remote=False, reason="close() was called"
@@ -527,15 +528,16 @@ class H2StreamConnection(H2Pump):
         super().close(self.close_timeout if timeout is None else timeout)
 
     def close_connection(self) -> None:
-        """Close the transport after what is queued, without GOAWAY, as aioh2 does.
+        """Close the transport when what is queued is written, without GOAWAY, as aioh2
+        does.
 
-        Streams that are open end at once.
+        Open streams end at once.
         """
         if self.transport is None:
             return
         self.flush()
         if self._client_side:
-            # The server must not go on with answers that are not read.
+            # The server must stop sending responses that are not read.
             for stream in self._live_streams():
                 number = stream.stream_id
                 if stream.sent_all and not self.connection.queued_body(number):
@@ -547,17 +549,18 @@ class H2StreamConnection(H2Pump):
         self._finish()
 
     async def wait_closing(self) -> None:
-        """Wait until ``is_closing`` is true: the connection is being ended here.
+        """Wait until ``is_closing`` is true: this end is closing the connection.
 
-        A handler that sends for as long as the client listens (server-sent
-        events) waits for it, and ends its response: otherwise a graceful close
-        takes the whole ``close_timeout``.
+        A handler of an endless response (server-sent events) should wait for this and
+        then end its response: otherwise a graceful close takes the whole
+        ``close_timeout``.
         """
         while not self.is_closing:
             await self._stoppers.wait()
 
     async def wait_closed(self) -> None:
-        """Wait until the connection is gone, and all that runs for it has ended."""
+        """Wait until the connection is lost, and the tasks of its handlers have
+        ended."""
         await self._gone.wait()
 
     async def __aenter__(self: C) -> C:
@@ -574,22 +577,22 @@ class H2StreamConnection(H2Pump):
 
     @property
     def is_paused(self) -> bool:
-        """Whether the transport wants no bytes now."""
+        """Whether the transport has paused writing."""
         return self._paused
 
     async def wait_transport(self) -> None:
-        """Wait until the transport takes bytes.
+        """Wait until the transport accepts bytes.
 
         Raises ``ConnectionTerminatedError`` if it never will, and ``TimeoutError``.
         """
         await self._writable()
 
     def bytes_taken(self, stream_id: int, n: int) -> None:
-        """Take notice that ``n`` bytes of a stream were read."""
+        """Count ``n`` bytes of a stream that were read."""
         self._keepalive_pings.taken(stream_id, n)
 
     async def _writable(self, *, unprocessed: bool = False) -> None:
-        """Wait until the transport takes bytes; raise if it never will."""
+        """Wait until the transport accepts bytes; raise if it never will."""
         late = False
 
         def expire() -> None:
@@ -615,7 +618,7 @@ class H2StreamConnection(H2Pump):
             raise self._over(unprocessed)
 
     def _raise_refusal(self) -> None:
-        """Raise if no new streams can be had: what was to be sent was not."""
+        """Raise if no new streams can be opened: the request was not sent."""
         if self._refusal is not None:
             raise self._refusal(True)
 
@@ -705,7 +708,7 @@ class H2StreamConnection(H2Pump):
                 future.set_result(True)
 
     def _request_fields(self, headers: HeadersLike) -> list[Any]:
-        """Add the connection's ``:scheme`` and ``:authority``, where they lack."""
+        """Add the connection's ``:scheme`` and ``:authority``, if they are missing."""
         fields = headers if type(headers) is list else list(to_pairs(headers))
         lack = 3
         path = False
@@ -721,10 +724,10 @@ class H2StreamConnection(H2Pump):
         return self._own_fields[lack] + fields if path and lack else fields
 
     def _make_own_fields(self) -> None:
-        """Make the fields that say where requests go, as the transport knows it."""
+        """Make ``:scheme`` and ``:authority`` from the address of the transport."""
         scheme = "http" if self.get_extra_info("ssl_object") is None else "https"
         address = self._asked_for or self.get_extra_info("peername")
-        authority = "localhost"  # of a Unix socket
+        authority = "localhost"  # the path of a Unix socket
         if isinstance(address, tuple):
             authority = make_authority(scheme, *address[:2])
         fields = [(b":authority", authority.encode()), (b":scheme", scheme.encode())]
@@ -741,16 +744,16 @@ class H2StreamConnection(H2Pump):
         return self._arrived.popleft()
 
     async def accept_stream(self) -> H2Stream:
-        """Return the next request's stream, as soon as there is one.
+        """Wait for the next request, and return its stream.
 
-        Raises ``ConnectionTerminatedError`` when there will be none.
+        Raises ``ConnectionTerminatedError`` when there will be no more.
         """
         stream = self._hand_out(await self._accept())
         self._forget(stream)
         return stream
 
     async def accept_push(self) -> H2Stream:
-        """Return the next stream that the server pushes.
+        """Wait for the next stream that the server pushes, and return it.
 
         It pushes only if ``config.enable_push`` is set.
         """
@@ -785,16 +788,16 @@ class H2StreamConnection(H2Pump):
         self.mark_dirty()
         return pushed
 
-    # ---- For who knows streams by number ----
+    # ---- Hooks for programs that use stream identifiers ----
 
     def _keep(self, stream: H2Stream) -> None:
-        """The stream is closed, and known by its number only."""
+        """Handle the end of a stream that is known only by its identifier."""
 
     def _drop_finished(self, stream: H2Stream) -> None:
-        """Such a stream was read to its end."""
+        """Handle that such a stream was read to its end."""
 
     def _forget(self, stream: H2Stream) -> None:
-        """Such a stream is now known as an object."""
+        """Handle that such a stream was handed out as an object."""
 
 
 def _time_out(slot: asyncio.Future[bool], seconds: float) -> None:
@@ -808,10 +811,10 @@ class H2ConnectionOwner(Protocol):
     """A server, as its connections see it."""
 
     def connection_made(self, protocol: H2StreamConnection) -> None:
-        """The connection is there: its handler may begin."""
+        """Handle a new connection: start its handler."""
 
     def connection_gone(self, protocol: H2StreamConnection) -> None:
-        """It is lost, and its handler has ended."""
+        """Handle that the connection is lost and its handler has ended."""
 
 
 _AUTHORITY = frozenset({":authority", b":authority", "host", b"host"})

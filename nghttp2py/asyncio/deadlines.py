@@ -1,4 +1,4 @@
-"""Timeouts of one length, which share a timer."""
+"""Timeouts of the same length, which share a timer."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ __all__ = ["Deadlines"]
 
 
 class Expiring(Protocol):
-    """What a deadline is set for; hashed by identity."""
+    """An object with a deadline; hashed by identity."""
 
     def _expire(self) -> None:
-        """Called when the time is over."""
+        """Handle the expiry of the deadline."""
 
 
 class Deadlines:
-    """Timeouts that are all of one length, so that one timer does for them."""
+    """Timeouts of the same length, for which one timer is enough."""
 
     def __init__(self, seconds: float, loop: asyncio.AbstractEventLoop) -> None:
         self.seconds = seconds
         self._loop = loop
-        self._pending: dict[Expiring, float] = {}  # the earliest comes first
+        self._pending: dict[Expiring, float] = {}  # in the order of their deadlines
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, item: Expiring) -> None:
@@ -32,11 +32,11 @@ class Deadlines:
 
     def discard(self, item: Expiring) -> None:
         """Drop the deadline of ``item``, if it has one."""
-        # The timer is left: it will find what is pending then.
+        # The timer keeps running: it handles what is pending when it fires.
         self._pending.pop(item, None)
 
     def close(self) -> None:
-        """Stop the timer: nothing expires any more."""
+        """Stop the timer; nothing expires from now on."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

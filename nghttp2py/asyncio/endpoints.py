@@ -1,4 +1,4 @@
-"""Making connections and taking them: over TCP, TLS and Unix sockets."""
+"""HTTP/2 clients and servers over TCP, TLS and Unix sockets."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ __all__ = [
 
 
 P = TypeVar("P", bound=H2Protocol)
-#: ``True`` is the default context, with certificates checked.
+#: ``True`` means the default context, which verifies certificates.
 SSL = bool | _ssl.SSLContext | None
 Connected = Callable[[Any], Coroutine[Any, Any, Any]]
 Bound = tuple[list[Socket], list[UnixPath]]
@@ -68,7 +68,7 @@ _PROTOCOL_OPTIONS = frozenset(
 )
 
 
-#: Those of the event loop: its newer releases have more.
+#: Options of the event loop; newer releases have more.
 _CONNECT_OPTIONS = frozenset(
     name
     for method in (
@@ -81,16 +81,16 @@ _CONNECT_OPTIONS = frozenset(
 
 
 def _split(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Part the protocol's options from those of asyncio."""
+    """Separate the options of the protocol from those of asyncio."""
     ours = {k: v for k, v in options.items() if k in _PROTOCOL_OPTIONS}
     theirs = {k: v for k, v in options.items() if k not in _PROTOCOL_OPTIONS}
     return ours, theirs
 
 
 def check_options(options: dict[str, Any]) -> None:
-    """Raise ``TypeError`` for what neither ``H2Protocol`` nor asyncio knows.
+    """Raise ``TypeError`` for an option that neither ``H2Protocol`` nor asyncio has.
 
-    ``cls``, which ``open_connection`` itself takes, is handed on by ``Client``.
+    ``Client`` passes ``cls`` on, a parameter of ``open_connection`` itself.
     """
     for name in options:
         if name not in {"cls", *_PROTOCOL_OPTIONS, *_CONNECT_OPTIONS}:
@@ -98,7 +98,7 @@ def check_options(options: dict[str, Any]) -> None:
 
 
 def _check_loop(loop: object) -> asyncio.AbstractEventLoop:
-    """Return a caller's loop, or the one that runs."""
+    """Return the caller's loop, or the running one."""
     if loop is None:
         return asyncio.get_running_loop()
     check_type("loop", loop, asyncio.AbstractEventLoop, "an event loop or None")
@@ -108,7 +108,7 @@ def _check_loop(loop: object) -> asyncio.AbstractEventLoop:
 def _check_connecting(
     loop: object, cls: object, connect_timeout: object, options: dict[str, Any]
 ) -> asyncio.AbstractEventLoop:
-    """Check what a connection is made with; return the loop."""
+    """Check the arguments for a connection; return the loop."""
     check_callable("cls", cls)
     check_seconds("connect_timeout", connect_timeout)
     check_options(options)
@@ -183,9 +183,9 @@ async def open_connection(
     if host is not None and port is not None:
         protocol.set_origin(host, port)
     if ssl and host is not None and "%" in host:
-        # A certificate is of an address, not of its zone here (RFC 6874, 4).
+        # A certificate names an address without its local zone (RFC 6874, 4).
         theirs.setdefault("server_hostname", host.partition("%")[0])
-    # typeshed knows host and port together, or sock, but not options for both.
+    # typeshed has overloads for host and port, or sock, but not for options of both.
     connect: Any = loop.create_connection
     await establish(
         protocol,
@@ -224,7 +224,7 @@ async def open_unix_connection(
     connect_timeout: float | None = None,
     **options: Any,
 ) -> H2Protocol:
-    """Connect to a server's Unix socket: as ``open_connection``."""
+    """Connect to a server's Unix socket, as ``open_connection`` does."""
     loop = _check_connecting(loop, cls, connect_timeout, options)
     if path is not None:
         path = check_path("path", path)
@@ -242,10 +242,10 @@ async def open_unix_connection(
 
 
 class H2Server(asyncio.AbstractServer):
-    """Sockets that listen, and the connections that came of them.
+    """Listening sockets, and the connections accepted from them.
 
-    Like ``asyncio.Server``; but ``close`` ends the connections too, after
-    their streams, and ``wait_closed`` waits for them and their handlers.
+    It is like ``asyncio.Server``, but ``close`` also ends the connections, after their
+    streams, and ``wait_closed`` waits for them and their handlers.
     """
 
     def __init__(
@@ -269,9 +269,9 @@ class H2Server(asyncio.AbstractServer):
 
     @property
     def sockets(self) -> Any:
-        """The sockets that listen, IPv4 first.
+        """The listening sockets, IPv4 first.
 
-        With port 0 each has a port of its own.
+        With port 0 each has a different port.
         """
         return sorted(
             self._listener.sockets,
@@ -280,7 +280,7 @@ class H2Server(asyncio.AbstractServer):
 
     @property
     def connections(self) -> frozenset[H2Protocol]:
-        """The connections that are open."""
+        """The open connections."""
         return frozenset(self._connections)
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
@@ -292,13 +292,13 @@ class H2Server(asyncio.AbstractServer):
         return self._listener.is_serving()
 
     async def start_serving(self) -> None:
-        """Begin to accept; only if the server was made with ``start_serving=False``."""
+        """Start to accept, if the server was made with ``start_serving=False``."""
         self._listener.start()
 
     async def serve_forever(self) -> None:
         """Accept until closed or cancelled; then close, and wait for the end.
 
-        When it is cancelled a second time, it aborts what is left.
+        If it is cancelled a second time, it aborts what is left.
         """
         try:
             await self.start_serving()
@@ -308,30 +308,30 @@ class H2Server(asyncio.AbstractServer):
             try:
                 await self.wait_closed()
             except BaseException:
-                # Cancelled once more: the caller waits no longer.
+                # Cancelled a second time: the caller does not want to wait.
                 self.abort()
                 raise
 
     def close(self, timeout: float | None = None) -> None:
-        """Accept no more, and end each connection when its streams have finished.
+        """Stop accepting, and close each connection when its streams have finished.
 
         What has not finished after ``timeout`` seconds (each connection's
-        ``close_timeout``) is broken off.
+        ``close_timeout``) is aborted.
         """
         self._closing.set()
         self._listener.close(timeout, self._close_timeout)
 
     def abort(self) -> None:
-        """Accept no more, and drop each connection."""
+        """Stop accepting, and abort each connection."""
         self._closing.set()
         self._listener.abort()
 
     def close_clients(self) -> None:
-        """End each connection at once, and go on accepting others."""
+        """Close each connection at once, and continue accepting."""
         self._connections.for_each(lambda protocol: protocol.close_connection())
 
     def abort_clients(self) -> None:
-        """Drop each connection, and go on accepting others."""
+        """Abort each connection, and continue accepting."""
         self._connections.for_each(lambda protocol: protocol.abort())
 
     async def wait_closed(self) -> None:
@@ -351,10 +351,10 @@ class H2Server(asyncio.AbstractServer):
         return protocol
 
     def connection_made(self, protocol: Any) -> None:
-        """Keep a connection until it is gone, and start its handler."""
+        """Keep a connection until it is lost, and start its handler."""
         self._connections.add(protocol)
-        # Also after close(): a client whose handshake was under way may send requests
-        # before it reads GOAWAY, and these are answered.
+        # Done after close(), too: a client in the middle of its handshake may send
+        # requests before it reads GOAWAY, and these are answered.
         if protocol.transport is not None and not protocol.transport.is_closing():
             protocol.set_handler(self._connected(protocol))
 
@@ -391,7 +391,7 @@ async def _listen(
         for name in ("ssl_handshake_timeout", "ssl_shutdown_timeout"):
             if theirs.get(name) is not None:
                 raise ValueError(f"{name} is only meaningful with ssl")
-    # What is wrong in them is the caller's fault, not that of the first client.
+    # Checked here, so that the caller gets the error and not the first client.
     check_callable("client_connected_cb", client_connected_cb)
     check_callable("cls", cls)
     check_config(ours.get("config"))
@@ -442,7 +442,7 @@ async def start_server(
     are open at once.  Further options are those of ``H2Protocol`` and of
     ``loop.create_server``.
 
-    Raises ``OSError`` if the address cannot be had, and ``TLSConfigurationError`` if
+    Raises ``OSError`` if it cannot bind the address, and ``TLSConfigurationError`` if
     no TLS client could be served.
     """
     loop = _check_loop(loop)
@@ -472,7 +472,7 @@ async def start_unix_server(
     cleanup_socket: bool = True,
     **options: Any,
 ) -> H2Server:
-    """Listen for clients on a Unix socket: as ``start_server``.
+    """Listen for clients on a Unix socket, as ``start_server`` does.
 
     With ``cleanup_socket`` the socket at ``path`` is removed when the server is
     closed, unless another server has taken the path since.

@@ -1,4 +1,4 @@
-"""The event loop of a program that is not in one yet."""
+"""The event loop of code that no event loop runs yet."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ T = TypeVar("T")
 
 
 def get_current_loop() -> asyncio.AbstractEventLoop | None:
-    """Return the thread's current event loop if one was set that can still be run.
+    """Return the thread's current event loop, if one is set that can be run.
 
-    Programs set one by ``asyncio.set_event_loop``, or have it made by
-    ``asyncio.get_event_loop`` where Python still does that.  A loop that runs is
-    not returned, nor is a closed one; none is made.
+    Programs set one by ``asyncio.set_event_loop``, or by ``asyncio.get_event_loop``
+    where Python still makes one.  A running or closed loop is not returned, and no loop
+    is made.
     """
     loop: asyncio.AbstractEventLoop | None
     if sys.version_info >= (3, 14):
@@ -36,7 +36,7 @@ def get_current_loop() -> asyncio.AbstractEventLoop | None:
 
 
 def is_loop_running() -> bool:
-    """Whether an event loop runs in this thread."""
+    """Return whether an event loop runs in this thread."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

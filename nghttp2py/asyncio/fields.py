@@ -9,11 +9,10 @@ __all__ = ["Fields", "add_field"]
 
 
 class Fields(Mapping[str, str]):
-    """A header or trailer section, by name in any case.
+    """A header or trailer section, with lookup by name in any case.
 
-    A field that came several times is one value here, joined by ``", "``
-    (RFC 9110, 5.3); ``get_all`` has them apart, ``pairs`` all of them as they
-    came.
+    The values of a repeated field are joined by ``", "`` (RFC 9110, 5.3); ``get_all``
+    returns them separately, and ``pairs`` has all fields as they came.
     """
 
     def __init__(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
@@ -42,7 +41,7 @@ class Fields(Mapping[str, str]):
 
 
 def add_field(fields: Any, name: bytes, value: bytes) -> Any:
-    """Return header fields with one more, unless they have one of that name."""
+    """Return header fields with one added, unless they have one of that name."""
     pairs = list(fields.items() if isinstance(fields, Mapping) else fields or ())
     for field in pairs:
         other = field[0]

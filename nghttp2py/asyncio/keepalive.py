@@ -1,4 +1,4 @@
-"""What PING tells: whether the peer is there, how far away, how large a window."""
+"""Uses of PING: checking that the peer is alive, round trips, window tuning."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from nghttp2py.h2 import H2Connection
 
 __all__ = ["KeepAlive"]
 
-#: The largest window that tuning gives a stream: 16 MiB are 1.3 Gbit/s at 0.1 s.
+#: The largest window that tuning gives a stream: 16 MiB allow 1.3 Gbit/s at 0.1 s.
 MAX_WINDOW = 16 * 1024 * 1024
 
 
 class Pinged(Protocol):
-    """A connection, as ``KeepAlive`` sees it."""
+    """What ``KeepAlive`` needs from a connection."""
 
     connection: H2Connection
 
     @property
     def last_active(self) -> float:
-        """When bytes came last, by the loop's clock."""
+        """When bytes last arrived, on the loop's clock."""
 
     @property
     def stream_window(self) -> int:
-        """The window that streams begin with, in bytes."""
+        """The initial window of streams, in bytes."""
 
     def check_alive(self) -> None:
-        """Raise ``ConnectionTerminatedError`` if the connection is over."""
+        """Raise ``ConnectionTerminatedError`` if the connection has ended."""
 
     def mark_dirty(self) -> None:
         """Write what is queued, soon."""
 
 
 class KeepAlive:
-    """The PINGs of one connection, told apart by a count in their 8 bytes."""
+    """The PINGs of one connection, distinguished by a counter in their 8 bytes."""
 
     def __init__(
         self,
         protocol: Pinged,
         window_tuning: bool,
     ) -> None:
-        # Weak, as the connection has this object: no cycle is to outlive it.
+        # Weak, because the connection refers to this object: a cycle would outlive it.
         self._protocol: Pinged = weakref.proxy(protocol)
         self._count = 0
         self._sent: dict[bytes, float] = {}
@@ -54,12 +54,12 @@ class KeepAlive:
         self._tuning = window_tuning
         self._sample: tuple[bytes, int, int] | None = None
         self._windows: dict[int, int] = {}  # by stream
-        self._taken: dict[int, int] = {}  # bytes of each stream that were read
-        #: The last round trip's time in seconds, ``None`` before the first.
+        self._taken: dict[int, int] = {}  # bytes read of each stream
+        #: The last round-trip time in seconds, ``None`` before the first.
         self.rtt: float | None = None
 
     def stop(self) -> None:
-        """The connection is over: nothing will be answered."""
+        """Handle the end of the connection: no PING will be answered."""
         self._sample = None
         self._windows.clear()
         self._taken.clear()
@@ -80,7 +80,7 @@ class KeepAlive:
         return data
 
     def acknowledged(self, data: bytes) -> None:
-        """The answer to a PING came."""
+        """Handle the answer to a PING."""
         sent = self._sent.pop(data, None)
         if sent is None:
             return
@@ -90,7 +90,7 @@ class KeepAlive:
             self._end_sample()
 
     async def ping(self) -> float:
-        """Send PING; return the seconds until its answer came."""
+        """Send PING, wait for its answer, and return the round-trip time in seconds."""
         protocol = self._protocol
         protocol.check_alive()
         data = self.send()
@@ -122,16 +122,17 @@ class KeepAlive:
     # ---- Window tuning ----
 
     def _window(self) -> int:
-        """The window that streams begin with."""
+        """The initial window of streams."""
         return self._protocol.stream_window
 
     def taken(self, stream_id: int, n: int) -> None:
-        """``n`` bytes more of a stream were read.
+        """Count ``n`` bytes of a stream that were read, and possibly enlarge its
+        window.
 
-        One stream at a time is sampled: what is read of it in the round trip
-        after this read.  If that is a good part of its window, the window and
-        not the reader holds the peer back, and it is doubled.  The window of a
-        stream that is not read, or now and then, stays as it is.
+        One stream at a time is sampled: the bytes read of it in the round trip after
+        this read.  If these are a large part of its window, the window and not the
+        reader limits the peer, and it is doubled.  The window of a stream that is read
+        rarely or never stays the same.
         """
         if not self._tuning:
             return
@@ -162,7 +163,7 @@ class KeepAlive:
             self._protocol.mark_dirty()
 
     def forget(self, stream_id: int) -> None:
-        """The stream is closed."""
+        """Forget a closed stream."""
         self._windows.pop(stream_id, None)
         self._taken.pop(stream_id, None)
         if self._sample is not None and self._sample[1] == stream_id:

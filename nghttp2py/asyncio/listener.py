@@ -1,4 +1,4 @@
-"""The connections of a server: accepting them, counting them, ending all of them.
+"""The connections of a server: accepting, counting and closing them.
 
 ``ConnectionSet`` is for any server; ``Listener`` for those that accept connections
 from sockets (TCP, Unix), with or without TLS.
@@ -28,17 +28,17 @@ __all__ = ["BACKLOG", "ConnectionSet", "Listener", "check_backlog", "check_limit
 logger = logging.getLogger(__name__)
 _memory_log = MemoryLog(logger)
 
-#: Connections that the kernel keeps until they are accepted; the system may keep fewer
-#: (Linux: net.core.somaxconn).
+#: Connections that the kernel queues until they are accepted; the system may allow
+#: fewer (Linux: net.core.somaxconn).
 BACKLOG = 2048
 
-# Connections accepted in one go, before those there are get their turn.
+# Connections accepted in one turn of the loop, before the others get theirs.
 _ACCEPTS_IN_A_TURN = 64
-# Seconds without accepting when descriptors or memory are used up.
+# Seconds for which accepting pauses when descriptors or memory are used up.
 _EXHAUSTED_PAUSE = 0.1
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-# accept(2) reports errors of the connection that it would have returned: the next one
-# may be good.
+# accept(2) also reports errors of the connection that it would have returned: these do
+# not concern the next connection.
 _OF_THE_CONNECTION = frozenset(
     {
         errno.ECONNABORTED,
@@ -52,21 +52,21 @@ _OF_THE_CONNECTION = frozenset(
         errno.EPROTO,
     }
 )
-# Seconds between log lines that say that descriptors or connections are used up.
+# Seconds between log lines about used-up descriptors or connections.
 _LOG_INTERVAL = 10.0
-# Seconds after a graceful close's deadline, at which each connection ends itself, until
-# those that did not are aborted.
+# Seconds from the deadline of a graceful close, at which each connection aborts itself,
+# until the set aborts those that have not.
 _GRACE = 3.0
 
 C = TypeVar("C")
 
 
 class ConnectionSet(Generic[C]):
-    """The open connections of a server, and how all of them end.
+    """The open connections of a server, which it closes or aborts together.
 
-    ``close(connection, timeout)`` begins a connection's graceful close; it is given
-    the timeout in seconds, or ``None`` for the connection's own.  ``abort(connection)``
-    ends it at once.  The owner calls ``add`` and ``discard``.
+    ``close(connection, timeout)`` begins a connection's graceful close; ``timeout`` is
+    in seconds, or ``None`` for the connection's own.  ``abort(connection)`` ends it at
+    once.  The server calls ``add`` and ``discard``.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class ConnectionSet(Generic[C]):
         self._connections: set[C] = set()
         self._waiters = Waiters()
         self._timeout: float | None = None
-        #: Called without arguments when a connection was discarded.
+        #: Called without arguments after ``discard``.
         self.discarded: Callable[[], object] | None = None
         #: Whether ``close`` or ``abort`` was called.
         self.closing = False
@@ -95,7 +95,7 @@ class ConnectionSet(Generic[C]):
         return connection in self._connections
 
     def add(self, connection: C) -> None:
-        """Keep a connection; one that comes after ``close`` is closed, too."""
+        """Add a connection; after ``close`` it is closed, too."""
         self._connections.add(connection)
         if self._aborting:
             self._call(self._abort, connection)
@@ -127,7 +127,7 @@ class ConnectionSet(Generic[C]):
         self.for_each(self._abort)
 
     def for_each(self, function: Callable[[C], object]) -> None:
-        """Call ``function`` with every connection, even if it raises for one."""
+        """Call ``function`` with every connection, even if it raises for some."""
         for connection in self:
             self._call(function, connection)
 
@@ -144,7 +144,7 @@ class ConnectionSet(Generic[C]):
 
     @staticmethod
     def _call(function: Callable[[C], object], connection: C) -> bool:
-        # What is wrong with one connection must not keep the others open.
+        # A failure of one connection must not keep the others open.
         try:
             function(connection)
         except Exception:
@@ -154,27 +154,28 @@ class ConnectionSet(Generic[C]):
 
 
 def check_backlog(backlog: object) -> None:
-    """Refuse what listen() does not take."""
+    """Raise for a backlog that listen() does not accept."""
     check_int("backlog", backlog, 0, (1 << 31) - 1)
 
 
 def check_limit(limit_connections: int | None) -> None:
-    """Refuse a number of connections with which nothing could be served."""
+    """Raise for a limit of connections that is not a positive number."""
     if limit_connections is None:
         return
     check_int("limit_connections", limit_connections, 1)
 
 
 class Listener:
-    """Accepts connections from sockets, and ends them with the server.
+    """Accepts connections from sockets, and closes them with the server.
 
     ``factory`` makes the protocol of a connection; with ``tls`` it is called when the
     TLS handshake is complete.  The protocols add themselves to ``connections`` when
     they are connected.
 
     ``limit_connections`` bounds those that are open at once, handshakes included;
-    further ones wait in the kernel's backlog.  ``elsewhere`` tells how many others
-    count with them, such as those of QUIC; who ends one of these calls ``released``.
+    further ones wait in the kernel's backlog.  ``elsewhere`` returns how many other
+    connections count, such as those of QUIC; ``released`` must be called when one of
+    these ends.
     """
 
     def __init__(
@@ -213,7 +214,7 @@ class Listener:
         self._paths: list[UnixPath] = []
         self._opening: set[asyncio.Task[None]] = set()
         self._serving = False
-        self._watched = False  # the loop reports connections that wait
+        self._watched = False  # the loop watches the sockets
         self._closing = False
         self._reserve: int | None = None
         self._pause: asyncio.TimerHandle | None = None
@@ -227,7 +228,7 @@ class Listener:
     def use(
         self, sockets: Sequence[socket.socket], paths: Sequence[UnixPath] = ()
     ) -> None:
-        """Take bound sockets, and what removes their paths when they are closed."""
+        """Take bound sockets, and the objects that remove their paths."""
         self._sockets += sockets
         self._paths += paths
         if self._closing:
@@ -235,11 +236,11 @@ class Listener:
 
     @property
     def sockets(self) -> list[socket.socket]:
-        """The sockets; empty when they are closed."""
+        """The sockets; empty after they are closed."""
         return list(self._sockets)
 
     def is_serving(self) -> bool:
-        """Whether connections are accepted."""
+        """Whether new connections are accepted."""
         return self._serving
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
@@ -249,7 +250,7 @@ class Listener:
     def start(self) -> None:
         """Listen, and accept connections.  A second call is a no-op.
 
-        Raises ``OSError``; then nothing listens.
+        Raises ``OSError``; then no socket listens.
         """
         if self._serving or self._closing:
             return
@@ -270,10 +271,10 @@ class Listener:
 
     @property
     def count(self) -> int:
-        """The connections that are open, those that are being made included."""
+        """The number of open connections, including those in the handshake."""
         made = len(self.connections)
         if self._tls is not None:
-            # Some are in the handshake, or were refused after it.
+            # Some connections are in the handshake, or were refused after it.
             made = max(made, len(self._tls.connections))
         return made + len(self._opening)
 
@@ -295,7 +296,7 @@ class Listener:
                 self.loop.remove_reader(sock.fileno())
 
     def _accept(self, listening: socket.socket) -> None:
-        """Accept what waits at a socket, up to a bound."""
+        """Accept the connections that wait at a socket, up to a bound."""
         for _ in range(_ACCEPTS_IN_A_TURN):
             if self.is_full:
                 self._full.log(
@@ -305,7 +306,7 @@ class Listener:
                 self._unwatch()
                 return
             if not self._watched:
-                return  # closed, or paused for another socket's sake
+                return  # closed, or paused because of another socket
             try:
                 check_memory()
                 sock, _ = listening.accept()
@@ -345,9 +346,10 @@ class Listener:
         self.released()
 
     def _shed(self, listening: socket.socket) -> None:
-        """Accept and close what waits, so that it fails at once, not by a timeout.
+        """Accept and close waiting connections, so that they fail at once, not by a
+        timeout.
 
-        For each the reserve descriptor is given up and taken again.
+        The reserve descriptor is closed for each, and opened again.
         """
         for _ in range(_ACCEPTS_IN_A_TURN):
             if self._reserve is None:
@@ -378,7 +380,7 @@ class Listener:
         self._watch()
 
     def released(self) -> None:
-        """Take notice that a connection is gone, or its handshake over."""
+        """Handle that a connection is lost, or its handshake over."""
         if self._limit is not None and not self.is_full:
             self._watch()
         if self.is_closed:
@@ -390,17 +392,18 @@ class Listener:
     # ---- The end ----
 
     def close(self, timeout: float | None = None, patience: float = 0.0) -> None:
-        """Accept no more, and close each connection gracefully.
+        """Stop accepting, and close each connection gracefully.
 
         ``timeout`` is in seconds; with ``None`` each connection has its own, and
-        ``patience`` is the longest of these.  What is open long after that is
-        aborted.  A second call can only shorten what is left.
+        ``patience`` is the longest of these.  Connections that are still open some
+        seconds later are aborted.  A second call can only shorten the time that is
+        left.
         """
         self._stop_listening()
         self.connections.close(timeout)
         if self._tls is not None:
             for transport in list(self._tls.connections):
-                # No request can be under way where not even a handshake is.
+                # A connection without a handshake cannot have requests.
                 if not transport.has_begun:
                     transport.abort()
         due = self.loop.time() + (patience if timeout is None else timeout) + _GRACE
@@ -411,7 +414,7 @@ class Listener:
         self.released()
 
     def abort(self) -> None:
-        """Accept no more, and end each connection at once."""
+        """Stop accepting, and abort each connection."""
         self._stop_listening()
         self.connections.abort()
         if self._tls is not None:
@@ -422,7 +425,7 @@ class Listener:
     def _stop_listening(self) -> None:
         self._closing = True
         self._serving = False
-        # Before the sockets are closed: their numbers may be used again at once.
+        # Before the sockets are closed, because their numbers may be reused at once.
         for sock in self._sockets:
             if self._watched:
                 self.loop.remove_reader(sock.fileno())
@@ -441,10 +444,10 @@ class Listener:
 
     @property
     def is_closed(self) -> bool:
-        """Whether it was closed and the last connection is gone."""
+        """Whether it was closed and the last connection is lost."""
         return self._closing and not self.count
 
     async def wait_closed(self) -> None:
-        """Wait until it was closed and the last connection is gone."""
+        """Wait until it was closed and the last connection is lost."""
         while not self.is_closed:
             await self._waiters.wait()

@@ -1,4 +1,4 @@
-"""A look at the memory that is left, before a connection takes its share."""
+"""Checks that enough memory is free before a connection uses more."""
 
 from __future__ import annotations
 
@@ -7,38 +7,38 @@ import sysconfig
 
 __all__ = ["RESERVE", "check_memory", "count_bytes"]
 
-#: Bytes that must be free for a new connection.  An idle one takes a fortieth
-#: of it.  The rest is for the event loop, which ends the program if it finds none, and
+#: Bytes that must be free for a new connection.  An idle one uses a fortieth of them.
+#: The rest is for the event loop, which ends the program if an allocation fails, and
 #: for CPython's ssl: 3.11 reads freed memory if OpenSSL cannot allocate an SSL object.
 RESERVE = 1 << 21
 
-# Bytes between two looks, and what a read or write counts at least: what becomes of a
-# small request is larger than the request is.
+# Bytes between two checks, and the least that a read or write counts: the objects made
+# of a small request are larger than the request.
 _INTERVAL, _LEAST = 1 << 18, 1 << 11
 
-# What the heap takes of the system at once: without the GIL it is mimalloc's, which
-# takes segments of 32 MiB, and twice that for one that is aligned.
+# What the heap requests from the system at once: without the GIL it is mimalloc, which
+# requests segments of 32 MiB, and twice that for an aligned one.
 _SEGMENT = 1 << 26 if sysconfig.get_config_var("Py_GIL_DISABLED") else 0
 
-# Pieces of a heap that has no RESERVE in one piece, and takes no more of the system.
+# Size and number of the pieces that are tried if RESERVE is not free in one piece.
 _PIECE, _PIECES = 1 << 15, 48
 
 
 def check_memory() -> None:
     """Raise ``MemoryError`` if about ``RESERVE`` bytes cannot be allocated."""
     try:
-        # Untouched, and not of malloc's heap: it takes two system calls and no memory.
+        # An anonymous mapping that is not touched costs two system calls and no memory.
         mmap.mmap(-1, RESERVE + _SEGMENT).close()
     except OSError:
-        # What was freed may have stayed in the heap.
+        # Freed memory may have stayed in the heap.
         [bytes(_PIECE) for _ in range(_PIECES)]
 
 
 def count_bytes(size: int) -> None:
-    """Look for the reserve once in so many bytes that connections read and write.
+    """Check the reserve once in so many bytes that connections read and write.
 
-    Raises ``MemoryError`` if it is not there: the connection at hand is to be given up,
-    so that the last bytes are left to the event loop.
+    Raises ``MemoryError`` if it is not free: the caller must abort the connection, so
+    that the last bytes are left to the event loop.
     """
     global _left
     _left -= max(size, _LEAST)

@@ -1,4 +1,4 @@
-"""HTTP/2 streams for coroutines: aioh2's interface, and more of the same kind."""
+"""HTTP/2 streams for coroutines: aioh2's interface, with additions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from nghttp2py.h2 import H2Connection, Setting
 from nghttp2py.log_budget import MemoryLog
 
 if TYPE_CHECKING:
-    # aioquic has them at this path; QUIC is imported when it is asked for.
+    # aioquic has these names at this path; QUIC is imported when they are first used.
     from nghttp2py.asyncio.quic_protocol import (
         QuicConnectionProtocol as QuicConnectionProtocol,
     )
@@ -43,17 +43,17 @@ _memory_log = MemoryLog(logger)
 #: Received header fields: str, or bytes if ``header_encoding`` is ``None``.
 Headers = list[tuple[str, str]] | list[tuple[bytes, bytes]]
 
-# Streams that a client keeps, for those who know their numbers only, after
-# both halves have ended; a server keeps as many as may be open.
+# How many closed streams a client keeps for callers that use identifiers; a server
+# keeps as many as may be open.
 _FINISHED_STREAMS = 1000
 _KNOWN = frozenset(int(setting) for setting in Setting)
 
 
 def _is_of_peer(error: BaseException | None, *, over: bool = False) -> bool:
-    """Whether an exception comes of what the peer did, not of a handler's fault.
+    """Return whether an exception was caused by the peer, not by a handler.
 
-    A handler may have wrapped it in one of its own.  With ``over`` the handler's own
-    connection has ended, at whichever end: it cannot help that.
+    A handler may have wrapped it in an exception of its own.  ``over`` means that the
+    handler's connection has ended, at either end, which is no failure of the handler.
     """
     while error is not None:
         if isinstance(error, asyncio.CancelledError):
@@ -67,7 +67,7 @@ def _is_of_peer(error: BaseException | None, *, over: bool = False) -> bool:
 
 
 def _setting_property(setting: Setting, doc: str) -> Any:
-    """A property of ``H2Protocol`` for one of our settings."""
+    """Make a property of ``H2Protocol`` for one of our settings."""
 
     def get(self: H2Protocol) -> int:
         return self._settings[setting]
@@ -81,34 +81,31 @@ def _setting_property(setting: Setting, doc: str) -> Any:
 class H2Protocol(H2StreamConnection):
     """A connection whose streams coroutines use.
 
-    A client calls ``start_request`` and ``recv_response``, a server
-    ``recv_request`` and ``start_response``, with stream identifiers; or
-    ``open_stream`` and ``accept_stream``, which give ``H2Stream`` objects.
+    A client calls ``start_request`` and ``recv_response``, a server ``recv_request``
+    and ``start_response``, with stream identifiers; or ``open_stream`` and
+    ``accept_stream``, which return ``H2Stream`` objects.
 
-    Header fields are given as a mapping or pairs, of str or bytes, pseudo-header
-    fields included; received ones are lists of pairs of str in
-    ``header_encoding`` (what does not decode is kept by surrogates), or of
-    bytes if that is ``None``.
+    Header fields are given as a mapping or pairs, of str or bytes, pseudo-header fields
+    included; received ones are lists of pairs of str in ``header_encoding`` (invalid
+    octets become surrogates), or of bytes if that is ``None``.
 
-    ``concurrency`` is how many streams the peer may have open.
-    ``functional_timeout``: see ``wait_functional``.  ``config`` has further
-    settings; its ``manual_flow_control`` is always on, and credit is given when
-    bytes are read.  ``timeouts`` bounds what the peer can make this end wait for:
-    a server's default is ``Timeouts()``; ``settings_timeout``, ``idle_timeout`` and
-    ``close_timeout`` replace one field of it.  After ``keepalive_interval`` seconds
-    in which nothing came, whether a request is open or not, PING asks for a sign
-    of life, which must come within ``keepalive_timeout``.  With
-    ``window_tuning``, the window of a stream that is read as fast as the peer
-    sends grows with the round trip, up to 16 MiB.
+    ``concurrency`` is the number of streams that the peer may have open.
+    ``functional_timeout``: see ``wait_functional``.  ``config`` has further settings;
+    its ``manual_flow_control`` is always on, and credit is given when bytes are read.
+    ``timeouts`` bounds what the peer can make this end wait for: a server's default is
+    ``Timeouts()``; ``settings_timeout``, ``idle_timeout`` and ``close_timeout`` replace
+    one field of it.  After ``keepalive_interval`` seconds in which nothing arrived,
+    whether a request is open or not, PING is sent, and something must arrive within
+    ``keepalive_timeout``.  With ``window_tuning``, the window of a stream that is read
+    as fast as the peer sends grows with the round trip, up to 16 MiB.
 
-    ``timeout`` is how long each wait of a call on a stream may last in which
-    nothing happens to it (``None``: no limit): for a response, a piece of a
-    body, credit.  It ends by ``StreamTimeoutError``, which is a
-    ``TimeoutError``, and the stream is reset; ``open_stream`` waits for its turn
-    no longer either (``TimeoutError``).
+    ``timeout`` bounds each wait of a call on a stream while nothing happens to the
+    stream (``None``: no limit): for a response, a piece of a body, credit.  After it
+    the call raises ``StreamTimeoutError``, which is a ``TimeoutError``, and the stream
+    is reset; ``open_stream`` raises ``TimeoutError`` if its turn has not come.
 
-    Each call that waits ends, if nothing else, by ``StreamResetError`` or
-    ``ConnectionTerminatedError``.
+    Each call that waits raises ``StreamResetError`` or ``ConnectionTerminatedError`` if
+    the stream or the connection ends.
     """
 
     def __init__(
@@ -123,7 +120,7 @@ class H2Protocol(H2StreamConnection):
         if header_encoding is not None:
             check_type("header_encoding", header_encoding, str, "a str or None")
         super().__init__(client_side, **options)
-        #: Seconds without data after which ``wait_functional`` asks the peer.
+        #: Seconds without received data after which ``wait_functional`` sends PING.
         self.functional_timeout = functional_timeout
         self._encoding = header_encoding
         self._finished: dict[int, H2Stream | None] = {}
@@ -153,17 +150,17 @@ class H2Protocol(H2StreamConnection):
 
     @property
     def _conn(self) -> H2Connection | None:
-        # aioh2's name: programs ask whether it is None.
+        # aioh2's name: programs check whether it is None.
         return None if self.transport is None else self.connection
 
     # ---- The handler of a server's connection ----
 
     def set_handler(self, coroutine: Coroutine[Any, Any, Any]) -> None:
-        """Run a coroutine as long as the connection lasts.
+        """Run a coroutine as a task, until the connection is lost.
 
-        It is cancelled when the connection is lost.  What it raises is logged
-        and ends the connection with INTERNAL_ERROR.  Raises ``ProtocolError``
-        if there is one already.
+        It is cancelled when the connection is lost.  An exception of it is logged and
+        ends the connection with INTERNAL_ERROR.  Raises ``ProtocolError`` if there is a
+        handler already.
         """
         if (
             self._handler is not None
@@ -191,7 +188,7 @@ class H2Protocol(H2StreamConnection):
             if self._over is not None and isinstance(error, NGHTTP2Error):
                 logger.debug("%s: the handler ended: %s", self, error)
             elif _is_of_peer(error):
-                # The program did not expect it; still it is no failure of ours.
+                # The program has not caught it; it is no failure of ours either.
                 self._terminate(ErrorCode.NO_ERROR, f"the handler ended: {error}")
             else:
                 _memory_log.failed(error, "%s: the handler failed", self)
@@ -204,11 +201,11 @@ class H2Protocol(H2StreamConnection):
     ) -> None:
         """Run ``handler(stream)`` as a task for each stream of the peer.
 
-        A task is cancelled when its stream breaks off.  A handler that fails is
-        logged; if it has not answered, or returns without a response, the client
-        gets status 500.  When a task ends, a stream that has not finished is reset,
-        with INTERNAL_ERROR if the handler failed.  Returns when the connection is
-        over and all tasks have ended.
+        A task is cancelled when its stream breaks off.  A failure of a handler is
+        logged; if it has not begun a response, or returns without one, the client gets
+        status 500.  When a task ends, a stream that has not finished is reset, with
+        INTERNAL_ERROR if the handler failed.  Returns when the connection has ended and
+        all tasks have ended.
         """
         tasks: set[asyncio.Task[None]] = set()
         try:
@@ -253,13 +250,13 @@ class H2Protocol(H2StreamConnection):
                 return
             _memory_log.failed(error, "%s: the handler failed", stream)
         finally:
-            # The task's frames refer to the stream: let go of it.
+            # The task's frames refer to the stream: drop the reference.
             stream.run_in(None)
 
-    # ---- Streams that are known by number ----
+    # ---- Streams by identifier ----
 
     def _keep(self, stream: H2Stream) -> None:
-        """Keep a closed stream for who will ask by number, within a bound."""
+        """Keep a closed stream for calls with its identifier, up to a bound."""
         finished = self._finished
         finished[stream.stream_id] = stream
         self._drop_finished(stream)
@@ -275,7 +272,7 @@ class H2Protocol(H2StreamConnection):
         self._finished.pop(stream.stream_id, None)
 
     def _drop_finished(self, stream: H2Stream) -> None:
-        """Forget all of a closed stream that was taken: nothing is left to ask."""
+        """Forget a closed stream of which nothing is left to read."""
         if stream.is_read and stream.stream_id in self._finished:
             self._finished[stream.stream_id] = None
 
@@ -314,7 +311,7 @@ class H2Protocol(H2StreamConnection):
     ) -> int:
         """Send a request's header fields; return its stream's identifier.
 
-        As ``open_stream``.
+        It waits and raises as ``open_stream``.
         """
         return (await self._open_stream(headers, end_stream, kept=True)).stream_id
 
@@ -396,12 +393,13 @@ class H2Protocol(H2StreamConnection):
         return self._decode(response.headers, response.status)
 
     async def recv_informational(self, stream_id: int) -> Headers | None:
-        """Return the next 1xx response, or ``None`` if the final one has come."""
+        """Wait for the next 1xx response; ``None`` if the final one has come."""
         event = await self._stream(stream_id).next_informational()
         return None if event is None else self._decode(event.headers, event.status)
 
     async def recv_trailers(self, stream_id: int) -> Headers | dict[str, str]:
-        """Return the trailers, when the body has come in; ``{}`` if there are none."""
+        """Wait for the end of the body, and return the trailers; ``{}`` if there are
+        none."""
         if self._finished.get(stream_id, self) is None:
             del self._finished[stream_id]
             return {}
@@ -412,11 +410,11 @@ class H2Protocol(H2StreamConnection):
         return self._decode(trailers) if trailers else {}
 
     async def read_stream(self, stream_id: int, size: int | None = None) -> bytes:
-        """Read from a stream's body; ``b""`` is its end.
+        """Read from a stream's body; ``b""`` means its end.
 
-        ``size`` ``None`` gives the rest of the DATA frame that came first,
-        negative all until the end, else exactly so many bytes, less only at
-        the end.
+        With ``size`` ``None`` it returns the rest of the oldest DATA frame, with a
+        negative one everything until the end, otherwise exactly ``size`` bytes, fewer
+        only at the end.
         """
         if self._finished.get(stream_id, self) is None:
             return b""
@@ -433,15 +431,15 @@ class H2Protocol(H2StreamConnection):
     # ---- The connection ----
 
     async def ping(self) -> float:
-        """Send PING; return the seconds until its answer came."""
+        """Send PING, wait for its answer, and return the round-trip time in seconds."""
         return await self._keepalive_pings.ping()
 
     async def wait_functional(self) -> float | None:
-        """Wait until the peer is known to be there.
+        """Wait until the peer is known to be alive.
 
-        If something came in the last ``functional_timeout`` seconds, returns
-        ``None``.  Else sends PING, each ``functional_timeout`` seconds until
-        something comes, and returns the last round trip's time in seconds.
+        If something arrived in the last ``functional_timeout`` seconds, it returns
+        ``None``.  Otherwise it sends PING every ``functional_timeout`` seconds until
+        something arrives, and returns the last round-trip time in seconds.
         """
         return await self._keepalive_pings.wait_functional(self.functional_timeout)
 
@@ -452,12 +450,12 @@ class H2Protocol(H2StreamConnection):
         weight: int = 16,
         exclusive: bool = False,
     ) -> None:
-        """Change how what we send on a stream ranks against other streams.
+        """Change the priority of what we send on a stream.
 
-        RFC 7540's tree is obsolete; this server maps it to RFC 9218: a weight
-        of 16 is urgency 3, 256 urgency 0, 1 urgency 7, and a stream that
-        depends on another is less urgent than that by one.  On a client, whose
-        streams share alike, it does nothing.  ``exclusive`` is not used.
+        RFC 7540's tree is obsolete; this server maps it to RFC 9218: a weight of 16 is
+        urgency 3, 256 urgency 0, 1 urgency 7, and a stream that depends on another is
+        less urgent than that by one.  On a client, whose streams share equally, this is
+        a no-op.  ``exclusive`` is ignored.
         """
         if not 1 <= weight <= 256:
             raise ValueError(f"weight is {weight}, but must be from 1 to 256")

@@ -1,9 +1,9 @@
-"""The carrier of bytes between a transport and an ``H2Connection``.
+"""The transfer of bytes between a transport and an ``H2Connection``.
 
-``H2Pump`` is an asyncio protocol that others build on.  It owns the transport
-and the connection, and knows when to write, when to wait and when to give up;
-what a request or a response is, it does not know.  A subclass overrides
-``event_received`` and sends by calling ``connection`` and then ``mark_dirty``.
+``H2Pump`` is an asyncio protocol and a base class.  It owns the transport and the
+connection, and decides when to write, when to wait and when to abort; it does not
+handle requests or responses.  A subclass overrides ``event_received`` and sends by
+calling ``connection`` and then ``mark_dirty``.
 """
 
 from __future__ import annotations
@@ -41,40 +41,41 @@ logger = logging.getLogger(__name__)
 #: Seconds that streams have to finish after ``close``.
 CLOSE_TIMEOUT = Timeouts.close
 
-# Bytes gathered for one write.  As many again may wait in the transport before
-# it asks for a pause, so a connection buffers about twice this.
+# Bytes gathered for one write.  The transport buffers as many again before it pauses
+# writing, so a connection buffers about twice this.
 _WRITE_SIZE = 65536
-# Writes in one go, before other connections get their turn, and seconds: a body may be
-# made of tiny pieces, or take its time.
+# Writes, and seconds, after which other connections get their turn: a body may consist
+# of tiny pieces, or be produced slowly.
 _WRITES_IN_A_TURN = 16
 _TURN_TIME = 0.05
-# Seconds, once or twice, from the end of a response to the RST_STREAM that declines
-# the rest of its request: a client that reads both at once may lose the response.
+# Seconds, at least once and at most twice, from the end of a response to the RST_STREAM
+# that declines the rest of its request: a client that reads both at once may lose the
+# response.
 _RESET_DELAY = 0.02
-# Attempts to tell of the streams' end in want of memory, each of which needs less.
+# Attempts to report the end of the streams when memory is short; each needs less.
 _ATTEMPTS = 3
-# What the PING carries that measures a round trip before the last GOAWAY.
+# The data of the PING that measures a round trip before the last GOAWAY.
 _GOAWAY_PING = b"shutdown"
-# What the PING carries that asks for a sign of life.
+# The data of the keep-alive PING.
 _KEEPALIVE_PING = b"alive?\0\0"
-# Seconds of silence after which a connection that has ended is closed, though the
+# Seconds without bytes after which a connection that has ended is closed even if the
 # peer has not closed its half: a round trip, and the time to read what was sent.
 LINGER_TIME = 2.0
-# Bytes that are read and discarded meanwhile: uploads on their way.
+# Bytes that are read and discarded meanwhile: uploads in flight.
 LINGER_SIZE = 4 * 1024 * 1024
-# Looks at the pace of bodies in the time that a bound gives (see check_pace()).
+# How often the pace of bodies is checked within the time of a bound (see check_pace()).
 _LOOKS = 4
-# Turns of the loop that bytes which have arrived in time may take to be read, before
-# a timer ends a connection.
+# Turns of the loop that a timer waits before it ends a connection, so that bytes that
+# have arrived in time are read.
 _MAX_TURNS = 16
-# Log lines about peers, and seconds, for all connections of the program.
+# Log lines about peers, and in how many seconds, for all connections of the program.
 _LINES, _LINES_INTERVAL = 100, 5.0
 _peer_lines = LogBudget(logger, logging.INFO, _LINES, _LINES_INTERVAL)
 _memory_log = MemoryLog(logger)
 
 
 class _Mark:
-    """Where a count stood when it last moved, or moved fast enough."""
+    """The value and the time of a counter when it last made enough progress."""
 
     def __init__(self, since: float, count: int) -> None:
         self.since = since
@@ -82,25 +83,25 @@ class _Mark:
 
 
 class _Asked:
-    """A PING that asks for a sign of life."""
+    """The state of a keep-alive PING."""
 
     def __init__(self, since: float, taken: int, written: int) -> None:
         self.since = since
-        self.due_from = since  # the time for an answer begins here
+        self.due_from = since  # the time for the answer counts from here
         self.taken = taken
-        self.written = written  # with the PING
+        self.written = written  # bytes written before the PING
 
 
 class H2Pump(asyncio.Protocol):
-    """Carries bytes between a transport and ``connection``, events to its owner.
+    """Passes bytes between a transport and ``connection``, and events to its owner.
 
-    ``timeouts`` bounds what the peer can make this end wait for; by default it
-    is ``Timeouts()`` for a server, and for a client only ``settings``,
-    ``headers`` and ``close`` of it.  ``settings_timeout`` and ``idle_timeout``,
-    in seconds, replace that field of it; ``idle_timeout=None`` waits for ever.
+    ``timeouts`` bounds what the peer can make this end wait for; the default is
+    ``Timeouts()`` for a server, and for a client only its ``settings``, ``headers`` and
+    ``close``.  ``settings_timeout`` and ``idle_timeout``, in seconds, replace one field
+    of it; ``idle_timeout=None`` means no bound.
 
-    Over TLS the peer must have negotiated ``h2`` by ALPN and at least TLS 1.2
-    (RFC 9113, 3.2 and 9.2), else the connection is closed with a log line.
+    Over TLS the peer must have negotiated ``h2`` by ALPN and at least TLS 1.2 (RFC
+    9113, 3.2 and 9.2); otherwise the connection is closed and a line logged.
     """
 
     transport: asyncio.Transport | None = None
@@ -114,8 +115,8 @@ class H2Pump(asyncio.Protocol):
         idle_timeout: float | None = UNSET,
     ) -> None:
         self.connection = connection
-        # Why TLS is not fit for HTTP/2: an error code, and a text for people.  Unless
-        # it is None, the connection was never begun.
+        # Why HTTP/2 must not use this TLS connection: an error code, and a text for
+        # people.  Unless it is None, the connection was never begun.
         self.tls_fault: tuple[ErrorCode, str] | None = None
         self._timeouts = timeouts = merge_timeouts(
             timeouts,
@@ -124,22 +125,22 @@ class H2Pump(asyncio.Protocol):
             idle=idle_timeout,
         )
         self._begun = False  # the preface was queued
-        self._busy = False  # in flush(), which sees to everything queued now
+        self._busy = False  # in flush(), which also writes what is queued now
         self._dirty = False  # something was queued while busy
-        self._scheduled = False  # a flush is due by call_soon()
-        self._paused = False  # the transport wants no bytes now
+        self._scheduled = False  # call_soon() will call flush()
+        self._paused = False  # the transport has paused writing
         self._closing = False
-        self._half_closed = False  # the peer has closed its half, and reads
+        self._half_closed = False  # the peer has closed its half, but still reads
         self._ended = False  # the transport was closed: nothing is written
         self._awaits_ping = False  # after the shutdown notice
         self._written = 0  # bytes given to the transport
-        # What the one timer looks at: see _look().
+        # The state that the timer checks: see _look().
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = math.inf
-        self._turns = 0  # that something overdue was given, to be read first
-        self._heard = False  # bytes came since that was set to false
+        self._turns = 0  # turns that what is overdue has got so far
+        self._heard = False  # bytes have arrived since this was set to false
         self._last_active = 0.0
-        self._counted = 0.0  # up to when the connection was told of time
+        self._counted = 0.0  # the time up to which time_passed() was called
         self._reset_timer: asyncio.TimerHandle | None = None
         connection.hold_resets = True
         self._settings_due = math.inf
@@ -148,12 +149,13 @@ class H2Pump(asyncio.Protocol):
         self._frame = 0  # the incomplete frame, and when its first byte came
         self._frame_since = 0.0
         self._watching = False  # the timer will look at the streams
-        # Of a transport that is paused; after the end, of what the peer has not taken.
+        # The progress of a paused transport; after the end, of what the peer has not
+        # read.
         self._stall: _Mark | None = None
         self._asked: _Asked | None = None  # the keep-alive PING
-        #: Whether keep-alive is for a connection without open streams, too.
+        #: Whether keep-alive applies to a connection without open streams, too.
         self.keepalive_idle = False
-        self._opened = 0  # streams, when the timer last looked; -1: some were open
+        self._opened = 0  # the count of streams at the last check; -1: some were open
         self._idle_since = 0.0
         waits = [timeouts.response, None if connection.client_side else timeouts.body]
         self._look_interval = min(
@@ -163,17 +165,17 @@ class H2Pump(asyncio.Protocol):
     # ---- What a subclass overrides ----
 
     def event_received(self, event: H2Event) -> None:
-        """Take an event of the connection, in the order in which they happened.
+        """Handle an event of the connection; events come in the order of their
+        occurrence.
 
-        It may send at will.  What it raises is logged, and the events after
-        it are still given.
+        It may send.  An exception is logged, and the events after it are still handled.
         """
 
     def events_received(self, events: Sequence[H2Event]) -> None:
-        """Take several events: give each to ``event_received``.
+        """Handle several events: pass each to ``event_received``.
 
-        An owner that has a faster way overrides this instead; it must let no
-        exception of one event's keep it from the next.
+        A subclass with a faster way overrides this instead; an exception for one event
+        must not keep it from the next.
         """
         for event in events:
             try:
@@ -186,7 +188,7 @@ class H2Pump(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin the connection: send the preface and SETTINGS."""
         self._loop = asyncio.get_running_loop()
-        # Not asserted: uvloop's transports do not derive from asyncio's.
+        # No isinstance check: uvloop's transports do not derive from asyncio's.
         transport = cast(asyncio.Transport, transport)
         self.transport = transport
         if self._closing:
@@ -216,7 +218,8 @@ class H2Pump(asyncio.Protocol):
         self.flush()
 
     def data_received(self, data: bytes) -> None:
-        """Hand bytes to the connection, its events to the owner, and answer."""
+        """Pass bytes to the connection and its events to the owner, and write the
+        answers."""
         if not self._begun:
             return
         self._heard = True
@@ -239,7 +242,7 @@ class H2Pump(asyncio.Protocol):
         self.flush(events)
 
     def _log_fault(self, event: H2ConnectionClosed, data: bytes) -> None:
-        """Log why a fault of the peer's has ended the connection."""
+        """Log which error of the peer has ended the connection."""
         if event.remote or not event.reason:
             return
         reason = event.reason
@@ -254,11 +257,11 @@ class H2Pump(asyncio.Protocol):
         )
 
     def eof_received(self) -> bool:
-        """Let the transport close, unless whole requests await their answer.
+        """Let the transport close, unless complete requests wait for their response.
 
-        A client may close its half of the TCP connection after its requests, and
-        read on.  One that has said GOAWAY before is leaving.  What is not
-        answered after ``Timeouts.close`` is aborted.
+        A client may close its half of the TCP connection after its requests, and still
+        read.  One that has sent GOAWAY before is leaving.  What is not answered after
+        ``Timeouts.close`` is aborted.
         """
         connection = self.connection
         if connection.client_side or not self._begun or self._ended:
@@ -283,24 +286,24 @@ class H2Pump(asyncio.Protocol):
         return True
 
     def _open_stream_ids(self) -> Iterable[int]:
-        """The streams that the peer has opened, at a server."""
+        """The open streams of the peer, at a server."""
         return ()
 
     def pause_writing(self) -> None:
-        """Gather no more bytes: the transport's buffer is full."""
+        """Stop writing: the transport's buffer is full."""
         self._paused = True
 
     def resume_writing(self) -> None:
-        """Go on where ``pause_writing`` has stopped."""
+        """Continue writing after ``pause_writing``."""
         self._paused = False
         self._last_active = self._loop.time()
         self.mark_dirty()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Close every stream, and tell the owner of it."""
+        """Close every stream, and report it to the owner."""
         if sys.version_info < (3, 11) and self.transport is not None:
-            # Its TLS transports do not know that they are closed until they are told,
-            # and warn of it when they are collected.
+            # asyncio's TLS transports do not notice that they are closed; without this
+            # call they warn when they are collected.
             self.transport.close()
         self.transport = None
         for timer in (self._timer, self._reset_timer):
@@ -313,17 +316,18 @@ class H2Pump(asyncio.Protocol):
             try:
                 events = self.connection.receive_eof()
             except MemoryError:
-                continue  # what it has closed so far is not closed again
+                continue  # streams that it has closed are not closed again
             self.flush(events)
             break
 
     # ---- Writing ----
 
     def mark_dirty(self) -> None:
-        """Say that something was queued on the connection from outside.
+        """Schedule a flush, because something was queued on the connection from
+        outside.
 
-        It is written in the event loop's next turn, with all that others
-        queue until then.
+        It is written in the event loop's next turn, with everything that is queued
+        until then.
         """
         if self._busy:
             self._dirty = True
@@ -336,10 +340,10 @@ class H2Pump(asyncio.Protocol):
         self.flush()
 
     def flush(self, events: Sequence[H2Event] = ()) -> None:
-        """Hand out ``events`` and write what is queued, until both are done.
+        """Handle ``events`` and write what is queued, until nothing of either is left.
 
-        Sending makes events, and events make the owner send; so one loop sees
-        to both.  Nothing is gathered while the transport is paused.
+        Sending makes events, and events make the owner send, so one loop does both.
+        Nothing is gathered while the transport is paused.
         """
         if self._busy:
             self._dirty = True
@@ -358,12 +362,12 @@ class H2Pump(asyncio.Protocol):
                     self.events_received(events)
                 self._dirty = False
                 data = b""
-                # A transport that closes drops what it is given, and a stream whose end
-                # was gathered counts as a whole one.
+                # A closing transport drops what is written, but a stream whose end was
+                # gathered would count as complete.
                 transport = None if self._paused or self._ended else self.transport
                 if transport is not None and not transport.is_closing():
                     if writes:
-                        # The loop's own clock may stand within a turn.
+                        # The loop's own clock may be cached during a turn.
                         now = time.monotonic()
                         begun = begun or now
                         over = now > begun + _TURN_TIME
@@ -378,8 +382,8 @@ class H2Pump(asyncio.Protocol):
                         writes += 1
                 events = connection.pending_events()
                 if not data and not events:
-                    # A body that asks to be asked again whenever it is asked
-                    # must not hold the loop: its turn comes after the others'.
+                    # A body that calls resume whenever it is asked must not block the
+                    # loop: its turn comes after the others'.
                     again = self._dirty
                     break
             self._busy = False
@@ -410,10 +414,10 @@ class H2Pump(asyncio.Protocol):
         self.mark_dirty()
 
     def _give_up(self, error: Exception) -> None:
-        """Abort after a fault that is neither the owner's nor the peer's.
+        """Abort after an error that neither the owner nor the peer has caused.
 
-        It may be want of memory, and then there is none for a traceback, and possibly
-        none for a log line either.
+        It may be a want of memory: then there is no memory for a traceback, and
+        possibly none for a log line either.
         """
         try:
             _memory_log.failed(error, "%s: the connection is given up", self)
@@ -432,13 +436,13 @@ class H2Pump(asyncio.Protocol):
     def close(self, timeout: float | None = None) -> None:
         """End the connection with GOAWAY, when its streams have finished.
 
-        A server first warns the client and waits for a round trip, so that no
-        request on its way is lost (RFC 9113, 6.8).  What has not finished
-        after ``timeout`` seconds (``timeouts.close``) is aborted.
+        A server first sends a warning and waits for a round trip, so that no request in
+        flight is lost (RFC 9113, 6.8).  What has not finished after ``timeout`` seconds
+        (``timeouts.close``) is aborted.
 
-        This may be called in every state.  Once the connection is closing, a
-        call only shortens the time that is left; before there is a transport,
-        it makes ``connection_made`` abort it.
+        This may be called in every state.  When the connection is closing already, a
+        call can only shorten the time that is left.  Before there is a transport, it
+        makes ``connection_made`` abort the transport.
         """
         if self.transport is None:
             self._closing = True
@@ -447,7 +451,7 @@ class H2Pump(asyncio.Protocol):
         if self._closing:
             return
         self._closing = True
-        # A session that an error has ended takes no more frames.
+        # A session that an error has ended accepts no more frames.
         if self._begun and self.connection.want_read:
             if self.connection.client_side or self._half_closed:
                 self.connection.close_connection()
@@ -471,13 +475,13 @@ class H2Pump(asyncio.Protocol):
         self.mark_dirty()
 
     def abort(self) -> None:
-        """Close the transport now; what it has not written yet is lost."""
+        """Close the transport now; what it has not written is lost."""
         self._closing = self._ended = True
         if self.transport is not None:
             self.transport.abort()
 
     def _watch_ping(self, events: Sequence[H2Event]) -> list[H2Event]:
-        """Send the last GOAWAY when a round trip has gone by since the warning."""
+        """Send the last GOAWAY, a round trip after the warning."""
         events = list(events)
         for event in events:
             if isinstance(event, H2PingAcknowledged) and event.data == _GOAWAY_PING:
@@ -488,12 +492,12 @@ class H2Pump(asyncio.Protocol):
         return events
 
     def _finish(self) -> None:
-        """Close the transport: both sides have said all they have to say.
+        """Close the transport: neither side has anything left to send.
 
-        A socket that is closed while bytes are on their way to it answers them
-        by RST, at which the kernels drop what was not sent or read yet.  So
-        only the sending half is closed, and what comes is read and discarded
-        until the peer closes its half, or is silent for a time.
+        If a socket is closed while bytes are in flight to it, the kernel answers them
+        by RST, and both kernels drop what was not sent or read yet.  So only the
+        sending half is closed, and what arrives is read and discarded until the peer
+        closes its half or sends nothing for some time.
         """
         transport = self.transport
         if transport is None or self._ended:
@@ -509,12 +513,12 @@ class H2Pump(asyncio.Protocol):
             try:
                 transport.write_eof()
             except OSError:
-                # asyncio's raises if the peer has reset the connection meanwhile.
+                # asyncio's write_eof() raises if the peer has reset the connection.
                 transport.abort()
                 return
         elif self.connection.client_side:
-            # TLS of asyncio waits for the peer's end of TLS by itself; a client has
-            # all the responses that it wanted.
+            # asyncio's TLS waits for the peer's close_notify by itself, and a client
+            # has received all its responses.
             transport.close()
             return
         self._linger_left = LINGER_SIZE
@@ -523,18 +527,18 @@ class H2Pump(asyncio.Protocol):
         self._arm(now + (LINGER_TIME / _LOOKS if self._left() else LINGER_TIME))
 
     def _discard(self, size: int) -> None:
-        """Discard what comes after the end."""
+        """Discard what arrives after the end."""
         self._linger_left -= size
         if self._linger_left < 0:
             self.abort()
 
     def _terminate(self, error_code: ErrorCode, reason: str) -> None:
-        """End the connection with GOAWAY at once, for something that is overdue."""
+        """End the connection with GOAWAY at once, because something is overdue."""
         _peer_lines.log("%s: %s: %s", self, error_code_name(error_code), reason)
         self.terminate(error_code)
 
     def _end_by(self, timeout: float) -> None:
-        """Abort after ``timeout`` seconds, or earlier if that is due already."""
+        """Abort after ``timeout`` seconds, unless an earlier deadline is set."""
         self._close_due = min(self._close_due, self._loop.time() + timeout)
         self._arm(self._close_due)
 
@@ -545,26 +549,26 @@ class H2Pump(asyncio.Protocol):
         waiting = self.connection.settings_unacknowledged
         self.connection.update_settings(settings)
         if not waiting:
-            # With several SETTINGS in flight the oldest counts until all are
-            # acknowledged: each of them is answered in order.
+            # With several SETTINGS in flight, the time of the oldest counts until all
+            # are acknowledged, in order.
             self._settings_due = self._loop.time() + self._timeouts.settings
             self._arm(self._settings_due)
         self.mark_dirty()
 
     def _send_keepalive(self) -> None:
         """Send PING."""
-        if self.connection.want_read:  # else GOAWAY waits to be written
+        if self.connection.want_read:  # otherwise GOAWAY is not written yet
             self.connection.ping(_KEEPALIVE_PING)
             self.mark_dirty()
 
     # ---- The timer ----
     #
-    # One timer does for all the waits of a connection.  It is set for the earliest of
-    # them, and left alone when that does not come: what it finds then tells when to
-    # look next.  So a request costs nothing here.
+    # One timer serves all bounds of a connection.  It is set for the earliest, and not
+    # moved when that is cancelled: when it fires, it computes the next time.  So a
+    # request costs nothing here.
 
     def _arm(self, when: float) -> None:
-        """Have the timer look at ``when``, at the latest."""
+        """Make the timer fire at ``when``, at the latest."""
         if self.transport is None:
             return
         if self._timer is not None:
@@ -575,7 +579,7 @@ class H2Pump(asyncio.Protocol):
         self._timer = self._loop.call_at(when, self._look)
 
     def _watch(self) -> None:
-        """Have the timer look at the streams, and at a transport that is paused."""
+        """Make the timer check the streams, and a paused transport."""
         self._watching = True
         now = self._loop.time()
         when = now + self._look_interval
@@ -587,11 +591,11 @@ class H2Pump(asyncio.Protocol):
             self._arm(when)
 
     def _look(self) -> None:
-        """Look for what is overdue; set the timer for what comes next.
+        """End what is overdue; set the timer for the next bound.
 
-        The loop may have stood, and then timers can run before bytes are read
-        that have arrived in time: so what is overdue is given a turn of the
-        loop, and as many more as bring bytes.
+        The loop may have been blocked; then timers can run before bytes are read that
+        have arrived in time.  So what is overdue gets another turn of the loop, and
+        more turns as long as they bring bytes.
         """
         if self._timer is not None:
             self._timer.cancel()
@@ -610,7 +614,7 @@ class H2Pump(asyncio.Protocol):
         elif self._turns == 0 or (self._heard and self._turns < _MAX_TURNS):
             self._turns += 1
             self._heard = False
-            # In uvloop's turns what call_soon() was given comes before reading.
+            # uvloop runs the callbacks of call_soon() before it reads.
             self._loop.call_soon(self._loop.call_soon, self._look)
             return
         else:
@@ -623,7 +627,8 @@ class H2Pump(asyncio.Protocol):
             self._arm(due)
 
     def _judge(self, now: float) -> tuple[Callable[[], object] | None, float]:
-        """Return what is to be done now, or ``None``; and when to look again."""
+        """Return the action that is due, or ``None``, and the time of the next
+        check."""
         if now >= self._close_due:
             return self.abort, math.inf
         if not self._begun:
@@ -659,7 +664,7 @@ class H2Pump(asyncio.Protocol):
         return None, due
 
     def _judge_linger(self, now: float) -> tuple[Callable[[], object] | None, float]:
-        """Wait after the end, while the peer sends, or takes what was sent."""
+        """Check a connection after its end: wait while the peer sends, or reads."""
         assert self.transport is not None
         if self.transport.is_closing():
             return None, self._close_due
@@ -673,7 +678,7 @@ class H2Pump(asyncio.Protocol):
         return None, min(self._close_due, now + wait)
 
     def _judge_transport(self, now: float) -> tuple[Callable[[], object] | None, float]:
-        """Judge whether the peer takes bytes, while the transport is paused."""
+        """Check that the peer reads while the transport is paused."""
         bound = self._stall_bound()
         if not self._paused or bound == math.inf:
             self._stall = None
@@ -686,7 +691,7 @@ class H2Pump(asyncio.Protocol):
         return None, now + bound / _LOOKS
 
     def _judge_bodies(self, now: float) -> tuple[Callable[[], object] | None, float]:
-        """Judge whether the peer sends and takes bodies fast enough."""
+        """Check that the peer sends and reads bodies fast enough."""
         timeouts = self._timeouts
         self._watching = False
         if self._look_interval == math.inf or not self.connection.active_stream_count:
@@ -705,7 +710,7 @@ class H2Pump(asyncio.Protocol):
         return None, now + self._look_interval if watched else math.inf
 
     def _judge_silence(self, now: float) -> tuple[Callable[[], object] | None, float]:
-        """Judge whether the peer is there, and whether anything is open."""
+        """Check that the peer is alive, and that anything is open."""
         timeouts = self._timeouts
         connection = self.connection
         busy = connection.active_stream_count
@@ -729,7 +734,7 @@ class H2Pump(asyncio.Protocol):
                 self._idle_since = self._last_active
             self._opened = opened
             if now >= self._idle_since + timeouts.idle:
-                # A round trip, in which a request may still come.
+                # Allow a round trip, in which a request may still arrive.
                 return partial(self.close, min(timeouts.close, timeouts.settings)), due
             due = min(due, self._idle_since + timeouts.idle)
         return None, due
@@ -737,13 +742,13 @@ class H2Pump(asyncio.Protocol):
     def _judge_keepalive(
         self, now: float, interval: float
     ) -> tuple[Callable[[], object] | None, float]:
-        """Ask for a sign of life, or look whether there was one."""
+        """Send the keep-alive PING, or check that something has arrived since."""
         answer = self._timeouts.keepalive_answer
         asked = self._asked
         if asked is not None and self._last_active < asked.since:
             taken = self._taken()
             if asked.taken < asked.written and taken > asked.taken:
-                # The PING waits behind a body, which the peer does take.
+                # The PING waits behind a body, which the peer does read.
                 asked.taken = taken
                 asked.due_from = now
             if now < asked.due_from + answer:
@@ -791,16 +796,16 @@ class H2Pump(asyncio.Protocol):
         )
 
     def _stall_bound(self) -> float:
-        """Seconds in which a peer must take bytes of a transport that is paused."""
+        """Return the seconds in which a peer must read from a paused transport."""
         waits = (self._timeouts.response, self._timeouts.idle)
         return min((wait for wait in waits if wait is not None), default=math.inf)
 
     def _taken(self) -> int:
-        """Count the bytes that the peer has taken, as far as can be told."""
+        """Return how many bytes the peer has read, as far as known."""
         return self._written - self._left()
 
     def _left(self) -> int:
-        """Count the bytes that the peer has not taken."""
+        """Return how many bytes the peer has not read."""
         transport = self.transport
         assert transport is not None
         left = transport.get_write_buffer_size()
@@ -809,7 +814,7 @@ class H2Pump(asyncio.Protocol):
             try:
                 queue = fcntl.ioctl(socket.fileno(), termios.TIOCOUTQ, bytes(4))
             except (AttributeError, OSError, ValueError):
-                pass  # there is no socket, or it does not tell
+                pass  # there is no socket, or the system does not report it
             else:
                 left += int.from_bytes(queue, sys.byteorder)
         return left

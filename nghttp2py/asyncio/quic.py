@@ -1,4 +1,4 @@
-"""QUIC over asyncio: connect and serve, and the sockets for them."""
+"""QUIC over asyncio: ``connect`` and ``serve``, and their sockets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import socket
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, cast
 
-# First, as in a build without QUIC it says what to install.
+# Imported first: in a build without QUIC its error names what to install.
 from nghttp2py import quic as quic_module
 from nghttp2py.arguments import (
     check_bool,
@@ -32,16 +32,16 @@ from nghttp2py.quic.tls import SessionTicketFetcher, SessionTicketHandler
 
 __all__ = ["QuicConnectionProtocol", "QuicServer", "connect", "serve"]
 
-# The kernel's buffers of a socket, if it agrees: a few thousand datagrams.
+# The socket buffers that are requested from the kernel: a few thousand datagrams.
 SOCKET_BUFFER = 2 << 20
 
-# RFC 8305, 5: how long one address is tried before the next is, too.
+# RFC 8305, 5: the delay before the next address is tried in parallel.
 ATTEMPT_DELAY = 0.25
 
-# How long connect() takes at most to connect, as other clients of this package.
+# The default of connect()'s timeout, as in other clients of this package.
 CONNECT_TIMEOUT = 30.0
 
-# How long connect() waits for the end of streams before it closes the connection.
+# How long connect() waits for the streams to end before it closes the connection.
 CLOSE_TIMEOUT = Timeouts().close
 
 
@@ -64,28 +64,27 @@ async def serve(
 ) -> QuicServer:
     """Start a QUIC server at ``host`` and ``port``, or on ``sock``.
 
-    It is one socket: of a name that has several addresses the first is taken, and
-    ``"::"`` is every address of the machine, IPv4's too.  ``sock`` is a bound socket
-    for datagrams, which the server owns from now on.
+    There is one socket: of several addresses of a name the first is used, and ``"::"``
+    stands for every address of the machine, IPv4 included.  ``sock`` is a bound
+    datagram socket, which the server owns from now on.
 
-    ``configuration``, or ``config``, as our other calls name it, must have a
-    certificate and its key, and what cannot be used in
-    it raises ``ValueError`` here; of a certificate that is not valid now a warning is
-    logged.  ``create_protocol``
-    makes a :class:`QuicConnectionProtocol`, or a subclass, and is called like it.
-    ``stream_handler`` is called with the reader and the writer of each stream that
-    a client opens.  With ``retry`` (``stateless_retry`` is its older name) a client
-    must first prove its address.  With ``session_ticket_handler``, which gets each of
-    them, sessions are resumed by tickets; ``session_ticket_fetcher`` is asked for
-    each that comes back, and ``None`` refuses it.  More than ``max_connections`` are
-    refused.
+    ``configuration`` (or ``config``, as our other calls name it) must have a
+    certificate and its key; an invalid one raises ``ValueError`` here, and a
+    certificate that is not valid now is logged as a warning.  ``create_protocol`` makes
+    a :class:`QuicConnectionProtocol`, or a subclass, and is called like it.
+    ``stream_handler`` is called with the reader and the writer of each stream that a
+    client opens.  With ``retry`` (``stateless_retry`` is its older name) a client must
+    first prove its address.  ``session_ticket_handler`` enables resumption by tickets,
+    and is called with each issued ticket; ``session_ticket_fetcher`` is called for each
+    that a client presents, and refuses it by returning ``None``.  Connections beyond
+    ``max_connections`` are refused.
 
-    While ``max_handshakes`` are not complete, or a quarter of them from one address
-    (64 bits of an IPv6 one), further clients must prove their addresses as with
-    ``retry``.  There are at most twice as many of either: then the oldest makes room
-    for the next, if it is older than a second.  ``timeouts.handshake`` bounds each in
-    time, and ``timeouts.close`` what :meth:`~QuicServer.close` waits for.  The other
-    bounds are of requests: :class:`~nghttp2py.asyncio.h3.H3Protocol` takes them itself.
+    While ``max_handshakes`` are not complete, or a quarter of them from one address (64
+    bits of an IPv6 one), further clients must prove their addresses as with ``retry``.
+    The maximum of either is twice as many: then the oldest is dropped for the next, if
+    it is older than a second.  ``timeouts.handshake`` bounds the time of each, and
+    ``timeouts.close`` the wait of :meth:`~QuicServer.close`.  The other bounds concern
+    requests: they are a parameter of :class:`~nghttp2py.asyncio.h3.H3Protocol`.
     """
     loop = asyncio.get_running_loop()
     configuration = _choose(configuration, config)
@@ -132,7 +131,7 @@ async def serve(
 def _choose(
     configuration: QuicConfiguration | None, config: QuicConfiguration | None
 ) -> QuicConfiguration | None:
-    """Return what was given by aioquic's name or by that of our other calls."""
+    """Return the argument given as ``configuration`` or as ``config``."""
     if config is None:
         return configuration
     check_type("config", config, QuicConfiguration, "a QuicConfiguration")
@@ -142,18 +141,18 @@ def _choose(
 
 
 def _take(sock: socket.socket) -> None:
-    """Check a caller's socket, and make it ours."""
+    """Check a socket of the caller, and take its ownership."""
     check_type("sock", sock, socket.socket, "a socket")
     if sock.family not in (socket.AF_INET, socket.AF_INET6):
         raise ValueError(f"sock must be a socket of IP, not {sock.family!r}")
-    # What the kernel says, not what the object was told.
+    # The kernel is asked, because the object's attributes may be wrong.
     if sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) != socket.SOCK_DGRAM:
         raise ValueError("sock must be a socket for datagrams (SOCK_DGRAM)")
     sock.setblocking(False)
 
 
 def _widen(sock: socket.socket) -> None:
-    """Ask for buffers that hold a burst; what the system gives is enough."""
+    """Request buffers that hold a burst; the system may give smaller ones."""
     for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
         with contextlib.suppress(OSError):
             if sock.getsockopt(socket.SOL_SOCKET, option) < SOCKET_BUFFER:
@@ -161,25 +160,25 @@ def _widen(sock: socket.socket) -> None:
 
 
 def _bind(address: tuple[Any, ...], local_port: int) -> tuple[socket.socket, Any]:
-    """A socket from which ``address`` can be reached, and the address for it."""
+    """Return a socket from which ``address`` can be reached, and the address for it."""
     if len(address) > 2:
         return _open(socket.AF_INET6, ("::", local_port, 0, 0)), address
     try:
-        # Of both families, so that the connection can move from one to the other.
+        # For both families, so that the connection can migrate from one to the other.
         sock = _open(socket.AF_INET6, ("::", local_port, 0, 0))
     except OSError:
-        # A machine without IPv6, or a port that is taken, which this tells again.
+        # The machine has no IPv6, or the port is in use, for which this raises again.
         return _open(socket.AF_INET, ("0.0.0.0", local_port)), address
     return sock, ("::ffff:" + address[0], address[1], 0, 0)
 
 
 def _open(family: int, address: tuple[Any, ...]) -> socket.socket:
-    """A bound socket that does not block."""
+    """Return a bound non-blocking socket."""
     sock = socket.socket(family, socket.SOCK_DGRAM)
     try:
         sock.setblocking(False)
         if family == socket.AF_INET6:
-            # "::" is every address, IPv4's too.
+            # "::" stands for every address, IPv4 included.
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         sock.bind(address)
     except OSError as error:
@@ -212,23 +211,24 @@ async def connect(
 ) -> AsyncGenerator[QuicConnectionProtocol, None]:
     """Connect to a QUIC server at ``host`` and ``port``, as a context manager.
 
-    Of a name that has several addresses each is tried, a quarter of a second after
-    the one before, and the first that answers is taken (RFC 8305); ``create_protocol``
-    is called for each.  With ``local_port`` they are tried one after the other, and
-    without ``wait_connected`` the first alone.  With ``sock``, a socket for datagrams
-    which the connection owns from now on, it is the first of its family.
+    Each address of a name is tried, a quarter of a second after the previous one, and
+    the first that answers is used (RFC 8305); ``create_protocol`` is called for each.
+    With ``local_port`` they are tried one after the other, and without
+    ``wait_connected`` only the first.  With ``sock``, a datagram socket that the
+    connection owns from now on, only the first address of its family is tried.
 
-    It gives a :class:`QuicConnectionProtocol`, or what ``create_protocol`` makes.  When
-    the block ends without an exception, streams whose end was written are delivered,
-    for at most ``close_timeout`` seconds; then the connection is closed.
+    The context manager returns a :class:`QuicConnectionProtocol`, or what
+    ``create_protocol`` makes.  When the block ends without an exception, it waits for
+    the delivery of streams whose end was written, for at most ``close_timeout``
+    seconds; then the connection is closed.
 
-    ``config`` is another name of ``configuration``, that of our other calls.
+    ``config`` is another name of ``configuration``, as in our other calls.
     ``configuration.server_name`` becomes ``host`` if it is ``None``.
-    ``session_ticket_handler`` gets the tickets that the server sends,
-    ``token_handler`` its tokens, ``stream_handler`` the streams that it opens.  Without
-    ``wait_connected`` the handshake begins with what is first sent, which may be early
-    data.  Raises ``ConnectionError`` if the handshake fails, or takes more than
-    ``connect_timeout`` seconds.
+    ``session_ticket_handler`` is called with the tickets that the server sends,
+    ``token_handler`` with its tokens, ``stream_handler`` with the streams that it
+    opens.  Without ``wait_connected`` the handshake begins when something is first
+    sent, which may be early data.  Raises ``ConnectionError`` if the handshake fails,
+    or takes more than ``connect_timeout`` seconds.
     """
     loop = asyncio.get_running_loop()
     configuration = _choose(configuration, config)
@@ -297,12 +297,12 @@ async def connect(
             protocol.close()
             await protocol.wait_closed()
         finally:
-            # Whoever is cancelled once more keeps no socket.
+            # Close the socket even if this is cancelled again.
             chosen.transport.close()
 
 
 class _Attempt:
-    """A connection that is being made, and its socket."""
+    """An attempt to connect, and its socket."""
 
     def __init__(
         self,
@@ -322,7 +322,7 @@ class _Attempt:
             raise
 
     async def finish(self) -> _Attempt:
-        """Wait for the handshake; what fails leaves no socket behind."""
+        """Wait for the handshake; close the socket if it fails."""
         try:
             self.begin(transmit=True)
             await self.protocol.wait_connected()
@@ -334,7 +334,7 @@ class _Attempt:
 
 
 async def _find(host: str, port: int, family: int | None) -> list[tuple[Any, ...]]:
-    """The addresses to try: the families take turns (RFC 8305, 4)."""
+    """Return the addresses to try, with alternating families (RFC 8305, 4)."""
     found = await asyncio.get_running_loop().getaddrinfo(
         host, port, type=socket.SOCK_DGRAM
     )
@@ -357,7 +357,7 @@ async def _in_turn(
     addresses: list[tuple[Any, ...]],
     timeout: float | None,
 ) -> _Attempt:
-    """Try one address after the other; each has its share of the time."""
+    """Try one address after the other; each gets an equal share of the time."""
     share = None if timeout is None else timeout / len(addresses)
     for address in addresses[:-1]:
         with contextlib.suppress(OSError):
@@ -370,7 +370,8 @@ async def _race(
     addresses: list[tuple[Any, ...]],
     timeout: float | None,
 ) -> _Attempt:
-    """Try each address a while after the one before; the first that answers wins."""
+    """Try each address some time after the previous one; return the first that
+    answers."""
     tasks: list[asyncio.Task[_Attempt]] = []
     chosen: _Attempt | None = None
     errors: list[BaseException] = []

@@ -1,7 +1,8 @@
-"""The handshakes of a QUIC server that are not complete, and how many there may be.
+"""The incomplete handshakes of a QUIC server, and their bounds.
 
-A spoofed packet is enough to begin one, and a client that proves its address can keep
-it open: so they are bounded in all, for each address, and in time.
+A spoofed packet is enough to begin one, and a client that has proved its address can
+keep it open.  So their total number, their number for each address and their time are
+bounded.
 """
 
 from __future__ import annotations
@@ -14,24 +15,24 @@ from nghttp2py.quic.addresses import network_of
 
 __all__ = ["MAX_HANDSHAKES", "Handshakes"]
 
-# How many handshakes go on at once before clients must prove their addresses: each
-# takes some 70 KB, and at a round trip of 100 ms these are 5,000 connections a second.
+# How many handshakes may be in progress before clients must prove their addresses: each
+# takes some 70 KB, and at a round trip of 100 ms they allow 5,000 connections a second.
 MAX_HANDSHAKES = 512
 
-# An address, or a network of IPv6 that one customer has (RFC 6177), has a share of
-# them: one in so many.
+# The share of one address, or of an IPv6 network of one customer (RFC 6177): one in so
+# many.
 SHARES = 4
 
-# A handshake has so many seconds before another may take its place.
+# Seconds before another handshake may replace one.
 PROTECTED = 1.0
 
 
 class Handshakes:
-    """Those that are not complete, the oldest first.
+    """The incomplete handshakes, the oldest first.
 
     From ``most`` on, or a quarter of it from one address, a client must prove its
-    address (RFC 9000, 8.1.2).  There are never more than twice as many of either: then
-    the oldest makes room for a client that has proved its address.
+    address (RFC 9000, 8.1.2).  The maximum of either is twice as many: then the oldest
+    is dropped for a client that has proved its address.
     """
 
     def __init__(self, most: int) -> None:
@@ -44,22 +45,22 @@ class Handshakes:
         return len(self._began)
 
     def needs_proof(self, addr: Any) -> bool:
-        """Whether a client at ``addr`` must prove its address before it gets in."""
+        """Return whether a client at ``addr`` must prove its address first."""
         return (
             len(self._began) >= self._most
             or len(self._by_network.get(network_of(addr), ())) >= self._share
         )
 
     def is_full(self, addr: Any) -> bool:
-        """Whether an old one must go before another from ``addr`` comes in."""
+        """Return whether one must be dropped before another from ``addr`` can begin."""
         return (
             len(self._began) >= 2 * self._most
             or len(self._by_network.get(network_of(addr), ())) >= 2 * self._share
         )
 
     def oldest(self, addr: Any, now: float) -> QuicConnectionProtocol | None:
-        """Return the one that makes room for another from ``addr``, or ``None`` if
-        each is too young: then the client has to try again."""
+        """Return the one to drop for another from ``addr``, or ``None`` if each is too
+        young: then the client has to try again."""
         theirs = self._by_network.get(network_of(addr), {})
         candidates = theirs if len(theirs) >= 2 * self._share else self._began
         protocol = next(iter(candidates))

@@ -15,7 +15,7 @@ __all__ = ["EndLog"]
 
 logger = logging.getLogger("nghttp2py.asyncio.quic")
 
-# Lines written in a second: any peer can cause one.
+# Lines written in a second: any peer can cause a line.
 MAX_LINES = 20
 
 # H3_NO_ERROR (RFC 9114, 8.1), which ends connections as QUIC's own 0 does.
@@ -23,7 +23,7 @@ _NO_ERRORS = frozenset({0, 0x100})
 
 
 class EndLog:
-    """Writes lines about connections, so many in a second."""
+    """Writes lines about connections, at a bounded rate."""
 
     def __init__(self) -> None:
         self._lines = LogBudget(logger, logging.INFO, MAX_LINES, 1.0)
@@ -32,7 +32,7 @@ class EndLog:
         self._others: dict[logging.Logger, LogBudget] = {}
 
     def ended(self, addr: Any, event: ConnectionTerminated, by_peer: bool) -> None:
-        """Tell of a connection that was ended by an error."""
+        """Log that an error has ended a connection."""
         application = event.frame_type is None
         if event.error_code in _NO_ERRORS and (application or not event.error_code):
             return
@@ -46,12 +46,12 @@ class EndLog:
         self.tell(addr, f"the connection was ended {who}: {name}{reason}")
 
     def tell(self, addr: Any, text: str) -> None:
-        """Write a line about a peer, with what it sent escaped."""
+        """Write a line about a peer, with the peer's text escaped."""
         self._lines.log("%s: %s", describe_address(addr), printable(text))
 
     def tell_by(self, other: logging.Logger, addr: Any, text: str) -> None:
-        """Write a line by the logger of a protocol over QUIC, which has a bound of
-        its own."""
+        """Write a line to the logger of a protocol over QUIC, with a bound of its
+        own."""
         lines = self._others.get(other)
         if lines is None:
             lines = LogBudget(other, logging.INFO, MAX_LINES, 1.0)
@@ -59,7 +59,7 @@ class EndLog:
         lines.log("%s: %s", describe_address(addr), printable(text))
 
     def failed(self, addr: Any, text: str) -> None:
-        """Write a line about a fault of ours, with the exception being handled."""
+        """Write a line about an error of ours, with the exception being handled."""
         self._failures.log("%s: %s", describe_address(addr), text, exc_info=True)
 
     def memory_wanted(self, addr: Any, text: str) -> None:

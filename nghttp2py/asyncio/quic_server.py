@@ -1,4 +1,4 @@
-"""A QUIC server: what it does with each datagram that comes in."""
+"""A QUIC server, which routes received datagrams to its connections."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ from nghttp2py.quic.tls import SessionTicketFetcher, SessionTicketHandler
 
 __all__ = ["MAX_HANDSHAKES", "QuicServer"]
 
-# How many stateless resets a server sends in a second: they answer anybody.
+# How many stateless resets a server sends in a second: spoofed packets can cause them.
 MAX_RESETS = 100
 
-# A token proves an address once (RFC 9000, 8.1.4); so many that have done so are
-# remembered, by the random bytes at their end.
+# A token proves an address once (RFC 9000, 8.1.4); so many used ones are remembered, by
+# the random bytes at their end.
 MAX_SPENT_TOKENS = 16384
 TOKEN_SEAL = 16
 
 
 class _Owner:
-    """Keeps what a server knows of one connection: a ConnectionOwner."""
+    """A server's state of one connection: a ConnectionOwner."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class _Owner:
 
 
 class QuicServer(asyncio.DatagramProtocol):
-    """Gives each datagram to its connection, and makes the connections."""
+    """Passes each datagram to its connection, and makes the connections."""
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ class QuicServer(asyncio.DatagramProtocol):
         self._draining = False
         self._ends: set[asyncio.Task[None]] = set()
         self._closed = asyncio.Event()
-        # A dictionary, to forget the oldest first.
+        # A dictionary, because the oldest is forgotten first.
         self._spent_tokens: dict[bytes, None] = {}
         self._resets = 0
         self._resets_since = 0.0
@@ -154,7 +154,7 @@ class QuicServer(asyncio.DatagramProtocol):
 
     @property
     def sockets(self) -> list[Any]:
-        """The socket, in a list."""
+        """The socket, as a list."""
         return (
             []
             if self._transport is None
@@ -163,21 +163,21 @@ class QuicServer(asyncio.DatagramProtocol):
 
     @property
     def connection_count(self) -> int:
-        """The connections that are open, those in the handshake included."""
+        """The open connections, those in the handshake included."""
         return len(self._connections)
 
     @property
     def stream_count(self) -> int:
-        """The requests that are open, if the connections are of HTTP/3."""
+        """The number of open requests, if the connections use HTTP/3."""
         return sum(getattr(each, "stream_count", 0) for each in self._connections)
 
     def share_limit(
         self, has_room: Callable[[], bool], released: Callable[[], object]
     ) -> None:
-        """Count the connections with those of another server, in one limit.
+        """Count the connections together with those of another server, under one limit.
 
-        ``has_room`` is asked before one is taken, instead of ``max_connections``;
-        ``released`` is called when one has ended.
+        ``has_room`` is called before one is accepted, instead of checking
+        ``max_connections``; ``released`` is called when one has ended.
         """
         self._has_room = has_room
         self._connections.discarded = released
@@ -188,12 +188,13 @@ class QuicServer(asyncio.DatagramProtocol):
     def close(self, timeout: float | None = None) -> None:
         """Close all connections, and stop listening, as aioquic's server does.
 
-        Streams whose end was written are delivered before, for as long as
-        ``timeouts.close``; :meth:`abort` does not wait for them.
+        Before that it waits for the delivery of streams whose end was written, for at
+        most ``timeouts.close``; :meth:`abort` does not wait.
 
-        With ``timeout``, in seconds, the end is graceful, as that of the other servers:
+        With ``timeout``, in seconds, the close is graceful, as in the other servers:
         open requests are answered, and what has not finished in time is aborted.
-        :meth:`wait_closed` waits.  A second call can only shorten what is left.
+        :meth:`wait_closed` waits for that.  A second call can only shorten the time
+        that is left.
         """
         check_seconds("timeout", timeout, least=0)
         self._draining = True
@@ -243,12 +244,12 @@ class QuicServer(asyncio.DatagramProtocol):
     def _attempt(
         self, protocol: QuicConnectionProtocol, action: Callable[..., Any], *args: Any
     ) -> None:
-        """Do something about one connection, so that the others do not suffer if it
-        fails."""
+        """Call a method of one connection, so that its failure does not affect the
+        others."""
         try:
             action(*args)
         except MemoryError:
-            # The connection that asked for it pays.
+            # The connection that needed the memory is ended.
             protocol.abandon()
         except Exception as error:
             self._loop.call_exception_handler(
@@ -260,10 +261,10 @@ class QuicServer(asyncio.DatagramProtocol):
             )
 
     async def drain(self, timeout: float | None = None) -> None:
-        """Take no more connections, wait until those there are have ended, close.
+        """Accept no more connections, wait until the open ones have ended, and close.
 
-        Their protocols are asked to end them, as those of HTTP/3 do by GOAWAY.  After
-        ``timeout`` seconds it waits no longer.
+        Their protocols are asked to end them, as HTTP/3 does by GOAWAY.  After
+        ``timeout`` seconds it stops waiting.
         """
         self._draining = True
         for protocol in list(self._connections):
@@ -294,11 +295,11 @@ class QuicServer(asyncio.DatagramProtocol):
                 protocol.abandon()
 
     def runs_received(self, runs: list[Run]) -> None:
-        """Give each run to its connection; each connection answers once."""
+        """Pass each run to its connection; then let each connection send once."""
         shares: dict[QuicConnectionProtocol, list[Run]] = {}
         try:
             for run in runs:
-                # A run is of one address, but there may be several connections at it.
+                # A run comes from one address, which may have several connections.
                 for share in self._router.split_run(run):
                     data, addr, _, segment = share
                     protocol = self._route(data[:segment], addr)
@@ -312,9 +313,9 @@ class QuicServer(asyncio.DatagramProtocol):
                 self._reset_abandoned(share_of_it)
 
     def _reset_abandoned(self, runs: list[Run]) -> None:
-        """Tell the peer of a connection that was given up when these runs came.
+        """Reset a connection that was given up when these runs came.
 
-        It may have been sent acknowledgements, and would wait for more.
+        Its peer may have got acknowledgements, and would wait for more.
         """
         data, addr, _, segment = runs[-1]
         with contextlib.suppress(MemoryError):
@@ -323,7 +324,7 @@ class QuicServer(asyncio.DatagramProtocol):
                 self._reset(header, segment, addr)
 
     def resume_writing(self) -> None:
-        """The socket takes datagrams again."""
+        """Continue sending: the socket accepts datagrams again."""
         for protocol in self._connections:
             self._attempt(protocol, protocol.transmit)
 
@@ -335,7 +336,7 @@ class QuicServer(asyncio.DatagramProtocol):
     def _route(
         self, data: bytes, addr: NetworkAddress
     ) -> QuicConnectionProtocol | None:
-        """The connection that a datagram is for, or begins."""
+        """Return the connection that a datagram is for, or begins."""
         header = self._router.read_header(data)
         if header is None:
             return None
@@ -347,7 +348,7 @@ class QuicServer(asyncio.DatagramProtocol):
     def _route_unknown(
         self, header: QuicHeader, data: bytes, addr: NetworkAddress
     ) -> QuicConnectionProtocol | None:
-        """What to do about a packet for no connection; the one it begins."""
+        """Handle a packet for no connection; return the connection that it begins."""
         if header.version is None:
             self._reset(header, len(data), addr)
             return None
@@ -388,9 +389,9 @@ class QuicServer(asyncio.DatagramProtocol):
         self._log.tell(addr, f"a connection was refused: {code.name}: {why}")
 
     def _take_token(self, header: QuicHeader, addr: NetworkAddress) -> bool:
-        """Whether a token of an earlier connection proves the client's address.
+        """Return whether a token of an earlier connection proves the client's address.
 
-        Any other is as good as none (RFC 9000, 8.1.3).
+        Any other token is ignored (RFC 9000, 8.1.3).
         """
         if not self._router.verify_token(header, addr, time.time()):
             return False
@@ -403,7 +404,8 @@ class QuicServer(asyncio.DatagramProtocol):
         return True
 
     def _make_room(self, addr: NetworkAddress) -> bool:
-        """Make room for a client that has proved its address; whether there is."""
+        """Make room for a client that has proved its address; return whether there
+        is."""
         if not self._handshaking.is_full(addr):
             return True
         oldest = self._handshaking.oldest(addr, self._loop.time())
@@ -431,12 +433,12 @@ class QuicServer(asyncio.DatagramProtocol):
             check_memory()
             return self._start(header, addr, original, retry_cid, validated)
         except MemoryError:
-            # There may be enough when the client sends its Initial packet again.
+            # There may be enough memory when the client sends its Initial packet again.
             self._log.memory_wanted(addr, "a connection could not be made")
             return None
         except Exception:
-            # The configuration was changed to what cannot be used, or
-            # create_protocol fails: a client must not be able to fill the log.
+            # The configuration was changed to an invalid one, or create_protocol fails.
+            # The line is bounded, so that a client cannot fill the log.
             code = QuicErrorCode.INTERNAL_ERROR
             self._answer(self._router.write_refusal(header, code), addr)
             self._log.failed(addr, "a connection could not be made")
@@ -498,7 +500,7 @@ class QuicServer(asyncio.DatagramProtocol):
 
 
 def _check(configuration: QuicConfiguration) -> None:
-    """Find fault with a configuration before there is a client."""
+    """Check a configuration before there is a client."""
     trial = QuicConnection(configuration=configuration)
     trial.check()
     now = time.time()
