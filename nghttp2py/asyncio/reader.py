@@ -1,4 +1,4 @@
-"""The half of a stream that comes in: what the peer sends, and its credit."""
+"""The incoming half of a stream: the peer's message, and its credit."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from nghttp2py.h2 import H2InformationalResponseReceived, H2ResponseReceived
 
 __all__ = ["Incoming", "StreamReader", "Trailers"]
 
-#: Bytes that ``readline`` and ``readuntil`` look through, as asyncio's do.
+#: The limit of ``readline`` and ``readuntil``, in bytes, as in asyncio.
 LIMIT = 65536
 
-# A peer may cut its window's worth of body into frames of one byte.  Past so
-# many waiting pieces, small ones are joined, so that memory keeps to the window.
+# A peer may split a window of body into frames of one byte.  Beyond so many waiting
+# pieces, small ones are joined, so that memory stays proportional to the window.
 _MAX_SMALL_PIECES = 64
 _SMALL_PIECE = 1024
-# Informational responses that nothing has asked for; the oldest is forgotten.
+# Informational responses that are kept; the oldest is forgotten.
 _MAX_INFORMATIONAL = 16
-# More bytes than there ever are.
+# Larger than any body.
 _ANY = 1 << 62
 
 
 class Incoming(Outgoing):
-    """The half of a stream that comes in.
+    """The incoming half of a stream.
 
-    Bytes that wait here were not acknowledged to the peer: it can send no more
-    than the stream's window ahead of the reader.  A method that waits for more
-    than is there gives the credit for what it has, as it was asked for.
+    Bytes that wait here were not acknowledged: the peer can send at most the stream's
+    window ahead of the reader.  A method that waits for more bytes than there are
+    acknowledges those there are, because its caller has asked for them.
     """
 
     __slots__ = (
@@ -60,14 +60,14 @@ class Incoming(Outgoing):
         self._chunks: deque[bytes] = deque()
         self._offset = 0  # bytes of the first chunk that were taken
         self._size = 0
-        self._unacknowledged = 0  # of the bytes here; they are the last
+        self._unacknowledged = 0  # of the bytes here, which come last in the body
         self._eof = False
         self._informational: deque[Any] | None = None
         self._response: Any = None
         self._response_taken = False
         self._trailers: tuple[tuple[bytes, bytes], ...] = ()
         self._failure: Failure | None = None  # why the peer's half broke off
-        self._discarding = False  # what comes is not wanted
+        self._discarding = False  # what arrives is dropped
         self._read_lock: asyncio.Lock | None = None
 
     @property
@@ -79,16 +79,16 @@ class Incoming(Outgoing):
             raise self._failure()
 
     def _acknowledge(self, n: int) -> None:
-        """Give the peer credit for ``n`` bytes, which were not given it before."""
+        """Give the peer credit for ``n`` bytes that had none yet."""
         self._unacknowledged -= n
-        # What is left of a closed stream went back to the connection by itself.
+        # The connection has returned the credit of a closed stream itself.
         if not self.closed:
             self.http.acknowledge(self, n)
 
     def _body_finished(self) -> None:
-        """The body was read to its end: a client has no use for its own half.
+        """Handle that the body was read to its end: a client then ends its own half.
 
-        What was queued of that is sent before.
+        What it has queued is sent before that.
         """
         if self.http.client_side and self._response is not None and not self._tunnel:
             if self.http.halves_end_alone:
@@ -97,7 +97,7 @@ class Incoming(Outgoing):
                 self._end_upload_soon()
 
     def _end_upload_soon(self) -> None:
-        # If it has ended already, that is reported next.
+        # If the stream has ended already, the next event reports it.
         if not self.closed:
             asyncio.get_running_loop().call_soon(self._end_upload)
 
@@ -108,7 +108,7 @@ class Incoming(Outgoing):
         await self._wait()
 
     def _send_continue(self) -> None:
-        """Tell a client that waits for it to send its body (RFC 9110, 10.1.1)."""
+        """Send 100 (Continue) to a client that waits for it (RFC 9110, 10.1.1)."""
         if self._sends and self.status is None and expects_continue(self.request):
             with contextlib.suppress(ProtocolError):
                 self.http.send_continue(self)
@@ -116,19 +116,19 @@ class Incoming(Outgoing):
     # ---- What the connection reports ----
 
     def response_received(self, status: int, fields: Any) -> None:
-        """Take the final response's header section."""
+        """Handle the final response's header section."""
         self._response = self._make_head(status, fields)
         self._waiters.wake()
 
     def informational_received(self, status: int, fields: Any) -> None:
-        """Take a 1xx response."""
+        """Handle a 1xx response."""
         if self._informational is None:
             self._informational = deque(maxlen=_MAX_INFORMATIONAL)
         self._informational.append(self._make_head(status, fields))
         self._waiters.wake()
 
     def data_received(self, data: bytes) -> None:
-        """Take a piece of the body."""
+        """Handle a piece of the body."""
         if self._discarding:
             self.http.acknowledge(self, len(data))
             return
@@ -142,11 +142,11 @@ class Incoming(Outgoing):
         self._waiters.wake()
 
     def trailers_received(self, fields: Any) -> None:
-        """Take the fields after the body."""
+        """Handle the trailer section."""
         self._trailers = tuple(fields)
 
     def end_received(self) -> None:
-        """Take the end of the peer's half."""
+        """Handle the end of the peer's half."""
         self._eof = True
         if (
             self._response is not None
@@ -154,17 +154,17 @@ class Incoming(Outgoing):
             and not self._tunnel
             and not self.http.halves_end_alone
         ):
-            self._end_upload_soon()  # an error ends it, though it was not read
+            self._end_upload_soon()  # an error response ends ours unread
         self._waiters.wake()
 
     def writable(self) -> None:
-        """Let those who wait for room look at it."""
+        """Wake the callers that wait for room."""
         self._waiters.wake()
 
     def aborted(
         self, failure: Failure, error_code: int, incoming: bool, outgoing: bool
     ) -> None:
-        """Take notice that a half, or both, broke off."""
+        """Handle that one half, or both, broke off."""
         lost = False
         if incoming and self._failure is None and not self._eof:
             self._failure = failure
@@ -181,34 +181,34 @@ class Incoming(Outgoing):
     def exchange_closed(
         self, failure: Failure | None, error_code: int, body_bytes_sent: int
     ) -> None:
-        """Take notice that nothing more comes or goes."""
+        """Handle the end of the exchange."""
         http = self.http
         if failure is not None and not http.halves_end_alone:
             self.aborted(failure, error_code, True, True)
         elif self._receives:
-            # The rest of the request was declined: a pending read would never end.
+            # We have declined the rest of the request: a pending read would never end.
             self._failure = failure or http.make_failure(
                 self.stream_id, error_code, "the response was whole before the request"
             )
-        # `aborted` has reported a half that ended alone: ours may have ended well.
+        # `aborted` has reported a half that broke off alone: ours may have ended well.
         self.closed = True
         self._unsent = self.body_bytes_sent - body_bytes_sent
         self._waiters.wake()
 
     def _make_head(self, status: int, fields: Any) -> Any:
-        """Make what ``response`` and ``next_informational`` return."""
+        """Make the result of ``response`` and ``next_informational``."""
         if status < 200:
             return H2InformationalResponseReceived(self.stream_id, status, fields)
         return H2ResponseReceived(self.stream_id, status, fields)
 
-    # ---- Header sections that come in ----
+    # ---- Received header sections ----
 
     async def response(self, timeout: float | None = None) -> Any:
-        """Return the final response: ``status`` and ``headers``.
+        """Wait for the final response, and return it: ``status`` and ``headers``.
 
-        May be called again.  Raises ``StreamResetError`` or
-        ``ConnectionTerminatedError`` if there will be none; ``StreamTimeoutError``
-        if it has not come after ``timeout`` seconds, and the stream is reset.
+        It may be called again.  Raises ``StreamResetError`` or
+        ``ConnectionTerminatedError`` if there will be none; ``StreamTimeoutError`` if
+        it has not come after ``timeout`` seconds: then the stream is reset.
         """
         timer = None
         try:
@@ -233,10 +233,10 @@ class Incoming(Outgoing):
         return self._response
 
     async def wait_continue(self, seconds: float) -> bool:
-        """Wait for 100 (Continue), and no longer than so many seconds.
+        """Wait for 100 (Continue), for at most ``timeout`` seconds.
 
-        Return whether the body is to be sent: unless the final response refuses
-        it (RFC 9110, 10.1.1).  Raises as ``response``.
+        Return whether to send the body: false if the final response refuses it (RFC
+        9110, 10.1.1).  Raises as ``response``.
         """
         over = False
 
@@ -261,15 +261,14 @@ class Incoming(Outgoing):
         return bool(self._response.status < 300)
 
     async def informational(self) -> AsyncIterator[Any]:
-        """Iterate over 1xx responses, until the final one comes."""
+        """Iterate over the 1xx responses, until the final one comes."""
         while (head := await self.next_informational()) is not None:
             yield head
 
     async def next_informational(self) -> Any:
-        """Return the next 1xx response, ``None`` if the final one has come.
+        """Wait for the next 1xx response; return ``None`` if the final one has come.
 
-        It has ``status`` and ``headers``.  Those that nothing asks for are kept,
-        the last 16.
+        It has ``status`` and ``headers``.  The last 16 are kept until they are read.
         """
         while not self._informational:
             if self._response is not None or self._eof:
@@ -282,8 +281,8 @@ class Incoming(Outgoing):
     def trailers(self) -> Trailers:
         """The fields after the body; ``await stream.trailers()`` waits for them.
 
-        The body waits to be read; as long as its window is full, the peer
-        sends no trailers.
+        The body must be read meanwhile: while its window is full, the peer cannot send
+        the trailers.
         """
         return Trailers(self, self._trailers)
 
@@ -293,7 +292,7 @@ class Incoming(Outgoing):
             await self._wait()
 
     def discard(self) -> None:
-        """Drop what has come in and was not read, and what will."""
+        """Drop what was received and not read, and what will be."""
         self._discarding = True
         self._chunks.clear()
         self._size = self._offset = 0
@@ -303,7 +302,7 @@ class Incoming(Outgoing):
     # ---- The body ----
 
     def _take(self, n: int) -> bytes:
-        """Take ``n`` bytes of those that are here."""
+        """Remove and return ``n`` of the bytes that are here."""
         chunks = self._chunks
         first = chunks[0]
         start = self._offset
@@ -341,7 +340,7 @@ class Incoming(Outgoing):
         return data
 
     def _eof_or_raise(self) -> bytes:
-        """Return ``b""`` at the end of the body, raise if it broke off."""
+        """Return ``b""`` at the end of the body; raise if it broke off."""
         if not self._eof:
             self._raise_failure()
         self._body_finished()
@@ -351,7 +350,7 @@ class Incoming(Outgoing):
         return self._take(self._size) if self._size else self._eof_or_raise()
 
     async def _more(self) -> bool:
-        """Wait for something new; return whether there may be more after it.
+        """Wait for the next event; return whether more bytes may come.
 
         Raises if the body broke off.
         """
@@ -398,11 +397,11 @@ class Incoming(Outgoing):
             return self._take(self._size if n < 0 else min(n, self._size))
 
     async def readany(self) -> bytes:
-        """Return all that is there, as soon as there is any; ``b""`` at the end."""
+        """Return all bytes that have arrived, at least one; ``b""`` at the end."""
         return await self.read(_ANY)
 
     async def readframe(self) -> bytes:
-        """Return the rest of the piece that came first; ``b""`` at the end."""
+        """Return the rest of the oldest piece; ``b""`` at the end."""
         async with self._read_turn():
             while not self._size and await self._more():
                 pass
@@ -424,7 +423,7 @@ class Incoming(Outgoing):
         return data
 
     async def readatmost(self, n: int) -> bytes:
-        """Return ``n`` bytes, less only if the body ends before."""
+        """Return ``n`` bytes, fewer only if the body ends before."""
         if n == 0:
             return b""
         lock = self._read_lock
@@ -438,7 +437,7 @@ class Incoming(Outgoing):
             return self._take(min(n, self._size))
 
     async def readuntil(self, separator: bytes) -> bytes:
-        """Return what is there up to ``separator``: ``StreamReader.readuntil``."""
+        """Return the bytes up to ``separator``: see ``StreamReader.readuntil``."""
         if not separator:
             raise ValueError("the separator must not be empty")
         async with self._read_turn():
@@ -476,11 +475,11 @@ class Incoming(Outgoing):
 
 
 class Trailers(list[tuple[bytes, bytes]]):
-    """The fields that have come after a body, so far: those of its stream.
+    """The trailer fields of a stream that have come so far.
 
-    Calling it gives a coroutine, which waits for the end of the body, and returns
-    them as a tuple.  It raises ``StreamResetError`` or
-    ``ConnectionTerminatedError`` if the body breaks off.
+    A call returns a coroutine, which waits for the end of the body and returns them as
+    a tuple.  It raises ``StreamResetError`` or ``ConnectionTerminatedError`` if the
+    body breaks off.
     """
 
     def __init__(
@@ -503,16 +502,16 @@ def _is_current(task: asyncio.Task[Any]) -> bool:
 
 
 class StreamReader:
-    """Reads the body that the peer sends, like ``asyncio.StreamReader``.
+    """Reads the peer's body, like ``asyncio.StreamReader``.
 
-    All methods raise ``StreamResetError`` or ``ConnectionTerminatedError`` if
-    the body will never be complete; what came before that can still be read by
-    calls that it suffices for.  One call reads at a time, others queue.  A
-    cancelled call takes nothing.
+    All methods raise ``StreamResetError`` or ``ConnectionTerminatedError`` if the body
+    will never be complete; a call for which the bytes received before suffice still
+    returns them.  One call reads at a time, others wait.  A cancelled call consumes
+    nothing.
     """
 
-    # A view: the stream has the bytes.  It does not know its readers, for a cycle
-    # of references would keep both until the collector runs.
+    # A view: the stream has the bytes.  The stream does not refer to its readers,
+    # because a reference cycle would keep both until the collector runs.
     __slots__ = ("_stream",)
 
     def __init__(self, stream: Incoming) -> None:
@@ -533,11 +532,11 @@ class StreamReader:
         return await self._stream.read(n)
 
     async def readany(self) -> bytes:
-        """Return all that is there, as soon as there is any; ``b""`` at the end."""
+        """Return all bytes that have arrived, at least one; ``b""`` at the end."""
         return await self._stream.read(_ANY)
 
     async def readframe(self) -> bytes:
-        """Return the rest of the piece that came first; ``b""`` at the end.
+        """Return the rest of the oldest piece; ``b""`` at the end.
 
         Pieces are DATA frames, but small ones may have been joined.
         """
@@ -554,7 +553,7 @@ class StreamReader:
     async def readline(self) -> bytes:
         """Return a line with its newline; the rest, or ``b""``, at the end.
 
-        Raises ``ValueError`` for a line of more than 64 KiB.
+        Raises ``ValueError`` if the line is longer than 64 KiB.
         """
         try:
             return await self.readuntil(b"\n")
@@ -564,11 +563,11 @@ class StreamReader:
             raise ValueError(error.args[0]) from None
 
     async def readuntil(self, separator: bytes = b"\n") -> bytes:
-        """Return what is there up to ``separator``, which is included.
+        """Return the bytes up to ``separator``, included.
 
         Raises ``asyncio.IncompleteReadError`` if the body ends before, and
-        ``asyncio.LimitOverrunError`` if it is not within 64 KiB: then nothing
-        was taken.
+        ``asyncio.LimitOverrunError`` if it is not within 64 KiB: then nothing is
+        consumed.
         """
         return await self._stream.readuntil(separator)
 

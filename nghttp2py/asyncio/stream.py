@@ -1,4 +1,4 @@
-"""One request and its response, for coroutines, seen from either end."""
+"""One request and its response, for coroutines, at either end."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ class Stream(Incoming):
     """One request and its response, over any version of HTTP.
 
     A server's handler is called with it; a client's ``open_stream`` returns it.
-    ``reader`` has the body that comes in, ``writer`` sends ours; the methods
-    here are theirs and those for header fields.  ``request`` is the request on
-    the server and on a pushed stream of the client, else ``None``.
+    ``reader`` reads the peer's body, ``writer`` sends ours; the stream has their
+    methods, too, and those for header fields.  ``request`` is the request at a server
+    and of a pushed stream at a client, otherwise ``None``.
 
-    The stream is yours: the connection forgets it when both halves have ended,
-    and what has come in until then stays here.  ``async with`` resets it at
-    the end if it is not finished, so that the peer stops too; so it is when
-    nothing refers to an unfinished stream any more.
+    The caller owns the stream: the connection forgets it when both halves have ended,
+    and what was received stays readable.  ``async with`` resets an unfinished stream at
+    the end, so that the peer stops too.  An unfinished stream is also reset when
+    nothing refers to it any more.
 
-    A client that waits for 100 (Continue) gets it when the body is first waited for,
+    A client that waits for 100 (Continue) gets it when a call first waits for the body,
     unless the response was begun before.
 
-    A client's upload ends when an error response (a status from 300) has come
-    whole, or any other was read to its end: the server has no use for the rest
-    (RFC 9113, 8.1, RFC 9114, 4.1).  The halves of a CONNECT tunnel end one by one.
+    A client's upload is ended when a response with a status from 300 is complete, or
+    another one was read to its end: the server does not need the rest (RFC 9113, 8.1,
+    RFC 9114, 4.1).  The halves of a CONNECT tunnel end independently.
 
     Each wait ends: with ``StreamResetError`` if the stream is reset, with
-    ``ConnectionTerminatedError`` if the connection is over.  What had come before
-    can still be read.
+    ``ConnectionTerminatedError`` if the connection ends.  What was received before can
+    still be read.
     """
 
     __slots__ = ("__weakref__", "_expecting", "protocol")
@@ -55,12 +55,12 @@ class Stream(Incoming):
         state = "closed" if self.closed else "open"
         return f"<{type(self).__name__} {self.stream_id} {state} of {self.protocol!r}>"
 
-    # The connection refers to a stream that was handed out only weakly, and its
-    # reader and writer are made when they are asked for: so it ends when its user
-    # drops it.
+    # The connection has only a weak reference to a stream that was handed out, and its
+    # reader and writer are made when they are first used.  So it is freed, and reset,
+    # when its user drops it.
 
     def __del__(self) -> None:
-        # This may run in any thread, and after an __init__ that has failed.
+        # This may run in any thread, and after an __init__ that has raised.
         if getattr(self, "closed", True):
             return
         sends, receives = self._sends, self._receives
@@ -70,21 +70,21 @@ class Stream(Incoming):
                     self.http.drop, self.stream_id, sends, receives, self._task
                 )
 
-    # ---- What it is ----
+    # ---- Properties ----
 
     @property
     def reader(self) -> StreamReader:
-        """The half that comes in."""
+        """The incoming half."""
         return StreamReader(self)
 
     @property
     def writer(self) -> StreamWriter:
-        """The half that goes out."""
+        """The outgoing half."""
         return StreamWriter(self)
 
     @property
     def connection(self) -> Any:
-        """The connection: ``is_closing`` tells that it is being ended here.
+        """The connection; its ``is_closing`` is true when this end is closing it.
 
         ``await stream.connection.wait_closing()`` waits for that.
         """
@@ -92,17 +92,17 @@ class Stream(Incoming):
 
     @property
     def fields(self) -> Fields:
-        """The header fields that came in, by name; pseudo-header fields are not here.
+        """The received header fields, by name, without pseudo-header fields.
 
-        A server's are the request's, a client's the final response's; until that has
-        come there are none.
+        At a server they are the request's, at a client the final response's; until that
+        has come there are none.
         """
         head = self._response if self.http.client_side else self.request
         return Fields(() if head is None else head.headers)
 
     @property
     def error(self) -> Exception | None:
-        """Why a half of the stream broke off, or ``None`` if none did."""
+        """The exception for why a half of the stream broke off, or ``None``."""
         failure = self._failure or self._stopped
         return None if failure is None else failure()
 
@@ -123,7 +123,7 @@ class Stream(Incoming):
         return self.request is not None and not self.closed and self.http.push_enabled()
 
     async def push(self, headers: HeadersLike) -> Stream:
-        """Promise a response to a request of ours, and return its stream.
+        """Promise a response to a request that we choose, and return its stream.
 
         ``headers`` are the request's; ``:method`` (GET), ``:scheme`` and
         ``:authority`` are this request's if they are absent.  Raises
@@ -135,10 +135,10 @@ class Stream(Incoming):
     # ---- The end ----
 
     def reset(self, error_code: int | None = None) -> None:
-        """Break off what has not ended, in both directions.
+        """Reset the stream: both halves, as far as they have not ended.
 
-        ``error_code`` is the protocol's for a cancelled request unless it is
-        given.  On a closed stream this is a no-op.  Who waits on the stream gets
+        The default of ``error_code`` is the protocol's for a cancelled request.  On a
+        closed stream this is a no-op.  Calls that wait on the stream raise
         ``StreamResetError``.
         """
         if error_code is None:
@@ -147,12 +147,12 @@ class Stream(Incoming):
         self._cancel(error_code, "reset() was called")
 
     def stop(self, error_code: int | None = None) -> None:
-        """Have the peer send no more, unless it has sent all.
+        """Ask the peer to stop sending, unless it has sent all.
 
-        Our own half goes on (RFC 9113, 8.1, RFC 9114, 4.1).  What has come in and
-        was not read is dropped.  A client of HTTP/2 whose own half has ended
-        resets the stream.  Without ``error_code``, a client of HTTP/3 that is sent a
-        whole response is told later, as it may lose the response otherwise.
+        Our own half continues (RFC 9113, 8.1, RFC 9114, 4.1).  What was received and
+        not read is dropped.  A client of HTTP/2 whose own half has ended resets the
+        stream.  Without ``error_code``, a client of HTTP/3 that is sent a whole
+        response is told later, as it may lose the response otherwise.
         """
         code = self.http.codes.no_error if error_code is None else error_code
         self.http.check_code(code)
@@ -174,32 +174,32 @@ class Stream(Incoming):
 
     @property
     def sent_all(self) -> bool:
-        """Whether our half has its end, queued or gone."""
+        """Whether our half has ended, even if its end is still queued."""
         return self._sent_all
 
     @property
     def is_whole(self) -> bool:
-        """Whether the peer's half has come whole; some of it may wait to be read."""
+        """Whether the peer's half is complete; some of it may still wait to be read."""
         return self._eof
 
     def give_body(self, body: Any, trailers: HeadersLike | None) -> None:
-        """Have ``body`` sent as the peer takes it, ``trailers`` after it.
+        """Send ``body`` as fast as the peer reads, then ``trailers``.
 
-        It is one that a connection can pull: bytes-like, a binary file, an iterable
-        of bytes, a callable ``f(n) -> (data, flag)``.
+        ``body`` is of a kind that a connection handles: bytes-like, a binary file, an
+        iterable of bytes, a callable ``f(n) -> (data, flag)``.
         """
         self.http.send_body(self, body, trailers)
 
     def make_resume(self) -> Callable[[], None]:
-        """Make what asks for a body again that had nothing.
+        """Return a function that resumes a body after ``DATA_DEFERRED``.
 
-        It does not refer to the stream, which may be dropped.
+        It does not refer to the stream, so that the stream can be dropped.
         """
         return partial(self.http.resume_stream, self.stream_id)
 
     @property
     def is_read(self) -> bool:
-        """Whether nothing that came in is left to ask for."""
+        """Whether everything that was received was read."""
         return (
             self.at_eof()
             and not self._trailers
@@ -209,9 +209,9 @@ class Stream(Incoming):
     def request_sent(
         self, ended: bool, *, tunnel: bool, expecting: float = 0.0
     ) -> None:
-        """Take notice that our request's header section was sent.
+        """Handle that our request's header section was sent.
 
-        The first call that sends of its body waits ``expecting`` seconds for 100
+        The first call that sends some of its body waits ``expecting`` seconds for 100
         (Continue).
         """
         self._sent_all = ended
@@ -222,19 +222,19 @@ class Stream(Incoming):
         seconds, self._expecting = self._expecting, 0.0
         if await self.wait_continue(seconds):
             return True
-        # The response refuses it: our half is of no use.
+        # The response refuses the body: our half is not needed.
         self.http.refuse_body(self)
         return False
 
     async def send_data(
         self, data: bytes | bytearray | memoryview, *, end_stream: bool = False
     ) -> None:
-        """Send ``data`` as far as the peer's windows open, and wait for them.
+        """Send ``data`` as the peer's windows allow, and wait until all is sent.
 
-        Returns when the last of it was handed over to be written.  Raises
-        ``SendException`` with the rest if it cannot go on, which is a
-        ``StreamResetError`` or a ``ConnectionTerminatedError``, too, if that is
-        why.  What a cancelled call has sent stays sent.
+        Returns when the last byte was passed on to be written.  Raises
+        ``SendException`` with the rest if the stream or the connection ends; it is a
+        ``StreamResetError`` or a ``ConnectionTerminatedError``, too, if that is the
+        cause.  What a cancelled call has sent stays sent.
         """
         if not self._expecting or await self._is_body_wanted():
             await super().send_data(data, end_stream=end_stream)
@@ -249,27 +249,27 @@ class Stream(Incoming):
         """Send a body of any form, and end the stream after it.
 
         ``body`` is bytes-like; a binary file, or a function such as its ``read``,
-        either of which may be asynchronous, and should not block for long; an
-        iterable or asynchronous iterable of bytes-like pieces.  Streams and
-        responses of this package are bodies, too.  A piece is asked for when at
-        most 64 KiB wait.  ``trailers`` follow it.  If the source fails, or this
-        call is cancelled, the stream is reset, as its message can never be whole.
-        Raises what the source raises, and as ``send_data``.
+        either of which may be asynchronous, and should not block for long; an iterable
+        or asynchronous iterable of bytes-like pieces.  Streams and responses of this
+        package are bodies, too.  The next piece is read when at most 64 KiB are queued.
+        ``trailers`` follow the body.  If the source fails, or this call is cancelled,
+        the stream is reset, because its message can never be complete.  Raises what the
+        source raises, and as ``send_data``.
         """
         if not self._expecting or await self._is_body_wanted():
             await super().send_body(body, trailers=trailers, end_stream=end_stream)
 
     def end_upload(self) -> None:
-        """End what is left of our request, if the response has come whole."""
+        """End our request, if the response is complete."""
         if self._eof:
             self._end_upload()
 
     def run_in(self, task: Any) -> None:
-        """Have ``task``, which handles the stream, cancelled when it breaks off."""
+        """Cancel ``task``, which handles the stream, when the stream breaks off."""
         self._task = task
 
     def answer_failure(self) -> bool:
-        """Send status 500 if nothing was sent; return whether it was."""
+        """Send status 500 if nothing was sent; return whether it was sent."""
         if self.status is not None or not self._sends or not answer_failure(self):
             return False
         self._sent_all = True
@@ -287,10 +287,10 @@ class Stream(Incoming):
                 self._cancel(codes.internal_error, "its block raised an exception")
         elif self._receives:
             if http.client_side and not http.halves_end_alone:
-                # The rest of the request may wait for ever.
+                # The rest of the request may never come.
                 self._cancel(codes.cancelled, "its block was left")
             else:
-                # The response is whole, the request need not be.
+                # The response is complete, the request need not be.
                 self.stop(codes.cancelled if http.client_side else None)
 
 
@@ -298,13 +298,13 @@ S = TypeVar("S", bound=Stream)
 
 
 class H2Stream(Stream):
-    """A stream of HTTP/2: ``H2Protocol`` makes it.  It can promise others."""
+    """A stream of HTTP/2, made by ``H2Protocol``.  It can promise others."""
 
     __slots__ = ("urgency",)
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        #: How early its bytes go out, from 0 to 7 (RFC 9218, 4.1).
+        #: The urgency of what we send, from 0 to 7 (RFC 9218, 4.1).
         self.urgency = 3
 
     async def push(self, headers: HeadersLike) -> H2Stream:

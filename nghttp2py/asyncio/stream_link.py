@@ -1,4 +1,4 @@
-"""What coroutine streams need of their connection's half of an exchange."""
+"""What coroutine streams need from their connection."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Codes", "StreamLink"]
 
 @dataclass(frozen=True)
 class Codes:
-    """The error codes of a protocol, by what they mean."""
+    """The error codes of a protocol, by their meaning."""
 
     no_error: int
     cancelled: int
@@ -25,17 +25,17 @@ class Codes:
 
 
 class StreamLink(HTTPConnection):
-    """A connection's half of the exchanges that are coroutine streams.
+    """The connection's half of exchanges that are coroutine streams.
 
-    ``timeout`` is how long a wait on a stream may last in which nothing happens to
-    it, in seconds.  ``waiting`` keeps the streams that have a wait: their users may
-    have nothing else that refers to them.
+    ``timeout`` bounds a wait on a stream while nothing happens to the stream, in
+    seconds.  ``waiting`` refers to the streams on which a call waits: there may be no
+    other reference to them.
     """
 
     codes: Codes
-    #: Whether one half of a stream can be broken off by itself.  A server stops a
-    #: request that it has answered then; over HTTP/2 a client gives up the stream as
-    #: soon as an error response is whole.
+    #: Whether one half of a stream can be broken off alone.  If so, a server stops a
+    #: request that it has answered; over HTTP/2, which cannot, a client resets the
+    #: stream as soon as an error response is complete.
     halves_end_alone = False
     #: The largest error code.
     max_code = 2**32 - 1
@@ -43,41 +43,42 @@ class StreamLink(HTTPConnection):
     loop: asyncio.AbstractEventLoop
 
     def prepare(self, timeout: float | None = None) -> None:
-        """Set what streams need besides what an ``HTTPConnection`` has."""
+        """Set the attributes that an ``HTTPConnection`` does not have."""
         self.timeout = timeout
         self.waiting: set[Any] = set()
 
     def make_failure(
         self, stream_id: int, error_code: int, reason: str
     ) -> Callable[[], Exception]:
-        """Return what makes the exception of a stream that we reset."""
+        """Return a function that makes the exception of a stream that we reset."""
         return lambda: StreamResetError(
             stream_id, error_code, remote=False, reason=reason
         )
 
     @property
     def is_paused(self) -> bool:
-        """Whether the transport wants no bytes now."""
+        """Whether the transport has paused writing."""
         return False
 
     def check_code(self, error_code: int) -> None:
-        """Refuse what cannot be an error code."""
+        """Raise for what cannot be an error code."""
         if not 0 <= error_code <= self.max_code:
             raise ValueError(f"an error code is 0 to {self.max_code}, not {error_code}")
 
     def release(self, exchange: Exchange) -> None:
-        """Let go of a stream on which nothing waits any more."""
+        """Drop the reference to a stream on which nothing waits any more."""
         self.waiting.discard(exchange)
 
     async def wait_transport(self) -> None:
-        """Wait until the transport takes bytes; raise if it never will."""
+        """Wait until the transport accepts bytes; raise if it never will."""
 
     def is_under_way(self, exchange: Exchange) -> bool:
-        """Whether the peer's credit, and ours, suffice for all that is queued."""
+        """Return whether the peer's credit, and our bounds, allow sending all that is
+        queued."""
         return True
 
     def refuse_body(self, exchange: Exchange) -> None:
-        """A client's body is refused: its half is of no use any more.
+        """Handle that a client's body is refused: its half is not needed any more.
 
         A protocol in which a half cannot end alone waits for the whole response.
         """

@@ -1,4 +1,4 @@
-"""The coroutines that the callbacks of a connection have returned."""
+"""Tasks for the coroutines that callbacks of a connection return."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _tasks: set[asyncio.Future[Any]] = set()
 
 
 class CallbackTasks:
-    """Runs coroutines for a connection, cancels them and waits for them at its end."""
+    """Runs coroutines of a connection; at its end cancels them and waits for them."""
 
     __slots__ = ("_cleanups", "_released", "_running", "_timer", "lost")
 
@@ -34,13 +34,14 @@ class CallbackTasks:
     ) -> asyncio.Future[Any]:
         """Run a coroutine as a task, and call ``ended`` with it.
 
-        A ``cleanup`` is not cancelled.  Any other is at once if the connection is lost.
+        A ``cleanup`` is never cancelled.  Any other is cancelled at once if the
+        connection is lost already.
         """
         task = asyncio.ensure_future(coroutine)
         _tasks.add(task)
         (self._cleanups if cleanup else self._running).add(task)
         task.add_done_callback(ended)
-        # Last: the end of a task may start a cleanup.
+        # This comes last, because the end of a task may start a cleanup.
         task.add_done_callback(self._task_ended)
         if self.lost and not cleanup:
             task.cancel()
@@ -63,7 +64,7 @@ class CallbackTasks:
             self.release()
 
     def release_after(self, timeout: float) -> None:
-        """Wait for a lost connection's tasks no longer than ``timeout`` seconds."""
+        """Bound the wait for a lost connection's tasks to ``timeout`` seconds."""
         if self._released is None:
             return
         loop = asyncio.get_running_loop()
@@ -74,7 +75,7 @@ class CallbackTasks:
         self._timer = loop.call_later(timeout, self.release)
 
     def release(self) -> None:
-        """Wait no longer for the tasks of a lost connection."""
+        """Stop waiting for the tasks of a lost connection."""
         released, self._released = self._released, None
         if self._timer is not None:
             self._timer.cancel()

@@ -1,6 +1,6 @@
-"""The time bounds of a server: for every wait that a peer can cause.
+"""The time bounds of a server, one for every wait that a peer can cause.
 
-One set of defaults for HTTP/2 and HTTP/3, and for every class of servers.
+HTTP/2 and HTTP/3, and all classes of servers, have the same defaults.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ __all__ = [
 ]
 
 
-# The bounds that ``None`` can lift.
+# The bounds that may be ``None``.
 _UNBOUNDED = frozenset({"body", "response", "idle", "keepalive"})
 
 
 def _check(name: str, value: Any, keyword: str) -> None:
-    """Check a bound that was given by ``keyword``."""
-    # close() may abort at once; what else a peer must do takes it time.
+    """Check a bound that was given as ``keyword``."""
+    # close() may abort at once; every other bound must leave the peer some time.
     least = 0 if name == "close" else math.ulp(0)
     check_seconds(keyword, value, least=least, optional=name in _UNBOUNDED)
 
@@ -35,19 +35,19 @@ def _check(name: str, value: Any, keyword: str) -> None:
 class Timeouts:
     """How long a server waits for its peers, in seconds.
 
-    A client can be given them, too: ``body`` is for servers alone, ``response`` is
-    then for what the client sends.
+    A client can have them, too: ``body`` is for servers only, and ``response`` then
+    bounds the sending of the client's body.
 
-    ``None`` stands for no bound, where the type allows it: for ``body``,
-    ``response``, ``idle`` and ``keepalive``.  ``docs/limits.rst`` says from when to
-    when each counts, and what happens then.  ``min_rate`` is in bytes per second.
-    Raises ``TypeError`` and ``ValueError`` for a bound that is not a positive number.
+    ``None`` means no bound, where the type allows it: for ``body``, ``response``,
+    ``idle`` and ``keepalive``.  ``docs/limits.rst`` says from when to when each counts,
+    and what happens at its end.  ``min_rate`` is in bytes per second. Raises
+    ``TypeError`` and ``ValueError`` for a bound that is not a positive number.
     """
 
     #: From the first byte of a connection to the end of its TLS or QUIC handshake.
     handshake: float = 10.0
     #: From our SETTINGS to their acknowledgement (RFC 9113, 6.5.3); over HTTP/3 from
-    #: the handshake to the peer's SETTINGS.  The client's preface falls under it too.
+    #: the handshake to the peer's SETTINGS.  It also bounds the client's preface.
     settings: float = 5.0
     #: From the first byte of a header section, or of any other frame but DATA, to its
     #: end.  Progress does not extend it.
@@ -64,9 +64,10 @@ class Timeouts:
     min_rate: float = 240.0
     #: Without an open request.  PING and other frames do not extend it.
     idle: float | None = 180.0
-    #: While a request is open: silence of the peer after which it is sent a PING.
+    #: While a request is open: time without bytes of the peer after which a PING is
+    #: sent.
     keepalive: float | None = 60.0
-    #: From that PING to any sign of life of the peer.
+    #: From that PING to any bytes of the peer.
     keepalive_answer: float = 20.0
     #: From the start of a graceful close to the abort of what has not finished.
     close: float = 10.0
@@ -76,8 +77,7 @@ class Timeouts:
             _check(field.name, getattr(self, field.name), field.name)
 
 
-#: The bounds of a client: it asks for a response, and may wait for it as long as it
-#: likes.
+#: The bounds of a client, which chooses itself how long to wait for a response.
 CLIENT_TIMEOUTS = Timeouts(body=None, response=None, idle=None, keepalive=None)
 
 # The keywords that override fields of ``Timeouts``.
@@ -96,9 +96,9 @@ UNSET: Any = type("Unset", (), {"__repr__": lambda self: "UNSET"})()
 def merge_timeouts(
     timeouts: Timeouts | None, *, client: bool = False, **overrides: Any
 ) -> Timeouts:
-    """Return ``timeouts``, with those overrides that are not UNSET.
+    """Return ``timeouts`` with the overrides that are not UNSET.
 
-    Without ``timeouts`` it is the default of servers, or of clients.
+    The default of ``timeouts`` is that of servers, or of clients.
     """
     if timeouts is None:
         timeouts = CLIENT_TIMEOUTS if client else Timeouts()

@@ -1,4 +1,4 @@
-"""What HTTP/2 asks of TLS (RFC 9113, 3.2 and 9.2)."""
+"""HTTP/2's requirements on TLS (RFC 9113, 3.2 and 9.2)."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ logger = logging.getLogger(__name__)
 # RFC 9113, 9.2: TLS 1.2 or higher.
 _TOO_OLD = frozenset({"SSLv2", "SSLv3", "TLSv1", "TLSv1.1"})
 
-# Names of a client's ALPN list that a log line has at most.
+# The most names of a client's ALPN list in a log line.
 _MAX_OFFERED = 8
 
-# What OpenSSL says of a server that has no certificate for any client.
+# OpenSSL's reasons for a server without a certificate for any client.
 _NO_CERTIFICATE = frozenset(
     {"NO_SHARED_CIPHER", "NO_SUITABLE_SIGNATURE_ALGORITHM", "NO_CERTIFICATE_SET"}
 )
 
 
 def prepare_context(context: ssl.SSLContext) -> None:
-    """Make a client's context fit for HTTP/2.
+    """Prepare a client's context for HTTP/2.
 
-    It offers ``h2`` alone by ALPN, and no compression and renegotiation (9.2.1).
-    Raises ``TLSConfigurationError`` for a context that is made for servers.
+    It then offers only ``h2`` by ALPN, and no compression or renegotiation (9.2.1).
+    Raises ``TLSConfigurationError`` for a server's context.
     """
     if context.protocol == ssl.PROTOCOL_TLS_SERVER:
         raise TLSConfigurationError(
@@ -53,11 +53,11 @@ def _prepare(context: ssl.SSLContext) -> None:
 
 
 def prepare_server_context(context: ssl.SSLContext) -> None:
-    """Make a server's context fit for HTTP/2: as a client's, and its cipher suites.
+    """Prepare a server's context for HTTP/2: as a client's, and its cipher suites.
 
-    Those of TLS 1.2 that RFC 9113, Appendix A, prohibits are taken out, so that none
-    is chosen of a client that offers better ones, too.  Raises
-    ``TLSConfigurationError`` for a context that is made for clients.
+    The TLS 1.2 cipher suites that RFC 9113, Appendix A, prohibits are removed, so that
+    none is selected if a client offers others, too.  Raises ``TLSConfigurationError``
+    for a client's context.
     """
     if context.protocol == ssl.PROTOCOL_TLS_CLIENT:
         raise TLSConfigurationError(
@@ -72,15 +72,15 @@ def prepare_server_context(context: ssl.SSLContext) -> None:
         if cipher["protocol"] != "TLSv1.3"
     ]
     allowed = [name for name in names if not is_prohibited(name)]
-    # A context for TLS 1.3 alone may have no others.
+    # A context for TLS 1.3 only may have no other suites.
     if allowed and len(allowed) < len(names):
         context.set_ciphers(":".join(allowed))
 
 
 def is_prohibited(cipher: str) -> bool:
-    """Whether RFC 9113, Appendix A, has a TLS 1.2 cipher suite, by OpenSSL's name.
+    """Return whether RFC 9113, Appendix A, lists a TLS 1.2 cipher suite of OpenSSL.
 
-    The list has all that use no ephemeral key exchange or no AEAD (9.2.2).
+    It lists all without an ephemeral key exchange or without an AEAD (9.2.2).
     """
     ephemeral = cipher.startswith(("ECDHE-", "DHE-"))
     aead = "GCM" in cipher or "CCM" in cipher or "CHACHA20" in cipher
@@ -88,9 +88,9 @@ def is_prohibited(cipher: str) -> bool:
 
 
 def find_tls_fault(transport: asyncio.Transport) -> tuple[ErrorCode, str] | None:
-    """Say why HTTP/2 must not be spoken on ``transport``, ``None`` if it may.
+    """Return why HTTP/2 must not be used on ``transport``, or ``None`` if it may.
 
-    What it says is the error code for it and a text for people.
+    The reason is an error code and a text for people.
     """
     tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
     if tls is None:
@@ -116,7 +116,7 @@ def find_tls_fault(transport: asyncio.Transport) -> tuple[ErrorCode, str] | None
 def _explain_alpn(
     transport: asyncio.Transport, tls: ssl.SSLObject, protocol: str | None
 ) -> str:
-    """Say whose ALPN is why HTTP/2 was not negotiated."""
+    """Describe which side's ALPN prevented HTTP/2."""
     if protocol is not None:
         return f"ALPN has negotiated {protocol}, not h2"
     if not tls.server_side:
@@ -130,10 +130,10 @@ def _explain_alpn(
 
 
 def read_alpn_offer(hello: bytes) -> list[str] | None:
-    """Return what a client offers by ALPN, of the first bytes that it sent.
+    """Return the ALPN list of a client, from the first bytes that it sent.
 
-    ``[]`` if it offers nothing; ``None`` if the bytes are no whole ClientHello.
-    Python's ssl does not tell what was offered, only what was chosen.
+    The result is ``[]`` without ALPN, and ``None`` if the bytes are not a complete
+    ClientHello.  Python's ssl only returns what was selected, not what was offered.
     """
     try:
         message, whole = b"", 4
@@ -171,12 +171,12 @@ def read_alpn_offer(hello: bytes) -> list[str] | None:
 
 
 def check_server_context(context: ssl.SSLContext) -> None:
-    """Find out by a handshake in memory whether a server could serve any client.
+    """Check by a handshake in memory that a server can serve any client.
 
     Raises ``TLSConfigurationError`` if the context has no certificate.  Logs a
     warning if the certificate has expired or is not valid yet.
     """
-    # Its servername callback may bring the certificates; and it is not ours to call.
+    # Its servername callback may set the certificates, and we must not call it.
     if context.sni_callback is not None:
         return
     try:
@@ -210,8 +210,8 @@ def _format(seconds: float) -> str:
 def _get_certificate(context: ssl.SSLContext) -> bytes | None:
     """Return the certificate that a server's context presents, in DER.
 
-    ``None`` if the handshake does not come so far, for want of a client's certificate.
-    Raises ``ssl.SSLError`` if the server's side fails.
+    Return ``None`` if the handshake ends earlier because it requires a client
+    certificate. Raises ``ssl.SSLError`` if the server's side fails.
     """
     trial = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     trial.check_hostname = False
@@ -220,7 +220,7 @@ def _get_certificate(context: ssl.SSLContext) -> bytes | None:
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     client = trial.wrap_bio(to_client, to_server)
     server = context.wrap_bio(to_server, to_client, server_side=True)
-    # Each turn is a flight; TLS 1.2 has two of each side.
+    # Each turn is a flight; TLS 1.2 has two from each side.
     for _ in range(4):
         try:
             client.do_handshake()
@@ -236,7 +236,7 @@ def _get_certificate(context: ssl.SSLContext) -> bytes | None:
 
 
 def _read_validity(certificate: bytes) -> tuple[float, float] | None:
-    """Return the times between which a certificate is valid (RFC 5280, 4.1.2.5)."""
+    """Return from when to when a certificate is valid (RFC 5280, 4.1.2.5)."""
     try:
         content, _ = _read_der(certificate, 0)  # Certificate
         position, _ = _read_der(certificate, content)  # TBSCertificate
@@ -252,7 +252,7 @@ def _read_validity(certificate: bytes) -> tuple[float, float] | None:
 
 
 def _read_der(data: bytes, position: int) -> tuple[int, int]:
-    """Return where the contents of an element begin, and where it ends (X.690)."""
+    """Return where the contents of an element begin and end (X.690)."""
     length = data[position + 1]
     position += 2
     if length & 0x80:
@@ -266,6 +266,6 @@ def _read_time(data: bytes, position: int) -> float:
     start, end = _read_der(data, position)
     text = data[start:end].decode("ascii")
     if data[position] == 0x17:
-        # UTCTime has two digits of the year: 50 is 1950 (RFC 5280, 4.1.2.5.1).
+        # UTCTime has two digits of the year: 50 means 1950 (RFC 5280, 4.1.2.5.1).
         text = ("19" if int(text[:2]) >= 50 else "20") + text
     return calendar.timegm(time.strptime(text, "%Y%m%d%H%M%SZ"))

@@ -1,8 +1,8 @@
 """TLS for a server's connections, on a plain transport.
 
-asyncio's own TLS allocates a buffer of 256 KiB for each connection and tells nobody
-why a handshake has failed.  Here the connections of a server share one buffer, and
-an idle connection costs what OpenSSL keeps for it.
+asyncio's TLS allocates a buffer of 256 KiB for each connection and does not report why
+a handshake has failed.  Here the connections of a server share one buffer, and an idle
+connection costs only what OpenSSL keeps for it.
 """
 
 from __future__ import annotations
@@ -22,35 +22,35 @@ __all__ = ["ServerTLS", "TLSTransport"]
 
 logger = logging.getLogger(__name__)
 
-#: Bytes that a client may send before the handshake is complete.  OpenSSL takes a
+#: Bytes that a client may send before the handshake is complete.  OpenSSL accepts a
 #: certificate chain of 100 KiB.
 MAX_HANDSHAKE = 131072
-#: Bytes that are written for the peer's sake alone, as answers to KeyUpdate, while it
-#: does not read.
+#: Bytes that the peer can make us buffer while it does not read, such as answers to
+#: KeyUpdate.
 MAX_ANSWERS = 65536
 
-# Bytes that are read from the socket, and handed on, at a time: as asyncio's TLS does.
+# Bytes that are read from the socket and passed on at once, as in asyncio's TLS.
 _READ_SIZE = 262144
-# The plaintext of one TLS record (RFC 8446, 5.1).  OpenSSL's memory buffers grow to
-# the largest piece that was ever in them, so larger pieces would cost memory for good.
+# The plaintext of one TLS record (RFC 8446, 5.1).  OpenSSL's memory buffers grow to the
+# largest piece that was ever in them and never shrink.
 _RECORD = 16384
 # Seconds for which a connection whose TLS has failed waits for the peer to read the
-# alert: closing at once would reset it while bytes of the peer's are unread.
+# alert: closing at once, with unread bytes of the peer, would send RST.
 _LINGER = 1.0
-# Log lines about handshakes that fail, and seconds: each is a line of what peers did.
+# Log lines about failed handshakes, which peers can cause, and in how many seconds.
 _FAILURES, _FAILURE_INTERVAL = 20, 10.0
-# Lines about faults of our own certificate: one a minute is enough to be seen.
+# Lines about errors of our own certificate: one a minute is enough.
 _FAULT_INTERVAL = 60.0
 
 # Bytes of a ClientHello that are kept to read its ALPN.
 _MAX_HELLO = 8192
-# Ciphertext that OpenSSL is given at a time: larger pieces make its buffer larger, and
-# smaller ones end in the midst of a record more often, which costs an exception.
+# Ciphertext that OpenSSL gets at once: larger pieces enlarge its buffer, and smaller
+# ones end inside a record more often, which costs an exception.
 _FEED = 32768
 _NOTHING = memoryview(b"")
 
-# OpenSSL's reasons that tell of a fault of the server's: it has no certificate that
-# its peer can use, or its servername callback raised.
+# OpenSSL's reasons for an error of the server: it has no certificate that the peer can
+# use, or its servername callback raised.
 _OUR_FAULTS = frozenset(
     {
         "CALLBACK_FAILED",
@@ -71,7 +71,7 @@ _EXPLANATIONS = {
 
 
 class ServerTLS:
-    """What the TLS connections of one server share.
+    """The shared state of a server's TLS connections.
 
     ``lost`` is called without arguments when a connection is lost.
     """
@@ -120,11 +120,12 @@ class ServerTLS:
 
 
 class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
-    """The protocol of a TCP connection, and the transport of what runs over its TLS.
+    """The protocol of a TCP connection, and the transport for the protocol over its
+    TLS.
 
-    It has all of ``asyncio.Transport``.  ``write_eof`` sends close_notify and shuts
-    the write side of the TCP connection; what comes in is still delivered (RFC 8446,
-    6.1).  ``close`` sends close_notify and closes when all is written.
+    It implements ``asyncio.Transport``.  ``write_eof`` sends close_notify and shuts
+    down the write side of the TCP connection; received data is still delivered (RFC
+    8446, 6.1).  ``close`` sends close_notify and closes when everything is written.
     """
 
     __slots__ = (
@@ -161,8 +162,8 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
         self._peer: object = None
         self._error: Exception | None = None
         self._hello = b""  # the first bytes that came
-        self._received = 0  # bytes before the handshake's end
-        self._answers = 0  # bytes written for reading while writing is paused
+        self._received = 0  # bytes received before the handshake's end
+        self._answers = 0  # bytes that reading has made, while writing is paused
         self._closing = False
         self._eof_received = False
         self._eof_written = False
@@ -187,7 +188,7 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
             self._give_up(error)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        # It is decrypted before another connection reads.
+        # The shared buffer is decrypted before another connection reads into it.
         return self._shared.ciphertext
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -230,7 +231,7 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
         protocol, self._protocol = self._protocol, None
         if protocol is None and not self._closing:
             if self._tls is None:
-                # A port scan, a check of health: no TLS was begun.
+                # A port scan or a health check: no TLS was begun.
                 logger.debug("%s: closed before a TLS handshake", self._peer)
             else:
                 self._shared.report(
@@ -251,11 +252,11 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
 
     @property
     def has_begun(self) -> bool:
-        """Whether the client has sent anything."""
+        """Return whether the client has sent anything."""
         return self._tls is not None
 
     def _begin(self) -> None:
-        # A connection on which nothing ever comes has no need of an SSL object.
+        # The SSL object is made when bytes arrive: an idle connection needs none.
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = self._shared.context.wrap_bio(incoming, outgoing, server_side=True)
         self._incoming, self._outgoing = incoming, outgoing
@@ -281,7 +282,7 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
     def _complete_handshake(self) -> None:
         tls, tcp = self._tls, self._tcp
         assert tls is not None and tcp is not None
-        # What can be asked for after the connection is lost.
+        # Copied, because it must stay available after the connection is lost.
         extra = {
             "cipher": tls.cipher(),
             "peername": self._peer,
@@ -295,7 +296,8 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
             extra["alpn_offered"] = read_alpn_offer(self._hello)
         self._hello = b""
         self._extra = extra
-        # First, as what the protocol writes may fail, which sets the timer again.
+        # This comes first: what the protocol writes may fail, which sets the timer
+        # again.
         self._handshake_over()
         protocol = self._shared.factory()
         self._protocol = protocol
@@ -317,11 +319,11 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
             self.abort()
 
     def _fail(self, error: Exception | str) -> None:
-        """End the connection for a fault that is not its protocol's."""
+        """End the connection for an error that is not its protocol's."""
         self._closing = True
         self._shared.report(self._peer, error)
         if isinstance(error, Exception):
-            # Without its traceback, which would keep this object alive.
+            # The traceback is dropped, because it would keep this object alive.
             self._error = error.with_traceback(None)
         tcp = self._tcp
         if tcp is None or tcp.is_closing():
@@ -333,7 +335,7 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
         self._timer = asyncio.get_running_loop().call_later(_LINGER, tcp.abort)
 
     def _give_up(self, error: Exception) -> None:
-        """Abort for want of memory: the connection that asked for it pays.
+        """Abort for want of memory: the connection that needs it is the one that ends.
 
         There may be none for a log line, either.
         """
@@ -348,7 +350,7 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
     # ---- Reading ----
 
     def _read(self, data: memoryview | None = None) -> None:
-        """Decrypt ``data``, and deliver until there is no more or reading is paused."""
+        """Decrypt ``data``, and deliver until nothing is left or reading is paused."""
         rest = data or _NOTHING
         plaintext = self._shared.plaintext
         while not (self._reading_paused or self._closing or self._eof_received):
@@ -359,8 +361,8 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
             ended = False
             error = None
             while size < _READ_SIZE and not ended:
-                # OpenSSL keeps no bytes back but those of a record that is not
-                # whole, so a read that would find nothing need not be tried.
+                # OpenSSL keeps only bytes of an incomplete record back, so a read that
+                # would find nothing can be skipped.
                 if not (incoming.pending or tls.pending()):
                     if not rest:
                         break
@@ -375,7 +377,8 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
                 except ssl.SSLZeroReturnError:
                     ended = True
                 except ssl.SSLError as failure:
-                    # Its traceback refers to this frame, which refers to it.
+                    # The traceback refers to this frame, which refers to the exception:
+                    # break the cycle.
                     error = failure.with_traceback(None)
                     break
             if outgoing.pending:
@@ -408,7 +411,8 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
             cast(asyncio.Protocol, protocol).data_received(data)
 
     def _answer(self) -> None:
-        """Write what reading has made: the answer to a KeyUpdate, or an alert."""
+        """Write what OpenSSL has made while reading: the answer to a KeyUpdate, or an
+        alert."""
         assert self._outgoing is not None
         if self._writing_paused:
             self._answers += self._outgoing.pending
@@ -418,7 +422,7 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
             self.abort()
 
     def _tell_eof(self) -> bool:
-        """Tell the protocol of the peer's end; whether it stays open for writing."""
+        """Report the peer's end to the protocol; return whether we may still write."""
         if self._eof_received:
             return not self._closing
         self._eof_received = True
@@ -440,7 +444,7 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
         return self._tcp.get_extra_info(name, default)
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        """Give the connection to another protocol."""
+        """Set another protocol."""
         self._protocol = protocol
 
     def get_protocol(self) -> asyncio.BaseProtocol:
@@ -456,17 +460,17 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
         return not (self._reading_paused or self.is_closing())
 
     def pause_reading(self) -> None:
-        """Deliver no more until ``resume_reading``."""
+        """Stop delivering until ``resume_reading``."""
         if not self._reading_paused and self._tcp is not None:
             self._reading_paused = True
             self._tcp.pause_reading()
 
     def resume_reading(self) -> None:
-        """Deliver again what comes in."""
+        """Continue delivering."""
         if self._reading_paused and self._tcp is not None:
             self._reading_paused = False
             self._tcp.resume_reading()
-            # Not here: the caller may be in the midst of its data_received().
+            # Deferred, because the caller may be inside its data_received().
             asyncio.get_running_loop().call_soon(self._read_on)
 
     def _read_on(self) -> None:
@@ -479,7 +483,7 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
     def set_write_buffer_limits(
         self, high: int | None = None, low: int | None = None
     ) -> None:
-        """Set the bounds for ``pause_writing``, in bytes of TLS."""
+        """Set the bounds for ``pause_writing``, in bytes of ciphertext."""
         if self._tcp is not None:
             self._tcp.set_write_buffer_limits(high, low)
 
@@ -488,7 +492,7 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
         return (0, 0) if self._tcp is None else self._tcp.get_write_buffer_limits()
 
     def get_write_buffer_size(self) -> int:
-        """Return how many bytes of TLS the kernel has not taken."""
+        """Return how many bytes of ciphertext the kernel has not accepted."""
         return 0 if self._tcp is None else self._tcp.get_write_buffer_size()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -515,16 +519,16 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
             self._fail(error)
 
     def can_write_eof(self) -> bool:
-        """Whether ``write_eof`` is supported: it is."""
+        """Return True: ``write_eof`` is supported."""
         return True
 
     def write_eof(self) -> None:
-        """End our half: send close_notify, then the TCP connection's FIN."""
+        """End our half: send close_notify, then TCP's FIN."""
         if self._eof_written or self._closing:
             return
         self._eof_written = True
-        # OpenSSL looks for the peer's close_notify when it has written ours.  If it
-        # finds data instead, these can be read no more: _read() comes back to it.
+        # When it has written our close_notify, OpenSSL looks for the peer's.  If it
+        # finds data instead, they can no longer be read: _read() handles that.
         if self._reading_paused or not (self._incoming and self._incoming.pending):
             self._write_close_notify()
 
@@ -549,7 +553,7 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
             self._tcp.write(self._outgoing.read())
 
     def close(self) -> None:
-        """Close the connection when all is written; deliver no more."""
+        """Close the connection when everything is written; stop delivering."""
         if self._closing:
             return
         self._closing = True
@@ -566,7 +570,7 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
 
 
 def _feed(protocol: asyncio.BufferedProtocol, data: bytes) -> None:
-    """Give data to a protocol that has a buffer of its own."""
+    """Copy data into the buffer of a BufferedProtocol."""
     view = memoryview(data)
     while view:
         buffer = memoryview(protocol.get_buffer(len(view))).cast("B")

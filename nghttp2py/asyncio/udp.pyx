@@ -1,7 +1,8 @@
-"""UDP over asyncio with few system calls: runs of datagrams in and out at once.
+"""UDP over asyncio with few system calls: runs of datagrams are sent and received at
+once.
 
-The kernel joins and cuts the runs (GRO, GSO) where it can; elsewhere datagrams go
-one by one.
+The kernel joins and splits the runs (GRO, GSO) where it supports that; elsewhere
+datagrams are sent and received one by one.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
@@ -78,25 +79,24 @@ cdef extern from "ngp_udp.h" nogil:
         uint8_t ecn)
 
 
-# How many runs are read before the loop has its turn again.
+# How many runs are read in one turn of the loop.
 cdef enum:
     MAX_READS = 4
 
 
 class PeerAddress(tuple):
-    """A peer's socket address, ``(host, port, ...)``, that knows to which address
-    of this machine its datagram came.
+    """A peer's socket address, ``(host, port, ...)``, with the address of this machine
+    to which its datagram came.
 
-    An answer that is sent to it goes out from there (RFC 9000, 9).  ``local`` is
-    that address in 16 bytes, IPv4 mapped to IPv6, and the number of the interface of
-    a link-local one.
+    What is sent to it goes out from ``local`` (RFC 9000, 9): our address in 16 bytes,
+    IPv4 mapped to IPv6, and the number of the interface of a link-local address.
     """
 
     local = None
 
 
 cdef object unpack(const sockaddr_storage *addr, const ngp_udp_local *local):
-    """Make the address of a datagram's sender, with our own in it if it is known."""
+    """Make the address of a datagram's sender, with our own if it is known."""
     cdef ngp_udp_local unknown
 
     peer = unpack_peer(addr)
@@ -162,7 +162,7 @@ cdef class _Socket:
     cdef int _fd
     cdef int _family
     cdef bint _gso
-    # Whether datagrams are marked for ECN.
+    # Whether sent datagrams are marked for ECN.
     cdef bint _marks
     cdef bytearray _buffer
     # The last addresses of each direction, in both forms.
@@ -180,8 +180,8 @@ cdef class _Socket:
         self._family = sock.family
         self._gso = ngp_udp_has_gso(self._fd)
         ngp_udp_enable_gro(self._fd)
-        # A path is used with ECN only if its marks are seen to arrive: the peer
-        # tells, and stops us if its system does not.
+        # A path is used with ECN only if its marks arrive: the peer's ACK frames report
+        # them, and marking stops if the peer's system does not support it.
         ngp_udp_enable_ecn(self._fd, self._family)
         self._marks = True
         ngp_udp_forbid_fragments(self._fd, self._family)
@@ -192,8 +192,8 @@ cdef class _Socket:
         memset(&self._from_local, 0, sizeof(self._from_local))
 
     def receive(self):
-        """Return what has come in: a list of ``(data, addr, ecn, segment)``; empty
-        for nothing."""
+        """Return the received runs, a list of ``(data, addr, ecn, segment)``, which may
+        be empty."""
         cdef:
             uint8_t *buf = <uint8_t *><char *>self._buffer
             sockaddr_storage addr
@@ -217,7 +217,7 @@ cdef class _Socket:
                     break
                 raise OSError(errno, os.strerror(errno))
             if rv == 0:
-                # A datagram without a byte is nobody's packet.
+                # An empty datagram is no packet.
                 continue
             if (
                 self._from_addr is None
@@ -238,9 +238,8 @@ cdef class _Socket:
     def send(self, bytes data not None, addr, uint8_t ecn, size_t segment):
         """Send a run of datagrams to ``addr``; return ``(sent, refused)``.
 
-        ``sent`` is how many of its bytes were sent, or lost on the way: the rest has
-        to wait.  ``refused`` is the length of a datagram that the path does not
-        carry, or 0.
+        ``sent`` is how many of its bytes were sent or dropped; the rest has to wait.
+        ``refused`` is the length of a datagram that the path does not carry, or 0.
         """
         cdef:
             const uint8_t *base = <const uint8_t *>PyBytes_AS_STRING(data)
@@ -248,7 +247,7 @@ cdef class _Socket:
             size_t pos = 0
             size_t limit = self._limit(segment)
             size_t refused = 0
-            # Whether a run was cut because the system did not take it whole.
+            # Whether the run was split because the system did not accept it whole.
             bint cut = False
             size_t n
 
@@ -261,23 +260,23 @@ cdef class _Socket:
                 if errno == EINTR:
                     continue
                 if n > segment:
-                    # The datagrams are too long, or the device cannot cut them.
+                    # The datagrams are too long, or the device does not support GSO.
                     limit = segment
                     cut = True
                     continue
                 if errno == EMSGSIZE:
                     refused = max(refused, n)
                     cut = False
-                # What the network refuses is lost, as datagrams may be.
+                # What the network refuses counts as lost, as datagrams may be.
             elif cut:
-                # One by one they go: the device cannot.
+                # Sent one by one they pass: the device does not support GSO.
                 self._gso = False
                 cut = False
             pos += n
         return total, refused
 
     cdef int _set_target(self, addr) except -1:
-        """Make ``addr`` the address to send to, and ours in it that to send from."""
+        """Set the destination to ``addr``, and the source to our address in it."""
         if addr is self._to_addr:
             return 0
         self._to_addr = None
@@ -295,7 +294,7 @@ cdef class _Socket:
         return 0
 
     cdef size_t _limit(self, size_t segment):
-        """How many bytes the kernel takes at once."""
+        """Return how many bytes the kernel accepts at once."""
         if not self._gso:
             return segment
         return segment * max(
@@ -310,7 +309,7 @@ cdef class _Socket:
             &self._to_local, mark)
 
         if rv < 0 and mark and errno == EINVAL:
-            # The mark may be what the system does not take, or the address.
+            # The system may refuse the ECN mark, or the address.
             rv = ngp_udp_send(
                 self._fd, data, n, segment, <const sockaddr *>&self._to,
                 self._to_len, &self._to_local, 0)
@@ -319,20 +318,19 @@ cdef class _Socket:
 
 
 class UDPTransport(asyncio.DatagramTransport):
-    """A datagram transport on a socket, which it owns.
+    """A datagram transport on a socket that it owns.
 
-    Its protocol has ``runs_received(runs)``, which is given a list of ``(data, addr,
-    ecn, segment)``, and ``resume_writing()``, which is called when ``writable`` is
-    true again after it was not.  ``error_received(error)`` is given the ``OSError`` of
-    a read, and the ``MemoryError`` of a read or write or of what these have called.
-    A run is datagrams one behind the other, of
-    ``segment`` bytes each but for the last, which may be shorter.  ``ecn`` is the two
-    bits of IP headers (RFC 3168); they are 0 where the system does not tell, and not
-    sent where it does not take them.
+    It calls its protocol's ``runs_received(runs)`` with a list of ``(data, addr, ecn,
+    segment)``; ``resume_writing()`` when ``writable`` has become true again; and
+    ``error_received(error)`` with the ``OSError`` of a read, and with the
+    ``MemoryError`` of a read or write or of what these have called.  A run consists of
+    concatenated datagrams of ``segment`` bytes each but for the last, which may be
+    shorter.  ``ecn`` is the two bits of IP headers (RFC 3168): 0 where the system does
+    not report them, and not sent where it does not accept them.
 
-    With ``local_addresses`` the addresses of a socket that is bound to all addresses
-    of the machine know to which of them a datagram came, and what is sent to such an
-    address goes out from there.  Datagrams are never fragmented (RFC 9000, 14).
+    ``local_addresses`` is for a socket that is bound to all addresses of the machine:
+    the addresses of received datagrams then include the local one, and what is sent to
+    such an address goes out from there.  Datagrams are never fragmented (RFC 9000, 14).
     """
 
     def __init__(self, loop, sock, protocol, *, local_addresses=False):
@@ -352,7 +350,7 @@ class UDPTransport(asyncio.DatagramTransport):
 
     @property
     def writable(self):
-        """Whether the socket takes more: else what is sent waits."""
+        """Whether the socket accepts more; if not, what is sent waits."""
         return not self._waiting
 
     def is_closing(self):
@@ -369,7 +367,7 @@ class UDPTransport(asyncio.DatagramTransport):
         self._loop.remove_writer(self._sock.fileno())
         self._waiting.clear()
         self._sock.close()
-        # They refer to each other: nothing is to wait for the collector.
+        # Break the reference cycle: nothing must wait for the collector.
         protocol, self._protocol = self._protocol, None
         self._loop.call_soon(protocol.connection_lost, None)
 
@@ -395,7 +393,7 @@ class UDPTransport(asyncio.DatagramTransport):
             sent, refused = self._runs.send(*run)
             longest = max(longest, refused)
             if sent < len(run[0]):
-                # First: what waits without it would wait for ever.
+                # This comes first: without it, what waits would never be sent.
                 self._loop.add_writer(self._sock.fileno(), self._write_ready)
                 self._wait(run, sent)
                 self._waiting.extend(runs[i + 1:])
@@ -403,7 +401,7 @@ class UDPTransport(asyncio.DatagramTransport):
         return longest
 
     def _wait(self, run, sent):
-        """Have what was not sent of a run wait before all else."""
+        """Put the unsent rest of a run at the front of the queue."""
         data, addr, ecn, segment = run
         self._waiting.appendleft((data[sent:], addr, ecn, segment))
 
@@ -421,9 +419,9 @@ class UDPTransport(asyncio.DatagramTransport):
             self._want_memory(error)
 
     def _want_memory(self, error):
-        """Have the protocol give up what it can.
+        """Report a want of memory to the protocol, which frees what it can.
 
-        Datagrams for which there was no memory are lost: their senders send again.
+        Datagrams for which there was no memory are lost; their senders retransmit.
         """
         if self._protocol is not None:
             self._protocol.error_received(error)

@@ -1,4 +1,4 @@
-"""What a request needs to know of a URL (RFC 3986, RFC 9110, 4.2)."""
+"""The parts of a URL that a request needs (RFC 3986, RFC 9110, 4.2)."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from urllib.parse import quote, unquote, urlsplit
 
 __all__ = ["DEFAULT_PORTS", "SplitURL", "make_authority", "split_url"]
 
-#: The ports that an authority leaves out.
+#: The default ports, which an authority leaves out.
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
-# Stays as it is in a request target: what RFC 3986 allows there, and "%", as
-# what looks percent-encoded is taken to be so.
+# The characters that are not percent-encoded in a request target: those that RFC 3986
+# allows there, and "%", since text that looks percent-encoded is taken as such.
 _SAFE = "%/?:@!$&'()*+,;=-._~[]|"
 
 
 class SplitURL(NamedTuple):
-    """A URL's parts as a request carries them; without a host all but ``target``
-    are ``None``."""
+    """A URL's parts in the form that a request carries; without a host all but
+    ``target`` are ``None``."""
 
     scheme: str | None
     host: str | None
@@ -31,8 +31,8 @@ class SplitURL(NamedTuple):
 def make_authority(scheme: str, host: str, port: int) -> str:
     """Join host and port, leaving out a port that the scheme implies.
 
-    The zone of an IPv6 address means something on this machine only, so it is
-    left out as well (RFC 6874, 4).
+    The zone of an IPv6 address has a meaning on this machine only, so it is left out as
+    well (RFC 6874, 4).
     """
     if ":" in host:
         host = f"[{host.partition('%')[0]}]"
@@ -42,21 +42,21 @@ def make_authority(scheme: str, host: str, port: int) -> str:
 def split_url(url: str) -> SplitURL:
     """Split an absolute ``http`` or ``https`` URL, or one without scheme and host.
 
-    The fragment is left out, the host is made ASCII (IDNA), and what must not
-    stand in a request target is percent-encoded.  The zone of an IPv6 address,
-    ``[fe80::1%25eth0]``, is decoded in ``host`` and left out of ``authority``
-    (RFC 6874).  User and password are refused: they are the caller's to send.
-    Raises ``ValueError``.
+    The fragment is dropped, the host is converted to ASCII (IDNA), and what must not be
+    in a request target is percent-encoded.  The zone of an IPv6 address,
+    ``[fe80::1%25eth0]``, is decoded in ``host`` and left out of ``authority`` (RFC
+    6874).  User and password are refused: the caller has to send them. Raises
+    ``ValueError``.
     """
     return _split_cached(url)
 
 
 def _decode_zone(host: str, url: str) -> str:
-    """Return an IPv6 address with its zone as the socket functions take it."""
+    """Return an IPv6 address with its zone in the form of the socket functions."""
     address, percent, zone = host.partition("%")
     if not percent:
         return host
-    # RFC 6874, 3 has programs take a bare "%" as well, which people type.
+    # RFC 6874, 3 suggests that a bare "%" is accepted, too, since people type it.
     zone = unquote(zone.removeprefix("25") or zone)
     if not zone or not zone.isprintable() or any(c in zone for c in " /?#[]@%"):
         raise ValueError(f"{url!r}: no zone of an IPv6 address (RFC 6874)")
@@ -87,7 +87,7 @@ def _split_url(url: str) -> SplitURL:
         raise ValueError(f"{url!r} has no host")
     if "[" in parts.netloc:
         host = _decode_zone(host, url)
-        # Python before 3.11 lets anything stand between the brackets.
+        # Python before 3.11 accepts anything between the brackets.
         try:
             IPv6Address(host.partition("%")[0])
         except ValueError:
@@ -108,5 +108,5 @@ def _split_url(url: str) -> SplitURL:
     )
 
 
-# A client asks for the same few URLs again and again.
+# Cached, because a client requests the same few URLs again and again.
 _split_cached = lru_cache(maxsize=1024)(_split_url)

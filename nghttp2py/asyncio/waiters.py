@@ -16,10 +16,10 @@ if sys.version_info >= (3, 12):
 else:
 
     async def wait_for(awaitable: Awaitable[T], timeout: float | None) -> T:
-        """As ``asyncio.wait_for`` of Python 3.12.
+        """Do what ``asyncio.wait_for`` of Python 3.12 does.
 
-        Those before forget that they were cancelled if what they wait for is done
-        in the same turn of the loop.
+        Older versions lose a cancellation if what they wait for is done in the same
+        turn of the loop.
         """
         future = asyncio.ensure_future(awaitable)
         try:
@@ -27,7 +27,7 @@ else:
         except asyncio.CancelledError:
             if future.done():
                 if not future.cancelled():
-                    future.exception()  # which nobody is to be told
+                    future.exception()  # mark it retrieved
                 raise
             future.cancel()
             await asyncio.wait([future])
@@ -41,9 +41,9 @@ else:
 
 
 class Waiters:
-    """Those who wait; ``wake`` lets all of them see whether it is theirs.
+    """Coroutines that wait; ``wake`` lets each of them check its condition.
 
-    So each waits in a loop, on a condition of its own.
+    So each waits in a loop, for a condition of its own.
     """
 
     __slots__ = ("_futures",)
@@ -66,7 +66,7 @@ class Waiters:
             raise
 
     def wake(self) -> None:
-        """End the wait of all who wait now."""
+        """End all current waits."""
         for future in self._futures:
             if not future.done():
                 future.set_result(None)

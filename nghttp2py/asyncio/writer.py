@@ -1,4 +1,4 @@
-"""The half of a stream that goes out: bodies, back-pressure, ends."""
+"""The outgoing half of a stream: bodies, back-pressure, its end."""
 
 from __future__ import annotations
 
@@ -23,36 +23,35 @@ from nghttp2py.h2.body import is_bytes_like
 __all__ = ["Body", "Failure", "HeadersLike", "Outgoing", "StreamWriter", "to_pairs"]
 
 Text = str | bytes
-#: Header fields as they may be given: a mapping, or pairs; a third item that is
-#: true keeps a field out of HPACK's tables.
+#: Header fields as an argument: a mapping, or pairs; a true third item keeps a field
+#: out of HPACK's tables.
 HeadersLike = (
     Mapping[str, Text]
     | Mapping[bytes, Text]
     | Iterable[tuple[Text, Text] | tuple[Text, Text, bool]]
 )
 
-#: A body as it may be given: bytes-like, a binary file, pieces.
+#: A body as an argument: bytes-like, a binary file, pieces.
 Body = bytes | bytearray | memoryview | Iterable[bytes] | AsyncIterable[bytes] | Any
 
-#: Makes the exception that says why a half of a stream broke off.  One that is
-#: raised twice would keep the frames of both.
+#: Makes the exception for why a half of a stream broke off.  An exception raised twice
+#: would keep the frames of both.
 Failure = Callable[[], Exception]
 
-# Bytes queued on a stream at which senders wait, and pieces that a body is cut
-# into: as much as the pump gathers for one write.
+# The queue at which senders wait, and the pieces into which a body is split: as many
+# bytes as the pump gathers for one write.
 PIECE = 65536
 
 
 def to_pairs(headers: HeadersLike) -> Iterable[Any]:
-    """Return the fields one by one, whether they came as a mapping or as pairs."""
+    """Iterate over the pairs of a mapping or an iterable of fields."""
     return headers.items() if isinstance(headers, Mapping) else headers
 
 
 class Outgoing(PythonExchange):
-    """The half of a stream that goes out, and what both halves wait by.
+    """The outgoing half of a stream, and the waiting of both halves.
 
-    Whatever happens to the stream wakes all who wait on it; each of them looks
-    whether it was what it waits for.
+    Every event of the stream wakes all waiters; each of them checks its condition.
     """
 
     __slots__ = (
@@ -70,18 +69,18 @@ class Outgoing(PythonExchange):
 
     def __init__(self, http: StreamLink, stream_id: int, request: Any) -> None:
         super().__init__(http, stream_id, request)
-        #: Whether nothing more can come or go.
+        #: Whether the stream is closed.
         self.closed = False
-        #: Bytes of the body that were handed over for sending.
+        #: Bytes of the body that were queued.
         self.body_bytes_sent = 0
-        self._unsent = 0  # how many of them never went out, once it is closed
-        self._continued = False  # 100 (Continue) was sent, or is not asked for
-        self._sent_all = False  # our half has its end, queued or gone
-        self._tunnel = False  # of CONNECT: either half ends by itself
+        self._unsent = 0  # how many of them were never sent, once the stream is closed
+        self._continued = False  # 100 (Continue) was sent, or is not expected
+        self._sent_all = False  # our half has ended, even if its end is still queued
+        self._tunnel = False  # a CONNECT tunnel: its halves end independently
         self._stopped: Failure | None = None  # why our half broke off
         self._send_lock: asyncio.Lock | None = None
         self._waiters = Waiters()
-        # Is cancelled when our half breaks off.
+        # The task that is cancelled when our half breaks off.
         self._task: asyncio.Task[Any] | None = None
 
     @property
@@ -91,7 +90,8 @@ class Outgoing(PythonExchange):
     # ---- Waiting ----
 
     async def _wait(self) -> None:
-        """Wait until something happens; the connection keeps the stream meanwhile."""
+        """Wait for the next event; the connection keeps a reference to the stream
+        meanwhile."""
         http = self.http
         http.waiting.add(self)
         timer = None
@@ -106,7 +106,7 @@ class Outgoing(PythonExchange):
                 http.release(self)
 
     def _start_timer(self, seconds: float | None) -> asyncio.TimerHandle | None:
-        """Have the stream reset after some seconds, unless it is cancelled."""
+        """Reset the stream after some seconds, unless it is cancelled."""
         if seconds is None:
             return None
         loop = asyncio.get_running_loop()
@@ -119,7 +119,7 @@ class Outgoing(PythonExchange):
         )
 
     def _break_off(self, failure: Failure, error_code: int) -> None:
-        """Reset the stream, for a reason of our own; once is enough."""
+        """Reset the stream for a reason of our own, unless that was done."""
         if not self.closed:
             self.aborted(failure, error_code, True, True)
             self.http.reset(self, error_code)
@@ -129,10 +129,10 @@ class Outgoing(PythonExchange):
         self._break_off(failure, error_code)
 
     def _end_upload(self) -> None:
-        """Reset a request of which the response needs no more.
+        """Reset a request whose rest the server does not need.
 
-        RFC 9113, 8.1, and RFC 9114, 4.1: the server may ask for that.  One that
-        does not would hold the stream for ever.
+        RFC 9113, 8.1, and RFC 9114, 4.1: the server may ask for that.  If it does not,
+        the stream would stay open for ever.
         """
         if not self.closed:
             self._cancel(
@@ -145,11 +145,11 @@ class Outgoing(PythonExchange):
             raise self._stopped()
 
     async def _until_room(self, wanted: int, *, ahead: bool = False) -> int:
-        """Wait until something can be queued; return how much, at most ``wanted``."""
+        """Wait until bytes can be queued; return how many, at most ``wanted``."""
         while True:
             self._raise_stopped()
             if self._sent_all or self.closed or not wanted:
-                return wanted  # sending will say what is wrong
+                return wanted  # sending will raise
             room: int = self.http.room(self, wanted, ahead)
             if room:
                 return room
@@ -160,7 +160,7 @@ class Outgoing(PythonExchange):
         while True:
             self._raise_stopped()
             http = self.http
-            # One of HTTP/3 is closed when its end is queued.
+            # A stream of HTTP/3 is closed when its end is queued.
             if self.closed and not http.halves_end_alone:
                 return
             if http.notify_writable(self, low):
@@ -168,7 +168,7 @@ class Outgoing(PythonExchange):
             await self._wait()
 
     def _write_turn(self) -> asyncio.Lock:
-        """Messages of several coroutines do not mix."""
+        """Return the lock that keeps bodies of several coroutines from mixing."""
         if self._send_lock is None:
             self._send_lock = asyncio.Lock()
         return self._send_lock
@@ -186,7 +186,7 @@ class Outgoing(PythonExchange):
             self._continued = True
 
     async def _until_transport(self) -> None:
-        """Wait until the transport takes bytes, and see whether we may send."""
+        """Wait until the transport accepts bytes, and check that we may send."""
         http = self.http
         if http.is_paused:
             await http.wait_transport()
@@ -199,8 +199,8 @@ class Outgoing(PythonExchange):
 
         A body follows, unless ``end_stream``.  That of a response that must have none
         is dropped (RFC 9110, 6.4.1).  Raises ``HeadersError``,
-        ``StreamStateError`` for a second response, and why the stream broke
-        off if it did.
+        ``StreamStateError`` for a second response, and the reason if the stream
+        broke off.
         """
         await self._until_transport()
         self.http.send_fields(self, headers, end_stream)
@@ -214,9 +214,9 @@ class Outgoing(PythonExchange):
         *,
         trailers: HeadersLike | None = None,
     ) -> None:
-        """Send a whole response; ``body`` as ``send_body`` takes it, or ``None``.
+        """Send a whole response; ``body`` is as for ``send_body``, or ``None``.
 
-        The body of a response that must have none is not sent (RFC 9110, 6.4.1).
+        For a response that must not have a body, it is not sent (RFC 9110, 6.4.1).
         """
         await self._until_transport()
         if self._is_without_content(status):
@@ -241,7 +241,7 @@ class Outgoing(PythonExchange):
         )
 
     async def send_trailers(self, headers: HeadersLike) -> None:
-        """End our half with trailers, after what is being sent."""
+        """End our half with trailers, after the body that is being sent."""
         lock = self._send_lock
         if lock is not None and lock.locked():
             async with lock:
@@ -271,20 +271,20 @@ class Outgoing(PythonExchange):
             self._sent_all = True
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Queue ``data``: ``StreamWriter.write``.
+        """Queue ``data``: see ``StreamWriter.write``.
 
         Raises ``BodyQueueFullError`` if more than ``config.max_body_queue``
-        bytes wait: ``drain`` in between.
+        bytes would be queued: ``drain`` in between.
         """
         self._queue(bytes(data), False)
 
     async def drain(self) -> None:
-        """Wait until at most 64 KiB are queued, and the transport takes more."""
+        """Wait until at most 64 KiB are queued and the transport accepts more."""
         await self._until_transport()
         await self._until_low(PIECE)
 
     def write_eof(self) -> None:
-        """End this half of the stream after what is queued; again it is nothing."""
+        """End this half of the stream after the queue; a second call is a no-op."""
         if not self._sent_all:
             self._raise_stopped()
             self.http.end(self)
@@ -301,12 +301,12 @@ class Outgoing(PythonExchange):
     async def send_data(
         self, data: bytes | bytearray | memoryview, *, end_stream: bool = False
     ) -> None:
-        """Send ``data`` as far as the peer's windows open, and wait for them.
+        """Send ``data`` as the peer's windows allow, and wait until all is sent.
 
-        Returns when the last of it was handed over to be written.  Raises
-        ``SendException`` with the rest if it cannot go on, which is a
-        ``StreamResetError`` or a ``ConnectionTerminatedError``, too, if that is
-        why.  What a cancelled call has sent stays sent.
+        Returns when the last byte was passed on to be written.  Raises
+        ``SendException`` with the rest if the stream or the connection ends; it is a
+        ``StreamResetError`` or a ``ConnectionTerminatedError``, too, if that is the
+        cause.  What a cancelled call has sent stays sent.
         """
         if not isinstance(data, bytes):
             data = bytes(data)
@@ -322,7 +322,7 @@ class Outgoing(PythonExchange):
     async def _send_bytes(
         self, data: bytes, sent: int, end_stream: bool, *, ahead: bool
     ) -> None:
-        """Queue bytes piece by piece, as there is room for them."""
+        """Queue bytes piece by piece, as there is room."""
         size = len(data)
         while True:
             try:
@@ -344,7 +344,7 @@ class Outgoing(PythonExchange):
             raise not_sent(bytes(data[sent:]), error) from error
 
     async def end_stream(self) -> None:
-        """End our half, after what others are sending on it."""
+        """End our half, after what other coroutines are sending."""
         await self.send_data(b"", end_stream=True)
 
     async def send_body(
@@ -357,12 +357,12 @@ class Outgoing(PythonExchange):
         """Send a body of any form, and end the stream after it.
 
         ``body`` is bytes-like; a binary file, or a function such as its ``read``,
-        either of which may be asynchronous, and should not block for long; an
-        iterable or asynchronous iterable of bytes-like pieces.  Streams and
-        responses of this package are bodies, too.  A piece is asked for when at
-        most 64 KiB wait.  ``trailers`` follow it.  If the source fails, or this
-        call is cancelled, the stream is reset, as its message can never be whole.
-        Raises what the source raises, and as ``send_data``.
+        either of which may be asynchronous, and should not block for long; an iterable
+        or asynchronous iterable of bytes-like pieces.  Streams and responses of this
+        package are bodies, too.  The next piece is read when at most 64 KiB are queued.
+        ``trailers`` follow the body.  If the source fails, or this call is cancelled,
+        the stream is reset, because its message can never be complete.  Raises what the
+        source raises, and as ``send_data``.
         """
         if trailers is not None and not end_stream:
             raise ValueError("trailers end the stream: end_stream must be true")
@@ -385,8 +385,9 @@ class Outgoing(PythonExchange):
                     self._send_trailers(trailers)
                 await self._until_under_way(data)
         except BaseException as error:
-            # One whose half has broken off, or ended before, may still have a response;
-            # what could not be queued over HTTP/2 leaves the stream as it was.
+            # A stream whose outgoing half broke off, or ended before, may still get a
+            # response; what could not be queued over HTTP/2 leaves the stream
+            # unchanged.
             refused = isinstance(error, SendException) and not (
                 self.http.halves_end_alone
             )
@@ -399,7 +400,7 @@ class Outgoing(PythonExchange):
             raise
 
     async def _until_under_way(self, data: bytes) -> None:
-        """Wait until the peer's windows have let go of what it has no credit for."""
+        """Wait until the peer's windows allow what is queued to be sent."""
         if self.http.is_under_way(self):
             return
         try:
@@ -411,7 +412,7 @@ class Outgoing(PythonExchange):
     async def _send_pieces(self, body: Any) -> None:
         read = _find_read(body)
         if isinstance(body, AsyncIterable):
-            # Iterating is preferred to reading: streams of this package have both.
+            # Iterating is preferred to ``read``: streams of this package have both.
             iterator = body.__aiter__()
             try:
                 await self._until_room(PIECE, ahead=True)
@@ -424,7 +425,7 @@ class Outgoing(PythonExchange):
         elif read is not None:
             while True:
                 piece = read(await self._until_room(PIECE, ahead=True))
-                # It may be a coroutine function, or return a future.
+                # ``read`` may be a coroutine function, or return a future.
                 if inspect.isawaitable(piece):
                     piece = await piece
                 if not piece:
@@ -441,11 +442,11 @@ class Outgoing(PythonExchange):
             )
 
     async def _send_one(self, piece: Any) -> None:
-        """Queue a piece, and wait until there is room for another."""
+        """Queue a piece, and wait until there is room for the next."""
         if not is_bytes_like(piece):
             raise TypeError(f"a body gives bytes, not {type(piece).__name__}")
         if not piece:
-            # Others have their turn, even if the source never waits.
+            # Other tasks get a turn even if the source never waits.
             await asyncio.sleep(0)
             return
         data = bytes(piece)
@@ -460,12 +461,12 @@ class Outgoing(PythonExchange):
 class StreamWriter:
     """Sends a stream's body, like ``asyncio.StreamWriter``.
 
-    ``write`` queues and ``drain`` waits until the queue is short; ``send_data``
-    and ``send_body`` do both.  How fast it goes is up to the peer's windows,
-    and to the transport.  Header fields are sent by the stream.
+    ``write`` queues and ``drain`` waits until the queue is short; ``send_data`` and
+    ``send_body`` do both.  The peer's windows and the transport determine how fast
+    bytes are sent.  Header fields are sent by the stream.
     """
 
-    # A view, as StreamReader is.
+    # A view, like StreamReader.
     __slots__ = ("_stream",)
 
     def __init__(self, stream: Outgoing) -> None:
@@ -478,7 +479,7 @@ class StreamWriter:
         """Queue ``data``.
 
         Raises ``BodyQueueFullError`` if more than ``config.max_body_queue``
-        bytes wait: ``drain`` in between.
+        bytes would be queued: ``drain`` in between.
         """
         self._stream.write(data)
 
@@ -487,15 +488,15 @@ class StreamWriter:
         self._stream.write(b"".join(data))
 
     async def drain(self) -> None:
-        """Wait until at most 64 KiB are queued, and the transport takes more."""
+        """Wait until at most 64 KiB are queued and the transport accepts more."""
         await self._stream.drain()
 
     def can_write_eof(self) -> bool:
-        """Return True: either half of a stream ends by itself."""
+        """Return True: the halves of a stream end independently."""
         return True
 
     def write_eof(self) -> None:
-        """End this half of the stream after what is queued; again it is nothing."""
+        """End this half of the stream after the queue; a second call is a no-op."""
         self._stream.write_eof()
 
     def close(self) -> None:
@@ -504,17 +505,17 @@ class StreamWriter:
             try:
                 self.write_eof()
             except NGHTTP2Error:
-                # No headers were sent, or a content-length was not met: the
-                # peer must not take what it has for the whole.
+                # No headers were sent, or the content-length was not met: the peer must
+                # not take what it has for a complete message.
                 stream = self._stream
                 stream._cancel(stream.http.codes.cancelled, "its writer was closed")
 
     def is_closing(self) -> bool:
-        """Whether this half has ended, or the stream is closed."""
+        """Return whether this half has ended, or the stream is closed."""
         return not self._stream._sends
 
     async def wait_closed(self) -> None:
-        """Wait until this half was handed to the transport.
+        """Wait until this half was passed to the transport.
 
         Raises ``StreamResetError`` or ``ConnectionTerminatedError`` if it
         cannot be.
@@ -528,7 +529,7 @@ class StreamWriter:
     async def send_data(
         self, data: bytes | bytearray | memoryview, *, end_stream: bool = False
     ) -> None:
-        """Send ``data`` as the peer takes it: ``Stream.send_data``."""
+        """Send ``data``: see ``Stream.send_data``."""
         await self._stream.send_data(data, end_stream=end_stream)
 
     async def send_body(
@@ -538,16 +539,17 @@ class StreamWriter:
         trailers: HeadersLike | None = None,
         end_stream: bool = True,
     ) -> None:
-        """Send a body of any form: ``Stream.send_body``."""
+        """Send a body of any form: see ``Stream.send_body``."""
         await self._stream.send_body(body, trailers=trailers, end_stream=end_stream)
 
     async def end_stream(self) -> None:
-        """End this half of the stream, after what others are sending on it."""
+        """End this half of the stream, after what other coroutines are sending."""
         await self._stream.end_stream()
 
 
 def _find_read(body: Any) -> Callable[[int], Any] | None:
-    """Find what reads a file; a function is one, if it is no body in another way."""
+    """Return the function that reads a body: a file's ``read``, or the body itself if
+    it is a function and no other kind of body."""
     read: Any = getattr(body, "read", None)
     if callable(read):
         return cast(Callable[[int], Any], read)
