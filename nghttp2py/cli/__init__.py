@@ -14,6 +14,6 @@ def main() -> None:
     """HTTP/2 and HTTP/3 from the command line."""
 
 
-# Each module has its click command, or group of them, as `command`.
+# Each module has its click command or group as `command`.
 for _module in (get, serve, hpack, features):
     main.add_command(_module.command)

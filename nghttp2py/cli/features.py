@@ -14,7 +14,7 @@ __all__ = ["command"]
 @click.command("features")
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
 def command(as_json: bool) -> None:
-    """Tell which C libraries are in use, and what they can do."""
+    """Show which C libraries are in use, and what they can do."""
     found = {"nghttp2py": nghttp2py.__version__, **nghttp2py.features()}
     if as_json:
         click.echo(json.dumps(found, indent=2))

@@ -1,4 +1,4 @@
-"""Frames as they pass by, for people: what ``-v`` prints."""
+"""Frames in a readable form: the output of ``-v``."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ _FLAGS = {
     0x9: {0x4: "END_HEADERS"},
 }
 _END_HEADERS, _PADDED, _PRIORITY = 0x4, 0x8, 0x20
-# What is shown of text that the peer makes up.
+# The most characters that are shown of the peer's text.
 _MAX_TEXT = 1000
 
 
 class Frame(NamedTuple):
-    """A frame; of DATA the payload is left out, ``length`` has its size."""
+    """A frame.  The payload of DATA is left out; ``length`` is its size."""
 
     type: int
     flags: int
@@ -57,7 +57,7 @@ class Frame(NamedTuple):
 
 
 class FrameReader:
-    """Cuts one direction's bytes into frames."""
+    """Splits one direction's bytes into frames."""
 
     def __init__(self, *, magic: bool) -> None:
         self._magic = len(_MAGIC) if magic else 0  # bytes of it to come
@@ -65,7 +65,7 @@ class FrameReader:
         self._skip = 0  # bytes of a DATA payload to come
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        """Take bytes; give the frames that they complete."""
+        """Handle bytes; iterate over the frames that they complete."""
         dropped = min(self._magic, len(data))
         self._magic -= dropped
         buffer = self._buffer
@@ -96,7 +96,7 @@ class FrameReader:
 
 
 class LinePrinter:
-    """Prints what a frame says, one line for each thing, with the time."""
+    """Prints the content of frames, one line for each item, with the time."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -139,11 +139,11 @@ class FramePrinter:
         self._blocks = {"send": b"", "recv": b""}
 
     def sent(self, data: bytes) -> None:
-        """Print the frames of bytes that were written."""
+        """Print the frames in bytes that were sent."""
         self._print("send", data)
 
     def received(self, data: bytes) -> None:
-        """Print the frames of bytes that came in."""
+        """Print the frames in bytes that were received."""
         self._print("recv", data)
 
     def _print(self, way: str, data: bytes) -> None:
@@ -173,7 +173,7 @@ class FramePrinter:
                 key = int.from_bytes(payload[i : i + 2], "big")
                 value = int.from_bytes(payload[i + 2 : i + 6], "big")
                 if key == Setting.HEADER_TABLE_SIZE and value > 4096:
-                    # The other end's blocks may refer to a larger table now.
+                    # The peer's header blocks may use a larger table now.
                     other = "recv" if way == "send" else "send"
                     self._inflaters[other].change_table_size(value)
                 yield _setting_name(key), str(value)
@@ -224,5 +224,5 @@ def _setting_name(key: int) -> str:
 
 
 def printable(data: bytes) -> str:
-    """Show bytes of the peer so that no terminal takes them for commands."""
+    """Return the peer's bytes as text without terminal control sequences."""
     return errors.printable(data[:_MAX_TEXT]) + ("..." if len(data) > _MAX_TEXT else "")

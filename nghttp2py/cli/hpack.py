@@ -36,7 +36,7 @@ from nghttp2py.hpack import (
 )
 
 _SIZE = click.IntRange(0, 2**32 - 1)
-# Who waits longer than this wants to see that something happens.
+# Seconds after which a progress bar is shown.
 _PATIENCE = 1.0  # seconds
 
 _files = click.argument("files", type=click.File("rb"), nargs=-1)
@@ -75,10 +75,10 @@ def command() -> None:
 
 
 def _each(opened: tuple[BinaryIO, ...], work: Callable[[str, bytes], None]) -> int:
-    """Do ``work`` on each file; report what is wrong; return the exit status.
+    """Do ``work`` on each file; report errors; return the exit status.
 
-    After a bad line the rest of its file means nothing, but the next file is
-    a connection of its own.
+    After a bad line the rest of its file cannot be decoded, but the next file is a
+    connection of its own.
     """
     errors: list[BadInputError] = []
     with _Progress(len(opened)) as progress:
@@ -96,7 +96,7 @@ def _each(opened: tuple[BinaryIO, ...], work: Callable[[str, bytes], None]) -> i
 
 def _deflater(size: int) -> HDDeflater:
     deflater = HDDeflater(size)
-    # A smaller size than the default it announces without being told.
+    # It announces a size below the default by itself.
     if size > DEFAULT_HEADER_TABLE_SIZE:
         deflater.change_table_size(size)
     return deflater
@@ -218,7 +218,7 @@ def table(
 @_files
 @_table_size
 def ratio(files: tuple[BinaryIO, ...], table_size: int) -> None:
-    """Tell for each file how much smaller its header lists become.
+    """Show for each file how much smaller its header lists become.
 
     The bytes before are those of all names and values.  Files are header
     lists or hpack-test-case stories.
@@ -276,12 +276,12 @@ def check(paths: tuple[Path, ...]) -> None:
 
 
 def _wrong(cases: list[Case]) -> str | None:
-    """Say what is wrong with a story, if anything."""
+    """Return what is wrong with a story, if anything."""
     inflater = HDInflater()
     for case in cases:
         if case.wire is None:
             return f"case {case.seqno}: it has no wire"
-        # The setting that was sent and acknowledged just before this case.
+        # The setting that was sent and acknowledged before this case.
         if case.header_table_size != inflater.max_dynamic_table_size:
             inflater.change_table_size(case.header_table_size)
         try:
@@ -297,7 +297,8 @@ def _wrong(cases: list[Case]) -> str | None:
 
 
 class _Progress:
-    """A bar on standard error, if that is a terminal and the work takes long."""
+    """A progress bar on standard error, if that is a terminal and the work takes
+    long."""
 
     def __init__(self, total: int) -> None:
         self._bar = Progress(
@@ -313,12 +314,12 @@ class _Progress:
         return self
 
     def __exit__(self, *error: object) -> None:
-        # A bar that was never shown would still end with an empty line.
+        # A bar that was never shown would still print an empty line at its end.
         if self._bar.live.is_started:
             self._bar.stop()
 
     def step(self) -> None:
-        """Note that one more file is done."""
+        """Count one more file as done."""
         self._bar.advance(self._task)
         if self._bar.console.is_terminal and time.monotonic() > self._patient_until:
             self._bar.start()

@@ -1,4 +1,4 @@
-"""HTTP/3 for ``serve``: the same files over QUIC.
+"""HTTP/3 for ``serve``: the same files, over QUIC.
 
 Imported when ``--http3`` asks for it: not every build has QUIC.
 """
@@ -27,12 +27,12 @@ def make_configuration(cert: Path, key: Path | None) -> QuicConfiguration:
         alpn_protocols=H3_ALPN,
         congestion_control_algorithm="cubic",
         idle_timeout=IDLE_TIMEOUT,
-        # What a request brings is not read: it needs no wide window.
+        # Request bodies are not read, so they need no large window.
         max_stream_data=65536,
         probe_datagram_size=True,
     )
     configuration.load_cert_chain(cert, key)
-    # A connection uses the key, and says what is wrong with it.
+    # A connection is made to check the key, and raises if it is invalid.
     QuicConnection(
         configuration=configuration, original_destination_connection_id=bytes(8)
     )
@@ -40,7 +40,7 @@ def make_configuration(cert: Path, key: Path | None) -> QuicConfiguration:
 
 
 class HTTP3Server:
-    """Answers requests with files, on every address that ``listen`` is told."""
+    """Answers requests with files, on every address given to ``listen``."""
 
     def __init__(self, files: StaticFiles, configuration: QuicConfiguration) -> None:
         self._configuration = configuration
@@ -50,11 +50,11 @@ class HTTP3Server:
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
-        """Where it listens."""
+        """The addresses that it listens on."""
         return [s.sockets[0].getsockname()[:2] for s in self._servers]
 
     async def listen(self, host: str, port: int) -> int:
-        """Listen on an address too; return its port.  Raises OSError."""
+        """Listen on another address; return its port.  Raises OSError."""
         server = await serve(
             host,
             port,
@@ -67,7 +67,7 @@ class HTTP3Server:
         return self.addresses[-1][1]
 
     def close(self) -> None:
-        """Stop gracefully: take no more requests, let the open ones finish."""
+        """Stop gracefully: accept no more requests, and let the open ones finish."""
         if self._closing is None:
             self._closing = asyncio.get_running_loop().create_task(self._close())
 

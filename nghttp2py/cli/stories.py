@@ -1,4 +1,4 @@
-"""What ``nghttp2py hpack`` reads: header lists, blocks, stories."""
+"""Parsers for the input of ``nghttp2py hpack``: header lists, blocks, stories."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _TOO_DEEP = "its JSON is nested too deeply"
 
 
 class BadInputError(Exception):
-    """A line of a file is not what it should be.
+    """A line of a file is malformed.
 
-    ``line`` counts from 1; 0 says that the file as a whole is meant.
+    ``line`` counts from 1; 0 means the file as a whole.
     """
 
     def __init__(self, name: str, line: int, reason: str) -> None:
@@ -26,7 +26,7 @@ class BadInputError(Exception):
 
 @dataclass(frozen=True)
 class Case:
-    """One block of an hpack-test-case story, and the list that it stands for."""
+    """One block of an hpack-test-case story, and its header list."""
 
     seqno: int
     wire: bytes | None
@@ -35,7 +35,7 @@ class Case:
 
 
 def to_bytes(value: Any) -> bytes:
-    # A byte that is not UTF-8 goes through JSON as a lone surrogate.
+    # A byte that is not UTF-8 becomes a lone surrogate in JSON.
     if not isinstance(value, str):
         raise ValueError(f"a name or value must be a string, not {json.dumps(value)}")
     try:
@@ -98,7 +98,7 @@ def _lines(name: str, data: bytes) -> Iterator[tuple[int, str]]:
 
 
 def read_header_lists(name: str, data: bytes) -> Iterator[tuple[int, HeaderList]]:
-    """Give each header list of a file, with the line where it begins.
+    """Iterate over the header lists of a file, with the lines where they begin.
 
     A line that starts with ``[`` or ``{`` is a list in JSON; ``name: value``
     lines make one list up to the next empty line.
@@ -129,7 +129,7 @@ def read_header_lists(name: str, data: bytes) -> Iterator[tuple[int, HeaderList]
 
 
 def read_blocks(name: str, data: bytes, binary: bool) -> Iterator[tuple[int, bytes]]:
-    """Give each header block of a file, with its line: hex, one to a line.
+    """Iterate over the header blocks of a file, with their lines: hex, one a line.
 
     A binary file is one block.
     """
@@ -145,7 +145,8 @@ def read_blocks(name: str, data: bytes, binary: bool) -> Iterator[tuple[int, byt
 
 
 def is_story(data: bytes) -> bool:
-    """Tell a story from JSON lines, of which the first would be a whole list."""
+    """Return whether a file is a story, and not lines of JSON, each of which is a
+    list."""
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):
@@ -180,7 +181,7 @@ def _case(index: int, case: Any, before: list[Case]) -> Case:
     if not isinstance(case, dict) or "headers" not in case:
         raise ValueError("it is no object with headers")
     seqno = case.get("seqno", index)
-    # A size holds until the next one.
+    # A size applies until the next one.
     size = case.get(
         "header_table_size",
         before[-1].header_table_size if before else DEFAULT_HEADER_TABLE_SIZE,

@@ -1,1 +1,1 @@
-"""Names of other libraries, for programs that change an import and go on."""
+"""Names of other libraries, for programs that only change an import."""

@@ -1,7 +1,7 @@
 """The names of the ``hpack`` package, on nghttp2's HPACK (RFC 7541).
 
-``from nghttp2py.compat.hpack import Decoder, Encoder`` in place of ``from hpack
-import ...``.  Errors of this module are not those of ``nghttp2py.errors`` but
+Write ``from nghttp2py.compat.hpack import Decoder, Encoder`` instead of ``from hpack
+import ...``.  The errors of this module are not those of ``nghttp2py.errors``: they
 have hpack's names and bases.
 """
 
@@ -47,7 +47,7 @@ class HPACKDecodingError(HPACKError):
 
 
 class InvalidTableIndexError(HPACKDecodingError):
-    """An index that no table has.  nghttp2 does not tell it from other errors."""
+    """An index that no table has. nghttp2 does not distinguish it from other errors."""
 
 
 class InvalidTableIndex(InvalidTableIndexError):
@@ -55,7 +55,8 @@ class InvalidTableIndex(InvalidTableIndexError):
 
 
 class InvalidTableSizeError(HPACKDecodingError):
-    """A table larger than allowed.  nghttp2 does not tell it from other errors."""
+    """A table larger than allowed. nghttp2 does not distinguish it from other
+    errors."""
 
 
 class OversizedHeaderListError(HPACKDecodingError):
@@ -63,14 +64,14 @@ class OversizedHeaderListError(HPACKDecodingError):
 
 
 class HeaderTuple(tuple[Any, Any]):
-    """A header field, ``(name, value)``; ``indexable`` tells how it may be encoded."""
+    """A header field, ``(name, value)``; ``indexable`` limits how it may be encoded."""
 
     __slots__ = ()
     #: Whether an encoder may put the field into its table (RFC 7541, 7.1.3).
     indexable = True
 
     def __new__(cls, *args: Any) -> HeaderTuple:
-        """Make a field of its name and its value."""
+        """Make a field from its name and its value."""
         return tuple.__new__(cls, args)
 
 
@@ -151,7 +152,7 @@ class Decoder:
 
     @property
     def header_table_size(self) -> int:
-        """Octets that the dynamic table may take now, as the encoder has chosen."""
+        """Octets that the dynamic table may take now, as the encoder has announced."""
         return self._inflater.max_dynamic_table_size
 
     @header_table_size.setter

@@ -1,8 +1,8 @@
-"""HTTP/0.9 over QUIC, which interoperability tests of QUIC speak (``hq-interop``).
+"""HTTP/0.9 over QUIC, which interoperability tests of QUIC use (``hq-interop``).
 
-A request is the line ``GET /path``, a response is its body; each ends with its
-half of a bidirectional stream.  The interface and the events are those of
-HTTP/3, as ``aioquic.h0.connection`` has them.
+A request is the line ``GET /path``, a response is its body; each ends with its half of
+a bidirectional stream.  The interface and the events are those of HTTP/3, as in
+``aioquic.h0.connection``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NO_ERROR = 0
 
 
 class H0Connection:
-    """HTTP/0.9 on ``quic``, either role: give it events, send by its methods."""
+    """HTTP/0.9 over ``quic``, in either role."""
 
     def __init__(self, quic: QuicConnection) -> None:
         self._quic = quic
@@ -33,7 +33,7 @@ class H0Connection:
         self._open: set[int] = set()
 
     def handle_event(self, event: QuicEvent) -> list[H3Event]:
-        """Return the HTTP events that an event of QUIC makes.
+        """Handle an event of QUIC; return the HTTP events that it causes.
 
         A request is reported when its line is complete.  A client's response has
         no headers: an event with an empty list precedes the body.
@@ -81,7 +81,7 @@ class H0Connection:
     def send_headers(
         self, stream_id: int, headers: Headers, end_stream: bool = False
     ) -> None:
-        """Send a client's request line; on a server there is nothing to send.
+        """Send a client's request line; at a server this sends nothing.
 
         Raises ``KeyError`` for a request without ``:method`` or ``:path``.
         """
