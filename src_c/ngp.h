@@ -1,14 +1,15 @@
 /*
- * ngp: what nghttp2py puts between the nghttp2 family of C libraries
- * and Python.  SPDX-License-Identifier: MIT
+ * ngp: the layer of nghttp2py between the nghttp2 family of C libraries and
+ * Python.  SPDX-License-Identifier: MIT
  *
- * This header holds what all parts share: error codes, the compatibility
- * names for older libnghttp2, the byte buffer, numbers of variable length,
- * texts without case, and the meaning of words.
+ * This header has what all parts share: error codes, the compatibility names
+ * for older libnghttp2, the byte buffer, variable-length integers, caseless
+ * comparison, and the meaning of words.
  *
- * Words with one meaning in all comments: a function *takes* an object when
- * ownership moves into it; it *holds* one until it gives it back; it *borrows*
- * one until the moment that is named.  |name| is a parameter.
+ * Words with a fixed meaning in all comments: a function *takes* an object if
+ * ownership moves into it; it *holds* an object until it gives it back; it
+ * *borrows* an object until the moment that the comment names. |name| is a
+ * parameter.
  *
  * Nothing here includes Python.h, opens a socket or reads a clock.
  */
@@ -21,9 +22,9 @@
 #include <nghttp2/nghttp2.h>
 
 /*
- * libnghttp2 1.60 renamed the functions that return ssize_t.  On every
- * platform we build for ssize_t and ptrdiff_t have one width, so that older
- * libraries serve under the new names.
+ * libnghttp2 1.60 renamed the functions that return ssize_t.  On every platform
+ * that we build for, ssize_t and ptrdiff_t have the same width, so the
+ * functions of older libraries can be called by the new names.
  */
 #if NGHTTP2_VERSION_NUM < 0x013c00
 typedef ssize_t nghttp2_ssize;
@@ -47,10 +48,10 @@ typedef ssize_t nghttp2_ssize;
 #endif
 
 /*
- * Our error codes stand below nghttp2's, so that one table serves both.
+ * Our error codes are below nghttp2's, so that one table serves both.
  */
 typedef enum ngp_error {
-  /* The connection takes no more calls: it is closed or was terminated. */
+  /* The connection accepts no more calls: it is closed or was terminated. */
   NGP_ERR_CONNECTION_CLOSED = -2001,
   /* A header field, or the list of them, must not be sent. */
   NGP_ERR_BAD_HEADERS = -2002,
@@ -69,8 +70,8 @@ typedef enum ngp_error {
 const char *ngp_strerror(int code);
 
 /*
- * ngp_feature is what not every build has, a function of libnghttp2 or the
- * libraries of HTTP/3 and of QUIC, and whether this one found it.
+ * ngp_feature is a feature that not every build has, a function of libnghttp2
+ * or the libraries of HTTP/3 and QUIC, and whether this build has it.
  */
 typedef struct ngp_feature {
   const char *name;
@@ -100,10 +101,10 @@ void ngp_buf_init(ngp_buf *buf, nghttp2_mem *mem);
 void ngp_buf_free(ngp_buf *buf);
 
 /*
- * ngp_buf_reserve makes room for |n| bytes after the used ones.
+ * ngp_buf_reserve makes room for |n| more bytes.
  *
- * This function returns 0 if it succeeds, or NGHTTP2_ERR_NOMEM, after which
- * |buf| is as it was.
+ * This function returns 0 if it succeeds, or NGHTTP2_ERR_NOMEM, which leaves
+ * |buf| unchanged.
  */
 int ngp_buf_reserve(ngp_buf *buf, size_t n);
 
@@ -115,8 +116,8 @@ int ngp_buf_reserve(ngp_buf *buf, size_t n);
 int ngp_buf_add(ngp_buf *buf, const void *data, size_t n);
 
 /*
- * ngp_buf_clear empties |buf|, and gives its memory back if it is larger
- * than |keep| bytes.
+ * ngp_buf_clear empties |buf|, and frees its memory if that is larger than
+ * |keep| bytes.
  */
 void ngp_buf_clear(ngp_buf *buf, size_t keep);
 
@@ -129,9 +130,9 @@ void *ngp_realloc(nghttp2_mem *mem, void *ptr, size_t size);
 void ngp_free(nghttp2_mem *mem, void *ptr);
 
 /*
- * ngp_refs counts the owners of an object.  They may be on several threads:
- * a connection is used by one at a time, but its events and its TLS
- * configuration may be on others.
+ * ngp_refs counts the owners of an object.  They may be on several threads: a
+ * connection is used by one thread at a time, but its events and its TLS
+ * configuration may be used by others.
  */
 typedef size_t ngp_refs;
 
@@ -139,8 +140,8 @@ static inline void ngp_refs_inc(ngp_refs *refs) {
   __atomic_fetch_add(refs, 1, __ATOMIC_RELAXED);
 }
 
-/* ngp_refs_dec returns how many owners are left.  The last one sees all that
-   the others have done. */
+/* ngp_refs_dec returns how many owners are left.  All memory effects of the
+   other owners are visible to the last one. */
 static inline size_t ngp_refs_dec(ngp_refs *refs) {
   return __atomic_sub_fetch(refs, 1, __ATOMIC_ACQ_REL);
 }
@@ -160,19 +161,19 @@ static inline size_t ngp_refs_get(const ngp_refs *refs) {
 size_t ngp_put_varint(uint8_t *dest, uint64_t value);
 
 /*
- * ngp_get_varint reads a variable-length integer from the |len| bytes at
- * |src| to |*pvalue|.  It returns how many bytes it took, or 0 if they end
- * before the number does.
+ * ngp_get_varint reads a variable-length integer from the |len| bytes at |src|
+ * to |*pvalue|.  It returns how many bytes it read, or 0 if the integer is
+ * truncated.
  */
 size_t ngp_get_varint(const uint8_t *src, size_t len, uint64_t *pvalue);
 
-/* ngp_lower returns |c|, in lower case if it is one of ASCII's letters. */
+/* ngp_lower returns |c|, in lower case if it is an ASCII letter. */
 static inline uint8_t ngp_lower(uint8_t c) {
   return c >= 'A' && c <= 'Z' ? (uint8_t)(c + ('a' - 'A')) : c;
 }
 
-/* ngp_equal_caseless is nonzero if two texts differ in the case of ASCII's
-   letters at most. */
+/* ngp_equal_caseless is nonzero if two texts differ at most in the case of
+   ASCII letters. */
 int ngp_equal_caseless(const void *a, size_t alen, const void *b, size_t blen);
 
 #endif /* NGP_H */

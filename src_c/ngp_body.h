@@ -9,7 +9,7 @@
 
 /*
  * ngp_chunk is a run of body bytes that belongs to |owner|.  The bytes are
- * borrowed until the chunk lies in a tray and the caller has taken it out.
+ * borrowed until the chunk is in a tray and the caller has taken its owner.
  */
 typedef struct ngp_chunk {
   /* The queue or tray that a chunk is in owns it. */
@@ -23,8 +23,8 @@ typedef struct ngp_chunk {
 } ngp_chunk;
 
 /*
- * ngp_tray collects the chunks that are done with, until the caller takes
- * them: the caller alone knows what an owner is.
+ * ngp_tray collects finished chunks until the caller takes their owners: only
+ * the caller can release an owner.
  */
 typedef struct ngp_tray {
   ngp_chunk *head;
@@ -51,23 +51,23 @@ int ngp_body_queue(ngp_body *body, nghttp2_mem *mem, const uint8_t *base,
 
 /*
  * ngp_body_shift drops |n| bytes, at most |body->queued|, from the head, and
- * lays each chunk that is used up in |tray|.
+ * moves each chunk that is used up to |tray|.
  */
 void ngp_body_shift(ngp_body *body, size_t n, ngp_tray *tray);
 
 /*
- * ngp_body_abandon lays all chunks in |tray|.
+ * ngp_body_abandon moves all chunks to |tray|.
  */
 void ngp_body_abandon(ngp_body *body, ngp_tray *tray);
 
 /*
- * ngp_tray_add lays |chunk|, which is in no queue, in |tray|.
+ * ngp_tray_add adds |chunk|, which is in no queue, to |tray|.
  */
 void ngp_tray_add(ngp_tray *tray, ngp_chunk *chunk);
 
 /*
- * ngp_tray_take takes one chunk out of |tray|, frees it and returns its
- * owner, which from now on belongs to the caller; NULL if the tray is empty.
+ * ngp_tray_take removes one chunk from |tray|, frees it and returns its owner,
+ * which then belongs to the caller; NULL if the tray is empty.
  */
 void *ngp_tray_take(ngp_tray *tray, nghttp2_mem *mem);
 

@@ -18,7 +18,7 @@ const char *ngp_field_rule_text(ngp_field_rule rule, int http3) {
 
 /* ---- Characters ---- */
 
-/* What a character may be part of: a set has a bit of each. */
+/* What a character may be part of: each class is a bit. */
 #define TOKEN 0x01u    /* RFC 9110, 5.6.2 */
 #define REG_NAME 0x02u /* RFC 3986, 3.2.2, without percent-encoding */
 #define HEX 0x04u
@@ -117,8 +117,8 @@ static inline uint64_t odd(uint64_t x, uint8_t low, uint8_t extra) {
          TOPS;
 }
 
-/* Whether one of |len| bytes is below |low|, or is DEL or |extra|: eight at a
-   time, for values are most of what a message has. */
+/* Whether one of |len| bytes is below |low|, or is DEL or |extra|.  It checks
+   eight at a time, because values are most of the bytes of a message. */
 static inline int any_odd(const uint8_t *p, size_t len, uint8_t low,
                           uint8_t extra) {
   const uint8_t *end = p + len;
@@ -263,7 +263,7 @@ static int is_caseless(ngp_span span, const char *text) {
 
 /* ---- Hosts and authorities ---- */
 
-/* What may be wrong with one, in the order of the rules. */
+/* What may be wrong with an authority or host, in the order of the rules. */
 typedef enum fault { GOOD, EMPTY, CHARS, USERINFO, PORT, ZONE } fault;
 
 static ngp_field_rule rule_of(fault f, int is_host) {
@@ -295,12 +295,12 @@ static int is_reg_name(const uint8_t *p, size_t len) {
   return 1;
 }
 
-/* Whether |len| bytes are what stands in the brackets of an IP literal. */
+/* Whether |len| bytes are the contents of the brackets of an IP literal. */
 static fault check_literal(const uint8_t *p, size_t len) {
   size_t i;
 
   if (len && ngp_lower(p[0]) == 'v') {
-    /* A version to come (RFC 3986, 3.2.2). */
+    /* IPvFuture (RFC 3986, 3.2.2). */
     for (i = 1; i < len; ++i) {
       if (!(classes[p[i]] & REG_NAME) && p[i] != ':') {
         return CHARS;
@@ -310,7 +310,7 @@ static fault check_literal(const uint8_t *p, size_t len) {
   }
   for (i = 0; i < len; ++i) {
     if (!(classes[p[i]] & HEX) && p[i] != ':' && p[i] != '.') {
-      /* It means something to one host only. */
+      /* A zone has a meaning on one host only. */
       return p[i] == '%' ? ZONE : CHARS;
     }
   }
@@ -325,8 +325,8 @@ typedef struct authority {
 } authority;
 
 /*
- * Takes |span| apart.  If |web| is nonzero it is that of http, https or
- * CONNECT, which have a host, and no userinfo.
+ * Splits |span|. |web| is nonzero for an authority of http, https or CONNECT,
+ * which has a host and no userinfo.
  */
 static fault split(ngp_span span, int web, authority *parts) {
   const uint8_t *p = span.base, *end = p + span.len, *q;
@@ -391,7 +391,7 @@ static uint32_t port_number(ngp_span port, uint32_t otherwise) {
 }
 
 /*
- * Checks one, which is host if |is_host| is nonzero.
+ * Checks :authority, or host if |is_host| is nonzero.
  */
 static ngp_field_rule check_authority(ngp_fields *fields, int is_host,
                                       authority *parts) {
@@ -399,8 +399,8 @@ static ngp_field_rule check_authority(ngp_fields *fields, int is_host,
   int tunnel = NGP_FIELDS_IS_TUNNEL(fields);
   fault f = split(span, fields->web || tunnel, parts);
 
-  /* CONNECT must name the port of its target (RFC 9110, 9.3.6); clients that
-     leave it out altogether are understood. */
+  /* CONNECT must name the port of its target (RFC 9110, 9.3.6), but a target
+     without any port is accepted. */
   if (f == GOOD &&
       (port_number(parts->port, 1) > 65535 ||
        (tunnel && parts->colon && port_number(parts->port, 0) == 0))) {
@@ -412,7 +412,7 @@ static ngp_field_rule check_authority(ngp_fields *fields, int is_host,
   return rule_of(f, is_host);
 }
 
-/* Checks :authority and host, and whether both name the same. */
+/* Checks :authority and host, and that both name the same. */
 static ngp_field_rule check_target(ngp_fields *fields) {
   authority a, h;
   uint32_t otherwise;
@@ -431,8 +431,8 @@ static ngp_field_rule check_target(ngp_fields *fields) {
     if (rule != NGP_FIELD_GOOD) {
       return rule;
     }
-    /* Equal after normalisation: without case, and the default port is none
-       (RFC 3986, 6.2; RFC 9110, 4.2.3). */
+    /* Compared after normalisation: without case and default port (RFC 3986,
+       6.2; RFC 9110, 4.2.3). */
     otherwise = !fields->web                           ? 0
                 : is_caseless(fields->scheme, "https") ? 443
                                                        : 80;
@@ -573,7 +573,7 @@ static ngp_field_rule check_pseudo(ngp_fields *fields, ngp_token token,
   }
 }
 
-/* Whether |rule| is one that aioquic looks at last. */
+/* Whether aioquic checks |rule| after all others. */
 static int is_deferred(ngp_field_rule rule) {
   return rule == NGP_FIELD_STATUS_DIGITS || rule == NGP_FIELD_STATUS_101 ||
          rule == NGP_FIELD_AUTHORITY_EMPTY;
@@ -733,7 +733,7 @@ static ngp_field_rule check_request(ngp_fields *fields) {
   return check_target(fields);
 }
 
-/* A pushed request is one whose answer a client could have stored. */
+/* A response can only be pushed if a client could cache it. */
 static ngp_field_rule check_promise(ngp_fields *fields) {
   ngp_field_rule rule = check_request(fields);
 
@@ -759,7 +759,7 @@ static ngp_field_rule check_response(const ngp_fields *fields) {
   if (fields->deferred != NGP_FIELD_GOOD) {
     return fields->deferred;
   }
-  /* Frameworks add "content-length: 0" everywhere, and peers bear it. */
+  /* Frameworks add "content-length: 0" everywhere, and peers accept it. */
   if (fields->content_length &&
       fields->content_length != NGP_FIELDS_NO_LENGTH &&
       (fields->status < 200 || fields->status == 204) &&

@@ -3,8 +3,8 @@
  * 5; RFC 9113, 8.2 and 8.3; RFC 9114, 4.2 and 4.3).
  * SPDX-License-Identifier: MIT
  *
- * One table of rules for both protocols, both roles and both directions.  What
- * differs between two callers is a flag here, so that each difference is
+ * There is one table of rules for both protocols, both roles and both
+ * directions.  Each difference between callers is a flag here, so that it is
  * visible in one place.
  */
 #ifndef NGP_FIELDS_H
@@ -45,8 +45,8 @@ typedef enum ngp_token {
 ngp_token ngp_token_of(const uint8_t *name, size_t len);
 
 /*
- * Every rule: its name, what it says, and its section in HTTP/2 and in HTTP/3.
- * The texts are what applications, logs and debug data show.
+ * Every rule: its name, its text, and its section in HTTP/2 and in HTTP/3.
+ * Applications, logs and debug data show the texts.
  */
 #define NGP_FIELD_NAME_TEXT "a field name holds a character that is not allowed"
 #define NGP_FIELD_VALUE_TEXT                                                   \
@@ -147,8 +147,8 @@ typedef enum ngp_field_rule {
 } ngp_field_rule;
 
 /*
- * ngp_field_rule_text returns what |rule| says, with its section of HTTP/3 if
- * |http3| is nonzero, else of HTTP/2.  The string is static.
+ * ngp_field_rule_text returns the text of |rule|, with its section of HTTP/3 if
+ * |http3| is nonzero, otherwise of HTTP/2.  The string is static.
  */
 const char *ngp_field_rule_text(ngp_field_rule rule, int http3);
 
@@ -161,16 +161,16 @@ typedef enum ngp_fields_section {
   NGP_FIELDS_TRAILERS
 } ngp_fields_section;
 
-/* The section is one that we send: a status outside of its range is refused,
-   which a client treats as 5xx (RFC 9110, 15). */
+/* We send the section: a status outside of its range is refused.  In a received
+   section it is not, because a client treats it as 5xx (RFC 9110, 15). */
 #define NGP_FIELDS_OUTGOING 0x01u
-/* Names may have upper case, which is sent in lower case. */
+/* Names may have upper case letters, which are sent in lower case. */
 #define NGP_FIELDS_UPPER 0x02u
 /* A response may be informational or final. */
 #define NGP_FIELDS_EITHER 0x04u
 /* The server has not announced SETTINGS_ENABLE_CONNECT_PROTOCOL. */
 #define NGP_FIELDS_NO_PROTOCOL 0x08u
-/* Values may begin and end with white space. */
+/* Values may have white space around them. */
 #define NGP_FIELDS_SPACES 0x10u
 /* aioquic's contract: a wrong :status or an empty :authority is reported after
    all other fields, 1xx and 204 may have a content-length, and one that is sent
@@ -186,8 +186,8 @@ typedef struct ngp_span {
 } ngp_span;
 
 /*
- * ngp_fields is one field section as far as it has been checked.  All values
- * are borrowed from the caller until ngp_fields_end().
+ * ngp_fields is the state of checking one field section.  All values are
+ * borrowed from the caller until ngp_fields_end().
  */
 typedef struct ngp_fields {
   ngp_fields_section section;
@@ -198,17 +198,17 @@ typedef struct ngp_fields {
   uint8_t connect;
   uint8_t head;
   uint8_t web;
-  /* status is 0 if there is none, or none of three digits. */
+  /* status is 0 if there is none, or if it does not have three digits. */
   uint16_t status;
-  /* deferred is reported by ngp_fields_end(). */
+  /* deferred is a broken rule that ngp_fields_end() reports. */
   ngp_field_rule deferred;
   /* seen has a bit for each token. */
   uint32_t seen;
   /* content_length is NGP_FIELDS_NO_LENGTH if there is none. */
   uint64_t content_length;
   ngp_span method, scheme, path, authority, host, protocol, priority;
-  /* fault is the value that broke the rule, if it may be shown to people: it
-     holds no password. */
+  /* fault is the value that broke the rule, if it may be shown: it contains no
+     password. */
   ngp_span fault;
 } ngp_fields;
 
@@ -224,14 +224,15 @@ void ngp_fields_init(ngp_fields *fields, ngp_fields_section section,
 /*
  * The following functions return the rule that is broken, or NGP_FIELD_GOOD.
  *
- * ngp_fields_name checks the characters of a name, and gives its token to
- * |*ptoken|.  ngp_fields_value checks those of a value.  |flags| are as for
+ * ngp_fields_name checks the characters of a name, and stores its token in
+ * |*ptoken|. ngp_fields_value checks those of a value. |flags| are as for
  * ngp_fields_init().
  *
- * ngp_fields_add checks what the next field means in its section: its name and
- * its value have passed.  |pseudo| is nonzero if the name begins with a colon.
+ * ngp_fields_add checks the next field in its section; the characters of its
+ * name and value have been checked.  |pseudo| is nonzero if the name begins
+ * with a colon.
  *
- * ngp_fields_end checks what can be known only when all fields have been seen.
+ * ngp_fields_end checks the rules that need all fields.
  */
 ngp_field_rule ngp_fields_name(const uint8_t *name, size_t len, unsigned flags,
                                ngp_token *ptoken);

@@ -6,16 +6,15 @@
 
 #include <string.h>
 
-/* nghttp2 is fed this much at a time.  A frame has at least 9 bytes, so that
-   this bounds the events of a batch, too: a few hundred KiB at the worst. */
+/* nghttp2 gets at most this much input at a time.  A frame has at least 9
+   bytes, so this also bounds the events of a batch: to a few hundred KiB. */
 #define RECV_SLICE 65536
 
-/* Past this nothing is gathered before the caller asks for it: see
+/* Beyond this much output, nothing is gathered before the caller asks: see
  * gather_early(). */
 #define MAX_EARLY_OUTPUT 65536
 
-/* The gather buffer is given back if it is larger: an idle connection is to
-   stay small. */
+/* A larger gather buffer is freed, so that an idle connection stays small. */
 #define KEEP_OUTPUT 4096
 
 /* RFC 9113, 6.5.2. */
@@ -84,7 +83,7 @@ static void set_options(const ngp_h2 *h2, nghttp2_option *option) {
 
 static const ngp_h2_options defaults = {
     .max_header_list_bytes = 65536,
-    /* A block of 64 KiB can hold thousands. */
+    /* A block of 64 KiB can encode thousands. */
     .max_header_list_count = 256,
     .max_body_queue = 1048576,
     .max_data_frame = 1048576,
@@ -212,15 +211,14 @@ static void drop_reason(ngp_h2 *h2) {
 void ngp_h2_set_reason(ngp_h2 *h2, const char *text, size_t len) {
   drop_reason(h2);
   h2->end.reason = len ? ngp_malloc(h2->mem, len) : NULL;
-  /* For want of memory the text is left out: it only explains. */
+  /* Without memory for it, the text is left out: it is only an explanation. */
   if (h2->end.reason) {
     memcpy(h2->end.reason, text, len);
     h2->end.reason_len = len;
   }
 }
 
-/* Gives the reason to |event|.  Where nghttp2 gave none, the name of the error
-   code stands for it. */
+/* Sets the reason of |event|: nghttp2's, or else the name of the error code. */
 static void take_reason(ngp_h2 *h2, ngp_h2_event *event) {
   if (!h2->end.reason) {
     if (event->error_code != NGHTTP2_NO_ERROR && !event->remote) {
@@ -241,8 +239,8 @@ int ngp_h2_return_credit(ngp_h2 *h2, size_t n) {
   int rv = nghttp2_session_consume_connection(h2->session, n);
 
   h2->expected += nghttp2_session_get_outbound_queue_size(h2->session) - before;
-  /* Anything else than want of memory would mean that more is returned than
-     came in, which |unacked| rules out. */
+  /* Any error but want of memory would mean that more is returned than was
+     received, which |unacked| prevents. */
   return rv == NGHTTP2_ERR_NOMEM ? rv : 0;
 }
 
@@ -275,8 +273,9 @@ int ngp_h2_reset_idle(ngp_h2 *h2, int32_t id, uint32_t error_code) {
 
 /*
  * Nonzero if the exchange on |stream|, which nghttp2 closes with NO_ERROR, is
- * whole.  What follows a whole response of an unfinished request is only
- * declined (RFC 9113, 8.1): by the server, or by the client that has it.
+ * complete.  After a complete response, the rest of an unfinished request may
+ * be declined (RFC 9113, 8.1): by the server, or by the client that has
+ * received the response.
  */
 static int ended_well(const ngp_h2 *h2, const ngp_h2_stream *stream) {
   const uint32_t both = NGP_H2_FLAG_LOCAL_END_SENT | NGP_H2_FLAG_REMOTE_END;
@@ -302,7 +301,7 @@ static uint32_t end_code(const ngp_h2 *h2, const ngp_h2_stream *stream,
     return error_code;
   }
   if (stream->flags & NGP_H2_FLAG_DOOMED) {
-    /* The last frame of both halves went by before the RST_STREAM did. */
+    /* Both halves had ended before the RST_STREAM. */
     return stream->fault ? stream->fault : NGHTTP2_PROTOCOL_ERROR;
   }
   if (stream->flags & (NGP_H2_FLAG_RESET_LOCAL | NGP_H2_FLAG_MUTED)) {
@@ -326,18 +325,18 @@ int ngp_h2_close_stream(ngp_h2 *h2, ngp_h2_stream *stream,
       return NGHTTP2_ERR_NOMEM;
     }
     event->error_code = error_code;
-    /* nghttp2 closes with this code the requests that the peer's GOAWAY says
-       it will not serve. */
+    /* nghttp2 closes the requests that the peer's GOAWAY excludes with this
+       code. */
     event->unprocessed = error_code == NGHTTP2_REFUSED_STREAM &&
                          ngp_h2_is_local_id(h2, stream->id);
     event->remote = event->unprocessed;
     if (!h2->end.dead) {
-      /* Then it is the connection's. */
+      /* The connection's error code applies. */
       take_reason(h2, event);
     }
   }
   if (stream->body.queued && h2->streams.size > 1 && !h2->end.dead) {
-    /* What was kept for this body is there for the others: see
+    /* The window reserved for this body is free for the others: see
        ngp_h2_sendable(). */
     if (!ngp_h2_record(h2, NGP_H2_EVENT_WINDOW_UPDATE, 0)) {
       return NGHTTP2_ERR_NOMEM;
@@ -354,8 +353,9 @@ int ngp_h2_close_stream(ngp_h2 *h2, ngp_h2_stream *stream,
   event->complete = whole ? 1 : 0;
   event->value = stream->body_len - (int64_t)stream->body.queued;
   if (stream->unacked && !h2->end.dead) {
-    /* nghttp2 forgets the stream, and with it what the application was still
-       to take: without this the connection's window would shrink for good. */
+    /* nghttp2 forgets the stream and the bytes that the application has not
+       consumed: without this the connection's window would shrink
+       permanently. */
     rv = ngp_h2_return_credit(h2, stream->unacked);
   }
   ngp_h2_remember_closed(h2, stream->id,
@@ -366,11 +366,11 @@ int ngp_h2_close_stream(ngp_h2 *h2, ngp_h2_stream *stream,
 }
 
 /*
- * Records the end of the connection after that of all its streams.  The
- * session is not called again.
+ * Records the end of all streams, then that of the connection.  The session is
+ * not called again.
  */
 static int close_connection(ngp_h2 *h2, uint32_t error_code, int remote) {
-  /* NO_ERROR would say that the streams ended well. */
+  /* NO_ERROR would mean that the streams ended well. */
   uint32_t stream_code = error_code ? error_code : NGHTTP2_CANCEL;
   ngp_h2_event *event;
   int32_t *ids;
@@ -386,7 +386,8 @@ static int close_connection(ngp_h2 *h2, uint32_t error_code, int remote) {
     ngp_h2_stream *stream = ngp_h2_stream_find(h2, ids[i]);
 
     if ((stream->flags & NGP_H2_FLAG_UNSENT) && h2->options.is_client) {
-      /* The peer never heard of it: it may be sent again elsewhere. */
+      /* The peer has not seen it: it may be sent again on another
+         connection. */
       rv = ngp_h2_close_stream(h2, stream, NGHTTP2_REFUSED_STREAM);
     } else {
       stream->flags |= NGP_H2_FLAG_RESET_REPORTED;
@@ -425,8 +426,8 @@ int ngp_h2_want_write(ngp_h2 *h2) {
 /* ---- Bytes in ---- */
 
 /*
- * nghttp2 gave up without a word to the peer, which RFC 9113, 5.4.1 asks for:
- * this is the GOAWAY that it did not send.
+ * Queues the GOAWAY that RFC 9113, 5.4.1 requires, for an error after which
+ * nghttp2 sends none.
  */
 static int fail_with_goaway(ngp_h2 *h2, uint32_t error_code,
                             const char *reason) {
@@ -466,10 +467,10 @@ static int fail_recv(ngp_h2 *h2, int lib_error) {
 static int gather(ngp_h2 *h2, size_t limit, size_t data_limit);
 
 /*
- * nghttp2 answers a violation by queueing RST_STREAM or GOAWAY, and tells of
- * it when that is sent.  So that the events of a read say what it did, output
- * is gathered as soon as the queue has grown by more than this input accounts
- * for; DATA stays where it is.
+ * nghttp2 answers a violation by queueing RST_STREAM or GOAWAY, and calls back
+ * only when that is sent.  The events of a read should include these.  So
+ * output, without DATA, is gathered as soon as the queue has grown by more than
+ * this input explains.
  */
 static int gather_early(ngp_h2 *h2, size_t queue_before) {
   size_t queue = nghttp2_session_get_outbound_queue_size(h2->session);
@@ -510,14 +511,15 @@ int ngp_h2_recv(ngp_h2 *h2, const uint8_t *data, size_t len,
 
 /* ---- Bytes out ---- */
 
-/* Makes room for another ref, and for the segments of them all: so that
+/* Makes room for another ref, and for the segments of all refs, so that
    ngp_h2_output() needs no memory. */
 static int grow_refs(ngp_h2 *h2) {
   size_t cap = h2->out.refs_cap ? h2->out.refs_cap * 2 : 8;
   ngp_h2_segment *segments;
   ngp_h2_ref *refs;
 
-  /* A run of gathered bytes before each ref, and one after the last. */
+  /* There is a run of gathered bytes before each ref, and one after the
+     last. */
   segments =
       ngp_realloc(h2->mem, h2->out.segments, (2 * cap + 1) * sizeof(*segments));
   if (!segments) {
@@ -580,7 +582,7 @@ int ngp_h2_take_wanted(ngp_h2 *h2, int32_t *pstream_id, size_t *pn) {
 }
 
 /*
- * Takes frames from nghttp2 until there are |limit| bytes of output, and DATA
+ * Gathers frames from nghttp2 until there are |limit| bytes of output, and DATA
  * frames only until there are |data_limit|.
  */
 static int gather(ngp_h2 *h2, size_t limit, size_t data_limit) {
@@ -605,7 +607,7 @@ static int gather(ngp_h2 *h2, size_t limit, size_t data_limit) {
     if (h2->end.failed) {
       return close_connection(h2, h2->end.code, 0);
     }
-    /* DATA frames go to the output by the send_data callback. */
+    /* The send_data callback adds DATA frames to the output. */
     if (n == 0 && h2->out.bytes.len + h2->out.refs_len == before) {
       h2->ids.waiting_upto = h2->unsent ? h2->ids.last_local : 0;
       return 0;
@@ -622,7 +624,7 @@ int ngp_h2_send(ngp_h2 *h2, size_t limit, int by_reference) {
   }
   if (h2->resets.held && !h2->resets.hold && !h2->out.bytes.len &&
       !h2->out.refs_len) {
-    /* The ends that they follow were output of an earlier call. */
+    /* These resets follow ends that were in the output of an earlier call. */
     rv = ngp_h2_release_resets(h2, 1);
     if (rv != 0) {
       h2->end.dead = 1;

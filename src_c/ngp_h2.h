@@ -6,7 +6,7 @@
  * the caller reads when the function that caused them has returned.  All
  * functions but ngp_h2_recv() and ngp_h2_send() only queue.
  *
- * What the peer does wrong is an event, never a return code.
+ * An error of the peer is an event, never a return code.
  */
 #ifndef NGP_H2_H
 #define NGP_H2_H
@@ -17,8 +17,9 @@
 typedef struct ngp_h2 ngp_h2;
 
 /*
- * ngp_h2_options holds what is fixed for the life of a connection.  Zero means
- * the default, unless a member's comment says otherwise.
+ * ngp_h2_options holds the options, which are fixed for the life of a
+ * connection.  Zero means the default, unless a member's comment says
+ * otherwise.
  */
 typedef struct ngp_h2_options {
   /* is_client is nonzero for the client's end. */
@@ -31,34 +32,34 @@ typedef struct ngp_h2_options {
   uint8_t default_incremental;
   /* recv_extensions is nonzero if frames of unknown types are events. */
   uint8_t recv_extensions;
-  /* no_deflate_table is nonzero if what we send is to use no dynamic table:
-     max_deflate_dynamic_table_size cannot say so. */
+  /* no_deflate_table is nonzero if what we send uses no dynamic table:
+     max_deflate_dynamic_table_size 0 means the default. */
   uint8_t no_deflate_table;
   /* no_auto_ping_ack is nonzero if the caller answers PINGs itself. */
   uint8_t no_auto_ping_ack;
   /* lenient_fields is nonzero if white space around received field values is
-     allowed: values are then to be read without it. */
+     allowed: the caller then has to strip it. */
   uint8_t lenient_fields;
-  /* pad_multiple is the number of bytes to a multiple of which HEADERS and
-     DATA payloads are padded (RFC 9113, 6.1); 0 is no padding. */
+  /* HEADERS and DATA payloads are padded to a multiple of pad_multiple bytes
+     (RFC 9113, 6.1); 0 means no padding. */
   uint32_t pad_multiple;
   /* max_header_list_bytes bounds the sum of name + value + 32 of a received
      block (RFC 9113, 6.5.2), max_header_list_count its number of fields:
      nghttp2 bounds neither. */
   size_t max_header_list_bytes;
   size_t max_header_list_count;
-  /* max_body_queue bounds the bytes queued on a stream.  A single larger piece
-     to an empty queue is taken: its bytes exist already. */
+  /* max_body_queue bounds the bytes queued on a stream.  An empty queue accepts
+     a single larger piece, because its bytes exist already. */
   size_t max_body_queue;
   /* max_data_frame bounds the payload of a DATA frame below the peer's
      SETTINGS_MAX_FRAME_SIZE, since nghttp2 keeps a buffer of that size. */
   size_t max_data_frame;
-  /* max_provoked_resets is how many streams, beyond those that end well, the
-     peer may make us reset before the connection is ended. */
+  /* max_provoked_resets is how many streams, in excess of those that end well,
+     the peer may make us reset before the connection is ended. */
   uint32_t max_provoked_resets;
-  /* max_glitches is how many frames the peer may send that do nothing, beyond
-     what the bodies and streams of the connection pay for, before the
-     connection is ended.  330 are forgiven in a second: see
+  /* max_glitches is how many frames without effect the peer may send, in excess
+     of those that the bodies and streams of the connection allow, before the
+     connection is ended.  Each second allows 330 more: see
      ngp_h2_time_passed(). */
   uint32_t max_glitches;
   /* These are nghttp2's options of the same names. */
@@ -77,8 +78,8 @@ typedef struct ngp_h2_options {
 } ngp_h2_options;
 
 /*
- * ngp_h2_options_default fills |options| with the defaults; what is nghttp2's
- * default is 0.
+ * ngp_h2_options_default fills |options| with the defaults; 0 stands for
+ * nghttp2's default.
  */
 void ngp_h2_options_default(ngp_h2_options *options);
 
@@ -99,7 +100,8 @@ typedef enum ngp_h2_event_type {
   /* The last event of a stream, which is forgotten.  |value| bytes of body were
      sent on it.  |complete| is nonzero if both halves ended by END_STREAM, or
      if the response did and NO_ERROR declined the rest of the request (RFC
-     9113, 8.1).  |error_code| is else not 0, unless the caller's reset said so.
+     9113, 8.1).  Otherwise |error_code| is not 0, unless the caller has reset
+     the stream with 0.
    */
   NGP_H2_EVENT_STREAM_CLOSED,
   /* |stream_id| may send |value| bytes more; 0 is the connection. */
@@ -118,38 +120,39 @@ typedef enum ngp_h2_event_type {
   NGP_H2_EVENT_ALTSVC,
   /* One for each origin of a frame: |data|. */
   NGP_H2_EVENT_ORIGIN,
-  /* A frame of a type that nghttp2 does not know: |frame_type|, |flags|,
-     |data|. */
+  /* A frame of a type unknown to nghttp2: |frame_type|, |flags|, |data|. */
   NGP_H2_EVENT_EXTENSION,
-  /* A queued request has got its place and was sent. */
+  /* The peer's limit of streams has admitted a queued request, and it was
+     sent. */
   NGP_H2_EVENT_REQUEST_SENT,
-  /* A stream watched by ngp_h2_watch_body() has no more queued than it was
-     asked for. */
+  /* The queue of a stream watched by ngp_h2_watch_body() has fallen to the
+     bound. */
   NGP_H2_EVENT_BODY_DRAINED,
-  /* The connection failed; |remote| is 0 if we found the fault.  |error_code|
-     has gone out in GOAWAY, |data| says why. */
+  /* The connection has ended; |remote| is 0 if we ended it. |error_code| was
+     sent in GOAWAY; |data| is the reason. */
   NGP_H2_EVENT_CONNECTION_CLOSED
 } ngp_h2_event_type;
 
 /*
  * ngp_h2_field is a received header field.  Both buffers are held until the
  * event is cleared; a field from the HPACK table has the same pointers as long
- * as it stays there, so that they may serve as a cache's key while held.
+ * as it stays there, so they can be the key of a cache that holds them.
  */
 typedef struct ngp_h2_field {
   nghttp2_rcbuf *name;
   nghttp2_rcbuf *value;
   /* token is an ngp_token. */
   uint8_t token;
-  /* never_indexed is nonzero if the sender marked it so (RFC 7541, 7.1.3). */
+  /* never_indexed is nonzero if the sender has marked the field so (RFC 7541,
+     7.1.3). */
   uint8_t never_indexed;
 } ngp_h2_field;
 
 /*
- * ngp_h2_event is one thing that happened.  Members that its type does not
- * name are 0.  |data| of NGP_H2_EVENT_DATA points into the input of
- * ngp_h2_recv(); everything else is owned by the event, or static; all of it is
- * borrowed until ngp_h2_clear_events().
+ * ngp_h2_event is one event.  Members that its type does not name are 0.
+ * |data| of NGP_H2_EVENT_DATA points into the input of ngp_h2_recv();
+ * everything else is owned by the event, or static; all of it is borrowed until
+ * ngp_h2_clear_events().
  */
 typedef struct ngp_h2_event {
   uint8_t type;
@@ -164,20 +167,20 @@ typedef struct ngp_h2_event {
   size_t len;
   const uint8_t *data2;
   size_t len2;
-  /* The fields stand at ngp_h2_fields() + first_field. */
+  /* The fields are at ngp_h2_fields() + first_field. */
   size_t first_field;
   size_t nfields;
   int64_t value;
   uint8_t opaque[8];
   uint8_t frame_type;
   uint8_t flags;
-  /* owned is what |data| and |data2| lie in, or NULL. */
+  /* owned is the memory of |data| and |data2|, or NULL. */
   uint8_t *owned;
 } ngp_h2_event;
 
 /*
- * ngp_h2_counters counts since the connection began.  Frames of types past
- * 0x10 are counted in the last place.
+ * ngp_h2_counters counts from the beginning of the connection.  The last
+ * element counts frames of types above 0x10.
  */
 #define NGP_H2_FRAME_TYPES 18
 typedef struct ngp_h2_counters {
@@ -195,8 +198,8 @@ typedef struct ngp_h2_counters {
 } ngp_h2_counters;
 
 /*
- * ngp_h2_segment is a part of the output: bytes of the gather buffer, if
- * |owner| is NULL, or else of a chunk of |owner|.
+ * ngp_h2_segment is a part of the output: bytes of the gather buffer if |owner|
+ * is NULL, otherwise of a chunk of |owner|.
  */
 typedef struct ngp_h2_segment {
   const uint8_t *base;
@@ -224,10 +227,10 @@ void ngp_h2_del(ngp_h2 *h2);
 /* ---- Bytes and events ---- */
 
 /*
- * ngp_h2_recv processes up to |len| bytes at |data| and puts in |*pconsumed|
- * how many it took: at most 64 KiB, which bounds the events.  Read them, clear
- * them and call again with the rest.  After a connection error the rest of what
- * was taken counts as consumed.
+ * ngp_h2_recv processes up to |len| bytes at |data| and stores in |*pconsumed|
+ * how many it has processed: at most 64 KiB, which bounds the events.  Read the
+ * events, clear them and call again with the rest.  After a connection error
+ * the bytes behind it count as consumed.
  *
  * This function returns 0 if it succeeds, or one of the following negative
  * error codes:
@@ -240,8 +243,8 @@ void ngp_h2_del(ngp_h2 *h2);
 int ngp_h2_recv(ngp_h2 *h2, const uint8_t *data, size_t len, size_t *pconsumed);
 
 /*
- * ngp_h2_recv_eof tells that the peer will send nothing more: every stream is
- * closed with |error_code|, and the connection.
+ * ngp_h2_recv_eof reports that the peer will send nothing more: it closes every
+ * stream with |error_code|, and the connection.
  *
  * This function returns 0 if it succeeds, or NGHTTP2_ERR_NOMEM.
  */
@@ -259,22 +262,22 @@ int ngp_h2_send(ngp_h2 *h2, size_t limit, int by_reference);
 
 /*
  * ngp_h2_output returns the gathered bytes as |*pn| segments, borrowed until
- * ngp_h2_clear_output() or the next ngp_h2_send() or ngp_h2_recv().  The sum
- * of their lengths goes to |*plen|.  Returns NULL if there is none.
+ * ngp_h2_clear_output() or the next ngp_h2_send() or ngp_h2_recv(), and stores
+ * the sum of their lengths in |*plen|.  It returns NULL if there are none.
  */
 const ngp_h2_segment *ngp_h2_output(ngp_h2 *h2, size_t *pn, size_t *plen);
 
 void ngp_h2_clear_output(ngp_h2 *h2);
 
 /*
- * ngp_h2_take_owner returns the owner of a chunk that is done with, which from
- * now on belongs to the caller; NULL if there is none, or while segments of the
- * output may point into one: see ngp_h2_clear_output().
+ * ngp_h2_take_owner returns the owner of a finished chunk, which then belongs
+ * to the caller; NULL if there is none, or while segments of the output may
+ * point into one: see ngp_h2_clear_output().
  */
 void *ngp_h2_take_owner(ngp_h2 *h2);
 
 /*
- * ngp_h2_abandon_bodies gives up all queued body bytes, and those gathered by
+ * ngp_h2_abandon_bodies drops all queued body bytes, and those gathered by
  * reference, so that every owner can be taken.  Only ngp_h2_del() may follow.
  */
 void ngp_h2_abandon_bodies(ngp_h2 *h2);
@@ -286,20 +289,20 @@ const ngp_h2_field *ngp_h2_fields(const ngp_h2 *h2);
 void ngp_h2_clear_events(ngp_h2 *h2);
 
 /*
- * ngp_h2_take_wanted tells a stream that has a source, has nothing queued and
- * could send now: its id goes to |*pstream_id|, the number of bytes to |*pn|.
- * Returns 0 if there is none.
+ * ngp_h2_take_wanted finds a stream that has a source, has nothing queued and
+ * could send now, and stores its id in |*pstream_id| and the number of bytes in
+ * |*pn|.  It returns 0 if there is none.
  */
 int ngp_h2_take_wanted(ngp_h2 *h2, int32_t *pstream_id, size_t *pn);
 
 /* ---- Sending messages ---- */
 
 /*
- * ngp_h2_header_error says why a header list was refused.
+ * ngp_h2_header_error is the reason why a header list was refused.
  */
 typedef struct ngp_h2_header_error {
-  /* index is the field's place in the list, or the list's length if the fault
-     is that one is missing. */
+  /* index is the field's index in the list, or the list's length if a field is
+     missing. */
   size_t index;
   /* reason is static text. */
   const char *reason;
@@ -310,20 +313,19 @@ typedef enum ngp_h2_message {
   NGP_H2_MESSAGE_RESPONSE,
   NGP_H2_MESSAGE_INFORMATIONAL,
   NGP_H2_MESSAGE_TRAILERS,
-  /* A request, with more rules. */
+  /* A promised request, to which more rules apply. */
   NGP_H2_MESSAGE_PROMISE
 } ngp_h2_message;
 
 /*
  * Common to the functions that send header fields: |nva| is borrowed for the
- * call, and names may be in upper case, which goes out in lower.  They check
- * the list (RFC 9113, 8.2 and 8.3), and besides what each one names return
+ * call, and names may have upper case letters, which are sent in lower case.
+ * They check the list (RFC 9113, 8.2 and 8.3), and besides the codes that each
+ * one names return
  *
- * NGP_ERR_BAD_HEADERS
- *     The list must not be sent: |*perror| says why.
+ * NGP_ERR_BAD_HEADERS The list must not be sent; |*perror| is the reason.
  * NGP_ERR_CONNECTION_CLOSED
- *     The connection takes no more.
- * NGHTTP2_ERR_NOMEM
+ *     The connection accepts no more calls. NGHTTP2_ERR_NOMEM
  *     Out of memory.
  * NGHTTP2_ERR_INVALID_STREAM_ID
  *     There never was such a stream.
@@ -343,7 +345,8 @@ int32_t ngp_h2_submit_request(ngp_h2 *h2, nghttp2_nv *nva, size_t nvlen,
 
 /*
  * ngp_h2_submit_response queues a final response.  It returns
- * NGP_ERR_BODY_LENGTH if |end_stream| is nonzero and the fields promise a body.
+ * NGP_ERR_BODY_LENGTH if |end_stream| is nonzero and content-length announces a
+ * body.
  */
 int ngp_h2_submit_response(ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva,
                            size_t nvlen, int end_stream,
@@ -353,17 +356,17 @@ int ngp_h2_submit_informational(ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva,
                                 size_t nvlen, ngp_h2_header_error *perror);
 
 /*
- * ngp_h2_submit_trailers ends the stream with a trailer section, after what
- * is queued of its body.  It returns NGP_ERR_BODY_LENGTH if that is not what
- * content-length says.
+ * ngp_h2_submit_trailers ends the stream with a trailer section, after its
+ * queued body.  It returns NGP_ERR_BODY_LENGTH if the body differs from
+ * content-length.
  */
 int ngp_h2_submit_trailers(ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva,
                            size_t nvlen, ngp_h2_header_error *perror);
 
 /*
- * ngp_h2_check_trailers tells whether ngp_h2_submit_trailers() would take a
- * list after |len| bytes more of the body; |len| is SIZE_MAX if their number
- * is not known yet.
+ * ngp_h2_check_trailers returns what ngp_h2_submit_trailers() would return
+ * after |len| more bytes of the body; |len| is SIZE_MAX if their number is not
+ * known yet.
  */
 int ngp_h2_check_trailers(ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva,
                           size_t nvlen, size_t len,
@@ -373,8 +376,7 @@ int ngp_h2_check_trailers(ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva,
  * ngp_h2_submit_push_promise promises a response on a new stream, whose id it
  * returns (> 0), or a negative code:
  *
- * NGHTTP2_ERR_PUSH_DISABLED
- *     The peer takes no pushes.
+ * NGHTTP2_ERR_PUSH_DISABLED The peer accepts no pushes.
  */
 int32_t ngp_h2_submit_push_promise(ngp_h2 *h2, int32_t stream_id,
                                    nghttp2_nv *nva, size_t nvlen,
@@ -392,7 +394,7 @@ int32_t ngp_h2_submit_push_promise(ngp_h2 *h2, int32_t stream_id,
  *
  * NGHTTP2_ERR_NOMEM, NGP_ERR_CONNECTION_CLOSED, NGHTTP2_ERR_INVALID_STREAM_ID,
  * NGHTTP2_ERR_STREAM_CLOSED, NGHTTP2_ERR_INVALID_STREAM_STATE
- *     As above; the last: no header section was sent yet.
+ *     As above; the last one means that no header section was sent yet.
  * NGP_ERR_BODY_FULL
  *     The queue is at its bound.
  * NGP_ERR_BODY_LENGTH
@@ -402,31 +404,31 @@ int ngp_h2_queue_body(ngp_h2 *h2, int32_t stream_id, const uint8_t *data,
                       size_t len, void *owner, int end_stream);
 
 /*
- * ngp_h2_queue_data does the same with at most ngp_h2_sendable() bytes: those
- * are bounded by the peer's windows, and max_body_queue does not apply.
+ * ngp_h2_queue_data does the same with at most ngp_h2_sendable() bytes.  The
+ * peer's windows bound those, so max_body_queue does not apply.
  */
 int ngp_h2_queue_data(ngp_h2 *h2, int32_t stream_id, const uint8_t *data,
                       size_t len, void *owner, int end_stream);
 
 /*
- * ngp_h2_body_lengths tells the |*pexpected| content-length of what is sent
- * on |stream_id|, or -1, and how many bytes of it were |*pqueued| so far.
+ * ngp_h2_body_lengths stores the content-length of what is sent on |stream_id|,
+ * or -1, in |*pexpected|, and the number of bytes queued so far in |*pqueued|.
  */
 void ngp_h2_body_lengths(ngp_h2 *h2, int32_t stream_id, int64_t *pexpected,
                          int64_t *pqueued);
 
 /*
- * ngp_h2_set_source tells whether the body of |stream_id| comes from a source
- * that ngp_h2_take_wanted() asks for more.
+ * ngp_h2_set_source sets whether the body of |stream_id| comes from a source,
+ * which ngp_h2_take_wanted() then reports.
  *
  * This function returns 0 if it succeeds, or as ngp_h2_queue_body().
  */
 int ngp_h2_set_source(ngp_h2 *h2, int32_t stream_id, int has_source);
 
 /*
- * ngp_h2_watch_body asks for NGP_H2_EVENT_BODY_DRAINED when at most |low| bytes
- * are queued on |stream_id|.  Returns nonzero if it is so already, or if there
- * is no such stream.
+ * ngp_h2_watch_body requests NGP_H2_EVENT_BODY_DRAINED for when at most |low|
+ * bytes are queued on |stream_id|.  It returns nonzero if that is so already,
+ * or if there is no such stream.
  */
 int ngp_h2_watch_body(ngp_h2 *h2, int32_t stream_id, size_t low);
 
@@ -443,11 +445,11 @@ size_t ngp_h2_queued_body(ngp_h2 *h2, int32_t stream_id);
 size_t ngp_h2_sendable(ngp_h2 *h2, int32_t stream_id);
 
 /*
- * ngp_h2_submit_rst resets |stream_id|.  What is queued on it is dropped, but
- * for a whole response that went no further than ngp_h2_queue_data() allows:
- * that goes first.  If |after_end| is nonzero, the reset waits until our half
- * has ended and that output was cleared (a client that reads both at once may
- * lose the response), and is not sent if the peer's half has ended by then.
+ * ngp_h2_submit_rst resets |stream_id|.  What is queued on it is dropped,
+ * except a complete response whose body was queued by ngp_h2_queue_data() only:
+ * that is sent first.  If |after_end| is nonzero, the reset waits until our
+ * half has ended and that output was cleared (a client that reads both at once
+ * may lose the response), and is not sent if the peer's half has ended by then.
  *
  * This function returns 0 if it succeeds or the stream is closed already, or
  * one of the codes above.
@@ -456,15 +458,15 @@ int ngp_h2_submit_rst(ngp_h2 *h2, int32_t stream_id, uint32_t error_code,
                       int after_end);
 
 /*
- * ngp_h2_hold_resets says whether resets that follow a response wait for
- * ngp_h2_release_resets(), so that the caller can let time go by; by itself
- * ngp_h2_send() releases those of the calls before.
+ * ngp_h2_hold_resets sets whether resets that follow a response wait for
+ * ngp_h2_release_resets(), so that the caller can delay them; otherwise
+ * ngp_h2_send() releases those of earlier calls.
  */
 void ngp_h2_hold_resets(ngp_h2 *h2, int hold);
 
 /*
- * ngp_h2_release_resets queues the resets that wait, or if |all| is 0 those
- * that waited when it was called last.  It returns 0 or NGHTTP2_ERR_NOMEM.
+ * ngp_h2_release_resets queues the resets that wait, or, if |all| is 0, those
+ * that waited already at the previous call.  It returns 0 or NGHTTP2_ERR_NOMEM.
  */
 int ngp_h2_release_resets(ngp_h2 *h2, int all);
 
@@ -477,8 +479,8 @@ size_t ngp_h2_held_resets(const ngp_h2 *h2);
 
 /*
  * ngp_h2_consume gives credit for |n| received bytes of |stream_id|, under
- * manual credit.  What a stream had left when it closed went back to the
- * connection by itself; bytes of a closed stream are therefore ignored.
+ * manual credit.  Bytes of a closed stream are ignored, because its unread
+ * bytes went back to the connection's window when it closed.
  *
  * This function returns 0 if it succeeds, or one of the following negative
  * error codes:
@@ -511,7 +513,7 @@ typedef enum ngp_h2_stream_state {
 #define NGP_H2_FLAG_LOCAL_END_SENT 0x10U
 #define NGP_H2_FLAG_RESET_LOCAL 0x20U
 #define NGP_H2_FLAG_RESET_REMOTE 0x40U
-/* The C library resets it, or we do for the peer's fault. */
+/* The C library resets it, or we do because of an error of the peer. */
 #define NGP_H2_FLAG_DOOMED 0x80U
 #define NGP_H2_FLAG_HEAD 0x100U
 #define NGP_H2_FLAG_CONNECT 0x200U
@@ -523,7 +525,7 @@ typedef enum ngp_h2_stream_state {
 #define NGP_H2_FLAG_WATCHED 0x4000U
 #define NGP_H2_FLAG_RST_AFTER_END 0x8000U
 #define NGP_H2_FLAG_WANTS 0x10000U
-/* Its reset was told. */
+/* Its reset was reported. */
 #define NGP_H2_FLAG_RESET_REPORTED 0x20000U
 /* CONNECT with :protocol (RFC 8441). */
 #define NGP_H2_FLAG_EXTENDED 0x40000U
@@ -531,7 +533,7 @@ typedef enum ngp_h2_stream_state {
  */
 #define NGP_H2_FLAG_NO_CONTENT 0x80000U
 /* CONNECT without :protocol got 2xx: only DATA may follow (RFC 9113, 8.5).
-   What an extended CONNECT is, its protocol decides (RFC 8441, 4). */
+   After an extended CONNECT, its protocol decides (RFC 8441, 4). */
 #define NGP_H2_FLAG_TUNNEL 0x100000U
 /* Its reset waits for a later ngp_h2_send(). */
 #define NGP_H2_FLAG_HELD 0x200000U
@@ -544,26 +546,27 @@ typedef enum ngp_h2_stream_state {
 #define NGP_H2_FLAG_QUEUES 0x1000000U
 /* Its reset waited at the last ngp_h2_release_resets(). */
 #define NGP_H2_FLAG_AGED 0x2000000U
-/* Its client sends no body before 100 (Continue), if it does as it says. */
+/* Its client has announced to wait for 100 (Continue) before the body. */
 #define NGP_H2_FLAG_EXPECTS_100 0x4000000U
 
 /*
- * ngp_h2_stream_get tells what |stream_id| is, and if open puts its flags in
- * |*pflags|.
+ * ngp_h2_stream_get returns the state of |stream_id|, and stores the flags of
+ * an open stream in |*pflags|.
  */
 ngp_h2_stream_state ngp_h2_stream_get(ngp_h2 *h2, int32_t stream_id,
                                       uint32_t *pflags);
 
 /*
- * ngp_h2_stream_count returns the number of streams that are not closed;
- * |*pqueued|, if not NULL, gets how many of them are unsent requests.
+ * ngp_h2_stream_count returns the number of streams that are not closed, and
+ * stores how many of them are unsent requests in |*pqueued|, unless that is
+ * NULL.
  */
 size_t ngp_h2_stream_count(const ngp_h2 *h2, size_t *pqueued);
 
 /* ---- The connection ---- */
 
 /*
- * ngp_h2_session gives the session for calls that only read its state.
+ * ngp_h2_session returns the session, for calls that only read its state.
  */
 nghttp2_session *ngp_h2_session(ngp_h2 *h2);
 
@@ -575,42 +578,42 @@ const ngp_h2_counters *ngp_h2_get_counters(const ngp_h2 *h2);
 int ngp_h2_alive(const ngp_h2 *h2);
 
 /*
- * ngp_h2_mid_frame returns 0, unless part of a frame was received, or of a
- * header block, and the rest is to come: then it returns a number that is
- * another for each of them.  The payload of DATA does not count.
+ * ngp_h2_mid_frame returns 0 unless a frame or header block was received only
+ * in part: then it returns a number that differs for each of them.  The payload
+ * of DATA does not count.
  */
 uint32_t ngp_h2_mid_frame(const ngp_h2 *h2);
 
 /*
- * ngp_h2_bounds says how fast bodies must be: |min_rate| bytes a second at
- * least, or for less than |body| and |response| seconds not.  0 is no bound.
+ * ngp_h2_bounds sets how fast bodies must be: a body may have less than
+ * |min_rate| bytes a second for less than |body| or |response| seconds. 0 means
+ * no bound.
  */
 typedef struct ngp_h2_bounds {
-  /* body is for requests whose response has not begun, less the time in which
-     we hold credit back. */
+  /* body is for requests whose response has not begun; time in which we
+     withhold credit does not count. */
   double body;
-  /* response is for what we send and the peer's windows hold back. */
+  /* response is for what we send while the peer's windows block it. */
   double response;
   double min_rate;
 } ngp_h2_bounds;
 
 /*
- * ngp_h2_pace is what ngp_h2_check_pace() has found.
+ * ngp_h2_pace is the result of ngp_h2_check_pace().
  */
 typedef struct ngp_h2_pace {
   /* slow is the number of streams that are too slow. */
   size_t slow;
-  /* stalled is nonzero if the connection's window holds all bodies back. */
+  /* stalled is nonzero if the connection's window blocks all bodies. */
   int stalled;
-  /* watched is nonzero if there is a body to look at again. */
+  /* watched is nonzero if there is a body to check again. */
   int watched;
 } ngp_h2_pace;
 
 /*
- * ngp_h2_check_pace looks at all bodies; |now| is in seconds, of a clock that
- * never goes back.  It is to be called at least four times in the shorter
- * bound.  Streams that are too slow are reset with CANCEL if |reset| is
- * nonzero.
+ * ngp_h2_check_pace checks all bodies; |now| is in seconds of a monotonic
+ * clock.  It must be called at least four times within the shorter bound.
+ * Streams that are too slow are reset with CANCEL if |reset| is nonzero.
  *
  * This function returns 0 if it succeeds, or NGHTTP2_ERR_NOMEM.
  */
@@ -621,8 +624,8 @@ int ngp_h2_want_read(ngp_h2 *h2);
 int ngp_h2_want_write(ngp_h2 *h2);
 
 /*
- * ngp_h2_time_passed says that |seconds| more have gone by, since there is no
- * clock here.  It forgives glitches, so that keep-alive does not end an idle
+ * ngp_h2_time_passed reports that |seconds| more have passed, since there is no
+ * clock here.  It allows more glitches, so that keep-alive does not end an idle
  * connection.
  */
 void ngp_h2_time_passed(ngp_h2 *h2, uint32_t seconds);
@@ -636,19 +639,18 @@ int ngp_h2_submit_settings(ngp_h2 *h2, const nghttp2_settings_entry *iv,
 int ngp_h2_submit_ping(ngp_h2 *h2, const uint8_t *opaque, int ack);
 
 /*
- * ngp_h2_submit_goaway announces that streams past |last_stream_id| will not
- * be served, and lets the others go on.  -1 stands for the last stream that
- * the peer opened.  A GOAWAY that says what the one before it has said is not
- * sent.
+ * ngp_h2_submit_goaway announces that streams above |last_stream_id| will not
+ * be served; the others continue. -1 stands for the last stream that the peer
+ * opened.  A GOAWAY that repeats the previous one is not sent.
  */
 int ngp_h2_submit_goaway(ngp_h2 *h2, int32_t last_stream_id,
                          uint32_t error_code, const uint8_t *debug, size_t len);
 int ngp_h2_submit_shutdown_notice(ngp_h2 *h2);
 
 /*
- * ngp_h2_terminate sends what was submitted before, GOAWAY, and then nothing
- * more.  Calls that submit frames fail with NGP_ERR_CONNECTION_CLOSED from now
- * on, but for those of open streams, which are dropped with these.
+ * ngp_h2_terminate sends what was submitted before, then GOAWAY, and nothing
+ * after that.  Calls that submit frames fail with NGP_ERR_CONNECTION_CLOSED
+ * from then on; frames of open streams are dropped with their streams.
  */
 int ngp_h2_terminate(ngp_h2 *h2, uint32_t error_code);
 
@@ -658,15 +660,15 @@ int ngp_h2_set_local_window_size(ngp_h2 *h2, int32_t stream_id, int32_t size);
 
 /*
  * ngp_h2_upgrade makes stream 1 out of an HTTP/1.1 request that carried
- * |settings| (RFC 7540, 3.2).  On the server's end it is the caller that tells
- * the request to whom it concerns.
+ * |settings| (RFC 7540, 3.2).  At the server the caller has to report the
+ * request to the application itself.
  */
 int ngp_h2_upgrade(ngp_h2 *h2, const uint8_t *settings, size_t len,
                    int head_request);
 
 /*
- * ngp_h2_submit_priority_update reprioritises a request or a promised push; the
- * frame follows the request, if that is still queued.
+ * ngp_h2_submit_priority_update changes the priority of a request or a promised
+ * push; if the request is still queued, the frame follows it.
  *
  * This function returns 0 if it succeeds or the stream is closed already, as
  * above, or
@@ -682,15 +684,15 @@ int ngp_h2_submit_priority_update(ngp_h2 *h2, int32_t stream_id,
                                   const uint8_t *value, size_t len);
 
 /*
- * ngp_h2_set_priority overrides the priority of |stream_id| (RFC 9218, 8) and
- * if |ignore_client| is nonzero keeps it against the client's signals.
+ * ngp_h2_set_priority overrides the priority of |stream_id| (RFC 9218, 8), and,
+ * if |ignore_client| is nonzero, ignores later signals of the client.
  */
 int ngp_h2_set_priority(ngp_h2 *h2, int32_t stream_id, uint32_t urgency,
                         int incremental, int ignore_client);
 
 /*
- * ngp_h2_get_priority returns NGHTTP2_ERR_INVALID_STATE if the C library
- * cannot tell.
+ * ngp_h2_get_priority returns NGHTTP2_ERR_INVALID_STATE if the C library does
+ * not support it.
  */
 int ngp_h2_get_priority(ngp_h2 *h2, int32_t stream_id, uint32_t *purgency,
                         int *pincremental);
@@ -701,7 +703,7 @@ int ngp_h2_submit_origin(ngp_h2 *h2, const nghttp2_origin_entry *ov,
                          size_t nov);
 
 /*
- * ngp_h2_submit_extension queues a frame of a |type| past those of RFC 9113.
+ * ngp_h2_submit_extension queues a frame of a |type| above those of RFC 9113.
  * The payload is copied.
  */
 int ngp_h2_submit_extension(ngp_h2 *h2, uint8_t type, uint8_t flags,

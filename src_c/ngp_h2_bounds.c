@@ -4,26 +4,27 @@
  */
 #include "ngp_h2_int.h"
 
-/* A header block of this many times the limit, and at least of so many bytes,
-   ends the connection.  Decoding has to stop then, and with it ends the HPACK
-   state that both sides share.  What a peer could send without repeating large
-   fields from its HPACK table is smaller, and costs its stream only: nine
-   frames of 16 KiB (nghttp2 takes eight CONTINUATIONs) hold 236 KiB after
-   Huffman coding. */
+/* A header list of this many times the limit, and of at least so many bytes,
+   ends the connection: decoding has to stop, and then the HPACK state that both
+   sides share is lost.  A smaller one only ends its stream.  A peer that does
+   not repeat large fields from its HPACK table cannot send more: nine frames of
+   16 KiB (nghttp2 accepts eight CONTINUATIONs) hold 236 KiB after Huffman
+   coding. */
 #define HARD_FACTOR 4
 #define HARD_MIN (256 * 1024)
 
-/* Glitches that are forgiven in a second: as nghttp2's own limit has it. */
+/* Glitches that each second allows: the number of nghttp2's own limit. */
 #define GLITCH_RATE 330
 
-/* What body bytes and streams that ended well pay for.  A receiver that returns
-   its credit byte by byte sends two WINDOW_UPDATEs for each byte of a body, and
-   each request may bring a few frames of its own (WINDOW_UPDATE,
+/* Glitches that body bytes and streams that ended well allow.  A receiver that
+   returns its credit byte by byte sends two WINDOW_UPDATEs for each byte of a
+   body, and each request may have a few frames of its own (WINDOW_UPDATE,
    PRIORITY_UPDATE). */
 #define GLITCHES_PER_BYTE 2
 #define GLITCHES_PER_STREAM 64
 
-/* What can be saved so: the WINDOW_UPDATEs for a body come after it. */
+/* The most that can be saved up: the WINDOW_UPDATEs for a body come after
+   it. */
 #define MAX_GLITCH_CREDIT (1 << 21)
 
 static int calm(ngp_h2 *h2, const char *reason) {
@@ -106,7 +107,7 @@ int ngp_h2_count_frame(ngp_h2 *h2, uint8_t type, uint8_t flags,
   case NGHTTP2_CONTINUATION:
     return 0;
   case NGHTTP2_RST_STREAM:
-    /* nghttp2 bounds those that end a stream. */
+    /* nghttp2 bounds the frames that end a stream. */
     return ngp_h2_stream_find(h2, stream_id) ? 0 : ngp_h2_glitch(h2, 1);
   default:
     return ngp_h2_glitch(h2, 1);

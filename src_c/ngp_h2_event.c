@@ -3,12 +3,12 @@
 
 #include "ngp_h2_int.h"
 
-/* Arrays up to these sizes outlive a clearing; larger ones are given back, so
-   that an idle connection stays small. */
+/* Clearing keeps arrays up to these sizes and frees larger ones, so that an
+   idle connection stays small. */
 #define KEEP_EVENTS 32
 #define KEEP_FIELDS 64
 
-/* What a field counts in a header list beyond its bytes (RFC 9113, 6.5.2). */
+/* The overhead of a field in the size of a header list (RFC 9113, 6.5.2). */
 #define FIELD_OVERHEAD 32
 
 static int grow(ngp_h2 *h2, void **parray, size_t *pcap, size_t size) {

@@ -12,7 +12,7 @@ static const ngp_fields_section sections[] = {
     [NGP_H2_MESSAGE_PROMISE] = NGP_FIELDS_PROMISE,
 };
 
-/* What a request means for its response. */
+/* The flags of a request that matter for its response. */
 static uint32_t request_flags(const ngp_fields *fields) {
   if (fields->head) {
     return NGP_H2_FLAG_HEAD;
@@ -25,7 +25,7 @@ static uint32_t request_flags(const ngp_fields *fields) {
              : NGP_H2_FLAG_CONNECT | NGP_H2_FLAG_EXTENDED;
 }
 
-/* What a status means for the rest of its response. */
+/* The flags that a status implies for the rest of its response. */
 static uint32_t response_flags(const ngp_fields *fields) {
   uint32_t flags = 0;
 
@@ -50,7 +50,7 @@ static ngp_field_rule check_field(ngp_fields *fields, nghttp2_nv *nv) {
     return rule;
   }
   if (token == NGP_TOKEN_PROXY_AUTHORIZATION) {
-    /* nghttp2 itself sees to authorization and to short cookies. */
+    /* nghttp2 never indexes authorization and short cookies itself. */
     nv->flags |= NGHTTP2_NV_FLAG_NO_INDEX;
   }
   return ngp_fields_add(fields, token, nv->name[0] == ':', nv->value,
@@ -97,8 +97,8 @@ int ngp_h2_check_outgoing(ngp_h2_message message, nghttp2_nv *nva, size_t nvlen,
   return 0;
 }
 
-/* Checks a received section, whose characters and whose order nghttp2 has
-   checked. */
+/* Checks a received section; nghttp2 has checked its characters and its
+   order. */
 static ngp_field_rule check_received(ngp_fields *fields,
                                      const ngp_h2_field *list, size_t n) {
   ngp_field_rule rule;

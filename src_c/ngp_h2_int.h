@@ -9,8 +9,8 @@
 #include "ngp_map.h"
 
 /*
- * ngp_h2_header_list is a header list of our own, for what is sent later than
- * it was submitted.  The names and values lie behind |nva|, in the same block.
+ * ngp_h2_header_list is a copy of a header list that is sent later than it was
+ * submitted.  The names and values follow |nva| in the same block of memory.
  */
 typedef struct ngp_h2_header_list {
   size_t nvlen;
@@ -18,8 +18,8 @@ typedef struct ngp_h2_header_list {
 } ngp_h2_header_list;
 
 /*
- * ngp_h2_mark is where a count stood when it was last fast enough: see
- * ngp_h2_pace.c.
+ * ngp_h2_mark is the value and the time of a counter when it was last fast
+ * enough: see ngp_h2_pace.c.
  */
 typedef struct ngp_h2_mark {
   double since;
@@ -38,30 +38,30 @@ typedef struct ngp_h2_stream {
   uint32_t flags;
   /* rst_code is that of the caller's reset. */
   uint32_t rst_code;
-  /* fault is the code by which the peer's message was refused. */
+  /* fault is the error code for which the peer's message was refused. */
   uint32_t fault;
-  /* update_batch and update_event say where a WINDOW_UPDATE was recorded: see
+  /* update_batch and update_event locate the event of a WINDOW_UPDATE: see
      record_update() in ngp_h2_recv_callbacks.c. */
   uint64_t update_batch;
   size_t update_event;
-  /* unacked is what was received and not credited. */
+  /* unacked is the number of bytes received and not credited. */
   size_t unacked;
-  /* received is all that was received of the body. */
+  /* received is the number of bytes of the body received. */
   uint64_t received;
-  /* The pace of the body that comes in, and of the one that goes out. */
+  /* The pace of the incoming body, and of the outgoing one. */
   ngp_h2_mark recv_mark;
   ngp_h2_mark send_mark;
-  /* low is when a watched body counts as drained. */
+  /* low is the queue length at which a watched body counts as drained. */
   size_t low;
-  /* wanted is what the data provider was last asked for. */
+  /* wanted is how many bytes the data provider was last asked for. */
   size_t wanted;
-  /* body is what is queued; the bytes are the owners'. */
+  /* body is the queue; the owners hold its bytes. */
   ngp_body body;
-  /* reserved is what of the queue the stream's own window lets out: see
-     ngp_h2_reserve(). */
+  /* reserved is how much of the queue the stream's own window allows to send:
+     see ngp_h2_reserve(). */
   int64_t reserved;
-  /* content_length is that of what we send, or -1; body_len what was queued
-     of it. */
+  /* content_length is that of our message, or -1; body_len is how much of its
+     body was queued. */
   int64_t content_length;
   int64_t body_len;
   /* trailers wait for the end of the body; owned, or NULL. */
@@ -77,8 +77,9 @@ typedef struct ngp_h2_stream {
 } ngp_h2_stream;
 
 /*
- * ngp_h2_batch is the events recorded since the last clearing, and the fields
- * they name.  Fields past |committed| belong to a block still coming in.
+ * ngp_h2_batch has the events recorded since the last clearing, and their
+ * fields.  Fields beyond |committed| belong to a block that is still being
+ * received.
  */
 typedef struct ngp_h2_batch {
   /* Both arrays are owned; a field holds its two buffers. */
@@ -104,9 +105,9 @@ typedef struct ngp_h2_extension {
 } ngp_h2_extension;
 
 /*
- * ngp_h2_ref is a run of output that lies in a chunk of |owner|: it stands
- * before the byte |offset| of the gather buffer.  Both pointers are borrowed
- * until the output is cleared: no owner is given back before.
+ * ngp_h2_ref is a run of output in a chunk of |owner|, which goes before the
+ * byte |offset| of the gather buffer.  Both pointers are borrowed until the
+ * output is cleared: no owner is released before that.
  */
 typedef struct ngp_h2_ref {
   size_t offset;
@@ -119,12 +120,12 @@ typedef struct ngp_h2_ref {
    for a round trip. */
 #define NGP_H2_CLOSED 128
 
-/* Runs of stream ids that the peer passed over and that are remembered.  Few
+/* How many runs of stream ids that the peer has skipped are remembered.  Few
    peers ever skip one. */
 #define NGP_H2_SKIPPED 8
 
 /*
- * ngp_h2_id_range is the ids of the peer's from |first|, before |end|.
+ * ngp_h2_id_range is the peer's ids from |first| to before |end|.
  */
 typedef struct ngp_h2_id_range {
   int32_t first;
@@ -141,7 +142,7 @@ struct ngp_h2 {
   ngp_map streams;
   ngp_h2_batch batch;
   ngp_h2_counters counters;
-  /* out is what ngp_h2_send() has gathered. */
+  /* out is the output that ngp_h2_send() has gathered. */
   struct {
     /* bytes gathers frames; refs, owned, are the large body runs between them,
        of refs_len bytes. */
@@ -154,14 +155,14 @@ struct ngp_h2 {
        output without any. */
     ngp_h2_segment *segments;
     ngp_h2_segment whole;
-    /* data_limit is how much output there may be before DATA has to wait. */
+    /* DATA has to wait while there are data_limit bytes of output or more. */
     size_t data_limit;
     /* by_reference is nonzero while large body runs become refs. */
     uint8_t by_reference;
   } out;
-  /* bodies is what all streams send. */
+  /* bodies is the state of the bodies of all streams. */
   struct {
-    /* tray has the chunks whose owners the caller is to take. */
+    /* tray has the chunks whose owners the caller has to take. */
     ngp_tray tray;
     /* wanted, owned, has the ids of streams whose source is asked. */
     int32_t *wanted;
@@ -171,31 +172,32 @@ struct ngp_h2 {
        |reserved|. */
     size_t queued;
     int64_t reserved;
-    /* sent counts the body bytes of all streams that went out; send_mark is
+    /* sent counts the body bytes of all streams that were sent; send_mark is
        their pace while the connection's window is used up. */
     uint64_t sent;
     ngp_h2_mark send_mark;
   } bodies;
   /* unsent is the number of queued requests. */
   size_t unsent;
-  /* block is the header block that is coming in. */
+  /* block is the header block that is being received. */
   struct {
     size_t bytes;
     /* count is the number of its fields. */
     size_t count;
-    /* overflow is nonzero once one of them is past its bound. */
+    /* overflow is nonzero once the block exceeds a bound. */
     uint8_t overflow;
   } block;
-  /* ids is which streams there have been. */
+  /* ids is the history of stream ids. */
   struct {
     /* last_remote is the highest id that the peer has opened. */
     int32_t last_remote;
     int32_t last_local;
-    /* Requests up to waiting_upto did not get their place at the last send. */
+    /* Requests up to waiting_upto did not fit the peer's limit at the last
+       send. */
     int32_t waiting_upto;
     /* highest_remote is the highest that the peer has used, whether the stream
-       was taken or refused, or is on its way to nghttp2; skipped holds the last
-       runs of those that it did not use, and nskipped counts all. */
+       was accepted, refused, or is about to reach nghttp2; skipped holds the
+       last runs of ids that it has skipped, and nskipped counts all runs. */
     int32_t highest_remote;
     ngp_h2_id_range skipped[NGP_H2_SKIPPED];
     size_t nskipped;
@@ -204,51 +206,54 @@ struct ngp_h2 {
     uint32_t closed[NGP_H2_CLOSED];
     size_t nclosed;
   } ids;
-  /* window is flow control of what we send. */
+  /* window is the flow control of what we send. */
   struct {
-    /* remote_initial is the peer's setting, to see it grow; growth is by how
-       much it last did. */
+    /* remote_initial is the peer's last SETTINGS_INITIAL_WINDOW_SIZE; growth is
+       by how much it last grew. */
     uint32_t remote_initial;
     uint32_t growth;
     /* update_batch and update_event are as a stream's, for the connection. */
     uint64_t update_batch;
     size_t update_event;
   } window;
-  /* expected counts the frames that this input made us queue and that need no
-     closer look: see gather_early() in ngp_h2.c. */
+  /* expected counts the frames queued because of this input that are no errors:
+     see gather_early() in ngp_h2.c. */
   size_t expected;
   /* extensions, owned, are queued and not packed yet. */
   ngp_h2_extension *extensions;
-  /* extension is the payload of an extension frame, as it comes in. */
+  /* extension is the payload of an extension frame that is being received. */
   ngp_buf extension;
   struct {
-    /* queued is how many GOAWAY of the caller are queued; last is what the last
-       one said. */
+    /* queued is how many GOAWAY of the caller are queued; last is the last
+       stream id of the latest. */
     size_t queued;
     int32_t last;
-    /* sent is what the last one on its way to the peer says: last stream and
-       error code, then debug data; it is empty before. */
+    /* sent is the payload of the last GOAWAY sent: last stream and error code,
+       then debug data; it is empty before the first. */
     ngp_buf sent;
-    /* dropped is nonzero if the frame that nghttp2 has just sent says the same,
+    /* dropped is nonzero if the frame that nghttp2 has just sent repeats it,
        and is not output. */
     uint8_t dropped;
     /* terminated is nonzero once the caller has ended the connection: nothing
-       is submitted after that, and a GOAWAY would be taken for the last one. */
+       is submitted after that, because another GOAWAY would be taken for the
+       last one. */
     uint8_t terminated;
   } goaway;
-  /* limits is what the peer may still do: see ngp_h2_bounds.c. */
+  /* limits is how much of each bound is left to the peer: see
+     ngp_h2_bounds.c. */
   struct {
-    /* reset_balance is provoked resets less streams that ended well. */
+    /* reset_balance is the provoked resets minus the streams that ended
+       well. */
     uint32_t reset_balance;
-    /* glitch_credit is how many more frames may come that do nothing. */
+    /* glitch_credit is how many more frames without effect may come. */
     uint64_t glitch_credit;
-    /* calm, static text, is why ENHANCE_YOUR_CALM is to end the connection, or
-       NULL. */
+    /* calm, static text, is the reason to end the connection with
+       ENHANCE_YOUR_CALM, or NULL. */
     const char *calm;
   } limits;
   struct {
-    /* held is the number of streams whose reset waits, hold whether only
-       ngp_h2_release_resets() ends that. */
+    /* held is the number of streams whose reset waits; hold is nonzero if only
+       ngp_h2_release_resets() releases them. */
     size_t held;
     uint8_t hold;
   } resets;
@@ -257,35 +262,36 @@ struct ngp_h2 {
     /* reason is the text of the last error, owned, or NULL. */
     uint8_t *reason;
     size_t reason_len;
-    /* failed is nonzero once a GOAWAY that ends the connection is out, with
-       |code|. */
+    /* failed is nonzero once a GOAWAY with |code| was sent that ends the
+       connection. */
     uint32_t code;
     uint8_t failed;
-    /* dead is nonzero once the session must not be called again, for the
-       connection has ended or for want of memory; recorded once
+    /* dead is nonzero once the session must not be called again, because the
+       connection has ended or memory was missing; recorded is nonzero once
        CONNECTION_CLOSED was recorded. */
     uint8_t dead;
     uint8_t recorded;
   } end;
-  /* scan is what ngp_h2_scan.c knows of the input. */
+  /* scan is the state of ngp_h2_scan.c. */
   struct {
-    /* left is the bytes of the present frame's payload, at first of the
-       client's magic, to come; head is a frame header in pieces, of len bytes.
+    /* left is how many bytes of the current frame's payload (at first of the
+       client's magic) are still to come; head is an incomplete frame header of
+       len bytes.
      */
     size_t left;
     size_t len;
     uint8_t head[9];
-    /* A priority field (RFC 7540, 6.3) in pieces: prefix_head is its frame's
-       header, prefix_want how many bytes of the payload lead up to its end,
-       prefix_len how many of these are there, and prefix they. */
+    /* An incomplete priority field (RFC 7540, 6.3): prefix_head is its frame's
+       header, prefix_want the number of payload bytes up to its end, prefix the
+       prefix_len bytes received of these. */
     uint8_t prefix_head[9];
     uint8_t prefix[5];
     size_t prefix_want;
     size_t prefix_len;
-    /* self_dependent is the stream that a HEADERS frame has made depend on
-       itself, or 0. */
+    /* self_dependent is the stream of a HEADERS frame that depends on itself,
+       or 0. */
     int32_t self_dependent;
-    /* serial counts frames, a header block for one; type is the present
+    /* serial counts frames, and a header block as one; type is the current
        frame's type, and block is nonzero within a header block. */
     uint32_t serial;
     uint8_t type;
@@ -302,13 +308,13 @@ static inline ngp_h2_stream *ngp_h2_stream_find(const ngp_h2 *h2, int32_t id) {
 /* Returns NULL for want of memory. */
 ngp_h2_stream *ngp_h2_stream_add(ngp_h2 *h2, int32_t id);
 
-/* Forgets |stream|, and lays what it has queued in the tray. */
+/* Forgets |stream|, and moves its queue to the tray. */
 void ngp_h2_stream_remove(ngp_h2 *h2, ngp_h2_stream *stream);
 
 /*
- * ngp_h2_stream_ids puts the ids of all streams that have one of |flags|, or
- * of all if it is 0, in |*pids|, in order, and their number in |*pn|.  The
- * caller frees the array, which is NULL for none.
+ * ngp_h2_stream_ids stores the ids of all streams that have one of |flags|, or
+ * of all streams if it is 0, in |*pids|, in order, and their number in |*pn|.
+ * The caller frees the array, which is NULL if there are none.
  *
  * This function returns 0 if it succeeds, or NGHTTP2_ERR_NOMEM.
  */
@@ -340,7 +346,7 @@ ngp_h2_header_list *ngp_h2_header_list_new(ngp_h2 *h2, const nghttp2_nv *nva,
 ngp_h2_event *ngp_h2_record(ngp_h2 *h2, ngp_h2_event_type type,
                             int32_t stream_id);
 
-/* Gives |event| a copy of |len| bytes at |data| as its data. */
+/* Sets the data of |event| to a copy of |len| bytes at |data|. */
 int ngp_h2_event_copy(ngp_h2 *h2, ngp_h2_event *event, const void *data,
                       size_t len);
 
@@ -350,7 +356,7 @@ void ngp_h2_block_begin(ngp_h2 *h2);
 int ngp_h2_block_add(ngp_h2 *h2, nghttp2_rcbuf *name, nghttp2_rcbuf *value,
                      int never_indexed);
 
-/* Makes the block's fields those of |event|. */
+/* Moves the block's fields to |event|. */
 void ngp_h2_block_commit(ngp_h2 *h2, ngp_h2_event *event);
 
 void ngp_h2_batch_free(ngp_h2 *h2);
@@ -358,35 +364,36 @@ void ngp_h2_batch_free(ngp_h2 *h2);
 /* ---- ngp_h2_fields.c ---- */
 
 /*
- * ngp_h2_check_outgoing checks a list, and marks what must never be indexed.
- * |*pflags| gets NGP_H2_FLAG_HEAD, NGP_H2_FLAG_CONNECT and NGP_H2_FLAG_EXTENDED
- * of a request, NGP_H2_FLAG_NO_CONTENT and NGP_H2_FLAG_TUNNEL of a response
- * that CONNECT would bear,
- * |*pcontent_length| the length stated, or -1.
+ * ngp_h2_check_outgoing checks a list, and marks the fields that must never be
+ * indexed.  It stores NGP_H2_FLAG_HEAD, NGP_H2_FLAG_CONNECT and
+ * NGP_H2_FLAG_EXTENDED of a request, NGP_H2_FLAG_NO_CONTENT and
+ * NGP_H2_FLAG_TUNNEL of a response (the latter as for CONNECT), in |*pflags|,
+ * and content-length, or -1, in |*pcontent_length|.
  */
 int ngp_h2_check_outgoing(ngp_h2_message message, nghttp2_nv *nva, size_t nvlen,
                           uint32_t *pflags, int64_t *pcontent_length,
                           ngp_h2_header_error *perror);
 
 /*
- * ngp_h2_check_request looks at a received request for what nghttp2 does not
- * check; returns the reason to refuse it, or NULL.  |*pflags| as above, and
- * |*phas_priority| is nonzero if there is a priority field.
+ * ngp_h2_check_request checks the rules for a received request that nghttp2
+ * does not check; it returns the reason to refuse the request, or NULL.
+ * |*pflags| is as above, and |*phas_priority| is nonzero if there is a priority
+ * field.
  */
 const char *ngp_h2_check_request(const ngp_h2_field *fields, size_t nfields,
                                  uint32_t *pflags, int *phas_priority);
 
-/* Looks so at a received response or at trailers. */
+/* Checks a received response or trailers in the same way. */
 const char *ngp_h2_check_other(ngp_h2_message message, const ngp_h2_field *list,
                                size_t n);
 
-/* Looks so at a received promise (RFC 9113, 8.4). */
+/* Checks a received promise in the same way (RFC 9113, 8.4). */
 const char *ngp_h2_check_promise(const ngp_h2_field *fields, size_t nfields);
 
 /* ---- ngp_h2_recv_callbacks.c and ngp_h2_send_callbacks.c ---- */
 
-/* Callbacks answer want of memory, the one thing they cannot cope with, by
-   this: nghttp2 then gives the session up. */
+/* Callbacks return this for want of memory, the one error that they cannot
+   handle: nghttp2 then ends the session. */
 #define NGP_H2_FAIL NGHTTP2_ERR_CALLBACK_FAILURE
 
 void ngp_h2_set_recv_callbacks(nghttp2_session_callbacks *callbacks);
@@ -395,12 +402,12 @@ void ngp_h2_set_recv_callbacks(nghttp2_session_callbacks *callbacks);
 void ngp_h2_set_send_callbacks(nghttp2_session_callbacks *callbacks,
                                int padding);
 
-/* The counter of frames of |type|. */
+/* Returns the counter of frames of |type|. */
 static inline size_t ngp_h2_frame_slot(uint8_t type) {
   return type < NGP_H2_FRAME_TYPES - 1 ? type : NGP_H2_FRAME_TYPES - 1;
 }
 
-/* The data provider of |stream|. */
+/* Returns the data provider of |stream|. */
 nghttp2_data_provider2 ngp_h2_data_provider(ngp_h2_stream *stream);
 
 /* ---- ngp_h2.c ---- */
@@ -422,35 +429,35 @@ int ngp_h2_reset_idle(ngp_h2 *h2, int32_t id, uint32_t error_code);
    window and forgets it. */
 int ngp_h2_close_stream(ngp_h2 *h2, ngp_h2_stream *stream, uint32_t error_code);
 
-/* Gives |n| bytes that the application does not get back to the connection's
-   window. */
+/* Returns credit for |n| bytes that the application does not get to the
+   connection's window. */
 int ngp_h2_return_credit(ngp_h2 *h2, size_t n);
 
 /* Notes that the source of |stream| is asked for |n| bytes. */
 int ngp_h2_want(ngp_h2 *h2, ngp_h2_stream *stream, size_t n);
 
-/* Notes a run of output that stays in its chunk. */
+/* Adds a run of output that stays in its chunk. */
 int ngp_h2_add_ref(ngp_h2 *h2, const uint8_t *base, size_t len, void *owner);
 
 /* Sends RST_STREAM for the caller. */
 int ngp_h2_send_rst(ngp_h2 *h2, ngp_h2_stream *stream);
 
-/* Has the reset of |stream|, whose half has ended, wait. */
+/* Holds the reset of |stream|, of which our half has ended. */
 void ngp_h2_hold(ngp_h2 *h2, ngp_h2_stream *stream);
 
 /* ---- ngp_h2_bounds.c ---- */
 
-/* These return 0, or NGP_H2_FAIL if the connection is to be ended: a callback
-   returns it to nghttp2. */
+/* These return 0, or NGP_H2_FAIL if the connection must be ended: a callback
+   returns that to nghttp2. */
 
-/* To be called when a field was added to the block that is coming in. */
+/* Must be called when a field was added to the block that is being received. */
 int ngp_h2_check_block(ngp_h2 *h2);
 
 /* Counts a frame whose header was received. */
 int ngp_h2_count_frame(ngp_h2 *h2, uint8_t type, uint8_t flags,
                        int32_t stream_id, size_t len);
 
-/* Counts |n| frames that do nothing, or what costs as much. */
+/* Counts |n| frames without effect, or work that costs as much. */
 int ngp_h2_glitch(ngp_h2 *h2, size_t n);
 
 void ngp_h2_glitch_init(ngp_h2 *h2);
@@ -472,15 +479,15 @@ int ngp_h2_count_provoked(ngp_h2 *h2);
 /* Remembers that |id| is closed; |ours| is nonzero if by our RST_STREAM. */
 void ngp_h2_remember_closed(ngp_h2 *h2, int32_t id, int ours);
 
-/* Notes that the peer uses |id|, one of its own, perhaps not for the first
+/* Notes that the peer uses |id|, one of its own, possibly not for the first
    time. */
 void ngp_h2_mark_used(ngp_h2 *h2, int32_t id);
 
 /*
- * ngp_h2_scan gives the input to nghttp2, and returns its error code or 0.  If
- * it finds a fault that nghttp2 would ignore, it stops there: |*preason| says
- * what it was, and |*pcode| what the connection is to be ended with; else
- * |*preason| is NULL.
+ * ngp_h2_scan passes the input to nghttp2, and returns its error code or 0.  If
+ * it finds an error that nghttp2 would ignore, it stops there: |*preason| is
+ * the reason, and |*pcode| the error code to end the connection with.
+ * Otherwise |*preason| is NULL.
  */
 int ngp_h2_scan(ngp_h2 *h2, const uint8_t *data, size_t len,
                 const char **preason, uint32_t *pcode);
@@ -492,7 +499,7 @@ int ngp_h2_expects_continue(const ngp_h2_field *fields, size_t nfields);
 
 /* ---- ngp_h2_submit.c ---- */
 
-/* To be called when the queue of |stream| or its window has changed. */
+/* Must be called when the queue of |stream| or its window has changed. */
 void ngp_h2_reserve(ngp_h2 *h2, ngp_h2_stream *stream);
 
 void ngp_h2_reserve_all(ngp_h2 *h2);

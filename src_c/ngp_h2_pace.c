@@ -1,9 +1,9 @@
 /*
- * The pace of bodies: whether the peer sends and takes them as fast as it must.
- * SPDX-License-Identifier: MIT
+ * The pace of bodies: whether the peer sends and receives them as fast as it
+ * must. SPDX-License-Identifier: MIT
  *
- * There is no clock here: the caller looks now and then, and says what time it
- * is.  Between two looks nothing is kept up to date but counters.
+ * There is no clock here: the caller checks from time to time, and passes the
+ * time.  Between two checks only counters change.
  */
 #include <string.h>
 
@@ -12,13 +12,13 @@
 #define SLOW_REQUEST "the request's body makes no progress"
 #define SLOW_RESPONSE "flow control of the stream holds its body back"
 
-/* Looks in the time that a bound gives: progress is judged over a part of it,
-   so that a burst does not make good for the silence before it. */
+/* Checks within the time of a bound: progress is measured over a part of it, so
+   that a burst does not make up for the silence before it. */
 #define LOOKS 4
 
 /*
- * Returns nonzero if what |mark| counts has been too slow for |bound| seconds;
- * |count| is how much there has been so far.
+ * Returns nonzero if the counter of |mark| has been too slow for |bound|
+ * seconds; |count| is its value now.
  */
 static int is_slow(ngp_h2_mark *mark, int64_t count, double now, double bound,
                    double min_rate) {
@@ -41,8 +41,8 @@ static int is_slow(ngp_h2_mark *mark, int64_t count, double now, double bound,
   return elapsed >= bound;
 }
 
-/* Nonzero if |stream| is a request whose body the peer owes, and to which no
-   response has begun.  Tunnels are silent as long as they like. */
+/* Nonzero if |stream| is a request with an incomplete body and no response yet.
+   Tunnels may be silent for any time. */
 static int owes_body(const ngp_h2 *h2, const ngp_h2_stream *stream) {
   const uint32_t exempt = NGP_H2_FLAG_REMOTE_END | NGP_H2_FLAG_LOCAL_HEADERS |
                           NGP_H2_FLAG_CONNECT | NGP_H2_FLAG_PUSHED |
@@ -67,7 +67,7 @@ int ngp_h2_expects_continue(const ngp_h2_field *fields, size_t nfields) {
         memcmp(name.base, "expect", 6) != 0) {
       continue;
     }
-    /* Its value does not mind the case. */
+    /* The value is compared without case. */
     for (j = 0; j < value.len && (value.base[j] | 0x20) == (expected[j] | 0x20);
          ++j) {
     }
@@ -76,8 +76,7 @@ int ngp_h2_expects_continue(const ngp_h2_field *fields, size_t nfields) {
   return 0;
 }
 
-/* Nonzero if the application holds the body of |stream| back: it has not
-   returned credit. */
+/* Nonzero if the application withholds the credit for the body of |stream|. */
 static int we_hold_back(const ngp_h2 *h2, const ngp_h2_stream *stream) {
   nghttp2_session *session = h2->session;
   int32_t window;
@@ -88,14 +87,14 @@ static int we_hold_back(const ngp_h2 *h2, const ngp_h2_stream *stream) {
   if (nghttp2_session_get_local_window_size(session) <= 0) {
     return 1;
   }
-  /* A peer may rather wait than cut a frame to the last bytes of a window;
-     nghttp2 sends WINDOW_UPDATE when half of it is to be given back. */
+  /* A peer may wait instead of sending a short frame for the last bytes of a
+     window; nghttp2 sends WINDOW_UPDATE when half of it can be returned. */
   window = nghttp2_session_get_stream_effective_local_window_size(session,
                                                                   stream->id);
   return window <= 0 || stream->unacked >= ((size_t)window + 1) / 2;
 }
 
-/* Nonzero if there is something of a body to send on |stream|. */
+/* Nonzero if |stream| has body bytes to send. */
 static int has_output(const ngp_h2_stream *stream) {
   const uint32_t exempt = NGP_H2_FLAG_LOCAL_END_SENT | NGP_H2_FLAG_UNSENT |
                           NGP_H2_FLAG_DOOMED | NGP_H2_FLAG_RESET_LOCAL;

@@ -6,13 +6,14 @@
 
 #include "ngp_h2_int.h"
 
-/* Nonzero if what comes in on |stream| is dropped. */
+/* Nonzero if what is received on |stream| is dropped. */
 static int ignored(const ngp_h2_stream *stream) {
   return !stream || (stream->flags & (NGP_H2_FLAG_RESET_LOCAL |
                                       NGP_H2_FLAG_DOOMED | NGP_H2_FLAG_MUTED));
 }
 
-/* The peer's half of a muted stream has ended: its reset is not needed. */
+/* Notes the end of the peer's half of a muted stream: its reset is not
+   needed. */
 static void note_end(ngp_h2_stream *stream, uint8_t frame_flags) {
   if (stream && (stream->flags & NGP_H2_FLAG_MUTED) &&
       (frame_flags & NGHTTP2_FLAG_END_STREAM)) {
@@ -58,7 +59,7 @@ static int on_begin_headers(nghttp2_session *session,
     h2->ids.last_remote = id;
   }
   if (frame->hd.type == NGHTTP2_PUSH_PROMISE) {
-    /* A client says nothing on a pushed stream (RFC 9113, 8.4). */
+    /* A client sends no message on a pushed stream (RFC 9113, 8.4). */
     stream->flags = NGP_H2_FLAG_PUSHED | NGP_H2_FLAG_LOCAL_HEADERS |
                     NGP_H2_FLAG_LOCAL_END | NGP_H2_FLAG_LOCAL_END_SENT;
   }
@@ -88,8 +89,9 @@ static int on_invalid_header(nghttp2_session *session,
   (void)value;
   (void)flags;
   (void)user_data;
-  /* Left to itself nghttp2 would drop the field and go on; RFC 9113, 8.1.1
-     has the message malformed.  This makes nghttp2 reset the stream. */
+  /* By default nghttp2 would drop the field and continue, but the message is
+     malformed (RFC 9113, 8.1.1).  This return value makes nghttp2 reset the
+     stream. */
   return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
 }
 
@@ -116,8 +118,8 @@ static ngp_h2_event_type message_type(const ngp_h2 *h2,
     return stream->flags & NGP_H2_FLAG_REMOTE_HEADERS ? NGP_H2_EVENT_TRAILERS
                                                       : NGP_H2_EVENT_REQUEST;
   }
-  /* nghttp2 gives the final response after an informational one and the
-     trailers the same category. */
+  /* nghttp2 has one category for the final response after an informational one
+     and for trailers. */
   digit = status_class(h2);
   if (!digit) {
     return NGP_H2_EVENT_TRAILERS;
@@ -131,7 +133,7 @@ static int refuse(ngp_h2 *h2, ngp_h2_stream *stream, uint32_t error_code,
   return ngp_h2_reset(h2, stream, error_code, reason) == 0 ? 0 : NGP_H2_FAIL;
 }
 
-/* A refused block is worth a frame for each KiB: it was decoded. */
+/* A refused block counts as a frame for each KiB, because it was decoded. */
 static size_t glitches_of_block(const ngp_h2 *h2) {
   return 1 + h2->block.bytes / 1024;
 }
@@ -257,7 +259,7 @@ static int on_data_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
     return 0;
   }
   stream->flags |= NGP_H2_FLAG_REMOTE_END;
-  /* The end goes with the last piece, if that came in with this input. */
+  /* The last piece of the body carries the end, if it was in this input. */
   event = batch->nevents ? &batch->events[batch->nevents - 1] : NULL;
   if (!event || event->type != NGP_H2_EVENT_DATA ||
       event->stream_id != stream->id) {
@@ -289,8 +291,8 @@ static int on_settings_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
       h2->session, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE);
   if (window > h2->window.remote_initial ||
       (window < h2->window.remote_initial && h2->bodies.queued)) {
-    /* Every stream may send more (RFC 9113, 6.9.2); or some less than is
-       queued, which leaves more for the others. */
+    /* Every stream may send more (RFC 9113, 6.9.2); or some may send less than
+       they have queued, which leaves more for the others. */
     event = ngp_h2_record(h2, NGP_H2_EVENT_WINDOW_UPDATE, 0);
     if (!event) {
       return NGP_H2_FAIL;
@@ -322,8 +324,8 @@ static int on_ping_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
 }
 
 /*
- * No queued request will be sent after GOAWAY; nghttp2 would tell each when
- * its turn comes, which may be when a long response ends.
+ * Closes all queued requests, which are not sent after GOAWAY: nghttp2 would
+ * report each only when its turn comes, possibly after a long response.
  */
 static int refuse_unsent(ngp_h2 *h2) {
   int32_t *ids;
@@ -390,7 +392,7 @@ static int on_push_promise_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
     return NGP_H2_FAIL;
   }
   if (ignored(parent) || h2->block.overflow) {
-    /* Nobody waits for it. */
+    /* The stream that it belongs to is dropped, or it exceeds a bound. */
     return refuse(h2, stream, NGHTTP2_CANCEL, "nobody waits for this promise");
   }
   reason = ngp_h2_check_promise(batch->fields + batch->committed,
@@ -408,8 +410,8 @@ static int on_push_promise_recv(ngp_h2 *h2, const nghttp2_frame *frame) {
 }
 
 /*
- * Several updates of one stream, or of the connection, are one event of a
- * batch: a peer may send thousands of them in a read.
+ * Several updates of one stream, or of the connection, become one event of a
+ * batch: a peer may send thousands of them at once.
  */
 static int record_update(ngp_h2 *h2, int32_t stream_id, int64_t n,
                          uint64_t *pbatch, size_t *pindex) {

@@ -2,10 +2,9 @@
  * The input on its way to nghttp2, frame header by frame header.
  * SPDX-License-Identifier: MIT
  *
- * nghttp2 forgets a stream when it is closed, and ignores what comes in on it
- * later.  RFC 9113, 5.1 wants an error, unless we have closed it: then the peer
- * may not have known.  So the headers are looked at here, before
- * nghttp2 sees them.
+ * nghttp2 forgets a stream when it is closed, and ignores later frames on it.
+ * RFC 9113, 5.1 requires an error, unless we have closed it: then the peer may
+ * not have known.  So frame headers are checked here, before nghttp2 sees them.
  */
 #include <string.h>
 
@@ -44,7 +43,7 @@ void ngp_h2_mark_used(ngp_h2 *h2, int32_t id) {
   h2->ids.highest_remote = id;
 }
 
-/* Nonzero if the peer has passed over |id|. */
+/* Nonzero if the peer has skipped |id|. */
 static int was_skipped(const ngp_h2 *h2, int32_t id) {
   size_t n =
       h2->ids.nskipped < NGP_H2_SKIPPED ? h2->ids.nskipped : NGP_H2_SKIPPED;
@@ -61,7 +60,7 @@ static int was_skipped(const ngp_h2 *h2, int32_t id) {
   return 0;
 }
 
-/* What is remembered of the closed stream |id|; 0 if nothing is. */
+/* Returns what is remembered of the closed stream |id|; 0 if nothing is. */
 static uint32_t find_closed(const ngp_h2 *h2, int32_t id) {
   size_t n = h2->ids.nclosed < NGP_H2_CLOSED ? h2->ids.nclosed : NGP_H2_CLOSED;
   size_t i;
@@ -85,7 +84,7 @@ static int is_reserved(const ngp_h2 *h2, const ngp_h2_stream *stream) {
          !(stream->flags & NGP_H2_FLAG_LOCAL_HEADERS);
 }
 
-/* Nonzero if a frame with this |head| may be a fault that nghttp2 ignores, or
+/* Nonzero if a frame with this |head| may be an error that nghttp2 ignores, or
    answers by another error. */
 static int suspicious(ngp_h2 *h2, const uint8_t *head) {
   int32_t id = id_of(head);
@@ -113,7 +112,7 @@ static int suspicious(ngp_h2 *h2, const uint8_t *head) {
 }
 
 /*
- * Looks at a suspicious frame once nghttp2 has seen all that came before it.
+ * Checks a suspicious frame when nghttp2 has processed everything before it.
  * Returns the reason to end the connection with |*pcode|, or NULL.
  */
 static const char *judge(const ngp_h2 *h2, const uint8_t *head,
@@ -146,7 +145,8 @@ static const char *judge(const ngp_h2 *h2, const uint8_t *head,
     return head[3] == NGHTTP2_DATA ? "DATA: stream closed"
                                    : "HEADERS: stream closed";
   }
-  /* Idle, refused and not told yet, or closed too long ago to be remembered. */
+  /* Idle, refused and not reported yet, or closed too long ago to be
+     remembered. */
   return NULL;
 }
 
@@ -160,9 +160,9 @@ static int feed(ngp_h2 *h2, const uint8_t *data, size_t len) {
   return n < 0 ? (int)n : 0;
 }
 
-/* The number of bytes of a frame's payload up to the end of the stream that
-   its priority field names (RFC 7540, 6.2 and 6.3); 0 if it has none, or is too
-   short for one, which nghttp2 sees to. */
+/* Returns the number of bytes of a frame's payload up to the end of the stream
+   id in its priority field (RFC 7540, 6.2 and 6.3); 0 if it has none, or is too
+   short for one, which nghttp2 checks. */
 static size_t priority_prefix(const uint8_t *head) {
   size_t len = get32(head) >> 8;
   size_t n = 4;
@@ -178,9 +178,9 @@ static size_t priority_prefix(const uint8_t *head) {
 }
 
 /*
- * Answers a frame whose stream depends on itself by a stream error, which
- * nghttp2 does not: it ignores PRIORITY and ends the connection for HEADERS.
- * The header block has still to be decoded.
+ * Answers a frame whose stream depends on itself by a stream error. nghttp2
+ * does not: it ignores PRIORITY and ends the connection for HEADERS.  The
+ * header block must still be decoded.
  */
 static int refuse_self_dependent(ngp_h2 *h2, uint8_t type, int32_t id) {
   ngp_h2_stream *stream;
@@ -203,7 +203,7 @@ static int refuse_self_dependent(ngp_h2 *h2, uint8_t type, int32_t id) {
              : ngp_h2_reset_idle(h2, id, NGHTTP2_PROTOCOL_ERROR);
 }
 
-/* Nonzero if |prefix|, which is whole, names the frame's own stream. */
+/* Nonzero if |prefix|, which is complete, names the frame's own stream. */
 static int depends_on_itself(const ngp_h2 *h2, const uint8_t *prefix) {
   int32_t id = id_of(h2->scan.prefix_head);
 
@@ -211,8 +211,8 @@ static int depends_on_itself(const ngp_h2 *h2, const uint8_t *prefix) {
                               0x7fffffffU) == id;
 }
 
-/* Feeds the whole prefix.  A stream that depends on itself is hidden from
-   nghttp2: it gets one that depends on none. */
+/* Passes the complete prefix to nghttp2.  A dependency of a stream on itself is
+   replaced by none. */
 static int feed_prefix(ngp_h2 *h2) {
   int rv = 0;
 
@@ -224,8 +224,9 @@ static int feed_prefix(ngp_h2 *h2) {
   return rv == 0 ? feed(h2, h2->scan.prefix, h2->scan.prefix_want) : rv;
 }
 
-/* Takes bytes of a prefix, which is fed when it is whole; what came before has
-   been fed.  Returns how many it took, or nghttp2's error code. */
+/* Collects bytes of a prefix, and passes it to nghttp2 when it is complete;
+   what precedes it was passed before.  Returns how many bytes it has used, or
+   nghttp2's error code. */
 static nghttp2_ssize take_prefix(ngp_h2 *h2, const uint8_t *data, size_t len) {
   size_t n = h2->scan.prefix_want - h2->scan.prefix_len;
   int rv;
@@ -257,7 +258,8 @@ uint32_t ngp_h2_mid_frame(const ngp_h2 *h2) {
 
 int ngp_h2_scan(ngp_h2 *h2, const uint8_t *data, size_t len,
                 const char **preason, uint32_t *pcode) {
-  /* What is before |start| was fed, what is before |pos| was looked at. */
+  /* Bytes before |start| were passed to nghttp2, bytes before |pos| were
+     checked. */
   size_t start = 0, pos = 0;
   const uint8_t *head;
   size_t n;
@@ -268,7 +270,7 @@ int ngp_h2_scan(ngp_h2 *h2, const uint8_t *data, size_t len,
     if (h2->scan.prefix_want && !h2->scan.prefix_len &&
         len - pos >= h2->scan.prefix_want &&
         !depends_on_itself(h2, data + pos)) {
-      /* As nearly always: it need not be taken apart. */
+      /* The usual case: the header is complete and need not be copied. */
       h2->scan.prefix_want = 0;
     }
     if (h2->scan.prefix_want) {
@@ -294,7 +296,7 @@ int ngp_h2_scan(ngp_h2 *h2, const uint8_t *data, size_t len,
       ++h2->scan.serial;
     }
     if (h2->scan.len || len - pos < HEAD_LEN) {
-      /* A header in pieces is kept until it is whole: nghttp2 before 1.70
+      /* An incomplete header is kept until it is complete: nghttp2 before 1.70
          counts each piece of one as another CONTINUATION. */
       rv = feed(h2, data + start, pos - start);
       if (rv != 0) {

@@ -7,11 +7,11 @@
 
 #include "ngp_h2_int.h"
 
-/* The padding field and the padding (RFC 9113, 6.1) take at most this. */
+/* The most bytes of the Pad Length field and the padding (RFC 9113, 6.1). */
 #define MAX_PADDING 256
 
-/* Body runs from this size on become segments of their own: below it a copy
-   costs less than another object and another iovec. */
+/* Body runs from this size on become segments of their own: for smaller ones a
+   copy costs less than another object and another iovec. */
 #define MIN_REF 4096
 
 #define OVERFLOW                                                               \
@@ -22,7 +22,7 @@
 /* A source is asked for at most this at a time. */
 #define SOURCE_CHUNK 65536
 
-/* Takes |n| bytes of |stream|'s body to the output. */
+/* Moves |n| bytes of |stream|'s body to the output. */
 static int gather_body(ngp_h2 *h2, ngp_h2_stream *stream, size_t n) {
   ngp_chunk *chunk;
   size_t left = n;
@@ -95,8 +95,8 @@ static nghttp2_ssize read_body(nghttp2_session *session, int32_t stream_id,
 
   (void)buf;
   if (h2->out.bytes.len + h2->out.refs_len >= h2->out.data_limit) {
-    /* Only what is urgent is gathered now.  This leaves the frame where it
-       is; held back any later it would hold back the others, too. */
+    /* Only urgent frames are gathered now.  This leaves the frame in its place;
+       deferring it later would block the others, too. */
     return NGHTTP2_ERR_PAUSE;
   }
   if (n == 0 && !(stream->flags & NGP_H2_FLAG_LOCAL_END)) {
@@ -114,8 +114,8 @@ static nghttp2_ssize read_body(nghttp2_session *session, int32_t stream_id,
   if (stream->flags & NGP_H2_FLAG_LOCAL_END) {
     *data_flags |= NGHTTP2_DATA_FLAG_EOF;
     if (stream->trailers) {
-      /* nghttp2 wants trailers submitted here: earlier they would overtake
-         the body. */
+      /* Trailers must be submitted here: earlier they would overtake the
+         body. */
       *data_flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
       rv = nghttp2_submit_trailer(session, stream_id, stream->trailers->nva,
                                   stream->trailers->nvlen);
@@ -135,8 +135,8 @@ nghttp2_data_provider2 ngp_h2_data_provider(ngp_h2_stream *stream) {
 }
 
 /*
- * nghttp2 would stop at 16 KiB; its contract wants a length in [1, ...].  It
- * keeps a buffer of the largest length ever answered.
+ * Without this callback nghttp2 would send at most 16 KiB.  The result must be
+ * at least 1. nghttp2 keeps a buffer of the largest length ever returned.
  */
 static nghttp2_ssize read_length(nghttp2_session *session, uint8_t frame_type,
                                  int32_t stream_id,
@@ -153,8 +153,8 @@ static nghttp2_ssize read_length(nghttp2_session *session, uint8_t frame_type,
   if (n > h2->options.max_data_frame) {
     n = h2->options.max_data_frame;
   }
-  /* nghttp2 makes its buffer as large as this answer, so that it is not more
-     than there is. */
+  /* nghttp2 makes its buffer as large as the result, so it is not more than
+     what is queued. */
   if (stream) {
     size_t have = stream->body.queued;
 
@@ -162,7 +162,7 @@ static nghttp2_ssize read_length(nghttp2_session *session, uint8_t frame_type,
       have = stream->flags & NGP_H2_FLAG_SOURCE ? SOURCE_CHUNK : 1;
     }
     if (h2->options.pad_multiple) {
-      /* It bounds the padding, too. */
+      /* This bounds the padding, too. */
       have += MAX_PADDING;
     }
     if (n > have) {
@@ -203,8 +203,9 @@ static int on_goaway_send(ngp_h2 *h2, const nghttp2_frame *frame) {
     --h2->goaway.queued;
     return 0;
   }
-  /* The last frame of this connection; ngp_h2_send() ends it, for streams
-     must not be freed while nghttp2 sends.  The debug data are its reason. */
+  /* The last frame of this connection. ngp_h2_send() ends it later, because
+     streams must not be freed while nghttp2 sends.  The debug data are its
+     reason. */
   h2->end.failed = 1;
   h2->end.code = frame->goaway.error_code;
   if (frame->goaway.opaque_data_len) {
@@ -214,9 +215,9 @@ static int on_goaway_send(ngp_h2 *h2, const nghttp2_frame *frame) {
 }
 
 /*
- * Sees whether GOAWAY |frame| tells the peer what the one before it has not.
- * Else it gets no place in the output: a call was made twice, or terminate
- * comes after a GOAWAY of the caller's.
+ * Checks whether GOAWAY |frame| differs from the previous one.  If not, it is
+ * not output: a call was made twice, or terminate comes after a GOAWAY of the
+ * caller.
  */
 static int on_goaway_begun(ngp_h2 *h2, const nghttp2_goaway *frame) {
   ngp_buf *sent = &h2->goaway.sent;
@@ -246,7 +247,7 @@ static int on_end_sent(ngp_h2 *h2, ngp_h2_stream *stream) {
     return 0;
   }
   if ((stream->flags & NGP_H2_FLAG_MUTED) && !h2->resets.hold) {
-    /* The caller wants it gone now. */
+    /* The caller has asked for the reset. */
     ++h2->expected;
     return ngp_h2_send_rst(h2, stream);
   }
@@ -254,7 +255,7 @@ static int on_end_sent(ngp_h2 *h2, ngp_h2_stream *stream) {
   return 0;
 }
 
-/* The PUSH_PROMISE of |stream| is out: the response may follow. */
+/* The PUSH_PROMISE of |stream| was sent: the response may follow. */
 static int on_promise_sent(ngp_h2 *h2, ngp_h2_stream *stream) {
   nghttp2_data_provider2 provider = ngp_h2_data_provider(stream);
   ngp_h2_header_list *response = stream->response;
@@ -272,7 +273,7 @@ static int on_promise_sent(ngp_h2 *h2, ngp_h2_stream *stream) {
   return rv;
 }
 
-/* The request of |stream| has got its place. */
+/* The peer's limit has admitted the request of |stream|. */
 static int on_request_begun(ngp_h2 *h2, ngp_h2_stream *stream) {
   int rv = 0;
 
@@ -293,8 +294,8 @@ static int on_request_begun(ngp_h2 *h2, ngp_h2_stream *stream) {
 }
 
 /*
- * From here on the frame is sent, if perhaps in pieces: nghttp2 will attach
- * |stream|'s body when the last one is out, so that the record has to stay.
+ * From here on the frame will be sent, possibly in pieces. nghttp2 attaches
+ * |stream|'s body when the last one was sent, so the record must be kept.
  */
 static int before_frame_send(nghttp2_session *session,
                              const nghttp2_frame *frame, void *user_data) {
@@ -316,8 +317,9 @@ static int before_frame_send(nghttp2_session *session,
 }
 
 /*
- * Nonzero if the last growth of SETTINGS_INITIAL_WINDOW_SIZE was too much for
- * |stream|: nghttp2 then leaves its window as it was and resets it.
+ * Nonzero if the last growth of SETTINGS_INITIAL_WINDOW_SIZE made |stream|'s
+ * window overflow: nghttp2 then leaves the window unchanged and resets the
+ * stream.
  */
 static int overflows(const ngp_h2 *h2, const ngp_h2_stream *stream) {
   int32_t window =
@@ -358,16 +360,16 @@ static int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame,
   case NGHTTP2_RST_STREAM:
     stream = ngp_h2_stream_find(h2, frame->hd.stream_id);
     if (!stream) {
-      /* It was refused before it had a record. */
+      /* The stream was refused before it had a record. */
       ngp_h2_remember_closed(h2, frame->hd.stream_id, 1);
     } else if (stream->flags & NGP_H2_FLAG_RESET_LOCAL) {
       return 0;
     } else {
-      /* Whatever the reason, the peer does not know of it yet. */
+      /* Whatever the reason, the peer has not seen it yet. */
       stream->flags |= NGP_H2_FLAG_DOOMED;
       if (frame->rst_stream.error_code == NGHTTP2_FLOW_CONTROL_ERROR &&
           overflows(h2, stream)) {
-        /* RFC 9113, 6.9.2 wants the connection ended. */
+        /* RFC 9113, 6.9.2 requires a connection error. */
         ngp_h2_set_reason(h2, OVERFLOW, sizeof(OVERFLOW) - 1);
         if (nghttp2_session_terminate_session(session,
                                               NGHTTP2_FLOW_CONTROL_ERROR)) {
@@ -403,7 +405,7 @@ static int on_frame_not_send(nghttp2_session *session,
           lib_error == NGHTTP2_ERR_STREAM_CLOSING) {
         return 0;
       }
-      /* A message that cannot be sent must not leave its stream hanging. */
+      /* A message that cannot be sent must not leave its stream open. */
       stream->flags |= NGP_H2_FLAG_DOOMED;
       ngp_h2_set_reason(h2, CANNOT_SEND, sizeof(CANNOT_SEND) - 1);
       return nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, stream->id,

@@ -9,7 +9,7 @@
 /* nghttp2 packs an extension frame into a buffer of this size. */
 #define MAX_EXTENSION_PAYLOAD 16384
 
-/* What a PRIORITY_UPDATE has room for after the stream id. */
+/* The room of a PRIORITY_UPDATE after the stream id. */
 #define MAX_PRIORITY_VALUE (16384 - 4)
 
 /* nghttp2's default of max_send_header_block_length. */
@@ -17,15 +17,15 @@
 
 /* ---- Streams ---- */
 
-/* Nonzero if no frame has opened or passed over |id| yet. */
+/* Nonzero if no frame has opened or skipped |id| yet. */
 static int is_idle(const ngp_h2 *h2, int32_t id) {
   return id <= 0 || id > (ngp_h2_is_local_id(h2, id) ? h2->ids.last_local
                                                      : h2->ids.last_remote);
 }
 
 /*
- * Nonzero if no frame is submitted any more but those of open streams, which
- * are dropped with these.
+ * Nonzero if no frame may be submitted any more, except on open streams, with
+ * which it is dropped.
  */
 static int is_over(const ngp_h2 *h2) {
   return h2->end.dead || h2->goaway.terminated;
@@ -59,7 +59,7 @@ static int find_writable(const ngp_h2 *h2, int32_t id,
              : 0;
 }
 
-/* For a call that has nothing to do on a stream that is closed already. */
+/* For calls that are no-ops on a closed stream. */
 static int unless_closed(int rv) {
   return rv == NGHTTP2_ERR_STREAM_CLOSED ? 0 : rv;
 }
@@ -84,8 +84,8 @@ size_t ngp_h2_stream_count(const ngp_h2 *h2, size_t *pqueued) {
 
 /* ---- Header sections ---- */
 
-/* The library refuses larger header sections when it sends them; the caller
-   should hear it now. */
+/* nghttp2 refuses larger header sections only when it sends them; the caller
+   should get the error now. */
 static int check_size(const ngp_h2 *h2, const nghttp2_nv *nva, size_t nvlen,
                       ngp_h2_header_error *perror) {
   size_t max = h2->options.max_send_header_block_length;
@@ -117,7 +117,7 @@ static int check(const ngp_h2 *h2, ngp_h2_message message, nghttp2_nv *nva,
                                          pcontent_length, perror);
 }
 
-/* A message without a body must not promise one. */
+/* A message without a body must not announce one. */
 static int check_no_body(int64_t content_length) {
   return content_length > 0 ? NGP_ERR_BODY_LENGTH : 0;
 }
@@ -199,11 +199,11 @@ int ngp_h2_submit_response(ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva,
     return rv;
   }
   if ((flags & NGP_H2_FLAG_TUNNEL) && (stream->flags & NGP_H2_FLAG_CONNECT)) {
-    /* What follows is no content, whatever the status (RFC 9110, 9.3.6). */
+    /* What follows is not content, whatever the status (RFC 9110, 9.3.6). */
     content_length = -1;
   } else if ((stream->flags & NGP_H2_FLAG_HEAD) ||
              (flags & NGP_H2_FLAG_NO_CONTENT)) {
-    /* These state a length that they do not have (RFC 9110, 8.6). */
+    /* These may state a length that they do not have (RFC 9110, 8.6). */
     content_length = 0;
   } else if (end_stream && content_length > 0) {
     return NGP_ERR_BODY_LENGTH;
@@ -257,15 +257,15 @@ int ngp_h2_submit_informational(ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva,
   if (rv < 0) {
     return rv;
   }
-  /* Of 1xx it is 100 that the client waits for.  The list was checked: its
-     first field is :status, of three digits. */
+  /* The client waits for 100 only.  The list was checked: its first field is
+     :status, with three digits. */
   if (memcmp(nva[0].value, "100", 3) == 0) {
     stream->flags &= ~NGP_H2_FLAG_EXPECTS_100;
   }
   return 0;
 }
 
-/* Lets nghttp2 ask again. */
+/* Makes nghttp2 call the data provider again. */
 static int resume(ngp_h2 *h2, ngp_h2_stream *stream) {
   int rv;
 
@@ -354,7 +354,8 @@ int32_t ngp_h2_submit_push_promise(ngp_h2 *h2, int32_t stream_id,
   if (rv != 0) {
     return rv;
   }
-  /* Last, so that the caller's errors do not depend on the peer's settings. */
+  /* This comes last, so that the caller's errors do not depend on the peer's
+     settings. */
   if (!nghttp2_session_get_remote_settings(h2->session,
                                            NGHTTP2_SETTINGS_ENABLE_PUSH)) {
     return NGHTTP2_ERR_PUSH_DISABLED;
@@ -479,7 +480,7 @@ size_t ngp_h2_queued_body(ngp_h2 *h2, int32_t stream_id) {
   return stream ? stream->body.queued : 0;
 }
 
-/* What may be sent on |stream| before the peer says more. */
+/* Returns how many bytes the window of |stream| allows. */
 static int64_t window_of(const ngp_h2 *h2, const ngp_h2_stream *stream) {
   int32_t window =
       nghttp2_session_get_stream_remote_window_size(h2->session, stream->id);
@@ -489,9 +490,8 @@ static int64_t window_of(const ngp_h2 *h2, const ngp_h2_stream *stream) {
 }
 
 /*
- * What is reserved of the connection's window for a stream is the queued bytes
- * that the stream's own window lets out: the rest must not keep other streams
- * from it.
+ * The connection's window is reserved for those queued bytes of a stream that
+ * the stream's own window allows: the rest must not block other streams.
  */
 void ngp_h2_reserve(ngp_h2 *h2, ngp_h2_stream *stream) {
   int64_t n = (int64_t)stream->body.queued;
@@ -540,8 +540,8 @@ static void unhold(ngp_h2 *h2, ngp_h2_stream *stream) {
 }
 
 int ngp_h2_send_rst(ngp_h2 *h2, ngp_h2_stream *stream) {
-  /* The queued body stays until nghttp2 closes the stream: a DATA frame may be
-     half-way out. */
+  /* The queued body is kept until nghttp2 closes the stream: a DATA frame may
+     be partly sent. */
   int rv = nghttp2_submit_rst_stream(h2->session, NGHTTP2_FLAG_NONE, stream->id,
                                      stream->rst_code);
 
@@ -594,8 +594,8 @@ int ngp_h2_release_resets(ngp_h2 *h2, int all) {
   return rv;
 }
 
-/* Nonzero if the whole response of |stream| counts as sent, though it is
-   queued: nothing but its turn keeps it from going out. */
+/* Nonzero if the response of |stream| counts as sent though it is queued: it is
+   complete, and the windows allow all of it. */
 static int is_response_queued(const ngp_h2 *h2, const ngp_h2_stream *stream) {
   const uint32_t all = NGP_H2_FLAG_LOCAL_HEADERS | NGP_H2_FLAG_LOCAL_END;
   const uint32_t none =
@@ -626,8 +626,8 @@ int ngp_h2_submit_rst(ngp_h2 *h2, int32_t stream_id, uint32_t error_code,
   if (after_end) {
     if (error_code == NGHTTP2_NO_ERROR &&
         (stream->flags & NGP_H2_FLAG_CONNECTED)) {
-      /* NO_ERROR declines the rest of a request (RFC 9113, 8.1); a tunnel has
-         none, and is broken off. */
+      /* NO_ERROR declines the rest of a request (RFC 9113, 8.1), but breaks a
+         tunnel off. */
       stream->rst_code = NGHTTP2_CANCEL;
     }
     stream->flags |= NGP_H2_FLAG_RST_AFTER_END;
@@ -637,7 +637,7 @@ int ngp_h2_submit_rst(ngp_h2 *h2, int32_t stream_id, uint32_t error_code,
     return 0;
   }
   if (is_response_queued(h2, stream)) {
-    /* nghttp2 would drop it. */
+    /* nghttp2 would drop the queued response. */
     stream->flags |= NGP_H2_FLAG_RST_AFTER_END | NGP_H2_FLAG_MUTED;
     return 0;
   }
@@ -646,7 +646,7 @@ int ngp_h2_submit_rst(ngp_h2 *h2, int32_t stream_id, uint32_t error_code,
     return rv;
   }
   if ((stream->flags & NGP_H2_FLAG_UNSENT) && h2->options.is_client) {
-    /* nghttp2 takes the request back, but says so only when its turn comes.
+    /* nghttp2 withdraws the request, but reports it only when its turn comes.
        The peer has not seen it: its end can be recorded now. */
     return ngp_h2_close_stream(h2, stream, error_code);
   }
@@ -665,8 +665,8 @@ int ngp_h2_consume(ngp_h2 *h2, int32_t stream_id, size_t n) {
   if (n > stream->unacked) {
     return NGHTTP2_ERR_INVALID_ARGUMENT;
   }
-  /* A stream that is about to be reset gets no credit: the peer would send for
-     nothing until the reset goes out. */
+  /* A stream that is about to be reset gets no credit: what the peer would send
+     until the reset goes out is dropped. */
   rv = stream->flags & NGP_H2_FLAG_HELD
            ? nghttp2_session_consume_connection(h2->session, n)
            : nghttp2_session_consume(h2->session, stream_id, n);
@@ -717,7 +717,7 @@ int ngp_h2_submit_goaway(ngp_h2 *h2, int32_t last_stream_id,
     last_stream_id = nghttp2_session_get_last_proc_stream_id(h2->session);
   }
   if (last_stream_id > h2->goaway.last) {
-    /* It must not rise (RFC 9113, 6.8). */
+    /* The last stream id must not increase (RFC 9113, 6.8). */
     last_stream_id = h2->goaway.last;
   }
   rv = nghttp2_submit_goaway(h2->session, NGHTTP2_FLAG_NONE, last_stream_id,
@@ -736,7 +736,7 @@ int ngp_h2_submit_shutdown_notice(ngp_h2 *h2) {
     return NGP_ERR_CONNECTION_CLOSED;
   }
   if (h2->options.is_client) {
-    /* The notice is the server's (RFC 9113, 6.8). */
+    /* Only servers send the warning (RFC 9113, 6.8). */
     return NGHTTP2_ERR_INVALID_STATE;
   }
   rv = nghttp2_submit_shutdown_notice(h2->session);
@@ -786,8 +786,8 @@ int ngp_h2_upgrade(ngp_h2 *h2, const uint8_t *settings, size_t len,
   if (rv != 0 && !nghttp2_is_fatal(rv)) {
     return rv;
   }
-  /* What is fatal is want of memory, nghttp2's or a callback's: it leaves the
-     session half upgraded. */
+  /* A fatal error means want of memory, in nghttp2 or a callback, which leaves
+     the session half upgraded. */
   stream = rv == 0 ? ngp_h2_stream_add(h2, 1) : NULL;
   if (!stream) {
     h2->end.dead = 1;
@@ -829,8 +829,8 @@ int ngp_h2_submit_priority_update(ngp_h2 *h2, int32_t stream_id,
     return unless_closed(rv);
   }
   if (stream->flags & NGP_H2_FLAG_UNSENT) {
-    /* It would overtake the request, and count among the idle streams that
-       the server bounds (RFC 9218, 7.1). */
+    /* The frame would overtake the request, and count against the server's
+       bound of idle streams (RFC 9218, 7.1). */
     stream->priority.len = 0;
     stream->priority_waits = 1;
     return ngp_buf_add(&stream->priority, value, len);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "ngp_map.h"
 
-/* The first table: most connections have few streams at a time. */
+/* The size of the first table: most connections have few streams at a time. */
 #define MIN_SLOTS 16
 
 static void put(ngp_map *map, ngp_map_slot slot) {
@@ -49,8 +49,8 @@ void ngp_map_remove(ngp_map *map, int64_t id) {
   while (map->slots[hole].id != id || !map->slots[hole].value) {
     hole = (hole + 1) & mask;
   }
-  /* Close the gap: what probed past the hole moves into it, so that every
-     search still finds what lies behind. */
+  /* Close the gap: a record whose search passed the hole moves into it, so that
+     every search still finds the records behind. */
   for (i = (hole + 1) & mask; map->slots[i].value; i = (i + 1) & mask) {
     size_t home = ngp_map_home(map, map->slots[i].id);
 

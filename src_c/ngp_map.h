@@ -1,9 +1,9 @@
 /*
- * A table of records by number, as of streams by their id: open addressing with
+ * A table of records by number, such as streams by id: open addressing with
  * linear probing.  SPDX-License-Identifier: MIT
  *
- * A map that is all zero is empty, and holds no memory.  It owns its slots and
- * none of the records.
+ * A map that is all zero is empty and has no memory.  It owns its slots, but
+ * not the records.
  */
 #ifndef NGP_MAP_H
 #define NGP_MAP_H
@@ -20,13 +20,13 @@ typedef struct ngp_map {
   /* slots is owned; nslots is 0 or a power of 2. */
   ngp_map_slot *slots;
   size_t nslots;
-  /* size is the number of records: at most half of nslots, so that a search
-     ends, and is short. */
+  /* size is the number of records: at most half of nslots, so that searches are
+     short and end. */
   size_t size;
 } ngp_map;
 
 /*
- * ngp_map_home returns the place where the search for |id| begins.  Ids of one
+ * ngp_map_home returns the slot where the search for |id| begins.  Ids of one
  * kind are 2 or 4 apart: the multiplication spreads them.
  */
 static inline size_t ngp_map_home(const ngp_map *map, int64_t id) {
@@ -54,10 +54,10 @@ static inline void *ngp_map_find(const ngp_map *map, int64_t id) {
 
 /*
  * ngp_map_add adds |value|, which is not NULL, as the record of |id|, which has
- * none yet.  |mem| is the same in all calls for one map.
+ * none yet. |mem| must be the same in all calls for one map.
  *
- * This function returns 0 if it succeeds, or NGHTTP2_ERR_NOMEM, after which
- * |map| is as it was.
+ * This function returns 0 if it succeeds, or NGHTTP2_ERR_NOMEM, which leaves
+ * |map| unchanged.
  */
 int ngp_map_add(ngp_map *map, nghttp2_mem *mem, int64_t id, void *value);
 
@@ -67,10 +67,11 @@ int ngp_map_add(ngp_map *map, nghttp2_mem *mem, int64_t id, void *value);
 void ngp_map_remove(ngp_map *map, int64_t id);
 
 /*
- * ngp_map_next returns the first record whose place is |*pplace| or later, and
- * sets |*pplace| to the place behind it; NULL if there is none left.  A loop
- * over all records begins with 0, and adds none.  If it removes the record that
- * it has just got, it continues one place before: another may have moved there.
+ * ngp_map_next returns the first record in slot |*pplace| or later, and sets
+ * |*pplace| to the slot after it; NULL if there is none left.  A loop over all
+ * records begins with 0, and must not add any.  If it removes the record that
+ * it has just got, it must continue one slot before, because another record may
+ * have moved there.
  */
 static inline void *ngp_map_next(const ngp_map *map, size_t *pplace) {
   while (*pplace < map->nslots) {
