@@ -1,8 +1,8 @@
 """Files of a directory as responses (RFC 9110), as ``nghttp2py serve`` sends them.
 
 ``StaticFiles`` turns a request into a status, fields and a body, and does no
-networking; ``FileRequestHandler`` sends them over HTTP/2, ``answer_stream``
-over HTTP/3.
+networking; ``FileRequestHandler`` sends them, or the coroutine function
+``answer_stream``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from nghttp2py.handler import BaseRequestHandler
 from nghttp2py.log_budget import LogBudget
 
 if TYPE_CHECKING:
-    from nghttp2py.asyncio.h3 import H3RequestStream  # not in every build
+    from nghttp2py.asyncio.stream import Stream
 
 __all__ = [
     "FileRequestHandler",
@@ -293,7 +293,7 @@ class StaticFiles:
         self._troubles = LogBudget(logger, logging.WARNING, 1, _QUIET_TIME)
 
     def respond(
-        self, method: bytes, target: bytes, headers: list[tuple[bytes, bytes]]
+        self, method: bytes, target: bytes, headers: Sequence[tuple[bytes, bytes]]
     ) -> FileResponse:
         """Answer a request.  The caller closes the body, if it is a file.
 
@@ -310,7 +310,7 @@ class StaticFiles:
         return found
 
     def respond_soon(
-        self, method: bytes, target: bytes, headers: list[tuple[bytes, bytes]]
+        self, method: bytes, target: bytes, headers: Sequence[tuple[bytes, bytes]]
     ) -> FileResponse | asyncio.Future[FileResponse]:
         """Answer as ``respond``, or return a future of the answer.
 
@@ -323,7 +323,7 @@ class StaticFiles:
         return found
 
     def _find(
-        self, method: bytes, target: bytes, headers: list[tuple[bytes, bytes]]
+        self, method: bytes, target: bytes, headers: Sequence[tuple[bytes, bytes]]
     ) -> FileResponse | _Listing:
         if method not in (b"GET", b"HEAD"):
             return _error(405, [("allow", "GET, HEAD")])
@@ -394,7 +394,7 @@ class StaticFiles:
         status: os.stat_result,
         names: list[str],
         method: bytes,
-        headers: list[tuple[bytes, bytes]],
+        headers: Sequence[tuple[bytes, bytes]],
     ) -> FileResponse:
         """Answer with an open file, of which this takes ownership."""
         try:
@@ -449,7 +449,7 @@ class StaticFiles:
         names: list[str],
         method: bytes,
         query: bytes,
-        headers: list[tuple[bytes, bytes]],
+        headers: Sequence[tuple[bytes, bytes]],
     ) -> FileResponse | _Listing:
         try:
             index, found = self._files.open([*names, "index.html"])
@@ -620,7 +620,7 @@ def list_directory(fd: int, names: list[str], number: int = 1) -> str:
 class Conditions:
     """The conditional fields and the range of a request."""
 
-    def __init__(self, headers: list[tuple[bytes, bytes]]) -> None:
+    def __init__(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
         self._fields: dict[bytes, str] = {}
         for name, value in headers:
             text = value.decode("latin-1")
@@ -747,33 +747,26 @@ class FileRequestHandler(BaseRequestHandler):
             self._file.close()
 
 
-async def answer_stream(files: StaticFiles, stream: H3RequestStream) -> None:
-    """Answer a request of HTTP/3: a ``request_handler`` of ``H3Protocol``.
+async def answer_stream(files: StaticFiles, stream: Stream) -> None:
+    """Answer a request: a coroutine function for ``Server`` and the like.
 
-    Bind ``files`` by ``functools.partial``.  The body goes out as fast as the client
-    reads; the request is logged when the whole response is queued.
+    Give it ``files`` by ``functools.partial``.  The body goes out as the client
+    takes it.
     """
-    request = dict(stream.headers)
-    method, target = request[b":method"], request.get(b":path", b"")
-    found = files.respond_soon(method, target, stream.headers)
+    request = stream.request
+    assert request is not None
+    found = files.respond_soon(request.method, request.target, request.headers)
     response = found if isinstance(found, FileResponse) else await found
-    try:
-        await _send_response(stream, response)
-    finally:
-        if isinstance(response.body, FileSlice):
-            response.body.close()
-
-
-async def _send_response(stream: H3RequestStream, response: FileResponse) -> None:
-    fields = [(b":status", b"%d" % response.status)]
-    for name, value in [_date(), *response.headers]:
-        fields.append((name.encode(), value.encode()))
     body = response.body
-    stream.send_headers(fields, end_stream=body is None)
-    if isinstance(body, FileSlice):
-        await stream.send_body(body.read)
-    elif body is not None:
-        await stream.send_data(body, end_stream=True)
+    try:
+        await stream.send_response(
+            response.status,
+            [_date(), *response.headers],
+            body.read if isinstance(body, FileSlice) else body,
+        )
+    finally:
+        if isinstance(body, FileSlice):
+            body.close()
 
 
 def _date() -> tuple[str, str]:

@@ -13,7 +13,15 @@ from loops import in_loop, in_loops, until
 from test_server_peers import run
 
 from nghttp2py import BaseRequestHandler, HTTP2Server
-from nghttp2py.asyncio import Server, Stream, Timeouts, connect, open_connection
+from nghttp2py.asyncio import (
+    Server,
+    Stream,
+    Timeouts,
+    binding,
+    connect,
+    open_connection,
+)
+from nghttp2py.asyncio import server as server_module
 from nghttp2py.asyncio.h3 import H3Protocol
 from nghttp2py.errors import (
     ConnectionTerminatedError,
@@ -25,6 +33,7 @@ from nghttp2py.h3 import H3_ALPN
 from nghttp2py.h3.connection import ProtocolError as H3ProtocolError
 from nghttp2py.h3.exceptions import GoingAwayError
 from nghttp2py.quic import QuicConfiguration
+from nghttp2py.static_files import FileRequestHandler, StaticFiles, answer_stream
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 LOOPBACK = ("127.0.0.1", 0)
@@ -165,6 +174,35 @@ async def test_a_handler_class_is_an_app(version, paths, tls):
         status, stream, body = await ask(connection)
         assert (status, body) == (200, b"handler")
         assert stream.fields["content-type"] == "text/plain"
+
+
+@VERSIONS
+@pytest.mark.parametrize("kind", ["handler", "coroutine"])
+@in_loops
+async def test_files_are_served_by_either_kind_of_app(
+    version, kind, tmp_path, paths, tls
+):
+    content = bytes(range(256)) * 1000
+    (tmp_path / "file").write_bytes(content)
+    (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "below").mkdir()
+
+    class Files(FileRequestHandler):
+        files = StaticFiles(tmp_path, listing=True)
+
+    app = Files if kind == "handler" else functools.partial(answer_stream, Files.files)
+    async with serving(app, version, paths, tls) as (_, connection):
+        status, stream, body = await ask(connection, path="/file")
+        assert (status, body) == (200, content)
+        assert stream.fields["content-length"] == str(len(content))
+        assert stream.fields["date"].endswith(" GMT")
+        status, stream, body = await ask(connection, "HEAD", "/file")
+        assert (status, body) == (200, b"")
+        assert stream.fields["content-length"] == str(len(content))
+        assert (await ask(connection, path="/empty"))[::2] == (200, b"")
+        assert (await ask(connection, path="/none"))[0] == 404
+        assert (await ask(connection, "POST", "/file", b"body"))[0] == 405
+        assert b'href="./file"' in (await ask(connection, path="/"))[2]
 
 
 # ---- Where else the server is ----
@@ -506,6 +544,36 @@ def test_a_server_is_ended_before_it_began():
     server.abort()
     assert server.sockets == ()
     assert issubclass(HTTP2Server, Server)
+
+
+@pytest.mark.parametrize("unlucky", [2, 99])
+@in_loop
+async def test_port_0_is_one_that_tcp_and_udp_have_free(unlucky, paths, monkeypatch):
+    """A port of TCP that UDP has not free is given up for another."""
+    given_up, taken = [], []
+
+    def bind_udp(sock, **options):
+        if len(given_up) < unlucky:
+            given_up.append(sock)
+            taken.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            taken[-1].bind(sock.getsockname())
+        return binding.bind_udp(sock, **options)
+
+    monkeypatch.setattr(server_module, "bind_udp", bind_udp)
+    server = Server(echo, LOOPBACK, ssl=paths, http3=True)
+    try:
+        if unlucky > 16:
+            with pytest.raises(OSError, match="in use"):
+                await server.start()
+            assert len(given_up) == 16
+        else:
+            async with server:
+                tcp, udp = server.sockets
+                assert tcp.getsockname() == udp.getsockname()
+        assert all(sock.fileno() < 0 for sock in given_up)
+    finally:
+        for sock in taken:
+            sock.close()
 
 
 @in_loop

@@ -40,10 +40,7 @@ from peers import (
 from nghttp2py.asyncio import H3Protocol, serve
 from nghttp2py.asyncio.pump import CLOSE_TIMEOUT
 from nghttp2py.cli import http3_client, main
-from nghttp2py.cli.http3_server import HTTP3Server, make_configuration
-from nghttp2py.cli.serve import Site, make_tls
 from nghttp2py.quic import QuicConfiguration
-from nghttp2py.static_files import StaticFiles
 
 LARGE = random.Random(11).randbytes(64 << 20)
 LARGE_DIGEST = hashlib.sha256(LARGE).digest()
@@ -622,34 +619,6 @@ def test_what_cannot_be_served_is_one_clear_line(directory, options, sentence, s
     assert sentence in done.stderr.decode()
     assert b"Traceback" not in done.stderr
     assert done.stderr.decode().splitlines()[-1].startswith("Error: ")
-
-
-@in_loop
-async def test_port_0_is_one_that_tcp_and_udp_have_free(directory, monkeypatch):
-    """A port of UDP that TCP has not free is given up for another."""
-    asked = []
-    taken = socket.create_server(("127.0.0.1", 0))
-    listen = HTTP3Server.listen
-
-    async def unlucky(self, host, port):
-        asked.append(port)
-        if len(asked) < 3:
-            return await listen(self, host, taken.getsockname()[1])
-        return await listen(self, host, port)
-
-    monkeypatch.setattr(HTTP3Server, "listen", unlucky)
-    cert = directory / "cert.pem"
-    site = Site(
-        *(StaticFiles(directory / "site"), "127.0.0.1", 0),
-        *(make_tls(cert, None), make_configuration(cert, None)),
-    )
-    with taken:
-        http2, http3 = await site.start_both(site.quic)
-    assert asked == [0, 0, 0]
-    assert http3.addresses == [http2.sockets[0].getsockname()]
-    http2.close()
-    await http2.wait_closed()
-    await http3.wait_closed()
 
 
 def test_a_taken_tcp_port_is_told_too(directory):

@@ -14,18 +14,14 @@ from typing import TYPE_CHECKING
 import click
 
 from nghttp2py.asyncio.event_loop import run
-from nghttp2py.server import HTTP2Server
+from nghttp2py.asyncio.server import Server
+from nghttp2py.server import IDLE_TIMEOUT
 from nghttp2py.static_files import FileRequestHandler, StaticFiles
 
 if TYPE_CHECKING:
-    from nghttp2py.cli.http3_server import HTTP3Server
     from nghttp2py.quic import QuicConfiguration
 
-__all__ = ["Site", "command", "make_tls"]
-
-
-# Ports that are tried before none is said to be free for TCP and UDP.
-_ATTEMPTS = 16
+__all__ = ["command", "make_tls"]
 
 # Seconds for which a client may remember that there is HTTP/3 (RFC 7838, 3.1).
 _ALT_SVC_AGE = 3600
@@ -33,13 +29,29 @@ _ALT_SVC_AGE = 3600
 
 def _make_quic(cert: Path, key: Path | None) -> QuicConfiguration:
     try:
-        from nghttp2py.cli import http3_server
+        # Not every build has QUIC.
+        from nghttp2py.h3 import H3_ALPN
+        from nghttp2py.quic import QuicConfiguration, QuicConnection
     except ImportError as error:
         raise click.ClickException(str(error)) from None
+    configuration = QuicConfiguration(
+        is_client=False,
+        alpn_protocols=H3_ALPN,
+        congestion_control_algorithm="cubic",
+        idle_timeout=IDLE_TIMEOUT,
+        # Request bodies are not read, so they need no large window.
+        max_stream_data=65536,
+        probe_datagram_size=True,
+    )
     try:
-        return http3_server.make_configuration(cert, key)
+        configuration.load_cert_chain(cert, key)
+        # A connection is made to check the key, and raises if it is invalid.
+        QuicConnection(
+            configuration=configuration, original_destination_connection_id=bytes(8)
+        )
     except (OSError, ValueError) as error:
         raise _bad_certificate(cert, key, error) from None
+    return configuration
 
 
 def make_tls(cert: Path, key: Path | None) -> ssl.SSLContext:
@@ -144,11 +156,27 @@ def command(
     if not quiet:
         logging.getLogger("nghttp2py.access").setLevel(logging.INFO)
 
-    files = StaticFiles(directory, listing=listing)
-    configuration = _make_quic(cert, key) if http3 and cert else None
-    site = Site(files, host, port, context, configuration)
+    class Handler(FileRequestHandler):
+        files = StaticFiles(directory, listing=listing)
+
+    quic = _make_quic(cert, key) if http3 and cert else None
+    server = Server(Handler, (host, port), ssl=context, http3=quic or False)
+    scheme = "http" if context is None else "https"
+
+    async def serve() -> None:
+        await server.start()
+        port = server.sockets[0].getsockname()[1]
+        if quic is not None:
+            Handler.response_headers = [("alt-svc", f'h3=":{port}"; ma={_ALT_SVC_AGE}')]
+        loop = asyncio.get_running_loop()
+        # Before the line that tells others that they may send them.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, server.stop)
+        click.echo(f"Serving on {_url(scheme, host, port)} (Ctrl-C ends it)")
+        await server.serve()
+
     try:
-        run(site.serve())
+        run(serve())
     except OSError as error:
         # The number's own text: strerror may name the address once more.
         reason = error.strerror or str(error)
@@ -157,93 +185,3 @@ def command(
         raise click.ClickException(
             f"cannot listen on {host} port {port}: {reason}"
         ) from None
-
-
-class Site:
-    """The servers of a directory: of HTTP/2, and with ``quic`` of HTTP/3."""
-
-    def __init__(
-        self,
-        files: StaticFiles,
-        host: str,
-        port: int,
-        tls: ssl.SSLContext | None,
-        quic: QuicConfiguration | None,
-    ) -> None:
-        self.files = files
-        self.host = host
-        self.port = port
-        self.tls = tls
-        self.quic = quic
-
-    async def serve(self) -> None:
-        """Serve until a signal comes, then stop gracefully."""
-        http3 = None
-        if self.quic is None:
-            http2 = await self.start_http2(self.port)
-        else:
-            http2, http3 = await self.start_both(self.quic)
-
-        stopping = False
-
-        def stop() -> None:
-            nonlocal stopping
-            # The first time gracefully, the second time at once.
-            http2.stop()
-            if http3 is not None:
-                if stopping:
-                    http3.abort()
-                else:
-                    http3.close()
-            stopping = True
-
-        port = http2.sockets[0].getsockname()[1]
-        loop = asyncio.get_running_loop()
-        # Before the line that tells others that they may send them.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop)
-        scheme = "http" if self.tls is None else "https"
-        click.echo(f"Serving on {_url(scheme, self.host, port)} (Ctrl-C ends it)")
-        await http2.serve()
-        if http3 is not None:
-            await http3.wait_closed()
-
-    async def start_http2(self, port: int, *headers: tuple[str, str]) -> HTTP2Server:
-        """Start the server of HTTP/2, which adds ``headers`` to its responses."""
-        handler = type(
-            "Handler",
-            (FileRequestHandler,),
-            {"files": self.files, "response_headers": list(headers)},
-        )
-        server = HTTP2Server((self.host, port), handler, ssl=self.tls)
-        await server.start()
-        return server
-
-    async def start_both(
-        self, configuration: QuicConfiguration
-    ) -> tuple[HTTP2Server, HTTP3Server]:
-        """Start both on one port, which TCP and UDP may not both have free."""
-        from nghttp2py.cli.http3_server import HTTP3Server
-
-        attempts = 1 if self.port else _ATTEMPTS
-        while True:
-            attempts -= 1
-            http3 = HTTP3Server(self.files, configuration)
-            http2 = None
-            try:
-                port = await http3.listen(self.host, self.port)
-                http2 = await self.start_http2(
-                    port, ("alt-svc", f'h3=":{port}"; ma={_ALT_SVC_AGE}')
-                )
-                # A name may stand for several addresses; the first has been taken.
-                for address in [s.getsockname() for s in http2.sockets]:
-                    if address[:2] not in http3.addresses:
-                        await http3.listen(*address[:2])
-                return http2, http3
-            except OSError:
-                await http3.wait_closed()
-                if http2 is not None:
-                    http2.close()
-                    await http2.wait_closed()
-                if not attempts:
-                    raise
