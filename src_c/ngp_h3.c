@@ -4,9 +4,9 @@
 #include <string.h>
 
 /*
- * Every row of the rules by which a peer's stream is judged: the code and the
- * phrase of CONNECTION_CLOSE.  The first part is aioquic's; the phrases are
- * part of its behaviour.  The second part is ours.
+ * The code and the phrase of CONNECTION_CLOSE for every rule that the peer may
+ * break.  The first part is aioquic's; the phrases are part of its behaviour.
+ * The second part is ours.
  */
 static const struct {
   uint64_t code;
@@ -163,19 +163,20 @@ const char *ngp_h3_strerror(int code) {
 
 void ngp_h3_options_default(ngp_h3_options *options) {
   *options = (ngp_h3_options){
-      /* aioquic's, which programs have been measured with. */
+      /* aioquic's value, with which programs have been measured. */
       .qpack_capacity = 4096,
       .qpack_blocked_streams = 16,
       .qpack_encoder_capacity = 4096,
-      /* As over HTTP/2, where the same two bounds are; aioquic has none. */
+      /* The same two bounds as over HTTP/2; aioquic has none. */
       .max_field_section_size = 65536,
       .max_field_count = 256,
-      /* A lost packet of the encoder stream holds up what arrives in a round
-         trip: this is 100 ms of 300 Mbit/s. */
+      /* A lost packet of the encoder stream blocks what arrives in a round
+         trip: this allows 100 ms of 300 Mbit/s. */
       .max_buffered = 4 * 1024 * 1024,
-      /* Each costs no more than a request stream, and QUIC bounds those. */
+      /* A session costs no more than a request stream, and QUIC bounds
+         those. */
       .max_sessions = 256,
-      /* A peer that greases sends a few in a connection. */
+      /* A peer that greases sends a few of these in a connection. */
       .max_glitches = 1000,
       /* As over HTTP/2.  A page whose images are all cancelled has a few
          hundred. */
@@ -277,7 +278,7 @@ ngp_h3_stream *ngp_h3_find_push(const ngp_h3 *h3, int64_t push_id) {
 
 /* ---- The results of a call ---- */
 
-/* What is kept of the buffers between calls. */
+/* Buffers up to this size are kept between calls. */
 #define KEEP 16384
 
 void ngp_h3_begin(ngp_h3 *h3) {
@@ -500,7 +501,7 @@ int ngp_h3_malformed_with(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t code) {
     rv = ngp_h3_wt_close(h3, stream, 0, NULL, 0);
   }
   if (rv == 0) {
-    /* Its field sections will not be decoded (RFC 9204, 2.2.2.2). */
+    /* The stream's field sections will not be decoded (RFC 9204, 2.2.2.2). */
     rv = ngp_h3_cancel_section(h3, stream->id);
   }
   if (rv == 0) {
@@ -558,7 +559,8 @@ int ngp_h3_gather(ngp_h3_stream *stream, const uint8_t **pp, const uint8_t *end,
   int i;
 
   if (stream->header_len) {
-    /* The rest of what began in an earlier call, byte by byte: it is rare. */
+    /* The rest of integers that began in an earlier call, byte by byte: this is
+       rare. */
     src = stream->header;
     len = stream->header_len;
   }
@@ -581,7 +583,7 @@ int ngp_h3_gather(ngp_h3_stream *stream, const uint8_t **pp, const uint8_t *end,
     if (*pp == end) {
       return 0;
     }
-    /* Two integers take 16 bytes at most, so that there is room. */
+    /* Two integers take at most 16 bytes, so there is room. */
     stream->header[stream->header_len++] = *(*pp)++;
     src = stream->header;
     len = stream->header_len;

@@ -4,10 +4,10 @@
  *
  * Bytes of QUIC streams enter by ngp_h3_recv_stream() and its siblings, which
  * record events; calls of the application enter by ngp_h3_send_*().  Both
- * record operations: what the QUIC connection must do, in that order.
+ * record operations: what the QUIC connection must do, in this order.
  *
- * Stream identifiers are the QUIC connection's: it is asked for one before a
- * call here that opens a stream.
+ * Stream identifiers are the QUIC connection's: the caller gets one from it
+ * before a call here that opens a stream.
  */
 #ifndef NGP_H3_H
 #define NGP_H3_H
@@ -18,17 +18,17 @@
 typedef struct ngp_h3 ngp_h3;
 
 typedef enum ngp_h3_error {
-  /* The peer broke the protocol: ngp_h3_closing() says how. */
+  /* The peer has broken the protocol: ngp_h3_closing() returns how. */
   NGP_H3_ERR_PROTOCOL = -2111,
   /* The frame is not allowed in this state of the stream. */
   NGP_H3_ERR_FRAME_UNEXPECTED = -2112,
-  /* The stream is of the wrong kind for the call. */
+  /* The call does not apply to streams of this kind. */
   NGP_H3_ERR_STREAM_TYPE = -2113,
   /* All push identifiers that the peer allowed are used up. */
   NGP_H3_ERR_NO_PUSH_ID = -2114,
   /* The peer has not enabled what the call needs. */
   NGP_H3_ERR_NOT_ENABLED = -2115,
-  /* The peer takes no more requests, or the connection is closing. */
+  /* The peer accepts no more requests, or the connection is closing. */
   NGP_H3_ERR_GOING_AWAY = -2116,
   /* Only the other role may make this call. */
   NGP_H3_ERR_ROLE = -2117,
@@ -92,7 +92,7 @@ const char *ngp_h3_strerror(int code);
 #define NGP_H3_STREAM_QPACK_ENCODER 0x2u
 #define NGP_H3_STREAM_QPACK_DECODER 0x3u
 #define NGP_H3_STREAM_WEBTRANSPORT 0x54u
-/* A bidirectional stream, until its first frame says otherwise. */
+/* A bidirectional stream, unless its first frame makes it another type. */
 #define NGP_H3_STREAM_REQUEST (1ull << 62)
 /* A bidirectional stream of WebTransport. */
 #define NGP_H3_STREAM_WEBTRANSPORT_BIDI ((1ull << 62) + 1)
@@ -105,8 +105,8 @@ const char *ngp_h3_strerror(int code);
 #define NGP_H3_NO_ID (-1)
 
 /*
- * ngp_h3_options says how a connection behaves.  ngp_h3_options_default() fills
- * it; each bound has its reason there.
+ * ngp_h3_options holds the options of a connection. ngp_h3_options_default()
+ * fills it; the reason of each bound is there.
  */
 typedef struct ngp_h3_options {
   /* is_client is nonzero for the client's end. */
@@ -121,32 +121,32 @@ typedef struct ngp_h3_options {
      NGP_H3_EVENT_ABORTED.  Otherwise it closes the connection, as with
      aioquic. */
   uint8_t stream_errors;
-  /* spaces is nonzero if values that come in may begin and end with white
-     space. */
+  /* spaces is nonzero if received values may have white space around them. */
   uint8_t spaces;
   /* log is nonzero if NGP_H3_EVENT_LOG_* are recorded. */
   uint8_t log;
-  /* qpack_capacity and qpack_blocked_streams are what we announce of our QPACK
+  /* qpack_capacity and qpack_blocked_streams are what we announce for our QPACK
      decoder. */
   size_t qpack_capacity;
   size_t qpack_blocked_streams;
-  /* qpack_encoder_capacity is what our QPACK encoder uses at most. */
+  /* qpack_encoder_capacity bounds what our QPACK encoder uses. */
   size_t qpack_encoder_capacity;
-  /* max_field_section_size bounds what one field section may take, coded and
+  /* max_field_section_size bounds the size of one field section, encoded and
      decoded. */
   uint64_t max_field_section_size;
-  /* max_field_count bounds the fields of one. */
+  /* max_field_count bounds the number of fields of one. */
   size_t max_field_count;
   /* max_buffered bounds the bytes that wait on all streams: for the rest of a
      field section, for the encoder stream, for a WebTransport session. */
   size_t max_buffered;
   /* max_sessions bounds the WebTransport sessions that are open at once, if
-     they are kept; the requests for more are rejected. */
+     they are kept; requests for more are rejected. */
   uint32_t max_sessions;
-  /* max_glitches bounds the frames that carry nothing. */
+  /* max_glitches bounds the frames without effect. */
   uint32_t max_glitches;
-  /* max_reset_streams bounds the requests, beyond those that end well, that the
-     peer resets before they are answered, does not finish, or has us refuse. */
+  /* max_reset_streams bounds the requests, in excess of those that end well,
+     that the peer resets before they are answered, does not finish, or makes us
+     refuse. */
   uint32_t max_reset_streams;
 } ngp_h3_options;
 
@@ -155,7 +155,7 @@ void ngp_h3_options_default(ngp_h3_options *options);
 typedef enum ngp_h3_event_type {
   /* A field section: stream_id, push_id, end_stream, fields. */
   NGP_H3_EVENT_HEADERS,
-  /* Some body: stream_id, push_id, end_stream, data. */
+  /* A piece of a body: stream_id, push_id, end_stream, data. */
   NGP_H3_EVENT_DATA,
   /* stream_id, push_id, fields. */
   NGP_H3_EVENT_PUSH_PROMISE,
@@ -202,9 +202,9 @@ typedef enum ngp_h3_event_type {
 } ngp_h3_event_type;
 
 /*
- * ngp_h3_event is one thing that happened while input was processed.  What it
- * points to is borrowed from the input and from the connection, until the next
- * call of a function which is not declared const.
+ * ngp_h3_event is one event that processing input has caused.  Its pointers are
+ * borrowed from the input and from the connection, until the next call of a
+ * function whose connection is not const.
  */
 typedef struct ngp_h3_event {
   ngp_h3_event_type type;
@@ -234,8 +234,8 @@ typedef enum ngp_h3_op_type {
 } ngp_h3_op_type;
 
 /*
- * ngp_h3_op is one thing that the QUIC connection must do.  What it sends
- * stands in ngp_h3_output() from |offset| on.
+ * ngp_h3_op is one operation that the QUIC connection must do.  The bytes that
+ * it sends are in ngp_h3_output() from |offset| on.
  */
 typedef struct ngp_h3_op {
   ngp_h3_op_type type;
@@ -255,8 +255,8 @@ typedef struct ngp_h3_setting {
 } ngp_h3_setting;
 
 /*
- * ngp_h3_new makes a connection.  |mem| is borrowed until ngp_h3_del(), NULL
- * is the C library's allocator.
+ * ngp_h3_new makes a connection. |mem| is borrowed until ngp_h3_del(); NULL
+ * means the C library's allocator.
  *
  * This function returns 0 if it succeeds, or NGHTTP2_ERR_NOMEM.
  */
@@ -290,26 +290,25 @@ int ngp_h3_open(ngp_h3 *h3, uint64_t type, int64_t stream_id);
 int ngp_h3_send_settings(ngp_h3 *h3, const ngp_h3_setting *settings, size_t n);
 
 /*
- * ngp_h3_set_peer_datagrams says whether the peer's transport parameters allow
- * DATAGRAM frames, without which it must not send SETTINGS_H3_DATAGRAM.
+ * ngp_h3_set_peer_datagrams sets whether the peer's transport parameters allow
+ * DATAGRAM frames; otherwise it must not send SETTINGS_H3_DATAGRAM.
  */
 void ngp_h3_set_peer_datagrams(ngp_h3 *h3, int allowed);
 
 /*
- * The following functions take what the QUIC connection received: |len| bytes
- * of |stream_id|, followed by its end if |end_stream| is nonzero; the reset of
- * a stream; the request to stop sending on one; a datagram.  After each, the
- * events and operations are those of this call.  |data| must stay as it is
- * until the events have been read.
+ * The following functions process what the QUIC connection has received: |len|
+ * bytes of |stream_id|, followed by its end if |end_stream| is nonzero; the
+ * reset of a stream; the request to stop sending on one; a datagram.  After
+ * each, the events and operations are those of this call.  |data| must not
+ * change until the events have been read.
  *
  * They return 0 if they succeed, or one of the following negative error codes:
  *
  * NGHTTP2_ERR_NOMEM
  *     Out of memory.  The connection must not be used any more.
- * NGP_H3_ERR_PROTOCOL
- *     The peer broke the protocol.  There are no events; the QUIC connection
- *     must be closed with what ngp_h3_closing() says.  From now on, input is
- *     ignored.
+ * NGP_H3_ERR_PROTOCOL The peer has broken the protocol.  There are no events;
+ *     the QUIC connection must be closed with the code and phrase of
+ *     ngp_h3_closing().  From then on, input is ignored.
  */
 int ngp_h3_recv_stream(ngp_h3 *h3, int64_t stream_id, const uint8_t *data,
                        size_t len, int end_stream);
@@ -324,7 +323,7 @@ const nghttp3_qpack_nv *ngp_h3_fields(const ngp_h3 *h3);
 /*
  * ngp_h3_ops returns the operations of the last call, and ngp_h3_output() the
  * bytes that they send.  Both are borrowed until the next call of a function
- * which is not declared const.
+ * whose connection is not const.
  */
 const ngp_h3_op *ngp_h3_ops(const ngp_h3 *h3, size_t *pn);
 const uint8_t *ngp_h3_output(const ngp_h3 *h3);
@@ -336,14 +335,14 @@ const uint8_t *ngp_h3_output(const ngp_h3 *h3);
 const ngp_h3_phrase *ngp_h3_closing(const ngp_h3 *h3, uint64_t *pcode);
 
 /*
- * ngp_h3_body_error gives what goes with the last NGP_H3_ERR_BODY_LENGTH: the
- * length that was announced, and that of the body including the refused part.
+ * ngp_h3_body_error returns the details of the last NGP_H3_ERR_BODY_LENGTH: the
+ * announced length, and that of the body including the refused part.
  */
 void ngp_h3_body_error(const ngp_h3 *h3, uint64_t *pexpected,
                        uint64_t *pactual);
 
 /*
- * ngp_h3_phrase_of_error returns the phrase that goes with the last
+ * ngp_h3_phrase_of_error returns the phrase for the last
  * NGP_H3_ERR_FRAME_UNEXPECTED or NGP_H3_ERR_MALFORMED of a send function.
  */
 const ngp_h3_phrase *ngp_h3_phrase_of_error(const ngp_h3 *h3);
@@ -354,15 +353,15 @@ const ngp_h3_phrase *ngp_h3_phrase_of_error(const ngp_h3 *h3);
  */
 const ngp_h3_setting *ngp_h3_peer_settings(const ngp_h3 *h3, size_t *pn);
 
-/* What ngp_h3_parse_settings() may find. */
+/* The errors of ngp_h3_parse_settings(). */
 #define NGP_H3_SETTINGS_TRUNCATED 1
 #define NGP_H3_SETTINGS_RESERVED 2
 #define NGP_H3_SETTINGS_TWICE 3
 
 /*
- * ngp_h3_parse_settings parses the payload of SETTINGS to |settings|, which
- * has room for |len| / 2, and writes their number to |*pn|.  It returns 0, or
- * one of the above; |*pid| is the identifier at fault in the last two.
+ * ngp_h3_parse_settings parses the payload of SETTINGS to |settings|, which has
+ * room for |len| / 2, and writes their number to |*pn|.  It returns 0, or one
+ * of the above; for the last two, |*pid| is the wrong identifier.
  */
 int ngp_h3_parse_settings(const uint8_t *payload, size_t len,
                           ngp_h3_setting *settings, size_t *pn, uint64_t *pid);
@@ -456,8 +455,8 @@ int ngp_h3_send_push_promise(ngp_h3 *h3, int64_t stream_id, nghttp3_nv *nva,
 int ngp_h3_open_push(ngp_h3 *h3, int64_t stream_id, int64_t push_id);
 
 /*
- * ngp_h3_datagram_header writes what goes before the payload of a datagram of
- * |stream_id| to |dest|, which has room for 8 bytes (RFC 9297, 2.1).
+ * ngp_h3_datagram_header writes the header of a datagram of |stream_id| to
+ * |dest|, which has room for 8 bytes (RFC 9297, 2.1).
  *
  * This function returns 0 if it succeeds, or NGP_H3_ERR_STREAM_TYPE if
  * |stream_id| is not a request.
@@ -465,9 +464,9 @@ int ngp_h3_open_push(ngp_h3 *h3, int64_t stream_id, int64_t push_id);
 int ngp_h3_datagram_header(int64_t stream_id, uint8_t *dest, size_t *plen);
 
 /*
- * ngp_h3_send_goaway says that requests (from the server) or pushes (from the
- * client) with the identifier |id| and above will not be processed
- * (RFC 9114, 5.2).
+ * ngp_h3_send_goaway announces that requests (sent by a server) or pushes (sent
+ * by a client) with the identifier |id| and above will not be processed (RFC
+ * 9114, 5.2).
  *
  * This function returns 0 if it succeeds, or one of the following negative
  * error codes:
@@ -503,8 +502,8 @@ uint64_t ngp_h3_next_request(const ngp_h3 *h3);
 int ngp_h3_send_max_push_id(ngp_h3 *h3, uint64_t id);
 
 /*
- * ngp_h3_send_cancel_push gives up |push_id|: as client, it is not wanted; as
- * server, it will not come (RFC 9114, 7.2.3).
+ * ngp_h3_send_cancel_push cancels |push_id|: a client does not want it, or a
+ * server will not send it (RFC 9114, 7.2.3).
  *
  * This function returns 0 if it succeeds, or one of the following negative
  * error codes:
@@ -557,7 +556,7 @@ int ngp_h3_priority(const ngp_h3 *h3, int64_t stream_id, int *pincremental);
 /*
  * ngp_h3_reset_stream and ngp_h3_stop_stream break off what we send, or what
  * the peer sends, on a stream; a second call is a no-op.  Unlike a call of the
- * QUIC connection alone, they free what is kept of the stream.
+ * QUIC connection alone, they free the state of the stream.
  *
  * They return 0 if they succeed, or one of the following negative error codes:
  *
@@ -588,8 +587,8 @@ int ngp_h3_open_webtransport(ngp_h3 *h3, int64_t stream_id, uint64_t session_id,
                              int uni);
 
 /*
- * ngp_h3_end_webtransport says that the application has ended its side of the
- * WebTransport stream |stream_id|, if there is one.
+ * ngp_h3_end_webtransport reports that the application has ended its side of
+ * the WebTransport stream |stream_id|, if there is one.
  */
 void ngp_h3_end_webtransport(ngp_h3 *h3, int64_t stream_id);
 
@@ -629,7 +628,7 @@ int ngp_h3_send_capsule(ngp_h3 *h3, int64_t stream_id, uint64_t type,
 
 /*
  * ngp_h3_wt_to_http maps an error code of the application to one for HTTP/3;
- * ngp_h3_wt_from_http maps it back, and returns nonzero if |code| is none of
+ * ngp_h3_wt_from_http maps it back, and returns nonzero if |code| is not
  * WebTransport's (draft-ietf-webtrans-http3, 4.4).
  */
 uint64_t ngp_h3_wt_to_http(uint32_t code);
@@ -646,7 +645,7 @@ typedef struct ngp_h3_stream_info {
   uint8_t send_ended;
   uint8_t recv_state;
   uint8_t send_state;
-  /* frame_size is what is missing of the current frame's payload;
+  /* frame_size is how many bytes of the current frame's payload are missing;
      in_frame is nonzero if there is one. */
   uint8_t in_frame;
   uint64_t frame_type;
@@ -658,10 +657,10 @@ typedef struct ngp_h3_stream_info {
 } ngp_h3_stream_info;
 
 /*
- * ngp_h3_incomplete_frame returns the number, from 1, of the frame on the
- * stream of which more must come, and 0 if there is none.  Frames of DATA do
- * not count once their header is complete; one that waits for the encoder
- * stream does, and so does the type of a unidirectional stream.
+ * ngp_h3_incomplete_frame returns the number, from 1, of the incomplete frame
+ * on the stream, and 0 if there is none.  DATA does not count once its header
+ * is complete.  A frame that is blocked on the encoder stream counts, and so
+ * does the type of a unidirectional stream.
  */
 uint64_t ngp_h3_incomplete_frame(const ngp_h3 *h3, int64_t stream_id);
 
@@ -681,16 +680,16 @@ typedef struct ngp_h3_qpack_bytes {
 int ngp_h3_session_is_open(const ngp_h3 *h3, int64_t session_id);
 
 /*
- * ngp_h3_local_stream returns what ngp_h3_open() was told for |type|.
+ * ngp_h3_local_stream returns the stream given to ngp_h3_open() for |type|.
  */
 int64_t ngp_h3_local_stream(const ngp_h3 *h3, uint64_t type);
 
 const ngp_h3_qpack_bytes *ngp_h3_get_qpack_bytes(const ngp_h3 *h3);
 
 /*
- * ngp_h3_next_stream describes the first stream whose place in the table is
- * |*pplace| or later, and moves |*pplace| on, which begins with 0.  It returns
- * 0 when there is none left.
+ * ngp_h3_next_stream describes the first stream in slot |*pplace| of the table
+ * or later, and advances |*pplace|, which begins with 0.  It returns 0 when
+ * there is none left.
  */
 int ngp_h3_next_stream(const ngp_h3 *h3, size_t *pplace,
                        ngp_h3_stream_info *info);

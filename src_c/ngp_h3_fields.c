@@ -4,8 +4,8 @@
 #include <string.h>
 
 /*
- * aioquic's phrases: what stands before and after the name of the field.  All
- * other rules are told by their text, followed by the value at fault.
+ * aioquic's phrases: the text before and after the name of the field.  The
+ * phrases of all other rules are their text, followed by the wrong value.
  */
 static const struct {
   const char *before;
@@ -26,7 +26,8 @@ static const struct {
     [NGP_FIELD_TE_VALUE] = {"Header ", " value is not trailers"},
 };
 
-/* The pseudo-header fields that aioquic wants, in the order of their names. */
+/* The pseudo-header fields that aioquic requires, in the order of their
+   names. */
 static const struct {
   const char *name;
   ngp_token token;
@@ -38,7 +39,7 @@ static const struct {
 
 #define BIT(NAME) (1u << NGP_TOKEN__##NAME)
 
-/* What a phrase shows of a value at most. */
+/* The most bytes of a value in a phrase. */
 #define MAX_SHOWN 64
 
 static void add_text(ngp_h3_phrase *phrase, const char *text) {
@@ -51,7 +52,7 @@ static void add_text(ngp_h3_phrase *phrase, const char *text) {
   phrase->len += n;
 }
 
-/* Appends |data| as Python would show it: b'...'. */
+/* Appends |data| in the form of Python's repr: b'...'. */
 static void add_repr(ngp_h3_phrase *phrase, const uint8_t *data, size_t len) {
   static const char hex[] = "0123456789abcdef";
   int quote = '\'';
@@ -110,8 +111,8 @@ static int fail_pseudo(ngp_h3_phrase *phrase, const char *name,
               after);
 }
 
-/* Writes why |rule| refuses the field |name|, or if that is NULL the section,
-   of which |fault| is at fault. */
+/* Writes why |rule| refuses the field |name|, or the section if that is NULL;
+   |fault| is the wrong value. */
 static int refuse(ngp_h3_phrase *phrase, ngp_field_rule rule,
                   const uint8_t *name, size_t namelen, ngp_span fault) {
   if (phrases[rule].before) {
@@ -203,12 +204,12 @@ int ngp_h3_checker_field(ngp_h3_checker *checker, const uint8_t *name,
   return 0;
 }
 
-/* The tokens of the pseudo-header fields without which aioquic's phrase is that
-   they are missing. */
+/* The tokens of the pseudo-header fields for which aioquic has a phrase if they
+   are missing. */
 static uint32_t required(const ngp_fields *fields) {
   switch (fields->section) {
   case NGP_FIELDS_REQUEST:
-    /* host will do (RFC 9114, 4.3.1), but not for CONNECT. */
+    /* host is enough (RFC 9114, 4.3.1), but not for CONNECT. */
     return BIT(METHOD) |
            (NGP_FIELDS_SEEN(fields, NGP_TOKEN_HOST) && !fields->connect
                 ? 0

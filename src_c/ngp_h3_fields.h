@@ -1,6 +1,6 @@
 /*
- * ngp_h3_fields: HTTP/3's side of the rules for fields, which are in
- * ngp_fields.c.  SPDX-License-Identifier: MIT
+ * ngp_h3_fields: applies the rules for fields in ngp_fields.c to HTTP/3.
+ * SPDX-License-Identifier: MIT
  *
  * Where aioquic has the same rule, the phrase is aioquic's, which its tests
  * compare; docs/h3.rst lists where a rule here is stricter.
@@ -11,7 +11,7 @@
 #include "ngp_fields.h"
 
 typedef enum ngp_h3_fields_error {
-  /* A field must not stand in this section. */
+  /* A field must not be in this section. */
   NGP_H3_ERR_MALFORMED = -2121
 } ngp_h3_fields_error;
 
@@ -33,17 +33,17 @@ typedef struct ngp_h3_phrase {
 void ngp_h3_phrase_set(ngp_h3_phrase *phrase, const char *text);
 
 /*
- * ngp_h3_checker checks one field section, field by field, and remembers what
- * the message's further fate depends on.
+ * ngp_h3_checker checks one field section, field by field, and keeps what later
+ * steps of the message need.
  */
 typedef struct ngp_h3_checker {
   ngp_fields fields;
   /* webtransport is nonzero if :protocol names WebTransport. */
   uint8_t webtransport;
-  /* capsules is nonzero if the field capsule-protocol says so (RFC 9297,
+  /* capsules is nonzero if the field capsule-protocol is true (RFC 9297,
      3.4). */
   uint8_t capsules;
-  /* phrase is where the reason of a failure is written.  Borrowed. */
+  /* The reason of a failure is written to phrase.  Borrowed. */
   ngp_h3_phrase *phrase;
 } ngp_h3_checker;
 
@@ -55,19 +55,18 @@ void ngp_h3_checker_init(ngp_h3_checker *checker, ngp_fields_section section,
                          unsigned flags, ngp_h3_phrase *phrase);
 
 /*
- * ngp_h3_checker_field checks the next field.  |known| is nonzero if the name
- * is one of QPACK's static table, which needs no look at its characters.
+ * ngp_h3_checker_field checks the next field. |known| is nonzero if the name is
+ * in QPACK's static table: then its characters need not be checked.
  *
- * This function returns 0 if it succeeds, or NGP_H3_ERR_MALFORMED, after which
- * the phrase says why.
+ * This function returns 0 if it succeeds, or NGP_H3_ERR_MALFORMED, with the
+ * reason in the phrase.
  */
 int ngp_h3_checker_field(ngp_h3_checker *checker, const uint8_t *name,
                          size_t namelen, const uint8_t *value, size_t valuelen,
                          int known);
 
 /*
- * ngp_h3_checker_end checks what can be known only when all fields have been
- * seen.
+ * ngp_h3_checker_end checks the rules that need all fields.
  *
  * This function returns 0 if it succeeds, or NGP_H3_ERR_MALFORMED.
  */

@@ -5,9 +5,9 @@
 #include <string.h>
 
 /*
- * Payloads of the control stream are gathered whole, so that each has a bound.
- * Nobody has a use for more settings than fit in this many bytes, nor for a
- * longer list of origins; the longest priority in use takes 6 bytes.
+ * Payloads on the control stream are collected completely, so each has a bound.
+ * More settings than fit in this many bytes, or a longer list of origins, have
+ * no use; the longest priority in use takes 6 bytes.
  */
 #define MAX_SETTINGS_LEN 16384
 #define MAX_ORIGIN_LEN 16384
@@ -23,8 +23,8 @@ int ngp_h3_is_control_frame(const ngp_h3 *h3, uint64_t type, uint64_t len) {
   case NGP_H3_FRAME_PRIORITY_UPDATE_PUSH:
     return 1;
   case NGP_H3_FRAME_ORIGIN:
-    /* Servers ignore it (RFC 9412, 2.3).  As one may do without it, so do we
-       with a longer one. */
+    /* Servers ignore ORIGIN (RFC 9412, 2.3).  It is optional, so a client
+       ignores one that is too long. */
     return h3->options.is_client && len <= MAX_ORIGIN_LEN;
   default:
     return 0;
@@ -142,8 +142,7 @@ static int settings_error(ngp_h3 *h3, const char *format, uint64_t id) {
   return ngp_h3_violate_with(h3, NGP_H3_SETTINGS_ERROR);
 }
 
-/* Settings that are switches.  The order is that in which they are looked
-   at. */
+/* Settings with the values 0 and 1, in the order in which they are checked. */
 static const struct {
   uint64_t id;
   const char *error;
@@ -181,7 +180,7 @@ static int recv_settings(ngp_h3 *h3, const uint8_t *payload, size_t len) {
   size_t n = 0;
   int rv;
 
-  /* Each takes two bytes at least; the one more lets the list be empty. */
+  /* Each takes at least two bytes; one more, because the list may be empty. */
   settings = ngp_malloc(h3->mem, (len / 2 + 1) * sizeof(*settings));
   if (!settings) {
     return NGHTTP2_ERR_NOMEM;
@@ -218,7 +217,7 @@ static int recv_settings(ngp_h3 *h3, const uint8_t *payload, size_t len) {
 
 /* ---- The other frames ---- */
 
-/* Reads the payload that consists of one number. */
+/* Reads a payload that consists of one number. */
 static int read_number(ngp_h3 *h3, const uint8_t *payload, size_t len,
                        uint64_t *pvalue, ngp_h3_violation truncated,
                        ngp_h3_violation trailing) {
@@ -230,7 +229,7 @@ static int read_number(ngp_h3 *h3, const uint8_t *payload, size_t len,
   return n < len ? ngp_h3_violate(h3, trailing) : 0;
 }
 
-/* Records an event that has a |value| only. */
+/* Records an event that has only a |value|. */
 static int add_value(ngp_h3 *h3, ngp_h3_event_type type, uint64_t value) {
   ngp_h3_event *event;
 
@@ -268,8 +267,8 @@ static int recv_goaway(ngp_h3 *h3, const uint8_t *payload, size_t len) {
   if (rv != 0) {
     return rv;
   }
-  /* What a server names is a request, what a client names is a push
-     (RFC 9114, 7.2.6). */
+  /* A server sends the id of a request, a client that of a push (RFC 9114,
+     7.2.6). */
   if (h3->options.is_client && id % 4 != 0) {
     return ngp_h3_violate(h3, NGP_H3_V_GOAWAY_ID);
   }

@@ -8,14 +8,14 @@
 #include "ngp_h3.h"
 #include "ngp_map.h"
 
-/* How far a message has come, in either direction. */
+/* The state of a message, in either direction. */
 typedef enum ngp_h3_message_state {
   NGP_H3_STATE_INITIAL,
   NGP_H3_STATE_AFTER_HEADERS,
   NGP_H3_STATE_AFTER_TRAILERS
 } ngp_h3_message_state;
 
-/* How far the WebTransport session of a CONNECT stream has come. */
+/* The state of the WebTransport session of a CONNECT stream. */
 typedef enum ngp_h3_session_state {
   NGP_H3_SESSION_NONE,
   NGP_H3_SESSION_REQUESTED,
@@ -26,15 +26,16 @@ typedef enum ngp_h3_session_state {
 typedef struct ngp_h3_stream {
   int64_t id;
   uint64_t type;
-  /* header is the start of a stream type, an identifier or a frame header, of
-     which more must come. */
+  /* header is the beginning of an incomplete stream type, identifier or frame
+     header. */
   uint8_t header[NGP_H3_MAX_FRAME_HEADER];
   uint8_t header_len;
   uint8_t in_frame;
   /* skip is nonzero if the payload of this frame is dropped. */
   uint8_t skip;
   /* blocked is nonzero if the frame at the start of |buf|, of |blocked_len|
-     bytes, waits for the encoder stream; what followed it waits behind. */
+     bytes, waits for the encoder stream; the bytes that followed are behind
+     it. */
   uint8_t blocked;
   /* held is nonzero if |buf| waits for a WebTransport session. */
   uint8_t held;
@@ -45,18 +46,20 @@ typedef struct ngp_h3_stream {
   uint8_t send_state;
   /* interim is nonzero once an interim response has arrived. */
   uint8_t interim;
-  /* no_body is nonzero if the response has no body: content-length lies. */
+  /* no_body is nonzero if the response has no body, whatever its
+     content-length. */
   uint8_t no_body;
   /* connect is nonzero if the request is CONNECT without :protocol. */
   uint8_t connect;
-  /* tunnel is nonzero if that was answered by 2xx: only DATA may follow. */
+  /* tunnel is nonzero if a CONNECT was answered by 2xx: only DATA may
+     follow. */
   uint8_t tunnel;
-  /* counted is nonzero if the stream ended badly, and that was counted. */
+  /* counted is nonzero if the stream was counted as one that ended badly. */
   uint8_t counted;
-  /* unwanted is nonzero if we have asked the peer to stop: what comes is
+  /* unwanted is nonzero if we have asked the peer to stop: what arrives is
      dropped. */
   uint8_t unwanted;
-  /* send_no_body is nonzero if what we send has no body, whatever its
+  /* send_no_body is nonzero if our message has no body, whatever its
      content-length. */
   uint8_t send_no_body;
   /* session is an ngp_h3_session_state. */
@@ -65,14 +68,14 @@ typedef struct ngp_h3_stream {
   uint8_t capsules;
   uint8_t urgency;
   uint8_t incremental;
-  /* reprioritized is nonzero if PRIORITY_UPDATE outdoes the field. */
+  /* reprioritized is nonzero if PRIORITY_UPDATE overrides the field. */
   uint8_t reprioritized;
   /* frames counts those whose header is complete. */
   uint64_t frames;
   uint64_t frame_type;
-  /* frame_left is what is missing of the payload. */
+  /* frame_left is how many bytes of the payload are missing. */
   uint64_t frame_left;
-  /* buf is a payload of which more must come. */
+  /* buf is an incomplete payload. */
   ngp_buf buf;
   size_t blocked_len;
   /* required is the insert count that ends the blocking. */
@@ -80,13 +83,13 @@ typedef struct ngp_h3_stream {
   int64_t push_id;
   int64_t session_id;
   /* expected is the content-length, or NGP_FIELDS_NO_LENGTH; length is that of
-     the DATA so far.  send_expected and send_length are the same of what we
-     send. */
+     the DATA so far. send_expected and send_length are the same for our
+     message. */
   uint64_t expected;
   uint64_t length;
   uint64_t send_expected;
   uint64_t send_length;
-  /* capsule is one of which more must come; capsule_left is to be skipped. */
+  /* capsule is an incomplete capsule; capsule_left bytes have to be skipped. */
   ngp_buf capsule;
   uint64_t capsule_left;
 } ngp_h3_stream;
@@ -98,21 +101,21 @@ typedef struct ngp_h3_early_priority {
   uint8_t incremental;
 } ngp_h3_early_priority;
 
-/* PRIORITY_UPDATE may overtake its request; a peer that sends more of them
-   ahead than this loses the oldest. */
+/* PRIORITY_UPDATE may arrive before its request; of more than this many, the
+   oldest are dropped. */
 #define NGP_H3_MAX_EARLY_PRIORITIES 16
 
 /*
- * Numbers that have been seen, of which the largest come mostly in order:
- * |next| is one past the largest, and |seen| has a bit for each of the 64
- * before it, bit 0 for the last.
+ * Numbers that have been seen, which come mostly in order: |next| is one more
+ * than the largest, and |seen| has a bit for each of the 64 before it, bit 0
+ * for the last.
  */
 typedef struct ngp_h3_window {
   uint64_t next;
   uint64_t seen;
 } ngp_h3_window;
 
-/* Nonzero if |n| has been seen.  Those that are too old have. */
+/* Nonzero if |n| has been seen.  Numbers that are too old count as seen. */
 static inline int ngp_h3_window_has(const ngp_h3_window *window, uint64_t n) {
   uint64_t age = window->next - 1 - n;
 
@@ -131,7 +134,7 @@ static inline void ngp_h3_window_add(ngp_h3_window *window, uint64_t n) {
   }
 }
 
-/* A datagram whose session has not come. */
+/* A datagram whose session does not exist yet. */
 typedef struct ngp_h3_datagram {
   int64_t stream_id;
   ngp_buf buf;
@@ -144,7 +147,7 @@ struct ngp_h3 {
   ngp_qpack_decoder decoder;
   /* streams has an ngp_h3_stream, owned, for each id. */
   ngp_map streams;
-  /* results is what a call has recorded. */
+  /* results has what a call has recorded. */
   struct {
     ngp_h3_event *events;
     size_t nevents;
@@ -154,30 +157,30 @@ struct ngp_h3 {
     size_t nops;
     size_t ops_cap;
     ngp_buf out;
-    /* held are buffers that events point into. */
+    /* held has buffers that events point into. */
     ngp_buf *held;
     size_t nheld;
     size_t held_cap;
   } results;
-  /* waiting is what cannot be processed yet. */
+  /* waiting has what cannot be processed yet. */
   struct {
-    /* blocked are the streams that wait for the encoder stream, in the order in
-       which they began to. */
+    /* blocked has the streams that wait for the encoder stream, the oldest wait
+       first. */
     int64_t *blocked;
     size_t nblocked;
     size_t blocked_cap;
-    /* bytes is what is in |buf| of all streams but the control stream, whose
-       frames have bounds of their own, and in |datagrams|. */
+    /* bytes is the size of |buf| of all streams but the control stream, whose
+       frames have bounds of their own, and of |datagrams|. */
     size_t bytes;
-    /* nstreams is the number of streams that wait for a session; datagrams do
-       so, too. */
+    /* nstreams is the number of streams that wait for a session; datagrams wait
+       for one, too. */
     size_t nstreams;
     ngp_h3_datagram *datagrams;
     size_t ndatagrams;
   } waiting;
   struct {
     uint32_t glitches;
-    /* reset_balance is the requests that ended badly, less those that ended
+    /* reset_balance is the requests that ended badly minus those that ended
        well. */
     uint32_t reset_balance;
   } limits;
@@ -187,14 +190,14 @@ struct ngp_h3 {
     ngp_h3_phrase phrase;
     uint8_t closed;
   } close;
-  /* refusal is why the caller's message was not sent. */
+  /* refusal is the reason why the caller's message was not sent. */
   struct {
     ngp_h3_phrase phrase;
     uint64_t expected;
     uint64_t actual;
   } refusal;
-  /* local is what we have opened and announced; a stream that is not open is
-     NGP_H3_NO_ID, as in |peer|. */
+  /* local has the streams that we have opened and the settings that we have
+     announced; a stream that is not open is NGP_H3_NO_ID, as in |peer|. */
   struct {
     int64_t control;
     int64_t qpack_encoder;
@@ -213,8 +216,8 @@ struct ngp_h3 {
     uint8_t connect_protocol;
   } peer;
   struct {
-    /* max_id is the largest push identifier: as client, that we allow; as
-       server, that we are allowed.  NGP_H3_NO_ID for none. */
+    /* max_id is the largest push identifier that the client allows, or
+       NGP_H3_NO_ID. */
     int64_t max_id;
     int64_t next_id;
     /* seen has the push streams that the peer has opened. */
@@ -225,7 +228,7 @@ struct ngp_h3 {
     uint64_t sent;
     uint64_t received;
   } goaway;
-  /* requests has those that the peer has opened, by a quarter of their
+  /* requests has the requests that the peer has opened, by a quarter of their
      identifier. */
   ngp_h3_window requests;
   ngp_h3_early_priority early[NGP_H3_MAX_EARLY_PRIORITIES];
@@ -250,8 +253,8 @@ static inline int ngp_h3_is_local(const ngp_h3 *h3, int64_t stream_id) {
 }
 
 /*
- * The ways to break the protocol that have a fixed code and phrase: the table
- * stands in ngp_h3.c.
+ * The violations of the protocol that have a fixed code and phrase: the table
+ * is in ngp_h3.c.
  */
 typedef enum ngp_h3_violation {
   NGP_H3_V_MISSING_SETTINGS,
@@ -319,41 +322,41 @@ typedef enum ngp_h3_violation {
 } ngp_h3_violation;
 
 /*
- * ngp_h3_violate says that the peer broke the protocol, and returns
+ * ngp_h3_violate records that the peer has broken the protocol, and returns
  * NGP_H3_ERR_PROTOCOL.
  */
 int ngp_h3_violate(ngp_h3 *h3, ngp_h3_violation violation);
 
 /*
- * ngp_h3_violate_with does so with |code| and the phrase that already stands
+ * ngp_h3_violate_with does the same with |code| and the phrase that is already
  * in |h3->close.phrase|.
  */
 int ngp_h3_violate_with(ngp_h3 *h3, uint64_t code);
 
 /*
- * ngp_h3_malformed says that the message on |stream| breaks |violation|;
- * ngp_h3_malformed_with takes |code| and the phrase in |h3->close.phrase|. With
+ * ngp_h3_malformed handles that the message on |stream| breaks |violation|;
+ * ngp_h3_malformed_with uses |code| and the phrase in |h3->close.phrase|.  With
  * options.stream_errors they end both sides of the stream, record that, count
- * it and return 0: the stream's type is NGP_H3_STREAM_IGNORED then.  Otherwise,
- * or if it was one too many, they return NGP_H3_ERR_PROTOCOL.
+ * it and return 0: then the stream's type is NGP_H3_STREAM_IGNORED.  Otherwise,
+ * or if the bound is exceeded, they return NGP_H3_ERR_PROTOCOL.
  */
 int ngp_h3_malformed(ngp_h3 *h3, ngp_h3_stream *stream,
                      ngp_h3_violation violation);
 int ngp_h3_malformed_with(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t code);
 
-/* Counts that the request on |stream|, NULL if nothing of it had come, ended
-   badly.  Returns 0 or NGP_H3_ERR_PROTOCOL. */
+/* Counts a request that ended badly; |stream| is NULL if nothing of it had
+   come.  Returns 0 or NGP_H3_ERR_PROTOCOL. */
 int ngp_h3_count_reset(ngp_h3 *h3, ngp_h3_stream *stream);
 
 /* Ends both sides of |stream|, as far as they are open, with |error_code|;
-   what more comes on it is dropped. */
+   later input on it is dropped. */
 int ngp_h3_abort(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t error_code,
                  int best_effort);
 
 /* Forgets the results of the last call. */
 void ngp_h3_begin(ngp_h3 *h3);
 
-/* Nonzero if all rules of the RFCs are kept; otherwise aioquic's contract is,
+/* Nonzero if all rules of the RFCs apply; otherwise aioquic's contract applies
    where the two differ. */
 static inline int ngp_h3_is_strict(const ngp_h3 *h3) {
   return h3->options.extended || h3->options.stream_errors;
@@ -378,14 +381,14 @@ void ngp_h3_remove_if_ended(ngp_h3 *h3, ngp_h3_stream *stream);
 ngp_h3_event *ngp_h3_add_event(ngp_h3 *h3, ngp_h3_event_type type,
                                const ngp_h3_stream *stream);
 
-/* Records an event of |type| with |len| bytes that have come on |stream|, and
-   its end if |ended| is nonzero. */
+/* Records an event of |type| with |len| bytes received on |stream|, and its end
+   if |ended| is nonzero. */
 int ngp_h3_add_data(ngp_h3 *h3, ngp_h3_event_type type,
                     const ngp_h3_stream *stream, const uint8_t *data,
                     size_t len, int ended);
 
-/* Rejects the request on |stream|: nothing of it was processed, and nothing
-   more of it is looked at. */
+/* Rejects the request on |stream|: nothing of it was processed, and the rest is
+   ignored. */
 int ngp_h3_reject_request(ngp_h3 *h3, ngp_h3_stream *stream);
 
 /* Records RESET or STOP. */
@@ -393,9 +396,9 @@ int ngp_h3_add_op(ngp_h3 *h3, ngp_h3_op_type type, int64_t stream_id,
                   uint64_t error_code, int best_effort);
 
 /*
- * ngp_h3_begin_send begins or continues an operation that sends on
- * |stream_id|.  What is then added to |h3->results.out| belongs to it;
- * ngp_h3_end_send() takes note of that.
+ * ngp_h3_begin_send begins or continues an operation that sends on |stream_id|.
+ * What is then added to |h3->results.out| belongs to it; ngp_h3_end_send()
+ * records that.
  */
 int ngp_h3_begin_send(ngp_h3 *h3, int64_t stream_id);
 void ngp_h3_end_send(ngp_h3 *h3, int end_stream);
@@ -408,26 +411,26 @@ int ngp_h3_send_bytes(ngp_h3 *h3, int64_t stream_id, const uint8_t *data,
 int ngp_h3_send_frame(ngp_h3 *h3, int64_t stream_id, uint64_t type,
                       const uint8_t *payload, size_t len, int end_stream);
 
-/* Moves |buf| to where events may point into it until the next call, and
-   leaves it empty.  |*pheld| is the moved one, borrowed until the next use of
-   this function. */
+/* Moves |buf| to where events may point into it until the next call, and leaves
+   it empty. |*pheld| is the moved buffer, borrowed until the next use of this
+   function. */
 int ngp_h3_hold(ngp_h3 *h3, ngp_buf *buf, ngp_buf *pheld);
 
-/* Counts a frame that carries nothing.  Returns 0 or NGP_H3_ERR_PROTOCOL. */
+/* Counts a frame without effect.  Returns 0 or NGP_H3_ERR_PROTOCOL. */
 int ngp_h3_glitch(ngp_h3 *h3);
 
-/* Gives the priority of the field or frame value to |*purgency| and
-   |*pincremental|, which keep what they have where the value is silent.
-   Returns nonzero if the value cannot be parsed. */
+/* Parses a priority value to |*purgency| and |*pincremental|, which stay
+   unchanged if the value lacks them.  Returns nonzero if the value cannot be
+   parsed. */
 int ngp_h3_parse_priority(const uint8_t *value, size_t len, uint8_t *purgency,
                           uint8_t *pincremental);
 
-/* Gathers |n| variable-length integers, 1 or 2, across calls.  Returns nonzero
+/* Collects |n| variable-length integers, 1 or 2, across calls.  Returns nonzero
    when they are complete. */
 int ngp_h3_gather(ngp_h3_stream *stream, const uint8_t **pp, const uint8_t *end,
                   int n, uint64_t *values);
 
-/* Takes |stream| off the list of blocked streams.  Its buffer stays. */
+/* Removes |stream| from the list of blocked streams.  Its buffer stays. */
 void ngp_h3_forget_blocked(ngp_h3 *h3, ngp_h3_stream *stream);
 
 /* Drops all that waits on |stream|. */
@@ -438,11 +441,11 @@ ngp_h3_stream *ngp_h3_find_push(const ngp_h3 *h3, int64_t push_id);
 
 /* ---- ngp_h3_message.c: request and push streams ---- */
 
-/* Takes bytes of a request or push stream. */
+/* Processes bytes of a request or push stream. */
 int ngp_h3_recv_message(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
                         size_t len, int end_stream);
 
-/* Goes on with the streams that the encoder stream has unblocked. */
+/* Continues the streams that the encoder stream has unblocked. */
 int ngp_h3_resume_all(ngp_h3 *h3);
 
 /* Checks the push identifier that the server has named. */
@@ -456,21 +459,22 @@ int ngp_h3_takes_webtransport(const ngp_h3 *h3);
 int ngp_h3_log_stream_type(ngp_h3 *h3, const ngp_h3_stream *stream,
                            uint64_t type);
 
-/* Sends what the QPACK decoder has to say. */
+/* Sends the pending instructions of the QPACK decoder. */
 int ngp_h3_flush_decoder(ngp_h3 *h3);
 
-/* Says that no more field sections of |stream_id| will be decoded. */
+/* Sends Stream Cancellation: no more field sections of |stream_id| will be
+   decoded. */
 int ngp_h3_cancel_section(ngp_h3 *h3, int64_t stream_id);
 
 /* ---- ngp_h3_frames.c: frames of the control stream, and settings ---- */
 
-/* Checks a frame of which the header has come. */
+/* Checks a frame whose header has arrived. */
 int ngp_h3_check_control_frame(ngp_h3 *h3, uint64_t type, uint64_t len);
 
-/* Nonzero if ngp_h3_recv_control_frame() wants the payload. */
+/* Nonzero if ngp_h3_recv_control_frame() needs the payload. */
 int ngp_h3_is_control_frame(const ngp_h3 *h3, uint64_t type, uint64_t len);
 
-/* Returns the peer's setting |id|, |otherwise| if it has sent none. */
+/* Returns the peer's setting |id|, or |otherwise| if it has sent none. */
 uint64_t ngp_h3_setting_value(const ngp_h3 *h3, uint64_t id,
                               uint64_t otherwise);
 
@@ -482,34 +486,36 @@ int ngp_h3_recv_control_frame(ngp_h3 *h3, uint64_t type, const uint8_t *payload,
 /* Nonzero if the peer's settings announce WebTransport. */
 int ngp_h3_wt_enabled(const ngp_h3 *h3);
 
-/* Takes bytes of a WebTransport stream whose session identifier is known. */
+/* Processes bytes of a WebTransport stream whose session identifier is
+   known. */
 int ngp_h3_wt_recv(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
                    size_t len, int end_stream);
 
 /* Checks the session identifier that a stream has just named. */
 int ngp_h3_wt_check_session(ngp_h3 *h3, ngp_h3_stream *stream);
 
-/* Takes DATA of a stream whose |capsules| is set. */
+/* Processes DATA of a stream whose |capsules| is set. */
 int ngp_h3_wt_recv_capsules(ngp_h3 *h3, ngp_h3_stream *stream,
                             const uint8_t *data, size_t len);
 
 /* Nonzero if there are as many sessions as there may be. */
 int ngp_h3_wt_is_full(const ngp_h3 *h3);
 
-/* The session of the CONNECT stream |session| is established: its streams
-   need not wait any more. */
+/* Handles that the session of the CONNECT stream |session| is established: its
+   streams need not wait any more. */
 int ngp_h3_wt_open(ngp_h3 *h3, ngp_h3_stream *session);
 
-/* The session of the CONNECT stream |session| is over, if there was one. */
+/* Handles the end of the session of the CONNECT stream |session|, if there was
+   one. */
 int ngp_h3_wt_close(ngp_h3 *h3, ngp_h3_stream *session, uint64_t error_code,
                     const uint8_t *message, size_t len);
 
-/* The session of the CONNECT stream |session| will not be, or is no more; or
-   it turns out that the stream is none.  What named it is ended. */
+/* Ends what names the session of the CONNECT stream |session|, which was
+   refused, is over, or never was one. */
 int ngp_h3_wt_refused(ngp_h3 *h3, ngp_h3_stream *session);
 
-/* Takes a datagram for a session that may still come; |*pheld| is nonzero if
-   it is one. */
+/* Keeps a datagram whose session may still be established; then |*pheld| is
+   nonzero. */
 int ngp_h3_wt_hold_datagram(ngp_h3 *h3, int64_t stream_id, const uint8_t *data,
                             size_t len, int *pheld);
 

@@ -23,8 +23,7 @@ int ngp_h3_cancel_section(ngp_h3 *h3, int64_t stream_id) {
   return rv != 0 ? rv : ngp_h3_flush_decoder(h3);
 }
 
-/* Whether the body, of which no more comes, has the length that was
-   announced. */
+/* Whether the body, which has ended, has the announced length. */
 static int is_whole(const ngp_h3_stream *stream) {
   return stream->expected == NGP_FIELDS_NO_LENGTH ||
          stream->expected == stream->length;
@@ -34,7 +33,7 @@ static int is_aborted(const ngp_h3_stream *stream) {
   return stream->type == NGP_H3_STREAM_IGNORED;
 }
 
-/* The message ends with neither DATA nor HEADERS. */
+/* The message ends without DATA and HEADERS at its end. */
 static int recv_end(ngp_h3 *h3, ngp_h3_stream *stream) {
   int rv;
 
@@ -113,7 +112,7 @@ static int check_section(ngp_h3 *h3, ngp_h3_checker *checker, size_t first) {
     nghttp3_vec name = nghttp3_rcbuf_get_buf(nv->name);
     nghttp3_vec value = nghttp3_rcbuf_get_buf(nv->value);
 
-    /* A token stands for a name that libnghttp3 knows, in lower case. */
+    /* A token means a name that libnghttp3 knows, in lower case. */
     rv = ngp_h3_checker_field(checker, name.base, name.len, value.base,
                               value.len, nv->token >= 0);
     if (rv != 0) {
@@ -127,7 +126,7 @@ int ngp_h3_reject_request(ngp_h3 *h3, ngp_h3_stream *stream) {
   return ngp_h3_abort(h3, stream, NGP_H3_REQUEST_REJECTED, 0);
 }
 
-/* What the rules depend on: the connection, and the section's place. */
+/* Returns the flags of the rules: for the connection, and the section. */
 static unsigned checker_flags(const ngp_h3 *h3, ngp_fields_section section) {
   unsigned flags = 0;
 
@@ -146,15 +145,15 @@ static unsigned checker_flags(const ngp_h3 *h3, ngp_fields_section section) {
   return flags;
 }
 
-/* Nonzero if a request asks for a session that will be kept. */
+/* Nonzero if a request opens a session that will be kept. */
 static int wants_session(const ngp_h3 *h3, const ngp_h3_checker *checker) {
   return h3->options.extended && !h3->options.is_client &&
          h3->options.webtransport && checker->fields.connect &&
          checker->webtransport;
 }
 
-/* A response without content may tell the length that it would have, and that
-   to CONNECT means nothing (RFC 9110, 8.6). */
+/* A response without content may state the length that it would have, and in
+   one to CONNECT content-length has no meaning (RFC 9110, 8.6). */
 static uint64_t expected_length(const ngp_h3_stream *stream,
                                 const ngp_fields *fields) {
   return stream->no_body || fields->status == 204 || fields->status == 304 ||
@@ -163,7 +162,7 @@ static uint64_t expected_length(const ngp_h3_stream *stream,
              : fields->content_length;
 }
 
-/* What a field section means for the stream, beyond being handed on. */
+/* Applies a field section to the state of the stream. */
 static int note_section(ngp_h3 *h3, ngp_h3_stream *stream,
                         const ngp_h3_checker *checker, int is_interim) {
   const ngp_fields *fields = &checker->fields;
@@ -208,8 +207,8 @@ static int note_section(ngp_h3 *h3, ngp_h3_stream *stream,
 }
 
 /*
- * recv_section takes the whole payload of HEADERS or PUSH_PROMISE.  It returns
- * NGP_QPACK_ERR_BLOCKED, with |stream->required| set, if it must wait.
+ * recv_section processes the complete payload of HEADERS or PUSH_PROMISE.  It
+ * returns NGP_QPACK_ERR_BLOCKED, with |stream->required| set, if it must wait.
  */
 static int recv_section(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t type,
                         const uint8_t *payload, size_t len, int ended) {
@@ -327,7 +326,7 @@ static int recv_section(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t type,
   return rv;
 }
 
-/* Adds to what waits on |stream|. */
+/* Adds to the bytes that wait on |stream|. */
 static int keep(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
                 size_t len) {
   if (len > h3->options.max_buffered - h3->waiting.bytes) {
@@ -341,8 +340,8 @@ static int keep(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
 }
 
 /*
- * Makes |stream| wait.  The payload of the frame is |payload|, or all that is
- * in |stream->buf| if that is NULL.
+ * Makes |stream| wait.  The payload of the frame is |payload|, or the contents
+ * of |stream->buf| if that is NULL.
  */
 static int block(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *payload,
                  size_t len) {
@@ -427,7 +426,7 @@ int ngp_h3_log_stream_type(ngp_h3 *h3, const ngp_h3_stream *stream,
   return 0;
 }
 
-/* The header of a frame is complete: it has |type| and |len|. */
+/* Handles a complete frame header with |type| and |len|. */
 static int begin_frame(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t type,
                        uint64_t len) {
   int rv = check_frame_type(h3, stream, type);
@@ -452,7 +451,7 @@ static int begin_frame(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t type,
     return len ? 0 : ngp_h3_glitch(h3);
   case NGP_H3_FRAME_HEADERS:
   case NGP_H3_FRAME_PUSH_PROMISE:
-    /* No encoder makes a section longer than what it stands for. */
+    /* No encoder makes a section longer than its decoded form. */
     if (len > h3->options.max_field_section_size) {
       return ngp_h3_malformed(h3, stream, NGP_H3_V_SECTION_SIZE);
     }
@@ -463,8 +462,8 @@ static int begin_frame(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t type,
 }
 
 /*
- * recv_payload takes from |*pp| what belongs to the frame of |stream|.  It
- * returns 1 if more must come.
+ * recv_payload processes the bytes at |*pp| that belong to the frame of
+ * |stream|.  It returns 1 if the frame is still incomplete.
  */
 static int recv_payload(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t **pp,
                         const uint8_t *end) {
@@ -504,7 +503,7 @@ static int recv_payload(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t **pp,
       return block(h3, stream, data, len);
     }
     if (!data && !is_aborted(stream)) {
-      /* Else it was dropped. */
+      /* Otherwise it was dropped. */
       h3->waiting.bytes -= len;
       ngp_buf_clear(&stream->buf, 0);
     }
@@ -584,7 +583,7 @@ int ngp_h3_recv_message(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
   return 0;
 }
 
-/* Goes on with |stream|, whose field section need not wait any more. */
+/* Continues |stream|, whose field section is not blocked any more. */
 static int resume(ngp_h3 *h3, ngp_h3_stream *stream) {
   ngp_buf held;
   size_t len = stream->blocked_len;
@@ -599,7 +598,8 @@ static int resume(ngp_h3 *h3, ngp_h3_stream *stream) {
   rv = recv_section(h3, stream, stream->frame_type, held.base, len,
                     stream->recv_ended && held.len == len);
   if (rv == NGP_QPACK_ERR_BLOCKED) {
-    /* The required insert count has come, so that this cannot be. */
+    /* This cannot happen, because the required insert count has been
+       reached. */
     return ngp_h3_violate(h3, NGP_H3_V_DECOMPRESSION_FAILED);
   }
   if (rv == 0 && held.len > len) {
@@ -624,7 +624,7 @@ int ngp_h3_resume_all(ngp_h3 *h3) {
       ++i;
       continue;
     }
-    /* It leaves the list, and may only come back at its end. */
+    /* The stream leaves the list, and can only be added again at its end. */
     rv = resume(h3, stream);
     if (rv != 0) {
       return rv;

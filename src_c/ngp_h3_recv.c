@@ -3,7 +3,7 @@
 
 /* ---- Unidirectional streams ---- */
 
-/* Takes note of a critical stream of the peer. */
+/* Registers a critical stream of the peer. */
 static int claim(ngp_h3 *h3, int64_t *pwhere, int64_t stream_id,
                  ngp_h3_violation second) {
   if (*pwhere != NGP_H3_NO_ID) {
@@ -30,7 +30,7 @@ static int begin_uni(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t type) {
         claim(h3, &h3->peer.qpack_decoder, stream->id, NGP_H3_V_SECOND_DECODER);
     break;
   case NGP_H3_STREAM_PUSH:
-    /* It is logged when the push identifier is known. */
+    /* A push stream is logged when its push identifier is known. */
     return !h3->options.is_client
                ? ngp_h3_violate(h3, NGP_H3_V_CLIENT_PUSH_STREAM)
                : 0;
@@ -166,7 +166,7 @@ static int recv_uni(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
 
   if (stream->type == NGP_H3_STREAM_NO_TYPE) {
     if (!ngp_h3_gather(stream, &p, end, 1, &type)) {
-      /* It may end before it says what it is (RFC 9114, 6.2). */
+      /* A stream may end before its type is complete (RFC 9114, 6.2). */
       return end_stream ? ngp_h3_glitch(h3) : 0;
     }
     rv = begin_uni(h3, stream, type);
@@ -199,7 +199,7 @@ static int recv_uni(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
     if (rv == 0) {
       rv = ngp_h3_resume_all(h3);
     }
-    /* What was inserted may be used from when we say so. */
+    /* The encoder may use new entries after our Insert Count Increment. */
     return rv != 0 ? rv : ngp_h3_flush_decoder(h3);
   case NGP_H3_STREAM_QPACK_DECODER:
     h3->qpack_bytes.decoder_received += len;
@@ -219,8 +219,8 @@ static int recv_uni(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
 
 /* ---- What the QUIC connection received ---- */
 
-/* Makes the stream which the peer has just opened, or which only the QUIC
-   connection knew. */
+/* Makes the record of a stream that the peer has just opened, or that only the
+   QUIC connection knew. */
 static int new_stream(ngp_h3 *h3, int64_t stream_id, ngp_h3_stream **pstream) {
   int is_uni = ngp_h3_is_uni(stream_id);
   ngp_h3_stream *stream = ngp_h3_add_stream(
@@ -241,7 +241,7 @@ static int new_stream(ngp_h3 *h3, int64_t stream_id, ngp_h3_stream **pstream) {
   }
   ngp_h3_window_add(&h3->requests, (uint64_t)stream_id / 4);
   if ((uint64_t)stream_id >= h3->goaway.sent) {
-    /* We have said that it would not be processed (RFC 9114, 5.2). */
+    /* Our GOAWAY has excluded the request (RFC 9114, 5.2). */
     rv = ngp_h3_reject_request(h3, stream);
     return rv != 0 ? rv : ngp_h3_cancel_section(h3, stream_id);
   }
@@ -264,7 +264,7 @@ int ngp_h3_recv_stream(ngp_h3 *h3, int64_t stream_id, const uint8_t *data,
       return rv;
     }
   } else if (ngp_h3_is_uni(stream_id) && ngp_h3_is_local(h3, stream_id)) {
-    /* QUIC does not let the peer send on it. */
+    /* QUIC does not let the peer send on this stream. */
     return 0;
   }
   if (end_stream) {
@@ -279,8 +279,8 @@ int ngp_h3_recv_stream(ngp_h3 *h3, int64_t stream_id, const uint8_t *data,
   return rv;
 }
 
-/* Records a reset or a request to stop, if the application asked for that and
-   was told of the stream. */
+/* Records a reset or a STOP_SENDING, if options.extended is set and the
+   application knows the stream. */
 static int add_abort(ngp_h3 *h3, ngp_h3_event_type type,
                      const ngp_h3_stream *stream, int64_t stream_id,
                      uint64_t error_code) {
@@ -300,8 +300,8 @@ static int add_abort(ngp_h3 *h3, ngp_h3_event_type type,
   return 0;
 }
 
-/* Whether |stream| is a request whose response has neither ended nor got as far
-   as its body: what was done for it was for nothing. */
+/* Whether |stream| is a request whose response has neither ended nor reached
+   its body: the work for it was wasted. */
 static int is_cut_short(const ngp_h3_stream *stream) {
   return stream && stream->type == NGP_H3_STREAM_REQUEST &&
          !stream->send_ended && stream->send_length == 0;
@@ -323,7 +323,7 @@ int ngp_h3_recv_reset(ngp_h3 *h3, int64_t stream_id, uint64_t error_code) {
   stream = ngp_h3_find(h3, stream_id);
   if (!ngp_h3_is_uni(stream_id) ||
       (stream && stream->type == NGP_H3_STREAM_PUSH)) {
-    /* Its field sections will not be decoded (RFC 9204, 2.2.2.2). */
+    /* The stream's field sections will not be decoded (RFC 9204, 2.2.2.2). */
     rv = ngp_h3_cancel_section(h3, stream_id);
     if (rv != 0) {
       return rv;

@@ -3,8 +3,8 @@
 
 #include <string.h>
 
-/* Makes the stream for which the first frame is sent.  NULL means out of
-   memory. */
+/* Makes the record of a stream on which the first frame is sent.  NULL means
+   out of memory. */
 static ngp_h3_stream *local_stream(ngp_h3 *h3, int64_t stream_id) {
   ngp_h3_stream *stream = ngp_h3_find(h3, stream_id);
 
@@ -48,7 +48,7 @@ static int check_fields(ngp_h3 *h3, ngp_h3_checker *checker,
   return ngp_h3_checker_end(checker);
 }
 
-/* Looks at fields that are not checked for what the state depends on. */
+/* Reads from unchecked fields what the state depends on. */
 static void scan_fields(ngp_h3_checker *checker, const nghttp3_nv *nva,
                         size_t nvlen) {
   ngp_fields *fields = &checker->fields;
@@ -60,7 +60,7 @@ static void scan_fields(ngp_h3_checker *checker, const nghttp3_nv *nva,
     const nghttp3_nv *nv = &nva[i];
 
     if (nv->namelen == 7 && memcmp(nv->name, ":status", 7) == 0) {
-      /* aioquic takes any status that begins with 1 for interim. */
+      /* aioquic treats any status that begins with 1 as interim. */
       fields->status = nv->valuelen && nv->value[0] == '1' ? 100 : 200;
     } else if (nv->namelen == 7 && memcmp(nv->name, ":method", 7) == 0) {
       fields->head = nv->valuelen == 4 && memcmp(nv->value, "HEAD", 4) == 0;
@@ -74,15 +74,15 @@ static void scan_fields(ngp_h3_checker *checker, const nghttp3_nv *nva,
   }
 }
 
-/* Refuses a body that would have |actual| bytes. */
+/* Records the refusal of a body that would have |actual| bytes. */
 static int bad_length(ngp_h3 *h3, uint64_t expected, uint64_t actual) {
   h3->refusal.expected = expected;
   h3->refusal.actual = actual;
   return NGP_H3_ERR_BODY_LENGTH;
 }
 
-/* What our message on |stream| announces, by fields that will be sent; a
-   response without content has none, whatever its content-length. */
+/* Sets the expected length of our message on |stream| from its fields; a
+   response without content has no body, whatever its content-length. */
 static uint64_t announced(const ngp_h3 *h3, const ngp_h3_stream *stream,
                           const ngp_fields *fields) {
   int status = fields->status;
@@ -140,7 +140,7 @@ static int send_section(ngp_h3 *h3, int64_t stream_id, uint64_t type,
   n += ngp_put_varint(header + n, len);
   rv = ngp_buf_reserve(&h3->results.out, n + len);
   if (rv == 0) {
-    /* There is room. */
+    /* This cannot fail: there is room. */
     ngp_buf_add(&h3->results.out, header, n);
     ngp_buf_add(&h3->results.out, before, beforelen);
     ngp_buf_add(&h3->results.out, encoded.prefix.base, encoded.prefix.len);
@@ -400,7 +400,7 @@ int ngp_h3_reset_stream(ngp_h3 *h3, int64_t stream_id, uint64_t error_code) {
     return 0;
   }
   stream->send_ended = 1;
-  /* It has not ended well, but that was our doing. */
+  /* The request has ended badly, but we have caused that. */
   stream->counted = 1;
   rv = ngp_h3_add_op(h3, NGP_H3_OP_RESET, stream_id, error_code, 1);
   ngp_h3_remove_if_ended(h3, stream);
@@ -437,7 +437,7 @@ int ngp_h3_datagram_header(int64_t stream_id, uint8_t *dest, size_t *plen) {
   return 0;
 }
 
-/* Sends a frame of one number on the control stream. */
+/* Sends a frame that consists of one number on the control stream. */
 static int send_number(ngp_h3 *h3, uint64_t type, uint64_t value) {
   uint8_t payload[8];
 

@@ -2,8 +2,8 @@
  * WebTransport over HTTP/3 (draft-ietf-webtrans-http3) and capsules
  * (RFC 9297).  SPDX-License-Identifier: MIT
  *
- * Without options.extended no sessions are kept: as with aioquic, whatever
- * names a session is handed to the application.
+ * Without options.extended no sessions are kept: as in aioquic, everything that
+ * names a session is passed to the application.
  */
 #include "ngp_h3_int.h"
 
@@ -15,16 +15,16 @@
 /* The longest message of CLOSE_WEBTRANSPORT_SESSION. */
 #define MAX_MESSAGE 1024
 
-/* A capsule is reported whole, so that it has a bound; a longer one of a type
-   that we do not know is skipped. */
+/* A capsule is reported completely, so it has a bound; a longer one of an
+   unknown type is skipped. */
 #define MAX_CAPSULE 16384
 
-/* How many streams and datagrams may wait for the sessions that they name:
-   what a client sends behind the requests of a few sessions. */
+/* How many streams and datagrams may wait for their sessions: enough for what a
+   client sends behind the requests of a few sessions. */
 #define MAX_WAITING 64
 
-/* The errors of applications take a place of their own among those of HTTP/3:
-   from FIRST on, without the numbers that are reserved for greasing. */
+/* The error codes of applications have a range of their own among those of
+   HTTP/3: from FIRST on, without the numbers that are reserved for greasing. */
 #define FIRST_ERROR 0x52e4a40fa8dbu
 #define LAST_ERROR 0x52e5ac983162u
 
@@ -69,7 +69,7 @@ int ngp_h3_session_is_open(const ngp_h3 *h3, int64_t session_id) {
   return find_session(h3, session_id) != NULL;
 }
 
-/* Nonzero if the session may still come. */
+/* Nonzero if the session may still be established. */
 static int may_come(const ngp_h3 *h3, int64_t session_id) {
   const ngp_h3_stream *session = ngp_h3_find(h3, session_id);
 
@@ -93,7 +93,7 @@ static int for_streams(ngp_h3 *h3, int64_t session_id,
   size_t place = 0;
   int rv;
 
-  /* Nothing that |what| does adds or removes streams. */
+  /* |what| does not add or remove streams. */
   while ((stream = ngp_map_next(&h3->streams, &place))) {
     if (stream->session_id == session_id &&
         stream->type != NGP_H3_STREAM_IGNORED) {
@@ -148,7 +148,7 @@ int ngp_h3_wt_recv(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
   return 0;
 }
 
-/* Hands on what has waited on |stream|. */
+/* Reports what has waited on |stream|. */
 static int release(ngp_h3 *h3, ngp_h3_stream *stream) {
   ngp_buf held;
   int rv;
@@ -175,8 +175,8 @@ static void sweep(ngp_h3 *h3, int64_t session_id) {
   while ((stream = ngp_map_next(&h3->streams, &place))) {
     if (stream->session_id == session_id && stream->recv_ended &&
         stream->send_ended) {
-      /* Another may move to its place; or to one that has been looked at, and
-         then it goes with the next sweep. */
+      /* Another may move to its slot, or to one that was checked already: then
+         the next sweep removes it. */
       ngp_h3_remove_stream(h3, stream);
       --place;
     }
@@ -191,7 +191,7 @@ int ngp_h3_wt_hold_datagram(ngp_h3 *h3, int64_t stream_id, const uint8_t *data,
   if (!h3->options.webtransport || !may_come(h3, stream_id)) {
     return 0;
   }
-  /* Datagrams may be lost: those that are too many are. */
+  /* Datagrams over the bound are dropped, as datagrams may be lost. */
   *pheld = 1;
   if (h3->waiting.ndatagrams >= MAX_WAITING ||
       len > h3->options.max_buffered - h3->waiting.bytes) {
@@ -215,7 +215,7 @@ int ngp_h3_wt_hold_datagram(ngp_h3 *h3, int64_t stream_id, const uint8_t *data,
   return 0;
 }
 
-/* Takes the datagrams of the session out of the list; reports them if |wanted|
+/* Removes the datagrams of the session from the list; reports them if |wanted|
    is nonzero. */
 static int take_datagrams(ngp_h3 *h3, int64_t session_id, int wanted) {
   size_t i, kept = 0;
@@ -361,8 +361,7 @@ static int recv_capsule(ngp_h3 *h3, ngp_h3_stream *stream, uint64_t type,
 
 /*
  * Reads the header of the capsule at |data|, of |*psize| bytes at |*pstart|.
- * Returns 0 if more of it must come: of the header, or of a value that is
- * wanted whole.
+ * Returns 0 if the header, or a value that has to be complete, is incomplete.
  */
 static int read_capsule(const uint8_t *data, size_t len, uint64_t *ptype,
                         uint64_t *psize, size_t *pstart) {
@@ -386,7 +385,7 @@ int ngp_h3_wt_recv_capsules(ngp_h3 *h3, ngp_h3_stream *stream,
   data += n;
   len -= n;
   if (capsule->len) {
-    /* What has gathered belongs to the one capsule that goes on in |data|. */
+    /* The collected bytes belong to the capsule that continues in |data|. */
     rv = ngp_buf_add(capsule, data, len);
     if (rv != 0 ||
         !read_capsule(capsule->base, capsule->len, &type, &size, &start)) {
@@ -423,7 +422,7 @@ int ngp_h3_wt_recv_capsules(ngp_h3 *h3, ngp_h3_stream *stream,
   return ngp_buf_add(capsule, data, len);
 }
 
-/* ---- What the application does ---- */
+/* ---- Calls of the application ---- */
 
 int ngp_h3_open_webtransport(ngp_h3 *h3, int64_t stream_id, uint64_t session_id,
                              int uni) {
@@ -437,7 +436,7 @@ int ngp_h3_open_webtransport(ngp_h3 *h3, int64_t stream_id, uint64_t session_id,
     return NGP_H3_ERR_STREAM_TYPE;
   }
   if (!uni || h3->options.extended) {
-    /* What the peer sends on it, without any header, is the session's. */
+    /* What the peer sends on it has no header and belongs to the session. */
     stream = ngp_h3_add_stream(h3, stream_id,
                                uni ? NGP_H3_STREAM_WEBTRANSPORT
                                    : NGP_H3_STREAM_WEBTRANSPORT_BIDI);

@@ -4,15 +4,14 @@
 #include <string.h>
 
 /*
- * The fields of one section are counted with 32 bytes each against the size
- * bound, so that the list cannot grow without the bound being met.
+ * Each field counts 32 bytes more against the size bound, so the list of fields
+ * is bounded as well.
  */
 #define FIELD_OVERHEAD 32
 
 /*
- * A cookie shorter than this can be guessed by an attacker who sees sizes
- * (RFC 9204, 7.1.2), so that it is never indexed.  libnghttp2 draws the same
- * line for HPACK.
+ * An attacker who sees sizes can guess a cookie shorter than this (RFC 9204,
+ * 7.1.2), so it is never indexed. libnghttp2 has the same bound for HPACK.
  */
 #define SHORT_COOKIE 20
 
@@ -72,7 +71,7 @@ void ngp_qpack_fields_free(ngp_qpack_fields *fields) {
   fields->cap = 0;
 }
 
-/* Takes the references of |nv|, also if it fails. */
+/* Takes the references of |nv|, even if it fails. */
 static int fields_add(ngp_qpack_fields *fields, const nghttp3_qpack_nv *nv) {
   if (fields->len == fields->cap) {
     size_t cap = fields->cap ? 2 * fields->cap : 16;
@@ -117,8 +116,8 @@ void ngp_qpack_encoder_free(ngp_qpack_encoder *encoder) {
 
 void ngp_qpack_encoder_apply(ngp_qpack_encoder *encoder, uint64_t capacity,
                              uint64_t blocked_streams) {
-  /* Both are truncated to what the library keeps them in; it takes the
-     smaller of |capacity| and its own bound. */
+  /* Both are truncated to the library's types; it uses the smaller of
+     |capacity| and its own bound. */
   nghttp3_qpack_encoder_set_max_dtable_capacity(
       encoder->coder, capacity > SIZE_MAX ? SIZE_MAX : (size_t)capacity);
   encoder->blocked_streams =
@@ -129,7 +128,7 @@ static int name_is(const nghttp3_nv *nv, const char *name, size_t len) {
   return nv->namelen == len && memcmp(nv->name, name, len) == 0;
 }
 
-/* Goes on with a hash over |len| bytes, eight at a time. */
+/* Continues a hash over |len| bytes, eight at a time. */
 static uint64_t hash_bytes(uint64_t hash, const uint8_t *data, size_t len) {
   uint64_t word;
 
@@ -145,9 +144,9 @@ static uint64_t hash_bytes(uint64_t hash, const uint8_t *data, size_t len) {
   return hash;
 }
 
-/* Nonzero if the field was sent lately; from now on it was. */
+/* Nonzero if the field was sent recently.  Notes that it is sent now. */
 static int seen_lately(ngp_qpack_encoder *encoder, const nghttp3_nv *nv) {
-  /* The ends of a long value tell enough: a wrong guess costs an entry. */
+  /* The ends of a long value are enough: a collision costs only an entry. */
   size_t head = nv->valuelen < 32 ? nv->valuelen : 32;
   size_t tail = nv->valuelen - head < 32 ? nv->valuelen - head : 32;
   uint64_t hash = nv->namelen << 16 ^ nv->valuelen;
@@ -158,12 +157,12 @@ static int seen_lately(ngp_qpack_encoder *encoder, const nghttp3_nv *nv) {
   hash = hash_bytes(hash, nv->name, nv->namelen);
   hash = hash_bytes(hash, nv->value, head);
   hash = hash_bytes(hash, nv->value + nv->valuelen - tail, tail);
-  /* Multiplication mixes upwards. */
+  /* Multiplication mixes towards the upper bits. */
   tag = (uint32_t)(hash >> 24);
   i = (hash >> 56) % NGP_QPACK_HISTORY;
   if (encoder->history[i].hash != tag) {
-    /* Each field has two places, so that two that come again and again do not
-       hide each other; the older one is given up. */
+    /* Each field has two slots, so that two repeated fields do not evict each
+       other; the older one is replaced. */
     if (encoder->history[i ^ 1].hash == tag ||
         encoder->history[i ^ 1].section < encoder->history[i].section) {
       i ^= 1;
@@ -177,9 +176,9 @@ static int seen_lately(ngp_qpack_encoder *encoder, const nghttp3_nv *nv) {
 }
 
 /*
- * Which fields may enter the dynamic table.  libnghttp3 alone would leave out
- * every name that it does not know, which are those that repeat most; a field
- * that has come once may never come again.
+ * Decides which fields may enter the dynamic table. libnghttp3 by itself would
+ * leave out every unknown name, but these repeat most; a field that was sent
+ * once may never be sent again.
  */
 static uint8_t index_flags(const nghttp3_nv *nv, int seen) {
   switch (nv->namelen) {
@@ -194,7 +193,7 @@ static uint8_t index_flags(const nghttp3_nv *nv, int seen) {
     }
     break;
   case 14:
-    /* Its values rarely repeat: each would push out an entry that does. */
+    /* Its values rarely repeat: each would evict an entry that does. */
     if (name_is(nv, "content-length", 14)) {
       return NGHTTP3_NV_FLAG_NONE;
     }
@@ -224,15 +223,15 @@ int ngp_qpack_encoder_encode(ngp_qpack_encoder *encoder, int64_t stream_id,
     repeated += (size_t)seen;
     nva[i].flags = index_flags(&nva[i], seen);
   }
-  /* A section that refers to what the peer may not have yet is held up if the
-     encoder stream is.  That is worth it for what repeats; the first sections
-     of a connection go without. */
+  /* A section that refers to entries that the peer may not have yet is blocked
+     if the encoder stream is delayed.  That pays off for fields that repeat;
+     the first sections of a connection do not risk it. */
   nghttp3_qpack_encoder_set_max_blocked_streams(
       encoder->coder, 2 * repeated >= nvlen ? encoder->blocked_streams : 0);
   nghttp3_buf_reset(&encoder->prefix);
   nghttp3_buf_reset(&encoder->section);
   nghttp3_buf_reset(&encoder->stream);
-  /* It fails for want of memory only: QPACK_FATAL follows such a failure. */
+  /* It fails only for want of memory: QPACK_FATAL follows such a failure. */
   if (nghttp3_qpack_encoder_encode(encoder->coder, &encoder->prefix,
                                    &encoder->section, &encoder->stream,
                                    stream_id, nva, nvlen) != 0) {
@@ -347,7 +346,7 @@ static int decode_section(ngp_qpack_decoder *decoder,
       return 0;
     }
     if (n == 0 && !(flags & NGHTTP3_QPACK_DECODE_FLAG_EMIT)) {
-      /* The section ends before its last field does. */
+      /* The section ends inside its last field. */
       return NGP_QPACK_ERR_DECOMPRESSION_FAILED;
     }
   }
@@ -374,7 +373,7 @@ int ngp_qpack_decoder_decode(ngp_qpack_decoder *decoder, int64_t stream_id,
 }
 
 int ngp_qpack_decoder_cancel(ngp_qpack_decoder *decoder, int64_t stream_id) {
-  /* QPACK_FATAL means that the decoder stream was not taken for too long. */
+  /* QPACK_FATAL means that too much of the decoder stream was not fetched. */
   return nghttp3_qpack_decoder_cancel_stream(decoder->coder, stream_id) == 0
              ? 0
              : NGHTTP2_ERR_NOMEM;

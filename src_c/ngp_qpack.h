@@ -14,8 +14,8 @@
 #include "ngp.h"
 
 /*
- * libnghttp3's codes overlap with libnghttp2's internal ones, so that they
- * never leave ngp_qpack.c; these take their place.
+ * libnghttp3's codes overlap with libnghttp2's internal ones, so they never
+ * leave ngp_qpack.c; these replace them.
  */
 typedef enum ngp_qpack_error {
   /* An encoded field section is malformed (RFC 9204, 2.2). */
@@ -36,7 +36,7 @@ const char *ngp_qpack_strerror(int code);
 
 /*
  * ngp_qpack_fields is a list of decoded fields.  Each holds one reference to
- * its name and one to its value; ngp_qpack_fields_clear() gives them back.
+ * its name and one to its value; ngp_qpack_fields_clear() drops them.
  */
 typedef struct ngp_qpack_fields {
   nghttp3_qpack_nv *nv;
@@ -53,9 +53,9 @@ void ngp_qpack_fields_free(ngp_qpack_fields *fields);
  */
 void ngp_qpack_fields_clear(ngp_qpack_fields *fields, size_t from);
 
-/* How many fields the encoder remembers to have sent, and for how many
-   sections: what comes again later than that would only push out entries that
-   come again sooner. */
+/* How many sent fields the encoder remembers, and for how many sections:
+   entries that repeat later than that would only evict entries that repeat
+   sooner. */
 #define NGP_QPACK_HISTORY 256
 #define NGP_QPACK_RECENT 16
 
@@ -70,8 +70,8 @@ typedef struct ngp_qpack_encoder {
   nghttp3_buf stream;
   /* The peer's QPACK_BLOCKED_STREAMS. */
   size_t blocked_streams;
-  /* Fields that were sent, each in one of the two places that its hash names,
-     and the number of the section. */
+  /* Fields that were sent, each in one of the two slots of its hash, and the
+     number of the section. */
   struct {
     uint32_t hash;
     uint32_t section;
@@ -110,10 +110,10 @@ void ngp_qpack_encoder_apply(ngp_qpack_encoder *encoder, uint64_t capacity,
                              uint64_t blocked_streams);
 
 /*
- * ngp_qpack_encoder_encode encodes |nvlen| fields at |nva| for |stream_id|.
- * It sets the flags of |nva|: which fields may enter the dynamic table is
- * decided here (RFC 9204, 7.1), and whether the stream may block: it may if
- * half of its fields were sent lately.
+ * ngp_qpack_encoder_encode encodes |nvlen| fields at |nva| for |stream_id|. It
+ * sets the flags of |nva|, that is, which fields may enter the dynamic table
+ * (RFC 9204, 7.1), and decides whether the stream may be blocked: it may if
+ * half of its fields were sent recently.
  *
  * This function returns 0 if it succeeds, or NGHTTP2_ERR_NOMEM, after which
  * the encoder must not be used.
@@ -123,7 +123,7 @@ int ngp_qpack_encoder_encode(ngp_qpack_encoder *encoder, int64_t stream_id,
                              ngp_qpack_encoded *pres);
 
 /*
- * ngp_qpack_encoder_read_decoder takes |len| bytes of the peer's decoder
+ * ngp_qpack_encoder_read_decoder processes |len| bytes of the peer's decoder
  * stream.
  *
  * This function returns 0 if it succeeds, or one of the following negative
@@ -149,8 +149,8 @@ typedef struct ngp_qpack_decoder {
 /*
  * ngp_qpack_decoder_init makes a decoder with a dynamic table of |capacity|
  * bytes at most.  The table has that capacity from the start: an encoder that
- * inserts without a Set Dynamic Table Capacity instruction is understood, as
- * ls-qpack's decoder understands it.
+ * inserts without a Set Dynamic Table Capacity instruction is accepted, as
+ * ls-qpack's decoder does.
  *
  * This function returns 0 if it succeeds, or NGHTTP2_ERR_NOMEM.
  */
@@ -160,7 +160,7 @@ int ngp_qpack_decoder_init(ngp_qpack_decoder *decoder, size_t capacity,
 void ngp_qpack_decoder_free(ngp_qpack_decoder *decoder);
 
 /*
- * ngp_qpack_decoder_read_encoder takes |len| bytes of the peer's encoder
+ * ngp_qpack_decoder_read_encoder processes |len| bytes of the peer's encoder
  * stream.
  *
  * This function returns 0 if it succeeds, or one of the following negative
@@ -187,18 +187,16 @@ uint64_t ngp_qpack_decoder_insert_count(const ngp_qpack_decoder *decoder);
  * |max_count| their number.
  *
  * This function returns 0 if it succeeds.  Otherwise it returns one of the
- * following negative error codes, and |fields| is as it was:
+ * following negative error codes, and |fields| is unchanged:
  *
  * NGHTTP2_ERR_NOMEM
  *     Out of memory.
- * NGP_QPACK_ERR_BLOCKED
- *     Entries are missing.  |*prequired| is the insert count from which on the
- *     same call succeeds; nothing is remembered about this one.
+ * NGP_QPACK_ERR_BLOCKED Entries are missing. |*prequired| is the insert count
+ *     from which on the same call succeeds; no state of this call is kept.
  * NGP_QPACK_ERR_DECOMPRESSION_FAILED
  *     The section is malformed.
- * NGP_QPACK_ERR_TOO_LARGE
- *     The section is larger than |max_size|, or one of its fields is larger
- *     than libnghttp3 takes.
+ * NGP_QPACK_ERR_TOO_LARGE The section is larger than |max_size|, or one of its
+ *     fields is larger than libnghttp3 accepts.
  * NGP_QPACK_ERR_TOO_MANY
  *     There are more than |max_count| fields.
  */
@@ -208,20 +206,19 @@ int ngp_qpack_decoder_decode(ngp_qpack_decoder *decoder, int64_t stream_id,
                              uint64_t *prequired);
 
 /*
- * ngp_qpack_decoder_cancel says on the decoder stream that |stream_id| will
- * not be read any more (RFC 9204, 2.2.2.2).
+ * ngp_qpack_decoder_cancel writes Stream Cancellation for |stream_id| (RFC
+ * 9204, 2.2.2.2).
  *
  * This function returns 0 if it succeeds, or NGHTTP2_ERR_NOMEM.
  */
 int ngp_qpack_decoder_cancel(ngp_qpack_decoder *decoder, int64_t stream_id);
 
 /*
- * ngp_qpack_decoder_pending and ngp_qpack_decoder_take must be used after each
- * of the above: libnghttp3 keeps some hundred bytes, and fails when there are
- * more.
+ * ngp_qpack_decoder_pending and ngp_qpack_decoder_take must be called after
+ * each of the above: libnghttp3 buffers some hundred bytes, and fails when
+ * there are more.
  *
- * ngp_qpack_decoder_pending returns how many decoder stream bytes there are to
- * take.
+ * ngp_qpack_decoder_pending returns how many decoder stream bytes are pending.
  */
 size_t ngp_qpack_decoder_pending(const ngp_qpack_decoder *decoder);
 
