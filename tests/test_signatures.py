@@ -131,3 +131,31 @@ def test_a_subclass_has_the_call_of_its_own():
         "stream_id",
         "database",
     ]
+
+
+# Those that aioquic has, too.
+OF_AIOQUIC = {
+    "nghttp2py.asyncio.quic.connect",
+    "nghttp2py.asyncio.quic.serve",
+    "nghttp2py.asyncio.quic_server.QuicServer",
+    "nghttp2py.quic.connection.QuicConnection",
+}
+
+
+def test_a_configuration_is_named_config_but_where_aioquic_names_it():
+    named = {"config": set(), "configuration": set(), "settings": set()}
+    for name, value in VALUES.items():
+        # An event has what came.
+        if (name in CLASSES or not inspect.isclass(value)) and ".events." not in name:
+            for parameter in inspect.signature(value).parameters:
+                named.get(parameter, set()).add(name)
+    assert named["configuration"] == OF_AIOQUIC
+    assert {n for n in OF_AIOQUIC if n in named["config"]} == {
+        "nghttp2py.asyncio.quic.connect",
+        "nghttp2py.asyncio.quic.serve",
+    }
+    assert "nghttp2py.h3.connection.H3Connection" in named["config"]
+    assert named["settings"] == {
+        "nghttp2py.asyncio.timeouts.Timeouts",  # seconds to wait for SETTINGS
+        "nghttp2py.h3.config.H3Configuration",  # further ones, by number
+    }
