@@ -158,4 +158,5 @@ def test_a_configuration_is_named_config_but_where_aioquic_names_it():
     assert named["settings"] == {
         "nghttp2py.asyncio.timeouts.Timeouts",  # seconds to wait for SETTINGS
         "nghttp2py.h3.config.H3Configuration",  # further ones, by number
+        "nghttp2py.h3.convert.encode_settings",  # what it encodes
     }
