@@ -16,9 +16,9 @@ typedef enum ngp_h3_fields_error {
 } ngp_h3_fields_error;
 
 /*
- * A phrase names the field at fault in the form of Python's repr, in which a
- * byte takes four characters at most; libnghttp3 decodes no name longer than
- * 256.  A longer name, and any value, is cut off.
+ * A phrase contains the name of the wrong field in the form of Python's repr,
+ * in which a byte takes at most four characters; libnghttp3 decodes no name
+ * longer than 256 bytes.  A longer name, and any value, is truncated.
  */
 #define NGP_H3_MAX_PHRASE 1152
 

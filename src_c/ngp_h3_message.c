@@ -33,7 +33,7 @@ static int is_aborted(const ngp_h3_stream *stream) {
   return stream->type == NGP_H3_STREAM_IGNORED;
 }
 
-/* The message ends without DATA and HEADERS at its end. */
+/* Handles the end of a message that no DATA or HEADERS frame carries. */
 static int recv_end(ngp_h3 *h3, ngp_h3_stream *stream) {
   int rv;
 

@@ -81,8 +81,9 @@ static int bad_length(ngp_h3 *h3, uint64_t expected, uint64_t actual) {
   return NGP_H3_ERR_BODY_LENGTH;
 }
 
-/* Sets the expected length of our message on |stream| from its fields; a
-   response without content has no body, whatever its content-length. */
+/* Returns the length of the body that our message on |stream| announces by its
+   fields; a response without content has no body, whatever its
+   content-length. */
 static uint64_t announced(const ngp_h3 *h3, const ngp_h3_stream *stream,
                           const ngp_fields *fields) {
   int status = fields->status;

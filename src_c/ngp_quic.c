@@ -6,12 +6,12 @@
 
 #include <string.h>
 
-/* How far ahead of the last one a stream may be that the caller names: the ids
-   between are opened with it (RFC 9000, 3.2). */
+/* How far a stream that the caller names may be ahead of the last one: it opens
+   all streams in between, too (RFC 9000, 3.2). */
 #define MAX_AHEAD (4 * 1024)
 
-/* The length of connection ids that we choose for a server (RFC 9000, 7.2 wants
-   8 at least). */
+/* The length of the connection ids that we choose for a server (RFC 9000, 7.2
+   requires at least 8). */
 #define INITIAL_DCID_LEN 8
 
 /* RFC 9000, 20.1 and 19.6. */
@@ -58,8 +58,8 @@ int ngp_quic_new(ngp_quic **pquic, const ngp_quic_options *options,
   }
   quic->local[0] = (ngp_quic_local){server, server};
   quic->local[1] = (ngp_quic_local){server + 2, server + 2};
-  /* A client leaves it to the system which of its addresses it uses: any will
-     do.  A server learns it with the first datagram. */
+  /* A client lets the system choose its address: any local address will do.  A
+     server learns it with the first datagram. */
   quic->path.local.in6.sin6_family = NGTCP2_AF_INET6;
   quic->path.local.in6.sin6_addr.s6_addr[15] = 1;
   quic->path.remote.in6.sin6_family = NGTCP2_AF_INET6;
@@ -128,8 +128,8 @@ static ngtcp2_sockaddr_in6 make_sockaddr(const uint8_t *ip, uint16_t port,
   ngtcp2_sockaddr_in6 in6;
   uint8_t net_port[2] = {(uint8_t)(port >> 8), (uint8_t)port};
 
-  /* Addresses are compared, and tokens made of them, by these bytes: none may
-     be left to chance. */
+  /* Addresses are compared by these bytes, and tokens made from them: all must
+     be set. */
   memset(&in6, 0, sizeof(in6));
   in6.sin6_family = NGTCP2_AF_INET6;
   memcpy(&in6.sin6_addr, ip, sizeof(in6.sin6_addr));
@@ -202,11 +202,11 @@ void ngp_quic_terminate(ngp_quic *quic) {
   if (event) {
     describe_end(quic, event);
   }
-  /* Nobody will acknowledge what is queued. */
+  /* The peer will not acknowledge what is queued. */
   ngp_quic_streams_free(&quic->streams);
 }
 
-/* Copies |reason| where ccerr can point to it. */
+/* Copies |reason| to where ccerr can point. */
 static size_t set_reason(ngp_quic *quic, const void *reason, size_t len) {
   if (len > sizeof(quic->close.reason)) {
     len = sizeof(quic->close.reason);
@@ -263,12 +263,12 @@ void ngp_quic_rewind_streams(ngp_quic *quic) {
     }
   }
   for (i = 0; i < 2; ++i) {
-    /* The first of its type. */
+    /* The first stream of its type. */
     quic->local[i].next_open &= 3;
   }
 }
 
-/* Begins again with the version that the server has offered. */
+/* Restarts with the version that the server has offered. */
 static int restart(ngp_quic *quic) {
   uint32_t original = ngtcp2_conn_get_client_chosen_version(quic->conn);
   int rv;
@@ -376,7 +376,7 @@ int ngp_quic_connect(ngp_quic *quic, const ngp_quic_addr *addr, uint64_t now) {
   return rv;
 }
 
-/* Says the close again to a peer that still talks, less and less often. */
+/* Repeats the close to a peer that still sends, less and less often. */
 static void hear_while_closing(ngp_quic *quic) {
   if (quic->close.packet && ++quic->close.heard >= quic->close.due) {
     quic->close.heard = 0;
@@ -419,7 +419,7 @@ int ngp_quic_path_moved(ngp_quic *quic, uint64_t pto) {
   }
   memcpy(&quic->path.remote.in6, path->remote.addr, len);
   memcpy(&quic->path.local.in6, path->local.addr, len);
-  /* ngtcp2 gives up after three PTOs, of both the longer. */
+  /* ngtcp2 gives up after three times the longer of the two PTOs. */
   if (pto < ngtcp2_conn_get_pto(quic->conn)) {
     pto = ngtcp2_conn_get_pto(quic->conn);
   }
@@ -451,7 +451,7 @@ int ngp_quic_recv(ngp_quic *quic, const uint8_t *data, size_t len,
   if (quic->state == NGP_QUIC_STATE_CLOSING) {
     hear_while_closing(quic);
   }
-  /* After an error that is not told yet ngtcp2 takes no more. */
+  /* After an error that is not reported yet, ngtcp2 must not be called. */
   if (quic->state != NGP_QUIC_STATE_ACTIVE || quic->close.pending || !len) {
     return 0;
   }
@@ -497,7 +497,7 @@ void ngp_quic_consume(ngp_quic *quic, int64_t stream_id, uint64_t n) {
   if (stream && stream->hold) {
     stream->kept += n;
   } else {
-    /* A stream that is over needs no more credit: its error is none. */
+    /* A stream that is over needs no credit: ignore that error. */
     (void)ngtcp2_conn_extend_max_stream_offset(quic->conn, stream_id, n);
   }
 }
@@ -527,7 +527,7 @@ uint64_t ngp_quic_get_timer(ngp_quic *quic) {
   switch (quic->state) {
   case NGP_QUIC_STATE_ACTIVE:
     if (quic->options.is_client && !quic->stats.packets_sent) {
-      /* The first packet waits to be sent. */
+      /* The first packet still has to be sent. */
       return 0;
     }
     expiry = ngtcp2_conn_get_expiry(quic->conn);
@@ -562,7 +562,7 @@ int ngp_quic_handle_timer(ngp_quic *quic, uint64_t now) {
   return quic->no_memory ? NGHTTP2_ERR_NOMEM : 0;
 }
 
-/* ---- What the caller asks of streams ---- */
+/* ---- Calls on streams ---- */
 
 int64_t ngp_quic_next_stream_id(const ngp_quic *quic, int unidirectional) {
   return quic->local[unidirectional != 0].next_id;
@@ -616,7 +616,7 @@ int ngp_quic_send_framed(ngp_quic *quic, int64_t stream_id, const uint8_t *head,
 
   *pheld = 0;
   if (quic->state > NGP_QUIC_STATE_ACTIVE) {
-    /* Who sends on a connection that ends learns it from the event. */
+    /* The caller learns from the event that the connection ends. */
     return 0;
   }
   rv = get_sending(quic, stream_id, &stream);
@@ -652,7 +652,7 @@ int ngp_quic_reset_stream(ngp_quic *quic, int64_t stream_id,
   }
   rv = get_sending(quic, stream_id, &stream);
   if (rv != 0) {
-    /* One that is over has nothing to reset. */
+    /* A stream that is over has nothing to reset. */
     return rv == NGP_QUIC_ERR_FINISHED_STREAM ? 0 : rv;
   }
   if (stream->reset) {
@@ -661,7 +661,8 @@ int ngp_quic_reset_stream(ngp_quic *quic, int64_t stream_id,
   stream->reset = 1;
   stream->reset_code = error_code;
   ngp_quic_stream_enlist(&quic->streams, stream, NGP_QUIC_LIST_NONE);
-  /* The bytes stay until ngtcp2 closes the stream: it has pointers to them. */
+  /* The bytes are kept until ngtcp2 closes the stream, because it has pointers
+     to them. */
   return ngp_quic_shut_stream(quic, stream);
 }
 
@@ -682,7 +683,7 @@ int ngp_quic_stop_stream(ngp_quic *quic, int64_t stream_id,
   }
   rv = get_stream(quic, stream_id, &stream);
   if (rv != 0) {
-    /* One that is over needs no stopping. */
+    /* A stream that is over need not be stopped. */
     return rv == NGP_QUIC_ERR_FINISHED_STREAM ? 0 : rv;
   }
   if (stream->stop || stream->remote_done) {
@@ -705,8 +706,8 @@ static int is_settled(const ngp_quic *quic, const ngp_quic_stream *stream) {
   if (!stream->fin_alone || stream->fin_acked) {
     return 1;
   }
-  /* The end was written after the last bytes.  If both were lost and came in
-     one frame, ngtcp2 tells the acknowledgement of the bytes alone; then
+  /* The end was written after the last bytes.  If both were lost and sent again
+     in one frame, ngtcp2 reports only the acknowledgement of the bytes; then
      nothing is in flight. */
   ngtcp2_conn_get_conn_info(quic->conn, &info);
   return info.bytes_in_flight == 0;
@@ -756,7 +757,7 @@ int ngp_quic_can_send(const ngp_quic *quic, int64_t stream_id) {
          stream_id >= quic->local[ngp_quic_is_uni(stream_id)].next_id;
 }
 
-/* Sets which of the NGP_QUIC_URGENCIES a stream is of. */
+/* Sets a stream's urgency, one of NGP_QUIC_URGENCIES. */
 static int set_urgency(ngp_quic *quic, int64_t stream_id, uint8_t urgency,
                        int incremental) {
   ngp_quic_stream *stream;
@@ -770,7 +771,7 @@ static int set_urgency(ngp_quic *quic, int64_t stream_id, uint8_t urgency,
   if (rv != 0) {
     return rv;
   }
-  /* The list it is in depends on its urgency. */
+  /* The stream's list depends on its urgency. */
   list = (ngp_quic_list)stream->list;
   ngp_quic_stream_enlist(&quic->streams, stream, NGP_QUIC_LIST_NONE);
   stream->urgency = urgency;
@@ -817,7 +818,7 @@ uint64_t ngp_quic_send_credit(const ngp_quic *quic, int64_t stream_id) {
              : ngtcp2_conn_get_max_stream_data_left(quic->conn, stream_id);
 }
 
-/* ---- Questions and wishes ---- */
+/* ---- Properties and requests ---- */
 
 int ngp_quic_send_token(ngp_quic *quic, const uint8_t *token, size_t len) {
   if (quic->options.is_client || quic->state == NGP_QUIC_STATE_NEW) {
@@ -847,7 +848,7 @@ void ngp_quic_keep_alive(ngp_quic *quic) {
       (!idle || remote->max_idle_timeout < idle)) {
     idle = remote->max_idle_timeout;
   }
-  /* RFC 9000, 10.1.2: in time for a second one, if the first is lost. */
+  /* RFC 9000, 10.1.2: early enough for a second one if the first is lost. */
   if (interval && idle && interval > idle / 3) {
     interval = idle / 3;
   }
@@ -920,7 +921,7 @@ void ngp_quic_get_stats(const ngp_quic *quic, ngp_quic_stats *stats) {
   if (quic->conn) {
     ngtcp2_conn_get_conn_info(quic->conn, &info);
     stats->latest_rtt = info.latest_rtt;
-    /* UINT64_MAX stands for none. */
+    /* UINT64_MAX means none. */
     stats->min_rtt = info.min_rtt == UINT64_MAX ? 0 : info.min_rtt;
     stats->smoothed_rtt = info.smoothed_rtt;
     stats->rtt_variance = info.rttvar;

@@ -8,7 +8,7 @@
 
 #include <ngtcp2/ngtcp2_crypto.h>
 
-/* How many streams of a connection ngtcp2 may forget. */
+/* How many streams of a connection ngtcp2 may fail to close. */
 #define MAX_FORGOTTEN 1000
 
 static int fail_memory(ngp_quic *quic) {
@@ -27,8 +27,8 @@ static int alpn_decided(void *user, const uint8_t *alpn, size_t len) {
              : NGHTTP2_ERR_NOMEM;
 }
 
-/* A ticket is the length of the TLS session in four bytes, the session, and
-   the transport parameters that hold for early data. */
+/* A ticket consists of the length of the TLS session in four bytes, the
+   session, and the transport parameters for early data. */
 static int ticket_received(void *user, const uint8_t *data, size_t len) {
   ngp_quic *quic = user;
   uint8_t params[256];
@@ -296,11 +296,11 @@ static int acked_stream_data_offset(ngtcp2_conn *conn, int64_t stream_id,
 
   (void)conn;
   (void)stream_user_data;
-  /* Until the handshake is complete the server may still refuse early data,
-     and all of it must be sent again. */
+  /* Until the handshake is complete the server may still refuse early data;
+     then all of it must be sent again. */
   if (stream && (quic->handshake.completed || !quic->handshake.early_data)) {
     ngp_quic_stream_acked(&quic->streams, stream, offset + datalen);
-    /* Without bytes it is the end that was acknowledged. */
+    /* Without bytes, the end was acknowledged. */
     if (datalen == 0) {
       stream->fin_acked = 1;
     }
@@ -320,9 +320,9 @@ static int record_error(ngp_quic *quic, ngp_quic_event_type type,
   return 0;
 }
 
-/* When RESET_STREAM is the first that ngtcp2 1.11 hears of a unidirectional
-   stream, it closes it never, and the peer may open one less for good.  It
-   keeps some hundred bytes of each, too: that is why there is a bound. */
+/* If RESET_STREAM is the first frame of a unidirectional stream, ngtcp2 1.11
+   never closes the stream, and the peer can open one less from then on.  It
+   also keeps some hundred bytes of each: that is why there is a bound. */
 void ngp_quic_close_forgotten(ngp_quic *quic) {
   ngp_quic_stream *stream = quic->unclosed;
 
@@ -402,8 +402,8 @@ static int recv_datagram(ngtcp2_conn *conn, uint32_t flags, const uint8_t *data,
 
   (void)conn;
   (void)flags;
-  /* Nothing but the reader's diligence bounds what waits: RFC 9221, 5 lets us
-     drop the rest. */
+  /* Without this bound, a slow reader would let the queue grow: RFC 9221, 5
+     allows dropping the rest. */
   if (ngp_quic_dgram_cost(datalen) >
       quic->options.max_datagram_queue - quic->dgrams.received) {
     ++quic->stats.datagrams_dropped;

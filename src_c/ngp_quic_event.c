@@ -5,13 +5,13 @@
 
 #include <string.h>
 
-/* Memory up to these sizes stays when a queue is empty; more is given back when
-   less of it is used, so that an idle connection is small. */
+/* An empty queue keeps memory up to these sizes, and frees more when less of it
+   is used, so that an idle connection stays small. */
 #define KEEP_EVENTS 64
 #define KEEP_STORE 4096
 #define MIN_STORE 512
 
-/* A larger store is lent only to events that have this share of it. */
+/* A larger store is lent only to events whose data are this share of it. */
 #define KEEP_SHARE 8
 
 void ngp_quic_queue_init(ngp_quic_queue *queue, nghttp2_mem *mem) {
@@ -26,14 +26,14 @@ void ngp_quic_queue_free(ngp_quic_queue *queue) {
 
 /* ---- The store ---- */
 
-/* Where in the store the bytes of the events that wait begin. */
+/* Returns where in the store the bytes of the waiting events begin. */
 static size_t live_from(const ngp_quic_queue *queue) {
   return queue->first < queue->end
              ? (size_t)(queue->events[queue->first].offset - queue->base)
              : queue->store->len;
 }
 
-/* Forgets bytes that were handed out; what is lent stays where it is. */
+/* Drops bytes that were returned to the caller; what is lent stays in place. */
 static void drop_dead(ngp_quic_queue *queue) {
   ngp_quic_store *store = queue->store;
   size_t dead;
@@ -45,7 +45,7 @@ static void drop_dead(ngp_quic_queue *queue) {
   if (dead == store->len &&
       (ngp_refs_get(&store->refs) > 1 ||
        (store->cap > KEEP_STORE && store->len < store->cap / 4))) {
-    /* Lent, or larger than it need be. */
+    /* The store is lent, or too large. */
     queue->base += dead;
     queue->store = NULL;
     ngp_quic_store_release(store);
@@ -56,7 +56,7 @@ static void drop_dead(ngp_quic_queue *queue) {
   }
 }
 
-/* Makes room for |n| bytes behind those of the events that wait. */
+/* Makes room for |n| bytes behind those of the waiting events. */
 static int reserve(ngp_quic_queue *queue, size_t n) {
   ngp_quic_store *old = queue->store;
   ngp_quic_store *store;
@@ -105,7 +105,7 @@ static void add(ngp_quic_queue *queue, const void *data, size_t len) {
 ngp_quic_store *ngp_quic_lend(ngp_quic *quic, size_t len) {
   ngp_quic_store *store = quic->events.store;
 
-  /* Who keeps an event with a byte must not keep all that came with it. */
+  /* A program that keeps an event of one byte must not keep a whole store. */
   if (store->cap > KEEP_STORE && len < store->cap / KEEP_SHARE) {
     return NULL;
   }
@@ -138,7 +138,7 @@ static int make_room(ngp_quic_queue *queue) {
       queue->cap = 0;
     }
   } else if (queue->first > queue->cap / 2) {
-    /* Half of it has been handed out: close the gap. */
+    /* Half of the queue was returned: close the gap. */
     drop_dead(queue);
     memmove(queue->events, queue->events + queue->first, n * sizeof(*events));
     queue->first = 0;

@@ -8,9 +8,9 @@
 #include "ngp_quic_stream.h"
 
 /*
- * ngp_quic_store is where the bytes of events lie.  Its queue holds it, and
- * so do events that borrow from it: while there are any, bytes are only added
- * behind the last.
+ * ngp_quic_store is the memory of events' bytes.  Its queue holds it, and so do
+ * events that borrow from it: while there are any, bytes are only added at its
+ * end.
  */
 struct ngp_quic_store {
   nghttp2_mem *mem;
@@ -21,9 +21,9 @@ struct ngp_quic_store {
 };
 
 /*
- * ngp_quic_queue is a queue of recorded events, and the bytes that they
- * name.  Offsets count from the connection's first byte; |base| is that of the
- * first byte in |store|, which is NULL until it is needed.
+ * ngp_quic_queue is a queue of recorded events, and of their bytes.  Offsets
+ * count from the connection's first byte; |base| is that of the first byte in
+ * |store|, which is NULL until it is needed.
  */
 typedef struct ngp_quic_queue {
   nghttp2_mem *mem;
@@ -41,12 +41,12 @@ typedef struct ngp_quic_dgram {
   uint8_t data[];
 } ngp_quic_dgram;
 
-/* What a datagram with |len| bytes of payload counts in its queue: one without
-   any must count, too. */
+/* Returns what a datagram with |len| bytes of payload counts in its queue: an
+   empty one must count, too. */
 static inline size_t ngp_quic_dgram_cost(size_t len) { return len ? len : 1; }
 
 /*
- * ngp_quic_ping_wait is a PING that is to be acknowledged.
+ * ngp_quic_ping_wait is a PING that is not acknowledged yet.
  */
 typedef struct ngp_quic_ping_wait {
   uint64_t value;
@@ -57,7 +57,7 @@ typedef struct ngp_quic_ping_wait {
 } ngp_quic_ping_wait;
 
 /*
- * ngp_quic_stop is a STOP_SENDING frame that came in.
+ * ngp_quic_stop is a received STOP_SENDING frame.
  */
 typedef struct ngp_quic_stop {
   int64_t stream_id;
@@ -65,14 +65,13 @@ typedef struct ngp_quic_stop {
 } ngp_quic_stop;
 
 /*
- * ngp_quic_tap is what we look for in packets while they are in the clear:
- * see ngp_quic_tap.c.
+ * ngp_quic_tap is the state of reading unprotected packets: see ngp_quic_tap.c.
  */
 typedef struct ngp_quic_tap {
   ngp_quic_ping_wait *pings;
   size_t npings;
   size_t pings_cap;
-  /* stops are of the datagram that is being read. */
+  /* stops has those of the datagram that is being read. */
   ngp_quic_stop *stops;
   size_t nstops;
   size_t stops_cap;
@@ -81,26 +80,27 @@ typedef struct ngp_quic_tap {
 } ngp_quic_tap;
 
 /*
- * ngp_quic_ask is a server's question whether to take session tickets: see
- * ngp_quic_ticket.c.
+ * ngp_quic_ask is the state of a server that asks the caller whether to accept
+ * session tickets: see ngp_quic_ticket.c.
  */
 typedef struct ngp_quic_ask {
   enum {
-    /* There is no question, or it is answered. */
+    /* The caller need not be asked, or has answered. */
     NGP_QUIC_ASK_DONE,
-    /* The ClientHello is looked at first. */
+    /* The ClientHello is read first. */
     NGP_QUIC_ASK_FIRST,
     /* Tickets were presented, and the caller has not answered. */
     NGP_QUIC_ASK_WAITING
   } state;
-  /* hello is what is known of the ClientHello. */
+  /* hello is the ClientHello received so far. */
   ngp_buf hello;
   ngp_buf datagrams;
 } ngp_quic_ask;
 
 /* Streams of one type, bidirectional or not, that we open. */
 typedef struct ngp_quic_local {
-  /* next_id is what the caller gets next, next_open what ngtcp2 gives next. */
+  /* next_id is the id that the caller gets next, next_open the one that ngtcp2
+     opens next. */
   int64_t next_id;
   int64_t next_open;
 } ngp_quic_local;
@@ -109,7 +109,7 @@ typedef struct ngp_quic_local {
 static inline int ngp_quic_is_uni(int64_t id) { return (id & 2) != 0; }
 static inline int ngp_quic_is_of_client(int64_t id) { return (id & 1) == 0; }
 
-/* ngtcp2 keeps no more connection ids of ours in use. */
+/* The most connection ids of ours that ngtcp2 keeps in use. */
 #define NGP_QUIC_MAX_EARLY_CIDS 8
 
 struct ngp_quic {
@@ -126,15 +126,15 @@ struct ngp_quic {
   ngp_quic_tap tap;
   ngp_quic_ask ask;
   ngp_quic_stats stats;
-  /* dgrams wait to be sent; bytes is the sum of what they count, and received
-     of those in |events|. */
+  /* dgrams has the datagrams to send; bytes is the sum of what they count,
+     received that of the datagrams in |events|. */
   struct {
     ngp_quic_dgram *head;
     ngp_quic_dgram *tail;
     size_t bytes;
     size_t received;
   } dgrams;
-  /* out is what ngp_quic_send() has written. */
+  /* out has what ngp_quic_send() has written. */
   struct {
     /* bytes gathers packets. */
     ngp_buf bytes;
@@ -145,25 +145,26 @@ struct ngp_quic {
     /* max_len bounds the length of a datagram: see ngp_quic_refused(). */
     size_t max_len;
   } out;
-  /* now is the latest time that we were told. */
+  /* now is the latest time that the caller has passed. */
   uint64_t now;
-  /* keep_alive is what ngp_quic_set_keep_alive() was called for, or 0. */
+  /* keep_alive is the interval of ngp_quic_set_keep_alive(), or 0. */
   uint64_t keep_alive;
   struct {
     ngtcp2_sockaddr_union local;
     ngtcp2_sockaddr_union remote;
-    /* deadline is when a new address has answered or is given up, or
-       UINT64_MAX: see ngp_quic_path_moved(). */
+    /* deadline is when the validation of a new address ends, or UINT64_MAX: see
+       ngp_quic_path_moved(). */
     uint64_t deadline;
   } path;
   /* close is how the connection ends. */
   struct {
-    /* error is what the CONNECTION_CLOSE says, or has said, with |reason|. */
+    /* error is that of the CONNECTION_CLOSE, sent or still to be sent, with
+       |reason|. */
     ngtcp2_ccerr error;
     uint8_t reason[256];
     uint64_t until;
-    /* packet is kept to say it again, every time after twice as many packets
-       from a peer that has not heard. */
+    /* packet is kept to send it again, after twice as many packets of the peer
+       each time. */
     uint8_t *packet;
     size_t len;
     uint32_t heard;
@@ -171,18 +172,18 @@ struct ngp_quic {
     ngp_quic_addr addr;
     uint8_t pending;
     uint8_t again;
-    /* by_peer is nonzero if it was the peer that ended the connection. */
+    /* by_peer is nonzero if the peer has ended the connection. */
     uint8_t by_peer;
     uint8_t stateless_reset;
   } close;
   struct {
     ngtcp2_cid host;
     ngtcp2_cid original_dcid;
-    /* early were issued before the handshake was complete. */
+    /* early has those that were issued before the handshake was complete. */
     ngtcp2_cid early[NGP_QUIC_MAX_EARLY_CIDS];
     size_t nearly;
   } cids;
-  /* copies are owned, of what the caller's options borrow. */
+  /* copies, owned, are of what the caller's options borrow. */
   struct {
     uint8_t *alpn;
     char *sni;
@@ -194,7 +195,7 @@ struct ngp_quic {
   } copies;
   struct {
     uint64_t remote_max_datagram;
-    /* retry_version is the version to start again with, or 0. */
+    /* retry_version is the version to restart with, or 0. */
     uint32_t retry_version;
     uint8_t completed;
     uint8_t confirmed;
@@ -205,19 +206,21 @@ struct ngp_quic {
     uint8_t can_send;
     uint8_t early_data;
   } handshake;
-  /* pending is what the caller has asked for and ngtcp2 was not yet. */
+  /* pending is what the caller has requested and ngtcp2 has not been asked
+     yet. */
   struct {
     uint8_t key_update;
     uint8_t change_cid;
   } pending;
   uint8_t state;
-  /* no_memory is set by callbacks; the call that caused them tells. */
+  /* no_memory is set by callbacks; the function that caused them returns the
+     error. */
   uint8_t no_memory;
-  /* merge is nonzero while the last event may get more data: it is a stream's,
-     and was not handed out. */
+  /* merge is nonzero while data can be added to the last event: it is
+     STREAM_DATA, and was not returned yet. */
   uint8_t merge;
-  /* unclosed is a stream that the peer has reset and ngtcp2 not closed yet, or
-     NULL; forgotten counts those that it never will: see
+  /* unclosed is a stream that the peer has reset and ngtcp2 has not closed yet,
+     or NULL; forgotten counts those that it never closes: see
      ngp_quic_close_forgotten(). */
   ngp_quic_stream *unclosed;
   uint32_t forgotten;
@@ -233,11 +236,11 @@ static inline int ngp_quic_is_local(const ngp_quic *quic, int64_t id) {
 void ngp_quic_queue_init(ngp_quic_queue *queue, nghttp2_mem *mem);
 void ngp_quic_queue_free(ngp_quic_queue *queue);
 
-/* Gives memory back, if the queue is empty. */
+/* Frees memory, if the queue is empty. */
 void ngp_quic_trim(ngp_quic_queue *queue);
 
-/* Appends an event with a copy of |len| bytes.  NULL for want of memory, which
-   is noted. */
+/* Appends an event with a copy of |len| bytes.  Returns NULL and sets no_memory
+   for want of memory. */
 ngp_quic_event *ngp_quic_record(ngp_quic *quic, ngp_quic_queue *queue,
                                 ngp_quic_event_type type, const void *data,
                                 size_t len);
@@ -246,7 +249,7 @@ ngp_quic_event *ngp_quic_record(ngp_quic *quic, ngp_quic_queue *queue,
 int ngp_quic_record_more(ngp_quic *quic, ngp_quic_queue *queue,
                          const void *data, size_t len);
 
-/* Records stream data, by adding to the last event if that is the stream's. */
+/* Records stream data; adds them to the last event if that is the stream's. */
 int ngp_quic_record_data(ngp_quic *quic, int64_t stream_id, const uint8_t *data,
                          size_t len, int end_stream);
 
@@ -255,42 +258,42 @@ int ngp_quic_record_data(ngp_quic *quic, int64_t stream_id, const uint8_t *data,
 extern const ngtcp2_callbacks ngp_quic_client_callbacks;
 extern const ngtcp2_callbacks ngp_quic_server_callbacks;
 ngp_tls_hooks ngp_quic_tls_hooks(const ngp_quic *quic);
-/* Closes a unidirectional stream that ngtcp2 has forgotten to close. */
+/* Closes a unidirectional stream that ngtcp2 fails to close. */
 void ngp_quic_close_forgotten(ngp_quic *quic);
 
 /* ---- ngp_quic.c ---- */
 
-/* Takes |now| if it is later than what we knew. */
+/* Sets the time to |now| if that is later. */
 void ngp_quic_set_time(ngp_quic *quic, uint64_t now);
-/* Does what ngtcp2's answer |rv|, which is negative, asks for. */
+/* Handles ngtcp2's negative return code |rv|. */
 int ngp_quic_fail(ngp_quic *quic, int rv);
-/* Records the end. */
+/* Records the end of the connection. */
 void ngp_quic_terminate(ngp_quic *quic);
 ngtcp2_sockaddr_in6 ngp_quic_to_sockaddr(const ngp_quic_addr *addr);
-/* Puts the addresses of |path| in |*addr|. */
+/* Copies the addresses of |path| to |*addr|. */
 void ngp_quic_get_addr(const ngp_quic *quic, const ngtcp2_path *path,
                        ngp_quic_addr *addr);
-/* Has ngtcp2 send PINGs as ngp_quic_set_keep_alive() says. */
+/* Makes ngtcp2 send PINGs as set by ngp_quic_set_keep_alive(). */
 void ngp_quic_keep_alive(ngp_quic *quic);
-/* Has all streams begin again, at a client whose early data are lost or whose
+/* Rewinds all streams of a client whose early data were rejected or whose
    server offers another version. */
 void ngp_quic_rewind_streams(ngp_quic *quic);
-/* Notes that a client's address is another now: it has moved, or ngtcp2 has
-   gone back to where it was because the new address did not answer.  ngtcp2
-   1.11 does so when it writes, and while it may send no more to the new address
-   (RFC 9000, 8.1) none of its timers has it written: there is one of ours.
+/* Handles a change of a client's address: it has migrated, or ngtcp2 has
+   returned to the old address because the new one did not answer. ngtcp2 1.11
+   returns only when it writes, and while it may not send to the new address
+   (RFC 9000, 8.1) none of its timers makes it write: so there is one of ours.
    |pto| was the probe timeout before. */
 int ngp_quic_path_moved(ngp_quic *quic, uint64_t pto);
-/* Deletes the ngtcp2_conn and its TLS, for others to take their place. */
+/* Deletes the ngtcp2_conn and its TLS, which are then replaced by others. */
 void ngp_quic_forget_conn(ngp_quic *quic);
 
 /* ---- ngp_quic_ticket.c ---- */
 
-/* Gets CRYPTO data on their way to TLS at a server. */
+/* Handles CRYPTO data before TLS gets them, at a server. */
 int ngp_quic_recv_crypto(ngtcp2_conn *conn, ngtcp2_encryption_level level,
                          uint64_t offset, const uint8_t *data, size_t len,
                          void *user_data);
-/* Keeps a datagram for the time when the question is answered. */
+/* Keeps a datagram until the caller has answered. */
 int ngp_quic_ask_keep(ngp_quic *quic, const uint8_t *data, size_t len,
                       const ngp_quic_addr *addr, uint8_t ecn);
 void ngp_quic_ask_free(ngp_quic *quic);
@@ -308,7 +311,7 @@ int ngp_quic_set_options(ngp_quic *quic, const ngp_quic_options *options,
 
 /* ---- ngp_quic_send.c ---- */
 
-/* Tells ngtcp2 that the stream was reset or stopped, if it may be told. */
+/* Makes ngtcp2 reset or stop the stream, if that is possible now. */
 int ngp_quic_shut_stream(ngp_quic *quic, const ngp_quic_stream *stream);
 void ngp_quic_drop_dgram(ngp_quic *quic);
 
@@ -324,16 +327,16 @@ int ngp_quic_tap_decrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead,
                          const uint8_t *ciphertext, size_t ciphertextlen,
                          const uint8_t *nonce, size_t noncelen,
                          const uint8_t *aad, size_t aadlen);
-/* Says whose packets the two functions above see, on this thread. */
+/* Sets whose packets the two functions above get, on this thread. */
 void ngp_quic_tap_begin(ngp_quic *quic);
 void ngp_quic_tap_end(void);
 /* Records the STOP_SENDING frames of the datagram that was read. */
 int ngp_quic_tap_record_stops(ngp_quic *quic);
-/* Has a PING go out on a path that is another now.  ngtcp2 begins anew there
-   with what is in flight: it finds lost what was sent before only when a later
-   packet is acknowledged, so there has to be one. */
+/* Makes a PING be sent on a new path.  There ngtcp2 starts with nothing in
+   flight: it declares what was sent before as lost only when a later packet is
+   acknowledged, so there has to be one. */
 int ngp_quic_tap_probe_path(ngp_quic *quic);
-/* Whether a PING has to go out. */
+/* Whether a PING has to be sent. */
 int ngp_quic_tap_wants_ping(const ngp_quic *quic);
 
 #endif /* NGP_QUIC_INT_H */

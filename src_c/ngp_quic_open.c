@@ -8,7 +8,7 @@
 
 #include <ngtcp2/ngtcp2_crypto.h>
 
-/* ngtcp2 asserts that it is no more than what it has room for. */
+/* ngtcp2 asserts this limit. */
 #define ACTIVE_CID_LIMIT 8
 
 /* RFC 9000, 18.2: larger values are invalid. */
@@ -21,7 +21,7 @@ void ngp_quic_options_default(ngp_quic_options *options) {
   *options = (ngp_quic_options){
       .cc_algo = NGTCP2_CC_ALGO_RENO,
       .cid_len = 8,
-      /* Every path of QUIC carries it (RFC 9000, 14). */
+      /* Every path of QUIC carries this size (RFC 9000, 14). */
       .max_datagram_size = NGTCP2_MAX_UDP_PAYLOAD_SIZE,
       .max_data = 1048576,
       .max_stream_data = 1048576,
@@ -143,10 +143,9 @@ int ngp_quic_set_options(ngp_quic *quic, const ngp_quic_options *options,
   return 0;
 }
 
-/* A probe that is never sent, for it is larger than what is allowed: discovery
-   ends when it begins.  no_pmtud is not used, because ngtcp2 1.11 asserts that
-   it is not set when a client returns to an address that is still being
-   validated. */
+/* A probe that is never sent, because it is larger than allowed: so discovery
+   ends at once. no_pmtud is not used, because ngtcp2 1.11 asserts that it is
+   not set when a client returns to an address that is still being validated. */
 static const uint16_t no_probe[] = {MAX_DATAGRAM_SIZE};
 
 static void set_settings(const ngp_quic *quic, ngtcp2_settings *settings) {
@@ -166,7 +165,7 @@ static void set_settings(const ngp_quic *quic, ngtcp2_settings *settings) {
       settings->max_tx_udp_payload_size = NGTCP2_MAX_PMTUD_UDP_PAYLOAD_SIZE;
     }
   } else {
-    /* The size that was asked for, from the first packet on. */
+    /* The configured size, from the first packet on. */
     settings->no_tx_udp_payload_size_shaping = 1;
     settings->pmtud_probes = no_probe;
     settings->pmtud_probeslen = 1;
@@ -227,7 +226,8 @@ static int split_ticket(const ngp_quic *quic, size_t *psession_len) {
   return 1;
 }
 
-/* Joins the ngtcp2_conn and its TLS; |rv| is what came of making the first. */
+/* Attaches its TLS to the ngtcp2_conn; |rv| is the result of making the
+   latter. */
 static int join(ngp_quic *quic, int rv) {
   if (rv != 0) {
     ngp_quic_forget_conn(quic);
@@ -290,8 +290,8 @@ int ngp_quic_open_server(ngp_quic *quic, const ngtcp2_pkt_hd *hd) {
 
   set_settings(quic, &settings);
   set_params(quic, &params);
-  /* A connection that begins once more has sent packets that the client must
-     not take for these; a datagram has one Initial packet. */
+  /* A restarted connection has sent packets whose numbers must not be used
+     again; a datagram has one Initial packet. */
   settings.initial_pkt_num = (uint32_t)quic->stats.packets_sent;
   if (!o->original_dcid.datalen) {
     quic->cids.original_dcid = hd->dcid;
@@ -301,8 +301,8 @@ int ngp_quic_open_server(ngp_quic *quic, const ngtcp2_pkt_hd *hd) {
   if (o->retry_scid.datalen) {
     params.retry_scid = o->retry_scid;
     params.retry_scid_present = 1;
-    /* The caller has checked the token; that the client has one lifts the
-       limit on what we may send to its address. */
+    /* The caller has checked the token, so the limit on what we may send to the
+       client's address does not apply. */
     settings.token = hd->token;
     settings.tokenlen = hd->tokenlen;
     settings.token_type = NGTCP2_TOKEN_TYPE_RETRY;

@@ -10,11 +10,12 @@
 /* RFC 9000, 17.2: the top bit of a packet with a long header. */
 #define LONG_HEADER 0x80
 
-/* The connection id that stands for the client's choice after Retry. */
+/* The length of the connection id that replaces the client's choice after
+   Retry. */
 #define RETRY_SCID_LEN 8
 
-/* RFC 9000, 10.3: a reset looks like a packet with a short header of at least
-   this length, and is shorter than what it answers. */
+/* RFC 9000, 10.3: a stateless reset looks like a packet with a short header,
+   has at least this length, and is shorter than the packet that it answers. */
 #define MIN_RESET_LEN 21
 #define MAX_RESET_LEN 43
 
@@ -57,8 +58,8 @@ size_t ngp_quic_write_version_negotiation(uint8_t *dest,
   uint8_t random;
 
   ngp_tls_nonce(&random, 1);
-  /* Version 0 is itself a version negotiation: two servers would go on for
-     ever. */
+  /* Version 0 is a Version Negotiation packet: two servers would answer each
+     other for ever. */
   if (!header->is_long || !header->version) {
     return 0;
   }

@@ -6,23 +6,24 @@
 
 #include <string.h>
 
-/* One call writes no more than this: the caller has other connections. */
+/* The most that one call writes: the caller has other connections. */
 #define MAX_OUTPUT (256 * 1024)
 
-/* The gather buffer is given back if it is larger and little of it was used: an
-   idle connection is to stay small. */
+/* A larger gather buffer is freed if little of it was used, so that an idle
+   connection stays small. */
 #define KEEP_OUTPUT 4096
 #define KEEP_PACKETS 4
 
-/* How many chunks go into one call; a packet holds no more small ones. */
+/* How many chunks are passed in one call; a packet has no room for more small
+   ones. */
 #define MAX_VEC 16
 
-/* What a packet with a DATAGRAM frame has beside the payload: a short header
-   with the largest packet number, the tag of the AEAD, the frame's type and a
-   length of two bytes. */
+/* The overhead of a packet with a DATAGRAM frame: a short header with the
+   largest packet number, the tag of the AEAD, the frame's type and a length of
+   two bytes. */
 #define DATAGRAM_OVERHEAD (1 + 4 + 16 + 3)
 
-/* ---- Streams that wait for their number ---- */
+/* ---- Streams that wait for the peer's limit ---- */
 
 int ngp_quic_shut_stream(ngp_quic *quic, const ngp_quic_stream *stream) {
   if (!stream->opened || !quic->handshake.can_shut) {
@@ -32,7 +33,7 @@ int ngp_quic_shut_stream(ngp_quic *quic, const ngp_quic_stream *stream) {
                           quic->conn, 0, stream->id, stream->stop_code) != 0) {
     return NGHTTP2_ERR_NOMEM;
   }
-  /* ngtcp2 itself answers STOP_SENDING. */
+  /* ngtcp2 answers STOP_SENDING itself. */
   if (stream->reset && !stream->stopped &&
       ngtcp2_conn_shutdown_stream_write(quic->conn, 0, stream->id,
                                         stream->reset_code) != 0) {
@@ -42,9 +43,9 @@ int ngp_quic_shut_stream(ngp_quic *quic, const ngp_quic_stream *stream) {
 }
 
 /* Until it has written a packet after its handshake, a client's ngtcp2 (at
-   least up to 1.24) forgets the RESET_STREAM, STOP_SENDING and MAX_STREAM_DATA
-   frames that it has queued when it is given stream data to write.  So that
-   packet is written without any, and streams are shut after it. */
+   least up to 1.24) drops the RESET_STREAM, STOP_SENDING and MAX_STREAM_DATA
+   frames that it has queued when it gets stream data to write.  So that packet
+   is written without stream data, and streams are shut after it. */
 static int shut_streams(ngp_quic *quic) {
   size_t i;
 
@@ -61,7 +62,7 @@ static int shut_streams(ngp_quic *quic) {
   return 0;
 }
 
-/* Opens those of our streams that the peer allows by now. */
+/* Opens those of our streams that the peer's limit allows now. */
 static int open_streams(ngp_quic *quic) {
   int i;
 
@@ -147,7 +148,8 @@ void ngp_quic_drop_dgram(ngp_quic *quic) {
   ngp_free(quic->mem, dgram);
 }
 
-/* Drops what can never be sent: ngtcp2 would be asked for ever. */
+/* Drops what can never be sent: otherwise ngtcp2 would be asked again for
+   ever. */
 static void sift_dgrams(ngp_quic *quic) {
   size_t path = ngtcp2_conn_get_path_max_tx_udp_payload_size(quic->conn);
   size_t room = path < quic->out.max_len ? path : quic->out.max_len;
@@ -186,7 +188,8 @@ static ngtcp2_ssize write_dgram(ngp_quic *quic, packet *p) {
   ngp_quic_dgram *dgram = quic->dgrams.head;
   ngtcp2_vec vec = {.base = dgram->data, .len = dgram->len};
   int accepted = 0;
-  /* ngtcp2 1.11 aborts on an empty vector; no vector is an empty payload. */
+  /* ngtcp2 1.11 aborts on an empty vector; an empty payload is no vector at
+     all. */
   ngtcp2_ssize n = ngtcp2_conn_writev_datagram(
       quic->conn, &p->path.path, &p->info, p->dest, p->cap, &accepted,
       NGTCP2_WRITE_DATAGRAM_FLAG_MORE, 0, &vec, dgram->len ? 1 : 0, quic->now);
@@ -234,7 +237,8 @@ static ngtcp2_ssize write_stream(ngp_quic *quic, packet *p,
       stream->fin_sent = 1;
       stream->fin_alone = len ? 0 : 1;
     }
-    /* The stream goes behind the others, or away if it has no more. */
+    /* The stream moves behind the others, or leaves the list if it has no more
+       to send. */
     if (stream->incremental || !stream->unsent) {
       ngp_quic_stream_enlist(streams, stream, NGP_QUIC_LIST_NONE);
       ngp_quic_stream_schedule(streams, stream);
@@ -281,7 +285,7 @@ static ngtcp2_ssize write_packet(ngp_quic *quic, packet *p) {
   return n;
 }
 
-/* How long a datagram may be. */
+/* Returns how long a datagram may be. */
 static size_t max_datagram(const ngp_quic *quic) {
   size_t len = ngtcp2_conn_get_max_tx_udp_payload_size(quic->conn);
 
@@ -334,9 +338,9 @@ const ngp_quic_packet *ngp_quic_packets(ngp_quic *quic, size_t *pn) {
   return quic->out.packets;
 }
 
-/* Has the next packets wait according to the rate of those just written.  In
-   the handshake there are few packets and no rate is known: a guess would only
-   make it longer. */
+/* Paces the next packets by the rate of those just written.  In the handshake
+   there are few packets and no rate is known: a guess would only make it
+   longer. */
 static void pace(ngp_quic *quic) {
   if (quic->handshake.completed) {
     ngtcp2_conn_update_pkt_tx_time(quic->conn, quic->now);
@@ -344,7 +348,7 @@ static void pace(ngp_quic *quic) {
 }
 
 /* Fills the buffer with packets until nothing is left, or congestion control,
-   pacing or flow control say to wait. */
+   pacing or flow control block. */
 static int write_packets(ngp_quic *quic, size_t max) {
   size_t cap = max_datagram(quic);
   size_t quantum = ngtcp2_conn_get_send_quantum(quic->conn);
@@ -400,7 +404,7 @@ static void unblock_streams(ngp_quic *quic) {
   }
 }
 
-/* Does what was asked for without a time. */
+/* Does what was requested by functions without a time. */
 static int do_pending(ngp_quic *quic) {
   ngtcp2_path path;
 
@@ -416,7 +420,7 @@ static int do_pending(ngp_quic *quic) {
     return 0;
   }
   /* ngtcp2 changes the connection id only when it moves to another local
-     address: let it believe that it was elsewhere until now. */
+     address: make it believe that the address was another before. */
   path = *ngtcp2_conn_get_path(quic->conn);
   path.remote = (ngtcp2_addr){.addr = &quic->path.remote.sa,
                               .addrlen = sizeof(quic->path.remote.in6)};
@@ -461,7 +465,7 @@ static int write_close(ngp_quic *quic) {
   return add_packet(quic, (size_t)n, &quic->close.addr, info.ecn);
 }
 
-/* Writes packets, with a PING among them if one has to go out. */
+/* Writes packets, with a PING if one has to be sent. */
 static int write_pinging(ngp_quic *quic, size_t max) {
   int ping = quic->handshake.completed && ngp_quic_tap_wants_ping(quic);
   int rv;
@@ -501,8 +505,9 @@ static int send_active(ngp_quic *quic, size_t max) {
   if (rv != 0 || quic->state != NGP_QUIC_STATE_ACTIVE || quic->close.pending) {
     return rv;
   }
-  /* While it writes, ngtcp2 gives up an address that does not answer, and goes
-     back to the one before.  It has no timer for what is in flight there. */
+  /* While it writes, ngtcp2 may give up an address that does not answer, and
+     return to the previous one.  It has no timer for what is in flight
+     there. */
   rv = ngp_quic_path_moved(quic, 0);
   if (rv == 0 && !pinged && ngp_quic_tap_wants_ping(quic)) {
     rv = write_pinging(quic, max);

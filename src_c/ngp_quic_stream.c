@@ -5,7 +5,7 @@
 
 #define FIRST_BUCKETS 16
 
-/* Up to this size bytes are copied: a reference costs more. */
+/* Bytes up to this size are copied: a reference costs more. */
 #define COPY_MAX 256
 
 /* Copied bytes share blocks of this size. */
@@ -15,7 +15,7 @@
 #define DEFAULT_URGENCY (3 + 1)
 
 /*
- * block is a chunk that has its bytes itself.  They never move: ngtcp2 points
+ * block is a chunk with its own bytes.  They never move, because ngtcp2 points
  * to them.
  */
 typedef struct block {
@@ -29,8 +29,8 @@ void ngp_quic_streams_init(ngp_quic_streams *streams, nghttp2_mem *mem) {
 }
 
 static size_t bucket_of(const ngp_quic_streams *streams, int64_t id) {
-  /* The two low bits are the type of the stream; with ids that follow one
-     another no bucket gets more than its share. */
+  /* The two low bits are the type of the stream; consecutive ids are spread
+     evenly over the buckets. */
   return (size_t)((uint64_t)id >> 2 ^ ((uint64_t)id & 3) << 3) &
          (streams->nbuckets - 1);
 }
@@ -157,7 +157,7 @@ static void append(ngp_quic_stream *stream, ngp_chunk *chunk) {
   }
 }
 
-/* The block at the end of the queue, with room for |len| bytes. */
+/* Returns the block at the end of the queue, with room for |len| bytes. */
 static block *get_block(ngp_quic_streams *streams, ngp_quic_stream *stream,
                         size_t len) {
   block *last = (block *)stream->tail;

@@ -8,13 +8,13 @@
 
 #include <ngtcp2/ngtcp2_crypto.h>
 
-/* RFC 9000, 17.2: the bit of a long header, and the length of the packet
-   number less one. */
+/* RFC 9000, 17.2: the bit of a long header, and the length of the packet number
+   minus one. */
 #define LONG_HEADER 0x80
 #define PKT_NUM_LEN 0x03
 
-/* The two functions that ngtcp2 calls get nothing that leads to the connection:
-   it is noted here around every call that reads or writes packets. */
+/* The two functions that ngtcp2 calls get no pointer to the connection: it is
+   stored here around every call that reads or writes packets. */
 static __thread ngp_quic *current;
 
 void ngp_quic_tap_begin(ngp_quic *quic) { current = quic; }
@@ -52,7 +52,7 @@ static int add_ping(ngp_quic *quic, uint64_t value, uint8_t own) {
 }
 
 int ngp_quic_ping(ngp_quic *quic, uint64_t value) {
-  /* Nobody will acknowledge it on a connection that ends. */
+  /* It will not be acknowledged on a connection that ends. */
   return quic->state > NGP_QUIC_STATE_ACTIVE ? 0 : add_ping(quic, value, 0);
 }
 
@@ -99,9 +99,9 @@ static void skip_varints(reader *r, int n) {
   }
 }
 
-/* Moves behind a frame of |type|, which is not ACK. */
+/* Skips a frame of |type|, which is not ACK. */
 static void skip_frame(reader *r, uint64_t type) {
-  /* How many varints the frames from 0x10 to 0x17 and 0x19 have. */
+  /* The number of varints in the frames from 0x10 to 0x17 and 0x19. */
   static const uint8_t varints[] = {1, 2, 1, 1, 1, 2, 1, 1, 0, 1};
 
   if (type <= 0x01 || type == 0x1e) {
@@ -130,7 +130,7 @@ static void skip_frame(reader *r, uint64_t type) {
   } else if (type == 0x1a || type == 0x1b) {
     skip(r, NGTCP2_PATH_CHALLENGE_DATALEN);
   } else {
-    /* What closes the connection, or fills the packet, or is unknown. */
+    /* A frame that closes the connection, fills the packet, or is unknown. */
     r->pos = r->end;
   }
 }
@@ -170,8 +170,8 @@ static void see_sent(ngp_quic *quic, const uint8_t *header, size_t len,
   for (i = len - n; i < len; ++i) {
     pkt_num = pkt_num << 8 | header[i];
   }
-  /* Ours go up by one or a few: the rest of the number is the least that does
-     not take it down. */
+  /* Our packet numbers grow by one or a few: the upper bits are the smallest
+     that do not decrease the number. */
   pkt_num |= tap->next_pkt_num & ~(window - 1);
   if (pkt_num < tap->next_pkt_num) {
     pkt_num += window;
@@ -212,7 +212,8 @@ int ngp_quic_tap_encrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead,
                          const uint8_t *plaintext, size_t plaintextlen,
                          const uint8_t *nonce, size_t noncelen,
                          const uint8_t *aad, size_t aadlen) {
-  /* What has no payload is no packet, but the tag of Retry being checked. */
+  /* Without a payload this is not a packet: the tag of a Retry packet is
+     checked. */
   if (current && plaintextlen && aadlen) {
     if (!(aad[0] & LONG_HEADER)) {
       see_sent(current, aad, aadlen, plaintext, plaintextlen);
@@ -283,8 +284,8 @@ static void see_ack(ngp_quic *quic, reader *r, uint64_t type) {
     len = read_varint(r);
   }
   skip_varints(r, type == 0x03 ? 3 : 0);
-  /* A later packet got there and this one did not, or not yet: a PING more
-     does no harm, none is waited for in vain. */
+  /* A later packet has arrived and this one has not, or not yet: one PING more
+     does no harm, but waiting for a lost one would not end. */
   for (i = 0; i < quic->tap.npings && !r->failed; ++i) {
     ngp_quic_ping_wait *ping = &quic->tap.pings[i];
 
@@ -323,7 +324,7 @@ int ngp_quic_tap_record_stops(ngp_quic *quic) {
         ngp_quic_stream_find(&quic->streams, stop->stream_id);
     ngp_quic_event *event;
 
-    /* The packet may have come twice, or late. */
+    /* The packet may be a duplicate, or late. */
     if (!stream || stream->stopped) {
       continue;
     }

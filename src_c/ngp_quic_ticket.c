@@ -1,9 +1,9 @@
 /*
- * Session tickets that a server is asked about before it takes them.  The
- * answer may come only when ngtcp2 has returned, and by then GnuTLS would have
- * taken the ticket or not; so the ClientHello is read before GnuTLS gets it,
- * and if it presents tickets the connection begins once more when the answer
- * is known, with the datagrams that were kept.  SPDX-License-Identifier: MIT
+ * Session tickets that the caller of a server allows before they are used.  The
+ * caller can answer only when ngtcp2 has returned, and by then GnuTLS would
+ * have decided.  So the ClientHello is read before GnuTLS gets it.  If it
+ * presents tickets, the connection restarts with the kept datagrams when the
+ * answer is known.  SPDX-License-Identifier: MIT
  */
 #include "ngp_quic_int.h"
 
@@ -17,13 +17,13 @@
 #define RANDOM_LEN 32
 #define PRE_SHARED_KEY 41
 
-/* A larger ClientHello ends the handshake: none is. */
+/* A larger ClientHello ends the handshake; none in use is larger. */
 #define MAX_HELLO (16 * 1024)
 
 /* RFC 8446, 6. */
 #define ALERT_DECODE_ERROR 50
 
-/* What is kept of a client's first datagrams; more is as good as lost. */
+/* How many bytes of a client's first datagrams are kept; more count as lost. */
 #define MAX_KEPT (32 * 1024)
 
 /* A datagram that is kept; its bytes follow. */
@@ -41,7 +41,7 @@ typedef struct reader {
   int failed;
 } reader;
 
-/* Takes |n| bytes from |r|, or fails. */
+/* Reads |n| bytes from |r|, or fails. */
 static const uint8_t *take(reader *r, size_t n) {
   const uint8_t *pos = r->pos;
 
@@ -65,7 +65,7 @@ static size_t take_number(reader *r, size_t size) {
   return n;
 }
 
-/* Takes a vector whose length has |size| bytes. */
+/* Reads a vector whose length has |size| bytes. */
 static reader take_vector(reader *r, size_t size) {
   size_t n = take_number(r, size);
   const uint8_t *pos = take(r, n);
@@ -94,8 +94,8 @@ static reader find_identities(reader *hello) {
   return extensions;
 }
 
-/* Records the tickets that the ClientHello presents, and stops ngtcp2 if there
-   are any, for good: it is not used any more. */
+/* Records the tickets that the ClientHello presents.  If there are any, it
+   stops the ngtcp2_conn, which is not used any more. */
 static int record_tickets(ngp_quic *quic) {
   reader hello = {.pos = quic->ask.hello.base, .left = quic->ask.hello.len};
   reader identities = find_identities(&hello);
@@ -114,7 +114,7 @@ static int record_tickets(ngp_quic *quic) {
     }
   }
   if (identities.failed) {
-    /* GnuTLS might read it otherwise, and the caller would not be asked. */
+    /* GnuTLS might parse it differently, and the caller would not be asked. */
     quic->ask.state = NGP_QUIC_ASK_DONE;
     ngtcp2_conn_set_tls_alert(quic->conn, ALERT_DECODE_ERROR);
     return NGTCP2_ERR_CRYPTO;
@@ -205,7 +205,7 @@ int ngp_quic_take_tickets(ngp_quic *quic, int allowed) {
   quic->options.tls.take_tickets = allowed ? 1 : 0;
   ngp_quic_forget_conn(quic);
   if (quic->close.pending) {
-    /* Who was to answer has closed it instead. */
+    /* The caller has closed the connection instead of answering. */
     ngp_buf_free(&datagrams);
     ngp_quic_terminate(quic);
     return 0;

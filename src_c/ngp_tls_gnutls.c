@@ -12,31 +12,32 @@
 #include <ngtcp2/ngtcp2_crypto.h>
 #include <ngtcp2/ngtcp2_crypto_gnutls.h>
 
-/* How much of a verification's text is kept; it travels in a CONNECTION_CLOSE
-   frame, which has to fit in a packet. */
+/* How much of a verification error's text is kept: a CONNECTION_CLOSE frame
+   with it has to fit in a packet. */
 #define REASON_MAX 256
 
-/* GnuTLS takes no more protocols for a session. */
+/* The most ALPN protocols of a GnuTLS session. */
 #define ALPN_MAX 8
 
-/* TLS 1.3's secrets have at most 48 bytes, with SHA-384. */
+/* TLS 1.3's secrets have at most 48 bytes (SHA-384). */
 #define SECRET_MAX 64
 
 /* RFC 8446, 4.2. */
 #define EARLY_DATA_EXTENSION 42
 
-/* How long an early ClientHello is remembered, in milliseconds: GnuTLS takes
-   no older one (RFC 8446, 8.3).  After a window it also begins to count anew,
-   and refuses the early data of all tickets that were issued before: it is how
-   long a ticket is good for early data, at the least. */
+/* How long a ClientHello with early data is remembered, in milliseconds: GnuTLS
+   accepts no older one (RFC 8446, 8.3).  After this window GnuTLS also restarts
+   its count, and refuses the early data of all tickets issued before: so a
+   ticket is valid for early data for at least this long. */
 #define REPLAY_WINDOW 600000
 
-/* How many are remembered, for two windows; early data of more is refused. */
+/* How many are remembered, for two windows; the early data of more are
+   refused. */
 #define REPLAY_SLOTS 16384
 #define REPLAY_PROBES 8
 
 /*
- * replay_slot is an early ClientHello that was seen, until it expires.
+ * replay_slot is a ClientHello with early data that was seen, until it expires.
  */
 typedef struct replay_slot {
   uint64_t hash;
@@ -60,9 +61,9 @@ struct ngp_tls_config {
   gnutls_priority_t priority;
   gnutls_datum_t ticket_key;
   gnutls_anti_replay_t anti_replay;
-  /* replays is REPLAY_SLOTS slots of a server, latest_expiry the latest of all:
-     it tells the time by GnuTLS's clock.  Handshakes on several threads write
-     them, under replay_lock. */
+  /* replays has REPLAY_SLOTS slots of a server; latest_expiry is the latest
+     expiry of all, which gives the time of GnuTLS's clock.  Handshakes on
+     several threads write them, under replay_lock. */
   pthread_mutex_t replay_lock;
   replay_slot *replays;
   time_t latest_expiry;
@@ -71,8 +72,8 @@ struct ngp_tls_config {
 };
 
 struct ngp_tls {
-  /* ref must be where the session's pointer points: ngtcp2's helper looks
-     for the connection there. */
+  /* The session's pointer must point to ref: ngtcp2's helper reads the
+     connection from there. */
   ngtcp2_crypto_conn_ref ref;
   ngtcp2_conn *conn;
   ngp_tls_config *config;
@@ -83,7 +84,8 @@ struct ngp_tls {
   uint8_t resumes;
   uint8_t send_tickets;
   uint8_t alpn_told;
-  /* early_allowed is what the last ticket says: see has_early_data(). */
+  /* early_allowed is nonzero if the last ticket allows early data: see
+     has_early_data(). */
   uint8_t early_allowed;
   char *verify_name;
   uint8_t verify_ip[16];
@@ -95,8 +97,8 @@ const char *ngp_tls_version(void) { return gnutls_check_version(NULL); }
 
 /* ---- Configuration ---- */
 
-/* Where systems keep the certificates that they trust, in one file each: Debian
-   and Alpine; Fedora, older and newer; openSUSE; macOS and the BSDs. */
+/* The files of trusted certificates of systems: Debian and Alpine; Fedora,
+   older and newer; openSUSE; macOS and the BSDs. */
 static const char *const trust_files[] = {
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -105,8 +107,9 @@ static const char *const trust_files[] = {
     "/etc/ssl/cert.pem",
 };
 
-/* GnuTLS knows where its own builder's system has them.  In a wheel it may run
-   on another, so the first of the files that there is stands in. */
+/* GnuTLS knows the file of the system on which it was built.  In a wheel it may
+   run on another system, so the first of the files that exists is used
+   instead. */
 static int load_system_trust(gnutls_certificate_credentials_t credentials,
                              const char **preason) {
   int found = gnutls_certificate_set_x509_system_trust(credentials);
@@ -150,8 +153,8 @@ static int load_trust(gnutls_certificate_credentials_t credentials,
   return options->system_trust ? load_system_trust(credentials, preason) : 0;
 }
 
-/* Makes credentials of a certificate and its key, if there are any, and of what
-   is trusted. */
+/* Makes credentials from a certificate and its key, if there are any, and from
+   what is trusted. */
 static int make_credentials(gnutls_certificate_credentials_t *pcredentials,
                             const ngp_tls_identity *own,
                             const ngp_tls_options *options,
@@ -231,9 +234,9 @@ int ngp_tls_config_validity(const ngp_tls_config *config, size_t i,
   return n != 0;
 }
 
-/* Takes a slot for an early ClientHello; returns 0 if there is none for it.
-   Each has a few slots where it may be; if they are taken by others that have
-   not expired it is refused, and comes without early data. */
+/* Finds a slot for a ClientHello with early data; returns 0 if there is none.
+   Each may be in a few slots; if others that have not expired use these, the
+   early data are refused, and the handshake continues without. */
 static int take_replay_slot(ngp_tls_config *config, uint64_t hash,
                             time_t expires) {
   replay_slot *free_slot = NULL;
@@ -243,7 +246,7 @@ static int take_replay_slot(ngp_tls_config *config, uint64_t hash,
   if (expires > config->latest_expiry) {
     config->latest_expiry = expires;
   }
-  /* An entry lives for two windows at the most, one on each side of now. */
+  /* An entry lives for at most two windows, one on each side of now. */
   now = config->latest_expiry - 2 * REPLAY_WINDOW / 1000;
   for (i = 0; i < REPLAY_PROBES; ++i) {
     replay_slot *slot = &config->replays[(hash + i) % REPLAY_SLOTS];
@@ -262,8 +265,7 @@ static int take_replay_slot(ngp_tls_config *config, uint64_t hash,
   return 1;
 }
 
-/* GnuTLS asks whether a ClientHello with early data comes for the first
-   time. */
+/* Returns to GnuTLS whether a ClientHello with early data is new. */
 static int remember_replay(void *ptr, time_t expires, const gnutls_datum_t *key,
                            const gnutls_datum_t *data) {
   ngp_tls_config *config = ptr;
@@ -272,7 +274,7 @@ static int remember_replay(void *ptr, time_t expires, const gnutls_datum_t *key,
   int first;
 
   (void)data;
-  /* The key is an HMAC already: any mixing of it will do (FNV-1a). */
+  /* The key is an HMAC already, so any hash is good enough (FNV-1a). */
   for (i = 0; i < key->size; ++i) {
     hash = (hash ^ key->data[i]) * 0x100000001b3u;
   }
@@ -387,7 +389,7 @@ void ngp_tls_config_decref(ngp_tls_config *config) {
   }
 }
 
-/* ---- What GnuTLS calls ---- */
+/* ---- Callbacks of GnuTLS ---- */
 
 static ngtcp2_conn *get_conn(ngtcp2_crypto_conn_ref *ref) {
   return ((ngp_tls *)ref->user_data)->conn;
@@ -420,7 +422,7 @@ static int choose_identity(gnutls_session_t session) {
   if (ngp_tls_server_name(tls, name, sizeof(name)) != 0) {
     return 0;
   }
-  /* The name itself comes before a pattern. */
+  /* A full name has precedence over a pattern. */
   for (pass = 0; pass < 2; ++pass) {
     for (i = 0; i < config->nidentities; ++i) {
       const identity *id = &config->identities[i];
@@ -435,7 +437,7 @@ static int choose_identity(gnutls_session_t session) {
 }
 
 /* Whether a NewSessionTicket message has the extension early_data (RFC 8446,
-   4.6.1): GnuTLS does not tell. */
+   4.6.1), which GnuTLS does not report. */
 static int has_early_data(const uint8_t *p, size_t len) {
   const uint8_t *end;
   size_t n;
@@ -450,7 +452,7 @@ static int has_early_data(const uint8_t *p, size_t len) {
   if ((size_t)(end - p) < 2 + n + 2) {
     return 0;
   }
-  /* The extensions, which are all that is left. */
+  /* The extensions are the rest of the message. */
   for (p += 2 + n + 2; end - p >= 4; p += 4 + n) {
     n = (size_t)p[2] << 8 | p[3];
     if (p[0] == 0 && p[1] == EARLY_DATA_EXTENSION) {
@@ -484,7 +486,7 @@ static int handshake_hook(gnutls_session_t session, unsigned int htype,
   int decided;
 
   if (when != GNUTLS_HOOK_POST) {
-    /* Afterwards the message has lost what was read of it. */
+    /* Reading consumes bytes of the message. */
     if (incoming && htype == GNUTLS_HANDSHAKE_NEW_SESSION_TICKET) {
       tls->early_allowed = has_early_data(msg->data, msg->size) ? 1 : 0;
     }
@@ -499,9 +501,9 @@ static int handshake_hook(gnutls_session_t session, unsigned int htype,
   if (htype == GNUTLS_HANDSHAKE_NEW_SESSION_TICKET && tls->config->is_client) {
     return take_ticket(tls) ? GNUTLS_E_MEMORY_ERROR : 0;
   }
-  /* GnuTLS calls a client's hook before it has read the EncryptedExtensions:
-     the message after them is the one.  A ClientHello comes twice if the first
-     had no usable key share. */
+  /* At a client the hook is called before GnuTLS has read the
+     EncryptedExtensions: ALPN is decided at the message after them.  A
+     ClientHello comes twice if the first had no usable key share. */
   decided = tls->config->is_client
                 ? htype != GNUTLS_HANDSHAKE_SERVER_HELLO &&
                       htype != GNUTLS_HANDSHAKE_ENCRYPTED_EXTENSIONS
@@ -557,7 +559,7 @@ static int verify_peer(gnutls_session_t session) {
     size_t len = text.size < REASON_MAX ? text.size : REASON_MAX - 1;
 
     memcpy(tls->reason, text.data, len);
-    /* The text ends with its own NUL and a blank. */
+    /* GnuTLS's text ends with a NUL and a blank. */
     while (len && (!tls->reason[len - 1] || tls->reason[len - 1] == ' ')) {
       --len;
     }
@@ -583,7 +585,7 @@ static int keylog(gnutls_session_t session, const char *label,
   ngp_tls *tls = tls_of(session);
   gnutls_datum_t client;
   gnutls_datum_t server;
-  /* A label, the client's random of 32 bytes, the secret, blanks. */
+  /* A label, the client random of 32 bytes, the secret, and blanks. */
   char line[64 + 2 * 32 + 2 * SECRET_MAX + 4];
   size_t n = strlen(label);
   int rv;
@@ -629,7 +631,7 @@ static int set_alpn(ngp_tls *tls, const uint8_t *list, size_t len) {
     protocols[n++].size = (unsigned int)size;
     pos += size;
   }
-  /* GnuTLS takes names of 32 bytes at most. */
+  /* GnuTLS accepts names of at most 32 bytes. */
   return to_error(gnutls_alpn_set_protocols(
       tls->session, protocols, n,
       tls->config->is_client
@@ -646,7 +648,7 @@ static int start_client(ngp_tls *tls, const ngp_tls_session_options *options) {
                              strlen(options->sni)) != 0) {
     return NGHTTP2_ERR_INVALID_ARGUMENT;
   }
-  /* A session that cannot be read is not resumed; that is all. */
+  /* A session that cannot be read is not resumed, which is no error. */
   if (options->session_len &&
       gnutls_session_set_data(tls->session, options->session,
                               options->session_len) == 0) {
@@ -668,8 +670,8 @@ static int start_server(ngp_tls *tls, const ngp_tls_session_options *options) {
                                             &tls->config->ticket_key) != 0) {
       return NGHTTP2_ERR_NOMEM;
     }
-    /* RFC 9001, 4.6.1: QUIC limits early data by flow control, and the
-       ticket has to say this number. */
+    /* RFC 9001, 4.6.1: QUIC limits early data by flow control, and tickets must
+       contain this number. */
     if (options->early_data) {
       gnutls_record_set_max_early_data_size(tls->session, 0xffffffffu);
       gnutls_anti_replay_enable(tls->session, tls->config->anti_replay);
@@ -719,9 +721,9 @@ int ngp_tls_new(ngp_tls **ptls, ngp_tls_config *config,
     memcpy(tls->verify_ip, options->verify_ip, options->verify_ip_len);
     tls->verify_ip_len = options->verify_ip_len;
   }
-  /* One key share, of X25519, which every server has: a second would be made
-     and thrown away in each handshake.  A server without it asks for another
-     (RFC 8446, 4.1.4). */
+  /* One key share, of X25519, which nearly every server supports: a second
+     would be computed for nothing in each handshake.  A server without it asks
+     for another (RFC 8446, 4.1.4). */
   flags |= config->is_client ? GNUTLS_CLIENT | GNUTLS_KEY_SHARE_TOP
                              : GNUTLS_SERVER | GNUTLS_NO_AUTO_SEND_TICKET;
   if (gnutls_init(&tls->session, flags) != 0) {

@@ -13,7 +13,7 @@
 const char *ngp_tls_version(void);
 
 /*
- * ngp_tls_verify is what is done about the peer's certificate.
+ * ngp_tls_verify is how the peer's certificate is checked.
  */
 typedef enum ngp_tls_verify {
   NGP_TLS_VERIFY_NONE,
@@ -29,7 +29,8 @@ typedef enum ngp_tls_verify {
  * names.
  */
 typedef struct ngp_tls_identity {
-  /* name is a DNS name; one that begins with "*." stands for any label. */
+  /* name is a DNS name; in one that begins with "*.", that stands for any
+     label. */
   const char *name;
   const uint8_t *chain;
   size_t chain_len;
@@ -39,14 +40,14 @@ typedef struct ngp_tls_identity {
 } ngp_tls_identity;
 
 /*
- * ngp_tls_options is what connections share.  Everything is borrowed for the
- * call of ngp_tls_config_new().
+ * ngp_tls_options has the options that connections share.  Everything is
+ * borrowed for the call of ngp_tls_config_new().
  */
 typedef struct ngp_tls_options {
   uint8_t is_client;
   uint8_t verify;
-  /* system_trust is nonzero to trust what the system trusts.  If the system
-     trusts no authority, ngp_tls_config_new() fails. */
+  /* system_trust is nonzero to trust the system's authorities.  If there are
+     none, ngp_tls_config_new() fails. */
   uint8_t system_trust;
   /* priority is GnuTLS's priority string. */
   const char *priority;
@@ -57,7 +58,7 @@ typedef struct ngp_tls_options {
   size_t key_len;
   /* password decrypts key, or is NULL. */
   const char *password;
-  /* identities are used instead for the names that they have (RFC 6066, 3). */
+  /* identities are used instead for their names (RFC 6066, 3). */
   const ngp_tls_identity *identities;
   size_t nidentities;
   /* ca_file and ca_path are names, ca_data is PEM; each may be NULL. */
@@ -65,15 +66,16 @@ typedef struct ngp_tls_options {
   const char *ca_path;
   const uint8_t *ca_data;
   size_t ca_data_len;
-  /* ticket_key seals a server's session tickets: NGP_TLS_TICKET_KEY_LEN bytes,
-     or NULL for random ones. */
+  /* ticket_key encrypts a server's session tickets: NGP_TLS_TICKET_KEY_LEN
+     bytes, or NULL for random ones. */
   const uint8_t *ticket_key;
 } ngp_tls_options;
 
 /*
- * ngp_tls_config is certificates, trust and the key of a server's session
- * tickets.  It is counted: sessions hold it.  Sessions on several threads may
- * share it, since nothing changes it afterwards but what a lock guards.
+ * ngp_tls_config has certificates, trusted authorities and the key of a
+ * server's session tickets.  It is reference-counted, and sessions hold it.
+ * Sessions on several threads may share it: it does not change but for what a
+ * lock guards.
  */
 typedef struct ngp_tls_config ngp_tls_config;
 
@@ -87,7 +89,7 @@ int ngp_tls_config_new(ngp_tls_config **pconfig, const ngp_tls_options *options,
                        nghttp2_mem *mem, const char **preason);
 
 /*
- * ngp_tls_config_validity tells from when to when, in seconds since 1970, our
+ * ngp_tls_config_validity stores from when to when, in seconds since 1970, our
  * |i|-th certificate is valid.  It returns 0 if there is none.
  */
 int ngp_tls_config_validity(const ngp_tls_config *config, size_t i,
@@ -98,15 +100,16 @@ void ngp_tls_config_incref(ngp_tls_config *config);
 void ngp_tls_config_decref(ngp_tls_config *config);
 
 /*
- * ngp_tls_hooks is what a session tells.  The functions run inside the
- * library's callbacks: they record.  They return 0, or NGHTTP2_ERR_NOMEM.
+ * ngp_tls_hooks has the functions that a session calls.  They run inside the
+ * library's callbacks, so they only record.  They return 0, or
+ * NGHTTP2_ERR_NOMEM.
  */
 typedef struct ngp_tls_hooks {
   /* alpn_decided is called once; |len| is 0 if there is no protocol. */
   int (*alpn_decided)(void *user, const uint8_t *alpn, size_t len);
-  /* ticket_received hands over what resumes the session. */
+  /* ticket_received is called with the data that resume the session. */
   int (*ticket_received)(void *user, const uint8_t *data, size_t len);
-  /* ticket_sent hands over a server's NewSessionTicket message (RFC 8446,
+  /* ticket_sent is called with a server's NewSessionTicket message (RFC 8446,
      4.6.1). */
   int (*ticket_sent)(void *user, const uint8_t *message, size_t len);
   /* key_logged is called with a line of the NSS key log, or is NULL. */
@@ -114,30 +117,30 @@ typedef struct ngp_tls_hooks {
 } ngp_tls_hooks;
 
 /*
- * ngp_tls_session_options is what one session has of its own.  Everything but
+ * ngp_tls_session_options has the options of one session.  Everything but
  * |user| is borrowed for the call of ngp_tls_new().
  */
 typedef struct ngp_tls_session_options {
   /* alpn is a list of |alpn_len| bytes, each name after its length. */
   const uint8_t *alpn;
   size_t alpn_len;
-  /* sni is the name to ask for, or NULL. */
+  /* sni is the name of a client's SNI, or NULL. */
   const char *sni;
   /* verify_name is a DNS name, verify_ip 4 or 16 bytes of an address: the
      certificate must be for it.  At most one of them is set. */
   const char *verify_name;
   const uint8_t *verify_ip;
   size_t verify_ip_len;
-  /* session is what an earlier ticket_received handed over, or NULL. */
+  /* session is the data of an earlier ticket_received, or NULL. */
   const uint8_t *session;
   size_t session_len;
   /* take_tickets is nonzero for a server that resumes sessions by tickets, and
-     send_tickets for one that issues them, too: GnuTLS has no way to issue one
-     and take none. */
+     send_tickets for one that issues them, too: GnuTLS cannot issue tickets
+     without accepting them. */
   uint8_t send_tickets;
   uint8_t take_tickets;
-  /* early_data is nonzero for a server that takes early data and whose tickets
-     say so, and for a client that sends it. */
+  /* early_data is nonzero for a server that accepts early data and whose
+     tickets allow it, and for a client that sends it. */
   uint8_t early_data;
   ngp_tls_hooks hooks;
   void *user;
@@ -177,10 +180,11 @@ int ngp_tls_allows_early_data(const ngp_tls *tls);
    to |dest|, which has |len| bytes. */
 void ngp_tls_describe_alert(uint8_t alert, char *dest, size_t len);
 
-/* ngp_tls_resumes is nonzero if the session was made from an earlier one. */
+/* ngp_tls_resumes is nonzero if the session was made to resume an earlier
+   one. */
 int ngp_tls_resumes(const ngp_tls *tls);
 
-/* These tell what the handshake came to; it must be complete. */
+/* These return the results of the handshake, which must be complete. */
 int ngp_tls_session_resumed(const ngp_tls *tls);
 int ngp_tls_early_data_accepted(const ngp_tls *tls);
 
@@ -188,9 +192,9 @@ int ngp_tls_early_data_accepted(const ngp_tls *tls);
    or 0. */
 uint16_t ngp_tls_cipher_suite(const ngp_tls *tls);
 
-/* ngp_tls_server_name copies the name that a client asks for, with a NUL, to
-   |dest|, which has |len| bytes.  It returns 0, or -1 if there is none that
-   fits. */
+/* ngp_tls_server_name copies the name in a client's SNI, with a NUL, to |dest|,
+   which has |len| bytes.  It returns 0, or -1 if there is none or it does not
+   fit. */
 int ngp_tls_server_name(const ngp_tls *tls, char *dest, size_t len);
 
 /*
@@ -204,7 +208,7 @@ const uint8_t *ngp_tls_peer_certificate(const ngp_tls *tls, size_t i,
 const char *ngp_tls_reason(const ngp_tls *tls);
 
 /* ngp_tls_random fills |dest| with bytes that cannot be guessed.  It returns 0,
-   or a negative code if there are none to be had. */
+   or a negative code if the generator fails. */
 int ngp_tls_random(void *dest, size_t len);
 
 /* ngp_tls_nonce fills |dest| with bytes that need not be secret. */

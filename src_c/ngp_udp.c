@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 
-/* For struct ucred and its like in the headers below, which C99 hides. */
+/* For struct ucred and similar types in the headers below, which C99 hides. */
 #define _GNU_SOURCE
 /* For IPV6_PKTINFO on macOS. */
 #define __APPLE_USE_RFC_3542
@@ -11,7 +11,7 @@
 #include <netinet/udp.h>
 #include <string.h>
 
-/* Linux's numbers, which older C libraries do not name. */
+/* Linux's numbers, for which older C libraries have no names. */
 #ifdef __linux__
 #  ifndef UDP_SEGMENT
 #    define UDP_SEGMENT 103
@@ -24,8 +24,9 @@
 /* RFC 3168, 5: the low two bits of the octet. */
 #define ECN_MASK 3
 
-/* Room for what goes with a datagram: a run's segment size, the octet with the
-   ECN bits and our address, which on a socket of both families may come twice.
+/* Room for the control messages of a datagram: a run's segment size, the octet
+   with the ECN bits and our address, which may come twice on a socket of both
+   families.
  */
 typedef union control_buf {
   struct cmsghdr align;
@@ -62,7 +63,7 @@ int ngp_udp_enable_ecn(int fd, int family) {
   if (family == AF_INET) {
     return setsockopt(fd, IPPROTO_IP, IP_RECVTOS, &on, sizeof(on)) == 0;
   }
-  /* One that takes IPv6 alone, by its setting or the system's, may refuse the
+  /* A socket for IPv6 only, by its setting or the system's, may refuse the
      option of IPv4. */
   (void)setsockopt(fd, IPPROTO_IP, IP_RECVTOS, &on, sizeof(on));
   return setsockopt(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, &on, sizeof(on)) == 0;
@@ -78,14 +79,14 @@ int ngp_udp_enable_local(int fd, int family) {
     return 0;
 #endif
   }
-  /* For IPv4 it tells a mapped address. */
+  /* For IPv4 it returns a mapped address. */
   return setsockopt(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, &on, sizeof(on)) == 0;
 }
 
 int ngp_udp_forbid_fragments(int fd, int family) {
 #ifdef IP_PMTUDISC_PROBE
-  /* The kernel's own knowledge of the path is not heeded: ICMP messages can be
-     forged, and QUIC probes for itself. */
+  /* The kernel's knowledge of the path is ignored, because ICMP messages can be
+     forged, and QUIC probes by itself. */
   int v4 = IP_PMTUDISC_PROBE;
   int v6 = IPV6_PMTUDISC_PROBE;
   int done = setsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, &v4, sizeof(v4)) == 0;
@@ -93,7 +94,7 @@ int ngp_udp_forbid_fragments(int fd, int family) {
   if (family == AF_INET) {
     return done;
   }
-  /* A socket of IPv6 alone may refuse the option of IPv4. */
+  /* A socket for IPv6 only may refuse the option of IPv4. */
   return setsockopt(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, &v6, sizeof(v6)) == 0;
 #elif defined(IP_DONTFRAG)
   int on = 1;

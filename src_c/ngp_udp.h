@@ -10,34 +10,35 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
-/* A joined run is as long as a datagram of IP can be. */
+/* A joined run is at most as long as an IP datagram. */
 #define NGP_UDP_BUFFER_LEN 65536
 
-/* The kernel cuts no more datagrams from one run (UDP_MAX_SEGMENTS), and no
-   more bytes. */
+/* The most datagrams (UDP_MAX_SEGMENTS) and bytes of a run that the kernel
+   splits. */
 #define NGP_UDP_MAX_SEGMENTS 64
 #define NGP_UDP_MAX_RUN 65000
 
 /*
  * ngp_udp_enable_gro asks the kernel to join runs of received datagrams.  It
- * returns nonzero if it will.
+ * returns nonzero if the kernel does so.
  */
 int ngp_udp_enable_gro(int fd);
 
-/* ngp_udp_has_gso is nonzero if the kernel cuts runs that are sent on |fd|. */
+/* ngp_udp_has_gso is nonzero if the kernel splits runs that are sent on
+   |fd|. */
 int ngp_udp_has_gso(int fd);
 
 /*
  * ngp_udp_enable_ecn asks the kernel for the ECN bits of received datagrams;
- * |family| is the socket's.  It returns nonzero if it will tell them, of every
- * family that the socket receives.
+ * |family| is the socket's.  It returns nonzero if the kernel reports them for
+ * every family that the socket receives.
  */
 int ngp_udp_enable_ecn(int fd, int family);
 
 /*
- * ngp_udp_local is an address of this machine, an IPv6 one or an IPv4 one that
- * is mapped to it; |ip| is zero if it is not known.  |scope| is the interface
- * of a link-local address, or 0.
+ * ngp_udp_local is an address of this machine, IPv6 or IPv4 mapped to IPv6;
+ * |ip| is zero if it is not known.  |scope| is the interface of a link-local
+ * address, or 0.
  */
 typedef struct ngp_udp_local {
   uint8_t ip[16];
@@ -46,14 +47,14 @@ typedef struct ngp_udp_local {
 
 /*
  * ngp_udp_enable_local asks the kernel to which of our addresses each datagram
- * came; |family| is the socket's.  It returns nonzero if it will tell.
+ * came; |family| is the socket's.  It returns nonzero if the kernel reports it.
  */
 int ngp_udp_enable_local(int fd, int family);
 
 /*
- * ngp_udp_forbid_fragments has datagrams sent whole or not at all (RFC 9000,
- * 14): one that is longer than the path's MTU fails with EMSGSIZE, or is lost.
- * It returns nonzero if the system does so.
+ * ngp_udp_forbid_fragments prevents fragmentation (RFC 9000, 14): a datagram
+ * longer than the path's MTU fails with EMSGSIZE, or is lost. It returns
+ * nonzero if the system does so.
  */
 int ngp_udp_forbid_fragments(int fd, int family);
 
@@ -72,8 +73,8 @@ ptrdiff_t ngp_udp_recv(int fd, uint8_t *buf, size_t len,
 /*
  * ngp_udp_send sends |len| bytes at |data| to one address, as a run of
  * datagrams of |segment| bytes, of which the last may have fewer.  They are
- * from |local|, or from the address that the system chooses if it is zero.
- * |ecn| is for the ECN bits of their IP headers.
+ * sent from |local|, or from an address that the system chooses if it is zero.
+ * |ecn| sets the ECN bits of their IP headers.
  *
  * This function returns 0 if it succeeds, or -1 with errno set.
  */
