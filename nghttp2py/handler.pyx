@@ -117,6 +117,7 @@ cdef class BaseRequestHandler(Exchange):
     # fields, and None for the end.
     cdef object _waiting
     cdef Py_ssize_t _taken       # octets of the first piece that read() has taken
+    cdef Py_ssize_t _credited    # octets that wait first, with credit given
     cdef object _reader          # the future of read()
     cdef object _refusal         # what read() or json() raised because of the request
     cdef object _stopping        # the future of wait_closing()
@@ -303,22 +304,26 @@ cdef class BaseRequestHandler(Exchange):
                     f"stream {self.stream_id}: read() is for coroutines of callbacks; "
                     "elsewhere call pause_reading() before the body comes"
                 )
-            piece = self._take(n)
-            if piece is None:
-                if n < 0:
-                    self._check_size(self._content_length())
-                self._continue_now()
-                if self._reader is None:
-                    self._reader = asyncio.get_running_loop().create_future()
-                await asyncio.shield(self._reader)
-                continue
-            if n > 0:
-                return piece
-            if not piece:
-                return b"".join(pieces)
-            pieces.append(piece)
-            size += len(piece)
-            self._check_size(size)
+            try:
+                piece = self._take(n)
+                if piece is None:
+                    if n < 0:
+                        self._check_size(self._content_length())
+                    self._continue_now()
+                    if self._reader is None:
+                        self._reader = asyncio.get_running_loop().create_future()
+                    await asyncio.shield(self._reader)
+                    continue
+                if n > 0:
+                    return piece
+                if not piece:
+                    return b"".join(pieces)
+                pieces.append(piece)
+                size += len(piece)
+                self._check_size(size)
+            except BaseException:
+                self._give_back(b"".join(pieces))
+                raise
 
     async def json(self):
         """Read the body to its end, and decode it as JSON (RFC 8259).
@@ -365,7 +370,7 @@ cdef class BaseRequestHandler(Exchange):
             else:
                 piece = self._pop()
             if not self._closed:
-                self.http.acknowledge(self, len(piece))
+                self.http.acknowledge(self, self._take_debt(len(piece)))
             return piece
         if self._request_done:
             return b""
@@ -729,6 +734,22 @@ cdef class BaseRequestHandler(Exchange):
             self._taken = 0
         return item
 
+    cdef int _give_back(self, bytes data) except -1:
+        """Have octets wait again that a read() has taken which was cancelled."""
+        if data and self._waiting is not None:
+            if self._taken:
+                self._waiting.appendleft(self._pop())
+            self._waiting.appendleft(data)
+            self._credited += len(data)
+        return 0
+
+    cdef Py_ssize_t _take_debt(self, Py_ssize_t n) noexcept:
+        """Return for how many of the first ``n`` octets the client has no credit."""
+        cdef Py_ssize_t credited = min(n, self._credited)
+
+        self._credited -= credited
+        return n - credited
+
     cdef int _wake_reader(self) except -1:
         if self._reader is not None:
             reader, self._reader = self._reader, None
@@ -759,7 +780,7 @@ cdef class BaseRequestHandler(Exchange):
         return self._failed or self._reset
 
     cdef int _give_data(self, bytes data) except -1:
-        self._withheld += len(data)
+        self._withheld += self._take_debt(len(data))
         if not self._is_over():
             self._call(ON_DATA, data)
         return self._acknowledge()

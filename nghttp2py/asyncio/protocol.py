@@ -214,6 +214,8 @@ class H2Protocol(H2StreamConnection):
                 task = self._loop.create_task(self._serve_stream(handler, stream))
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
+                # An idle connection keeps nothing of its last request.
+                del stream, task
         except ConnectionTerminatedError:
             pass
         finally:
