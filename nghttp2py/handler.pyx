@@ -24,6 +24,7 @@ from collections import deque
 from collections.abc import AsyncIterable, Iterable, Mapping
 
 from nghttp2py.asyncio.body import AsyncBody, is_asynchronous
+from nghttp2py.asyncio.memory import count_bytes
 from nghttp2py.exchange import register_factory
 from nghttp2py.errors import (
     BodyFormatError,
@@ -317,12 +318,13 @@ cdef class BaseRequestHandler(Exchange):
                 if n > 0:
                     return piece
                 if not piece:
+                    count_bytes(size)
                     return b"".join(pieces)
                 pieces.append(piece)
                 size += len(piece)
                 self._check_size(size)
             except BaseException:
-                self._give_back(b"".join(pieces))
+                self._give_back(pieces, size)
                 raise
 
     async def json(self):
@@ -734,13 +736,13 @@ cdef class BaseRequestHandler(Exchange):
             self._taken = 0
         return item
 
-    cdef int _give_back(self, bytes data) except -1:
-        """Have octets wait again that a read() has taken which was cancelled."""
-        if data and self._waiting is not None:
+    cdef int _give_back(self, list pieces, Py_ssize_t size) except -1:
+        """Have octets wait again that a read() has taken which did not return."""
+        if pieces and self._waiting is not None:
             if self._taken:
                 self._waiting.appendleft(self._pop())
-            self._waiting.appendleft(data)
-            self._credited += len(data)
+            self._waiting.extendleft(reversed(pieces))
+            self._credited += size
         return 0
 
     cdef Py_ssize_t _take_debt(self, Py_ssize_t n) noexcept:

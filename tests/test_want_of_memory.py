@@ -9,6 +9,7 @@ import sys
 import textwrap
 
 import pytest
+from exchanges import exchanging
 from handlers import Good, exchange_until, serve
 from loops import DEADLINE, in_loop, until
 from memory import MemoryClient
@@ -16,10 +17,10 @@ from test_tls import Link, Tcp
 
 from nghttp2py import client as client_module
 from nghttp2py import exchange, handler, log_budget
-from nghttp2py.asyncio import Client, Timeouts, http2, memory, pump
+from nghttp2py.asyncio import Client, Timeouts, h3_link, http2, memory, pump, reader
 from nghttp2py.asyncio.tls_transport import TLSTransport
 from nghttp2py.client import BaseResponseHandler, HTTP2Client
-from nghttp2py.errors import NGHTTP2Error
+from nghttp2py.errors import NGHTTP2Error, StreamResetError
 from nghttp2py.h2 import H2Connection
 from nghttp2py.server import BaseRequestHandler, HTTP2Server
 
@@ -145,6 +146,19 @@ async def test_a_read_that_finds_no_memory_ends_its_connection(tls, paused, capl
     other.send(b"hello")
     assert other.protocol.received == b"hello"
     assert not other.tcp.aborted
+
+
+@in_loop
+async def test_a_read_is_counted_before_it_is_decrypted(tls, monkeypatch):
+    link = Link(tls)
+    recorder = link.shake_hands()
+    monkeypatch.setattr("nghttp2py.asyncio.tls_transport.count_bytes", fail)
+    link.send(b"x" * 1000)
+    assert not recorder.received
+    assert link.tcp.aborted
+    # Nor does its TLS live until it is lost, when others have read.
+    assert link.transport.get_extra_info("ssl_object") is None
+    await until(lambda: link.lost)
 
 
 @in_loop
@@ -277,6 +291,44 @@ async def test_a_clients_handlers_that_find_no_memory_leave_a_bounded_log(
     assert len(closed) == n
     assert len(caplog.records) == log_budget.MEMORY_LINES[0]
     assert {each.exc_info for each in caplog.records} == {None}
+
+
+# ---- Bodies in one piece ----
+
+
+@pytest.mark.parametrize("version", ["HTTP/2", "HTTP/3"])
+@pytest.mark.parametrize("kind", ["handler", "stream"])
+@pytest.mark.parametrize("what", ["taken", "queued"])
+@in_loop
+async def test_a_body_in_one_piece_is_kept_if_there_is_memory(
+    version, kind, what, caplog, monkeypatch
+):
+    async def answer(app, request):
+        size = len(await request.read()) if what == "taken" else 100_000
+        await request.respond(body=bytes(size))
+
+    def count(size):
+        if size > 10_000:
+            raise MemoryError
+
+    body = bytes(100_000) if what == "taken" else None
+    async with exchanging(version, kind, answer) as (_, ends):
+        with monkeypatch.context() as patch:
+            if what == "taken":
+                patch.setattr(reader, "count_bytes", count)
+                patch.setattr(handler, "count_bytes", count)
+            else:
+                patch.setattr(http2, "count_body", count)
+                patch.setattr(h3_link, "count_body", count)
+            for _ in range(3):
+                try:
+                    status, *_ = await ends.fetch(body=body)
+                except StreamResetError:
+                    continue
+                assert status == 500
+        status, content, _ = await ends.fetch(body=body)
+        assert (status, len(content)) == (200, 100_000)
+    assert "Traceback" not in caplog.text
 
 
 # ---- Servers over TLS whose address space ends ----

@@ -32,6 +32,7 @@ from nghttp2py.asyncio.endpoints import (
     open_unix_connection,
 )
 from nghttp2py.asyncio.fields import Fields
+from nghttp2py.asyncio.memory import count_bytes
 from nghttp2py.asyncio.protocol import H2Protocol
 from nghttp2py.asyncio.stream import H2Stream
 from nghttp2py.asyncio.timeouts import merge_timeouts
@@ -179,7 +180,10 @@ class Response:
                 self.close()
                 raise BodyTooLargeError(f"the body is larger than {limit} bytes")
             pieces.append(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if len(pieces) == 1:
+            return pieces[0]
+        count_bytes(size)
+        return b"".join(pieces)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """Give the body in pieces as they come; raises as ``read``."""

@@ -36,6 +36,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from nghttp2py.asyncio.fields import add_field
+from nghttp2py.asyncio.memory import count_body
 from nghttp2py.asyncio.pump import H2Pump
 from nghttp2py.asyncio.tasks import CallbackTasks
 from nghttp2py.errors import (
@@ -415,7 +416,10 @@ cdef class HTTP2Exchanges(HTTPConnection):
 
     cpdef queue_body(self, Exchange exchange, data, bint end):
         """See ``HTTPConnection``."""
-        self.connection.queue_body(exchange.stream_id, as_bytes(data), end)
+        cdef bytes piece = as_bytes(data)
+
+        count_body(len(piece))
+        self.connection.queue_body(exchange.stream_id, piece, end)
         self.flush_soon()
 
     cpdef send_body(self, Exchange exchange, body, trailers):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import sysconfig
 
-__all__ = ["RESERVE", "check_memory", "count_bytes"]
+__all__ = ["RESERVE", "check_memory", "count_body", "count_bytes"]
 
 #: Bytes that must be free for a new connection.  An idle one uses a fortieth of them.
 #: The rest is for the event loop, which ends the program if an allocation fails, and
@@ -35,7 +35,7 @@ def check_memory() -> None:
 
 
 def count_bytes(size: int) -> None:
-    """Check the reserve once in so many bytes that connections read and write.
+    """Check the reserve once in so many bytes that connections handle.
 
     Raises ``MemoryError`` if it is not free: the caller must abort the connection, so
     that the last bytes are left to the event loop.
@@ -45,6 +45,16 @@ def count_bytes(size: int) -> None:
     if _left < 0:
         check_memory()
         _left = _INTERVAL
+
+
+def count_body(size: int) -> None:
+    """Count a piece of a body that an application queues, unless it is small.
+
+    Raises ``MemoryError`` as ``count_bytes``: what the application allocated may have
+    used up the reserve.
+    """
+    if size > _LEAST:
+        count_bytes(size)
 
 
 _left = _INTERVAL

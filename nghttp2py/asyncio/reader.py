@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
 
+from nghttp2py.asyncio.memory import count_bytes
 from nghttp2py.asyncio.stream_link import StreamLink
 from nghttp2py.asyncio.writer import Failure, Outgoing
 from nghttp2py.errors import (
@@ -309,6 +310,7 @@ class Incoming(Outgoing):
         if start == 0 and len(first) == n:
             data = chunks.popleft()
         elif len(first) - start >= n:
+            count_bytes(n)
             data = first[start : start + n]
             if start + n == len(first):
                 chunks.popleft()
@@ -316,6 +318,8 @@ class Incoming(Outgoing):
             else:
                 self._offset = start + n
         else:
+            # Before anything is taken, and before as many bytes are allocated again.
+            count_bytes(n)
             pieces: list[bytes | memoryview] = []
             left = n
             while left:
@@ -460,6 +464,7 @@ class Incoming(Outgoing):
     def _find(self, separator: bytes, start: int) -> int:
         chunks = self._chunks
         if len(chunks) > 1:
+            count_bytes(self._size)
             data = b"".join(chunks)[self._offset :]
             chunks.clear()
             chunks.append(data)

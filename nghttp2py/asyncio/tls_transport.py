@@ -14,7 +14,7 @@ import ssl
 from collections.abc import Callable
 from typing import Any, cast
 
-from nghttp2py.asyncio.memory import check_memory
+from nghttp2py.asyncio.memory import check_memory, count_bytes
 from nghttp2py.asyncio.tls import read_alpn_offer
 from nghttp2py.log_budget import LogBudget
 
@@ -197,6 +197,8 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
         try:
             data = self._shared.ciphertext[:nbytes]
             if self._protocol is not None:
+                # Decrypting takes as much before the protocol can count it.
+                count_bytes(nbytes)
                 self._read(data)
                 return
             check_memory()
@@ -565,6 +567,8 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
     def abort(self) -> None:
         """Close the connection at once."""
         self._closing = True
+        # The loop reads for other connections before it says that this one is lost.
+        self._tls = self._incoming = self._outgoing = None
         if self._tcp is not None:
             self._tcp.abort()
 
