@@ -13,6 +13,7 @@ import logging
 import math
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -41,6 +42,10 @@ logger = logging.getLogger(__name__)
 #: Seconds that streams have to finish after ``close``.
 CLOSE_TIMEOUT = Timeouts.close
 
+# Bytes that are read at a time: as many as asyncio reads.
+_READ_SIZE = 262144
+# Its ``buffer`` is shared by all connections of a thread.
+_local = threading.local()
 # Bytes gathered for one write.  The transport buffers as many again before it pauses
 # writing, so a connection buffers about twice this.
 _WRITE_SIZE = 65536
@@ -92,7 +97,7 @@ class _Asked:
         self.written = written  # bytes written before the PING
 
 
-class H2Pump(asyncio.Protocol):
+class H2Pump(asyncio.Protocol, asyncio.BufferedProtocol):
     """Passes bytes between a transport and ``connection``, and events to its owner.
 
     ``timeouts`` bounds what the peer can make this end wait for; the default is
@@ -216,6 +221,27 @@ class H2Pump(asyncio.Protocol):
             return
         self._begun = True
         self.flush()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return the buffer that asyncio's plain transport reads into.
+
+        For a protocol without one it allocates 256 KiB for each read, and logs a
+        traceback for each connection when that fails.
+        """
+        try:
+            buffer: memoryview = _local.buffer
+        except AttributeError:
+            buffer = _local.buffer = memoryview(bytearray(_READ_SIZE))
+        return buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Copy what was read, before another connection of the thread reads."""
+        try:
+            data = bytes(_local.buffer[:nbytes])
+        except MemoryError as error:
+            self._give_up(error)
+            return
+        self.data_received(data)
 
     def data_received(self, data: bytes) -> None:
         """Pass bytes to the connection and its events to the owner, and write the

@@ -407,10 +407,10 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
 
     def _deliver(self, data: bytes) -> None:
         protocol = self._protocol
-        if isinstance(protocol, asyncio.BufferedProtocol):
-            _feed(protocol, data)
+        if isinstance(protocol, asyncio.Protocol):
+            protocol.data_received(data)
         else:
-            cast(asyncio.Protocol, protocol).data_received(data)
+            _feed(cast(asyncio.BufferedProtocol, protocol), data)
 
     def _answer(self) -> None:
         """Write what OpenSSL has made while reading: the answer to a KeyUpdate, or an
