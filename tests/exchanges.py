@@ -42,34 +42,15 @@ def cut(data, size):
     return [data[i : i + size] for i in range(0, len(data), size)]
 
 
-class OfHandler:
-    """A request, as a ``BaseRequestHandler`` answers it."""
+class Of:
+    """A request, as ``App.answer`` has it, whatever it is for the application."""
 
-    def __init__(self, handler):
-        self.inner = handler
-        self.path = handler.path
+    def __init__(self, inner, path):
+        self.inner = inner
+        self.path = path
 
     async def read(self, n=-1):
         return await self.inner.read(n)
-
-    async def respond(self, status=200, headers=(), body=None, trailers=None):
-        self.inner.send_response(status, headers, body, trailers=trailers)
-
-    async def begin(self, status=200, headers=()):
-        self.inner.send_headers(status, headers)
-
-    async def send(self, data):
-        self.inner.send_data(data)
-        await self.inner.drain()
-
-    async def end(self, trailers=None):
-        self.inner.end(trailers)
-
-    async def inform(self, status, headers=()):
-        self.inner.send_informational(status, headers)
-
-    def queue(self, data):
-        self.inner.send_data(data)
 
     async def drain(self):
         await self.inner.drain()
@@ -78,29 +59,54 @@ class OfHandler:
     def push_enabled(self):
         return self.inner.push_enabled
 
-    async def push(self, path, body):
-        """Push a response; return whether the client was promised it."""
-        return self.inner.push(path, body=body).stream_id != -1
-
     def reset(self):
         self.inner.reset()
 
 
-class OfStream:
+class OfHandler(Of):
+    """A request, as a ``BaseRequestHandler`` answers it."""
+
+    def __init__(self, handler):
+        super().__init__(handler, handler.path)
+
+    async def respond(self, status=200, headers=(), body=None, trailers=None):
+        self.inner.send_response(status, headers, body, trailers=trailers)
+
+    async def begin(self, status=200, headers=()):
+        self.inner.send_headers(status, headers)
+
+    def queue(self, data):
+        self.inner.send_data(data)
+
+    async def send(self, data):
+        self.queue(data)
+        await self.drain()
+
+    async def end(self, trailers=None):
+        self.inner.end(trailers)
+
+    async def inform(self, status, headers=()):
+        self.inner.send_informational(status, headers)
+
+    async def push(self, path, body):
+        """Push a response; return whether the client was promised it."""
+        return self.inner.push(path, body=body).stream_id != -1
+
+
+class OfStream(Of):
     """A request, as a coroutine function answers it, with its ``Stream``."""
 
     def __init__(self, stream):
-        self.inner = stream
-        self.path = stream.request.target
-
-    async def read(self, n=-1):
-        return await self.inner.read(n)
+        super().__init__(stream, stream.request.target)
 
     async def respond(self, status=200, headers=(), body=None, trailers=None):
         await self.inner.send_response(status, headers, body, trailers=trailers)
 
     async def begin(self, status=200, headers=()):
         await self.inner.start_response([(b":status", b"%d" % status), *headers])
+
+    def queue(self, data):
+        self.inner.write(data)
 
     async def send(self, data):
         await self.inner.send_data(data)
@@ -114,16 +120,6 @@ class OfStream:
     async def inform(self, status, headers=()):
         await self.inner.send_informational(status, headers)
 
-    def queue(self, data):
-        self.inner.write(data)
-
-    async def drain(self):
-        await self.inner.drain()
-
-    @property
-    def push_enabled(self):
-        return self.inner.push_enabled
-
     async def push(self, path, body):
         """Push a response; return whether the client was promised it."""
         try:
@@ -133,8 +129,27 @@ class OfStream:
         await pushed.send_response(200, body=body)
         return True
 
-    def reset(self):
-        self.inner.reset()
+
+class Upload:
+    """Sends a body in pieces, and counts what went out of it."""
+
+    def __init__(self, stream, data, trailers=None):
+        self.sent = 0
+        self.task = asyncio.create_task(self._send(stream, data, trailers))
+
+    async def _send(self, stream, data, trailers):
+        for piece in cut(data, 10_000):
+            await stream.send_data(piece)
+            self.sent += len(piece)
+        if trailers is None:
+            await stream.end_stream()
+        else:
+            await stream.send_trailers(trailers)
+
+    async def stops(self):
+        """Wait until the server gives no more credit; return what was sent."""
+        await settled(lambda: self.sent)
+        return self.sent
 
 
 class App:

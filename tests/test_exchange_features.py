@@ -5,9 +5,9 @@ import contextlib
 
 import pytest
 from exchanges import (
+    Upload,
     both_kinds,
     both_versions,
-    cut,
     everywhere,
     exchanging,
     pattern,
@@ -129,7 +129,7 @@ async def test_an_asynchronous_body_may_wait_for_its_pieces(version, kind):
 @in_loop
 async def test_a_paused_handler_gets_the_rest_when_it_resumes(version):
     data = pattern(2_000_000)
-    handlers, got, sent = [], [], 0
+    handlers, got = [], []
 
     class Handler(BaseRequestHandler):
         def on_headers(self):
@@ -148,19 +148,10 @@ async def test_a_paused_handler_gets_the_rest_when_it_resumes(version):
 
     async with serving_app(version, Handler) as ends:
         stream = await ends.open(method=b"POST")
-
-        async def upload():
-            nonlocal sent
-            for piece in cut(data, 10_000):
-                await stream.send_data(piece)
-                sent += len(piece)
-            await stream.send_trailers([(b"x-t", b"1")])
-
-        sending = asyncio.create_task(upload())
+        upload = Upload(stream, data, [(b"x-t", b"1")])
         await until(lambda: got)
-        await settled(lambda: sent)
+        assert await upload.stops() < 1_500_000
         assert len(got) == 1
-        assert sent < 1_500_000
         while "done" not in got:
             n = len(got)
             handlers[0].resume_reading()
@@ -169,7 +160,7 @@ async def test_a_paused_handler_gets_the_rest_when_it_resumes(version):
         assert b"".join(got[:-2]) == data
         assert got[-2] == [(b"x-t", b"1")]
         assert (await ends.take(stream))[:2] == (200, b"thanks")
-        await sending
+        await upload.task
 
 
 @both_versions
@@ -210,8 +201,7 @@ async def test_a_handler_that_is_paused_from_the_start_gets_nothing(version):
 @in_loop
 async def test_credit_comes_when_the_piece_is_done_with(version, way):
     """What was given to on_data() counts as received until that has ended."""
-    handlers, sent = [], 0
-    got = 0
+    handlers, got = [], 0
     gate = asyncio.Event()
 
     class Paused(BaseRequestHandler):
@@ -237,22 +227,13 @@ async def test_credit_comes_when_the_piece_is_done_with(version, way):
     handler = Paused if way == "paused" else Waiting
     async with serving_app(version, handler) as ends:
         stream = await ends.open(method=b"POST")
-
-        async def upload():
-            nonlocal sent
-            for piece in cut(data, 10_000):
-                await stream.send_data(piece)
-                sent += len(piece)
-            await stream.end_stream()
-
-        sending = asyncio.create_task(upload())
+        upload = Upload(stream, data)
         await until(lambda: got)
-        await settled(lambda: sent)
-        assert 0 < got < sent < 2_500_000
+        assert 0 < got < await upload.stops() < 2_500_000
         gate.set()
         handlers[0].resume_reading()
         assert (await ends.take(stream))[0] == 200
-        await sending
+        await upload.task
         assert got == len(data)
 
 

@@ -5,7 +5,7 @@ import io
 import logging
 
 import pytest
-from exchanges import both_kinds, cut, everywhere, exchanging, pattern, settled
+from exchanges import Upload, both_kinds, cut, everywhere, exchanging, pattern, settled
 from loops import in_loop, until
 
 from nghttp2py.errors import (
@@ -387,7 +387,6 @@ async def test_a_source_that_fails_resets_its_response(version, kind, asynchrono
 @everywhere
 async def test_a_request_that_is_not_read_holds_its_client_back(version, kind):
     data = pattern(8_000_000)
-    sent = 0
 
     async def answer(app, request):
         await app.go.wait()
@@ -396,20 +395,11 @@ async def test_a_request_that_is_not_read_holds_its_client_back(version, kind):
 
     async with exchanging(version, kind, answer) as (app, ends):
         stream = await ends.open(method=b"POST")
-
-        async def upload():
-            nonlocal sent
-            for piece in cut(data, 10_000):
-                await stream.send_data(piece)
-                sent += len(piece)
-            await stream.end_stream()
-
-        sending = asyncio.create_task(upload())
-        await settled(lambda: sent)
-        assert 0 < sent < 4_000_000
+        upload = Upload(stream, data)
+        assert 0 < await upload.stops() < 4_000_000
         app.go.set()
         assert (await ends.take(stream))[0] == 200
-        await sending
+        await upload.task
     assert app.seen == [data]
 
 
