@@ -456,7 +456,7 @@ def _is_empty(protocol: H2Protocol) -> bool:
     """Whether a connection has no streams, and nothing of theirs."""
     connection = protocol.connection
     return not (
-        protocol._streams
+        protocol.stream_count
         or protocol._finished
         or protocol._link.blocked
         or protocol._arrived

@@ -559,10 +559,10 @@ cpdef Exchange exchange_failed(Exchange exchange, error):
     if isinstance(error, (StreamClosedError, ConnectionClosedError)) and (
         not http.is_open(exchange)
     ):
-        logger.debug("%r: stream %s: %s", http.owner, exchange.stream_id, error)
+        logger.debug("%s: stream %s: %s", http.owner, exchange.stream_id, error)
     else:
         memory_log.failed(
-            error, "%r: stream %s failed", http.owner, exchange.stream_id
+            error, "%s: stream %s failed", http.owner, exchange.stream_id
         )
     answer_failure(exchange)
     failed.http = http

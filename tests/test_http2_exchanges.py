@@ -1,6 +1,7 @@
 """HTTP/2's half of exchanges, with applications in Python."""
 
 import asyncio
+import gc
 
 import pytest
 from handlers import exchange_until
@@ -11,7 +12,7 @@ from nghttp2py.asyncio import Timeouts
 from nghttp2py.asyncio.http2 import HTTP2Exchanges, HTTP2Protocol
 from nghttp2py.errors import ErrorCode, StreamResetError
 from nghttp2py.exchange import ExchangeFactory, PythonExchange
-from nghttp2py.h2 import H2Connection
+from nghttp2py.h2 import H2Connection, H2RequestReceived
 from nghttp2py.server import DEFAULT_CONFIGURATION
 
 
@@ -94,6 +95,78 @@ async def test_an_exchange_that_fails_gets_500_and_others_go_on(method, caplog):
     assert [response.status for response in responses] == [200, 500, 200]
     assert "on purpose" in caplog.text
     assert not client.protocol.http.exchanges
+
+
+@in_loop
+async def test_no_event_is_made_for_what_an_exchange_is_called_with():
+    client = serve(application())
+    events = []
+    client.protocol.events_received = events.extend
+    response = await client.fetch(method="POST", body=b"body")
+    assert response.body == b"body"
+    # SETTINGS, and their acknowledgement
+    assert {type(event).__name__ for event in events} == {
+        "H2SettingsReceived",
+        "H2SettingsAcknowledged",
+    }
+
+
+def test_a_connection_whose_exchanges_are_gone_gives_events_again():
+    client = H2Connection(client_side=True)
+    connection = H2Connection()
+    kind = application()
+    exchanges = HTTP2Exchanges(None, connection, ExchangeFactory(kind))
+    client.initiate_connection()
+    connection.initiate_connection()
+    client.send_request("GET", "/", authority="test")
+    events = connection.receive_data(client.data_to_send())
+    assert H2RequestReceived not in map(type, events)
+    assert list(exchanges.exchanges) == [1]
+    del exchanges, kind.made[:]
+    gc.collect()
+    client.send_request("GET", "/", authority="test")
+    events = connection.receive_data(client.data_to_send())
+    assert H2RequestReceived in map(type, events)
+
+
+@in_loop
+async def test_what_an_exchange_records_while_it_is_called_is_given_to_the_others():
+    def end_received(self):
+        # Each reset records the end of a stream, once it is sent.
+        for other in list(self.http.exchanges.values()):
+            if other is not self:
+                self.http.reset(other, ErrorCode.CANCEL)
+        self.http.send_response(self, 204, (), True)
+
+    kind = application(end_received=end_received)
+    client = serve(kind)
+    for _ in range(60):
+        client.request(method="POST", end_stream=False)
+    last = client.request()
+    response = await client.finish(last)
+    assert response.status == 204
+    await exchange_until(client, lambda: not client.protocol.http.exchanges)
+    assert len(kind.made) == 61
+    assert [each.end[1] for each in kind.made] == [8] * 60 + [0]
+
+
+@pytest.mark.parametrize("method", ["receive_data", "data_to_send", "receive_eof"])
+@in_loop
+async def test_an_exchange_cannot_drive_the_connection_that_calls_it(method, caplog):
+    def request_received(self, request):
+        getattr(self.http.connection, method)(*[b""] * (method == "receive_data"))
+
+    bad = application(request_received=request_received)
+    kind = application()
+
+    def factory(http, stream_id, request):
+        return (bad if request.target == b"/bad" else kind)(http, stream_id, request)
+
+    client = serve(factory)
+    streams = [client.request(path) for path in ("/", "/bad", "/")]
+    responses = [await client.finish(stream_id) for stream_id in streams]
+    assert [response.status for response in responses] == [200, 500, 200]
+    assert "from within themselves" in caplog.text
 
 
 @in_loop

@@ -113,10 +113,17 @@ class Wanting:
 
 
 @pytest.mark.parametrize(
-    "name", ["receive_data", "data_to_send", "pending_events", "receive_eof"]
+    "name, times",
+    [
+        ("receive_data", 1),
+        ("data_to_send", 1),
+        ("pending_events", 1),
+        ("receive_eof", 1),
+        ("receive_eof", 1 << 30),
+    ],
 )
 @in_loop
-async def test_want_of_memory_ends_the_connection_that_asked(name):
+async def test_want_of_memory_ends_the_connection_that_asked(name, times):
     closed = []
 
     class Recorder(BaseRequestHandler):
@@ -130,7 +137,7 @@ async def test_want_of_memory_ends_the_connection_that_asked(name):
     client = MemoryClient(protocol)
     client.request(end_stream=False)
     await client.exchange()
-    protocol.connection = Wanting(protocol.connection, name, 1)
+    protocol.connection = Wanting(protocol.connection, name, times)
     if name == "receive_eof":
         protocol.abort()
     else:

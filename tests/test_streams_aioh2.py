@@ -627,8 +627,8 @@ async def test_streams_are_forgotten_when_they_are_done():
     async with Pair(hello) as pair:
         for n in range(20):
             await ask(pair.client, b"x" * n)
-        assert not pair.client._streams and not pair.client._finished
-        await until(lambda: not pair.server._streams)
+        assert not pair.client.stream_count and not pair.client._finished
+        await until(lambda: not pair.server.stream_count)
         assert len(pair.server._finished) <= pair.server.max_concurrent_streams
 
 

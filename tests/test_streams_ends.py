@@ -326,7 +326,7 @@ async def test_closed_streams_that_nobody_asks_for_are_bounded():
         await raw.protocol.recv_request()
         await raw.protocol.start_response(stream_id, OK, end_stream=True)
         raw.protocol.flush()
-    assert not raw.protocol._streams
+    assert not raw.protocol.stream_count
     assert len(raw.protocol._finished) == 3
     assert await raw.protocol.read_stream(39, -1) == b"x"
     with pytest.raises(NoSuchStreamError):
@@ -341,7 +341,9 @@ async def test_stream_objects_are_not_kept():
         served = await pair.server.accept_stream()
         await served.send_response(200, body=b"x")
         assert await stream.read() == b"x"
-        await until(lambda: not pair.client._streams and not pair.server._streams)
+        await until(
+            lambda: not pair.client.stream_count and not pair.server.stream_count
+        )
         assert not pair.client._finished and not pair.server._finished
         gone = weakref.ref(stream)
         del stream
@@ -483,5 +485,5 @@ async def test_many_resets_leave_nothing():
             stream = await pair.client.open_stream(REQUEST)
             stream.reset()
         await pair.client.ping()
-        assert pair.client.open_streams == 0 and not pair.client._streams
-        assert not pair.server._streams and not pair.server._arrived
+        assert pair.client.open_streams == 0 and not pair.client.stream_count
+        assert not pair.server.stream_count and not pair.server._arrived

@@ -556,7 +556,9 @@ async def test_random_traffic_keeps_every_byte():
     ) as pair:
         for _ in range(4):
             await asyncio.gather(*(ask(pair.client) for _ in range(40)))
-        await until(lambda: not pair.client._streams and not pair.server._streams)
+        await until(
+            lambda: not pair.client.stream_count and not pair.server.stream_count
+        )
         assert pair.client.open_streams == 0
         assert pair.client.connection.active_stream_count == 0
 

@@ -453,7 +453,7 @@ async def test_thousands_of_requests_with_resets_on_both_sides_keep_every_byte()
             await asyncio.gather(*(ask(client) for _ in range(50)))
         assert outcomes["whole"] > 100 and outcomes["broken"] > 10
         (served,) = server.connections
-        await until(lambda: not client._streams and not served._streams)
+        await until(lambda: not client.stream_count and not served.stream_count)
         assert not client._finished and not served._finished
         assert not client._link.blocked and not served._link.blocked
         assert client.connection.active_stream_count == 0

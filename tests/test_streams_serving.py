@@ -115,7 +115,7 @@ async def test_a_reset_by_the_peer_is_no_failure_of_a_stream_handler(
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             raw.feed(rst_stream(1 + 2 * n, ErrorCode.CANCEL))
-    await until(lambda: not raw.protocol._streams)
+    await until(lambda: not raw.protocol.stream_count)
     await until(lambda: len(asyncio.all_tasks()) <= 3)
     await raw.close()
     assert not other_than_access(caplog)

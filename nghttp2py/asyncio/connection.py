@@ -6,8 +6,8 @@ import asyncio
 import dataclasses
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar, cast
 
 from nghttp2py.arguments import check_bool, check_int, check_seconds
 from nghttp2py.asyncio.h2_link import H2Link
@@ -26,31 +26,17 @@ from nghttp2py.asyncio.writer import HeadersLike, to_pairs
 from nghttp2py.errors import (
     ConnectionTerminatedError,
     ErrorCode,
-    ProtocolError,
-    StreamResetError,
     StreamStateError,
     printable,
 )
-from nghttp2py.exchange import log_access, log_wanted
 from nghttp2py.h2 import (
-    H2BodyDrained,
-    H2BodyReceived,
     H2Configuration,
     H2Connection,
     H2ConnectionClosed,
     H2Event,
     H2GoAway,
-    H2InformationalResponseReceived,
     H2PingAcknowledged,
-    H2PushedStreamReceived,
-    H2RequestReceived,
-    H2ResponseReceived,
     H2SettingsReceived,
-    H2StreamClosed,
-    H2StreamReset,
-    H2TrailersReceived,
-    H2WebSocketRequest,
-    H2WindowUpdated,
     RequestReceived,
     Setting,
 )
@@ -154,10 +140,6 @@ class H2StreamConnection(H2Pump):
             Setting.MAX_CONCURRENT_STREAMS: config.max_concurrent_streams,
         }
         self._keepalive_pings = KeepAlive(self, window_tuning)
-        # The open streams.  A stream whose user has the object is referred to by
-        # nothing else, unless a task waits on it.
-        self._streams: dict[int, weakref.ref[H2Stream]] = {}
-        self._owned: dict[int, H2Stream] = {}
         # Streams whose handler may return before all is sent: kept for the access log.
         self._handled: dict[int, H2Stream] = {}
         self._link = H2Link(self, self.connection, timeout)
@@ -173,7 +155,6 @@ class H2StreamConnection(H2Pump):
         # connection has ended.
         self._refusal: Callable[[bool], ConnectionTerminatedError] | None = None
         self._over: Callable[[bool], ConnectionTerminatedError] | None = None
-        self._last: H2ConnectionClosed | None = None
         self._lost = False
         self._gone = asyncio.Event()
         self._settings_seen = False
@@ -278,20 +259,18 @@ class H2StreamConnection(H2Pump):
     def timeout(self, seconds: float | None) -> None:
         self._link.timeout = seconds
 
-    def _add(
-        self, stream_id: int, request: RequestReceived | None, kept: bool
-    ) -> H2Stream:
+    def _add(self, stream_id: int, kept: bool) -> H2Stream:
         """Make a stream; a reference is kept unless the caller gets it at once."""
-        stream = H2Stream(self, self._link, stream_id, request)
-        self._streams[stream_id] = weakref.ref(stream)
-        if kept:
-            self._owned[stream_id] = stream
+        stream = H2Stream(self, self._link, stream_id)
+        self._link.adopt(stream)
+        if not kept:
+            self._link.lend(stream)
         return stream
 
     def _hand_out(self, stream: H2Stream) -> H2Stream:
         """Hand out a stream: it is reset when its user drops it."""
         stream.protocol = self
-        self._owned.pop(stream.stream_id, None)
+        self._link.lend(stream)
         return stream
 
     def keep_until_closed(self, stream: H2Stream) -> None:
@@ -300,137 +279,57 @@ class H2StreamConnection(H2Pump):
             self._handled[stream.stream_id] = stream
 
     def _find(self, stream_id: int) -> H2Stream | None:
-        ref = self._streams.get(stream_id)
-        return None if ref is None else ref()
+        return cast("H2Stream | None", self._link.get_exchange(stream_id))
 
     def _open_stream_ids(self) -> list[int]:
-        return [stream_id for stream_id in self._streams if stream_id % 2]
+        return [stream_id for stream_id in self._link.open_streams() if stream_id % 2]
 
     def _live_streams(self) -> list[H2Stream]:
-        streams = [ref() for ref in self._streams.values()]
-        return [stream for stream in streams if stream is not None]
-
-    def events_received(self, events: Sequence[H2Event]) -> None:
-        """Dispatch events to their streams."""
-        last = events[-1] if events else None
-        if type(last) is H2ConnectionClosed:
-            # The streams are closed before the connection, but because of its end.
-            self._last = last
-        super().events_received(events)
+        return cast("list[H2Stream]", self._link.get_exchanges())
 
     def event_received(self, event: H2Event) -> None:
-        """Dispatch the event to its stream."""
+        """Handle an event that concerns no stream."""
         handle = _HANDLERS.get(type(event))
         if handle is not None:
             handle(self, event)
 
-    def _on_request(self, event: H2RequestReceived | H2WebSocketRequest) -> None:
-        stream = self._add(event.stream_id, event.request, True)
+    def request_received(self, stream_id: int, request: RequestReceived) -> H2Stream:
+        """Make the stream of a request that has come."""
+        stream = H2Stream(self, self._link, stream_id, request)
         self._arrive(stream)
+        return stream
 
-    def _on_push(self, event: H2PushedStreamReceived) -> None:
-        stream = self._add(event.stream_id, event.request, True)
+    def push_received(self, stream_id: int, request: RequestReceived) -> None:
+        """Make the stream of a push that was promised."""
+        stream = H2Stream(self, self._link, stream_id, request)
+        self._link.adopt(stream)
         if len(self._arrived) >= self._settings[Setting.MAX_CONCURRENT_STREAMS]:
             self._arrived.popleft().reset()  # the application accepts none
         self._arrive(stream)
 
-    def _on_response(self, event: H2ResponseReceived) -> None:
-        stream = self._find(event.stream_id)
-        if stream is not None:
-            stream.response_received(event.status, event.headers)
-
-    def _on_informational(self, event: H2InformationalResponseReceived) -> None:
-        stream = self._find(event.stream_id)
-        if stream is not None:
-            stream.informational_received(event.status, event.headers)
-
-    def _on_body(self, event: H2BodyReceived) -> None:
-        stream = self._find(event.stream_id)
-        if stream is not None:
-            body = event.body
-            if body.data:
-                stream.data_received(body.data)
-            if not body.more:
-                stream.end_received()
-
-    def _on_trailers(self, event: H2TrailersReceived) -> None:
-        stream = self._find(event.stream_id)
-        if stream is not None:
-            stream.trailers_received(event.headers)
-
-    def _on_reset(self, event: H2StreamReset) -> None:
-        stream = self._find(event.stream_id)
-        if stream is not None:
-            stream.aborted(
-                lambda: StreamResetError(
-                    event.stream_id,
-                    event.error_code,
-                    remote=event.remote,
-                    unprocessed=event.unprocessed,
-                    reason=event.reason,
-                ),
-                event.error_code,
-                True,
-                True,
-            )
-
-    def _on_closed(self, event: H2StreamClosed) -> None:
-        stream_id = event.stream_id
+    def stream_closed(
+        self, stream_id: int, stream: H2Stream | None, kept: bool, complete: bool
+    ) -> None:
+        """Take notice that a stream is closed; what was handed out is not ``kept``."""
         if stream_id % 2 == self._client_side:
             self._open -= 1
             if self._slots:
                 self._give_slots()
         self._keepalive_pings.forget(stream_id)
-        self._link.blocked.discard(stream_id)
-        ref = self._streams.pop(stream_id, None)
-        stream = None if ref is None else ref()
-        kept = self._owned.pop(stream_id, None) is not None
         self._handled.pop(stream_id, None)
-        if stream is None:
+        if stream is None or not kept:
             return
-        code = event.error_code
-        complete = code == 0 and event.complete
-        if not self._client_side and log_wanted():
-            log_access(stream, code, event.body_bytes_sent, complete)
-        failure = None if complete else self._over_for(stream_id, code)
-        stream.exchange_closed(failure, code, event.body_bytes_sent)
-        if kept:
-            if not complete and stream in self._arrived:
-                self._arrived.remove(stream)  # it was not handed out
-            else:
-                # Weak, so that no cycle outlives the connection.
-                stream.protocol = weakref.proxy(self)
-                self._keep(stream)
+        if not complete and stream in self._arrived:
+            self._arrived.remove(stream)  # it was not handed out
+        else:
+            # Weak, so that no cycle outlives the connection.
+            stream.protocol = weakref.proxy(self)
+            self._keep(stream)
 
-    def _over_for(self, stream_id: int, error_code: int) -> Callable[[], ProtocolError]:
-        """Return the reason for the end of a stream that was not reset."""
-        over = self._over
-        if over is not None:
-            return lambda: over(False)
-        last = self._last
-        if last is not None:
-            return lambda: ConnectionTerminatedError(
-                last.error_code, remote=last.remote, reason=last.reason
-            )
-        return lambda: StreamResetError(stream_id, error_code, remote=False)
-
-    def _on_window(self, event: H2WindowUpdated) -> None:
-        blocked = self._link.blocked
-        if not blocked:
-            return
-        if event.stream_id == 0:
-            self._wake_blocked()
-        elif event.stream_id in blocked:
-            blocked.discard(event.stream_id)
-            self._wake_stream(event.stream_id)
-
-    def _on_drained(self, event: H2BodyDrained) -> None:
-        self._wake_stream(event.stream_id)
-
-    def _wake_stream(self, stream_id: int) -> None:
-        stream = self._find(stream_id)
-        if stream is not None:
-            stream.writable()
+    @property
+    def over(self) -> Callable[[bool], ConnectionTerminatedError] | None:
+        """What makes the exception that tells why the connection is over, if it is."""
+        return self._over
 
     def _on_settings(self, event: H2SettingsReceived) -> None:
         if Setting.MAX_CONCURRENT_STREAMS in event.settings:
@@ -494,7 +393,7 @@ class H2StreamConnection(H2Pump):
     @property
     def stream_count(self) -> int:
         """The open streams of both ends."""
-        return len(self._streams)
+        return len(self._link.open_streams())
 
     @property
     def open_streams(self) -> int:
@@ -622,15 +521,9 @@ class H2StreamConnection(H2Pump):
         if self._refusal is not None:
             raise self._refusal(True)
 
-    def _wake_blocked(self) -> None:
-        blocked = list(self._link.blocked)
-        self._link.blocked.clear()
-        for stream_id in blocked:
-            self._wake_stream(stream_id)
-
     def _wake_writers(self) -> None:
         self._writers.wake()
-        self._wake_blocked()
+        self._link.wake_blocked()
 
     # ---- Opening and accepting streams ----
 
@@ -668,7 +561,7 @@ class H2StreamConnection(H2Pump):
             self._open -= 1
             self._give_slots()
             raise
-        stream = self._add(stream_id, None, kept)
+        stream = self._add(stream_id, kept)
         method = None
         if not end_stream:
             method = next((field[1] for field in fields if field[0] in _METHOD), None)
@@ -783,7 +676,7 @@ class H2StreamConnection(H2Pump):
             fields.insert(0, (b":method", b"GET"))
         stream_id = self.connection.push_stream(stream.stream_id, fields)
         self._open += 1
-        pushed = self._add(stream_id, None, kept)
+        pushed = self._add(stream_id, kept)
         pushed.end_received()
         self.mark_dirty()
         return pushed
@@ -824,19 +717,8 @@ _METHOD = frozenset({":method", b":method"})
 _CONNECT = frozenset({"CONNECT", b"CONNECT"})
 
 _HANDLERS: dict[type, Callable[[H2StreamConnection, Any], None]] = {
-    H2BodyDrained: H2StreamConnection._on_drained,
-    H2BodyReceived: H2StreamConnection._on_body,
     H2ConnectionClosed: H2StreamConnection._on_connection_closed,
     H2GoAway: H2StreamConnection._on_goaway,
-    H2InformationalResponseReceived: H2StreamConnection._on_informational,
     H2PingAcknowledged: H2StreamConnection._on_ping,
-    H2PushedStreamReceived: H2StreamConnection._on_push,
-    H2RequestReceived: H2StreamConnection._on_request,
-    H2ResponseReceived: H2StreamConnection._on_response,
     H2SettingsReceived: H2StreamConnection._on_settings,
-    H2StreamClosed: H2StreamConnection._on_closed,
-    H2StreamReset: H2StreamConnection._on_reset,
-    H2TrailersReceived: H2StreamConnection._on_trailers,
-    H2WebSocketRequest: H2StreamConnection._on_request,
-    H2WindowUpdated: H2StreamConnection._on_window,
 }

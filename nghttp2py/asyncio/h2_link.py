@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 from nghttp2py.asyncio.http2 import HTTP2Exchanges
 from nghttp2py.asyncio.stream_link import Codes, StreamLink
 from nghttp2py.asyncio.writer import PIECE
 from nghttp2py.errors import ErrorCode, StreamClosedError
-from nghttp2py.exchange import Exchange
-from nghttp2py.h2 import H2Connection
+from nghttp2py.exchange import Exchange, ExchangeFactory, HTTPConnection
+from nghttp2py.h2 import H2Connection, RequestReceived
 
 __all__ = ["H2Link"]
+
+
+def _new_stream(
+    link: HTTPConnection, stream_id: int, request: RequestReceived
+) -> Exchange:
+    stream: Exchange = link.owner.request_received(stream_id, request)
+    return stream
+
+
+_FACTORY = ExchangeFactory(_new_stream)
 
 
 class H2Link(StreamLink, HTTP2Exchanges):
@@ -31,7 +42,7 @@ class H2Link(StreamLink, HTTP2Exchanges):
     ) -> None:
         # Weak, as the connection has this object: no cycle is to outlive it.
         proxy: Any = weakref.proxy(owner)
-        HTTP2Exchanges.__init__(self, proxy, connection)
+        HTTP2Exchanges.__init__(self, proxy, connection, _FACTORY)
         self.prepare(timeout)
 
     def flush_soon(self) -> None:
@@ -116,6 +127,21 @@ class H2Link(StreamLink, HTTP2Exchanges):
         ) > 0 or not connection.queued_body(stream_id)
 
     # ---- What comes in ----
+
+    def push_received(self, stream_id: int, request: RequestReceived) -> None:
+        """Take the promise of a response."""
+        self.owner.push_received(stream_id, request)
+
+    def stream_closed(
+        self, stream_id: int, exchange: Exchange | None, kept: bool, complete: bool
+    ) -> None:
+        """Take note of the end of a stream."""
+        self.owner.stream_closed(stream_id, exchange, kept, complete)
+
+    def find_end(self) -> Callable[[bool], Exception] | None:
+        """Return what makes the exception for all streams, or ``None``."""
+        over: Callable[[bool], Exception] | None = self.owner.over
+        return over
 
     def acknowledge(self, exchange: Exchange, n: int) -> None:
         """Give the peer credit for ``n`` bytes."""

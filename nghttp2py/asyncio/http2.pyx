@@ -1,8 +1,10 @@
 # cython: nonecheck=True
-"""HTTP/2's half of exchanges: from an H2Connection's events to their methods."""
+"""HTTP/2's half of exchanges: from an H2Connection's records to their methods."""
 
+from libc.stddef cimport size_t
 from libc.stdint cimport int32_t
 
+from nghttp2py cimport cngp as lib
 from nghttp2py.exchange cimport (
     FATAL,
     Exchange,
@@ -14,24 +16,11 @@ from nghttp2py.exchange cimport (
     now,
 )
 from nghttp2py.h2.connection cimport H2Connection
-from nghttp2py.h2.convert cimport FieldList, as_bytes
-from nghttp2py.h2.events cimport (
-    BodyReceived,
-    H2BodyDrained,
-    H2BodyFailed,
-    H2BodyReceived,
-    H2ConnectionClosed,
-    H2RequestReceived,
-    H2ResponseReceived,
-    H2StreamClosed,
-    H2StreamReset,
-    H2TrailersReceived,
-    H2WebSocketRequest,
-    H2WindowUpdated,
-    RequestReceived,
-)
+from nghttp2py.h2.convert cimport EventReader, FieldList, as_bytes, copy_data, take_text
+from nghttp2py.h2.events cimport RequestReceived
 
 import logging
+import weakref
 from collections.abc import Mapping
 from functools import partial
 
@@ -47,7 +36,6 @@ from nghttp2py.errors import (
     PushDisabledError,
     StreamResetError,
 )
-from nghttp2py.h2.events import H2InformationalResponseReceived
 from nghttp2py.hpack import NeverIndexed
 from nghttp2py.log_budget import MemoryLog
 
@@ -76,31 +64,92 @@ cdef object find_status(list pairs):
     return None if status < 200 else status
 
 
+cdef extern from "ngp_h2.h":
+    enum:
+        NGP_H2_EVENT_REQUEST
+        NGP_H2_EVENT_RESPONSE
+        NGP_H2_EVENT_INFORMATIONAL
+        NGP_H2_EVENT_TRAILERS
+        NGP_H2_EVENT_PUSH_PROMISE
+        NGP_H2_EVENT_DATA
+        NGP_H2_EVENT_STREAM_RESET
+        NGP_H2_EVENT_STREAM_CLOSED
+        NGP_H2_EVENT_WINDOW_UPDATE
+        NGP_H2_EVENT_CONNECTION_CLOSED
+        NGP_H2_EVENT_BODY_DRAINED
+
+
+cdef class _ExchangeReader(EventReader):
+    """Calls exchanges for what C has recorded: no events are made for it.
+
+    What concerns no exchange becomes an event.
+    """
+
+    cdef int take(self, lib.ngp_h2 *h2, list events) except -1:
+        cdef size_t n = 0
+
+        lib.ngp_h2_events(h2, &n)
+        if n == 0 or self.called is not None:
+            # One that is called may call what takes records: its caller takes them.
+            return 0
+        self.called = self.exchanges()
+        if self.called is None:
+            return EventReader.take(self, h2, events)
+        try:
+            self.called.begin(h2)
+            EventReader.take(self, h2, events)
+        finally:
+            self.called, exchanges = None, self.called
+            (<HTTP2Exchanges>exchanges).finish()
+        return 0
+
+    cdef int take_event(self, const lib.ngp_h2_event *e, list events) except -1:
+        if self.called is None:
+            return EventReader.take_event(self, e, events)
+        try:
+            if not self.called.dispatch(self, e):
+                EventReader.take_event(self, e, events)
+        except FATAL:
+            raise
+        except BaseException as error:
+            self.called.fail_called(error)
+        return 0
+
+    cdef int body_failed(self, stream_id, error, list events) except -1:
+        cdef HTTP2Exchanges exchanges = self.exchanges()
+
+        if exchanges is None:
+            return EventReader.body_failed(self, stream_id, error, events)
+        return exchanges.fail_body(stream_id, error)
+
+
 cdef class HTTP2Exchanges(HTTPConnection):
     """The exchanges of an HTTP/2 connection's open streams, and what calls them.
 
     ``owner`` is the ``H2Pump``; ``factory`` makes the exchanges of a server's
-    requests; ``others`` is called with each event that concerns no exchange.
+    requests.  While this object lives, the ``connection`` calls exchanges where it
+    would give events, of which those are left that concern no exchange.
     It is apart from the pump because it is what costs time for each request.
+
+    An exchange is kept until its stream is closed, but for one that was lent to its
+    user (``lend``): that is given up with the user's last reference.
     """
 
     def __init__(
-        self,
-        owner,
-        H2Connection connection not None,
-        ExchangeFactory factory=None,
-        *,
-        others=None,
+        self, owner, H2Connection connection not None, ExchangeFactory factory=None
     ):
+        cdef _ExchangeReader reader
+
         HTTPConnection.__init__(
             self, "HTTP/2", connection.client_side, owner, factory
         )
         self.connection = connection
         self.exchanges = {}
         self.blocked = set()
-        self._others = others
         self._extra = {}
         self.tasks = CallbackTasks()
+        reader = connection.read_by(_ExchangeReader)
+        reader.exchanges = weakref.ref(self)  # a cycle would outlive them
 
     # ---- What the pump calls ----
 
@@ -116,10 +165,23 @@ cdef class HTTP2Exchanges(HTTPConnection):
     def disconnected(self):
         """Let go of the owner: the collector would have to find the two.
 
-        Events that are being dispatched still need it.
+        Exchanges that are being called still need it.
         """
-        if not self._dispatching:
-            self.owner = None
+        cdef Exchange exchange
+
+        if self.dispatching:
+            return
+        for exchange in self.get_exchanges():
+            # Want of memory has lost the record of their end.
+            del self.exchanges[exchange.stream_id]
+            exchange.closed(
+                partial(
+                    ConnectionTerminatedError, ErrorCode.INTERNAL_ERROR, remote=False
+                ),
+                ErrorCode.INTERNAL_ERROR,
+                0,
+            )
+        self.owner = None
 
     def begin_closing(self):
         """Tell the exchanges that the server is stopping."""
@@ -134,107 +196,144 @@ cdef class HTTP2Exchanges(HTTPConnection):
             except BaseException as error:
                 self._fail(exchange, error)
 
-    cdef int dispatch(self, list events) except -1:
-        """Give each event to its exchange.
+    # ---- Which exchanges there are ----
 
-        What an exchange raises is logged and ends it; the others get theirs.
-        """
-        cdef Py_ssize_t n = len(events)
-        cdef Py_ssize_t i = 0
+    cdef Exchange find(self, stream_id):
+        """Return the exchange of a stream, or None."""
+        cdef Exchange exchange = self.exchanges.get(stream_id)
 
+        if exchange is None and self._lent is not None:
+            reference = self._lent.get(stream_id)
+            if reference is not None:
+                exchange = reference()
+        return exchange
+
+    def get_exchange(self, stream_id):
+        """Return the exchange of an open stream, or None."""
+        return self.find(stream_id)
+
+    def get_exchanges(self):
+        """Return all exchanges, as a list."""
+        exchanges = list(self.exchanges.values())
+        for reference in list((self._lent or {}).values()):
+            exchange = reference()
+            if exchange is not None:
+                exchanges.append(exchange)
+        return exchanges
+
+    def open_streams(self):
+        """Return the identifiers of the streams that are open, as a list."""
+        return [*self.exchanges, *(self._lent or ())]
+
+    def lend(self, Exchange exchange not None):
+        """Refer to an exchange only weakly from now on: its user has it."""
+        if self.exchanges.pop(exchange.stream_id, None) is not None:
+            if self._lent is None:
+                self._lent = {}
+            self._lent[exchange.stream_id] = weakref.ref(exchange)
+
+    # ---- What the reader calls ----
+
+    cdef int begin(self, lib.ngp_h2 *h2) except -1:
+        """Begin to call exchanges; what they send is written when it is over."""
+        self._h2 = h2
         self._now = now()
         self._logs = -1
-        if n and type(events[n - 1]) is H2ConnectionClosed:
-            # Streams are closed before it, and because of it.
-            self._end = events[n - 1]
-        self._dispatching = True
-        try:
-            while i < n:
-                try:
-                    while i < n:
-                        i += 1
-                        self._dispatch_one(events[i - 1])
-                except FATAL:
-                    raise
-                except BaseException as error:
-                    self._fail_event(events[i - 1], error)
-        finally:
-            self._dispatching = False
+        self.dispatching = True
         return 0
 
-    cdef int _fail_event(self, event, error) except -1:
-        """Log what was raised for an event, and end its exchange."""
-        cdef Exchange exchange = self.exchanges.get(getattr(event, "stream_id", None))
-
-        if exchange is not None:
-            self._fail(exchange, error)
-        else:
-            memory_log.failed(error, "%r: %r failed", self.owner, event)
+    cdef int finish(self) except -1:
+        self.dispatching = False
+        self._called = None
+        if self._dirty:
+            self._dirty = False
+            self.flush_soon()
         return 0
+
+    cdef int fail_called(self, error) except -1:
+        """End the exchange whose application has raised ``error``.
+
+        What was raised elsewhere concerns the whole connection.
+        """
+        if self._called is None:
+            raise error
+        return self._fail(self._called, error)
 
     cdef int _fail(self, Exchange exchange, error) except -1:
         """End an exchange whose application failed: none but closed() is called."""
-        self.exchanges[exchange.stream_id] = exchange_failed(exchange, error)
+        failed = exchange_failed(exchange, error)
+        # But that of closed(), after which there is none.
+        if self.find(exchange.stream_id) is exchange:
+            self.exchanges[exchange.stream_id] = failed
         return 0
 
-    cdef int _dispatch_one(self, event) except -1:
-        cdef type kind = type(event)
-        cdef Exchange exchange
-        cdef BodyReceived body
+    cdef bint dispatch(self, EventReader reader, const lib.ngp_h2_event *e) except -1:
+        """Call the exchange that ``e`` concerns; return whether there can be one.
 
-        if kind is H2RequestReceived:
-            self._receive_request(
-                (<H2RequestReceived>event).stream_id,
-                (<H2RequestReceived>event).request,
-            )
-        elif kind is H2BodyReceived:
-            exchange = self.exchanges.get((<H2BodyReceived>event).stream_id)
+        It may record more, so that ``e`` is valid only until it is called.
+        """
+        cdef:
+            int kind = e.type
+            bint end = e.end_stream
+            Exchange exchange
+            tuple pairs
+
+        self._called = None
+        if kind == NGP_H2_EVENT_REQUEST:
+            self._receive_request(e.stream_id, reader.new_request(e), end)
+        elif kind == NGP_H2_EVENT_DATA:
+            exchange = self.find(e.stream_id)
             if exchange is not None:
-                body = (<H2BodyReceived>event).body
-                if body.data:
-                    exchange.data_received(body.data)
-                if not body.more:
+                data = copy_data(e)
+                self._called = exchange
+                if data:
+                    exchange.data_received(data)
+                if end:
                     exchange.end_received()
-        elif kind is H2StreamClosed:
-            self._close_stream(<H2StreamClosed>event)
-        elif kind is H2ResponseReceived:
-            exchange = self.exchanges.get((<H2ResponseReceived>event).stream_id)
+        elif kind == NGP_H2_EVENT_STREAM_CLOSED:
+            reader.close_stream(e.stream_id)
+            self._close_stream(e.stream_id, e.error_code, e.value, e.complete)
+        elif kind == NGP_H2_EVENT_RESPONSE or kind == NGP_H2_EVENT_INFORMATIONAL:
+            exchange = self.find(e.stream_id)
             if exchange is not None:
-                exchange.response_received(
-                    (<H2ResponseReceived>event).status,
-                    (<H2ResponseReceived>event).headers,
-                )
-        elif kind is H2TrailersReceived:
-            exchange = self.exchanges.get((<H2TrailersReceived>event).stream_id)
-            if exchange is not None:
-                exchange.trailers_received((<H2TrailersReceived>event).headers)
-        elif kind is H2WebSocketRequest:
-            self._receive_request(
-                (<H2WebSocketRequest>event).stream_id,
-                (<H2WebSocketRequest>event).request,
-            )
-        elif kind is H2BodyDrained:
-            exchange = self.exchanges.get((<H2BodyDrained>event).stream_id)
-            if exchange is not None:
-                exchange.writable()
-        elif kind is H2WindowUpdated:
+                pairs = reader.take_fields(e)
+                status = int((<tuple>pairs[0])[1])
+                self._called = exchange
+                if kind == NGP_H2_EVENT_INFORMATIONAL:
+                    exchange.informational_received(status, pairs[1:])
+                else:
+                    exchange.response_received(status, pairs[1:])
+                    if end:
+                        exchange.end_received()
+        elif kind == NGP_H2_EVENT_WINDOW_UPDATE:
             if self.blocked:
-                self._receive_window((<H2WindowUpdated>event).stream_id)
-        elif kind is H2InformationalResponseReceived:
-            exchange = self.exchanges.get(event.stream_id)
+                self._receive_window(e.stream_id)
+        elif kind == NGP_H2_EVENT_TRAILERS:
+            exchange = self.find(e.stream_id)
             if exchange is not None:
-                exchange.informational_received(event.status, event.headers)
-        elif kind is H2StreamReset:
-            self._receive_reset(<H2StreamReset>event)
-        elif kind is H2BodyFailed:
-            self._fail_body(
-                (<H2BodyFailed>event).stream_id, (<H2BodyFailed>event).exception
+                pairs = reader.take_fields(e)
+                self._called = exchange
+                exchange.trailers_received(pairs)
+                if end:
+                    exchange.end_received()
+        elif kind == NGP_H2_EVENT_BODY_DRAINED:
+            exchange = self.find(e.stream_id)
+            if exchange is not None:
+                self._called = exchange
+                exchange.writable()
+        elif kind == NGP_H2_EVENT_STREAM_RESET:
+            self._receive_reset(
+                e.stream_id, e.error_code, e.remote, e.unprocessed, take_text(e)
             )
-        elif self._others is not None:
-            self._others(event)
-        return 0
+        elif kind == NGP_H2_EVENT_PUSH_PROMISE:
+            self.push_received(e.other_id, reader.new_request(e))
+        else:
+            return False
+        return True
 
-    cdef int _receive_request(self, stream_id, RequestReceived request) except -1:
+    cdef int _receive_request(
+        self, stream_id, RequestReceived request, bint end
+    ) except -1:
         cdef Exchange exchange
 
         try:
@@ -245,9 +344,12 @@ cdef class HTTP2Exchanges(HTTPConnection):
             return self._fail_request(stream_id, request, error)
         exchange.started = self._now
         self.exchanges[stream_id] = exchange
+        self._called = exchange
         exchange.request_received(request)
         if self._closing:
             exchange.closing()
+        if end:
+            exchange.end_received()
         return 0
 
     cdef int _fail_request(
@@ -264,63 +366,81 @@ cdef class HTTP2Exchanges(HTTPConnection):
         exchange_failed(exchange, error)
         return 0
 
-    cdef int _receive_reset(self, H2StreamReset event) except -1:
-        cdef Exchange exchange = self.exchanges.get(event.stream_id)
+    cpdef push_received(self, stream_id, RequestReceived request):
+        """Take the promise of a response, at a client (RFC 9113, 8.4).
+
+        Here it is declined.
+        """
+        self.connection.reset_stream(stream_id, ErrorCode.CANCEL)
+
+    cdef int _receive_reset(
+        self, int32_t stream_id, error_code, remote, unprocessed, reason
+    ) except -1:
+        cdef Exchange exchange = self.find(stream_id)
 
         if exchange is None:
             return 0
         failure = partial(
             StreamResetError,
-            event.stream_id,
-            event.error_code,
-            remote=event.remote,
-            unprocessed=event.unprocessed,
-            reason=event.reason,
+            stream_id,
+            error_code,
+            remote=bool(remote),
+            unprocessed=bool(unprocessed),
+            reason=reason,
         )
         if self._failures is None:
             self._failures = {}
-        self._failures[event.stream_id] = failure
-        exchange.aborted(failure, event.error_code, True, True)
+        self._failures[stream_id] = failure
+        self._called = exchange
+        exchange.aborted(failure, error_code, True, True)
         return 0
 
-    cdef int _fail_body(self, stream_id, error) except -1:
+    cdef int fail_body(self, stream_id, error) except -1:
         """Log what a source raised; the stream is being reset."""
-        cdef Exchange exchange = self.exchanges.get(stream_id)
+        cdef Exchange exchange = self.find(stream_id)
 
         memory_log.failed(
-            error, "%r: the body of stream %d failed", self.owner, stream_id
+            error, "%s: the body of stream %d failed", self.owner, stream_id
         )
-        if exchange is not None:
-            exchange.aborted(
-                partial(
-                    StreamResetError,
-                    stream_id,
-                    ErrorCode.INTERNAL_ERROR,
-                    remote=False,
-                    reason="the source of the body failed",
-                ),
-                ErrorCode.INTERNAL_ERROR,
-                True,
-                True,
-            )
+        if exchange is None:
+            return 0
+        failure = partial(
+            StreamResetError,
+            stream_id,
+            ErrorCode.INTERNAL_ERROR,
+            remote=False,
+            reason="the source of the body failed",
+        )
+        try:
+            exchange.aborted(failure, ErrorCode.INTERNAL_ERROR, True, True)
+        except FATAL:
+            raise
+        except BaseException as raised:
+            self._fail(exchange, raised)
         return 0
 
     cdef int _receive_window(self, stream_id) except -1:
         """Wake the exchanges for which ``room`` had too little."""
         cdef Exchange exchange
 
-        if stream_id != 0:
-            if stream_id not in self.blocked:
-                return 0
+        if stream_id == 0:
+            self.wake_blocked()
+        elif stream_id in self.blocked:
             self.blocked.discard(stream_id)
-            exchange = self.exchanges.get(stream_id)
+            exchange = self.find(stream_id)
             if exchange is not None:
+                self._called = exchange
                 exchange.writable()
-            return 0
+        return 0
+
+    cpdef wake_blocked(self):
+        """Wake all exchanges for which ``room`` had too little."""
+        cdef Exchange exchange
+
         blocked = list(self.blocked)
         self.blocked.clear()
         for stream_id in blocked:
-            exchange = self.exchanges.get(stream_id)
+            exchange = self.find(stream_id)
             if exchange is not None:
                 try:
                     exchange.writable()
@@ -328,44 +448,68 @@ cdef class HTTP2Exchanges(HTTPConnection):
                     raise
                 except BaseException as error:
                     self._fail(exchange, error)
-        return 0
 
-    cdef int _close_stream(self, H2StreamClosed event) except -1:
-        cdef Exchange exchange = self.exchanges.pop(event.stream_id, None)
+    cdef int _close_stream(
+        self, stream_id, error_code, body_bytes_sent, bint complete
+    ) except -1:
+        cdef Exchange exchange = self.find(stream_id)
+        cdef bint kept
 
-        if exchange is None:
-            return 0
-        error_code = event.error_code
         failure = None
-        if not event.complete:
+        if not complete:
             # NO_ERROR of our own reset is no good end, either.
             error_code = error_code or ErrorCode.CANCEL
-            failure = self._find_failure(event.stream_id, error_code)
+            failure = self._find_failure(stream_id, error_code)
         elif self._failures:
-            self._failures.pop(event.stream_id, None)
-        self.blocked.discard(event.stream_id)
-        if self._logs < 0:
-            # Once for all that this batch closes: logging asks in Python code.
-            self._logs = not self.client_side and log_wanted()
-        if self._logs:
-            log_access(exchange, error_code, event.body_bytes_sent, failure is None)
-        exchange.closed(failure, error_code, event.body_bytes_sent)
+            self._failures.pop(stream_id, None)
+        kept = self.exchanges.pop(stream_id, None) is not None
+        if self._lent is not None:
+            self._lent.pop(stream_id, None)
+        self.blocked.discard(stream_id)
+        if exchange is not None:
+            if self._logs < 0:
+                # Once for all that this batch closes: logging asks in Python code.
+                self._logs = not self.client_side and log_wanted()
+            if self._logs:
+                log_access(exchange, error_code, body_bytes_sent, failure is None)
+            self._called = exchange
+            exchange.closed(failure, error_code, body_bytes_sent)
+        self.stream_closed(stream_id, exchange, kept, failure is None)
         return 0
+
+    cpdef stream_closed(self, stream_id, Exchange exchange, bint kept, bint complete):
+        """Take note of the end of a stream, after its exchange has.
+
+        ``exchange`` is None if its user had dropped it; ``kept`` is whether it was
+        not lent; ``complete`` tells whether both halves ended as the protocol says.
+        """
+
+    cpdef find_end(self):
+        """Return what makes the exception for all streams, or None.
+
+        It is called with whether the request was certainly not processed.
+        """
 
     cdef object _find_failure(self, stream_id, error_code):
         """Return what makes the exception for a stream that broke off."""
-        cdef H2ConnectionClosed end = self._end
+        cdef size_t n = 0
+        cdef const lib.ngp_h2_event *last
 
         if self._failures:
             failure = self._failures.pop(stream_id, None)
             if failure is not None:
                 return failure
-        if end is not None:
+        failure = self.find_end()
+        if failure is not None:
+            return partial(failure, False)
+        # Streams are closed before the connection, and because of it.
+        last = lib.ngp_h2_events(self._h2, &n) + n - 1
+        if last.type == NGP_H2_EVENT_CONNECTION_CLOSED:
             return partial(
                 ConnectionTerminatedError,
-                end.error_code,
-                remote=end.remote,
-                reason=end.reason,
+                last.error_code,
+                remote=bool(last.remote),
+                reason=take_text(last),
             )
         return partial(StreamResetError, stream_id, error_code, remote=False)
 
@@ -537,7 +681,9 @@ cdef class HTTP2Exchanges(HTTPConnection):
 
     cpdef flush_soon(self):
         """See ``HTTPConnection``: while events are dispatched, after them."""
-        if not self._dispatching and self.owner is not None:
+        if self.dispatching:
+            self._dirty = True
+        elif self.owner is not None:
             self.owner.mark_dirty()
 
 
@@ -594,9 +740,6 @@ class HTTP2Protocol(H2Pump):
         super().abort()
         self._close_due = 0
         self.http.tasks.release()
-
-    def events_received(self, events):
-        (<HTTP2Exchanges>self.http).dispatch(events)
 
     def _open_stream_ids(self):
         return [number for number in self.http.exchanges if number % 2]

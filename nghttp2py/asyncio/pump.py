@@ -257,6 +257,7 @@ class H2Pump(asyncio.Protocol, asyncio.BufferedProtocol):
             seconds = int(now - self._counted)
             self._counted += seconds
             self.connection.time_passed(min(seconds, 3600))
+        self._busy = True  # what is queued by those that are called, flush() writes
         try:
             count_bytes(len(data))
             events = self.connection.receive_data(data)
@@ -265,6 +266,8 @@ class H2Pump(asyncio.Protocol, asyncio.BufferedProtocol):
         except Exception as error:
             self._give_up(error)
             return
+        finally:
+            self._busy = False
         self.flush(events)
 
     def _log_fault(self, event: H2ConnectionClosed, data: bytes) -> None:

@@ -7,11 +7,10 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, int64_t, uint8_t
 
 from nghttp2py cimport cngp as lib
-from nghttp2py.h2.convert cimport FieldList, check, check_sent
+from nghttp2py.h2.convert cimport EventReader, FieldList, check, check_sent
 
 from nghttp2py.errors import ErrorCode, InvalidBodyLengthError, StreamStateError
 from nghttp2py.h2.body import DATA_EOF
-from nghttp2py.h2.events import H2BodyFailed
 
 __all__ = ["BodySources"]
 
@@ -20,8 +19,7 @@ __all__ = ["BodySources"]
 cdef class BodySources:
     """Queues bodies and trailers, and asks the sources of bodies for pieces.
 
-    ``sources`` has the sources that are not at their end.  An exception of a source
-    resets its stream and is reported in ``failures``.
+    ``sources`` has the sources that are not at their end.
     """
 
     # ---- What is queued ----
@@ -117,21 +115,32 @@ cdef class BodySources:
         """Forget a source; return whether there was one."""
         return self.sources.pop(stream_id, None) is not None
 
-    cdef bint feed(self, int32_t stream_id, size_t wanted) except -1:
-        """Queue a piece from a source; return whether there is more to send."""
+    cdef bint feed(
+        self, int32_t stream_id, size_t wanted, EventReader reader, list events
+    ) except -1:
+        """Queue a piece from a source; return whether there is more to send.
+
+        An exception of the source resets its stream, and is given to ``reader``.
+        """
         cdef tuple entry = self.sources.get(stream_id)
 
         if entry is None:
             return False
         try:
             return self._feed(stream_id, entry, wanted)
-        except (KeyboardInterrupt, SystemExit) as error:
-            self._fail(stream_id, error)
-            raise
         except BaseException as error:
-            # BaseExceptions other than those above, such as GeneratorExit and asyncio's
-            # CancelledError, concern this body, not the connection.
-            self._fail(stream_id, error)
+            # BaseExceptions such as GeneratorExit and asyncio's CancelledError, too:
+            # they concern this body, not the connection.
+            self.sources.pop(stream_id, None)
+            check(
+                lib.ngp_h2_submit_rst(
+                    self._h2, stream_id, ErrorCode.INTERNAL_ERROR, 0
+                ),
+                stream_id,
+            )
+            reader.body_failed(stream_id, error, events)
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                raise
             return True
 
     cdef int _feed(self, int32_t stream_id, tuple entry, size_t wanted) except -1:
@@ -153,19 +162,10 @@ cdef class BodySources:
             self.queue(stream_id, data, False)
         return bool(data)
 
-    cdef int _fail(self, int32_t stream_id, error) except -1:
-        self.sources.pop(stream_id, None)
-        self.failures.append(H2BodyFailed(stream_id, error))
-        return check(
-            lib.ngp_h2_submit_rst(self._h2, stream_id, ErrorCode.INTERNAL_ERROR, 0),
-            stream_id,
-        )
-
 
 cdef BodySources new_sources(lib.ngp_h2 *h2):
     cdef BodySources bodies = BodySources.__new__(BodySources)
 
     bodies._h2 = h2
     bodies.sources = {}
-    bodies.failures = []
     return bodies

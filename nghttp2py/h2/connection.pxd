@@ -21,13 +21,13 @@ cdef class H2Connection:
     cdef readonly object config
     cdef readonly bint client_side
 
+    cdef EventReader read_by(self, type reader)
     cdef int _start(self) except -1
     cdef int _widen(self) except -1
     cdef int _need_start(self) except -1
     cdef int _enter(self) except -1
     cdef int _gather(self, size_t limit) except -1
     cdef int _release_owners(self) except -1
-    cdef bint _feed(self, int32_t stream_id, size_t wanted) except -1
     cdef int _check_end(self, int rv) except -1
     cdef int _known(self, int32_t stream_id) except -1
     cdef int _submit_ping(self, opaque_data, bint ack) except -1

@@ -95,15 +95,20 @@ cdef class H2Connection:
         check(lib.ngp_h2_new(&self._h2, &options, NULL))
         self._pending = []
         self._bodies = new_sources(self._h2)
-        self._reader = EventReader(
-            self._bodies.sources, config.lenient_inbound_headers
-        )
+        self.read_by(EventReader)
 
     def __dealloc__(self):
         if self._h2 != NULL:
             lib.ngp_h2_abandon_bodies(self._h2)
             self._release_owners()
             lib.ngp_h2_del(self._h2)
+
+    cdef EventReader read_by(self, type reader):
+        """Have a new instance of ``reader`` take what C records from now on."""
+        self._reader = reader(
+            self._bodies.sources, self.config.lenient_inbound_headers
+        )
+        return self._reader
 
     # ---- Bytes in ----
 
@@ -294,7 +299,10 @@ cdef class H2Connection:
             self._reader.take(self._h2, self._pending)
             fed = False
             while lib.ngp_h2_take_wanted(self._h2, &stream_id, &wanted):
-                fed = self._feed(stream_id, wanted) or fed
+                fed = (
+                    self._bodies.feed(stream_id, wanted, self._reader, self._pending)
+                    or fed
+                )
         return 0
 
     cdef int _release_owners(self) except -1:
@@ -304,15 +312,6 @@ cdef class H2Connection:
             Py_DECREF(<object>owner)
             owner = lib.ngp_h2_take_owner(self._h2)
         return 0
-
-    cdef bint _feed(self, int32_t stream_id, size_t wanted) except -1:
-        """Queue a piece of a body's source; return whether there is more to send."""
-        try:
-            return self._bodies.feed(stream_id, wanted)
-        finally:
-            if self._bodies.failures:
-                self._pending += self._bodies.failures
-                self._bodies.failures.clear()
 
     # ---- Receive flow control (RFC 9113, 5.2) ----
 

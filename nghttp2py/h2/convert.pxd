@@ -81,18 +81,24 @@ cdef Py_ssize_t borrow_fields(
 ) except -2
 
 
+cdef bytes copy_data(const lib.ngp_h2_event *e)
+cdef str take_text(const lib.ngp_h2_event *e)
+
+
 cdef class EventReader:
     cdef dict sources
     cdef set removed  # open streams that the caller has done with
     cdef object settings_sent    # deque of dicts: SETTINGS not acknowledged yet
     cdef bint going_away         # GOAWAY has come in, or the connection is closed
+    cdef const lib.ngp_h2_field *fields  # borrowed while take() runs
     cdef FieldReader _pairs
-    cdef const lib.ngp_h2_field *_fields  # borrowed while take() runs
 
     cdef int take(self, lib.ngp_h2 *h2, list events) except -1
-    cdef int _take_event(self, list events, const lib.ngp_h2_event *e) except -1
+    cdef int body_failed(self, stream_id, error, list events) except -1
+    cdef int close_stream(self, int32_t stream_id) except -1
+    cdef int take_event(self, const lib.ngp_h2_event *e, list events) except -1
+    cdef tuple take_fields(self, const lib.ngp_h2_event *e)
+    cdef RequestReceived new_request(self, const lib.ngp_h2_event *e)
     cdef object _take_rare(self, const lib.ngp_h2_event *e)
-    cdef tuple _take_fields(self, const lib.ngp_h2_event *e)
-    cdef RequestReceived _new_request(self, const lib.ngp_h2_event *e)
     cdef int _take_request(self, list events, const lib.ngp_h2_event *e) except -1
     cdef int _take_response(self, list events, const lib.ngp_h2_event *e) except -1

@@ -60,6 +60,7 @@ from nghttp2py.errors import (
 from nghttp2py.h2.config import Setting
 from nghttp2py.h2.events import (
     H2AlternativeServiceReceived,
+    H2BodyFailed,
     H2ExtensionFrameReceived,
     H2InformationalResponseReceived,
     H2OriginReceived,
@@ -828,9 +829,13 @@ cdef extern from "ngp_h2.h":
 cdef BodyReceived END_OF_BODY = BodyReceived(b"", False)
 
 
+cdef bytes copy_data(const lib.ngp_h2_event *e):
+    return copy_bytes(e.data, e.len)
+
+
 cdef str take_text(const lib.ngp_h2_event *e):
     # The C library quotes what it refuses: names and values of the peer's.
-    return printable(copy_bytes(e.data, e.len))
+    return printable(copy_data(e))
 
 
 cdef object new_body(const lib.ngp_h2_event *e, BodyReceived piece):
@@ -847,7 +852,7 @@ cdef BodyReceived new_piece(const lib.ngp_h2_event *e):
     if e.len == 0 and e.end_stream:
         return END_OF_BODY
     piece = BodyReceived.__new__(BodyReceived)
-    piece.data = copy_bytes(e.data, e.len)
+    piece.data = copy_data(e)
     piece.more = not e.end_stream
     return piece
 
@@ -913,20 +918,36 @@ cdef class EventReader:
         """Append to ``events`` what C has recorded, and clear it there."""
         cdef:
             size_t n = 0
-            size_t i
+            size_t i = 0
             const lib.ngp_h2_event *recorded = lib.ngp_h2_events(h2, &n)
 
         if n == 0:
             return 0
-        self._fields = lib.ngp_h2_fields(h2)
         try:
-            for i in range(n):
-                self._take_event(events, &recorded[i])
+            while i < n:
+                self.fields = lib.ngp_h2_fields(h2)
+                i += 1
+                self.take_event(&recorded[i - 1], events)
+                # A subclass calls what may send, and so record more.
+                recorded = lib.ngp_h2_events(h2, &n)
         finally:
             lib.ngp_h2_clear_events(h2)
         return 0
 
-    cdef int _take_event(self, list events, const lib.ngp_h2_event *e) except -1:
+    cdef int body_failed(self, stream_id, error, list events) except -1:
+        """Append to ``events`` that the source of a stream's body has failed."""
+        events.append(H2BodyFailed(stream_id, error))
+        return 0
+
+    cdef int close_stream(self, int32_t stream_id) except -1:
+        """Forget what belongs to a stream."""
+        if self.sources:
+            self.sources.pop(stream_id, None)
+        if self.removed:
+            self.removed.discard(stream_id)
+        return 0
+
+    cdef int take_event(self, const lib.ngp_h2_event *e, list events) except -1:
         cdef int kind = e.type
 
         if kind == NGP_H2_EVENT_REQUEST:
@@ -934,10 +955,7 @@ cdef class EventReader:
         elif kind == NGP_H2_EVENT_DATA:
             events.append(new_body(e, new_piece(e)))
         elif kind == NGP_H2_EVENT_STREAM_CLOSED:
-            if self.sources:
-                self.sources.pop(e.stream_id, None)
-            if self.removed:
-                self.removed.discard(e.stream_id)
+            self.close_stream(e.stream_id)
             events.append(new_stream_closed(e))
         elif (
             kind == NGP_H2_EVENT_RESPONSE or kind == NGP_H2_EVENT_INFORMATIONAL
@@ -947,7 +965,7 @@ cdef class EventReader:
             events.append(new_window_updated(e))
         elif kind == NGP_H2_EVENT_TRAILERS:
             events.append(
-                H2TrailersReceived(e.stream_id, self._take_fields(e))
+                H2TrailersReceived(e.stream_id, self.take_fields(e))
             )
             if e.end_stream:
                 events.append(new_body(e, END_OF_BODY))
@@ -966,7 +984,7 @@ cdef class EventReader:
             )
         if kind == NGP_H2_EVENT_PUSH_PROMISE:
             return H2PushedStreamReceived(
-                e.other_id, e.stream_id, self._new_request(e)
+                e.other_id, e.stream_id, self.new_request(e)
             )
         if kind == NGP_H2_EVENT_SETTINGS:
             return H2SettingsReceived(read_settings(e))
@@ -980,18 +998,18 @@ cdef class EventReader:
             return H2PingAcknowledged(copy_bytes(e.opaque, 8))
         if kind == NGP_H2_EVENT_GOAWAY:
             self.going_away = True
-            return H2GoAway(e.other_id, e.error_code, copy_bytes(e.data, e.len))
+            return H2GoAway(e.other_id, e.error_code, copy_data(e))
         if kind == NGP_H2_EVENT_PRIORITY_UPDATE:
-            return H2PriorityUpdated(e.other_id, copy_bytes(e.data, e.len))
+            return H2PriorityUpdated(e.other_id, copy_data(e))
         if kind == NGP_H2_EVENT_ALTSVC:
             return H2AlternativeServiceReceived(
-                e.stream_id, copy_bytes(e.data, e.len), copy_bytes(e.data2, e.len2)
+                e.stream_id, copy_data(e), copy_bytes(e.data2, e.len2)
             )
         if kind == NGP_H2_EVENT_ORIGIN:
-            return H2OriginReceived(copy_bytes(e.data, e.len))
+            return H2OriginReceived(copy_data(e))
         if kind == NGP_H2_EVENT_EXTENSION:
             return H2ExtensionFrameReceived(
-                e.stream_id, e.frame_type, e.flags, copy_bytes(e.data, e.len)
+                e.stream_id, e.frame_type, e.flags, copy_data(e)
             )
         if kind == NGP_H2_EVENT_REQUEST_SENT:
             return H2RequestSent(e.stream_id)
@@ -1003,10 +1021,10 @@ cdef class EventReader:
             take_text(e),
         )
 
-    cdef tuple _take_fields(self, const lib.ngp_h2_event *e):
+    cdef tuple take_fields(self, const lib.ngp_h2_event *e):
         """Make the pairs of a header list; of a request's cookies one."""
         cdef:
-            const lib.ngp_h2_field *field = self._fields + e.first_field
+            const lib.ngp_h2_field *field = self.fields + e.first_field
             tuple pairs = PyTuple_New(e.nfields)
             object pair
             size_t i
@@ -1025,11 +1043,11 @@ cdef class EventReader:
             return join_cookies(pairs)
         return pairs
 
-    cdef RequestReceived _new_request(self, const lib.ngp_h2_event *e):
+    cdef RequestReceived new_request(self, const lib.ngp_h2_event *e):
         cdef:
-            const lib.ngp_h2_field *field = self._fields + e.first_field
+            const lib.ngp_h2_field *field = self.fields + e.first_field
             RequestReceived request = RequestReceived.__new__(RequestReceived)
-            tuple pairs = self._take_fields(e)
+            tuple pairs = self.take_fields(e)
             bytes value
             size_t i
 
@@ -1058,7 +1076,7 @@ cdef class EventReader:
 
     cdef int _take_request(self, list events, const lib.ngp_h2_event *e) except -1:
         cdef:
-            RequestReceived request = self._new_request(e)
+            RequestReceived request = self.new_request(e)
             H2RequestReceived event
 
         if (
@@ -1077,7 +1095,7 @@ cdef class EventReader:
 
     cdef int _take_response(self, list events, const lib.ngp_h2_event *e) except -1:
         cdef:
-            tuple pairs = self._take_fields(e)
+            tuple pairs = self.take_fields(e)
             bytes status = (<tuple>pairs[0])[1]
             H2ResponseReceived event
 
