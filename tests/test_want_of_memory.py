@@ -17,7 +17,16 @@ from test_tls import Link, Tcp
 
 from nghttp2py import client as client_module
 from nghttp2py import exchange, handler, log_budget
-from nghttp2py.asyncio import Client, Timeouts, h3_link, http2, memory, pump, reader
+from nghttp2py.asyncio import (
+    Client,
+    Timeouts,
+    body,
+    h3_link,
+    http2,
+    memory,
+    pump,
+    reader,
+)
 from nghttp2py.asyncio.tls_transport import TLSTransport
 from nghttp2py.client import BaseResponseHandler, HTTP2Client
 from nghttp2py.errors import NGHTTP2Error, StreamResetError
@@ -268,6 +277,38 @@ async def test_handlers_that_find_no_memory_leave_a_bounded_log(
 
 
 @in_loop
+async def test_bodies_that_find_no_memory_to_close_leave_a_bounded_log(
+    caplog, monkeypatch
+):
+    monkeypatch.setattr(body, "memory_log", log_budget.MemoryLog(body.logger))
+    closed = []
+
+    async def pieces():
+        try:
+            yield b"piece"
+            await asyncio.Event().wait()
+        finally:
+            closed.append(1)
+            raise MemoryError
+
+    class HungryToClose(BaseRequestHandler):
+        def on_headers(self):
+            self.send_response(200, body=pieces())
+
+    client = serve(HungryToClose)
+    stream_ids = [client.request() for _ in range(2 * log_budget.MEMORY_LINES[0])]
+    await exchange_until(
+        client, lambda: all(client.response(n).data for n in stream_ids)
+    )
+    for stream_id in stream_ids:
+        client.connection.reset_stream(stream_id)
+    await exchange_until(client, lambda: len(closed) == len(stream_ids))
+    await until(lambda: len(caplog.records) >= log_budget.MEMORY_LINES[0])
+    assert len(caplog.records) == log_budget.MEMORY_LINES[0]
+    assert {each.exc_info for each in caplog.records} == {None}
+
+
+@in_loop
 async def test_a_clients_handlers_that_find_no_memory_leave_a_bounded_log(
     caplog, monkeypatch
 ):
@@ -311,7 +352,7 @@ async def test_a_body_in_one_piece_is_kept_if_there_is_memory(
         if size > 10_000:
             raise MemoryError
 
-    body = bytes(100_000) if what == "taken" else None
+    content = bytes(100_000) if what == "taken" else None
     async with exchanging(version, kind, answer) as (_, ends):
         with monkeypatch.context() as patch:
             if what == "taken":
@@ -322,12 +363,12 @@ async def test_a_body_in_one_piece_is_kept_if_there_is_memory(
                 patch.setattr(h3_link, "count_body", count)
             for _ in range(3):
                 try:
-                    status, *_ = await ends.fetch(body=body)
+                    status, *_ = await ends.fetch(body=content)
                 except StreamResetError:
                     continue
                 assert status == 500
-        status, content, _ = await ends.fetch(body=body)
-        assert (status, len(content)) == (200, 100_000)
+        status, answered, _ = await ends.fetch(body=content)
+        assert (status, len(answered)) == (200, 100_000)
     assert "Traceback" not in caplog.text
 
 

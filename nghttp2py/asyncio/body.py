@@ -10,11 +10,12 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable
 from typing import Any, Protocol
 
 from nghttp2py.h2.body import DATA_DEFERRED, DATA_EOF, DATA_OK, is_bytes_like
+from nghttp2py.log_budget import MemoryLog
 
 __all__ = ["AsyncBody", "is_asynchronous", "iterate"]
 
 logger = logging.getLogger(__name__)
-
+memory_log = MemoryLog(logger)
 
 # How many bytes are read from a reader at once.
 _READ_SIZE = 65536
@@ -86,7 +87,9 @@ class AsyncBody:
             if not self._closed:
                 self._error = error
             elif not isinstance(error, asyncio.CancelledError):
-                logger.exception("an asynchronous body failed when it was closed")
+                memory_log.failed(
+                    error, "an asynchronous body failed when it was closed"
+                )
         # Without this call, the rest or the error would not be fetched.
         self._resume()
 
