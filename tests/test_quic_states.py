@@ -351,8 +351,10 @@ async def give(target):
     values = [*NUMBERS, *BYTES, *ADDRESSES, *TIMES, *ANY, *runs, runs, runs * 20]
     for name in [n for n in dir(type(target)) if n[0] != "_"]:
         method = getattr(target, name)
-        # What is no transport has none of its methods.
-        if not callable(method) or name.startswith(("wait_", "connection_made")):
+        # What is no transport has none of its methods, and what is no server, which
+        # only servers give, none of an owner's.
+        called_by_others = ("connection_made", "set_owner")
+        if not callable(method) or name.startswith(("wait_", *called_by_others)):
             continue
         required = len(inspect.signature(method).parameters)
         for _ in range(30):
