@@ -170,7 +170,13 @@ class H3Protocol(QuicConnectionProtocol):
         self._serves = request_handler is not None
         # A stream must not cost others, nor end without an event.
         check_type("config", config, H3Configuration, "an H3Configuration")
-        config = dataclasses.replace(config, extended=True, stream_errors=True)
+        config = dataclasses.replace(
+            config,
+            extended=True,
+            stream_errors=True,
+            # Handlers are given one cookie field (RFC 9114, 4.2.1).
+            join_cookies=config.join_cookies or factory is not None,
+        )
         self._config = _with_datagrams(config, quic)
         client = quic.configuration.is_client
         if timeouts is None and client:
@@ -632,7 +638,10 @@ class H3Protocol(QuicConnectionProtocol):
         if self._http is not None:
             stream_id = getattr(event, "stream_id", None)
             known = stream_id in self._streams_by_id
-            for received in self._http.handle_event(event):
+            events = self._http.handle_event(event)
+            if isinstance(event, StreamDataReceived) and event.end_stream:
+                self._link.ending = event.stream_id
+            for received in events:
                 if isinstance(received, HeadersReceived):
                     # Another stream's may have waited for QPACK's encoder stream.
                     self._watch.section_ended(received.stream_id)
@@ -641,6 +650,7 @@ class H3Protocol(QuicConnectionProtocol):
                         and not are_trailers(received.headers)
                     )
                 self._give(received)
+            self._link.ending = -1
             if self._serves:
                 self._follow_request(self._http, event, known)
             if isinstance(event, StreamDataReceived) and event.stream_id & 3 == 2:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from nghttp2py.asyncio.tasks import CallbackTasks
 from nghttp2py.asyncio.writer import PIECE, Failure
 from nghttp2py.errors import (
     BodyQueueFullError,
+    HeadersError,
     StreamClosedError,
     StreamResetError,
     StreamStateError,
@@ -30,6 +31,7 @@ from nghttp2py.exchange import (
 )
 from nghttp2py.h2 import RequestReceived
 from nghttp2py.h2.body import DATA_DEFERRED, DATA_EOF, is_bytes_like, make_source
+from nghttp2py.h2.convert import to_pairs
 from nghttp2py.h3 import H3Connection
 from nghttp2py.h3.connection import ErrorCode
 from nghttp2py.h3.events import Headers
@@ -52,7 +54,7 @@ _CONNECTION_QUEUE = 8 << 20
 _SHARE = 16384
 
 # HTTP/3's codes that mean what HTTP/2's do (RFC 9114, A.4).
-_OF_HTTP2 = {
+_OF_HTTP2: dict[int, int] = {
     H2ErrorCode.NO_ERROR: ErrorCode.H3_NO_ERROR,
     H2ErrorCode.PROTOCOL_ERROR: ErrorCode.H3_GENERAL_PROTOCOL_ERROR,
     H2ErrorCode.INTERNAL_ERROR: ErrorCode.H3_INTERNAL_ERROR,
@@ -128,6 +130,8 @@ class H3Link(StreamLink, PythonConnection):
         self._due: deque[tuple[Exchange, Callable[[], None]]] = deque()
         self.tasks = CallbackTasks()
         self.states: dict[int, _State] = {}
+        #: The stream whose end has come with the bytes that are taken now.
+        self.ending = -1
         # Those that wait for room, or have a body that is pulled.
         self._senders: set[int] = set()
         # Closed exchanges whose queued bytes a coroutine waits for.
@@ -171,6 +175,15 @@ class H3Link(StreamLink, PythonConnection):
         if state is None:
             stream_id = exchange.stream_id
             raise StreamClosedError(f"stream {stream_id} is closed", stream_id)
+        return state
+
+    def _sending(self, exchange: Exchange) -> _State:
+        state = self._state(exchange)
+        if not state.sends:
+            stream_id = exchange.stream_id
+            raise StreamClosedError(
+                f"our half of stream {stream_id} has ended", stream_id
+            )
         return state
 
     def _http(self) -> H3Connection:
@@ -360,11 +373,7 @@ class H3Link(StreamLink, PythonConnection):
 
     def send_section(self, exchange: Exchange, headers: Headers, end: bool) -> None:
         """Send a header section of bytes, as it is."""
-        state = self._state(exchange)
-        if not state.sends:
-            # The connection says what is wrong.
-            self._http().send_headers(exchange.stream_id, headers, end)
-            return
+        state = self._sending(exchange)
         was_empty = not self._quic.queued_data(exchange.stream_id)
         self._http().send_headers(exchange.stream_id, headers, end)
         name, value = headers[0][:2] if headers else (b"", b"")
@@ -383,7 +392,12 @@ class H3Link(StreamLink, PythonConnection):
             raise StreamStateError(
                 f"stream {exchange.stream_id}: a response was sent already"
             )
-        headers = [(b":status", b"%d" % status), *to_fields(fields)]
+        headers = to_fields(fields, status)
+        if status < 200:
+            raise HeadersError(
+                f"status is {status}, but that of a final response must not be 1xx "
+                "(RFC 9110, 15.2)"
+            )
         self.send_section(exchange, headers, end)
 
     def send_fields(self, exchange: Exchange, fields: Any, end: bool) -> None:
@@ -397,14 +411,25 @@ class H3Link(StreamLink, PythonConnection):
             self.send_informational(exchange, 100, ())
 
     def send_informational(self, exchange: Exchange, status: int, fields: Any) -> None:
-        """Send a 1xx response.  Raises ``ValueError`` for another status."""
-        if not 100 <= status <= 199:
-            raise ValueError(f"an informational status is 100 to 199, not {status}")
-        headers = [(b":status", b"%d" % status), *to_fields(fields)]
+        """Send a 1xx response."""
+        headers = to_fields(fields, status)
+        if status >= 200:
+            raise HeadersError(
+                f"status is {status}, but that of an informational response must be "
+                "1xx (RFC 9110, 15.2)"
+            )
+        if self._sending(exchange).answered:
+            raise StreamStateError(
+                f"stream {exchange.stream_id}: the final response was begun already"
+            )
         self.send_section(exchange, headers, False)
 
     def send_trailers(self, exchange: Exchange, fields: Any) -> None:
         """End our half with trailers."""
+        if not (self._sending(exchange).answered or self.client_side):
+            raise StreamStateError(
+                f"stream {exchange.stream_id}: no response was begun"
+            )
         self.send_section(exchange, to_fields(fields), True)
 
     # ---- What goes out: bodies ----
@@ -413,9 +438,10 @@ class H3Link(StreamLink, PythonConnection):
         """Queue a piece of the body.
 
         Raises ``BodyQueueFullError`` if more than 1 MiB would wait, unless it is the
-        last, which is sent as the peer takes it.
+        first or the last, which is sent as the peer takes it.
         """
         stream_id = exchange.stream_id
+        state = self._sending(exchange)
         n = memoryview(data).nbytes
         count_body(n)
         queued = self._quic.queued_data(stream_id)
@@ -423,15 +449,15 @@ class H3Link(StreamLink, PythonConnection):
             if end:
                 self.send_body(exchange, data, None)
                 return
-            raise BodyQueueFullError(
-                f"stream {stream_id}: {queued + n} bytes would wait, more than "
-                f"{_STREAM_QUEUE}"
-            )
+            # A header section alone leaves room for a piece of any size.
+            if state.body_bytes_sent:
+                raise BodyQueueFullError(
+                    f"stream {stream_id}: {queued + n} bytes would wait, more than "
+                    f"{_STREAM_QUEUE}"
+                )
         self._http().send_data(stream_id, data, end)
-        state = self.states.get(stream_id)
-        if state is not None:
-            state.body_bytes_sent += n
-            self._was_queued(exchange, state, n, not queued, end)
+        state.body_bytes_sent += n
+        self._was_queued(exchange, state, n, not queued, end)
 
     def _was_queued(
         self, exchange: Exchange, state: _State, n: int, was_empty: bool, end: bool
@@ -526,13 +552,11 @@ class H3Link(StreamLink, PythonConnection):
 
     def send_body(self, exchange: Exchange, body: Any, trailers: Any) -> None:
         """Have a body pulled as the peer takes it, ``trailers`` after it."""
-        state = self._state(exchange)
+        state = self._sending(exchange)
         if state.source is not None:
             raise StreamStateError(
                 f"stream {exchange.stream_id}: a body is being sent already"
             )
-        if not state.sends:
-            self._http().send_data(exchange.stream_id, b"", True)
         if trailers is not None:
             state.trailers = to_fields(trailers)
         state.source = _Bytes(body) if is_bytes_like(body) else _Pieces(body)
@@ -626,7 +650,7 @@ class H3Link(StreamLink, PythonConnection):
         if state is None:
             return
         code = _to_code(error_code)
-        if state.sends:
+        if state.sends or self._quic.queued_data(stream_id):
             self._reset_outgoing(exchange, code)
         if state.receives:
             self.owner.stop_stream(stream_id, code)
@@ -647,6 +671,10 @@ class H3Link(StreamLink, PythonConnection):
             )
 
     def _reset_outgoing(self, exchange: Exchange, error_code: int) -> None:
+        state = self.states[exchange.stream_id]
+        # Frame headers are among what is unsent.
+        unsent = self._quic.unsent_data(exchange.stream_id)
+        state.body_bytes_sent = max(0, state.body_bytes_sent - unsent)
         self.owner.reset_stream(exchange.stream_id, error_code)
 
     def stop_request(self, exchange: Exchange, error_code: int | None = None) -> None:
@@ -659,7 +687,9 @@ class H3Link(StreamLink, PythonConnection):
         if state is None or not state.receives:
             return
         if error_code is None:
-            if not (state.tunnel or state.declined):
+            if not (
+                state.tunnel or state.declined or exchange.stream_id == self.ending
+            ):
                 # What has come needs no credit any more, and what comes is dropped.
                 state.declined = True
                 self.acknowledge(exchange, state.unread)
@@ -789,14 +819,12 @@ class _Pieces:
         return view[:n], 0
 
 
-def to_fields(headers: Any) -> Headers:
-    """Return fields as pairs of bytes, with names in lower case."""
-    pairs = headers.items() if isinstance(headers, Mapping) else headers
-    return [(_to_bytes(f[0]).lower(), _to_bytes(f[1])) for f in pairs]
+def to_fields(headers: Any, status: Any = None) -> Headers:
+    """Return fields as pairs of bytes, with names in lower case.
 
-
-def _to_bytes(text: str | bytes) -> bytes:
-    return text.encode() if isinstance(text, str) else text
+    They are those of a response with ``status`` if it is given.
+    """
+    return [(f[0].lower(), f[1]) for f in to_pairs(headers, status)]
 
 
 def to_request(headers: Headers) -> RequestReceived:
@@ -816,7 +844,8 @@ def to_request(headers: Headers) -> RequestReceived:
 
 
 def _to_code(error_code: int) -> int:
-    if isinstance(error_code, H2ErrorCode):
+    if error_code in H2ErrorCode.__members__.values():
+        # As a number, too: HTTP/3 has no codes so low.
         return _OF_HTTP2.get(error_code, ErrorCode.H3_GENERAL_PROTOCOL_ERROR)
     return error_code
 

@@ -657,6 +657,21 @@ cdef FieldList request_fields(method, target, scheme, authority, protocol):
     return fields
 
 
+def to_pairs(headers, status=None):
+    """Return the fields of a section as pairs of bytes, in a list.
+
+    ``headers`` are in a form that ``send_headers`` takes: a never-indexed field is a
+    triple whose last item is True.  With ``status`` they are a response's, and
+    ``:status`` is the first.
+    """
+    cdef FieldList fields = FieldList()
+
+    if status is not None:
+        fields.add(b":status", status_text(status))
+    fields.extend(headers)
+    return fields._pairs
+
+
 cdef tuple to_pair(item):
     """Make (name, value, never_indexed) of what was given.
 

@@ -147,7 +147,7 @@ class FrameError(ProtocolError):
     error_code = ErrorCode.H3_FRAME_ERROR
 
 
-class FrameUnexpected(ProtocolError):
+class FrameUnexpected(ProtocolError, errors.StreamStateError):
     """A frame is not allowed on this stream, or not now."""
 
     error_code = ErrorCode.H3_FRAME_UNEXPECTED
@@ -159,7 +159,7 @@ class IdError(ProtocolError):
     error_code = ErrorCode.H3_ID_ERROR
 
 
-class MessageError(ProtocolError):
+class MessageError(ProtocolError, errors.HeadersError):
     """A message is malformed."""
 
     error_code = ErrorCode.H3_MESSAGE_ERROR
