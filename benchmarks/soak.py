@@ -304,6 +304,7 @@ class Http3Soak(Soak):
                 await _until(self.is_empty, "the server keeps something")
             state = {
                 "memory": _settled(),
+                "waited": waited(),
                 "empty": self.is_empty(),
                 "tasks": len(asyncio.all_tasks()),
                 "bytes": self.bytes[0],
@@ -411,7 +412,8 @@ def soak_http3(seconds: float, seed: int) -> Http3Soak:
                 seen.append((now, _settled(), state))
                 print(
                     f"{now:4.0f} s: {soak.made} requests, client "
-                    f"{seen[-1][1] / 1e6:.1f} MB, server {state['memory'] / 1e6:.1f}",
+                    f"{seen[-1][1] / 1e6:.1f} MB, server {state['memory'] / 1e6:.1f}; "
+                    f"{waited():.0f} and {state['waited']:.0f} s without a processor",
                     flush=True,
                 )
 
@@ -450,6 +452,18 @@ def resident() -> int:
     """Bytes of this process in memory."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def waited() -> float:
+    """Seconds in which this process could run, and others had the processors.
+
+    A round of requests takes ten times as long on a machine that others load.
+    """
+    try:
+        with open("/proc/self/schedstat") as file:
+            return int(file.read().split()[1]) / 1e9
+    except OSError:  # another kernel
+        return 0.0
 
 
 def _is_empty(protocol: H2Protocol) -> bool:
