@@ -438,6 +438,18 @@ async def test_a_response_that_its_handler_sends_slowly_is_not_ended():
         assert not client.resets
 
 
+@in_virtual_time
+async def test_half_an_instruction_of_qpack_keeps_no_connection_open():
+    async with raw_pair(read_all) as (client, _):
+        client.send(6, b"\x02" + b"\xc0\x7f\x81\xff\x03")
+        for _ in range(100):
+            with contextlib.suppress(RuntimeError, ValueError, ConnectionError):
+                client.send(6, b"x")
+                await client.ping()
+            await pass_time(2)
+        assert client.over == ErrorCode.H3_NO_ERROR
+
+
 @pytest.mark.parametrize("served", [False, True])
 @in_virtual_time
 async def test_a_connection_without_requests_is_closed(served):

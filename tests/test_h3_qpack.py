@@ -159,6 +159,13 @@ def test_malformed_streams_are_refused():
         QPACKEncoder().receive_data(b"\x80")
 
 
+def test_half_an_instruction_is_kept_up_to_a_bound():
+    """Its value may say 65,536 bytes, whatever the table holds, and no more."""
+    QPACKDecoder().receive_data(b"\xc0\x7f\x81\xff\x03" + bytes(100))
+    with pytest.raises(QpackEncoderStreamError):
+        QPACKDecoder().receive_data(b"\xc0\x7f\x82\xff\x03")
+
+
 @pytest.mark.parametrize("number", [-1, 1 << 32])
 def test_numbers_out_of_range_are_refused(number):
     with pytest.raises(ValueError, match="must be from 0"):
