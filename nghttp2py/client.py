@@ -1,8 +1,8 @@
 """An HTTP/2 client whose responses are handled by objects (RFC 9113).
 
-``HTTP2Client`` keeps one connection; each request has an instance of the
-program's subclass of ``BaseResponseHandler``, whose ``on_`` methods are called.
-For programs of coroutines there is ``nghttp2py.asyncio.Client``.
+``HTTP2Client`` keeps one connection; each request has an instance of the program's
+subclass of ``BaseResponseHandler``, whose ``on_`` methods are called. Programs with
+coroutines use ``nghttp2py.asyncio.Client``.
 """
 
 from __future__ import annotations
@@ -63,16 +63,16 @@ _memory_log = MemoryLog(logger)
 
 #: Seconds that connecting may take, TLS included.
 CONNECT_TIMEOUT = 30.0
-#: Seconds within which something must happen to a request: a piece of its body is
-#: sent, or one of the response comes.
+#: Seconds within which something must happen to a request: a piece of its body is sent,
+#: or a part of the response arrives.
 TIMEOUT = 60.0
 #: Seconds that ``expect_continue`` waits for 100 (Continue), if it is ``True``.  A
 #: server need not send it (RFC 9110, 10.1.1).
 EXPECT_TIMEOUT = 1.0
 
-#: What a client announces if it is not told otherwise.  Responses are handed
-#: over as they come, so wide windows cost no memory here and save waiting.
-#: Promises are shown to ``on_push_promise``, which declines them.
+#: The default of ``config``.  Responses are passed on as they arrive, so wide windows
+#: cost no memory here and save waiting.  ``on_push_promise`` is called for promises; by
+#: default it declines them.
 DEFAULT_CONFIGURATION = H2Configuration(
     initial_window_size=1048576,
     connection_window_size=4194304,
@@ -81,7 +81,7 @@ DEFAULT_CONFIGURATION = H2Configuration(
 )
 
 
-# Different timeouts that share a timer with those like them.
+# How many different timeouts get a shared timer each.
 _MAX_DEADLINES = 32
 
 
@@ -89,20 +89,20 @@ class BaseResponseHandler:
     """Handles one stream: the response to one request.
 
     A subclass overrides the ``on_`` methods, which are called in the order
-    ``on_informational`` for each 1xx response, ``on_headers``, ``on_data`` for
-    each piece of the body, ``on_trailers`` if there are any,
-    ``on_response_done``, ``on_close``; the last one always, and also when the
-    connection is lost.  If one of them raises, the traceback is logged and the
-    stream reset with INTERNAL_ERROR; other streams go on.
+    ``on_informational`` for each 1xx response, ``on_headers``, ``on_data`` for each
+    piece of the body, ``on_trailers`` if there are any, ``on_response_done``,
+    ``on_close``; the last one always, also when the connection is lost.  If one of them
+    raises, the traceback is logged and the stream reset with INTERNAL_ERROR; other
+    streams go on.
 
-    They may call any method of the client, so also send further requests.
+    They may call any method of the client, for example to send further requests.
     """
 
     #: The client that the request was sent with.
     http2: HTTP2Client
     #: The stream's identifier; -1 until the request is sent.
     stream_id: int = -1
-    #: The request, as it was sent or, if ``pushed``, as the server states it.
+    #: The request, as it was sent or, if ``pushed``, as the server has promised it.
     method: bytes | None = None
     scheme: bytes | None = None
     host: bytes | None = None
@@ -148,8 +148,8 @@ class BaseResponseHandler:
     def headers(self) -> list[tuple[bytes, bytes]]:
         """All fields of the response as they came, ``:status`` first.
 
-        Before the response has come it is empty, but for a promise, which
-        shows the fields of the promised request.
+        Before the response it is empty; for a promise it has the fields of the promised
+        request.
         """
         headers: list[tuple[bytes, bytes]] = self.__dict__.setdefault("_headers", [])
         return headers
@@ -172,7 +172,7 @@ class BaseResponseHandler:
     def on_data(self, data: bytes) -> None:
         """Called for each piece of the response's body.
 
-        When it returns, the server gets credit for as many bytes more.
+        When it returns, the server gets credit for as many bytes.
         """
 
     def on_trailers(self, headers: list[tuple[bytes, bytes]]) -> None:
@@ -184,10 +184,10 @@ class BaseResponseHandler:
     def on_close(self, error_code: int) -> None:
         """Called last, when the stream is closed; ``error_code`` 0 is a good end.
 
-        That is: the response came whole.  A connection that could not be made,
-        or was lost, is INTERNAL_ERROR; a malformed response PROTOCOL_ERROR; one
-        that broke off without an error code CANCEL, and so is a timeout, with
-        ``timed_out`` true.
+        0 means that the response is complete.  The code is INTERNAL_ERROR if the
+        connection could not be made or was lost; PROTOCOL_ERROR for a malformed
+        response; CANCEL for one that broke off without an error code, and for a
+        timeout, with ``timed_out`` true.
         """
 
     def on_push_promise(self, push_promise: BaseResponseHandler) -> None:
@@ -214,9 +214,9 @@ class BaseResponseHandler:
         self.http2._decide_push(push_promise, None)
 
     def resume(self) -> None:
-        """Ask a body callable again that has said ``DATA_DEFERRED``.
+        """Ask a body callable again that has returned ``DATA_DEFERRED``.
 
-        It does nothing at any other time.
+        At any other time this is a no-op.
         """
         if not self._closed and self.stream_id != -1:
             self.http2._resume(self.stream_id)
@@ -242,7 +242,7 @@ _CALLBACKS = (
 
 
 class _ResponseProtocol(H2Pump):
-    """The connection of a client: gives each stream's events to its handler."""
+    """The connection of a client, which passes each stream's events to its handler."""
 
     def __init__(
         self,
@@ -303,7 +303,7 @@ class _ResponseProtocol(H2Pump):
             try:
                 self.send_body(handler, body, trailers)
             except Exception:
-                # The caller gets the exception, and no callback besides.
+                # The caller gets the exception, and no callback is called.
                 del self.handlers[stream_id]
                 handler._closed = True
                 self.connection.reset_stream(stream_id, ErrorCode.CANCEL)
@@ -315,7 +315,8 @@ class _ResponseProtocol(H2Pump):
     def send_body(
         self, handler: BaseResponseHandler, body: Any, trailers: HeadersLike | None
     ) -> None:
-        """Queue a request's body, or have it pulled as the stream can send."""
+        """Queue a request's body, or its source, which is read as the stream can
+        send."""
         if is_asynchronous(body):
             body = handler._body = AsyncBody(body, handler.resume, self._loop)
         try:
@@ -347,7 +348,7 @@ class _ResponseProtocol(H2Pump):
     # ---- Time ----
 
     def progress(self, handler: BaseResponseHandler) -> None:
-        """Something has happened to a request: its time begins anew."""
+        """Restart the timeout of a request, to which something has happened."""
         deadlines = handler._deadlines
         if deadlines is not None:
             self._last_progress = self._loop.time()
@@ -363,7 +364,7 @@ class _ResponseProtocol(H2Pump):
         return self.connection.local_flow_control_window(handler.stream_id)
 
     def expired(self, handler: BaseResponseHandler) -> None:
-        """Reset a stream to which nothing has happened in its time."""
+        """Reset a stream to which nothing has happened within its timeout."""
         deadlines = handler._deadlines
         if handler._closed or deadlines is None:
             return
@@ -390,7 +391,7 @@ class _ResponseProtocol(H2Pump):
             deadlines.seconds,
         )
         handler.timed_out = True
-        # RST_STREAM may never go out, if the server takes no bytes.
+        # RST_STREAM may never be sent if the server reads no bytes.
         del self.handlers[handler.stream_id]
         self.connection.reset_stream(handler.stream_id, ErrorCode.CANCEL)
         self.mark_dirty()
@@ -408,7 +409,7 @@ class _ResponseProtocol(H2Pump):
     def _call(
         self, handler: BaseResponseHandler, method: Callable[..., None], *args: Any
     ) -> None:
-        """Call one of a handler's methods; what it raises ends its stream."""
+        """Call one of a handler's methods; an exception of it ends its stream."""
         if handler._failed:
             return
         try:
@@ -447,7 +448,7 @@ class _ResponseProtocol(H2Pump):
                 self.proceed(handler)
             handler._waiting = None  # the server has refused it (RFC 9110, 10.1.1)
         handler.status = event.status
-        # A promise's own fields were shown till now.
+        # Until now, the fields of the promise were shown.
         handler.headers[:] = [(b":status", b"%d" % event.status), *event.headers]
         self._call(handler, handler.on_headers)
 
@@ -463,7 +464,7 @@ class _ResponseProtocol(H2Pump):
             handler._response_done = True
             self._call(handler, handler.on_response_done)
             if handler._tunnel:
-                # Nothing was to be sent, and nothing will.
+                # Nothing was sent, and nothing will be.
                 with contextlib.suppress(StreamClosedError):
                     self.connection.end_stream(event.stream_id)
             elif handler._upload:
@@ -471,10 +472,10 @@ class _ResponseProtocol(H2Pump):
                 self._loop.call_soon(self.end_upload, event.stream_id)
 
     def end_upload(self, stream_id: int) -> None:
-        """Reset a stream whose response is whole, and whose request is not.
+        """Reset a stream whose response is complete and whose request is not.
 
-        RFC 9113, 8.1: the server may ask for that by RST_STREAM.  One that does
-        not would hold the stream for ever.
+        RFC 9113, 8.1: the server may ask for that by RST_STREAM.  If it does not, the
+        stream would stay open for ever.
         """
         if stream_id in self.handlers:
             self.connection.reset_stream(stream_id, ErrorCode.CANCEL)
@@ -491,7 +492,7 @@ class _ResponseProtocol(H2Pump):
             return
         error_code = event.error_code
         if handler._response_done and not handler._failed:
-            # The response is good, whatever has become of the rest of the request.
+            # The response is complete, even if the rest of the request was not sent.
             error_code = ErrorCode.NO_ERROR
         elif not error_code and not event.complete:
             error_code = ErrorCode.CANCEL
@@ -595,15 +596,14 @@ class HTTP2Client:
     that runs: call ``run()``, or leave a ``with`` block, which calls it.  All
     calls are to be made in the loop's thread.
 
-    ``config`` holds settings and limits; received data are always credited by
-    hand, whatever it says.  Times are in seconds: ``connect_timeout`` for the
-    connection to be made, ``timeout`` for a request to which nothing happens: no
-    piece of its body is sent, none of the response comes (``None``: no limit).
-    Its stream is reset with CANCEL.  ``timeouts`` bounds what else the server can
-    make the client wait for; ``settings_timeout`` and ``idle_timeout`` (``None``:
-    no limit) replace one field of it.  After ``keepalive_interval`` seconds in
-    which nothing came PING asks for a sign of life, which must come within
-    ``keepalive_timeout``; else the connection is closed.
+    ``config`` holds settings and limits; ``manual_flow_control`` is always on.  Times
+    are in seconds: ``connect_timeout`` for the connection to be made, ``timeout`` for a
+    request to which nothing happens: no piece of its body is sent, none of the response
+    comes (``None``: no limit). Its stream is reset with CANCEL.  ``timeouts`` bounds
+    what else the server can make the client wait for; ``settings_timeout`` and
+    ``idle_timeout`` (``None``: no limit) replace one field of it.  After
+    ``keepalive_interval`` seconds in which nothing arrived PING is sent; if then
+    nothing arrives within ``keepalive_timeout``, the connection is closed.
 
     Connecting raises ``OSError``, ``ssl.SSLError``, ``TimeoutError``, and
     ``ConnectionTerminatedError`` if the server does not speak HTTP/2.
@@ -667,7 +667,7 @@ class HTTP2Client:
         )
         self._ssl = ssl
         if ssl is not None and server_hostname is None and isinstance(address, tuple):
-            # A certificate is of an address, not of its zone here (RFC 6874, 4).
+            # A certificate names an address without its local zone (RFC 6874, 4).
             server_hostname = address[0].partition("%")[0]
         self._server_hostname = server_hostname
         self._connect_timeout = connect_timeout
@@ -779,13 +779,13 @@ class HTTP2Client:
         self._protocol.close_handler(handler, ErrorCode.INTERNAL_ERROR)
 
     async def connect(self) -> None:
-        """Wait until the connection stands; raise what has hindered it.
+        """Wait until the connection is made; raise why it was not.
 
-        That is ``ConnectionClosedError`` if the client was closed meanwhile.
+        It is ``ConnectionClosedError`` if the client was closed meanwhile.
         """
         if self._connecting is not None:
-            # Not awaited itself, for it is cancelled when the client is closed,
-            # which is no reason to cancel who waits here.
+            # The task itself is not awaited: closing the client cancels it, and that
+            # must not cancel the waiter.
             await asyncio.wait([self._connecting])
             if self._connecting.cancelled():
                 raise ConnectionClosedError(f"{self} was closed")
@@ -805,7 +805,7 @@ class HTTP2Client:
         timeout: float | None = -1,
         expect_continue: float | bool = False,
     ) -> None:
-        """Send a request; ``handler`` will be told of the response.
+        """Send a request; ``handler`` gets the response.
 
         ``url`` may leave out scheme and host; then they are the connection's.
         For CONNECT it is ``host:port``.  ``headers`` are pairs of names and
@@ -815,16 +815,14 @@ class HTTP2Client:
         ``BaseRequestHandler.send_response``.  ``timeout`` is used instead of
         the client's.
 
-        With ``expect_continue`` the request has ``expect: 100-continue`` (RFC
-        9110, 10.1.1): the body is sent when the server asks for it, or after so
-        many seconds, 1 if it is ``True``; it is not sent if the server refuses
-        it by its response.
+        With ``expect_continue`` the request has ``expect: 100-continue`` (RFC 9110,
+        10.1.1): the body is sent when the server asks for it, or after that many
+        seconds (``True``: 1); it is not sent if the server refuses it by its response.
 
-        Raises ``ConnectionClosedError`` if the connection takes no requests
-        any more, ``HeadersError`` for what must not be in a header and
-        ``InvalidBodyLengthError`` for a body that does not fit its
-        content-length; before the connection stands these are logged instead,
-        and the handler is closed.
+        Raises ``ConnectionClosedError`` if the connection accepts no more requests,
+        ``HeadersError`` for what must not be in a header and ``InvalidBodyLengthError``
+        for a body that does not fit its content-length; before the connection stands
+        these are logged instead, and the handler is closed.
         """
         if handler is None:
             handler = BaseResponseHandler()
@@ -883,11 +881,11 @@ class HTTP2Client:
     ) -> None:
         self._protocol.decide_push(promise, handler)
 
-    # ---- What it is ----
+    # ---- Properties ----
 
     @property
     def io_loop(self) -> asyncio.AbstractEventLoop:
-        """The event loop that the connection lives in."""
+        """The event loop of the connection."""
         return self.loop
 
     @property
@@ -966,14 +964,14 @@ class HTTP2Client:
         if self._connecting is not None:
             await asyncio.wait([self._connecting])
             if not self._connecting.cancelled():
-                self._connecting.exception()  # connect() is who tells of it
+                self._connecting.exception()  # connect() raises it
         await asyncio.shield(self._closed)
 
     def run(self) -> None:
         """Run the event loop until the connection has ended.
 
-        This is not for use inside a running loop.  A loop of the client's own
-        is closed after it.
+        This must not be called in a running loop.  A loop of the client's own is closed
+        after it.
         """
         try:
             self.loop.run_until_complete(self.wait_closed())

@@ -32,23 +32,22 @@ IDLE_TIMEOUT = cast(float, Timeouts.idle)
 class HTTP2Server(Server):
     """Serves HTTP/2 on ``address`` with handlers of ``RequestHandlerClass``.
 
-    That is a subclass of ``BaseRequestHandler``, or any callable that makes an
-    instance of one from the connection and the stream's identifier.
+    It is a subclass of ``BaseRequestHandler``, or any callable that makes an instance
+    of one from the connection and the stream's identifier.
 
-    ``address`` is ``(host, port)``, where the host ``None`` stands for all
-    interfaces and the port 0 for any that is free; or the path of a Unix
-    socket, which on Linux is abstract if it begins with a null byte.  Instead,
-    with the address ``None``, ``sock`` is a bound socket, or several; the server
-    closes them.
+    ``address`` is ``(host, port)``, where the host ``None`` means all interfaces and
+    the port 0 any free port; or the path of a Unix socket, which on Linux is abstract
+    if it begins with a null byte.  Instead, with the address ``None``, ``sock`` is a
+    bound socket, or several; the server closes them.
 
-    ``ssl`` is an ``ssl.SSLContext`` with a certificate, on which ALPN ``h2`` is set
-    and compression, renegotiation and the TLS 1.2 cipher suites of RFC 9113,
-    Appendix A, are forbidden; without it clients must know that HTTP/2 is spoken
-    in the clear (RFC 9113, 3.3).
+    ``ssl`` is an ``ssl.SSLContext`` with a certificate, on which ALPN ``h2`` is set and
+    compression, renegotiation and the TLS 1.2 cipher suites of RFC 9113, Appendix A,
+    are forbidden; without it clients need prior knowledge of HTTP/2 in the clear (RFC
+    9113, 3.3).
 
-    ``config`` holds settings and limits; to change some of a server's own, make
-    it of ``DEFAULT_CONFIGURATION`` by ``dataclasses.replace``.  Received data
-    are always credited by hand, whatever it says.
+    ``config`` holds settings and limits; to change some of a server's own, make it of
+    ``DEFAULT_CONFIGURATION`` by ``dataclasses.replace``.  ``manual_flow_control`` is
+    always on.
 
     ``backlog`` and ``reuse_port`` are those of ``loop.create_server``;
     ``limit_connections`` bounds the connections that are open at once, further
@@ -61,10 +60,10 @@ class HTTP2Server(Server):
     calls are to be made in that loop.  If the thread's current event loop does not
     run yet, the server starts in it as soon as it runs, as nghttp2's does.
 
-    Raises ``TypeError`` and ``ValueError`` for arguments that cannot be meant.
+    Raises ``TypeError`` and ``ValueError`` for invalid arguments.
     """
 
-    #: What a server announces that is given no ``config``.
+    #: The default of ``config``.
     DEFAULT_CONFIGURATION = DEFAULT_CONFIGURATION
 
     def __init__(
@@ -124,7 +123,7 @@ class HTTP2Server(Server):
     async def start(self) -> None:
         """Listen, and serve in the running event loop.
 
-        Raises ``OSError`` if the address cannot be had, ``TLSConfigurationError`` if
+        Raises ``OSError`` if it cannot bind the address, ``TLSConfigurationError`` if
         no TLS client could be served, and ``RuntimeError`` if the server was started
         before.  If ``close`` is called meanwhile, the server has been closed when this
         returns.
@@ -148,7 +147,7 @@ class HTTP2Server(Server):
             self._implicit.add_done_callback(self._started_by_itself)
 
     def _started_by_itself(self, task: asyncio.Task[None]) -> None:
-        # Else start() has taken it, and raises what it raised.
+        # Otherwise start() has taken it, and raises its exception.
         if self._implicit is task and not task.cancelled():
             error = task.exception()
             if error is None:

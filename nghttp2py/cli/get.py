@@ -1,4 +1,4 @@
-"""``nghttp2py get``: send a request, show the response and how it came."""
+"""``nghttp2py get``: send requests, and show the responses and their statistics."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-# A table of more requests than this is a summary.
+# The statistics of more requests than this are shown as a summary.
 _MAX_ROWS = 20
 
 
 class _WatchedConnection(H2Connection):
-    """Shows the bytes that go through it to a printer."""
+    """Passes bytes on, and shows them to a printer."""
 
     printer: FramePrinter
 
@@ -75,7 +75,7 @@ class _WatchedConnection(H2Connection):
 
 
 class _Protocol(H2Protocol):
-    """Knows whether the server has spoken HTTP/2 at all."""
+    """Notes whether the server has sent HTTP/2 at all."""
 
     heard = False
 
@@ -97,7 +97,7 @@ class _Protocol(H2Protocol):
 
 @dataclass
 class _Timing:
-    """When things happened to a request, in seconds since the beginning of all."""
+    """When the events of a request happened, in seconds since the start."""
 
     start: float
     response: float = 0.0
@@ -108,11 +108,11 @@ class _Timing:
 
 
 class _BinaryBodyError(NGHTTP2Error):
-    """A body would do harm to the terminal that it is written to."""
+    """A binary body must not be written to a terminal."""
 
 
 class _Terminal:
-    """Standard output that is a terminal: it takes text only, as curl sees it."""
+    """Standard output that is a terminal: it accepts only text, as with curl."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -129,7 +129,7 @@ class _Terminal:
 
 
 class _TLS(NamedTuple):
-    """What the options say about certificates."""
+    """The options about certificates."""
 
     insecure: bool
     cacert: Path | None
@@ -139,7 +139,7 @@ class _TLS(NamedTuple):
 
 @dataclass
 class _Job:
-    """What the command line asks for."""
+    """The options and arguments of the command line."""
 
     url: SplitURL
     method: str
@@ -156,10 +156,10 @@ class _Job:
 
 
 def _check_request(text: str, method: str, *fields: tuple[str, str]) -> None:
-    """Raise ``BadParameter`` if ``text`` stands for what must not be sent."""
+    """Raise ``BadParameter`` if ``text`` is a field that must not be sent."""
     connection = H2Connection(client_side=True)
     connection.initiate_connection()
-    # Host may say what :authority does.
+    # Host may repeat :authority.
     hosts = [value for name, value in fields if name.lower() == "host"]
     authority = hosts[0] if hosts else "localhost"
     try:
@@ -319,8 +319,8 @@ def command(
 ) -> None:
     """Send a request over HTTP/2 or HTTP/3 and print the body of the response.
 
-    http:// takes a server that expects HTTP/2 in the clear.  The exit status
-    is 1 if there is no response, and for statuses from 400.
+    http:// needs a server that expects HTTP/2 in the clear.  The exit status is 1 if
+    there is no response, and for statuses from 400.
     """
     if "://" not in url:
         raise click.ClickException(f"{url!r} does not begin with http:// or https://")
@@ -332,7 +332,7 @@ def command(
         raise click.UsageError("--http3 needs a URL that begins with https://")
     if key is not None and cert is None:
         raise click.UsageError("--key needs --cert")
-    # What the library logs, this command tells in its own words.
+    # The command reports errors itself, so the library's log lines are not shown.
     logging.getLogger("nghttp2py").addHandler(logging.NullHandler())
     if "user-agent" not in {name.lower() for name, _ in headers}:
         headers.append(("user-agent", f"nghttp2py/{__version__}"))
@@ -383,7 +383,7 @@ class _Run:
             from nghttp2py.cli import http3_client
         except ImportError as error:
             raise click.ClickException(str(error)) from None
-        _make_context(job.tls)  # says more about files that are none of PEM
+        _make_context(job.tls)  # gives a better error for files that are not PEM
         try:
             configuration = http3_client.make_configuration(
                 *job.tls, timeout=job.timeout
@@ -408,8 +408,8 @@ class _Run:
         job = self.job
         timings = [_Timing(0.0) for _ in range(job.count)]
         async with self.client:
-            # The requests that may be open at once are the server's to say:
-            # the others wait for their turn within the client.
+            # The server limits the requests that are open at once; the client queues
+            # the others.
             await asyncio.gather(*(self.request(t) for t in timings))
         failures = [t for t in timings if t.error is not None]
         if job.timing and len(failures) < job.count:
@@ -439,7 +439,7 @@ class _Run:
                     await self.receive(response, timing)
                 timing.end = self.now()
         except BrokenPipeError:
-            # Who reads our output has enough: that is no error to tell of.
+            # A broken pipe is not an error.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(1) from None
         except (NGHTTP2Error, OSError, ValueError) as error:
@@ -494,7 +494,7 @@ class _Run:
             )
             yield file, lambda n: progress.advance(task, n)
 
-    # ---- What it tells on stderr ----
+    # ---- Output on stderr ----
 
     def print_timings(self, timings: list[_Timing]) -> None:
         done = [t for t in timings if t.error is None]
@@ -531,11 +531,11 @@ class _Run:
                 self.console.print(f"{number} with status {status}")
 
     def fail(self, sentence: str) -> None:
-        # The peer may have a part in it: in its certificate, its GOAWAY.
+        # The text may contain text of the peer: from its certificate or its GOAWAY.
         click.echo(f"Error: {errors.printable(sentence)}", err=True)
 
     def explain(self, error: Exception | None) -> str:
-        """Say in one sentence why there is no response."""
+        """Return one sentence about why there is no response."""
         where = self.job.url.authority
         if isinstance(error, ssl.SSLCertVerificationError):
             return f"the certificate of {where} is not trusted: {error.verify_message}"

@@ -1,4 +1,4 @@
-"""HTTP/3 for ``get``: requests and responses as it knows them from ``Client``.
+"""HTTP/3 for ``get``, with requests and responses like those of ``Client``.
 
 Imported when ``--http3`` asks for it: not every build has QUIC.
 """
@@ -40,13 +40,13 @@ from nghttp2py.quic.logger import QuicLoggerTrace
 
 __all__ = ["HTTP3Client", "HTTP3Response", "make_configuration"]
 
-#: Seconds after which a server that has not answered over UDP will not.
+#: Seconds to wait for a server's answer over UDP.
 HANDSHAKE_TIMEOUT = 10.0
 
-#: Times that a request is sent again which the server has not processed.
+#: How often a request that the server has not processed is sent again.
 RETRIES = 3
 
-# A window of 1 MiB keeps a distant server busy; the file is written meanwhile.
+# A window of 1 MiB keeps a distant server busy while the file is written.
 _WINDOW = 1 << 20
 _CONNECTION_WINDOW = 8 << 20
 
@@ -56,7 +56,7 @@ _NO_APPLICATION_PROTOCOL = 120
 
 
 class HandshakeError(ConnectionError):
-    """There is no connection; the text is a sentence that says why."""
+    """There is no connection; the text is a sentence with the reason."""
 
 
 def make_configuration(
@@ -72,7 +72,7 @@ def make_configuration(
         is_client=True,
         alpn_protocols=H3_ALPN,
         congestion_control_algorithm="cubic",
-        # The one that waits for a response is the first to say so.
+        # The wait for a response has the shorter bound.
         idle_timeout=timeout + HANDSHAKE_TIMEOUT,
         max_data=_CONNECTION_WINDOW,
         max_stream_data=_WINDOW,
@@ -84,13 +84,13 @@ def make_configuration(
         configuration.load_verify_locations(str(cacert))
     if cert is not None:
         configuration.load_cert_chain(cert, key)
-    # A connection reads the files, and says what is wrong with them.
+    # A connection is made to read the files, and raises if they are invalid.
     QuicConnection(configuration=configuration)
     return configuration
 
 
 class HTTP3Response:
-    """A response, of which the body may still be on its way."""
+    """A response whose body may still be arriving."""
 
     def __init__(
         self,
@@ -105,7 +105,8 @@ class HTTP3Response:
         self.headers = Fields(f for f in stream.headers if f[0][:1] != b":")
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Give the body as it comes; the server gets credit as it is taken."""
+        """Iterate over the body as it arrives; the server gets credit for each
+        piece."""
         while piece := await _within(
             self._timeout, self._stream.readany(), "nothing of the body came"
         ):
@@ -121,7 +122,7 @@ class HTTP3Response:
 
 
 class HTTP3Client:
-    """Sends requests to one server, over a connection that is made when needed.
+    """Sends requests to one server, over a connection that is made when it is needed.
 
     A request that the server declares not to have processed (RFC 9114, 4.1.1)
     is sent again on another one.
@@ -166,7 +167,7 @@ class HTTP3Client:
             size = _size(body)
             if size is not None:
                 fields.append((b"content-length", b"%d" % size))
-        # A server that does not answer at all has a sentence of its own.
+        # A server that does not answer at all is reported differently.
         await self._connect()
         response: HTTP3Response = await _within(
             self._timeout, self._request(fields, body), "no response"
@@ -184,8 +185,8 @@ class HTTP3Client:
             except (StreamResetError, GoingAwayError) as error:
                 if isinstance(error, StreamResetError) and not error.unprocessed:
                     raise
-                # A server may answer so many requests on a connection and no more:
-                # others take their turn on the next, as long as it answers at all.
+                # A server may cap the requests of a connection.  Retry on a new one,
+                # without counting an attempt, as long as some are answered.
                 if protocol.is_available or not protocol.answered:
                     if attempt == RETRIES:
                         raise
@@ -212,7 +213,8 @@ class HTTP3Client:
         return HTTP3Response(stream, sender, self._timeout)
 
     async def _connect(self) -> _Protocol:
-        """Return a connection that takes requests; one is made for all who ask."""
+        """Return a connection that accepts requests; callers share the one being
+        made."""
         if self._protocol is None or not self._protocol.is_available:
             if self._opening is None:
                 self._opening = asyncio.create_task(self._open())
@@ -259,7 +261,8 @@ class HTTP3Client:
 
 
 class _Protocol(H3Protocol):
-    """Shows what no trace of frames has, and remembers how it ended."""
+    """Shows what the trace of frames does not have, and keeps the end of the
+    connection."""
 
     terminated: ConnectionTerminated | None = None
     answered = False
@@ -333,7 +336,7 @@ async def _within(seconds: float, awaitable: Any, what: str) -> Any:
 
 
 async def _send(stream: H3RequestStream, body: Any) -> None:
-    # What the server does not want is no error: its response says the rest.
+    # If the server declines the body, that is no error: its response gives the reason.
     with contextlib.suppress(StreamResetError, ConnectionError):
         if isinstance(body, bytes):
             await stream.send_data(body, end_stream=True)
@@ -348,7 +351,7 @@ async def _send(stream: H3RequestStream, body: Any) -> None:
 
 
 async def _stop_sending(sender: asyncio.Task[None]) -> None:
-    """End a task of ``_send``; raise what its source has raised."""
+    """End a task of ``_send``; raise what the source of its body has raised."""
     sender.cancel()
     await asyncio.wait([sender])
     if not sender.cancelled() and (error := sender.exception()):
@@ -362,7 +365,7 @@ def _size(body: Any) -> int | None:
 
 
 def _explain(server: str, event: ConnectionTerminated) -> str:
-    """Say why there is no connection."""
+    """Return the reason why there is no connection."""
     reason = errors.printable(event.reason_phrase)
     if event.frame_type is None or event.error_code < QuicErrorCode.CRYPTO_ERROR:
         return (
@@ -371,7 +374,7 @@ def _explain(server: str, event: ConnectionTerminated) -> str:
     alert = event.error_code - QuicErrorCode.CRYPTO_ERROR
     if alert == _NO_APPLICATION_PROTOCOL:
         return f"{server} does not speak HTTP/3"
-    # The text is ours: a peer's alert comes without one.
+    # The text is our own: a peer's alert has none.
     if alert in _CERTIFICATE_ALERTS and reason:
         return f"the certificate of {server} is not trusted: {reason}"
     return f"no TLS connection to {server}: alert {alert} {reason}".rstrip()

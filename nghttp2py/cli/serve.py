@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["command", "make_tls"]
 
-# Seconds for which a client may remember that there is HTTP/3 (RFC 7838, 3.1).
+# Seconds for which a client may cache that there is HTTP/3 (RFC 7838, 3.1).
 _ALT_SVC_AGE = 3600
 
 
@@ -58,7 +58,7 @@ def make_tls(cert: Path, key: Path | None) -> ssl.SSLContext:
     """Make the context of a server.  Raises ClickException."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
-        # An encrypted key must not make a server wait at a prompt.
+        # An encrypted key must not make a server wait for input.
         context.load_cert_chain(cert, key, password=_no_password)
     except (OSError, ValueError) as error:
         raise _bad_certificate(cert, key, error) from None
@@ -83,7 +83,7 @@ def _url(scheme: str, host: str, port: int) -> str:
 
 
 def _check_host(_: object, __: object, host: str) -> str:
-    # Empty, as of a variable that is not set, it would be all interfaces.
+    # An empty host, as from an unset variable, would mean all interfaces.
     if not host:
         raise click.BadParameter("'' is no host: all interfaces are '::'")
     try:
@@ -139,11 +139,11 @@ def command(
 ) -> None:
     """Serve the files of DIRECTORY over HTTP/2 and HTTP/3, until Ctrl-C.
 
-    With --cert over HTTPS; without it in the clear, to clients that know that
-    HTTP/2 is spoken (curl --http2-prior-knowledge).
+    With --cert it serves HTTPS; without, HTTP/2 in the clear, to clients with prior
+    knowledge (curl --http2-prior-knowledge).
 
-    Files whose names begin with a dot, and what symbolic links lead to outside
-    of DIRECTORY, are not served.
+    Files whose names begin with a dot, and targets of symbolic links outside of
+    DIRECTORY, are not served.
     """
     if key is not None and cert is None:
         raise click.UsageError("--key needs --cert")
@@ -169,7 +169,7 @@ def command(
         if quic is not None:
             Handler.response_headers = [("alt-svc", f'h3=":{port}"; ma={_ALT_SVC_AGE}')]
         loop = asyncio.get_running_loop()
-        # Before the line that tells others that they may send them.
+        # Set before the line that announces the server: signals may follow it at once.
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, server.stop)
         click.echo(f"Serving on {_url(scheme, host, port)} (Ctrl-C ends it)")
@@ -178,7 +178,7 @@ def command(
     try:
         run(serve())
     except OSError as error:
-        # The number's own text: strerror may name the address once more.
+        # The text of errno: strerror may repeat the address.
         reason = error.strerror or str(error)
         if error.errno is not None and not isinstance(error, socket.gaierror):
             reason = os.strerror(error.errno)

@@ -1,11 +1,11 @@
 """One end of an HTTP/2 connection (RFC 9113), without I/O.
 
-Bytes from the peer go in by ``receive_data``, which returns events; calls
-queue; ``data_to_send`` returns the bytes for the peer.  There is no clock, no
-socket and no event loop here.
+``receive_data`` takes bytes of the peer and returns events; calls queue;
+``data_to_send`` returns the bytes for the peer.  There is no clock, no socket and no
+event loop here.
 
-What the peer does wrong is an event, and what must be said to it is in
-``data_to_send``.  What the caller does wrong raises from ``nghttp2py.errors``.
+An error of the peer is an event, and the answer to it is in ``data_to_send``.  A
+mistake of the caller raises an exception of ``nghttp2py.errors``.
 
 One connection is driven by one thread at a time; connections are independent
 of each other.
@@ -70,15 +70,15 @@ def is_h2_available():
 
 
 cdef class H2Connection:
-    """One end of an HTTP/2 connection: bytes in, events out; calls in, bytes out.
+    """One end of an HTTP/2 connection, which converts bytes to events and calls to
+    bytes.
 
     ``client_side`` chooses the end; ``config`` is an ``H2Configuration``.
-    ``initiate_connection`` must be called first.  Functions that name a stream
+    ``initiate_connection`` must be called first.  Methods with a stream identifier
     raise ``NoSuchStreamError`` if there never was such a stream, and
-    ``StreamClosedError`` if it, or our half of it, is closed;
-    ``ConnectionClosedError`` if the connection is.  Any of them may be called
-    at any time but from within a body's source, which must not call
-    ``receive_data`` or ``data_to_send``.
+    ``StreamClosedError`` if it, or our half of it, is closed; ``ConnectionClosedError``
+    if the connection is.  All may be called at any time, except that a body's source
+    must not call ``receive_data`` or ``data_to_send``.
     """
 
     def __cinit__(self, *, bint client_side=False, config=None):
@@ -136,7 +136,7 @@ cdef class H2Connection:
         return 0
 
     cdef int _enter(self) except -1:
-        """Begin to read what C has recorded, which must not be done twice."""
+        """Begin to read what C has recorded; raise if that is being done already."""
         if self._busy:
             raise ProtocolError(
                 "receive_data() and data_to_send() must not be called from within "
@@ -146,14 +146,14 @@ cdef class H2Connection:
         return 0
 
     def receive_data(self, data not None):
-        """Take bytes of the peer; return the list of events they caused.
+        """Handle bytes of the peer; return the list of events that they cause.
 
-        ``data`` is any bytes-like object, cut anywhere.  Events that sending
-        has produced since come first.  After the end of the connection the
-        bytes are ignored.  Raises nothing for what the peer does.
+        ``data`` is any bytes-like object, cut anywhere.  Events that sending has
+        produced since come first.  After the end of the connection the bytes are
+        ignored.  Errors of the peer raise nothing.
 
-        A frame has at least 9 bytes, so that the caller bounds the number of
-        events by that of the bytes it passes at a time.
+        A frame has at least 9 bytes, so the caller can bound the number of events by
+        the number of bytes that it passes at once.
         """
         cdef:
             Py_buffer view
@@ -186,9 +186,9 @@ cdef class H2Connection:
             self._busy = False
 
     def receive_eof(self, uint32_t error_code=ErrorCode.INTERNAL_ERROR):
-        """Tell that the peer is gone; return the events that close everything.
+        """Report that the transport is lost; return the events that close everything.
 
-        Streams that were open are closed with ``error_code``.
+        Open streams are closed with ``error_code``.
         """
         cdef list events
 
@@ -216,9 +216,9 @@ cdef class H2Connection:
     # ---- Bytes out ----
 
     def data_to_send(self, limit=None):
-        """Return the bytes for the peer; empty if there is nothing to say.
+        """Return the bytes for the peer; empty if there are none.
 
-        Before ``initiate_connection`` there is not.
+        Before ``initiate_connection`` there are none.
 
         With ``limit``, gathering stops after the frame that reaches it, and
         what is left comes with the next call.
@@ -251,9 +251,9 @@ cdef class H2Connection:
             self._release_owners()
 
     def time_passed(self, seconds):
-        """Say that whole ``seconds`` more have gone by: there is no clock here.
+        """Report that ``seconds`` more have passed: there is no clock here.
 
-        Some of the frames that do nothing are forgiven (``max_glitches`` of
+        This allows more frames without effect (``max_glitches`` of
         ``H2Configuration``), so that keep-alive does not end an idle connection.
         """
         lib.ngp_h2_time_passed(self._h2, to_uint32(seconds, "seconds"))
@@ -262,12 +262,11 @@ cdef class H2Connection:
     def hold_resets(self):
         """Whether resets that follow a response wait for ``release_resets``.
 
-        A client that reads a whole response and RST_STREAM at once may lose the
-        response: old releases of curl do.  So such a reset (see
-        ``reset_stream``) is not in the same output as the end that it follows.
-        By default it comes with the next call of ``data_to_send``.  A caller
-        that has a clock sets this, and calls ``release_resets`` some
-        milliseconds later, and as often as any are held.
+        A client that reads a complete response and RST_STREAM at once may lose the
+        response, as old releases of curl do.  So such a reset (see ``reset_stream``) is
+        not in the same output as the end that it follows. By default it comes with the
+        next call of ``data_to_send``.  A caller that has a clock sets this, and calls
+        ``release_resets`` some milliseconds later, and as often as any are held.
         """
         return self._hold_resets
 
@@ -282,9 +281,9 @@ cdef class H2Connection:
         return lib.ngp_h2_held_resets(self._h2)
 
     def release_resets(self):
-        """Queue the resets that waited when this was called last.
+        """Queue the resets that waited already at the previous call.
 
-        So that none waits less than the time between: see ``hold_resets``.
+        So each waits for at least the time between two calls: see ``hold_resets``.
         """
         check(lib.ngp_h2_release_resets(self._h2, 0))
 
@@ -316,12 +315,12 @@ cdef class H2Connection:
     # ---- Receive flow control (RFC 9113, 5.2) ----
 
     def acknowledge_received_data(self, n, stream_id):
-        """Give the peer credit for ``n`` bytes of body that were taken.
+        """Give the peer credit for ``n`` bytes of body that were consumed.
 
-        Only under ``config.manual_flow_control``.  Bytes of a closed stream
-        are ignored: what it left unread went back to the connection's window
-        when it closed.  So are those of a connection that has ended.  Raises
-        ``FlowControlError`` for more than came in.
+        Only under ``config.manual_flow_control``.  Bytes of a closed stream are
+        ignored: its unread bytes went back to the connection's window when it closed.
+        So are those of a connection that has ended.  Raises ``FlowControlError`` for
+        more bytes than were received.
         """
         if not self.config.manual_flow_control:
             raise ProtocolError("received data are acknowledged automatically")
@@ -345,7 +344,7 @@ cdef class H2Connection:
         return lib.ngp_h2_unacked(self._h2, to_stream_id(stream_id))
 
     def local_flow_control_window(self, stream_id):
-        """Return how many bytes ``send_data`` would take now on a stream.
+        """Return how many bytes ``send_data`` would accept now on a stream.
 
         That is the lesser of the stream's and the connection's window, less
         what is queued; 0 for a closed stream.
@@ -356,7 +355,8 @@ cdef class H2Connection:
         return lib.ngp_h2_sendable(self._h2, id)
 
     def remote_flow_control_window(self, stream_id=0):
-        """Return how many bytes the peer may send on a stream, or at all (0)."""
+        """Return how many bytes the peer may send on a stream, or on the connection
+        (0)."""
         cdef lib.nghttp2_session *session = lib.ngp_h2_session(self._h2)
         cdef int32_t window = lib.nghttp2_session_get_local_window_size(session)
         cdef int32_t id
@@ -415,12 +415,12 @@ cdef class H2Connection:
 
     @property
     def want_read(self):
-        """Whether anything may still come in."""
+        """Whether input is still expected."""
         return lib.ngp_h2_want_read(self._h2)
 
     @property
     def want_write(self):
-        """Whether ``data_to_send`` may have something to say."""
+        """Whether ``data_to_send`` may return bytes."""
         return lib.ngp_h2_want_write(self._h2)
 
     @property
@@ -430,29 +430,28 @@ cdef class H2Connection:
 
     @property
     def incomplete_frame(self):
-        """A number other than 0 while part of a frame or header block has come.
+        """A number other than 0 while a frame or header block is incomplete.
 
-        It is another for each of them, so that the owner, who has a clock, can
-        bound the time until the rest comes.  The payload of DATA does not count:
-        see ``check_pace``.
+        It differs for each of them, so that a caller with a clock can bound the time
+        until the rest arrives.  The payload of DATA does not count: see ``check_pace``.
         """
         return lib.ngp_h2_mid_frame(self._h2)
 
     def check_pace(
         self, now, *, body=None, response=None, min_rate=240.0, reset=True
     ):
-        """Look for bodies that the peer does not send or take fast enough.
+        """Check for bodies that the peer does not send or receive fast enough.
 
-        ``now`` is in seconds, of a clock that never goes back; call this at
-        least four times in the shorter of the bounds.  A request without
-        response must bring ``min_rate`` bytes a second, or is too slow after
-        ``body`` seconds; time in which credit is held back, and tunnels, are not
-        counted.  Where the peer's windows hold bodies back it must take as many,
-        or is too slow after ``response`` seconds.  ``None`` is no bound.
+        ``now`` is in seconds of a monotonic clock; call this at least four times within
+        the shorter of the bounds.  A request without a response is too slow if for
+        ``body`` seconds it brings less than ``min_rate`` bytes a second; time in which
+        credit is withheld, and tunnels, do not count.  Where the peer's windows block
+        bodies, the peer is too slow if it accepts less than that for ``response``
+        seconds.  ``None`` means no bound.
 
-        Returns a tuple: how many streams are too slow, which are reset with
-        CANCEL unless ``reset`` is false; whether the connection's window is too
-        slow for all; and whether there is any body to look at again.
+        Returns a tuple: how many streams are too slow, which are reset with CANCEL
+        unless ``reset`` is false; whether the connection's window is too slow for all;
+        and whether there is any body to check again.
         """
         cdef lib.ngp_h2_bounds bounds
         cdef lib.ngp_h2_pace pace
@@ -470,10 +469,10 @@ cdef class H2Connection:
     def close_connection(
         self, error_code=ErrorCode.NO_ERROR, additional_data=None, last_stream_id=None
     ):
-        """Queue GOAWAY (RFC 9113, 6.8): no new streams, those open may finish.
+        """Queue GOAWAY (RFC 9113, 6.8): no new streams; open ones may finish.
 
-        ``last_stream_id`` is by default the last that the peer has opened.
-        This is a no-op on a connection that has ended, and if it was said before.
+        ``last_stream_id`` is by default the last that the peer has opened. This is a
+        no-op on a connection that has ended, and if it repeats a GOAWAY.
         """
         try:
             self.send_goaway(last_stream_id, error_code, additional_data or b"")
@@ -506,9 +505,8 @@ cdef class H2Connection:
     def shutdown_notice(self):
         """Queue the server's warning before GOAWAY (RFC 9113, 6.8).
 
-        At least a round trip later ``close_connection`` ends it without losing
-        a request that was on its way.  This is a no-op on a connection that has
-        ended.
+        At least a round trip later ``close_connection`` ends it without losing a
+        request in flight.  This is a no-op on a connection that has ended.
         """
         if self.client_side:
             raise ProtocolError("the shutdown notice is the server's (RFC 9113, 6.8)")
@@ -518,9 +516,9 @@ cdef class H2Connection:
     def terminate(self, error_code=ErrorCode.NO_ERROR):
         """Queue GOAWAY, and nothing after it: open streams are dropped.
 
-        What was queued before goes out first.  From now on calls that would send a
-        frame raise ``ConnectionClosedError``, but for those of open streams.
-        This is a no-op on a connection that has ended.
+        What was queued before goes out first.  From then on calls that would send a
+        frame raise ``ConnectionClosedError``, except those on open streams. This is a
+        no-op on a connection that has ended.
         """
         self._need_start()
         self._check_end(
@@ -559,7 +557,7 @@ cdef class H2Connection:
     def update_settings(self, settings):
         """Queue SETTINGS: a mapping of ``Setting`` to value (RFC 9113, 6.5).
 
-        They hold when ``H2SettingsAcknowledged`` comes.  Raises
+        They apply when ``H2SettingsAcknowledged`` comes.  Raises
         ``InvalidSettingsValueError``.
         """
         self._need_start()
@@ -604,16 +602,16 @@ cdef class H2Connection:
 
     @property
     def max_outbound_frame_size(self):
-        """The largest frame payload that the peer takes."""
+        """The largest frame payload that the peer accepts."""
         return self._remote(Setting.MAX_FRAME_SIZE)
 
     def initiate_upgrade_connection(self, settings_header=None, *, head_request=False):
         """Begin after an HTTP/1.1 Upgrade to ``h2c`` (RFC 7540, 3.2).
 
-        A client passes nothing and gets the value of its HTTP2-Settings field;
-        its request is stream 1.  A server passes that field's value, and
-        answers stream 1.  ``head_request`` says that the request was HEAD.
-        Raises ``ProtocolError`` for a value that does not decode.
+        A client passes nothing, and this returns the value of its HTTP2-Settings field;
+        its request is stream 1.  A server passes that field's value, and answers stream
+        1. ``head_request`` is true if the request was HEAD. Raises ``ProtocolError``
+        for a value that does not decode.
         """
         cdef bytes data
         cdef int rv
@@ -635,7 +633,7 @@ cdef class H2Connection:
             )
         check(rv)
         if self.client_side:
-            # The C library sends them itself, now that it knows them.
+            # The C library has these settings now, and sends them itself.
             self._initiated = True
             self._reader.settings_sent.append(self.config.settings(True))
             self._widen()
@@ -667,8 +665,8 @@ cdef class H2Connection:
     def set_priority(self, stream_id, urgency=3, incremental=False, *, override=False):
         """Set how a stream of ours is scheduled (RFC 9218, 8).
 
-        ``urgency`` is from 0, the most urgent, to 7.  ``override`` keeps it
-        against what the client says later.
+        ``urgency`` is from 0, the most urgent, to 7.  With ``override``, later signals
+        of the client are ignored.
         """
         cdef int32_t id = to_stream_id(stream_id)
 
@@ -685,7 +683,7 @@ cdef class H2Connection:
     def get_priority(self, stream_id):
         """Return ``(urgency, incremental)`` of a stream.
 
-        Raises ``ProtocolError`` if the C library cannot tell (before 1.59).
+        Raises ``ProtocolError`` if the C library does not support it (before 1.59).
         """
         cdef int32_t id = to_stream_id(stream_id)
         cdef uint32_t urgency = 0
@@ -742,7 +740,7 @@ cdef class H2Connection:
         check(lib.ngp_h2_submit_origin(self._h2, entries, n))
 
     def send_extension_frame(self, frame_type, flags, stream_id, payload):
-        """Queue a frame of a type past 0x9 (RFC 9113, 5.5).
+        """Queue a frame of a type above 0x9 (RFC 9113, 5.5).
 
         ``payload`` is at most 16384 bytes; ``stream_id`` may be 0.
         """
@@ -831,10 +829,10 @@ cdef class H2Connection:
     def send_headers(self, stream_id, headers, end_stream=False):
         """Queue a header section as it is, pseudo-header fields included.
 
-        What it is follows from the stream: with ``stream_id`` ``None`` a
-        client's request, whose identifier is returned; else a response
-        (informational if ``:status`` is 1xx), or after that the trailers,
-        which need ``end_stream``.  Raises as ``send_request``.
+        The state of the stream decides what it is: with ``stream_id`` ``None`` a
+        client's request, whose identifier is returned; otherwise a response
+        (informational if ``:status`` is 1xx), or after that the trailers, which need
+        ``end_stream``.  Raises as ``send_request``.
         """
         cdef:
             FieldList fields = FieldList()
@@ -870,9 +868,9 @@ cdef class H2Connection:
         ``status`` is an int from 200 to 999 of the final response, or, as for
         ``send_informational``, from 100 to 199 without ``end_stream``.
 
-        With ``end_stream`` false a body follows, if only an empty one for HEAD,
-        204 and 304.  Raises ``HeadersError``, ``InvalidBodyLengthError`` and, if
-        a response was sent already, ``StreamStateError``.
+        With ``end_stream`` false a body follows, an empty one for HEAD, 204 and 304.
+        Raises ``HeadersError``, ``InvalidBodyLengthError`` and, if a response was sent
+        already, ``StreamStateError``.
         """
         if isinstance(status, int) and 100 <= status < 200 and not end_stream:
             self.send_informational(stream_id, status, headers)
@@ -994,9 +992,9 @@ cdef class H2Connection:
     def send_data(self, stream_id, data, end_stream=False):
         """Queue what the windows allow of ``data`` now; return how many bytes.
 
-        What was taken is certain to be sent without another WINDOW_UPDATE.
-        END_STREAM goes out only if all was taken.  Try the rest after
-        ``H2WindowUpdated`` for this stream or for 0.
+        What was queued will be sent without another WINDOW_UPDATE.  END_STREAM is sent
+        only if all was queued.  Try the rest after ``H2WindowUpdated`` for this stream
+        or for 0.
         """
         cdef:
             int32_t id = to_stream_id(stream_id)
@@ -1020,20 +1018,18 @@ cdef class H2Connection:
         return n
 
     def send_body(self, stream_id, body, *, trailers=None, end_stream=True):
-        """Hand over a body, or a piece of one, to be sent as windows open.
+        """Queue a body, or a piece of one, to be sent as windows open.
 
-        ``body`` is bytes-like (immutable bytes are not copied), or is pulled
-        when the stream can send: a binary file, an iterable of bytes-like
-        pieces, or a callable ``f(n) -> (data, flag)`` with at most ``n`` bytes
-        and ``DATA_OK``, ``DATA_EOF``, or ``DATA_DEFERRED`` (see
-        ``resume_body``).  What such a source raises, or answers against its
-        rules, resets the stream and is reported by ``H2BodyFailed``.
+        ``body`` is bytes-like (immutable bytes are not copied), or read when the stream
+        can send: a binary file, an iterable of bytes-like pieces, or a callable ``f(n)
+        -> (data, flag)`` with at most ``n`` bytes and ``DATA_OK``, ``DATA_EOF``, or
+        ``DATA_DEFERRED`` (see ``resume_body``).  If such a source raises or breaks its
+        rules, the stream is reset, and ``H2BodyFailed`` reports the exception.
 
-        With ``end_stream`` the stream ends after it, with ``trailers`` if
-        given.  Raises ``BodyQueueFullError`` if more than
-        ``config.max_body_queue`` bytes would wait (a single larger piece is
-        taken if none does) and ``InvalidBodyLengthError`` if the body does not
-        fit its content-length.
+        With ``end_stream`` the stream ends after it, with ``trailers`` if given.
+        Raises ``BodyQueueFullError`` if more than ``config.max_body_queue`` bytes would
+        be queued (an empty queue accepts a single larger piece) and
+        ``InvalidBodyLengthError`` if the body does not fit its content-length.
         """
         cdef:
             int32_t id = to_stream_id(stream_id)
@@ -1050,7 +1046,8 @@ cdef class H2Connection:
         if is_bytes_like(body):
             data = as_bytes(body)
             if fields is not None:
-                # Before anything is queued: what raises leaves no trace.
+                # Checked before anything is queued, so that an exception changes
+                # nothing.
                 self._bodies.check_trailers(id, fields, len(data))
             self._bodies.queue(id, data, end_stream and fields is None)
             if fields is not None:
@@ -1064,7 +1061,7 @@ cdef class H2Connection:
         self._bodies.add(id, source, fields, bool(end_stream))
 
     def resume_body(self, stream_id):
-        """Ask a source again that has said DATA_DEFERRED; else do nothing."""
+        """Ask a source again that has returned DATA_DEFERRED; otherwise a no-op."""
         self._bodies.resume(to_stream_id(stream_id))
 
     def end_stream(self, stream_id):
@@ -1082,7 +1079,7 @@ cdef class H2Connection:
         return self._bodies.queue(stream_id, data, end_stream)
 
     cdef bint is_open(self, int32_t stream_id) noexcept:
-        """Whether a stream can take or give anything still."""
+        """Return whether a stream can still send or receive anything."""
         cdef uint32_t flags = 0
 
         return lib.ngp_h2_stream_get(
@@ -1090,9 +1087,9 @@ cdef class H2Connection:
         ) == lib.NGP_H2_STATE_OPEN
 
     cdef int stop_request(self, int32_t stream_id) except -1:
-        """Tell the peer to send no more of a request, after our response.
+        """Decline the rest of a request after our response.
 
-        The halves of a tunnel end each by itself (RFC 9113, 8.5).
+        A no-op for a tunnel, whose halves end independently (RFC 9113, 8.5).
         """
         cdef uint32_t flags = 0
 
@@ -1105,15 +1102,16 @@ cdef class H2Connection:
         )
 
     def queued_body(self, stream_id=0):
-        """Return the body bytes that wait on a stream, or on all (0)."""
+        """Return how many body bytes are queued on a stream, or on all (0)."""
         return lib.ngp_h2_queued_body(
             self._h2, 0 if stream_id == 0 else to_stream_id(stream_id)
         )
 
     def notify_drained(self, stream_id, low=0):
-        """Ask for ``H2BodyDrained`` when at most ``low`` bytes wait on a stream.
+        """Request ``H2BodyDrained`` for when at most ``low`` bytes are queued on a
+        stream.
 
-        Returns true if it is so already, and no event will come.
+        Returns true if that is so already; then no event comes.
         """
         return bool(
             lib.ngp_h2_watch_body(
@@ -1127,12 +1125,12 @@ cdef class H2Connection:
         """Queue RST_STREAM (RFC 9113, 6.4); ``H2StreamClosed`` is then the only
         event of the stream.
 
-        What ``send_body`` has queued on the stream is dropped; a whole response
-        made by ``send_response_headers`` and ``send_data`` goes first.  With
-        ``after_flush`` the reset waits for the end of our half in any case, is
-        left out if the peer's half has ended by then, and comes with a later
-        output than that end: see ``hold_resets``.  Does nothing on a closed
-        stream, nor after the end of the connection, which has ended its streams.
+        What ``send_body`` has queued on the stream is dropped; a complete response made
+        by ``send_response_headers`` and ``send_data`` is sent first.  With
+        ``after_flush`` the reset always waits for the end of our half, is not sent if
+        the peer's half has ended by then, and is in a later output than that end: see
+        ``hold_resets``.  A no-op on a closed stream and after the end of the
+        connection.
         """
         cdef int32_t id = to_stream_id(stream_id)
         cdef int rv
@@ -1150,7 +1148,8 @@ cdef class H2Connection:
     # ---- Streams ----
 
     def stream_ended(self, stream_id):
-        """Whether the peer's half of a stream has ended; false if it never began."""
+        """Return whether the peer's half of a stream has ended; false if it never
+        began."""
         cdef uint32_t flags = 0
         cdef lib.ngp_h2_stream_state state = lib.ngp_h2_stream_get(
             self._h2, to_stream_id(stream_id), &flags
@@ -1161,11 +1160,11 @@ cdef class H2Connection:
         )
 
     def remove_stream(self, stream_id):
-        """Tell that a stream is done with.
+        """Report that the caller has finished with a stream.
 
-        It no longer counts in ``active_stream_count``.  A source that still
-        has to produce its body is dropped, and the stream reset (CANCEL): the
-        peer must not take half a body for a whole one.
+        It no longer counts in ``active_stream_count``.  A source that is not at its end
+        is dropped, and the stream reset (CANCEL): the peer must not take an incomplete
+        body for a complete one.
         """
         cdef int32_t id = to_stream_id(stream_id)
 
@@ -1182,7 +1181,7 @@ cdef class H2Connection:
 
     @property
     def queued_requests(self):
-        """Requests that were not sent yet, for the peer's stream limit."""
+        """Requests that wait for the peer's limit of streams."""
         cdef size_t queued = 0
 
         lib.ngp_h2_stream_count(self._h2, &queued)

@@ -15,7 +15,7 @@ cdef class FieldList
 
 
 cdef int check(int rv, object stream_id=*) except -1
-# As check(); |state| explains a wrong state of the stream.
+# Like check(); |state| explains a wrong state of the stream.
 cdef int check_sent(lib.ngp_h2 *h2, int rv, stream_id, str state) except -1
 cdef int check_message(
     lib.ngp_h2 *h2, int rv, FieldList fields, const lib.ngp_h2_header_error *error,
@@ -38,7 +38,7 @@ cdef bytes decode_settings(value)
 cdef dict describe_counters(lib.ngp_h2 *h2)
 
 
-# A received pair, as it was last made from two buffers of the HPACK table.
+# The pair that was last made from two buffers of the HPACK table.
 cdef struct CachedPair:
     lib.nghttp2_rcbuf *name   # held
     lib.nghttp2_rcbuf *value  # held
@@ -49,7 +49,7 @@ cdef class FieldReader:
     cdef CachedPair *_pairs  # owned; NULL until the first field
     cdef CachedPair _large[8]
     cdef int _next_large     # the slot that was filled longest ago
-    cdef size_t _kept        # the sum of what is kept
+    cdef size_t _kept        # the size of the kept pairs
     cdef bint _lenient       # white space around values is stripped
 
     cdef void _forget(self) noexcept
@@ -87,7 +87,7 @@ cdef str take_text(const lib.ngp_h2_event *e)
 
 cdef class EventReader:
     cdef dict sources
-    cdef set removed  # open streams that the caller has done with
+    cdef set removed  # open streams that the caller has finished with
     cdef object settings_sent    # deque of dicts: SETTINGS not acknowledged yet
     cdef bint going_away         # GOAWAY has come in, or the connection is closed
     cdef const lib.ngp_h2_field *fields  # borrowed while take() runs

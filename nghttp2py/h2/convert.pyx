@@ -1,4 +1,4 @@
-"""What crosses between Python and C: numbers, settings, fields and events."""
+"""Conversions between Python and C: numbers, settings, fields and events."""
 
 cimport cython
 from cpython.buffer cimport PyObject_CheckBuffer
@@ -90,7 +90,7 @@ cdef enum:
 
 
 cdef int check(int rv, object stream_id=None) except -1:
-    """Turn a negative return code into the exception that names it."""
+    """Make the exception for a negative return code."""
     if rv < 0:
         raise from_code(rv, lib.ngp_strerror(rv).decode(), stream_id)
     return rv
@@ -141,7 +141,7 @@ cdef int32_t to_stream_id(value) except -1:
         int overflow = 0
 
     if PyLong_CheckExact(value):
-        # As C numbers: this is called for every message and piece of a body.
+        # C numbers, because this is called for every message and piece of a body.
         n = PyLong_AsLongLongAndOverflow(value, &overflow)
         if not overflow and 0 < n <= MAX_WINDOW:
             return <int32_t>n
@@ -222,7 +222,8 @@ cdef list list_output(lib.ngp_h2 *h2):
 
 
 cdef list find_missing_options():
-    """The bounds that this build's C library lacks, as the configuration names them."""
+    """Return the bounds that this build's C library lacks, by their names in the
+    configuration."""
     cdef const lib.ngp_feature *feature = lib.ngp_features()
     cdef list missing = []
     options = {
@@ -244,7 +245,8 @@ cdef list MISSING_OPTIONS = find_missing_options()
 
 
 cdef int fill_options(lib.ngp_h2_options *options, config, bint client) except -1:
-    """Fill ``options`` from a configuration; refuse what this build has not."""
+    """Fill ``options`` from a configuration; refuse what this build does not
+    support."""
     for name in MISSING_OPTIONS:
         if getattr(config, name) is not None:
             raise InvalidSettingsValueError(
@@ -303,7 +305,7 @@ cdef size_t write_settings(
 
 
 cdef int check_settings(dict settings, bint client, bint connect_enabled) except -1:
-    """Refuse what no peer accepts from this end."""
+    """Refuse settings that are invalid for this role."""
     if not client and settings.get(int(Setting.ENABLE_PUSH)):
         raise InvalidSettingsValueError(
             "ENABLE_PUSH of a server must be 0 (RFC 9113, 6.5.2)"
@@ -389,28 +391,27 @@ cdef dict describe_counters(lib.ngp_h2 *h2):
     }
 
 
-# ---- Fields that come in ----
+# ---- Received fields ----
 
 
 cdef enum:
-    # A peer's usual fields stand in its HPACK table and come as the same two
-    # buffers each time; a table of 4 KiB holds fewer than this.  Two of them
-    # are where a field may stand, so that few drive each other out: 2 ** 6
-    # times two, see slot_of().
+    # A peer's usual fields are in its HPACK table and come in the same two buffers each
+    # time; a table of 4 KiB has fewer entries than this.  Each field may be in two of
+    # the slots, so that few evict each other: 2 ** 6 times two, see slot_of().
     SLOTS = 128
-    # Larger fields have slots of their own, for few of them fit the table.
+    # Larger fields have separate slots: few of them fit into the table.
     MAX_SMALL = 512
     LARGE_SLOTS = 8
-    # The table's usual size: a larger field is in none.
+    # The table's usual size: a larger field is never in it.
     MAX_LARGE = 4096
     # The size of all the fields that are kept, counted as the table counts
     # (RFC 7541, 4.1): an idle connection is to stay small.
     MAX_KEPT = 8192
-    # As many fields as most messages have: see FieldList._few.
+    # The number of fields of most messages: see FieldList._few.
     FEW = 16
 
 
-# What no message shows.
+# The fields whose values no message shows.
 cdef frozenset SECRET = frozenset(
     (b"authorization", b"proxy-authorization", b"cookie", b"set-cookie")
 )
@@ -425,10 +426,10 @@ cdef frozenset NO_NUMBERS = frozenset(
 
 
 cdef class FieldReader:
-    """Makes pairs of received fields, once for each that the table repeats.
+    """Makes pairs of received fields, and reuses those of repeated table entries.
 
-    The key is the pair of buffers' addresses: as long as they are held, they
-    cannot be another field's.
+    The key is the addresses of the two buffers: while they are held, no other field can
+    have them.
     """
 
     def __cinit__(self, bint lenient=False):
@@ -451,7 +452,7 @@ cdef class FieldReader:
     cdef int _keep(
         self, CachedPair *slot, const lib.ngp_h2_field *field, tuple pair
     ) except -1:
-        """Keep ``pair``, if need be instead of all others."""
+        """Keep ``pair``, dropping all others if there is no room."""
         cdef size_t n = cost_of(field.name, field.value)
 
         if slot.pair != NULL:
@@ -482,7 +483,7 @@ cdef class FieldReader:
         if other.name == field.name and other.value == field.value:
             return <object>other.pair
         if field.never_indexed:
-            # No table has such a field.  A proxy forwards it with its mark.
+            # Such a field is in no table.  A proxy forwards it with its mark.
             return NeverIndexed(*new_pair(field, self._lenient))
         name = lib.nghttp2_rcbuf_get_buf(field.name)
         value = lib.nghttp2_rcbuf_get_buf(field.value)
@@ -490,7 +491,7 @@ cdef class FieldReader:
             return self._large_pair(field, name.len + value.len)
         pair = new_pair(field, self._lenient)
         if slot.pair != NULL:
-            # The older of the two goes.
+            # The older of the two is replaced.
             if other.pair != NULL:
                 self._kept -= cost_of(other.name, other.value)
                 drop(other)
@@ -500,10 +501,10 @@ cdef class FieldReader:
         return pair
 
     cdef object _large_pair(self, const lib.ngp_h2_field *field, size_t n):
-        """Make a pair of ``n`` bytes, once if it is repeated at all soon.
+        """Make a pair of ``n`` bytes, or return the kept one if it repeats.
 
-        Else a peer could have us make megabytes of a read of some kilobytes
-        that name one entry of the table again and again.
+        Otherwise a peer could make us allocate megabytes by a read of some kilobytes
+        that name one table entry again and again.
         """
         cdef:
             CachedPair *slot
@@ -522,10 +523,10 @@ cdef class FieldReader:
 
 
 cdef size_t slot_of(const lib.ngp_h2_field *field) noexcept:
-    """The first of the two places of a field.
+    """Return the first of the two slots of a field.
 
-    Buffers of the static table lie at equal distances: a plain sum would put
-    them all in one place.
+    Buffers of the static table are at equal distances: a plain sum would put them all
+    into one slot.
     """
     cdef uint64_t sum = <uint64_t>(<uintptr_t>field.name) * 3
     sum += <uintptr_t>field.value
@@ -579,7 +580,7 @@ cdef void drop(CachedPair *slot) noexcept:
     slot.pair = NULL
 
 
-# ---- Fields that go out ----
+# ---- Sent fields ----
 
 
 cdef Py_ssize_t borrow_fields(
@@ -587,10 +588,10 @@ cdef Py_ssize_t borrow_fields(
 ) except -2:
     """Fill ``nva`` from a list or tuple of plain pairs; return their number.
 
-    Plain pairs are tuples of two bytes or str objects.  Anything else, and more
-    than ``room`` of them, is for a ``FieldList``: the answer is -1.  No code of
-    the caller runs, and ``nva`` points into the objects as they are, so it is
-    valid until Python code runs again.
+    Plain pairs are tuples of two bytes or str objects.  For anything else, and more
+    than ``room`` of them, it returns -1, and the caller needs a ``FieldList``.  No code
+    of the program runs, and ``nva`` points into the objects, so it is valid until
+    Python code runs again.
     """
     cdef:
         Py_ssize_t n
@@ -634,7 +635,7 @@ cdef bint borrow_text(text, uint8_t **pbase, size_t *plen) except -1:
         try:
             pbase[0] = <uint8_t *>PyUnicode_AsUTF8AndSize(text, &n)
         except UnicodeEncodeError:
-            return False  # FieldList.extend() says which it was
+            return False  # FieldList.extend() names the field
         plen[0] = n
         return True
     return False
@@ -673,9 +674,9 @@ def to_pairs(headers, status=None):
 
 
 cdef tuple to_pair(item):
-    """Make (name, value, never_indexed) of what was given.
+    """Return (name, value, never_indexed) for a field of any accepted form.
 
-    A value may be an int, as of content-length; it is sent in decimal.
+    A value may be an int, such as that of content-length; it is sent in decimal.
     """
     try:
         if (
@@ -696,7 +697,8 @@ cdef tuple to_pair(item):
 
 
 cdef str show(tuple pair):
-    """Tell a field to people, but no secrets: messages end in logs."""
+    """Format a field for an error message; redact secrets, because messages are
+    logged."""
     name, value = pair[0], pair[1]
     if (len(pair) == 3 and pair[2]) or name.lower() in SECRET:
         return f"{name[:64]!r}: {len(value)} bytes"
@@ -705,7 +707,7 @@ cdef str show(tuple pair):
     return f"{name[:64]!r}: {value[:64]!r}... ({len(value)} bytes)"
 
 
-# RFC 9113, 8.2.2.  ``te`` is left: it may say "trailers".
+# RFC 9113, 8.2.2.  ``te`` is not in it: it may be "trailers".
 cdef frozenset CONNECTION_SPECIFIC = frozenset(
     (
         b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding",
@@ -716,7 +718,7 @@ cdef frozenset CONNECTION_SPECIFIC = frozenset(
 
 @cython.freelist(8)
 cdef class FieldList:
-    """A header list on its way out.
+    """A header list to send.
 
     ``extend`` runs the caller's code (iterators, ``__iter__``); ``nva`` does
     not, and what it returns is valid as long as this object.
@@ -757,9 +759,9 @@ cdef class FieldList:
         return 0
 
     cdef int normalize(self) except -1:
-        """Strip white space, drop what concerns one HTTP/1.1 connection.
+        """Strip white space, and drop fields that concern one HTTP/1.1 connection.
 
-        As hyper-h2 does with what it sends (RFC 9113, 8.2.1 and 8.2.2).
+        hyper-h2 does the same with what it sends (RFC 9113, 8.2.1 and 8.2.2).
         """
         cdef list pairs = []
         cdef tuple pair
@@ -799,7 +801,7 @@ cdef class FieldList:
         return len(self._pairs)
 
     cdef object error(self, const lib.ngp_h2_header_error *error):
-        """Say which field was refused, and why."""
+        """Make the error for a refused field, with its name and the reason."""
         reason = error.reason.decode()
         if error.index >= <size_t>len(self._pairs):
             return HeadersError(reason)
@@ -849,7 +851,7 @@ cdef bytes copy_data(const lib.ngp_h2_event *e):
 
 
 cdef str take_text(const lib.ngp_h2_event *e):
-    # The C library quotes what it refuses: names and values of the peer's.
+    # The C library quotes what it refuses: names and values of the peer.
     return printable(copy_data(e))
 
 
@@ -897,14 +899,14 @@ cdef dict read_settings(const lib.ngp_h2_event *e):
         int i
 
     for i in range(e.value):
-        # The copy lies in bytes that need not be aligned for the entries.
+        # Copied, because the bytes need not be aligned for the entries.
         memcpy(&entry, e.data + i * sizeof(entry), sizeof(entry))
         settings[entry.settings_id] = entry.value
     return settings
 
 
 cdef tuple join_cookies(tuple pairs):
-    """Join cookie crumbs to one field, the last (RFC 9113, 8.2.3)."""
+    """Join several cookie fields into one, the last field (RFC 9113, 8.2.3)."""
     crumbs = [pair for pair in pairs if pair[0] == b"cookie"]
     joined = [pair for pair in pairs if pair[0] != b"cookie"]
     cookie = b"; ".join([crumb[1] for crumb in crumbs])
@@ -916,7 +918,7 @@ cdef tuple join_cookies(tuple pairs):
 
 
 cdef class EventReader:
-    """Turns recorded events into Python's.
+    """Converts recorded events to Python's.
 
     ``sources`` is the connection's dict of body sources, from which closed
     streams are taken out; ``lenient`` is whether white space around values is
@@ -1037,7 +1039,7 @@ cdef class EventReader:
         )
 
     cdef tuple take_fields(self, const lib.ngp_h2_event *e):
-        """Make the pairs of a header list; of a request's cookies one."""
+        """Make the pairs of a header list; join a request's cookies."""
         cdef:
             const lib.ngp_h2_field *field = self.fields + e.first_field
             tuple pairs = PyTuple_New(e.nfields)
@@ -1068,7 +1070,7 @@ cdef class EventReader:
 
         request.http_version = "2"
         request.fields = pairs
-        # Pseudo-header fields come first: nghttp2 has seen to it.
+        # nghttp2 has checked that pseudo-header fields come first.
         for i in range(e.nfields):
             if field[i].token < lib.NGP_TOKEN__AUTHORITY or (
                 field[i].token > lib.NGP_TOKEN__STATUS
