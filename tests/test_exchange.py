@@ -352,15 +352,21 @@ def test_a_client_logs_no_exchange(logged):
     assert logged == []
 
 
-def test_a_hook_that_fails_is_logged(caplog):
+def test_a_hook_that_fails_is_logged_and_the_others_are_called(caplog):
+    entries = []
+
     def fail(exchange):
         raise LookupError("on purpose")
 
-    access.add_hook(fail)
+    hooks = fail, entries.append
+    for hook in hooks:
+        access.add_hook(hook)
     try:
         log_access(Application(Connection(), 1, request()), 0, 0, True)
     finally:
-        access.remove_hook(fail)
+        for hook in hooks:
+            access.remove_hook(hook)
+    assert len(entries) == 1
     (record,) = [r for r in caplog.records if r.levelno == logging.ERROR]
     assert record.name == "nghttp2py.exchange" and record.exc_info
 

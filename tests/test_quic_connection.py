@@ -143,11 +143,17 @@ def test_an_unknown_authority_is_refused():
     assert not network.client.handshake_complete
 
 
-def test_verification_can_be_switched_off():
+@pytest.mark.parametrize("off", [ssl.CERT_NONE, False])
+def test_verification_can_be_switched_off(off):
     network = make_pair(
-        {"cadata": None, "server_name": "elsewhere", "verify_mode": ssl.CERT_NONE}
+        {"cadata": None, "server_name": "elsewhere", "verify_mode": off}
     ).handshake()
     assert network.client.handshake_complete
+
+
+def test_verification_can_be_switched_on_by_a_bool():
+    network = make_pair({"server_name": "elsewhere", "verify_mode": True}).connect()
+    assert 0x100 <= end_of(network, network.client).error_code < 0x200
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
