@@ -513,15 +513,18 @@ async def test_a_handler_is_closed_once_when_its_client_breaks_off(version):
             calls.clear()
 
 
-@pytest.mark.parametrize("stage", ["request", "response"])
+@pytest.mark.parametrize("stage", ["request", "sent", "queued"])
 @everywhere
 async def test_a_lost_connection_ends_every_exchange(version, kind, stage):
     async def answer(app, request):
-        if stage == "response":
-            await request.begin()
-            while True:
-                await request.send(bytes(10_000))
-        await request.read()
+        if stage == "request":
+            await request.read()
+        await request.begin()
+        while stage == "sent":
+            await request.send(bytes(10_000))
+        while True:
+            request.queue(bytes(10_000))
+            await request.drain()
 
     async with exchanging(version, kind, answer) as (app, ends):
         streams = [await ends.open(method=b"POST") for _ in range(5)]

@@ -513,10 +513,10 @@ class H3Link(StreamLink, PythonConnection):
         state = self.states.get(stream_id)
         if stream_id in self._unsent:
             self._http()  # raises: the connection is over
-        if self._quic.queued_data(stream_id) <= low:
+        if self._has_room_below(stream_id, low):
             return True
         if state is None:
-            if self._defers:
+            if self._defers or self._quic.queued_data(stream_id) <= low:
                 return True  # `closed` reports the end of this exchange
             self._closed[stream_id] = exchange, low
             return False
@@ -524,11 +524,19 @@ class H3Link(StreamLink, PythonConnection):
         self._senders.add(stream_id)
         return False
 
+    def _has_room_below(self, stream_id: int, low: int) -> bool:
+        """Whether at most ``low`` bytes wait, of a connection that can send them.
+
+        One that is closed drops what is queued: who sends in a loop would never let
+        the event come that says so.
+        """
+        quic = self._quic
+        return not quic.closed and quic.queued_data(stream_id) <= low
+
     def look_for_sent(self) -> None:
         """Wake the closed exchanges whose queued bytes have gone out."""
-        quic = self._quic
         for stream_id, (exchange, low) in list(self._closed.items()):
-            if not quic.closed and quic.queued_data(stream_id) <= low:
+            if self._has_room_below(stream_id, low):
                 del self._closed[stream_id]
                 self.call(exchange, partial(self.writable, exchange))
 
@@ -629,7 +637,7 @@ class H3Link(StreamLink, PythonConnection):
         if state.wanted and self._room(stream_id, state.wanted):
             state.wanted = 0
             wakes = True
-        if state.low >= 0 and self._quic.queued_data(stream_id) <= state.low:
+        if state.low >= 0 and self._has_room_below(stream_id, state.low):
             state.low = -1
             wakes = True
         if (
