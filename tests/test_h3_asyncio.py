@@ -14,7 +14,7 @@ from quic_pair import client_configuration, server_configuration
 from nghttp2py.asyncio import h3
 from nghttp2py.asyncio.h3 import H3Protocol
 from nghttp2py.asyncio.quic import connect, serve
-from nghttp2py.errors import StreamResetError
+from nghttp2py.errors import SendException, StreamResetError
 from nghttp2py.h3 import H3_ALPN, DataReceived
 from nghttp2py.h3.connection import ErrorCode, MessageError
 from nghttp2py.h3.exceptions import GoingAwayError
@@ -408,10 +408,11 @@ async def test_the_end_of_the_connection_wakes_all_who_wait():
 async def test_who_sends_after_the_end_of_all_does_not_wait():
     async with pair(echo) as (client, _):
         stream = await client.open_stream(request(), end_stream=True)
-        with pytest.raises(RuntimeError, match="after its end"):
+        with pytest.raises(SendException, match="our half of stream 0 has ended"):
             await stream.send_data(b"more")
         client.close()
-        await stream.send_data(b"unheard")
+        with pytest.raises(SendException, match="our half of stream 0 has ended"):
+            await stream.send_data(b"unheard")
         await client.wait_closed()
         with pytest.raises(ConnectionError):
             await stream.send_data(b"more")
