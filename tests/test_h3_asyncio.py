@@ -414,7 +414,7 @@ async def test_who_sends_after_the_end_of_all_does_not_wait():
         with pytest.raises(SendException, match="our half of stream 0 has ended"):
             await stream.send_data(b"unheard")
         await client.wait_closed()
-        with pytest.raises(ConnectionError):
+        with pytest.raises(SendException, match="stream 0 is closed"):
             await stream.send_data(b"more")
 
 
