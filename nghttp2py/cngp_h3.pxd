@@ -80,6 +80,11 @@ cdef extern from "ngp_qpack.h" nogil:
         uint8_t *value
         size_t namelen
         size_t valuelen
+        uint8_t flags
+
+    enum:
+        NGHTTP3_NV_FLAG_NONE
+        NGHTTP3_NV_FLAG_NEVER_INDEX
 
     ctypedef struct nghttp3_qpack_nv:
         nghttp3_rcbuf *name

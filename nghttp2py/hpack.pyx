@@ -226,14 +226,21 @@ cdef tuple to_field(item):
     given = tuple(item)
     if len(given) not in (2, 3):
         raise TypeError(f"a header field must be a (name, value) pair, not {item!r}")
-    # The hpack package marks its pairs by `indexable`; ignoring that mark would put a
-    # secret into a table.
     return (
         to_bytes(given[0], "a field name"),
         to_bytes(given[1], "a field value"),
+        is_never_indexed(item, given),
+    )
+
+
+cdef bint is_never_indexed(item, tuple given) except -1:
+    """Return whether a field, whose parts are ``given``, must enter no table."""
+    # The hpack package marks its pairs by `indexable`; ignoring that mark would put a
+    # secret into a table.
+    return (
         isinstance(item, NeverIndexed)
         or not getattr(item, "indexable", True)
-        or (len(given) == 3 and bool(given[2])),
+        or (len(given) == 3 and bool(given[2]))
     )
 
 

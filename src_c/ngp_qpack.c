@@ -181,6 +181,9 @@ static int seen_lately(ngp_qpack_encoder *encoder, const nghttp3_nv *nv) {
  * once may never be sent again.
  */
 static uint8_t index_flags(const nghttp3_nv *nv, int seen) {
+  if (nv->flags & NGHTTP3_NV_FLAG_NEVER_INDEX) {
+    return NGHTTP3_NV_FLAG_NEVER_INDEX;
+  }
   switch (nv->namelen) {
   case 6:
     if (name_is(nv, "cookie", 6) && nv->valuelen < SHORT_COOKIE) {

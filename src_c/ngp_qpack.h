@@ -113,7 +113,8 @@ void ngp_qpack_encoder_apply(ngp_qpack_encoder *encoder, uint64_t capacity,
  * ngp_qpack_encoder_encode encodes |nvlen| fields at |nva| for |stream_id|. It
  * sets the flags of |nva|, that is, which fields may enter the dynamic table
  * (RFC 9204, 7.1), and decides whether the stream may be blocked: it may if
- * half of its fields were sent recently.
+ * half of its fields were sent recently. A field that comes with
+ * NGHTTP3_NV_FLAG_NEVER_INDEX keeps this flag; the flags of others must be 0.
  *
  * This function returns 0 if it succeeds, or NGHTTP2_ERR_NOMEM, after which
  * the encoder must not be used.

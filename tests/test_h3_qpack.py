@@ -1,5 +1,6 @@
 """QPACK, by itself and below a connection (RFC 9204)."""
 
+import hpack
 import pylsqpack
 import pytest
 from fake_quic import REQUEST, FakeQuic, Pair, StreamDataReceived, StreamReset
@@ -16,6 +17,7 @@ from nghttp2py.h3.connection import (
     QpackEncoderStreamError,
 )
 from nghttp2py.h3.events import DataReceived, HeadersReceived
+from nghttp2py.hpack import NeverIndexed
 
 FIELDS = [*REQUEST, (b"user-agent", b"tests"), (b"x-session", b"0123456789abcdef")]
 
@@ -77,6 +79,9 @@ def test_the_first_section_can_be_decoded_without_the_encoder_stream(coder):
         (b"authorization", b"Basic abc"),
         (b"cookie", b"a=b"),
         (b"proxy-authorization", b"x"),
+        (b"x-secret", b"value", True),
+        NeverIndexed(b"x-secret", b"value"),
+        hpack.NeverIndexedHeaderTuple(b":path", b"/secret"),
     ],
 )
 def test_what_could_be_guessed_enters_no_table(coder, field):
@@ -88,6 +93,14 @@ def test_what_could_be_guessed_enters_no_table(coder, field):
         section = encoder.encode(stream_id, [field])
         assert encoder.data_to_send() == b""
         assert section[2] & 0xF0 in (0x70, 0x60, 0x30)
+
+
+def test_a_field_has_two_parts_or_a_mark(coder):
+    encoder, _ = coder
+    encoder.encode(0, [(b"x-plain", b"value", False), [b"x-list", b"value"]])
+    for wrong in [(b"x",), (b"x", b"y", True, b"z"), ()]:
+        with pytest.raises(ValueError, match="pair"):
+            encoder.encode(4, [wrong])
 
 
 def test_a_blocked_section_waits_for_its_entries():

@@ -693,8 +693,9 @@ cdef class H3Connection:
     def send_headers(self, stream_id, headers, end_stream=False):
         """Send a header section, or trailers, on the stream.
 
-        ``headers`` is an iterable of pairs of bytes.  A server may send 1xx
-        responses before the final one.
+        ``headers`` is an iterable of pairs of bytes; a third item that is true keeps
+        a field out of QPACK's table, as ``NeverIndexed`` does (RFC 9204, 7.1).  A
+        server may send 1xx responses before the final one.
 
         Raises ``FrameUnexpected`` if HEADERS cannot follow what was sent;
         ``MessageError`` if the headers must not be sent (unless ``validate_outbound``

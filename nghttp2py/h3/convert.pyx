@@ -15,6 +15,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint64_t, uintptr_t
 
 from nghttp2py cimport cngp_h3 as lib
+from nghttp2py.hpack cimport is_never_indexed
 
 from nghttp2py.h3.protocol import FrameError, MessageError, SettingsError
 
@@ -135,15 +136,22 @@ def parse_settings(bytes data not None):
 # ---- Fields ----
 
 
-cdef tuple to_pair(item):
-    name, value = item
+cdef tuple to_field(item):
+    """Make (name, value, never_indexed) of what was given."""
+    cdef tuple given = tuple(item)
+
+    if len(given) not in (2, 3):
+        raise ValueError(
+            f"a header field must be a (name, value) pair, not {len(given)} items"
+        )
+    name, value = given[:2]
     for part in (name, value):
         if not isinstance(part, (bytes, bytearray, memoryview)):
             raise TypeError(
                 "names and values of headers must be bytes, "
                 f"not {type(part).__name__}"
             )
-    return bytes(name), bytes(value)
+    return bytes(name), bytes(value), is_never_indexed(item, given)
 
 
 cdef inline bint is_plain(PyObject *item) noexcept:
@@ -164,6 +172,8 @@ cdef class FieldList:
     cdef int fill(self, headers) except -1:
         cdef:
             list pairs
+            set never_indexed = None
+            tuple field
             lib.nghttp3_nv *nv
             PyObject *item
             PyObject *part
@@ -175,7 +185,12 @@ cdef class FieldList:
         n = PyList_GET_SIZE(pairs)
         for i in range(n):
             if not is_plain(PyList_GET_ITEM(pairs, i)):
-                pairs[i] = to_pair(pairs[i])
+                field = to_field(pairs[i])
+                pairs[i] = field[:2]
+                if field[2]:
+                    if never_indexed is None:
+                        never_indexed = set()
+                    never_indexed.add(i)
         self.nva = self._few
         if n > FEW:
             PyMem_Free(self._many)
@@ -192,6 +207,10 @@ cdef class FieldList:
             part = PyTuple_GET_ITEM(<object>item, 1)
             nv.value = <uint8_t *>PyBytes_AS_STRING(<object>part)
             nv.valuelen = PyBytes_GET_SIZE(<object>part)
+            nv.flags = lib.NGHTTP3_NV_FLAG_NONE
+        if never_indexed is not None:
+            for i in never_indexed:
+                self.nva[i].flags = lib.NGHTTP3_NV_FLAG_NEVER_INDEX
         self.nvlen = n
         self._pairs = pairs
         return 0
