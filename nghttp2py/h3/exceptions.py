@@ -1,6 +1,6 @@
 """Exceptions for mistakes of the caller of ``H3Connection``."""
 
-from nghttp2py.errors import NGHTTP2Error
+from nghttp2py.errors import ConnectionTerminatedError, NGHTTP2Error
 
 __all__ = [
     "GoingAwayError",
@@ -26,8 +26,20 @@ class NoAvailablePushIDError(H3Error):
     """The client allows no push, or no more of them (RFC 9114, 4.6)."""
 
 
-class GoingAwayError(H3Error):
-    """The server has sent GOAWAY and accepts no more requests (RFC 9114, 5.2)."""
+class GoingAwayError(H3Error, ConnectionTerminatedError):
+    """The server has sent GOAWAY and takes no more requests (RFC 9114, 5.2).
+
+    ``unprocessed`` is true: the request was not sent, and may be on another connection.
+    """
+
+    def __init__(
+        self, message: str = "", *, code: int | None = None, remote: bool = True
+    ) -> None:
+        NGHTTP2Error.__init__(self, message, code=code)
+        self.error_code = 0x100  # H3_NO_ERROR (RFC 9114, 8.1)
+        self.remote = remote
+        self.unprocessed = True
+        self.reason = message
 
 
 class NotEnabledError(H3Error):
