@@ -12,6 +12,7 @@ __all__ = [
     "BodyFormatError",
     "BodyQueueFullError",
     "BodyTooLargeError",
+    "ConfigurationError",
     "ConnectionClosedError",
     "ConnectionTerminatedError",
     "ErrorCode",
@@ -291,7 +292,11 @@ class InvalidBodyLengthError(ProtocolError, ValueError):
         self.actual = actual
 
 
-class TLSConfigurationError(NGHTTP2Error, ValueError):
+class ConfigurationError(NGHTTP2Error, ValueError):
+    """Options that cannot be used, or not together."""
+
+
+class TLSConfigurationError(ConfigurationError):
     """No TLS connection could be made with an SSL context."""
 
 

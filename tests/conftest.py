@@ -85,6 +85,17 @@ def certificates(tmp_path_factory):
 
 
 @pytest.fixture
+def paths(certificates, tmp_path):
+    """The files of a certificate for loopback, and of its key."""
+    _, certificate, _, _ = certificates
+    chain, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    for blob in certificate.cert_chain_pems:
+        blob.write_to_path(str(chain), append=True)
+    certificate.private_key_pem.write_to_path(str(key))
+    return chain, key
+
+
+@pytest.fixture
 def tls(certificates):
     """Both ends' contexts for HTTP/2: made anew, for servers change them."""
     authority, server_certificate, client_certificate, path = certificates

@@ -650,7 +650,7 @@ async def test_a_cancelled_request_leaves_no_stream_and_the_connection():
 
     async with ScriptedServer(silent) as server, Client(origin(server)) as client:
         task = asyncio.ensure_future(client.get("/"))
-        await until(lambda: client._protocol and client._protocol.open_streams)
+        await until(lambda: client._connection and client._connection.open_streams)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -760,7 +760,7 @@ async def test_random_cancellations_and_bodies_lose_nothing():
             r in (0, 1) or isinstance(r, asyncio.CancelledError) for r in results
         )
         assert sum(r for r in results if r in (0, 1)) > 75
-        await until(lambda: client._protocol.open_streams == 0)
+        await until(lambda: client._connection.open_streams == 0)
 
 
 # ---- Fields ----

@@ -40,17 +40,6 @@ LOOPBACK = ("127.0.0.1", 0)
 VERSIONS = pytest.mark.parametrize("version", ["HTTP/2", "HTTP/3"])
 
 
-@pytest.fixture
-def paths(certificates, tmp_path):
-    """The files of a certificate for loopback, and of its key."""
-    _, certificate, _, _ = certificates
-    chain, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
-    for blob in certificate.cert_chain_pems:
-        blob.write_to_path(str(chain), append=True)
-    certificate.private_key_pem.write_to_path(str(key))
-    return chain, key
-
-
 @contextlib.asynccontextmanager
 async def client(server, version, tls):
     """A connection to a server, by one protocol or the other."""

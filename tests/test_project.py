@@ -27,7 +27,7 @@ LAYERS = {
     "h2": {"arguments", "errors", "hpack", "libraries", "octets"},
     "buffer": set(),
     "link": set(),
-    "h3": {"arguments", "errors", "octets", "link"},
+    "h3": {"arguments", "errors", "hpack", "octets", "link"},
     "quic": {"arguments", "errors", "octets", "link", "buffer"},
     "h0": {"h3", "quic"},
     "tls": {"quic"},

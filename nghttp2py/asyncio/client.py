@@ -21,7 +21,7 @@ from collections.abc import (
 )
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from nghttp2py.arguments import check_int, check_seconds, check_type, describe
 from nghttp2py.asyncio.body import AsyncBody, iterate
@@ -34,15 +34,14 @@ from nghttp2py.asyncio.endpoints import (
 from nghttp2py.asyncio.fields import Fields
 from nghttp2py.asyncio.memory import count_bytes
 from nghttp2py.asyncio.protocol import H2Protocol
-from nghttp2py.asyncio.stream import H2Stream
+from nghttp2py.asyncio.stream import Stream
 from nghttp2py.asyncio.timeouts import merge_timeouts
-from nghttp2py.asyncio.url import split_url
+from nghttp2py.asyncio.url import SplitURL, split_url
 from nghttp2py.asyncio.writer import HeadersLike, to_pairs
 from nghttp2py.errors import (
     BodyTooLargeError,
     ConnectionClosedError,
     ConnectionTerminatedError,
-    ErrorCode,
     StreamResetError,
 )
 from nghttp2py.h2 import H2Configuration
@@ -53,6 +52,7 @@ from nghttp2py.hpack import NeverIndexed
 if TYPE_CHECKING:
     # aioquic has it at this path; QUIC is imported when it is asked for.
     from nghttp2py.asyncio.quic import connect as connect
+    from nghttp2py.quic import QuicConfiguration
 
 __all__ = ["Client", "Fields", "Response"]
 
@@ -141,7 +141,7 @@ class Response:
 
     def __init__(
         self,
-        stream: H2Stream,
+        stream: Stream,
         status: int,
         headers: Fields,
         informational: tuple[tuple[int, Fields], ...],
@@ -209,7 +209,7 @@ class Response:
 
     def close(self) -> None:
         """Have no more of it: the stream is reset unless it has ended."""
-        self._stream.reset(ErrorCode.CANCEL)
+        self._stream.reset()
 
     async def __aenter__(self) -> Response:
         return self
@@ -271,7 +271,7 @@ class _Body:
         """Whether it can be sent (again) from its beginning."""
         return not self._touched or self._position is not None
 
-    def send(self, stream: H2Stream, trailers: HeadersLike | None) -> None:
+    def send(self, stream: Stream, trailers: HeadersLike | None) -> None:
         """Queue it on a stream, or have it pulled as the stream can send."""
         body = self._body
         if body is None:
@@ -316,31 +316,110 @@ class _Body:
 _NO_BODY = _Body(None)
 
 
+class Connection(Protocol):
+    """What a client needs of a connection, of either protocol."""
+
+    @property
+    def is_available(self) -> bool:
+        """Whether requests can be sent."""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it is over."""
+
+    async def open_stream(self, headers: Any, *, end_stream: bool = ...) -> Stream:
+        """Send a request's header section."""
+
+    def abort(self) -> None:
+        """End it at once."""
+
+    async def wait_closed(self) -> None:
+        """Wait until it is over."""
+
+
+class Connector(Protocol):
+    """Makes connections to an origin, and knows how they end."""
+
+    async def connect(self) -> Connection:
+        """Make a connection."""
+
+    def close(self, connection: Any, timeout: float | None) -> None:
+        """Begin the graceful end of a connection that was made here."""
+
+
+class _HTTP2Connector:
+    """Makes connections of HTTP/2; ``options`` are those of ``open_connection``."""
+
+    def __init__(
+        self,
+        url: SplitURL,
+        path: str | None,
+        *,
+        ssl: Any,
+        config: H2Configuration | None,
+        connect_timeout: float | None,
+        idle_timeout: float | None,
+        **options: Any,
+    ) -> None:
+        check_options(options)
+        merge_timeouts(options.get("timeouts"), client=True)
+        self._host = url.host
+        self._port = url.port
+        self._path = path
+        if path is not None and ssl is not None:
+            options.setdefault("server_hostname", url.host)
+        self._options = {
+            "ssl": ssl,
+            "config": DEFAULT_CONFIGURATION if config is None else config,
+            "connect_timeout": connect_timeout,
+            "idle_timeout": idle_timeout,
+            "header_encoding": None,
+            **options,
+        }
+
+    async def connect(self) -> H2Protocol:
+        if self._path is not None:
+            return await open_unix_connection(self._path, **self._options)
+        return await open_connection(self._host, self._port, **self._options)
+
+    @staticmethod
+    def close(connection: H2Protocol, timeout: float | None) -> None:
+        connection.close(timeout)
+
+
 class Client:
     """Sends requests to one origin, ``http://host[:port]`` or ``https://...``.
 
     All requests share one connection, made when the first needs it, and made
     again when the server has ended it (GOAWAY) or it was lost.  A request that
-    the server declares not to have processed (RFC 9113, 8.7) is sent again, up
-    to ``retries`` times, if its body can be: bytes, a seekable file, or
-    something that was not read from yet.  Others raise, as it is not known what
-    the server did with them.
+    the server declares not to have processed (RFC 9113, 8.7, RFC 9114, 4.1.1)
+    is sent again, up to ``retries`` times, if its body can be: bytes, a seekable
+    file, or something that was not read from yet.  Others raise, as it is not
+    known what the server did with them.
 
     ``ssl`` is an ``ssl.SSLContext``, or ``None`` for the default one; for
     ``http`` the server must expect HTTP/2 in the clear (RFC 9113, 3.3).
+    With ``http3`` all goes over HTTP/3: ``True`` or ``"only"``, and then QUIC
+    trusts the authorities that ``ssl`` has loaded, or those of certifi or the
+    system; or a ``QuicConfiguration``, which says whom to trust.
     ``path`` is that of a Unix socket to connect to instead of the host.
-    ``headers`` go with every request.  ``config`` holds settings and limits.
+    ``headers`` go with every request.  ``config`` holds settings and limits
+    of HTTP/2.
 
     Times are in seconds, ``None`` is no limit: ``connect_timeout`` for a
     connection to be made; ``timeout`` for a response to begin, connecting and
     repeating included, and then for each next piece of its body;
     ``idle_timeout`` for a connection without streams.  ``options`` go to
-    ``open_connection``.
+    ``open_connection``; HTTP/3 has ``cls``, which makes an ``H3Protocol``,
+    ``server_hostname``, ``timeouts``, and what replaces a field of that.
 
     Use it as ``async with Client(...) as client``; leaving waits for the open
     streams, which other tasks may be reading.  A response whose rest is larger
     than its window and that nobody reads or closes is broken off after
     ``close_timeout``, one of ``options``.
+
+    Raises ``TypeError`` and ``ValueError``, of which ``ConfigurationError`` and
+    ``TLSConfigurationError`` are kinds, for what cannot be used.
     """
 
     def __init__(
@@ -348,6 +427,7 @@ class Client:
         origin: str,
         *,
         ssl: ssl_module.SSLContext | None = None,
+        http3: bool | Literal["only"] | QuicConfiguration = False,
         path: str | None = None,
         headers: HeadersLike = (),
         config: H2Configuration | None = None,
@@ -363,9 +443,10 @@ class Client:
                 f"{origin!r} is not an origin such as 'https://example.org'"
             )
         if url.scheme == "https":
-            if ssl is None:
+            if ssl is None and http3 is False:
                 ssl = ssl_module.create_default_context()
-            check_type("ssl", ssl, ssl_module.SSLContext, "an ssl.SSLContext")
+            if ssl is not None:
+                check_type("ssl", ssl, ssl_module.SSLContext, "an ssl.SSLContext")
         elif ssl is not None:
             raise ValueError(f"ssl must be None for {origin!r}, not {describe(ssl)}")
         if path is not None:
@@ -375,33 +456,45 @@ class Client:
         check_seconds("idle_timeout", idle_timeout)
         check_int("retries", retries, 0)
         check_config(config)
-        check_options(options)
-        merge_timeouts(options.get("timeouts"), client=True)
         self._pseudo = (
             (b":scheme", url.scheme.encode()),
             (b":authority", (url.authority or "").encode()),
         )
         self._scheme = url.scheme
         self._authority = url.authority or ""
-        self._host = url.host
-        self._port = url.port
-        self._ssl = ssl
-        self._path = path
         self._headers = _to_headers(headers)
         self._timeout = timeout
         self._deadlines: dict[float, Deadlines] = {}
         self._retries = retries
-        self._options = {
-            "config": DEFAULT_CONFIGURATION if config is None else config,
-            "connect_timeout": connect_timeout,
-            "idle_timeout": idle_timeout,
-            "header_encoding": None,
-            **options,
-        }
-        self._protocol: H2Protocol | None = None
+        self._connector: Connector
+        if http3 is False:
+            self._connector = _HTTP2Connector(
+                url,
+                path,
+                ssl=ssl,
+                config=config,
+                connect_timeout=connect_timeout,
+                idle_timeout=idle_timeout,
+                **options,
+            )
+        else:
+            from nghttp2py.asyncio.h3_client import HTTP3Connector
+
+            self._connector = HTTP3Connector(
+                url,
+                http3,
+                path,
+                config,
+                ssl=ssl,
+                connect_timeout=connect_timeout,
+                timeout=timeout,
+                idle_timeout=idle_timeout,
+                **options,
+            )
+        self._connection: Connection | None = None
         # Those that are open, and whether they have answered a request.
-        self._protocols: dict[H2Protocol, bool] = {}
-        self._connecting: asyncio.Task[H2Protocol] | None = None
+        self._connections: dict[Connection, bool] = {}
+        self._connecting: asyncio.Task[Connection] | None = None
         self._closed = False
 
     # ---- Requests ----
@@ -472,12 +565,12 @@ class Client:
         attempt = 0
         with _Timeout(deadlines, "no response"):
             while True:
-                protocol = self._protocol
-                if protocol is None or not protocol.is_available:
-                    protocol = await self._connect()
+                connection = self._connection
+                if connection is None or not connection.is_available:
+                    connection = await self._connect()
                 try:
                     response = await self._request_once(
-                        protocol, fields, source, trailers, deadlines, wait
+                        connection, fields, source, trailers, deadlines, wait
                     )
                     if (
                         response.status != 417
@@ -494,16 +587,17 @@ class Client:
                     # A server may answer so many requests on a connection and
                     # no more: others take their turn on the next ones, as long
                     # as it answers at all.
-                    if protocol.is_available or not self._protocols.get(protocol):
+                    available = connection.is_available
+                    if available or not self._connections.get(connection):
                         if attempt == self._retries:
                             raise
-                        if protocol.is_available:
+                        if available:
                             await asyncio.sleep(_BACKOFF * 2**attempt)
                         attempt += 1
 
     async def _request_once(
         self,
-        protocol: H2Protocol,
+        connection: Connection,
         fields: list[tuple[bytes, bytes]],
         body: _Body,
         trailers: HeadersLike | None,
@@ -511,10 +605,10 @@ class Client:
         wait: float,
     ) -> Response:
         whole = body.is_empty and trailers is None
-        stream = await protocol.open_stream(fields, end_stream=whole)
+        stream = await connection.open_stream(fields, end_stream=whole)
         try:
             if not whole and (
-                not wait or body.is_empty or await stream.wait_continue(wait)
+                not wait or body.is_empty or await stream.is_body_wanted(wait)
             ):
                 body.send(stream, trailers)
             event = await stream.response()
@@ -522,12 +616,12 @@ class Client:
             while (early := await stream.next_informational()) is not None:
                 informational.append((early.status, Fields(early.headers)))
         except BaseException as error:
-            # Who gives up, or is cancelled, leaves no stream behind.
-            stream.reset(ErrorCode.CANCEL)
+            # A caller that gives up, or is cancelled, leaves no stream behind.
+            stream.reset()
             if body.error is not None and isinstance(error, StreamResetError):
                 raise body.error from None
             raise
-        self._protocols[protocol] = True
+        self._connections[connection] = True
         return Response(
             stream, event.status, Fields(event.headers), tuple(informational), deadlines
         )
@@ -568,12 +662,14 @@ class Client:
 
     # ---- Connections ----
 
-    async def _connect(self) -> H2Protocol:
+    async def _connect(self) -> Connection:
         """Return a connection that takes requests; one is made for all who ask."""
         if self._closed:
             raise ConnectionClosedError(f"{self} is closed")
         if self._connecting is None:
-            self._connecting = asyncio.get_running_loop().create_task(self._open())
+            self._connecting = asyncio.get_running_loop().create_task(
+                self._connector.connect()
+            )
             self._connecting.add_done_callback(self._connected)
         # Not awaited itself: who is cancelled does not take the connection away
         # from the others, nor close(), which cancels it, their tasks.
@@ -583,28 +679,17 @@ class Client:
             raise ConnectionClosedError(f"{self} is closed")
         return task.result()
 
-    async def _open(self) -> H2Protocol:
-        if self._path is not None:
-            if self._ssl is not None:
-                self._options.setdefault("server_hostname", self._host)
-            return await open_unix_connection(
-                self._path, ssl=self._ssl, **self._options
-            )
-        return await open_connection(
-            self._host, self._port, ssl=self._ssl, **self._options
-        )
-
-    def _connected(self, task: asyncio.Task[H2Protocol]) -> None:
+    def _connected(self, task: asyncio.Task[Any]) -> None:
         self._connecting = None
         if task.cancelled() or task.exception() is not None:
             return
-        protocol = task.result()
-        for old in [p for p in self._protocols if p.transport is None]:
-            del self._protocols[old]
-        self._protocols[protocol] = False
-        self._protocol = protocol
+        connection = task.result()
+        for old in [c for c in self._connections if c.is_closed]:
+            del self._connections[old]
+        self._connections[connection] = False
+        self._connection = connection
         if self._closed:
-            protocol.abort()  # it was made before abort() could cancel that
+            connection.abort()  # it was made before abort() could cancel that
 
     # ---- The end ----
 
@@ -619,12 +704,12 @@ class Client:
             task = self._connecting
             task.cancel()
             await asyncio.wait([task])
-        for protocol in self._protocols:
-            protocol.close(timeout)
-        for protocol in list(self._protocols):
-            await protocol.wait_closed()
-        self._protocols.clear()
-        self._protocol = None
+        for connection in self._connections:
+            self._connector.close(connection, timeout)
+        for connection in list(self._connections):
+            await connection.wait_closed()
+        self._connections.clear()
+        self._connection = None
         for deadlines in self._deadlines.values():
             deadlines.close()
         self._deadlines.clear()
@@ -634,8 +719,8 @@ class Client:
         self._closed = True
         if self._connecting is not None:
             self._connecting.cancel()
-        for protocol in self._protocols:
-            protocol.abort()
+        for connection in self._connections:
+            connection.abort()
 
     async def __aenter__(self) -> Client:
         return self
@@ -668,7 +753,7 @@ def _check_piece(piece: Any) -> Any:
 
 
 def _with_lower_name(field: Any) -> Any:
-    """Copy a field as HTTP/2 names it; it stays out of HPACK's tables if it was to."""
+    """Copy a field with its name in lower case, keeping its never-indexed mark."""
     name, value, *mark = field
     if isinstance(name, str):
         name = name.encode()

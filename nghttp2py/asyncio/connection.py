@@ -386,6 +386,11 @@ class H2StreamConnection(H2Pump):
         """Whether new streams can be opened: not after GOAWAY or the end."""
         return self._refusal is None and not self.is_closing
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the connection is lost."""
+        return self._lost
+
     def set_alt_svc(self, value: bytes) -> None:
         """Add Alt-Svc to each final response of a server (RFC 7838)."""
         self._link.alt_svc = value

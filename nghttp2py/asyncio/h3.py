@@ -19,13 +19,14 @@ from typing import Any, TypeAlias, cast
 from nghttp2py import quic as quic_module
 from nghttp2py.arguments import check_callable, check_type
 from nghttp2py.asyncio.h3_bounds import Arrival, Outgoing, Rate, Watch
-from nghttp2py.asyncio.h3_link import H3Link, reset_failure, to_request
+from nghttp2py.asyncio.h3_link import H3Link, reset_failure, to_fields, to_request
 from nghttp2py.asyncio.h3_stream import EXPECT, H3RequestStream, are_trailers
 from nghttp2py.asyncio.pump import CLOSE_TIMEOUT
 from nghttp2py.asyncio.quic import QuicConnectionProtocol
 from nghttp2py.asyncio.quic_log import EndLog
 from nghttp2py.asyncio.timeouts import CLIENT_TIMEOUTS, Timeouts, merge_timeouts
 from nghttp2py.asyncio.waiters import Waiters, wait_for
+from nghttp2py.asyncio.writer import HeadersLike
 from nghttp2py.errors import (
     ConnectionTerminatedError,
     StreamResetError,
@@ -83,7 +84,7 @@ _CONFIGURATION = H3Configuration(
 
 # A client keeps a connection with a request alive (RFC 9114, 5.1): without that QUIC's
 # idle timeout would end it, which HTTP/2 does not have.
-_CLIENT_TIMEOUTS = dataclasses.replace(CLIENT_TIMEOUTS, keepalive=Timeouts.keepalive)
+H3_CLIENT_TIMEOUTS = dataclasses.replace(CLIENT_TIMEOUTS, keepalive=Timeouts.keepalive)
 
 # What the first GOAWAY of a graceful shutdown names (RFC 9114, 5.2).
 _NO_REQUEST = (1 << 62) - 4
@@ -180,7 +181,7 @@ class H3Protocol(QuicConnectionProtocol):
         self._config = _with_datagrams(config, quic)
         client = quic.configuration.is_client
         if timeouts is None and client:
-            timeouts = _CLIENT_TIMEOUTS
+            timeouts = H3_CLIENT_TIMEOUTS
         self._timeouts = timeouts = merge_timeouts(timeouts)
         if not client and not self._serves:
             # A subclass answers, and the requests are its own.
@@ -203,7 +204,7 @@ class H3Protocol(QuicConnectionProtocol):
         self._going_away = False
         self._closing = False
         self._finishing = False
-        self._shutdown_task: asyncio.Task[None] | None = None
+        self._shutdowns: set[asyncio.Task[None]] = set()
         self._http: H3Connection | None = None
         # Of a server: streams whose handlers are to be started, streams that it
         # has stopped, requests that are sent on after their response.
@@ -218,13 +219,15 @@ class H3Protocol(QuicConnectionProtocol):
 
     async def open_stream(
         self,
-        headers: Headers,
+        headers: HeadersLike,
         *,
         end_stream: bool = False,
         expect_continue: float | bool = False,
     ) -> H3RequestStream:
         """Send a request's header section; a body may follow unless ``end_stream``.
 
+        ``headers`` are pairs, or a mapping, of bytes or str; a third item that is true
+        keeps a field out of QPACK's table (RFC 9204, 7.1).
         It waits while 512 requests are open, and for the server's SETTINGS if
         ``headers`` have ``:protocol`` (RFC 9220).  Beyond the streams that the
         server allows it is sent when one of them has ended.  With
@@ -238,28 +241,30 @@ class H3Protocol(QuicConnectionProtocol):
         CONNECT, ``GoingAwayError`` after the server's GOAWAY or ``shutdown``, and
         ``ConnectionTerminatedError`` when the connection is over.
         """
-        if any(field[0] == b":protocol" for field in headers):
+        fields = to_fields(headers)
+        if any(field[0] == b":protocol" for field in fields):
             await self.wait_settings()
         while True:
-            self._require_http()
+            if self._terminated is not None:
+                raise self._termination_error(unprocessed=True)
             if self._going_away:
                 raise GoingAwayError("the server takes no more requests")
             if self._closing and not self._quic.closed:
-                raise GoingAwayError("shutdown() was called")
+                raise GoingAwayError("shutdown() was called", remote=False)
             if len(self._streams_by_id) < _REQUESTS:
                 break
             await self._wait_to_open()
         if expect_continue:
-            headers = [*headers, EXPECT]
+            fields.append(EXPECT)
         stream_id = self._quic.get_next_available_stream_id()
-        stream = H3RequestStream(self, self._link, stream_id, headers, client=True)
-        self._link.begin(stream, headers)
-        method = next((f[1] for f in headers if f[0] == b":method"), None)
+        stream = H3RequestStream(self, self._link, stream_id, fields, client=True)
+        self._link.begin(stream, fields)
+        method = next((f[1] for f in fields if f[0] == b":method"), None)
         stream.request_sent(
             False, tunnel=method == b"CONNECT", expecting=float(expect_continue)
         )
         try:
-            stream.send_headers(headers, end_stream=end_stream)
+            stream.send_headers(fields, end_stream=end_stream)
         except BaseException:
             self._link.abandon(stream)
             raise
@@ -318,6 +323,11 @@ class H3Protocol(QuicConnectionProtocol):
         return not (self._going_away or self._closing or self._quic.closed)
 
     @property
+    def is_closed(self) -> bool:
+        """Whether the connection is over."""
+        return self._terminated is not None
+
+    @property
     def is_closing(self) -> bool:
         """Whether the connection is being ended at this end, or is over."""
         return self._closing or self._terminated is not None
@@ -346,6 +356,21 @@ class H3Protocol(QuicConnectionProtocol):
         self.close()
         await self.wait_closed()
 
+    def shut_down_soon(self, timeout: float | None = None) -> None:
+        """Begin to shut down as ``shutdown`` does; ``wait_closed`` waits for the end.
+
+        What has not finished after ``timeout`` seconds (``close`` of ``timeouts``) is
+        broken off.  A second call with a shorter time shortens it.
+        """
+        self._begin_shutdown(self._timeouts.close if timeout is None else timeout)
+
+    def _begin_shutdown(self, timeout: float | None) -> None:
+        if self._quic.closed:
+            return
+        task = self._loop.create_task(self.shutdown(timeout))
+        self._shutdowns.add(task)
+        task.add_done_callback(self._shutdowns.discard)
+
     async def wait_closed(self) -> None:
         """Wait until the connection is over, and the coroutines of handlers are.
 
@@ -362,9 +387,11 @@ class H3Protocol(QuicConnectionProtocol):
             self._closing = True
             self._waiters.wake()
             self._wake_openers()
-            if not self._link.client_side:
-                for exchange in list(self._streams_by_id.values()):
+            for exchange in list(self._streams_by_id.values()):
+                if not self._link.client_side:
                     self._link.tell_closing(exchange)
+                elif isinstance(exchange, H3RequestStream):
+                    exchange.end_upload()
 
     async def _wait_to_open(self) -> None:
         waiter = self._loop.create_future()
@@ -421,7 +448,9 @@ class H3Protocol(QuicConnectionProtocol):
             self._http = H3Connection(self._quic, config=self._config)
         return self._http
 
-    def _termination_error(self) -> ConnectionTerminatedError:
+    def _termination_error(
+        self, unprocessed: bool = False
+    ) -> ConnectionTerminatedError:
         event = self._terminated
         assert event is not None
         codes = ErrorCode if event.frame_type is None else quic_module.QuicErrorCode
@@ -432,7 +461,10 @@ class H3Protocol(QuicConnectionProtocol):
         if event.reason_phrase:
             reason += f": {printable(event.reason_phrase)}"
         return ConnectionTerminatedError(
-            event.error_code, remote=self._quic.closed_by_peer, reason=reason
+            event.error_code,
+            remote=self._quic.closed_by_peer,
+            unprocessed=unprocessed,
+            reason=reason,
         )
 
     def _log(self, text: str) -> None:
@@ -528,7 +560,7 @@ class H3Protocol(QuicConnectionProtocol):
         self._stream_ended()
 
     def body_failed(self, exchange: Exchange, error: BaseException) -> None:
-        """The source of a body has raised."""
+        """Log what the source of a body has raised."""
         _memory_log.failed(
             error, "%r: the body of stream %d failed", self, exchange.stream_id
         )
@@ -553,7 +585,8 @@ class H3Protocol(QuicConnectionProtocol):
         bound = getattr(self._timeouts, what)
         if what == "idle":
             self._log(f"no request in {bound:g} seconds")
-            self._shut_down_soon(self._timeouts.close)
+            if not self._shutdowns:
+                self.shut_down_soon()
             return
         code = _OVERDUE[what]
         if stream_id is None:
@@ -586,10 +619,6 @@ class H3Protocol(QuicConnectionProtocol):
             # All of the response may have been queued.
             self.reset_stream(stream_id, code)
 
-    def _shut_down_soon(self, timeout: float | None) -> None:
-        if self._shutdown_task is None and not self._quic.closed:
-            self._shutdown_task = self._loop.create_task(self.shutdown(timeout))
-
     def _abandoned(self, stream_id: int, cost: float = 1) -> None:
         """A client has made us end a stream early, which costs us more than it."""
         if stream_id in self._cut_short:
@@ -606,7 +635,7 @@ class H3Protocol(QuicConnectionProtocol):
 
     def drain_begun(self) -> None:
         """Shut down gracefully: the server is drained, which has its own bound."""
-        self._shut_down_soon(None)
+        self._begin_shutdown(None)
 
     def transmit(self) -> None:
         """Send what waits to be sent, and set the timer: see the base class."""

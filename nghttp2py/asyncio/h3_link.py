@@ -17,6 +17,7 @@ from nghttp2py.asyncio.writer import PIECE, Failure
 from nghttp2py.errors import (
     BodyQueueFullError,
     HeadersError,
+    ProtocolError,
     StreamClosedError,
     StreamResetError,
     StreamStateError,
@@ -151,7 +152,7 @@ class H3Link(StreamLink, PythonConnection):
         if isinstance(request, RequestReceived):
             method: bytes | None = request.method
         else:
-            method = dict(request).get(b":method")
+            method = next((f[1] for f in request if f[0] == b":method"), None)
         self.states[exchange.stream_id] = _State(tunnel=method == b"CONNECT")
 
     def abandon(self, exchange: Exchange) -> None:
@@ -570,7 +571,11 @@ class H3Link(StreamLink, PythonConnection):
         state.source = _Bytes(body) if is_bytes_like(body) else _Pieces(body)
         state.deferred = False
         self._senders.add(exchange.stream_id)
-        self._pull(exchange, state)
+        try:
+            self._pull(exchange, state)
+        except BaseException:
+            state.source = None  # the caller learns of it
+            raise
 
     def resume_body(self, exchange: Exchange) -> None:
         """Ask a body's source again that had nothing."""
@@ -611,6 +616,10 @@ class H3Link(StreamLink, PythonConnection):
     def _source_failed(self, exchange: Exchange, error: BaseException) -> None:
         self.owner.body_failed(exchange, error)
         code = ErrorCode.H3_INTERNAL_ERROR
+        if self.client_side:
+            # No response to a part of a request is of use.
+            self.cancel(exchange, code, "its body failed")
+            return
         stream_id = exchange.stream_id
         self._reset_outgoing(exchange, code)
         self.break_off(
@@ -632,7 +641,12 @@ class H3Link(StreamLink, PythonConnection):
             self._senders.discard(stream_id)
             return
         if state.source is not None and not state.deferred:
-            self._pull(exchange, state)
+            try:
+                self._pull(exchange, state)
+            except ProtocolError as error:
+                # It has not the length that content-length states.
+                state.source = None
+                self._source_failed(exchange, error)
         wakes = False
         if state.wanted and self._room(stream_id, state.wanted):
             state.wanted = 0
@@ -828,16 +842,18 @@ class _Pieces:
 
 
 def to_fields(headers: Any, status: Any = None) -> Headers:
-    """Return fields as pairs of bytes, with names in lower case.
+    """Return fields as tuples of bytes, with names in lower case.
 
     They are those of a response with ``status`` if it is given.
     """
-    return [(f[0].lower(), f[1]) for f in to_pairs(headers, status)]
+    # A third item tells that a field must stay out of QPACK's table.
+    fields: Headers = [(f[0].lower(), *f[1:]) for f in to_pairs(headers, status)]
+    return fields
 
 
 def to_request(headers: Headers) -> RequestReceived:
     """Make a request of its header section."""
-    fields = dict(headers)
+    fields = {field[0]: field[1] for field in headers}
     target = fields.get(b":path", fields.get(b":authority", b""))
     return RequestReceived(
         fields[b":method"],

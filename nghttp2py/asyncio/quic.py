@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import itertools
 import socket
 from collections.abc import AsyncGenerator, Callable
@@ -26,6 +27,7 @@ from nghttp2py.asyncio.quic_server import QuicServer
 from nghttp2py.asyncio.timeouts import Timeouts
 from nghttp2py.asyncio.udp import UDPTransport
 from nghttp2py.asyncio.waiters import wait_for
+from nghttp2py.errors import ConfigurationError
 from nghttp2py.quic.configuration import QuicConfiguration, check_configuration
 from nghttp2py.quic.connection import QuicTokenHandler
 from nghttp2py.quic.tls import SessionTicketFetcher, SessionTicketHandler
@@ -126,6 +128,20 @@ async def serve(
         raise
     logger.info("listening on %s (QUIC)", describe_address(sock.getsockname()))
     return server
+
+
+def with_alpn(
+    configuration: QuicConfiguration, protocols: list[str]
+) -> QuicConfiguration:
+    """Return what has ``protocols`` if it names none, else check that it has one."""
+    names = configuration.alpn_protocols
+    if names is None:
+        return dataclasses.replace(configuration, alpn_protocols=protocols)
+    if not set(protocols) & set(names):
+        raise ConfigurationError(
+            f"http3 has the alpn_protocols {names!r}: {protocols[0]} must be among them"
+        )
+    return configuration
 
 
 def _choose(
@@ -230,8 +246,53 @@ async def connect(
     sent, which may be early data.  Raises ``ConnectionError`` if the handshake fails,
     or takes more than ``connect_timeout`` seconds.
     """
+    check_seconds("close_timeout", close_timeout, least=0, optional=False)
+    chosen = await establish(
+        host,
+        port,
+        configuration=_choose(configuration, config),
+        create_protocol=create_protocol,
+        session_ticket_handler=session_ticket_handler,
+        stream_handler=stream_handler,
+        token_handler=token_handler,
+        wait_connected=wait_connected,
+        local_port=local_port,
+        sock=sock,
+        connect_timeout=connect_timeout,
+    )
+    protocol = chosen.protocol
+    try:
+        yield protocol
+        with contextlib.suppress(asyncio.TimeoutError):
+            await wait_for(protocol.wait_settled(), close_timeout)
+    finally:
+        try:
+            protocol.close()
+            await protocol.wait_closed()
+        finally:
+            # Close the socket even if this is cancelled again.
+            chosen.transport.close()
+
+
+async def establish(
+    host: str,
+    port: int,
+    *,
+    configuration: QuicConfiguration | None,
+    create_protocol: Callable[..., Any],
+    session_ticket_handler: SessionTicketHandler | None = None,
+    stream_handler: QuicStreamHandler | None = None,
+    token_handler: QuicTokenHandler | None = None,
+    wait_connected: bool = True,
+    local_port: int = 0,
+    sock: socket.socket | None = None,
+    connect_timeout: float | None = None,
+) -> Attempt:
+    """Make a connection, as ``connect`` says; its socket is closed when it is over.
+
+    If this fails, or is cancelled, nothing is left of it.
+    """
     loop = asyncio.get_running_loop()
-    configuration = _choose(configuration, config)
     if configuration is None:
         configuration = QuicConfiguration(is_client=True)
     check_configuration(configuration)
@@ -248,7 +309,6 @@ async def connect(
     check_bool("wait_connected", wait_connected)
     check_int("local_port", local_port, 0, 65535, error=OverflowError)
     check_seconds("connect_timeout", connect_timeout, least=0, most=1e9)
-    check_seconds("close_timeout", close_timeout, least=0, optional=False)
     if configuration.server_name is None:
         configuration.server_name = host
     if sock is not None:
@@ -259,7 +319,7 @@ async def connect(
     if sock is not None or not wait_connected:
         del addresses[1:]
 
-    def attempt(address: tuple[Any, ...], timeout: float | None) -> _Attempt:
+    def attempt(address: tuple[Any, ...], timeout: float | None) -> Attempt:
         bound, target = (sock, address) if sock else _bind(address, local_port)
         if sock is not None and sock.family == socket.AF_INET6 and len(target) == 2:
             target = ("::ffff:" + target[0], target[1], 0, 0)
@@ -275,7 +335,7 @@ async def connect(
                 QuicConnectionProtocol,
                 create_protocol(quic, stream_handler=stream_handler),
             )
-            return _Attempt(protocol, UDPTransport(loop, bound, protocol), target)
+            return Attempt(protocol, UDPTransport(loop, bound, protocol), target)
         except BaseException:
             bound.close()
             raise
@@ -287,21 +347,10 @@ async def connect(
         chosen = await _in_turn(attempt, addresses, connect_timeout)
     else:
         chosen = await _race(attempt, addresses, connect_timeout)
-    protocol = chosen.protocol
-    try:
-        yield protocol
-        with contextlib.suppress(asyncio.TimeoutError):
-            await wait_for(protocol.wait_settled(), close_timeout)
-    finally:
-        try:
-            protocol.close()
-            await protocol.wait_closed()
-        finally:
-            # Close the socket even if this is cancelled again.
-            chosen.transport.close()
+    return chosen
 
 
-class _Attempt:
+class Attempt:
     """An attempt to connect, and its socket."""
 
     def __init__(
@@ -321,7 +370,7 @@ class _Attempt:
             self.transport.close()
             raise
 
-    async def finish(self) -> _Attempt:
+    async def finish(self) -> Attempt:
         """Wait for the handshake; close the socket if it fails."""
         try:
             self.begin(transmit=True)
@@ -353,10 +402,10 @@ async def _find(host: str, port: int, family: int | None) -> list[tuple[Any, ...
 
 
 async def _in_turn(
-    attempt: Callable[[tuple[Any, ...], float | None], _Attempt],
+    attempt: Callable[[tuple[Any, ...], float | None], Attempt],
     addresses: list[tuple[Any, ...]],
     timeout: float | None,
-) -> _Attempt:
+) -> Attempt:
     """Try one address after the other; each gets an equal share of the time."""
     share = None if timeout is None else timeout / len(addresses)
     for address in addresses[:-1]:
@@ -366,22 +415,22 @@ async def _in_turn(
 
 
 async def _race(
-    attempt: Callable[[tuple[Any, ...], float | None], _Attempt],
+    attempt: Callable[[tuple[Any, ...], float | None], Attempt],
     addresses: list[tuple[Any, ...]],
     timeout: float | None,
-) -> _Attempt:
+) -> Attempt:
     """Try each address some time after the previous one; return the first that
     answers."""
-    tasks: list[asyncio.Task[_Attempt]] = []
-    chosen: _Attempt | None = None
+    tasks: list[asyncio.Task[Attempt]] = []
+    chosen: Attempt | None = None
     errors: list[BaseException] = []
 
-    async def run(address: tuple[Any, ...]) -> _Attempt:
+    async def run(address: tuple[Any, ...]) -> Attempt:
         return await attempt(address, timeout).finish()
 
     try:
         waiting = list(addresses)
-        running: set[asyncio.Task[_Attempt]] = set()
+        running: set[asyncio.Task[Attempt]] = set()
         while chosen is None and (waiting or running):
             if waiting:
                 task = asyncio.ensure_future(run(waiting.pop(0)))
@@ -402,7 +451,7 @@ async def _race(
         for task in tasks:
             task.cancel()
         for outcome in await asyncio.gather(*tasks, return_exceptions=True):
-            if isinstance(outcome, _Attempt) and outcome is not chosen:
+            if isinstance(outcome, Attempt) and outcome is not chosen:
                 outcome.protocol.close()
                 outcome.transport.close()
     if chosen is None:

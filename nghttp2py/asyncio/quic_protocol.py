@@ -31,7 +31,12 @@ from nghttp2py.quic.events import (
 )
 from nghttp2py.quic.packet import QuicErrorCode, error_name
 
-__all__ = ["QuicConnectionProtocol", "QuicStreamHandler", "Run"]
+__all__ = [
+    "QuicConnectionError",
+    "QuicConnectionProtocol",
+    "QuicStreamHandler",
+    "Run",
+]
 
 # Datagrams one behind the other, their other end's address, the two ECN bits of
 # their IP headers, and the size of all but the last, which may be smaller.
@@ -376,7 +381,7 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
 
     def _require_open(self) -> None:
         if self._terminated is not None:
-            raise _error_of(self._terminated)
+            raise QuicConnectionError(self._terminated)
 
     def _create_stream(
         self, stream_id: int
@@ -449,7 +454,7 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
         if owner is not None:
             owner.connection_terminated()
         for waiter in (self._connected_waiter, *self._ping_waiters.values()):
-            _wake(waiter, _error_of(event))
+            _wake(waiter, QuicConnectionError(event))
         self._ping_waiters.clear()
         for stream in list(self._streams.values()):
             stream.connection_terminated(event)
@@ -457,6 +462,10 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
             stream.connection_terminated(event)
         self._settling.wake()
         self._closed.set()
+        if self._quic.configuration.is_client and isinstance(
+            self._transport, UDPTransport
+        ):
+            self._transport.close()  # it carries this connection alone
 
     def _transmit_soon(self) -> None:
         if self._transmit_task is None:
@@ -469,16 +478,19 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
             self.abandon()
 
 
-def _error_of(event: ConnectionTerminated) -> ConnectionError:
-    """The exception for calls on a connection that is over."""
-    return ConnectionError(
-        printable(event.reason_phrase)
-        or (
-            f"the connection was closed: {event.error_code:#x}"
-            if event.frame_type is None
-            else f"the connection was ended: {error_name(event.error_code)}"
+class QuicConnectionError(ConnectionError):
+    """A connection is over, or was never made: ``event`` says how it ended."""
+
+    def __init__(self, event: ConnectionTerminated) -> None:
+        super().__init__(
+            printable(event.reason_phrase)
+            or (
+                f"the connection was closed: {event.error_code:#x}"
+                if event.frame_type is None
+                else f"the connection was ended: {error_name(event.error_code)}"
+            )
         )
-    )
+        self.event = event
 
 
 def _wake(waiter: asyncio.Future[None] | None, error: Exception | None) -> None:
@@ -568,7 +580,7 @@ class _Stream(asyncio.Transport):
 
     def connection_terminated(self, event: ConnectionTerminated) -> None:
         """The connection is over."""
-        error = _error_of(event) if event.error_code else None
+        error = QuicConnectionError(event) if event.error_code else None
         self._closing = True
         if not self._ended:
             self._ended = True

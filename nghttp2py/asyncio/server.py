@@ -519,18 +519,12 @@ def _check_paths(name: str, paths: tuple[Any, ...]) -> None:
 
 def _to_quic(http3: Any, paths: Any, timeouts: Timeouts) -> QuicConfiguration:
     """Make the configuration of QUIC of what ``http3`` is, or ``paths`` are."""
+    from nghttp2py.asyncio.quic import with_alpn
     from nghttp2py.h3 import H3_ALPN
     from nghttp2py.quic import QuicConfiguration
 
     if isinstance(http3, QuicConfiguration):
-        if http3.alpn_protocols is None:
-            return replace(http3, alpn_protocols=H3_ALPN)
-        if not set(H3_ALPN) & set(http3.alpn_protocols):
-            raise ValueError(
-                f"http3 has the alpn_protocols {http3.alpn_protocols!r}: h3 must be "
-                "among them"
-            )
-        return http3
+        return with_alpn(http3, H3_ALPN)
     if isinstance(http3, tuple):
         _check_paths("http3", http3)
         paths = http3

@@ -218,13 +218,16 @@ class Stream(Incoming):
         self._tunnel = tunnel
         self._expecting = expecting
 
-    async def _is_body_wanted(self) -> bool:
-        seconds, self._expecting = self._expecting, 0.0
+    async def is_body_wanted(self, seconds: float) -> bool:
+        """Wait as ``wait_continue``; end our half if the response refuses the body."""
         if await self.wait_continue(seconds):
             return True
-        # The response refuses the body: our half is not needed.
         self.http.refuse_body(self)
         return False
+
+    async def _is_body_expected(self) -> bool:
+        seconds, self._expecting = self._expecting, 0.0
+        return await self.is_body_wanted(seconds)
 
     async def send_data(
         self, data: bytes | bytearray | memoryview, *, end_stream: bool = False
@@ -236,7 +239,7 @@ class Stream(Incoming):
         ``StreamResetError`` or a ``ConnectionTerminatedError``, too, if that is the
         cause.  What a cancelled call has sent stays sent.
         """
-        if not self._expecting or await self._is_body_wanted():
+        if not self._expecting or await self._is_body_expected():
             await super().send_data(data, end_stream=end_stream)
 
     async def send_body(
@@ -256,7 +259,7 @@ class Stream(Incoming):
         the stream is reset, because its message can never be complete.  Raises what the
         source raises, and as ``send_data``.
         """
-        if not self._expecting or await self._is_body_wanted():
+        if not self._expecting or await self._is_body_expected():
             await super().send_body(body, trailers=trailers, end_stream=end_stream)
 
     def end_upload(self) -> None:

@@ -1,0 +1,238 @@
+"""How a ``Client`` makes its connections of HTTP/3.
+
+Imported when HTTP/3 is asked for: not every build has QUIC.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import ssl as ssl_module
+from functools import partial
+from typing import Any
+
+from nghttp2py.arguments import describe
+from nghttp2py.asyncio.h3 import H3_CLIENT_TIMEOUTS, H3Protocol
+
+# First, as in a build without QUIC it says what to install.
+from nghttp2py.asyncio.quic import establish, with_alpn
+from nghttp2py.asyncio.quic_protocol import QuicConnectionError
+from nghttp2py.asyncio.timeouts import UNSET, merge_timeouts
+from nghttp2py.asyncio.url import SplitURL
+from nghttp2py.asyncio.waiters import wait_for
+from nghttp2py.errors import (
+    ConfigurationError,
+    ConnectionTerminatedError,
+    TLSConfigurationError,
+    printable,
+)
+from nghttp2py.h3 import H3_ALPN
+from nghttp2py.h3.connection import ErrorCode
+from nghttp2py.quic import QuicConfiguration, QuicConnection, QuicErrorCode
+from nghttp2py.quic.events import ConnectionTerminated
+
+__all__ = ["HTTP3Connector"]
+
+# As with HTTP/2: a stream's window keeps a distant server busy, and that of the
+# connection is so wide that responses that are not read hold up no other.
+_WINDOW = 1 << 20
+_CONNECTION_WINDOW = (1 << 31) - 1
+# What the timeout of a response must not lose to, in seconds.
+_IDLE_MARGIN = 10.0
+_IDLE_TIMEOUT = 60.0
+
+# Alerts of TLS: those about certificates (RFC 8446, 6.2), and RFC 7301, 3.2.
+_CERTIFICATE_ALERTS = range(42, 49)
+_NO_APPLICATION_PROTOCOL = 120
+
+_CRL_CHECKS = ssl_module.VERIFY_CRL_CHECK_LEAF | ssl_module.VERIFY_CRL_CHECK_CHAIN
+
+# The options that make up ``Timeouts``, and what they are called there.
+_TIMES = {
+    "settings_timeout": "settings",
+    "idle_timeout": "idle",
+    "keepalive_interval": "keepalive",
+    "keepalive_timeout": "keepalive_answer",
+    "close_timeout": "close",
+}
+
+
+class HTTP3Connector:
+    """Makes connections of HTTP/3 to one origin.
+
+    ``http3`` is a ``QuicConfiguration``, or ``True`` for one of our own, which trusts
+    the authorities of ``ssl``.  ``path`` and ``config``, which are of HTTP/2, must be
+    ``None``.  ``options`` are ``cls``, ``server_hostname``, ``timeouts`` and what
+    replaces a field of ``timeouts``.  Raises ``TypeError``, ``ValueError`` and
+    ``OSError`` for what cannot be used.
+    """
+
+    def __init__(
+        self,
+        url: SplitURL,
+        http3: Any,
+        path: str | None,
+        config: object,
+        *,
+        ssl: ssl_module.SSLContext | None,
+        connect_timeout: float | None,
+        timeout: float | None,
+        cls: Any = H3Protocol,
+        server_hostname: str | None = None,
+        timeouts: Any = None,
+        **options: Any,
+    ) -> None:
+        if (
+            http3 is not True
+            and http3 != "only"
+            and not isinstance(http3, QuicConfiguration)
+        ):
+            raise ConfigurationError(
+                "http3 must be False, True, 'only' or a QuicConfiguration, not "
+                f"{describe(http3)}"
+            )
+        if url.scheme != "https":
+            raise ConfigurationError(
+                f"http3 needs an origin of https, not {url.scheme}://{url.authority}"
+            )
+        if path is not None:
+            raise ConfigurationError(f"path must be None with http3, not {path!r}")
+        if config is not None:
+            raise ConfigurationError(
+                "config has settings of HTTP/2 and must be None with http3: give a "
+                "QuicConfiguration as http3"
+            )
+        assert url.host is not None and url.port is not None
+        for name in options:
+            if name not in _TIMES:
+                raise TypeError(f"{name!r} is no option of a connection of HTTP/3")
+        self._host = url.host
+        self._port = url.port
+        self._connect_timeout = connect_timeout
+        interval = options.get("keepalive_interval")
+        times = {name: options.get(key, UNSET) for key, name in _TIMES.items()}
+        if interval is None:
+            times["keepalive"] = UNSET
+        timeouts = merge_timeouts(timeouts or H3_CLIENT_TIMEOUTS, **times)
+        self._create_protocol = partial(cls, timeouts=timeouts)
+        if isinstance(http3, QuicConfiguration):
+            if ssl is not None:
+                raise ConfigurationError(
+                    "ssl must be None if http3 is a QuicConfiguration, which says "
+                    "whom to trust"
+                )
+            configuration = dataclasses.replace(
+                with_alpn(http3, H3_ALPN), is_client=True
+            )
+        else:
+            configuration = QuicConfiguration(
+                is_client=True,
+                alpn_protocols=H3_ALPN,
+                congestion_control_algorithm="cubic",
+                # A response that does not come is reported by its own timeout.
+                idle_timeout=max(timeout or 0, _IDLE_TIMEOUT) + _IDLE_MARGIN,
+                max_data=_CONNECTION_WINDOW,
+                max_stream_data=_WINDOW,
+                probe_datagram_size=True,
+            )
+            if ssl is not None:
+                _adopt_trust(configuration, ssl)
+        if interval is not None:
+            configuration.keep_alive = interval
+        if configuration.server_name is None:
+            # A certificate is of an address, not of its zone here (RFC 6874, 4).
+            configuration.server_name = server_hostname or url.host.partition("%")[0]
+        # It reads the files, and says what is wrong with them.
+        QuicConnection(configuration=configuration)
+        self._configuration = configuration
+
+    async def connect(self) -> H3Protocol:
+        """Make a connection.
+
+        Raises ``OSError``: ``TimeoutError``, ``ssl.SSLCertVerificationError`` and
+        ``ConnectionTerminatedError`` are kinds of it.
+        """
+        where = f"{self._host}:{self._port}"
+        try:
+            attempt = await wait_for(
+                establish(
+                    self._host,
+                    self._port,
+                    configuration=self._configuration,
+                    create_protocol=self._create_protocol,
+                ),
+                self._connect_timeout,
+            )
+        except asyncio.TimeoutError:
+            raise TimeoutError(
+                f"no connection to {where} over UDP in {self._connect_timeout} seconds"
+            ) from None
+        except QuicConnectionError as error:
+            raise _explain(where, error.event) from None
+        protocol = attempt.protocol
+        assert isinstance(protocol, H3Protocol)
+        return protocol
+
+    @staticmethod
+    def close(protocol: H3Protocol, timeout: float | None) -> None:
+        """Begin the graceful end of a connection."""
+        protocol.shut_down_soon(timeout)
+
+
+def _adopt_trust(configuration: QuicConfiguration, ssl: ssl_module.SSLContext) -> None:
+    """Have QUIC trust the authorities that an SSL context trusts.
+
+    A context does not give away its own certificate.
+    """
+    if ssl.verify_mode == ssl_module.CERT_NONE:
+        configuration.verify_mode = ssl_module.CERT_NONE
+        return
+    if not ssl.check_hostname:
+        raise TLSConfigurationError(
+            "ssl has check_hostname = False, but QUIC checks a trusted certificate's "
+            "name: give http3 a QuicConfiguration with a server_name"
+        )
+    if ssl.verify_flags & _CRL_CHECKS:
+        raise TLSConfigurationError(
+            "ssl has verify_flags that ask for revocation lists, which QUIC does not "
+            "read"
+        )
+    authorities = ssl.get_ca_certs(binary_form=True)
+    if not authorities:
+        raise TLSConfigurationError(
+            "ssl names no authority that QUIC could be given, as those of a directory "
+            "(capath) are read when they are needed: give http3 a QuicConfiguration "
+            "with load_verify_locations()"
+        )
+    configuration.cadata = "".join(
+        map(ssl_module.DER_cert_to_PEM_cert, authorities)
+    ).encode()
+
+
+def _explain(where: str, event: ConnectionTerminated) -> OSError:
+    """Make the exception that says why there is no connection."""
+    reason = printable(event.reason_phrase)
+    code = event.error_code
+    if event.frame_type is not None and code >= QuicErrorCode.CRYPTO_ERROR:
+        alert = code - QuicErrorCode.CRYPTO_ERROR
+        if alert == _NO_APPLICATION_PROTOCOL:
+            return ConnectionTerminatedError(
+                ErrorCode.H3_VERSION_FALLBACK,
+                remote=True,
+                unprocessed=True,
+                reason=f"{where} does not speak HTTP/3",
+            )
+        # The text is ours: a peer's alert comes without one.
+        if alert in _CERTIFICATE_ALERTS and reason:
+            error = ssl_module.SSLCertVerificationError(
+                1, f"the certificate of {where} is not trusted: {reason}"
+            )
+            error.verify_message = reason
+            return error
+        reason = f"alert {alert} {reason}".rstrip()
+    return ConnectionTerminatedError(
+        code,
+        remote=False,
+        unprocessed=True,
+        reason=f"no QUIC connection to {where}: {reason or hex(code)}",
+    )
