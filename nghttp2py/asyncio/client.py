@@ -1,7 +1,6 @@
-"""A client for programs of coroutines: requests in, responses out.
+"""A client for programs with coroutines.
 
-One ``Client`` is one origin.  Cookies, redirects and caches are for libraries
-above it.
+A ``Client`` is for one origin.  It has no cookies, redirects or caches.
 """
 
 from __future__ import annotations
@@ -60,24 +59,24 @@ Answer = Coroutine[Any, Any, "Response"]
 
 #: Seconds that connecting may take, TLS included.
 CONNECT_TIMEOUT = 30.0
-#: Seconds in which a response must begin, and each next piece of it come.
+#: Seconds in which a response must begin, and each piece of it must arrive.
 TIMEOUT = 60.0
-#: Times that a request is sent again which the server has not processed.
+#: How often a request that the server has not processed is sent again.
 RETRIES = 3
 
-#: What a client announces if it is not told otherwise.  A window of 1 MiB keeps
-#: a fast and distant server busy; a response that is not read holds no more than
-#: that, and the connection's window is so wide that it holds up no other.
+#: The default of ``config``.  A window of 1 MiB keeps a fast and distant server busy,
+#: and bounds a response that is not read; the connection's window is so wide that such
+#: a response does not block others.
 DEFAULT_CONFIGURATION = H2Configuration(
     initial_window_size=1048576,
     connection_window_size=2**31 - 1,
     manual_flow_control=True,
 )
 
-# Before a request is sent again on a connection that has refused it, in seconds;
-# twice as long each time.
+# The delay before a request is sent again on a connection that has refused it, in
+# seconds; it doubles each time.
 _BACKOFF = 0.02
-# Different timeouts that share a timer with those like them.
+# How many different timeouts get a shared timer each.
 _MAX_DEADLINES = 32
 # RFC 9110, 10.1.1.
 _EXPECT = (b"expect", b"100-continue")
@@ -86,7 +85,7 @@ _PIECE = 65536
 
 
 class _Timeout:
-    """Ends what runs within it by ``TimeoutError`` when its time is over."""
+    """A context manager that ends its block with ``TimeoutError`` after a time."""
 
     __slots__ = ("_cancelling", "_deadlines", "_expired", "_task", "_what")
 
@@ -131,12 +130,12 @@ class _Timeout:
 
 
 class Response:
-    """A response, of which the body may still be on its way.
+    """A response whose body may still be arriving.
 
-    ``async for chunk in response`` gives the body as it comes; the server gets
-    credit as it is taken, so a slow reader slows the server.  Read it to its
-    end, or leave an ``async with`` block, or call ``close``: what is left
-    unread holds a stream of the connection.
+    ``async for chunk in response`` iterates over the body as it arrives; the server
+    gets credit for what is read, so a slow reader slows the server down.  Read it to
+    its end, or leave an ``async with`` block, or call ``close``: an unread rest keeps a
+    stream of the connection open.
     """
 
     def __init__(
@@ -164,10 +163,10 @@ class Response:
     async def read(self, limit: int | None = None) -> bytes:
         """Return the rest of the body.
 
-        Raises ``BodyTooLargeError`` and closes the response if that is more
-        than ``limit`` bytes; ``StreamResetError`` or
-        ``ConnectionTerminatedError`` if the body is cut off; ``TimeoutError``
-        if nothing comes for the client's timeout.
+        Raises ``BodyTooLargeError`` and closes the response if that is more than
+        ``limit`` bytes; ``StreamResetError`` or ``ConnectionTerminatedError`` if the
+        body is cut off; ``TimeoutError`` if nothing arrives within the client's
+        timeout.
         """
         stream = self._stream
         if limit is None and stream.is_whole:
@@ -186,7 +185,7 @@ class Response:
         return b"".join(pieces)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Give the body in pieces as they come; raises as ``read``."""
+        """Iterate over the body in pieces as they arrive; raises as ``read``."""
         while True:
             piece = await self._next()
             if not piece:
@@ -208,7 +207,7 @@ class Response:
         return Fields(await self._stream.trailers())
 
     def close(self) -> None:
-        """Have no more of it: the stream is reset unless it has ended."""
+        """Discard the rest: the stream is reset unless it has ended."""
         self._stream.reset()
 
     async def __aenter__(self) -> Response:
@@ -222,7 +221,7 @@ class Response:
 
 
 def _can_seek(body: Any) -> bool:
-    """Whether it is a file, and not an asynchronous one, whose position can be set."""
+    """Return whether ``body`` is a seekable file, and not an asynchronous one."""
     read = getattr(body, "read", None)
     if not callable(read) or inspect.iscoroutinefunction(read):
         return False
@@ -247,7 +246,7 @@ class _Body:
         if self._is_bytes:
             self.length = memoryview(body).nbytes
         elif _can_seek(body):
-            # Such a file can be read again from where it stands now.
+            # Such a file can be read again from its current position.
             with contextlib.suppress(AttributeError, OSError):
                 self._position = body.tell()
                 self.length = body.seek(0, os.SEEK_END) - self._position
@@ -272,7 +271,7 @@ class _Body:
         return not self._touched or self._position is not None
 
     def send(self, stream: Stream, trailers: HeadersLike | None) -> None:
-        """Queue it on a stream, or have it pulled as the stream can send."""
+        """Queue it on a stream, or its source, which is read as the stream can send."""
         body = self._body
         if body is None:
             body = b""
@@ -281,7 +280,7 @@ class _Body:
                 body.seek(self._position)
             iterator = iterate(body)
             if iterator is not None:
-                # Not of the stream: its response may be dropped.
+                # No reference to the stream, because its response may be dropped.
                 body = AsyncBody(self._watch_async(iterator), stream.make_resume())
                 stream.run_in(body.task)
             elif callable(getattr(body, "read", None)):
@@ -413,10 +412,10 @@ class Client:
     ``open_connection``; HTTP/3 has ``cls``, which makes an ``H3Protocol``,
     ``server_hostname``, ``timeouts``, and what replaces a field of that.
 
-    Use it as ``async with Client(...) as client``; leaving waits for the open
-    streams, which other tasks may be reading.  A response whose rest is larger
-    than its window and that nobody reads or closes is broken off after
-    ``close_timeout``, one of ``options``.
+    Use it as ``async with Client(...) as client``; leaving waits for the open streams,
+    which other tasks may be reading.  A response that is not read or closed, and whose
+    rest is larger than its window, is aborted after ``close_timeout``, one of
+    ``options``.
 
     Raises ``TypeError`` and ``ValueError``, of which ``ConfigurationError`` and
     ``TLSConfigurationError`` are kinds, for what cannot be used.
@@ -492,7 +491,7 @@ class Client:
                 **options,
             )
         self._connection: Connection | None = None
-        # Those that are open, and whether they have answered a request.
+        # The open connections, and whether each has answered a request.
         self._connections: dict[Connection, bool] = {}
         self._connecting: asyncio.Task[Connection] | None = None
         self._closed = False
@@ -541,10 +540,10 @@ class Client:
         bytes and seekable files content-length is stated.  ``timeout`` is used
         instead of the client's.
 
-        With ``expect_continue`` the request has ``expect: 100-continue`` (RFC
-        9110, 10.1.1): the body is sent when the server asks for it, or after so
-        many seconds, 1 if it is ``True``; it is not sent if the response refuses
-        it.  After 417 (Expectation Failed) the request is sent without.
+        With ``expect_continue`` the request has ``expect: 100-continue`` (RFC 9110,
+        10.1.1): the body is sent when the server asks for it, or after that many
+        seconds (``True``: 1); it is not sent if the response refuses it.  After 417
+        (Expectation Failed) the request is sent without.
 
         Raises what ``open_connection`` raises; ``StreamResetError`` and
         ``ConnectionTerminatedError`` with the peer's error code;
@@ -584,9 +583,8 @@ class Client:
                 except (StreamResetError, ConnectionTerminatedError) as error:
                     if not error.unprocessed or self._closed or not source.can_repeat:
                         raise
-                    # A server may answer so many requests on a connection and
-                    # no more: others take their turn on the next ones, as long
-                    # as it answers at all.
+                    # A server may cap the requests of a connection.  Retry on a new
+                    # one, without counting an attempt, as long as some are answered.
                     available = connection.is_available
                     if available or not self._connections.get(connection):
                         if attempt == self._retries:
@@ -663,7 +661,8 @@ class Client:
     # ---- Connections ----
 
     async def _connect(self) -> Connection:
-        """Return a connection that takes requests; one is made for all who ask."""
+        """Return a connection that accepts requests; callers share the one being
+        made."""
         if self._closed:
             raise ConnectionClosedError(f"{self} is closed")
         if self._connecting is None:
@@ -671,8 +670,9 @@ class Client:
                 self._connector.connect()
             )
             self._connecting.add_done_callback(self._connected)
-        # Not awaited itself: who is cancelled does not take the connection away
-        # from the others, nor close(), which cancels it, their tasks.
+        # The task itself is not awaited: a cancelled caller must not cancel the
+        # connection of others, and close(), which cancels it, must not cancel the
+        # callers.
         task = self._connecting
         await asyncio.wait([task])
         if task.cancelled():
@@ -694,10 +694,10 @@ class Client:
     # ---- The end ----
 
     async def close(self, timeout: float | None = None) -> None:
-        """Take no more requests and wait for the open streams to finish.
+        """Accept no more requests, and wait for the open streams to finish.
 
-        What has not finished after ``timeout`` seconds is aborted; ``None``
-        takes the connection's own ``close_timeout``.
+        What has not finished after ``timeout`` seconds is aborted; ``None`` means the
+        connection's ``close_timeout``.
         """
         self._closed = True
         if self._connecting is not None:
@@ -737,7 +737,7 @@ class Client:
 
 
 def _to_headers(headers: Any) -> list[Any]:
-    """Return the fields that every request is to have, one by one."""
+    """Iterate over the fields that every request has."""
     try:
         return [_with_lower_name(field) for field in to_pairs(headers)]
     except (AttributeError, TypeError, ValueError):

@@ -28,7 +28,7 @@ _FACTORY = ExchangeFactory(_new_stream)
 
 
 class H2Link(StreamLink, HTTP2Exchanges):
-    """A connection of HTTP/2, as its coroutine streams see it."""
+    """The HTTP/2 connection of coroutine streams."""
 
     codes = Codes(
         no_error=ErrorCode.NO_ERROR,
@@ -40,7 +40,7 @@ class H2Link(StreamLink, HTTP2Exchanges):
     def __init__(
         self, owner: Any, connection: H2Connection, timeout: float | None
     ) -> None:
-        # Weak, as the connection has this object: no cycle is to outlive it.
+        # Weak, because the connection refers to this object: a cycle would outlive it.
         proxy: Any = weakref.proxy(owner)
         HTTP2Exchanges.__init__(self, proxy, connection, _FACTORY)
         self.prepare(timeout)
@@ -52,7 +52,7 @@ class H2Link(StreamLink, HTTP2Exchanges):
 
     @property
     def is_paused(self) -> bool:
-        """Whether the transport wants no bytes now."""
+        """Whether the transport has paused writing."""
         try:
             paused: bool = self.owner.is_paused
         except ReferenceError:
@@ -60,11 +60,11 @@ class H2Link(StreamLink, HTTP2Exchanges):
         return paused
 
     async def wait_transport(self) -> None:
-        """Wait until the transport takes bytes; raise if it never will."""
+        """Wait until the transport accepts bytes; raise if it never will."""
         await self.owner.wait_transport()
 
     def release(self, exchange: Exchange) -> None:
-        """Let go of a stream on which nothing waits any more."""
+        """Drop the reference to a stream on which nothing waits any more."""
         self.waiting.discard(exchange)
         self.blocked.discard(exchange.stream_id)
 
@@ -74,7 +74,7 @@ class H2Link(StreamLink, HTTP2Exchanges):
             return super().get_extra_info(name, default)
         return default
 
-    # ---- What goes out ----
+    # ---- Sending ----
 
     def resume_stream(self, stream_id: int) -> None:
         """Ask the body's source of a stream again, if the stream is open."""
@@ -84,8 +84,8 @@ class H2Link(StreamLink, HTTP2Exchanges):
     def room(self, exchange: Exchange, wanted: int, ahead: bool) -> int:
         """Return how many of ``wanted`` bytes may be queued now.
 
-        With ``ahead`` a single larger piece is taken if none waits: C sends it as
-        windows open.
+        With ``ahead`` a single larger piece is accepted if none is queued: C sends it
+        as windows open.
         """
         stream_id = exchange.stream_id
         connection = self.connection
@@ -112,34 +112,35 @@ class H2Link(StreamLink, HTTP2Exchanges):
         return 0
 
     def notify_writable(self, exchange: Exchange, low: int) -> bool:
-        """Return whether at most ``low`` bytes wait; else ``writable`` comes."""
+        """Return whether at most ``low`` bytes are queued; if not, call ``writable``
+        later."""
         try:
             return self.connection.notify_drained(exchange.stream_id, low)
         except StreamClosedError:
-            return True  # our half has gone out whole
+            return True  # our half was sent completely
 
     def is_under_way(self, exchange: Exchange) -> bool:
-        """Whether the windows suffice for all that is queued."""
+        """Return whether the windows allow all that is queued."""
         connection = self.connection
         stream_id = exchange.stream_id
         return connection.local_flow_control_window(
             stream_id
         ) > 0 or not connection.queued_body(stream_id)
 
-    # ---- What comes in ----
+    # ---- Receiving ----
 
     def push_received(self, stream_id: int, request: RequestReceived) -> None:
-        """Take the promise of a response."""
+        """Handle the promise of a response."""
         self.owner.push_received(stream_id, request)
 
     def stream_closed(
         self, stream_id: int, exchange: Exchange | None, kept: bool, complete: bool
     ) -> None:
-        """Take note of the end of a stream."""
+        """Handle the end of a stream."""
         self.owner.stream_closed(stream_id, exchange, kept, complete)
 
     def find_end(self) -> Callable[[bool], Exception] | None:
-        """Return what makes the exception for all streams, or ``None``."""
+        """Return a function that makes the exception for all streams, or ``None``."""
         over: Callable[[bool], Exception] | None = self.owner.over
         return over
 
@@ -155,10 +156,10 @@ class H2Link(StreamLink, HTTP2Exchanges):
     # ---- The end ----
 
     def stop_request(self, exchange: Exchange, error_code: int | None = None) -> None:
-        """Have the peer send no more.
+        """Ask the peer to stop sending.
 
-        RFC 9113, 8.1: a server says so after its response.  A client cannot, but by
-        a reset when its own half has ended; until then it discards what comes.
+        RFC 9113, 8.1: a server asks so after its response.  A client can only reset the
+        stream when its own half has ended; until then it discards what arrives.
         """
         code = ErrorCode.CANCEL if self.client_side else ErrorCode.NO_ERROR
         self.connection.reset_stream(exchange.stream_id, code, after_flush=True)
@@ -171,7 +172,7 @@ class H2Link(StreamLink, HTTP2Exchanges):
         if sends or self.client_side:
             self.connection.reset_stream(stream_id, ErrorCode.CANCEL)
         else:
-            # RFC 9113, 8.1: the response is whole, the request need not be.
+            # RFC 9113, 8.1: the response is complete, the request need not be.
             self.connection.reset_stream(
                 stream_id, ErrorCode.NO_ERROR, after_flush=True
             )

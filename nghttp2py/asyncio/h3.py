@@ -1,7 +1,7 @@
 """HTTP/3 requests and responses for coroutines (RFC 9114), on our QUIC.
 
-Nothing is held without a bound: a stream that is not read stops its peer, and
-what is sent waits for the peer to take it.
+Everything is bounded: a stream that is not read stops the peer, and sending waits for
+the peer.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from nghttp2py.h3.connection import ErrorCode, Setting
 from nghttp2py.h3.events import Headers
 from nghttp2py.h3.exceptions import GoingAwayError, NotEnabledError
 
-# First, as in a build without QUIC it says what to install.
+# Imported first: in a build without QUIC its error names what to install.
 from nghttp2py.log_budget import MemoryLog
 from nghttp2py.quic import QuicConnection
 from nghttp2py.quic.events import (
@@ -71,9 +71,9 @@ logger = logging.getLogger(__name__)
 
 _memory_log = MemoryLog(logger)
 
-# Events of every kind, and no pushes: a request has one response.  A malformed
-# message costs its stream only (RFC 9114, 4.1.2).  Extended CONNECT takes a program
-# that knows of it (RFC 9220).
+# All events, and no pushes: a request has one response.  A malformed message ends only
+# its stream (RFC 9114, 4.1.2).  Extended CONNECT needs a program that supports it (RFC
+# 9220).
 _CONFIGURATION = H3Configuration(
     extended=True,
     stream_errors=True,
@@ -82,35 +82,35 @@ _CONFIGURATION = H3Configuration(
     settings={Setting.ENABLE_CONNECT_PROTOCOL: None},
 )
 
-# A client keeps a connection with a request alive (RFC 9114, 5.1): without that QUIC's
-# idle timeout would end it, which HTTP/2 does not have.
+# A client keeps a connection with a request alive (RFC 9114, 5.1): otherwise QUIC's
+# idle timeout, which HTTP/2 does not have, would end it.
 H3_CLIENT_TIMEOUTS = dataclasses.replace(CLIENT_TIMEOUTS, keepalive=Timeouts.keepalive)
 
-# What the first GOAWAY of a graceful shutdown names (RFC 9114, 5.2).
+# The identifier in the first GOAWAY of a graceful shutdown (RFC 9114, 5.2).
 _NO_REQUEST = (1 << 62) - 4
 
-# Seconds that a client without requests has to say that it is there.
+# The most seconds that a shutdown waits for a client without requests to answer PING.
 _ROUND_TRIP = 1.0
 
-# Requests that a client has open at once.  libnghttp3 takes it for a flood if 4 KiB of
-# acknowledgements, of up to 4 bytes each, come while it encodes nothing.
+# Requests that a client may have open at once. libnghttp3 treats 4 KiB of
+# acknowledgements, of up to 4 bytes each, while it encodes nothing as a flood.
 _REQUESTS = 512
 
-# Requests that a client may abandon: so many at once, and so many a second, as
-# nghttp2 bounds them for HTTP/2.  One whose response it has been given before it has
-# sent the request costs less: an upload that is refused (413) ends like this.
+# Requests that a client may abandon: at once, and for each second, the bounds of
+# nghttp2 for HTTP/2.  One that has got its response before the request was complete
+# counts less: a refused upload (413) ends like this.
 _RESET_BURST = 1000
 _RESET_RATE = 33
 _ANSWERED_COST = 0.5
 
-# Streams that we have stopped, or that were abandoned, and whose end may still be
-# reported, at most; a peer has no more than its limit of open streams.
+# The most streams that we have stopped, or that were abandoned, and whose end may still
+# be reported; a peer has at most its limit of open streams.
 _STOPPED = 1024
 
-# The rest of a request whose response is complete is dropped while it comes at
-# `min_rate`, measured in intervals of so many seconds, up to so many bytes, of so many
-# requests at once.  Then STOP_SENDING is sent.  Chromium gives a response to its page
-# when it has sent the request, and never if it is told to stop.
+# The rest of a request whose response is complete is dropped while it arrives at
+# `min_rate`: measured in intervals of so many seconds, up to so many bytes, for so many
+# requests at once.  Otherwise STOP_SENDING is sent.  Chromium passes a response to its
+# page when it has sent the request, and never after STOP_SENDING.
 _STOP_AFTER = 10.0
 _DISCARDED = 64 << 20
 _LINGERING = 16
@@ -130,22 +130,21 @@ RequestHandler: TypeAlias = Callable[[H3RequestStream], Coroutine[Any, Any, None
 class H3Protocol(QuicConnectionProtocol):
     """A connection of HTTP/3, whose streams are ``H3RequestStream``.
 
-    It is what ``connect`` and ``serve`` make with ``create_protocol=H3Protocol``;
-    their configuration must have ``alpn_protocols=H3_ALPN``.  A client calls
-    ``open_stream``.  For a server, ``functools.partial(H3Protocol,
-    request_handler=...)`` names the coroutine function that is run as a task for
-    each request, with its stream.  When that returns, what it has left of the
-    request is refused.  If it raises before its response has begun, or returns
-    without one, the response is 500; if it leaves a response without an end, the
-    stream is reset.  It is cancelled when its response cannot be sent any more.
-    ``request_handler`` may also be a subclass of ``BaseRequestHandler``, of which each
-    request becomes an instance as it does over HTTP/2, or an ``ExchangeFactory``; no
-    client is sent pushes.
+    ``connect`` and ``serve`` make it with ``create_protocol=H3Protocol``; their
+    configuration must have ``alpn_protocols=H3_ALPN``.  A client calls ``open_stream``.
+    For a server, ``functools.partial(H3Protocol, request_handler=...)`` names the
+    coroutine function that is run as a task for each request, with its stream.  When
+    that returns, the unread rest of the request is refused.  If it raises before its
+    response has begun, or returns without one, the response is 500; if it leaves a
+    response without an end, the stream is reset.  It is cancelled when its response
+    cannot be sent any more. ``request_handler`` may also be a subclass of
+    ``BaseRequestHandler``, of which each request becomes an instance as it does over
+    HTTP/2, or an ``ExchangeFactory``; no client is sent pushes.
 
-    Responses go out in the order of the priorities that the client gives them
-    (RFC 9218).  ``timeouts`` bounds every wait for the peer; by default a client
-    bounds that for SETTINGS, and keeps a connection with a request alive.  Of
-    ``config``, ``extended`` and ``stream_errors`` are always on.
+    Responses are sent in the order of the client's priorities (RFC 9218).  ``timeouts``
+    bounds every wait for the peer; by default a client bounds the wait for SETTINGS,
+    and keeps a connection with a request alive.  ``extended`` and ``stream_errors`` of
+    ``config`` are always on.
     """
 
     def __init__(
@@ -169,13 +168,13 @@ class H3Protocol(QuicConnectionProtocol):
             "RequestHandler | None", None if factory is not None else request_handler
         )
         self._serves = request_handler is not None
-        # A stream must not cost others, nor end without an event.
+        # An error of a stream must not affect others, nor end it without an event.
         check_type("config", config, H3Configuration, "an H3Configuration")
         config = dataclasses.replace(
             config,
             extended=True,
             stream_errors=True,
-            # Handlers are given one cookie field (RFC 9114, 4.2.1).
+            # Handlers get one cookie field (RFC 9114, 4.2.1).
             join_cookies=config.join_cookies or factory is not None,
         )
         self._config = _with_datagrams(config, quic)
@@ -187,7 +186,7 @@ class H3Protocol(QuicConnectionProtocol):
             # A subclass answers, and the requests are its own.
             timeouts = dataclasses.replace(timeouts, idle=None, keepalive=None)
         self._watch = Watch(self, timeouts)
-        # A configuration may keep every connection alive, and more often.
+        # A configuration may set a shorter keep-alive for every connection.
         times = [timeouts.keepalive, quic.configuration.keep_alive]
         self._keepalive = min((t for t in times if t is not None), default=None)
         self._kept_alive = False
@@ -227,18 +226,17 @@ class H3Protocol(QuicConnectionProtocol):
         """Send a request's header section; a body may follow unless ``end_stream``.
 
         ``headers`` are pairs, or a mapping, of bytes or str; a third item that is true
-        keeps a field out of QPACK's table (RFC 9204, 7.1).
-        It waits while 512 requests are open, and for the server's SETTINGS if
-        ``headers`` have ``:protocol`` (RFC 9220).  Beyond the streams that the
-        server allows it is sent when one of them has ended.  With
-        ``expect_continue`` the request has ``expect: 100-continue`` (RFC 9110,
-        10.1.1): the first call that sends of the body waits until the server asks
-        for it, or so many seconds, 1 if it is ``True``, and sends nothing if the
-        response refuses it: our half is reset then.
+        keeps a field out of QPACK's table (RFC 9204, 7.1). It waits while 512 requests
+        are open, and for the server's SETTINGS if ``headers`` have ``:protocol`` (RFC
+        9220).  Beyond the streams that the server allows it is sent when one of them
+        has ended.  With ``expect_continue`` the request has ``expect: 100-continue``
+        (RFC 9110, 10.1.1): the first call that sends some of the body waits until the
+        server asks for it, or that many seconds (``True``: 1), and sends nothing if the
+        response refuses it: then our half is reset.
 
-        Raises ``ProtocolError`` of ``nghttp2py.h3.connection`` for fields that must
-        not be sent, ``NotEnabledError`` if the server does not take Extended
-        CONNECT, ``GoingAwayError`` after the server's GOAWAY or ``shutdown``, and
+        Raises ``ProtocolError`` of ``nghttp2py.h3.connection`` for fields that must not
+        be sent, ``NotEnabledError`` if the server does not support Extended CONNECT,
+        ``GoingAwayError`` after the server's GOAWAY or ``shutdown``, and
         ``ConnectionTerminatedError`` when the connection is over.
         """
         fields = to_fields(headers)
@@ -299,7 +297,7 @@ class H3Protocol(QuicConnectionProtocol):
 
     @property
     def client_address(self) -> Any:
-        """A client's address, as a server sees it now, if it is known."""
+        """The current address of a client, at a server, if it is known."""
         return self._quic.get_peer_address()
 
     @property
@@ -314,7 +312,7 @@ class H3Protocol(QuicConnectionProtocol):
 
     @property
     def stream_count(self) -> int:
-        """The requests that are open."""
+        """The number of open requests."""
         return len(self._streams_by_id)
 
     @property
@@ -329,25 +327,23 @@ class H3Protocol(QuicConnectionProtocol):
 
     @property
     def is_closing(self) -> bool:
-        """Whether the connection is being ended at this end, or is over."""
+        """Whether this end is closing the connection, or it has ended."""
         return self._closing or self._terminated is not None
 
     async def wait_closing(self) -> None:
         """Wait until ``is_closing`` is true.
 
-        A handler that sends for as long as the client listens (server-sent
-        events) waits for it, and ends its response: otherwise ``shutdown`` takes
-        its whole timeout.
+        A handler of an endless response (server-sent events) should wait for this and
+        then end its response: otherwise ``shutdown`` takes its whole timeout.
         """
         while not self.is_closing:
             await self._waiters.wait()
 
     async def shutdown(self, timeout: float | None = CLOSE_TIMEOUT) -> None:
-        """Take no more requests, let the open ones finish, and close.
+        """Accept no more requests, let the open ones finish, and close.
 
-        The client is told by GOAWAY (RFC 9114, 5.2).  What has not finished after
-        ``timeout`` seconds is broken off.  On a connection that is closed this is
-        a no-op.
+        The client gets GOAWAY (RFC 9114, 5.2).  What has not finished after ``timeout``
+        seconds is aborted.  On a closed connection this is a no-op.
         """
         if self._http is not None and not self._quic.closed:
             self._begin_closing()
@@ -372,9 +368,9 @@ class H3Protocol(QuicConnectionProtocol):
         task.add_done_callback(self._shutdowns.discard)
 
     async def wait_closed(self) -> None:
-        """Wait until the connection is over, and the coroutines of handlers are.
+        """Wait until the connection and the coroutines of handlers have ended.
 
-        For those it waits no longer than ``close`` of ``timeouts``.
+        It waits for the latter at most ``close`` of ``timeouts``.
         """
         await super().wait_closed()
         if self._link.tasks.lost:
@@ -422,7 +418,7 @@ class H3Protocol(QuicConnectionProtocol):
             http.send_goaway()
         else:
             self._finishing = True
-            # Requests that are on their way now have arrived a round trip later.
+            # A round trip later, the requests that are in flight now have arrived.
             was_idle = self._is_finished()
             http.send_goaway(_NO_REQUEST)
             with contextlib.suppress(asyncio.TimeoutError):
@@ -444,7 +440,7 @@ class H3Protocol(QuicConnectionProtocol):
         if self._terminated is not None:
             raise self._termination_error()
         if self._http is None:
-            # Not before the handshake has begun: then its frames are traced.
+            # Not before the handshake has begun, so that its frames are traced.
             self._http = H3Connection(self._quic, config=self._config)
         return self._http
 
@@ -468,28 +464,28 @@ class H3Protocol(QuicConnectionProtocol):
         )
 
     def _log(self, text: str) -> None:
-        # One for each stream would let clients fill the log: a server has one bound
+        # A line for each stream would let clients fill the log: a server has one bound
         # for all its connections.
         if self._end_log is None:
             self._end_log = EndLog()
         self._end_log.tell_by(logger, self.client_address, text)
 
-    # ---- What streams ask for ----
+    # ---- Calls of streams ----
 
     def require_http(self) -> H3Connection:
-        """Return the connection of HTTP/3; raise if it is over."""
+        """Return the ``H3Connection``; raise if it has ended."""
         return self._require_http()
 
     def transmit_soon(self) -> None:
-        """Send what waits to be sent in the loop's next turn."""
+        """Send what is queued in the loop's next turn."""
         self._transmit_soon()
 
     def watch_queued(self, outgoing: Outgoing, n: int, was_empty: bool) -> None:
-        """Bound the time in which the client takes what was queued."""
+        """Bound the time in which the client receives what was queued."""
         self._watch.queued(outgoing, n, was_empty=was_empty)
 
     def has_early_data(self, stream_id: int) -> bool:
-        """Whether bytes of a request have come as early data."""
+        """Return whether bytes of a request came as early data."""
         return self._quic.stream_early_data(stream_id)
 
     def stop_stream(self, stream_id: int, error_code: int) -> None:
@@ -499,12 +495,12 @@ class H3Protocol(QuicConnectionProtocol):
         self._transmit_soon()
 
     def request_declined(self, stream_id: int) -> None:
-        """A request is stopped whose response is sent, or will be."""
+        """Handle that a request with a response is stopped."""
         if not self._closing:
             self._abandoned(stream_id, _ANSWERED_COST)
 
     def _was_stopped(self, stream_id: int) -> None:
-        """What still comes on a stream, its end too, means nothing."""
+        """Ignore what still arrives on a stream, its end included."""
         if not self._quic.configuration.is_client:
             self._watch.section_ended(stream_id)
             self._stopped[stream_id] = None
@@ -514,7 +510,7 @@ class H3Protocol(QuicConnectionProtocol):
     def reset_stream(self, stream_id: int, error_code: int) -> None:
         """Send RESET_STREAM; what is queued is dropped."""
         self._require_http().reset_stream(stream_id, error_code)
-        # What was queued to its end goes, too.
+        # A queue that has its end is dropped, too.
         self._quic.reset_stream(stream_id, error_code)
         self._transmit_soon()
 
@@ -529,14 +525,14 @@ class H3Protocol(QuicConnectionProtocol):
         self._transmit_soon()
 
     def forget(self, exchange: Exchange) -> None:
-        """A stream has ended."""
+        """Forget a stream that has ended."""
         stream_id = exchange.stream_id
         self._answered.pop(stream_id, None)
         if self._streams_by_id.pop(stream_id, None) is not None:
             self._stream_ended()
 
     def _busy(self) -> None:
-        """A request is open: the connection must live as long (RFC 9114, 5.1)."""
+        """Keep the connection alive while a request is open (RFC 9114, 5.1)."""
         self._watch.busy()
         if not self._kept_alive and self._keepalive is not None:
             self._kept_alive = True
@@ -551,7 +547,7 @@ class H3Protocol(QuicConnectionProtocol):
                 self.set_keep_alive(self._quic.configuration.keep_alive)
 
     def dropped(self, stream_id: int, sends: bool, receives: bool) -> None:
-        """A client's stream was dropped before its end."""
+        """Reset a client's stream that was dropped before its end."""
         if self._terminated is None:
             if sends:
                 self.reset_stream(stream_id, ErrorCode.H3_REQUEST_CANCELLED)
@@ -565,7 +561,7 @@ class H3Protocol(QuicConnectionProtocol):
             error, "%r: the body of stream %d failed", self, exchange.stream_id
         )
 
-    # ---- What the bounds ask for ----
+    # ---- Calls of the bounds ----
 
     def _bodies_awaited(self) -> Collection[tuple[int, Arrival]]:
         if self._quic.configuration.is_client:
@@ -612,7 +608,7 @@ class H3Protocol(QuicConnectionProtocol):
         else:
             self.stop_stream(stream_id, code)
         if what == "headers" and self._http is not None:
-            # It has bytes of the stream; those that come now are dropped.
+            # Bytes of the stream that are kept or arrive from now on are dropped.
             self._http.handle_event(QuicStreamReset(code, stream_id))
             self._abandoned(stream_id)
         if not answered:
@@ -620,7 +616,8 @@ class H3Protocol(QuicConnectionProtocol):
             self.reset_stream(stream_id, code)
 
     def _abandoned(self, stream_id: int, cost: float = 1) -> None:
-        """A client has made us end a stream early, which costs us more than it."""
+        """Count a stream that a client has made us end early, which costs us more than
+        it."""
         if stream_id in self._cut_short:
             return  # its other half
         self._cut_short[stream_id] = None
@@ -631,16 +628,16 @@ class H3Protocol(QuicConnectionProtocol):
             self._log(reason)
             self.close(ErrorCode.H3_EXCESSIVE_LOAD, reason)
 
-    # ---- What the base class and the server call ----
+    # ---- Calls of the base class and the server ----
 
     def drain_begun(self) -> None:
         """Shut down gracefully: the server is drained, which has its own bound."""
         self._begin_shutdown(None)
 
     def transmit(self) -> None:
-        """Send what waits to be sent, and set the timer: see the base class."""
+        """Send what is queued, and set the timer: see the base class."""
         super().transmit()
-        # What was acknowledged has made room.
+        # Acknowledgements have made room.
         for stream_id in self._link.senders():
             exchange = self._streams_by_id.get(stream_id)
             if exchange is not None:
@@ -657,7 +654,7 @@ class H3Protocol(QuicConnectionProtocol):
             self._start_handlers()
 
     def quic_event_received(self, event: QuicEvent) -> None:
-        """Take an event: streams are HTTP/3's."""
+        """Handle an event of QUIC; HTTP/3 handles streams."""
         if isinstance(event, ProtocolNegotiated):
             self._require_http()
         elif isinstance(event, HandshakeCompleted):
@@ -672,7 +669,7 @@ class H3Protocol(QuicConnectionProtocol):
                 self._link.ending = event.stream_id
             for received in events:
                 if isinstance(received, HeadersReceived):
-                    # Another stream's may have waited for QPACK's encoder stream.
+                    # Those of other streams may have waited for QPACK's encoder stream.
                     self._watch.section_ended(received.stream_id)
                     known = known or (
                         received.stream_id == stream_id
@@ -705,11 +702,11 @@ class H3Protocol(QuicConnectionProtocol):
     def _follow_request(
         self, http: H3Connection, event: QuicEvent, known: bool
     ) -> None:
-        """See how far the header section of a request has come, and whether the
-        client abandons it; ``known`` is whether the request has come."""
+        """Check how much of a request's header section has arrived, and whether the
+        client abandons the request; ``known`` is whether the request was reported."""
         if isinstance(event, QuicStopSendingReceived):
             if not known and event.stream_id & 3 == 0:
-                # The response was queued whole, or the request has not come.
+                # The response was queued completely, or the request was not reported.
                 self._abandoned(event.stream_id)
             return
         if not isinstance(event, StreamDataReceived | QuicStreamReset):
@@ -720,7 +717,7 @@ class H3Protocol(QuicConnectionProtocol):
         if known:
             self._follow_frame(http, stream_id)
         elif isinstance(event, StreamDataReceived) and (
-            # A whole request may wait for QPACK's encoder stream.
+            # A complete request may wait for QPACK's encoder stream.
             not event.end_stream or http.incomplete_frame(stream_id)
         ):
             if stream_id not in self._stopped:
@@ -732,8 +729,8 @@ class H3Protocol(QuicConnectionProtocol):
             self._abandoned(stream_id)
 
     def _follow_frame(self, http: H3Connection, stream_id: int) -> None:
-        """See whether a frame of a client has come whole, the payload of DATA aside:
-        on the control stream, or trailers."""
+        """Check whether a frame of a client is complete, apart from the payload of
+        DATA: on the control stream, or trailers."""
         if frame := http.incomplete_frame(stream_id):
             self._watch.section_begun(stream_id, frame)
         else:
@@ -747,7 +744,7 @@ class H3Protocol(QuicConnectionProtocol):
             self._link.call(exchange, functools.partial(self.h3_event_received, event))
 
     def h3_event_received(self, event: H3Event) -> None:
-        """Take an event of HTTP/3: a subclass that wants to see it extends this."""
+        """Handle an event of HTTP/3; a subclass can extend this."""
         if isinstance(event, HeadersReceived):
             exchange = self._streams_by_id.get(event.stream_id)
             if exchange is not None:
@@ -796,7 +793,7 @@ class H3Protocol(QuicConnectionProtocol):
         )
 
     def _stream_aborted(self, event: StreamAborted) -> None:
-        # One for each would let a client fill the log.
+        # A line for each would let a client fill the log.
         logger.debug(
             "%s: stream %d: %s: %s",
             self.client_address,
@@ -841,12 +838,12 @@ class H3Protocol(QuicConnectionProtocol):
         link.call(exchange, functools.partial(link.request_received, exchange, request))
         if self._closing:
             link.tell_closing(exchange)
-        # Not the one that has failed, if it has.
+        # The exchange may have been replaced, if it has failed.
         exchange = self._streams_by_id.get(stream_id, exchange)
         if event.stream_ended:
             link.call(exchange, functools.partial(link.message_ended, exchange))
         if stream_id in self._cut_short:
-            # STOP_SENDING has overtaken the request.
+            # STOP_SENDING has arrived before the request.
             code = ErrorCode.H3_REQUEST_CANCELLED
             failure = reset_failure(stream_id, code, remote=True)
             link.break_off(exchange, failure, code, incoming=False)
@@ -863,12 +860,12 @@ class H3Protocol(QuicConnectionProtocol):
         return stream, stream.request
 
     def replace(self, exchange: Exchange) -> None:
-        """Call this one from now on, for one that has failed."""
+        """Replace an exchange that has failed by this one."""
         if exchange.stream_id in self._streams_by_id:
             self._streams_by_id[exchange.stream_id] = exchange
 
     def _start_handlers(self) -> None:
-        """Run the handlers of the requests that have come."""
+        """Run the handlers of new requests."""
         arrived, self._arrived = self._arrived, []
         for stream in arrived:
             if self._terminated is not None:
@@ -878,7 +875,7 @@ class H3Protocol(QuicConnectionProtocol):
                 stream.reset(ErrorCode.H3_REQUEST_CANCELLED)
                 continue
             assert self._coroutine is not None
-            # The stream cancels it when the response cannot be sent any more.
+            # The stream cancels the task when the response can no longer be sent.
             task = self._link.tasks.start(
                 self._coroutine(stream),
                 functools.partial(self._request_handled, stream),
@@ -887,7 +884,7 @@ class H3Protocol(QuicConnectionProtocol):
             stream.run_in(task)
 
     def _apply_priority(self, stream_id: int) -> None:
-        """Send a response when the client wants it (RFC 9218)."""
+        """Set the priority of a response to the client's (RFC 9218)."""
         assert self._http is not None
         with contextlib.suppress(ValueError):  # the client may have stopped it
             self._quic.set_stream_priority(stream_id, *self._http.priority(stream_id))
@@ -907,7 +904,7 @@ class H3Protocol(QuicConnectionProtocol):
     def _finish_response(
         self, stream: H3RequestStream, task: asyncio.Task[None]
     ) -> None:
-        # One that the client has stopped needs no answer.
+        # A stream that the client has stopped needs no answer.
         if not stream.writer.is_closing() and (
             task.cancelled() or not stream.answer_failure()
         ):
@@ -919,7 +916,7 @@ class H3Protocol(QuicConnectionProtocol):
             stream.stop()
 
     def request_answered(self, stream_id: int) -> None:
-        """A response is complete: what comes of its request is dropped.
+        """Drop the rest of a request whose response is complete.
 
         A client that receives STOP_SENDING at once may lose the response.
         """
@@ -928,7 +925,7 @@ class H3Protocol(QuicConnectionProtocol):
         self._transmit_soon()
 
     def discarded(self, stream_id: int, total: int) -> None:
-        """So many bytes have come of a request since its response was complete."""
+        """Count bytes of a request after its response."""
         if total > _DISCARDED:
             self._stop_answered(stream_id)
 
@@ -961,10 +958,10 @@ def _with_datagrams(config: H3Configuration, quic: QuicConnection) -> H3Configur
 
 
 def _is_of_the_peer(error: BaseException) -> bool:
-    """Whether an exception is what the peer's end of a stream, or of the
-    connection, has made of a handler."""
+    """Return whether a handler's exception was caused by the peer's end of the stream
+    or of the connection."""
     if isinstance(error, (ConnectionTerminatedError, StreamResetError)):
         return True
-    # What a TaskGroup raises; the class came with Python 3.11.
+    # A TaskGroup raises it; the class is new in Python 3.11.
     errors = getattr(error, "exceptions", None)
     return isinstance(errors, tuple) and all(map(_is_of_the_peer, errors))

@@ -1,4 +1,4 @@
-"""The bounds of time and rate that one end of HTTP/3 sets the other."""
+"""The bounds of time and rate on the peer of an HTTP/3 connection."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from nghttp2py.quic import QuicConnection
 
 __all__ = ["Arrival", "Outgoing", "Rate", "Watch", "Watched"]
 
-# Bodies that are kept track of before those that were taken are forgotten.
+# How many bodies are tracked before the finished ones are forgotten.
 _SWEEP = 64
 
-# Turns that a loop gets to read what has arrived before something is overdue.
+# Turns of the loop to read what has arrived, before something counts as overdue.
 _MAX_TURNS = 50
 
 
 class Rate:
-    """A token bucket: ``burst`` at once, and ``rate`` a second from then on."""
+    """A token bucket: ``burst`` at once, and then ``rate`` a second."""
 
     __slots__ = ("_burst", "_left", "_rate", "_since")
 
@@ -30,7 +30,7 @@ class Rate:
         self._since = -math.inf
 
     def spend(self, now: float, n: float = 1) -> bool:
-        """Take ``n``; return whether there were so many."""
+        """Take ``n`` tokens; return whether there were that many."""
         earned = (now - self._since) * self._rate
         self._left = min(self._burst, self._left + earned)
         self._since = now
@@ -41,24 +41,24 @@ class Rate:
 
 
 class Arrival:
-    """How much of a request's body had come when."""
+    """The progress of a request's body."""
 
     __slots__ = ("came", "came_before", "interval", "since", "withheld")
 
     def __init__(self) -> None:
-        #: Bytes that have come.
+        #: Bytes that have arrived.
         self.came = 0
         #: Whether the application withholds credit.
         self.withheld = False
-        # The length of the intervals that are measured, when this one began, and what
-        # had come by then.
+        # The length of the measured intervals, when this one began, and how many bytes
+        # had arrived by then.
         self.interval = math.inf
         self.since = 0.0
         self.came_before = 0
 
 
 class Outgoing:
-    """How much of what a stream sends had been taken when."""
+    """The progress of what a stream sends."""
 
     __slots__ = (
         "all_taken",
@@ -74,10 +74,10 @@ class Outgoing:
         self.stream_id = stream_id
         #: Bytes that were ever queued.
         self.total = 0
-        #: Whether the watch has it.
+        #: Whether the watch tracks it.
         self.listed = False
-        # When the interval that is measured began; by then, what had been taken
-        # of it and of all streams, and what was queued of it.
+        # When the measured interval began, and, at that time, the bytes that the peer
+        # had received of it and of all streams, and the bytes queued.
         self.since = 0.0
         self.taken = 0
         self.all_taken = 0
@@ -85,7 +85,7 @@ class Outgoing:
 
 
 class Watched(Protocol):
-    """A connection, as a ``Watch`` sees it."""
+    """What a ``Watch`` needs from a connection."""
 
     _loop: asyncio.AbstractEventLoop
     _quic: QuicConnection
@@ -99,10 +99,10 @@ class Watched(Protocol):
 
 
 class Watch:
-    """Ends what a peer keeps waiting for too long: see ``Timeouts``.
+    """Ends streams and connections that miss a bound: see ``Timeouts``.
 
-    A connection has one timer.  When it runs out, all that is open is looked at:
-    no more than the peer may have open.
+    A connection has one timer.  When it fires, everything open is checked: at most what
+    the peer may have open.
     """
 
     def __init__(self, owner: Watched, timeouts: Timeouts) -> None:
@@ -111,7 +111,7 @@ class Watch:
         self._quic = owner._quic
         self._timeouts = timeouts
         self._turns = 0
-        # The packets that had come when there were no more than at the time.
+        # The count of received packets at the last check, and its time.
         self._packets = 0
         self._heard = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -119,16 +119,16 @@ class Watch:
         self._settings_due = math.inf
         self._busy = False
         self._idle_since = 0.0
-        # Streams with a header section or another frame that is incomplete: the time
-        # by which it must be complete, and which one it is.  The first is due first.
+        # Streams with an incomplete header section or other frame: the time by which it
+        # must be complete, and its number.  The first is due first.
         self._incomplete: dict[int, tuple[float, int]] = {}
-        # Streams whose bytes were not taken whole when they were last looked at.
+        # Streams whose bytes were not all received by the peer at the last check.
         self._outgoing: dict[int, Outgoing] = {}
         self._sweep_at = _SWEEP
         self._total = 0
 
     def stop(self) -> None:
-        """The connection is over: nothing is waited for."""
+        """Stop: the connection has ended."""
         self._owner = None
         self._incomplete.clear()
         self._outgoing.clear()
@@ -136,27 +136,27 @@ class Watch:
             self._timer.cancel()
             self._timer = None
 
-    # ---- What has happened ----
+    # ---- Reports of events ----
 
     def handshake_completed(self) -> None:
-        """SETTINGS and requests may come."""
+        """Begin to wait for SETTINGS and requests."""
         self._settings_due = self._loop.time() + self._timeouts.settings
         self._wake_at(self._settings_due)
         self.idle()
 
     def settings_received(self) -> None:
-        """The peer's SETTINGS have come."""
+        """Handle the peer's SETTINGS."""
         self._settings_due = math.inf
 
     def idle(self) -> None:
-        """No request is open."""
+        """Handle the end of the last request."""
         self._busy = False
         self._idle_since = self._loop.time()
         if self._timeouts.idle is not None:
             self._wake_at(self._idle_since + self._timeouts.idle)
 
     def busy(self) -> None:
-        """A request is open."""
+        """Handle an open request."""
         if not self._busy:
             self._busy = True
             if self._timeouts.keepalive is not None:
@@ -164,8 +164,8 @@ class Watch:
                 self._wake_at(self._heard + self._timeouts.keepalive)
 
     def section_begun(self, stream_id: int, frame: int = 0) -> None:
-        """Bytes have come of a request whose header section is incomplete, or of
-        another ``frame``, a number, on a stream."""
+        """Handle bytes of an incomplete header section, or of another incomplete
+        ``frame``, a number, on a stream."""
         known = self._incomplete.get(stream_id)
         if known is None or known[1] != frame:
             self._incomplete.pop(stream_id, None)
@@ -174,19 +174,19 @@ class Watch:
             self._wake_at(due)
 
     def section_ended(self, stream_id: int) -> bool:
-        """A header section is complete, or will never be.  Return whether it had
-        begun before."""
+        """Handle that a header section is complete, or will never be.  Return whether
+        it had begun before."""
         return self._incomplete.pop(stream_id, None) is not None
 
     def body_begun(self, arrival: Arrival, interval: float | None) -> None:
-        """A body must progress in each ``interval`` from now on."""
+        """Require progress of a body in each ``interval`` from now on."""
         if interval is not None:
             arrival.interval = interval
             arrival.since = self._loop.time()
             self._wake_at(arrival.since + interval)
 
     def queued(self, outgoing: Outgoing, n: int, *, was_empty: bool) -> None:
-        """``n`` bytes were queued on a stream; nothing was before if
+        """Handle that ``n`` bytes were queued on a stream, which was empty before if
         ``was_empty``."""
         if self._timeouts.response is None:
             return
@@ -201,7 +201,7 @@ class Watch:
             self._outgoing[outgoing.stream_id] = outgoing
             outgoing.listed = True
 
-    # ---- What must have happened ----
+    # ---- Checks ----
 
     def _wake_at(self, due: float) -> None:
         if due < self._due and self._owner is not None:
@@ -211,9 +211,9 @@ class Watch:
             self._timer = self._loop.call_at(due, self._run)
 
     def _run(self) -> None:
-        """Look at what is open, after what has arrived was read.
+        """Check everything open, after what has arrived was read.
 
-        The loop may have stood, and then timers can run before datagrams are read
+        The loop may have been blocked; then timers can run before datagrams are read
         that have arrived in time.
         """
         if self._timer is not None:
@@ -229,7 +229,7 @@ class Watch:
                 self._packets = packets
                 self._heard = self._loop.time()
             self._turns += 1
-            # In uvloop's turns what call_soon() was given comes before reading.
+            # uvloop runs the callbacks of call_soon() before it reads.
             self._loop.call_soon(self._loop.call_soon, self._run)
             return
         self._turns = 0
@@ -253,7 +253,7 @@ class Watch:
             self._report_overdue("settings")
         due = self._settings_due
         if self._busy and self._timeouts.keepalive is not None:
-            # PINGs go out meanwhile, which the peer acknowledges.
+            # PINGs are sent meanwhile, which the peer acknowledges.
             answer = self._timeouts.keepalive_answer
             if now >= self._heard + self._timeouts.keepalive + answer:
                 self._report_overdue("keepalive")
@@ -311,7 +311,7 @@ class Watch:
         return first
 
     def _is_stalled(self, outgoing: Outgoing, queued: int, interval: float) -> bool:
-        """Whether the peer has taken too little of a stream."""
+        """Return whether the peer has received too little of a stream."""
         quic = self._quic
         stream_id = outgoing.stream_id
         needed = self._timeouts.min_rate * interval
@@ -323,7 +323,7 @@ class Watch:
             return True  # its own window holds it back
         if taken >= outgoing.queued:
             return False  # the application had no more
-        # The connection holds it back, or it waits for other streams.
+        # The connection's window blocks it, or it waits behind other streams.
         all_taken = self._total - quic.queued_data() - outgoing.all_taken
         return not unsent or all_taken < needed
 
@@ -335,7 +335,7 @@ class Watch:
         outgoing.queued = queued
 
     def _sweep(self) -> None:
-        """Forget the streams that were taken whole."""
+        """Forget the streams of which the peer has received everything."""
         for stream_id, outgoing in list(self._outgoing.items()):
             if not self._quic.queued_data(stream_id):
                 outgoing.listed = False

@@ -40,21 +40,21 @@ from nghttp2py.h3.events import Headers
 __all__ = ["H3Link", "to_fields", "to_request"]
 
 
-# Body bytes that come in and are not read, before the peer gets no more credit.
-# Beyond them it may send what it has credit for, `max_stream_data`.
+# Unread bytes of a body from which on the peer gets no more credit.  Then it may still
+# send what it has credit for, `max_stream_data`.
 _UNREAD = 65536
 
-# What may be queued of a stream beyond the credit that the peer has given: a small
-# response goes without a wait.
+# What may be queued on a stream beyond the peer's credit: a small response need not
+# wait.
 _AHEAD = 2048
 
-# A stream with credit may have so much on its way, acknowledgements outstanding,
-# while all streams together have less than the second number; from then on the third.
+# A stream with credit may have so many unacknowledged bytes while all streams together
+# have less than the second number; from then on the third.
 _STREAM_QUEUE = 1 << 20
 _CONNECTION_QUEUE = 8 << 20
 _SHARE = 16384
 
-# HTTP/3's codes that mean what HTTP/2's do (RFC 9114, A.4).
+# HTTP/3's codes for those of HTTP/2 with the same meaning (RFC 9114, A.4).
 _OF_HTTP2: dict[int, int] = {
     H2ErrorCode.NO_ERROR: ErrorCode.H3_NO_ERROR,
     H2ErrorCode.PROTOCOL_ERROR: ErrorCode.H3_GENERAL_PROTOCOL_ERROR,
@@ -69,36 +69,36 @@ _OF_HTTP2: dict[int, int] = {
 
 
 class _State:
-    """What the connection knows of one exchange."""
+    """The connection's state of one exchange."""
 
     def __init__(self, *, tunnel: bool) -> None:
         self.sends = True  # our half has no end yet
         self.receives = True
         self.tunnel = tunnel
-        self.answered = False  # the final response's header section came, or went
-        self.declined = False  # what still comes of the request means nothing
+        self.answered = False  # a final response was received, or sent
+        self.declined = False  # the rest of the request is ignored
         self.failure: Failure | None = None
         self.error_code = 0
-        self.unread = 0  # bytes that came in without credit for more
+        self.unread = 0  # received bytes without credit yet
         self.arrival = Arrival()
         self.outgoing: Outgoing | None = None
         self.body_bytes_sent = 0
-        # What `writable` waits for: room for so many bytes, or a short queue.
+        # The condition of `writable`: room for so many bytes, or a short queue.
         self.wanted = 0
         self.low = -1
-        # A body that is pulled, and the fields after it.
+        # The source of a body, and the trailers after it.
         self.source: Any = None
         self.deferred = False
         self.trailers: Any = None
 
 
 class H3Link(StreamLink, PythonConnection):
-    """A connection of HTTP/3, as its exchanges see it.
+    """The HTTP/3 connection of exchanges.
 
-    ``states`` has what is known of each exchange that has not ended;
-    ``owner.forget(exchange)`` is called when one has.  The exchanges of ``factory``
-    are told of an end in a later turn of the loop, as it may have been made by a call
-    of theirs; a ``Stream`` expects to be told at once.
+    ``states`` has the state of each exchange that has not ended;
+    ``owner.forget(exchange)`` is called when one has.  Exchanges of ``factory`` are
+    called about their end in a later turn of the loop, because a call of theirs may
+    have caused it; a ``Stream`` is called at once.
     """
 
     codes = Codes(
@@ -118,8 +118,8 @@ class H3Link(StreamLink, PythonConnection):
         client_side: bool,
         factory: ExchangeFactory | None = None,
     ) -> None:
-        # Weak, as the connection has this object: no cycle is to outlive it.  Handlers
-        # are given it: the cycle is cut when the connection is over.
+        # Weak, because the connection refers to this object: a cycle would outlive it.
+        # Handlers get the object itself: that cycle is broken when the connection ends.
         proxy = weakref.proxy(owner)
         PythonConnection.__init__(
             self, "HTTP/3", client_side, proxy if factory is None else owner, factory
@@ -131,9 +131,9 @@ class H3Link(StreamLink, PythonConnection):
         self._due: deque[tuple[Exchange, Callable[[], None]]] = deque()
         self.tasks = CallbackTasks()
         self.states: dict[int, _State] = {}
-        #: The stream whose end has come with the bytes that are taken now.
+        #: The stream whose end came with the bytes that are being handled.
         self.ending = -1
-        # Those that wait for room, or have a body that is pulled.
+        # Exchanges that wait for room, or have a source of a body.
         self._senders: set[int] = set()
         # Closed exchanges whose queued bytes a coroutine waits for.
         self._closed: dict[int, tuple[Exchange, int]] = {}
@@ -142,13 +142,13 @@ class H3Link(StreamLink, PythonConnection):
     def make_failure(
         self, stream_id: int, error_code: int, reason: str
     ) -> Callable[[], Exception]:
-        """Return what makes the exception of a stream that we reset."""
+        """Return a function that makes the exception of a stream that we reset."""
         return reset_failure(stream_id, error_code, remote=False, text=reason)
 
     # ---- The life of an exchange ----
 
     def begin(self, exchange: Exchange, request: Headers | RequestReceived) -> None:
-        """Begin to know an exchange: its request has come, or goes out now."""
+        """Register an exchange whose request has come, or is sent now."""
         if isinstance(request, RequestReceived):
             method: bytes | None = request.method
         else:
@@ -168,7 +168,7 @@ class H3Link(StreamLink, PythonConnection):
         )
 
     def is_open(self, exchange: Exchange) -> bool:
-        """Return whether the exchange can take or give anything still."""
+        """Return whether the exchange can still send or receive anything."""
         return exchange.stream_id in self.states
 
     def _state(self, exchange: Exchange) -> _State:
@@ -192,7 +192,7 @@ class H3Link(StreamLink, PythonConnection):
         return http
 
     def check_end(self, exchange: Exchange) -> None:
-        """Tell the exchange of its end, when both halves have ended."""
+        """Call ``closed`` of an exchange, if both halves have ended."""
         stream_id = exchange.stream_id
         state = self.states.get(stream_id)
         if state is None or state.sends or state.receives:
@@ -212,7 +212,7 @@ class H3Link(StreamLink, PythonConnection):
         )
 
     def _tell(self, exchange: Exchange, call: Callable[[], None]) -> None:
-        """Tell an exchange of an end, which a call of its own may have made."""
+        """Report an end to an exchange, a call of which may have caused it."""
         if not self._defers:
             call()
             return
@@ -221,13 +221,13 @@ class H3Link(StreamLink, PythonConnection):
         self._due.append((exchange, call))
 
     def tell_ends(self) -> None:
-        """Tell exchanges of the ends that they were not told of yet."""
+        """Report the ends that were not reported to exchanges yet."""
         while self._due:
             exchange, call = self._due.popleft()
             self.call(exchange, call)
 
     def call(self, exchange: Exchange, call: Callable[[], object]) -> None:
-        """Call an exchange; what it raises ends it, and no other."""
+        """Call an exchange; an exception ends only this exchange."""
         if not self._defers:
             call()
             return
@@ -239,7 +239,7 @@ class H3Link(StreamLink, PythonConnection):
             self.owner.replace(exchange_failed(exchange, error))
 
     def make_exchange(self, stream_id: int, request: RequestReceived) -> Exchange:
-        """Make the exchange of a request; one whose factory fails answers 500."""
+        """Make the exchange of a request; answer 500 if its factory fails."""
         try:
             exchange: Exchange = self.new_exchange(stream_id, request)
             return exchange
@@ -249,21 +249,21 @@ class H3Link(StreamLink, PythonConnection):
             return _Unmade(self, stream_id, request, error)
 
     def tell_closing(self, exchange: Exchange) -> None:
-        """Tell an exchange that the server begins to stop."""
+        """Report to an exchange that the server begins to stop."""
         self._tell(exchange, partial(self.closing, exchange))
 
     def disconnected(self, released: Callable[[], object]) -> None:
-        """The connection is over: end its tasks, and call ``released`` after them."""
+        """Handle the end of the connection: end its tasks, then call ``released``."""
         self.tell_ends()
         self.owner = self._proxy
         self.tasks.connection_lost(released)
 
-    # ---- What comes in ----
+    # ---- Receiving ----
 
     def section_received(
         self, exchange: Exchange, headers: Headers, ended: bool
     ) -> None:
-        """Take a header section that is not a request's first."""
+        """Handle a header section after that of a request."""
         state = self.states.get(exchange.stream_id)
         if state is None or not state.receives:
             return
@@ -281,7 +281,7 @@ class H3Link(StreamLink, PythonConnection):
             self.message_ended(exchange)
 
     def body_received(self, exchange: Exchange, data: bytes, ended: bool) -> None:
-        """Take a piece of the body."""
+        """Handle a piece of the body."""
         state = self.states.get(exchange.stream_id)
         if state is None or not state.receives:
             return
@@ -299,7 +299,7 @@ class H3Link(StreamLink, PythonConnection):
             self.message_ended(exchange)
 
     def message_ended(self, exchange: Exchange) -> None:
-        """Take the end of the peer's half."""
+        """Handle the end of the peer's half."""
         state = self.states.get(exchange.stream_id)
         if state is not None and state.receives:
             state.receives = False
@@ -326,7 +326,7 @@ class H3Link(StreamLink, PythonConnection):
         incoming: bool = True,
         outgoing: bool = True,
     ) -> None:
-        """A half, or both, broke off: the peer did it, or the connection."""
+        """Handle that the peer or the connection has broken off one half, or both."""
         state = self.states.get(exchange.stream_id)
         if state is None:
             return
@@ -339,7 +339,7 @@ class H3Link(StreamLink, PythonConnection):
         if outgoing:
             state.sends = False
             state.source = None
-        # The response is whole, the request need not be (RFC 9114, 4.1).
+        # The response is complete, the request need not be (RFC 9114, 4.1).
         if state.failure is None and (outgoing or state.sends or not state.declined):
             state.failure = failure
             state.error_code = error_code
@@ -357,7 +357,7 @@ class H3Link(StreamLink, PythonConnection):
         self.check_end(exchange)
 
     def cancel(self, exchange: Exchange, error_code: int, reason: str) -> None:
-        """End what is left of an exchange, for a reason of the connection's."""
+        """End what is left of an exchange because of the connection."""
         state = self.states.get(exchange.stream_id)
         if state is None:
             return
@@ -370,10 +370,10 @@ class H3Link(StreamLink, PythonConnection):
         )
         self.break_off(exchange, failure, error_code)
 
-    # ---- What goes out: header sections ----
+    # ---- Sending header sections ----
 
     def send_section(self, exchange: Exchange, headers: Headers, end: bool) -> None:
-        """Send a header section of bytes, as it is."""
+        """Send a header section of bytes, unchanged."""
         state = self._sending(exchange)
         was_empty = not self._quic.queued_data(exchange.stream_id)
         self._http().send_headers(exchange.stream_id, headers, end)
@@ -406,7 +406,7 @@ class H3Link(StreamLink, PythonConnection):
         self.send_section(exchange, to_fields(fields), end)
 
     def send_continue(self, exchange: Exchange) -> None:
-        """Send 100 (Continue), unless the request has come whole or is closed."""
+        """Send 100 (Continue), unless the request is complete or it is closed."""
         state = self.states.get(exchange.stream_id)
         if state is not None and state.receives and state.sends:
             self.send_informational(exchange, 100, ())
@@ -433,13 +433,13 @@ class H3Link(StreamLink, PythonConnection):
             )
         self.send_section(exchange, to_fields(fields), True)
 
-    # ---- What goes out: bodies ----
+    # ---- Sending bodies ----
 
     def queue_body(self, exchange: Exchange, data: Any, end: bool) -> None:
         """Queue a piece of the body.
 
-        Raises ``BodyQueueFullError`` if more than 1 MiB would wait, unless it is the
-        first or the last, which is sent as the peer takes it.
+        Raises ``BodyQueueFullError`` if more than 1 MiB would be queued, unless it is
+        the first or the last piece, which is sent as fast as the peer reads.
         """
         stream_id = exchange.stream_id
         state = self._sending(exchange)
@@ -472,15 +472,15 @@ class H3Link(StreamLink, PythonConnection):
         self.flush_soon()
 
     def queued(self, exchange: Exchange) -> int:
-        """Return how many bytes wait on the stream."""
+        """Return how many bytes are queued on the stream."""
         n: int = self._quic.queued_data(exchange.stream_id)
         return n
 
     def room(self, exchange: Exchange, wanted: int, ahead: bool) -> int:
         """Return how many of ``wanted`` bytes may be queued now.
 
-        A stream gets what the peer has given it credit for, and a little more, so
-        that a peer which gives none does not make us hold much.
+        A stream gets room for the peer's credit, and a little more, so that a peer that
+        gives none does not make us buffer much.
         """
         room = self._room(exchange.stream_id, wanted)
         if not room:
@@ -493,7 +493,7 @@ class H3Link(StreamLink, PythonConnection):
     def _room(self, stream_id: int, wanted: int) -> int:
         quic = self._quic
         if quic.closed:
-            return 0  # what is sent now is lost; the event will say why
+            return 0  # what is sent now is lost; the event will report the reason
         queued = quic.queued_data(stream_id)
         if queued + wanted <= _AHEAD:
             return wanted
@@ -509,11 +509,12 @@ class H3Link(StreamLink, PythonConnection):
         return min(room, wanted) if room >= min(wanted, _AHEAD // 2) else 0
 
     def notify_writable(self, exchange: Exchange, low: int) -> bool:
-        """Return whether at most ``low`` bytes wait; else ``writable`` comes."""
+        """Return whether at most ``low`` bytes are queued; if not, call ``writable``
+        later."""
         stream_id = exchange.stream_id
         state = self.states.get(stream_id)
         if stream_id in self._unsent:
-            self._http()  # raises: the connection is over
+            self._http()  # raises: the connection has ended
         if self._has_room_below(stream_id, low):
             return True
         if state is None:
@@ -535,7 +536,7 @@ class H3Link(StreamLink, PythonConnection):
         return not quic.closed and quic.queued_data(stream_id) <= low
 
     def look_for_sent(self) -> None:
-        """Wake the closed exchanges whose queued bytes have gone out."""
+        """Wake the closed exchanges whose queued bytes were sent."""
         for stream_id, (exchange, low) in list(self._closed.items()):
             if self._has_room_below(stream_id, low):
                 del self._closed[stream_id]
@@ -549,7 +550,7 @@ class H3Link(StreamLink, PythonConnection):
             self.call(exchange, partial(self.writable, exchange))
 
     def release(self, exchange: Exchange) -> None:
-        """Let go of a stream on which nothing waits any more."""
+        """Drop the reference to a stream on which nothing waits any more."""
         self.waiting.discard(exchange)
         self._closed.pop(exchange.stream_id, None)
         state = self.states.get(exchange.stream_id)
@@ -560,7 +561,7 @@ class H3Link(StreamLink, PythonConnection):
                 self._senders.discard(exchange.stream_id)
 
     def send_body(self, exchange: Exchange, body: Any, trailers: Any) -> None:
-        """Have a body pulled as the peer takes it, ``trailers`` after it."""
+        """Send a body as fast as the peer reads, then ``trailers``."""
         state = self._sending(exchange)
         if state.source is not None:
             raise StreamStateError(
@@ -578,7 +579,7 @@ class H3Link(StreamLink, PythonConnection):
             raise
 
     def resume_body(self, exchange: Exchange) -> None:
-        """Ask a body's source again that had nothing."""
+        """Ask a body's source again after ``DATA_DEFERRED``."""
         self.resume_stream(exchange.stream_id)
 
     def resume_stream(self, stream_id: int) -> None:
@@ -590,7 +591,7 @@ class H3Link(StreamLink, PythonConnection):
             self.flush_soon()
 
     def _pull(self, exchange: Exchange, state: _State) -> None:
-        """Queue what a body's source gives, and there is room for."""
+        """Queue pieces of a body's source while there is room."""
         stream_id = exchange.stream_id
         while state.source is not None and not state.deferred:
             room = self._room(stream_id, PIECE)
@@ -634,7 +635,7 @@ class H3Link(StreamLink, PythonConnection):
         return list(self._senders)
 
     def look_for_room(self, exchange: Exchange) -> None:
-        """Let an exchange go on that waited for room, if there is some."""
+        """Call ``writable`` of an exchange that waited for room, if there is some."""
         stream_id = exchange.stream_id
         state = self.states.get(stream_id)
         if state is None:
@@ -666,7 +667,7 @@ class H3Link(StreamLink, PythonConnection):
     # ---- The end ----
 
     def reset(self, exchange: Exchange, error_code: int) -> None:
-        """Break off what has not ended, in both directions."""
+        """Reset both halves, as far as they have not ended."""
         stream_id = exchange.stream_id
         state = self.states.get(stream_id)
         if state is None:
@@ -680,7 +681,7 @@ class H3Link(StreamLink, PythonConnection):
         self._ended_here(exchange, state, failure, code, True, True)
 
     def refuse_body(self, exchange: Exchange) -> None:
-        """Break off our half only."""
+        """Reset only our half."""
         state = self.states.get(exchange.stream_id)
         if state is not None and state.sends:
             code = ErrorCode.H3_REQUEST_CANCELLED
@@ -694,16 +695,16 @@ class H3Link(StreamLink, PythonConnection):
 
     def _reset_outgoing(self, exchange: Exchange, error_code: int) -> None:
         state = self.states[exchange.stream_id]
-        # Frame headers are among what is unsent.
+        # The unsent bytes include frame headers.
         unsent = self._quic.unsent_data(exchange.stream_id)
         state.body_bytes_sent = max(0, state.body_bytes_sent - unsent)
         self.owner.reset_stream(exchange.stream_id, error_code)
 
     def stop_request(self, exchange: Exchange, error_code: int | None = None) -> None:
-        """Have the peer send no more.
+        """Ask the peer to stop sending.
 
-        Without a code, the response is complete: the client is told later, for one
-        that is told at once may lose the response (RFC 9114, 4.1).
+        Without a code, the response is complete, and STOP_SENDING is sent later: a
+        client that gets it at once may lose the response (RFC 9114, 4.1).
         """
         state = self.states.get(exchange.stream_id)
         if state is None or not state.receives:
@@ -712,7 +713,7 @@ class H3Link(StreamLink, PythonConnection):
             if not (
                 state.tunnel or state.declined or exchange.stream_id == self.ending
             ):
-                # What has come needs no credit any more, and what comes is dropped.
+                # Received data need no credit any more, and what arrives is dropped.
                 state.declined = True
                 self.acknowledge(exchange, state.unread)
                 state.arrival = Arrival()
@@ -724,8 +725,8 @@ class H3Link(StreamLink, PythonConnection):
         failure = None
         if self.client_side:
             failure = reset_failure(exchange.stream_id, error_code, remote=False)
-        # A whole answer is a good end, though the request was not, which may have
-        # been stopped before the answer or after it.
+        # A complete response is a good end, even if the request was stopped before or
+        # after it.
         self._ended_here(exchange, state, failure, error_code, True, False)
 
     def _ended_here(
@@ -760,10 +761,10 @@ class H3Link(StreamLink, PythonConnection):
                 receives and state is not None and state.receives,
             )
 
-    # ---- What HTTP/3 has in another way ----
+    # ---- Features that differ in HTTP/3 ----
 
     def push(self, exchange: Exchange, fields: Any) -> tuple[int, RequestReceived]:
-        """Return -1 and the request: we take no client's pushes (RFC 9114, 4.6)."""
+        """Return -1 and the request: pushes are not supported (RFC 9114, 4.6)."""
         return -1, to_request(to_fields(fields))
 
     # ---- The connection ----
@@ -778,7 +779,7 @@ class H3Link(StreamLink, PythonConnection):
             self._quic.set_stream_priority(exchange.stream_id, urgency, incremental)
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Return what is known of the connection: ``peername``."""
+        """Return information about the connection: ``peername``."""
         with contextlib.suppress(ReferenceError):
             if name == "peername":
                 return self.owner.client_address
@@ -791,7 +792,7 @@ class H3Link(StreamLink, PythonConnection):
 
 
 class _Unmade(PythonExchange):
-    """Stands for an exchange that could not be made."""
+    """Replaces an exchange that could not be made."""
 
     def __init__(
         self,
@@ -819,9 +820,9 @@ class _Bytes:
 
 
 class _Pieces:
-    """A body of another kind, in pieces that are no larger than is asked for.
+    """A body of another kind, in pieces that are at most as large as requested.
 
-    A source gives what it has: an iterator's piece has any size.
+    The source itself may return pieces of any size, such as an iterator's.
     """
 
     def __init__(self, body: Any) -> None:
@@ -844,7 +845,7 @@ class _Pieces:
 def to_fields(headers: Any, status: Any = None) -> Headers:
     """Return fields as tuples of bytes, with names in lower case.
 
-    They are those of a response with ``status`` if it is given.
+    With ``status``, they are those of a response.
     """
     # A third item tells that a field must stay out of QPACK's table.
     fields: Headers = [(f[0].lower(), *f[1:]) for f in to_pairs(headers, status)]
@@ -852,7 +853,7 @@ def to_fields(headers: Any, status: Any = None) -> Headers:
 
 
 def to_request(headers: Headers) -> RequestReceived:
-    """Make a request of its header section."""
+    """Make a request from its header section."""
     fields = {field[0]: field[1] for field in headers}
     target = fields.get(b":path", fields.get(b":authority", b""))
     return RequestReceived(
@@ -869,7 +870,7 @@ def to_request(headers: Headers) -> RequestReceived:
 
 def _to_code(error_code: int) -> int:
     if error_code in H2ErrorCode.__members__.values():
-        # As a number, too: HTTP/3 has no codes so low.
+        # It may be a number, too: HTTP/3 has no codes that low.
         return _OF_HTTP2.get(error_code, ErrorCode.H3_GENERAL_PROTOCOL_ERROR)
     return error_code
 
@@ -877,7 +878,8 @@ def _to_code(error_code: int) -> int:
 def reset_failure(
     stream_id: int, error_code: int, *, remote: bool, text: str = ""
 ) -> Callable[[], StreamResetError]:
-    """Return what makes the ``StreamResetError`` of a stream; ``text`` says more."""
+    """Return a function that makes the ``StreamResetError`` of a stream, with
+    ``text``."""
 
     def failure() -> StreamResetError:
         try:

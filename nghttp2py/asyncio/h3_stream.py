@@ -1,4 +1,4 @@
-"""A request and its response over HTTP/3, seen from either end."""
+"""A request and its response over HTTP/3, at either end."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from nghttp2py.h3.events import Headers
 
 __all__ = ["EXPECT", "H3RequestStream", "HeaderSection", "are_trailers"]
 
-# What a client sends that waits for 100 (Continue) (RFC 9110, 10.1.1).
+# The field of a client that waits for 100 (Continue) (RFC 9110, 10.1.1).
 EXPECT = (b"expect", b"100-continue")
 
-# Datagrams that nothing has asked for; the newest is dropped (RFC 9297, 2.1).
+# Datagrams that are kept; newer ones are dropped (RFC 9297, 2.1).
 _MAX_DATAGRAMS = 64
 
 
@@ -32,10 +32,10 @@ class HeaderSection(list[tuple[bytes, bytes]]):
 
 
 class H3RequestStream(Stream):
-    """A stream of HTTP/3: ``H3Protocol`` makes it.
+    """A stream of HTTP/3, made by ``H3Protocol``.
 
-    Beside what every ``Stream`` has it knows its fields as HTTP/3 has them, and
-    can send and receive datagrams (RFC 9297).
+    In addition to ``Stream``, it has its fields in the form of HTTP/3, and can send and
+    receive datagrams (RFC 9297).
     """
 
     __slots__ = ("_datagrams", "_fields")
@@ -59,7 +59,7 @@ class H3RequestStream(Stream):
 
     @property
     def headers(self) -> Headers:
-        """The header section that came in: the request's, the final response's."""
+        """The received header section: the request's, or the final response's."""
         if self.request is not None:
             return self._fields
         return [] if self._response is None else list(self._response)
@@ -92,8 +92,8 @@ class H3RequestStream(Stream):
 
     @property
     def early_data(self) -> bool:
-        """Whether bytes of a request have come as early data, which others may
-        replay: a server may answer 425 (RFC 8470, 5.2)."""
+        """Whether bytes of a request came as early data, which an attacker may replay:
+        a server may answer 425 (RFC 8470, 5.2)."""
         early: bool = self.protocol.has_early_data(self.stream_id)
         return early
 
@@ -109,9 +109,9 @@ class H3RequestStream(Stream):
     async def receive_datagram(self) -> bytes:
         """Return the next datagram of the stream (RFC 9297, 2.1).
 
-        64 are kept, and those beyond are dropped.  Raises ``StreamClosedError``
-        when the peer has ended the stream, ``StreamResetError`` or
-        ``ConnectionTerminatedError`` if the stream breaks off.
+        64 are kept, and more are dropped.  Raises ``StreamClosedError`` when the peer
+        has ended the stream, ``StreamResetError`` or ``ConnectionTerminatedError`` if
+        the stream breaks off.
         """
         while not self._datagrams:
             self._raise_failure()
@@ -123,7 +123,7 @@ class H3RequestStream(Stream):
         return self._datagrams.popleft()
 
     def datagram_received(self, data: bytes) -> None:
-        """Take a datagram from the connection."""
+        """Handle a datagram of the connection."""
         if not self._receives:
             return
         if self._datagrams is None:

@@ -42,14 +42,14 @@ from nghttp2py.log_budget import MemoryLog
 logger = logging.getLogger(__name__)
 memory_log = MemoryLog(logger)
 
-# Seconds that cancelled coroutines have to end, whatever is left of the close timeout.
+# Seconds that cancelled coroutines have to end, even if the close timeout is over.
 cdef double LEAST_PATIENCE = 1.0
 
 
 cdef object find_status(list pairs):
-    """Return the status of a final response's header section, None of another one.
+    """Return the status of a final response's header section, or None.
 
-    It is the only pseudo-header field, and so the first field, where it is valid.
+    In a valid one ``:status`` is the only pseudo-header field, so the first field.
     """
     if not pairs or not isinstance(pairs[0], (tuple, list)) or len(pairs[0]) < 2:
         return None
@@ -154,16 +154,16 @@ cdef class HTTP2Exchanges(HTTPConnection):
     # ---- What the pump calls ----
 
     def connected(self, transport):
-        """Note what is asked of the transport when it is gone.
+        """Copy the transport's information that must stay available after its loss.
 
-        The values: a method of the transport would keep it, and its buffers, in a
-        cycle.
+        The values are copied, because a method of the transport would keep it, and its
+        buffers, in a cycle.
         """
         for name in ("peername", "peercert"):
             self._extra[name] = transport.get_extra_info(name)
 
     def disconnected(self):
-        """Let go of the owner: the collector would have to find the two.
+        """Drop the reference to the owner, which refers to this object.
 
         Exchanges that are being called still need it.
         """
@@ -172,7 +172,7 @@ cdef class HTTP2Exchanges(HTTPConnection):
         if self.dispatching:
             return
         for exchange in self.get_exchanges():
-            # Want of memory has lost the record of their end.
+            # The records of their end were lost for want of memory.
             del self.exchanges[exchange.stream_id]
             exchange.closed(
                 partial(
@@ -184,7 +184,7 @@ cdef class HTTP2Exchanges(HTTPConnection):
         self.owner = None
 
     def begin_closing(self):
-        """Tell the exchanges that the server is stopping."""
+        """Report to the exchanges that the server is stopping."""
         cdef Exchange exchange
 
         self._closing = True
@@ -367,7 +367,7 @@ cdef class HTTP2Exchanges(HTTPConnection):
         return 0
 
     cpdef push_received(self, stream_id, RequestReceived request):
-        """Take the promise of a response, at a client (RFC 9113, 8.4).
+        """Handle the promise of a response, at a client (RFC 9113, 8.4).
 
         Here it is declined.
         """
@@ -420,7 +420,7 @@ cdef class HTTP2Exchanges(HTTPConnection):
         return 0
 
     cdef int _receive_window(self, stream_id) except -1:
-        """Wake the exchanges for which ``room`` had too little."""
+        """Wake exchanges that wait for room."""
         cdef Exchange exchange
 
         if stream_id == 0:
@@ -434,7 +434,7 @@ cdef class HTTP2Exchanges(HTTPConnection):
         return 0
 
     cpdef wake_blocked(self):
-        """Wake all exchanges for which ``room`` had too little."""
+        """Wake all exchanges that wait for room."""
         cdef Exchange exchange
 
         blocked = list(self.blocked)
@@ -478,20 +478,20 @@ cdef class HTTP2Exchanges(HTTPConnection):
         return 0
 
     cpdef stream_closed(self, stream_id, Exchange exchange, bint kept, bint complete):
-        """Take note of the end of a stream, after its exchange has.
+        """Handle the end of a stream, after its exchange.
 
         ``exchange`` is None if its user had dropped it; ``kept`` is whether it was
         not lent; ``complete`` tells whether both halves ended as the protocol says.
         """
 
     cpdef find_end(self):
-        """Return what makes the exception for all streams, or None.
+        """Return a function that makes the exception for all streams, or None.
 
         It is called with whether the request was certainly not processed.
         """
 
     cdef object _find_failure(self, stream_id, error_code):
-        """Return what makes the exception for a stream that broke off."""
+        """Return a function that makes the exception for a stream that broke off."""
         cdef size_t n = 0
         cdef const lib.ngp_h2_event *last
 

@@ -1,7 +1,7 @@
 """The protocol between a socket and a QUIC connection, and the streams over it.
 
-The interface is aioquic's.  Beyond it readers and writers hold back: a writer's
-``drain`` waits for the peer, and a reader that nobody reads stops the peer.
+The interface is aioquic's.  In addition, there is back-pressure: a writer's ``drain``
+waits for the peer, and an unread reader stops the peer.
 """
 
 from __future__ import annotations
@@ -38,25 +38,25 @@ __all__ = [
     "Run",
 ]
 
-# Datagrams one behind the other, their other end's address, the two ECN bits of
-# their IP headers, and the size of all but the last, which may be smaller.
+# Concatenated datagrams, the peer's address, the two ECN bits of their IP headers, and
+# the size of all but the last, which may be smaller.
 Run = tuple[bytes, NetworkAddress, int, int]
 
 QuicStreamHandler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]
 
-# How many runs are sent before others on the loop have their turn.
+# How many runs are sent in one turn of the loop.
 MAX_BURSTS = 4
 
-# A writer waits in drain() from the first of these on, until it is at the second.
+# A writer waits in drain() above the first of these, until it is at the second.
 HIGH_WATER = 256 * 1024
 LOW_WATER = 64 * 1024
 
-# How often the end of a connection for want of memory is tried.
+# How often the end of a connection is tried for want of memory.
 _ATTEMPTS = 3
 
 
 class ConnectionOwner(Protocol):
-    """What a server learns of one of its connections."""
+    """A server's interface for one of its connections."""
 
     def handshake_completed(self) -> None: ...
 
@@ -65,12 +65,13 @@ class ConnectionOwner(Protocol):
     def connection_id_retired(self, connection_id: bytes) -> None: ...
 
     def connection_terminated(self) -> None:
-        """This is the last call: the connection forgets its owner."""
+        """Handle the end: the last call, after which the connection forgets its
+        owner."""
 
 
 class QuicConnectionProtocol(asyncio.DatagramProtocol):
-    """Carries datagrams between a transport and a QuicConnection, and its events
-    to whoever reimplements :meth:`quic_event_received`."""
+    """Passes datagrams between a transport and a QuicConnection, and its events to
+    :meth:`quic_event_received`, which a subclass overrides."""
 
     def __init__(
         self, quic: QuicConnection, stream_handler: QuicStreamHandler | None = None
@@ -94,8 +95,8 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
         self._end_told = False
         # Whether abandon() has ended it.
         self.is_abandoned = False
-        # A subclass may have been written for aioquic's protocol, which gets one
-        # datagram at a time.
+        # A subclass may be written for aioquic's protocol, which gets one datagram at a
+        # time.
         self._takes_datagrams = (
             type(self).datagram_received is not QuicConnectionProtocol.datagram_received
         )
@@ -111,7 +112,7 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
         self._owner = owner
         self._end_log = log
 
-    # What the application calls.
+    # Calls of the application.
 
     def change_connection_id(self) -> None:
         """Change the connection id of the peer that is used."""
@@ -129,10 +130,10 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
             self._process_events()
 
     def connect(self, addr: NetworkAddress, transmit: bool = True) -> None:
-        """Start the handshake: a client can, once.
+        """Start the handshake, once, at a client.
 
-        Without ``transmit`` nothing is sent before something else is, so that it
-        may travel with the first packets.
+        Without ``transmit`` nothing is sent until something else is, which may then be
+        part of the first packets.
         """
         self._quic.connect(addr, now=self._loop.time())
         if transmit:
@@ -176,8 +177,8 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
 
         With it the connection does not idle out while the peer answers; where a third
         of the idle timeout is shorter, PINGs are as often as that.  HTTP/3 does so
-        while a request is open (RFC 9114, 5.1).  Raises ``TypeError`` for what is no
-        number, and ``ValueError`` for a time that is not positive.
+        while a request is open (RFC 9114, 5.1).  Raises ``TypeError`` unless
+        ``seconds`` is a number, and ``ValueError`` unless it is positive.
         """
         self._quic.set_keep_alive(seconds)
         if self._connected:
@@ -189,8 +190,8 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
         await self._closed.wait()
 
     def unsettled_streams(self) -> int:
-        """Return the number of streams whose end was written, and of which the peer
-        has not acknowledged all."""
+        """Return the number of streams whose end was written and that the peer has not
+        completely acknowledged."""
         return 0 if self._quic.closed else self._quic.unsettled_streams()
 
     async def wait_settled(self) -> None:
@@ -219,11 +220,10 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
             self._connected_waiter = None
 
     def transmit(self) -> None:
-        """Send what waits to be sent, and set the timer.
+        """Send what is queued, and set the timer.
 
-        It is called when something came in and when a timer has run out.  Who
-        works with the :class:`~nghttp2py.quic.connection.QuicConnection` itself
-        calls it afterwards.
+        It is called when datagrams have arrived and when the timer has fired.  Call it
+        after calls of the :class:`~nghttp2py.quic.connection.QuicConnection` itself.
         """
         if self._transmit_task is not None:
             self._transmit_task.cancel()
@@ -271,22 +271,23 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
                 return
             if refused := transport.send_runs(runs):
                 self._quic.datagram_refused(refused)
-        # The others on this loop have their turn.
+        # Other callbacks of the loop get their turn.
         self._transmit_soon()
 
-    # What a server calls.
+    # Calls of a server.
 
     def drain_begun(self) -> None:
-        """The server takes no more connections, and waits for the end of this one:
-        a protocol that can tell its peer does so.
+        """Handle that the server accepts no more connections, and waits for the end of
+        this one: a protocol that can should ask its peer to end.
 
-        This one does nothing: QUIC itself has no such frame.
+        Here this is a no-op: QUIC itself has no such frame.
         """
 
     def abandon(self) -> None:
-        """Give the connection up for want of memory: the one that asked for it pays.
+        """Abort the connection for want of memory: the one that needs it is the one
+        that ends.
 
-        Its peer hears nothing, and its idle timeout or a stateless reset ends it there.
+        The peer gets no notice: its idle timeout or a stateless reset ends it there.
         """
         if self._terminated is not None:
             return
@@ -294,7 +295,8 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
         peer = self._quic.get_peer_address()
         self._end_told = True
         self._quic.abandon()
-        # Its memory is free; as others may take it meanwhile, not all need succeed.
+        # Its memory is free now, but others may use it meanwhile, so some attempts may
+        # fail.
         for _ in range(_ATTEMPTS):
             try:
                 self._set_timer()
@@ -308,14 +310,14 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
                 continue  # what it has ended so far is not ended again
         (self._end_log or EndLog()).memory_wanted(peer, "the connection is given up")
 
-    # What asyncio calls.
+    # Calls of asyncio.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.DatagramTransport, transport)
         self._set_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        # What waited for the socket waits no longer.
+        # Nothing waits for the socket any more.
         self.transmit()
 
     def datagram_received(self, data: bytes, addr: NetworkAddress) -> None:
@@ -323,7 +325,7 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
         self._react()
 
     def runs_received(self, runs: list[Run]) -> None:
-        """Take what has come in at once."""
+        """Handle runs that have arrived at once."""
         count_bytes(sum(len(run[0]) for run in runs))
         now = self._loop.time()
         for i, (data, addr, ecn, segment) in enumerate(runs):
@@ -332,13 +334,13 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
                     self.datagram_received(data[start : start + segment], addr)
                 continue
             if i and isinstance(self._transport, UDPTransport):
-                # A peer that sends so much waits for acknowledgements.
+                # A peer that sends that much waits for acknowledgements.
                 self._send_bursts(self._transport)
             self._quic.receive_run(data, addr, now, segment=segment, ecn=ecn)
         self._react()
 
     def resume_writing(self) -> None:
-        """The socket takes datagrams again."""
+        """Continue sending: the socket accepts datagrams again."""
         self._transmit_again()
 
     def error_received(self, exc: Exception) -> None:
@@ -349,10 +351,10 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
         if isinstance(exc, MemoryError):
             self.abandon()
 
-    # What a subclass reimplements.
+    # What a subclass overrides.
 
     def quic_event_received(self, event: QuicEvent) -> None:
-        """Take an event.
+        """Handle an event.
 
         This feeds the readers of streams, and calls the stream handler for those
         that the peer opens.
@@ -396,7 +398,7 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
         return stream
 
     def _set_timer(self) -> None:
-        """Be called when the connection wants it, if that has changed."""
+        """Set the timer to the connection's, if that has changed."""
         due = self._quic.get_timer()
         if self._transport is None and not self._quic.closed:
             # The first packet is due at once, and would stay so.
@@ -424,7 +426,7 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
         try:
             self._process_events()
         finally:
-            # Else who raises there would end the timers, too.
+            # Otherwise an exception in the handler would leave the timer unset.
             self.transmit()
 
     def _process_events(self) -> None:
@@ -500,13 +502,13 @@ def _wake(waiter: asyncio.Future[None] | None, error: Exception | None) -> None:
         waiter.set_result(None)
     else:
         waiter.set_exception(error)
-        # Who waited may have been cancelled; nobody is to blame then.
+        # The waiter may have been cancelled: mark the exception retrieved.
         waiter.exception()
 
 
 class _StreamProtocol(asyncio.StreamReaderProtocol):
-    """What a stream's writer takes for its protocol: it has two halves that end by
-    themselves, where asyncio knows one end."""
+    """The protocol of a stream's writer, with two halves that end independently, while
+    asyncio's protocols have one end."""
 
     def __init__(self, reader: asyncio.StreamReader) -> None:
         super().__init__(reader)
@@ -521,7 +523,7 @@ class _StreamProtocol(asyncio.StreamReaderProtocol):
         self.end()
 
     def end(self) -> None:
-        """The writing half is closed."""
+        """Handle that the writing half is closed."""
         if not self._written.done():
             self._written.set_result(None)
 
@@ -530,7 +532,7 @@ class _StreamProtocol(asyncio.StreamReaderProtocol):
 
 
 class _Stream(asyncio.Transport):
-    """What a stream's reader and writer take for their transport."""
+    """The transport of a stream's reader and writer."""
 
     def __init__(
         self,
@@ -542,7 +544,7 @@ class _Stream(asyncio.Transport):
         self._connection: QuicConnectionProtocol | None = connection
         self._quic: QuicConnection | None = connection._quic
         self._stream_id = stream_id
-        # On a stream that only the peer sends on there is nothing to close.
+        # A stream on which only the peer sends has no writing half to close.
         self._closing = not connection._quic.stream_can_send(stream_id)
         self._ended = False
         self._wrote = False
@@ -571,7 +573,7 @@ class _Stream(asyncio.Transport):
             self._forget()
 
     def stop_received(self, error_code: int) -> None:
-        """The peer reads no more: neither shall anybody wait for it to."""
+        """STOP_SENDING was received: fail every pending drain()."""
         self._closing = True
         self._lose(
             ConnectionResetError(f"the peer has stopped the stream: {error_code:#x}"),
@@ -579,7 +581,7 @@ class _Stream(asyncio.Transport):
         )
 
     def connection_terminated(self, event: ConnectionTerminated) -> None:
-        """The connection is over."""
+        """Handle the end of the connection."""
         error = QuicConnectionError(event) if event.error_code else None
         self._closing = True
         if not self._ended:
@@ -594,7 +596,7 @@ class _Stream(asyncio.Transport):
         )
 
     def _lose(self, error: Exception, lost: bool) -> None:
-        """Have drain() raise, now and later, and wait_closed() if bytes are lost."""
+        """Make drain() raise, now and later, and wait_closed() if bytes are lost."""
         connection = self._connection
         if connection is None:
             return
@@ -604,7 +606,7 @@ class _Stream(asyncio.Transport):
         self._forget()
 
     def _forget(self) -> None:
-        """Leave the connection, once there is no more to tell either half."""
+        """Leave the connection when neither half needs it any more."""
         if (
             self._connection is not None
             and self._quic is not None
@@ -617,8 +619,8 @@ class _Stream(asyncio.Transport):
                 self._leave()
 
     def _leave(self) -> None:
-        """Refer to the connection no more: asyncio's readers and writers are cycles,
-        and a connection that is over is not to wait for the collector."""
+        """Drop the reference to the connection: asyncio's readers and writers are
+        reference cycles, and an ended connection must not wait for the collector."""
         self._connection = None
         self._quic = None
 
@@ -677,7 +679,7 @@ class _Stream(asyncio.Transport):
         self._forget()
 
     def settle(self) -> None:
-        """Look whether the peer has acknowledged all, for wait_closed()."""
+        """Check whether the peer has acknowledged all, for wait_closed()."""
         if self._quic is None or self._connection is None or self._quic.closed:
             return
         if self._quic.stream_settled(self._stream_id):

@@ -1,6 +1,6 @@
 """A server of HTTP/2 and HTTP/3 whose requests coroutines or handlers answer.
 
-aioquic's server, which knows QUIC alone, has this module path, too.
+aioquic's server, which is for QUIC only, has this module path, too.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from nghttp2py.h2 import H2Configuration
 from nghttp2py.h2.config import check_config
 
 if TYPE_CHECKING:
-    # QUIC is imported when it is asked for: not every build has it.
+    # QUIC is imported when it is first used: not every build has it.
     from nghttp2py.asyncio.quic import QuicServer as QuicServer
     from nghttp2py.asyncio.quic import serve as serve
     from nghttp2py.asyncio.quic_protocol import (
@@ -61,14 +61,13 @@ logger = logging.getLogger("nghttp2py.server")
 _QUIC = {"QuicServer", "serve"}
 _QUIC_PROTOCOL = {"QuicConnectionProtocol", "QuicStreamHandler"}
 
-# How many free ports are tried until one is free for TCP and for UDP.
+# How many ports are tried to find one that is free for TCP and UDP.
 _ATTEMPTS = 16
 
-#: What a server with handlers announces if it is not told otherwise.  Uploads are
-#: handed over as they come, so wide windows cost no memory here and save waiting.  A
-#: handler that holds its upload back holds up no other: the bound is its stream's
-#: window, not the connection's.
-#: Extended CONNECT takes a program that knows of it (RFC 8441).
+#: The default ``config`` of a server with handlers.  Uploads are passed on as they
+#: arrive, so wide windows cost no memory here and save waiting.  A handler that holds
+#: its upload back does not block others: the bound is its stream's window, not the
+#: connection's.  Extended CONNECT needs a program that supports it (RFC 8441).
 DEFAULT_CONFIGURATION = H2Configuration(
     initial_window_size=262144,
     connection_window_size=2**31 - 1,
@@ -95,7 +94,7 @@ class HandlerProtocol(HTTP2Protocol):
         return len(self.http.exchanges)
 
     def set_alt_svc(self, value: bytes) -> None:
-        """Have each final response tell where else the server is (RFC 7838)."""
+        """Add Alt-Svc to each final response (RFC 7838)."""
         self.http.alt_svc = value
 
 
@@ -107,20 +106,19 @@ class Server:
     before it has answered gives status 500; it is cancelled when its stream breaks
     off.
 
-    ``address`` is ``(host, port)``, where the host ``None`` stands for all
-    interfaces and the port 0 for any that is free; or the path of a Unix
-    socket, which on Linux is abstract if it begins with a null byte.  Instead,
-    with the address ``None``, ``sock`` is a bound socket for TCP, or several; the
-    server closes them.
+    ``address`` is ``(host, port)``, where the host ``None`` means all interfaces and
+    the port 0 any free port; or the path of a Unix socket, which on Linux is abstract
+    if it begins with a null byte.  Instead, with the address ``None``, ``sock`` is a
+    bound socket for TCP, or several; the server closes them.
 
     ``ssl`` is an ``ssl.SSLContext`` with a certificate, or the paths of a certificate
-    and its private key; ALPN ``h2`` is set on it, and what RFC 9113 forbids taken
-    out.  Without it HTTP/2 is spoken in the clear (RFC 9113, 3.3).
+    and its private key; ALPN ``h2`` is set on it, and what RFC 9113 forbids is
+    disabled.  Without it HTTP/2 is spoken in the clear (RFC 9113, 3.3).
 
     ``http3`` is ``True`` if ``ssl`` has paths; the paths of a certificate and its
-    private key, if ``ssl`` is a context, which does not give away its own; or a
-    ``QuicConfiguration`` with a certificate.  Responses over HTTP/2 then tell clients
-    of HTTP/3 by ``alt-svc`` (RFC 7838), unless they have one or ``alt_svc`` is false.
+    private key, if ``ssl`` is a context, from which they cannot be read; or a
+    ``QuicConfiguration`` with a certificate.  Responses over HTTP/2 then announce
+    HTTP/3 by ``alt-svc`` (RFC 7838), unless they have one or ``alt_svc`` is false.
 
     ``config`` has settings and limits of HTTP/2.  ``timeouts`` bounds every wait for
     a client.  ``limit_connections`` bounds the connections that are open at once, of
@@ -131,8 +129,8 @@ class Server:
     ``async with`` or ``await start()``, then ``await serve()`` to wait; all
     calls are to be made in that loop.
 
-    Raises ``TypeError`` and ``ValueError`` for arguments that cannot be meant, and
-    ``OSError`` for a certificate that cannot be read.
+    Raises ``TypeError`` and ``ValueError`` for invalid arguments, and ``OSError`` for a
+    certificate that cannot be read.
     """
 
     def __init__(
@@ -193,7 +191,7 @@ class Server:
             self._quic = _to_quic(http3, paths, self.timeouts)
 
     def _make_factory(self, app: Any) -> ExchangeFactory | None:
-        """Return what makes exchanges; None for a coroutine function of streams."""
+        """Return the factory of exchanges; None for a coroutine function of streams."""
         factory = find_factory(app)
         if factory is None:
             check_coroutine(app)
@@ -204,7 +202,7 @@ class Server:
     async def start(self) -> None:
         """Listen, and serve in the running event loop.
 
-        Raises ``OSError`` if the address cannot be had, ``TLSConfigurationError`` if
+        Raises ``OSError`` if it cannot bind the address, ``TLSConfigurationError`` if
         no TLS client could be served, and ``RuntimeError`` if the server was started
         before.  If ``close`` is called meanwhile, the server has been closed when this
         returns.
@@ -282,15 +280,15 @@ class Server:
     async def serve(self, *, signals: Iterable[int] = ()) -> None:
         """Serve until ``close`` is called, and wait for the last connection.
 
-        Starts the server if that was not done.  When it is cancelled, it
-        closes the server; a second time, it aborts it.  The first of ``signals``
-        calls ``close`` while it waits, the second one ``abort``, where the loop
-        allows it: on Unix, in the main thread.
+        This starts the server if that was not done.  When it is cancelled, it closes
+        the server; if cancelled again, it aborts it.  The first of ``signals`` calls
+        ``close`` while it waits, the second one ``abort``, where the loop allows it: on
+        Unix, in the main thread.
         """
         loop = asyncio.get_running_loop()
         caught = []
-        # Before the start, for a signal may come as soon as others see the server.
-        # asyncio raises these where a loop cannot have handlers of signals.
+        # Before the start, because a signal may come as soon as others see the server.
+        # asyncio raises these where a loop cannot have signal handlers.
         with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
             for number in signals:
                 loop.add_signal_handler(number, self.stop)
@@ -355,11 +353,11 @@ class Server:
             )
 
     def close(self, timeout: float | None = None) -> None:
-        """Stop gracefully: accept no more, let the open streams finish.
+        """Stop gracefully: stop accepting, and let the open streams finish.
 
-        Every client is told by GOAWAY (RFC 9113, 6.8, RFC 9114, 5.2).  What has not
-        finished after ``timeout`` seconds, by default ``timeouts.close``, is aborted.
-        ``wait_closed`` waits.  Before the start this is a no-op.
+        Every client gets GOAWAY (RFC 9113, 6.8, RFC 9114, 5.2).  What has not finished
+        after ``timeout`` seconds, by default ``timeouts.close``, is aborted.
+        ``wait_closed`` waits for that.  Before the start this is a no-op.
         """
         if self._listener is None:
             return
@@ -370,7 +368,7 @@ class Server:
             server.close(timeout)
 
     def abort(self) -> None:
-        """Stop at once: accept no more, drop every connection."""
+        """Stop at once: stop accepting, and abort every connection."""
         if self._listener is not None:
             self._listener.abort()
             self._abort_quic()
@@ -429,10 +427,10 @@ class Server:
             protocol.set_alt_svc(b'h3=":%d"' % address[1])
 
     def connection_made(self, protocol: Any) -> None:
-        """Keep a connection of streams until it is gone, and answer its requests."""
+        """Keep a connection of streams until it is lost, and answer its requests."""
         self._opened(protocol)
-        # Also after close(): a client whose handshake was under way may send requests
-        # before it reads GOAWAY, and these are answered.
+        # Done after close(), too: a client in the middle of its handshake may send
+        # requests before it reads GOAWAY, and these are answered.
         if protocol.transport is not None and not protocol.transport.is_closing():
             protocol.set_handler(protocol.serve_streams(self._app))
 
@@ -469,7 +467,7 @@ class Server:
 
 
 def check_coroutine(app: Any) -> None:
-    """Refuse what is no coroutine function of one argument."""
+    """Raise unless ``app`` is a coroutine function of one argument."""
     rule = "app must be a coroutine function of a Stream, or a subclass of "
     rule += f"BaseRequestHandler, not {describe(app)}"
     if isinstance(app, type) or not callable(app):
@@ -518,7 +516,7 @@ def _check_paths(name: str, paths: tuple[Any, ...]) -> None:
 
 
 def _to_quic(http3: Any, paths: Any, timeouts: Timeouts) -> QuicConfiguration:
-    """Make the configuration of QUIC of what ``http3`` is, or ``paths`` are."""
+    """Make the QUIC configuration from ``http3`` or ``paths``."""
     from nghttp2py.asyncio.quic import with_alpn
     from nghttp2py.h3 import H3_ALPN
     from nghttp2py.quic import QuicConfiguration
