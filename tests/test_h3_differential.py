@@ -62,7 +62,13 @@ def observe(connection_class, is_client, inputs):
             # aioquic reports the arrival of no data; it means nothing.
             if values.get("data") != b"" or values.get("stream_ended", True):
                 seen.append((type(event).__name__, values))
-    resets = [e for e in quic.queue if type(e).__name__ == "StreamReset"]
+    # QUIC itself resets what the peer has stopped (RFC 9000, 3.5): we do not again.
+    stopped = {e.stream_id for e in inputs if isinstance(e, StopSendingReceived)}
+    resets = [
+        e
+        for e in quic.queue
+        if type(e).__name__ == "StreamReset" and e.stream_id not in stopped
+    ]
     left = None if quic.closed else sorted(h3._stream)
     return seen, quic.closed, resets, left
 

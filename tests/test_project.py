@@ -324,18 +324,31 @@ def test_loggers_are_named_as_their_modules_and_documented():
     assert named == set(re.findall(r"^   \* - ``(nghttp2py\..+)``$", listed, re.M))
 
 
-def run_python(*arguments):
+def run_python(*arguments, timeout=60):
     """Run an interpreter that makes every warning an error; what it printed."""
     command = [sys.executable, "-W", "error", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
 
+# Imports each module in a process of its own.  The modules of others are there before:
+# to import these for each takes minutes on a slow machine.
+IMPORTS = """
+import asyncio, logging, os, ssl, sys
+import click, rich.console
+
+for name in sys.argv[1:]:
+    if not os.fork():
+        __import__(name)
+        sys.exit()
+    assert os.wait()[1] == 0, name
+"""
+
+
 def test_every_module_is_imported_without_a_warning_and_by_itself():
     names = {module_name(path) for path in SOURCES} - {"nghttp2py.__main__"}
-    for name in names:
-        run_python("-c", f"import {name}")
+    run_python("-c", IMPORTS, *names, timeout=110)
 
 
 def test_what_a_program_does_not_use_is_not_loaded():

@@ -160,14 +160,15 @@ async def test_wait_closed_raises_for_what_the_connection_has_lost():
 async def test_leaving_connect_waits_no_longer_than_its_bound():
     async with running_server() as (server, port):
         loop = asyncio.get_running_loop()
-        async with client_of(port, close_timeout=100) as client:
+        async with client_of(port, close_timeout=30) as client:
             _, writer = await client.create_stream()
             await client.ping()
             server.runs_received = lambda runs: None
             writer.write(bytes(2000))
             writer.close()
             begun = loop.time()
-        assert loop.time() - begun == pytest.approx(100, abs=5)
+        # The idle timeout, 60 s, is longer: probes do not put it off in ngtcp2 1.24.
+        assert loop.time() - begun == pytest.approx(30, abs=5)
 
 
 @in_loop

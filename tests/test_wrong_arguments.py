@@ -228,7 +228,9 @@ def wrong_options():
                 continue
             if option.name in ANY or option.name.startswith("_"):
                 continue
-            declaration = getattr(option.annotation, "__name__", option.annotation)
+            declaration = option.annotation
+            if isinstance(declaration, type):
+                declaration = declaration.__name__
             declaration = str(declaration).strip("'")
             kind = re.match(r"\w*", declaration).group()
             if kind == "object":
