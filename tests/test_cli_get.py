@@ -228,6 +228,7 @@ def test_a_bad_url_is_one_clear_line(url, sentence):
         (["-o", "."], "directory"),
         (["-n", "0"], "0"),
         (["--timeout", "0"], "0"),
+        (["--key", __file__], "--key needs --cert"),
     ],
 )
 def test_a_wrong_option_is_told(url, options, sentence):

@@ -30,7 +30,7 @@ from nghttp2py.asyncio.quic import QuicConnectionProtocol, connect, serve
 from nghttp2py.errors import ConnectionTerminatedError, StreamResetError
 from nghttp2py.h3 import H3_ALPN, H3Configuration, H3Connection
 from nghttp2py.h3.connection import ErrorCode, Setting
-from nghttp2py.h3.events import HeadersReceived
+from nghttp2py.h3.events import GoAwayReceived, HeadersReceived
 from nghttp2py.h3.exceptions import GoingAwayError, NotEnabledError
 from nghttp2py.quic.events import ProtocolNegotiated, StreamDataReceived
 
@@ -519,14 +519,24 @@ async def test_two_shutdowns_at_once_are_one():
         await gate.wait()
         await stream.send_response(200, body=b"whole")
 
-    async with pair(handler) as (client, ends):
+    class Noting(H3Protocol):
+        goaways = 0
+
+        def h3_event_received(self, event):
+            self.goaways += isinstance(event, GoAwayReceived)
+            super().h3_event_received(event)
+
+    async with pair(handler, Noting) as (client, ends):
         stream = await client.open_stream(request(), end_stream=True)
         await until(lambda: ends.protocols and ends.protocols[0]._streams_by_id)
         ending = [asyncio.create_task(ends.protocols[0].shutdown(10)) for _ in range(3)]
         await until(lambda: not client.is_available)
+        await until(lambda: client.goaways == 2)
+        await client.ping()
         gate.set()
         assert await stream.read() == b"whole"
         await asyncio.gather(*ending)
+    assert client.goaways == 2  # RFC 9114, 5.2
 
 
 @in_loop

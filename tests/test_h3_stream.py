@@ -590,9 +590,9 @@ async def test_a_response_that_the_client_stops_is_no_fault_of_the_server():
         assert client.stops == {0: ErrorCode.H3_NO_ERROR}
 
 
-@pytest.mark.parametrize("lost", [False, True])
+@pytest.mark.parametrize("end", ["sent", "lost", "given up"])
 @in_loop
-async def test_a_writer_waits_until_what_it_has_queued_is_sent(lost):
+async def test_a_writer_waits_until_what_it_has_queued_is_sent(end):
     waits = []
 
     async def handler(stream):
@@ -607,10 +607,15 @@ async def test_a_writer_waits_until_what_it_has_queued_is_sent(lost):
         stream = await client.open_stream(request(), end_stream=True)
         await stream.response()
         assert not waits[0].done()
-        if lost:
+        if end == "lost":
             ends.protocols[0].close()
             with pytest.raises(ConnectionTerminatedError):
                 await waits[0]
+        elif end == "given up":
+            assert ends.protocols[0]._link._closed
+            waits[0].cancel()
+            await asyncio.wait(waits)
+            assert not ends.protocols[0]._link._closed
         else:
             assert await stream.read() == BODY * 4
             await waits[0]

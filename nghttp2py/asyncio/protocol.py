@@ -241,9 +241,6 @@ class H2Protocol(H2StreamConnection):
                         _memory_log.failed(error, "%s: the handler failed", stream)
                         return
                     raise
-        except asyncio.CancelledError:
-            if stream.error is None:
-                raise
         except Exception as error:
             failure = stream.error
             over = isinstance(failure, ConnectionTerminatedError)
