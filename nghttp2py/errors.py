@@ -76,18 +76,23 @@ def printable(text: str | bytes) -> str:
     )
 
 
-def error_code_name(error_code: int) -> str:
-    """Return the name of an error code, or the number that RFC 9113 does not define."""
+def error_code_name(error_code: int, codes: type[IntEnum] = ErrorCode) -> str:
+    """Return the name of an error code in ``codes``, or the number if it has none.
+
+    By default the codes are those of RFC 9113.
+    """
     try:
-        return ErrorCode(error_code).name
+        return codes(error_code).name
     except ValueError:
         return f"{error_code:#x}"
 
 
-def _describe_end(what: str, error_code: int, remote: bool, reason: str) -> str:
+def _describe_end(
+    what: str, error_code: int, remote: bool, reason: str, code_name: str
+) -> str:
     """Describe who ended a stream or a connection, and why."""
     by = "by the peer" if remote else "here"
-    message = f"{what} {by}: {error_code_name(error_code)}"
+    message = f"{what} {by}: {code_name or error_code_name(error_code)}"
     return f"{message}: {printable(reason)}" if reason else message
 
 
@@ -141,7 +146,7 @@ class StreamResetError(StreamClosedError):
     ``error_code`` is that of RST_STREAM, or of the connection's end; ``remote``
     tells whether the peer ended it; ``unprocessed`` that the peer did nothing
     with the request, which may be sent again (RFC 9113, 8.7); ``reason`` is
-    text for people.
+    text for people.  ``code_name`` is the name of the code where it is not HTTP/2's.
     """
 
     def __init__(
@@ -152,9 +157,12 @@ class StreamResetError(StreamClosedError):
         remote: bool,
         unprocessed: bool = False,
         reason: str = "",
+        code_name: str = "",
     ) -> None:
         what = f"stream {stream_id} was reset"
-        super().__init__(_describe_end(what, error_code, remote, reason), stream_id)
+        super().__init__(
+            _describe_end(what, error_code, remote, reason, code_name), stream_id
+        )
         self.error_code = error_code
         self.remote = remote
         self.unprocessed = unprocessed
@@ -164,12 +172,19 @@ class StreamResetError(StreamClosedError):
 class StreamTimeoutError(StreamResetError, TimeoutError):
     """Nothing happened on a stream within the timeout, and it was reset."""
 
-    def __init__(self, stream_id: int, seconds: float) -> None:
+    def __init__(
+        self,
+        stream_id: int,
+        seconds: float,
+        error_code: int = ErrorCode.CANCEL,
+        code_name: str = "",
+    ) -> None:
         super().__init__(
             stream_id,
-            ErrorCode.CANCEL,
+            error_code,
             remote=False,
             reason=f"nothing happened in {seconds} seconds",
+            code_name=code_name,
         )
 
 
@@ -179,7 +194,7 @@ class ConnectionTerminatedError(ConnectionClosedError, ConnectionError):
     ``error_code`` is that of GOAWAY (RFC 9113, 6.8); ``remote`` tells whether
     the peer ended it; ``unprocessed`` that the request was not sent, or the
     peer did nothing with it, so that it may be sent again; ``reason`` is text
-    for people.
+    for people.  ``code_name`` is the name of the code where it is not HTTP/2's.
     """
 
     def __init__(
@@ -189,9 +204,10 @@ class ConnectionTerminatedError(ConnectionClosedError, ConnectionError):
         remote: bool,
         unprocessed: bool = False,
         reason: str = "",
+        code_name: str = "",
     ) -> None:
         what = "the connection was ended"
-        super().__init__(_describe_end(what, error_code, remote, reason))
+        super().__init__(_describe_end(what, error_code, remote, reason, code_name))
         self.error_code = error_code
         self.remote = remote
         self.unprocessed = unprocessed

@@ -77,5 +77,6 @@ cpdef bint has_content(bytes method, status) except -1
 cpdef bint expects_continue(RequestReceived request) except -1
 cpdef bint answer_failure(Exchange exchange) except -1
 cpdef Exchange exchange_failed(Exchange exchange, error)
+cdef Exchange make_record(Exchange exchange)
 cpdef bint log_wanted() except -1
 cpdef log_access(Exchange exchange, error_code, body_bytes_sent, bint complete)

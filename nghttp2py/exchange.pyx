@@ -238,6 +238,23 @@ def find_factory(application):
     return None
 
 
+cdef int copy_exchange(Exchange copy, Exchange exchange) except -1:
+    copy.http = exchange.http
+    copy.stream_id = exchange.stream_id
+    copy.status = exchange.status
+    copy.request = exchange.request
+    copy.started = exchange.started
+    return 0
+
+
+cdef Exchange make_record(Exchange exchange):
+    """Make an exchange that does nothing, for the log of one that is being dropped."""
+    cdef Exchange record = Exchange()
+
+    copy_exchange(record, exchange)
+    return record
+
+
 cdef class FailedExchange(Exchange):
     """Replaces an exchange whose application has failed, of which only ``closed`` is
     called."""
@@ -565,11 +582,7 @@ cpdef Exchange exchange_failed(Exchange exchange, error):
             error, "%s: stream %s failed", http.owner, exchange.stream_id
         )
     answer_failure(exchange)
-    failed.http = http
-    failed.stream_id = exchange.stream_id
-    failed.status = exchange.status
-    failed.request = exchange.request
-    failed.started = exchange.started
+    copy_exchange(failed, exchange)
     failed._failed = exchange
     return failed
 

@@ -667,7 +667,7 @@ cdef class BaseRequestHandler(Exchange):
         self._call(ON_CLOSING)
 
     cdef closed(self, failure, error_code, body_bytes_sent):
-        if error_code == 0 and (failure is not None or self._reset):
+        if error_code == 0 and failure is not None:
             # The client reset it with NO_ERROR before its end.
             error_code = ErrorCode.CANCEL
         self._closed = True
@@ -920,7 +920,7 @@ cdef class BaseRequestHandler(Exchange):
             return True
         if self._closed:
             return self._close_code != 0
-        if not self.http.is_open(self):
+        if self._reset or not self.http.is_open(self):
             return True
         # It is a mistake of the handler, unless it concerns another request's stream.
         # StreamResetError and ConnectionTerminatedError come from another connection,

@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Callable, Collection, Coroutine, MutableMapping
 from typing import Any, TypeAlias, cast
 
-from nghttp2py import quic as quic_module
 from nghttp2py.arguments import check_callable, check_type
 from nghttp2py.asyncio.h3_bounds import Arrival, Outgoing, Rate, Watch
 from nghttp2py.asyncio.h3_link import H3Link, reset_failure, to_fields, to_request
@@ -24,13 +23,13 @@ from nghttp2py.asyncio.h3_stream import EXPECT, H3RequestStream, are_trailers
 from nghttp2py.asyncio.pump import CLOSE_TIMEOUT
 from nghttp2py.asyncio.quic import QuicConnectionProtocol
 from nghttp2py.asyncio.quic_log import EndLog
+from nghttp2py.asyncio.stream import is_of_peer
 from nghttp2py.asyncio.timeouts import CLIENT_TIMEOUTS, Timeouts, merge_timeouts
 from nghttp2py.asyncio.waiters import Waiters, wait_for
 from nghttp2py.asyncio.writer import HeadersLike
 from nghttp2py.errors import (
     ConnectionTerminatedError,
-    StreamResetError,
-    printable,
+    error_code_name,
 )
 from nghttp2py.exchange import Exchange, ExchangeFactory, find_factory
 from nghttp2py.h2 import RequestReceived
@@ -64,6 +63,7 @@ from nghttp2py.quic.events import (
 )
 from nghttp2py.quic.events import StopSendingReceived as QuicStopSendingReceived
 from nghttp2py.quic.events import StreamReset as QuicStreamReset
+from nghttp2py.quic.packet import error_name
 
 __all__ = ["H3Protocol", "H3RequestStream", "RequestHandler"]
 
@@ -449,18 +449,17 @@ class H3Protocol(QuicConnectionProtocol):
     ) -> ConnectionTerminatedError:
         event = self._terminated
         assert event is not None
-        codes = ErrorCode if event.frame_type is None else quic_module.QuicErrorCode
-        try:
-            reason = codes(event.error_code).name
-        except ValueError:
-            reason = f"{event.error_code:#x}"
-        if event.reason_phrase:
-            reason += f": {printable(event.reason_phrase)}"
+        code = event.error_code
+        if event.frame_type is None:
+            name = error_code_name(code, ErrorCode)
+        else:
+            name = error_name(code)
         return ConnectionTerminatedError(
-            event.error_code,
+            code,
             remote=self._quic.closed_by_peer,
             unprocessed=unprocessed,
-            reason=reason,
+            reason=event.reason_phrase,
+            code_name=name,
         )
 
     def _log(self, text: str) -> None:
@@ -894,7 +893,8 @@ class H3Protocol(QuicConnectionProtocol):
     ) -> None:
         stream.run_in(None)
         if not task.cancelled() and (error := task.exception()) is not None:
-            if stream.error is not None and _is_of_the_peer(error):
+            failure = stream.error
+            if failure is not None and is_of_peer(error, failure):
                 logger.debug("%r: %s", stream, error)
             else:
                 _memory_log.failed(error, "%r: its handler failed", stream)
@@ -955,13 +955,3 @@ def _with_datagrams(config: H3Configuration, quic: QuicConnection) -> H3Configur
     return dataclasses.replace(
         config, settings={**config.settings, Setting.H3_DATAGRAM: 1}
     )
-
-
-def _is_of_the_peer(error: BaseException) -> bool:
-    """Return whether a handler's exception was caused by the peer's end of the stream
-    or of the connection."""
-    if isinstance(error, (ConnectionTerminatedError, StreamResetError)):
-        return True
-    # A TaskGroup raises it; the class is new in Python 3.11.
-    errors = getattr(error, "exceptions", None)
-    return isinstance(errors, tuple) and all(map(_is_of_the_peer, errors))

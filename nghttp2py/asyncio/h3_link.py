@@ -21,6 +21,7 @@ from nghttp2py.errors import (
     StreamClosedError,
     StreamResetError,
     StreamStateError,
+    error_code_name,
 )
 from nghttp2py.errors import ErrorCode as H2ErrorCode
 from nghttp2py.exchange import (
@@ -138,6 +139,10 @@ class H3Link(StreamLink, PythonConnection):
         # Closed exchanges whose queued bytes a coroutine waits for.
         self._closed: dict[int, tuple[Exchange, int]] = {}
         self._unsent: set[int] = set()  # those whose bytes were lost
+
+    def code_name(self, error_code: int) -> str:
+        """Return the name of an error code of HTTP/3, or the number."""
+        return error_code_name(error_code, ErrorCode)
 
     def make_failure(
         self, stream_id: int, error_code: int, reason: str
@@ -667,14 +672,20 @@ class H3Link(StreamLink, PythonConnection):
     # ---- The end ----
 
     def reset(self, exchange: Exchange, error_code: int) -> None:
-        """Reset both halves, as far as they have not ended."""
+        """Reset both halves, as far as they have not ended.
+
+        A response that was sent whole, and the rest of its request declined, has ended
+        as over HTTP/2, where the client would have been sent RST_STREAM by now.
+        """
         stream_id = exchange.stream_id
         state = self.states.get(stream_id)
         if state is None:
             return
         code = _to_code(error_code)
-        if state.sends or self._quic.queued_data(stream_id):
+        if state.sends or self._quic.unsent_data(stream_id):
             self._reset_outgoing(exchange, code)
+        elif state.declined:
+            return
         if state.receives:
             self.owner.stop_stream(stream_id, code)
         failure = reset_failure(stream_id, code, remote=False)
@@ -747,6 +758,9 @@ class H3Link(StreamLink, PythonConnection):
             state.sends = False
             state.source = None
         self.check_end(exchange)
+
+    def keep_record(self, exchange: Exchange) -> None:
+        """A server's stream is referred to until it is closed."""
 
     def drop(self, stream_id: int, sends: bool, receives: bool, task: Any) -> None:
         """Reset a stream that nothing refers to any more."""
@@ -882,16 +896,13 @@ def reset_failure(
     ``text``."""
 
     def failure() -> StreamResetError:
-        try:
-            reason = ErrorCode(error_code).name
-        except ValueError:
-            reason = ""
         return StreamResetError(
             stream_id,
             error_code,
             remote=remote,
             unprocessed=remote and error_code == ErrorCode.H3_REQUEST_REJECTED,
-            reason=": ".join(filter(None, (reason, text))),
+            reason=text,
+            code_name=error_code_name(error_code, ErrorCode),
         )
 
     return failure

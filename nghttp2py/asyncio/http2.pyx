@@ -13,6 +13,7 @@ from nghttp2py.exchange cimport (
     exchange_failed,
     log_access,
     log_wanted,
+    make_record,
     now,
 )
 from nghttp2py.h2.connection cimport H2Connection
@@ -231,6 +232,13 @@ cdef class HTTP2Exchanges(HTTPConnection):
             if self._lent is None:
                 self._lent = {}
             self._lent[exchange.stream_id] = weakref.ref(exchange)
+
+    def keep_record(self, Exchange exchange not None):
+        """Keep what the log needs of a lent exchange, of which its user lets go."""
+        if self._lent is not None and exchange.stream_id in self._lent:
+            if self._records is None:
+                self._records = {}
+            self._records[exchange.stream_id] = make_record(exchange)
 
     # ---- What the reader calls ----
 
@@ -466,12 +474,16 @@ cdef class HTTP2Exchanges(HTTPConnection):
         if self._lent is not None:
             self._lent.pop(stream_id, None)
         self.blocked.discard(stream_id)
-        if exchange is not None:
+        logged = exchange
+        if logged is None and self._records is not None:
+            logged = self._records.pop(stream_id, None)
+        if logged is not None:
             if self._logs < 0:
                 # Once for all that this batch closes: logging asks in Python code.
                 self._logs = not self.client_side and log_wanted()
             if self._logs:
-                log_access(exchange, error_code, body_bytes_sent, failure is None)
+                log_access(logged, error_code, body_bytes_sent, failure is None)
+        if exchange is not None:
             self._called = exchange
             exchange.closed(failure, error_code, body_bytes_sent)
         self.stream_closed(stream_id, exchange, kept, failure is None)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nghttp2py.arguments import check_seconds, check_type
 from nghttp2py.asyncio.connection import H2StreamConnection
-from nghttp2py.asyncio.stream import H2Stream
+from nghttp2py.asyncio.stream import H2Stream, is_of_peer
 from nghttp2py.asyncio.writer import Body, HeadersLike
 from nghttp2py.errors import (
     ConnectionTerminatedError,
@@ -20,7 +20,6 @@ from nghttp2py.errors import (
     ProtocolError,
     SendException,
     StreamClosedError,
-    StreamResetError,
 )
 from nghttp2py.h2 import H2Connection, Setting
 from nghttp2py.log_budget import MemoryLog
@@ -47,23 +46,6 @@ Headers = list[tuple[str, str]] | list[tuple[bytes, bytes]]
 # keeps as many as may be open.
 _FINISHED_STREAMS = 1000
 _KNOWN = frozenset(int(setting) for setting in Setting)
-
-
-def _is_of_peer(error: BaseException | None, *, over: bool = False) -> bool:
-    """Return whether an exception was caused by the peer, not by a handler.
-
-    A handler may have wrapped it in an exception of its own.  ``over`` means that the
-    handler's connection has ended, at either end, which is no failure of the handler.
-    """
-    while error is not None:
-        if isinstance(error, asyncio.CancelledError):
-            return True
-        if isinstance(error, (StreamResetError, ConnectionTerminatedError)):
-            return error.remote or (
-                over and isinstance(error, ConnectionTerminatedError)
-            )
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def _setting_property(setting: Setting, doc: str) -> Any:
@@ -187,7 +169,7 @@ class H2Protocol(H2StreamConnection):
         if error is not None:
             if self._over is not None and isinstance(error, NGHTTP2Error):
                 logger.debug("%s: the handler ended: %s", self, error)
-            elif _is_of_peer(error):
+            elif is_of_peer(error):
                 # The program has not caught it; it is no failure of ours either.
                 self._terminate(ErrorCode.NO_ERROR, f"the handler ended: {error}")
             else:
@@ -229,22 +211,22 @@ class H2Protocol(H2StreamConnection):
     ) -> None:
         self.keep_until_closed(stream)
         stream.run_in(asyncio.current_task())
+        failure = stream.error  # as it is when the handler fails, if it does
         try:
             async with stream:
-                if stream.error is not None:
-                    raise stream.error
+                if failure is not None:
+                    raise failure
                 try:
                     await handler(stream)
                     stream.answer_failure()  # unless it has begun a response
                 except Exception as error:
-                    if stream.error is None and stream.answer_failure():
+                    failure = stream.error
+                    if failure is None and stream.answer_failure():
                         _memory_log.failed(error, "%s: the handler failed", stream)
                         return
                     raise
         except Exception as error:
-            failure = stream.error
-            over = isinstance(failure, ConnectionTerminatedError)
-            if failure is not None and _is_of_peer(error, over=over):
+            if failure is not None and is_of_peer(error, failure):
                 logger.debug("%s: the handler ended: %s", stream, error)
                 return
             _memory_log.failed(error, "%s: the handler failed", stream)

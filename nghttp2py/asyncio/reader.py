@@ -221,6 +221,7 @@ class Incoming(Outgoing):
                         self.http.codes.message_error,
                         remote=True,
                         reason="it was closed without a response",
+                        code_name=self.http.code_name(self.http.codes.message_error),
                     )
                 if timer is None:
                     timer = self._start_timer(timeout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Callable
 from functools import partial
@@ -11,10 +12,14 @@ from nghttp2py.asyncio.fields import Fields
 from nghttp2py.asyncio.reader import Incoming, StreamReader
 from nghttp2py.asyncio.stream_link import StreamLink
 from nghttp2py.asyncio.writer import Body, HeadersLike, StreamWriter
-from nghttp2py.errors import PushDisabledError
+from nghttp2py.errors import (
+    ConnectionTerminatedError,
+    PushDisabledError,
+    StreamResetError,
+)
 from nghttp2py.exchange import answer_failure
 
-__all__ = ["H2Stream", "Stream"]
+__all__ = ["H2Stream", "Stream", "is_of_peer"]
 
 
 class Stream(Incoming):
@@ -63,6 +68,8 @@ class Stream(Incoming):
         # This may run in any thread, and after an __init__ that has raised.
         if getattr(self, "closed", True):
             return
+        if not self.http.client_side:
+            self.http.keep_record(self)
         sends, receives = self._sends, self._receives
         if sends or receives:
             with contextlib.suppress(RuntimeError):  # the loop is closed
@@ -298,6 +305,29 @@ class Stream(Incoming):
 
 
 S = TypeVar("S", bound=Stream)
+
+
+def is_of_peer(
+    error: BaseException | None, failure: BaseException | None = None
+) -> bool:
+    """Return whether an exception was caused by the peer, not by a handler.
+
+    A handler may have wrapped it in an exception of its own, as a task group does.
+    ``failure`` is the end of the handler's own stream, if it has ended: an end that
+    was made here is no failure of the handler either.
+    """
+    kinds = (StreamResetError, ConnectionTerminatedError)
+    while error is not None:
+        if isinstance(error, asyncio.CancelledError):
+            return True
+        for kind in kinds:
+            if isinstance(error, kind):
+                return error.remote or isinstance(failure, kind)
+        errors = getattr(error, "exceptions", None)
+        if errors and isinstance(errors, tuple):
+            return all(is_of_peer(each, failure) for each in errors)
+        error = error.__cause__ or error.__context__
+    return False
 
 
 class H2Stream(Stream):

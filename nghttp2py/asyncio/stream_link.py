@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from nghttp2py.errors import StreamResetError
+from nghttp2py.errors import StreamResetError, error_code_name
 from nghttp2py.exchange import Exchange, HTTPConnection
 
 __all__ = ["Codes", "StreamLink"]
@@ -46,6 +46,10 @@ class StreamLink(HTTPConnection):
         """Set the attributes that an ``HTTPConnection`` does not have."""
         self.timeout = timeout
         self.waiting: set[Any] = set()
+
+    def code_name(self, error_code: int) -> str:
+        """Return the name of an error code of the protocol, or the number."""
+        return error_code_name(error_code)
 
     def make_failure(
         self, stream_id: int, error_code: int, reason: str

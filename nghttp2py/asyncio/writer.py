@@ -113,9 +113,10 @@ class Outgoing(PythonExchange):
         return loop.call_later(seconds, self._time_out, seconds)
 
     def _time_out(self, seconds: float) -> None:
-        stream_id = self.stream_id
+        stream_id, code = self.stream_id, self.http.codes.cancelled
+        name = self.http.code_name(code)
         self._break_off(
-            lambda: StreamTimeoutError(stream_id, seconds), self.http.codes.cancelled
+            lambda: StreamTimeoutError(stream_id, seconds, code, name), code
         )
 
     def _break_off(self, failure: Failure, error_code: int) -> None:
