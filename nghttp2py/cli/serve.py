@@ -156,18 +156,24 @@ def command(
     if not quiet:
         logging.getLogger("nghttp2py.access").setLevel(logging.INFO)
 
-    class Handler(FileRequestHandler):
-        files = StaticFiles(directory, listing=listing)
-
+    headers: list[tuple[str, str]] = []
+    handler = type(
+        "Handler",
+        (FileRequestHandler,),
+        {
+            "files": StaticFiles(directory, listing=listing),
+            "response_headers": headers,
+        },
+    )
     quic = _make_quic(cert, key) if http3 and cert else None
-    server = Server(Handler, (host, port), ssl=context, http3=quic or False)
+    server = Server(handler, (host, port), ssl=context, http3=quic or False)
     scheme = "http" if context is None else "https"
 
     async def serve() -> None:
         await server.start()
         port = server.sockets[0].getsockname()[1]
         if quic is not None:
-            Handler.response_headers = [("alt-svc", f'h3=":{port}"; ma={_ALT_SVC_AGE}')]
+            headers.append(("alt-svc", f'h3=":{port}"; ma={_ALT_SVC_AGE}'))
         loop = asyncio.get_running_loop()
         # Set before the line that announces the server: signals may follow it at once.
         for number in (signal.SIGINT, signal.SIGTERM):
