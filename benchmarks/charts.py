@@ -106,7 +106,8 @@ WIDTH, LEFT, RIGHT, TOP, STEP = 720, 170, 36, 58, 30
 
 
 def mark(place: int, x: float, y: float) -> str:
-    """A program's mark: told by its form, too, for those who see no colours."""
+    """A program's mark, which differs by its form, too, for readers who see no
+    colours."""
     left, right, up, down = f"{x - 6:.1f}", f"{x + 6:.1f}", y - 6, y + 6
     shapes = [
         f'circle cx="{x:.1f}" cy="{y}" r="6"',

@@ -46,7 +46,7 @@ QUIET = [
 
 
 class Files:
-    """A certificate for localhost, and who vouches for it, in a directory."""
+    """A certificate for localhost, and its authority, in a directory."""
 
     def __init__(self, directory: Path) -> None:
         authority = trustme.CA()
@@ -481,7 +481,7 @@ def transfer(
     """One download: MB by second of time, of the server's CPU, of the client's."""
     port = free_port()
     serving = server(files, port, size)
-    # It has bound its port when an unconnected datagram finds somebody there.
+    # It has bound its port when a datagram to it causes no ICMP error.
     deadline = time.monotonic() + 10
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(("127.0.0.1", port))

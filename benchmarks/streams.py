@@ -36,13 +36,13 @@ Ask = Callable[[int, int], Coroutine[Any, Any, None]]
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
+    """Return a port on which nothing listens now."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         return int(listening.getsockname()[1])
 
 
 def wait_for(port: int) -> None:
-    """Wait until somebody listens on ``port``."""
+    """Wait until a server listens on ``port``."""
     end = time.monotonic() + 10
     while True:
         try:

@@ -130,7 +130,7 @@ class HTTP3Client(QuicConnectionProtocol):
 
     async def try_webtransport(self, url: str, data: bytes) -> AsyncIterator[bytes]:
         """Have the data come back on streams of both kinds and in a datagram."""
-        # Before its settings nobody knows whether the server has WebTransport.
+        # Only the server's settings show whether it has WebTransport.
         await self.greeted.wait()
         session_id = self.send_headers(
             url, (b":method", b"CONNECT"), (b":protocol", b"webtransport")

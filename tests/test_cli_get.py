@@ -1,4 +1,4 @@
-"""``nghttp2py get`` and ``features``, as who tries them first would."""
+"""``nghttp2py get`` and ``features``, as a new user would try them."""
 
 import contextlib
 import http.server

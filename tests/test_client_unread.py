@@ -1,4 +1,4 @@
-"""Responses that nobody reads hold up no others, and hold bounded memory."""
+"""Unread responses do not block others, and use bounded memory."""
 
 import asyncio
 

@@ -89,7 +89,7 @@ def test_no_error_of_a_client_in_the_middle_of_a_response_is_no_good_end(chunk):
 
 
 def test_no_error_of_a_client_that_ends_its_request_is_no_good_end():
-    """The response was whole, but nobody has asked the client to stop."""
+    """The response was complete, but the server has not asked the client to stop."""
     peer = RawPeer()
     peer.send(peer.headers(1, POST))
     peer.connection.send_response_headers(1, 200, [], end_stream=True)

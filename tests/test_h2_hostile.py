@@ -1,4 +1,4 @@
-"""Peers that mean harm: bounded memory, the right error code, nobody else hurt."""
+"""Hostile peers: bounded memory, the right error code, other connections unaffected."""
 
 import gc
 import struct

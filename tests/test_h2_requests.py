@@ -112,7 +112,7 @@ def test_cookie_crumbs_are_joined():
 
 
 def test_a_joined_cookie_is_never_indexed_if_a_crumb_was():
-    """RFC 7541, 7.1.3: who passes the field on must keep the mark."""
+    """RFC 7541, 7.1.3: an intermediary must keep the mark of the field."""
     import hpack
 
     from nghttp2py.hpack import NeverIndexed

@@ -70,7 +70,8 @@ async def test_a_body_is_read_from_its_source_as_the_client_reads():
     async with pair(handler) as (client, _):
         stream = await client.open_stream(request(), end_stream=True)
         await stream.response()
-        # Nobody reads: another stream shows that all has arrived that may.
+        # The body is not read: another stream shows that all that may arrive has
+        # arrived.
         for _ in range(5):
             await client.ping()
         assert 65536 <= offset < HELD
@@ -181,7 +182,7 @@ async def test_thousands_of_requests_take_their_turns():
             most = max(most, len(client._streams_by_id))
             return await stream.response()
 
-        # Who gives up gives its turn to others.
+        # A cancelled request gives its turn to others.
         tasks = [asyncio.create_task(get()) for _ in range(3000)]
         await until(lambda: most)
         for task in tasks[1000:1500]:

@@ -607,7 +607,7 @@ async def test_a_refused_webtransport_session_fails(identity, tmp_path):
 
 @in_loop
 async def test_webtransport_trusts_the_hash_of_a_certificate(identity, tmp_path):
-    """Of a server that nobody vouches for, on another port than the page's."""
+    """A server without a trusted authority, on another port than the page's."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     now = datetime.datetime.now(datetime.timezone.utc)

@@ -58,8 +58,8 @@ MESSAGE = ErrorCode.H3_MESSAGE_ERROR
 LOAD = ErrorCode.H3_EXCESSIVE_LOAD
 CLOSED = ErrorCode.H3_CLOSED_CRITICAL_STREAM
 
-# Who receives, what, the code, the phrase.  On the control stream, identifier 3
-# stands for whichever the peer's is.
+# The receiving role, the bytes, the code, the phrase.  On the control stream,
+# identifier 3 stands for whichever the peer's is.
 RULES = [
     # The control stream and its frames.
     (SERVER, control(first=b"\x21\0"), ErrorCode.H3_MISSING_SETTINGS, ""),

@@ -148,7 +148,7 @@ async def test_a_client_proves_its_address(argument):
 
 @in_loop
 async def test_an_unknown_version_is_negotiated():
-    """RFC 9000, 6: the client begins with a version that nobody knows."""
+    """RFC 9000, 6: the client begins with an unknown version."""
     async with running_server() as (_, port):
         configuration = client_configuration(original_version=0x1A2A3A4A)
         async with connect("localhost", port, configuration=configuration) as client:
@@ -299,7 +299,7 @@ async def test_who_has_waited_in_vain_for_the_handshake_can_wait_again():
 
 @in_loop
 async def test_a_connection_that_is_over_opens_no_stream():
-    """Nobody would end it: who reads it would wait for ever."""
+    """Otherwise nothing would end the stream, and its reader would wait for ever."""
     async with connected() as client:
         client.close(reason_phrase="done")
         await client.wait_closed()

@@ -95,7 +95,7 @@ async def running_server(configuration=None, host="::", **arguments):
         server.close()
 
 
-# ---- Handshakes that nobody completes.
+# ---- Incomplete handshakes.
 
 
 @pytest.mark.parametrize(

@@ -276,7 +276,7 @@ async def test_a_flood_of_first_packets_takes_bounded_memory():
     assert len(retries) == 980
     # No answer is longer than what it answers.
     assert max(map(len, retries)) < 1200
-    # What nobody completes is forgotten.
+    # An incomplete handshake is forgotten.
     await until(lambda: not server._connections)
     assert not server._protocols
     assert not server._handshaking

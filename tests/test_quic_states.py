@@ -147,7 +147,7 @@ def over(network, quic, peer):
 
 
 def idle(network, quic, peer):
-    """It timed out, and nobody has asked what happened."""
+    """It timed out, and its events were not read."""
     network.handshake()
     network.now += 1000
     quic.handle_timer(network.now)

@@ -1,4 +1,4 @@
-"""Session tickets: what resumes a session, and who has a say (RFC 8446, 4.6.1)."""
+"""Session tickets: resumption, and its control by the server (RFC 8446, 4.6.1)."""
 
 import datetime
 import random
@@ -78,7 +78,7 @@ def test_refused_early_data_are_sent_again():
 
 
 def test_early_data_are_not_taken_twice():
-    """RFC 8446, 8: the same first flight, sent again by somebody else."""
+    """RFC 8446, 8: the same first flight, replayed by an attacker."""
     client, server, _ = sessions()
     network = resume(client, server)
     network.client.send_stream_data(0, b"pay 100", end_stream=True)

@@ -250,7 +250,7 @@ async def test_start_request_waits_for_a_free_stream():
 
 @in_loops
 async def test_a_stream_that_our_own_end_closes_lets_the_next_go():
-    """The defect of aioh2: only the peer's end woke who waited."""
+    """A defect of aioh2: only the peer's end woke the waiters."""
     raw = Raw(peer_settings={Setting.MAX_CONCURRENT_STREAMS: 1})
     first = await raw.protocol.start_request(REQUEST)
     second = asyncio.ensure_future(raw.protocol.start_request(REQUEST))

@@ -1,4 +1,4 @@
-"""Whatever ends a stream or a connection wakes who waits, and says why."""
+"""Every end of a stream or a connection wakes the waiters, with its reason."""
 
 import asyncio
 import gc

@@ -1,4 +1,4 @@
-"""Waiting for a time: who is cancelled ends, and what comes of it is told."""
+"""Waiting with a timeout: cancelled waiters end, and results are reported."""
 
 import asyncio
 

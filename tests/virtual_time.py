@@ -101,7 +101,7 @@ class VirtualTime(asyncio.SelectorEventLoop):
             await future
 
     def check_conditions(self) -> bool:
-        """Wake those who wait for what holds now; return whether there are any."""
+        """Wake the waiters whose condition holds now; return whether there are any."""
         waiting, self._conditions = self._conditions, []
         for condition, future in waiting:
             if future.done():

@@ -9,7 +9,7 @@
 
 #define QUIC_PAIR_LOANS 5
 
-/* A loan is the data of an event that somebody keeps. */
+/* A loan is the data of an event that a program keeps. */
 typedef struct quic_pair_loan {
   ngp_quic_store *store;
   const uint8_t *data;

@@ -196,7 +196,7 @@ static int welcome(sim *s, const quic_flight *flight) {
     del_end(s, 1);
     s->ends[1].terminated = 0;
   }
-  /* The clock may have run back before there was anybody to tell. */
+  /* The clock may have gone back before there was a connection. */
   s->ends[1].heard = s->ends[1].clock.told = told(s, 1);
   return make_end(s, 1) == 0;
 }

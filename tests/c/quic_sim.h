@@ -120,7 +120,7 @@ typedef struct sim_action {
   uint64_t value;
 } sim_action;
 
-/* What the run came to, for those who count. */
+/* The results of the run, for statistics. */
 typedef struct sim_counts {
   uint64_t runs;
   uint64_t complete;

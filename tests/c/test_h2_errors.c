@@ -408,7 +408,7 @@ static void calls_in_the_wrong_state_are_refused(void **state) {
   assert_int_equal(end_push(&e, 1, "a", 1, 0), NGHTTP2_ERR_STREAM_CLOSED);
   assert_int_equal(submit_trailers(&e, 1, "a=1\n"), NGHTTP2_ERR_STREAM_CLOSED);
   assert_ok(end_send(&e));
-  /* The stream is closed, which is no fault of who resets or credits it. */
+  /* The stream is closed: resetting or crediting it is no error. */
   assert_int_equal(submit_response(&e, 1, ":status=200\n", 1),
                    NGHTTP2_ERR_STREAM_CLOSED);
   assert_ok(ngp_h2_submit_rst(e.h2, 1, NGHTTP2_CANCEL, 0));

@@ -222,7 +222,7 @@ static void a_reset_is_told_to_both_ends_once(void **state) {
   assert_int_equal(s->event.error_code, NGHTTP2_CANCEL);
   assert_int_equal(s->event.remote, 1);
   assert_int_equal(s->event.unprocessed, 0);
-  /* Who resets knows of it. */
+  /* The end that resets gets no event. */
   assert_int_equal(end_count(&p.client, NGP_H2_EVENT_STREAM_RESET, 1), 0);
   s = end_saw(&p.client, NGP_H2_EVENT_STREAM_CLOSED, 1);
   assert_int_equal(s->event.error_code, NGHTTP2_CANCEL);

@@ -90,7 +90,7 @@ static void a_system_that_trusts_nobody_is_an_error(void **state) {
   assert_non_null(strstr(reason, "cafile"));
 }
 
-/* It would be left out, and then a certificate for anybody would do. */
+/* GnuTLS would leave the name out, and accept a certificate for any name. */
 static void an_address_that_is_none_is_refused(void **state) {
   static const uint8_t ip[17] = {127, 0, 0, 1};
   static const size_t lens[] = {1, 5, 15, 17};
