@@ -302,7 +302,10 @@ class H3Protocol(QuicConnectionProtocol):
 
     @property
     def client_certificate(self) -> None:
-        """None: a server asks no client for a certificate."""
+        """None: ``peer_certificates`` of the QUIC connection has a client's as DER.
+
+        ``verify_mode`` of the configuration asks for it.
+        """
         return None
 
     @property
