@@ -691,9 +691,6 @@ class H2StreamConnection(H2Pump):
     def _keep(self, stream: H2Stream) -> None:
         """Handle the end of a stream that is known only by its identifier."""
 
-    def _drop_finished(self, stream: H2Stream) -> None:
-        """Handle that such a stream was read to its end."""
-
     def _forget(self, stream: H2Stream) -> None:
         """Handle that such a stream was handed out as an object."""
 
