@@ -105,7 +105,6 @@ cdef extern from "ngp_qpack.h" nogil:
         NGP_QPACK_ERR_DECODER_STREAM
         NGP_QPACK_ERR_BLOCKED
         NGP_QPACK_ERR_TOO_LARGE
-        NGP_QPACK_ERR_TOO_MANY
 
     ctypedef struct nghttp2_mem:
         pass

@@ -351,9 +351,6 @@ class Incoming(Outgoing):
         self._body_finished()
         return b""
 
-    def _take_rest(self) -> bytes:
-        return self._take(self._size) if self._size else self._eof_or_raise()
-
     async def _more(self) -> bool:
         """Wait for the next event; return whether more bytes may come.
 
