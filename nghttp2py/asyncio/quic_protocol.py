@@ -243,7 +243,7 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
                 transport.sendto(data, addr)
         self._set_timer()
         for stream in list(self._unsettled):
-            stream.settle()
+            stream.check_acknowledged()
         if self._settling:
             self._settling.wake()
         if not self._end_told and self._quic.closed:
@@ -678,8 +678,8 @@ class _Stream(asyncio.Transport):
         self._connection._transmit_soon()
         self._forget()
 
-    def settle(self) -> None:
-        """Check whether the peer has acknowledged all, for wait_closed()."""
+    def check_acknowledged(self) -> None:
+        """End wait_closed() if the peer has acknowledged all."""
         if self._quic is None or self._connection is None or self._quic.closed:
             return
         if self._quic.stream_settled(self._stream_id):

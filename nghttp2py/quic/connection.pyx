@@ -22,7 +22,7 @@ from nghttp2py.quic.events cimport (
     ConnectionTerminated,
     DatagramFrameReceived,
     HandshakeCompleted,
-    LentData,
+    BorrowedData,
     PingAcknowledged,
     ProtocolNegotiated,
     StopSendingReceived,
@@ -798,7 +798,9 @@ cdef class QuicConnection:
             return datagram
         return self._new_event(&e)
 
-    cdef int _lend_data(self, LentData event, const lib.ngp_quic_event *e) except -1:
+    cdef int _lend_data(
+        self, BorrowedData event, const lib.ngp_quic_event *e
+    ) except -1:
         if e.len:
             event.store = lib.ngp_quic_lend(handle(self), e.len)
         if event.store is NULL:
@@ -1142,7 +1144,7 @@ cdef class DirectLink(QuicLink):
 
     cdef bint lease(self, event, BufferLease *lease) except -1:
         cdef StreamDataReceived data
-        cdef LentData lent
+        cdef BorrowedData lent
 
         if type(event) is StreamDataReceived:
             data = <StreamDataReceived>event
@@ -1153,7 +1155,7 @@ cdef class DirectLink(QuicLink):
             lease.kind = LEASE_DATAGRAM
         else:
             return False
-        lent = <LentData>event
+        lent = <BorrowedData>event
         with cython.critical_section(lent):
             if lent.store is NULL:
                 return False

@@ -9,7 +9,7 @@ cdef class QuicEvent:
     pass
 
 
-cdef class LentData(QuicEvent):
+cdef class BorrowedData(QuicEvent):
     # The bytes stay in the connection's store until the program reads ``data``.
     cdef lib.ngp_quic_store *store   # held, or NULL
     cdef const uint8_t *base         # borrowed from store
@@ -33,7 +33,7 @@ cdef class ConnectionTerminated(QuicEvent):
     cdef public object reason_phrase
 
 
-cdef class DatagramFrameReceived(LentData):
+cdef class DatagramFrameReceived(BorrowedData):
     pass
 
 
@@ -56,7 +56,7 @@ cdef class StopSendingReceived(QuicEvent):
     cdef public object stream_id
 
 
-cdef class StreamDataReceived(LentData):
+cdef class StreamDataReceived(BorrowedData):
     cdef public bint early_data
     cdef public object end_stream
     cdef public object stream_id

@@ -36,7 +36,7 @@ cdef dict fields_of(tuple names):
     return make_dataclass("Fields", names).__dataclass_fields__
 
 
-cdef class LentData(QuicEvent):
+cdef class BorrowedData(QuicEvent):
     """Base of the events with data, which become ``bytes`` when they are first read.
 
     To a program they are dataclasses like the others.
@@ -114,7 +114,7 @@ cdef class ConnectionTerminated(QuicEvent):
     reason_phrase: object
 
 
-cdef class DatagramFrameReceived(LentData):
+cdef class DatagramFrameReceived(BorrowedData):
     """A DATAGRAM frame has arrived (RFC 9221); ``data`` is bytes."""
 
     __match_args__ = ("data",)
@@ -155,7 +155,7 @@ cdef class StopSendingReceived(QuicEvent):
     stream_id: object
 
 
-cdef class StreamDataReceived(LentData):
+cdef class StreamDataReceived(BorrowedData):
     """The next bytes of a stream; ``end_stream`` is true with the last.
 
     ``early_data`` is whether they came as early data, which an attacker may replay (RFC
