@@ -18,7 +18,7 @@ import threading
 import time
 
 import trustme
-from loops import DEADLINE
+from loops import DEADLINE, TEST_DEADLINE
 
 from nghttp2py.h2 import (
     H2BodyReceived,
@@ -323,7 +323,9 @@ class ScriptedServer:
 def nghttp2py(*arguments, **options):
     """Run the command to its end; its output is bytes."""
     command = [sys.executable, "-m", "nghttp2py", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, timeout=DEADLINE, **options)
+    return subprocess.run(
+        command, capture_output=True, timeout=TEST_DEADLINE, **options
+    )
 
 
 def one_line(done):
