@@ -106,6 +106,7 @@ class HTTP3Connector:
         for name in options:
             if name not in _TIMES:
                 raise TypeError(f"{name!r} is no option of a connection of HTTP/3")
+        self._authority = f"{url.authority}"
         self._host = url.host
         self._port = url.port
         self._connect_timeout = connect_timeout
@@ -152,7 +153,6 @@ class HTTP3Connector:
         Raises ``OSError``: ``TimeoutError``, ``ssl.SSLCertVerificationError`` and
         ``ConnectionTerminatedError`` are kinds of it.
         """
-        where = f"{self._host}:{self._port}"
         try:
             attempt = await wait_for(
                 establish(
@@ -165,10 +165,11 @@ class HTTP3Connector:
             )
         except asyncio.TimeoutError:
             raise TimeoutError(
-                f"no connection to {where} over UDP in {self._connect_timeout} seconds"
+                f"no connection to {self._host}:{self._port} over UDP in "
+                f"{self._connect_timeout} seconds"
             ) from None
         except QuicConnectionError as error:
-            raise _explain(where, error.event) from None
+            raise _explain(self._authority, error.event) from None
         protocol = attempt.protocol
         assert isinstance(protocol, H3Protocol)
         return protocol
@@ -229,10 +230,9 @@ def _explain(where: str, event: ConnectionTerminated) -> OSError:
             )
             error.verify_message = reason
             return error
-        reason = f"alert {alert} {reason}".rstrip()
+        reason = f"no TLS connection to {where}: alert {alert} {reason}"
+    else:
+        reason = f"no QUIC connection to {where}: {code:#x} {reason}"
     return ConnectionTerminatedError(
-        code,
-        remote=False,
-        unprocessed=True,
-        reason=f"no QUIC connection to {where}: {reason or hex(code)}",
+        code, remote=False, unprocessed=True, reason=reason.rstrip()
     )

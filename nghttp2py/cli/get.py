@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import click
 from rich.console import Console
@@ -43,9 +43,6 @@ from nghttp2py.errors import (
     StreamResetError,
 )
 from nghttp2py.h2 import H2Connection, H2Event, H2SettingsReceived
-
-if TYPE_CHECKING:
-    from nghttp2py.cli.http3_client import HTTP3Client, HTTP3Response
 
 __all__ = ["command"]
 
@@ -361,7 +358,8 @@ class _Run:
         self.console = Console(stderr=True, highlight=False)
         self.start = time.perf_counter()
         self.connected = 0.0
-        self.protocol: _Protocol | None = None
+        self.connect_timeout = job.timeout
+        self.protocols: list[Any] = []
         self.client = self.make_http3() if job.http3 else self.make_http2()
 
     def make_http2(self) -> Client:
@@ -372,37 +370,44 @@ class _Run:
             timeout=job.timeout,
             connect_timeout=job.timeout,
             cls=functools.partial(
-                self.make_protocol,
+                self.keep,
+                _Protocol,
                 printer=FramePrinter(self.console) if job.verbose else None,
             ),
         )
 
-    def make_http3(self) -> HTTP3Client:
+    def make_http3(self) -> Client:
         job = self.job
         try:
             from nghttp2py.cli import http3_client
         except ImportError as error:
             raise click.ClickException(str(error)) from None
-        _make_context(job.tls)  # gives a better error for files that are not PEM
+        _make_context(job.tls)  # says more about files that are none of PEM
+        printer = LinePrinter(self.console) if job.verbose else None
+        self.connect_timeout = min(http3_client.HANDSHAKE_TIMEOUT, job.timeout)
         try:
-            configuration = http3_client.make_configuration(
-                *job.tls, timeout=job.timeout
+            return Client(
+                f"https://{job.url.authority}",
+                http3=http3_client.make_configuration(
+                    *job.tls, timeout=job.timeout, printer=printer
+                ),
+                timeout=job.timeout,
+                connect_timeout=self.connect_timeout,
+                cls=functools.partial(
+                    self.keep, http3_client.Protocol, printer=printer
+                ),
             )
         except (OSError, ValueError) as error:
             raise click.ClickException(str(error)) from None
-        return http3_client.HTTP3Client(
-            job.url,
-            configuration,
-            timeout=job.timeout,
-            printer=LinePrinter(self.console) if job.verbose else None,
-        )
 
     def now(self) -> float:
         return time.perf_counter() - self.start
 
-    def make_protocol(self, client_side: bool, **options: Any) -> _Protocol:
-        self.protocol = _Protocol(client_side, **options)
-        return self.protocol
+    def keep(self, cls: Any, *arguments: Any, **options: Any) -> Any:
+        """Make a connection's protocol; see whether the server speaks at all."""
+        protocol = cls(*arguments, **options)
+        self.protocols.append(protocol)
+        return protocol
 
     async def run(self) -> int:
         job = self.job
@@ -445,9 +450,7 @@ class _Run:
         except (NGHTTP2Error, OSError, ValueError) as error:
             timing.error = error
 
-    async def receive(
-        self, response: Response | HTTP3Response, timing: _Timing
-    ) -> None:
+    async def receive(self, response: Response, timing: _Timing) -> None:
         job = self.job
         if job.count > 1:
             async for chunk in response:
@@ -468,7 +471,7 @@ class _Run:
 
     @contextlib.contextmanager
     def open_output(
-        self, response: Response | HTTP3Response
+        self, response: Response
     ) -> Iterator[tuple[BinaryIO | _Terminal, Any]]:
         path = self.job.output
         if path is None or response.status >= 400:
@@ -550,9 +553,20 @@ class _Run:
         if isinstance(error, (ConnectionTerminatedError, StreamResetError)):
             if error.error_code == ErrorCode.HTTP_1_1_REQUIRED:
                 return f"{where} does not speak HTTP/2 ({error})"
-            if self.protocol is not None and not self.protocol.heard:
+            if self.protocols and not self.is_heard:
+                if self.job.http3:
+                    return error.reason
                 return f"{where} does not speak HTTP/2, or not without TLS ({error})"
+        if isinstance(error, TimeoutError) and self.job.http3 and not self.is_heard:
+            return (
+                f"{where} does not answer over UDP, which HTTP/3 needs, in "
+                f"{self.connect_timeout:g} seconds"
+            )
         return str(error)
+
+    @property
+    def is_heard(self) -> bool:
+        return any(protocol.heard for protocol in self.protocols)
 
 
 def _status_text(status: int) -> str:
