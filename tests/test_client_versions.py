@@ -78,7 +78,7 @@ class Script:
         self.errors = []
 
     async def __call__(self, stream):
-        self.connections.add(id(stream.connection))
+        self.connections.add(stream.connection)
         self.requests += 1
         try:
             if self.steps:
