@@ -323,9 +323,11 @@ typedef enum ngp_h2_message {
  * They check the list (RFC 9113, 8.2 and 8.3), and besides the codes that each
  * one names return
  *
- * NGP_ERR_BAD_HEADERS The list must not be sent; |*perror| is the reason.
+ * NGP_ERR_BAD_HEADERS
+ *     The list must not be sent; |*perror| is the reason.
  * NGP_ERR_CONNECTION_CLOSED
- *     The connection accepts no more calls. NGHTTP2_ERR_NOMEM
+ *     The connection accepts no more calls.
+ * NGHTTP2_ERR_NOMEM
  *     Out of memory.
  * NGHTTP2_ERR_INVALID_STREAM_ID
  *     There never was such a stream.
@@ -376,7 +378,8 @@ int ngp_h2_check_trailers(ngp_h2 *h2, int32_t stream_id, nghttp2_nv *nva,
  * ngp_h2_submit_push_promise promises a response on a new stream, whose id it
  * returns (> 0), or a negative code:
  *
- * NGHTTP2_ERR_PUSH_DISABLED The peer accepts no pushes.
+ * NGHTTP2_ERR_PUSH_DISABLED
+ *     The peer accepts no pushes.
  */
 int32_t ngp_h2_submit_push_promise(ngp_h2 *h2, int32_t stream_id,
                                    nghttp2_nv *nva, size_t nvlen,

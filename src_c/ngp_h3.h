@@ -306,9 +306,10 @@ void ngp_h3_set_peer_datagrams(ngp_h3 *h3, int allowed);
  *
  * NGHTTP2_ERR_NOMEM
  *     Out of memory.  The connection must not be used any more.
- * NGP_H3_ERR_PROTOCOL The peer has broken the protocol.  There are no events;
- *     the QUIC connection must be closed with the code and phrase of
- *     ngp_h3_closing().  From then on, input is ignored.
+ * NGP_H3_ERR_PROTOCOL
+ *     The peer has broken the protocol.  There are no events; the QUIC
+ *     connection must be closed with the code and phrase of ngp_h3_closing().
+ *     From then on, input is ignored.
  */
 int ngp_h3_recv_stream(ngp_h3 *h3, int64_t stream_id, const uint8_t *data,
                        size_t len, int end_stream);

@@ -192,12 +192,14 @@ uint64_t ngp_qpack_decoder_insert_count(const ngp_qpack_decoder *decoder);
  *
  * NGHTTP2_ERR_NOMEM
  *     Out of memory.
- * NGP_QPACK_ERR_BLOCKED Entries are missing. |*prequired| is the insert count
- *     from which on the same call succeeds; no state of this call is kept.
+ * NGP_QPACK_ERR_BLOCKED
+ *     Entries are missing.  |*prequired| is the insert count from which on the
+ *     same call succeeds; no state of this call is kept.
  * NGP_QPACK_ERR_DECOMPRESSION_FAILED
  *     The section is malformed.
- * NGP_QPACK_ERR_TOO_LARGE The section is larger than |max_size|, or one of its
- *     fields is larger than libnghttp3 accepts.
+ * NGP_QPACK_ERR_TOO_LARGE
+ *     The section is larger than |max_size|, or one of its fields is larger
+ *     than libnghttp3 accepts.
  * NGP_QPACK_ERR_TOO_MANY
  *     There are more than |max_count| fields.
  */
