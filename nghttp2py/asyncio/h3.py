@@ -50,8 +50,6 @@ from nghttp2py.h3 import (
 from nghttp2py.h3.connection import ErrorCode, Setting
 from nghttp2py.h3.events import Headers
 from nghttp2py.h3.exceptions import GoingAwayError, NotEnabledError
-
-# Imported first: in a build without QUIC its error names what to install.
 from nghttp2py.log_budget import MemoryLog
 from nghttp2py.quic import QuicConnection
 from nghttp2py.quic.events import (
@@ -134,7 +132,7 @@ class H3Protocol(QuicConnectionProtocol):
     configuration must have ``alpn_protocols=H3_ALPN``.  A client calls ``open_stream``.
     For a server, ``functools.partial(H3Protocol, request_handler=...)`` names the
     coroutine function that is run as a task for each request, with its stream.  When
-    that returns, the unread rest of the request is refused.  If it raises before its
+    that returns, the unread rest of the request is dropped.  If it raises before its
     response has begun, or returns without one, the response is 500; if it leaves a
     response without an end, the stream is reset.  It is cancelled when its response
     cannot be sent any more. ``request_handler`` may also be a subclass of

@@ -13,8 +13,6 @@ from typing import Any
 
 from nghttp2py.arguments import describe
 from nghttp2py.asyncio.h3 import H3_CLIENT_TIMEOUTS, H3Protocol
-
-# First, as in a build without QUIC it says what to install.
 from nghttp2py.asyncio.quic import establish, with_alpn
 from nghttp2py.asyncio.quic_protocol import QuicConnectionError
 from nghttp2py.asyncio.timeouts import UNSET, merge_timeouts
