@@ -64,9 +64,9 @@ TIMEOUT = 60.0
 #: How often a request that the server has not processed is sent again.
 RETRIES = 3
 
-#: The default of ``config``.  A window of 1 MiB keeps a fast and distant server busy,
-#: and bounds a response that is not read; the connection's window is so wide that such
-#: a response does not block others.
+#: The default of ``config``; its windows are those of HTTP/3, too.  A window of 1 MiB
+#: keeps a fast and distant server busy, and bounds a response that is not read; the
+#: connection's window is so wide that such a response does not block others.
 DEFAULT_CONFIGURATION = H2Configuration(
     initial_window_size=1048576,
     connection_window_size=2**31 - 1,
@@ -484,6 +484,7 @@ class Client:
                 http3,
                 path,
                 config,
+                defaults=DEFAULT_CONFIGURATION,
                 ssl=ssl,
                 connect_timeout=connect_timeout,
                 timeout=timeout,

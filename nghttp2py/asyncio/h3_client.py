@@ -24,6 +24,7 @@ from nghttp2py.errors import (
     TLSConfigurationError,
     printable,
 )
+from nghttp2py.h2 import H2Configuration
 from nghttp2py.h3 import H3_ALPN
 from nghttp2py.h3.connection import ErrorCode
 from nghttp2py.quic import QuicConfiguration, QuicConnection, QuicErrorCode
@@ -31,10 +32,6 @@ from nghttp2py.quic.events import ConnectionTerminated
 
 __all__ = ["HTTP3Connector"]
 
-# As with HTTP/2: a stream's window keeps a distant server busy, and that of the
-# connection is so wide that responses that are not read hold up no other.
-_WINDOW = 1 << 20
-_CONNECTION_WINDOW = (1 << 31) - 1
 # What the timeout of a response must not lose to, in seconds.
 _IDLE_MARGIN = 10.0
 _IDLE_TIMEOUT = 60.0
@@ -60,9 +57,10 @@ class HTTP3Connector:
 
     ``http3`` is a ``QuicConfiguration``, or ``True`` for one of our own, which trusts
     the authorities of ``ssl``.  ``path`` and ``config``, which are of HTTP/2, must be
-    ``None``.  ``options`` are ``cls``, ``server_hostname``, ``timeouts`` and what
-    replaces a field of ``timeouts``.  Raises ``TypeError``, ``ValueError`` and
-    ``OSError`` for what cannot be used.
+    ``None``.  A configuration of our own has the windows of ``defaults``.  ``options``
+    are ``cls``, ``server_hostname``, ``timeouts`` and what replaces a field of
+    ``timeouts``.  Raises ``TypeError``, ``ValueError`` and ``OSError`` for what cannot
+    be used.
     """
 
     def __init__(
@@ -72,6 +70,7 @@ class HTTP3Connector:
         path: str | None,
         config: object,
         *,
+        defaults: H2Configuration,
         ssl: ssl_module.SSLContext | None,
         connect_timeout: float | None,
         timeout: float | None,
@@ -130,8 +129,8 @@ class HTTP3Connector:
                 congestion_control_algorithm="cubic",
                 # A response that does not come is reported by its own timeout.
                 idle_timeout=max(timeout or 0, _IDLE_TIMEOUT) + _IDLE_MARGIN,
-                max_data=_CONNECTION_WINDOW,
-                max_stream_data=_WINDOW,
+                max_data=defaults.connection_window_size,
+                max_stream_data=defaults.initial_window_size,
                 probe_datagram_size=True,
             )
             if ssl is not None:
