@@ -32,7 +32,7 @@ class Exchange(NamedTuple):
     no response was begun.  ``bytes_sent`` counts the body that went out;
     ``duration`` is in seconds, from the request's header section to the end.
     ``error_code`` is that of RST_STREAM, RESET_STREAM or the connection's end.
-    ``complete`` tells whether the whole response went out: an exchange that broke
+    ``complete`` is whether the whole response went out: an exchange that broke
     off is not complete, whatever its status and its code.  If the response is whole,
     and the server has declined the rest of the request, the exchange is complete
     whatever becomes of the request (RFC 9113, 8.1; RFC 9114, 4.1).

@@ -144,9 +144,9 @@ class StreamResetError(StreamClosedError):
     """A stream ended before its messages did (RFC 9113, 5.4.2).
 
     ``error_code`` is that of RST_STREAM, or of the connection's end; ``remote``
-    tells whether the peer ended it; ``unprocessed`` that the peer did nothing
-    with the request, which may be sent again (RFC 9113, 8.7); ``reason`` is
-    text for people.  ``code_name`` is the name of the code where it is not HTTP/2's.
+    is true if the peer ended it, ``unprocessed`` if the peer did nothing with
+    the request, which may be sent again (RFC 9113, 8.7); ``reason`` is text
+    for people.  ``code_name`` is the name of the code where it is not HTTP/2's.
     """
 
     def __init__(
@@ -191,8 +191,8 @@ class StreamTimeoutError(StreamResetError, TimeoutError):
 class ConnectionTerminatedError(ConnectionClosedError, ConnectionError):
     """The connection ended before what was asked of it was done.
 
-    ``error_code`` is that of GOAWAY (RFC 9113, 6.8); ``remote`` tells whether
-    the peer ended it; ``unprocessed`` that the request was not sent, or the
+    ``error_code`` is that of GOAWAY (RFC 9113, 6.8); ``remote`` is true if
+    the peer ended it, ``unprocessed`` if the request was not sent, or the
     peer did nothing with it, so that it may be sent again; ``reason`` is text
     for people.  ``code_name`` is the name of the code where it is not HTTP/2's.
     """

@@ -275,7 +275,7 @@ cdef class HTTPConnection:
     """The connection's half of its exchanges, whose methods an application calls.
 
     ``version`` is the name for the log, such as "HTTP/2"; ``owner`` is the object that
-    does the I/O, None when the connection is lost; ``client_side`` tells the role;
+    does the I/O, None when the connection is lost; ``client_side`` is the role;
     ``factory`` makes the exchanges of a server's requests; ``tasks`` is the
     ``CallbackTasks`` of ``asyncio.tasks`` that runs the coroutines of applications,
     None where there is no event loop. A method that a protocol does not have raises an
@@ -595,7 +595,7 @@ cpdef bint log_wanted() except -1:
 cpdef log_access(Exchange exchange, error_code, body_bytes_sent, bint complete):
     """Log an exchange of a server that has ended, and call the hooks.
 
-    ``complete`` tells whether the whole response went out.  What a hook raises is
+    ``complete`` is whether the whole response went out.  What a hook raises is
     logged.  An exchange without a request, which the server has pushed, is not logged.
     See ``nghttp2py.access``.
     """

@@ -328,7 +328,7 @@ class H2StreamConnection(H2Pump):
 
     @property
     def over(self) -> Callable[[bool], ConnectionTerminatedError] | None:
-        """What makes the exception that tells why the connection is over, if it is."""
+        """The function that makes the exception for why the connection has ended."""
         return self._over
 
     def _on_settings(self, event: H2SettingsReceived) -> None:

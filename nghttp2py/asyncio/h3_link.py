@@ -861,7 +861,7 @@ def to_fields(headers: Any, status: Any = None) -> Headers:
 
     With ``status``, they are those of a response.
     """
-    # A third item tells that a field must stay out of QPACK's table.
+    # A third item that is true keeps a field out of QPACK's table.
     fields: Headers = [(f[0].lower(), *f[1:]) for f in to_pairs(headers, status)]
     return fields
 

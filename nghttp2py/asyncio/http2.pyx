@@ -493,7 +493,7 @@ cdef class HTTP2Exchanges(HTTPConnection):
         """Handle the end of a stream, after its exchange.
 
         ``exchange`` is None if its user had dropped it; ``kept`` is whether it was
-        not lent; ``complete`` tells whether both halves ended as the protocol says.
+        not lent; ``complete`` is whether both halves ended as the protocol says.
         """
 
     cpdef find_end(self):

@@ -159,7 +159,9 @@ class Stream(Incoming):
         Our own half continues (RFC 9113, 8.1, RFC 9114, 4.1).  What was received and
         not read is dropped.  A client of HTTP/2 whose own half has ended resets the
         stream.  Without ``error_code``, a client of HTTP/3 that is sent a whole
-        response is told later, as it may lose the response otherwise.
+        response gets STOP_SENDING later, because it may lose the response otherwise.
+        Over HTTP/2 the code that is sent is NO_ERROR (RFC 9113, 8.1), or a client's
+        CANCEL, whatever ``error_code`` is.
         """
         code = self.http.codes.no_error if error_code is None else error_code
         self.http.check_code(code)

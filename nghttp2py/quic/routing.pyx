@@ -23,7 +23,7 @@ cdef class QuicHeader:
 
     ``version`` is ``None`` for a packet with a short header.  ``is_initial`` means that
     it may begin a connection; then ``token`` may have bytes, and ``is_retry_token``
-    tells whether they look like a token of our Retry packets.
+    is whether they look like a token of our Retry packets.
     """
 
     cdef readonly object version
