@@ -11,6 +11,7 @@ from exchanges import both_versions, everywhere, exchanging, pattern, serving_ap
 from loops import in_loop, until
 
 from nghttp2py.errors import StreamClosedError, StreamResetError
+from nghttp2py.h2.body import DATA_OK
 from nghttp2py.server import BaseRequestHandler
 
 CALLBACKS = ["on_headers", "on_data", "on_trailers", "on_request_done"]
@@ -275,6 +276,59 @@ async def test_a_source_is_closed_when_its_exchange_breaks_off(version, kind):
         stream.reset()
         await until(lambda: closed)
     assert closed == [True]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("when", [2, 60])
+@both_versions
+@in_loop
+async def test_a_source_may_reset_its_own_response(version, when, fails, caplog):
+    class Handler(BaseRequestHandler):
+        def on_request_done(self):
+            if self.path == b"/good":
+                self.send_response(200, body=b"good")
+                return
+            self.reads = 0
+            self.send_response(200, body=self.read_source)
+
+        def read_source(self, n):
+            self.reads += 1
+            if self.reads == when:
+                self.reset()
+                if fails:
+                    raise ValueError("a mistake")
+            return bytes(n), DATA_OK
+
+    async with serving_app(version, Handler) as ends:
+        stream = await ends.open(end_stream=True)
+        with pytest.raises(StreamResetError):
+            await stream.response()
+            await stream.read()
+        assert (await ends.fetch(b"/good"))[:2] == (200, b"good")
+    errors = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert [type(record.exc_info[1]) for record in errors] == [ValueError] * fails
+
+
+@in_loop
+async def test_what_comes_after_stop_sending_calls_no_handler(caplog):
+    closed = []
+
+    class Handler(BaseRequestHandler):
+        def on_request_done(self):
+            self.send_response(200)
+
+        def on_close(self, error_code):
+            closed.append(error_code)
+
+    async with serving_app("HTTP/3", Handler) as ends:
+        stream = await ends.open(method=b"POST")
+        await ends.ping()
+        ends.client._quic.stop_stream(stream.stream_id, 0x10C)
+        ends.client.transmit()
+        await stream.send_data(b"the end", end_stream=True)
+        await until(lambda: closed)
+    assert closed == [0x10C]
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
 
 
 # ---- Waits that are given up ----

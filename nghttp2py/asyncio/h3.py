@@ -791,6 +791,8 @@ class H3Protocol(QuicConnectionProtocol):
             incoming=incoming,
             outgoing=not incoming,
         )
+        # Before what comes next: a response to that would be a mistake.
+        self._link.tell_ends()
 
     def _stream_aborted(self, event: StreamAborted) -> None:
         # A line for each would let a client fill the log.

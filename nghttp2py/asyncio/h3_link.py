@@ -610,6 +610,8 @@ class H3Link(StreamLink, PythonConnection):
                 state.source = None
                 self._source_failed(exchange, error)
                 return
+            if state.source is None:
+                return  # the source has reset its own stream
             last = flag == DATA_EOF
             if last:
                 state.source = None
@@ -621,6 +623,8 @@ class H3Link(StreamLink, PythonConnection):
 
     def _source_failed(self, exchange: Exchange, error: BaseException) -> None:
         self.owner.body_failed(exchange, error)
+        if not self.is_open(exchange):
+            return  # the source has reset its own stream
         code = ErrorCode.H3_INTERNAL_ERROR
         if self.client_side:
             # No response to a part of a request is of use.
