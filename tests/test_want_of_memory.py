@@ -359,8 +359,8 @@ async def test_a_body_in_one_piece_is_kept_if_there_is_memory(
                 patch.setattr(reader, "count_bytes", count)
                 patch.setattr(handler, "count_bytes", count)
             else:
-                patch.setattr(http2, "count_body", count)
-                patch.setattr(h3_link, "count_body", count)
+                patch.setattr(http2, "count_bytes", count)
+                patch.setattr(h3_link, "count_bytes", count)
             for _ in range(3):
                 try:
                     status, *_ = await ends.fetch(body=content)

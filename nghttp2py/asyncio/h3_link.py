@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from nghttp2py.asyncio.h3_bounds import Arrival, Outgoing
-from nghttp2py.asyncio.memory import count_body
+from nghttp2py.asyncio.memory import LEAST, count_bytes
 from nghttp2py.asyncio.stream_link import Codes, StreamLink
 from nghttp2py.asyncio.tasks import CallbackTasks
 from nghttp2py.asyncio.writer import PIECE, Failure
@@ -449,7 +449,8 @@ class H3Link(StreamLink, PythonConnection):
         stream_id = exchange.stream_id
         state = self._sending(exchange)
         n = memoryview(data).nbytes
-        count_body(n)
+        if n > LEAST:
+            count_bytes(n)
         queued = self._quic.queued_data(stream_id)
         if queued and queued + n > _STREAM_QUEUE:
             if end:

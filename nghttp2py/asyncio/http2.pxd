@@ -34,7 +34,7 @@ cdef class HTTP2Exchanges(HTTPConnection):
 
     cdef Exchange find(self, stream_id)
     cdef int begin(self, lib.ngp_h2 *h2) except -1
-    cdef int finish(self) except -1
+    cdef int finish(self, bint receiving) except -1
     cdef bint dispatch(self, EventReader reader, const lib.ngp_h2_event *e) except -1
     cdef int fail_called(self, error) except -1
     cdef int fail_body(self, stream_id, error) except -1

@@ -26,7 +26,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from nghttp2py.asyncio.fields import add_field
-from nghttp2py.asyncio.memory import count_body
+from nghttp2py.asyncio.memory import LEAST, count_bytes
 from nghttp2py.asyncio.pump import H2Pump
 from nghttp2py.asyncio.tasks import CallbackTasks
 from nghttp2py.errors import (
@@ -45,6 +45,8 @@ memory_log = MemoryLog(logger)
 
 # Seconds that cancelled coroutines have to end, even if the close timeout is over.
 cdef double LEAST_PATIENCE = 1.0
+# A smaller piece of a body was counted with what was read.
+cdef Py_ssize_t COUNTED = LEAST
 
 
 cdef object find_status(list pairs):
@@ -101,7 +103,7 @@ cdef class _ExchangeReader(EventReader):
             EventReader.take(self, h2, events)
         finally:
             self.called, exchanges = None, self.called
-            (<HTTP2Exchanges>exchanges).finish()
+            (<HTTP2Exchanges>exchanges).finish(self.receiving)
         return 0
 
     cdef int take_event(self, const lib.ngp_h2_event *e, list events) except -1:
@@ -250,12 +252,14 @@ cdef class HTTP2Exchanges(HTTPConnection):
         self.dispatching = True
         return 0
 
-    cdef int finish(self) except -1:
+    cdef int finish(self, bint receiving) except -1:
+        """End it; the owner of a connection that was ``receiving`` flushes by itself."""
         self.dispatching = False
         self._called = None
         if self._dirty:
             self._dirty = False
-            self.flush_soon()
+            if not receiving:
+                self.flush_soon()
         return 0
 
     cdef int fail_called(self, error) except -1:
@@ -574,7 +578,8 @@ cdef class HTTP2Exchanges(HTTPConnection):
         """See ``HTTPConnection``."""
         cdef bytes piece = as_bytes(data)
 
-        count_body(len(piece))
+        if len(piece) > COUNTED:
+            count_bytes(len(piece))
         self.connection.queue_body(exchange.stream_id, piece, end)
         self.flush_soon()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import sysconfig
 
-__all__ = ["RESERVE", "check_memory", "count_body", "count_bytes"]
+__all__ = ["RESERVE", "check_memory", "count_bytes"]
 
 #: Bytes that must be free for a new connection.  An idle one uses a fortieth of them.
 #: The rest is for the event loop, which ends the program if an allocation fails, and
@@ -14,7 +14,7 @@ RESERVE = 1 << 21
 
 # Bytes between two checks, and the least that a read or write counts: the objects made
 # of a small request are larger than the request.
-_INTERVAL, _LEAST = 1 << 18, 1 << 11
+_INTERVAL, LEAST = 1 << 18, 1 << 11
 
 # What the heap requests from the system at once: without the GIL it is mimalloc, which
 # requests segments of 32 MiB, and twice that for an aligned one.
@@ -41,20 +41,10 @@ def count_bytes(size: int) -> None:
     that the last bytes are left to the event loop.
     """
     global _left
-    _left -= max(size, _LEAST)
+    _left -= size if size > LEAST else LEAST
     if _left < 0:
         check_memory()
         _left = _INTERVAL
-
-
-def count_body(size: int) -> None:
-    """Count a piece of a body that an application queues, unless it is small.
-
-    Raises ``MemoryError`` as ``count_bytes``: what the application allocated may have
-    used up the reserve.
-    """
-    if size > _LEAST:
-        count_bytes(size)
 
 
 _left = _INTERVAL

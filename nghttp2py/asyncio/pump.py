@@ -394,7 +394,11 @@ class H2Pump(asyncio.Protocol, asyncio.BufferedProtocol):
                 # A closing transport drops what is written, but a stream whose end was
                 # gathered would count as complete.
                 transport = None if self._paused or self._ended else self.transport
-                if transport is not None and not transport.is_closing():
+                if (
+                    transport is not None
+                    and (not writes or connection.want_write)
+                    and not transport.is_closing()
+                ):
                     if writes:
                         # The loop's own clock may be cached during a turn.
                         now = time.monotonic()

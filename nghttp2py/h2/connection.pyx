@@ -165,6 +165,7 @@ cdef class H2Connection:
 
         self._need_start()
         self._enter()
+        self._reader.receiving = True
         try:
             PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
             try:
@@ -183,7 +184,7 @@ cdef class H2Connection:
             self._release_owners()
             return events
         finally:
-            self._busy = False
+            self._busy = self._reader.receiving = False
 
     def receive_eof(self, uint32_t error_code=ErrorCode.INTERNAL_ERROR):
         """Report that the transport is lost; return the events that close everything.

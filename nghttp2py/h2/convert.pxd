@@ -91,6 +91,7 @@ cdef class EventReader:
     cdef object settings_sent    # deque of dicts: SETTINGS not acknowledged yet
     cdef bint going_away         # GOAWAY has come in, or the connection is closed
     cdef const lib.ngp_h2_field *fields  # borrowed while take() runs
+    cdef bint receiving          # bytes of the peer are being handled
     cdef FieldReader _pairs
 
     cdef int take(self, lib.ngp_h2 *h2, list events) except -1
