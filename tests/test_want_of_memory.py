@@ -377,6 +377,7 @@ async def test_a_body_in_one_piece_is_kept_if_there_is_memory(
 SERVER = """
     import asyncio, faulthandler, resource, ssl, sys
     from nghttp2py.asyncio import start_server
+    from nghttp2py.asyncio.memory import _SEGMENT
     from nghttp2py.server import BaseRequestHandler, HTTP2Server
 
     class Keeping(BaseRequestHandler):
@@ -414,6 +415,13 @@ SERVER = """
         with open("/proc/self/statm") as statm:
             size = int(statm.read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (size + 12_000_000,) * 2)
+        used = []
+        try:
+            # A heap without the GIL has segments of 32 MiB: 12 MB of it are left.
+            while _SEGMENT:
+                used.append(bytes(65536))
+        except MemoryError:
+            del used[-184:]
         print(server.sockets[0].getsockname()[1], flush=True)
         await asyncio.Event().wait()
 

@@ -263,6 +263,7 @@ SERVER = """
     import asyncio, faulthandler, functools, resource
     from nghttp2py.asyncio import serve
     from nghttp2py.asyncio.h3 import H3Protocol
+    from nghttp2py.asyncio.memory import _SEGMENT
     from nghttp2py.h3 import H3_ALPN
     from nghttp2py.quic import QuicConfiguration
 
@@ -281,6 +282,13 @@ SERVER = """
         with open("/proc/self/statm") as statm:
             size = int(statm.read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (size + 12_000_000,) * 2)
+        used = []
+        try:
+            # A heap without the GIL has segments of 32 MiB: 6 MB of it are left.
+            while _SEGMENT:
+                used.append(bytes(65536))
+        except MemoryError:
+            del used[-92:]
         print(server.sockets[0].getsockname()[1], flush=True)
         await asyncio.Event().wait()
 
