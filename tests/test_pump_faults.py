@@ -231,7 +231,7 @@ async def test_no_cycle_outlives_a_connection(kind, over_tls, tls, no_collector)
         async with client:
             assert (await client.get("/")).status == 200
             server_side = [weakref.ref(p) for p in server._connections]
-            client_side = [weakref.ref(client._protocol)]
+            client_side = [weakref.ref(client._connection)]
         assert len(server_side) == 1
         await until(lambda: server_side[0]() is None)
         await until(lambda: client_side[0]() is None)
@@ -252,7 +252,7 @@ async def test_no_cycle_is_left_of_an_address_that_refused(monkeypatch, no_colle
         async with await open_connection("name.example", port) as protocol:
             made.append(weakref.ref(protocol))
         async with HTTP2Client(("name.example", port)) as client:
-            made.append(weakref.ref(client._protocol))
+            made.append(weakref.ref(client._connection))
         del protocol, client
         await until(lambda: [reference() for reference in made] == [None, None])
 
@@ -275,7 +275,7 @@ async def test_no_cycle_outlives_a_client_of_handlers(no_collector):
         client = HTTP2Client(server.sockets[0].getsockname())
         async with client:
             client.send_request("GET", "/")
-        protocol = weakref.ref(client._protocol)
+        protocol = weakref.ref(client._connection)
         del client
         await until(lambda: protocol() is None)
 
@@ -309,10 +309,10 @@ async def test_no_cycle_outlives_a_fault_of_tls(tls, no_collector):
         client = Client(f"https://localhost:{port}", ssl=tls.client)
         assert (await client.get("/")).status == 200
         transports = [weakref.ref(t) for t in server._listener._tls.connections]
-        sock = client._protocol.transport.get_extra_info("socket")
+        sock = client._connection.transport.get_extra_info("socket")
         # In one segment: what is answered, and a record that its key does not open.
-        client._protocol.connection.ping(b"12345678")
-        client._protocol.flush()
+        client._connection.connection.ping(b"12345678")
+        client._connection.flush()
         os.write(sock.fileno(), b"\x17\x03\x03\x00\x20" + bytes(32))
         await until(lambda: not server._connections)
         client.abort()
