@@ -215,6 +215,7 @@ cdef extern from "ngp_h2.h" nogil:
     int ngp_h2_watch_body(ngp_h2 *h2, int32_t stream_id, size_t low)
     size_t ngp_h2_queued_body(ngp_h2 *h2, int32_t stream_id)
     size_t ngp_h2_sendable(ngp_h2 *h2, int32_t stream_id)
+    int ngp_h2_under_way(ngp_h2 *h2, int32_t stream_id)
     int ngp_h2_submit_rst(
         ngp_h2 *h2, int32_t stream_id, uint32_t error_code, int after_end)
     void ngp_h2_hold_resets(ngp_h2 *h2, int hold)

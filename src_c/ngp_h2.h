@@ -448,6 +448,12 @@ size_t ngp_h2_queued_body(ngp_h2 *h2, int32_t stream_id);
 size_t ngp_h2_sendable(ngp_h2 *h2, int32_t stream_id);
 
 /*
+ * ngp_h2_under_way returns nonzero if all body bytes that are queued on
+ * |stream_id| will be sent without another WINDOW_UPDATE.
+ */
+int ngp_h2_under_way(ngp_h2 *h2, int32_t stream_id);
+
+/*
  * ngp_h2_submit_rst resets |stream_id|.  What is queued on it is dropped,
  * except a complete response whose body was queued by ngp_h2_queue_data() only:
  * that is sent first.  If |after_end| is nonzero, the reset waits until our

@@ -532,6 +532,15 @@ size_t ngp_h2_sendable(ngp_h2 *h2, int32_t stream_id) {
   return window > 0 ? (size_t)window : 0;
 }
 
+int ngp_h2_under_way(ngp_h2 *h2, int32_t stream_id) {
+  const ngp_h2_stream *stream = ngp_h2_stream_find(h2, stream_id);
+
+  return !stream || !stream->body.queued ||
+         (window_of(h2, stream) >= (int64_t)stream->body.queued &&
+          nghttp2_session_get_remote_window_size(h2->session) >=
+              h2->bodies.reserved);
+}
+
 static void unhold(ngp_h2 *h2, ngp_h2_stream *stream) {
   if (stream->flags & NGP_H2_FLAG_HELD) {
     stream->flags &= ~NGP_H2_FLAG_HELD;

@@ -252,7 +252,7 @@ async def test_no_cycle_is_left_of_an_address_that_refused(monkeypatch, no_colle
         async with await open_connection("name.example", port) as protocol:
             made.append(weakref.ref(protocol))
         async with HTTP2Client(("name.example", port)) as client:
-            made.append(weakref.ref(client._connection))
+            made.append(weakref.ref(client._protocol))
         del protocol, client
         await until(lambda: [reference() for reference in made] == [None, None])
 
@@ -275,7 +275,7 @@ async def test_no_cycle_outlives_a_client_of_handlers(no_collector):
         client = HTTP2Client(server.sockets[0].getsockname())
         async with client:
             client.send_request("GET", "/")
-        protocol = weakref.ref(client._connection)
+        protocol = weakref.ref(client._protocol)
         del client
         await until(lambda: protocol() is None)
 

@@ -47,8 +47,11 @@ class H2Link(StreamLink, HTTP2Exchanges):
 
     def flush_soon(self) -> None:
         """Write what is queued in the loop's next turn."""
-        with contextlib.suppress(ReferenceError):  # the connection is gone
-            self.owner.mark_dirty()
+        try:
+            mark_dirty = self.owner.mark_dirty
+        except ReferenceError:
+            return  # the connection is gone
+        mark_dirty()
 
     @property
     def is_paused(self) -> bool:
@@ -119,13 +122,8 @@ class H2Link(StreamLink, HTTP2Exchanges):
         except StreamClosedError:
             return True  # our half was sent completely
 
-    def is_under_way(self, exchange: Exchange) -> bool:
-        """Return whether the windows allow all that is queued."""
-        connection = self.connection
-        stream_id = exchange.stream_id
-        return connection.local_flow_control_window(
-            stream_id
-        ) > 0 or not connection.queued_body(stream_id)
+    # Not that of StreamLink, which comes first.
+    is_under_way = HTTP2Exchanges.is_under_way
 
     # ---- Receiving ----
 

@@ -610,6 +610,10 @@ cdef class HTTP2Exchanges(HTTPConnection):
             self.blocked.add(exchange.stream_id)
         return min(wanted, window)
 
+    def is_under_way(self, Exchange exchange not None):
+        """Return whether the windows allow all that is queued."""
+        return self.connection.is_under_way(exchange.stream_id)
+
     cpdef notify_writable(self, Exchange exchange, low):
         """See ``HTTPConnection``."""
         return self.connection.notify_drained(exchange.stream_id, low)

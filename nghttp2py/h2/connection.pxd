@@ -51,5 +51,6 @@ cdef class H2Connection:
         self, int32_t stream_id, bytes data, bint end_stream
     ) except -1
     cdef int acknowledge(self, int32_t stream_id, n) except -1
+    cdef bint is_under_way(self, int32_t stream_id) noexcept
     cdef bint is_open(self, int32_t stream_id) noexcept
     cdef int stop_request(self, int32_t stream_id) except -1

@@ -207,12 +207,8 @@ cdef class H2Connection:
 
     def pending_events(self):
         """Return the events that sending has produced, and forget them."""
-        cdef list events = self._pending
-
-        if events:
-            self._pending = []
-            return events
-        return []
+        events, self._pending = self._pending, []
+        return events
 
     # ---- Bytes out ----
 
@@ -1078,6 +1074,10 @@ cdef class H2Connection:
         """Queue a piece of a body that has no source."""
         self._bodies.require_none(stream_id)
         return self._bodies.queue(stream_id, data, end_stream)
+
+    cdef bint is_under_way(self, int32_t stream_id) noexcept:
+        """Whether the windows allow all that is queued on a stream."""
+        return lib.ngp_h2_under_way(self._h2, stream_id)
 
     cdef bint is_open(self, int32_t stream_id) noexcept:
         """Return whether a stream can still send or receive anything."""
