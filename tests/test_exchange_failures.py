@@ -9,8 +9,11 @@ import weakref
 import pytest
 from exchanges import both_versions, everywhere, exchanging, pattern, serving_app
 from loops import in_loop, until
+from memory import MemoryClient
 
+from nghttp2py.asyncio import H2Protocol
 from nghttp2py.errors import StreamClosedError, StreamResetError
+from nghttp2py.h2 import H2Configuration
 from nghttp2py.h2.body import DATA_OK
 from nghttp2py.server import BaseRequestHandler
 
@@ -329,6 +332,29 @@ async def test_what_comes_after_stop_sending_calls_no_handler(caplog):
         await until(lambda: closed)
     assert closed == [0x10C]
     assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
+
+
+@pytest.mark.parametrize("end", ["abort", "close", "lost"])
+@in_loop
+async def test_a_request_without_memory_for_its_stream_ends_like_others(end, caplog):
+    class NoMemory(H2Protocol):
+        def request_received(self, stream_id, request):
+            raise MemoryError
+
+    protocol = NoMemory(client_side=False, close_timeout=0.1)
+    # The answer waits for credit, so that the stream is open.
+    window = H2Configuration(initial_window_size=0)
+    client = MemoryClient(protocol, config=window)
+    client.request(method="POST", end_stream=False)
+    await client.exchange()
+    assert protocol.stream_count == 1
+    if end == "lost":
+        client.transport.abort()
+    else:
+        getattr(protocol, end)()
+    await client.exchange()
+    await protocol.wait_closed()
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 # ---- Waits that are given up ----

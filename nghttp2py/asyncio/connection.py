@@ -285,7 +285,9 @@ class H2StreamConnection(H2Pump):
         return [stream_id for stream_id in self._link.open_streams() if stream_id % 2]
 
     def _live_streams(self) -> list[H2Stream]:
-        return cast("list[H2Stream]", self._link.get_exchanges())
+        # A request that failed before it was a stream has another exchange.
+        exchanges = self._link.get_exchanges()
+        return [stream for stream in exchanges if isinstance(stream, H2Stream)]
 
     def event_received(self, event: H2Event) -> None:
         """Handle an event that concerns no stream."""
@@ -317,7 +319,7 @@ class H2StreamConnection(H2Pump):
                 self._give_slots()
         self._keepalive_pings.forget(stream_id)
         self._handled.pop(stream_id, None)
-        if stream is None or not kept:
+        if not isinstance(stream, H2Stream) or not kept:
             return
         if not complete and stream in self._arrived:
             self._arrived.remove(stream)  # it was not handed out
