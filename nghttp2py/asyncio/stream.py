@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from nghttp2py.asyncio.fields import Fields
 from nghttp2py.asyncio.reader import Incoming, StreamReader
 from nghttp2py.asyncio.stream_link import StreamLink
-from nghttp2py.asyncio.writer import Body, HeadersLike, StreamWriter
+from nghttp2py.asyncio.writer import HeadersLike, StreamWriter
 from nghttp2py.errors import (
     ConnectionTerminatedError,
     PushDisabledError,
@@ -47,14 +47,13 @@ class Stream(Incoming):
     still be read.
     """
 
-    __slots__ = ("__weakref__", "_expecting", "protocol")
+    __slots__ = ("__weakref__", "protocol")
 
     def __init__(
         self, protocol: Any, http: StreamLink, stream_id: int, request: Any = None
     ) -> None:
         super().__init__(http, stream_id, request)
         self.protocol = protocol
-        self._expecting = 0.0  # seconds to wait for 100 (Continue)
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
@@ -237,39 +236,6 @@ class Stream(Incoming):
     async def _is_body_expected(self) -> bool:
         seconds, self._expecting = self._expecting, 0.0
         return await self.is_body_wanted(seconds)
-
-    async def send_data(
-        self, data: bytes | bytearray | memoryview, *, end_stream: bool = False
-    ) -> None:
-        """Send ``data`` as the peer's windows allow, and wait until all is sent.
-
-        Returns when the last byte was passed on to be written.  Raises
-        ``SendException`` with the rest if the stream or the connection ends; it is a
-        ``StreamResetError`` or a ``ConnectionTerminatedError``, too, if that is the
-        cause.  What a cancelled call has sent stays sent.
-        """
-        if not self._expecting or await self._is_body_expected():
-            await super().send_data(data, end_stream=end_stream)
-
-    async def send_body(
-        self,
-        body: Body | Callable[[int], Any],
-        *,
-        trailers: HeadersLike | None = None,
-        end_stream: bool = True,
-    ) -> None:
-        """Send a body of any form, and end the stream after it.
-
-        ``body`` is bytes-like; a binary file, or a function such as its ``read``,
-        either of which may be asynchronous, and should not block for long; an iterable
-        or asynchronous iterable of bytes-like pieces.  Streams and responses of this
-        package are bodies, too.  The next piece is read when at most 64 KiB are queued.
-        ``trailers`` follow the body.  If the source fails, or this call is cancelled,
-        the stream is reset, because its message can never be complete.  Raises what the
-        source raises, and as ``send_data``.
-        """
-        if not self._expecting or await self._is_body_expected():
-            await super().send_body(body, trailers=trailers, end_stream=end_stream)
 
     def end_upload(self) -> None:
         """End our request, if the response is complete."""

@@ -56,6 +56,7 @@ class Outgoing(PythonExchange):
 
     __slots__ = (
         "_continued",
+        "_expecting",
         "_send_lock",
         "_sent_all",
         "_stopped",
@@ -74,6 +75,7 @@ class Outgoing(PythonExchange):
         #: Bytes of the body that were queued.
         self.body_bytes_sent = 0
         self._unsent = 0  # how many of them were never sent, once the stream is closed
+        self._expecting = 0.0  # seconds to wait for 100 (Continue), at a client
         self._continued = False  # 100 (Continue) was sent, or is not expected
         self._sent_all = False  # our half has ended, even if its end is still queued
         self._tunnel = False  # a CONNECT tunnel: its halves end independently
@@ -309,16 +311,27 @@ class Outgoing(PythonExchange):
         ``StreamResetError`` or a ``ConnectionTerminatedError``, too, if that is the
         cause.  What a cancelled call has sent stays sent.
         """
+        if self._expecting and not await self._is_body_expected():
+            return
         if not isinstance(data, bytes):
             data = bytes(data)
-        lock = self._send_lock
-        if self._sends and (lock is None or not lock.locked()):
-            room = self.http.room(self, len(data), False) if data else 0
-            if room == len(data):
-                self._send_piece(data, 0, end_stream)
-                return
+        if self._has_room(len(data), ahead=False):
+            self._send_piece(data, 0, end_stream)
+            return
         async with self._write_turn():
             await self._send_bytes(data, 0, end_stream, ahead=False)
+
+    async def _is_body_expected(self) -> bool:
+        """Wait for 100 (Continue); return whether the body is to be sent."""
+        return True
+
+    def _has_room(self, size: int, *, ahead: bool) -> bool:
+        """Whether so many bytes can be queued now, before no other coroutine's."""
+        lock = self._send_lock
+        if not (size and self._sends) or (lock is not None and lock.locked()):
+            return False
+        room: int = self.http.room(self, size, ahead)
+        return room == size
 
     async def _send_bytes(
         self, data: bytes, sent: int, end_stream: bool, *, ahead: bool
@@ -369,8 +382,18 @@ class Outgoing(PythonExchange):
             raise ValueError("trailers end the stream: end_stream must be true")
         if isinstance(body, str):
             raise TypeError("a body must be bytes, not str: encode it")
+        if self._expecting and not await self._is_body_expected():
+            return
         was_whole = False
         try:
+            if (
+                type(body) is bytes
+                and trailers is None
+                and self._has_room(len(body), ahead=True)
+            ):
+                self._send_piece(body, 0, end_stream)
+                await self._until_under_way(body)
+                return
             async with self._write_turn():
                 was_whole = self._sent_all
                 last = end_stream and trailers is None
