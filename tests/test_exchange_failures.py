@@ -334,6 +334,32 @@ async def test_what_comes_after_stop_sending_calls_no_handler(caplog):
     assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
 
 
+@pytest.mark.parametrize("callback", ["on_headers", "on_request_done"])
+@in_loop
+async def test_stop_sending_with_the_request_is_no_failure_of_the_handler(
+    callback, caplog
+):
+    closed = []
+
+    class Handler(BaseRequestHandler):
+        def on_close(self, error_code):
+            closed.append(error_code)
+
+    setattr(Handler, callback, lambda self: self.send_response(200, body=b"hello"))
+    async with serving_app("HTTP/3", Handler) as ends:
+        await ends.ping()
+        quic = ends.client._quic
+        stream_id = quic.get_next_available_stream_id()
+        fields = [(b":method", b"GET"), (b":scheme", b"https")]
+        fields += [(b":authority", b"test"), (b":path", b"/")]
+        ends.client.require_http().send_headers(stream_id, fields, True)
+        quic.stop_stream(stream_id, 0x10C)
+        ends.client.transmit()
+        await until(lambda: closed)
+    assert closed == [0x10C]
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
+
+
 @pytest.mark.parametrize("end", ["abort", "close", "lost"])
 @in_loop
 async def test_a_request_without_memory_for_its_stream_ends_like_others(end, caplog):

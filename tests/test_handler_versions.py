@@ -4,6 +4,7 @@ import pytest
 from exchanges import serving_app
 from loops import in_loop, until
 
+from nghttp2py import DATA_EOF
 from nghttp2py.errors import (
     BodyQueueFullError,
     ErrorCode,
@@ -86,6 +87,26 @@ async def test_fields_are_given_in_the_same_forms(version, place, given, sent):
         elif place == "trailers":
             assert list(await stream.trailers()) == [sent]
     assert not handler_class.failed
+
+
+@in_each_version
+async def test_nothing_is_sent_besides_the_source_of_a_body(version):
+    errors = []
+
+    def act(handler):
+        def source(n):
+            for call in (lambda: handler.send_data(b"y"), handler.end):
+                with pytest.raises(StreamStateError) as caught:
+                    call()
+                errors.append(caught.value)
+            return b"x" * 10, DATA_EOF
+
+        handler.send_response(200, None, source)
+
+    async with serving_app(version, calling(act)) as ends:
+        stream = await ends.open(end_stream=True)
+        assert await stream.read() == b"x" * 10
+    assert len(errors) == 2
 
 
 REFUSED = [

@@ -75,6 +75,7 @@ class _State:
     def __init__(self, *, tunnel: bool) -> None:
         self.sends = True  # our half has no end yet
         self.receives = True
+        self.stopped = False  # the peer has ended our half; the event comes next
         self.tunnel = tunnel
         self.answered = False  # a final response was received, or sent
         self.declined = False  # the rest of the request is ignored
@@ -174,7 +175,8 @@ class H3Link(StreamLink, PythonConnection):
 
     def is_open(self, exchange: Exchange) -> bool:
         """Return whether the exchange can still send or receive anything."""
-        return exchange.stream_id in self.states
+        state = self.states.get(exchange.stream_id)
+        return state is not None and not state.stopped
 
     def _state(self, exchange: Exchange) -> _State:
         state = self.states.get(exchange.stream_id)
@@ -191,6 +193,29 @@ class H3Link(StreamLink, PythonConnection):
                 f"our half of stream {stream_id} has ended", stream_id
             )
         return state
+
+    def _sending_by_call(self, exchange: Exchange) -> _State:
+        """Raise, too, if a source produces the body."""
+        state = self._sending(exchange)
+        if state.source is not None:
+            raise StreamStateError(
+                f"stream {exchange.stream_id}: its body comes from a source already"
+            )
+        return state
+
+    def _queue(self, exchange: Exchange, name: str, *args: Any) -> None:
+        """Queue on the stream, unless the peer has ended our half.
+
+        STOP_SENDING may have come with what is being handled, or before the request.
+        """
+        stream_id = exchange.stream_id
+        try:
+            getattr(self._http(), name)(stream_id, *args)
+        except RuntimeError:
+            self.states[stream_id].stopped = True
+            raise StreamClosedError(
+                f"our half of stream {stream_id} has ended", stream_id
+            ) from None
 
     def _http(self) -> H3Connection:
         http: H3Connection = self.owner.require_http()
@@ -381,7 +406,7 @@ class H3Link(StreamLink, PythonConnection):
         """Send a header section of bytes, unchanged."""
         state = self._sending(exchange)
         was_empty = not self._quic.queued_data(exchange.stream_id)
-        self._http().send_headers(exchange.stream_id, headers, end)
+        self._queue(exchange, "send_headers", headers, end)
         name, value = headers[0][:2] if headers else (b"", b"")
         if name == b":status" and value[:1] != b"1":
             state.answered = True
@@ -432,7 +457,7 @@ class H3Link(StreamLink, PythonConnection):
 
     def send_trailers(self, exchange: Exchange, fields: Any) -> None:
         """End our half with trailers."""
-        if not (self._sending(exchange).answered or self.client_side):
+        if not (self._sending_by_call(exchange).answered or self.client_side):
             raise StreamStateError(
                 f"stream {exchange.stream_id}: no response was begun"
             )
@@ -446,8 +471,12 @@ class H3Link(StreamLink, PythonConnection):
         Raises ``BodyQueueFullError`` if more than 1 MiB would be queued, unless it is
         the first or the last piece, which is sent as fast as the peer reads.
         """
+        self._queue_piece(exchange, self._sending_by_call(exchange), data, end)
+
+    def _queue_piece(
+        self, exchange: Exchange, state: _State, data: Any, end: bool
+    ) -> None:
         stream_id = exchange.stream_id
-        state = self._sending(exchange)
         n = memoryview(data).nbytes
         if n > LEAST:
             count_bytes(n)
@@ -462,7 +491,7 @@ class H3Link(StreamLink, PythonConnection):
                     f"stream {stream_id}: {queued + n} bytes would wait, more than "
                     f"{_STREAM_QUEUE}"
                 )
-        self._http().send_data(stream_id, data, end)
+        self._queue(exchange, "send_data", data, end)
         state.body_bytes_sent += n
         self._was_queued(exchange, state, n, not queued, end)
 
@@ -568,11 +597,7 @@ class H3Link(StreamLink, PythonConnection):
 
     def send_body(self, exchange: Exchange, body: Any, trailers: Any) -> None:
         """Send a body as fast as the peer reads, then ``trailers``."""
-        state = self._sending(exchange)
-        if state.source is not None:
-            raise StreamStateError(
-                f"stream {exchange.stream_id}: a body is being sent already"
-            )
+        state = self._sending_by_call(exchange)
         if trailers is not None:
             state.trailers = to_fields(trailers)
         state.source = _Bytes(body) if is_bytes_like(body) else _Pieces(body)
@@ -617,14 +642,16 @@ class H3Link(StreamLink, PythonConnection):
             if last:
                 state.source = None
             if piece or (last and state.trailers is None):
-                self.queue_body(exchange, piece, last and state.trailers is None)
+                self._queue_piece(
+                    exchange, state, piece, last and state.trailers is None
+                )
             if last and state.trailers is not None:
                 self.send_section(exchange, state.trailers, True)
             state.deferred = flag == DATA_DEFERRED
 
     def _source_failed(self, exchange: Exchange, error: BaseException) -> None:
         self.owner.body_failed(exchange, error)
-        if not self.is_open(exchange):
+        if exchange.stream_id not in self.states:
             return  # the source has reset its own stream
         code = ErrorCode.H3_INTERNAL_ERROR
         if self.client_side:
@@ -687,6 +714,8 @@ class H3Link(StreamLink, PythonConnection):
         if state is None:
             return
         code = _to_code(error_code)
+        if state.stopped:
+            code = ErrorCode.H3_REQUEST_CANCELLED
         if state.sends or self._quic.unsent_data(stream_id):
             self._reset_outgoing(exchange, code)
         elif state.declined:
