@@ -253,7 +253,7 @@ cdef class HTTP2Exchanges(HTTPConnection):
         return 0
 
     cdef int finish(self, bint receiving) except -1:
-        """End it; what was queued while ``receiving`` the owner flushes by itself."""
+        """End it; the owner of a ``receiving`` connection flushes by itself."""
         self.dispatching = False
         self._called = None
         if self._dirty:
