@@ -25,8 +25,9 @@ import weakref
 from collections.abc import Mapping
 from functools import partial
 
+from nghttp2py.asyncio import memory
 from nghttp2py.asyncio.fields import add_field
-from nghttp2py.asyncio.memory import LEAST, count_bytes
+from nghttp2py.asyncio.memory import count_bytes
 from nghttp2py.asyncio.pump import H2Pump
 from nghttp2py.asyncio.tasks import CallbackTasks
 from nghttp2py.errors import (
@@ -46,7 +47,7 @@ memory_log = MemoryLog(logger)
 # Seconds that cancelled coroutines have to end, even if the close timeout is over.
 cdef double LEAST_PATIENCE = 1.0
 # A smaller piece of a body was counted with what was read.
-cdef Py_ssize_t COUNTED = LEAST
+cdef Py_ssize_t COUNTED = memory.LEAST
 
 
 cdef object find_status(list pairs):
