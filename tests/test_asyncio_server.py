@@ -567,11 +567,11 @@ async def test_port_0_is_one_that_tcp_and_udp_have_free(unlucky, paths, monkeypa
 
 @in_loop
 async def test_a_port_of_udp_that_is_taken_is_an_error_of_the_start(paths):
-    taken = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    taken.bind(LOOPBACK)
-    port = taken.getsockname()[1]
-    with taken:
-        server = Server(echo, ("127.0.0.1", port), ssl=paths, http3=True)
+    async with Server(echo, LOOPBACK, ssl=paths, http3=True) as server:
+        address = server.sockets[0].getsockname()  # free for TCP, too
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(address)
+        server = Server(echo, address, ssl=paths, http3=True)
         with pytest.raises(OSError, match="for UDP"):
             await server.start()
     async with server:
