@@ -334,10 +334,12 @@ async def test_what_comes_after_stop_sending_calls_no_handler(caplog):
     assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
 
 
+@pytest.mark.parametrize("first", [False, True], ids=["with", "before"])
+@pytest.mark.parametrize("body", [b"hello", None])
 @pytest.mark.parametrize("callback", ["on_headers", "on_request_done"])
 @in_loop
-async def test_stop_sending_with_the_request_is_no_failure_of_the_handler(
-    callback, caplog
+async def test_stop_sending_and_the_request_are_no_failure_of_the_handler(
+    callback, body, first, caplog
 ):
     closed = []
 
@@ -345,15 +347,23 @@ async def test_stop_sending_with_the_request_is_no_failure_of_the_handler(
         def on_close(self, error_code):
             closed.append(error_code)
 
-    setattr(Handler, callback, lambda self: self.send_response(200, body=b"hello"))
+    setattr(Handler, callback, lambda self: self.send_response(200, body=body))
     async with serving_app("HTTP/3", Handler) as ends:
         await ends.ping()
         quic = ends.client._quic
         stream_id = quic.get_next_available_stream_id()
         fields = [(b":method", b"GET"), (b":scheme", b"https")]
         fields += [(b":authority", b"test"), (b":path", b"/")]
-        ends.client.require_http().send_headers(stream_id, fields, True)
-        quic.stop_stream(stream_id, 0x10C)
+        http = ends.client.require_http()
+        if first:
+            quic.send_stream_data(stream_id, b"")  # it exists
+            quic.stop_stream(stream_id, 0x10C)
+            ends.client.transmit()
+            await ends.ping()
+            http.send_headers(stream_id, fields, True)
+        else:
+            http.send_headers(stream_id, fields, True)
+            quic.stop_stream(stream_id, 0x10C)
         ends.client.transmit()
         await until(lambda: closed)
     assert closed == [0x10C]

@@ -831,6 +831,8 @@ class H3Protocol(QuicConnectionProtocol):
         link = self._link
         exchange, request = self._new_exchange(stream_id, event.headers)
         link.begin(exchange, request)
+        # By STOP_SENDING, which has arrived before the request.
+        cut_short = link.states[stream_id].stopped = stream_id in self._cut_short
         self._streams_by_id[stream_id] = exchange
         self._busy()
         self._apply_priority(stream_id)
@@ -844,8 +846,7 @@ class H3Protocol(QuicConnectionProtocol):
         exchange = self._streams_by_id.get(stream_id, exchange)
         if event.stream_ended:
             link.call(exchange, functools.partial(link.message_ended, exchange))
-        if stream_id in self._cut_short:
-            # STOP_SENDING has arrived before the request.
+        if cut_short:
             code = ErrorCode.H3_REQUEST_CANCELLED
             failure = reset_failure(stream_id, code, remote=True)
             link.break_off(exchange, failure, code, incoming=False)

@@ -187,7 +187,7 @@ class H3Link(StreamLink, PythonConnection):
 
     def _sending(self, exchange: Exchange) -> _State:
         state = self._state(exchange)
-        if not state.sends:
+        if not state.sends or state.stopped:
             stream_id = exchange.stream_id
             raise StreamClosedError(
                 f"our half of stream {stream_id} has ended", stream_id
