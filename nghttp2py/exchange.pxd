@@ -47,6 +47,7 @@ cdef class HTTPConnection:
     cpdef send_fields(self, Exchange exchange, fields, bint end)
     cpdef send_informational(self, Exchange exchange, status, fields)
     cpdef send_continue(self, Exchange exchange)
+    cpdef accept_tunnel(self, Exchange exchange, fields)
     cpdef send_trailers(self, Exchange exchange, fields)
     cpdef queue_body(self, Exchange exchange, data, bint end)
     cpdef send_body(self, Exchange exchange, body, trailers)

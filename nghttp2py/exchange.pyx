@@ -328,6 +328,17 @@ cdef class HTTPConnection:
         """Send 100 (Continue), unless the request is complete or it is closed."""
         self.send_informational(exchange, 100, ())
 
+    cpdef accept_tunnel(self, Exchange exchange, fields):
+        """Accept a CONNECT, an extended CONNECT or an upgrade: begin a tunnel.
+
+        ``fields`` are those of the accepting response, which is 200, or over HTTP/1.1
+        101 (Switching Protocols) for an upgrade (RFC 9110, 9.3.6 and 7.8; RFC 8441, 4;
+        RFC 9220, 3).  ``exchange.status`` is set to it.  After that, ``data_received``
+        and ``queue_body`` carry the bytes of the tunnel, and the end of a half is the
+        end of its bytes.  An exchange declines a tunnel by ``send_response``.
+        """
+        self.send_response(exchange, 200, fields, False)
+
     cpdef send_trailers(self, Exchange exchange, fields):
         """End our message with a trailer section, after the queued body."""
         self._missing("trailer sections")

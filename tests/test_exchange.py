@@ -186,6 +186,7 @@ def test_what_an_exchange_raises_arrives_at_the_connection(call, arguments):
         ("send_fields", ((), True), StreamStateError),
         ("send_informational", (103, ()), StreamStateError),
         ("send_continue", (), StreamStateError),
+        ("accept_tunnel", ((),), StreamStateError),
         ("send_trailers", ((),), StreamStateError),
         ("queue_body", (b"", True), StreamStateError),
         ("send_body", (b"", None), StreamStateError),
@@ -279,6 +280,12 @@ def test_continue_is_an_informational_response():
     http = Connection()
     http.send_continue(Application(http, 1, request()))
     assert http.calls == [("informational", 100)]
+
+
+def test_a_tunnel_is_accepted_by_a_response_that_stays_open():
+    http = Connection()
+    http.accept_tunnel(Application(http, 1, request(b"CONNECT")), [("server", "x")])
+    assert http.calls == [("response", 200, {"server": "x"}, False)]
 
 
 def test_a_failure_is_answered_with_500():
