@@ -9,6 +9,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 __all__ = [
+    "ApplicationError",
     "BodyFormatError",
     "BodyQueueFullError",
     "BodyTooLargeError",
@@ -22,6 +23,7 @@ __all__ = [
     "HeadersError",
     "InvalidBodyLengthError",
     "InvalidSettingsValueError",
+    "LifespanError",
     "NGHTTP2Error",
     "NoAvailableStreamIDError",
     "NoSuchStreamError",
@@ -310,6 +312,22 @@ class InvalidBodyLengthError(ProtocolError, ValueError):
 
 class ConfigurationError(NGHTTP2Error, ValueError):
     """Options that cannot be used, or not together."""
+
+
+class ApplicationError(NGHTTP2Error):
+    """An application cannot be loaded, or is none.
+
+    The text is one line.  ``details`` is the traceback of an exception that its own
+    code has raised, or the empty string.
+    """
+
+    def __init__(self, message: str, *, details: str = "") -> None:
+        super().__init__(message)
+        self.details = details
+
+
+class LifespanError(ApplicationError):
+    """An ASGI application has failed to start."""
 
 
 class TLSConfigurationError(ConfigurationError):

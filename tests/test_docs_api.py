@@ -22,6 +22,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 PUBLIC = [
     "nghttp2py",
     "nghttp2py.access",
+    "nghttp2py.asgi",
     "nghttp2py.asyncio",
     "nghttp2py.asyncio.h3",
     "nghttp2py.asyncio.quic",
@@ -51,6 +52,7 @@ PUBLIC = [
 INTERNAL = [
     "nghttp2py.__main__",
     "nghttp2py.arguments",
+    "nghttp2py.asgi.",
     "nghttp2py.asyncio.",
     "nghttp2py.cli",
     "nghttp2py.cli.",
