@@ -23,6 +23,7 @@ PUBLIC = [
     "nghttp2py",
     "nghttp2py.access",
     "nghttp2py.asgi",
+    "nghttp2py.asgi.forwarded",
     "nghttp2py.asyncio",
     "nghttp2py.asyncio.h3",
     "nghttp2py.asyncio.quic",
@@ -48,6 +49,7 @@ PUBLIC = [
     "nghttp2py.quic.packet",
     "nghttp2py.quic.tls",
     "nghttp2py.static_files",
+    "nghttp2py.trusted",
 ]
 INTERNAL = [
     "nghttp2py.__main__",

@@ -23,6 +23,7 @@ LAYERS = {
     "log_budget": set(),
     "libraries": {"h3", "quic"},
     "octets": set(),
+    "trusted": set(),
     "hpack": {"errors", "octets"},
     "h2": {"arguments", "errors", "hpack", "libraries", "octets"},
     "buffer": set(),
@@ -43,6 +44,7 @@ LAYERS = {
         "h3",
         "quic",
         "log_budget",
+        "trusted",
     },
     "query": set(),
     "handler": {"errors", "exchange", "h2", "log_budget", "query", "asyncio"},
@@ -57,6 +59,7 @@ LAYERS = {
         "h2",
         "asyncio",
         "log_budget",
+        "trusted",
     },
     "cli": {
         *("", "arguments", "errors", "hpack", "libraries", "h2", "h3", "quic"),
