@@ -293,12 +293,26 @@ static int ended_well(const ngp_h2 *h2, const ngp_h2_stream *stream) {
              : (flags & NGP_H2_FLAG_LOCAL_END_SENT) && (flags & declined);
 }
 
+/*
+ * Nonzero if |stream| of a server is closed while the rest of its request,
+ * declined with NO_ERROR, may still come.  The reset that declines it is on its
+ * way, or waits: that of the client, or the end of the connection, is no other
+ * end (RFC 9113, 8.1).
+ */
+static int is_only_request_cut(const ngp_h2 *h2, const ngp_h2_stream *stream) {
+  const uint32_t here = NGP_H2_FLAG_RESET_LOCAL | NGP_H2_FLAG_DOOMED;
+
+  return (h2->end.dead || (stream->flags & NGP_H2_FLAG_RESET_REMOTE)) &&
+         !h2->options.is_client && !(stream->flags & here) &&
+         stream->rst_code == NGHTTP2_NO_ERROR && ended_well(h2, stream);
+}
+
 /* Returns the code of the event that ends |stream|.  The peer's NO_ERROR is a
    good end only if all of the peer's message has come. */
 static uint32_t end_code(const ngp_h2 *h2, const ngp_h2_stream *stream,
                          uint32_t error_code) {
   if (error_code != NGHTTP2_NO_ERROR) {
-    return error_code;
+    return is_only_request_cut(h2, stream) ? NGHTTP2_NO_ERROR : error_code;
   }
   if (stream->flags & NGP_H2_FLAG_DOOMED) {
     /* Both halves had ended before the RST_STREAM. */

@@ -100,8 +100,8 @@ typedef enum ngp_h2_event_type {
   /* The last event of a stream, which is forgotten.  |value| bytes of body were
      sent on it.  |complete| is nonzero if both halves ended by END_STREAM, or
      if the response did and NO_ERROR declined the rest of the request (RFC
-     9113, 8.1).  Otherwise |error_code| is not 0, unless the caller has reset
-     the stream with 0.
+     9113, 8.1), whatever ends the stream then.  Otherwise |error_code| is not
+     0, unless the caller has reset the stream with 0.
    */
   NGP_H2_EVENT_STREAM_CLOSED,
   /* |stream_id| may send |value| bytes more; 0 is the connection. */

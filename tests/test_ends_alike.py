@@ -286,6 +286,31 @@ async def test_an_upload_is_cut_after_an_early_response(
     assert (exchange.complete, bool(exchange.error_code)) == (complete, not complete)
 
 
+class FailsAtOnce(Early):
+    def on_headers(self):
+        raise RuntimeError("on purpose")
+
+
+@VERSIONS
+@pytest.mark.parametrize(
+    "app, status", [(FailsAtOnce, 500), (Early, 413), (go_home, 200)]
+)
+@in_loop
+async def test_a_client_cuts_its_upload_before_it_is_asked_to(
+    version, app, status, exchanges
+):
+    """The server has declined the rest, but waits a little before it says so."""
+    Early.closes = closes = []
+    calls = [] if app is go_home else [0]
+    async with asking(version, app, False) as client:
+        await until(lambda: has_response(version, client, declined=False))
+        client.cut()
+        await until(lambda: exchanges and closes == calls)
+    (exchange,) = exchanges
+    assert (exchange.status, exchange.error_code) == (status, 0)
+    assert exchange.complete
+
+
 # ---- Streams that are dropped ----
 
 

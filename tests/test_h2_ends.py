@@ -305,7 +305,28 @@ def test_a_held_reset_is_left_out_if_the_stream_has_ended(end):
     peer.connection.release_resets()
     peer.connection.release_resets()
     assert not [f for f in peer.read() if f.type == RST_STREAM]
-    assert len(peer.of(H2StreamClosed)) == 1
+    # What it would have declined does not come: that is all.
+    assert closed(peer) == (0, True)
+
+
+@pytest.mark.parametrize("end", ["reset", "connection"])
+@pytest.mark.parametrize("how", ["failed", "kept back", "not declined"])
+def test_a_cut_request_is_no_good_end_without_a_whole_declining_response(how, end):
+    peer = RawPeer(peer_settings={4: 4})
+    peer.connection.hold_resets = True
+    peer.send(peer.headers(1, POST))
+    peer.connection.send_response_headers(1, 413, [])
+    peer.connection.send_data(1, b"full" + b"!" * (how == "kept back"), True)
+    if how != "not declined":
+        code = 2 if how == "failed" else 0
+        peer.connection.reset_stream(1, code, after_flush=True)
+    peer.read()
+    if end == "reset":
+        peer.feed(rst_stream(1, 8))
+    else:
+        peer.events += peer.connection.receive_eof()
+    code, complete = closed(peer)
+    assert (code != 0, complete) == (True, False)
 
 
 # ---- Tunnels: each half ends by itself (RFC 9113, 8.5) ----

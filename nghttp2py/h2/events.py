@@ -227,9 +227,10 @@ class H2StreamClosed:
     """The last event of a stream.
 
     ``complete`` is true if both halves ended by END_STREAM, or if the response did and
-    NO_ERROR declined the rest of the request (RFC 9113, 8.1). ``error_code`` is then 0;
-    otherwise it is that of the reset: CANCEL if the peer broke the stream off with
-    NO_ERROR, and 0 only if ``reset_stream`` was called with 0.
+    NO_ERROR declined the rest of the request (RFC 9113, 8.1), even if a reset of the
+    client came first. ``error_code`` is then 0; otherwise it is that of the reset:
+    CANCEL if the peer broke the stream off with NO_ERROR, and 0 only if
+    ``reset_stream`` was called with 0.
 
     ``body_bytes_sent`` is the size of our body that went out.  Comparisons ignore it
     and ``complete``.
