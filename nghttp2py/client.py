@@ -23,6 +23,7 @@ from nghttp2py.asyncio.body import AsyncBody, is_asynchronous
 from nghttp2py.asyncio.connecting import establish
 from nghttp2py.asyncio.deadlines import Deadlines
 from nghttp2py.asyncio.event_loop import get_current_loop
+from nghttp2py.asyncio.http2 import HTTP2Exchanges
 from nghttp2py.asyncio.pump import H2Pump
 from nghttp2py.asyncio.timeouts import (
     UNSET,
@@ -39,18 +40,13 @@ from nghttp2py.errors import (
     StreamClosedError,
     StreamStateError,
 )
+from nghttp2py.exchange import PythonExchange
 from nghttp2py.h2 import (
-    H2BodyFailed,
-    H2BodyReceived,
     H2Configuration,
     H2Connection,
     H2Event,
-    H2InformationalResponseReceived,
-    H2PushedStreamReceived,
-    H2ResponseReceived,
     H2SettingsReceived,
-    H2StreamClosed,
-    H2TrailersReceived,
+    RequestReceived,
     Setting,
 )
 from nghttp2py.h2.config import check_config
@@ -115,7 +111,6 @@ class BaseResponseHandler:
     timed_out: bool = False
 
     _response_done = False
-    _failed = False
     _closed = False
     _promise = False  # a promise that was neither accepted nor rejected
     _tunnel = False  # CONNECT without a body: our half is open
@@ -241,6 +236,102 @@ _CALLBACKS = (
 )
 
 
+class _Response(PythonExchange):
+    """A request, whose response ``handler`` handles."""
+
+    __slots__ = ("handler",)
+
+    handler: BaseResponseHandler
+
+    @property
+    def _protocol(self) -> _ResponseProtocol:
+        protocol: _ResponseProtocol = self.http.owner
+        return protocol
+
+    def informational_received(
+        self, status: int, fields: tuple[tuple[bytes, bytes], ...]
+    ) -> None:
+        self._protocol.progress(self.handler)
+        if not self.handler._closed:
+            self.handler.on_informational(status, list(fields))
+        if status == 100:
+            self._protocol.proceed(self.handler)
+
+    def response_received(
+        self, status: int, fields: tuple[tuple[bytes, bytes], ...]
+    ) -> None:
+        handler = self.handler
+        if handler._closed:
+            return
+        self._protocol.progress(handler)
+        if handler._waiting is not None:
+            if status < 300:
+                self._protocol.proceed(handler)
+            handler._waiting = None  # the server has refused it (RFC 9110, 10.1.1)
+        handler.status = status
+        # Until now, the fields of the promise were shown.
+        handler.headers[:] = [(b":status", b"%d" % status), *fields]
+        handler.on_headers()
+
+    def data_received(self, data: bytes) -> None:
+        if not self.handler._closed:
+            self._protocol.progress(self.handler)
+            self.handler.on_data(data)
+        self.http.acknowledge(self, len(data))
+
+    def trailers_received(self, fields: tuple[tuple[bytes, bytes], ...]) -> None:
+        if not self.handler._closed:
+            self._protocol.progress(self.handler)
+            self.handler.on_trailers(list(fields))
+
+    def end_received(self) -> None:
+        handler = self.handler
+        if handler._closed:
+            return
+        handler.on_response_done()
+        handler._response_done = True
+        if handler._tunnel:
+            # Nothing was sent, and nothing will be.
+            with contextlib.suppress(StreamClosedError):
+                self.http.end(self)
+        elif handler._upload:
+            # If our half has ended too, the next call reports it.
+            self._protocol.end_upload_soon(self)
+
+    def exchange_closed(
+        self, failure: Callable[[], Exception] | None, error_code: int, sent: int
+    ) -> None:
+        if self.handler._closed:
+            return
+        if self.handler._response_done:
+            # The response is complete, even if the rest of the request was not sent.
+            error_code = ErrorCode.NO_ERROR
+        self._protocol.close_handler(self.handler, error_code)
+
+
+class _Exchanges(HTTP2Exchanges):
+    """The exchanges of a client's connection, and the promises of the server."""
+
+    def push_received(
+        self, stream_id: int, request: RequestReceived, parent: _Response | None
+    ) -> None:
+        """Ask the handler of the request with which the promise came."""
+        promise = BaseResponseHandler(self.owner.client, stream_id)
+        promise.pushed = True
+        promise._promise = True
+        promise.method = request.method
+        promise.scheme = request.scheme
+        promise.host = request.authority
+        promise.path = request.target
+        promise.headers[:] = request.fields
+        try:
+            if parent is not None and not parent.handler._closed:
+                parent.handler.on_push_promise(promise)
+        finally:
+            if promise._promise:
+                self.owner.decide_push(promise, None)
+
+
 class _ResponseProtocol(H2Pump):
     """The connection of a client, which passes each stream's events to its handler."""
 
@@ -250,24 +341,28 @@ class _ResponseProtocol(H2Pump):
         config: H2Configuration,
         timeouts: Timeouts,
     ) -> None:
-        super().__init__(
-            H2Connection(client_side=True, config=config), timeouts=timeouts
-        )
-        self.handlers: dict[int, BaseResponseHandler] = {}
-        self.server_address: Any = None
+        connection = H2Connection(client_side=True, config=config)
+        super().__init__(connection, timeouts=timeouts)
+        self.http = _Exchanges(self, connection)
+        self.count = 0  # of handlers that are not closed
         self._last_progress = 0.0  # of any request
         self._limit = 2**32 - 1  # of streams
         # Until the connection ends: no cycle is to outlive it.
         self.client: HTTP2Client | None = client
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.server_address = transport.get_extra_info("peername")
+        self.http.connected(transport)
         super().connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         if self.client is not None:
             self.client._connection_lost()
+
+    def event_received(self, event: H2Event) -> None:
+        if event.__class__ is H2SettingsReceived:
+            settings = event.settings
+            self._limit = settings.get(Setting.MAX_CONCURRENT_STREAMS, self._limit)
 
     # ---- Requests ----
 
@@ -290,10 +385,10 @@ class _ResponseProtocol(H2Pump):
             # A tunnel stays open (RFC 9113, 8.5).
             end_stream=None if whole else False,
         )
-        handler.stream_id = stream_id
+        self.mark_dirty()
+        exchange = self._open(handler, stream_id)
         handler._tunnel = whole and handler.method in (b"CONNECT", "CONNECT")
-        self.handlers[stream_id] = handler
-        handler._queued = len(self.handlers) > self._limit
+        handler._queued = self.count > self._limit
         # END_STREAM ends one direction of a tunnel (RFC 9113, 8.5).
         handler._upload = not whole and handler.method != b"CONNECT"
         if not whole and handler._expect is not None:
@@ -304,13 +399,33 @@ class _ResponseProtocol(H2Pump):
                 self.send_body(handler, body, trailers)
             except Exception:
                 # The caller gets the exception, and no callback is called.
-                del self.handlers[stream_id]
-                handler._closed = True
-                self.connection.reset_stream(stream_id, ErrorCode.CANCEL)
-                self.mark_dirty()
+                self._release(handler)
+                self.http.reset(exchange, ErrorCode.CANCEL)
                 raise
         self.progress(handler)
-        self.mark_dirty()
+
+    def _open(self, handler: BaseResponseHandler, stream_id: int) -> _Response:
+        """Let ``handler`` handle the response on a stream."""
+        exchange = _Response(self.http, stream_id)
+        exchange.handler = handler
+        handler.stream_id = stream_id
+        self.http.adopt(exchange)
+        self.count += 1
+        return exchange
+
+    def _release(self, handler: BaseResponseHandler) -> None:
+        """Free what a handler holds: none of its methods but on_close is called."""
+        if handler._closed:
+            return
+        handler._closed = True
+        handler._waiting = None
+        if handler._deadlines is not None:
+            handler._deadlines.discard(handler)
+        if handler._body is not None:
+            handler._body.close()
+            handler._body = None
+        if handler.stream_id != -1:
+            self.count -= 1
 
     def send_body(
         self, handler: BaseResponseHandler, body: Any, trailers: HeadersLike | None
@@ -319,14 +434,9 @@ class _ResponseProtocol(H2Pump):
         send."""
         if is_asynchronous(body):
             body = handler._body = AsyncBody(body, handler.resume, self._loop)
-        try:
-            self.connection.send_body(
-                handler.stream_id, b"" if body is None else body, trailers=trailers
-            )
-        except Exception:
-            if handler._body is not None:
-                handler._body.close()
-            raise
+        self.connection.send_body(
+            handler.stream_id, b"" if body is None else body, trailers=trailers
+        )
         self.mark_dirty()
 
     def proceed(self, handler: BaseResponseHandler) -> None:
@@ -344,6 +454,14 @@ class _ResponseProtocol(H2Pump):
                 handler.stream_id,
             )
             handler.reset(ErrorCode.INTERNAL_ERROR)
+
+    def end_upload_soon(self, exchange: _Response) -> None:
+        """Reset a stream whose response is complete and whose request is not.
+
+        RFC 9113, 8.1: the server may ask for that by RST_STREAM.  If it does not, the
+        stream would stay open for ever.
+        """
+        self._loop.call_soon(self.http.reset, exchange, ErrorCode.CANCEL)
 
     # ---- Time ----
 
@@ -391,157 +509,27 @@ class _ResponseProtocol(H2Pump):
             deadlines.seconds,
         )
         handler.timed_out = True
+        handler.reset(ErrorCode.CANCEL)
         # RST_STREAM may never be sent if the server reads no bytes.
-        del self.handlers[handler.stream_id]
-        self.connection.reset_stream(handler.stream_id, ErrorCode.CANCEL)
-        self.mark_dirty()
         self.close_handler(handler, ErrorCode.CANCEL)
-        if self.client is not None:
-            self.client._finish_if_idle()
 
-    # ---- Events ----
-
-    def event_received(self, event: H2Event) -> None:
-        receive = _RECEIVERS.get(event.__class__)
-        if receive is not None:
-            receive(self, event)
-
-    def _call(
-        self, handler: BaseResponseHandler, method: Callable[..., None], *args: Any
-    ) -> None:
-        """Call one of a handler's methods; an exception of it ends its stream."""
-        if handler._failed:
-            return
-        try:
-            method(*args)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # GeneratorExit and CancelledError, too
-            _memory_log.failed(
-                error,
-                "%s: %r %r on stream %d failed",
-                self,
-                handler.method,
-                handler.path,
-                handler.stream_id,
-            )
-            handler._failed = True
-            handler.reset(ErrorCode.INTERNAL_ERROR)
-
-    def _informational_received(self, event: H2InformationalResponseReceived) -> None:
-        handler = self.handlers.get(event.stream_id)
-        if handler is not None:
-            self.progress(handler)
-            self._call(
-                handler, handler.on_informational, event.status, list(event.headers)
-            )
-            if event.status == 100:
-                self.proceed(handler)
-
-    def _response_received(self, event: H2ResponseReceived) -> None:
-        handler = self.handlers.get(event.stream_id)
-        if handler is None:
-            return
-        self.progress(handler)
-        if handler._waiting is not None:
-            if event.status < 300:
-                self.proceed(handler)
-            handler._waiting = None  # the server has refused it (RFC 9110, 10.1.1)
-        handler.status = event.status
-        # Until now, the fields of the promise were shown.
-        handler.headers[:] = [(b":status", b"%d" % event.status), *event.headers]
-        self._call(handler, handler.on_headers)
-
-    def _body_received(self, event: H2BodyReceived) -> None:
-        handler = self.handlers.get(event.stream_id)
-        data = event.body.data
-        if data:
-            if handler is not None:
-                self.progress(handler)
-                self._call(handler, handler.on_data, data)
-            self.connection.acknowledge_received_data(len(data), event.stream_id)
-        if not event.body.more and handler is not None:
-            handler._response_done = True
-            self._call(handler, handler.on_response_done)
-            if handler._tunnel:
-                # Nothing was sent, and nothing will be.
-                with contextlib.suppress(StreamClosedError):
-                    self.connection.end_stream(event.stream_id)
-            elif handler._upload:
-                # If our half has ended too, the next event reports it.
-                self._loop.call_soon(self.end_upload, event.stream_id)
-
-    def end_upload(self, stream_id: int) -> None:
-        """Reset a stream whose response is complete and whose request is not.
-
-        RFC 9113, 8.1: the server may ask for that by RST_STREAM.  If it does not, the
-        stream would stay open for ever.
-        """
-        if stream_id in self.handlers:
-            self.connection.reset_stream(stream_id, ErrorCode.CANCEL)
-            self.mark_dirty()
-
-    def _trailers_received(self, event: H2TrailersReceived) -> None:
-        handler = self.handlers.get(event.stream_id)
-        if handler is not None:
-            self._call(handler, handler.on_trailers, list(event.headers))
-
-    def _stream_closed(self, event: H2StreamClosed) -> None:
-        handler = self.handlers.pop(event.stream_id, None)
-        if handler is None:
-            return
-        error_code = event.error_code
-        if handler._response_done and not handler._failed:
-            # The response is complete, even if the rest of the request was not sent.
-            error_code = ErrorCode.NO_ERROR
-        elif not error_code and not event.complete:
-            error_code = ErrorCode.CANCEL
-        self.close_handler(handler, error_code)
-        if self.client is not None:
-            self.client._finish_if_idle()
+    # ---- The end ----
 
     def close_handler(self, handler: BaseResponseHandler, error_code: int) -> None:
-        handler._closed = True
-        handler._waiting = None
-        if handler._deadlines is not None:
-            handler._deadlines.discard(handler)
-        if handler._body is not None:
-            handler._body.close()
-            handler._body = None
+        """Report to a handler that its stream is closed."""
+        self._release(handler)
         try:
             handler.on_close(error_code)
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:
+        except BaseException as error:  # GeneratorExit and CancelledError, too
             _memory_log.failed(
                 error, "%s: on_close() of stream %d failed", self, handler.stream_id
             )
-
-    def _body_failed(self, event: H2BodyFailed) -> None:
-        _memory_log.failed(
-            event.exception, "%s: the body of stream %d failed", self, event.stream_id
-        )
-
-    def _settings_received(self, event: H2SettingsReceived) -> None:
-        self._limit = event.settings.get(Setting.MAX_CONCURRENT_STREAMS, self._limit)
+        if self.client is not None:
+            self.client._finish_if_idle()
 
     # ---- Push ----
-
-    def _push_received(self, event: H2PushedStreamReceived) -> None:
-        request = event.request
-        promise = BaseResponseHandler(self.client, event.stream_id)
-        promise.pushed = True
-        promise._promise = True
-        promise.method = request.method
-        promise.scheme = request.scheme
-        promise.host = request.authority
-        promise.path = request.target
-        promise.headers[:] = request.fields
-        parent = self.handlers.get(event.parent_stream_id)
-        if parent is not None:
-            self._call(parent, parent.on_push_promise, promise)
-        if promise._promise:
-            self.decide_push(promise, None)
 
     def decide_push(
         self, promise: BaseResponseHandler, handler: BaseResponseHandler | None
@@ -556,26 +544,13 @@ class _ResponseProtocol(H2Pump):
             promise.reset(ErrorCode.CANCEL)
             return
         handler.http2 = promise.http2
-        handler.stream_id = promise.stream_id
         handler.pushed = True
         handler.method = promise.method
         handler.scheme = promise.scheme
         handler.host = promise.host
         handler.path = promise.path
         handler.headers[:] = promise.headers
-        self.handlers[handler.stream_id] = handler
-
-
-_RECEIVERS: dict[type, Callable[[_ResponseProtocol, Any], None]] = {
-    H2BodyFailed: _ResponseProtocol._body_failed,
-    H2BodyReceived: _ResponseProtocol._body_received,
-    H2InformationalResponseReceived: _ResponseProtocol._informational_received,
-    H2PushedStreamReceived: _ResponseProtocol._push_received,
-    H2ResponseReceived: _ResponseProtocol._response_received,
-    H2SettingsReceived: _ResponseProtocol._settings_received,
-    H2StreamClosed: _ResponseProtocol._stream_closed,
-    H2TrailersReceived: _ResponseProtocol._trailers_received,
-}
+        self._open(handler, promise.stream_id)
 
 
 class HTTP2Client:
@@ -901,7 +876,7 @@ class HTTP2Client:
     @property
     def server_address(self) -> Any:
         """The server's address as the socket gives it: ``(host, port, ...)``."""
-        return self._protocol.server_address
+        return self._protocol.http.get_extra_info("peername")
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.scheme}://{self._authority}>"
@@ -937,7 +912,7 @@ class HTTP2Client:
             self._finishing
             and self._connected
             and not self._pending
-            and not self._protocol.handlers
+            and not self._protocol.count
         ):
             self._closing = True
             self._protocol.close()
@@ -954,6 +929,7 @@ class HTTP2Client:
             self._finish_timer.cancel()
             self._finish_timer = None
         self._protocol.client = None
+        self._protocol.http.disconnected()
         for deadlines in self._deadlines.values():
             deadlines.close()
         if not self._closed.done():

@@ -127,7 +127,9 @@ class H2Link(StreamLink, HTTP2Exchanges):
 
     # ---- Receiving ----
 
-    def push_received(self, stream_id: int, request: RequestReceived) -> None:
+    def push_received(
+        self, stream_id: int, request: RequestReceived, parent: Exchange | None
+    ) -> None:
         """Handle the promise of a response."""
         self.owner.push_received(stream_id, request)
 

@@ -54,7 +54,7 @@ cdef class HTTP2Exchanges(HTTPConnection):
     ) except -1
     cdef object _find_failure(self, stream_id, error_code)
 
-    cpdef push_received(self, stream_id, RequestReceived request)
+    cpdef push_received(self, stream_id, RequestReceived request, Exchange parent)
     cpdef stream_closed(self, stream_id, Exchange exchange, bint kept, bint complete)
     cpdef find_end(self)
     cpdef wake_blocked(self)

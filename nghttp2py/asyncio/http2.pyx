@@ -339,7 +339,9 @@ cdef class HTTP2Exchanges(HTTPConnection):
                 e.stream_id, e.error_code, e.remote, e.unprocessed, take_text(e)
             )
         elif kind == NGP_H2_EVENT_PUSH_PROMISE:
-            self.push_received(e.other_id, reader.new_request(e))
+            exchange = self.find(e.stream_id)
+            self._called = exchange
+            self.push_received(e.other_id, reader.new_request(e), exchange)
         else:
             return False
         return True
@@ -379,10 +381,10 @@ cdef class HTTP2Exchanges(HTTPConnection):
         exchange_failed(exchange, error)
         return 0
 
-    cpdef push_received(self, stream_id, RequestReceived request):
+    cpdef push_received(self, stream_id, RequestReceived request, Exchange parent):
         """Handle the promise of a response, at a client (RFC 9113, 8.4).
 
-        Here it is declined.
+        ``parent`` is the exchange with which it came, or None.  Here it is declined.
         """
         self.connection.reset_stream(stream_id, ErrorCode.CANCEL)
 
