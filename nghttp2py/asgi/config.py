@@ -1,0 +1,712 @@
+"""The configuration of the server of ASGI applications.
+
+``Config`` has every option once, with its default and its help.  The command line, the
+configuration file, the environment and ``run()`` read them from it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
+
+from nghttp2py.arguments import describe
+from nghttp2py.asgi import lifespan as lifespan_module
+from nghttp2py.asgi.binds import Bind, to_bind
+from nghttp2py.asgi.forwarded import DEFAULT_TRUSTED, ForwardedPolicy
+from nghttp2py.asgi.kinds import (
+    CertReqs,
+    Choice,
+    Flag,
+    Headers,
+    Integer,
+    LogConfig,
+    LogLevel,
+    Option,
+    Seconds,
+    Text,
+    Texts,
+    option,
+    options_of,
+)
+from nghttp2py.asgi.loading import INTERFACES, ASGIApplication, load_application
+from nghttp2py.asgi.logs import LOGGING_CONFIG, configure_logging
+from nghttp2py.asyncio.listener import BACKLOG
+from nghttp2py.asyncio.timeouts import Timeouts
+from nghttp2py.errors import ConfigurationError
+from nghttp2py.h2 import H2Configuration
+from nghttp2py.trusted import TrustedAddresses
+
+__all__ = [
+    "OPTIONS",
+    "PREFIX",
+    "Config",
+    "load_config",
+    "make_config",
+    "read_env_file",
+    "suggest",
+]
+
+_TIMEOUTS = Timeouts()
+_H2 = H2Configuration()
+
+#: What begins the names of environment variables that are options.
+PREFIX = "NGHTTP2PY_"
+
+_FORWARDED_FIELDS = ("for", "proto", "host", "prefix", "forwarded")
+
+
+class TrustedProxies(Text):
+    """Addresses of proxies, as ``TrustedAddresses`` takes them."""
+
+    def __init__(self) -> None:
+        super().__init__(optional=True, metavar="ADDRESSES")
+
+    def check(self, name: str, value: Any) -> Any:
+        """Return addresses as one text; check each."""
+        if isinstance(value, list | tuple):
+            value = ",".join(value)
+        value = super().check(name, value)
+        if value is not None:
+            try:
+                TrustedAddresses(value)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+        return value
+
+
+class ForwardedFields(Texts):
+    """The fields of proxies that are read."""
+
+    def check_one(self, name: str, value: Any) -> Any:
+        """Return the name of a field."""
+        if value not in _FORWARDED_FIELDS:
+            raise ValueError(
+                f"{name} must be of {', '.join(_FORWARDED_FIELDS)}, not "
+                f"{describe(value)}"
+            )
+        return value
+
+
+# Names of other servers, and what is to be used instead.
+_ELSEWHERE = {
+    "access_logformat": "there is no format of the access log yet",
+    "accesslog": "use access_log",
+    "alt_svc_headers": "use alt_svc, or headers",
+    "ca_certs": "use ssl_ca_certs",
+    "certfile": "use ssl_certfile",
+    "ciphers": "use ssl_ciphers",
+    "graceful_timeout": "use timeout_graceful_shutdown",
+    "http": "every version is served; http1 and http3 switch two of them off",
+    "keep_alive_timeout": "use timeout_keep_alive",
+    "keyfile": "use ssl_keyfile",
+    "keyfile_password": "use ssl_keyfile_password",
+    "logconfig": "use log_config",
+    "loglevel": "use log_level",
+    "max_requests": "a process is not replaced after requests yet",
+    "limit_max_requests": "a process is not replaced after requests yet",
+    "quic_bind": "HTTP/3 has the port of TLS, on UDP",
+    "read_timeout": "use timeout_body",
+    "reload": "there is no reload yet",
+    "shutdown_timeout": "use timeout_lifespan_shutdown",
+    "ssl_handshake_timeout": "use timeout_handshake",
+    "startup_timeout": "use timeout_lifespan_startup",
+    "verify_mode": "use ssl_cert_reqs",
+    "websocket_max_message_size": "use ws_max_size",
+    "websocket_ping_interval": "use ws_ping_interval",
+    "worker_class": "use loop",
+    "ws": "every version has WebSockets",
+}
+
+
+@dataclass
+class Config:
+    """The application, and the options of its server.
+
+    Names are uvicorn's where uvicorn has the option.  Assigning to an attribute checks
+    the value: ``TypeError`` and ``ValueError`` name the option and its rule.  ``check``
+    raises for options that exclude each other; the server calls it.
+    """
+
+    #: The application, or its name: "module:attribute".
+    app: Any = None
+
+    _: KW_ONLY
+
+    # ---- Application ----
+
+    factory: bool = option(
+        False,
+        Flag(),
+        "The name is that of a function that returns the application.",
+        group="Application",
+    )
+    app_dir: str | None = option(
+        None,
+        Text(optional=True, metavar="DIRECTORY"),
+        "Directory in which the module is looked for first.",
+        group="Application",
+        hint="of the command: the current one",
+    )
+    interface: str = option(
+        "auto",
+        Choice(*INTERFACES),
+        "Interface of the application; auto reads it from its arguments.",
+        group="Application",
+    )
+    lifespan: str = option(
+        "auto",
+        Choice(*lifespan_module.MODES),
+        "Whether the application is started and stopped by ASGI's lifespan.",
+        group="Application",
+    )
+    root_path: str = option(
+        "",
+        Text(metavar="PATH"),
+        "Path below which the application is mounted: root_path of the scope.",
+        group="Application",
+    )
+    root_path_mode: str = option(
+        "prepend",
+        Choice("prepend", "set"),
+        "prepend: path is that of the request after root_path, for a proxy that has "
+        "stripped it, as in uvicorn; set: path stays as it came.",
+        group="Application",
+    )
+    spec_version: str = option(
+        "2.5",
+        Choice("2.5", "2.3"),
+        "2.5: after a disconnect send() raises an OSError, and the application is "
+        "cancelled; 2.3: neither.",
+        group="Application",
+    )
+    reset_contextvars: bool = option(
+        False,
+        Flag(),
+        "Requests do not inherit the context variables of the lifespan.",
+        group="Application",
+    )
+    loop: str = option(
+        "auto",
+        Choice("auto", "asyncio", "uvloop"),
+        "Event loop; auto is uvloop if that is installed.",
+        group="Application",
+    )
+    workers: int = option(
+        1,
+        Integer(1),
+        "Processes; more than one are not supported yet.",
+        group="Application",
+    )
+
+    # ---- Listening ----
+
+    host: str = option(
+        "127.0.0.1",
+        Text(empty=False, metavar="HOST"),
+        "Address to listen on; :: is all of IPv6 and IPv4.",
+        group="Listening",
+    )
+    port: int = option(
+        8000,
+        Integer(0, 65535),
+        "Port; 0 takes any that is free.",
+        group="Listening",
+    )
+    uds: str | None = option(
+        None,
+        Text(optional=True, empty=False, metavar="PATH"),
+        "Unix socket to listen on, instead of a port.",
+        group="Listening",
+    )
+    fd: int | None = option(
+        None,
+        Integer(0, optional=True),
+        "Descriptor of a bound socket to listen on, instead of a port.",
+        group="Listening",
+    )
+    bind: Sequence[str] = option(
+        [],
+        Texts(metavar="ADDRESS"),
+        "Address to listen on, instead of those above: host:port, unix:path or "
+        "fd://number.",
+        group="Listening",
+        flags=("b", "bind"),
+    )
+    insecure_bind: Sequence[str] = option(
+        [],
+        Texts(metavar="ADDRESS"),
+        "Address to listen on in the clear, beside those with TLS.",
+        group="Listening",
+    )
+    backlog: int = option(
+        BACKLOG,
+        Integer(0, (1 << 31) - 1),
+        "Connections that the kernel queues until they are accepted.",
+        group="Listening",
+    )
+    http1: bool | None = option(
+        None,
+        Flag(optional=True),
+        "Serve HTTP/1.1 beside HTTP/2.",
+        group="Listening",
+        hint="on, if httptools is installed",
+    )
+    http3: bool | None = option(
+        None,
+        Flag(optional=True),
+        "Serve HTTP/3 on the port of TLS, and announce it by alt-svc.",
+        group="Listening",
+        hint="on, with TLS on a port",
+    )
+
+    # ---- TLS ----
+
+    ssl_certfile: str | None = option(
+        None,
+        Text(optional=True, empty=False, metavar="FILE"),
+        "Certificate chain, in PEM: serve HTTPS.",
+        group="TLS",
+    )
+    ssl_keyfile: str | None = option(
+        None,
+        Text(optional=True, empty=False, metavar="FILE"),
+        "Private key of the certificate, in PEM.",
+        group="TLS",
+        hint="in the certificate's file",
+    )
+    ssl_keyfile_password: str | None = option(
+        None,
+        Text(optional=True),
+        "Password of an encrypted key.",
+        group="TLS",
+        secret=True,
+    )
+    ssl_ca_certs: str | None = option(
+        None,
+        Text(optional=True, empty=False, metavar="FILE"),
+        "Authorities of client certificates, in PEM.",
+        group="TLS",
+        hint="those of the system",
+    )
+    ssl_cert_reqs: int = option(
+        CertReqs().check("ssl_cert_reqs", 0),
+        CertReqs(),
+        "Whether clients must have a certificate.",
+        group="TLS",
+    )
+    ssl_ciphers: str | None = option(
+        None,
+        Text(optional=True, empty=False),
+        "Cipher suites of TLS 1.2 over TCP, as OpenSSL names them.",
+        group="TLS",
+        hint="those of Python",
+    )
+
+    # ---- Proxies ----
+
+    proxy_headers: bool = option(
+        True,
+        Flag(),
+        "Read the client's address and scheme from the fields of trusted proxies.",
+        group="Proxies",
+    )
+    forwarded_allow_ips: str | None = option(
+        None,
+        TrustedProxies(),
+        "Trusted proxies: addresses, networks, paths of Unix sockets, or *.",
+        group="Proxies",
+        hint="$FORWARDED_ALLOW_IPS, or this machine",
+    )
+    forwarded_fields: Sequence[str] = option(
+        ["for", "proto"],
+        ForwardedFields(),
+        "Fields to read: for, proto, host and prefix of X-Forwarded-*, or forwarded "
+        "(RFC 7239), with or without host.",
+        group="Proxies",
+    )
+
+    # ---- Limits ----
+
+    limit_concurrency: int | None = option(
+        None,
+        Integer(1, optional=True),
+        "Requests that are served at once; more are answered with 503.",
+        group="Limits",
+    )
+    limit_connections: int | None = option(
+        None,
+        Integer(1, optional=True),
+        "Connections that are open at once; more wait in the kernel.",
+        group="Limits",
+    )
+    max_request_body_size: int | None = option(
+        None,
+        Integer(0, optional=True),
+        "Bytes of a request's body; more are answered with 413.",
+        group="Limits",
+    )
+    h2_max_concurrent_streams: int = option(
+        _H2.max_concurrent_streams,
+        Integer(1, (1 << 32) - 1),
+        "Requests that a connection may have open, over HTTP/2.",
+        group="Limits",
+    )
+
+    # ---- Time limits ----
+
+    timeout_handshake: float = option(
+        _TIMEOUTS.handshake,
+        Seconds(),
+        "For the handshake of TLS or QUIC.",
+        group="Time limits",
+    )
+    timeout_request_head: float = option(
+        _TIMEOUTS.headers,
+        Seconds(),
+        "For a header section, from its first byte.",
+        group="Time limits",
+    )
+    timeout_body: float | None = option(
+        _TIMEOUTS.body,
+        Seconds(optional=True),
+        "For progress of a request's body.",
+        group="Time limits",
+    )
+    timeout_response_stall: float | None = option(
+        _TIMEOUTS.response,
+        Seconds(optional=True),
+        "For a client that takes nothing of a response.",
+        group="Time limits",
+    )
+    timeout_keep_alive: float | None = option(
+        75.0,
+        Seconds(optional=True),
+        "For a connection without a request.",
+        group="Time limits",
+    )
+    timeout_graceful_shutdown: float | None = option(
+        30.0,
+        Seconds(zero=True),
+        "For requests to end when the server stops.",
+        group="Time limits",
+    )
+    timeout_disconnect_grace: float = option(
+        3.0,
+        Seconds(zero=True),
+        "For the application to end after its client has gone; then it is cancelled.",
+        group="Time limits",
+    )
+    timeout_lifespan_startup: float | None = option(
+        lifespan_module.STARTUP_TIMEOUT,
+        Seconds(optional=True),
+        "For the application to start.",
+        group="Time limits",
+    )
+    timeout_lifespan_shutdown: float | None = option(
+        lifespan_module.SHUTDOWN_TIMEOUT,
+        Seconds(optional=True),
+        "For the application to stop.",
+        group="Time limits",
+    )
+
+    # ---- Responses ----
+
+    health_check_path: str | None = option(
+        None,
+        Text(optional=True, empty=False, metavar="PATH"),
+        "Path that is answered with 200 without the application.",
+        group="Responses",
+    )
+
+    server_header: bool = option(
+        True, Flag(), "Add the field server.", group="Responses"
+    )
+    date_header: bool = option(True, Flag(), "Add the field date.", group="Responses")
+    headers: Sequence[tuple[str, str]] = option(
+        [],
+        Headers(),
+        "Field to add to each response.",
+        group="Responses",
+        flags=("header",),
+    )
+
+    # ---- Logging ----
+
+    access_log: bool = option(
+        True, Flag(), "Log each request and its response.", group="Logging"
+    )
+    log_level: str | int | None = option(
+        None,
+        LogLevel(),
+        "Least level of what is logged.",
+        group="Logging",
+        hint="info",
+    )
+    log_config: Mapping[str, Any] | str | None = option(
+        LOGGING_CONFIG,
+        LogConfig(),
+        "File with a configuration of logging: .json, .yaml or .ini.",
+        group="Logging",
+    )
+    use_colors: bool | None = option(
+        None,
+        Flag(optional=True),
+        "Log in colors.",
+        group="Logging",
+        hint="on a terminal",
+    )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        known = OPTIONS.get(name)
+        if known is not None:
+            value = known.kind.check(name, value)
+        elif name != "app" and not name.startswith("_"):
+            raise AttributeError(f"Config has no option {name!r}{suggest(name)}")
+        object.__setattr__(self, name, value)
+
+    # ---- What follows from the options ----
+
+    def proxy_policy(self) -> ForwardedPolicy | None:
+        """Return how fields of proxies are read; None for not at all."""
+        if not self.proxy_headers:
+            return None
+        trusted = self.forwarded_allow_ips
+        if trusted is None:
+            trusted = os.environ.get("FORWARDED_ALLOW_IPS", DEFAULT_TRUSTED)
+        try:
+            return ForwardedPolicy(
+                trusted,
+                forwarded="forwarded" in self.forwarded_fields,
+                host="host" in self.forwarded_fields,
+                prefix="prefix" in self.forwarded_fields,
+            )
+        except ValueError as error:
+            raise ConfigurationError(f"$FORWARDED_ALLOW_IPS: {error}") from None
+
+    def check(self) -> None:
+        """Raise ``ConfigurationError`` for options that exclude each other."""
+        if self.ssl_keyfile is not None and self.ssl_certfile is None:
+            raise ConfigurationError("ssl_keyfile needs ssl_certfile")
+        if self.ssl_certfile is None:
+            for name in ("insecure_bind", "http3"):
+                if getattr(self, name):
+                    raise ConfigurationError(
+                        f"{name} needs ssl_certfile: without it nothing has TLS"
+                    )
+        if self.ssl_cert_reqs and self.ssl_certfile is None:
+            raise ConfigurationError("ssl_cert_reqs needs ssl_certfile")
+        if self.bind:
+            for name in ("host", "port", "uds", "fd"):
+                if getattr(self, name) != OPTIONS[name].default:
+                    raise ConfigurationError(f"give bind or {name}, not both")
+        elif self.uds is not None and self.fd is not None:
+            raise ConfigurationError("give uds or fd, not both")
+        if self.workers > 1:
+            raise ConfigurationError(
+                f"workers is {self.workers}: this release serves with one process"
+            )
+        self.binds()
+        self.insecure_binds()
+        if self.http3 and not any(bind.is_ip for bind in self.binds()):
+            raise ConfigurationError("http3 needs a port: a Unix socket has no UDP")
+
+    def binds(self) -> list[Bind]:
+        """Return where to listen, with TLS if there is a certificate."""
+        if self.bind:
+            return [to_bind(text) for text in self.bind]
+        if self.uds is not None:
+            return [Bind(path=self.uds)]
+        if self.fd is not None:
+            return [Bind(fd=self.fd)]
+        return [Bind(host=self.host, port=self.port)]
+
+    def insecure_binds(self) -> list[Bind]:
+        """Return where to listen in the clear, beside ``binds``."""
+        return [to_bind(text) for text in self.insecure_bind]
+
+    def load(self) -> ASGIApplication:
+        """Import the application, and return it; a second call returns the same.
+
+        Raises :class:`~nghttp2py.errors.ApplicationError`.
+        """
+        if self.app is None:
+            raise ConfigurationError("there is no application")
+        found: ASGIApplication | None = self.__dict__.get("_loaded")
+        if found is None:
+            found = load_application(
+                self.app,
+                factory=self.factory,
+                app_dir=self.app_dir,
+                interface=self.interface,
+            )
+            self._loaded = found
+        return found
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the application was imported."""
+        return "_loaded" in self.__dict__
+
+    @property
+    def loaded_app(self) -> ASGIApplication:
+        """The application, imported if that was not done."""
+        return self.load()
+
+    def configure_logging(self) -> None:
+        """Configure logging by ``log_config`` and ``log_level``.
+
+        Raises ``ConfigurationError`` for a file that is no configuration.
+        """
+        configure_logging(
+            self.log_config,
+            level=self.log_level,
+            access_log=self.access_log,
+            use_colors=self.use_colors,
+        )
+
+
+#: Every option by its name, in the order of the documentation.
+OPTIONS: dict[str, Option] = options_of(Config)
+
+
+def suggest(name: str) -> str:
+    """Return what to use instead of an unknown name, as the rest of a sentence."""
+    name = name.replace("-", "_")
+    if name in _ELSEWHERE:
+        return f": {_ELSEWHERE[name]}"
+    close = difflib.get_close_matches(name, OPTIONS, 1)
+    return f": did you mean {close[0]}?" if close else ""
+
+
+def make_config(app: Any, options: Mapping[str, Any]) -> Config:
+    """Return a ``Config``; ``TypeError`` names an unknown option, and a known one."""
+    for name in options:
+        if name not in OPTIONS:
+            raise TypeError(f"there is no option {name!r}{suggest(name)}")
+    return Config(app, **options)
+
+
+# ---- Files and the environment ----
+
+
+def load_config(
+    app: str | None = None,
+    *,
+    file: str | os.PathLike[str] | None = None,
+    environ: Mapping[str, str] = os.environ,
+    options: Mapping[str, Any] | None = None,
+) -> Config:
+    """Return the configuration of the command.
+
+    ``options`` precede the variables ``NGHTTP2PY_*`` of ``environ``, these precede
+    ``file``, which is TOML.  Raises ``ConfigurationError``, which names the source.
+    """
+    chosen: dict[str, Any] = {}
+    if file is not None:
+        chosen.update(_read_file(os.fspath(file)))
+    chosen.update(_read_environment(environ))
+    chosen.update(options or {})
+    named = chosen.pop("app", None)
+    return Config(named if app is None else app, **chosen)
+
+
+def _read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, known in OPTIONS.items():
+        variable = PREFIX + name.upper()
+        text = environ.get(variable)
+        if text is not None:
+            try:
+                found[name] = known.kind.parse(name, text)
+            except (TypeError, ValueError) as error:
+                raise ConfigurationError(f"${variable}: {error}") from None
+    if environ.get(f"{PREFIX}APP"):
+        found["app"] = environ[f"{PREFIX}APP"]
+    return found
+
+
+def _read_file(path: str) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigurationError(f"cannot read {path!r}: {reason}") from None
+    parse = _find_toml()
+    try:
+        table = parse(data.decode())
+    except ValueError as error:
+        raise ConfigurationError(f"{path!r} is no TOML: {error}") from None
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        name = key.replace("-", "_")
+        if name == "app":
+            found[name] = value
+            continue
+        if name not in OPTIONS:
+            raise ConfigurationError(
+                f"{path!r} has the unknown option {key!r}{suggest(name)}"
+            )
+        try:
+            found[name] = OPTIONS[name].kind.check(name, value)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"{path!r}: {error}") from None
+    return found
+
+
+def _find_toml() -> Callable[[str], dict[str, Any]]:
+    """Return the function that parses TOML; Python 3.10 has none of its own."""
+    name = "tomllib" if sys.version_info >= (3, 11) else "tomli"
+    try:
+        parse: Callable[[str], dict[str, Any]] = importlib.import_module(name).loads
+    except ImportError:
+        raise ConfigurationError(
+            f"a configuration file needs the {name} package: "
+            "pip install 'nghttp2py[asgi]'"
+        ) from None
+    return parse
+
+
+_VARIABLE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)")
+
+
+def read_env_file(path: str) -> dict[str, str]:
+    """Return the variables of a file of lines ``NAME=value``.
+
+    A value may be in quotes; in double ones, a backslash escapes a quote, a backslash,
+    and ``\\n``.  Empty lines and those that begin with ``#`` are ignored.  Raises
+    ``ConfigurationError``.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = file.read().splitlines()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigurationError(f"cannot read {path!r}: {reason}") from None
+    found: dict[str, str] = {}
+    for number, line in enumerate(map(str.strip, lines), 1):
+        if not line or line.startswith("#"):
+            continue
+        match = _VARIABLE.fullmatch(line)
+        if match is None:
+            raise ConfigurationError(f"{path!r}, line {number}, is not NAME=value")
+        found[match[1]] = _unquote(match[2])
+    return found
+
+
+_QUOTED = re.compile(r"""(?:'([^']*)'|"((?:[^"\\]|\\.)*)")\s*(?:#.*)?""")
+
+
+def _unquote(value: str) -> str:
+    match = _QUOTED.fullmatch(value)
+    if match is None:
+        return re.sub(r"\s+#.*", "", value)
+    if match[1] is not None:
+        return match[1]
+    return re.sub(r"\\(.)", lambda each: "\n" if each[1] == "n" else each[1], match[2])
