@@ -49,7 +49,7 @@ LAYERS = {
     "query": set(),
     "handler": {"errors", "exchange", "h2", "log_budget", "query", "asyncio"},
     "server": {"arguments", "errors", "exchange", "h2", "asyncio", "handler"},
-    "client": {"arguments", "errors", "h2", "log_budget", "asyncio"},
+    "client": {"arguments", "errors", "exchange", "h2", "log_budget", "asyncio"},
     "static_files": {"arguments", "handler", "log_budget", "asyncio"},
     "asgi": {
         "arguments",
