@@ -50,6 +50,7 @@ PUBLIC = [
     "nghttp2py.quic.tls",
     "nghttp2py.static_files",
     "nghttp2py.trusted",
+    "nghttp2py.websocket",
 ]
 INTERNAL = [
     "nghttp2py.__main__",

@@ -20,6 +20,7 @@ from nghttp2py.libraries import h2_defaults
 from nghttp2py.quic import QuicConfiguration
 from nghttp2py.quic.options import default_sizes, default_times
 from nghttp2py.static_files import StaticFiles
+from nghttp2py.websocket import WebSocketOptions
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "limits.rst").read_text()
@@ -65,6 +66,7 @@ def value(text):
         (H3Configuration, "HTTP/3"),
         (QuicConfiguration, "QUIC"),
         (Timeouts, "Time bounds"),
+        (WebSocketOptions, "WebSocket"),
     ],
 )
 def test_every_limit_of_a_configuration_is_on_the_page(configuration, section):

@@ -51,6 +51,7 @@ LAYERS = {
     "server": {"arguments", "errors", "exchange", "h2", "asyncio", "handler"},
     "client": {"arguments", "errors", "exchange", "h2", "log_budget", "asyncio"},
     "static_files": {"arguments", "handler", "log_budget", "asyncio"},
+    "websocket": {"errors", "h2"},
     "asgi": {
         "arguments",
         "errors",
@@ -60,6 +61,7 @@ LAYERS = {
         "asyncio",
         "log_budget",
         "trusted",
+        "websocket",
     },
     "cli": {
         *("", "arguments", "errors", "hpack", "libraries", "h2", "h3", "quic"),
