@@ -157,6 +157,12 @@ def test_what_serve_takes_is_on_the_page():
             "bytes before the end of a TLS handshake",
             "asyncio.tls_transport:MAX_HANDSHAKE",
         ),
+        (
+            "PROXY protocol header after its first 16 bytes",
+            "asyncio.proxy_protocol:MAX_HEADER",
+        ),
+        ("peers whose trust is remembered", "trusted:_KEPT"),
+        ("addresses in X-Forwarded-For or Forwarded", "asgi.forwarded:_MOST_ENTRIES"),
         ("answers to KeyUpdate that wait", "asyncio.tls_transport:MAX_ANSWERS"),
         ("connection whose TLS failed", "asyncio.tls_transport:_LINGER"),
         ("accepted at a time", "asyncio.listener:_ACCEPTS_IN_A_TURN"),

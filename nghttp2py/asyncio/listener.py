@@ -19,6 +19,7 @@ from typing import Generic, TypeVar
 from nghttp2py.arguments import check_int
 from nghttp2py.asyncio.binding import UnixPath, describe_address
 from nghttp2py.asyncio.memory import check_memory
+from nghttp2py.asyncio.proxy_protocol import ProxiedConnections, ProxyPolicy
 from nghttp2py.asyncio.tls_transport import ServerTLS
 from nghttp2py.asyncio.waiters import Waiters
 from nghttp2py.log_budget import LogBudget, MemoryLog
@@ -176,6 +177,8 @@ class Listener:
     further ones wait in the kernel's backlog.  ``elsewhere`` returns how many other
     connections count, such as those of QUIC; ``released`` must be called when one of
     these ends.
+
+    ``proxy`` says which connections begin with a header of the PROXY protocol.
     """
 
     def __init__(
@@ -190,6 +193,7 @@ class Listener:
         limit_connections: int | None = None,
         protocol_name: str = "HTTP/2",
         elsewhere: Callable[[], int] = int,
+        proxy: ProxyPolicy | None = None,
     ) -> None:
         check_limit(limit_connections)
         check_backlog(backlog)
@@ -206,6 +210,15 @@ class Listener:
                 lost=self.released,
             )
             self._factory = self._tls.protocol
+        self._proxied: ProxiedConnections | None = None
+        if proxy is not None and proxy.version != "off":
+            self._proxied = ProxiedConnections(
+                proxy,
+                self._factory,
+                timeout=handshake_timeout,
+                lost=self.released,
+            )
+            self._factory = self._proxied.protocol
         self._backlog = backlog
         self._limit = limit_connections
         self._protocol_name = protocol_name
@@ -276,6 +289,8 @@ class Listener:
         if self._tls is not None:
             # Some connections are in the handshake, or were refused after it.
             made = max(made, len(self._tls.connections))
+        if self._proxied is not None:
+            made += len(self._proxied.waiting)
         return made + len(self._opening)
 
     @property
@@ -401,6 +416,8 @@ class Listener:
         """
         self._stop_listening()
         self.connections.close(timeout)
+        if self._proxied is not None:
+            self._proxied.abort()
         if self._tls is not None:
             for transport in list(self._tls.connections):
                 # A connection without a handshake cannot have requests.
@@ -417,6 +434,8 @@ class Listener:
         """Stop accepting, and abort each connection."""
         self._stop_listening()
         self.connections.abort()
+        if self._proxied is not None:
+            self._proxied.abort()
         if self._tls is not None:
             for transport in list(self._tls.connections):
                 transport.abort()

@@ -37,6 +37,7 @@ from nghttp2py.asyncio.listener import (
     check_limit,
 )
 from nghttp2py.asyncio.protocol import H2Protocol
+from nghttp2py.asyncio.proxy_protocol import ProxyPolicy
 from nghttp2py.asyncio.timeouts import Timeouts, merge_timeouts
 from nghttp2py.asyncio.tls import check_server_context, prepare_server_context
 from nghttp2py.exchange import Exchange, ExchangeFactory, find_factory
@@ -125,6 +126,10 @@ class Server:
     both protocols: further ones wait in the kernel, those of QUIC are refused.
     ``backlog`` and ``reuse_port`` are those of ``loop.create_server``.
 
+    ``proxy_protocol`` is "v1", "v2" or "auto" if connections begin with a header of
+    the PROXY protocol, which has the client's address; with ``proxy_allow_from``, as
+    for ``TrustedAddresses``, only those of these peers do.  QUIC has no such header.
+
     ``serve_forever()`` runs a server by itself.  In a running event loop, use
     ``async with`` or ``await start()``, then ``await serve()`` to wait; all
     calls are to be made in that loop.
@@ -147,6 +152,8 @@ class Server:
         sock: socket.socket | Iterable[socket.socket] | None = None,
         reuse_port: bool | None = None,
         backlog: int = BACKLOG,
+        proxy_protocol: str = "off",
+        proxy_allow_from: str | Iterable[str] | None = None,
     ) -> None:
         if sock is None:
             if address is None:
@@ -166,6 +173,7 @@ class Server:
         check_backlog(backlog)
         if reuse_port is not None:
             check_bool("reuse_port", reuse_port)
+        self._proxy = ProxyPolicy(proxy_protocol, proxy_allow_from)
         check_config(config)
         if config is not None and not config.manual_flow_control:
             config = replace(config, manual_flow_control=True)
@@ -223,6 +231,7 @@ class Server:
             backlog=self._backlog,
             limit_connections=self._limit,
             elsewhere=self._count_quic,
+            proxy=self._proxy,
         )
         datagrams: list[socket.socket] = []
         try:
@@ -423,7 +432,8 @@ class Server:
     def _opened(self, protocol: HandlerProtocol | H2Protocol) -> None:
         self._connections.add(protocol)
         if self._quic_servers and self._alt_svc and protocol.transport is not None:
-            address = protocol.transport.get_extra_info("sockname")
+            # Not "sockname", which a header of the PROXY protocol may have set.
+            address = protocol.transport.get_extra_info("socket").getsockname()
             protocol.set_alt_svc(b'h3=":%d"' % address[1])
 
     def connection_made(self, protocol: Any) -> None:

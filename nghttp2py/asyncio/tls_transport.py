@@ -18,7 +18,7 @@ from nghttp2py.asyncio.memory import check_memory, count_bytes
 from nghttp2py.asyncio.tls import read_alpn_offer
 from nghttp2py.log_budget import LogBudget
 
-__all__ = ["ServerTLS", "TLSTransport"]
+__all__ = ["ServerTLS", "TLSTransport", "feed"]
 
 logger = logging.getLogger(__name__)
 
@@ -410,7 +410,7 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
         if isinstance(protocol, asyncio.Protocol):
             protocol.data_received(data)
         else:
-            _feed(cast(asyncio.BufferedProtocol, protocol), data)
+            feed(cast(asyncio.BufferedProtocol, protocol), data)
 
     def _answer(self) -> None:
         """Write what OpenSSL has made while reading: the answer to a KeyUpdate, or an
@@ -573,7 +573,7 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
             self._tcp.abort()
 
 
-def _feed(protocol: asyncio.BufferedProtocol, data: bytes) -> None:
+def feed(protocol: asyncio.BufferedProtocol, data: bytes) -> None:
     """Copy data into the buffer of a BufferedProtocol."""
     view = memoryview(data)
     while view:
