@@ -9,10 +9,12 @@ from __future__ import annotations
 from enum import IntEnum
 
 __all__ = [
+    "ASGIMessageError",
     "ApplicationError",
     "BodyFormatError",
     "BodyQueueFullError",
     "BodyTooLargeError",
+    "ClientDisconnectedError",
     "ConfigurationError",
     "ConnectionClosedError",
     "ConnectionTerminatedError",
@@ -265,6 +267,14 @@ def not_sent(data: bytes, cause: Exception) -> SendException:
 
 class StreamStateError(ProtocolError):
     """The stream exists, but its state does not allow this call."""
+
+
+class ASGIMessageError(NGHTTP2Error, RuntimeError):
+    """An ASGI application has sent a message that is invalid, or not allowed now."""
+
+
+class ClientDisconnectedError(NGHTTP2Error, ConnectionResetError):
+    """The client of an ASGI application is gone: its response cannot be sent."""
 
 
 class NoAvailableStreamIDError(ProtocolError):

@@ -26,6 +26,7 @@ cdef class Exchange:
 
 cdef class ExchangeFactory:
     cdef object _function
+    cdef public bint takes_tunnels
 
     cdef Exchange new_exchange(
         self, HTTPConnection http, stream_id, RequestReceived request
@@ -38,6 +39,8 @@ cdef class HTTPConnection:
     cdef public object owner  # what does the I/O; None when the connection is lost
     cdef ExchangeFactory factory  # makes a server's exchanges
     cdef public object tasks  # a CallbackTasks, which runs coroutines of handlers
+    cdef public bint secure   # whether the transport is TLS or QUIC
+    cdef object application_data  # what exchanges keep for all of the connection
     cdef object __weakref__
 
     cdef _missing(self, str what)

@@ -52,6 +52,7 @@ class PythonExchange(Exchange):
 class FailedExchange(Exchange): ...
 
 class ExchangeFactory:
+    takes_tunnels: bool
     def __init__(
         self,
         function: Callable[[HTTPConnection, int, RequestReceived], Exchange],
@@ -64,6 +65,7 @@ class HTTPConnection:
     def client_side(self) -> bool: ...
     owner: Any
     tasks: Any
+    secure: bool
     def __init__(
         self,
         version: str,

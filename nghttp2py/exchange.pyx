@@ -197,7 +197,9 @@ cdef class ExchangeFactory:
     """Makes the exchange of each request that a connection receives.
 
     ``function(http, stream_id, request)`` returns an ``Exchange``.  If it raises, the
-    exception is logged and the request is answered with 500.
+    exception is logged and the request is answered with 500.  A server whose factory
+    ``takes_tunnels`` announces extended CONNECT (RFC 8441, RFC 9220), unless its
+    configuration decides that.
     """
 
     def __init__(self, function):
@@ -278,7 +280,8 @@ cdef class HTTPConnection:
     does the I/O, None when the connection is lost; ``client_side`` is the role;
     ``factory`` makes the exchanges of a server's requests; ``tasks`` is the
     ``CallbackTasks`` of ``asyncio.tasks`` that runs the coroutines of applications,
-    None where there is no event loop. A method that a protocol does not have raises an
+    None where there is no event loop; ``secure`` is whether the transport is TLS or
+    QUIC. A method that a protocol does not have raises an
     exception of ``nghttp2py.errors``; so does a call that the state of an exchange does
     not allow: ``StreamStateError``, ``StreamClosedError``, ``HeadersError``,
     ``InvalidBodyLengthError``.  Fields are given as iterables of (name, value) pairs,

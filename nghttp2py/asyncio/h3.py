@@ -168,6 +168,10 @@ class H3Protocol(QuicConnectionProtocol):
         self._serves = request_handler is not None
         # An error of a stream must not affect others, nor end it without an event.
         check_type("config", config, H3Configuration, "an H3Configuration")
+        if config is _CONFIGURATION and factory is not None and factory.takes_tunnels:
+            config = dataclasses.replace(
+                config, settings={int(Setting.ENABLE_CONNECT_PROTOCOL): 1}
+            )
         config = dataclasses.replace(
             config,
             extended=True,
@@ -297,6 +301,12 @@ class H3Protocol(QuicConnectionProtocol):
     def client_address(self) -> Any:
         """The current address of a client, at a server, if it is known."""
         return self._quic.get_peer_address()
+
+    @property
+    def server_address(self) -> Any:
+        """The address of the UDP socket, if it is known."""
+        transport = self._transport
+        return None if transport is None else transport.get_extra_info("sockname")
 
     @property
     def client_certificate(self) -> None:

@@ -126,6 +126,7 @@ class H3Link(StreamLink, PythonConnection):
         PythonConnection.__init__(
             self, "HTTP/3", client_side, proxy if factory is None else owner, factory
         )
+        self.secure = True
         self.prepare()
         self._proxy = proxy
         self._quic = quic
@@ -827,10 +828,12 @@ class H3Link(StreamLink, PythonConnection):
             self._quic.set_stream_priority(exchange.stream_id, urgency, incremental)
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Return information about the connection: ``peername``."""
+        """Return information about the connection: ``peername`` and ``sockname``."""
         with contextlib.suppress(ReferenceError):
             if name == "peername":
                 return self.owner.client_address
+            if name == "sockname":
+                return self.owner.server_address
         return default
 
     def flush_soon(self) -> None:

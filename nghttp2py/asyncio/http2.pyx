@@ -165,6 +165,7 @@ cdef class HTTP2Exchanges(HTTPConnection):
         """
         for name in ("peername", "peercert"):
             self._extra[name] = transport.get_extra_info(name)
+        self.secure = transport.get_extra_info("ssl_object") is not None
 
     def disconnected(self):
         """Drop the reference to the owner, which refers to this object.

@@ -76,6 +76,9 @@ DEFAULT_CONFIGURATION = H2Configuration(
     manual_flow_control=True,
 )
 
+# That of a server whose exchanges include tunnels, such as WebSockets.
+_TUNNEL_CONFIGURATION = replace(DEFAULT_CONFIGURATION, enable_connect_protocol=True)
+
 Address = tuple[str | None, int] | str | bytes | os.PathLike[str]
 Paths = tuple[str | os.PathLike[str], str | os.PathLike[str] | None]
 S = TypeVar("S", bound="Server")
@@ -418,9 +421,14 @@ class Server:
 
     def _new_protocol(self) -> asyncio.BaseProtocol:
         if self._factory is not None:
+            config = self.config
+            if config is None:
+                config = DEFAULT_CONFIGURATION
+                if self._factory.takes_tunnels:
+                    config = _TUNNEL_CONFIGURATION
             return HandlerProtocol(
                 self._factory,
-                DEFAULT_CONFIGURATION if self.config is None else self.config,
+                config,
                 self._opened,
                 self._connections.discard,
                 timeouts=self.timeouts,
@@ -487,7 +495,7 @@ def check_coroutine(app: Any) -> None:
         if _takes(signature, 3):
             raise TypeError(
                 "app seems to be an ASGI application, of scope, receive and send: "
-                "ASGI is not supported"
+                "wrap it, as Server(nghttp2py.asgi.ASGIApp(app), ...)"
             )
         raise TypeError(f"{rule}; it must take one argument")
     if not any(map(inspect.iscoroutinefunction, (app, type(app).__call__))):

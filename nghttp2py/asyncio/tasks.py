@@ -47,6 +47,12 @@ class CallbackTasks:
             task.cancel()
         return task
 
+    def watch(self, task: asyncio.Future[Any]) -> None:
+        """Wait for a task of others, too, which is not cancelled."""
+        if not task.done():
+            self._cleanups.add(task)
+            task.add_done_callback(self._task_ended)
+
     def _task_ended(self, task: asyncio.Future[Any]) -> None:
         _tasks.discard(task)
         self._running.discard(task)

@@ -1,0 +1,560 @@
+# cython: nonecheck=True
+"""How an ASGI application is run for one exchange, of any kind.
+
+``Application`` is what the exchanges of an application share.  ``ApplicationExchange``
+is the base of the exchanges for HTTP and for WebSocket.  It runs the application as a
+task, gives it ``receive`` and ``send``, and ends it.  A subclass
+
+- calls ``start(scope)`` when the application is to be called, ``disconnect()`` when the
+  client is gone, ``finish_response()`` when the application has sent everything, and
+  ``wake_receivers()`` and ``wake_senders()`` when a call that waits may go on;
+- overrides ``take_message()``, which returns the next message for ``receive()`` or
+  None; ``about_to_wait()``, called when ``receive()`` has to wait;
+  ``send_message(message)``, which returns None or an awaitable that finishes the call;
+  ``application_returned()`` and ``application_failed(error)``.
+
+After ``disconnect()`` the task has ``disconnect_grace`` seconds.  It is cancelled then,
+unless the application has sent everything: Starlette runs background tasks after that.
+"""
+
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_XDECREF
+
+from nghttp2py.asgi.scope cimport ScopeMaker
+from nghttp2py.exchange cimport FATAL, Exchange, ExchangeFactory
+
+import asyncio
+import collections.abc
+import logging
+import warnings
+from asyncio import CancelledError, get_running_loop
+from functools import partial
+
+from nghttp2py.arguments import check_callable, check_type
+from nghttp2py.asgi.options import ASGIOptions
+from nghttp2py.errors import ASGIMessageError, ClientDisconnectedError
+from nghttp2py.log_budget import MemoryLog
+
+__all__ = ["Application", "ApplicationExchange"]
+
+logger = logging.getLogger("nghttp2py.asgi")
+memory_log = MemoryLog(logger)
+
+cdef extern from *:
+    """
+    /* Advances a coroutine: 1 if it has yielded, 0 if it has returned. */
+    static int ngp_step(PyObject *coroutine, PyObject *value, PyObject **presult) {
+      PySendResult status = PyIter_Send(coroutine, value, presult);
+
+      return status == PYGEN_NEXT ? 1 : status == PYGEN_RETURN ? 0 : -1;
+    }
+    """
+    int ngp_step(object, object, PyObject **) except -1
+    bint PyCoro_CheckExact(object)
+
+
+cdef object take_result(PyObject *result):
+    """Turn a reference that is ours into an object."""
+    value = <object>result
+    Py_DECREF(value)
+    return value
+
+
+cdef class Application(ExchangeFactory):
+    """What the exchanges of an ASGI application share.
+
+    ``app`` is the application, a callable of a scope, ``receive`` and ``send``.
+    """
+
+    def __init__(self, app, options=None):
+        check_callable("app", app)
+        if options is None:
+            options = ASGIOptions()
+        check_type("options", options, ASGIOptions, "an ASGIOptions")
+        self.app = app
+        self.options = options
+        self.scopes = ScopeMaker(options)
+        self.running = set()
+        self.raises = options.spec_version != "2.3"
+        self.grace = options.disconnect_grace if self.raises else None
+
+    @property
+    def task_count(self):
+        """The tasks of exchanges that have not ended."""
+        return len(self.running)
+
+    async def drain(self, timeout=None):
+        """Wait until the tasks of all exchanges end, at most ``timeout`` seconds.
+
+        Return whether they have.  New exchanges are waited for, too.
+        """
+        loop = get_running_loop()
+        end = None if timeout is None else loop.time() + timeout
+        while self.running:
+            left = None if end is None else max(0.0, end - loop.time())
+            if left == 0.0:
+                return False
+            if self._idle is None or self._idle.done():
+                self._idle = loop.create_future()
+            await asyncio.wait([self._idle], timeout=left)
+        return True
+
+    def cancel(self):
+        """Cancel the tasks of all exchanges, at the end of the server."""
+        cdef ApplicationExchange exchange
+
+        for exchange in list(self.running):
+            if exchange.task is not None:
+                exchange.task.cancel()
+
+    cdef object start_task(self, Runner runner):
+        """Return a task that runs an exchange."""
+        loop = get_running_loop()
+        if loop is not self.task_loop:
+            self.task_loop = loop
+            self.task_factory = loop.get_task_factory() is not None
+        if self.task_factory:
+            function = loop.create_task
+        else:
+            # The loop's own method is written in Python.
+            function = partial(asyncio.Task, loop=loop)
+        if self.options.context is not None:
+            # Task() copies the current context; CPython 3.10 has no argument for it.
+            return self.options.context.copy().run(function, runner)
+        return function(runner)
+
+
+cdef class ApplicationExchange(Exchange):
+    """One exchange that an ASGI application answers: see the module."""
+
+    # ---- What a subclass overrides ----
+
+    cdef object take_message(self):
+        """Return the next message for ``receive()``, or None if it must wait."""
+        return {"type": "http.disconnect"}
+
+    cdef int about_to_wait(self) except -1:
+        """Handle that ``receive()`` waits."""
+        return 0
+
+    cdef object send_message(self, message):
+        """Handle what ``send()`` was given; return an awaitable if it must wait."""
+        raise NotImplementedError
+
+    cdef int application_returned(self) except -1:
+        """Handle that the application has returned."""
+        return 0
+
+    cdef int application_failed(self, error) except -1:
+        """Handle that the application has raised, and the exception is logged.
+
+        ``error`` is a ``CancelledError`` if its task was cancelled.
+        """
+        return 0
+
+    # ---- What it calls ----
+
+    cdef int start(self, dict scope) except -1:
+        """Run the application as a task."""
+        cdef Runner runner = Runner.__new__(Runner)
+
+        self.scope = scope
+        self.started = True
+        runner.exchange = self
+        self.task = self.application.start_task(runner)
+        self.loop = self.application.task_loop
+        self.application.running.add(self)
+        return 0
+
+    cdef int disconnect(self) except -1:
+        """Handle that the client is gone, or will get nothing more."""
+        if self.disconnected:
+            return 0
+        self.disconnected = True
+        self.wake_receivers()
+        self.wake_senders()
+        if (
+            self.task is not None
+            and not self.complete
+            and self.application.grace is not None
+        ):
+            self._grace = self.loop.call_later(
+                self.application.grace, Cancellation(self)
+            )
+        return 0
+
+    cdef int finish_response(self) except -1:
+        """Handle that the application has sent everything: let it run on."""
+        self.complete = True
+        if self._grace is not None:
+            self._grace.cancel()
+            self._grace = None
+        self.wake_receivers()
+        return 0
+
+    cdef int wake_receivers(self) except -1:
+        """Let the calls of ``receive()`` that wait look for messages again."""
+        cdef list waiting = self._receivers
+
+        if waiting is not None:
+            self._receivers = None
+            wake(waiting)
+        return 0
+
+    cdef int wake_senders(self) except -1:
+        """Let the calls of ``send()`` that wait go on."""
+        cdef list waiting = self._senders
+
+        if waiting is not None:
+            self._senders = None
+            wake(waiting)
+        return 0
+
+    cdef object refuse_send(self):
+        """Handle a ``send()`` to a client that is gone."""
+        if self.application.raises:
+            raise ClientDisconnectedError("the client is gone")
+        return None
+
+    # ---- What the application is given ----
+
+    def receive(self):
+        """Return an awaitable of the next message."""
+        cdef Call call = Call.__new__(Call)
+
+        call.exchange = self
+        return call
+
+    def send(self, message):
+        """Return an awaitable that sends a message."""
+        cdef Call call = Call.__new__(Call)
+
+        call.exchange = self
+        call.sends = True
+        call.message = message
+        return call
+
+    async def wait_message(self):
+        """Wait for the next message: the rest of ``receive()``."""
+        while True:
+            message = self.take_message()
+            if message is not None:
+                return message
+            self.about_to_wait()
+            future = self.loop.create_future()
+            if self._receivers is None:
+                self._receivers = []
+            self._receivers.append(future)
+            await future
+
+    async def wait_to_send(self):
+        """Wait until ``wake_senders()`` is called."""
+        future = self.loop.create_future()
+        if self._senders is None:
+            self._senders = []
+        self._senders.append(future)
+        await future
+
+    # ---- The end ----
+
+    cdef int _ended(self, error) except -1:
+        """Handle the end of the application; ``error`` is what it has raised."""
+        cdef Application application = self.application
+
+        self.returned = True
+        if self._grace is not None:
+            self._grace.cancel()
+            self._grace = None
+        try:
+            if error is None:
+                self.application_returned()
+            else:
+                self._log(error)
+                self.application_failed(error)
+        finally:
+            self.task = None
+            application.running.discard(self)
+            if application._idle is not None and not application.running:
+                idle, application._idle = application._idle, None
+                if not idle.done():
+                    idle.set_result(None)
+        return 0
+
+    def _log(self, error):
+        """Log what the application has raised, unless the client's end explains it."""
+        if isinstance(error, CancelledError):
+            return
+        if self.disconnected and is_of_disconnect(error):
+            logger.debug("%s: stream %s: %r", self.http.owner, self.stream_id, error)
+            return
+        memory_log.failed(
+            error,
+            "Exception in ASGI application: %s %s",
+            self.request.method.decode("latin-1"),
+            self.request.target.decode("ascii", "backslashreplace"),
+        )
+
+
+cdef int wake(list futures) except -1:
+    for future in futures:
+        if not future.done():
+            future.set_result(None)
+    return 0
+
+
+def is_of_disconnect(error):
+    """Return whether an exception only reports that the client is gone.
+
+    It is ours, or was raised because of ours, such as Starlette's ``ClientDisconnect``,
+    or a group of such.
+    """
+    seen = 0
+    while error is not None and seen < 64:
+        if isinstance(error, ClientDisconnectedError):
+            return True
+        # Starlette raises it for a message "http.disconnect", too.
+        if type(error).__name__ == "ClientDisconnect":
+            return True
+        inner = getattr(error, "exceptions", None)
+        if isinstance(inner, tuple) and inner:
+            return all(
+                isinstance(each, CancelledError) or is_of_disconnect(each)
+                for each in inner
+            )
+        error = error.__cause__ or error.__context__
+        seen += 1
+    return False
+
+
+cdef class Cancellation:
+    """Cancels the task of an exchange, after the grace."""
+
+    cdef ApplicationExchange exchange
+
+    def __cinit__(self, ApplicationExchange exchange not None):
+        self.exchange = exchange
+
+    def __call__(self):
+        cdef ApplicationExchange exchange = self.exchange
+
+        exchange._grace = None
+        if exchange.task is not None and not exchange.complete:
+            exchange.task.cancel()
+
+
+# ---- The coroutine of a task ----
+
+
+cdef class Runner:
+    """The coroutine of an exchange's task: calls the application and handles its end.
+
+    It does what an ``async def`` around the application would do, without a frame.
+    """
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return self.send(None)
+
+    def send(self, value):
+        cdef PyObject *result = NULL
+
+        try:
+            if self.coroutine is None:
+                self._begin()
+            if ngp_step(self.coroutine, value, &result):
+                return take_result(result)
+            Py_XDECREF(result)
+        except BaseException as error:
+            self._finish(error)
+        else:
+            self._finish(None)
+        raise StopIteration
+
+    def throw(self, kind, value=None, traceback=None):
+        if value is None:
+            value = kind() if isinstance(kind, type) else kind
+        try:
+            if self.coroutine is None:
+                raise value
+            return self.coroutine.throw(value)
+        except StopIteration:
+            self._finish(None)
+        except BaseException as error:
+            self._finish(error)
+        raise StopIteration
+
+    def close(self):
+        if self.coroutine is not None:
+            self.coroutine.close()
+        self.exchange = None
+
+    cdef int _begin(self) except -1:
+        cdef ApplicationExchange exchange = self.exchange
+
+        if exchange is None:
+            raise RuntimeError("the application was run already")
+        scope, exchange.scope = exchange.scope, None
+        coroutine = exchange.application.app(scope, exchange.receive, exchange.send)
+        if not PyCoro_CheckExact(coroutine):
+            if not isinstance(coroutine, collections.abc.Awaitable):
+                raise TypeError(
+                    f"the application {exchange.application.app!r} has returned "
+                    f"{coroutine!r}, but must return an awaitable (ASGI 3.0)"
+                )
+            coroutine = await_it(coroutine)
+        self.coroutine = coroutine
+        return 0
+
+    cdef int _finish(self, error) except -1:
+        """Handle the end of the application; raise what ends its task, too."""
+        cdef ApplicationExchange exchange = self.exchange
+
+        self.coroutine = None
+        self.exchange = None
+        exchange._ended(error)
+        if isinstance(error, CancelledError) or isinstance(error, FATAL):
+            raise error
+        return 0
+
+    # What inspect.getcoroutinestate() and a task's stack ask for.
+
+    @property
+    def cr_running(self):
+        return getattr(self.coroutine, "cr_running", False)
+
+    @property
+    def cr_suspended(self):
+        return getattr(self.coroutine, "cr_suspended", False)
+
+    @property
+    def cr_frame(self):
+        return getattr(self.coroutine, "cr_frame", None)
+
+    @property
+    def cr_code(self):
+        return getattr(self.coroutine, "cr_code", None)
+
+    @property
+    def cr_await(self):
+        return getattr(self.coroutine, "cr_await", None)
+
+
+async def await_it(awaitable):
+    return await awaitable
+
+
+# ---- What receive() and send() return ----
+
+
+cdef class Call:
+    """An awaitable of ``receive()`` or ``send()``, done at the first step if it can be.
+
+    Nothing happens before it is awaited, as with a coroutine.
+    """
+
+    cdef ApplicationExchange exchange
+    cdef object message
+    cdef object rest  # finishes the call
+    cdef bint sends
+    cdef bint begun
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return self.send(None)
+
+    def send(self, value):
+        cdef PyObject *result = NULL
+
+        if self.rest is None:
+            if self.begun:
+                raise RuntimeError("cannot await receive() or send() a second time")
+            self.begun = True
+            if self.sends:
+                message, self.message = self.message, None
+                self.rest = self.exchange.send_message(message)
+                if self.rest is None:
+                    raise StopIteration
+            else:
+                message = self.exchange.take_message()
+                if message is not None:
+                    raise StopIteration(message)
+                self.rest = self.exchange.wait_message()
+        if ngp_step(self.rest, value, &result):
+            return take_result(result)
+        message = take_result(result)
+        if message is None:
+            raise StopIteration
+        raise StopIteration(message)
+
+    def throw(self, kind, value=None, traceback=None):
+        if value is None:
+            value = kind() if isinstance(kind, type) else kind
+        self.begun = True
+        if self.rest is None:
+            raise value
+        return self.rest.throw(value)
+
+    def close(self):
+        self.begun = True
+        if self.rest is not None:
+            self.rest.close()
+
+    def __dealloc__(self):
+        if not self.begun:
+            warn_not_awaited(self.sends)
+
+    @property
+    def cr_running(self):
+        return False
+
+    @property
+    def cr_suspended(self):
+        return self.rest is not None
+
+    @property
+    def cr_frame(self):
+        return getattr(self.rest, "cr_frame", None)
+
+    @property
+    def cr_code(self):
+        return getattr(self.rest, "cr_code", None)
+
+    @property
+    def cr_await(self):
+        return getattr(self.rest, "cr_await", None)
+
+
+cdef int warn_not_awaited(bint sends) except -1:
+    name = "send" if sends else "receive"
+    warnings.warn(f"'{name}()' was never awaited", RuntimeWarning, stacklevel=2)
+    return 0
+
+
+# asyncio's tasks, wait_for() and gather() take them for coroutines.
+collections.abc.Coroutine.register(Runner)
+collections.abc.Coroutine.register(Call)
+
+
+cdef object message_type(message):
+    """Return the type of a message that ``send()`` was given."""
+    if not isinstance(message, collections.abc.Mapping):
+        raise ASGIMessageError(
+            f"send() was given {message!r}, but a message must be a dict"
+        )
+    kind = message.get("type")
+    if not isinstance(kind, str):
+        raise ASGIMessageError(
+            "a message must have a type, a str" if kind is None
+            else f"the type of a message must be a str, not {kind!r}"
+        )
+    return kind

@@ -1,0 +1,255 @@
+# cython: nonecheck=True
+"""The scopes of requests (ASGI 3.0, HTTP & WebSocket 2.5): every key, for each version.
+
+What is the same for all requests of a connection is kept as a template.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.dict cimport PyDict_Copy
+
+from nghttp2py.exchange cimport HTTPConnection
+from nghttp2py.h2.events cimport RequestReceived
+
+import sys
+from urllib.parse import quote, unquote_to_bytes
+
+from nghttp2py.asgi.tls import tls_extension
+
+# The targets that are kept split: so many, each of at most so many octets.
+cdef Py_ssize_t TARGETS = 512
+cdef Py_ssize_t LONGEST = 256
+
+cdef dict METHODS = {
+    name.encode(): sys.intern(name)
+    for name in (
+        *("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"),
+        "CONNECT",
+    )
+}
+
+cdef str HTTP = sys.intern("http")
+cdef str WEBSOCKET = sys.intern("websocket")
+# What http scopes announce if nothing is switched off; the rest depends on the request.
+cdef tuple ALWAYS = (
+    "http.response.pathsend",
+    "http.response.zerocopysend",
+)
+cdef tuple INFORMATIONAL = (
+    "http.response.early_hint",
+    "http.response.informational",
+)
+
+
+cdef class ScopeMaker:
+    """Makes the scopes of an application's requests by its ``ASGIOptions``."""
+
+    def __init__(self, options):
+        self._options = options
+        self._targets = {}
+        self._root = ""
+        self._raw_root = b""
+        if options.root_path_mode == "prepend":
+            self._root = options.root_path
+            self._raw_root = quote(options.root_path).encode()
+
+    cdef ConnectionScope connection_scope(self, HTTPConnection http):
+        """Return what is kept for a connection."""
+        cdef ConnectionScope kept
+
+        if isinstance(http.application_data, ConnectionScope):
+            return <ConnectionScope>http.application_data
+        kept = ConnectionScope(self._options, http)
+        http.application_data = kept
+        return kept
+
+    cdef tuple _split(self, bytes target):
+        """Return (path, raw_path, query_string); None if the path is not UTF-8."""
+        cdef tuple parts = self._targets.get(target)
+
+        if parts is not None:
+            return parts
+        raw, _, query = target.partition(b"?")
+        try:
+            path = (unquote_to_bytes(raw) if b"%" in raw else raw).decode()
+        except UnicodeDecodeError:
+            return None
+        if path != "*":
+            path = self._root + path
+            raw = self._raw_root + raw
+        parts = path, raw, query
+        if PyBytes_GET_SIZE(target) <= LONGEST:
+            if len(self._targets) >= TARGETS:
+                self._targets.clear()
+            self._targets[target] = parts
+        return parts
+
+    cdef dict make(self, str kind, HTTPConnection http, RequestReceived request):
+        """Return the scope of a request, None if its path is not UTF-8.
+
+        ``kind`` is "http" or "websocket".
+        """
+        cdef ConnectionScope kept = self.connection_scope(http)
+        cdef tuple parts = self._split(request.target)
+        cdef dict scope
+        cdef bint trailers = False
+
+        if parts is None:
+            return None
+        scope = PyDict_Copy(kept.template)
+        # Middleware changes scopes, and must not change that of the next request.
+        scope["asgi"] = PyDict_Copy(<dict>scope["asgi"])
+        scope["http_version"] = request.http_version
+        scope["path"], scope["raw_path"], scope["query_string"] = parts
+        scope["headers"] = take_headers(kept, request, &trailers)
+        if not kept.fixed:
+            scope["client"] = to_client(http.get_extra_info("peername"))
+        if self._options.state is not None:
+            scope["state"] = dict(self._options.state)
+        if kind is HTTP:
+            method = METHODS.get(request.method)
+            if method is None:
+                method = request.method.decode("latin-1").upper()
+            scope["method"] = method
+            scope["extensions"] = extensions = {}
+            for name in kept.extensions:
+                extensions[name] = {}
+            if request.http_version == "1.0":
+                for name in INFORMATIONAL:
+                    extensions.pop(name, None)
+            if trailers and kept.trailers:
+                extensions["http.response.trailers"] = {}
+            if kept.push and http.push_enabled():
+                extensions["http.response.push"] = {}
+        else:
+            scope["type"] = WEBSOCKET
+            scope["scheme"] = "wss" if http.secure else "ws"
+            scope["extensions"] = extensions = {}
+            if "websocket.http.response" not in self._options.disabled_extensions:
+                extensions["websocket.http.response"] = {}
+            scope["subprotocols"] = find_subprotocols(<list>scope["headers"])
+        if kept.tls is not None:
+            extensions["tls"] = {
+                key: list(value) if isinstance(value, list) else value
+                for key, value in kept.tls.items()
+            }
+        if self._options.forwarded is not None:
+            self._options.forwarded.apply(scope)
+        return scope
+
+
+cdef class ConnectionScope:
+    """What the scopes of a connection's requests have in common."""
+
+    def __init__(self, options, HTTPConnection http):
+        cdef set disabled = set(options.disabled_extensions)
+
+        self.fixed = http.version != "HTTP/3"  # QUIC's migrate
+        self.template = {
+            "type": HTTP,
+            "asgi": {"version": "3.0", "spec_version": options.spec_version},
+            "http_version": "",
+            "server": to_server(http.get_extra_info("sockname")),
+            "client": to_client(http.get_extra_info("peername")),
+            "scheme": "https" if http.secure else "http",
+            "root_path": options.root_path,
+            "path": "",
+            "raw_path": b"",
+            "query_string": b"",
+            "headers": None,
+        }
+        self.extensions = {
+            name: True for name in (*ALWAYS, *INFORMATIONAL) if name not in disabled
+        }
+        self.push = "http.response.push" not in disabled
+        self.trailers = "http.response.trailers" not in disabled
+        if http.secure and "tls" not in disabled:
+            self.tls = tls_extension(http)
+
+
+cdef object to_client(address):
+    """Return the client's (host, port); None for a Unix socket's."""
+    if isinstance(address, tuple) and len(<tuple>address) >= 2:
+        return address[0], int(address[1])
+    return None
+
+
+cdef object to_server(address):
+    """Return the server's (host, port), or (path, None) for a Unix socket."""
+    if isinstance(address, tuple) and len(<tuple>address) >= 2:
+        return address[0], int(address[1])
+    if isinstance(address, bytes):
+        address = address.decode("utf-8", "surrogateescape")
+    if isinstance(address, str) and address:
+        return address, None
+    return None
+
+
+cdef list take_headers(
+    ConnectionScope kept, RequestReceived request, bint *trailers
+):
+    """Return the fields without pseudo-header fields: a list of pairs, ``host`` first.
+
+    ``:authority`` replaces the host.  Several cookie fields are joined, because Django
+    and Starlette read one (RFC 9113, 8.2.3).  ``trailers`` is set to whether the client
+    takes trailers.
+    """
+    cdef list headers = []
+    cdef list cookies = None
+    cdef tuple pair
+    cdef bytes name
+    cdef bytes authority = request.authority
+    cdef const char *text
+    cdef Py_ssize_t at = -1
+    cdef Py_ssize_t size
+
+    if authority is not None:
+        if kept.authority is None or kept.authority != authority:
+            kept.authority = authority
+            kept.host = (b"host", authority)
+        headers.append(kept.host)
+    for pair in request.fields:
+        name = <bytes?>pair[0]
+        size = PyBytes_GET_SIZE(name)
+        text = PyBytes_AS_STRING(name)
+        if size and text[0] == c":":
+            continue
+        if size == 4 and name == b"host":
+            if authority is None:
+                headers.insert(0, pair)
+                at += at >= 0
+            continue
+        if size == 6 and name == b"cookie":
+            if at >= 0:
+                if cookies is None:
+                    cookies = [(<tuple>headers[at])[1]]
+                cookies.append(pair[1])
+                continue
+            at = len(headers)
+        elif size == 2 and name == b"te":
+            if takes_trailers(<bytes?>pair[1]):
+                trailers[0] = True
+        headers.append(pair if len(pair) == 2 else pair[:2])
+    if cookies is not None:
+        headers[at] = (b"cookie", b"; ".join(cookies))
+    return headers
+
+
+cdef bint takes_trailers(bytes value) except -1:
+    """Return whether a value of ``te`` has trailers (RFC 9110, 10.1.4)."""
+    for item in value.lower().split(b","):
+        if item.partition(b";")[0].strip() == b"trailers":
+            return True
+    return False
+
+
+cdef list find_subprotocols(list headers):
+    """Return the subprotocols that a client offers, in its order (RFC 6455, 11.3.4)."""
+    cdef list found = []
+
+    for name, value in headers:
+        if name == b"sec-websocket-protocol":
+            for item in value.decode("latin-1").split(","):
+                item = item.strip()
+                if item:
+                    found.append(item)
+    return found

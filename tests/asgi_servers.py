@@ -1,0 +1,237 @@
+"""ASGI applications on a running ``asyncio.Server``, for each version of HTTP.
+
+``serving(version, app)`` gives a ``Peer``: a client that has one interface for all of
+them.  Its requests are streams of ours over HTTP/2 and HTTP/3, and a raw connection
+each over HTTP/1.1.  ``everywhere`` runs a test over each version.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from typing import NamedTuple
+
+import pytest
+from loops import in_loop
+from quic_pair import authority, client_configuration, identity, server_configuration
+
+from nghttp2py import access
+from nghttp2py.asgi import ASGIApp, ASGIOptions
+from nghttp2py.asyncio import Server, open_connection
+from nghttp2py.asyncio.h3 import H3Protocol
+from nghttp2py.asyncio.quic import connect
+from nghttp2py.h2 import H2Configuration
+from nghttp2py.h3 import H3_ALPN
+
+HOST = "127.0.0.1"
+VERSIONS = ("HTTP/2", "HTTP/3")
+
+versions = pytest.mark.parametrize("version", VERSIONS)
+
+
+def everywhere(test):
+    """Run a test, a coroutine function of ``version``, over each version."""
+    return versions(in_loop(test))
+
+
+class Response(NamedTuple):
+    """A whole response; ``headers`` are pairs without pseudo-header fields."""
+
+    status: int
+    headers: list
+    body: bytes
+    trailers: list
+
+    def values(self, name):
+        """All values of a field."""
+        return [value for key, value in self.headers if key == name]
+
+    def value(self, name):
+        """The value of a field that there is once, or None."""
+        values = self.values(name)
+        assert len(values) < 2, values
+        return values[0] if values else None
+
+
+class Peer:
+    """A client, and the server of the application that it asks.
+
+    ``app`` is the ``ASGIApp``, ``server`` the ``Server``, ``port`` its port, ``log``
+    has the ``access.Exchange`` of each request that has ended.
+    """
+
+    def __init__(self, version, app, server):
+        self.version = version
+        self.app = app
+        self.server = server
+        self.port = server.sockets[0].getsockname()[1]
+        self.client = None
+        self.log = []
+
+    @property
+    def scheme(self):
+        return b"https" if self.version == "HTTP/3" else b"http"
+
+    @property
+    def authority(self):
+        return b"localhost:%d" % self.port
+
+    async def open(self, path=b"/", method=b"GET", headers=(), *, end=True):
+        """Send a request's header section; ``end`` is whether it has no body.
+
+        The result has ``send_data(data)``, ``end_stream()``, ``send_trailers(fields)``,
+        ``response()``, ``read(n=-1)``, ``trailers()`` and ``reset()``.
+        """
+        return await self.client.open_stream(
+            [
+                (b":method", method),
+                (b":scheme", self.scheme),
+                (b":authority", self.authority),
+                (b":path", path),
+                *headers,
+            ],
+            end_stream=end,
+        )
+
+    async def take(self, stream):
+        """Wait for the whole response of ``open``."""
+        response = await stream.response()
+        headers = [pair[:2] for pair in response.headers if pair[0][:1] != b":"]
+        body = await stream.read()
+        trailers = [pair[:2] for pair in await stream.trailers()]
+        return Response(response.status, headers, body, trailers)
+
+    async def fetch(self, path=b"/", method=b"GET", headers=(), body=None):
+        """Make a request and return its ``Response``."""
+        stream = await self.open(path, method, headers, end=body is None)
+        if body is not None:
+            await stream.send_body(body)
+        return await self.take(stream)
+
+    async def vanish(self):
+        """Lose the connection at once."""
+        self.client.abort()
+
+
+def tls_paths(directory):
+    """Write the certificate of the server and its key; return their paths."""
+    paths = directory / "cert.pem", directory / "key.pem"
+    for path, pem in zip(paths, identity(), strict=True):
+        path.write_bytes(pem)
+    return paths
+
+
+def server_context():
+    """A TLS context with the certificate of the tests."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority().issue_cert("localhost", HOST).configure_cert(context)
+    return context
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    version, app, *, server=None, config=None, client_config=None, quic=None, **options
+):
+    """A ``Peer`` of a server of ``app``, an application or an ``ASGIApp``.
+
+    ``server`` has keyword arguments of ``Server``, ``options`` are those of
+    ``ASGIOptions``; ``client_config`` is the ``H2Configuration`` of the client over
+    HTTP/2, ``quic`` has fields of both ends' ``QuicConfiguration``.
+    """
+    if not isinstance(app, ASGIApp):
+        app = ASGIApp(app, ASGIOptions(**options))
+    arguments = dict(server or {})
+    if config is not None:
+        arguments["config"] = config
+    quic = quic or {}
+    if version == "HTTP/3":
+        arguments["ssl"] = server_context()
+        arguments["http3"] = server_configuration(alpn_protocols=H3_ALPN, **quic)
+    made = Server(app, (HOST, 0), **arguments)
+    async with contextlib.AsyncExitStack() as stack:
+        await made.start()
+        stack.push_async_callback(_stop, made, app)
+        peer = Peer(version, app, made)
+        access.add_hook(peer.log.append)
+        stack.callback(access.remove_hook, peer.log.append)
+        if version == "HTTP/3":
+            peer.client = await stack.enter_async_context(
+                connect(
+                    HOST,
+                    peer.port,
+                    configuration=client_configuration(alpn_protocols=H3_ALPN, **quic),
+                    create_protocol=H3Protocol,
+                )
+            )
+        else:
+            peer.client = await open_connection(
+                HOST, peer.port, config=client_config or H2Configuration()
+            )
+            stack.push_async_callback(_leave, peer.client)
+        yield peer
+
+
+async def _leave(client):
+    client.close(1)
+    await client.wait_closed()
+
+
+async def _stop(server, app):
+    server.close(1)
+    await server.wait_closed()
+    app.cancel()
+    assert await app.drain(5), "a task of the application does not end"
+
+
+# ---- Messages ----
+
+
+def start(status=200, headers=(), **keys):
+    return {
+        "type": "http.response.start",
+        "status": status,
+        "headers": list(headers),
+        **keys,
+    }
+
+
+def body(data=b"", more=False):
+    return {"type": "http.response.body", "body": data, "more_body": more}
+
+
+async def hello(scope, receive, send):
+    """Answer ``hello``."""
+    await send(start(200, [(b"content-type", b"text/plain")]))
+    await send(body(b"hello"))
+
+
+async def read_all(receive):
+    """Return the body of a request."""
+    pieces = []
+    while True:
+        message = await receive()
+        assert message["type"] == "http.request", message
+        pieces.append(message["body"])
+        if not message["more_body"]:
+            return b"".join(pieces)
+
+
+class Recorder:
+    """An application that keeps its scopes, and answers by ``answer``."""
+
+    def __init__(self, answer=hello):
+        self.answer = answer
+        self.scopes = []
+        self.events = []
+        self.done = asyncio.Event()
+
+    async def __call__(self, scope, receive, send):
+        self.scopes.append(scope)
+        try:
+            await self.answer(scope, receive, send)
+        except BaseException as error:
+            self.events.append(error)
+            raise
+        finally:
+            self.done.set()
