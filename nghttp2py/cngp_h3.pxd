@@ -17,6 +17,7 @@ cdef extern from "ngp_fields.h" nogil:
         NGP_FIELDS_PROMISE
         NGP_FIELDS_TRAILERS
 
+    unsigned NGP_FIELDS_OUTGOING
     unsigned NGP_FIELDS_EITHER
     unsigned NGP_FIELDS_AIOQUIC
 

@@ -169,7 +169,9 @@ ngp_token ngp_token_of(const uint8_t *name, size_t len) {
              : IS(":scheme") ? NGP_TOKEN__SCHEME
                              : NGP_TOKEN_OTHER;
     }
-    return IS("upgrade") ? NGP_TOKEN_UPGRADE : NGP_TOKEN_OTHER;
+    return IS("upgrade")   ? NGP_TOKEN_UPGRADE
+           : IS("trailer") ? NGP_TOKEN_HEADER_ONLY
+                           : NGP_TOKEN_OTHER;
   case 8:
     return IS("priority") ? NGP_TOKEN_PRIORITY : NGP_TOKEN_OTHER;
   case 9:
@@ -178,12 +180,19 @@ ngp_token ngp_token_of(const uint8_t *name, size_t len) {
     return IS(":authority")   ? NGP_TOKEN__AUTHORITY
            : IS("connection") ? NGP_TOKEN_CONNECTION
            : IS("keep-alive") ? NGP_TOKEN_KEEP_ALIVE
+           : IS("set-cookie") ? NGP_TOKEN_HEADER_ONLY
                               : NGP_TOKEN_OTHER;
+  case 12:
+    return IS("content-type") ? NGP_TOKEN_HEADER_ONLY : NGP_TOKEN_OTHER;
+  case 13:
+    return IS("authorization") || IS("content-range") ? NGP_TOKEN_HEADER_ONLY
+                                                      : NGP_TOKEN_OTHER;
   case 14:
     return IS("content-length") ? NGP_TOKEN_CONTENT_LENGTH : NGP_TOKEN_OTHER;
   case 16:
     return IS("capsule-protocol")   ? NGP_TOKEN_CAPSULE_PROTOCOL
            : IS("proxy-connection") ? NGP_TOKEN_PROXY_CONNECTION
+           : IS("content-encoding") ? NGP_TOKEN_HEADER_ONLY
                                     : NGP_TOKEN_OTHER;
   case 17:
     return IS("transfer-encoding") ? NGP_TOKEN_TRANSFER_ENCODING
@@ -606,8 +615,29 @@ static ngp_field_rule check_length(ngp_fields *fields, ngp_span value) {
   return NGP_FIELD_GOOD;
 }
 
+/*
+ * Nonzero if we must not send the field in |section|: it is a trailer that
+ * frames, routes, authenticates or describes the message (RFC 9110, 6.5.1).  A
+ * recipient that merges trailers into the headers would be deceived; any other
+ * ignores them.  Some peers send them: what is received may have them.
+ */
+static int is_late(const ngp_fields *fields, ngp_token token) {
+  const uint32_t early = 1u << NGP_TOKEN_CONTENT_LENGTH |
+                         1u << NGP_TOKEN_COOKIE | 1u << NGP_TOKEN_HOST |
+                         1u << NGP_TOKEN_PROXY_AUTHORIZATION |
+                         1u << NGP_TOKEN_HEADER_ONLY;
+
+  return fields->section == NGP_FIELDS_TRAILERS &&
+         (fields->flags & (NGP_FIELDS_OUTGOING | NGP_FIELDS_AIOQUIC)) ==
+             NGP_FIELDS_OUTGOING &&
+         early >> token & 1u;
+}
+
 static ngp_field_rule check_regular(ngp_fields *fields, ngp_token token,
                                     ngp_span value) {
+  if (is_late(fields, token)) {
+    return NGP_FIELD_TRAILER;
+  }
   switch (token) {
   case NGP_TOKEN_CONNECTION:
   case NGP_TOKEN_KEEP_ALIVE:

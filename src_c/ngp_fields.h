@@ -36,7 +36,10 @@ typedef enum ngp_token {
   NGP_TOKEN_PROXY_CONNECTION,
   NGP_TOKEN_TE,
   NGP_TOKEN_TRANSFER_ENCODING,
-  NGP_TOKEN_UPGRADE
+  NGP_TOKEN_UPGRADE,
+  /* Every other field that is of no use after the content: see
+     NGP_FIELD_TRAILER. */
+  NGP_TOKEN_HEADER_ONLY
 } ngp_token;
 
 /*
@@ -71,6 +74,7 @@ ngp_token ngp_token_of(const uint8_t *name, size_t len);
     "9113, 8.2.2", "9114, 4.2")                                                \
   X(TE_PLACE, NGP_FIELD_TE_TEXT, "9113, 8.2.2", "9114, 4.2")                   \
   X(TE_VALUE, NGP_FIELD_TE_TEXT, "9113, 8.2.2", "9114, 4.2")                   \
+  X(TRAILER, "this field must not be a trailer", "9110, 6.5.1", "9110, 6.5.1") \
   X(LENGTH_NUMBER, "content-length must be a decimal number", "9110, 8.6",     \
     "9110, 8.6")                                                               \
   X(LENGTH_TWICE, "content-length must not be repeated", "9110, 8.6",          \
@@ -174,7 +178,7 @@ typedef enum ngp_fields_section {
 #define NGP_FIELDS_SPACES 0x10u
 /* aioquic's contract: a wrong :status or an empty :authority is reported after
    all other fields, 1xx and 204 may have a content-length, and one that is sent
-   may be anything. */
+   may be anything.  So may trailers that are sent. */
 #define NGP_FIELDS_AIOQUIC 0x20u
 
 /* There is no content-length. */

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 
 import pytest
 from exchanges import (
@@ -18,6 +19,7 @@ from loops import in_loop, pause, until
 
 from nghttp2py import DATA_DEFERRED, DATA_EOF, DATA_OK
 from nghttp2py.errors import (
+    HeadersError,
     PushDisabledError,
     StreamClosedError,
     StreamResetError,
@@ -257,6 +259,48 @@ async def test_trailers_may_follow_an_empty_body(version, kind, body):
         await until(lambda: app.trailers)
     assert app.seen == [b""]
     assert app.trailers == [[(b"x-theirs", b"2")]]
+
+
+async def slowly(pieces):
+    for piece in pieces:
+        await asyncio.sleep(0)
+        yield piece
+
+
+no_trailer = pytest.raises(HeadersError, match=r"must not be a trailer.*6\.5\.1")
+
+
+@pytest.mark.parametrize("name", [b"content-length", b"Host", b"content-type"])
+@everywhere
+async def test_a_field_that_the_body_needs_is_no_trailer(version, kind, name):
+    async def answer(app, request):
+        await request.begin()
+        await request.send(b"sent")
+        with no_trailer:
+            await request.end([(b"x-t", b"1"), (name, b"5")])
+        await request.end([(b"x-t", b"1")])
+
+    async with exchanging(version, kind, answer) as (_, ends):
+        assert await ends.fetch() == (200, b"sent", [(b"x-t", b"1")])
+
+
+@pytest.mark.parametrize("form", [b"".join, iter, slowly])
+@everywhere
+async def test_a_response_with_such_a_trailer_is_reset(version, kind, form, caplog):
+    async def answer(app, request):
+        with no_trailer:
+            body = form([bytes(100_000)] * 10)
+            await request.respond(200, [], body, [(b"content-length", b"5")])
+        app.seen.append("refused")
+
+    async with exchanging(version, kind, answer) as (app, ends):
+        stream = await ends.open(end_stream=True)
+        if kind == "handler":
+            await until(lambda: app.seen)  # before anybody takes the body
+        with pytest.raises(StreamResetError):
+            await ends.take(stream)
+        assert app.seen == ["refused"]
+    assert not [r for r in caplog.records if r.levelno > logging.INFO]
 
 
 @everywhere

@@ -256,6 +256,32 @@ BAD_TRAILERS = {
     ":status": ((b":status", b"200"),),
 }
 
+# Trailers that we do not send (RFC 9110, 6.5.1).  Some peers do.
+LATE_TRAILERS = {
+    b"content-length": b"5",
+    b"content-encoding": b"gzip",
+    b"content-range": b"bytes 0-1/2",
+    b"content-type": b"text/plain",
+    b"trailer": b"x-sum",
+    b"host": b"example.org",
+    b"authorization": b"Basic QQ==",
+    b"proxy-authorization": b"Basic QQ==",
+    b"cookie": b"a=b",
+    b"set-cookie": b"a=b",
+}
+GOOD_TRAILERS = {
+    b"grpc-status": b"0",
+    b"grpc-message": b"",
+    b"server-timing": b"a;dur=1",
+    b"etag": b'"a"',
+    b"digest": b"a=b",
+    b"content-digest": b"a=:b:",
+    b"cache-control": b"no-store",
+    b"www-authenticate": b"Basic",
+    b"priority": b"u=1",
+    b"x-content-length": b"5",
+}
+
 BAD_PROMISES = {
     **BAD_REQUESTS,
     "POST": target(method=b"POST"),
@@ -417,6 +443,16 @@ def test_malformed_trailers_cost_their_stream_only(name, protocol, chunk):
 
 
 @both
+@pytest.mark.parametrize("name", {**LATE_TRAILERS, **GOOD_TRAILERS})
+def test_a_trailer_of_another_kind_is_reported(name, protocol):
+    value = {**LATE_TRAILERS, **GOOD_TRAILERS}[name]
+    # libnghttp2 takes a content-length for that of the message, which has no content.
+    taken = protocol == "HTTP/3" or name != b"content-length"
+    fields = ((b"x-sum", b"1"), (name, value))
+    assert RECEIVED[protocol]("trailers", fields, None) == taken
+
+
+@both
 @pytest.mark.parametrize("name", BAD_PROMISES)
 def test_a_malformed_promise_is_refused(name, protocol):
     assert not RECEIVED[protocol]("promise", BAD_PROMISES[name], None)
@@ -560,6 +596,20 @@ def test_a_right_response_is_sent(name, protocol):
 def test_malformed_trailers_are_not_sent(name, protocol):
     taken = name == LOWERED and protocol == "HTTP/2"
     assert refuses(protocol, "trailers", BAD_TRAILERS[name]) != taken
+
+
+@every
+@pytest.mark.parametrize("name", LATE_TRAILERS)
+def test_a_field_that_the_content_needs_is_no_trailer(name, protocol):
+    """aioquic's contract takes it."""
+    fields = ((b"x-sum", b"1"), (name, LATE_TRAILERS[name]))
+    assert refuses(protocol, "trailers", fields) == (protocol != "HTTP/3 alone")
+
+
+@every
+@pytest.mark.parametrize("name", GOOD_TRAILERS)
+def test_another_trailer_is_sent(name, protocol):
+    assert not refuses(protocol, "trailers", ((name, GOOD_TRAILERS[name]),))
 
 
 @every

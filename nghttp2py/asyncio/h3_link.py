@@ -36,6 +36,7 @@ from nghttp2py.h2.body import DATA_DEFERRED, DATA_EOF, is_bytes_like, make_sourc
 from nghttp2py.h2.convert import to_pairs
 from nghttp2py.h3 import H3Connection
 from nghttp2py.h3.connection import ErrorCode
+from nghttp2py.h3.convert import check_trailers
 from nghttp2py.h3.events import Headers
 
 __all__ = ["H3Link", "to_fields", "to_request"]
@@ -600,7 +601,10 @@ class H3Link(StreamLink, PythonConnection):
         """Send a body as fast as the peer reads, then ``trailers``."""
         state = self._sending_by_call(exchange)
         if trailers is not None:
-            state.trailers = to_fields(trailers)
+            fields = to_fields(trailers)
+            # Before anything is queued, so that an exception changes nothing.
+            check_trailers(fields)
+            state.trailers = fields
         state.source = _Bytes(body) if is_bytes_like(body) else _Pieces(body)
         state.deferred = False
         self._senders.add(exchange.stream_id)

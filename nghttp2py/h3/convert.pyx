@@ -309,7 +309,12 @@ cdef object message_error(const lib.ngp_h3_phrase *phrase):
     return MessageError(phrase.text[:phrase.len].decode("ascii"))
 
 
-cdef int validate(headers, lib.ngp_fields_section section, stream=None) except -1:
+cdef int validate(
+    headers,
+    lib.ngp_fields_section section,
+    stream=None,
+    unsigned flags=lib.NGP_FIELDS_AIOQUIC | lib.NGP_FIELDS_EITHER,
+) except -1:
     cdef:
         FieldList fields = FieldList()
         lib.ngp_h3_phrase phrase
@@ -318,9 +323,7 @@ cdef int validate(headers, lib.ngp_fields_section section, stream=None) except -
         int rv
 
     fields.fill(headers)
-    lib.ngp_h3_checker_init(
-        &checker, section, lib.NGP_FIELDS_AIOQUIC | lib.NGP_FIELDS_EITHER, &phrase
-    )
+    lib.ngp_h3_checker_init(&checker, section, flags, &phrase)
     for i in range(fields.nvlen):
         rv = lib.ngp_h3_checker_field(
             &checker,
@@ -364,6 +367,11 @@ def validate_push_promise_headers(headers):
 def validate_trailers(headers):
     """Raise ``MessageError`` unless ``headers`` may be trailers."""
     validate(headers, lib.NGP_FIELDS_TRAILERS)
+
+
+def check_trailers(headers):
+    """Raise ``MessageError`` unless we may send ``headers`` as trailers."""
+    validate(headers, lib.NGP_FIELDS_TRAILERS, None, lib.NGP_FIELDS_OUTGOING)
 
 
 def validate_header_name(bytes key not None):
