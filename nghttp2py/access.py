@@ -8,12 +8,21 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from nghttp2py.errors import printable
 
-__all__ = ["Exchange", "add_hook", "hooks", "is_wanted", "log", "logger", "remove_hook"]
+__all__ = [
+    "Exchange",
+    "add_hook",
+    "hooks",
+    "is_wanted",
+    "keep_details",
+    "log",
+    "logger",
+    "remove_hook",
+]
 
 #: The logger ``nghttp2py.access``.
 logger = logging.getLogger("nghttp2py.access")
@@ -25,7 +34,19 @@ _MONTHS = (
 )
 
 
-class Exchange(NamedTuple):
+class _Exchange(NamedTuple):
+    protocol: str
+    address: Any
+    method: bytes
+    target: bytes
+    status: int | None
+    bytes_sent: int
+    duration: float
+    error_code: int
+    complete: bool
+
+
+class Exchange(_Exchange):
     """A request and its response, when both have ended.
 
     ``address`` is the client's, as its socket gives it.  ``status`` is ``None`` if
@@ -36,17 +57,18 @@ class Exchange(NamedTuple):
     off is not complete, whatever its status and its code.  If the response is whole,
     and the server has declined the rest of the request, the exchange is complete
     whatever becomes of the request (RFC 9113, 8.1; RFC 9114, 4.1).
+
+    ``scheme``, ``request_fields`` and ``response_fields`` are no members of the tuple,
+    and are empty unless ``keep_details`` was called.  The fields are pairs of name and
+    value; those of the response are as the application gave them.
     """
 
-    protocol: str
-    address: Any
-    method: bytes
-    target: bytes
-    status: int | None
-    bytes_sent: int
-    duration: float
-    error_code: int
-    complete: bool
+    #: The scheme of the request.
+    scheme: bytes | None = None
+    #: The fields of the request, with names in lower case.
+    request_fields: Sequence[tuple[Any, ...]] = ()
+    #: The fields of the final response.
+    response_fields: Sequence[tuple[Any, ...]] = ()
 
 
 #: The functions that ``add_hook`` has added.
@@ -71,29 +93,35 @@ def is_wanted() -> bool:
     return bool(hooks) or logger.isEnabledFor(logging.INFO)
 
 
+#: The calls of ``keep_details``: something is kept if there are any.
+details: list[None] = []
+
+
+def keep_details() -> None:
+    """Keep the fields of requests and responses for the log, and for hooks.
+
+    From now on ``Exchange`` has its ``scheme``, ``request_fields`` and
+    ``response_fields``.
+    """
+    if not details:
+        details.append(None)
+
+
 def log(exchange: Exchange) -> None:
     """Log an exchange, and call the hooks with it; raise what one of them raises.
 
     The line has the common log format; that of an exchange that broke off ends in
-    ``incomplete``.  The record has the members of ``Exchange`` as attributes, for
-    a formatter that writes JSON, for example.
+    ``incomplete``.  It is made when a formatter asks for the message.  The record has
+    the members of ``Exchange`` as attributes, for formatters such as those of
+    ``nghttp2py.access_formats``.
     """
     if logger.isEnabledFor(logging.INFO):
-        now = time.localtime()
-        status, size = exchange.status, exchange.bytes_sent
-        address = exchange.address
-        logger.info(
-            '%s - - [%s] "%s %s %s" %s %s%s',
-            address[0] if isinstance(address, tuple) else "-",
-            time.strftime(f"%d/{_MONTHS[now.tm_mon - 1]}/%Y:%H:%M:%S %z", now),
-            _quoted(exchange.method),
-            _quoted(exchange.target),
-            exchange.protocol,
-            "-" if status is None else status,
-            size or "-",
-            "" if exchange.complete else " incomplete",
-            extra=exchange._asdict(),
-        )
+        extra = exchange._asdict()
+        if details:
+            extra["scheme"] = exchange.scheme
+            extra["request_fields"] = exchange.request_fields
+            extra["response_fields"] = exchange.response_fields
+        logger.info(_Line(exchange), extra=extra)
     failure = None
     for hook in list(hooks):
         try:
@@ -104,7 +132,59 @@ def log(exchange: Exchange) -> None:
         raise failure
 
 
-def _quoted(value: bytes) -> str:
+class _Line:
+    """The line of an exchange, as text."""
+
+    __slots__ = ("_exchange", "_time")
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._time = time.time()
+
+    def __str__(self) -> str:
+        exchange = self._exchange
+        status, size = exchange.status, exchange.bytes_sent
+        return (
+            f"{format_address(exchange.address)} - - [{format_time(self._time)}] "
+            f'"{quote(exchange.method)} {quote(exchange.target)} {exchange.protocol}" '
+            f"{'-' if status is None else status} {size or '-'}"
+            f"{'' if exchange.complete else ' incomplete'}"
+        )
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        # A record that is sent to another process takes the text along.
+        return str, (str(self),)
+
+
+def format_address(address: object) -> str:
+    """Return the host of a client's address, or ``-`` if it has none."""
+    return str(address[0]) if isinstance(address, tuple) else "-"
+
+
+class _Clock:
+    """Formats times; that of the last second is kept."""
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._text = ""
+
+    def format(self, seconds: float) -> str:
+        """Return a time as the common log format has it."""
+        second = int(seconds)
+        if second != self._second:
+            now = time.localtime(second)
+            self._text = time.strftime(
+                f"%d/{_MONTHS[now.tm_mon - 1]}/%Y:%H:%M:%S %z", now
+            )
+            self._second = second
+        return self._text
+
+
+format_time = _Clock().format
+
+
+def quote(value: bytes | str) -> str:
     """Escape what would end the quoted string, or act in a terminal."""
-    text = value.decode("ascii", "backslashreplace")
-    return printable(text).replace('"', "\\x22")
+    if isinstance(value, bytes):
+        value = value.decode("ascii", "backslashreplace")
+    return printable(value).replace('"', "\\x22")

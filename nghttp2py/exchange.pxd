@@ -6,6 +6,7 @@ cdef class Exchange:
     # other names.
     cdef public object stream_id
     cdef public object status       # the final response's; None until it is sent
+    cdef object response_fields     # the final response's, if access keeps details
     cdef HTTPConnection http        # None for an exchange without a connection
     cdef RequestReceived request    # None at a client
     cdef double started             # when the request came, on the monotonic clock
@@ -83,4 +84,5 @@ cpdef bint answer_failure(Exchange exchange) except -1
 cpdef Exchange exchange_failed(Exchange exchange, error)
 cdef Exchange make_record(Exchange exchange)
 cpdef bint log_wanted() except -1
+cpdef keep_response_fields(Exchange exchange, fields)
 cpdef log_access(Exchange exchange, error_code, body_bytes_sent, bint complete)

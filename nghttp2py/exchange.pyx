@@ -17,6 +17,7 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from nghttp2py.h2.events cimport RequestReceived
 
 import logging
+from collections.abc import Mapping
 
 from nghttp2py import access
 from nghttp2py.errors import (
@@ -34,6 +35,7 @@ memory_log = MemoryLog(logger)
 cdef object log_enabled = access.logger.isEnabledFor
 cdef int INFO = logging.INFO
 cdef list access_hooks = access.hooks
+cdef list access_details = access.details
 
 FATAL = (KeyboardInterrupt, SystemExit)
 
@@ -244,6 +246,7 @@ cdef int copy_exchange(Exchange copy, Exchange exchange) except -1:
     copy.http = exchange.http
     copy.stream_id = exchange.stream_id
     copy.status = exchange.status
+    copy.response_fields = exchange.response_fields
     copy.request = exchange.request
     copy.started = exchange.started
     return 0
@@ -606,6 +609,17 @@ cpdef bint log_wanted() except -1:
     return bool(access_hooks) or log_enabled(INFO)
 
 
+cpdef keep_response_fields(Exchange exchange, fields):
+    """Keep a final response's fields for the log, if it wants them.
+
+    Return the fields, which may have been an iterator.
+    """
+    if access_details:
+        fields = list(fields.items() if isinstance(fields, Mapping) else fields or ())
+        exchange.response_fields = tuple(fields)
+    return fields
+
+
 cpdef log_access(Exchange exchange, error_code, body_bytes_sent, bint complete):
     """Log an exchange of a server that has ended, and call the hooks.
 
@@ -618,18 +632,21 @@ cpdef log_access(Exchange exchange, error_code, body_bytes_sent, bint complete):
     if request is None:
         return
     try:
-        access.log(
-            access.Exchange(
-                exchange.http.version,
-                exchange.http.get_extra_info("peername"),
-                request.method,
-                request.target,
-                exchange.status,
-                body_bytes_sent,
-                now() - exchange.started,
-                error_code,
-                complete,
-            )
+        entry = access.Exchange(
+            exchange.http.version,
+            exchange.http.get_extra_info("peername"),
+            request.method,
+            request.target,
+            exchange.status,
+            body_bytes_sent,
+            now() - exchange.started,
+            error_code,
+            complete,
         )
+        if access_details:
+            entry.scheme = request.scheme
+            entry.request_fields = request.fields
+            entry.response_fields = exchange.response_fields or ()
+        access.log(entry)
     except Exception as error:
         memory_log.failed(error, "%r: the access log failed", exchange.http)

@@ -22,6 +22,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 PUBLIC = [
     "nghttp2py",
     "nghttp2py.access",
+    "nghttp2py.access_formats",
     "nghttp2py.asgi",
     "nghttp2py.asgi.forwarded",
     "nghttp2py.asyncio",

@@ -20,6 +20,7 @@ LAYERS = {
     "arguments": set(),
     "errors": set(),
     "access": {"errors"},
+    "access_formats": {"access"},
     "log_budget": set(),
     "libraries": {"h3", "quic"},
     "octets": set(),
@@ -53,6 +54,7 @@ LAYERS = {
     "static_files": {"arguments", "handler", "log_budget", "asyncio"},
     "websocket": {"errors", "h2"},
     "asgi": {
+        "access_formats",
         "arguments",
         "errors",
         "access",

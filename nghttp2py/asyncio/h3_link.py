@@ -30,6 +30,7 @@ from nghttp2py.exchange import (
     PythonConnection,
     PythonExchange,
     exchange_failed,
+    keep_response_fields,
 )
 from nghttp2py.h2 import RequestReceived
 from nghttp2py.h2.body import DATA_DEFERRED, DATA_EOF, is_bytes_like, make_source
@@ -414,6 +415,7 @@ class H3Link(StreamLink, PythonConnection):
             state.answered = True
             state.tunnel = state.tunnel and value[:1] == b"2"
             exchange.status = int(value)
+            keep_response_fields(exchange, headers[1:])
         self._was_queued(exchange, state, 0, was_empty, end)
 
     def send_response(

@@ -11,6 +11,7 @@ from nghttp2py.exchange cimport (
     ExchangeFactory,
     HTTPConnection,
     exchange_failed,
+    keep_response_fields,
     log_access,
     log_wanted,
     make_record,
@@ -539,6 +540,7 @@ cdef class HTTP2Exchanges(HTTPConnection):
         """See ``HTTPConnection``."""
         if self.alt_svc is not None:
             fields = add_field(fields, b"alt-svc", self.alt_svc)
+        fields = keep_response_fields(exchange, fields)
         self.connection.respond(exchange.stream_id, status, fields, end)
         exchange.status = status
         self.flush_soon()
@@ -551,6 +553,8 @@ cdef class HTTP2Exchanges(HTTPConnection):
             status = find_status(pairs)
             if self.alt_svc is not None and status is not None:
                 pairs = add_field(pairs, b"alt-svc", self.alt_svc)
+            if status is not None:
+                keep_response_fields(exchange, pairs[1:])
         stream_id = self.connection.send_headers(exchange.stream_id, pairs, end)
         if exchange.stream_id is None:
             exchange.stream_id = stream_id
