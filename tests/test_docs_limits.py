@@ -152,7 +152,7 @@ def test_what_serve_takes_is_on_the_page():
         ("``readline``, ``readuntil``", "asyncio.reader:LIMIT"),
         ("finished streams known by number", "asyncio.protocol:_FINISHED_STREAMS"),
         ("1xx responses of a stream", "asyncio.reader:_MAX_INFORMATIONAL"),
-        ("gathered for one write", "asyncio.pump:_WRITE_SIZE"),
+        ("gathered for one write", "asyncio.transfer:WRITE_SIZE"),
         ("names in a list of files", "static_files:MAX_LISTED"),
         ("names on a page of it", "static_files:PAGE_SIZE"),
         (

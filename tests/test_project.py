@@ -144,7 +144,7 @@ def test_only_the_pumps_write_to_a_transport():
         if re.search(r"transport\.(write|writelines|sendto)\(", path.read_text())
     }
     assert writers <= {
-        "asyncio/pump.py",
+        "asyncio/transfer.pyx",
         "asyncio/quic_protocol.py",
         "asyncio/quic_server.py",
     }

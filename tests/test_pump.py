@@ -372,7 +372,7 @@ async def test_a_body_that_always_asks_to_be_asked_does_not_hold_the_loop():
 async def test_a_body_that_takes_its_time_does_not_hold_the_loop(monkeypatch):
     asked = 0
     clock = SimpleNamespace(monotonic=lambda: 1 + 0.03 * asked)
-    monkeypatch.setattr("nghttp2py.asyncio.pump.time", clock)
+    monkeypatch.setattr("nghttp2py.asyncio.transfer.time", clock)
 
     def read(n):
         nonlocal asked

@@ -196,6 +196,43 @@ async def test_other_connections_are_served_when_a_handler_finds_no_memory():
             assert (await client.get("/")).status == 200
 
 
+def read(protocol, data):
+    """Have a protocol read as asyncio's plain transport does."""
+    protocol.get_buffer(-1)[: len(data)] = data
+    protocol.buffer_updated(len(data))
+
+
+@in_loop
+async def test_what_is_read_meanwhile_does_not_overwrite_what_is_being_handled():
+    """A handler may run the loop itself, as some notebooks do."""
+    bodies = []
+
+    class Reading(Hello):
+        def on_headers(self):
+            for _ in range(9):
+                inner.connection.ping(b"\xff" * 8)
+            read(inner.protocol, inner.connection.data_to_send())
+
+        def on_data(self, piece):
+            bodies.append(piece)
+
+    inner = MemoryClient(H2Pump(H2Connection()))
+    await inner.exchange()
+    factory = HandlerFactory(Reading)
+    outer = MemoryClient(
+        HandlerProtocol(factory, DEFAULT_CONFIGURATION, lambda _: None, lambda _: None)
+    )
+    await outer.exchange()
+    for _ in range(2):
+        stream_id = outer.connection.send_request(
+            "POST", "/", authority="test", end_stream=False
+        )
+        outer.connection.send_body(stream_id, b"body")
+        read(outer.protocol, outer.connection.data_to_send())
+    assert bodies == [b"body"] * 2
+    assert not inner.transport.aborted
+
+
 # ---- Nothing stays behind ----
 
 

@@ -40,10 +40,17 @@ def fail(*_):
     raise MemoryError
 
 
+def use_up_count():
+    """Have the next bytes that are counted be those for which memory is checked."""
+    with contextlib.suppress(MemoryError):
+        memory.count_bytes(memory._INTERVAL + 1)
+
+
 def test_the_reserve_is_looked_for_once_in_many_bytes(monkeypatch):
     looks = []
     monkeypatch.setattr(memory, "check_memory", lambda: looks.append(1))
-    monkeypatch.setattr(memory, "_left", memory._INTERVAL)
+    use_up_count()
+    looks.clear()
     for _ in range(1024):
         memory.count_bytes(16384)
     assert 1024 * 16384 // memory.RESERVE < len(looks) <= 64
@@ -213,7 +220,8 @@ async def test_want_of_memory_is_a_bounded_number_of_lines_without_tracebacks(
     clients = [MemoryClient(pump.H2Pump(H2Connection())) for _ in range(9)]
     for client in clients:
         await client.exchange()
-    monkeypatch.setattr(pump, "count_bytes", fail)
+    monkeypatch.setattr(memory, "check_memory", fail)
+    use_up_count()
     for client in clients:
         client.connection.ping(b"12345678")
         client.protocol.data_received(client.connection.data_to_send())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import mmap
 import sysconfig
 
+import cython
+
 __all__ = ["RESERVE", "check_memory", "count_bytes"]
 
 #: Bytes that must be free for a new connection.  An idle one uses a fortieth of them.
@@ -34,7 +36,7 @@ def check_memory() -> None:
         [bytes(_PIECE) for _ in range(_PIECES)]
 
 
-def count_bytes(size: int) -> None:
+def count_bytes(size: cython.Py_ssize_t) -> None:
     """Check the reserve once in so many bytes that connections handle.
 
     Raises ``MemoryError`` if it is not free: the caller must abort the connection, so

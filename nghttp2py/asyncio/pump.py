@@ -13,15 +13,13 @@ import logging
 import math
 import re
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import cast
 
-from nghttp2py.asyncio.memory import count_bytes
 from nghttp2py.asyncio.timeouts import UNSET, Timeouts, merge_timeouts
 from nghttp2py.asyncio.tls import find_tls_fault
+from nghttp2py.asyncio.transfer import WRITE_SIZE, Transfer
 from nghttp2py.errors import ErrorCode, error_code_name, printable
 from nghttp2py.h2 import (
     H2Connection,
@@ -42,21 +40,6 @@ logger = logging.getLogger(__name__)
 #: Seconds that streams have to finish after ``close``.
 CLOSE_TIMEOUT = Timeouts.close
 
-# Bytes that are read at a time: as many as asyncio reads.
-_READ_SIZE = 262144
-# Its ``buffer`` is shared by all connections of a thread.
-_local = threading.local()
-# Bytes gathered for one write.  The transport buffers as many again before it pauses
-# writing, so a connection buffers about twice this.
-_WRITE_SIZE = 65536
-# Writes, and seconds, after which other connections get their turn: a body may consist
-# of tiny pieces, or be produced slowly.
-_WRITES_IN_A_TURN = 16
-_TURN_TIME = 0.05
-# Seconds, at least once and at most twice, from the end of a response to the RST_STREAM
-# that declines the rest of its request: a client that reads both at once may lose the
-# response.
-_RESET_DELAY = 0.02
 # Attempts to report the end of the streams when memory is short; each needs less.
 _ATTEMPTS = 3
 # The data of the PING that measures a round trip before the last GOAWAY.
@@ -97,7 +80,7 @@ class _Asked:
         self.written = written  # bytes written before the PING
 
 
-class H2Pump(asyncio.Protocol, asyncio.BufferedProtocol):
+class H2Pump(Transfer, asyncio.Protocol, asyncio.BufferedProtocol):
     """Passes bytes between a transport and ``connection``, and events to its owner.
 
     ``timeouts`` bounds what the peer can make this end wait for; the default is
@@ -108,8 +91,6 @@ class H2Pump(asyncio.Protocol, asyncio.BufferedProtocol):
     Over TLS the peer must have negotiated ``h2`` by ALPN and at least TLS 1.2 (RFC
     9113, 3.2 and 9.2); otherwise the connection is closed and a line logged.
     """
-
-    transport: asyncio.Transport | None = None
 
     def __init__(
         self,
@@ -130,9 +111,6 @@ class H2Pump(asyncio.Protocol, asyncio.BufferedProtocol):
             idle=idle_timeout,
         )
         self._begun = False  # the preface was queued
-        self._busy = False  # in flush(), which also writes what is queued now
-        self._dirty = False  # something was queued while busy
-        self._scheduled = False  # call_soon() will call flush()
         self._paused = False  # the transport has paused writing
         self._closing = False
         self._half_closed = False  # the peer has closed its half, but still reads
@@ -192,10 +170,9 @@ class H2Pump(asyncio.Protocol, asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin the connection: send the preface and SETTINGS."""
-        self._loop = asyncio.get_running_loop()
         # No isinstance check: uvloop's transports do not derive from asyncio's.
         transport = cast(asyncio.Transport, transport)
-        self.transport = transport
+        self._begin_transfer(asyncio.get_running_loop(), transport)
         if self._closing:
             # close() or abort() was called before there was a transport.
             transport.abort()
@@ -206,7 +183,7 @@ class H2Pump(asyncio.Protocol, asyncio.BufferedProtocol):
             transport.close()
             self._end_by(CLOSE_TIMEOUT)
             return
-        transport.set_write_buffer_limits(high=_WRITE_SIZE)
+        transport.set_write_buffer_limits(high=WRITE_SIZE)
         now = self._last_active = self._idle_since = self._loop.time()
         self._counted = now
         self._settings_due = now + self._timeouts.settings
@@ -221,54 +198,6 @@ class H2Pump(asyncio.Protocol, asyncio.BufferedProtocol):
             return
         self._begun = True
         self.flush()
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        """Return the buffer that asyncio's plain transport reads into.
-
-        For a protocol without one it allocates 256 KiB for each read, and logs a
-        traceback for each connection when that fails.
-        """
-        try:
-            buffer: memoryview = _local.buffer
-        except AttributeError:
-            buffer = _local.buffer = memoryview(bytearray(_READ_SIZE))
-        return buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """Copy what was read, before another connection of the thread reads."""
-        try:
-            data = bytes(_local.buffer[:nbytes])
-        except MemoryError as error:
-            self._give_up(error)
-            return
-        self.data_received(data)
-
-    def data_received(self, data: bytes) -> None:
-        """Pass bytes to the connection and its events to the owner, and write the
-        answers."""
-        if not self._begun:
-            return
-        self._heard = True
-        self._last_active = now = self._loop.time()
-        if self._ended:
-            self._discard(len(data))
-            return
-        if now - self._counted >= 1:
-            seconds = int(now - self._counted)
-            self._counted += seconds
-            self.connection.time_passed(min(seconds, 3600))
-        self._busy = True  # what is queued by those that are called, flush() writes
-        try:
-            count_bytes(len(data))
-            events = self.connection.receive_data(data)
-            if events and type(events[-1]) is H2ConnectionClosed:
-                self._log_fault(events[-1], data)
-        except Exception as error:
-            self._give_up(error)
-            return
-        finally:
-            self._busy = False
-        self.flush(events)
 
     def _log_fault(self, event: H2ConnectionClosed, data: bytes) -> None:
         """Log which error of the peer has ended the connection."""
@@ -318,10 +247,6 @@ class H2Pump(asyncio.Protocol, asyncio.BufferedProtocol):
         """The open streams of the peer, at a server."""
         return ()
 
-    def pause_writing(self) -> None:
-        """Stop writing: the transport's buffer is full."""
-        self._paused = True
-
     def resume_writing(self) -> None:
         """Continue writing after ``pause_writing``."""
         self._paused = False
@@ -348,98 +273,6 @@ class H2Pump(asyncio.Protocol, asyncio.BufferedProtocol):
                 continue  # streams that it has closed are not closed again
             self.flush(events)
             break
-
-    # ---- Writing ----
-
-    def mark_dirty(self) -> None:
-        """Schedule a flush, because something was queued on the connection from
-        outside.
-
-        It is written in the event loop's next turn, with everything that is queued
-        until then.
-        """
-        if self._busy:
-            self._dirty = True
-        elif not self._scheduled and not self._paused and self.transport is not None:
-            self._scheduled = True
-            self._loop.call_soon(self._flush_soon)
-
-    def _flush_soon(self) -> None:
-        self._scheduled = False
-        self.flush()
-
-    def flush(self, events: Sequence[H2Event] = ()) -> None:
-        """Handle ``events`` and write what is queued, until nothing of either is left.
-
-        Sending makes events, and events make the owner send, so one loop does both.
-        Nothing is gathered while the transport is paused.
-        """
-        if self._busy:
-            self._dirty = True
-            return
-        connection = self.connection
-        writes = 0
-        again = False
-        over = False  # the time of this turn
-        begun = 0.0
-        self._busy = True
-        try:
-            while True:
-                if self._awaits_ping:
-                    events = self._watch_ping(events)
-                if events:
-                    self.events_received(events)
-                self._dirty = False
-                data = b""
-                # A closing transport drops what is written, but a stream whose end was
-                # gathered would count as complete.
-                transport = None if self._paused or self._ended else self.transport
-                if (
-                    transport is not None
-                    and (not writes or connection.want_write)
-                    and not transport.is_closing()
-                ):
-                    if writes:
-                        # The loop's own clock may be cached during a turn.
-                        now = time.monotonic()
-                        begun = begun or now
-                        over = now > begun + _TURN_TIME
-                    if over or writes == _WRITES_IN_A_TURN:
-                        over = True
-                        break
-                    data = connection.data_to_send(_WRITE_SIZE)
-                    if data:
-                        count_bytes(len(data))
-                        transport.write(data)
-                        self._written += len(data)
-                        writes += 1
-                events = connection.pending_events()
-                if not data and not events:
-                    # A body that calls resume whenever it is asked must not block the
-                    # loop: its turn comes after the others'.
-                    again = self._dirty
-                    break
-            self._busy = False
-            if self._reset_timer is None and connection.held_resets:
-                self._reset_timer = self._loop.call_later(
-                    _RESET_DELAY, self._release_resets
-                )
-            frame = connection.incomplete_frame
-            if frame != self._frame:
-                self._frame = frame
-                self._frame_since = self._last_active
-                if frame:
-                    self._arm(self._frame_since + self._timeouts.headers)
-            if not self._watching and (connection.active_stream_count or self._paused):
-                self._watch()
-            if again or over:
-                self.mark_dirty()
-            elif not connection.want_read and not connection.want_write:
-                self._finish()
-        except Exception as error:
-            self._give_up(error)
-        finally:
-            self._busy = False
 
     def _release_resets(self) -> None:
         self._reset_timer = None
@@ -610,6 +443,10 @@ class H2Pump(asyncio.Protocol, asyncio.BufferedProtocol):
             self._timer.cancel()
         self._timer_due = when
         self._timer = self._loop.call_at(when, self._look)
+
+    def _arm_frame(self) -> None:
+        """Bound the time of an incomplete frame, which has just begun."""
+        self._arm(self._frame_since + self._timeouts.headers)
 
     def _watch(self) -> None:
         """Make the timer check the streams, and a paused transport."""

@@ -1,5 +1,5 @@
 from libc.stddef cimport size_t
-from libc.stdint cimport int32_t, uint32_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t
 
 from nghttp2py cimport cngp as lib
 from nghttp2py.h2.bodies cimport BodySources
@@ -43,7 +43,9 @@ cdef class H2Connection:
         self, int32_t stream_id, FieldList fields
     ) except -1
 
-    # What costs a server time for each request, without the conversions.
+    # What costs time for each request, without the conversions.
+    cdef list receive(self, const uint8_t *base, size_t left)
+    cdef bytes take_output(self, size_t limit)
     cdef int respond(
         self, int32_t stream_id, status, headers, bint end_stream
     ) except -1

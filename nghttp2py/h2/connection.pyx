@@ -155,32 +155,29 @@ cdef class H2Connection:
         A frame has at least 9 bytes, so the caller can bound the number of events by
         the number of bytes that it passes at once.
         """
-        cdef:
-            Py_buffer view
-            const uint8_t *base
-            size_t left
-            size_t consumed = 0
-            int rv
-            list events
+        cdef Py_buffer view
+
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            return self.receive(<const uint8_t *>view.buf, view.len)
+        finally:
+            PyBuffer_Release(&view)
+
+    cdef list receive(self, const uint8_t *base, size_t left):
+        """Do the same with bytes that stay in place meanwhile."""
+        cdef size_t consumed = 0
+        cdef list events = self._pending
 
         self._need_start()
         self._enter()
         self._reader.receiving = True
         try:
-            PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
-            try:
-                events = self._pending
-                self._pending = []
-                base = <const uint8_t *>view.buf
-                left = view.len
-                while left and lib.ngp_h2_alive(self._h2):
-                    rv = lib.ngp_h2_recv(self._h2, base, left, &consumed)
-                    check(rv)
-                    self._reader.take(self._h2, events)
-                    base += consumed
-                    left -= consumed
-            finally:
-                PyBuffer_Release(&view)
+            self._pending = []
+            while left and lib.ngp_h2_alive(self._h2):
+                check(lib.ngp_h2_recv(self._h2, base, left, &consumed))
+                self._reader.take(self._h2, events)
+                base += consumed
+                left -= consumed
             self._release_owners()
             return events
         finally:
@@ -220,12 +217,16 @@ cdef class H2Connection:
         With ``limit``, gathering stops after the frame that reaches it, and
         what is left comes with the next call.
         """
+        return self.take_output(SIZE_MAX if limit is None else limit)
+
+    cdef bytes take_output(self, size_t limit):
+        """Do the same, without the conversion."""
         if not self._initiated:
             return b""
         self._enter()
         try:
             # By reference, so that large bodies are copied once.
-            self._gather(SIZE_MAX if limit is None else limit)
+            self._gather(limit)
             return join_output(self._h2)
         finally:
             self._busy = False

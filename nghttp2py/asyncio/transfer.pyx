@@ -1,0 +1,311 @@
+# cython: nonecheck=True
+"""The part of a pump that runs for each read and each write."""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdint cimport uint8_t, uint32_t
+
+from nghttp2py cimport cngp as lib
+from nghttp2py.asyncio.memory cimport count_bytes
+from nghttp2py.h2.connection cimport H2Connection
+
+import asyncio
+import threading
+import time
+
+from nghttp2py.h2 import H2ConnectionClosed
+
+__all__ = ["Transfer"]
+
+# Bytes that are read at a time: as many as asyncio reads.
+cdef Py_ssize_t READ_SIZE = 262144
+# Its ``buffer`` is shared by all connections of a thread.
+local = threading.local()
+#: Bytes gathered for one write.  The transport buffers as many again before it pauses
+#: writing, so a connection buffers about twice this.
+WRITE_SIZE = 65536
+cdef size_t write_size = WRITE_SIZE
+# Writes, and seconds, after which other connections get their turn: a body may consist
+# of tiny pieces, or be produced slowly.
+cdef int WRITES_IN_A_TURN = 16
+cdef double TURN_TIME = 0.05
+# Seconds, at least once and at most twice, from the end of a response to the RST_STREAM
+# that declines the rest of its request: a client that reads both at once may lose the
+# response.
+RESET_DELAY = 0.02
+cdef object monotonic = time.monotonic
+cdef object clock_of_loops = asyncio.BaseEventLoop.time
+
+
+cdef class ReadBuffer:
+    """What a plain transport of asyncio reads into."""
+
+    def __cinit__(self):
+        cdef Py_buffer held
+
+        self.view = memoryview(bytearray(READ_SIZE))
+        PyObject_GetBuffer(self.view, &held, PyBUF_SIMPLE)
+        # It is never resized while ``view`` refers to it.
+        self.base = <uint8_t *>held.buf
+        PyBuffer_Release(&held)
+
+
+cdef ReadBuffer find_buffer():
+    """Return the thread's buffer, or a new one while that is being handled.
+
+    An application that is called for what was read may run the loop itself.
+    """
+    cdef ReadBuffer buffer = getattr(local, "buffer", None)
+
+    if buffer is None or buffer.busy:
+        buffer = local.buffer = ReadBuffer()
+    return buffer
+
+
+cdef object find_clock(loop):
+    """Return the function that gives the time of a loop.
+
+    That of asyncio's own loops is in Python and calls another.
+    """
+    clock = loop.time
+    return monotonic if getattr(clock, "__func__", None) is clock_of_loops else clock
+
+
+cdef class Transfer:
+    """Passes bytes between a transport and a connection: see ``H2Pump``.
+
+    This is the half of it that runs for each read and write. The other decides when to
+    wait, and when to end.
+    """
+
+    def _begin_transfer(self, loop, transport):
+        """Set what reads and writes need, before there are any."""
+        self._loop = loop
+        self._time = find_clock(loop)
+        self._overridden = type(self).data_received is not own_data_received
+        self.transport = transport
+
+    # ---- Bytes in ----
+
+    def get_buffer(self, sizehint):
+        """Return the buffer that asyncio's plain transport reads into.
+
+        For a protocol without one it allocates 256 KiB for each read, and logs a
+        traceback for each connection when that fails.
+        """
+        self._buffer = find_buffer()
+        return self._buffer.view
+
+    def buffer_updated(self, nbytes):
+        """Handle what was read, before another connection of the thread reads.
+
+        It is not copied: whatever reads meanwhile gets another buffer.
+        """
+        cdef ReadBuffer buffer = self._buffer
+        cdef Py_ssize_t size = nbytes
+
+        self._buffer = None
+        if self._overridden:
+            # What a subclass gets may be kept.
+            self.data_received(buffer.view[:size].tobytes())
+            return
+        buffer.busy = True
+        try:
+            self.receive(None, buffer.base, size)
+        finally:
+            buffer.busy = False
+
+    def data_received(self, data):
+        """Pass bytes to the connection and its events to the owner, and write the
+        answers."""
+        cdef Py_buffer view
+
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            self.receive(data, <const uint8_t *>view.buf, view.len)
+        finally:
+            PyBuffer_Release(&view)
+
+    cdef int receive(
+        self, data, const uint8_t *base, Py_ssize_t size
+    ) except -1:
+        """Do that with bytes that stay in place meanwhile; ``data`` has them or is
+        None."""
+        cdef double now
+
+        if not self._begun:
+            return 0
+        self._heard = True
+        self._last_active = now = self._time()
+        if self._ended:
+            self._discard(size)
+            return 0
+        if now - self._counted >= 1:
+            seconds = int(now - self._counted)
+            self._counted += seconds
+            self.connection.time_passed(min(seconds, 3600))
+        self._busy = True  # what is queued by those that are called, run() writes
+        try:
+            count_bytes(size)
+            connection = self.connection
+            if type(connection) is H2Connection:
+                events = (<H2Connection>connection).receive(base, size)
+            else:
+                if data is None:
+                    data = PyBytes_FromStringAndSize(<const char *>base, size)
+                events = connection.receive_data(data)
+            if events and type(events[-1]) is H2ConnectionClosed:
+                self._log_fault(
+                    events[-1], PyBytes_FromStringAndSize(<const char *>base, size)
+                )
+        except Exception as error:
+            self._give_up(error)
+            return 0
+        finally:
+            self._busy = False
+        return self.run(events)
+
+    # ---- Bytes out ----
+
+    def pause_writing(self):
+        """Stop writing: the transport's buffer is full."""
+        self._paused = True
+
+    def mark_dirty(self):
+        """Schedule a flush, because something was queued on the connection from
+        outside.
+
+        It is written in the event loop's next turn, with everything that is queued
+        until then.
+        """
+        if self._busy:
+            self._dirty = True
+        elif not self._scheduled and not self._paused and self.transport is not None:
+            self._scheduled = True
+            self._loop.call_soon(self._flush_soon)
+
+    def _flush_soon(self):
+        self._scheduled = False
+        self.run(None)
+
+    def flush(self, events=()):
+        """Handle ``events`` and write what is queued, until nothing of either is left.
+
+        Sending makes events, and events make the owner send, so one loop does both.
+        Nothing is gathered while the transport is paused.
+        """
+        self.run(events)
+
+    cdef int run(self, events) except -1:
+        if self._busy:
+            self._dirty = True
+            return 0
+        self._busy = True
+        try:
+            self.write_queued(events)
+        except Exception as error:
+            self._give_up(error)
+        finally:
+            self._busy = False
+        return 0
+
+    cdef int write_queued(self, events) except -1:
+        cdef:
+            bint direct = type(self.connection) is H2Connection
+            H2Connection own = self.connection if direct else None
+            int writes = 0
+            bint again = False
+            bint over = False  # the time of this turn
+            double begun = 0
+            double now
+            bytes data
+
+        connection = self.connection
+        while True:
+            if self._awaits_ping:
+                events = self._watch_ping(events or ())
+            if events:
+                self.events_received(events)
+            self._dirty = False
+            data = None
+            # A closing transport drops what is written, but a stream whose end was
+            # gathered would count as complete.
+            transport = None if self._paused or self._ended else self.transport
+            if (
+                transport is not None
+                and (
+                    not writes
+                    or (
+                        lib.ngp_h2_want_write(own._h2)
+                        if direct else connection.want_write
+                    )
+                )
+                and not transport.is_closing()
+            ):
+                if writes:
+                    # The loop's own clock may be cached during a turn.
+                    now = time.monotonic()
+                    begun = begun or now
+                    over = now > begun + TURN_TIME
+                if over or writes == WRITES_IN_A_TURN:
+                    over = True
+                    break
+                data = (
+                    own.take_output(write_size)
+                    if direct else connection.data_to_send(WRITE_SIZE)
+                )
+                if data:
+                    count_bytes(len(data))
+                    transport.write(data)
+                    self._written += len(data)
+                    writes += 1
+            if not direct:
+                events = connection.pending_events()
+            elif own._pending:
+                events = own.pending_events()
+            else:
+                events = None
+            if not data and not events:
+                # A body that calls resume whenever it is asked must not block the
+                # loop: its turn comes after the others'.
+                again = self._dirty
+                break
+        self._busy = False
+        return self.settle(again or over)
+
+    cdef int settle(self, bint again) except -1:
+        """Watch what has begun, go on if there is more, or end the connection."""
+        cdef:
+            H2Connection own
+            uint32_t frame
+            bint held, wanted
+
+        connection = self.connection
+        if type(connection) is H2Connection:
+            own = connection
+            held = lib.ngp_h2_held_resets(own._h2) != 0
+            frame = lib.ngp_h2_mid_frame(own._h2)
+            wanted = lib.ngp_h2_want_read(own._h2) or lib.ngp_h2_want_write(own._h2)
+        else:
+            held = connection.held_resets
+            frame = connection.incomplete_frame
+            wanted = connection.want_read or connection.want_write
+        if held and self._reset_timer is None:
+            self._reset_timer = self._loop.call_later(
+                RESET_DELAY, self._release_resets
+            )
+        if frame != self._frame:
+            self._frame = frame
+            self._frame_since = self._last_active
+            if frame:
+                self._arm_frame()
+        if not self._watching and (connection.active_stream_count or self._paused):
+            self._watch()
+        if again:
+            self.mark_dirty()
+        elif not wanted:
+            self._finish()
+        return 0
+
+
+cdef object own_data_received = Transfer.data_received
