@@ -1,7 +1,9 @@
 """What trusted proxies say about the client, and what others say."""
 
 import pytest
+from asgi_servers import everywhere, serving
 
+from nghttp2py.asgi import ASGIOptions
 from nghttp2py.asgi.forwarded import ForwardedPolicy, Overrides
 from nghttp2py.trusted import TrustedAddresses, read_address
 
@@ -318,3 +320,67 @@ def test_one_family_of_fields_is_read_and_not_the_other():
     policy = ForwardedPolicy(forwarded=True, host=True)
     assert policy.apply(PROXY, given) == Overrides(("1.2.3.4", 0))
     assert ForwardedPolicy().apply(PROXY, given) == Overrides(("6.6.6.6", 0), "https")
+
+
+# ---- Scopes ----
+
+
+FIELDS = [
+    (b"x-forwarded-for", b"6.6.6.6, 192.0.2.1"),
+    (b"x-forwarded-proto", b"ftp"),
+    (b"x-forwarded-host", b"example.org"),
+    (b"x-forwarded-prefix", b"/caf%C3%A9"),
+]
+
+
+async def scope_of(version, policy, fields, **options):
+    scopes = []
+
+    async def app(scope, receive, send):
+        scopes.append(scope)
+        await send({"type": "http.response.start", "status": 204})
+        await send({"type": "http.response.body"})
+
+    async with serving(version, app, forwarded=policy, **options) as peer:
+        assert (await peer.fetch(b"/a%20b?c", headers=fields)).status == 204
+        assert (await peer.fetch(b"/a%20b?c")).status == 204
+        port = peer.port
+    first, second = scopes
+    assert second["client"][0] == "127.0.0.1"  # nothing is left of the first request
+    assert dict(second["headers"])[b"host"] == b"localhost:%d" % port
+    assert second["root_path"] == options.get("root_path", "")
+    return first
+
+
+@everywhere
+async def test_the_scope_has_what_a_trusted_proxy_says(version):
+    policy = ForwardedPolicy(host=True, prefix=True)
+    scope = await scope_of(version, policy, FIELDS, root_path="/in")
+    assert scope["client"] == ("192.0.2.1", 0)
+    assert scope["scheme"] == ("https" if version == "HTTP/3" else "http")
+    assert scope["headers"][0] == (b"host", b"example.org")
+    assert [name for name, _ in scope["headers"]].count(b"host") == 1
+    assert scope["root_path"] == "/caf\xe9/in"
+    assert scope["path"] == "/caf\xe9/in/a b"
+    assert scope["raw_path"] == b"/caf%C3%A9/in/a%20b"
+
+
+@everywhere
+async def test_a_prefix_is_not_in_a_path_that_has_it_already(version):
+    policy = ForwardedPolicy(prefix=True)
+    scope = await scope_of(version, policy, FIELDS, root_path_mode="set")
+    assert (scope["root_path"], scope["path"]) == ("/caf\xe9", "/a b")
+
+
+@everywhere
+async def test_the_scope_has_nothing_of_what_a_stranger_says(version):
+    policy = ForwardedPolicy("192.0.2.1", host=True, prefix=True)
+    scope = await scope_of(version, policy, FIELDS)
+    assert scope["client"][0] == "127.0.0.1"
+    assert scope["headers"][0][1].startswith(b"localhost:")
+    assert (scope["root_path"], scope["path"]) == ("", "/a b")
+
+
+def test_a_policy_is_one():
+    with pytest.raises(TypeError, match="forwarded must be a ForwardedPolicy"):
+        ASGIOptions(forwarded="*")

@@ -163,6 +163,7 @@ def test_what_serve_takes_is_on_the_page():
             "PROXY protocol header after its first 16 bytes",
             "asyncio.proxy_protocol:MAX_HEADER",
         ),
+        ("``threads`` of ``wrap_wsgi``", "asgi.wsgi:THREADS"),
         ("peers whose trust is remembered", "trusted:_KEPT"),
         ("addresses in X-Forwarded-For or Forwarded", "asgi.forwarded:_MOST_ENTRIES"),
         ("answers to KeyUpdate that wait", "asyncio.tls_transport:MAX_ANSWERS"),

@@ -80,7 +80,9 @@ def load_application(
     if interface == "asgi2":
         return functools.partial(_call_asgi2, app)
     if interface == "wsgi":
-        return _wrap_wsgi(app, name)
+        from nghttp2py.asgi.wsgi import wrap_wsgi
+
+        return wrap_wsgi(app)
     application: ASGIApplication = app
     return application
 
@@ -261,7 +263,3 @@ def _takes(signature: inspect.Signature, count: int) -> bool:
 
 async def _call_asgi2(app: Any, scope: Scope, receive: Receive, send: Send) -> None:
     await app(scope)(receive, send)
-
-
-def _wrap_wsgi(app: Any, name: str) -> ASGIApplication:
-    raise ApplicationError(f"{name} is a WSGI application, which is not served yet")

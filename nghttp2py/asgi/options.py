@@ -14,6 +14,7 @@ from nghttp2py.arguments import (
     check_type,
     describe,
 )
+from nghttp2py.asgi.forwarded import ForwardedPolicy
 
 __all__ = ["EXTENSIONS", "ASGIOptions"]
 
@@ -66,8 +67,8 @@ class ASGIOptions:
     #: Fields that are added to each response.
     headers: tuple[tuple[bytes, bytes], ...] = ()
     #: The policy that rewrites the client's address and the scheme by the fields of
-    #: trusted proxies, an object with ``apply(scope)``.
-    forwarded: Any = None
+    #: trusted proxies; None: no such field is heeded.
+    forwarded: ForwardedPolicy | None = None
     #: The options of WebSocket connections.
     websocket: Any = None
     #: Requests that are served at once; others get 503.
@@ -106,6 +107,9 @@ class ASGIOptions:
         if self.max_request_body_size is not None:
             check_int("max_request_body_size", self.max_request_body_size, 0)
         check_seconds("response_stall", self.response_stall)
+        if self.forwarded is not None:
+            rule = "a ForwardedPolicy or None"
+            check_type("forwarded", self.forwarded, ForwardedPolicy, rule)
         if self.health_check_path is not None:
             _check_text("health_check_path", self.health_check_path)
         disabled = frozenset(self.disabled_extensions)

@@ -10,6 +10,7 @@ cdef class ScopeMaker:
 
     cdef ConnectionScope connection_scope(self, HTTPConnection http)
     cdef tuple _split(self, bytes target)
+    cdef int _change(self, dict scope, changes) except -1
     cdef dict make(self, str kind, HTTPConnection http, RequestReceived request)
 
 
@@ -20,5 +21,6 @@ cdef class ConnectionScope:
     cdef bint push         # whether push is announced if the client takes it
     cdef bint trailers     # whether trailers are announced if the client takes them
     cdef bint fixed        # whether the client's address cannot change
+    cdef bint trusted      # whether the peer is a proxy that is trusted
     cdef bytes authority   # of the last request
     cdef tuple host        # the field made of it

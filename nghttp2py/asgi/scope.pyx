@@ -132,9 +132,36 @@ cdef class ScopeMaker:
                 key: list(value) if isinstance(value, list) else value
                 for key, value in kept.tls.items()
             }
-        if self._options.forwarded is not None:
-            self._options.forwarded.apply(scope)
+        forwarded = self._options.forwarded
+        if forwarded is not None:
+            if not kept.fixed:
+                kept.trusted = is_trusted(forwarded, http)
+            if kept.trusted:
+                changes = forwarded.read(scope["headers"], websocket=kind is not HTTP)
+                if changes is not None:
+                    self._change(scope, changes)
         return scope
+
+    cdef int _change(self, dict scope, changes) except -1:
+        """Put into a scope what a trusted proxy says about its client."""
+        cdef list headers = scope["headers"]
+        cdef bint known
+
+        if changes.client is not None:
+            scope["client"] = changes.client
+        if changes.scheme is not None:
+            scope["scheme"] = changes.scheme
+        if changes.host is not None:
+            known = bool(headers) and headers[0][0] == b"host"
+            headers[:known] = [(b"host", changes.host)]
+        if changes.root_path is not None:
+            # The proxy's prefix is before our own.
+            scope["root_path"] = changes.root_path + scope["root_path"]
+            if self._options.root_path_mode == "prepend" and scope["path"] != "*":
+                raw = quote(changes.root_path).encode()
+                scope["path"] = changes.root_path + scope["path"]
+                scope["raw_path"] = raw + scope["raw_path"]
+        return 0
 
 
 cdef class ConnectionScope:
@@ -164,6 +191,15 @@ cdef class ConnectionScope:
         self.trailers = "http.response.trailers" not in disabled
         if http.secure and "tls" not in disabled:
             self.tls = tls_extension(http)
+        if options.forwarded is not None:
+            self.trusted = is_trusted(options.forwarded, http)
+
+
+cdef bint is_trusted(forwarded, HTTPConnection http) except -1:
+    """Return whether the fields of a proxy are heeded from a connection's peer."""
+    return forwarded.trusts(
+        http.get_extra_info("peername"), http.get_extra_info("sockname")
+    )
 
 
 cdef object to_client(address):
