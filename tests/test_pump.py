@@ -10,6 +10,7 @@ from loops import in_loop, until
 from memory import MemoryClient, MemoryTransport
 
 from nghttp2py.asyncio import H2Pump
+from nghttp2py.asyncio.timeouts import Timeouts
 from nghttp2py.errors import ErrorCode
 from nghttp2py.h2 import (
     H2BodyReceived,
@@ -400,21 +401,53 @@ async def test_tls_with_h2_is_taken():
     assert (await client.fetch()).body == b"hello"
 
 
+CALLED = ["receive_data", "data_to_send", "pending_events"]
+
+
+@pytest.mark.parametrize("error", [LookupError, asyncio.CancelledError, GeneratorExit])
+@pytest.mark.parametrize("call", [*CALLED, "initiate_connection", "check_pace"])
 @in_loop
-async def test_a_fault_of_ours_gives_the_connection_up(caplog):
-    client = MemoryClient(Pump())
-    await client.exchange()
-    real = client.protocol.connection
+async def test_a_fault_of_ours_gives_the_connection_up(call, error, caplog):
+    class Broken(H2Connection):
+        broken = call == "initiate_connection"
 
-    class Broken:
-        def __getattr__(self, name):
-            if name == "data_to_send":
-                raise LookupError
-            return getattr(real, name)
+    def fail(self, *args, **options):
+        if self.broken:
+            raise error
+        return getattr(H2Connection, call)(self, *args, **options)
 
-    client.protocol.connection = Broken()
-    client.protocol.mark_dirty()
+    setattr(Broken, call, fail)
+    pump = Pump(timeouts=Timeouts(response=0.1))
+    pump.connection = Broken()
+    client = MemoryClient(pump)
+    if call != "initiate_connection":
+        await client.exchange()
+        client.request()
+        if call == "check_pace":
+            pump.answer = lambda stream_id: None
+            client.converse()
+        pump.connection.broken = True
+        if call == "receive_data":
+            client.protocol.data_received(client.connection.data_to_send())
+        elif call != "check_pace":
+            pump.mark_dirty()
     await until(lambda: client.transport.aborted)
     assert "given up" in caplog.text
-    client.protocol.connection = real
-    await until(lambda: client.protocol.transport is None)
+    pump.connection.broken = False
+    await until(lambda: pump.transport is None)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+@in_loop
+async def test_what_ends_the_program_is_raised(error):
+    class Stopped(H2Connection):
+        def receive_data(self, data):
+            raise error
+
+    pump = Pump()
+    pump.connection = Stopped()
+    client = MemoryClient(pump)
+    with pytest.raises(error):
+        pump.data_received(b"x")
+    client.transport.abort()
+    await until(lambda: pump.transport is None)

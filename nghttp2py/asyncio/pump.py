@@ -19,7 +19,7 @@ from typing import cast
 
 from nghttp2py.asyncio.timeouts import UNSET, Timeouts, merge_timeouts
 from nghttp2py.asyncio.tls import find_tls_fault
-from nghttp2py.asyncio.transfer import WRITE_SIZE, Transfer
+from nghttp2py.asyncio.transfer import FATAL, WRITE_SIZE, Transfer
 from nghttp2py.errors import ErrorCode, error_code_name, printable
 from nghttp2py.h2 import (
     H2Connection,
@@ -193,7 +193,9 @@ class H2Pump(Transfer, asyncio.Protocol, asyncio.BufferedProtocol):
         self._arm(now + min(wait for wait in waits if wait is not None))
         try:
             self.connection.initiate_connection()
-        except MemoryError as error:
+        except FATAL:
+            raise
+        except BaseException as error:
             self._give_up(error)
             return
         self._begun = True
@@ -279,7 +281,7 @@ class H2Pump(Transfer, asyncio.Protocol, asyncio.BufferedProtocol):
         self.connection.release_resets()
         self.mark_dirty()
 
-    def _give_up(self, error: Exception) -> None:
+    def _give_up(self, error: BaseException) -> None:
         """Abort after an error that neither the owner nor the peer has caused.
 
         It may be a want of memory: then there is no memory for a traceback, and
@@ -474,7 +476,9 @@ class H2Pump(Transfer, asyncio.Protocol, asyncio.BufferedProtocol):
             return
         try:
             self._find_overdue()
-        except Exception as error:
+        except FATAL:
+            raise
+        except BaseException as error:
             self._give_up(error)
 
     def _find_overdue(self) -> None:

@@ -5,6 +5,7 @@ from nghttp2py.h2 import H2Connection, H2Event
 
 __all__ = ["Transfer"]
 
+FATAL: tuple[type[BaseException], ...]
 WRITE_SIZE: int
 RESET_DELAY: float
 

@@ -17,6 +17,10 @@ from nghttp2py.h2 import H2ConnectionClosed
 
 __all__ = ["Transfer"]
 
+# What ends the program.  Whatever else a subclass of H2Connection raises, such as
+# CancelledError, ends its connection: asyncio would leave that open.
+FATAL = (KeyboardInterrupt, SystemExit)
+
 # Bytes that are read at a time: as many as asyncio reads.
 cdef Py_ssize_t READ_SIZE = 262144
 # Its ``buffer`` is shared by all connections of a thread.
@@ -158,7 +162,9 @@ cdef class Transfer:
                 self._log_fault(
                     events[-1], PyBytes_FromStringAndSize(<const char *>base, size)
                 )
-        except Exception as error:
+        except FATAL:
+            raise
+        except BaseException as error:
             self._give_up(error)
             return 0
         finally:
@@ -203,7 +209,9 @@ cdef class Transfer:
         self._busy = True
         try:
             self.write_queued(events)
-        except Exception as error:
+        except FATAL:
+            raise
+        except BaseException as error:
             self._give_up(error)
         finally:
             self._busy = False
