@@ -10,6 +10,7 @@ from nghttp2py.asgi.binds import Bind, to_bind
 from nghttp2py.asgi.config import (
     OPTIONS,
     Config,
+    find_binds,
     load_config,
     make_config,
     read_env_file,
@@ -162,11 +163,11 @@ def test_what_is_no_address_is_named(text):
 
 
 def test_bind_is_instead_of_the_others():
-    assert Config(app).binds() == [Bind(host="127.0.0.1", port=8000)]
-    assert Config(app, uds="/s").binds() == [Bind(path="/s")]
-    assert Config(app, fd=3).binds() == [Bind(fd=3)]
+    assert find_binds(Config(app)) == [Bind(host="127.0.0.1", port=8000)]
+    assert find_binds(Config(app, uds="/s")) == [Bind(path="/s")]
+    assert find_binds(Config(app, fd=3)) == [Bind(fd=3)]
     two = Config(app, bind=["unix:/s", "[::]:1"])
-    assert two.binds() == [Bind(path="/s"), Bind(host="::", port=1)]
+    assert find_binds(two) == [Bind(path="/s"), Bind(host="::", port=1)]
 
 
 @pytest.mark.parametrize(

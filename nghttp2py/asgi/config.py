@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
-from nghttp2py.arguments import describe
+from nghttp2py.arguments import check_int, describe
 from nghttp2py.asgi import lifespan as lifespan_module
 from nghttp2py.asgi.binds import Bind, to_bind
 from nghttp2py.asgi.forwarded import DEFAULT_TRUSTED, ForwardedPolicy
@@ -25,6 +25,7 @@ from nghttp2py.asgi.kinds import (
     Flag,
     Headers,
     Integer,
+    Kind,
     LogConfig,
     LogLevel,
     Option,
@@ -46,6 +47,8 @@ __all__ = [
     "OPTIONS",
     "PREFIX",
     "Config",
+    "find_binds",
+    "find_insecure_binds",
     "load_config",
     "make_config",
     "read_env_file",
@@ -91,6 +94,29 @@ class ForwardedFields(Texts):
                 f"{describe(value)}"
             )
         return value
+
+
+class Permissions(Kind):
+    """Permissions of a file; a text has octal digits."""
+
+    metavar = "OCTAL"
+
+    def check(self, name: str, value: Any) -> Any:
+        """Return the permissions as a number."""
+        if isinstance(value, str):
+            return self.convert(name, value)
+        check_int(name, value, 0, 0o777)
+        return value
+
+    def convert(self, name: str, text: str) -> Any:
+        """Read octal digits."""
+        if not re.fullmatch("(0o?)?[0-7]{1,3}", text):
+            raise ValueError(f"{name} must be octal digits, such as 660, not {text!r}")
+        return int(text.removeprefix("0o"), 8)
+
+    def show(self, value: Any) -> str:
+        """Return octal digits."""
+        return f"{value:o}"
 
 
 # Names of other servers, and what is to be used instead.
@@ -222,6 +248,12 @@ class Config:
         None,
         Text(optional=True, empty=False, metavar="PATH"),
         "Unix socket to listen on, instead of a port.",
+        group="Listening",
+    )
+    uds_permissions: int = option(
+        0o666,
+        Permissions(),
+        "Permissions of Unix sockets, in octal digits.",
         group="Listening",
     )
     fd: int | None = option(
@@ -390,7 +422,7 @@ class Config:
         "For a connection without a request.",
         group="Time limits",
     )
-    timeout_graceful_shutdown: float | None = option(
+    timeout_graceful_shutdown: float = option(
         30.0,
         Seconds(zero=True),
         "For requests to end when the server stops.",
@@ -511,24 +543,9 @@ class Config:
             raise ConfigurationError(
                 f"workers is {self.workers}: this release serves with one process"
             )
-        self.binds()
-        self.insecure_binds()
-        if self.http3 and not any(bind.is_ip for bind in self.binds()):
+        find_insecure_binds(self)
+        if not any(bind.is_ip for bind in find_binds(self)) and self.http3:
             raise ConfigurationError("http3 needs a port: a Unix socket has no UDP")
-
-    def binds(self) -> list[Bind]:
-        """Return where to listen, with TLS if there is a certificate."""
-        if self.bind:
-            return [to_bind(text) for text in self.bind]
-        if self.uds is not None:
-            return [Bind(path=self.uds)]
-        if self.fd is not None:
-            return [Bind(fd=self.fd)]
-        return [Bind(host=self.host, port=self.port)]
-
-    def insecure_binds(self) -> list[Bind]:
-        """Return where to listen in the clear, beside ``binds``."""
-        return [to_bind(text) for text in self.insecure_bind]
 
     def load(self) -> ASGIApplication:
         """Import the application, and return it; a second call returns the same.
@@ -573,6 +590,22 @@ class Config:
 
 #: Every option by its name, in the order of the documentation.
 OPTIONS: dict[str, Option] = options_of(Config)
+
+
+def find_binds(config: Config) -> list[Bind]:
+    """Return where to listen, with TLS if there is a certificate."""
+    if config.bind:
+        return [to_bind(text) for text in config.bind]
+    if config.uds is not None:
+        return [Bind(path=config.uds)]
+    if config.fd is not None:
+        return [Bind(fd=config.fd)]
+    return [Bind(host=config.host, port=config.port)]
+
+
+def find_insecure_binds(config: Config) -> list[Bind]:
+    """Return where to listen in the clear, beside ``find_binds``."""
+    return [to_bind(text) for text in config.insecure_bind]
 
 
 def suggest(name: str) -> str:

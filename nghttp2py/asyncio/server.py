@@ -143,7 +143,7 @@ class Server:
 
     def __init__(
         self,
-        app: Callable[..., Any],
+        app: Callable[..., Any] | ExchangeFactory,
         address: Address | None = None,
         *,
         ssl: ssl_module.SSLContext | Paths | None = None,
@@ -554,6 +554,19 @@ def _to_quic(http3: Any, paths: Any, timeouts: Timeouts) -> QuicConfiguration:
             "http3=True needs ssl=(certificate, key): an ssl.SSLContext does not give "
             "its certificate to QUIC; give http3 the paths, or a QuicConfiguration"
         )
+    return make_server_quic(paths, timeouts)
+
+
+def make_server_quic(
+    paths: Paths, timeouts: Timeouts, password: str | None = None
+) -> QuicConfiguration:
+    """Return the QUIC configuration of a server by the paths of its certificate.
+
+    Raises ``OSError`` and ``ValueError`` for a file that cannot be used.
+    """
+    from nghttp2py.h3 import H3_ALPN
+    from nghttp2py.quic import QuicConfiguration
+
     configuration = QuicConfiguration(
         is_client=False,
         alpn_protocols=H3_ALPN,
@@ -561,7 +574,7 @@ def _to_quic(http3: Any, paths: Any, timeouts: Timeouts) -> QuicConfiguration:
         idle_timeout=timeouts.idle or 0.0,
         probe_datagram_size=True,
     )
-    configuration.load_cert_chain(*paths)
+    configuration.load_cert_chain(*paths, password=password)
     return configuration
 
 

@@ -3,7 +3,7 @@
 import click
 
 from nghttp2py import __version__
-from nghttp2py.cli import features, get, hpack, serve
+from nghttp2py.cli import features, get, hpack, run, serve
 
 __all__ = ["main"]
 
@@ -15,5 +15,5 @@ def main() -> None:
 
 
 # Each module has its click command or group as `command`.
-for _module in (get, serve, hpack, features):
+for _module in (get, serve, run, hpack, features):
     main.add_command(_module.command)

@@ -1,0 +1,267 @@
+"""What a server of ASGI applications listens on: sockets, TLS and QUIC."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import importlib
+import os
+import socket
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from nghttp2py.asgi.binds import Bind, open_descriptor
+from nghttp2py.asgi.config import Config, find_binds, find_insecure_binds
+from nghttp2py.asyncio.binding import (
+    UnixPath,
+    bind_tcp,
+    bind_udp,
+    bind_unix,
+    describe_address,
+)
+from nghttp2py.asyncio.server import DEFAULT_CONFIGURATION
+from nghttp2py.asyncio.timeouts import Timeouts
+from nghttp2py.errors import ConfigurationError
+from nghttp2py.h2 import H2Configuration
+
+if TYPE_CHECKING:
+    from nghttp2py.quic import QuicConfiguration
+
+__all__ = ["Endpoint", "Endpoints", "make_context", "make_quic", "make_timeouts"]
+
+# How many ports are tried to find one that is free for TCP and UDP.
+_ATTEMPTS = 16
+
+
+@dataclass
+class Endpoint:
+    """Sockets with the same TLS and the same protocols, for one server."""
+
+    sockets: list[socket.socket]
+    secure: bool
+    http3: bool
+
+    @property
+    def scheme(self) -> str:
+        """ "https" or "http"."""
+        return "https" if self.secure else "http"
+
+
+@dataclass
+class Endpoints:
+    """The sockets of a configuration, bound, not yet listening."""
+
+    found: list[Endpoint] = field(default_factory=list)
+    paths: list[UnixPath] = field(default_factory=list)
+
+    async def bind(
+        self, config: Config, sockets: Sequence[socket.socket] | None = None
+    ) -> None:
+        """Bind all that the configuration names, or take ``sockets``.
+
+        Raises ``OSError``, which names the address; then nothing stays bound.
+        """
+        secure = config.ssl_certfile is not None
+        http3 = secure and config.http3 is not False and has_quic(config)
+        try:
+            if sockets is not None:
+                self._add(list(sockets), secure, http3)
+            else:
+                for bind in find_binds(config):
+                    self._add(await self._open(bind, config, http3), secure, http3)
+                for bind in find_insecure_binds(config):
+                    self._add(await self._open(bind, config, False), False, False)
+        except BaseException:
+            self.close()
+            raise
+
+    async def _open(
+        self, bind: Bind, config: Config, http3: bool
+    ) -> list[socket.socket]:
+        if bind.path is not None:
+            sock, path = bind_unix(bind.path)
+            if path is not None:
+                self.paths.append(path)
+                with contextlib.suppress(OSError):
+                    os.chmod(bind.path, config.uds_permissions)
+            return [sock]
+        if bind.fd is not None:
+            return [open_descriptor(bind.fd)]
+        loop = asyncio.get_running_loop()
+        for left in range(_ATTEMPTS, 0, -1):
+            sockets = await bind_tcp(loop, bind.host, bind.port)
+            if not http3 or bind.port or _is_free_for_udp(sockets, last=left == 1):
+                break
+            for sock in sockets:
+                sock.close()
+        return sockets
+
+    def _add(self, sockets: list[socket.socket], secure: bool, http3: bool) -> None:
+        """Add sockets to the endpoint of their kind."""
+        for sock in sockets:
+            quic = http3 and sock.family in (socket.AF_INET, socket.AF_INET6)
+            for endpoint in self.found:
+                if (endpoint.secure, endpoint.http3) == (secure, quic):
+                    endpoint.sockets.append(sock)
+                    break
+            else:
+                self.found.append(Endpoint([sock], secure, quic))
+
+    def close(self) -> None:
+        """Close the sockets that no server has taken, and remove the paths."""
+        self.remove_paths()
+        for endpoint in self.found:
+            for sock in endpoint.sockets:
+                sock.close()
+
+    def remove_paths(self) -> None:
+        """Remove the Unix sockets' paths, so that no client tries them."""
+        for path in self.paths:
+            path.remove()
+        self.paths.clear()
+
+
+def _is_free_for_udp(sockets: list[socket.socket], *, last: bool) -> bool:
+    """Return whether the ports of bound sockets are free for UDP, too."""
+    try:
+        for sock in sockets:
+            bind_udp(sock).close()
+    except OSError as error:
+        if last or error.errno != errno.EADDRINUSE:
+            raise
+        return False
+    return True
+
+
+def describe_socket(sock: socket.socket, scheme: str) -> str:
+    """Return the URL of a socket, or the path of a Unix socket."""
+    address = describe_address(sock.getsockname())
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        return f"{scheme}://{address}"
+    return f"{address} ({scheme})"
+
+
+# ---- TLS ----
+
+
+def _refuse_prompt() -> str:
+    # OpenSSL would wait for a terminal.
+    raise ValueError("the key is encrypted: give ssl_keyfile_password")
+
+
+def make_context(config: Config) -> ssl.SSLContext:
+    """Return the TLS context of a server.  Raises ``ConfigurationError``."""
+    assert config.ssl_certfile is not None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    password: Any = config.ssl_keyfile_password
+    try:
+        context.load_cert_chain(
+            config.ssl_certfile,
+            config.ssl_keyfile,
+            _refuse_prompt if password is None else password,
+        )
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"no certificate with its key in {_name_files(config)}: {_reason(error)}"
+        ) from None
+    if config.ssl_ca_certs is not None:
+        try:
+            context.load_verify_locations(config.ssl_ca_certs)
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(
+                f"no authorities in ssl_ca_certs {config.ssl_ca_certs!r}: "
+                f"{_reason(error)}"
+            ) from None
+    elif config.ssl_cert_reqs:
+        context.load_default_certs(ssl.Purpose.CLIENT_AUTH)
+    context.verify_mode = ssl.VerifyMode(config.ssl_cert_reqs)
+    if config.ssl_ciphers is not None:
+        try:
+            context.set_ciphers(config.ssl_ciphers)
+        except ssl.SSLError as error:
+            raise ConfigurationError(
+                f"ssl_ciphers {config.ssl_ciphers!r}: {_reason(error)}"
+            ) from None
+    return context
+
+
+def _name_files(config: Config) -> str:
+    if config.ssl_keyfile is None:
+        return f"ssl_certfile {config.ssl_certfile!r}"
+    return (
+        f"ssl_certfile {config.ssl_certfile!r} and ssl_keyfile {config.ssl_keyfile!r}"
+    )
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def has_quic(config: Config) -> bool:
+    """Return whether this build has QUIC; raise if it must."""
+    try:
+        for name in "quic", "h3":
+            importlib.import_module(f"nghttp2py.{name}")
+    except ImportError as error:
+        if config.http3:
+            raise ConfigurationError(f"http3 is not in this build: {error}") from None
+        return False
+    return True
+
+
+def make_quic(config: Config, timeouts: Timeouts) -> QuicConfiguration:
+    """Return the configuration of QUIC with the certificate of TLS.
+
+    Raises ``ConfigurationError``.
+    """
+    from nghttp2py.asyncio.server import make_server_quic
+    from nghttp2py.quic import QuicConnection
+
+    assert config.ssl_certfile is not None
+    try:
+        quic = make_server_quic(
+            (config.ssl_certfile, config.ssl_keyfile),
+            timeouts,
+            password=config.ssl_keyfile_password,
+        )
+        quic.verify_mode = config.ssl_cert_reqs
+        quic.max_streams_bidi = config.h2_max_concurrent_streams
+        if config.ssl_ca_certs is not None:
+            quic.load_verify_locations(config.ssl_ca_certs)
+        # A connection is made to check the key, and raises if it is invalid.
+        QuicConnection(configuration=quic, original_destination_connection_id=bytes(8))
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"no certificate for HTTP/3 in {_name_files(config)}: {_reason(error)}"
+        ) from None
+    return quic
+
+
+# ---- HTTP ----
+
+
+def make_timeouts(config: Config) -> Timeouts:
+    """Return the time bounds of connections."""
+    return Timeouts(
+        handshake=config.timeout_handshake,
+        headers=config.timeout_request_head,
+        body=config.timeout_body,
+        response=config.timeout_response_stall,
+        idle=config.timeout_keep_alive,
+        close=config.timeout_graceful_shutdown,
+    )
+
+
+def make_h2(config: Config, *, tunnels: bool) -> H2Configuration:
+    """Return the settings and limits of HTTP/2.
+
+    ``tunnels`` is whether extended CONNECT is announced (RFC 8441).
+    """
+    return replace(
+        DEFAULT_CONFIGURATION,
+        max_concurrent_streams=config.h2_max_concurrent_streams,
+        enable_connect_protocol=tunnels,
+    )

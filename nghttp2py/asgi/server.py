@@ -1,0 +1,510 @@
+"""The server of an ASGI application: its start, its end, and its signals."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import dataclasses
+import importlib.util
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from types import FrameType
+from typing import Any
+
+from nghttp2py.asgi.app import ASGIApp
+from nghttp2py.asgi.config import Config, make_config
+from nghttp2py.asgi.endpoints import (
+    Endpoint,
+    Endpoints,
+    describe_socket,
+    make_context,
+    make_h2,
+    make_quic,
+    make_timeouts,
+)
+from nghttp2py.asgi.lifespan import Lifespan
+from nghttp2py.asgi.options import ASGIOptions
+from nghttp2py.asyncio import event_loop
+from nghttp2py.asyncio.server import Server as HTTPServer
+from nghttp2py.errors import ApplicationError, ConfigurationError, LifespanError
+
+__all__ = ["STARTUP_FAILURE", "Server", "run", "run_config", "serve"]
+
+logger = logging.getLogger(__name__)
+
+#: The exit code if the application has failed to start, as uvicorn's.
+STARTUP_FAILURE = 3
+
+# Seconds for which the application may end when it was cancelled, or when a second
+# signal has come.
+_CANCELLED = 1.0
+_FORCED = 5.0
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Server:
+    """Serves an application by a ``Config``.
+
+    ``await serve()`` starts the application and the server, serves until
+    ``should_exit`` is set or a signal comes, and stops both.  ``startup()`` and
+    ``shutdown()`` are its two halves.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        #: Whether it listens, and has not begun to stop.
+        self.started = False
+        #: The servers of its addresses: ``servers[0].sockets`` are sockets.
+        self.servers: list[HTTPServer] = []
+        # The lifespan of the application, from ``startup()`` on.
+        self.lifespan: Lifespan | None = None
+        #: What the program should exit with: 3 if the application has not started.
+        self.exit_code = 0
+        self._app: ASGIApp | None = None
+        self._endpoints = Endpoints()
+        self._should_exit = False
+        self._force_exit = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._changed: asyncio.Event | None = None
+
+    # ---- Switches, which any thread may set ----
+
+    @property
+    def should_exit(self) -> bool:
+        """Whether the server stops: setting it begins the graceful end."""
+        return self._should_exit
+
+    @should_exit.setter
+    def should_exit(self, value: bool) -> None:
+        self._should_exit = value
+        self._wake()
+
+    @property
+    def force_exit(self) -> bool:
+        """Whether the server stops at once: setting it ends the graceful end."""
+        return self._force_exit
+
+    @force_exit.setter
+    def force_exit(self, value: bool) -> None:
+        self._force_exit = value
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._loop is not None and self._changed is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._changed.set)
+
+    async def _until(
+        self,
+        switch: Callable[[], bool],
+        *futures: asyncio.Future[Any],
+        timeout: float | None = None,
+    ) -> None:
+        """Wait until a switch is set, one of the futures is done, or the time over."""
+        changed = self._attach()
+        loop = asyncio.get_running_loop()
+        end = None if timeout is None else loop.time() + timeout
+        while not switch() and not any(future.done() for future in futures):
+            changed.clear()
+            waiter = asyncio.ensure_future(changed.wait())
+            try:
+                done, _ = await asyncio.wait(
+                    [waiter, *futures],
+                    timeout=None if end is None else max(0.0, end - loop.time()),
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+            finally:
+                waiter.cancel()
+            if not done:
+                return
+
+    def _attach(self) -> asyncio.Event:
+        loop = asyncio.get_running_loop()
+        if self._changed is None or self._loop is not loop:
+            self._loop, self._changed = loop, asyncio.Event()
+        return self._changed
+
+    # ---- The whole life ----
+
+    def run(self, sockets: Sequence[socket.socket] | None = None) -> None:
+        """Serve in an event loop of its own, as ``config.loop`` names it."""
+        run_loop(self.serve(sockets), self.config.loop)
+
+    async def serve(self, sockets: Sequence[socket.socket] | None = None) -> None:
+        """Serve until ``should_exit`` is set, or SIGINT or SIGTERM comes.
+
+        In the main thread, the handlers of both signals are replaced meanwhile.  The
+        first signal begins the graceful end; a SIGINT after it ends at once.
+
+        If the application fails to start, that is logged, ``started`` stays False, and
+        ``exit_code`` is 3.  Raises :class:`~nghttp2py.errors.ConfigurationError`,
+        :class:`~nghttp2py.errors.ApplicationError`, and ``OSError`` for an address that
+        cannot be listened on.  When it is cancelled, it ends gracefully; when that is
+        cancelled, too, at once.
+        """
+        self._attach()
+        with self.catch_signals():
+            try:
+                await self.live(sockets)
+            except LifespanError as error:
+                self.exit_code = STARTUP_FAILURE
+                log_error(error)
+
+    async def live(self, sockets: Sequence[socket.socket] | None = None) -> None:
+        """Do what ``serve`` does, without signals, and raise ``LifespanError``."""
+        self.config.configure_logging()
+        starting = asyncio.ensure_future(self.startup(sockets))
+        try:
+            await self._until(lambda: self._should_exit, starting)
+        finally:
+            if not starting.done():
+                logger.info("stopping before the application has started")
+                starting.cancel()
+                await asyncio.wait([starting])
+        if starting.cancelled():
+            return
+        starting.result()
+        try:
+            await self.main_loop()
+        finally:
+            await self.shutdown(sockets)
+
+    async def main_loop(self) -> None:
+        """Wait until ``should_exit`` is set."""
+        await self._until(lambda: self._should_exit)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Handle a signal: begin the end; a SIGINT after that forces it."""
+        if self._should_exit and sig == signal.SIGINT:
+            self.force_exit = True
+        else:
+            self.should_exit = True
+
+    @contextlib.contextmanager
+    def catch_signals(self) -> Iterator[None]:
+        """Handle SIGINT and SIGTERM by ``handle_exit`` in the block.
+
+        This is a no-op outside of the main thread.
+        """
+        # signal.signal and not loop.add_signal_handler: what was there is restored.
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {each: signal.signal(each, self.handle_exit) for each in _SIGNALS}
+        try:
+            yield
+        finally:
+            for each, handler in before.items():
+                # None is a handler that was not set by Python.
+                signal.signal(each, signal.SIG_DFL if handler is None else handler)
+
+    # ---- Start ----
+
+    async def startup(self, sockets: Sequence[socket.socket] | None = None) -> None:
+        """Load and start the application, and listen.
+
+        ``sockets`` are bound sockets, to be used instead of those of the configuration;
+        the server closes them.  Raises what ``serve`` raises, and
+        :class:`~nghttp2py.errors.LifespanError` if the application fails to start.
+        """
+        if self.lifespan is not None:
+            raise RuntimeError("the server was started before")
+        self._attach()
+        config = self.config
+        config.check()
+        application = config.load()
+        self.lifespan = Lifespan(
+            application,
+            config.lifespan,
+            startup_timeout=config.timeout_lifespan_startup,
+            shutdown_timeout=config.timeout_lifespan_shutdown,
+        )
+        self._app = ASGIApp(application, make_options(config, self.lifespan.state))
+        # An address that is in use is found before the application has started.
+        await self._endpoints.bind(config, sockets)
+        try:
+            self._make_servers(self._app)
+            await self.lifespan.startup()
+            await self._listen()
+        except BaseException:
+            await self._abort_startup()
+            raise
+        self.started = True
+        self._announce()
+
+    def _make_servers(self, app: ASGIApp) -> None:
+        config = self.config
+        timeouts = make_timeouts(config)
+        context = quic = None
+        for endpoint in self._endpoints.found:
+            if endpoint.secure and context is None:
+                context = make_context(config)
+            if endpoint.http3 and quic is None:
+                quic = make_quic(config, timeouts)
+            self.servers.append(
+                HTTPServer(
+                    app,
+                    sock=endpoint.sockets,
+                    ssl=context if endpoint.secure else None,
+                    http3=quic if endpoint.http3 and quic is not None else False,
+                    config=make_h2(config, tunnels=app.takes_tunnels),
+                    timeouts=timeouts,
+                    limit_connections=config.limit_connections,
+                    backlog=config.backlog,
+                )
+            )
+
+    async def _listen(self) -> None:
+        """Listen, in the context that the requests shall inherit."""
+        assert self.lifespan is not None
+        context = self.lifespan.context
+        if self.config.reset_contextvars:
+            context = contextvars.Context()
+        elif context is None:
+            context = contextvars.copy_context()
+        loop = asyncio.get_running_loop()
+        for server in self.servers:
+            # A task runs in a copy of the context in which it is made.
+            await context.run(loop.create_task, server.start())
+
+    async def _abort_startup(self) -> None:
+        for server in self.servers:
+            server.abort()
+        self._endpoints.close()
+        if self.lifespan is not None:
+            await self.lifespan.shutdown()
+
+    def _announce(self) -> None:
+        """Log where the server listens, and by which protocols."""
+        for endpoint, server in zip(self._endpoints.found, self.servers, strict=True):
+            protocols = ", ".join(name_protocols(endpoint))
+            for sock in server.sockets:
+                if sock.type == socket.SOCK_STREAM:
+                    logger.info(
+                        "listening on %s by %s (Ctrl-C stops)",
+                        describe_socket(sock, endpoint.scheme),
+                        protocols,
+                    )
+
+    # ---- End ----
+
+    async def shutdown(self, sockets: Sequence[socket.socket] | None = None) -> None:
+        """Stop accepting, let the requests end, and stop the application.
+
+        What has not ended after ``timeout_graceful_shutdown`` seconds is cancelled, and
+        all at once when ``force_exit`` is set.  The application's lifespan is ended in
+        each case.  A second call is a no-op.
+        """
+        if not self.started:
+            return
+        self.started = False
+        try:
+            await self._drain()
+        finally:
+            try:
+                await self._end_requests()
+            finally:
+                await self._end_lifespan()
+
+    async def _drain(self) -> None:
+        """Wait for the end of requests, until the deadline or a second signal."""
+        assert self._app is not None
+        timeout = self.config.timeout_graceful_shutdown
+        self._endpoints.remove_paths()
+        for server in self.servers:
+            server.close(timeout)
+        count = self._app.task_count
+        if count:
+            logger.info(
+                "stopping: waiting up to %g seconds for %d requests; Ctrl-C ends them "
+                "at once",
+                timeout,
+                count,
+            )
+        else:
+            logger.info("stopping")
+        ending = asyncio.ensure_future(self._wait_closed(self._app))
+        try:
+            await self._until(lambda: self._force_exit, ending, timeout=timeout)
+        finally:
+            ending.cancel()
+
+    async def _wait_closed(self, app: ASGIApp) -> None:
+        for server in self.servers:
+            await server.wait_closed()
+        # Responses are complete; background tasks may not be.
+        await app.drain()
+
+    async def _end_requests(self) -> None:
+        assert self._app is not None
+        for server in self.servers:
+            server.abort()
+        count = self._app.task_count
+        if count:
+            logger.warning("cancelling %d requests", count)
+            self._app.cancel()
+            await self._app.drain(_CANCELLED)
+
+    async def _end_lifespan(self) -> None:
+        assert self.lifespan is not None
+        ending = asyncio.ensure_future(self.lifespan.shutdown())
+        try:
+            await self._until(lambda: self._force_exit, ending)
+            if not ending.done():
+                await asyncio.wait([ending], timeout=_FORCED)
+        finally:
+            if not ending.done():
+                logger.error(
+                    "the application has not stopped: its lifespan is cancelled"
+                )
+            ending.cancel()
+            await asyncio.wait([ending])
+        logger.info("stopped")
+
+
+def name_protocols(endpoint: Endpoint) -> list[str]:
+    """Return the names of the protocols that an endpoint serves."""
+    return ["HTTP/2", "HTTP/3"] if endpoint.http3 else ["HTTP/2"]
+
+
+def make_options(config: Config, state: dict[str, Any]) -> ASGIOptions:
+    """Return the options of an ``ASGIApp``."""
+    return ASGIOptions(
+        spec_version=config.spec_version,
+        disconnect_grace=config.timeout_disconnect_grace,
+        state=state,
+        root_path=config.root_path,
+        root_path_mode=config.root_path_mode,
+        server_header="nghttp2py" if config.server_header else "",
+        date_header=config.date_header,
+        headers=tuple(
+            (name.encode("latin-1"), value.encode("latin-1"))
+            for name, value in config.headers
+        ),
+        forwarded=config.proxy_policy(),
+        response_stall=config.timeout_response_stall,
+        limit_concurrency=config.limit_concurrency,
+        max_request_body_size=config.max_request_body_size,
+        health_check_path=config.health_check_path,
+    )
+
+
+def log_error(error: Exception) -> None:
+    """Log an error of starting as one line, and its details below."""
+    details = getattr(error, "details", "")
+    logger.error("%s%s", error, "\n" + details.rstrip() if details else "")
+
+
+# ---- Running ----
+
+
+async def serve(
+    app: Any,
+    config: Config | None = None,
+    *,
+    shutdown_trigger: Callable[[], Awaitable[object]] | None = None,
+    mode: str | None = None,
+) -> None:
+    """Serve ``app`` in the running event loop, as hypercorn's function does.
+
+    ``shutdown_trigger`` is a function whose awaitable ends when the server is to stop;
+    without one, SIGINT and SIGTERM stop it.  ``mode`` is "asgi" or "wsgi", or None for
+    what the application is.
+
+    Raises what ``Server.startup`` raises: :class:`~nghttp2py.errors.LifespanError` if
+    the application fails to start.
+    """
+    chosen = dataclasses.replace(Config() if config is None else config, app=app)
+    if mode is not None:
+        if mode not in ("asgi", "wsgi"):
+            raise ValueError(f"mode must be asgi, wsgi or None, not {mode!r}")
+        chosen.interface = "wsgi" if mode == "wsgi" else "auto"
+    server = Server(chosen)
+    if shutdown_trigger is None:
+        with server.catch_signals():
+            await server.live()
+        return
+    trigger = asyncio.ensure_future(_await(shutdown_trigger))
+    trigger.add_done_callback(lambda _: setattr(server, "should_exit", True))
+    try:
+        await server.live()
+        if trigger.done():
+            trigger.result()
+    finally:
+        trigger.cancel()
+        await asyncio.wait([trigger])
+
+
+async def _await(function: Callable[[], Awaitable[object]]) -> None:
+    await function()
+
+
+def run_loop(main: Coroutine[Any, Any, None], loop: str) -> None:
+    """Run a coroutine in a new event loop: "auto", "asyncio" or "uvloop"."""
+    if loop == "asyncio":
+        asyncio.run(main)
+        return
+    if loop == "uvloop" and importlib.util.find_spec("uvloop") is None:
+        main.close()
+        raise ConfigurationError(
+            "loop uvloop needs the uvloop package: pip install 'nghttp2py[speed]'"
+        )
+    event_loop.run(main)
+
+
+def run_config(config: Config, *, leave: bool = False) -> int:
+    """Serve by a configuration in a new event loop; return the exit code.
+
+    With ``leave``, a forced end does not wait for threads of the application: the
+    process ends.  Raises what ``Server.serve`` raises.
+    """
+    config.check()
+    config.configure_logging()
+    config.load()
+    server = Server(config)
+
+    async def main() -> None:
+        await server.serve()
+        if leave and server.force_exit and _has_threads():
+            # asyncio and the interpreter would join the threads of executors.
+            logging.shutdown()
+            for stream in sys.stdout, sys.stderr:
+                with contextlib.suppress(OSError, ValueError, AttributeError):
+                    stream.flush()
+            os._exit(server.exit_code)
+
+    run_loop(main(), config.loop)
+    return server.exit_code
+
+
+def _has_threads() -> bool:
+    """Return whether a thread would keep the process alive."""
+    return any(
+        not thread.daemon and thread is not threading.main_thread()
+        for thread in threading.enumerate()
+    )
+
+
+def run(app: Any, **options: Any) -> None:
+    """Serve ``app`` until a signal comes; ``options`` are those of ``Config``.
+
+    The program ends with the exit code 3 if the application fails to start, and with 1
+    if it cannot be loaded or an address cannot be listened on; a line of the log says
+    why.  Raises ``TypeError`` and ``ValueError`` for invalid options.
+    """
+    config = make_config(app, options)
+    config.check()
+    try:
+        code = run_config(config)
+    except (ApplicationError, ConfigurationError, OSError) as error:
+        log_error(error)
+        code = 1
+    if code:
+        sys.exit(code)

@@ -1,0 +1,506 @@
+"""The server of an ASGI application: where it listens, its start and its end."""
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+import os
+import signal
+import socket
+import stat
+import threading
+
+import pytest
+from loops import in_loop, in_loops, until
+
+from nghttp2py.asgi import Config, Server, run, serve
+from nghttp2py.asgi import server as server_module
+from nghttp2py.asgi.lifespan import Lifespan
+from nghttp2py.asyncio import Client
+from nghttp2py.errors import (
+    ApplicationError,
+    ConfigurationError,
+    LifespanError,
+    StreamResetError,
+)
+
+variable = contextvars.ContextVar("variable", default="unset")
+
+
+class App:
+    """An application that notes what happens, and whose requests a test holds."""
+
+    def __init__(self, startup="complete", hold=False, hold_shutdown=False):
+        self.startup = startup
+        self.notes = []
+        self.hold = hold
+        self.hold_shutdown = hold_shutdown
+        self.release = asyncio.Event()
+        self.background = False
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] == "lifespan":
+            await self.live(scope, receive, send)
+        else:
+            try:
+                await self.answer(scope, send)
+            except asyncio.CancelledError:
+                self.notes.append("cancelled")
+                raise
+
+    async def live(self, scope, receive, send):
+        await receive()
+        self.notes.append("startup")
+        if self.startup == "nothing":
+            await asyncio.Event().wait()
+        scope["state"]["pool"] = "open"
+        variable.set("set at startup")
+        await send({"type": f"lifespan.startup.{self.startup}"})
+        await receive()
+        self.notes.append("shutdown")
+        if self.hold_shutdown:
+            await asyncio.Event().wait()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def answer(self, scope, send):
+        self.notes.append("request")
+        body = f"{scope['http_version']} {scope['scheme']} {variable.get()}".encode()
+        assert scope["state"] == {"pool": "open"}
+        if self.hold and not self.background:
+            await self.release.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": body})
+        if self.background:
+            await self.release.wait()
+        self.notes.append("response")
+
+
+@contextlib.asynccontextmanager
+async def running(app, server=None, **options):
+    """Run a server in a task until the end of the block; give both."""
+    if server is None:
+        if not {"bind", "fd"} & set(options):
+            options["port"] = 0
+        server = Server(Config(app, log_config=None, **options))
+    task = asyncio.ensure_future(server.serve())
+    try:
+        await until(lambda: server.started or task.done())
+        yield server, task
+    except BaseException:
+        server.force_exit = True
+        raise
+    finally:
+        server.should_exit = True
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    assert not server.started
+
+
+def port_of(server, index=0):
+    return server.servers[index].sockets[0].getsockname()[1]
+
+
+async def get(url, **options):
+    async with Client(url, **options) as client:
+        response = await client.get("/")
+        return await response.read()
+
+
+# ---- Where it listens ----
+
+
+@in_loops
+async def test_requests_are_served_between_startup_and_shutdown():
+    app = App()
+    async with running(app) as (server, _):
+        body = await get(f"http://127.0.0.1:{port_of(server)}")
+        assert body == b"2 http set at startup"
+        assert app.notes == ["startup", "request", "response"]
+    assert app.notes[3:] == ["shutdown"]
+    assert server.exit_code == 0
+
+
+@in_loop
+async def test_it_listens_at_several_addresses(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    path = tmp_path / "socket"
+    binds = ["127.0.0.1:0", "localhost:0", f"unix:{path}"]
+    async with running(App(), bind=binds) as (server, _):
+        (http_server,) = server.servers
+        for sock in http_server.sockets:
+            if sock.family == socket.AF_INET:
+                port = sock.getsockname()[1]
+                assert await get(f"http://127.0.0.1:{port}")
+                assert f"http://127.0.0.1:{port} by HTTP/2" in caplog.text
+        async with Client("http://localhost", path=str(path)) as client:
+            assert (await client.get("/")).status == 200
+        assert f"listening on unix:{path} (http)" in caplog.text
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666
+    assert not path.exists()
+
+
+@in_loop
+async def test_tls_has_http3_on_its_port_and_plain_http_has_another(tls, paths):
+    app = App()
+    async with running(
+        app,
+        ssl_certfile=paths[0],
+        ssl_keyfile=paths[1],
+        insecure_bind=["127.0.0.1:0"],
+    ) as (server, _):
+        port = port_of(server)
+        url = f"https://127.0.0.1:{port}"
+        async with Client(url, ssl=tls.client) as client:
+            response = await client.get("/")
+            assert await response.read() == b"2 https set at startup"
+            assert dict(response.headers)["alt-svc"] == f'h3=":{port}"'
+        body = await get(url, ssl=tls.client, http3=True)
+        assert body == b"3 https set at startup"
+        plain = f"http://127.0.0.1:{port_of(server, 1)}"
+        assert await get(plain) == b"2 http set at startup"
+
+
+@in_loop
+async def test_http3_can_be_switched_off(tls, paths):
+    options = {"ssl_certfile": paths[0], "ssl_keyfile": paths[1], "http3": False}
+    async with running(App(), **options) as (server, _):
+        sockets = server.servers[0].sockets
+        assert [each.type for each in sockets] == [socket.SOCK_STREAM]
+        async with Client(
+            f"https://127.0.0.1:{port_of(server)}", ssl=tls.client
+        ) as client:
+            assert "alt-svc" not in dict((await client.get("/")).headers)
+
+
+@in_loop
+async def test_it_listens_on_a_descriptor_which_stays_open():
+    with socket.socket() as given:
+        given.bind(("127.0.0.1", 0))
+        async with running(App(), fd=given.fileno()):
+            assert await get(f"http://127.0.0.1:{given.getsockname()[1]}")
+        assert given.getsockname()
+
+
+@in_loop
+async def test_it_listens_on_sockets_of_the_program():
+    given = socket.socket()
+    given.bind(("127.0.0.1", 0))
+    port = given.getsockname()[1]
+    server = Server(Config(App(), log_config=None))
+    task = asyncio.ensure_future(server.serve(sockets=[given]))
+    await until(lambda: server.started)
+    assert await get(f"http://127.0.0.1:{port}")
+    server.should_exit = True
+    await task
+    assert given.fileno() == -1
+
+
+@in_loop
+async def test_an_address_in_use_is_found_before_the_application_starts():
+    app = App()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        server = Server(Config(app, port=port, log_config=None))
+        with pytest.raises(OSError, match="cannot bind to"):
+            await server.serve()
+    assert app.notes == []
+    assert not server.started
+
+
+@in_loop
+async def test_a_certificate_that_cannot_be_used_is_named(tmp_path):
+    certfile = tmp_path / "cert.pem"
+    certfile.write_text("nothing")
+    server = Server(Config(App(), port=0, ssl_certfile=certfile, log_config=None))
+    with pytest.raises(ConfigurationError, match="no certificate with its key in"):
+        await server.serve()
+
+
+@in_loop
+async def test_a_descriptor_that_is_no_socket_is_named(tmp_path):
+    with (tmp_path / "file").open("w") as file:
+        server = Server(Config(App(), fd=file.fileno(), log_config=None))
+        with pytest.raises(OSError, match=f"on descriptor {file.fileno()}"):
+            await server.serve()
+
+
+@in_loop
+async def test_fields_are_added_to_responses():
+    options = {"headers": [("x-added", "1")], "server_header": False}
+    async with running(App(), date_header=False, **options) as (server, _):
+        async with Client(f"http://127.0.0.1:{port_of(server)}") as client:
+            headers = dict((await client.get("/")).headers)
+        assert headers["x-added"] == "1"
+        assert "server" not in headers and "date" not in headers
+
+
+# ---- Start ----
+
+
+@pytest.mark.parametrize("lifespan", ["auto", "on"])
+@in_loop
+async def test_a_failed_startup_ends_it_with_exit_code_3(lifespan, caplog):
+    app = App(startup="failed")
+    server = Server(Config(app, port=0, lifespan=lifespan, log_config=None))
+    await server.serve()
+    assert (server.started, server.exit_code) == (False, 3)
+    assert "the application has failed to start" in caplog.text
+    assert app.notes == ["startup"]
+
+
+@in_loop
+async def test_a_server_that_is_told_to_exit_while_it_starts_does_not_start():
+    app = App(startup="nothing")
+    server = Server(Config(app, port=0, log_config=None))
+    task = asyncio.ensure_future(server.serve())
+    await until(lambda: app.notes)
+    server.should_exit = True
+    await task
+    assert (server.started, server.exit_code) == (False, 0)
+
+
+@pytest.mark.parametrize("reset", [False, True])
+@in_loop
+async def test_requests_see_the_context_of_the_lifespan_unless_it_is_reset(reset):
+    variable.set("set by the program")
+    async with running(App(), reset_contextvars=reset) as (server, _):
+        body = await get(f"http://127.0.0.1:{port_of(server)}")
+    assert body.endswith(b"unset" if reset else b"set at startup")
+
+
+@in_loop
+async def test_startup_and_shutdown_are_the_halves_of_serve():
+    app = App()
+    server = Server(Config(app, port=0, log_config=None))
+    await server.startup()
+    assert server.started
+    assert await get(f"http://127.0.0.1:{port_of(server)}")
+    with pytest.raises(RuntimeError, match="started before"):
+        await server.startup()
+    await server.shutdown()
+    await server.shutdown()
+    assert app.notes == ["startup", "request", "response", "shutdown"]
+
+
+# ---- End ----
+
+
+@in_loop
+async def test_a_request_ends_before_the_application_is_stopped():
+    app = App(hold=True)
+    async with running(app) as (server, task):
+        port = port_of(server)
+        async with Client(f"http://127.0.0.1:{port}") as client:
+            asking = asyncio.ensure_future(client.get("/"))
+            await until(lambda: "request" in app.notes)
+            server.should_exit = True
+            await until(lambda: not server.started)
+            with pytest.raises(OSError):
+                await asyncio.open_connection("127.0.0.1", port)
+            app.release.set()
+            assert await (await asking).read() == b"2 http set at startup"
+        await task
+    assert app.notes == ["startup", "request", "response", "shutdown"]
+
+
+@in_loop
+async def test_a_background_task_ends_before_the_application_is_stopped():
+    app = App(hold=True)
+    app.background = True
+    async with running(app) as (server, task):
+        assert await get(f"http://127.0.0.1:{port_of(server)}")
+        server.should_exit = True
+        await until(lambda: not server.started)
+        assert not task.done()
+        app.release.set()
+        await task
+    assert app.notes == ["startup", "request", "response", "shutdown"]
+
+
+@in_loop
+async def test_a_request_that_does_not_end_is_cancelled_at_the_deadline():
+    app = App(hold=True)
+    async with running(app, timeout_graceful_shutdown=0.1) as (server, task):
+        asking = asyncio.ensure_future(get(f"http://127.0.0.1:{port_of(server)}"))
+        await until(lambda: "request" in app.notes)
+        server.should_exit = True
+        with pytest.raises((StreamResetError, OSError)):
+            await asking
+        await task
+    assert app.notes == ["startup", "request", "cancelled", "shutdown"]
+
+
+@in_loop
+async def test_a_forced_exit_does_not_wait_for_requests_but_stops_the_application():
+    app = App(hold=True)
+    async with running(app) as (server, task):
+        asking = asyncio.ensure_future(get(f"http://127.0.0.1:{port_of(server)}"))
+        await until(lambda: "request" in app.notes)
+        server.should_exit = True
+        await until(lambda: not server.started)
+        server.force_exit = True
+        await task
+        with pytest.raises((StreamResetError, OSError)):
+            await asking
+    assert app.notes == ["startup", "request", "cancelled", "shutdown"]
+
+
+@in_loop
+async def test_a_forced_exit_bounds_the_stop_of_the_application(monkeypatch, caplog):
+    monkeypatch.setattr(server_module, "_FORCED", 0.05)
+    app = App(hold_shutdown=True)
+    async with running(app) as (server, task):
+        server.should_exit = True
+        await until(lambda: "shutdown" in app.notes)
+        server.force_exit = True
+        await task
+    assert "the application has not stopped: its lifespan is cancelled" in caplog.text
+
+
+@in_loop
+async def test_a_server_that_is_cancelled_ends_gracefully():
+    app = App(hold=True)
+    async with running(app) as (server, task):
+        asking = asyncio.ensure_future(get(f"http://127.0.0.1:{port_of(server)}"))
+        await until(lambda: "request" in app.notes)
+        task.cancel()
+        await until(lambda: not server.started)
+        app.release.set()
+        assert await asking
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert app.notes == ["startup", "request", "response", "shutdown"]
+
+
+@in_loop
+async def test_another_thread_may_stop_it():
+    async with running(App()) as (server, task):
+        thread = threading.Thread(target=setattr, args=[server, "should_exit", True])
+        thread.start()
+        await task
+        thread.join()
+
+
+# ---- Signals ----
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@in_loops
+async def test_a_signal_stops_it_and_its_handler_is_restored(number):
+    before = signal.getsignal(number)
+    app = App()
+    async with running(app) as (_, task):
+        assert signal.getsignal(number) != before
+        os.kill(os.getpid(), number)
+        await task
+    assert signal.getsignal(number) is before
+    assert app.notes == ["startup", "shutdown"]
+
+
+@in_loop
+async def test_only_a_second_sigint_forces_the_end():
+    server = Server(Config(App()))
+    server.handle_exit(signal.SIGTERM, None)
+    server.handle_exit(signal.SIGTERM, None)
+    assert (server.should_exit, server.force_exit) == (True, False)
+    server.handle_exit(signal.SIGINT, None)
+    assert server.force_exit
+
+
+def test_in_another_thread_signals_are_left_alone():
+    before = signal.getsignal(signal.SIGINT)
+    seen = []
+
+    @in_loop
+    async def main():
+        async with running(App()):
+            seen.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=main)
+    thread.start()
+    thread.join()
+    assert seen == [before]
+
+
+# ---- serve() and run() ----
+
+
+@in_loop
+async def test_serve_ends_when_its_trigger_does(caplog):
+    caplog.set_level(logging.INFO)
+    app, stop = App(), asyncio.Event()
+    config = Config(port=0, log_config=None)
+    before = signal.getsignal(signal.SIGTERM)
+    task = asyncio.ensure_future(serve(app, config, shutdown_trigger=stop.wait))
+    await until(lambda: "listening on" in caplog.text)
+    assert signal.getsignal(signal.SIGTERM) is before
+    stop.set()
+    await task
+    assert app.notes == ["startup", "shutdown"]
+    assert config.app is None
+
+
+@in_loop
+async def test_serve_raises_what_its_trigger_raises():
+    async def trigger():
+        raise LookupError("over")
+
+    config = Config(port=0, log_config=None)
+    with pytest.raises(LookupError, match="over"):
+        await serve(App(), config, shutdown_trigger=trigger)
+
+
+@in_loop
+async def test_serve_raises_for_a_failed_startup():
+    with pytest.raises(LifespanError):
+        await serve(App(startup="failed"), Config(port=0, log_config=None))
+
+
+@in_loop
+async def test_serve_raises_for_what_is_no_application():
+    with pytest.raises(ApplicationError, match="there is no module"):
+        await serve("no_such_module:app", Config(port=0, log_config=None))
+
+
+@pytest.mark.parametrize("loop", ["auto", "asyncio", "uvloop"])
+def test_run_ends_with_a_signal(loop, caplog):
+    app = App()
+    loops = []
+
+    async def stopping(scope, receive, send):
+        loops.append(type(asyncio.get_running_loop()).__module__)
+        if scope["type"] == "lifespan":
+            asyncio.get_running_loop().call_later(
+                0.05, os.kill, os.getpid(), signal.SIGTERM
+            )
+        await app(scope, receive, send)
+
+    run(stopping, port=0, loop=loop, log_config=None)
+    assert app.notes == ["startup", "shutdown"]
+    assert loops[0].startswith("asyncio" if loop == "asyncio" else "uvloop")
+
+
+@pytest.mark.parametrize(
+    ("app", "code", "sentence"),
+    [
+        (App(startup="failed"), 3, "the application has failed to start"),
+        ("no_such_module:app", 1, "there is no module 'no_such_module'"),
+    ],
+)
+def test_run_exits_with_a_code_for_what_failed(app, code, sentence, caplog):
+    with pytest.raises(SystemExit) as caught:
+        run(app, port=0, log_config=None)
+    assert caught.value.code == code
+    assert sentence in caplog.text
+
+
+def test_run_names_an_option_that_it_does_not_have():
+    with pytest.raises(TypeError, match="'certfile': use ssl_certfile"):
+        run(App(), certfile="cert.pem")
+
+
+def test_the_lifespan_has_the_limits_of_the_configuration():
+    names = "startup_timeout", "shutdown_timeout"
+    defaults = Lifespan.__init__.__kwdefaults__
+    for name in names:
+        assert getattr(Config(), f"timeout_lifespan_{name[:-8]}") == defaults[name]
