@@ -17,7 +17,6 @@ import logging
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -45,6 +44,7 @@ __all__ = [
     "check_close",
     "is_available",
     "read_handshake",
+    "shorten_reason",
 ]
 
 logger = logging.getLogger(__name__)
@@ -327,6 +327,11 @@ def check_close(code: int, reason: str) -> None:
         )
 
 
+def shorten_reason(reason: str) -> str:
+    """Return the beginning of a text that fits into a close frame."""
+    return reason.encode()[:_MAX_REASON].decode("utf-8", "ignore")
+
+
 class _Log(_LoggerAdapter):
     """Logs at DEBUG what a peer can cause, without tracebacks."""
 
@@ -335,12 +340,21 @@ class _Log(_LoggerAdapter):
             super().log(logging.DEBUG, "%s", printable(str(msg) % args))
 
 
-@cache
+# The class that `_load_engine` has made, once `websockets` is imported.
+_engines: list[Any] = []
+
+
 def _load_engine() -> Any:
     """Return the class that parses and makes frames.
 
     Raises ``ConfigurationError`` if ``websockets`` is missing.
     """
+    if not _engines:
+        _engines.append(_make_engine())
+    return _engines[0]
+
+
+def _make_engine() -> Any:
     try:
         from websockets.frames import Opcode
         from websockets.protocol import Protocol, Side, State
@@ -349,6 +363,8 @@ def _load_engine() -> Any:
 
     class Engine(Protocol):
         """Joins frames to messages, and checks these in the order of the frames."""
+
+        opened = State.OPEN
 
         def __init__(
             self, options: WebSocketOptions, client_side: bool, extensions: Any
@@ -370,16 +386,20 @@ def _load_engine() -> Any:
             self.parts: bytearray | None = None
             self.decoder: Any = None
 
-        @property
-        def is_open(self) -> bool:
-            return self.state is State.OPEN
-
         def fail(self, code: int, reason: str = "") -> None:
             self.failed = (int(code), "" if code == 1006 else reason)
             super().fail(code, reason)
 
         def recv_frame(self, frame: Frame) -> None:
             opcode = frame.opcode
+            if (
+                frame.fin
+                and (opcode is Opcode.TEXT or opcode is Opcode.BINARY)
+                and self.current_size is None
+            ):
+                # The usual frame, a whole message, which may come now.
+                self.add_fragment(opcode, frame)
+                return
             if opcode is Opcode.CLOSE:
                 # A close frame may come between the fragments of a message (RFC 6455,
                 # 5.4 and 5.5.1): the rest of that is not sent.
@@ -392,11 +412,11 @@ def _load_engine() -> Any:
                 self.received.append(PongReceived(bytes(frame.data)))
             elif opcode is not Opcode.CLOSE:
                 self.add_fragment(opcode, frame)
-                if frame.fin and self.extensions:
-                    self.renew_inflater(self.extensions[0], frame.data)
 
         def add_fragment(self, opcode: Opcode, frame: Frame) -> None:
             data = frame.data
+            if frame.fin and self.extensions:
+                self.renew_inflater(self.extensions[0], data)
             size = len(data) if self.parts is None else len(data) + len(self.parts)
             if size > self.limit:
                 self.fail(1009, f"a message has more than {self.limit} bytes")
@@ -468,7 +488,7 @@ class WebSocketConnection:
     @property
     def is_open(self) -> bool:
         """Whether messages can be sent: no close frame was sent or received."""
-        return bool(self._engine.is_open)
+        return bool(self._engine.state is self._engine.opened)
 
     @property
     def output_ended(self) -> bool:
@@ -524,9 +544,10 @@ class WebSocketConnection:
     # ---- To the peer ----
 
     def _require_open(self) -> Any:
-        if not self._engine.is_open:
+        engine = self._engine
+        if engine.state is not engine.opened:
             raise StreamStateError("the WebSocket is closed, or is being closed")
-        return self._engine
+        return engine
 
     def send_message(self, data: str | bytes | bytearray | memoryview) -> None:
         """Queue a message: a str as text, anything else as binary data.
@@ -551,7 +572,7 @@ class WebSocketConnection:
         Raises ``ValueError`` for what must not be in a close frame.
         """
         check_close(code, reason)
-        if self._engine.is_open:
+        if self.is_open:
             self._engine.send_close(code, reason)
 
     def fail(self, code: int, reason: str = "") -> None:

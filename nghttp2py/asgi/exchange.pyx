@@ -45,12 +45,6 @@ cdef Py_ssize_t QUEUED = 131072
 # Octets of a file that are read at once.
 cdef Py_ssize_t PIECE = 65536
 
-cdef enum State:
-    AWAITS_START
-    AWAITS_BODY
-    AWAITS_TRAILERS
-    COMPLETE
-
 cdef str HTTP = sys.intern("http")
 cdef str START = sys.intern("http.response.start")
 cdef str BODY = sys.intern("http.response.body")
@@ -79,15 +73,6 @@ cdef dict KNOWN = {
 
 cdef class HTTPApplication(Application):
     """Makes the exchanges of an application's HTTP requests."""
-
-    cdef tuple _defaults   # the server field, and the date's
-    cdef time_t _date      # when that was made
-    cdef tuple _date_pair
-    cdef tuple _server_pair
-    cdef list _headers
-    cdef Py_ssize_t _limit  # of exchanges; -1: none
-    cdef object _max_body
-    cdef bytes _health_path
 
     def __init__(self, app, options=None):
         Application.__init__(self, app, options)
@@ -168,6 +153,7 @@ cdef class Refusal(Exchange):
 cdef dict TEXTS = {
     200: b"OK\n",
     400: b"400 Bad Request\n",
+    403: b"403 Forbidden\n",
     413: b"413 Content Too Large\n",
     500: b"500 Internal Server Error\n",
     501: b"501 Not Implemented\n",
@@ -200,23 +186,6 @@ cdef int answer(Exchange exchange, HTTPApplication application, int status) exce
 
 cdef class ASGIExchange(ApplicationExchange):
     """An HTTP request, which an ASGI application answers."""
-
-    cdef State _state
-    cdef list _body           # the pieces that the application has not taken
-    cdef Py_ssize_t _unread   # their octets
-    cdef object _received     # octets of the whole body so far
-    cdef bint _request_ended
-    cdef bint _end_taken      # the application has the end of the body
-    cdef bint _continued      # 100 (Continue) was sent, or is not needed
-    cdef bint _no_body        # what the application sends of a body is dropped
-    cdef bint _trailers       # it has announced trailers
-    cdef bint _sends_trailers  # and they are sent
-    cdef bint _pushed
-    cdef bint _ended_here     # the response was ended by us, not by the application
-    cdef object _file         # a file that is open while the response is sent
-    cdef list _trailer_fields
-    cdef object _stall        # the timer that bounds a waiting send()
-    cdef object _stall_queued  # octets that were queued when it was set
 
     # ---- What the connection calls ----
 

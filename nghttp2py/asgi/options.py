@@ -15,6 +15,7 @@ from nghttp2py.arguments import (
     describe,
 )
 from nghttp2py.asgi.forwarded import ForwardedPolicy
+from nghttp2py.websocket import WebSocketOptions
 
 __all__ = ["EXTENSIONS", "ASGIOptions"]
 
@@ -69,8 +70,8 @@ class ASGIOptions:
     #: The policy that rewrites the client's address and the scheme by the fields of
     #: trusted proxies; None: no such field is heeded.
     forwarded: ForwardedPolicy | None = None
-    #: The options of WebSocket connections.
-    websocket: Any = None
+    #: The options of WebSockets; None: the defaults.
+    websocket: WebSocketOptions | None = None
     #: Requests that are served at once; others get 503.
     limit_concurrency: int | None = None
     #: Octets of a request's body; a larger one gets 413.
@@ -91,6 +92,10 @@ class ASGIOptions:
             raise TypeError(f"state must be a dict, not {describe(self.state)}")
         if self.context is not None:
             check_type("context", self.context, contextvars.Context, "a Context")
+        if self.websocket is not None:
+            check_type(
+                "websocket", self.websocket, WebSocketOptions, "a WebSocketOptions"
+            )
         _check_text("root_path", self.root_path)
         _check_choice("root_path_mode", self.root_path_mode, _ROOT_PATH_MODES)
         _check_text("server_header", self.server_header)

@@ -1,0 +1,7 @@
+from nghttp2py.asgi.exchange import ASGIExchange, HTTPApplication
+
+__all__ = ["WebSocketExchange", "new_websocket"]
+
+def new_websocket(application: HTTPApplication) -> WebSocketExchange: ...
+
+class WebSocketExchange(ASGIExchange): ...
