@@ -47,7 +47,9 @@ def test_names_are_those_of_uvicorn():
         "forwarded_allow_ips limit_concurrency backlog timeout_keep_alive "
         "timeout_graceful_shutdown ssl_keyfile ssl_certfile ssl_keyfile_password "
         "ssl_ca_certs ssl_cert_reqs ssl_ciphers log_config log_level access_log "
-        "use_colors server_header date_header headers loop reset_contextvars workers"
+        "use_colors server_header date_header headers loop reset_contextvars workers "
+        "ws_max_size ws_max_queue ws_ping_interval ws_ping_timeout "
+        "ws_per_message_deflate"
     )
     assert set(names.split()) <= set(OPTIONS)
 

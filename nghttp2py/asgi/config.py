@@ -42,6 +42,7 @@ from nghttp2py.asyncio.timeouts import Timeouts
 from nghttp2py.errors import ConfigurationError
 from nghttp2py.h2 import H2Configuration
 from nghttp2py.trusted import TrustedAddresses
+from nghttp2py.websocket import WebSocketOptions
 
 __all__ = [
     "OPTIONS",
@@ -56,6 +57,7 @@ __all__ = [
 ]
 
 _TIMEOUTS = Timeouts()
+_WEBSOCKET = WebSocketOptions()
 _H2 = H2Configuration()
 
 #: What begins the names of environment variables that are options.
@@ -445,6 +447,39 @@ class Config:
         Seconds(optional=True),
         "For the application to stop.",
         group="Time limits",
+    )
+
+    # ---- WebSocket ----
+
+    ws_max_size: int = option(
+        _WEBSOCKET.max_message_size,
+        Integer(1),
+        "Bytes of a message, after it was inflated.",
+        group="WebSocket",
+    )
+    ws_max_queue: int = option(
+        _WEBSOCKET.max_queue,
+        Integer(1),
+        "Messages that wait for the application before the client must wait.",
+        group="WebSocket",
+    )
+    ws_ping_interval: float | None = option(
+        _WEBSOCKET.ping_interval,
+        Seconds(optional=True),
+        "Between the server's pings.",
+        group="WebSocket",
+    )
+    ws_ping_timeout: float | None = option(
+        _WEBSOCKET.ping_timeout,
+        Seconds(optional=True),
+        "For the answer to a ping; then the WebSocket is closed.",
+        group="WebSocket",
+    )
+    ws_per_message_deflate: bool = option(
+        _WEBSOCKET.per_message_deflate,
+        Flag(),
+        "Compress messages if the client offers it.",
+        group="WebSocket",
     )
 
     # ---- Responses ----

@@ -33,6 +33,7 @@ from nghttp2py.asgi.options import ASGIOptions
 from nghttp2py.asyncio import event_loop
 from nghttp2py.asyncio.server import Server as HTTPServer
 from nghttp2py.errors import ApplicationError, ConfigurationError, LifespanError
+from nghttp2py.websocket import WebSocketOptions
 
 __all__ = ["STARTUP_FAILURE", "Server", "run", "run_config", "serve"]
 
@@ -389,6 +390,13 @@ def make_options(config: Config, state: dict[str, Any]) -> ASGIOptions:
             for name, value in config.headers
         ),
         forwarded=config.proxy_policy(),
+        websocket=WebSocketOptions(
+            max_message_size=config.ws_max_size,
+            max_queue=config.ws_max_queue,
+            ping_interval=config.ws_ping_interval,
+            ping_timeout=config.ws_ping_timeout,
+            per_message_deflate=config.ws_per_message_deflate,
+        ),
         response_stall=config.timeout_response_stall,
         limit_concurrency=config.limit_concurrency,
         max_request_body_size=config.max_request_body_size,
