@@ -25,6 +25,8 @@ PUBLIC = [
     "nghttp2py.access_formats",
     "nghttp2py.asgi",
     "nghttp2py.asgi.forwarded",
+    "nghttp2py.asgi.metrics",
+    "nghttp2py.asgi.wsgi",
     "nghttp2py.asyncio",
     "nghttp2py.asyncio.h3",
     "nghttp2py.asyncio.quic",

@@ -14,7 +14,7 @@ from nghttp2py.asyncio.fields import Fields
 from nghttp2py.asyncio.protocol import H2Protocol
 from nghttp2py.asyncio.pump import H2Pump
 from nghttp2py.asyncio.reader import StreamReader
-from nghttp2py.asyncio.server import Server
+from nghttp2py.asyncio.server import Server, ServerCounts
 from nghttp2py.asyncio.stream import H2Stream, Stream
 from nghttp2py.asyncio.timeouts import Timeouts
 from nghttp2py.asyncio.writer import StreamWriter
@@ -51,6 +51,7 @@ __all__ = [
     "Response",
     "SendException",
     "Server",
+    "ServerCounts",
     "Stream",
     "StreamReader",
     "StreamWriter",

@@ -233,6 +233,8 @@ class Listener:
         self._pause: asyncio.TimerHandle | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._waiters = Waiters()
+        #: How many connections were accepted.
+        self.accepted = 0
         self._exhausted = LogBudget(logger, logging.WARNING, 1, _LOG_INTERVAL)
         self._full = LogBudget(logger, logging.INFO, 1, _LOG_INTERVAL)
 
@@ -294,6 +296,14 @@ class Listener:
         return made + len(self._opening)
 
     @property
+    def failures(self) -> tuple[int, int]:
+        """How many TLS handshakes have failed, and headers of the PROXY protocol."""
+        return (
+            0 if self._tls is None else self._tls.failed,
+            0 if self._proxied is None else self._proxied.refused,
+        )
+
+    @property
     def is_full(self) -> bool:
         """Whether ``limit_connections`` is reached."""
         return self._limit is not None and self.count + self._elsewhere() >= self._limit
@@ -339,6 +349,7 @@ class Listener:
 
     def _open(self, sock: socket.socket) -> None:
         sock.setblocking(False)
+        self.accepted += 1
         task = self.loop.create_task(self._connect(sock))
         self._opening.add(task)
         task.add_done_callback(self._opened)

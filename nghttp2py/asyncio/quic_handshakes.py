@@ -38,6 +38,8 @@ class Handshakes:
     def __init__(self, most: int) -> None:
         self._most = most
         self._share = max(1, most // SHARES)
+        #: How many were begun, and how many of them were completed.
+        self.begun = self.completed = 0
         self._began: dict[QuicConnectionProtocol, tuple[Hashable, float]] = {}
         self._by_network: dict[Hashable, dict[QuicConnectionProtocol, None]] = {}
 
@@ -68,6 +70,7 @@ class Handshakes:
 
     def add(self, protocol: QuicConnectionProtocol, addr: Any, now: float) -> None:
         network = network_of(addr)
+        self.begun += 1
         self._began[protocol] = network, now
         self._by_network.setdefault(network, {})[protocol] = None
 

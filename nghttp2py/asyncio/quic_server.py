@@ -63,6 +63,7 @@ class _Owner:
         self._cids: set[bytes] = set()
 
     def handshake_completed(self) -> None:
+        self._handshaking.completed += 1
         self._handshaking.discard(self._protocol)
         token = self._router.write_token(self._quic.get_peer_address(), time.time())
         if token:
@@ -170,6 +171,12 @@ class QuicServer(asyncio.DatagramProtocol):
     def stream_count(self) -> int:
         """The number of open requests, if the connections use HTTP/3."""
         return sum(getattr(each, "stream_count", 0) for each in self._connections)
+
+    @property
+    def handshakes(self) -> tuple[int, int]:
+        """How many handshakes clients have begun, and how many of them have failed."""
+        begun = self._handshaking.begun
+        return begun, begun - self._handshaking.completed - len(self._handshaking)
 
     def share_limit(
         self, has_room: Callable[[], bool], released: Callable[[], object]

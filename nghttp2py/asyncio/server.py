@@ -16,7 +16,7 @@ import socket
 import ssl as ssl_module
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from nghttp2py.arguments import check_bool, describe
 from nghttp2py.asyncio.binding import (
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from nghttp2py.asyncio.quic_protocol import QuicStreamHandler as QuicStreamHandler
     from nghttp2py.quic import QuicConfiguration
 
-__all__ = ["DEFAULT_CONFIGURATION", "HandlerProtocol", "Server"]
+__all__ = ["DEFAULT_CONFIGURATION", "HandlerProtocol", "Server", "ServerCounts"]
 
 # One name for the server of handlers and this one, as they are one.
 logger = logging.getLogger("nghttp2py.server")
@@ -82,6 +82,27 @@ _TUNNEL_CONFIGURATION = replace(DEFAULT_CONFIGURATION, enable_connect_protocol=T
 Address = tuple[str | None, int] | str | bytes | os.PathLike[str]
 Paths = tuple[str | os.PathLike[str], str | os.PathLike[str] | None]
 S = TypeVar("S", bound="Server")
+
+
+class ServerCounts(NamedTuple):
+    """What a ``Server`` has open, and what it has counted since its start."""
+
+    #: Connections of TCP and Unix sockets that are open, those in a handshake included.
+    connections: int = 0
+    #: Connections of QUIC that are open, those in a handshake included.
+    quic_connections: int = 0
+    #: Streams that are open: requests that have not ended.
+    streams: int = 0
+    #: Connections of TCP and Unix sockets that were accepted.
+    accepted: int = 0
+    #: Connections of QUIC that were begun.
+    quic_accepted: int = 0
+    #: TLS handshakes that clients have begun and that were not completed.
+    failed_handshakes: int = 0
+    #: The same of QUIC.
+    quic_failed_handshakes: int = 0
+    #: Connections without a valid header of the PROXY protocol.
+    refused_headers: int = 0
 
 
 class HandlerProtocol(HTTP2Protocol):
@@ -408,6 +429,29 @@ class Server:
             return ()
         datagrams = [sock for server in self._quic_servers for sock in server.sockets]
         return (*listener.sockets, *datagrams)
+
+    @property
+    def counts(self) -> ServerCounts:
+        """What the server has open now, and what it has counted since its start."""
+        if self._listener is None:
+            return ServerCounts()
+        begun, failed = 0, 0
+        for server in self._quic_servers:
+            handshakes = server.handshakes
+            begun += handshakes[0]
+            failed += handshakes[1]
+        tls_failed, refused = self._listener.failures
+        return ServerCounts(
+            self._listener.count,
+            self._count_quic(),
+            sum(protocol.stream_count for protocol in self._connections)
+            + sum(server.stream_count for server in self._quic_servers),
+            self._listener.accepted,
+            begun,
+            tls_failed,
+            failed,
+            refused,
+        )
 
     # ---- Connections ----
 

@@ -92,6 +92,8 @@ class ServerTLS:
         self.plaintext = memoryview(bytearray(_READ_SIZE))
         #: The connections, before and after the handshake, until they are lost.
         self.connections: set[TLSTransport] = set()
+        #: How many handshakes were begun by a client and not completed.
+        self.failed = 0
         self._failures = LogBudget(logger, logging.INFO, _FAILURES, _FAILURE_INTERVAL)
         self._faults = LogBudget(logger, logging.WARNING, 1, _FAULT_INTERVAL)
 
@@ -239,6 +241,8 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
                 self._shared.report(
                     self._peer, "the peer closed the connection in the handshake"
                 )
+        if protocol is None and self._received:
+            self._shared.failed += 1
         self._closing = True
         self._tcp = self._tls = self._incoming = self._outgoing = None
         error, self._error = self._error or exc, None

@@ -1,0 +1,217 @@
+"""Metrics for Prometheus: what is counted, with which labels, and how it is read."""
+
+import asyncio
+import subprocess
+import sys
+
+import pytest
+from asgi_servers import everywhere, serving
+from loops import in_loop, until
+from prometheus_client.parser import text_string_to_metric_families
+
+from nghttp2py import access
+from nghttp2py.asgi.metrics import BUCKETS, Metrics
+from nghttp2py.asyncio import Server, ServerCounts, open_connection
+from nghttp2py.errors import ConfigurationError
+
+
+@pytest.fixture
+def metrics():
+    made = Metrics()
+    made.start()
+    yield made
+    made.stop()
+
+
+def read(metrics):
+    """The value of each sample, by its name and its labels."""
+    text, kind = metrics.generate()
+    assert kind.startswith("text/plain")
+    names = ("version", "transport", "method", "status", "le")
+    return {
+        (
+            sample.name,
+            *(sample.labels[name] for name in names if name in sample.labels),
+        ): sample.value
+        for family in text_string_to_metric_families(text.decode())
+        for sample in family.samples
+    }
+
+
+async def app(scope, receive, send):
+    status = int(scope["path"][1:] or 200)
+    await send({"type": "http.response.start", "status": status})
+    await send({"type": "http.response.body", "body": b"good", "more_body": True})
+    if status == 202:
+        raise ConnectionResetError("on purpose")
+    await send({"type": "http.response.body"})
+
+
+@everywhere
+async def test_requests_are_counted_by_version_method_and_status(version, metrics):
+    number = version.removeprefix("HTTP/")
+    async with serving(version, app) as peer:
+        metrics.add_server(peer.server)
+        metrics.add_server(peer.server)
+        await peer.fetch()
+        await peer.fetch()
+        await peer.fetch(b"/404", b"POST", body=b"x")
+        await peer.fetch(b"/299", b"BREW")
+        await until(lambda: len(peer.log) == 4)
+        found = read(metrics)
+        kind = "quic" if version == "HTTP/3" else "tcp"
+        assert found["nghttp2py_connections_open", kind] == 1
+        assert found["nghttp2py_connections_total", kind] == 1
+        assert found["nghttp2py_handshakes_failed_total", kind] == 0
+        assert found["nghttp2py_streams_open",] == 0
+    assert found["nghttp2py_requests_total", number, "GET", "200"] == 2
+    assert found["nghttp2py_requests_total", number, "POST", "404"] == 1
+    assert found["nghttp2py_requests_total", number, "other", "2xx"] == 1
+    assert found["nghttp2py_response_body_bytes_total", number] == 16
+    assert found["nghttp2py_request_duration_seconds_count", number] == 4
+    assert found["nghttp2py_request_duration_seconds_bucket", number, "+Inf"] == 4
+    assert ("nghttp2py_stream_resets_total", number) not in found
+    assert read(metrics)["nghttp2py_connections_open", kind] == 0
+
+
+@everywhere
+async def test_a_reset_is_counted(version, metrics):
+    number = version.removeprefix("HTTP/")
+
+    async def wait(scope, receive, send):
+        await receive()
+        await asyncio.Event().wait()
+
+    async with serving(version, wait, disconnect_grace=0) as peer:
+        metrics.add_server(peer.server)
+        stream = await peer.open()
+        await until(lambda: peer.server.counts.streams == 1)
+        stream.reset()
+        await until(lambda: peer.log)
+        found = read(metrics)
+    assert found["nghttp2py_requests_total", number, "GET", "none"] == 1
+    assert found["nghttp2py_requests_incomplete_total", number] == 1
+    assert found["nghttp2py_stream_resets_total", number] == 1
+
+
+@in_loop
+async def test_handshakes_that_fail_are_counted(paths, metrics):
+    async def site(stream):
+        await stream.send_response(200, {}, b"")
+
+    async with Server(site, ("127.0.0.1", 0), ssl=paths, http3=True) as server:
+        metrics.add_server(server)
+        port = server.sockets[0].getsockname()[1]
+        for data in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03", b""):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(data)
+            writer.write_eof()
+            await reader.read()
+            writer.close()
+            await writer.wait_closed()
+        await until(lambda: server.counts.failed_handshakes == 2)
+        await until(lambda: not server.counts.connections)
+        found = read(metrics)
+    assert found["nghttp2py_connections_total", "tcp"] == 3
+    assert found["nghttp2py_handshakes_failed_total", "tcp"] == 2
+    assert found["nghttp2py_handshakes_failed_total", "quic"] == 0
+
+
+@in_loop
+async def test_connections_without_a_proxy_header_are_counted(metrics):
+    async def site(stream):
+        raise AssertionError
+
+    async with Server(site, ("127.0.0.1", 0), proxy_protocol="v1") as server:
+        metrics.add_server(server)
+        port = server.sockets[0].getsockname()[1]
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /")
+        await until(lambda: server.counts.refused_headers == 1)
+        writer.close()
+        found = read(metrics)
+    assert found["nghttp2py_proxy_headers_refused_total",] == 1
+
+
+def test_a_server_that_was_not_started_has_counted_nothing():
+    async def site(stream):
+        raise AssertionError
+
+    assert Server(site, ("127.0.0.1", 0)).counts == ServerCounts() == (0,) * 8
+
+
+def test_clients_cannot_make_labels(metrics):
+    for number in range(2000):
+        metrics.observe(
+            access.Exchange(
+                *("HTTP/2", None, b"M%d" % number, b"/%d" % number, number % 1000 or 1),
+                *(0, 0.1, number, True),
+            )
+        )
+    names = {key for key in read(metrics) if key[0] == "nghttp2py_requests_total"}
+    assert len(names) < 80
+
+
+def test_nothing_is_hooked_until_the_start_and_after_the_end():
+    before = list(access.hooks)
+    metrics = Metrics()
+    assert access.hooks == before
+    metrics.start()
+    metrics.start()
+    assert len(access.hooks) == len(before) + 1
+    metrics.stop()
+    metrics.stop()
+    assert access.hooks == before
+
+
+def test_a_missing_package_is_named_with_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    with pytest.raises(ConfigurationError, match=r"nghttp2py\[metrics\]"):
+        Metrics()
+
+
+def test_only_a_server_can_be_added(metrics):
+    with pytest.raises(TypeError, match="server must be a Server"):
+        metrics.add_server("server")
+
+
+def test_the_package_is_loaded_only_where_it_is_used():
+    program = "import sys, nghttp2py.asgi.metrics\n"
+    program += "assert 'prometheus_client' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@in_loop
+async def test_prometheus_reads_the_metrics_by_a_server_of_their_own():
+    metrics = Metrics()
+    server = await metrics.serve(("127.0.0.1", 0))
+    port = server.sockets[0].getsockname()[1]
+
+    async def ask(client, path, method="GET", **headers):
+        stream = await client.open_stream(
+            {":method": method, ":path": path, **headers}, end_stream=True
+        )
+        response = await stream.response()
+        return response.status, dict(response.headers), await stream.read()
+
+    async with await open_connection("127.0.0.1", port) as client:
+        status, headers, body = await ask(client, "/metrics?x=1")
+        assert status == 200
+        assert headers[b"content-type"].startswith(b"text/plain; version=")
+        assert b"# TYPE nghttp2py_connections_open gauge" in body
+        status, headers, body = await ask(
+            client, "/metrics", accept="application/openmetrics-text; version=1.0.0"
+        )
+        assert headers[b"content-type"].startswith(b"application/openmetrics-text")
+        assert body.endswith(b"# EOF\n")
+        assert (await ask(client, "/metrics", "HEAD"))[2] == b""
+        assert (await ask(client, "/metrics", "POST"))[0] == 405
+        assert (await ask(client, "/"))[0] == 404
+    await metrics.close()
+    await metrics.close()
+    assert not server.sockets
+    assert metrics.observe not in access.hooks
+
+
+def test_the_buckets_are_in_order():
+    assert list(BUCKETS) == sorted(BUCKETS)
