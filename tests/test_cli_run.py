@@ -1,0 +1,314 @@
+"""``nghttp2py run``, with curl, h2load and ``nghttp2py get`` as its clients."""
+
+import contextlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+from loops import DEADLINE
+from peers import free_port, nghttp2py, one_line
+
+MODULE = """
+import asyncio, sys, time
+
+requests = 0
+note = lambda *words: print(*words, file=sys.stderr, flush=True)
+
+async def app(scope, receive, send):
+    global requests
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        note("accepted", requests)
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    requests += 1
+    path = scope["path"]
+    if path == "/hang":
+        note("hanging")
+        await asyncio.Event().wait()
+    if path == "/thread":
+        note("hanging")
+        await asyncio.get_running_loop().run_in_executor(None, time.sleep, 300)
+    await asyncio.sleep(0)
+    body = f"{scope['http_version']} {scope['scheme']} {path}".encode()
+    length = [(b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": length})
+    await send({"type": "http.response.body", "body": body})
+
+def create():
+    return app
+
+async def failing(scope, receive, send):
+    await receive()
+    await send({"type": "lifespan.startup.failed", "message": "no database"})
+
+async def hanging(scope, receive, send):
+    await receive()
+    note("hanging")
+    await asyncio.Event().wait()
+"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("site")
+    (directory / "main.py").write_text(MODULE)
+    (directory / "broken.py").write_text("import os\n1 / 0\n")
+    (directory / "config.toml").write_text('app = "main:app"\nport = 0\n')
+    return directory
+
+
+class Program:
+    """The command, and what it has logged."""
+
+    def __init__(self, process):
+        self.process = process
+        self.lines = []
+
+    def wait_for(self, pattern):
+        """Read the log up to a line that has a pattern; return the match."""
+        while line := self.process.stderr.readline():
+            self.lines.append(line)
+            match = re.search(pattern, line)
+            if match:
+                return match
+        raise AssertionError((pattern, self.lines))
+
+    def stop(self, number=signal.SIGTERM):
+        """Send a signal, read the rest of the log, and return the exit code."""
+        self.process.send_signal(number)
+        return self.end()
+
+    def end(self):
+        """Read the log to its end, and return the exit code."""
+        self.lines += self.process.stderr.readlines()
+        return self.process.wait(DEADLINE)
+
+    @property
+    def log(self):
+        return "".join(self.lines)
+
+
+@contextlib.contextmanager
+def program(site, *arguments, **options):
+    """Run the command in the directory of its module until the end of the block."""
+    command = [sys.executable, "-m", "nghttp2py", "run", *map(str, arguments)]
+    with subprocess.Popen(
+        command,
+        cwd=site,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    ) as process:
+        try:
+            yield Program(process)
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+URL = r"listening on (https?)://(\S+):(\d+) by (.+) \("
+
+
+def run(site, *arguments):
+    """Run the command to its end."""
+    return nghttp2py("run", *arguments, cwd=site)
+
+
+def curl(url, *options):
+    done = subprocess.run(
+        ["curl", "--silent", "--show-error", "--http2-prior-knowledge", *options, url],
+        capture_output=True,
+        timeout=DEADLINE,
+        check=True,
+    )
+    return done.stdout.decode()
+
+
+# ---- Requests ----
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["main:app", "--port=0"],
+        ["main:create", "--factory", "-b", "127.0.0.1:0"],
+        ["main:create()", "-b", "localhost:0", "--loop=asyncio"],
+        ["-c", "config.toml"],
+    ],
+)
+def test_an_application_is_served_until_sigterm(site, arguments):
+    with program(site, *arguments) as server:
+        _, host, port, protocols = server.wait_for(URL).groups()
+        assert "HTTP/2" in protocols
+        assert curl(f"http://{host}:{port}/a") == "2 http /a"
+        assert server.stop() == 0
+    assert "accepted 1" in server.log
+    assert "stopped" in server.log
+
+
+def test_tls_http3_and_plain_http_have_one_program(site, paths, certificates):
+    cert, key = paths
+    authority = certificates[3]
+    with program(
+        site,
+        *("main:app", "--ssl-certfile", cert, "--ssl-keyfile", key),
+        *("-b", "127.0.0.1:0", "--insecure-bind", "127.0.0.1:0"),
+    ) as server:
+        scheme, host, port, protocols = server.wait_for(URL).groups()
+        assert (scheme, "HTTP/3" in protocols) == ("https", True)
+        url = f"https://{host}:{port}/b"
+        assert curl(url, "--http2", "--cacert", authority) == "2 https /b"
+        done = nghttp2py("get", "--http3", "--cacert", authority, url)
+        assert done.stdout == b"3 https /b", done.stderr
+        scheme, host, port, protocols = server.wait_for(URL).groups()
+        assert (scheme, "HTTP/3" in protocols) == ("http", False)
+        assert curl(f"http://{host}:{port}/b") == "2 http /b"
+        assert server.stop(signal.SIGINT) == 0
+    assert "accepted 3" in server.log
+
+
+def test_a_unix_socket_is_removed_at_the_end(site, tmp_path):
+    path = tmp_path / "socket"
+    with program(site, "main:app", "-b", f"unix:{path}") as server:
+        server.wait_for(f"listening on unix:{path}")
+        assert curl("http://localhost/c", "--unix-socket", path) == "2 http /c"
+        assert server.stop() == 0
+    assert not path.exists()
+
+
+def test_a_descriptor_is_inherited(site):
+    with socket.create_server(("127.0.0.1", 0)) as given:
+        fd = given.fileno()
+        with program(site, "main:app", f"--fd={fd}", pass_fds=[fd]) as server:
+            server.wait_for(URL)
+            url = f"http://127.0.0.1:{given.getsockname()[1]}/d"
+            assert curl(url) == "2 http /d"
+            assert server.stop() == 0
+
+
+def test_options_are_in_the_environment_too(site, tmp_path):
+    env_file = tmp_path / "env"
+    port = free_port()
+    env_file.write_text(f"NGHTTP2PY_PORT={port}\nNGHTTP2PY_LOG_LEVEL=info\n")
+    with program(site, "main:app", "--env-file", env_file) as server:
+        assert server.wait_for(URL)[3] == str(port)
+        assert server.stop() == 0
+
+
+# ---- The end ----
+
+
+def test_sigterm_loses_no_request_that_was_accepted(site):
+    """h2load is in full swing; what it counts as failed was never accepted."""
+    with program(site, "main:app", "--port=0", "--no-access-log") as server:
+        url = "http://{}:{}/".format(*server.wait_for(URL).group(2, 3))
+        with subprocess.Popen(
+            ["h2load", "-n40000", "-c4", "-m10", url],
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as load:
+            for line in load.stdout:
+                if "progress: " in line:
+                    break
+            assert server.stop() == 0
+            output = load.stdout.read()
+    succeeded = int(re.search(r" (\d+) succeeded", output)[1])
+    assert 4_000 <= succeeded < 40_000
+    assert f"accepted {succeeded}\n" in server.log
+
+
+@pytest.mark.parametrize("path", ["hang", "thread"])
+def test_a_second_sigint_ends_it_at_once(site, path):
+    with program(site, "main:app", "--port=0") as server:
+        url = "http://{}:{}/".format(*server.wait_for(URL).group(2, 3))
+        with subprocess.Popen(
+            ["curl", "--silent", "--http2-prior-knowledge", url + path],
+            stdout=subprocess.DEVNULL,
+        ):
+            server.wait_for("hanging")
+            server.process.send_signal(signal.SIGINT)
+            server.wait_for("waiting up to 30 seconds for 1 requests")
+            assert server.stop(signal.SIGINT) == 0
+    assert "cancelling 1 requests" in server.log
+    assert "accepted 1" in server.log
+
+
+def test_sigint_ends_an_application_that_does_not_start(site):
+    with program(site, "main:hanging", "--port=0") as server:
+        server.wait_for("hanging")
+        assert server.stop(signal.SIGINT) == 0
+    assert "stopping before the application has started" in server.log
+
+
+# ---- What cannot be served ----
+
+
+def test_a_failed_startup_is_exit_code_3(site):
+    done = run(site, "main:failing", "--port=0")
+    assert done.returncode == 3
+    assert b"the application has failed to start: no database" in done.stderr
+    assert b"Traceback" not in done.stderr
+    assert b"listening" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("nothing:app", "there is no module 'nothing'"),
+        ("main:ap", "module 'main' has no attribute 'ap'; it has 'app'"),
+        ("main", "'main' is no name of an application"),
+        ("main:requests", "main:requests is not callable: it is an int"),
+    ],
+)
+def test_what_is_no_application_is_one_line(site, name, sentence):
+    assert sentence in one_line(run(site, name))
+
+
+def test_an_error_inside_the_module_has_its_own_traceback(site):
+    done = run(site, "broken:app")
+    assert done.returncode == 1
+    lines = done.stderr.decode().splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert 'broken.py", line 2' in lines[1]
+    assert lines[-1] == (
+        "Error: module 'broken' cannot be imported: ZeroDivisionError: division by zero"
+    )
+
+
+def test_a_port_in_use_is_one_line(site):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        line = one_line(run(site, "main:app", f"--port={port}"))
+    assert f"cannot bind to ('127.0.0.1', {port})" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["main:app", "--port=http"], "port must be an integer, not 'http'"),
+        (["main:app", "--ssl-keyfile=k"], "ssl_keyfile needs ssl_certfile"),
+        (["main:app", "--workers=2"], "this release serves with one process"),
+        (["main:app", "-b", "x:y"], "'x:y' is no address"),
+        (["main:app", "-c", "missing.toml"], "cannot read 'missing.toml'"),
+        ([], "there is no application"),
+    ],
+)
+def test_wrong_options_are_exit_code_2(site, arguments, sentence):
+    done = run(site, *arguments)
+    assert done.returncode == 2
+    assert sentence in done.stderr.decode()
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_configuration_can_be_checked(site):
+    done = run(site, "-c", "config.toml", "--check-config")
+    assert done.returncode == 0
+    assert done.stdout == b"The configuration of main:app can be used.\n"
+    assert one_line(run(site, "broken2:app", "--check-config"))
