@@ -79,6 +79,9 @@ def test_a_value_is_checked_when_it_is_given_and_when_it_is_assigned():
         ({"forwarded_allow_ips": "proxy"}, "forwarded_allow_ips: "),
         ({"forwarded_fields": ["by"]}, "forwarded_fields must be of for, proto, host"),
         ({"bind": [""]}, "bind must hold no empty str"),
+        ({"proxy_protocol": "v3"}, "proxy_protocol must be one of off, v1, v2, auto"),
+        ({"proxy_allow_from": "proxy"}, "proxy_allow_from: "),
+        ({"uds_permissions": "888"}, "uds_permissions must be octal digits"),
     ],
 )
 def test_an_invalid_value_is_named_with_its_rule(options, sentence):
@@ -93,6 +96,7 @@ def test_an_invalid_value_is_named_with_its_rule(options, sentence):
         ("hots", "did you mean host?"),
         ("certfile", "use ssl_certfile"),
         ("reload", "there is no reload yet"),
+        ("ws", "every version has WebSockets"),
         ("nothing_like_it", "there is no option 'nothing_like_it'"),
     ],
 )
@@ -353,6 +357,14 @@ def test_levels_are_set(loggers, capsys):
     configure_logging(None, level="error")
     logging.getLogger("nghttp2py.asgi.server").warning("a line")
     assert not capsys.readouterr().err
+
+
+def test_requests_have_a_format(loggers, capsys):
+    Config(app, access_logformat="json").configure_logging()
+    logging.getLogger("nghttp2py.access").info("a request")
+    assert json.loads(capsys.readouterr().out)["message"] == "a request"
+    with pytest.raises(ValueError, match="access_logformat: "):
+        Config(app, access_logformat="%(nothing)s")
 
 
 def test_colors_can_be_had(loggers, capsys):

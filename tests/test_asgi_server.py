@@ -100,9 +100,9 @@ def port_of(server, index=0):
     return server.servers[index].sockets[0].getsockname()[1]
 
 
-async def get(url, **options):
+async def get(url, headers=(), **options):
     async with Client(url, **options) as client:
-        response = await client.get("/")
+        response = await client.get("/", headers=headers)
         return await response.read()
 
 
@@ -232,6 +232,24 @@ async def test_fields_are_added_to_responses():
             headers = dict((await client.get("/")).headers)
         assert headers["x-added"] == "1"
         assert "server" not in headers and "date" not in headers
+
+
+@in_loop
+async def test_trusted_proxies_are_heeded():
+    app = App()
+    seen = []
+
+    async def noting(scope, receive, send):
+        if scope["type"] == "http":
+            seen.append((scope["client"], scope["scheme"]))
+        await app(scope, receive, send)
+
+    fields = {"x-forwarded-for": "192.0.2.1", "x-forwarded-proto": "https"}
+    for trusted in "127.0.0.1", "10.0.0.0/8":
+        async with running(noting, forwarded_allow_ips=trusted) as (server, _):
+            await get(f"http://127.0.0.1:{port_of(server)}", headers=fields)
+    assert seen[0] == (("192.0.2.1", 0), "https")
+    assert seen[1][0][0] == "127.0.0.1" and seen[1][1] == "http"
 
 
 # ---- Start ----

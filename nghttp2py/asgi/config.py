@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
+from nghttp2py.access_formats import compile_format
 from nghttp2py.arguments import check_int, describe
 from nghttp2py.asgi import lifespan as lifespan_module
 from nghttp2py.asgi.binds import Bind, to_bind
@@ -121,9 +122,26 @@ class Permissions(Kind):
         return f"{value:o}"
 
 
+class AccessLogFormat(Text):
+    """A format of ``nghttp2py.access_formats``."""
+
+    def __init__(self) -> None:
+        super().__init__(optional=True, empty=False, metavar="FORMAT")
+
+    def check(self, name: str, value: Any) -> Any:
+        """Return a format; compile it first."""
+        value = super().check(name, value)
+        if value is not None and value != "json":
+            try:
+                compile_format(value)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+        return value
+
+
 # Names of other servers, and what is to be used instead.
 _ELSEWHERE = {
-    "access_logformat": "there is no format of the access log yet",
+    "access_log_format": "use access_logformat",
     "accesslog": "use access_log",
     "alt_svc_headers": "use alt_svc, or headers",
     "ca_certs": "use ssl_ca_certs",
@@ -365,6 +383,21 @@ class Config:
         group="Proxies",
     )
 
+    proxy_protocol: str = option(
+        "off",
+        Choice("off", "v1", "v2", "auto"),
+        "Connections begin with a header of the PROXY protocol, of this version.",
+        group="Proxies",
+    )
+    proxy_allow_from: str | None = option(
+        None,
+        TrustedProxies(),
+        "Proxies that send such headers: addresses, networks, paths of Unix sockets, "
+        "or *.",
+        group="Proxies",
+        hint="every peer",
+    )
+
     # ---- Limits ----
 
     limit_concurrency: int | None = option(
@@ -508,6 +541,13 @@ class Config:
     access_log: bool = option(
         True, Flag(), "Log each request and its response.", group="Logging"
     )
+    access_logformat: str | None = option(
+        None,
+        AccessLogFormat(),
+        "Format of these lines: gunicorn's atoms, or json.",
+        group="Logging",
+        hint="the common log format",
+    )
     log_level: str | int | None = option(
         None,
         LogLevel(),
@@ -619,6 +659,7 @@ class Config:
             self.log_config,
             level=self.log_level,
             access_log=self.access_log,
+            access_format=self.access_logformat,
             use_colors=self.use_colors,
         )
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from nghttp2py.access_formats import make_formatter
 from nghttp2py.asgi.kinds import LEVELS
 from nghttp2py.errors import ConfigurationError
 
@@ -101,9 +102,12 @@ def configure_logging(
     *,
     level: str | int | None = None,
     access_log: bool = True,
+    access_format: str | None = None,
     use_colors: bool | None = None,
 ) -> None:
     """Configure logging by a dictionary or a file; with None only levels are set.
+
+    ``access_format`` is for the handlers of ``nghttp2py.access``.
 
     Raises ``ConfigurationError`` for a file that cannot be read or is no configuration.
     """
@@ -123,8 +127,11 @@ def configure_logging(
         # Below INFO, what concerns single connections is wanted, too.
         quiet = number if number < logging.INFO else max(number, logging.WARNING)
         logging.getLogger("nghttp2py.asyncio").setLevel(quiet)
+    access = logging.getLogger("nghttp2py.access")
+    if access_format is not None:
+        for handler in access.handlers:
+            handler.setFormatter(make_formatter(access_format))
     if not access_log:
-        access = logging.getLogger("nghttp2py.access")
         access.handlers = []
         access.propagate = False
         access.setLevel(logging.CRITICAL + 1)

@@ -259,6 +259,8 @@ class Server:
                     timeouts=timeouts,
                     limit_connections=config.limit_connections,
                     backlog=config.backlog,
+                    proxy_protocol=config.proxy_protocol,
+                    proxy_allow_from=config.proxy_allow_from,
                 )
             )
 
