@@ -21,6 +21,7 @@ from nghttp2py.asgi import ASGIApp, ASGIOptions
 from nghttp2py.asyncio import Server, open_connection
 from nghttp2py.asyncio.h3 import H3Protocol
 from nghttp2py.asyncio.quic import connect
+from nghttp2py.errors import ProtocolError
 from nghttp2py.h2 import H2Configuration
 from nghttp2py.h3 import H3_ALPN
 
@@ -106,7 +107,9 @@ class Peer:
         """Make a request and return its ``Response``."""
         stream = await self.open(path, method, headers, end=body is None)
         if body is not None:
-            await stream.send_body(body)
+            # The server may stop the upload and answer nevertheless.
+            with contextlib.suppress(ProtocolError):
+                await stream.send_body(body)
         return await self.take(stream)
 
     async def vanish(self):

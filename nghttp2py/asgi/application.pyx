@@ -245,7 +245,12 @@ cdef class ApplicationExchange(Exchange):
             if self._receivers is None:
                 self._receivers = []
             self._receivers.append(future)
-            await future
+            try:
+                await future
+            except BaseException:
+                # An application may look for a message again and again.
+                forget(self._receivers, future)
+                raise
 
     async def wait_to_send(self):
         """Wait until ``wake_senders()`` is called."""
@@ -253,7 +258,11 @@ cdef class ApplicationExchange(Exchange):
         if self._senders is None:
             self._senders = []
         self._senders.append(future)
-        await future
+        try:
+            await future
+        except BaseException:
+            forget(self._senders, future)
+            raise
 
     # ---- The end ----
 
@@ -299,6 +308,12 @@ cdef int wake(list futures) except -1:
     for future in futures:
         if not future.done():
             future.set_result(None)
+    return 0
+
+
+cdef int forget(list futures, future) except -1:
+    if futures is not None and future in futures:
+        futures.remove(future)
     return 0
 
 
@@ -547,7 +562,7 @@ collections.abc.Coroutine.register(Call)
 
 cdef object message_type(message):
     """Return the type of a message that ``send()`` was given."""
-    if not isinstance(message, collections.abc.Mapping):
+    if type(message) is not dict and not isinstance(message, collections.abc.Mapping):
         raise ASGIMessageError(
             f"send() was given {message!r}, but a message must be a dict"
         )

@@ -35,8 +35,8 @@ cdef class ASGIExchange(ApplicationExchange):
     cdef bint _end_taken      # the application has the end of the body
     cdef bint _continued      # 100 (Continue) was sent, or is not needed
     cdef bint _no_body        # what the application sends of a body is dropped
-    cdef bint _trailers       # it has announced trailers
-    cdef bint _sends_trailers  # and they are sent
+    cdef bint _sends_trailers  # the application has announced trailers
+    cdef bint _drops_trailers  # likewise, but the client takes none
     cdef bint _pushed
     cdef bint _ended_here     # the response was ended by us, not by the application
     cdef object _file         # a file that is open while the response is sent
@@ -44,6 +44,7 @@ cdef class ASGIExchange(ApplicationExchange):
     cdef object _stall        # the timer that bounds a waiting send()
     cdef object _stall_queued  # octets that were queued when it was set
 
+    cdef object _lost(self)
     cdef int _expect(self, str kind, State state) except -1
     cdef object _send_start(self, message)
     cdef bint _takes_trailers(self) except -1

@@ -299,9 +299,12 @@ cdef class ASGIExchange(ApplicationExchange):
                 return self._send_start(message)
             return self._send_other(kind, message)
         except GONE:
-            # The event that reports it comes next.
-            self.disconnect()
-            return self.refuse_send()
+            return self._lost()
+
+    cdef object _lost(self):
+        """Handle a client that is gone before the connection has reported it."""
+        self.disconnect()
+        return self.refuse_send()
 
     cdef int _expect(self, str kind, State state) except -1:
         if self._state != state:
@@ -339,10 +342,9 @@ cdef class ASGIExchange(ApplicationExchange):
         application.add_defaults(headers, present)
         self._no_body = not has_content(self.request.method, status)
         self.http.send_response(self, status, headers, self._no_body)
-        self._trailers = bool(message.get("trailers", False))
-        self._sends_trailers = self._trailers and not self._no_body and (
-            self._takes_trailers()
-        )
+        if message.get("trailers", False):
+            self._sends_trailers = not self._no_body and self._takes_trailers()
+            self._drops_trailers = not self._sends_trailers
         self._state = AWAITS_BODY
         return None
 
@@ -364,6 +366,8 @@ cdef class ASGIExchange(ApplicationExchange):
         cdef int known
         cdef bint first = self.http.version == "HTTP/1.1"
 
+        if given is None or isinstance(given, str | bytes):
+            raise ASGIMessageError(f"headers must be pairs of bytes, not {given!r}")
         for pair in given:
             try:
                 raw_name, value = pair
@@ -443,7 +447,11 @@ cdef class ASGIExchange(ApplicationExchange):
             await self._wait_for_room()
             if self.disconnected:
                 return
-        self.http.queue_body(self, body, False)
+        try:
+            self.http.queue_body(self, body, False)
+        except GONE:
+            self._lost()
+            return
         if last:
             self._body_sent()
         if not self.http.notify_writable(self, QUEUED):
@@ -459,12 +467,8 @@ cdef class ASGIExchange(ApplicationExchange):
 
     cdef int _body_sent(self) except -1:
         """Handle the end of the application's body."""
-        if self._trailers:
+        if self._sends_trailers:
             self._state = AWAITS_TRAILERS
-            if self._sends_trailers or self._no_body:
-                return 0
-            # The client takes none: its response is complete.
-            self.http.stop_request(self) if not self._request_ended else None
             return 0
         return self._finish()
 
@@ -515,18 +519,21 @@ cdef class ASGIExchange(ApplicationExchange):
         cdef int present = 0
         cdef list headers
 
-        self._expect("http.response.trailers", AWAITS_TRAILERS)
+        if self._state != COMPLETE or not self._drops_trailers:
+            self._expect("http.response.trailers", AWAITS_TRAILERS)
         headers = self._take_headers(message.get("headers", ()), &present)
         if self._trailer_fields is None:
             self._trailer_fields = []
         self._trailer_fields.extend(headers)
         if message.get("more_trailers", False):
             return None
-        if self._sends_trailers:
-            if self._trailer_fields:
-                self.http.send_trailers(self, self._trailer_fields)
-            else:
-                self.http.end(self)
+        if self._drops_trailers:
+            self._drops_trailers = False
+            return None
+        if self._trailer_fields:
+            self.http.send_trailers(self, self._trailer_fields)
+        else:
+            self.http.end(self)
         self._finish()
         return None
 
@@ -613,14 +620,21 @@ cdef class ASGIExchange(ApplicationExchange):
                 break
             if count is not None:
                 count -= len(piece)
-            waiting = self._queue(piece, False)
+            try:
+                waiting = self._queue(piece, False)
+            except GONE:
+                waiting = self._lost()
             if waiting is not None:
                 await waiting
             if self.disconnected:
                 return
         if not more:
             if not self._no_body and not self._sends_trailers:
-                self.http.end(self)
+                try:
+                    self.http.end(self)
+                except GONE:
+                    self._lost()
+                    return
             self._body_sent()
 
     cdef object _push(self, message):
@@ -684,8 +698,6 @@ cdef class ASGIExchange(ApplicationExchange):
     cdef int application_returned(self) except -1:
         if self._state == COMPLETE or self.disconnected:
             return 0
-        if self._state == AWAITS_TRAILERS and not self._sends_trailers:
-            return self._finish()
         self._log_incomplete()
         return self._break_off()
 
