@@ -44,7 +44,7 @@ cdef class ASGIExchange(ApplicationExchange):
     cdef object _stall        # the timer that bounds a waiting send()
     cdef object _stall_queued  # octets that were queued when it was set
 
-    cdef object _lost(self)
+    cdef object _client_is_gone(self)
     cdef int _expect(self, str kind, State state) except -1
     cdef object _send_start(self, message)
     cdef bint _takes_trailers(self) except -1

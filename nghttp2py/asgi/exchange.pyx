@@ -299,9 +299,9 @@ cdef class ASGIExchange(ApplicationExchange):
                 return self._send_start(message)
             return self._send_other(kind, message)
         except GONE:
-            return self._lost()
+            return self._client_is_gone()
 
-    cdef object _lost(self):
+    cdef object _client_is_gone(self):
         """Handle a client that is gone before the connection has reported it."""
         self.disconnect()
         return self.refuse_send()
@@ -450,7 +450,7 @@ cdef class ASGIExchange(ApplicationExchange):
         try:
             self.http.queue_body(self, body, False)
         except GONE:
-            self._lost()
+            self._client_is_gone()
             return
         if last:
             self._body_sent()
@@ -623,7 +623,7 @@ cdef class ASGIExchange(ApplicationExchange):
             try:
                 waiting = self._queue(piece, False)
             except GONE:
-                waiting = self._lost()
+                waiting = self._client_is_gone()
             if waiting is not None:
                 await waiting
             if self.disconnected:
@@ -633,7 +633,7 @@ cdef class ASGIExchange(ApplicationExchange):
                 try:
                     self.http.end(self)
                 except GONE:
-                    self._lost()
+                    self._client_is_gone()
                     return
             self._body_sent()
 
