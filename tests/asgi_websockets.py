@@ -6,10 +6,13 @@ import asyncio
 import base64
 import contextlib
 import hashlib
+import socket as sockets
+import struct
 from typing import NamedTuple
 
+import asgi_servers
 import pytest
-from asgi_servers import HOST, Recorder, serving
+from asgi_servers import HOST, Recorder
 from loops import in_loop, until
 from ws_frames import BINARY, CLOSE, TEXT, Reader, close, frame
 
@@ -29,6 +32,20 @@ def everywhere(test):
     return versions(in_loop(test))
 
 
+@contextlib.asynccontextmanager
+async def serving(version, app, **options):
+    """As ``asgi_servers.serving``; a WebSocket of HTTP/1.1 is its own connection."""
+    beside = "HTTP/2" if version == "HTTP/1.1" else version
+    async with asgi_servers.serving(beside, app, **options) as peer:
+        peer.version = version
+        peer.wires = []
+        try:
+            yield peer
+        finally:
+            for wire in peer.wires:
+                wire.writer.close()
+
+
 class Answer(NamedTuple):
     """The response to an opening handshake."""
 
@@ -39,6 +56,53 @@ class Answer(NamedTuple):
         values = [value for key, value in self.headers if key == name]
         assert len(values) < 2, values
         return values[0] if values else None
+
+
+class H1Wire:
+    """A connection of HTTP/1.1 with one request."""
+
+    def __init__(self, reader, writer):
+        self.reader = reader
+        self.writer = writer
+        self.length = None
+
+    async def response(self):
+        head = (await self.reader.readuntil(b"\r\n\r\n")).split(b"\r\n")
+        assert head[0].startswith(b"HTTP/1.1 "), head
+        pairs = [line.split(b": ", 1) for line in head[1:-2]]
+        headers = [(name.lower(), value) for name, value in pairs]
+        answer = Answer(int(head[0].split()[1]), headers)
+        if answer.status == 101:
+            assert answer.value(b"upgrade") == b"websocket"
+            assert answer.value(b"connection").lower() == b"upgrade"
+        self.length = answer.value(b"content-length")
+        return answer
+
+    async def read(self, n=-1):
+        if n != -1:
+            return await self.reader.read(n)
+        if self.length is not None:
+            return await self.reader.readexactly(int(self.length))
+        data = b""
+        while size := int(await self.reader.readline(), 16):
+            data += await self.reader.readexactly(size)
+            assert await self.reader.readline() == b"\r\n"
+        assert await self.reader.readline() == b"\r\n"
+        return data
+
+    async def send_data(self, data):
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def end_stream(self):
+        if not self.writer.is_closing():
+            self.writer.write_eof()
+
+    def reset(self):
+        sock = self.writer.get_extra_info("socket")
+        linger = struct.pack("ii", 1, 0)  # RST, not FIN
+        sock.setsockopt(sockets.SOL_SOCKET, sockets.SO_LINGER, linger)
+        self.writer.transport.abort()
 
 
 class Socket:
@@ -116,6 +180,8 @@ class Socket:
 async def connect(peer, path=b"/", headers=(), *, key=None, early=b""):
     """Send an opening handshake, and ``early`` after it."""
     headers = list(headers)
+    if peer.version == "HTTP/1.1":
+        return await upgrade(peer, path, headers, key or KEY, early)
     if not any(name == b"sec-websocket-version" for name, _ in headers):
         headers.append((b"sec-websocket-version", b"13"))
     if peer.version == "HTTP/3":
@@ -130,6 +196,23 @@ async def connect(peer, path=b"/", headers=(), *, key=None, early=b""):
     if early:
         await socket.send(early)
     return socket
+
+
+async def upgrade(peer, path, headers, key, early):
+    """Send the opening handshake of HTTP/1.1, and ``early`` in the same write."""
+    lines = [
+        b"GET %s HTTP/1.1" % path,
+        b"Host: %s" % peer.authority,
+        b"Upgrade: websocket",
+        b"Connection: keep-alive, Upgrade",
+        b"Sec-WebSocket-Version: 13",
+        b"Sec-WebSocket-Key: %s" % key,
+        *(b"%s: %s" % pair for pair in headers),
+    ]
+    wire = H1Wire(*await asyncio.open_connection(HOST, peer.port))
+    peer.wires.append(wire)
+    wire.writer.write(b"\r\n".join(lines) + b"\r\n\r\n" + early)
+    return Socket(wire)
 
 
 async def accepted(peer, *args, **kwargs):

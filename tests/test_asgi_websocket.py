@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 import pytest
-from asgi_servers import body, serving
+from asgi_servers import body
 from asgi_websockets import (
     ACCEPT,
     KEY,
@@ -17,6 +17,7 @@ from asgi_websockets import (
     disconnect,
     drain,
     everywhere,
+    serving,
     text,
 )
 from loops import pause, until
@@ -155,9 +156,9 @@ async def test_an_accept_that_is_wrong_raises(version, caplog):
 @everywhere
 async def test_another_version_of_websocket_is_refused(version):
     app = App()
-    if version == "HTTP/1.1":
-        return  # there it is no request for a WebSocket
     async with serving(version, app) as peer:
+        if version == "HTTP/1.1":
+            return  # there it is no request for a WebSocket
         socket = await connect(peer, headers=[(b"sec-websocket-version", b"8")])
         assert await socket.answered() == 400
         assert socket.answer.value(b"sec-websocket-version") == b"13"
@@ -474,6 +475,8 @@ async def test_a_stream_that_breaks_off_is_1006(version, how):
             socket.reset()
         elif how == "end":
             await socket.end()
+        elif version == "HTTP/1.1":
+            socket.wire.writer.close()
         else:
             await peer.vanish()
         if version == "HTTP/3" and how == "vanish":
@@ -496,6 +499,24 @@ async def test_sending_to_a_client_that_is_gone_raises_an_os_error(version, capl
         await until(app.done.is_set)
         (error,) = app.events
         assert isinstance(error, ClientDisconnectedError) and isinstance(error, OSError)
+    assert not [r for r in caplog.records if r.levelno > logging.INFO]
+
+
+class WebSocketDisconnect(Exception):
+    """As Starlette raises for the message."""
+
+
+@everywhere
+async def test_what_starlette_raises_for_a_disconnect_is_no_error(version, caplog):
+    async def talk(app, receive, send):
+        await drain(app, receive, send)
+        raise WebSocketDisconnect
+
+    app = App(talk)
+    async with serving(version, app) as peer:
+        socket = await accepted(peer)
+        await socket.leave(1001)
+        await until(app.done.is_set)
     assert not [r for r in caplog.records if r.levelno > logging.INFO]
 
 

@@ -327,8 +327,8 @@ def is_of_disconnect(error):
     while error is not None and seen < 64:
         if isinstance(error, ClientDisconnectedError):
             return True
-        # Starlette raises it for a message "http.disconnect", too.
-        if type(error).__name__ == "ClientDisconnect":
+        # Starlette raises them for the messages of a disconnect, too.
+        if type(error).__name__ in ("ClientDisconnect", "WebSocketDisconnect"):
             return True
         inner = getattr(error, "exceptions", None)
         if isinstance(inner, tuple) and inner:

@@ -342,9 +342,7 @@ cdef class WebSocketExchange(ASGIExchange):
                 return self._wait_if_full()
             return self._send_rest(kind, message)
         except GONE:
-            # The event that reports it comes next.
-            self.disconnect()
-            return self.refuse_send()
+            return self._client_is_gone()
 
     cdef object _wait_if_full(self):
         if self._pending is not None or not self.http.notify_writable(self, QUEUED):
