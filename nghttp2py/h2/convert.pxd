@@ -25,6 +25,8 @@ cdef uint32_t to_uint32(value, what) except? 0xFFFFFFFF
 cdef int32_t to_stream_id(value) except -1
 cdef bytes as_bytes(value)
 cdef bytes status_text(status)
+# A field in an error message; secrets are redacted.
+cdef str show(tuple pair)
 cdef bytes join_output(lib.ngp_h2 *h2)
 cdef list list_output(lib.ngp_h2 *h2)
 cdef int fill_options(lib.ngp_h2_options *options, config, bint client) except -1
