@@ -90,6 +90,7 @@ class HTTP2Server(Server):
             RequestHandlerClass,
             address,
             ssl=ssl,
+            http1=False,
             config=self.DEFAULT_CONFIGURATION if config is None else config,
             timeouts=merge_timeouts(
                 timeouts,

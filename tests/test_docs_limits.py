@@ -170,6 +170,10 @@ def test_what_serve_takes_is_on_the_page():
         ("connection whose TLS failed", "asyncio.tls_transport:_LINGER"),
         ("accepted at a time", "asyncio.listener:_ACCEPTS_IN_A_TURN"),
         ("silence after the end", "asyncio.pump:LINGER_TIME"),
+        ("octets of a header section", "h1:MAX_HEAD"),
+        ("fields of a header section", "h1:MAX_FIELDS"),
+        ("octets of a request target", "h1:MAX_TARGET"),
+        ("response to a half-closed client", "asyncio.h1_pump:HALF_CLOSED_TIME"),
         ("stateless resets", "asyncio.quic_server:MAX_RESETS"),
         ("``drain()`` of a stream's writer", "asyncio.quic_protocol:HIGH_WATER"),
         (

@@ -27,6 +27,7 @@ LAYERS = {
     "trusted": set(),
     "hpack": {"errors", "octets"},
     "h2": {"arguments", "errors", "hpack", "libraries", "octets"},
+    "h1": {"errors", "h2"},
     "buffer": set(),
     "link": set(),
     "h3": {"arguments", "errors", "hpack", "octets", "link"},
@@ -41,6 +42,7 @@ LAYERS = {
         "access",
         "exchange",
         "hpack",
+        "h1",
         "h2",
         "h3",
         "quic",
@@ -123,7 +125,7 @@ def test_imports_point_down(path):
 
 @pytest.mark.parametrize(
     "path",
-    [p for p in SOURCES if layer(module_name(p)) in ("h2", "h3", "quic")],
+    [p for p in SOURCES if layer(module_name(p)) in ("h1", "h2", "h3", "quic")],
     ids=module_name,
 )
 def test_sans_io_modules_import_no_asyncio(path):
@@ -146,6 +148,8 @@ def test_only_the_pumps_write_to_a_transport():
         if re.search(r"transport\.(write|writelines|sendto)\(", path.read_text())
     }
     assert writers <= {
+        "asyncio/choice.py",  # one answer
+        "asyncio/h1_pump.py",
         "asyncio/transfer.pyx",
         "asyncio/quic_protocol.py",
         "asyncio/quic_server.py",

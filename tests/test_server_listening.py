@@ -87,7 +87,7 @@ async def test_a_server_that_is_cancelled_twice_leaves_no_signal_handler(monkeyp
 async def test_a_connection_that_opens_after_close_is_sent_away():
     """As one does whose TLS handshake was under way."""
     async with HTTP2Server(("127.0.0.1", 0), BaseRequestHandler) as server:
-        late = server._new_protocol()
+        late = server._new_http2()
         server.close()
         client = MemoryClient(late)
         await client.exchange()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nghttp2py.arguments import check_seconds, check_type
 from nghttp2py.asyncio.connection import H2StreamConnection
-from nghttp2py.asyncio.stream import H2Stream, is_of_peer
+from nghttp2py.asyncio.stream import H2Stream, is_of_peer, serve_stream
 from nghttp2py.asyncio.writer import Body, HeadersLike
 from nghttp2py.errors import (
     ConnectionTerminatedError,
@@ -210,29 +210,7 @@ class H2Protocol(H2StreamConnection):
         self, handler: Callable[[H2Stream], Awaitable[Any]], stream: H2Stream
     ) -> None:
         self.keep_until_closed(stream)
-        stream.run_in(asyncio.current_task())
-        failure = stream.error  # as it is when the handler fails, if it does
-        try:
-            async with stream:
-                if failure is not None:
-                    raise failure
-                try:
-                    await handler(stream)
-                    stream.answer_failure()  # unless it has begun a response
-                except Exception as error:
-                    failure = stream.error
-                    if failure is None and stream.answer_failure():
-                        _memory_log.failed(error, "%s: the handler failed", stream)
-                        return
-                    raise
-        except Exception as error:
-            if failure is not None and is_of_peer(error, failure):
-                logger.debug("%s: the handler ended: %s", stream, error)
-                return
-            _memory_log.failed(error, "%s: the handler failed", stream)
-        finally:
-            # The task's frames refer to the stream: drop the reference.
-            stream.run_in(None)
+        await serve_stream(handler, stream)
 
     # ---- Streams by identifier ----
 

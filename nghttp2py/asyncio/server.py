@@ -1,4 +1,4 @@
-"""A server of HTTP/2 and HTTP/3 whose requests coroutines or handlers answer.
+"""A server of all versions of HTTP, whose requests coroutines or handlers answer.
 
 aioquic's server, which is for QUIC only, has this module path, too.
 """
@@ -27,7 +27,10 @@ from nghttp2py.asyncio.binding import (
     bind_unix,
     to_address,
 )
+from nghttp2py.asyncio.choice import Choice
 from nghttp2py.asyncio.event_loop import get_current_loop, is_loop_running, run
+from nghttp2py.asyncio.h1_link import H1Streams
+from nghttp2py.asyncio.h1_pump import H1Pump
 from nghttp2py.asyncio.http2 import HTTP2Protocol
 from nghttp2py.asyncio.listener import (
     BACKLOG,
@@ -124,7 +127,7 @@ class HandlerProtocol(HTTP2Protocol):
 
 
 class Server:
-    """Serves HTTP/2, and with ``http3`` HTTP/3 on the same port, by ``app``.
+    """Serves HTTP/1.1, HTTP/2, and with ``http3`` HTTP/3 on the same port, by ``app``.
 
     ``app`` is a coroutine function, which is called with the ``Stream`` of each
     request, or a subclass of ``BaseRequestHandler``.  A coroutine that raises
@@ -137,12 +140,14 @@ class Server:
     bound socket for TCP, or several; the server closes them.
 
     ``ssl`` is an ``ssl.SSLContext`` with a certificate, or the paths of a certificate
-    and its private key; ALPN ``h2`` is set on it, and what RFC 9113 forbids is
-    disabled.  Without it HTTP/2 is spoken in the clear (RFC 9113, 3.3).
+    and its private key; ALPN ``h2`` and ``http/1.1`` are set on it, and what RFC 9113
+    forbids is disabled.  A client without ALPN speaks HTTP/1.1.  Without ``ssl``, a
+    connection that begins with the preface of HTTP/2 is one (RFC 9113, 3.3), and any
+    other is one of HTTP/1.1.  With ``http1`` false, only HTTP/2 is spoken.
 
     ``http3`` is ``True`` if ``ssl`` has paths; the paths of a certificate and its
     private key, if ``ssl`` is a context, from which they cannot be read; or a
-    ``QuicConfiguration`` with a certificate.  Responses over HTTP/2 then announce
+    ``QuicConfiguration`` with a certificate.  Responses over TCP then announce
     HTTP/3 by ``alt-svc`` (RFC 7838), unless they have one or ``alt_svc`` is false.
 
     ``config`` has settings and limits of HTTP/2.  ``timeouts`` bounds every wait for
@@ -170,6 +175,7 @@ class Server:
         ssl: ssl_module.SSLContext | Paths | None = None,
         http3: bool | Paths | QuicConfiguration = False,
         alt_svc: bool = True,
+        http1: bool | None = None,
         config: H2Configuration | None = None,
         timeouts: Timeouts | None = None,
         limit_connections: int | None = None,
@@ -191,7 +197,10 @@ class Server:
             self._given = adopt_sockets(sock)
         self._app = app
         self._factory = self._make_factory(app)
-        self._ssl = _to_context(ssl)
+        if http1 is not None:
+            check_bool("http1", http1)
+        self._http1 = http1 is not False
+        self._ssl = _to_context(ssl, *(["http/1.1"] if self._http1 else []))
         check_bool("alt_svc", alt_svc)
         check_limit(limit_connections)
         check_backlog(backlog)
@@ -202,6 +211,10 @@ class Server:
         if config is not None and not config.manual_flow_control:
             config = replace(config, manual_flow_control=True)
         self.config = config
+        # Whether requests for tunnels are given to the application.
+        self._tunnels = config is not None and config.enable_connect_protocol
+        if config is None and self._factory is not None:
+            self._tunnels = self._factory.takes_tunnels
         self.timeouts = merge_timeouts(timeouts)
         self._alt_svc = alt_svc
         self._backlog = backlog
@@ -254,6 +267,7 @@ class Server:
             handshake_timeout=self.timeouts.handshake,
             backlog=self._backlog,
             limit_connections=self._limit,
+            protocol_name="HTTP/1.1 and HTTP/2" if self._http1 else "HTTP/2",
             elsewhere=self._count_quic,
             proxy=self._proxy,
         )
@@ -464,6 +478,37 @@ class Server:
         )
 
     def _new_protocol(self) -> asyncio.BaseProtocol:
+        if self._ssl is not None and not self._http1:
+            return self._new_http2()
+        return Choice(
+            self._new_http2,
+            self._new_http1 if self._http1 else None,
+            self._connections,
+            self.timeouts,
+        )
+
+    def _new_http1(self, secure: bool) -> H1Pump:
+        config = DEFAULT_CONFIGURATION if self.config is None else self.config
+        ends = (self._opened, self._connections.discard)
+        if self._factory is not None:
+            return H1Pump(
+                self._factory,
+                config,
+                *ends,
+                timeouts=self.timeouts,
+                secure=secure,
+                tunnels=self._tunnels,
+            )
+        return H1Streams(
+            self._app,
+            config,
+            *ends,
+            timeouts=self.timeouts,
+            secure=secure,
+            tunnels=self._tunnels,
+        )
+
+    def _new_http2(self) -> asyncio.BaseProtocol:
         if self._factory is not None:
             config = self.config
             if config is None:
@@ -481,7 +526,7 @@ class Server:
         protocol.set_owner(self)
         return protocol
 
-    def _opened(self, protocol: HandlerProtocol | H2Protocol) -> None:
+    def _opened(self, protocol: HandlerProtocol | H2Protocol | H1Pump) -> None:
         self._connections.add(protocol)
         if self._quic_servers and self._alt_svc and protocol.transport is not None:
             # Not "sockname", which a header of the PROXY protocol may have set.
@@ -554,7 +599,7 @@ def _takes(signature: inspect.Signature, number: int) -> bool:
     return True
 
 
-def _to_context(ssl: Any) -> ssl_module.SSLContext | None:
+def _to_context(ssl: Any, *others: str) -> ssl_module.SSLContext | None:
     if ssl is None:
         return None
     if isinstance(ssl, tuple):
@@ -568,7 +613,7 @@ def _to_context(ssl: Any) -> ssl_module.SSLContext | None:
             "ssl must be an ssl.SSLContext, the paths (certificate, key), or None, "
             f"not {type(ssl).__name__}"
         )
-    prepare_server_context(context)
+    prepare_server_context(context, *others)
     return context
 
 

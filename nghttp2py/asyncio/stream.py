@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+import logging
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, TypeVar
 
@@ -18,8 +19,13 @@ from nghttp2py.errors import (
     StreamResetError,
 )
 from nghttp2py.exchange import answer_failure
+from nghttp2py.log_budget import MemoryLog
 
-__all__ = ["H2Stream", "Stream", "is_of_peer"]
+__all__ = ["H2Stream", "Stream", "is_of_peer", "serve_stream"]
+
+logger = logging.getLogger(__name__)
+
+_memory_log = MemoryLog(logger)
 
 
 class Stream(Incoming):
@@ -296,6 +302,40 @@ def is_of_peer(
             return all(is_of_peer(each, failure) for each in errors)
         error = error.__cause__ or error.__context__
     return False
+
+
+async def serve_stream(
+    handler: Callable[[Any], Awaitable[Any]], stream: Stream
+) -> None:
+    """Run ``handler(stream)`` in the current task, which ends with the stream.
+
+    A failure is logged; if the handler has not begun a response, or returns without
+    one, the client gets status 500.  A stream that has not finished at the end is
+    reset, with INTERNAL_ERROR if the handler has failed.
+    """
+    stream.run_in(asyncio.current_task())
+    failure = stream.error  # as it is when the handler fails, if it does
+    try:
+        async with stream:
+            if failure is not None:
+                raise failure
+            try:
+                await handler(stream)
+                stream.answer_failure()  # unless it has begun a response
+            except Exception as error:
+                failure = stream.error
+                if failure is None and stream.answer_failure():
+                    _memory_log.failed(error, "%s: the handler failed", stream)
+                    return
+                raise
+    except Exception as error:
+        if failure is not None and is_of_peer(error, failure):
+            logger.debug("%s: the handler ended: %s", stream, error)
+            return
+        _memory_log.failed(error, "%s: the handler failed", stream)
+    finally:
+        # The task's frames refer to the stream: drop the reference.
+        stream.run_in(None)
 
 
 class H2Stream(Stream):

@@ -21,7 +21,7 @@ __all__ = [
 
 
 # The bounds that may be ``None``.
-_UNBOUNDED = frozenset({"body", "response", "idle", "keepalive"})
+_UNBOUNDED = frozenset({"body", "response", "idle", "keep_alive", "keepalive"})
 
 
 def _check(name: str, value: Any, keyword: str) -> None:
@@ -39,8 +39,9 @@ class Timeouts:
     bounds the sending of the client's body.
 
     ``None`` means no bound, where the type allows it: for ``body``, ``response``,
-    ``idle`` and ``keepalive``.  ``docs/limits.rst`` says from when to when each counts,
-    and what happens at its end.  ``min_rate`` is in bytes per second. Raises
+    ``idle``, ``keep_alive`` and ``keepalive``.  ``docs/limits.rst`` says from when to
+    when each counts, and what happens at its end.  ``min_rate`` is in bytes per second.
+    Raises
     ``TypeError`` and ``ValueError`` for a bound that is not a positive number.
     """
 
@@ -64,6 +65,8 @@ class Timeouts:
     min_rate: float = 240.0
     #: Without an open request.  PING and other frames do not extend it.
     idle: float | None = 180.0
+    #: Over HTTP/1.1, between two requests.
+    keep_alive: float | None = 75.0
     #: While a request is open: time without bytes of the peer after which a PING is
     #: sent.
     keepalive: float | None = 60.0

@@ -47,13 +47,15 @@ def prepare_context(context: ssl.SSLContext) -> None:
     _prepare(context)
 
 
-def _prepare(context: ssl.SSLContext) -> None:
-    context.set_alpn_protocols(["h2"])
+def _prepare(context: ssl.SSLContext, *others: str) -> None:
+    context.set_alpn_protocols(["h2", *others])
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
 
 
-def prepare_server_context(context: ssl.SSLContext) -> None:
+def prepare_server_context(context: ssl.SSLContext, *others: str) -> None:
     """Prepare a server's context for HTTP/2: as a client's, and its cipher suites.
+
+    ``others`` are the protocols that it speaks, too, by their names in ALPN.
 
     The TLS 1.2 cipher suites that RFC 9113, Appendix A, prohibits are removed, so that
     none is selected if a client offers others, too.  Raises ``TLSConfigurationError``
@@ -65,7 +67,7 @@ def prepare_server_context(context: ssl.SSLContext) -> None:
             "ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) or "
             "ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), with its certificate"
         )
-    _prepare(context)
+    _prepare(context, *others)
     names = [
         cipher["name"]
         for cipher in context.get_ciphers()

@@ -3,11 +3,15 @@ from collections.abc import Sequence
 
 from nghttp2py.h2 import H2Connection, H2Event
 
-__all__ = ["Transfer"]
+__all__ = ["SharedReads", "Transfer"]
 
 FATAL: tuple[type[BaseException], ...]
 WRITE_SIZE: int
 RESET_DELAY: float
+
+class SharedReads:
+    def get_buffer(self, sizehint: int) -> memoryview: ...
+    def buffer_updated(self, nbytes: int) -> None: ...
 
 class Transfer:
     connection: H2Connection

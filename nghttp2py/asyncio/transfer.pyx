@@ -15,7 +15,7 @@ import time
 
 from nghttp2py.h2 import H2ConnectionClosed
 
-__all__ = ["Transfer"]
+__all__ = ["SharedReads", "Transfer"]
 
 # What ends the program.  Whatever else a subclass of H2Connection raises, such as
 # CancelledError, ends its connection: asyncio would leave that open.
@@ -64,6 +64,35 @@ cdef ReadBuffer find_buffer():
     if buffer is None or buffer.busy:
         buffer = local.buffer = ReadBuffer()
     return buffer
+
+
+class SharedReads:
+    """What a protocol needs for reading into the thread's buffer, but not for long.
+
+    It is a base class beside ``asyncio.BufferedProtocol``, for one that copies what was
+    read at once, into the argument of ``data_received``.
+    """
+
+    __slots__ = ("_read_buffer",)
+
+    def get_buffer(self, sizehint):
+        """Return the buffer that asyncio's plain transport reads into."""
+        cdef ReadBuffer buffer = find_buffer()
+
+        self._read_buffer = buffer
+        return buffer.view
+
+    def buffer_updated(self, nbytes):
+        """Copy what was read, before another connection of the thread reads."""
+        cdef ReadBuffer buffer = self._read_buffer
+
+        self._read_buffer = None
+        try:
+            data = PyBytes_FromStringAndSize(<const char *>buffer.base, nbytes)
+        except MemoryError as error:
+            self.give_up(error)
+            return
+        self.data_received(data)
 
 
 cdef object find_clock(loop):
