@@ -7,6 +7,7 @@ from asgi_servers import Recorder, body, everywhere, hello, read_all, serving, s
 
 from nghttp2py.asgi import ASGIApp
 from nghttp2py.asyncio import Server
+from nghttp2py.hpack import NeverIndexed
 
 NAMES = {"HTTP/1.0": "1.0", "HTTP/1.1": "1.1", "HTTP/2": "2", "HTTP/3": "3"}
 
@@ -72,3 +73,31 @@ async def test_the_body_of_a_request_arrives_whole(version):
         response = await peer.fetch(method=b"POST", body=data)
         assert seen == [data]
         assert response.body == data
+
+
+@everywhere
+async def test_fields_that_hpack_never_indexes_are_plain_pairs(version):
+    """Clients send cookies and credentials so (RFC 7541, 7.1.3)."""
+    scopes = []
+
+    async def app(scope, receive, send):
+        scopes.append(scope)
+        await send({"type": "http.response.start", "status": 204})
+        await send({"type": "http.response.body"})
+
+    sent = [
+        NeverIndexed(b"cookie", b"a=1"),
+        NeverIndexed(b"authorization", b"Basic dTpw"),
+        NeverIndexed(b"cookie", b"b=2"),
+        NeverIndexed(b"te", b"trailers"),
+    ]
+    async with serving(version, app, max_request_body_size=10) as peer:
+        assert (await peer.fetch(headers=sent)).status == 204
+        sent.append(NeverIndexed(b"content-length", b"1"))
+        assert (await peer.fetch(b"/", b"POST", sent, b"x")).status == 204
+    for scope in scopes:
+        assert all(type(pair) is tuple for pair in scope["headers"])
+        fields = dict(scope["headers"])
+        assert fields[b"cookie"] == b"a=1; b=2"
+        assert fields[b"authorization"] == b"Basic dTpw"
+        assert "http.response.trailers" in scope["extensions"]

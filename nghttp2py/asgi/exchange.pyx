@@ -350,8 +350,6 @@ cdef class ASGIExchange(ApplicationExchange):
 
     cdef bint _takes_trailers(self) except -1:
         """Return whether the scope has announced trailers."""
-        cdef tuple pair
-
         if "http.response.trailers" in self.application.options.disabled_extensions:
             return False
         for pair in self.request.fields:
@@ -795,8 +793,6 @@ cdef bint is_lower(bytes name) noexcept:
 
 cdef object declared_length(RequestReceived request):
     """Return the value of content-length, 0 without it."""
-    cdef tuple pair
-
     for pair in request.fields:
         if pair[0] == b"content-length":
             return int(pair[1])

@@ -231,7 +231,6 @@ cdef list take_headers(
     """
     cdef list headers = []
     cdef list cookies = None
-    cdef tuple pair
     cdef bytes name
     cdef bytes authority = request.authority
     cdef const char *text
@@ -251,7 +250,7 @@ cdef list take_headers(
             continue
         if size == 4 and name == b"host":
             if authority is None:
-                headers.insert(0, pair)
+                headers.insert(0, (name, pair[1]))
                 at += at >= 0
             continue
         if size == 6 and name == b"cookie":
@@ -264,7 +263,8 @@ cdef list take_headers(
         elif size == 2 and name == b"te":
             if takes_trailers(<bytes?>pair[1]):
                 trailers[0] = True
-        headers.append(pair if len(pair) == 2 else pair[:2])
+        # HPACK's never-indexed fields, such as cookies, are of a subclass.
+        headers.append(pair if type(pair) is tuple and len(pair) == 2 else pair[:2])
     if cookies is not None:
         headers[at] = (b"cookie", b"; ".join(cookies))
     return headers
