@@ -3,8 +3,10 @@
 import json
 import logging
 import ssl
+from pathlib import Path
 
 import pytest
+from option_table import table
 
 from nghttp2py.asgi.binds import Bind, to_bind
 from nghttp2py.asgi.config import (
@@ -39,6 +41,12 @@ def test_the_text_of_a_default_stands_for_it():
         if not option.hint and option.default not in ("", [], LOGGING_CONFIG):
             shown = option.kind.parse(name, option.default_text)
             assert shown == option.default, name
+
+
+def test_the_page_of_options_has_the_table():
+    """``python tests/option_table.py > docs/asgi_options.rst`` writes it."""
+    page = Path(__file__).parent.parent / "docs" / "asgi_options.rst"
+    assert page.read_text() == table()
 
 
 def test_names_are_those_of_uvicorn():

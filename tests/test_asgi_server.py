@@ -5,6 +5,7 @@ import contextlib
 import contextvars
 import logging
 import os
+import re
 import signal
 import socket
 import stat
@@ -100,9 +101,9 @@ def port_of(server, index=0):
     return server.servers[index].sockets[0].getsockname()[1]
 
 
-async def get(url, headers=(), **options):
+async def get(url, target="/", headers=(), **options):
     async with Client(url, **options) as client:
-        response = await client.get("/", headers=headers)
+        response = await client.get(target, headers=headers)
         return await response.read()
 
 
@@ -250,6 +251,18 @@ async def test_trusted_proxies_are_heeded():
             await get(f"http://127.0.0.1:{port_of(server)}", headers=fields)
     assert seen[0] == (("192.0.2.1", 0), "https")
     assert seen[1][0][0] == "127.0.0.1" and seen[1][1] == "http"
+
+
+@in_loop
+async def test_metrics_have_a_port_of_their_own(caplog):
+    caplog.set_level(logging.INFO)
+    async with running(App(), metrics_port=0) as (server, _):
+        await get(f"http://127.0.0.1:{port_of(server)}")
+        url = re.search(r"metrics are at (\S+)/metrics", caplog.text)[1]
+        metrics = await get(url, target="/metrics")
+        assert b'nghttp2py_requests_total{method="GET",status="200"' in metrics
+    with pytest.raises(OSError):
+        await get(url)
 
 
 # ---- Start ----

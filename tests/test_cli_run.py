@@ -6,10 +6,13 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from loops import DEADLINE
 from peers import free_port, nghttp2py, one_line
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
 
 MODULE = """
 import asyncio, sys, time
@@ -172,6 +175,14 @@ def test_tls_http3_and_plain_http_have_one_program(site, paths, certificates):
         assert curl(f"http://{host}:{port}/b") == "2 http /b"
         assert server.stop(signal.SIGINT) == 0
     assert "accepted 3" in server.log
+
+
+def test_the_example_says_hello():
+    """examples/asgi_hello.py is the application of the page of docs/."""
+    with program(EXAMPLES, "asgi_hello:app", "--port=0") as server:
+        url = "http://{}:{}/".format(*server.wait_for(URL).group(2, 3))
+        assert curl(url) == "Hello over HTTP/2!\n"
+        assert server.stop() == 0
 
 
 def test_a_unix_socket_is_removed_at_the_end(site, tmp_path):

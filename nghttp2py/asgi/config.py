@@ -536,6 +536,21 @@ class Config:
         flags=("header",),
     )
 
+    # ---- Metrics ----
+
+    metrics_port: int | None = option(
+        None,
+        Integer(0, 65535, optional=True),
+        "Port at which Prometheus reads metrics, as /metrics.",
+        group="Metrics",
+    )
+    metrics_host: str = option(
+        "127.0.0.1",
+        Text(empty=False, metavar="HOST"),
+        "Address of this port.",
+        group="Metrics",
+    )
+
     # ---- Logging ----
 
     access_log: bool = option(

@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nghttp2py.asgi.app import ASGIApp
 from nghttp2py.asgi.config import Config, make_config
@@ -34,6 +34,9 @@ from nghttp2py.asyncio import event_loop
 from nghttp2py.asyncio.server import Server as HTTPServer
 from nghttp2py.errors import ApplicationError, ConfigurationError, LifespanError
 from nghttp2py.websocket import WebSocketOptions
+
+if TYPE_CHECKING:
+    from nghttp2py.asgi.metrics import Metrics
 
 __all__ = ["STARTUP_FAILURE", "Server", "run", "run_config", "serve"]
 
@@ -70,6 +73,7 @@ class Server:
         self.exit_code = 0
         self._app: ASGIApp | None = None
         self._endpoints = Endpoints()
+        self._metrics: Metrics | None = None
         self._should_exit = False
         self._force_exit = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -276,8 +280,24 @@ class Server:
         for server in self.servers:
             # A task runs in a copy of the context in which it is made.
             await context.run(loop.create_task, server.start())
+        if self.config.metrics_port is not None:
+            await self._serve_metrics(self.config.metrics_port)
+
+    async def _serve_metrics(self, port: int) -> None:
+        # Imported here, because it needs a package of its own.
+        from nghttp2py.asgi.metrics import Metrics
+
+        self._metrics = Metrics()
+        for server in self.servers:
+            self._metrics.add_server(server)
+        server = await self._metrics.serve((self.config.metrics_host, port))
+        for sock in server.sockets:
+            url = describe_socket(sock, "http")
+            logger.info("metrics are at %s/metrics", url)
 
     async def _abort_startup(self) -> None:
+        if self._metrics is not None:
+            await self._metrics.close()
         for server in self.servers:
             server.abort()
         self._endpoints.close()
@@ -313,6 +333,8 @@ class Server:
         finally:
             try:
                 await self._end_requests()
+                if self._metrics is not None:
+                    await self._metrics.close()
             finally:
                 await self._end_lifespan()
 
