@@ -22,7 +22,7 @@ KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
 ACCEPT = base64.b64encode(
     hashlib.sha1(KEY + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
 )
-VERSIONS = ("HTTP/2", "HTTP/3")
+VERSIONS = ("HTTP/1.1", "HTTP/2", "HTTP/3")
 
 versions = pytest.mark.parametrize("version", VERSIONS)
 

@@ -691,6 +691,9 @@ async def test_a_pong_behind_unread_messages_is_not_missed(version):
 
 # ---- Back-pressure, and sizes ----
 
+# What the kernel may keep of a TCP connection over loopback, in pieces of 64 KiB.
+IN_KERNEL = 250
+
 
 @everywhere
 async def test_large_and_many_messages_pass(version):
@@ -748,7 +751,8 @@ async def test_a_slow_application_stops_its_client_and_no_other(version):
             before = sent
             for _ in range(20):
                 await pause()
-        assert sent < 60  # of 400: the queue, the window, the client's own queue
+        # Of 400: the queue, the window, the client's own queue.
+        assert sent < (60 if version != "HTTP/1.1" else IN_KERNEL)
         release.set()
         await task
         await slow.send(close(1000))
@@ -775,7 +779,7 @@ async def test_a_client_that_does_not_read_stops_its_application(version):
             before = sent
             for _ in range(20):
                 await pause()
-        assert 0 < sent < 100
+        assert 0 < sent < (100 if version != "HTTP/1.1" else IN_KERNEL)
         size = 0
         while (received := await socket.receive()).opcode == BINARY:
             size += len(received.data)
@@ -823,7 +827,7 @@ async def test_a_client_that_only_pings_and_does_not_read_is_stopped(version):
             before = sent
             for _ in range(20):
                 await pause()
-        assert sent < 100
+        assert sent < (100 if version != "HTTP/1.1" else IN_KERNEL)
         task.cancel()
         socket.reset()
         await until(app.done.is_set)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
+import pytest
+import websockets
 import wsproto
 from aioquic.asyncio import QuicConnectionProtocol
 from aioquic.asyncio import connect as aioquic_connect
@@ -13,7 +15,7 @@ from aioquic.h3.connection import H3Connection
 from aioquic.h3.events import DataReceived, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
 from asgi_servers import HOST, server_context
-from asgi_websockets import App, disconnect
+from asgi_websockets import App, disconnect, echo
 from loops import in_loop, until
 from peers import program
 from quic_pair import authority, server_configuration
@@ -207,3 +209,57 @@ async def test_aioquic_speaks_websocket_over_http3():
             assert isinstance(end, CloseConnection) and end.code == 4001
         await until(app.done.is_set)
     assert app.seen[-1] == disconnect(4001, "bye")
+
+
+# ---- The websockets package over HTTP/1.1 ----
+
+
+@pytest.mark.parametrize("compression", [None, "deflate"])
+@in_loop
+async def test_websockets_speaks_with_it_over_http1(compression):
+    async def talk(app, receive, send):
+        if app.scopes[-1]["path"] == "/close":
+            await send({"type": "websocket.close", "code": 4000, "reason": "enough"})
+        else:
+            await echo(app, receive, send)
+
+    app = App(talk, accept={"type": "websocket.accept", "subprotocol": "chat"})
+    async with serving(app) as port:
+        options = {"compression": compression, "subprotocols": ["other", "chat"]}
+        url = f"ws://{HOST}:{port}"
+        async with websockets.connect(url, max_size=None, **options) as socket:
+            assert socket.subprotocol == "chat"
+            await socket.send("Grüße")
+            assert await socket.recv() == "Grüße"
+            await socket.send(MEGABYTE)
+            assert await socket.recv() == MEGABYTE
+            await socket.send(["frag", "ments"])
+            assert await socket.recv() == "fragments"
+            await (await socket.ping())
+            for i in range(1000):
+                await socket.send(str(i))
+            assert [await socket.recv() for _ in range(1000)] == [
+                str(i) for i in range(1000)
+            ]
+            await socket.close(4001, "bye")
+        await until(app.done.is_set)
+        assert app.seen[-1] == disconnect(4001, "bye")
+        async with websockets.connect(f"{url}/close", **options) as socket:
+            with pytest.raises(websockets.exceptions.ConnectionClosedError) as caught:
+                await socket.recv()
+            assert caught.value.rcvd.code == 4000
+            assert caught.value.rcvd.reason == "enough"
+
+
+@in_loop
+async def test_websockets_is_told_why_it_is_denied():
+    async def deny(app, receive, send):
+        await receive()
+        await send({"type": "websocket.http.response.start", "status": 402})
+        await send({"type": "websocket.http.response.body", "body": b"pay"})
+
+    async with serving(App(deny, accept=None)) as port:
+        with pytest.raises(websockets.exceptions.InvalidStatus) as caught:
+            await websockets.connect(f"ws://{HOST}:{port}")
+        assert caught.value.response.status_code == 402
+        assert caught.value.response.body == b"pay"
