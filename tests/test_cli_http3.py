@@ -207,12 +207,23 @@ def test_a_certificate_for_another_name_is_one_clear_line(get, serve3):
 
 
 def test_a_server_that_does_not_answer_is_one_clear_line(get):
-    port = free_port()
-    # All wait for one connection, and not one after the other.
-    done = get("-n", "100", "--timeout", "0.3", f"https://127.0.0.1:{port}/")
+    with socket.socket(type=socket.SOCK_DGRAM) as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        port = deaf.getsockname()[1]
+        # All wait for one connection, and not one after the other.
+        done = get("-n", "100", "--timeout", "0.3", f"https://127.0.0.1:{port}/")
     assert one_line(done) == (
         f"Error: 127.0.0.1:{port} does not answer over UDP, which HTTP/3 needs, "
         "in 0.3 seconds"
+    )
+
+
+def test_no_server_is_one_clear_line(get):
+    port = free_port(socket.SOCK_DGRAM)
+    done = get("-n", "100", f"https://127.0.0.1:{port}/")
+    assert one_line(done) == (
+        f"Error: no QUIC connection to 127.0.0.1:{port}: nothing listens at 127.0.0.1, "
+        f"port {port} of UDP"
     )
 
 

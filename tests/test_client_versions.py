@@ -738,6 +738,22 @@ async def test_connecting_times_out(http3):
             await client.get("/")
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+@VERSIONS
+@in_loops
+async def test_nothing_listens_there(host, http3):
+    kind = socket.SOCK_DGRAM if http3 else socket.SOCK_STREAM
+    with socket.socket(socket.AF_INET6, kind) as closed:
+        closed.bind(("::", 0))
+        port = closed.getsockname()[1]
+    origin = f"https://{host}:{port}"
+    async with Client(origin, http3=http3, connect_timeout=None) as client:
+        for _ in range(2):
+            with pytest.raises(ConnectionError) as caught:
+                await client.get("/")
+            assert ("nothing listens" in str(caught.value)) == bool(http3)
+
+
 @pytest.mark.parametrize("end", [Client.close, Client.abort])
 @VERSIONS
 @in_loops

@@ -18,6 +18,8 @@ from quic_pair import (
 
 from nghttp2py.asyncio import quic as quic_module
 from nghttp2py.asyncio.quic import QuicConnectionProtocol, connect, serve
+from nghttp2py.asyncio.quic_protocol import QuicConnectionError
+from nghttp2py.asyncio.udp import UDPTransport
 from nghttp2py.h3 import connection as h3_connection
 from nghttp2py.h3 import events as h3_events
 from nghttp2py.quic import connection as connection_module
@@ -99,8 +101,13 @@ async def test_connect_tries_every_address(monkeypatch, addresses, local):
 
 @in_loop
 async def test_connect_fails_when_no_address_answers(monkeypatch):
-    async with running_server() as (_, port):
-        resolve_to(monkeypatch, "127.0.0.8", "127.0.0.9", "::1")
+    with contextlib.ExitStack() as stack:
+        port = 0
+        for host in ("127.0.0.8", "127.0.0.9"):
+            deaf = stack.enter_context(socket.socket(type=socket.SOCK_DGRAM))
+            deaf.bind((host, port))
+            port = deaf.getsockname()[1]
+        resolve_to(monkeypatch, "127.0.0.8", "127.0.0.9")
         with pytest.raises(ConnectionError, match="Handshake timeout"):
             async with connect(
                 "localhost",
@@ -109,6 +116,91 @@ async def test_connect_fails_when_no_address_answers(monkeypatch):
                 connect_timeout=0.3,
             ):
                 pass
+
+
+def closed_port():
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as closed:
+        closed.bind(("::", 0))
+        return closed.getsockname()[1]
+
+
+@pytest.mark.parametrize("wait", [True, False])
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+@in_loops
+async def test_connect_fails_at_once_where_nothing_listens(address, wait, caplog):
+    with pytest.raises(QuicConnectionError, match=f"nothing listens at {address}"):
+        async with connect(
+            address,
+            closed_port(),
+            configuration=client_configuration(),
+            connect_timeout=None,
+            wait_connected=wait,
+        ) as client:
+            await client.ping()
+    assert not [r for r in caplog.records if r.levelno > logging.INFO]
+
+
+@in_loops
+async def test_an_address_where_nothing_listens_gives_way_to_the_next(monkeypatch):
+    monkeypatch.setattr(quic_module, "ATTEMPT_DELAY", 1e6)
+    async with running_server() as (_, port):
+        resolve_to(monkeypatch, "127.0.0.8", "::1", "127.0.0.9", "127.0.0.1")
+        async with connect("localhost", port, configuration=client_configuration()):
+            pass
+
+
+@in_loops
+async def test_a_server_that_has_answered_is_not_given_up_for_an_icmp_message():
+    """Anybody on the way could forge it."""
+    async with (
+        running_server() as (_, port),
+        connect("127.0.0.1", port, configuration=client_configuration()) as client,
+    ):
+        await client.ping()
+        # Another port, which nobody has: the system is told so, but not we.
+        closed = ("::ffff:127.0.0.1", closed_port(), 0, 0)
+        client._transport.sendto(b"x", closed)
+        for _ in range(3):
+            await client.ping()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@in_loops
+async def test_a_socket_is_read_after_its_first_message_of_icmp(host):
+    events = []
+
+    class Protocol(asyncio.Protocol):
+        def runs_received(self, runs):
+            events.extend(run[0] for run in runs)
+
+        def refused(self):
+            events.append("refused")
+
+        def error_received(self, error):
+            events.append(error)
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.bind((host, 0))
+        sock.setblocking(False)
+        loop = asyncio.get_running_loop()
+        transport = UDPTransport(loop, sock, Protocol(), refusals=True)
+        address = sock.getsockname()
+        for _ in range(2):
+            # The second write is told of the first's error.
+            transport.sendto(b"x", (host, closed_port(), *address[2:]))
+        await until(lambda: events)
+        assert events == ["refused"]
+        for n in range(2):
+            transport.sendto(b"to itself", address)
+            await until(lambda n=n: len(events) == 2 + n)
+        assert events[1:] == [b"to itself"] * 2
+        # One that comes later is not reported.
+        transport.sendto(b"x", (host, closed_port(), *address[2:]))
+        transport.sendto(b"to itself", address)
+        await until(lambda: len(events) == 4)
+        assert events[3] == b"to itself"
+        transport.close()
 
 
 @in_loop

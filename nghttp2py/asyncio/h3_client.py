@@ -29,12 +29,12 @@ from nghttp2py.h3 import H3_ALPN
 from nghttp2py.h3.connection import ErrorCode
 from nghttp2py.quic import QuicConfiguration, QuicConnection, QuicErrorCode
 from nghttp2py.quic.events import ConnectionTerminated
+from nghttp2py.quic.packet import error_name
 
 __all__ = ["HTTP3Connector"]
 
 # What the timeout of a response must not lose to, in seconds.
 _IDLE_MARGIN = 10.0
-_IDLE_TIMEOUT = 60.0
 
 # Alerts of TLS: those about certificates (RFC 8446, 6.2), and RFC 7301, 3.2.
 _CERTIFICATE_ALERTS = range(42, 49)
@@ -128,7 +128,8 @@ class HTTP3Connector:
                 alpn_protocols=H3_ALPN,
                 congestion_control_algorithm="cubic",
                 # A response that does not come is reported by its own timeout.
-                idle_timeout=max(timeout or 0, _IDLE_TIMEOUT) + _IDLE_MARGIN,
+                idle_timeout=_IDLE_MARGIN
+                + max(timeout or 0, QuicConfiguration.idle_timeout),
                 max_data=defaults.connection_window_size,
                 max_stream_data=defaults.initial_window_size,
                 probe_datagram_size=True,
@@ -229,7 +230,8 @@ def _explain(where: str, event: ConnectionTerminated) -> OSError:
             return error
         reason = f"no TLS connection to {where}: alert {alert} {reason}"
     else:
-        reason = f"no QUIC connection to {where}: {code:#x} {reason}"
+        reason = f"no QUIC connection to {where}: {reason}"
+    name = f"{code:#x}" if event.frame_type is None else error_name(code)
     return ConnectionTerminatedError(
-        code, remote=False, unprocessed=True, reason=reason.rstrip()
+        code, remote=False, unprocessed=True, reason=reason.rstrip(), code_name=name
     )

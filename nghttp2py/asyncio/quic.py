@@ -244,7 +244,8 @@ async def connect(
     ``token_handler`` with its tokens, ``stream_handler`` with the streams that it
     opens.  Without ``wait_connected`` the handshake begins when something is first
     sent, which may be early data.  Raises ``ConnectionError`` if the handshake fails,
-    or takes more than ``connect_timeout`` seconds.
+    or takes more than ``connect_timeout`` seconds; on Linux at once if an ICMP message
+    says that nothing listens there.
     """
     check_seconds("close_timeout", close_timeout, least=0, optional=False)
     chosen = await establish(
@@ -335,7 +336,8 @@ async def establish(
                 QuicConnectionProtocol,
                 create_protocol(quic, stream_handler=stream_handler),
             )
-            return Attempt(protocol, UDPTransport(loop, bound, protocol), target)
+            transport = UDPTransport(loop, bound, protocol, refusals=True)
+            return Attempt(protocol, transport, target)
         except BaseException:
             bound.close()
             raise

@@ -343,8 +343,28 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
         """Continue sending: the socket accepts datagrams again."""
         self._transmit_again()
 
+    def refused(self) -> None:
+        """End an attempt to connect: ICMP says that nothing listens at the address.
+
+        Such a message can be forged, but only by who knows both ports, and nothing has
+        come from the peer yet.
+        """
+        if self._terminated is not None:
+            return
+        host, port = self._peer()[:2]
+        self._end_told = True
+        self._quic.abandon()
+        self._set_timer()
+        event = ConnectionTerminated(
+            QuicErrorCode.CONNECTION_REFUSED,
+            0,
+            f"nothing listens at {host.removeprefix('::ffff:')}, port {port} of UDP",
+        )
+        self._handle_termination(event)
+        self.quic_event_received(event)
+
     def error_received(self, exc: Exception) -> None:
-        """Ignore ICMP errors: they can be forged (RFC 9000, 14.2.1).
+        """Ignore other ICMP errors: they can be forged (RFC 9000, 14.2.1).
 
         A client's connection for which there is not enough memory ends.
         """

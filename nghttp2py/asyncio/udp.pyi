@@ -13,6 +13,7 @@ class UDPTransport(asyncio.DatagramTransport):
         protocol: Any,
         *,
         local_addresses: bool = False,
+        refusals: bool = False,
     ) -> None: ...
     @property
     def writable(self) -> bool: ...

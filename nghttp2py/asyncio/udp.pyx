@@ -12,9 +12,21 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memcmp, memcpy, memset
 
 import asyncio
+import errno as errors
 import os
 import socket
+import sys
 from collections import deque
+
+# Options of Linux that have ICMP errors reported to a socket without a peer of its own:
+# IP_RECVERR and IPV6_RECVERR; and in what origin they say that it was ICMP: struct
+# sock_extended_err of linux/errqueue.h begins with the error's number and its origin.
+ERROR_REPORTS = (
+    ((socket.IPPROTO_IP, 11), (socket.IPPROTO_IPV6, 25))
+    if sys.platform == "linux"
+    else ()
+)
+ICMP_ORIGINS = (2, 3)
 
 
 cdef extern from "netinet/in.h" nogil:
@@ -331,9 +343,15 @@ class UDPTransport(asyncio.DatagramTransport):
     ``local_addresses`` is for a socket that is bound to all addresses of the machine:
     the addresses of received datagrams then include the local one, and what is sent to
     such an address goes out from there.  Datagrams are never fragmented (RFC 9000, 14).
+
+    With ``refusals``, ``refused()`` of the protocol is called if an ICMP message says
+    that nothing listens where datagrams were sent to, before any has arrived.  Without
+    Linux it is not.
     """
 
-    def __init__(self, loop, sock, protocol, *, local_addresses=False):
+    def __init__(
+        self, loop, sock, protocol, *, local_addresses=False, refusals=False
+    ):
         super().__init__({"socket": sock, "sockname": sock.getsockname()})
         self._loop = loop
         self._sock = sock
@@ -341,6 +359,9 @@ class UDPTransport(asyncio.DatagramTransport):
         self._runs = _Socket(sock, local_addresses)
         self._waiting = deque()
         self._closing = False
+        self._refusals = bool(refusals and ERROR_REPORTS)
+        if self._refusals:
+            self._report_errors(True)
         loop.add_reader(sock.fileno(), self._read_ready)
         try:
             protocol.connection_made(self)
@@ -418,6 +439,36 @@ class UDPTransport(asyncio.DatagramTransport):
         except MemoryError as error:
             self._want_memory(error)
 
+    def _report_errors(self, on):
+        for level, option in ERROR_REPORTS:
+            try:
+                self._sock.setsockopt(level, option, on)
+            except OSError:
+                pass  # it is for the other family
+
+    def _find_refusal(self, error):
+        """Return whether ``error``, or what was reported, says that nothing listens.
+
+        Nothing is reported after that.
+        """
+        refused = error is not None and error.errno == errors.ECONNREFUSED
+        self._refusals = False
+        while True:
+            try:
+                reports = self._sock.recvmsg(1, 512, socket.MSG_ERRQUEUE)[1]
+            except OSError:
+                break
+            for _, _, report in reports:
+                refused |= (
+                    int.from_bytes(report[:4], sys.byteorder) == errors.ECONNREFUSED
+                    and report[4] in ICMP_ORIGINS
+                )
+        self._report_errors(False)
+        # uvloop stops to look at a socket that had an error.
+        self._loop.remove_reader(self._sock.fileno())
+        self._loop.add_reader(self._sock.fileno(), self._read_ready)
+        return refused
+
     def _want_memory(self, error):
         """Report a want of memory to the protocol, which frees what it can.
 
@@ -433,9 +484,15 @@ class UDPTransport(asyncio.DatagramTransport):
             try:
                 runs = self._runs.receive()
             except OSError as error:
-                self._protocol.error_received(error)
+                if self._refusals and self._find_refusal(error):
+                    self._protocol.refused()
+                else:
+                    self._protocol.error_received(error)
                 return
-            if runs:
+            # A write, too, may have been told of the error.
+            if self._refusals and self._find_refusal(None) and not runs:
+                self._protocol.refused()
+            elif runs:
                 self._protocol.runs_received(runs)
         except MemoryError as error:
             self._want_memory(error)
