@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from functools import partial
 from pathlib import Path
 from zlib import crc32
 
@@ -129,6 +130,11 @@ class BuildWithCMake(build_ext):
             extension.depends += built["link"][:1]
         super().run()
 
+    def build_extensions(self):
+        link = self.compiler.link_shared_object
+        self.compiler.link_shared_object = partial(link_whole, link)
+        super().build_extensions()
+
     def require_tools(self):
         compiler = os.environ.get("CC", sysconfig.get_config_var("CC") or "cc").split()[
             0
@@ -173,6 +179,17 @@ class BuildWithCMake(build_ext):
             "compiling the C library",
         )
         return json.loads((build / "ngp-build.json").read_text())
+
+
+def link_whole(link, objects, output, *args, **options):
+    """Give a module its name when it is linked: one with its name is not built again.
+
+    A build that is interrupted leaves a part, which is newer than its sources.
+    """
+    part = Path(f"{output}.part")
+    part.unlink(missing_ok=True)
+    link(objects, str(part), *args, **options)
+    part.replace(output)
 
 
 def calls_of(types):

@@ -151,3 +151,34 @@ runpy.run_path("setup.py")["remove_orphans"]()
 """
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
     assert {path.name for path in package.iterdir()} == {*sources, *modules}
+
+
+LINKS = """
+import runpy, setuptools, sys
+setuptools.setup = lambda **_: None
+link_whole = runpy.run_path("setup.py")["link_whole"]
+def link(objects, output, text, end=None):
+    with open(output, "x") as file:
+        file.write(text)
+        file.flush()
+        if end:
+            raise end
+for end in (KeyboardInterrupt, None):
+    try:
+        link_whole(link, [], sys.argv[1], "part" if end else "whole", end=end)
+    except KeyboardInterrupt:
+        with open(sys.argv[1]) as file:
+            print(file.read())
+"""
+
+
+def test_an_interrupted_link_leaves_no_module_that_looks_whole(tmp_path):
+    module = tmp_path / "module.so"
+    module.write_text("old")
+    done = subprocess.run(
+        [sys.executable, "-c", LINKS, module], cwd=ROOT, stdout=subprocess.PIPE
+    )
+    assert done.returncode == 0
+    assert done.stdout == b"old\n"
+    assert module.read_text() == "whole"
+    assert list(tmp_path.iterdir()) == [module]

@@ -21,12 +21,12 @@ from collections import deque
 # Options of Linux that have ICMP errors reported to a socket without a peer of its own:
 # IP_RECVERR and IPV6_RECVERR; and in what origin they say that it was ICMP: struct
 # sock_extended_err of linux/errqueue.h begins with the error's number and its origin.
-ERROR_REPORTS = (
+cdef tuple ERROR_REPORTS = (
     ((socket.IPPROTO_IP, 11), (socket.IPPROTO_IPV6, 25))
     if sys.platform == "linux"
     else ()
 )
-ICMP_ORIGINS = (2, 3)
+cdef tuple ICMP_ORIGINS = (2, 3)
 
 
 cdef extern from "netinet/in.h" nogil:
