@@ -195,8 +195,14 @@ class H2StreamConnection(H2Pump):
         if self._owner is not None:
             self._owner.connection_made(self)
 
+    def pause_writing(self) -> None:
+        """Have the streams wait."""
+        super().pause_writing()
+        self._link.is_paused = True
+
     def resume_writing(self) -> None:
         """Go on sending."""
+        self._link.is_paused = False
         super().resume_writing()
         self._wake_writers()
 
@@ -481,11 +487,6 @@ class H2StreamConnection(H2Pump):
 
     # ---- Waiting ----
 
-    @property
-    def is_paused(self) -> bool:
-        """Whether the transport has paused writing."""
-        return self._paused
-
     async def wait_transport(self) -> None:
         """Wait until the transport accepts bytes.
 
@@ -648,7 +649,8 @@ class H2StreamConnection(H2Pump):
 
         Raises ``ConnectionTerminatedError`` when there will be no more.
         """
-        stream = self._hand_out(await self._accept())
+        arrived = self._arrived
+        stream = self._hand_out(arrived.popleft() if arrived else await self._accept())
         self._forget(stream)
         return stream
 

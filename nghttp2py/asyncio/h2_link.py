@@ -30,6 +30,9 @@ _FACTORY = ExchangeFactory(_new_stream)
 class H2Link(StreamLink, HTTP2Exchanges):
     """The HTTP/2 connection of coroutine streams."""
 
+    #: Whether the transport has paused writing.
+    is_paused = False
+
     codes = Codes(
         no_error=ErrorCode.NO_ERROR,
         cancelled=ErrorCode.CANCEL,
@@ -44,23 +47,6 @@ class H2Link(StreamLink, HTTP2Exchanges):
         proxy: Any = weakref.proxy(owner)
         HTTP2Exchanges.__init__(self, proxy, connection, _FACTORY)
         self.prepare(timeout)
-
-    def flush_soon(self) -> None:
-        """Write what is queued in the loop's next turn."""
-        try:
-            mark_dirty = self.owner.mark_dirty
-        except ReferenceError:
-            return  # the connection is gone
-        mark_dirty()
-
-    @property
-    def is_paused(self) -> bool:
-        """Whether the transport has paused writing."""
-        try:
-            paused: bool = self.owner.is_paused
-        except ReferenceError:
-            return False
-        return paused
 
     async def wait_transport(self) -> None:
         """Wait until the transport accepts bytes; raise if it never will."""

@@ -12,8 +12,9 @@ from typing import Any
 from nghttp2py.asyncio.h3_bounds import Arrival, Outgoing
 from nghttp2py.asyncio.memory import LEAST, count_bytes
 from nghttp2py.asyncio.stream_link import Codes, StreamLink
+from nghttp2py.asyncio.stream_state import Failure
 from nghttp2py.asyncio.tasks import CallbackTasks
-from nghttp2py.asyncio.writer import PIECE, Failure
+from nghttp2py.asyncio.writer import PIECE
 from nghttp2py.errors import (
     BodyQueueFullError,
     HeadersError,

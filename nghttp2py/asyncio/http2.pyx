@@ -713,7 +713,10 @@ cdef class HTTP2Exchanges(HTTPConnection):
         if self.dispatching:
             self._dirty = True
         elif self.owner is not None:
-            self.owner.mark_dirty()
+            try:
+                self.owner.mark_dirty()
+            except ReferenceError:
+                pass  # a weak one: the connection is gone
 
 
 class HTTP2Protocol(H2Pump):

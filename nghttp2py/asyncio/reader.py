@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from nghttp2py.asyncio.memory import count_bytes
-from nghttp2py.asyncio.stream_link import StreamLink
-from nghttp2py.asyncio.writer import Failure, Outgoing
+from nghttp2py.asyncio.stream_state import Failure
+from nghttp2py.asyncio.writer import Outgoing
 from nghttp2py.errors import (
     ProtocolError,
     StreamResetError,
@@ -41,35 +41,7 @@ class Incoming(Outgoing):
     acknowledges those there are, because its caller has asked for them.
     """
 
-    __slots__ = (
-        "_chunks",
-        "_discarding",
-        "_eof",
-        "_failure",
-        "_informational",
-        "_offset",
-        "_read_lock",
-        "_response",
-        "_response_taken",
-        "_size",
-        "_trailers",
-        "_unacknowledged",
-    )
-
-    def __init__(self, http: StreamLink, stream_id: int, request: Any) -> None:
-        super().__init__(http, stream_id, request)
-        self._chunks: deque[bytes] = deque()
-        self._offset = 0  # bytes of the first chunk that were taken
-        self._size = 0
-        self._unacknowledged = 0  # of the bytes here, which come last in the body
-        self._eof = False
-        self._informational: deque[Any] | None = None
-        self._response: Any = None
-        self._response_taken = False
-        self._trailers: tuple[tuple[bytes, bytes], ...] = ()
-        self._failure: Failure | None = None  # why the peer's half broke off
-        self._discarding = False  # what arrives is dropped
-        self._read_lock: asyncio.Lock | None = None
+    __slots__ = ()
 
     @property
     def _receives(self) -> bool:
@@ -84,15 +56,15 @@ class Incoming(Outgoing):
         self._unacknowledged -= n
         # The connection has returned the credit of a closed stream itself.
         if not self.closed:
-            self.http.acknowledge(self, n)
+            self.link.acknowledge(self, n)
 
     def _body_finished(self) -> None:
         """Handle that the body was read to its end: a client then ends its own half.
 
         What it has queued is sent before that.
         """
-        if self.http.client_side and self._response is not None and not self._tunnel:
-            if self.http.halves_end_alone:
+        if self.link.client_side and self._response is not None and not self._tunnel:
+            if self.link.halves_end_alone:
                 self._end_upload()
             else:
                 self._end_upload_soon()
@@ -112,7 +84,7 @@ class Incoming(Outgoing):
         """Send 100 (Continue) to a client that waits for it (RFC 9110, 10.1.1)."""
         if self._sends and self.status is None and expects_continue(self.request):
             with contextlib.suppress(ProtocolError):
-                self.http.send_continue(self)
+                self.link.send_continue(self)
 
     # ---- What the connection reports ----
 
@@ -131,7 +103,7 @@ class Incoming(Outgoing):
     def data_received(self, data: bytes) -> None:
         """Handle a piece of the body."""
         if self._discarding:
-            self.http.acknowledge(self, len(data))
+            self.link.acknowledge(self, len(data))
             return
         chunks = self._chunks
         if len(chunks) > _MAX_SMALL_PIECES and len(chunks[-1]) < _SMALL_PIECE:
@@ -153,7 +125,7 @@ class Incoming(Outgoing):
             self._response is not None
             and self._response.status >= 300
             and not self._tunnel
-            and not self.http.halves_end_alone
+            and not self.link.halves_end_alone
         ):
             self._end_upload_soon()  # an error response ends ours unread
         self._waiters.wake()
@@ -171,7 +143,7 @@ class Incoming(Outgoing):
             self._failure = failure
             lost = True
         if outgoing and self._stopped is None and not self.closed:
-            self._unsent = self.http.queued(self)
+            self._unsent = self.link.queued(self)
             self._stopped = failure
             lost = True
         task = self._task
@@ -183,7 +155,7 @@ class Incoming(Outgoing):
         self, failure: Failure | None, error_code: int, body_bytes_sent: int
     ) -> None:
         """Handle the end of the exchange."""
-        http = self.http
+        http = self.link
         if failure is not None and not http.halves_end_alone:
             self.aborted(failure, error_code, True, True)
         elif self._receives:
@@ -218,10 +190,10 @@ class Incoming(Outgoing):
                 if self._eof or self.closed:
                     raise StreamResetError(
                         self.stream_id,
-                        self.http.codes.message_error,
+                        self.link.codes.message_error,
                         remote=True,
                         reason="it was closed without a response",
-                        code_name=self.http.code_name(self.http.codes.message_error),
+                        code_name=self.link.code_name(self.link.codes.message_error),
                     )
                 if timer is None:
                     timer = self._start_timer(timeout)
@@ -230,7 +202,7 @@ class Incoming(Outgoing):
             if timer is not None:
                 timer.cancel()
         self._response_taken = True
-        if self.http.halves_end_alone and self.at_eof():
+        if self.link.halves_end_alone and self.at_eof():
             self._body_finished()
         return self._response
 

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 from nghttp2py.asyncio.fields import Fields
 from nghttp2py.asyncio.reader import Incoming, StreamReader
-from nghttp2py.asyncio.stream_link import StreamLink
 from nghttp2py.asyncio.writer import HeadersLike, StreamWriter
 from nghttp2py.errors import (
     ConnectionTerminatedError,
@@ -53,13 +52,7 @@ class Stream(Incoming):
     still be read.
     """
 
-    __slots__ = ("__weakref__", "protocol")
-
-    def __init__(
-        self, protocol: Any, http: StreamLink, stream_id: int, request: Any = None
-    ) -> None:
-        super().__init__(http, stream_id, request)
-        self.protocol = protocol
+    __slots__ = ("__weakref__",)
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
@@ -73,13 +66,13 @@ class Stream(Incoming):
         # This may run in any thread, and after an __init__ that has raised.
         if getattr(self, "closed", True):
             return
-        if not self.http.client_side:
-            self.http.keep_record(self)
+        if not self.link.client_side:
+            self.link.keep_record(self)
         sends, receives = self._sends, self._receives
         if sends or receives:
             with contextlib.suppress(RuntimeError):  # the loop is closed
-                self.http.loop.call_soon_threadsafe(
-                    self.http.drop, self.stream_id, sends, receives, self._task
+                self.link.loop.call_soon_threadsafe(
+                    self.link.drop, self.stream_id, sends, receives, self._task
                 )
 
     # ---- Properties ----
@@ -109,7 +102,7 @@ class Stream(Incoming):
         At a server they are the request's, at a client the final response's; until that
         has come there are none.
         """
-        head = self._response if self.http.client_side else self.request
+        head = self._response if self.link.client_side else self.request
         return Fields(() if head is None else head.headers)
 
     @property
@@ -132,7 +125,7 @@ class Stream(Incoming):
     @property
     def push_enabled(self) -> bool:
         """Whether the client takes pushes, and this stream can promise them."""
-        return self.request is not None and not self.closed and self.http.push_enabled()
+        return self.request is not None and not self.closed and self.link.push_enabled()
 
     async def push(self, headers: HeadersLike) -> Stream:
         """Promise a response to a request that we choose, and return its stream.
@@ -142,7 +135,7 @@ class Stream(Incoming):
         ``PushDisabledError`` if the client takes none (RFC 9113, 8.4), and always
         over HTTP/3.
         """
-        raise PushDisabledError(f"{self.http.version} has no server push")
+        raise PushDisabledError(f"{self.link.version} has no server push")
 
     # ---- The end ----
 
@@ -154,8 +147,8 @@ class Stream(Incoming):
         ``StreamResetError``.
         """
         if error_code is None:
-            error_code = self.http.codes.cancelled
-        self.http.check_code(error_code)
+            error_code = self.link.codes.cancelled
+        self.link.check_code(error_code)
         self._cancel(error_code, "reset() was called")
 
     def stop(self, error_code: int | None = None) -> None:
@@ -168,8 +161,8 @@ class Stream(Incoming):
         Over HTTP/2 the code that is sent is NO_ERROR (RFC 9113, 8.1), or a client's
         CANCEL, whatever ``error_code`` is.
         """
-        code = self.http.codes.no_error if error_code is None else error_code
-        self.http.check_code(code)
+        code = self.link.codes.no_error if error_code is None else error_code
+        self.link.check_code(code)
         self.discard()
         if not self._receives:
             return
@@ -180,10 +173,10 @@ class Stream(Incoming):
             and request is not None
             and request.method != b"CONNECT"
         ):
-            self.http.stop_request(self)
+            self.link.stop_request(self)
         else:
-            self.http.stop_request(self, code)
-        failure = self.http.make_failure(self.stream_id, code, "stop() was called")
+            self.link.stop_request(self, code)
+        failure = self.link.make_failure(self.stream_id, code, "stop() was called")
         self.aborted(failure, code, True, False)
 
     @property
@@ -202,14 +195,14 @@ class Stream(Incoming):
         ``body`` is of a kind that a connection handles: bytes-like, a binary file, an
         iterable of bytes, a callable ``f(n) -> (data, flag)``.
         """
-        self.http.send_body(self, body, trailers)
+        self.link.send_body(self, body, trailers)
 
     def make_resume(self) -> Callable[[], None]:
         """Return a function that resumes a body after ``DATA_DEFERRED``.
 
         It does not refer to the stream, so that the stream can be dropped.
         """
-        return partial(self.http.resume_stream, self.stream_id)
+        return partial(self.link.resume_stream, self.stream_id)
 
     @property
     def is_read(self) -> bool:
@@ -236,7 +229,7 @@ class Stream(Incoming):
         """Wait as ``wait_continue``; end our half if the response refuses the body."""
         if await self.wait_continue(seconds):
             return True
-        self.http.refuse_body(self)
+        self.link.refuse_body(self)
         return False
 
     async def _is_body_expected(self) -> bool:
@@ -263,12 +256,16 @@ class Stream(Incoming):
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        http, codes = self.http, self.http.codes
+        self.leave(failed=kind is not None)
+
+    def leave(self, *, failed: bool) -> None:
+        """End what has not ended, as leaving ``async with`` does."""
+        http, codes = self.link, self.link.codes
         if self._sends:
-            if kind is None or http.client_side:
-                self._cancel(codes.cancelled, "its block was left")
-            else:
+            if failed and not http.client_side:
                 self._cancel(codes.internal_error, "its block raised an exception")
+            else:
+                self._cancel(codes.cancelled, "its block was left")
         elif self._receives:
             if http.client_side and not http.halves_end_alone:
                 # The rest of the request may never come.
@@ -316,18 +313,22 @@ async def serve_stream(
     stream.run_in(asyncio.current_task())
     failure = stream.error  # as it is when the handler fails, if it does
     try:
-        async with stream:
+        failed = True
+        try:
             if failure is not None:
                 raise failure
             try:
                 await handler(stream)
-                stream.answer_failure()  # unless it has begun a response
+                if stream.status is None:
+                    stream.answer_failure()  # it has not begun a response
             except Exception as error:
                 failure = stream.error
-                if failure is None and stream.answer_failure():
-                    _memory_log.failed(error, "%s: the handler failed", stream)
-                    return
-                raise
+                if failure is not None or not stream.answer_failure():
+                    raise
+                _memory_log.failed(error, "%s: the handler failed", stream)
+            failed = False
+        finally:
+            stream.leave(failed=failed)
     except Exception as error:
         if failure is not None and is_of_peer(error, failure):
             logger.debug("%s: the handler ended: %s", stream, error)
@@ -341,12 +342,16 @@ async def serve_stream(
 class H2Stream(Stream):
     """A stream of HTTP/2, made by ``H2Protocol``.  It can promise others."""
 
-    __slots__ = ("urgency",)
+    __slots__ = ("_urgency",)
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        #: The urgency of what we send, from 0 to 7 (RFC 9218, 4.1).
-        self.urgency = 3
+    @property
+    def urgency(self) -> int:
+        """The urgency of what we send, from 0 to 7 (RFC 9218, 4.1)."""
+        return getattr(self, "_urgency", 3)
+
+    @urgency.setter
+    def urgency(self, urgency: int) -> None:
+        self._urgency = urgency
 
     async def push(self, headers: HeadersLike) -> H2Stream:
         """Promise a response: see ``Stream.push``."""

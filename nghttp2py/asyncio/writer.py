@@ -7,8 +7,7 @@ import inspect
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from typing import Any, cast
 
-from nghttp2py.asyncio.stream_link import StreamLink
-from nghttp2py.asyncio.waiters import Waiters
+from nghttp2py.asyncio.stream_state import Failure, StreamState
 from nghttp2py.errors import (
     HeadersError,
     NGHTTP2Error,
@@ -17,10 +16,10 @@ from nghttp2py.errors import (
     StreamTimeoutError,
     not_sent,
 )
-from nghttp2py.exchange import PythonExchange, has_content
+from nghttp2py.exchange import has_content
 from nghttp2py.h2.body import is_bytes_like
 
-__all__ = ["Body", "Failure", "HeadersLike", "Outgoing", "StreamWriter", "to_pairs"]
+__all__ = ["Body", "HeadersLike", "Outgoing", "StreamWriter", "to_pairs"]
 
 Text = str | bytes
 #: Header fields as an argument: a mapping, or pairs; a true third item keeps a field
@@ -34,10 +33,6 @@ HeadersLike = (
 #: A body as an argument: bytes-like, a binary file, pieces.
 Body = bytes | bytearray | memoryview | Iterable[bytes] | AsyncIterable[bytes] | Any
 
-#: Makes the exception for why a half of a stream broke off.  An exception raised twice
-#: would keep the frames of both.
-Failure = Callable[[], Exception]
-
 # The queue at which senders wait, and the pieces into which a body is split: as many
 # bytes as the pump gathers for one write.
 PIECE = 65536
@@ -48,42 +43,13 @@ def to_pairs(headers: HeadersLike) -> Iterable[Any]:
     return headers.items() if isinstance(headers, Mapping) else headers
 
 
-class Outgoing(PythonExchange):
+class Outgoing(StreamState):
     """The outgoing half of a stream, and the waiting of both halves.
 
     Every event of the stream wakes all waiters; each of them checks its condition.
     """
 
-    __slots__ = (
-        "_continued",
-        "_expecting",
-        "_send_lock",
-        "_sent_all",
-        "_stopped",
-        "_task",
-        "_tunnel",
-        "_unsent",
-        "_waiters",
-        "body_bytes_sent",
-        "closed",
-    )
-
-    def __init__(self, http: StreamLink, stream_id: int, request: Any) -> None:
-        super().__init__(http, stream_id, request)
-        #: Whether the stream is closed.
-        self.closed = False
-        #: Bytes of the body that were queued.
-        self.body_bytes_sent = 0
-        self._unsent = 0  # how many of them were never sent, once the stream is closed
-        self._expecting = 0.0  # seconds to wait for 100 (Continue), at a client
-        self._continued = False  # 100 (Continue) was sent, or is not expected
-        self._sent_all = False  # our half has ended, even if its end is still queued
-        self._tunnel = False  # a CONNECT tunnel: its halves end independently
-        self._stopped: Failure | None = None  # why our half broke off
-        self._send_lock: asyncio.Lock | None = None
-        self._waiters = Waiters()
-        # The task that is cancelled when our half breaks off.
-        self._task: asyncio.Task[Any] | None = None
+    __slots__ = ()
 
     @property
     def _sends(self) -> bool:
@@ -94,7 +60,7 @@ class Outgoing(PythonExchange):
     async def _wait(self) -> None:
         """Wait for the next event; the connection keeps a reference to the stream
         meanwhile."""
-        http = self.http
+        http = self.link
         http.waiting.add(self)
         timer = None
         if http.timeout is not None:
@@ -115,8 +81,8 @@ class Outgoing(PythonExchange):
         return loop.call_later(seconds, self._time_out, seconds)
 
     def _time_out(self, seconds: float) -> None:
-        stream_id, code = self.stream_id, self.http.codes.cancelled
-        name = self.http.code_name(code)
+        stream_id, code = self.stream_id, self.link.codes.cancelled
+        name = self.link.code_name(code)
         self._break_off(
             lambda: StreamTimeoutError(stream_id, seconds, code, name), code
         )
@@ -125,10 +91,10 @@ class Outgoing(PythonExchange):
         """Reset the stream for a reason of our own, unless that was done."""
         if not self.closed:
             self.aborted(failure, error_code, True, True)
-            self.http.reset(self, error_code)
+            self.link.reset(self, error_code)
 
     def _cancel(self, error_code: int, reason: str) -> None:
-        failure = self.http.make_failure(self.stream_id, error_code, reason)
+        failure = self.link.make_failure(self.stream_id, error_code, reason)
         self._break_off(failure, error_code)
 
     def _end_upload(self) -> None:
@@ -139,7 +105,7 @@ class Outgoing(PythonExchange):
         """
         if not self.closed:
             self._cancel(
-                self.http.codes.cancelled,
+                self.link.codes.cancelled,
                 "the response was whole before the request was",
             )
 
@@ -153,7 +119,7 @@ class Outgoing(PythonExchange):
             self._raise_stopped()
             if self._sent_all or self.closed or not wanted:
                 return wanted  # sending will raise
-            room: int = self.http.room(self, wanted, ahead)
+            room: int = self.link.room(self, wanted, ahead)
             if room:
                 return room
             await self._wait()
@@ -162,7 +128,7 @@ class Outgoing(PythonExchange):
         """Wait until at most ``low`` bytes are queued."""
         while True:
             self._raise_stopped()
-            http = self.http
+            http = self.link
             # A stream of HTTP/3 is closed when its end is queued.
             if self.closed and not http.halves_end_alone:
                 return
@@ -184,13 +150,13 @@ class Outgoing(PythonExchange):
         Raises ``ValueError`` for another status.
         """
         await self._until_transport()
-        self.http.send_informational(self, status, headers)
+        self.link.send_informational(self, status, headers)
         if status == 100:
             self._continued = True
 
     async def _until_transport(self) -> None:
         """Wait until the transport accepts bytes, and check that we may send."""
-        http = self.http
+        http = self.link
         if http.is_paused:
             await http.wait_transport()
         self._raise_stopped()
@@ -206,7 +172,7 @@ class Outgoing(PythonExchange):
         broke off.
         """
         await self._until_transport()
-        self.http.send_fields(self, headers, end_stream)
+        self.link.send_fields(self, headers, end_stream)
         self._sent_all = self._sent_all or end_stream
 
     async def send_response(
@@ -225,7 +191,7 @@ class Outgoing(PythonExchange):
         if self._is_without_content(status):
             body = trailers = None
         end_stream = body is None and trailers is None
-        self.http.send_response(self, status, headers, end_stream)
+        self.link.send_response(self, status, headers, end_stream)
         if end_stream:
             self._sent_all = True
         else:
@@ -255,9 +221,9 @@ class Outgoing(PythonExchange):
     def _send_trailers(self, headers: HeadersLike) -> None:
         self._raise_stopped()
         if self._is_without_content(self.status) and not self._sent_all:
-            self.http.end(self)
+            self.link.end(self)
         else:
-            self.http.send_trailers(self, headers)
+            self.link.send_trailers(self, headers)
         self._sent_all = True
 
     # ---- Bodies ----
@@ -268,7 +234,7 @@ class Outgoing(PythonExchange):
             if not end_stream:
                 return
             data = b""
-        self.http.queue_body(self, data, end_stream)
+        self.link.queue_body(self, data, end_stream)
         self.body_bytes_sent += len(data)
         if end_stream:
             self._sent_all = True
@@ -290,7 +256,7 @@ class Outgoing(PythonExchange):
         """End this half of the stream after the queue; a second call is a no-op."""
         if not self._sent_all:
             self._raise_stopped()
-            self.http.end(self)
+            self.link.end(self)
             self._sent_all = True
 
     async def wait_sent(self) -> None:
@@ -330,7 +296,7 @@ class Outgoing(PythonExchange):
         lock = self._send_lock
         if not (size and self._sends) or (lock is not None and lock.locked()):
             return False
-        room: int = self.http.room(self, size, ahead)
+        room: int = self.link.room(self, size, ahead)
         return room == size
 
     async def _send_bytes(
@@ -413,10 +379,10 @@ class Outgoing(PythonExchange):
             # response; what could not be queued over HTTP/2 leaves the stream
             # unchanged.
             refused = isinstance(error, SendException) and not (
-                self.http.halves_end_alone
+                self.link.halves_end_alone
             )
             if self._stopped is None and not was_whole and not refused:
-                codes = self.http.codes
+                codes = self.link.codes
                 if isinstance(error, asyncio.CancelledError):
                     self._cancel(codes.cancelled, "sending its body was cancelled")
                 else:
@@ -425,7 +391,7 @@ class Outgoing(PythonExchange):
 
     async def _until_under_way(self, data: bytes) -> None:
         """Wait until the peer's windows allow what is queued to be sent."""
-        if self.http.is_under_way(self):
+        if self.link.is_under_way(self):
             return
         try:
             await self._until_low(0)
@@ -532,7 +498,7 @@ class StreamWriter:
                 # No headers were sent, or the content-length was not met: the peer must
                 # not take what it has for a complete message.
                 stream = self._stream
-                stream._cancel(stream.http.codes.cancelled, "its writer was closed")
+                stream._cancel(stream.link.codes.cancelled, "its writer was closed")
 
     def is_closing(self) -> bool:
         """Return whether this half has ended, or the stream is closed."""
@@ -548,7 +514,7 @@ class StreamWriter:
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Return the transport's information, as ``asyncio.StreamWriter`` does."""
-        return self._stream.http.get_extra_info(name, default)
+        return self._stream.link.get_extra_info(name, default)
 
     async def send_data(
         self, data: bytes | bytearray | memoryview, *, end_stream: bool = False
