@@ -132,7 +132,7 @@ async def test_it_listens_at_several_addresses(tmp_path, caplog):
             if sock.family == socket.AF_INET:
                 port = sock.getsockname()[1]
                 assert await get(f"http://127.0.0.1:{port}")
-                assert f"http://127.0.0.1:{port} by HTTP/2" in caplog.text
+                assert f"http://127.0.0.1:{port} by HTTP/1.1, HTTP/2 (" in caplog.text
         async with Client("http://localhost", path=str(path)) as client:
             assert (await client.get("/")).status == 200
         assert f"listening on unix:{path} (http)" in caplog.text
@@ -159,6 +159,28 @@ async def test_tls_has_http3_on_its_port_and_plain_http_has_another(tls, paths):
         assert body == b"3 https set at startup"
         plain = f"http://127.0.0.1:{port_of(server, 1)}"
         assert await get(plain) == b"2 http set at startup"
+
+
+async def get_by_http1(port):
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+    try:
+        return await reader.read()
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize("http1", [True, False])
+@in_loop
+async def test_http1_is_served_on_the_same_port_unless_it_is_switched_off(
+    http1, caplog
+):
+    caplog.set_level(logging.INFO)
+    async with running(App(), http1=http1) as (server, _):
+        response = await get_by_http1(port_of(server))
+        assert (b"HTTP/1.1 200" in response) is http1
+        assert await get(f"http://127.0.0.1:{port_of(server)}")
+    assert ("by HTTP/1.1, HTTP/2 (" in caplog.text) is http1
 
 
 @in_loop

@@ -216,12 +216,15 @@ def test_options_are_in_the_environment_too(site, tmp_path):
 # ---- The end ----
 
 
-def test_sigterm_loses_no_request_that_was_accepted(site):
+@pytest.mark.parametrize("version", ["--h1", "--h2"])
+def test_sigterm_loses_no_request_that_was_accepted(site, version):
     """h2load is in full swing; what it counts as failed was never accepted."""
     with program(site, "main:app", "--port=0", "--no-access-log") as server:
         url = "http://{}:{}/".format(*server.wait_for(URL).group(2, 3))
+        # Over HTTP/1.1 one request follows the other, without pipelining.
+        options = ["-m1", "--h1"] if version == "--h1" else ["-m10"]
         with subprocess.Popen(
-            ["h2load", "-n40000", "-c4", "-m10", url],
+            ["h2load", "-n40000", "-c4", *options, url],
             stdout=subprocess.PIPE,
             text=True,
         ) as load:

@@ -1,8 +1,29 @@
 """Serve applications of ASGI and WSGI over HTTP/1.1, HTTP/2 and HTTP/3."""
 
-from nghttp2py.asgi.app import ASGIApp
-from nghttp2py.asgi.config import Config
-from nghttp2py.asgi.options import ASGIOptions
-from nghttp2py.asgi.server import Server, run, serve
+import importlib
+from typing import TYPE_CHECKING
+
+# Imported when they are first used: a part of the package does not need the server.
+if TYPE_CHECKING:
+    from nghttp2py.asgi.app import ASGIApp
+    from nghttp2py.asgi.config import Config
+    from nghttp2py.asgi.options import ASGIOptions
+    from nghttp2py.asgi.server import Server, run, serve
 
 __all__ = ["ASGIApp", "ASGIOptions", "Config", "Server", "run", "serve"]
+
+_MODULES = {
+    "ASGIApp": "app",
+    "ASGIOptions": "options",
+    "Config": "config",
+    "Server": "server",
+    "run": "server",
+    "serve": "server",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name in _MODULES:
+        module = importlib.import_module(f"nghttp2py.asgi.{_MODULES[name]}")
+        return getattr(module, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -302,12 +302,11 @@ class Config:
         "Connections that the kernel queues until they are accepted.",
         group="Listening",
     )
-    http1: bool | None = option(
-        None,
-        Flag(optional=True),
+    http1: bool = option(
+        True,
+        Flag(),
         "Serve HTTP/1.1 beside HTTP/2.",
         group="Listening",
-        hint="on, if httptools is installed",
     )
     http3: bool | None = option(
         None,

@@ -251,6 +251,7 @@ def make_timeouts(config: Config) -> Timeouts:
         body=config.timeout_body,
         response=config.timeout_response_stall,
         idle=config.timeout_keep_alive,
+        keep_alive=config.timeout_keep_alive,
         close=config.timeout_graceful_shutdown,
     )
 

@@ -258,6 +258,7 @@ class Server:
                     app,
                     sock=endpoint.sockets,
                     ssl=context if endpoint.secure else None,
+                    http1=config.http1,
                     http3=quic if endpoint.http3 and quic is not None else False,
                     config=make_h2(config, tunnels=app.takes_tunnels),
                     timeouts=timeouts,
@@ -307,7 +308,7 @@ class Server:
     def _announce(self) -> None:
         """Log where the server listens, and by which protocols."""
         for endpoint, server in zip(self._endpoints.found, self.servers, strict=True):
-            protocols = ", ".join(name_protocols(endpoint))
+            protocols = ", ".join(name_protocols(endpoint, http1=self.config.http1))
             for sock in server.sockets:
                 if sock.type == socket.SOCK_STREAM:
                     logger.info(
@@ -394,9 +395,10 @@ class Server:
         logger.info("stopped")
 
 
-def name_protocols(endpoint: Endpoint) -> list[str]:
+def name_protocols(endpoint: Endpoint, *, http1: bool) -> list[str]:
     """Return the names of the protocols that an endpoint serves."""
-    return ["HTTP/2", "HTTP/3"] if endpoint.http3 else ["HTTP/2"]
+    names = ["HTTP/1.1"] if http1 else []
+    return [*names, "HTTP/2", *(["HTTP/3"] if endpoint.http3 else [])]
 
 
 def make_options(config: Config, state: dict[str, Any]) -> ASGIOptions:

@@ -195,7 +195,7 @@ class Server:
                 raise ValueError("give an address or sock, not both")
             self.address = None
             self._given = adopt_sockets(sock)
-        self._app = app
+        self._app: Any = app
         self._factory = self._make_factory(app)
         if http1 is not None:
             check_bool("http1", http1)
