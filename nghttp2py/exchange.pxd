@@ -41,6 +41,7 @@ cdef class HTTPConnection:
     cdef ExchangeFactory factory  # makes a server's exchanges
     cdef public object tasks  # a CallbackTasks, which runs coroutines of handlers
     cdef public bint secure   # whether the transport is TLS or QUIC
+    cdef public bint unlogged  # whether its exchanges are left out of the access log
     cdef object application_data  # what exchanges keep for all of the connection
     cdef object __weakref__
 

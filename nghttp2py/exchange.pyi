@@ -66,6 +66,7 @@ class HTTPConnection:
     owner: Any
     tasks: Any
     secure: bool
+    unlogged: bool
     def __init__(
         self,
         version: str,

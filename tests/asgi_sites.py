@@ -20,12 +20,19 @@ HOST = "127.0.0.1"
 
 #: The client of each row, and the version that it speaks.
 CLIENTS = {
+    "httpx-h1": "1.1",
     "httpx-h2": "2",
+    "curl-h1": "1.1",
     "curl-h2": "2",
     "nghttp2py-h3": "3",
 }
 
 clients = pytest.mark.parametrize("client", list(CLIENTS))
+
+# Each client and each version once.
+some_clients = pytest.mark.parametrize(
+    "client", ["httpx-h1", "curl-h2", "nghttp2py-h3"]
+)
 
 
 class Answer(NamedTuple):

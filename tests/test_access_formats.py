@@ -1,5 +1,6 @@
 """Formats of the access log: gunicorn's atoms, JSON, and what they keep."""
 
+import asyncio
 import json
 import logging
 import logging.config
@@ -18,6 +19,7 @@ from nghttp2py.access_formats import (
     compile_format,
     make_formatter,
 )
+from nghttp2py.asyncio import Server
 
 
 @pytest.fixture(autouse=True)
@@ -270,3 +272,31 @@ async def test_the_fields_of_a_request_and_its_response_are_kept(version):
         await until(lambda: len(ends.log) == 2)
     made = compile_format("%({user-agent}i)s %({x-kind}o)s %({content-length}o)s %(S)s")
     assert made(ends.log[1]) == "second iterator 4 https"
+
+
+@in_loop
+async def test_the_fields_of_http1_are_kept():
+    entries = []
+
+    async def app(stream):
+        await stream.send_response(200, {"x-kind": "plain"}, b"good")
+
+    access.keep_details()
+    access.add_hook(entries.append)
+    try:
+        async with Server(app, ("127.0.0.1", 0)) as server:
+            port = server.sockets[0].getsockname()[1]
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(
+                b"GET /a?b HTTP/1.1\r\nHost: example.org\r\nUser-Agent: old\r\n"
+                b"Connection: close\r\n\r\n"
+            )
+            assert b"good" in await reader.read()
+            writer.close()
+            await writer.wait_closed()
+            await until(lambda: entries)
+    finally:
+        access.remove_hook(entries.append)
+    made = compile_format('"%(r)s" %({host}i)s %(a)s %({x-kind}o)s %(S)s %(s)s %(b)s')
+    expected = '"GET /a?b HTTP/1.1" example.org old plain http 200 4'
+    assert made(entries[0]) == expected

@@ -1,6 +1,7 @@
 """Metrics for Prometheus: what is counted, with which labels, and how it is read."""
 
 import asyncio
+import logging
 import subprocess
 import sys
 
@@ -182,7 +183,8 @@ def test_the_package_is_loaded_only_where_it_is_used():
 
 
 @in_loop
-async def test_prometheus_reads_the_metrics_by_a_server_of_their_own():
+async def test_prometheus_reads_the_metrics_by_a_server_of_their_own(caplog):
+    caplog.set_level(logging.INFO, "nghttp2py.access")
     metrics = Metrics()
     server = await metrics.serve(("127.0.0.1", 0))
     port = server.sockets[0].getsockname()[1]
@@ -207,6 +209,17 @@ async def test_prometheus_reads_the_metrics_by_a_server_of_their_own():
         assert (await ask(client, "/metrics", "HEAD"))[2] == b""
         assert (await ask(client, "/metrics", "POST"))[0] == 405
         assert (await ask(client, "/"))[0] == 404
+    # Most readers speak HTTP/1.1.
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /metrics HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+    response = await reader.read()
+    assert response.startswith(b"HTTP/1.1 200")
+    assert b"# TYPE nghttp2py_streams_open gauge" in response
+    writer.close()
+    await writer.wait_closed()
+    # To read the metrics does not change them.
+    assert not [key for key in read(metrics) if key[0] == "nghttp2py_requests_total"]
+    assert not caplog.records
     await metrics.close()
     await metrics.close()
     assert not server.sockets

@@ -23,6 +23,7 @@ UPLOAD = bytes(i * i >> 8 & 0xFF for i in range(3 << 20))
 # Options of Chromium for each version.  Over HTTP/2 it uses RFC 8441 by itself; RFC
 # 9220 is behind a switch.
 VERSIONS = {
+    "http/1.1": ["--disable-http2", "--disable-quic"],
     "h2": ["--disable-quic"],
     "h3": ["--enable-features=EnableWebsocketsOverHttp3"],
 }

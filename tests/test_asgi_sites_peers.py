@@ -13,7 +13,7 @@ from asgi_apps import (
     quart_site,
     starlette_site,
 )
-from asgi_sites import CLIENTS, clients, serving_site
+from asgi_sites import CLIENTS, clients, serving_site, some_clients
 from loops import in_loop, until
 
 from nghttp2py.asgi.wsgi import wrap_wsgi
@@ -98,7 +98,7 @@ async def test_a_starlette_application_is_served(client, files, tmp_path, caplog
     assert len(failures) == 1 and "on purpose" in caplog.text
 
 
-@clients
+@some_clients
 @in_loop
 async def test_static_files_are_sent_whole_and_in_parts(client, files, tmp_path):
     app = starlette_site.make_app(files)
@@ -142,7 +142,7 @@ async def test_a_generator_of_events_ends_when_its_client_leaves(files, tmp_path
 # ---- FastAPI ----
 
 
-@clients
+@some_clients
 @in_loop
 async def test_a_fastapi_application_is_served(client, tmp_path):
     app = fastapi_site.make_app()
@@ -207,7 +207,7 @@ async def test_a_django_project_is_served(client, django_app, tmp_path):
         assert (await site.ask(client, "/stream")).body == NUMBERS
 
 
-@clients
+@some_clients
 @in_loop
 async def test_the_admin_pages_of_django_let_one_in(client, django_app, tmp_path):
     async with serving_site(django_app, tmp_path) as site:
@@ -240,7 +240,7 @@ async def test_the_admin_pages_of_django_let_one_in(client, django_app, tmp_path
 # ---- Quart, and Flask by WSGI ----
 
 
-@clients
+@some_clients
 @in_loop
 async def test_a_quart_application_is_served(client, tmp_path):
     async with serving_site(quart_site.make_app(), tmp_path) as site:

@@ -220,6 +220,17 @@ async def test_what_follows_the_header_in_its_packet_is_not_lost():
         await writer.wait_closed()
 
 
+@in_loops
+async def test_http1_follows_a_header_too():
+    app = Told()
+    async with serving(app) as server:
+        request = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"
+        for header, ends in ((VALID[0][0], V4), (binary(body=TCP4 + TLV), V4)):
+            response = await send_and_read(port_of(server), header + request)
+            assert response.startswith(b"HTTP/1.1 200") and b"good" in response
+            assert app.ends.pop() == ends
+
+
 @in_loop
 async def test_the_access_log_and_handlers_have_the_address_of_the_header():
     addresses, exchanges = [], []

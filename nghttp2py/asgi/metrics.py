@@ -190,6 +190,8 @@ class Metrics:
             await server.wait_closed()
 
     async def _answer(self, stream: Any) -> None:
+        # To read the metrics must not change them.
+        stream.http.unlogged = True
         request = stream.request
         if request.target.partition(b"?")[0] != _PATH:
             await stream.send_response(404, {}, b"the metrics are at /metrics\n")
