@@ -54,4 +54,5 @@ cdef class Runner:
     cdef int _finish(self, error) except -1
 
 
-cdef object message_type(message)
+cdef dict check_message(message)
+cdef str message_type(message)

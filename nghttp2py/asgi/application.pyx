@@ -17,8 +17,9 @@ After ``disconnect()`` the task has ``disconnect_grace`` seconds.  It is cancell
 unless the application has sent everything: Starlette runs background tasks after that.
 """
 
+cimport cython
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF, Py_XDECREF
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 
 from nghttp2py.asgi.scope cimport ScopeMaker
 from nghttp2py.exchange cimport FATAL, Exchange, ExchangeFactory
@@ -26,8 +27,9 @@ from nghttp2py.exchange cimport FATAL, Exchange, ExchangeFactory
 import asyncio
 import collections.abc
 import logging
+import sys
 import warnings
-from asyncio import CancelledError, get_running_loop
+from asyncio import CancelledError, Task, get_running_loop
 from functools import partial
 
 from nghttp2py.arguments import check_callable, check_type
@@ -36,6 +38,8 @@ from nghttp2py.errors import ASGIMessageError, ClientDisconnectedError
 from nghttp2py.log_budget import MemoryLog
 
 __all__ = ["Application", "ApplicationExchange"]
+
+cdef str TYPE = sys.intern("type")
 
 logger = logging.getLogger("nghttp2py.asgi")
 memory_log = MemoryLog(logger)
@@ -48,9 +52,55 @@ cdef extern from *:
 
       return status == PYGEN_NEXT ? 1 : status == PYGEN_RETURN ? 0 : -1;
     }
+
+    typedef int (*ngp_step_function)(PyObject *, PyObject *, PyObject **);
+
+    /*
+     * The slots by which CPython advances an awaitable, am_send or, since 3.12 where
+     * it awaits, tp_iternext.  Cython's own raise StopIteration, with a traceback for
+     * which they make a frame.
+     */
+    #define NGP_SLOTS(name)                                                        \
+      static ngp_step_function name##_step;                                        \
+      static PySendResult name##_send(PyObject *self, PyObject *value,             \
+                                      PyObject **presult) {                        \
+        int kind = name##_step(self, value, presult);                              \
+                                                                                   \
+        return kind < 0 ? PYGEN_ERROR : kind ? PYGEN_NEXT : PYGEN_RETURN;          \
+      }                                                                            \
+      static PyObject *name##_next(PyObject *self) {                               \
+        PyObject *result = NULL;                                                   \
+        int kind = name##_step(self, Py_None, &result);                            \
+                                                                                   \
+        if (kind == 0) {                                                           \
+          if (result != Py_None) {                                                 \
+            PyErr_SetObject(PyExc_StopIteration, result);                          \
+          }                                                                        \
+          Py_CLEAR(result);                                                        \
+        }                                                                          \
+        return kind < 0 ? NULL : result;                                           \
+      }                                                                            \
+      static void name##_prepare(PyObject *type, ngp_step_function step) {         \
+        name##_step = step;                                                        \
+        ((PyTypeObject *)type)->tp_as_async->am_send = name##_send;                \
+        ((PyTypeObject *)type)->tp_iternext = name##_next;                         \
+      }
+
+    NGP_SLOTS(ngp_call)
+    NGP_SLOTS(ngp_runner)
     """
+    ctypedef int (*ngp_step_function)(object, object, PyObject **) except -1
     int ngp_step(object, object, PyObject **) except -1
     bint PyCoro_CheckExact(object)
+    void ngp_call_prepare(object, ngp_step_function)
+    void ngp_runner_prepare(object, ngp_step_function)
+
+
+cdef int give(object value, PyObject **presult) except -1:
+    """Return from an awaitable with a value."""
+    Py_INCREF(value)
+    presult[0] = <PyObject *>value
+    return 0
 
 
 cdef object take_result(PyObject *result):
@@ -116,8 +166,10 @@ cdef class Application(ExchangeFactory):
         if self.task_factory:
             function = loop.create_task
         else:
-            # The loop's own method is written in Python.
-            function = partial(asyncio.Task, loop=loop)
+            if self.options.context is None:
+                # The loop's own method is written in Python.
+                return Task(runner, loop=loop)
+            function = partial(Task, loop=loop)
         if self.options.context is not None:
             # Task() copies the current context; CPython 3.10 has no argument for it.
             return self.options.context.copy().run(function, runner)
@@ -360,6 +412,7 @@ cdef class Cancellation:
 # ---- The coroutine of a task ----
 
 
+@cython.freelist(64)
 cdef class Runner:
     """The coroutine of an exchange's task: calls the application and handles its end.
 
@@ -378,16 +431,9 @@ cdef class Runner:
     def send(self, value):
         cdef PyObject *result = NULL
 
-        try:
-            if self.coroutine is None:
-                self._begin()
-            if ngp_step(self.coroutine, value, &result):
-                return take_result(result)
-            Py_XDECREF(result)
-        except BaseException as error:
-            self._finish(error)
-        else:
-            self._finish(None)
+        if step_runner(self, value, &result):
+            return take_result(result)
+        Py_XDECREF(result)
         raise StopIteration
 
     def throw(self, kind, value=None, traceback=None):
@@ -459,6 +505,24 @@ cdef class Runner:
         return getattr(self.coroutine, "cr_await", None)
 
 
+cdef int step_runner(self, value, PyObject **presult) except -1:
+    """Advance the application: return 1 if it has yielded, 0 if it has ended."""
+    cdef Runner runner = <Runner>self
+
+    try:
+        if runner.coroutine is None:
+            runner._begin()
+        if ngp_step(runner.coroutine, value, presult):
+            return 1
+        Py_XDECREF(presult[0])
+        presult[0] = NULL
+    except BaseException as error:
+        runner._finish(error)
+    else:
+        runner._finish(None)
+    return give(None, presult)
+
+
 async def await_it(awaitable):
     return await awaitable
 
@@ -466,6 +530,7 @@ async def await_it(awaitable):
 # ---- What receive() and send() return ----
 
 
+@cython.freelist(64)
 cdef class Call:
     """An awaitable of ``receive()`` or ``send()``, done at the first step if it can be.
 
@@ -490,21 +555,7 @@ cdef class Call:
     def send(self, value):
         cdef PyObject *result = NULL
 
-        if self.rest is None:
-            if self.begun:
-                raise RuntimeError("cannot await receive() or send() a second time")
-            self.begun = True
-            if self.sends:
-                message, self.message = self.message, None
-                self.rest = self.exchange.send_message(message)
-                if self.rest is None:
-                    raise StopIteration
-            else:
-                message = self.exchange.take_message()
-                if message is not None:
-                    raise StopIteration(message)
-                self.rest = self.exchange.wait_message()
-        if ngp_step(self.rest, value, &result):
+        if step_call(self, value, &result):
             return take_result(result)
         message = take_result(result)
         if message is None:
@@ -549,6 +600,27 @@ cdef class Call:
         return getattr(self.rest, "cr_await", None)
 
 
+cdef int step_call(self, value, PyObject **presult) except -1:
+    """Advance a call: return 1 if it has to wait, 0 if it is done."""
+    cdef Call call = <Call>self
+
+    if call.rest is None:
+        if call.begun:
+            raise RuntimeError("cannot await receive() or send() a second time")
+        call.begun = True
+        if call.sends:
+            message, call.message = call.message, None
+            call.rest = call.exchange.send_message(message)
+            if call.rest is None:
+                return give(None, presult)
+        else:
+            message = call.exchange.take_message()
+            if message is not None:
+                return give(message, presult)
+            call.rest = call.exchange.wait_message()
+    return ngp_step(call.rest, value, presult)
+
+
 cdef int warn_not_awaited(bint sends) except -1:
     name = "send" if sends else "receive"
     warnings.warn(f"'{name}()' was never awaited", RuntimeWarning, stacklevel=2)
@@ -556,20 +628,32 @@ cdef int warn_not_awaited(bint sends) except -1:
 
 
 # asyncio's tasks, wait_for() and gather() take them for coroutines.
+ngp_call_prepare(Call, step_call)
+ngp_runner_prepare(Runner, step_runner)
 collections.abc.Coroutine.register(Runner)
 collections.abc.Coroutine.register(Call)
 
 
-cdef object message_type(message):
-    """Return the type of a message that ``send()`` was given."""
-    if type(message) is not dict and not isinstance(message, collections.abc.Mapping):
-        raise ASGIMessageError(
-            f"send() was given {message!r}, but a message must be a dict"
-        )
-    kind = message.get("type")
+cdef dict check_message(message):
+    """Return a message that ``send()`` was given, as a dict that has a type."""
+    cdef dict checked
+
+    if type(message) is not dict:
+        if not isinstance(message, collections.abc.Mapping):
+            raise ASGIMessageError(
+                f"send() was given {message!r}, but a message must be a dict"
+            )
+        message = dict(message)
+    checked = message
+    kind = checked.get(TYPE)
     if not isinstance(kind, str):
         raise ASGIMessageError(
             "a message must have a type, a str" if kind is None
             else f"the type of a message must be a str, not {kind!r}"
         )
-    return kind
+    return checked
+
+
+cdef str message_type(message):
+    """Return the type of a message that ``send()`` was given."""
+    return check_message(message)[TYPE]

@@ -12,9 +12,9 @@ cdef enum State:
 
 
 cdef class HTTPApplication(Application):
-    cdef tuple _defaults   # the server field, and the date's
+    cdef bint _dates       # whether responses have the date
+    cdef tuple _date_pair  # its field
     cdef time_t _date      # when that was made
-    cdef tuple _date_pair
     cdef tuple _server_pair
     cdef list _headers
     cdef Py_ssize_t _limit  # of exchanges; -1: none
@@ -46,23 +46,23 @@ cdef class ASGIExchange(ApplicationExchange):
 
     cdef object _client_is_gone(self)
     cdef int _expect(self, str kind, State state) except -1
-    cdef object _send_start(self, message)
+    cdef object _send_start(self, dict message)
     cdef bint _takes_trailers(self) except -1
     cdef list _take_headers(self, given, int *present)
-    cdef object _send_body(self, message)
+    cdef object _send_body(self, dict message)
     cdef object _queue(self, body, bint last)
     cdef int _body_sent(self) except -1
     cdef int _finish(self) except -1
     cdef int _drop_body(self) except -1
-    cdef object _send_other(self, str kind, message)
+    cdef object _send_other(self, str kind, dict message)
     cdef int _check_announced(self, str kind) except -1
-    cdef object _send_trailers(self, message)
-    cdef object _send_early_hint(self, message)
-    cdef object _send_informational(self, message)
+    cdef object _send_trailers(self, dict message)
+    cdef object _send_early_hint(self, dict message)
+    cdef object _send_informational(self, dict message)
     cdef object _inform(self, status, fields)
-    cdef object _send_path(self, message)
-    cdef object _send_file(self, message)
-    cdef object _push(self, message)
+    cdef object _send_path(self, dict message)
+    cdef object _send_file(self, dict message)
+    cdef object _push(self, dict message)
     cdef object _refuse(self, int status)
     cdef object _give_up(self, int status)
     cdef int _break_off(self) except -1

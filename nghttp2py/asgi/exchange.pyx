@@ -12,7 +12,7 @@ from libc.time cimport time, time_t
 from nghttp2py.asgi.application cimport (
     Application,
     ApplicationExchange,
-    message_type,
+    check_message,
 )
 from nghttp2py.exchange cimport (
     Exchange,
@@ -81,6 +81,7 @@ cdef class HTTPApplication(Application):
         self._server_pair = None
         if options.server_header:
             self._server_pair = (b"server", options.server_header.encode("latin-1"))
+        self._dates = options.date_header
         self._headers = list(options.headers)
         self._limit = -1
         if options.limit_concurrency is not None:
@@ -124,7 +125,7 @@ cdef class HTTPApplication(Application):
 
     cdef int add_defaults(self, list headers, int present) except -1:
         """Add the fields of each response that the application has not set."""
-        if not present & DATE and self.options.date_header:
+        if not present & DATE and self._dates:
             headers.append(self.date_field())
         if not present & SERVER and self._server_pair is not None:
             headers.append(self._server_pair)
@@ -288,16 +289,17 @@ cdef class ASGIExchange(ApplicationExchange):
     # ---- send() ----
 
     cdef object send_message(self, message):
-        cdef str kind = message_type(message)
+        cdef dict checked = check_message(message)
+        cdef str kind = checked["type"]
 
         if self.disconnected and self._state != COMPLETE:
             return self.refuse_send()
         try:
             if kind == BODY:
-                return self._send_body(message)
+                return self._send_body(checked)
             if kind == START:
-                return self._send_start(message)
-            return self._send_other(kind, message)
+                return self._send_start(checked)
+            return self._send_other(kind, checked)
         except GONE:
             return self._client_is_gone()
 
@@ -323,7 +325,7 @@ cdef class ASGIExchange(ApplicationExchange):
             )
         return 0
 
-    cdef object _send_start(self, message):
+    cdef object _send_start(self, dict message):
         cdef HTTPApplication application = <HTTPApplication>self.application
         cdef list headers
         cdef int status
@@ -396,7 +398,7 @@ cdef class ASGIExchange(ApplicationExchange):
             headers.append((name, value))
         return headers
 
-    cdef object _send_body(self, message):
+    cdef object _send_body(self, dict message):
         cdef bint more
 
         self._expect(BODY, AWAITS_BODY)
@@ -489,7 +491,7 @@ cdef class ASGIExchange(ApplicationExchange):
 
     # ---- Extensions ----
 
-    cdef object _send_other(self, str kind, message):
+    cdef object _send_other(self, str kind, dict message):
         if kind == "http.response.trailers":
             return self._send_trailers(message)
         if kind == "http.response.early_hint":
@@ -513,7 +515,7 @@ cdef class ASGIExchange(ApplicationExchange):
             )
         return 0
 
-    cdef object _send_trailers(self, message):
+    cdef object _send_trailers(self, dict message):
         cdef int present = 0
         cdef list headers
 
@@ -535,7 +537,7 @@ cdef class ASGIExchange(ApplicationExchange):
         self._finish()
         return None
 
-    cdef object _send_early_hint(self, message):
+    cdef object _send_early_hint(self, dict message):
         self._check_announced("http.response.early_hint")
         self._expect("http.response.early_hint", AWAITS_START)
         links = required(message, "links")
@@ -546,7 +548,7 @@ cdef class ASGIExchange(ApplicationExchange):
             fields.append((b"link", link))
         return self._inform(103, fields)
 
-    cdef object _send_informational(self, message):
+    cdef object _send_informational(self, dict message):
         cdef int present = 0
 
         self._check_announced("http.response.informational")
@@ -564,7 +566,7 @@ cdef class ASGIExchange(ApplicationExchange):
             self.http.send_informational(self, status, fields)
         return None
 
-    cdef object _send_path(self, message):
+    cdef object _send_path(self, dict message):
         self._check_announced("http.response.pathsend")
         self._expect("http.response.pathsend", AWAITS_BODY)
         path = required(message, "path")
@@ -582,7 +584,7 @@ cdef class ASGIExchange(ApplicationExchange):
         self._body_sent()
         return None
 
-    cdef object _send_file(self, message):
+    cdef object _send_file(self, dict message):
         self._check_announced("http.response.zerocopysend")
         self._expect("http.response.zerocopysend", AWAITS_BODY)
         file = required(message, "file")
@@ -635,7 +637,7 @@ cdef class ASGIExchange(ApplicationExchange):
                     return
             self._body_sent()
 
-    cdef object _push(self, message):
+    cdef object _push(self, dict message):
         cdef ASGIExchange pushed
         cdef RequestReceived request
         cdef dict scope
@@ -772,7 +774,7 @@ cdef class Stall:
         self.exchange._check_stall()
 
 
-cdef object required(message, str key):
+cdef object required(dict message, str key):
     """Return a key of a message that has no default."""
     try:
         return message[key]

@@ -4,6 +4,8 @@ from nghttp2py.h2.events cimport RequestReceived
 
 cdef class ScopeMaker:
     cdef object _options
+    cdef dict _state       # that of the lifespan, or None
+    cdef object _forwarded
     cdef dict _targets    # (path, raw_path, query_string) by target
     cdef bytes _raw_root  # root_path in front of raw_path
     cdef str _root        # in front of path

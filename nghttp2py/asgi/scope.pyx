@@ -45,6 +45,8 @@ cdef class ScopeMaker:
 
     def __init__(self, options):
         self._options = options
+        self._state = options.state
+        self._forwarded = options.forwarded
         self._targets = {}
         self._root = ""
         self._raw_root = b""
@@ -103,8 +105,8 @@ cdef class ScopeMaker:
         scope["headers"] = take_headers(kept, request, &trailers)
         if not kept.fixed:
             scope["client"] = to_client(http.get_extra_info("peername"))
-        if self._options.state is not None:
-            scope["state"] = dict(self._options.state)
+        if self._state is not None:
+            scope["state"] = PyDict_Copy(self._state)
         if kind is HTTP:
             method = METHODS.get(request.method)
             if method is None:
@@ -132,7 +134,7 @@ cdef class ScopeMaker:
                 key: list(value) if isinstance(value, list) else value
                 for key, value in kept.tls.items()
             }
-        forwarded = self._options.forwarded
+        forwarded = self._forwarded
         if forwarded is not None:
             if not kept.fixed:
                 kept.trusted = is_trusted(forwarded, http)
