@@ -1,17 +1,20 @@
 """ASGI applications on a running ``asyncio.Server``, for each version of HTTP.
 
 ``serving(version, app)`` gives a ``Peer``: a client that has one interface for all of
-them.  Its requests are streams of ours over HTTP/2 and HTTP/3, and a raw connection
-each over HTTP/1.1.  ``everywhere`` runs a test over each version.
+them.  Its requests are streams of ours over HTTP/2 and HTTP/3, and those of h11, on a
+connection each, over HTTP/1.1.  ``everywhere`` runs a test over each version.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
+from types import SimpleNamespace
 from typing import NamedTuple
 
+import h11
 import pytest
 from loops import in_loop
 from quic_pair import authority, client_configuration, identity, server_configuration
@@ -26,7 +29,7 @@ from nghttp2py.h2 import H2Configuration
 from nghttp2py.h3 import H3_ALPN
 
 HOST = "127.0.0.1"
-VERSIONS = ("HTTP/2", "HTTP/3")
+VERSIONS = ("HTTP/1.1", "HTTP/2", "HTTP/3")
 
 versions = pytest.mark.parametrize("version", VERSIONS)
 
@@ -53,6 +56,115 @@ class Response(NamedTuple):
         values = self.values(name)
         assert len(values) < 2, values
         return values[0] if values else None
+
+
+class Http1Stream:
+    """A request on a connection of its own, over HTTP/1.1, and its response.
+
+    h11 reads the response: what it says is wrong, such as a body without its end,
+    raises ``h11.RemoteProtocolError``.
+    """
+
+    def __init__(self, reader, writer):
+        self._reader, self._writer = reader, writer
+        self._h11 = h11.Connection(h11.CLIENT)
+        self._response = None
+        self._trailers = None
+        self.informational = []
+
+    async def begin(self, fields, end):
+        pseudo = {name: value for name, value, *_ in fields if name[:1] == b":"}
+        headers = [(b"host", pseudo[b":authority"])]
+        headers += [field[:2] for field in fields if field[0][:1] != b":"]
+        names = {name for name, _ in headers}
+        if not end and b"content-length" not in names:
+            headers.append((b"transfer-encoding", b"chunked"))
+        await self._send(
+            h11.Request(
+                method=pseudo[b":method"], target=pseudo[b":path"], headers=headers
+            )
+        )
+        if end:
+            await self.end_stream()
+
+    async def _send(self, event):
+        self._writer.write(self._h11.send(event))
+        await self._writer.drain()
+
+    async def send_data(self, data):
+        await self._send(h11.Data(data=data))
+
+    async def send_body(self, data):
+        await self.send_data(data)
+        await self.end_stream()
+
+    async def end_stream(self):
+        await self._send(h11.EndOfMessage())
+
+    async def send_trailers(self, fields):
+        await self._send(h11.EndOfMessage(headers=fields))
+
+    async def _next(self):
+        while (event := self._h11.next_event()) is h11.NEED_DATA:
+            self._h11.receive_data(await self._reader.read(65536))
+        return event
+
+    async def response(self):
+        while self._response is None:
+            event = await self._next()
+            if isinstance(event, h11.Response):
+                self._response = event
+            else:
+                self.informational.append((event.status_code, list(event.headers)))
+        return SimpleNamespace(
+            status=self._response.status_code, headers=list(self._response.headers)
+        )
+
+    async def read(self, n=-1):
+        """Read the rest of the body, or some of it."""
+        await self.response()
+        pieces = []
+        while self._trailers is None:
+            event = await self._next()
+            if isinstance(event, h11.EndOfMessage):
+                self._trailers = list(event.headers)
+                self._writer.close()
+            else:
+                pieces.append(bytes(event.data))
+                if n > 0:
+                    break
+        return b"".join(pieces)
+
+    async def trailers(self):
+        await self.read()
+        return self._trailers
+
+    def reset(self):
+        """Break the request off: over HTTP/1.1 its connection ends."""
+        self._writer.transport.abort()
+
+
+class Http1Client:
+    """Opens a connection for each request."""
+
+    def __init__(self, port):
+        self._port = port
+        self._streams = []
+
+    async def open_stream(self, fields, end_stream=False):
+        sock = socket.socket()
+        # What the kernel keeps would hide that the server waits.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, (HOST, self._port))
+        stream = Http1Stream(*await asyncio.open_connection(sock=sock))
+        self._streams.append(stream)
+        await stream.begin(fields, end_stream)
+        return stream
+
+    def abort(self):
+        for stream in self._streams:
+            stream.reset()
 
 
 class Peer:
@@ -108,7 +220,7 @@ class Peer:
         stream = await self.open(path, method, headers, end=body is None)
         if body is not None:
             # The server may stop the upload and answer nevertheless.
-            with contextlib.suppress(ProtocolError):
+            with contextlib.suppress(ProtocolError, ConnectionError):
                 await stream.send_body(body)
         return await self.take(stream)
 
@@ -167,6 +279,9 @@ async def serving(
                     create_protocol=H3Protocol,
                 )
             )
+        elif version == "HTTP/1.1":
+            peer.client = Http1Client(peer.port)
+            stack.callback(peer.client.abort)
         else:
             peer.client = await open_connection(
                 HOST, peer.port, config=client_config or H2Configuration()
