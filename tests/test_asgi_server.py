@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import stat
 import threading
 
@@ -168,6 +169,24 @@ async def get_by_http1(port):
         return await reader.read()
     finally:
         writer.close()
+
+
+@pytest.mark.parametrize("http3", [False, True])
+@in_loop
+async def test_clients_must_have_a_certificate_if_it_is_required(tls, paths, http3):
+    options = {
+        "ssl_certfile": paths[0],
+        "ssl_keyfile": paths[1],
+        "ssl_cert_reqs": "required",
+        "ssl_ca_certs": tls.authority,
+    }
+    async with running(App(), **options) as (server, _):
+        url = f"https://127.0.0.1:{port_of(server)}"
+        if not http3:
+            assert await get(url, ssl=tls.client)
+        without = ssl.create_default_context(cafile=tls.authority)
+        with pytest.raises(OSError):
+            await get(url, ssl=without, http3=http3)
 
 
 @pytest.mark.parametrize("http1", [True, False])
@@ -545,6 +564,15 @@ def test_run_exits_with_a_code_for_what_failed(app, code, sentence, caplog):
         run(app, port=0, log_config=None)
     assert caught.value.code == code
     assert sentence in caplog.text
+
+
+def test_the_number_of_processes_that_a_platform_wants_is_a_warning(
+    monkeypatch, caplog
+):
+    monkeypatch.setenv("WEB_CONCURRENCY", "4")
+    with pytest.raises(SystemExit):
+        run(App(startup="failed"), port=0, log_config=None)
+    assert "$WEB_CONCURRENCY is '4'" in caplog.text
 
 
 def test_run_names_an_option_that_it_does_not_have():

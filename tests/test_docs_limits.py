@@ -11,6 +11,7 @@ import pytest
 
 from nghttp2py import BaseRequestHandler, HTTP2Client, HTTP2Server
 from nghttp2py.asgi import ASGIOptions
+from nghttp2py.asgi.config import OPTIONS
 from nghttp2py.asyncio import Client, H2Protocol, Timeouts
 from nghttp2py.asyncio.quic import serve
 from nghttp2py.h2 import H2Configuration
@@ -146,6 +147,18 @@ def test_what_serve_takes_is_on_the_page():
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        *("timeout_lifespan_startup", "timeout_lifespan_shutdown"),
+        *("timeout_graceful_shutdown", "timeout_keep_alive"),
+    ],
+)
+def test_the_time_bounds_of_applications_are_on_the_page(name):
+    stated = dict(ROWS)[f"``{name}`` of ``Config``"]
+    assert value(stated) == OPTIONS[name].default
+
+
+@pytest.mark.parametrize(
     ("row", "place"),
     [
         ("window of a stream, tuned", "asyncio.keepalive:MAX_WINDOW"),
@@ -163,6 +176,16 @@ def test_what_serve_takes_is_on_the_page():
             "PROXY protocol header after its first 16 bytes",
             "asyncio.proxy_protocol:MAX_HEADER",
         ),
+        (
+            "``timeout_lifespan_startup`` of ``Config``",
+            "asgi.lifespan:STARTUP_TIMEOUT",
+        ),
+        (
+            "``timeout_lifespan_shutdown`` of ``Config``",
+            "asgi.lifespan:SHUTDOWN_TIMEOUT",
+        ),
+        ("end of the lifespan after a second SIGINT", "asgi.server:_FORCED"),
+        ("end of applications that were cancelled", "asgi.server:_CANCELLED"),
         ("``threads`` of ``wrap_wsgi``", "asgi.wsgi:THREADS"),
         ("peers whose trust is remembered", "trusted:_KEPT"),
         ("addresses in X-Forwarded-For or Forwarded", "asgi.forwarded:_MOST_ENTRIES"),

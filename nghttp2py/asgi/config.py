@@ -408,7 +408,8 @@ class Config:
     limit_connections: int | None = option(
         None,
         Integer(1, optional=True),
-        "Connections that are open at once; more wait in the kernel.",
+        "Connections that are open at once, with TLS and in the clear each; more wait "
+        "in the kernel.",
         group="Limits",
     )
     max_request_body_size: int | None = option(

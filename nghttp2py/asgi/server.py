@@ -502,6 +502,12 @@ def run_config(config: Config, *, leave: bool = False) -> int:
     config.check()
     config.configure_logging()
     config.load()
+    wanted = os.environ.get("WEB_CONCURRENCY", "1")
+    if wanted != "1":
+        # Platforms set it for every program, so it does not keep one from starting.
+        logger.warning(
+            "$WEB_CONCURRENCY is %r: this release serves with one process", wanted
+        )
     server = Server(config)
 
     async def main() -> None:
