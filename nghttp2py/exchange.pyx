@@ -624,9 +624,8 @@ cpdef log_access(Exchange exchange, error_code, body_bytes_sent, bint complete):
     """Log an exchange of a server that has ended, and call the hooks.
 
     ``complete`` is whether the whole response went out.  What a hook raises is
-    logged.  An exchange without a request, which the server has pushed, is not logged, nor
-    are those of an ``unlogged`` connection.
-    See ``nghttp2py.access``.
+    logged.  An exchange without a request, which the server has pushed, is not logged,
+    nor are those of an ``unlogged`` connection.  See ``nghttp2py.access``.
     """
     cdef RequestReceived request = exchange.request
 

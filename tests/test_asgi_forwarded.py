@@ -1,5 +1,6 @@
 """What trusted proxies say about the client, and what others say."""
 
+import asgi_websockets
 import pytest
 from asgi_servers import everywhere, serving
 
@@ -379,6 +380,19 @@ async def test_the_scope_has_nothing_of_what_a_stranger_says(version):
     assert scope["client"][0] == "127.0.0.1"
     assert scope["headers"][0][1].startswith(b"localhost:")
     assert (scope["root_path"], scope["path"]) == ("", "/a b")
+
+
+@asgi_websockets.everywhere
+async def test_the_scheme_of_a_websocket_is_one_of_websockets(version):
+    app = asgi_websockets.App()
+    async with asgi_websockets.serving(
+        version, app, forwarded=ForwardedPolicy()
+    ) as peer:
+        fields = [(b"x-forwarded-for", b"192.0.2.1"), (b"x-forwarded-proto", b"https")]
+        socket = await asgi_websockets.accepted(peer, b"/", fields)
+        await socket.leave()
+    (scope,) = app.scopes
+    assert (scope["scheme"], scope["client"]) == ("wss", ("192.0.2.1", 0))
 
 
 def test_a_policy_is_one():
