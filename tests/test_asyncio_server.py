@@ -473,7 +473,7 @@ class ASGI:
 
 @pytest.mark.parametrize("app", [asgi, ASGI()])
 def test_an_asgi_application_is_refused_by_name(app):
-    with pytest.raises(TypeError, match=r"ASGI application.*not supported"):
+    with pytest.raises(TypeError, match=r"ASGI application.*wrap it"):
         Server(app, LOOPBACK)
 
 
