@@ -835,12 +835,24 @@ class H3Link(StreamLink, PythonConnection):
             self._quic.set_stream_priority(exchange.stream_id, urgency, incremental)
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Return information about the connection: ``peername`` and ``sockname``."""
+        """Return information about the connection: ``peername``, ``sockname``, ``tls``.
+
+        ``tls`` is a dict of ``version``, which is that of TLS 1.3 (RFC 9001, 4.2),
+        ``cipher_suite``, None, ``chain``, the client's certificates as DER, and
+        ``name``, None.
+        """
         with contextlib.suppress(ReferenceError):
             if name == "peername":
                 return self.owner.client_address
             if name == "sockname":
                 return self.owner.server_address
+            if name == "tls":
+                return {
+                    "version": 0x0304,
+                    "cipher_suite": None,
+                    "chain": list(self._quic.peer_certificates),
+                    "name": None,
+                }
         return default
 
     def flush_soon(self) -> None:
