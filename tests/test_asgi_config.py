@@ -116,6 +116,13 @@ def test_an_unknown_option_is_named_with_the_one_that_was_meant(name, hint):
         setattr(Config(app), name, "x")
 
 
+def test_what_uvicorn_does_by_default_may_be_asked_for():
+    options = {"reload": False, "http": "auto", "ws": "auto", "port": 80}
+    assert make_config(app, options).port == 80
+    with pytest.raises(TypeError, match="there is no reload yet"):
+        make_config(app, {"reload": True})
+
+
 def test_values_of_uvicorn_and_hypercorn_are_taken():
     config = Config(
         app,

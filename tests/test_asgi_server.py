@@ -375,6 +375,44 @@ async def test_a_request_ends_before_the_application_is_stopped():
     assert app.notes == ["startup", "request", "response", "shutdown"]
 
 
+@pytest.mark.parametrize("http3", [False, True])
+@in_loop
+async def test_many_requests_over_tls_end_before_the_application_is_stopped(
+    tls, paths, http3
+):
+    app = App(hold=True)
+    options = {"ssl_certfile": paths[0], "ssl_keyfile": paths[1]}
+    async with running(app, **options) as (server, task):
+        url = f"https://127.0.0.1:{port_of(server)}"
+        async with Client(url, ssl=tls.client, http3=http3) as client:
+            asking = [asyncio.ensure_future(client.get("/")) for _ in range(50)]
+            await until(lambda: app.notes.count("request") == 50)
+            server.should_exit = True
+            await until(lambda: not server.started)
+            app.release.set()
+            for response in asking:
+                assert (await (await response).read()).startswith(
+                    b"3" if http3 else b"2"
+                )
+        await task
+    assert app.notes.count("response") == 50
+    assert app.notes[-1] == "shutdown"
+
+
+@in_loop
+async def test_a_request_over_http1_ends_before_the_application_is_stopped():
+    app = App(hold=True)
+    async with running(app) as (server, task):
+        asking = asyncio.ensure_future(get_by_http1(port_of(server)))
+        await until(lambda: "request" in app.notes)
+        server.should_exit = True
+        await until(lambda: not server.started)
+        app.release.set()
+        assert (await asking).startswith(b"HTTP/1.1 200")
+        await task
+    assert app.notes == ["startup", "request", "response", "shutdown"]
+
+
 @in_loop
 async def test_a_background_task_ends_before_the_application_is_stopped():
     app = App(hold=True)

@@ -170,6 +170,15 @@ _ELSEWHERE = {
 }
 
 
+# Options of uvicorn that mean nothing here at these values.
+_NEUTRAL = {
+    "http": ("auto",),
+    "limit_max_requests": (None,),
+    "reload": (False,),
+    "ws": ("auto",),
+}
+
+
 @dataclass
 class Config:
     """The application, and the options of its server.
@@ -710,10 +719,14 @@ def suggest(name: str) -> str:
 
 def make_config(app: Any, options: Mapping[str, Any]) -> Config:
     """Return a ``Config``; ``TypeError`` names an unknown option, and a known one."""
-    for name in options:
-        if name not in OPTIONS:
+    given = dict(options)
+    for name, value in options.items():
+        if name in OPTIONS:
+            continue
+        if value not in _NEUTRAL.get(name, ()):
             raise TypeError(f"there is no option {name!r}{suggest(name)}")
-    return Config(app, **options)
+        del given[name]
+    return Config(app, **given)
 
 
 # ---- Files and the environment ----
