@@ -578,6 +578,20 @@ def test_small_fragments_need_no_more_memory_than_their_octets():
     assert messages(events) == [b"x" * 20_000]
 
 
+def test_how_much_of_a_large_message_is_missing_is_known():
+    server = WebSocketConnection()
+    data = frame(BINARY, b"*" * 70_000)
+    assert server.missing == 0
+    assert server.receive_data(data[:1]) == []
+    assert server.missing == 0
+    for at in (1, 5, 14, 20_000, 69_999):
+        assert server.receive_data(data[at : at + 1]) == []
+        server = WebSocketConnection()
+        assert server.receive_data(data[: at + 14]) == []
+        assert server.missing == len(data) - at - 14
+    assert messages(server.receive_data(data[70_013:])) == [b"*" * 70_000]
+
+
 # ---- The opening handshake ----
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="

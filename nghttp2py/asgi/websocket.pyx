@@ -241,7 +241,9 @@ cdef class WebSocketExchange(ASGIExchange):
             size = PyBytes_GET_SIZE(data)
             at = 0
             while at < size and not self._is_full():
-                piece = data if size <= self._slice else data[at : at + self._slice]
+                piece = data
+                if size > self._slice:
+                    piece = data[at : at + max(self._slice, self._socket.missing)]
                 at += PyBytes_GET_SIZE(piece)
                 self._handle(self._socket.receive_data(piece))
             parsed += at
