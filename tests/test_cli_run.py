@@ -303,12 +303,19 @@ def test_a_port_in_use_is_one_line(site):
     assert f"cannot bind to ('127.0.0.1', {port})" in line
 
 
+def test_a_host_that_is_not_found_is_one_line(site):
+    line = one_line(run(site, "main:app", "--host=256.0.0.1"))
+    assert line.startswith("Error: cannot listen on 256.0.0.1:8000: ")
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (["main:app", "--port=http"], "port must be an integer, not 'http'"),
         (["main:app", "--ssl-keyfile=k"], "ssl_keyfile needs ssl_certfile"),
         (["main:app", "--workers=2"], "this release serves with one process"),
+        (["main:app", "--reload"], "no option --reload: there is no reload yet"),
+        (["main:app", "--certfile=c"], "no option --certfile: use ssl_certfile"),
         (["main:app", "-b", "x:y"], "'x:y' is no address"),
         (["main:app", "-c", "missing.toml"], "cannot read 'missing.toml'"),
         ([], "there is no application"),

@@ -92,7 +92,12 @@ class Endpoints:
             return [open_descriptor(bind.fd)]
         loop = asyncio.get_running_loop()
         for left in range(_ATTEMPTS, 0, -1):
-            sockets = await bind_tcp(loop, bind.host, bind.port)
+            try:
+                sockets = await bind_tcp(loop, bind.host, bind.port)
+            except socket.gaierror as error:
+                raise OSError(
+                    error.errno, f"cannot listen on {bind}: {error.strerror}"
+                ) from None
             if not http3 or bind.port or _is_free_for_udp(sockets, last=left == 1):
                 break
             for sock in sockets:

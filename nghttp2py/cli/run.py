@@ -8,7 +8,14 @@ from typing import Any
 
 import click
 
-from nghttp2py.asgi.config import OPTIONS, PREFIX, Config, load_config, read_env_file
+from nghttp2py.asgi.config import (
+    OPTIONS,
+    PREFIX,
+    Config,
+    load_config,
+    read_env_file,
+    suggest,
+)
 from nghttp2py.asgi.kinds import Flag, Option
 from nghttp2py.errors import ApplicationError, ConfigurationError
 
@@ -55,6 +62,18 @@ def _make_option(option: Option) -> click.Option:
 
 class Run(click.Command):
     """The command, whose help has the options in groups."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the command line; say what to use instead of another's option."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            hint = suggest(error.option_name.lstrip("-"))
+            if not hint:
+                raise
+            raise click.UsageError(
+                f"there is no option {error.option_name}{hint}", ctx
+            ) from None
 
     def format_options(
         self, ctx: click.Context, formatter: click.HelpFormatter
