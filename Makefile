@@ -51,7 +51,7 @@ asan: SANITIZE = ON
 test-c asan: deps-test $(VENV)/ready
 	$(CMAKE) -S . -B build/$@ -G Ninja -DCMAKE_BUILD_TYPE=Debug -DNGP_TESTS=ON -DNGP_WERROR=ON -DNGP_SANITIZE=$(SANITIZE)
 	$(CMAKE) --build build/$@
-	$(BIN)/ctest --test-dir build/$@ --output-on-failure
+	$(BIN)/ctest --test-dir build/$@ --output-on-failure --parallel $$(nproc)
 
 fuzz: deps-fuzz $(VENV)/ready
 	CC=clang $(CMAKE) -S . -B build/fuzz -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DNGP_FUZZ=ON -DNGP_SANITIZE=ON
