@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import logging
 
+import anyio
 import pytest
 from asgi_servers import body, everywhere, hello, read_all, serving, start
 from exchanges import settled
@@ -498,6 +500,51 @@ async def test_requests_share_no_context_and_no_task(version):
         for stream in streams:
             assert (await peer.take(stream)).status == 200
         assert len(set(seen)) == 5
+
+
+@everywhere
+async def test_a_task_shows_where_the_application_is(version):
+    seen = []
+    go = asyncio.Event()
+
+    async def app(scope, receive, send):
+        seen.append(asyncio.current_task())
+        await go.wait()
+        await hello(scope, receive, send)
+
+    async with serving(version, app) as peer:
+        stream = await peer.open()
+        await until(lambda: seen)
+        (task,) = seen
+        (frame, *_) = task.get_stack()
+        assert frame.f_code.co_name == "app"
+        assert inspect.getcoroutinestate(task.get_coro()) == "CORO_SUSPENDED"
+        assert "app" in repr(task) or "Runner" in repr(task)
+        go.set()
+        assert (await peer.take(stream)).body == b"hello"
+
+
+@everywhere
+async def test_anyio_s_task_groups_and_cancel_scopes_work(version):
+    seen = []
+
+    async def app(scope, receive, send):
+        message = await receive()
+        with anyio.move_on_after(0.001) as scope_:
+            await receive()
+        seen.append(scope_.cancelled_caught)
+        with anyio.CancelScope() as cancelled:
+            cancelled.cancel()
+            await receive()
+        seen.append(cancelled.cancelled_caught)
+        async with anyio.create_task_group() as group:
+            group.start_soon(send, start())
+        seen.append(message["type"])
+        await send(body(b"done"))
+
+    async with serving(version, app) as peer:
+        assert (await peer.fetch()).body == b"done"
+        assert seen == [True, True, "http.request"]
 
 
 @everywhere

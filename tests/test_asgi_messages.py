@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import os
+import types
 
 import pytest
 from asgi_servers import body, everywhere, hello, read_all, serving, start
@@ -150,6 +152,21 @@ async def test_a_call_that_is_never_awaited_does_nothing_but_warn():
 
     async with serving("HTTP/2", app) as peer:
         assert (await peer.fetch()).status == 200
+
+
+class Type(str, enum.Enum):
+    START = "http.response.start"
+    BODY = "http.response.body"
+
+
+@everywhere
+async def test_a_message_may_be_another_mapping_with_a_type_of_an_enumeration(version):
+    async def app(scope, receive, send):
+        await send(types.MappingProxyType({"type": Type.START, "status": 200}))
+        await send({"type": Type.BODY, "body": b"x"})
+
+    async with serving(version, app) as peer:
+        assert (await peer.fetch()).body == b"x"
 
 
 # ---- send() ----

@@ -40,6 +40,7 @@ from nghttp2py.log_budget import MemoryLog
 __all__ = ["Application", "ApplicationExchange"]
 
 cdef str TYPE = sys.intern("type")
+cdef str TASK_NAME = "ASGI"
 
 logger = logging.getLogger("nghttp2py.asgi")
 memory_log = MemoryLog(logger)
@@ -167,9 +168,10 @@ cdef class Application(ExchangeFactory):
             function = loop.create_task
         else:
             if self.options.context is None:
-                # The loop's own method is written in Python.
-                return Task(runner, loop=loop)
-            function = partial(Task, loop=loop)
+                # The loop's own method is written in Python, and CPython before 3.12
+                # formats a number for each name.
+                return Task(runner, loop=loop, name=TASK_NAME)
+            function = partial(Task, loop=loop, name=TASK_NAME)
         if self.options.context is not None:
             # Task() copies the current context; CPython 3.10 has no argument for it.
             return self.options.context.copy().run(function, runner)
@@ -651,6 +653,9 @@ cdef dict check_message(message):
             "a message must have a type, a str" if kind is None
             else f"the type of a message must be a str, not {kind!r}"
         )
+    if type(kind) is not str:  # such as a member of an enumeration
+        checked = dict(checked)
+        checked[TYPE] = str.__str__(kind)
     return checked
 
 

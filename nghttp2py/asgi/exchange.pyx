@@ -14,6 +14,7 @@ from nghttp2py.asgi.application cimport (
     ApplicationExchange,
     check_message,
 )
+from nghttp2py.asgi.scope cimport takes_trailers
 from nghttp2py.exchange cimport (
     Exchange,
     HTTPConnection,
@@ -355,7 +356,7 @@ cdef class ASGIExchange(ApplicationExchange):
         if "http.response.trailers" in self.application.options.disabled_extensions:
             return False
         for pair in self.request.fields:
-            if pair[0] == b"te" and b"trailers" in (<bytes>pair[1]).lower():
+            if pair[0] == b"te" and takes_trailers(<bytes?>pair[1]):
                 return True
         return False
 

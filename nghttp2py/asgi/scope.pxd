@@ -20,9 +20,12 @@ cdef class ConnectionScope:
     cdef dict template     # the keys that are the same for each request
     cdef dict extensions   # what http scopes announce
     cdef object tls        # the dict of the tls extension, or None
-    cdef bint push         # whether push is announced if the client takes it
+    cdef bint push         # whether push is announced
     cdef bint trailers     # whether trailers are announced if the client takes them
     cdef bint fixed        # whether the client's address cannot change
     cdef bint trusted      # whether the peer is a proxy that is trusted
     cdef bytes authority   # of the last request
     cdef tuple host        # the field made of it
+
+
+cdef bint takes_trailers(bytes value) except -1

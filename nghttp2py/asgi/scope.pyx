@@ -120,7 +120,7 @@ cdef class ScopeMaker:
                     extensions.pop(name, None)
             if trailers and kept.trailers:
                 extensions["http.response.trailers"] = {}
-            if kept.push and http.push_enabled():
+            if kept.push:
                 extensions["http.response.push"] = {}
         else:
             scope["type"] = WEBSOCKET
@@ -189,7 +189,8 @@ cdef class ConnectionScope:
         self.extensions = {
             name: True for name in (*ALWAYS, *INFORMATIONAL) if name not in disabled
         }
-        self.push = "http.response.push" not in disabled
+        # The client's SETTINGS come before its first request.
+        self.push = "http.response.push" not in disabled and http.push_enabled()
         self.trailers = "http.response.trailers" not in disabled
         if http.secure and "tls" not in disabled:
             self.tls = tls_extension(http)
