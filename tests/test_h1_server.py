@@ -457,3 +457,15 @@ async def test_alt_svc_is_announced_over_http1_too(paths, tls):
         _, fields, _ = await wire.response()
         port = server.sockets[0].getsockname()[1]
         assert fields[b"alt-svc"] == b'h3=":%d"' % port
+
+
+@in_virtual_time
+async def test_a_client_may_go_on_after_a_response_that_took_long():
+    async def slow(stream):
+        await asyncio.sleep(10 * Timeouts().keep_alive)
+        await stream.send_response(200, (), b"late")
+
+    async with serving(slow) as server, connected(server) as wire:
+        for _ in range(2):
+            assert await wire.ask() == (200, b"late")
+            await asyncio.sleep(0.9 * Timeouts().keep_alive)

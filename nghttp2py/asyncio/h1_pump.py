@@ -488,7 +488,8 @@ class H1Pump(SharedReads, asyncio.Protocol, asyncio.BufferedProtocol):
             return
         self._phase = phase
         self._phase_number = number
-        self._phase_since = self._last_active
+        # Now, not when the client was heard last: a response may have taken long since.
+        self._phase_since = self._loop.time()
         self._pace = None
         due = self._phase_due()
         if due < math.inf:
