@@ -359,6 +359,41 @@ async def test_a_piece_of_any_size_is_accepted(version):
 
 
 @everywhere
+async def test_the_last_piece_may_be_large_while_another_is_queued(version):
+    async def app(scope, receive, send):
+        await send(start())
+        await send(body(bytes(100_000), True))
+        await send(body(bytes(5_000_000)))
+
+    async with serving(version, app) as peer:
+        assert len((await peer.fetch()).body) == 5_100_000
+
+
+@everywhere
+async def test_a_send_that_is_cancelled_leaves_no_bound_behind(version):
+    blocked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def app(scope, receive, send):
+        await send(start())
+        waiting = asyncio.ensure_future(send(body(bytes(5_000_000), True)))
+        await asyncio.wait([waiting], timeout=0.05)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        blocked.set()
+        await go_on.wait()
+        await send(body(b"end"))
+
+    async with serving(version, app, response_stall=0.1) as peer:
+        stream = await peer.open()
+        await stream.response()
+        await blocked.wait()
+        data = await stream.read(5_000_000)
+        await asyncio.sleep(0.35)
+        go_on.set()
+        assert (data + await stream.read()).endswith(b"end")
+
+
+@everywhere
 async def test_a_client_that_takes_nothing_has_a_bound_in_time(version):
     seen = []
 

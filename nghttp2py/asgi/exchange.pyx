@@ -420,7 +420,10 @@ cdef class ASGIExchange(ApplicationExchange):
                 if PyBytes_GET_SIZE(<bytes>body):
                     return self._queue(body, True)
             else:
-                self.http.queue_body(self, body, True)
+                try:
+                    self.http.queue_body(self, body, True)
+                except BodyQueueFullError:
+                    return self._queue_later(body, True, True)
             self._body_sent()
             return None
         if not PyBytes_GET_SIZE(<bytes>body):
@@ -435,34 +438,41 @@ cdef class ASGIExchange(ApplicationExchange):
         try:
             self.http.queue_body(self, body, False)
         except BodyQueueFullError:
-            return self._queue_later(body, last)
+            return self._queue_later(body, last, False)
         if last:
             self._body_sent()
         if self.http.notify_writable(self, QUEUED):
             return None
         return self._wait_for_room()
 
-    async def _queue_later(self, body, last):
-        """Queue a large piece when the others have gone."""
+    async def _queue_later(self, body, last, end):
+        """Queue a large piece when the others have gone.
+
+        After the ``last`` piece, trailers follow, unless it is the response's ``end``.
+        """
         while not self.http.notify_writable(self, 0):
             await self._wait_for_room()
             if self.disconnected:
                 return
         try:
-            self.http.queue_body(self, body, False)
+            self.http.queue_body(self, body, end)
         except GONE:
             self._client_is_gone()
             return
         if last:
             self._body_sent()
-        if not self.http.notify_writable(self, QUEUED):
+        if not end and not self.http.notify_writable(self, QUEUED):
             await self._wait_for_room()
 
     async def _wait_for_room(self):
         """Wait until the client has taken enough of what is queued."""
         self._start_stall()
-        await self.wait_to_send()
-        self._stop_stall()
+        try:
+            await self.wait_to_send()
+        finally:
+            # Also if the application no longer waits, for its response may be idle.
+            if not self._senders:
+                self._stop_stall()
         if self.disconnected:
             self.refuse_send()
 
