@@ -365,7 +365,7 @@ cdef class ASGIExchange(ApplicationExchange):
         cdef list headers = []
         cdef bytes name
         cdef int known
-        cdef bint first = self.http.version == "HTTP/1.1"
+        cdef bint first = self.http.version in ("HTTP/1.1", "HTTP/1.0")
 
         if given is None or isinstance(given, str | bytes):
             raise ASGIMessageError(f"headers must be pairs of bytes, not {given!r}")
@@ -739,6 +739,8 @@ cdef class ASGIExchange(ApplicationExchange):
             answer(self, <HTTPApplication>self.application, 500)
         elif not self._no_body:
             self.http.reset(self, ErrorCode.INTERNAL_ERROR)
+        elif not self._request_ended:
+            self.http.stop_request(self)  # the response is whole without its body
         return 0
 
     cdef int _close_file(self) except -1:
