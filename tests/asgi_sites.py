@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import httpx
 import pytest
+from peers import run
 from quic_pair import authority, identity
-from test_server_peers import run
 
 from nghttp2py.asgi import ASGIApp, ASGIOptions
 from nghttp2py.asgi.lifespan import Lifespan

@@ -71,6 +71,23 @@ def program(name):
     return found
 
 
+async def run(*command):
+    """Run a program to its end; return what it prints.  It must succeed."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        out, err = await asyncio.wait_for(process.communicate(), DEADLINE * 3)
+    except BaseException:
+        process.kill()
+        raise
+    assert process.returncode == 0, err.decode()
+    return out.decode()
+
+
 def free_port(kind=socket.SOCK_STREAM):
     with socket.socket(type=kind) as s:
         s.bind(("127.0.0.1", 0))

@@ -1,7 +1,9 @@
-"""nghttp2py.asyncio.Client, against good servers and hostile ones, on loopback."""
+"""nghttp2py.asyncio.Client over HTTP/2, against good servers and hostile ones.
+
+What it does over HTTP/3 too is in test_client_versions.
+"""
 
 import asyncio
-import gc
 import hashlib
 import io
 import random
@@ -19,24 +21,19 @@ from peers import (
     free_port,
     nghttpd,
     server_tls,
-    silent_server,
 )
 
 from nghttp2py.asyncio import Client, Fields
 from nghttp2py.errors import (
-    BodyTooLargeError,
     ConnectionClosedError,
     ConnectionTerminatedError,
     ErrorCode,
-    HeadersError,
-    InvalidBodyLengthError,
     StreamResetError,
 )
 from nghttp2py.h2 import (
     H2BodyReceived,
     H2Configuration,
     H2RequestReceived,
-    H2StreamReset,
 )
 from nghttp2py.hpack import NeverIndexed
 from nghttp2py.server import BaseRequestHandler, HTTP2Server
@@ -50,108 +47,9 @@ def origin(server, scheme="http", host="127.0.0.1"):
 # ---- What it is for ----
 
 
-@in_loops
-async def test_a_response_has_status_headers_body_and_trailers():
-    async with echo_server() as server, Client(origin(server)) as client:
-        response = await client.request(
-            "POST", "/echo?q", body="body", trailers={"x-end": "1"}
-        )
-        assert response.status == 200
-        assert response.headers["X-Request"] == "POST /echo?q"
-        assert response.headers["x-length"] == "4"
-        assert response.headers.get_all("set-cookie") == ["a=1", "b=2"]
-        assert "missing" not in response.headers
-        assert await response.read() == b"body"
-        assert await response.read() == b""
-        assert await response.trailers() == {"x-end": "1"}
-
-
 def pieces():
     yield b"one "
     yield b"two"
-
-
-async def slow_pieces():
-    yield b"one "
-    await asyncio.sleep(0)
-    yield b"two"
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        lambda: "one two",
-        lambda: b"one two",
-        lambda: memoryview(b"one two"),
-        lambda: io.BytesIO(b"one two"),
-        pieces,
-        slow_pieces,
-        lambda: [b"one ", b"two"],
-    ],
-    ids=["str", "bytes", "view", "file", "iterator", "async", "list"],
-)
-@in_loops
-async def test_a_body_of_any_form_arrives(body):
-    async with echo_server() as server, Client(origin(server)) as client:
-        response = await client.put("/", body())
-        assert await response.read() == b"one two"
-
-
-@in_loops
-async def test_a_file_is_sent_from_where_it_stands_with_its_length(tmp_path):
-    path = tmp_path / "file"
-    path.write_bytes(b"skipped" + bytes(200_000))
-    async with echo_server() as server, Client(origin(server)) as client:
-        with path.open("rb") as file:
-            file.seek(7)
-            response = await client.post("/", file)
-            assert response.headers["x-length"] == "200000"
-            assert await response.read() == bytes(200_000)
-
-
-@in_loops
-async def test_each_method_is_sent_as_it_is_called():
-    async with echo_server() as server, Client(origin(server)) as client:
-        for method in ("get", "head", "post", "put", "delete"):
-            response = await getattr(client, method)("/path")
-            assert response.headers["x-request"] == f"{method.upper()} /path"
-            expected = b"" if method == "head" else b"/path"
-            assert await response.read() == expected
-
-
-@in_loops
-async def test_informational_responses_are_kept():
-    async with echo_server() as server, Client(origin(server)) as client:
-        response = await client.get("/informational")
-        assert response.informational == ((103, {"link": "</style.css>"}),)
-        response.close()
-
-
-@in_loops
-async def test_many_requests_share_one_connection():
-    async def get(i):
-        response = await client.get(f"/{i}")
-        return await response.read()
-
-    async def serve(peer):
-        await peer.serve()
-
-    async with ScriptedServer(serve) as server, Client(origin(server)) as client:
-        answers = await asyncio.gather(*(get(i) for i in range(300)))
-        assert answers == [b"/%d" % i for i in range(300)]
-        assert server.connections == 1
-
-
-@in_loops
-async def test_the_clients_headers_go_with_every_request():
-    async with (
-        echo_server() as server,
-        Client(origin(server), headers={"User-Agent": "ours"}) as client,
-    ):
-        response = await client.get("/")
-        assert response.headers["x-client"] == "ours"
-        response = await client.get("/", headers=[("user-agent", "own")])
-        assert response.headers["x-client"] == "own"
 
 
 @in_loops
@@ -223,35 +121,6 @@ async def test_nghttpd_serves_a_large_file_whole(tmp_path):
 
 
 # ---- Wrong calls ----
-
-
-@in_loops
-async def test_what_must_not_be_sent_raises_and_leaves_the_connection_whole():
-    async def broken():
-        yield b"some"
-        raise RuntimeError("broken source")
-
-    async with echo_server() as server, Client(origin(server)) as client:
-        with pytest.raises(HeadersError):
-            await client.get("/", headers={"x": "a\r\nb"})
-        with pytest.raises(TypeError):
-            await client.post("/", 42)
-        with pytest.raises(InvalidBodyLengthError):
-            await client.post("/", "no", headers={"content-length": "3"})
-        with pytest.raises(RuntimeError, match="broken source"):
-            await client.post("/", broken())
-        with pytest.raises(TypeError, match="must be of bytes"):
-            await client.post("/", ["text"])
-        assert await (await client.get("/well")).read() == b"/well"
-
-
-@in_loops
-async def test_a_closed_client_takes_no_requests():
-    async with echo_server() as server:
-        async with Client(origin(server)) as client:
-            await (await client.get("/")).read()
-        with pytest.raises(ConnectionClosedError, match="closed"):
-            await client.get("/")
 
 
 # ---- Connections that end ----
@@ -490,28 +359,6 @@ async def test_all_who_wait_for_a_connection_learn_that_there_is_none():
 
 
 @in_loops
-async def test_leaving_waits_for_open_streams():
-    async def slow(peer):
-        stream_id = await peer.next_request()
-        peer.connection.send_response_headers(stream_id, 200, [])
-        await peer.flush()
-        await goodbye.wait()
-        peer.connection.send_body(stream_id, b"late")
-        await peer.drained()
-
-    async def read(response):
-        return await response.read()
-
-    goodbye = asyncio.Event()
-    async with ScriptedServer(slow) as server:
-        async with Client(origin(server)) as client:
-            reading = asyncio.ensure_future(read(await client.get("/")))
-            await asyncio.sleep(0)
-            asyncio.get_running_loop().call_soon(goodbye.set)
-        assert await reading == b"late"
-
-
-@in_loops
 async def test_fields_that_must_not_be_indexed_are_marked():
     """RFC 7541, 7.1.3."""
     fields = [
@@ -538,67 +385,6 @@ async def test_fields_that_must_not_be_indexed_are_marked():
 
 
 # ---- Giving up ----
-
-
-@in_loops
-async def test_a_timeout_resets_the_stream():
-    async def silent(peer):
-        peer.respond(await peer.next_request())
-        event = await peer.next(H2RequestReceived)
-        reset = await peer.next(H2StreamReset)
-        resets.append((event.stream_id == reset.stream_id, reset.error_code))
-        await peer.serve()
-
-    resets = []
-    async with ScriptedServer(silent) as server, Client(origin(server)) as client:
-        assert await (await client.get("/")).read() == b""
-        with pytest.raises(TimeoutError, match="no response"):
-            await client.get("/", timeout=0.5)
-        await until(lambda: resets)
-        assert resets == [(True, ErrorCode.CANCEL)]
-        assert await (await client.get("/next")).read() == b"/next"
-
-
-@in_loops
-async def test_a_body_that_stops_coming_times_out():
-    async def stop(peer):
-        stream_id = await peer.next_request()
-        peer.connection.send_response_headers(stream_id, 200, [])
-        peer.connection.send_body(stream_id, b"some", end_stream=False)
-        await peer.next(H2StreamReset)
-        await peer.drained()
-
-    async with ScriptedServer(stop) as server, Client(origin(server)) as client:
-        response = await client.get("/")
-        # Short for the body alone: a response may take its time on a busy machine.
-        response._deadlines = client._find_deadlines(0.05)
-        with pytest.raises(TimeoutError, match="body"):
-            await response.read()
-
-
-@in_loops
-async def test_connecting_times_out():
-    async with silent_server() as ((_, port), _):
-        url = f"https://127.0.0.1:{port}"
-        async with Client(url, connect_timeout=0.05) as client:
-            with pytest.raises(TimeoutError, match="no connection"):
-                await client.get("/")
-
-
-@pytest.mark.parametrize("end", [Client.close, Client.abort])
-@in_loops
-async def test_who_waits_for_a_connection_is_told_that_the_client_is_closed(end):
-    async with silent_server() as ((_, port), accepted):
-        client = Client(f"https://127.0.0.1:{port}")
-        requests = [asyncio.ensure_future(client.get("/")) for _ in range(2)]
-        await accepted.wait()
-        ending = end(client)
-        if ending is not None:
-            await ending
-        for request in requests:
-            with pytest.raises(ConnectionClosedError, match="closed"):
-                await request
-        await client.close()
 
 
 @in_loops
@@ -639,74 +425,6 @@ async def test_a_timeout_in_a_task_that_was_cancelled_is_a_timeout():
         await asyncio.sleep(0)
         task.cancel()
         assert await task == "said"
-
-
-@in_loops
-async def test_a_cancelled_request_leaves_no_stream_and_the_connection():
-    async def silent(peer):
-        await peer.next(H2RequestReceived)
-        await peer.next(H2StreamReset)
-        await peer.serve()
-
-    async with ScriptedServer(silent) as server, Client(origin(server)) as client:
-        task = asyncio.ensure_future(client.get("/"))
-        await until(lambda: client._connection and client._connection.open_streams)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert await (await client.get("/next")).read() == b"/next"
-        assert server.connections == 1
-
-
-@in_loops
-async def test_who_is_cancelled_while_connecting_does_not_stop_the_others():
-    async def serve(peer):
-        await peer.serve()
-
-    async with ScriptedServer(serve) as server, Client(origin(server)) as client:
-        one = asyncio.ensure_future(client.get("/one"))
-        two = asyncio.ensure_future(client.get("/two"))
-        await asyncio.sleep(0)
-        one.cancel()
-        assert await (await two).read() == b"/two"
-        with pytest.raises(asyncio.CancelledError):
-            await one
-
-
-@in_loops
-async def test_read_keeps_to_its_limit():
-    async with echo_server() as server, Client(origin(server)) as client:
-        response = await client.post("/", bytes(100_000))
-        with pytest.raises(BodyTooLargeError, match="99999"):
-            await response.read(99_999)
-        response = await client.post("/", bytes(100_000))
-        assert len(await response.read(100_000)) == 100_000
-
-
-@pytest.mark.parametrize("how", ["close", "block", "forget"])
-@in_loops
-async def test_a_response_that_is_not_wanted_ends_its_stream(how):
-    async def endless(peer):
-        stream_id = await peer.next_request()
-        peer.connection.send_response_headers(stream_id, 200, [])
-        peer.connection.send_body(stream_id, b"some", end_stream=False)
-        reset = await peer.next(H2StreamReset)
-        resets.append(reset.error_code)
-        await peer.drained()
-
-    resets = []
-    async with ScriptedServer(endless) as server, Client(origin(server)) as client:
-        response = await client.get("/")
-        if how == "close":
-            response.close()
-            response.close()
-        elif how == "block":
-            async with response:
-                pass
-        del response
-        gc.collect()
-        await until(lambda: resets)
-        assert resets == [ErrorCode.CANCEL]
 
 
 @in_loops

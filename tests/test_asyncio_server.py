@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from loops import in_loop, in_loops, until
-from test_server_peers import run
+from peers import run
 
 from nghttp2py import BaseRequestHandler, HTTP2Server
 from nghttp2py.asyncio import (

@@ -9,7 +9,7 @@ from pathlib import Path
 from ssl import OP_ALL, OP_NO_SSLv2
 
 from loops import in_loop
-from test_server_peers import run
+from peers import run
 
 import nghttp2py
 

@@ -20,7 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from loops import in_loop
-from test_server_peers import run
+from peers import run
 
 from nghttp2py.asyncio import H3Protocol, h3, serve
 from nghttp2py.h3 import H3_ALPN

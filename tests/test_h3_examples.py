@@ -18,7 +18,7 @@ from aioquic.h3.events import (
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import ProtocolNegotiated
 from loops import in_loop
-from test_server_peers import run
+from peers import run
 
 from nghttp2py.asyncio import H3Protocol, connect
 from nghttp2py.quic.configuration import QuicConfiguration as Configuration

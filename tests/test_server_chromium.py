@@ -2,7 +2,7 @@
 
 import pytest
 from loops import in_loop
-from test_server_peers import run
+from peers import run
 
 from nghttp2py.asyncio import start_server
 from nghttp2py.server import BaseRequestHandler, HTTP2Server

@@ -14,6 +14,7 @@ import h2.connection
 import h2.events
 import pytest
 from loops import DEADLINE, in_loop, until
+from peers import run
 
 from nghttp2py.server import BaseRequestHandler, HTTP2Server
 
@@ -82,23 +83,6 @@ class Running:
         else:
             how = ["--http2-prior-knowledge"]
         return await run("curl", "-sS", *how, *arguments, self.url + path)
-
-
-async def run(*command, stdin=None):
-    """Run a program to its end; return what it prints.  It must succeed."""
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    try:
-        out, err = await asyncio.wait_for(process.communicate(), DEADLINE * 3)
-    except BaseException:
-        process.kill()
-        raise
-    assert process.returncode == 0, err.decode()
-    return out.decode()
 
 
 @pytest.fixture(params=["cleartext", "tls"])

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from loops import in_loop
-from test_server_peers import run
+from peers import run
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

@@ -15,10 +15,10 @@ import h2.events
 import httpx
 import pytest
 from loops import in_loops, until
-from peers import client_tls, expect_a_broken_handshake, nghttpd
+from peers import client_tls, expect_a_broken_handshake, nghttpd, run
 from streams import connect
 from test_server_chromium import PAGE, dump_dom
-from test_server_peers import H2Client, run
+from test_server_peers import H2Client
 
 from nghttp2py.asyncio import H2Protocol, H2Server, open_connection, start_server
 from nghttp2py.errors import (
