@@ -7,12 +7,13 @@ import contextlib
 import hashlib
 
 import pytest
+from h1_client import H1Client, shrink_buffers
 from h3_streams import serving
 from loops import in_loop, pause, until
 from quic_pair import client_configuration
 
 from nghttp2py import access
-from nghttp2py.asyncio import open_connection, start_server
+from nghttp2py.asyncio import Server, open_connection, start_server
 from nghttp2py.asyncio.h3 import H3Protocol
 from nghttp2py.asyncio.quic import connect
 from nghttp2py.errors import PushDisabledError
@@ -24,11 +25,17 @@ from nghttp2py.server import BaseRequestHandler, HTTP2Server
 HOST = "127.0.0.1"
 
 both_versions = pytest.mark.parametrize("version", ["HTTP/2", "HTTP/3"])
+every_version = pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/2", "HTTP/3"])
 both_kinds = pytest.mark.parametrize("kind", ["handler", "coroutine"])
 
 
 def everywhere(test):
-    """Run a test over both versions, with both kinds of application."""
+    """Run a test over every version, with both kinds of application."""
+    return every_version(both_kinds(in_loop(test)))
+
+
+def multiplexed(test):
+    """Run a test over the versions with more than HTTP/1.1 has."""
     return both_versions(both_kinds(in_loop(test)))
 
 
@@ -242,6 +249,26 @@ PUSHES = H2Configuration(enable_push=True)
 
 
 @contextlib.asynccontextmanager
+async def _over_http1(application):
+    server = Server(application, (HOST, 0))
+    await server.start()
+    for sock in server.sockets:
+        shrink_buffers(sock)
+    client = H1Client(server.sockets[0].getsockname())
+
+    async def shut_down(timeout):
+        server.close(timeout)
+        await server.wait_closed()
+
+    try:
+        yield Ends("HTTP/1.1", client, shut_down, server.abort)
+    finally:
+        await client.close()
+        server.close(1)
+        await server.wait_closed()
+
+
+@contextlib.asynccontextmanager
 async def _over_http2(application):
     if isinstance(application, type):
         server = HTTP2Server((HOST, 0), application, config=H2_CONNECT)
@@ -293,8 +320,8 @@ async def _over_http3(application):
 @contextlib.asynccontextmanager
 async def serving_app(version, application):
     """A client, and a server of a handler class or a coroutine function."""
-    over = _over_http2 if version == "HTTP/2" else _over_http3
-    async with over(application) as ends:
+    over = {"HTTP/1.1": _over_http1, "HTTP/2": _over_http2, "HTTP/3": _over_http3}
+    async with over[version](application) as ends:
         access.add_hook(ends.log.append)
         try:
             yield ends

@@ -1,4 +1,4 @@
-"""What goes wrong in an exchange ends it in the same way over HTTP/2 and HTTP/3."""
+"""What goes wrong in an exchange ends it in the same way over every version."""
 
 import asyncio
 import contextlib
@@ -7,7 +7,7 @@ import logging
 import weakref
 
 import pytest
-from exchanges import both_versions, everywhere, exchanging, pattern, serving_app
+from exchanges import every_version, everywhere, exchanging, pattern, serving_app
 from loops import in_loop, until
 from memory import MemoryClient
 
@@ -100,7 +100,7 @@ def failures(caplog):
 @both_ways
 @pytest.mark.parametrize("begun", [False, True])
 @pytest.mark.parametrize("failing", CALLBACKS)
-@both_versions
+@every_version
 @in_loop
 async def test_a_callback_that_raises_ends_its_exchange(
     version, failing, begun, base, caplog
@@ -133,7 +133,7 @@ async def test_a_callback_that_raises_ends_its_exchange(
 
 
 @both_ways
-@both_versions
+@every_version
 @in_loop
 async def test_on_close_that_raises_is_logged_and_nothing_else(version, base, caplog):
     handler = type("Handler", (base,), {"calls": [], "failing": "on_close"})
@@ -147,7 +147,7 @@ async def test_on_close_that_raises_is_logged_and_nothing_else(version, base, ca
     assert all(entry.complete for entry in ends.log)
 
 
-@both_versions
+@every_version
 @in_loop
 async def test_a_handler_that_cannot_be_made_is_answered_with_500(version, caplog):
     class Handler(BaseRequestHandler):
@@ -283,7 +283,7 @@ async def test_a_source_is_closed_when_its_exchange_breaks_off(version, kind):
 
 @pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("when", [2, 60])
-@both_versions
+@every_version
 @in_loop
 async def test_a_source_may_reset_its_own_response(version, when, fails, caplog):
     class Handler(BaseRequestHandler):
@@ -415,7 +415,7 @@ async def test_a_read_that_is_given_up_loses_nothing(version, kind):
         assert (await ends.take(stream))[:2] == (200, data)
 
 
-@both_versions
+@every_version
 @in_loop
 async def test_what_a_given_up_read_had_taken_is_given_to_on_data(version):
     data, got, started = pattern(600_000), [], asyncio.Event()
@@ -590,7 +590,7 @@ async def test_a_client_may_break_off_at_any_point(version, kind, point, way):
     assert first.error_code != 0
 
 
-@both_versions
+@every_version
 @in_loop
 async def test_a_handler_is_closed_once_when_its_client_breaks_off(version):
     calls, handlers = [], []
@@ -655,7 +655,7 @@ async def test_a_lost_connection_ends_every_exchange(version, kind, stage):
 
 
 @pytest.mark.parametrize("how", ["whole", "reset", "fails"])
-@both_versions
+@every_version
 @in_loop
 async def test_a_handler_that_refers_to_itself_is_collected(version, how, caplog):
     caplog.set_level(logging.CRITICAL, "nghttp2py.handler")  # pytest keeps tracebacks
@@ -698,7 +698,7 @@ async def test_a_handler_that_refers_to_itself_is_collected(version, how, caplog
         await until(collected)
 
 
-@both_versions
+@every_version
 @in_loop
 async def test_a_handler_without_a_cycle_needs_no_collector(version):
     refs = []
@@ -721,7 +721,7 @@ async def test_a_handler_without_a_cycle_needs_no_collector(version):
             gc.enable()
 
 
-@both_versions
+@every_version
 @in_loop
 async def test_a_stream_that_refers_to_itself_is_collected(version):
     refs = []

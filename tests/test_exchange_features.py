@@ -1,4 +1,4 @@
-"""What an exchange may ask for is the same over HTTP/2 and HTTP/3, or is refused."""
+"""What an exchange may ask for is the same over every version, or is refused."""
 
 import asyncio
 import contextlib
@@ -8,9 +8,10 @@ import pytest
 from exchanges import (
     Upload,
     both_kinds,
-    both_versions,
+    every_version,
     everywhere,
     exchanging,
+    multiplexed,
     pattern,
     serving_app,
     settled,
@@ -45,7 +46,7 @@ class Deferred:
         return b"", DATA_EOF if self.whole else DATA_DEFERRED
 
 
-@both_versions
+@every_version
 @in_loop
 async def test_a_deferred_body_goes_on_when_it_is_resumed(version):
     handlers, body = [], Deferred()
@@ -73,7 +74,7 @@ async def test_a_deferred_body_goes_on_when_it_is_resumed(version):
         handlers[0].resume()  # after the end
 
 
-@both_versions
+@every_version
 @in_loop
 async def test_a_deferred_body_is_reset_while_it_has_nothing(version):
     handlers, codes = [], []
@@ -127,7 +128,7 @@ async def test_an_asynchronous_body_may_wait_for_its_pieces(version, kind):
 # ---- Bodies that are not wanted yet ----
 
 
-@both_versions
+@every_version
 @in_loop
 async def test_a_paused_handler_gets_the_rest_when_it_resumes(version):
     data = pattern(2_000_000)
@@ -165,7 +166,7 @@ async def test_a_paused_handler_gets_the_rest_when_it_resumes(version):
         await upload.task
 
 
-@both_versions
+@every_version
 @in_loop
 async def test_a_handler_that_is_paused_from_the_start_gets_nothing(version):
     handlers, calls = [], []
@@ -199,7 +200,7 @@ async def test_a_handler_that_is_paused_from_the_start_gets_nothing(version):
 
 
 @pytest.mark.parametrize("way", ["paused", "coroutine"])
-@both_versions
+@every_version
 @in_loop
 async def test_credit_comes_when_the_piece_is_done_with(version, way):
     """What was given to on_data() counts as received until that has ended."""
@@ -380,7 +381,7 @@ async def test_100_is_not_sent_when_the_body_is_there(version, kind):
         assert (await ends.take(stream))[:2] == (200, b"upload")
 
 
-@both_versions
+@every_version
 @in_loop
 async def test_a_handler_of_callbacks_asks_for_the_body(version):
     class Handler(BaseRequestHandler):
@@ -418,9 +419,18 @@ WEBSOCKET = [
     (b":path", b"/chat"),
     (b"sec-websocket-version", b"13"),
 ]
-both_tunnels = pytest.mark.parametrize(
-    "fields", [CONNECT, WEBSOCKET], ids=["CONNECT", "WebSocket"]
-)
+
+
+def every_tunnel(test):
+    """Extended CONNECT is of HTTP/2 and HTTP/3: HTTP/1.1 has upgrades instead."""
+    tunnels = [
+        pytest.param(version, fields, id=f"{name}-{version}")
+        for name, fields in [("CONNECT", CONNECT), ("WebSocket", WEBSOCKET)]
+        for version in ["HTTP/1.1", "HTTP/2", "HTTP/3"]
+        if fields is CONNECT or version != "HTTP/1.1"
+    ]
+    arguments = pytest.mark.parametrize(("version", "fields"), tunnels)
+    return arguments(both_kinds(in_loop(test)))
 
 
 async def open_tunnel(ends, fields):
@@ -429,8 +439,7 @@ async def open_tunnel(ends, fields):
     return await ends.client.open_stream(fields)
 
 
-@both_tunnels
-@everywhere
+@every_tunnel
 async def test_a_tunnel_carries_bytes_both_ways(version, kind, fields):
     async def answer(app, request):
         app.seen.append(request.path)
@@ -455,8 +464,7 @@ async def test_a_tunnel_carries_bytes_both_ways(version, kind, fields):
         assert app.seen == [b"/chat"]
 
 
-@both_tunnels
-@everywhere
+@every_tunnel
 async def test_either_half_of_a_tunnel_ends_first(version, kind, fields):
     """RFC 9113, 8.5; RFC 9114, 4.4."""
 
@@ -479,8 +487,7 @@ async def test_either_half_of_a_tunnel_ends_first(version, kind, fields):
     assert ends.log[0].complete
 
 
-@both_tunnels
-@everywhere
+@every_tunnel
 async def test_a_tunnel_is_refused_as_any_request(version, kind, fields):
     async def answer(app, request):
         await request.respond(405, [(b"allow", b"GET")], b"no")
@@ -493,8 +500,7 @@ async def test_a_tunnel_is_refused_as_any_request(version, kind, fields):
         assert (await ends.fetch())[0] == 405
 
 
-@both_tunnels
-@everywhere
+@every_tunnel
 async def test_a_tunnel_breaks_off(version, kind, fields):
     async def answer(app, request):
         await request.begin()
@@ -558,7 +564,9 @@ async def test_a_push_that_cannot_be_is_an_error_of_its_caller(version, kind):
                 await pushed.push([(b":path", b"/other")])
             await pushed.send_response()
         else:
-            with pytest.raises(PushDisabledError, match="HTTP/3 has no server push"):
+            with pytest.raises(
+                PushDisabledError, match=f"{version} has no server push"
+            ):
                 await stream.push([(b":path", b"/style")])
         await request.respond()
 
@@ -569,7 +577,7 @@ async def test_a_push_that_cannot_be_is_an_error_of_its_caller(version, kind):
 # ---- Priorities ----
 
 
-@everywhere
+@multiplexed
 async def test_an_urgent_response_overtakes_the_others(version, kind):
     """RFC 9218, 4.1 and 10: the scheme is the same in both versions."""
     size = 200_000

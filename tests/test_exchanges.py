@@ -1,4 +1,4 @@
-"""Exchanges are the same over HTTP/2 and HTTP/3, for handlers and for coroutines."""
+"""Exchanges are the same over every version, for handlers and for coroutines."""
 
 import asyncio
 import io

@@ -1,7 +1,7 @@
-"""A ``BaseRequestHandler`` accepts and refuses the same over HTTP/2 and HTTP/3."""
+"""A ``BaseRequestHandler`` accepts and refuses the same over every version."""
 
 import pytest
-from exchanges import serving_app
+from exchanges import both_versions, every_version, serving_app
 from loops import in_loop, until
 
 from nghttp2py import DATA_EOF
@@ -21,7 +21,7 @@ MEGABYTE = bytes(1 << 20)
 
 
 def in_each_version(test):
-    return pytest.mark.parametrize("version", ["HTTP/2", "HTTP/3"])(in_loop(test))
+    return every_version(in_loop(test))
 
 
 def calling(act):
@@ -122,7 +122,6 @@ REFUSED = [
     ("send_response", (200, {"": "b"}), HeadersError),
     ("send_response", (200, {"x": "a\r\nb"}), HeadersError),
     ("send_response", (200, {":path": "/"}), HeadersError),
-    ("send_response", (200, {"connection": "close"}), HeadersError),
     ("send_response", (204, {"content-length": "5"}), HeadersError),
     ("send_response", (200, {"content-length": "3"}, b"four"), InvalidBodyLengthError),
     *(("send_informational", (n,), HeadersError) for n in (99, 101, 200)),
@@ -132,6 +131,22 @@ REFUSED = [
     ("end", (), StreamStateError),
     ("end", ({"a": "b"},), StreamStateError),
 ]
+
+
+@both_versions
+@in_loop
+async def test_a_field_of_a_connection_is_refused(version):
+    """Over HTTP/1.1 it is the server's, and dropped: see test_h1_responses.py."""
+
+    def act(handler):
+        with pytest.raises(HeadersError):
+            handler.send_response(200, {"connection": "close"})
+        handler.send_response(204)
+
+    handler_class = calling(act)
+    async with serving_app(version, handler_class) as ends:
+        assert (await ends.fetch())[0] == 204
+    assert not handler_class.failed
 
 
 @pytest.mark.parametrize(("name", "arguments", "error"), REFUSED)
@@ -249,7 +264,11 @@ async def test_a_reset_drops_what_is_queued(version, body, error):
         stream = await ends.open(end_stream=True)
         with pytest.raises(StreamResetError) as caught:
             await stream.read()
-        codes = {"HTTP/2": error, "HTTP/3": H3ErrorCode.H3_REQUEST_REJECTED}
+        codes = {
+            "HTTP/1.1": ErrorCode.INTERNAL_ERROR,  # it has none
+            "HTTP/2": error,
+            "HTTP/3": H3ErrorCode.H3_REQUEST_REJECTED,
+        }
         assert caught.value.error_code == codes[version]
         await until(lambda: ends.log)
         assert ends.log[0].bytes_sent == 0

@@ -104,6 +104,7 @@ class H1Pump(SharedReads, asyncio.Protocol, asyncio.BufferedProtocol):
         self._reading = True
         self._closing = False
         self._half_closed = False  # the client has closed its half
+        self._half_ended = False  # our half of a tunnel has ended
         self._ended = False  # nothing is written any more
         self._lost = False
         self._written = 0
@@ -226,6 +227,9 @@ class H1Pump(SharedReads, asyncio.Protocol, asyncio.BufferedProtocol):
         self._lost = self._ended = True
         reason = "the transport was closed" if exc is None else f"it was lost: {exc}"
         fault = self.http.fault
+        # What a task does after its response must not depend on whether the client
+        # keeps the connection.
+        broken = fault is not None or bool(self.http.exchanges)
         try:
             if fault is None:
                 fault = (
@@ -245,7 +249,10 @@ class H1Pump(SharedReads, asyncio.Protocol, asyncio.BufferedProtocol):
             self.http.disconnected()
             self._stoppers.wake()
             self._writers.wake()
-            tasks.connection_lost(partial(self._closed, self))
+            tasks.connection_lost(
+                partial(self._closed, self),
+                patience=0.0 if broken else self._timeouts.close,
+            )
             if self._closing:
                 self._release_after(self._close_due - self._loop.time())
 
@@ -307,6 +314,8 @@ class H1Pump(SharedReads, asyncio.Protocol, asyncio.BufferedProtocol):
             if http.is_over and not http.queued_bytes:
                 self._finish()
                 return
+            if http.half_ends and not http.queued_bytes:
+                self._end_half()
             if self._dirty:
                 self.mark_dirty()
             self.update_reading()
@@ -447,7 +456,7 @@ class H1Pump(SharedReads, asyncio.Protocol, asyncio.BufferedProtocol):
         self._end_by(self._timeouts.close)
         if transport.is_closing():
             return
-        if self._half_closed or not transport.can_write_eof():
+        if self._half_closed or self._half_ended or not transport.can_write_eof():
             transport.close()
             return
         try:
@@ -459,6 +468,15 @@ class H1Pump(SharedReads, asyncio.Protocol, asyncio.BufferedProtocol):
         self._last_active = now = self._loop.time()
         self.update_reading()
         self._arm(now + LINGER_TIME)
+
+    def _end_half(self) -> None:
+        """Close our half of a tunnel, while the client's goes on."""
+        transport = self.transport
+        if self._half_ended or transport is None or not transport.can_write_eof():
+            return
+        self._half_ended = True
+        with contextlib.suppress(OSError):  # the client may have reset it
+            transport.write_eof()
 
     def _end_by(self, timeout: float) -> None:
         """Abort after ``timeout`` seconds, unless an earlier deadline is set."""

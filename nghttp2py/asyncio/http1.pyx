@@ -259,6 +259,11 @@ cdef class HTTP1Exchanges(HTTPConnection):
         )
 
     @property
+    def half_ends(self):
+        """Whether our half of a tunnel has ended, and the client's goes on."""
+        return self.connection.output == SENT and self.connection.input == TUNNEL
+
+    @property
     def reads(self):
         """Whether more may be received now."""
         if self.connection.input == COMPLETE or self.connection.input == UNDECIDED:
@@ -438,7 +443,7 @@ cdef class HTTP1Exchanges(HTTPConnection):
             else:
                 self.connection.send(data, False)
         except BaseException as error:
-            if self.exchange is not None and self.fault is None:
+            if self.exchange is not None:
                 self._fail_body(error)
             if isinstance(error, FATAL):
                 raise
@@ -748,6 +753,22 @@ cdef class HTTP1Exchanges(HTTPConnection):
     cpdef is_open(self, Exchange exchange):
         """See ``HTTPConnection``."""
         return self.is_current(exchange)
+
+    cpdef push(self, Exchange exchange, fields):
+        """Return -1 and the request: HTTP/1.1 has no pushes."""
+        cdef FieldList given = FieldList()
+
+        given.extend(fields)
+        pairs = [pair[:2] for pair in given._pairs]
+        pseudo = {name: value for name, value in pairs if name[:1] == b":"}
+        return -1, RequestReceived(
+            pseudo.get(b":method"),
+            pseudo.get(b":path"),
+            [pair for pair in pairs if pair[0][:1] != b":"],
+            scheme=pseudo.get(b":scheme"),
+            authority=pseudo.get(b":authority"),
+            fields=pairs,
+        )
 
     # ---- The connection ----
 

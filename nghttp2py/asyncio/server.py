@@ -14,9 +14,9 @@ import os
 import signal
 import socket
 import ssl as ssl_module
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from nghttp2py.arguments import check_bool, describe
 from nghttp2py.asyncio.binding import (
@@ -500,7 +500,7 @@ class Server:
                 tunnels=self._tunnels,
             )
         return H1Streams(
-            self._app,
+            cast(Callable[[Any], Awaitable[Any]], self._app),
             config,
             *ends,
             timeouts=self.timeouts,

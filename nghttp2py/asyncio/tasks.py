@@ -15,13 +15,14 @@ _tasks: set[asyncio.Future[Any]] = set()
 class CallbackTasks:
     """Runs coroutines of a connection; at its end cancels them and waits for them."""
 
-    __slots__ = ("_cleanups", "_released", "_running", "_timer", "lost")
+    __slots__ = ("_cancelling", "_cleanups", "_released", "_running", "_timer", "lost")
 
     def __init__(self) -> None:
         self._running: set[asyncio.Future[Any]] = set()
         self._cleanups: set[asyncio.Future[Any]] = set()
         self._released: Callable[[], object] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._cancelling: asyncio.TimerHandle | None = None
         #: Whether the connection is lost, and the tasks were cancelled.
         self.lost = False
 
@@ -60,10 +61,23 @@ class CallbackTasks:
         if not (self._running or self._cleanups):
             self.release()
 
-    def connection_lost(self, released: Callable[[], object]) -> None:
-        """Cancel the tasks; call ``released`` when all of them have ended."""
+    def connection_lost(
+        self, released: Callable[[], object], *, patience: float = 0.0
+    ) -> None:
+        """Cancel the tasks; call ``released`` when all of them have ended.
+
+        They have ``patience`` seconds to end by themselves.
+        """
         self.lost = True
         self._released = released
+        if patience and self._running:
+            loop = asyncio.get_running_loop()
+            self._cancelling = loop.call_later(patience, self._cancel)
+        else:
+            self._cancel()
+
+    def _cancel(self) -> None:
+        self._cancelling = None
         for task in list(self._running):
             task.cancel()
         if not (self._running or self._cleanups):
@@ -86,5 +100,8 @@ class CallbackTasks:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._cancelling is not None and not self._running:
+            self._cancelling.cancel()
+            self._cancelling = None
         if released is not None:
             released()

@@ -69,9 +69,11 @@ class _Refused(Exception):
 
 
 cdef str text_of(lib.ngp_field_rule rule):
-    """Return the text of a rule, without the section of another version's RFC."""
+    """Return the text of a rule, without a section of HTTP/2's RFCs."""
     text = (<bytes>lib.ngp_field_rule_text(rule, 0)).decode()
-    return text.partition(" (RFC")[0]
+    if "(RFC 9113" in text or "(RFC 8441" in text:
+        text = text.partition(" (RFC")[0]
+    return text
 
 
 cdef inline bint is_space(uint8_t c) noexcept:
@@ -216,8 +218,8 @@ cdef class H1Connection:
 
     @property
     def is_until_close(self):
-        """Whether the response has no length: it ends with the connection."""
-        return self.output == UNTIL_CLOSE
+        """Whether what is sent has no length: it ends with the connection."""
+        return self.output == UNTIL_CLOSE or self.output == TUNNELLED
 
     @property
     def idle(self):
