@@ -169,8 +169,9 @@ def _apply_file(path: str) -> None:
         try:
             logging.config.fileConfig(path, disable_existing_loggers=False)
         except Exception as error:  # what configparser and the handlers raise
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise ConfigurationError(
-                f"{name} is no configuration of logging: {error!r}"
+                f"{name} is no configuration of logging: {reason}"
             ) from None
 
 
