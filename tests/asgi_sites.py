@@ -69,6 +69,30 @@ class Site:
         ask = getattr(self, f"_by_{kind}")
         return await asyncio.wait_for(ask(version, path, method, headers, body), 30)
 
+    async def begin(self, client, path, enough):
+        """Read the response to a GET until it has ``enough``, and leave."""
+        await asyncio.wait_for(self._begin(client, path, enough), 30)
+
+    async def _begin(self, client, path, enough):
+        seen = b""
+        if client == "nghttp2py-h3":
+            async with Client(self.origin, ssl=self.context, http3=True) as ours:
+                response = await ours.get(path)
+                async for piece in response:
+                    seen += piece
+                    if enough in seen:
+                        break
+                response.close()
+            return
+        async with (
+            httpx.AsyncClient(verify=self.context, http2=client == "httpx-h2") as its,
+            its.stream("GET", self.origin + path) as response,
+        ):
+            async for piece in response.aiter_raw():
+                seen += piece
+                if enough in seen:
+                    break
+
     async def _by_httpx(self, version, path, method, headers, body):
         async with httpx.AsyncClient(
             verify=self.context, http1=version == "h1", http2=version == "h2"

@@ -17,7 +17,6 @@ from asgi_sites import CLIENTS, clients, serving_site, some_clients
 from loops import in_loop, until
 
 from nghttp2py.asgi.wsgi import wrap_wsgi
-from nghttp2py.asyncio import Client
 
 UPLOAD = bytes(i * i >> 8 & 0xFF for i in range(3_000_000))
 DIGEST = hashlib.sha256(UPLOAD).hexdigest()
@@ -122,21 +121,18 @@ async def test_static_files_are_sent_whole_and_in_parts(client, files, tmp_path)
         assert answer.status == 404
 
 
+leaving = pytest.mark.parametrize("client", ["httpx-h1", "httpx-h2", "nghttp2py-h3"])
+
+
+@leaving
 @in_loop
-async def test_a_generator_of_events_ends_when_its_client_leaves(files, tmp_path):
+async def test_a_generator_of_events_ends_when_its_client_leaves(
+    client, files, tmp_path
+):
     app = starlette_site.make_app(files)
     async with serving_site(app, tmp_path, disconnect_grace=0.1) as site:
-        for http3 in (False, True):
-            async with Client(site.origin, ssl=site.context, http3=http3) as client:
-                response = await client.get("/events")
-                seen = b""
-                async for piece in response:
-                    seen += piece
-                    if seen.count(b"\n\n") == 3:
-                        break
-                response.close()
-                await until(lambda: app.seen.sources[1] == app.seen.sources[0])
-        assert app.seen.sources == [2, 2]
+        await site.begin(client, "/events", b"event 2")
+        await until(lambda: app.seen.sources == [1, 1])
 
 
 # ---- FastAPI ----
@@ -181,6 +177,15 @@ async def test_a_fastapi_application_is_served(client, tmp_path):
         answer = await site.ask(client, "/sync/12")
         assert json.loads(answer.body) == {"square": 144}
         assert b"/items" in (await site.ask(client, "/openapi.json")).body
+
+
+@leaving
+@in_loop
+async def test_a_dependency_is_cleaned_up_when_its_client_leaves(client, tmp_path):
+    app = fastapi_site.make_app()
+    async with serving_site(app, tmp_path, disconnect_grace=0.1) as site:
+        await site.begin(client, "/feed", b"first")
+        await until(lambda: app.log == ["open", "end of the feed", "close"])
 
 
 # ---- Django ----

@@ -189,6 +189,8 @@ async def test_a_server_closes_though_a_session_has_failed_before(caplog):
     _, bad = await connect_raw(address, big_request())
     _, good = await connect_raw(address, big_request())
     await until(lambda: len(server._connections) == 2)
+    # Before their first bytes it is not known which version they speak.
+    await until(lambda: all(isinstance(p, H2Pump) for p in server._connections))
     await until(lambda: all(p._paused for p in server._connections))
     bad.write(data(0, b"x"))
     await until(lambda: any(p.connection.is_closed for p in server._connections))

@@ -1,11 +1,12 @@
 """Clients that close their half of a TCP connection, and read on."""
 
 import asyncio
+import contextlib
 
 import hpack
 import pytest
 from helpers import DATA, GOAWAY, HEADERS, MAGIC, RST_STREAM, frame, parse, settings
-from loops import in_virtual_time, until
+from loops import in_loop, in_virtual_time, until
 from test_client_early import GET, POST
 from virtual_time import pass_time
 
@@ -68,6 +69,37 @@ async def test_a_request_that_is_followed_by_the_end_is_answered(kind):
         answer = await talk(server, request(GET))
         assert [f.payload for f in answer if f.type == DATA and f.payload] == [b"late"]
         assert any(f.type == GOAWAY for f in answer)
+
+
+@pytest.mark.parametrize("over_tls", [False, True], ids=["clear", "tls"])
+@in_loop
+async def test_a_client_that_has_closed_both_halves_is_not_waited_for(tls, over_tls):
+    """A quiet response does not notice it: a PING finds out."""
+    begun, gone = asyncio.Event(), asyncio.Event()
+
+    class Quiet(BaseRequestHandler):
+        def on_request_done(self):
+            begun.set()
+
+        def on_close(self, error_code):
+            assert error_code
+            gone.set()
+
+    context = tls.server if over_tls else None
+    async with HTTP2Server(
+        ("127.0.0.1", 0), Quiet, ssl=context, close_timeout=60
+    ) as server:
+        address = server.sockets[0].getsockname()[:2]
+        options = {"ssl": tls.client, "server_hostname": "localhost"}
+        _, writer = await asyncio.open_connection(
+            *address, **(options if over_tls else {})
+        )
+        writer.write(MAGIC + settings() + request(GET | {":scheme": "http"}))
+        await asyncio.wait_for(begun.wait(), 10)
+        writer.close()
+        await asyncio.wait_for(gone.wait(), 5)
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
 
 
 @pytest.mark.parametrize("kind", ["HTTP2Server", "start_server"])

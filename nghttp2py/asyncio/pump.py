@@ -44,6 +44,10 @@ CLOSE_TIMEOUT = Timeouts.close
 _ATTEMPTS = 3
 # The data of the PING that measures a round trip before the last GOAWAY.
 _GOAWAY_PING = b"shutdown"
+# The data of the PINGs to a peer that has closed its half, and the seconds between the
+# first two: about the round trip of a near peer.  Each interval is twice the last.
+_PROBE_PING = b"reading?"
+_PROBE_INTERVAL = 0.05
 # The data of the keep-alive PING.
 _KEEPALIVE_PING = b"alive?\0\0"
 # Seconds without bytes after which a connection that has ended is closed even if the
@@ -115,6 +119,7 @@ class H2Pump(Transfer, asyncio.Protocol, asyncio.BufferedProtocol):
         self._closing = False
         self._half_closed = False  # the peer has closed its half, but still reads
         self._ended = False  # the transport was closed: nothing is written
+        self._probe_timer: asyncio.TimerHandle | None = None
         self._awaits_ping = False  # after the shutdown notice
         self._written = 0  # bytes given to the transport
         # The state that the timer checks: see _look().
@@ -243,7 +248,23 @@ class H2Pump(Transfer, asyncio.Protocol, asyncio.BufferedProtocol):
             connection.close_connection()
             self.mark_dirty()
         self.close(self._timeouts.close)
+        self._probe(_PROBE_INTERVAL)
         return True
+
+    def _probe(self, interval: float) -> None:
+        """Find out whether a peer that has closed its half still reads.
+
+        The system of one that has closed both halves answers with RST to what we write,
+        and the next write fails.  A response that is quiet would not be missed before
+        ``Timeouts.close``.
+        """
+        self._probe_timer = None
+        if self.transport is None or self._ended:
+            return
+        if not self._paused:
+            self.connection.ping(_PROBE_PING)
+            self.mark_dirty()
+        self._probe_timer = self._loop.call_later(interval, self._probe, 2 * interval)
 
     def _open_stream_ids(self) -> Iterable[int]:
         """The open streams of the peer, at a server."""
@@ -262,6 +283,9 @@ class H2Pump(Transfer, asyncio.Protocol, asyncio.BufferedProtocol):
             # call they warn when they are collected.
             self.transport.close()
         self.transport = None
+        if self._probe_timer is not None:
+            self._probe_timer.cancel()
+            self._probe_timer = None
         for timer in (self._timer, self._reset_timer):
             if timer is not None:
                 timer.cancel()

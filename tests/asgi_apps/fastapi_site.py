@@ -1,5 +1,6 @@
 """A FastAPI application: uploads, validation, dependencies that clean up."""
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from typing import Annotated
@@ -47,6 +48,17 @@ def make_app():
                 yield f"{number}\n"
 
         return StreamingResponse(produce(), media_type="text/csv")
+
+    @app.get("/feed")
+    async def feed(base: Database) -> StreamingResponse:
+        async def produce():
+            try:
+                yield "first\n"
+                await asyncio.Event().wait()  # quiet until the client leaves
+            finally:
+                log.append("end of the feed")
+
+        return StreamingResponse(produce(), media_type="text/plain")
 
     @app.post("/upload")
     async def upload(
