@@ -42,9 +42,10 @@ __all__ = ["WebSocketExchange", "new_websocket"]
 
 # Octets that may be queued for the peer when send() returns.
 cdef Py_ssize_t QUEUED = 131072
-# Octets that are parsed at a time.  Compression makes at most a thousand times as many
-# of them, before the queue's bound is looked at again.
-cdef Py_ssize_t SLICE = 16384
+# Octets that are parsed before the queue's bound is looked at again: a message of 64
+# KiB that was read at once is not copied for it.  Compression makes at most a thousand
+# times as many of them.
+cdef Py_ssize_t SLICE = 131072
 cdef Py_ssize_t DEFLATED_SLICE = 4096
 
 cdef str WEBSOCKET = sys.intern("websocket")
