@@ -553,7 +553,8 @@ class Client:
         """
         if timeout == -1:
             timeout = self._timeout
-        check_seconds("timeout", timeout)
+        else:
+            check_seconds("timeout", timeout)
         deadlines = self._find_deadlines(timeout)
         source = _NO_BODY if body is None else _Body(body)
         fields = self._make_fields(method, target, headers, source.length)
@@ -611,9 +612,10 @@ class Client:
             ):
                 body.send(stream, trailers)
             event = await stream.response()
-            informational = []
-            while (early := await stream.next_informational()) is not None:
-                informational.append((early.status, Fields(early.headers)))
+            informational = [
+                (early.status, Fields(early.headers))
+                for early in stream.take_informational()
+            ]
         except BaseException as error:
             # A caller that gives up, or is cancelled, leaves no stream behind.
             stream.reset()

@@ -551,7 +551,8 @@ class H2StreamConnection(H2Pump):
     async def _open_stream(
         self, headers: HeadersLike, end_stream: bool, *, kept: bool = False
     ) -> H2Stream:
-        self._raise_refusal()
+        if self._refusal is not None:
+            raise self._refusal(True)
         if self._paused:
             await self._writable(unprocessed=True)
             self._raise_refusal()
@@ -560,7 +561,8 @@ class H2StreamConnection(H2Pump):
         else:
             self._open += 1
         try:
-            self._raise_refusal()
+            if self._refusal is not None:
+                raise self._refusal(True)
             fields = self._request_fields(headers)
             stream_id = self.connection.send_headers(
                 None, fields, end_stream=end_stream

@@ -91,14 +91,16 @@ class Incoming(Outgoing):
     def response_received(self, status: int, fields: Any) -> None:
         """Handle the final response's header section."""
         self._response = self._make_head(status, fields)
-        self._waiters.wake()
+        if self._waiters:
+            self._waiters.wake()
 
     def informational_received(self, status: int, fields: Any) -> None:
         """Handle a 1xx response."""
         if self._informational is None:
             self._informational = deque(maxlen=_MAX_INFORMATIONAL)
         self._informational.append(self._make_head(status, fields))
-        self._waiters.wake()
+        if self._waiters:
+            self._waiters.wake()
 
     def data_received(self, data: bytes) -> None:
         """Handle a piece of the body."""
@@ -112,7 +114,8 @@ class Incoming(Outgoing):
             chunks.append(data)
         self._size += len(data)
         self._unacknowledged += len(data)
-        self._waiters.wake()
+        if self._waiters:
+            self._waiters.wake()
 
     def trailers_received(self, fields: Any) -> None:
         """Handle the trailer section."""
@@ -128,11 +131,13 @@ class Incoming(Outgoing):
             and not self.link.halves_end_alone
         ):
             self._end_upload_soon()  # an error response ends ours unread
-        self._waiters.wake()
+        if self._waiters:
+            self._waiters.wake()
 
     def writable(self) -> None:
         """Wake the callers that wait for room."""
-        self._waiters.wake()
+        if self._waiters:
+            self._waiters.wake()
 
     def aborted(
         self, failure: Failure, error_code: int, incoming: bool, outgoing: bool
@@ -149,7 +154,8 @@ class Incoming(Outgoing):
         task = self._task
         if lost and outgoing and task is not None and not _is_current(task):
             task.cancel()
-        self._waiters.wake()
+        if self._waiters:
+            self._waiters.wake()
 
     def exchange_closed(
         self, failure: Failure | None, error_code: int, body_bytes_sent: int
@@ -158,7 +164,7 @@ class Incoming(Outgoing):
         http = self.link
         if failure is not None and not http.halves_end_alone:
             self.aborted(failure, error_code, True, True)
-        elif self._receives:
+        elif not self._eof and self._receives:
             # We have declined the rest of the request: a pending read would never end.
             self._failure = failure or http.make_failure(
                 self.stream_id, error_code, "the response was whole before the request"
@@ -166,7 +172,8 @@ class Incoming(Outgoing):
         # `aborted` has reported a half that broke off alone: ours may have ended well.
         self.closed = True
         self._unsent = self.body_bytes_sent - body_bytes_sent
-        self._waiters.wake()
+        if self._waiters:
+            self._waiters.wake()
 
     def _make_head(self, status: int, fields: Any) -> Any:
         """Make the result of ``response`` and ``next_informational``."""
@@ -195,7 +202,7 @@ class Incoming(Outgoing):
                         reason="it was closed without a response",
                         code_name=self.link.code_name(self.link.codes.message_error),
                     )
-                if timer is None:
+                if timer is None and timeout is not None:
                     timer = self._start_timer(timeout)
                 await self._wait()
         finally:
@@ -250,6 +257,11 @@ class Incoming(Outgoing):
             self._raise_failure()
             await self._wait()
         return self._informational.popleft()
+
+    def take_informational(self) -> list[Any]:
+        """Return the 1xx responses that have come, and forget them."""
+        heads, self._informational = self._informational, None
+        return list(heads or ())
 
     @property
     def trailers(self) -> Trailers:

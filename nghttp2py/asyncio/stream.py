@@ -261,12 +261,12 @@ class Stream(Incoming):
     def leave(self, *, failed: bool) -> None:
         """End what has not ended, as leaving ``async with`` does."""
         http, codes = self.link, self.link.codes
-        if self._sends:
+        if not self._sent_all and self._sends:
             if failed and not http.client_side:
                 self._cancel(codes.internal_error, "its block raised an exception")
             else:
                 self._cancel(codes.cancelled, "its block was left")
-        elif self._receives:
+        elif not self._eof and self._receives:
             if http.client_side and not http.halves_end_alone:
                 # The rest of the request may never come.
                 self._cancel(codes.cancelled, "its block was left")

@@ -40,34 +40,29 @@ else:
         return future.result()
 
 
-class Waiters:
+class Waiters(list["asyncio.Future[None]"]):
     """Coroutines that wait; ``wake`` lets each of them check its condition.
 
-    So each waits in a loop, for a condition of its own.
+    So each waits in a loop, for a condition of its own.  It is a list of their futures,
+    because most often there are none: that is asked without a call.
     """
 
-    __slots__ = ("_futures",)
-
-    def __init__(self) -> None:
-        self._futures: list[asyncio.Future[None]] = []
-
-    def __bool__(self) -> bool:
-        return bool(self._futures)
+    __slots__ = ()
 
     async def wait(self) -> None:
         """Wait for the next ``wake``."""
         future = asyncio.get_running_loop().create_future()
-        self._futures.append(future)
+        self.append(future)
         try:
             await future
         except BaseException:
-            if future in self._futures:
-                self._futures.remove(future)
+            if future in self:
+                self.remove(future)
             raise
 
     def wake(self) -> None:
         """End all current waits."""
-        for future in self._futures:
+        for future in self:
             if not future.done():
                 future.set_result(None)
-        self._futures.clear()
+        self.clear()
