@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from asgi_servers import body, start
 from loops import in_virtual_time, until
 from test_h1_server import connected, get, serving
+from virtual_time import pass_time
 
 from nghttp2py.asgi import ASGIApp
 from nghttp2py.asyncio import Timeouts
@@ -15,7 +14,7 @@ from nghttp2py.asyncio import Timeouts
 @in_virtual_time
 async def test_the_time_of_a_body_begins_when_it_is_asked_for():
     async def app(scope, receive, send):
-        await asyncio.sleep(10 * Timeouts().body)
+        await pass_time(10 * Timeouts().body)
         message = await receive()
         await send(start())
         await send(body(message["body"]))
@@ -24,7 +23,7 @@ async def test_the_time_of_a_body_begins_when_it_is_asked_for():
         fields = b"expect: 100-continue", b"content-length: 2"
         await wire.send(get(b"/", *fields, method=b"POST"))
         assert (await wire.response())[0] == 100
-        await asyncio.sleep(0.5 * Timeouts().body)
+        await pass_time(0.5 * Timeouts().body)
         await wire.send(b"ok")
         status, _, answer = await wire.response()
         assert (status, answer) == (200, b"ok")

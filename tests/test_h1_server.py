@@ -7,6 +7,7 @@ import socket
 
 import pytest
 from loops import in_loop, in_loops, in_virtual_time, until
+from virtual_time import pass_time
 
 from nghttp2py import BaseRequestHandler, HTTP2Server
 from nghttp2py.asyncio import Server, Timeouts, open_connection
@@ -462,10 +463,10 @@ async def test_alt_svc_is_announced_over_http1_too(paths, tls):
 @in_virtual_time
 async def test_a_client_may_go_on_after_a_response_that_took_long():
     async def slow(stream):
-        await asyncio.sleep(10 * Timeouts().keep_alive)
+        await pass_time(10 * Timeouts().keep_alive)
         await stream.send_response(200, (), b"late")
 
     async with serving(slow) as server, connected(server) as wire:
         for _ in range(2):
             assert await wire.ask() == (200, b"late")
-            await asyncio.sleep(0.9 * Timeouts().keep_alive)
+            await pass_time(0.9 * Timeouts().keep_alive)
