@@ -187,6 +187,7 @@ def test_the_time_bounds_of_applications_are_on_the_page(name):
         ("end of the lifespan after a second SIGINT", "asgi.server:_FORCED"),
         ("end of applications that were cancelled", "asgi.server:_CANCELLED"),
         ("``threads`` of ``wrap_wsgi``", "asgi.wsgi:THREADS"),
+        ("PINGs after the client's half was closed", "asyncio.pump:_PROBE_INTERVAL"),
         ("peers whose trust is remembered", "trusted:_KEPT"),
         ("addresses in X-Forwarded-For or Forwarded", "asgi.forwarded:_MOST_ENTRIES"),
         ("answers to KeyUpdate that wait", "asyncio.tls_transport:MAX_ANSWERS"),
