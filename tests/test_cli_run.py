@@ -53,6 +53,14 @@ async def failing(scope, receive, send):
     await receive()
     await send({"type": "lifespan.startup.failed", "message": "no database"})
 
+async def stubborn(scope, receive, send):
+    note("hanging")
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            pass
+
 async def hanging(scope, receive, send):
     await receive()
     note("hanging")
@@ -262,6 +270,13 @@ def test_sigint_ends_an_application_that_does_not_start(site):
         server.wait_for("hanging")
         assert server.stop(signal.SIGINT) == 0
     assert "stopping before the application has started" in server.log
+
+
+def test_an_application_that_ignores_its_cancellation_is_left(site):
+    with program(site, "main:stubborn", "--port=0") as server:
+        server.wait_for("hanging")
+        assert server.stop() == 0
+    assert "the application goes on although it was cancelled" in server.log
 
 
 # ---- What cannot be served ----

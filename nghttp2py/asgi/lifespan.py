@@ -70,6 +70,11 @@ class Lifespan:
 
     # ---- The server's side ----
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the call of the application has returned, or never begun."""
+        return self._task is None or self._task.done()
+
     async def startup(self) -> None:
         """Start the application, and wait until it has started.
 

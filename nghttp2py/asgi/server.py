@@ -394,6 +394,15 @@ class Server:
             await asyncio.wait([ending])
         logger.info("stopped")
 
+    async def has_ended(self) -> bool:
+        """Return whether the application has ended; give it a moment if it has not."""
+        timeout = 0.0 if self._force_exit else _FORCED
+        ended = self._app is None or await self._app.drain(timeout)
+        ended = ended and (self.lifespan is None or self.lifespan.has_ended)
+        if not ended:
+            logger.error("the application goes on although it was cancelled")
+        return ended
+
 
 def name_protocols(endpoint: Endpoint, *, http1: bool) -> list[str]:
     """Return the names of the protocols that an endpoint serves."""
@@ -512,8 +521,11 @@ def run_config(config: Config, *, leave: bool = False) -> int:
 
     async def main() -> None:
         await server.serve()
-        if leave and server.force_exit and _has_threads():
-            # asyncio and the interpreter would join the threads of executors.
+        if leave and (
+            not await server.has_ended() or (server.force_exit and _has_threads())
+        ):
+            # asyncio would wait for tasks that go on although they were cancelled, it
+            # and the interpreter would join the threads of executors.
             logging.shutdown()
             for stream in sys.stdout, sys.stderr:
                 with contextlib.suppress(OSError, ValueError, AttributeError):
