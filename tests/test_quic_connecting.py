@@ -124,19 +124,29 @@ def closed_port():
         return closed.getsockname()[1]
 
 
-@pytest.mark.parametrize("wait", [True, False])
+@contextlib.asynccontextmanager
+async def connect_if_not_refused(host, port):
+    attempt = await quic_module.establish(
+        host,
+        port,
+        configuration=client_configuration(),
+        create_protocol=QuicConnectionProtocol,
+        refusals=True,
+    )
+    try:
+        yield attempt.protocol
+    finally:
+        attempt.protocol.close()
+        await attempt.protocol.wait_closed()
+        attempt.transport.close()
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
 @in_loops
-async def test_connect_fails_at_once_where_nothing_listens(address, wait, caplog):
+async def test_an_attempt_fails_at_once_where_nothing_listens(address, caplog):
     with pytest.raises(QuicConnectionError, match=f"nothing listens at {address}"):
-        async with connect(
-            address,
-            closed_port(),
-            configuration=client_configuration(),
-            connect_timeout=None,
-            wait_connected=wait,
-        ) as client:
-            await client.ping()
+        async with connect_if_not_refused(address, closed_port()):
+            pass
     assert not [r for r in caplog.records if r.levelno > logging.INFO]
 
 
@@ -145,7 +155,7 @@ async def test_an_address_where_nothing_listens_gives_way_to_the_next(monkeypatc
     monkeypatch.setattr(quic_module, "ATTEMPT_DELAY", 1e6)
     async with running_server() as (_, port):
         resolve_to(monkeypatch, "127.0.0.8", "::1", "127.0.0.9", "127.0.0.1")
-        async with connect("localhost", port, configuration=client_configuration()):
+        async with connect_if_not_refused("localhost", port):
             pass
 
 
@@ -154,7 +164,7 @@ async def test_a_server_that_has_answered_is_not_given_up_for_an_icmp_message():
     """Anybody on the way could forge it."""
     async with (
         running_server() as (_, port),
-        connect("127.0.0.1", port, configuration=client_configuration()) as client,
+        connect_if_not_refused("127.0.0.1", port) as client,
     ):
         await client.ping()
         # Another port, which nobody has: the system is told so, but not we.

@@ -158,6 +158,7 @@ class HTTP3Connector:
                     self._port,
                     configuration=self._configuration,
                     create_protocol=self._create_protocol,
+                    refusals=True,
                 ),
                 self._connect_timeout,
             )

@@ -244,8 +244,7 @@ async def connect(
     ``token_handler`` with its tokens, ``stream_handler`` with the streams that it
     opens.  Without ``wait_connected`` the handshake begins when something is first
     sent, which may be early data.  Raises ``ConnectionError`` if the handshake fails,
-    or takes more than ``connect_timeout`` seconds; on Linux at once if an ICMP message
-    says that nothing listens there.
+    or takes more than ``connect_timeout`` seconds.
     """
     check_seconds("close_timeout", close_timeout, least=0, optional=False)
     chosen = await establish(
@@ -288,10 +287,13 @@ async def establish(
     local_port: int = 0,
     sock: socket.socket | None = None,
     connect_timeout: float | None = None,
+    refusals: bool = False,
 ) -> Attempt:
     """Make a connection, as ``connect`` says; its socket is closed when it is over.
 
-    If this fails, or is cancelled, nothing is left of it.
+    If this fails, or is cancelled, nothing is left of it.  With ``refusals`` an attempt
+    fails at once if an ICMP message says that nothing listens at the address, on Linux;
+    without, a server that is just being started is waited for, as in aioquic.
     """
     loop = asyncio.get_running_loop()
     if configuration is None:
@@ -336,7 +338,7 @@ async def establish(
                 QuicConnectionProtocol,
                 create_protocol(quic, stream_handler=stream_handler),
             )
-            transport = UDPTransport(loop, bound, protocol, refusals=True)
+            transport = UDPTransport(loop, bound, protocol, refusals=refusals)
             return Attempt(protocol, transport, target)
         except BaseException:
             bound.close()
