@@ -63,9 +63,10 @@ async def test_what_has_arrived_in_time_is_read_before_a_timer_ends_it(first, se
     async with server:
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         writer.write(first)
-        await until(lambda: len(server._connections))
-        (protocol,) = server._connections
-        await until(lambda: protocol._heard)
+        # It is a pump when its protocol has been chosen, by the first bytes.
+        await until(
+            lambda: [p for p in server._connections if getattr(p, "_heard", False)]
+        )
         other = H2Connection(client_side=True)
         other.initiate_connection()
         other.send_request("GET", "/", authority="test")

@@ -22,8 +22,8 @@ __all__ = ["Choice"]
 
 logger = logging.getLogger(__name__)
 
-# The beginning of the client's preface that no request of HTTP/1.1 has.
-_PREFACE = b"PRI * HTTP/2.0\r\n"
+# The beginning of the client's preface: the method is reserved (RFC 9113, 11.6).
+_PREFACE = b"PRI "
 # Bytes of a request line that are kept to know it from other protocols.
 _MAX_LINE = 8192
 _REQUEST_LINE = re.compile(rb"[A-Za-z-]+ \S+ HTTP/1\.[0-9]\r?\n")
