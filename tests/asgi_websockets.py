@@ -180,10 +180,10 @@ class Socket:
 async def connect(peer, path=b"/", headers=(), *, key=None, early=b""):
     """Send an opening handshake, and ``early`` after it."""
     headers = list(headers)
-    if peer.version == "HTTP/1.1":
-        return await upgrade(peer, path, headers, key or KEY, early)
     if not any(name == b"sec-websocket-version" for name, _ in headers):
         headers.append((b"sec-websocket-version", b"13"))
+    if peer.version == "HTTP/1.1":
+        return await upgrade(peer, path, headers, key or KEY, early)
     if peer.version == "HTTP/3":
         await peer.client.wait_settings()
     else:
@@ -205,7 +205,6 @@ async def upgrade(peer, path, headers, key, early):
         b"Host: %s" % peer.authority,
         b"Upgrade: websocket",
         b"Connection: keep-alive, Upgrade",
-        b"Sec-WebSocket-Version: 13",
         b"Sec-WebSocket-Key: %s" % key,
         *(b"%s: %s" % pair for pair in headers),
     ]

@@ -157,8 +157,6 @@ async def test_an_accept_that_is_wrong_raises(version, caplog):
 async def test_another_version_of_websocket_is_refused(version):
     app = App()
     async with serving(version, app) as peer:
-        if version == "HTTP/1.1":
-            return  # there it is no request for a WebSocket
         socket = await connect(peer, headers=[(b"sec-websocket-version", b"8")])
         assert await socket.answered() == 400
         assert socket.answer.value(b"sec-websocket-version") == b"13"

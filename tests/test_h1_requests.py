@@ -306,11 +306,18 @@ def test_a_refused_upgrade_keeps_the_connection():
     assert request.target == b"/next" and request.protocol is None
 
 
-@pytest.mark.parametrize("left_out", range(4))
+@pytest.mark.parametrize("left_out", range(2))
 def test_an_upgrade_that_is_not_whole_is_ignored(left_out):
     fields = [field for i, field in enumerate(UPGRADE) if i != left_out]
     events = receive(get(b"GET / HTTP/1.1", *fields), tunnels=True)
     assert events[0].protocol is None and events[1] == H1EndReceived()
+
+
+@pytest.mark.parametrize("left_out", range(2, 4))
+def test_a_handshake_that_is_not_whole_is_left_to_who_accepts_it(left_out):
+    fields = [field for i, field in enumerate(UPGRADE) if i != left_out]
+    (request,) = receive(get(b"GET / HTTP/1.1", *fields), tunnels=True)
+    assert request.protocol == b"websocket"
 
 
 def test_an_upgrade_is_ignored_unless_it_is_served():

@@ -572,16 +572,14 @@ cdef class H1Connection:
             upgrade = False
         self.keeps = not close and (keep or not self.old)
 
-        # RFC 6455, 4.1.  Any other upgrade is ignored, that to h2c, too (RFC 9113,
-        # 3.1).
+        # RFC 6455, 4.1; who accepts it checks the rest of the handshake.  Any other
+        # upgrade is ignored, that to h2c, too (RFC 9113, 3.1).
         upgrade = (
             upgrade
             and self.tunnels
             and not (self.old or chunked or self.left)
             and self.method == b"GET"
             and b"websocket" in tokens(fields, b"upgrade")
-            and tokens(fields, b"sec-websocket-version") == [b"13"]
-            and bool(tokens(fields, b"sec-websocket-key"))
         )
         if self.authority is None:
             self.authority = host
