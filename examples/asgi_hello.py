@@ -1,7 +1,9 @@
 """An ASGI application: nghttp2py run asgi_hello:app"""
 
+from typing import Any
 
-async def app(scope, receive, send):
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
     """Answer each request with the version of HTTP that it came by."""
     assert scope["type"] == "http"
     body = f"Hello over HTTP/{scope['http_version']}!\n".encode()
