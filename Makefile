@@ -27,7 +27,7 @@ test-installed: build
 
 test-all: test test-others
 
-# On the Pythons beside the one in use, each with an environment of its own; WHICH=ends: on the oldest and the newest.
+# On the Pythons beside the one in use, each with an environment of its own; WHICH=newest: on that one.
 # Without optimisation they are built in a third of the time, and the C code's assertions are tried.
 test-others:
 	@set -e; for python in $$(.ci/interpreters $(WHICH)); do \

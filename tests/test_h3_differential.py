@@ -18,6 +18,7 @@ from nghttp2py.h3 import H3Connection, QPACKEncoder
 from nghttp2py.h3.connection import ErrorCode, encode_frame, encode_settings
 from nghttp2py.h3.events import DataReceived
 
+TOO_LONG = (ErrorCode.H3_FRAME_ERROR, "MAX_PUSH_ID frame has trailing data")
 # Ours only; docs/h3.rst gives the reason for each.
 OURS = {
     "CANCEL_PUSH does not name a push",
@@ -162,7 +163,10 @@ def test_the_same_bytes_mean_the_same_to_both(data, is_client):
             ended.add(stream_id)
     ours = observe(H3Connection, is_client, legal)
     theirs = observe(aioquic.h3.connection.H3Connection, is_client, legal)
-    if ours[1] is not None and ours[1][1] in OURS:
+    # A frame that is longer than any identifier is wrong before its last byte, which
+    # may not come, or with the end of the stream: they read it then.
+    early = ours[1] != theirs[1] and ours[1] == TOO_LONG
+    if early or (ours[1] is not None and ours[1][1] in OURS):
         # What came before is the same all the same.
         assert theirs[0][: len(ours[0])] == ours[0]
         return
