@@ -12,7 +12,14 @@ from loops import in_loop, in_loops, stand_still, until
 from memory import MemoryClient
 
 from nghttp2py import BaseRequestHandler, HTTP2Client, HTTP2Server
-from nghttp2py.asyncio import Client, H2Pump, Timeouts, open_connection, start_server
+from nghttp2py.asyncio import (
+    Client,
+    H2Pump,
+    Timeouts,
+    open_connection,
+    start_server,
+    transfer,
+)
 from nghttp2py.asyncio.server import DEFAULT_CONFIGURATION, HandlerProtocol
 from nghttp2py.h2 import H2Connection
 from nghttp2py.handler import HandlerFactory
@@ -232,6 +239,25 @@ async def test_what_is_read_meanwhile_does_not_overwrite_what_is_being_handled()
         read(outer.protocol, outer.connection.data_to_send())
     assert bodies == [b"body"] * 2
     assert not inner.transport.aborted
+
+
+@in_loop
+async def test_bytes_that_were_not_read_are_refused():
+    inner = MemoryClient(H2Pump(H2Connection()))
+    await inner.exchange()
+    pump = inner.protocol
+    size = len(pump.get_buffer(-1))
+    for nbytes in -1, size + 1, 1 << 24:
+        with pytest.raises(ValueError, match="nbytes must be from 0 to"):
+            pump.buffer_updated(nbytes)
+    # The bytes stay when the view is released.
+    view = pump.get_buffer(-1)
+    view[:9] = frame(1, 0, 1, b"")[:9]
+    view.release()
+    try:
+        pump.buffer_updated(9)
+    finally:
+        del transfer.local.buffer  # nobody can read into it any more
 
 
 # ---- Nothing stays behind ----

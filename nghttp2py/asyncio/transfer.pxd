@@ -5,7 +5,8 @@ from nghttp2py.h2.connection cimport H2Connection
 
 cdef class ReadBuffer:
     cdef readonly object view  # a memoryview
-    cdef uint8_t *base         # where its bytes are
+    cdef Py_buffer held        # keeps the bytes, whatever is done to the view
+    cdef uint8_t *base         # where they are
     cdef bint busy             # they are being handled
 
 

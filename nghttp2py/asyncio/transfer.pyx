@@ -45,13 +45,20 @@ cdef class ReadBuffer:
     """What a plain transport of asyncio reads into."""
 
     def __cinit__(self):
-        cdef Py_buffer held
+        data = bytearray(READ_SIZE)
+        PyObject_GetBuffer(data, &self.held, PyBUF_SIMPLE)
+        self.base = <uint8_t *>self.held.buf
+        self.view = memoryview(data)
 
-        self.view = memoryview(bytearray(READ_SIZE))
-        PyObject_GetBuffer(self.view, &held, PyBUF_SIMPLE)
-        # It is never resized while ``view`` refers to it.
-        self.base = <uint8_t *>held.buf
-        PyBuffer_Release(&held)
+    def __dealloc__(self):
+        PyBuffer_Release(&self.held)
+
+
+cdef int check_size(Py_ssize_t size) except -1:
+    """Raise for what cannot have been read into a buffer."""
+    if not 0 <= size <= READ_SIZE:
+        raise ValueError(f"nbytes must be from 0 to {READ_SIZE}, not {size}")
+    return 0
 
 
 cdef ReadBuffer find_buffer():
@@ -86,6 +93,7 @@ class SharedReads:
         """Copy what was read, before another connection of the thread reads."""
         cdef ReadBuffer buffer = self._read_buffer
 
+        check_size(nbytes)
         self._read_buffer = None
         try:
             data = PyBytes_FromStringAndSize(<const char *>buffer.base, nbytes)
@@ -137,6 +145,7 @@ cdef class Transfer:
         cdef ReadBuffer buffer = self._buffer
         cdef Py_ssize_t size = nbytes
 
+        check_size(size)
         self._buffer = None
         if self._overridden:
             # What a subclass gets may be kept.
