@@ -128,7 +128,8 @@ def test_one_empty_line_before_a_request_is_ignored():
     ],
 )
 def test_the_absolute_form_is_split_and_wins_over_host(target, authority, path):
-    request = request_of(get(b"GET %b HTTP/1.1" % target))
+    secure = target[:5] == b"HTTPS"
+    request = request_of(get(b"GET %b HTTP/1.1" % target), secure=secure)
     assert (request.authority, request.target) == (authority, path)
     assert request.fields == ((b"host", authority),)
     assert request.scheme == target.partition(b":")[0].lower()
@@ -548,3 +549,22 @@ def test_head_is_refused_without_content():
     connection = H1Connection()
     receive(b"HEAD / HTTP/1.1\r\n\r\n", connection)
     assert connection.data_to_send().startswith(b"HTTP/1.1 400 ")
+
+
+def test_what_follows_a_declined_request_on_a_closing_connection_is_dropped():
+    connection = H1Connection()
+    connection.receive_data(get(b"POST / HTTP/1.1", b"Content-Length: 4") + b"ab")
+    connection.close()
+    connection.send_response(200, end=True)
+    connection.discard_request()
+    connection.data_to_send()
+    assert not connection.receive_data(b"cd" + get(b"GET /next HTTP/1.1") + b"x: y")
+    assert connection.data_to_send() == b""
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_an_absolute_target_must_have_the_scheme_of_the_connection(secure):
+    other = b"http" if secure else b"https"
+    data = get(b"GET %b://example.com/ HTTP/1.1" % other)
+    (event,) = receive(data, H1Connection(secure=secure))
+    assert event == H1RequestRefused(421, event.reason)

@@ -373,3 +373,21 @@ def test_a_late_request_is_refused_by_its_server():
     assert event == H1RequestRefused(408, "too slow")
     assert connection.data_to_send().startswith(b"HTTP/1.1 408 Request Timeout\r\n")
     assert connection.refuse(408, "again") == []
+
+
+def test_a_205_has_no_length_but_zero():
+    connection = asked()
+    with pytest.raises(InvalidBodyLengthError):
+        connection.send_response(205, [(b"content-length", b"5")])
+
+
+def test_a_large_piece_is_queued_in_parts_and_leaves_whole():
+    connection = asked()
+    body = bytes(range(256)) * 2000
+    connection.send_response(200, [(b"content-length", b"%d" % len(body))])
+    connection.send_data(body, end=True)
+    data = b""
+    while piece := connection.data_to_send(50_000):
+        assert len(piece) <= 50_000
+        data += piece
+    assert data.partition(b"\r\n\r\n")[2] == body

@@ -163,6 +163,8 @@ cdef class HTTP1Exchanges(HTTPConnection):
 
         self.eof = True
         if exchange is None:
+            if self.paused and connection.rest:
+                return True  # whole requests may wait for what is being written
             connection.closing = True
             return bool(connection.out_size)
         if connection.input == TUNNEL:

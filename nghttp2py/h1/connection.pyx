@@ -50,6 +50,9 @@ cdef:
     # Digits of a chunk's size: no body has 2^60 octets.
     Py_ssize_t CHUNK_DIGITS = 15
 
+    # Octets of a body that are queued as one piece.
+    Py_ssize_t LARGE = 65536
+
     object END = H1EndReceived()
     list REASONS = [b""] * 600
     # Any version of a request line has this form (RFC 9112, 2.3).
@@ -285,6 +288,9 @@ cdef class H1Connection:
                 break
             if state == COMPLETE or state == UNDECIDED:
                 break
+            if state == REFUSED:
+                at = n  # a declined request was the last one
+                break
             if state == CHUNK_END:
                 if p[at] != b"\r" or (n - at > 1 and p[at + 1] != b"\n"):
                     raise _Refused(400, "a chunk is longer than its size")
@@ -440,12 +446,14 @@ cdef class H1Connection:
             scheme, colon, rest = target.partition(b"://")
             if scheme.lower() not in (b"http", b"https") or not colon:
                 raise _Refused(400, "the request target has no valid form")
+            if scheme.lower() != self.scheme:
+                # RFC 9110, 7.4.
+                raise _Refused(421, "the target has not the connection's scheme")
             for i, c in enumerate(rest):
                 if c == 0x2F or c == 0x3F:
                     break
             else:
                 i = len(rest)
-            self.scheme = scheme.lower()
             self.authority = rest[:i]
             target = rest[i:]
             if target[:1] != b"/":
@@ -751,10 +759,19 @@ cdef class H1Connection:
 
     cdef int _write(self, bytes data, Py_ssize_t body) except -1:
         """Queue bytes, among which are ``body`` octets of a body."""
-        self.out.append(data)
-        self.out_bodies.append(body)
-        self.out_size += len(data)
+        cdef Py_ssize_t n = len(data)
+        cdef Py_ssize_t at = 0
+
+        self.out_size += n
         self.out_body += body
+        if body == n:
+            # So that a write copies no more than it takes.
+            while n - at > LARGE:
+                self.out.append(data[at : at + LARGE])
+                self.out_bodies.append(LARGE)
+                at += LARGE
+        self.out.append(data[at:] if at else data)
+        self.out_bodies.append(body - at)
         return 0
 
     cdef int _message_sent(self) except -1:
@@ -794,7 +811,7 @@ cdef class H1Connection:
         tunnel = self.method == b"CONNECT" and 200 <= number < 300
         if (
             not no_content
-            and end
+            and (end or number == 205)
             and length
             and length != lib.NGP_FIELDS_NO_LENGTH
             and not tunnel
