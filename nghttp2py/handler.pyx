@@ -344,7 +344,8 @@ cdef class BaseRequestHandler(Exchange):
         """Return the size of the body that content-length states, or 0."""
         for pair in self.request.fields:
             if pair[0] == b"content-length":
-                return int(pair[1])
+                # int() refuses thousands of digits, zeros too.
+                return int((<bytes>pair[1]).lstrip(b"0") or 0)
         return 0
 
     cdef int _check_size(self, size) except -1:

@@ -480,6 +480,63 @@ async def test_a_larger_body_than_allowed_gets_413(version):
         await until(lambda: seen == ["called", "called", "disconnected"])
 
 
+@pytest.mark.parametrize("version", ["HTTP/2", "HTTP/3"])
+@in_loop
+async def test_a_length_may_have_thousands_of_zeros(version, caplog):
+    """h11, the client of HTTP/1.1, sends twenty digits at most."""
+
+    async def app(scope, receive, send):
+        await send(start())
+        await send(body(await read_all(receive)))
+
+    async with serving(version, app, max_request_body_size=1000) as peer:
+        headers = [(b"content-length", b"1".rjust(5000, b"0"))]
+        response = await peer.fetch(method=b"POST", headers=headers, body=b"x")
+        assert (response.status, response.body) == (200, b"x")
+    assert not errors_of(caplog)
+
+
+@everywhere
+async def test_a_task_may_begin_where_it_is_made(version):
+    """As with asyncio.eager_task_factory of CPython 3.12."""
+    seen = []
+
+    def eager(loop, coroutine, **options):
+        async def go_on(future):
+            while True:
+                if future is not None:
+                    future._asyncio_future_blocking = False
+                    await future
+                try:
+                    future = coroutine.send(None)
+                except StopIteration:
+                    return
+
+        try:
+            future = coroutine.send(None)
+        except StopIteration:
+            task = loop.create_future()
+            task.set_result(None)
+            return task
+        return asyncio.Task(go_on(future), loop=loop)
+
+    async def app(scope, receive, send):
+        seen.append(await read_all(receive))
+        await send(start())
+        await send(body(b"done"))
+
+    async with serving(version, app) as peer:
+        asyncio.get_running_loop().set_task_factory(eager)
+        try:
+            assert (await peer.fetch()).body == b"done"
+            response = await peer.fetch(method=b"POST", body=bytes(70_000))
+            assert response.body == b"done"
+        finally:
+            asyncio.get_running_loop().set_task_factory(None)
+        assert seen == [b"", bytes(70_000)]
+        await until(lambda: not peer.app.task_count)
+
+
 @everywhere
 async def test_the_health_check_does_not_call_the_application(version):
     async def app(scope, receive, send):

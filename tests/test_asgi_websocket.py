@@ -611,6 +611,22 @@ async def test_a_server_that_stops_closes_with_1012(version):
         assert not app.events
 
 
+@everywhere
+async def test_a_close_behind_unread_messages_ends_a_server_that_stops(version):
+    async def idle(app, receive, send):
+        await asyncio.Event().wait()
+
+    app = App(idle)
+    options = WebSocketOptions(max_queue=1, close_timeout=60)
+    async with serving(version, app, websocket=options, disconnect_grace=0) as peer:
+        socket = await accepted(peer)
+        await socket.send(*[frame(BINARY, b"*" * 50_000)] * 3)
+        peer.server.close(60)
+        assert await socket.closed() == (1012, "")
+        await socket.send(close(1012))
+        await socket.ended()
+
+
 # ---- Pings ----
 
 

@@ -13,6 +13,7 @@ cdef class Application(ExchangeFactory):
     cdef object task_loop     # the loop of which `task_factory` was asked
     cdef bint task_factory
 
+    cdef object find_loop(self)
     cdef object start_task(self, Runner runner)
 
 

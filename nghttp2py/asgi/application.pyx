@@ -158,12 +158,17 @@ cdef class Application(ExchangeFactory):
             if exchange.task is not None:
                 exchange.task.cancel()
 
-    cdef object start_task(self, Runner runner):
-        """Return a task that runs an exchange."""
+    cdef object find_loop(self):
+        """Return the running loop."""
         loop = get_running_loop()
         if loop is not self.task_loop:
             self.task_loop = loop
             self.task_factory = loop.get_task_factory() is not None
+        return loop
+
+    cdef object start_task(self, Runner runner):
+        """Return a task that runs an exchange."""
+        loop = self.task_loop
         if self.task_factory:
             function = loop.create_task
         else:
@@ -215,9 +220,16 @@ cdef class ApplicationExchange(Exchange):
         self.scope = scope
         self.started = True
         runner.exchange = self
-        self.task = self.application.start_task(runner)
-        self.loop = self.application.task_loop
+        self.loop = self.application.find_loop()
         self.application.running.add(self)
+        try:
+            task = self.application.start_task(runner)
+        except BaseException:
+            self.application.running.discard(self)
+            raise
+        # An eager factory has run it, maybe to its end.
+        if self in self.application.running:
+            self.task = task
         return 0
 
     cdef int disconnect(self) except -1:

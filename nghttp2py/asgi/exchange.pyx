@@ -338,8 +338,8 @@ cdef class ASGIExchange(ApplicationExchange):
             not isinstance(value, int) or isinstance(value, bool)
         ):
             raise ASGIMessageError(f"status must be an int, not {value!r}")
-        if not 200 <= value <= 999:
-            raise ASGIMessageError(f"status is {value}, but must be from 200 to 999")
+        if not 200 <= value <= 599:
+            raise ASGIMessageError(f"status is {value}, but must be from 200 to 599")
         status = value
         headers = self._take_headers(message.get("headers", ()), &present)
         application.add_defaults(headers, present)
@@ -810,5 +810,6 @@ cdef object declared_length(RequestReceived request):
     """Return the value of content-length, 0 without it."""
     for pair in request.fields:
         if pair[0] == b"content-length":
-            return int(pair[1])
+            # int() refuses thousands of digits, zeros too.
+            return int((<bytes>pair[1]).lstrip(b"0") or 0)
     return 0

@@ -241,7 +241,8 @@ cdef class WebSocketExchange(ASGIExchange):
             data = pieces[number]
             size = PyBytes_GET_SIZE(data)
             at = 0
-            while at < size and not self._is_full():
+            # After the end messages are dropped.
+            while at < size and (self._end is not None or not self._is_full()):
                 piece = data
                 if size > self._slice:
                     piece = data[at : at + max(self._slice, self._socket.missing)]
@@ -517,6 +518,7 @@ cdef class WebSocketExchange(ASGIExchange):
         self._end = code, ""
         self._await_end()
         self._flush()
+        self._parse_held()  # the peer's close comes behind it
         return self.disconnect()
 
     # ---- Timers ----
@@ -581,6 +583,7 @@ cdef class WebSocketExchange(ASGIExchange):
             "ASGI application returned without accepting or closing a WebSocket: %s",
             self.request.target.decode("ascii", "backslashreplace"),
         )
+        self._drop_held()
         return self._break_off()
 
     cdef int application_failed(self, error) except -1:
