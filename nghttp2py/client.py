@@ -822,6 +822,8 @@ class HTTP2Client:
             check_seconds("timeout", timeout)
         if timeout is not None:
             handler._deadlines = self._find_deadlines(timeout)
+        if not isinstance(expect_continue, bool):
+            check_seconds("expect_continue", expect_continue, least=0, optional=False)
         if expect_continue and body is not None:
             handler._expect = (
                 EXPECT_TIMEOUT if expect_continue is True else expect_continue

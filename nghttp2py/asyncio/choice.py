@@ -172,8 +172,12 @@ class Choice(SharedReads, asyncio.Protocol, asyncio.BufferedProtocol):
         self._set_timer(LINGER_TIME, transport.close)
         # Only our half is closed: closing both would drop what the client has not read
         # (see H2Pump).
+        self._data = b""
         transport.write(_ANSWER)
-        transport.write_eof()
+        try:
+            transport.write_eof()
+        except OSError:  # the client has reset it
+            transport.abort()
 
     # ---- The end ----
 

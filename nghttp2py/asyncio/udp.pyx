@@ -458,9 +458,10 @@ class UDPTransport(asyncio.DatagramTransport):
                 reports = self._sock.recvmsg(1, 512, socket.MSG_ERRQUEUE)[1]
             except OSError:
                 break
-            for _, _, report in reports:
+            for level, kind, report in reports:
                 refused |= (
-                    int.from_bytes(report[:4], sys.byteorder) == errors.ECONNREFUSED
+                    (level, kind) in ERROR_REPORTS
+                    and int.from_bytes(report[:4], sys.byteorder) == errors.ECONNREFUSED
                     and report[4] in ICMP_ORIGINS
                 )
         self._report_errors(False)
