@@ -18,7 +18,7 @@ from nghttp2py.cli.run import command
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 MODULE = """
-import asyncio, sys, time
+import asyncio, sys, threading
 
 requests = 0
 note = lambda *words: print(*words, file=sys.stderr, flush=True)
@@ -39,7 +39,8 @@ async def app(scope, receive, send):
         await asyncio.Event().wait()
     if path == "/thread":
         note("hanging")
-        await asyncio.get_running_loop().run_in_executor(None, time.sleep, 300)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, threading.Event().wait, 300)
     await asyncio.sleep(0)
     body = f"{scope['http_version']} {scope['scheme']} {path}".encode()
     length = [(b"content-length", b"%d" % len(body))]

@@ -197,8 +197,13 @@ cdef class ApplicationExchange(Exchange):
         return 0
 
     cdef object send_message(self, message):
-        """Handle what ``send()`` was given; return an awaitable if it must wait."""
-        raise NotImplementedError
+        """Handle what ``send()`` was given; return an awaitable if it must wait.
+
+        No type is known here.
+        """
+        raise ASGIMessageError(
+            f"the type {message_type(message)!r} is not one of this scope"
+        )
 
     cdef int application_returned(self) except -1:
         """Handle that the application has returned."""
@@ -227,7 +232,7 @@ cdef class ApplicationExchange(Exchange):
         except BaseException:
             self.application.running.discard(self)
             raise
-        # An eager factory has run it, maybe to its end.
+        # With an eager task factory it may have ended already.
         if self in self.application.running:
             self.task = task
         return 0

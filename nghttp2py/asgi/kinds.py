@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import ssl
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -48,7 +49,7 @@ _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
-class Kind:
+class Kind(ABC):
     """The values of an option.  ``check`` and ``parse`` raise ``TypeError`` and
     ``ValueError``."""
 
@@ -56,9 +57,9 @@ class Kind:
     optional = False
     many = False  # a list, whose option may be repeated on the command line
 
+    @abstractmethod
     def check(self, name: str, value: Any) -> Any:
         """Return a value of Python or TOML as it is kept."""
-        raise NotImplementedError
 
     def convert(self, name: str, text: str) -> Any:
         """Return the value that a text stands for."""
