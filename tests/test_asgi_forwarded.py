@@ -21,7 +21,7 @@ def client_of(value, trusted="127.0.0.1, ::1, 10.0.0.0/8", peer=PROXY):
     return changed and changed.client
 
 
-# ---- Who is trusted ----
+# ---- Trusted proxies ----
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ VERSIONS = {
 
 
 def fingerprint():
-    """The digest of the certificate's key, which Chromium is told to trust."""
+    """The digest of the certificate's key, for Chromium's option to trust it."""
     certificate = x509.load_pem_x509_certificate(identity()[0])
     public = certificate.public_key().public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo

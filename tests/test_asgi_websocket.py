@@ -304,7 +304,7 @@ async def test_the_code_and_the_reason_of_the_application_are_sent(version):
         for code in (1000, 1001, 3000, 4999):
             socket = await accepted(peer)
             assert await socket.closed() == (code, "grüße")
-            # What comes now is for nobody.
+            # What comes now is dropped.
             await socket.send(frame(TEXT, "late"), close(code))
             await socket.ended()
             await app.wait()

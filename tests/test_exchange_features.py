@@ -297,7 +297,7 @@ async def test_a_response_with_such_a_trailer_is_reset(version, kind, form, capl
     async with exchanging(version, kind, answer) as (app, ends):
         stream = await ends.open(end_stream=True)
         if kind == "handler":
-            await until(lambda: app.seen)  # before anybody takes the body
+            await until(lambda: app.seen)  # before the body is taken
         with pytest.raises(StreamResetError):
             await ends.take(stream)
         assert app.seen == ["refused"]

@@ -17,7 +17,7 @@ from nghttp2py.errors import (
 from nghttp2py.exchange import ExchangeFactory, PythonExchange
 from nghttp2py.h2 import H2Configuration
 
-# What the last bytes of a client may be: the code, and who has ended the connection.
+# What the last bytes of a client may be: the code, and which end has closed.
 ENDS = {
     "nothing": (b"", ErrorCode.INTERNAL_ERROR, True),
     "a frame that is too long": (

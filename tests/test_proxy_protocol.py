@@ -146,7 +146,7 @@ def test_peers_that_cannot_be_are_refused():
 
 
 class Told:
-    """The exchanges that the access log is told of, and the addresses of streams."""
+    """The exchanges that reach the access log, and the addresses of streams."""
 
     def __init__(self):
         self.ends = []

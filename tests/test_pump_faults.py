@@ -257,7 +257,7 @@ async def test_bytes_that_were_not_read_are_refused():
     try:
         pump.buffer_updated(9)
     finally:
-        del transfer.local.buffer  # nobody can read into it any more
+        del transfer.local.buffer  # its view is released
 
 
 # ---- Nothing stays behind ----

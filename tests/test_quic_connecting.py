@@ -161,13 +161,13 @@ async def test_an_address_where_nothing_listens_gives_way_to_the_next(monkeypatc
 
 @in_loops
 async def test_a_server_that_has_answered_is_not_given_up_for_an_icmp_message():
-    """Anybody on the way could forge it."""
+    """An attacker on the path could forge it."""
     async with (
         running_server() as (_, port),
         connect_if_not_refused("127.0.0.1", port) as client,
     ):
         await client.ping()
-        # Another port, which nobody has: the system is told so, but not we.
+        # A port without a listener: the system gets a report, which is not passed on.
         closed = ("::ffff:127.0.0.1", closed_port(), 0, 0)
         client._transport.sendto(b"x", closed)
         for _ in range(3):

@@ -37,8 +37,8 @@ ASGIApplication: TypeAlias = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
 class ClientDisconnected(OSError):
-    """The client is gone: the request's body is incomplete, or nobody reads the
-    response."""
+    """The client is gone: the request's body is incomplete, or the response is not
+    read."""
 
 
 class _State:

@@ -580,7 +580,7 @@ cdef class H1Connection:
             upgrade = False
         self.keeps = not close and (keep or not self.old)
 
-        # RFC 6455, 4.1; who accepts it checks the rest of the handshake.  Any other
+        # RFC 6455, 4.1; the application checks the rest of the handshake.  Any other
         # upgrade is ignored, that to h2c, too (RFC 9113, 3.1).
         upgrade = (
             upgrade
