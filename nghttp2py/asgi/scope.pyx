@@ -15,6 +15,11 @@ from urllib.parse import quote, unquote_to_bytes
 
 from nghttp2py.asgi.tls import tls_extension
 
+# What the fields of a request have.
+cdef enum:
+    TAKES_TRAILERS = 1  # ``te`` with trailers
+    FORWARDED = 2       # a field in which a proxy tells of its client
+
 # The targets that are kept split: so many, each of at most so many octets.
 cdef Py_ssize_t TARGETS = 512
 cdef Py_ssize_t LONGEST = 256
@@ -93,7 +98,7 @@ cdef class ScopeMaker:
         cdef ConnectionScope kept = self.connection_scope(http)
         cdef tuple parts = self._split(request.target)
         cdef dict scope
-        cdef bint trailers = False
+        cdef int found = 0
 
         if parts is None:
             return None
@@ -102,7 +107,7 @@ cdef class ScopeMaker:
         scope["asgi"] = PyDict_Copy(<dict>scope["asgi"])
         scope["http_version"] = request.http_version
         scope["path"], scope["raw_path"], scope["query_string"] = parts
-        scope["headers"] = take_headers(kept, request, &trailers)
+        scope["headers"] = take_headers(kept, request, &found)
         if not kept.fixed:
             scope["client"] = to_client(http.get_extra_info("peername"))
         if self._state is not None:
@@ -118,7 +123,7 @@ cdef class ScopeMaker:
             if request.http_version == "1.0":
                 for name in INFORMATIONAL:
                     extensions.pop(name, None)
-            if trailers and kept.trailers:
+            if found & TAKES_TRAILERS and kept.trailers:
                 extensions["http.response.trailers"] = {}
             if kept.push:
                 extensions["http.response.push"] = {}
@@ -135,7 +140,7 @@ cdef class ScopeMaker:
                 for key, value in kept.tls.items()
             }
         forwarded = self._forwarded
-        if forwarded is not None:
+        if found & FORWARDED and forwarded is not None:
             if not kept.fixed:
                 kept.trusted = is_trusted(forwarded, http)
             if kept.trusted:
@@ -224,13 +229,13 @@ cdef object to_server(address):
 
 
 cdef list take_headers(
-    ConnectionScope kept, RequestReceived request, bint *trailers
+    ConnectionScope kept, RequestReceived request, int *found
 ):
     """Return the fields without pseudo-header fields: a list of pairs, ``host`` first.
 
     ``:authority`` replaces the host.  Several cookie fields are joined, because Django
-    and Starlette read one (RFC 9113, 8.2.3).  ``trailers`` is set to whether the client
-    takes trailers.
+    and Starlette read one (RFC 9113, 8.2.3).  ``found`` gets what the rest of the scope
+    depends on.
     """
     cdef list headers = []
     cdef list cookies = None
@@ -265,7 +270,13 @@ cdef list take_headers(
             at = len(headers)
         elif size == 2 and name == b"te":
             if takes_trailers(<bytes?>pair[1]):
-                trailers[0] = True
+                found[0] |= TAKES_TRAILERS
+        elif (
+            size >= 9
+            and (text[0] == c"x" or text[0] == c"f")
+            and (name == b"forwarded" or name.startswith(b"x-forwarded-"))
+        ):
+            found[0] |= FORWARDED
         # HPACK's never-indexed fields, such as cookies, are of a subclass.
         headers.append(pair if type(pair) is tuple and len(pair) == 2 else pair[:2])
     if cookies is not None:
