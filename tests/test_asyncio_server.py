@@ -20,6 +20,7 @@ from nghttp2py.asyncio import (
     binding,
     connect,
     open_connection,
+    open_unix_connection,
 )
 from nghttp2py.asyncio import server as server_module
 from nghttp2py.asyncio.h3 import H3Protocol
@@ -448,6 +449,48 @@ async def test_sockets_of_the_caller_have_http3_at_their_ports(paths, tls):
         client(server, "HTTP/3", tls) as connection,
     ):
         assert (await ask(connection))[0] == 200
+
+
+@pytest.mark.parametrize("tcp", ["an address of IP", "a Unix socket", "none"])
+@in_loop
+async def test_http3_is_served_on_given_sockets_of_udp(tcp, paths, tls, tmp_path):
+    udp = socket.socket(type=socket.SOCK_DGRAM)
+    udp.bind(LOOPBACK)
+    port = udp.getsockname()[1]
+    given = [udp]
+    if tcp == "an address of IP":
+        given.append(socket.create_server(LOOPBACK))
+    elif tcp == "a Unix socket":
+        given.append(socket.socket(socket.AF_UNIX))
+        given[-1].bind(str(tmp_path / "socket"))
+    async with Server(echo, sock=given, ssl=tls.server, http3=paths) as server:
+        assert set(server.sockets) == set(given)
+        configuration = QuicConfiguration(alpn_protocols=H3_ALPN, cafile=tls.authority)
+        async with connect(
+            "127.0.0.1", port, configuration=configuration, create_protocol=H3Protocol
+        ) as connection:
+            assert (await ask(connection))[0] == 200
+        if tcp == "an address of IP":
+            async with client(server, "HTTP/2", tls) as connection:
+                _, stream, _ = await ask(connection)
+                assert stream.fields["alt-svc"] == f'h3=":{port}"'
+        elif tcp == "a Unix socket":
+            path = str(tmp_path / "socket")
+            async with await open_unix_connection(
+                path, ssl=tls.client, server_hostname="localhost"
+            ) as connection:
+                _, stream, _ = await ask(connection)
+                assert "alt-svc" not in stream.fields
+    assert {one.fileno() for one in given} == {-1}
+
+
+@in_loop
+async def test_a_socket_of_udp_needs_http3(tls):
+    with (
+        socket.socket(type=socket.SOCK_DGRAM) as udp,
+        pytest.raises(ValueError, match="sock must be a stream socket"),
+    ):
+        Server(echo, sock=udp, ssl=tls.server)
 
 
 @in_loop

@@ -22,10 +22,12 @@ __all__ = [
     "bind_tcp",
     "bind_udp",
     "bind_unix",
+    "check_bound",
+    "check_connected",
+    "check_datagram_socket",
     "check_host",
     "check_path",
     "check_port",
-    "check_stream_socket",
     "describe_address",
     "to_address",
 ]
@@ -314,29 +316,87 @@ def bind_unix(path: str) -> tuple[socket.socket, UnixPath | None]:
 # ---- Sockets of the caller ----
 
 
-def check_stream_socket(sock: Any, rule: str = "a socket") -> None:
-    """Raise ``TypeError`` or ``ValueError`` unless ``sock`` is an open stream
-    socket."""
+def check_open(sock: Any, rule: str = "a socket") -> None:
+    """Raise ``TypeError`` or ``ValueError`` unless ``sock`` is an open socket."""
     check_type("sock", sock, socket.socket, rule)
     if sock.fileno() == -1:
         raise ValueError(f"sock is closed: {sock!r}")
+
+
+def check_stream_socket(sock: Any, rule: str = "a socket") -> None:
+    """Raise ``TypeError`` or ``ValueError`` unless ``sock`` is an open stream
+    socket."""
+    check_open(sock, rule)
     if sock.type != socket.SOCK_STREAM:
         raise ValueError(f"sock must be a stream socket, not {sock!r}")
 
 
+def check_datagram_socket(sock: Any, rule: str = "a socket") -> None:
+    """Raise ``TypeError`` or ``ValueError`` unless ``sock`` is open and can have
+    QUIC."""
+    check_open(sock, rule)
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        raise ValueError(f"sock must be a socket of IP, not {sock.family!r}")
+    # The kernel is asked, because the object's attributes may be wrong.
+    if sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) != socket.SOCK_DGRAM:
+        raise ValueError("sock must be a socket for datagrams (SOCK_DGRAM)")
+
+
+def is_connected(sock: socket.socket) -> bool:
+    """Return whether a socket has a peer."""
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
+
+
+def check_connected(sock: Any) -> None:
+    """Raise unless ``sock`` is a stream socket with a peer, as a client needs it.
+
+    Raises ``TypeError``, ``ValueError``, and the ``OSError`` of a connection that is
+    lost.
+    """
+    check_stream_socket(sock)
+    if not is_connected(sock):
+        error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            raise OSError(error, os.strerror(error))
+        raise ValueError(f"sock must be connected, not {sock!r}")
+
+
+def check_bound(sock: socket.socket) -> None:
+    """Raise ``ValueError`` for a socket at which no client can arrive."""
+    if is_connected(sock):
+        raise ValueError(f"sock must be bound, and not connected as is {sock!r}")
+    # A stream socket of IP gets an address when it begins to listen.
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        if not sock.getsockname():
+            raise ValueError(f"sock must be bound, not {sock!r}")
+    elif sock.type == socket.SOCK_DGRAM and not sock.getsockname()[1]:
+        raise ValueError("sock must be bound to a port: no client could reach it")
+
+
 def adopt_sockets(
-    sock: socket.socket | Iterable[socket.socket],
+    sock: socket.socket | Iterable[socket.socket], *, datagrams: bool = False
 ) -> list[socket.socket]:
     """Check bound sockets that the caller has made; the server owns them from now on.
 
-    Raises ``TypeError`` and ``ValueError`` for a socket that cannot listen.
+    With ``datagrams`` some may be those of UDP.  Raises ``TypeError`` and
+    ``ValueError`` for a socket at which nothing can be served.
     """
-    check_type("sock", sock, socket.socket | Iterable, "a socket or several")
+    rule = "a socket or several"
+    check_type("sock", sock, socket.socket | Iterable, rule)
     sockets = [sock] if isinstance(sock, socket.socket) else list(sock)
     if not sockets:
         raise ValueError("sock must not be empty")
     for one in sockets:
-        check_stream_socket(one, "a socket or several")
+        check_open(one, rule)
+        if datagrams and one.type == socket.SOCK_DGRAM:
+            check_datagram_socket(one, rule)
+        else:
+            check_stream_socket(one, rule)
+        check_bound(one)
     for one in sockets:
         one.setblocking(False)
     return sockets

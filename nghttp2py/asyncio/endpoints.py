@@ -18,10 +18,10 @@ from nghttp2py.asyncio.binding import (
     adopt_sockets,
     bind_tcp,
     bind_unix,
+    check_connected,
     check_host,
     check_path,
     check_port,
-    check_stream_socket,
 )
 from nghttp2py.asyncio.connecting import establish
 from nghttp2py.asyncio.connection import check_concurrency
@@ -113,7 +113,7 @@ def _check_connecting(
     check_seconds("connect_timeout", connect_timeout)
     check_options(options)
     if options.get("sock") is not None:
-        check_stream_socket(options["sock"])
+        check_connected(options["sock"])
     return _check_loop(loop)
 
 

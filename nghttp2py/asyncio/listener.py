@@ -275,12 +275,13 @@ class Listener:
             self._reserve = os.open(os.devnull, os.O_RDONLY)
         self._serving = True
         self._watch()
-        logger.info(
-            "listening on %s (%s%s)",
-            ", ".join(describe_address(s.getsockname()) for s in self._sockets),
-            self._protocol_name,
-            " in the clear" if self._tls is None else " over TLS",
-        )
+        if self._sockets:
+            logger.info(
+                "listening on %s (%s%s)",
+                ", ".join(describe_address(s.getsockname()) for s in self._sockets),
+                self._protocol_name,
+                " in the clear" if self._tls is None else " over TLS",
+            )
 
     # ---- Accepting ----
 

@@ -19,7 +19,13 @@ from nghttp2py.arguments import (
     check_seconds,
     check_type,
 )
-from nghttp2py.asyncio.binding import check_host, check_port, describe_address
+from nghttp2py.asyncio.binding import (
+    check_bound,
+    check_datagram_socket,
+    check_host,
+    check_port,
+    describe_address,
+)
 from nghttp2py.asyncio.quic_handshakes import MAX_HANDSHAKES
 from nghttp2py.asyncio.quic_log import logger
 from nghttp2py.asyncio.quic_protocol import QuicConnectionProtocol, QuicStreamHandler
@@ -97,9 +103,9 @@ async def serve(
     if sock is not None:
         if host is not None or port is not None:
             raise ValueError("host and port must be None with sock")
-        _take(sock)
-        if not sock.getsockname()[1]:
-            raise ValueError("sock must be bound to a port: no client could reach it")
+        check_datagram_socket(sock)
+        check_bound(sock)
+        sock.setblocking(False)
     else:
         if port is None:
             raise ValueError("there must be a port or sock")
@@ -154,17 +160,6 @@ def _choose(
     if configuration is not None:
         raise TypeError("give configuration or config, not both")
     return config
-
-
-def _take(sock: socket.socket) -> None:
-    """Check a socket of the caller, and take its ownership."""
-    check_type("sock", sock, socket.socket, "a socket")
-    if sock.family not in (socket.AF_INET, socket.AF_INET6):
-        raise ValueError(f"sock must be a socket of IP, not {sock.family!r}")
-    # The kernel is asked, because the object's attributes may be wrong.
-    if sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) != socket.SOCK_DGRAM:
-        raise ValueError("sock must be a socket for datagrams (SOCK_DGRAM)")
-    sock.setblocking(False)
 
 
 def _widen(sock: socket.socket) -> None:
@@ -317,7 +312,8 @@ async def establish(
     if sock is not None:
         if local_port:
             raise ValueError("local_port must be 0 with sock")
-        _take(sock)
+        check_datagram_socket(sock)
+        sock.setblocking(False)
     addresses = await _find(host, port, None if sock is None else sock.family)
     if sock is not None or not wait_connected:
         del addresses[1:]

@@ -137,7 +137,8 @@ class Server:
     ``address`` is ``(host, port)``, where the host ``None`` means all interfaces and
     the port 0 any free port; or the path of a Unix socket, which on Linux is abstract
     if it begins with a null byte.  Instead, with the address ``None``, ``sock`` is a
-    bound socket for TCP, or several; the server closes them.
+    bound socket, or several; the server closes them.  HTTP/3 is served on those of UDP
+    among them, or, without one, at the addresses of the others.
 
     ``ssl`` is an ``ssl.SSLContext`` with a certificate, or the paths of a certificate
     and its private key; ALPN ``h2`` and ``http/1.1`` are set on it, and what RFC 9113
@@ -189,12 +190,14 @@ class Server:
             if address is None:
                 raise TypeError("address must be (host, port) or a path, or give sock")
             self.address: tuple[str | None, int] | str | None = to_address(address)
-            self._given: list[socket.socket] = []
+            given: list[socket.socket] = []
         else:
             if address is not None:
                 raise ValueError("give an address or sock, not both")
             self.address = None
-            self._given = adopt_sockets(sock)
+            given = adopt_sockets(sock, datagrams=http3 is not False)
+        self._given = [one for one in given if one.type == socket.SOCK_STREAM]
+        self._given_udp = [one for one in given if one.type == socket.SOCK_DGRAM]
         self._app: Any = app
         self._factory = self._make_factory(app)
         if http1 is not None:
@@ -225,9 +228,11 @@ class Server:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._quic: QuicConfiguration | None = None
         self._quic_servers: list[QuicServer] = []
+        self._quic_ports: list[int] = []
         if http3 is not False:
-            if isinstance(self.address, str) or any(
-                each.family == socket.AF_UNIX for each in self._given
+            if not self._given_udp and (
+                isinstance(self.address, str)
+                or any(each.family == socket.AF_UNIX for each in self._given)
             ):
                 raise ValueError("http3 needs an address of IP, not a Unix socket")
             if self._ssl is None:
@@ -285,9 +290,11 @@ class Server:
             listener.close()
             self._listener = None
             self._abort_quic()
+            for sock in self._given:
+                sock.close()
             raise
         finally:
-            for sock in datagrams:
+            for sock in [*datagrams, *self._given_udp]:
                 sock.close()
 
     async def _bind_both(
@@ -300,9 +307,9 @@ class Server:
         while True:
             attempts -= 1
             sockets, paths = await self._bind(loop)
+            if self._quic is None or self._given_udp:
+                return sockets, paths, self._given_udp
             datagrams: list[socket.socket] = []
-            if self._quic is None:
-                return sockets, paths, datagrams
             try:
                 for sock in sockets:
                     datagrams.append(bind_udp(sock, reuse_port=self._reuse_port))
@@ -531,7 +538,11 @@ class Server:
         if self._quic_servers and self._alt_svc and protocol.transport is not None:
             # Not "sockname", which a header of the PROXY protocol may have set.
             address = protocol.transport.get_extra_info("socket").getsockname()
-            protocol.set_alt_svc(b'h3=":%d"' % address[1])
+            # The clients of a Unix socket have another server before this one.
+            if isinstance(address, tuple):
+                ports = self._quic_ports
+                port = address[1] if address[1] in ports else ports[0]
+                protocol.set_alt_svc(b'h3=":%d"' % port)
 
     def connection_made(self, protocol: Any) -> None:
         """Keep a connection of streams until it is lost, and answer its requests."""
@@ -564,6 +575,7 @@ class Server:
         )
         server.share_limit(lambda: not listener.is_full, listener.released)
         self._quic_servers.append(server)
+        self._quic_ports.append(sock.getsockname()[1])
 
     def _count_quic(self) -> int:
         return sum(server.connection_count for server in self._quic_servers)
