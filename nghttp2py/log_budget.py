@@ -6,10 +6,13 @@ import contextlib
 import logging
 import time
 
-__all__ = ["MEMORY_LINES", "LogBudget", "MemoryLog"]
+__all__ = ["MEMORY_LINES", "PEER_LINES", "LogBudget", "MemoryLog", "peer_lines"]
 
 #: Lines about a want of memory that one part may write, and in how many seconds.
 MEMORY_LINES = (10, 10.0)
+#: Lines about peers that a module may write for all connections of the program, and in
+#: how many seconds.
+PEER_LINES = (100, 5.0)
 
 
 class LogBudget:
@@ -51,6 +54,11 @@ class LogBudget:
             args = (*args, self._omitted)
             self._omitted = 0
         self._logger.log(self._level, message, *args, exc_info=exc_info or None)
+
+
+def peer_lines(logger: logging.Logger) -> LogBudget:
+    """Return the budget for a module's lines about what peers do wrong."""
+    return LogBudget(logger, logging.INFO, *PEER_LINES)
 
 
 class MemoryLog:

@@ -193,7 +193,7 @@ def test_the_time_bounds_of_applications_are_on_the_page(name):
         ("answers to KeyUpdate that wait", "asyncio.tls_transport:MAX_ANSWERS"),
         ("connection whose TLS failed", "asyncio.tls_transport:_LINGER"),
         ("accepted at a time", "asyncio.listener:_ACCEPTS_IN_A_TURN"),
-        ("silence after the end", "asyncio.pump:LINGER_TIME"),
+        ("silence after the end", "asyncio.bounds:LINGER_TIME"),
         ("octets of a header section", "h1:MAX_HEAD"),
         ("fields of a header section", "h1:MAX_FIELDS"),
         ("octets of a request target", "h1:MAX_TARGET"),

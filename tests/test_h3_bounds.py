@@ -883,13 +883,13 @@ async def test_a_watch_that_was_stopped_leaves_no_timer():
 
     def read_in_time():
         # The timer has run out, and what had arrived is read before the verdict.
-        if watch._turns:
+        if watch._timer.turns:
             watch.busy()
         elif not owner.overdue:
             loop.call_soon(read_in_time)
 
     loop.call_soon(read_in_time)
-    await until(lambda: watch._busy and not watch._turns)
+    await until(lambda: watch._busy and not watch._timer.turns)
     watch.stop()
     assert owner.overdue == []
     assert [timer for timer in owner.timers if timer.when() > loop.time()] != []

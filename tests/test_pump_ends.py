@@ -10,7 +10,7 @@ from memory import MemoryClient, MemoryTransport
 
 from nghttp2py import BaseRequestHandler, HTTP2Client, HTTP2Server
 from nghttp2py.asyncio import H2Protocol, H2Pump, open_connection, start_server
-from nghttp2py.asyncio.pump import LINGER_TIME
+from nghttp2py.asyncio.bounds import LINGER_TIME
 from nghttp2py.errors import ConnectionTerminatedError, ErrorCode
 from nghttp2py.h2 import H2Configuration, H2Connection
 

@@ -184,7 +184,7 @@ async def test_a_log_line_that_finds_no_memory_does_not_keep_the_connection(
     client = MemoryClient(H2Pump(H2Connection()))
     await client.exchange()
     client.protocol.connection = Wanting(client.protocol.connection, "data_to_send", 1)
-    monkeypatch.setattr("nghttp2py.asyncio.pump._memory_log", Budget())
+    monkeypatch.setattr("nghttp2py.asyncio.pump.H2Pump._memory_log", Budget())
     client.protocol.flush()
     await until(lambda: client.transport.aborted)
     await until(lambda: client.protocol.transport is None)

@@ -339,7 +339,7 @@ async def test_connections_that_are_refused_do_not_fill_the_log(caplog, monkeypa
     caplog.set_level(logging.INFO, logger.name)
     # Its own, as other tests may have used up the program's.
     lines = LogBudget(logger, logging.INFO, 20, 600.0)
-    monkeypatch.setattr("nghttp2py.asyncio.pump._peer_lines", lines)
+    monkeypatch.setattr("nghttp2py.asyncio.pump.H2Pump._peer_lines", lines)
     for _ in range(50):
         client = serve(Good)
         client.protocol._terminate(ErrorCode.SETTINGS_TIMEOUT, "on purpose")
@@ -399,7 +399,9 @@ async def test_a_hook_that_fails_is_logged_and_harms_no_request(caplog):
 async def test_why_a_clients_fault_has_ended_its_connection_is_a_line(
     kind, sent, text, caplog, monkeypatch
 ):
-    monkeypatch.setattr(pump, "_peer_lines", LogBudget(pump.logger, 20, 3, 100.0))
+    monkeypatch.setattr(
+        pump.H2Pump, "_peer_lines", LogBudget(pump.logger, 20, 3, 100.0)
+    )
     caplog.set_level(logging.INFO)
     for _ in range(5):
         if kind == "HTTP2Server":

@@ -216,7 +216,7 @@ async def test_want_of_memory_is_a_bounded_number_of_lines_without_tracebacks(
     caplog, monkeypatch
 ):
     monkeypatch.setattr(log_budget, "MEMORY_LINES", (3, 100.0))
-    monkeypatch.setattr(pump, "_memory_log", log_budget.MemoryLog(pump.logger))
+    monkeypatch.setattr(pump.H2Pump, "_memory_log", log_budget.MemoryLog(pump.logger))
     clients = [MemoryClient(pump.H2Pump(H2Connection())) for _ in range(9)]
     for client in clients:
         await client.exchange()

@@ -12,11 +12,11 @@ import re
 from collections.abc import Callable
 from typing import Any, cast
 
+from nghttp2py.asyncio.bounds import LINGER_SIZE, LINGER_TIME
 from nghttp2py.asyncio.listener import ConnectionSet
-from nghttp2py.asyncio.pump import LINGER_SIZE, LINGER_TIME
 from nghttp2py.asyncio.timeouts import Timeouts
 from nghttp2py.asyncio.transfer import SharedReads
-from nghttp2py.log_budget import LogBudget
+from nghttp2py.log_budget import peer_lines
 
 __all__ = ["Choice"]
 
@@ -40,8 +40,7 @@ _ANSWER = (
     b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n"
     b"connection: close\r\n\r\n%b"
 ) % (len(_TEXT), _TEXT)
-# Log lines about peers, and in how many seconds, for all connections of the program.
-_peer_lines = LogBudget(logger, logging.INFO, 100, 5.0)
+_peer_lines = peer_lines(logger)
 
 
 class Choice(SharedReads, asyncio.Protocol, asyncio.BufferedProtocol):
@@ -171,7 +170,7 @@ class Choice(SharedReads, asyncio.Protocol, asyncio.BufferedProtocol):
         self._linger_left = LINGER_SIZE
         self._set_timer(LINGER_TIME, transport.close)
         # Only our half is closed: closing both would drop what the client has not read
-        # (see H2Pump).
+        # (see BoundedTransport).
         self._data = b""
         transport.write(_ANSWER)
         try:

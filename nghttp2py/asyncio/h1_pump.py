@@ -13,10 +13,17 @@ import math
 import socket
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, cast
 
+from nghttp2py.asyncio.bounds import (
+    LINGER_TIME,
+    LOOKS,
+    BoundedTransport,
+    Mark,
+    Verdict,
+)
 from nghttp2py.asyncio.http1 import (
     WAITS_BODY,
     WAITS_HEAD,
@@ -26,45 +33,29 @@ from nghttp2py.asyncio.http1 import (
     HTTP1Exchanges,
 )
 from nghttp2py.asyncio.memory import count_bytes
-from nghttp2py.asyncio.pump import LINGER_SIZE, LINGER_TIME
 from nghttp2py.asyncio.timeouts import Timeouts
-from nghttp2py.asyncio.transfer import SharedReads
+from nghttp2py.asyncio.transfer import WRITE_SIZE, SharedReads
 from nghttp2py.asyncio.waiters import Waiters
 from nghttp2py.errors import ConnectionTerminatedError, ErrorCode, printable
 from nghttp2py.exchange import ExchangeFactory
 from nghttp2py.h1 import H1Connection
 from nghttp2py.h2 import H2Configuration
-from nghttp2py.log_budget import LogBudget, MemoryLog
-
-if sys.platform != "win32":
-    import fcntl
-    import termios
+from nghttp2py.log_budget import MemoryLog, peer_lines
 
 __all__ = ["H1Pump"]
 
 logger = logging.getLogger(__name__)
 
-# Bytes that the transport buffers before it pauses writing.
-_WRITE_SIZE = 65536
 # Writes after which other connections get their turn.
 _WRITES_IN_A_TURN = 16
-# How often the pace of bodies is checked within the time of a bound.
-_LOOKS = 4
-# Turns of the loop that a timer waits before it ends a connection, so that bytes that
-# have arrived in time are read.
-_MAX_TURNS = 16
 #: Seconds within which a response goes on to a client that has closed its half of the
 #: connection.  It may have closed both: TCP does not tell before it is sent something.
 HALF_CLOSED_TIME = 1.0
 # Seconds that cancelled coroutines have to end, even if the close timeout is over.
 _LEAST_PATIENCE = 1.0
-# Log lines about peers, and in how many seconds, for all connections of the program.
-_LINES, _LINES_INTERVAL = 100, 5.0
-_peer_lines = LogBudget(logger, logging.INFO, _LINES, _LINES_INTERVAL)
-_memory_log = MemoryLog(logger)
 
 
-class H1Pump(SharedReads, asyncio.Protocol, asyncio.BufferedProtocol):
+class H1Pump(BoundedTransport, SharedReads, asyncio.Protocol, asyncio.BufferedProtocol):
     """One HTTP/1.1 connection of a server.
 
     ``factory`` makes the exchanges of its requests.  ``opened`` and ``closed`` are
@@ -72,6 +63,9 @@ class H1Pump(SharedReads, asyncio.Protocol, asyncio.BufferedProtocol):
     """
 
     transport: asyncio.Transport | None = None
+
+    _peer_lines = peer_lines(logger)
+    _memory_log = MemoryLog(logger)
 
     def __init__(
         self,
@@ -93,7 +87,7 @@ class H1Pump(SharedReads, asyncio.Protocol, asyncio.BufferedProtocol):
         )
         self._opened = opened
         self._closed = closed
-        self._timeouts = timeouts
+        self._set_timeouts(timeouts)
         #: The client's address and its certificate as a dict, or None.
         self.client_address: Any = None
         self.client_certificate: dict[str, Any] | None = None
@@ -102,30 +96,20 @@ class H1Pump(SharedReads, asyncio.Protocol, asyncio.BufferedProtocol):
         self._scheduled = False
         self._paused = False
         self._reading = True
-        self._closing = False
-        self._half_closed = False  # the client has closed its half
-        self._half_ended = False  # our half of a tunnel has ended
         self._ended = False  # nothing is written any more
         self._lost = False
         self._written = 0
-        self._linger_left = 0
         self._stoppers = Waiters()
         self._writers = Waiters()
-        # The state that the timer checks: see _look().
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_due = math.inf
-        self._turns = 0
+        # The state that the timer checks: see _judges().
         self._heard = False
         self._last_active = 0.0
         self._last_written = 0.0
         self._phase = -1
         self._phase_number = -1
         self._phase_since = 0.0
-        self._close_due = math.inf
-        # The pace of a body, and that of a client which does not read: since when, and
-        # the count at that time.
-        self._pace: tuple[float, int] | None = None
-        self._stall: tuple[float, int] | None = None
+        # The pace of a body.
+        self._pace: Mark | None = None
 
     def _make_exchanges(
         self, connection: H1Connection, factory: ExchangeFactory | None, window: int
@@ -146,8 +130,8 @@ class H1Pump(SharedReads, asyncio.Protocol, asyncio.BufferedProtocol):
             # close() or abort() was called before there was a transport.
             transport.abort()
             return
-        transport.set_write_buffer_limits(high=_WRITE_SIZE)
-        self._last_active = self._last_written = self._loop.time()
+        transport.set_write_buffer_limits(high=WRITE_SIZE)
+        self._last_written = self._begin_bounds()
         self._note_phase()
         self._opened(self)
 
@@ -156,9 +140,7 @@ class H1Pump(SharedReads, asyncio.Protocol, asyncio.BufferedProtocol):
         self._heard = True
         self._last_active = self._loop.time()
         if self._ended:
-            self._linger_left -= len(data)
-            if self._linger_left < 0:
-                self.abort()
+            self._discard(len(data))
             return
         self._busy = True  # what is queued by those that are called, flush() writes
         try:
@@ -173,7 +155,7 @@ class H1Pump(SharedReads, asyncio.Protocol, asyncio.BufferedProtocol):
 
     def request_refused(self, status: int | None, reason: str) -> None:
         """Log that the client has sent what is no valid request."""
-        _peer_lines.log("%s: a request was refused: %s", self, printable(reason))
+        self._peer_lines.log("%s: a request was refused: %s", self, printable(reason))
 
     def eof_received(self) -> bool:
         """Let the transport close, unless a request waits for its response.
@@ -205,7 +187,7 @@ class H1Pump(SharedReads, asyncio.Protocol, asyncio.BufferedProtocol):
         self._stall = None
         bound = self._stall_bound()
         if bound < math.inf:
-            self._arm(self._loop.time() + bound / _LOOKS)
+            self._arm(self._loop.time() + bound / LOOKS)
 
     def resume_writing(self) -> None:
         """Continue writing after ``pause_writing``."""
@@ -221,9 +203,7 @@ class H1Pump(SharedReads, asyncio.Protocol, asyncio.BufferedProtocol):
         if sys.version_info < (3, 11) and transport is not None:
             # See H2Pump.
             transport.close()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._stop_bounds()
         self._lost = self._ended = True
         reason = "the transport was closed" if exc is None else f"it was lost: {exc}"
         fault = self.http.fault
@@ -243,7 +223,7 @@ class H1Pump(SharedReads, asyncio.Protocol, asyncio.BufferedProtocol):
                 )
             self.http.lose(*fault)
         except Exception as error:
-            _memory_log.failed(error, "%s: its end failed", self)
+            self._memory_log.failed(error, "%s: its end failed", self)
         finally:
             tasks = self.http.tasks
             self.http.disconnected()
@@ -335,21 +315,7 @@ class H1Pump(SharedReads, asyncio.Protocol, asyncio.BufferedProtocol):
             else:
                 self.transport.pause_reading()
 
-    def give_up(self, error: BaseException) -> None:
-        """Abort after an error that neither the application nor the peer has caused."""
-        try:
-            _memory_log.failed(error, "%s: the connection is given up", self)
-        except Exception:
-            pass
-        finally:
-            self.abort()
-
     # ---- The end ----
-
-    @property
-    def is_closing(self) -> bool:
-        """Whether ``close`` or ``abort`` was called, or the transport is closing."""
-        return self._closing or self.transport is None or self.transport.is_closing()
 
     @property
     def is_paused(self) -> bool:
@@ -409,11 +375,9 @@ class H1Pump(SharedReads, asyncio.Protocol, asyncio.BufferedProtocol):
 
     def abort(self) -> None:
         """Close the transport now; what it has not written is lost."""
-        self._closing = self._ended = True
+        super().abort()
         self._close_due = 0
         self._stoppers.wake()
-        if self.transport is not None:
-            self.transport.abort()
         self.http.tasks.release()
 
     def _break_off(self) -> None:
@@ -443,31 +407,10 @@ class H1Pump(SharedReads, asyncio.Protocol, asyncio.BufferedProtocol):
             transport.close()
 
     def _finish(self) -> None:
-        """Close the transport: neither side has anything left to send.
-
-        See ``H2Pump``: only the sending half is closed, and what arrives is read and
-        discarded until the client closes its half, or sends nothing for some time.
-        """
-        transport = self.transport
-        if transport is None or self._ended:
-            return
-        self._closing = self._ended = True
+        """Close the transport: neither side has anything left to send."""
+        super()._finish()
         self._stoppers.wake()
-        self._end_by(self._timeouts.close)
-        if transport.is_closing():
-            return
-        if self._half_closed or self._half_ended or not transport.can_write_eof():
-            transport.close()
-            return
-        try:
-            transport.write_eof()
-        except OSError:
-            transport.abort()
-            return
-        self._linger_left = LINGER_SIZE
-        self._last_active = now = self._loop.time()
         self.update_reading()
-        self._arm(now + LINGER_TIME)
 
     def _end_half(self) -> None:
         """Close our half of a tunnel, while the client's goes on."""
@@ -478,25 +421,7 @@ class H1Pump(SharedReads, asyncio.Protocol, asyncio.BufferedProtocol):
         with contextlib.suppress(OSError):  # the client may have reset it
             transport.write_eof()
 
-    def _end_by(self, timeout: float) -> None:
-        """Abort after ``timeout`` seconds, unless an earlier deadline is set."""
-        self._close_due = min(self._close_due, self._loop.time() + timeout)
-        self._arm(self._close_due)
-
     # ---- The timer ----
-    #
-    # As in H2Pump, one timer serves all bounds.  It is not moved when the earliest is
-    # cancelled: when it fires, it computes the next time.
-
-    def _arm(self, when: float) -> None:
-        if self.transport is None:
-            return
-        if self._timer is not None:
-            if self._timer_due <= when:
-                return
-            self._timer.cancel()
-        self._timer_due = when
-        self._timer = self._loop.call_at(when, self._look)
 
     def _note_phase(self) -> None:
         """Take notice of what the connection waits for."""
@@ -510,8 +435,8 @@ class H1Pump(SharedReads, asyncio.Protocol, asyncio.BufferedProtocol):
         self._phase_since = self._loop.time()
         self._pace = None
         due = self._phase_due()
-        if due < math.inf:
-            self._arm(due)
+        if due < math.inf and self._timer is not None:
+            self._timer.arm(due)
 
     def _phase_due(self) -> float:
         """Return when to look at the current phase."""
@@ -522,66 +447,25 @@ class H1Pump(SharedReads, asyncio.Protocol, asyncio.BufferedProtocol):
         elif self._phase == WAITS_HEAD:
             bound = timeouts.headers
         elif self._phase == WAITS_BODY:
-            bound = None if timeouts.body is None else timeouts.body / _LOOKS
+            bound = None if timeouts.body is None else timeouts.body / LOOKS
         elif self._phase == WAITS_REST:
             bound = LINGER_TIME
         return math.inf if bound is None else self._phase_since + bound
 
-    def _look(self) -> None:
-        """End what is overdue; set the timer for the next bound.
+    def _judges(self) -> Iterator[Callable[[float], Verdict]]:
+        """The checks of a connection that has not ended."""
+        yield self._judge_half_closed
+        yield self._judge_phase
+        yield self._judge_transport
 
-        See ``H2Pump``: what is overdue gets another turn of the loop, in which bytes
-        are read that have arrived in time.
-        """
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self.transport is None:
-            return
-        try:
-            verdict, due = self._judge(self._loop.time())
-            if verdict is None:
-                self._turns = 0
-            elif self._turns == 0 or (self._heard and self._turns < _MAX_TURNS):
-                self._turns += 1
-                self._heard = False
-                self._loop.call_soon(self._loop.call_soon, self._look)
-                return
-            else:
-                self._turns = 0
-                verdict()
-                due = self._close_due
-            if due < math.inf and self.transport is not None:
-                self._arm(due)
-        except Exception as error:
-            self.give_up(error)
+    def _judge_half_closed(self, now: float) -> Verdict:
+        """Check that a response to a client that may be gone makes progress."""
+        if not self._half_closed or self._paused:
+            return None, math.inf
+        when = self._last_written + HALF_CLOSED_TIME
+        return (self.abort, math.inf) if now >= when else (None, when)
 
-    def _judge(self, now: float) -> tuple[Callable[[], object] | None, float]:
-        """Return the action that is due, or ``None``, and the time of the next
-        check."""
-        due = self._close_due
-        if now >= due:
-            return self.abort, math.inf
-        assert self.transport is not None
-        if self._ended:
-            if self.transport.is_closing():
-                return None, due
-            if now >= self._last_active + LINGER_TIME:
-                return self.transport.close, due
-            return None, min(due, self._last_active + LINGER_TIME)
-        if self._half_closed and not self._paused:
-            when = self._last_written + HALF_CLOSED_TIME
-            if now >= when:
-                return self.abort, math.inf
-            due = min(due, when)
-        for judge in (self._judge_phase, self._judge_transport):
-            verdict, when = judge(now)
-            if verdict is not None:
-                return verdict, due
-            due = min(due, when)
-        return None, due
-
-    def _judge_phase(self, now: float) -> tuple[Callable[[], object] | None, float]:
+    def _judge_phase(self, now: float) -> Verdict:
         """Check that what the client owes comes in time."""
         phase = self._phase
         timeouts = self._timeouts
@@ -606,26 +490,24 @@ class H1Pump(SharedReads, asyncio.Protocol, asyncio.BufferedProtocol):
             ), math.inf
         return self._finish, math.inf
 
-    def _judge_body(self, now: float) -> tuple[Callable[[], object] | None, float]:
+    def _judge_body(self, now: float) -> Verdict:
         timeouts = self._timeouts
         bound = timeouts.body
         if bound is None:
             return None, math.inf
         count = self.http.received
-        if not self._reading or self._pace is None:
+        mark = self._pace
+        if not self._reading or mark is None:
             # The application withholds credit, or the body has just begun.
-            self._pace = (now if not self._reading else self._phase_since, count)
-        since, before = self._pace
-        elapsed = now - since
-        if elapsed >= 0.9 * bound / _LOOKS and (
-            count - before >= timeouts.min_rate * elapsed and count > before
-        ):
-            self._pace = (now, count)
-        elif elapsed >= bound:
+            mark = Mark(self._phase_since if self._reading else now, count)
+        elif self._progressed(mark, count, now, bound):
+            mark = Mark(now, count)
+        self._pace = mark
+        if now >= mark.since + bound:
             return partial(
                 self._refuse, f"the body made no progress for {bound} seconds"
             ), math.inf
-        return None, now + bound / _LOOKS
+        return None, now + bound / LOOKS
 
     def _refuse(self, reason: str) -> None:
         """Answer 408 (Request Timeout), and end the connection."""
@@ -635,51 +517,6 @@ class H1Pump(SharedReads, asyncio.Protocol, asyncio.BufferedProtocol):
         finally:
             self._busy = False
         self.flush(settled=True)
-
-    def _stall_bound(self) -> float:
-        """Return the seconds in which a client must read from a paused transport."""
-        waits = (self._timeouts.response, self._timeouts.idle)
-        return min((wait for wait in waits if wait is not None), default=math.inf)
-
-    def _judge_transport(self, now: float) -> tuple[Callable[[], object] | None, float]:
-        """Check that the client reads while the transport is paused."""
-        bound = self._stall_bound()
-        if not self._paused or bound == math.inf:
-            self._stall = None
-            return None, math.inf
-        taken = self._written - self._left()
-        if self._stall is None:
-            self._stall = (now, taken)
-        since, before = self._stall
-        elapsed = now - since
-        if (
-            elapsed * _LOOKS >= 0.9 * bound
-            and taken > before
-            and taken - before >= self._timeouts.min_rate * elapsed
-        ):
-            self._stall = (now, taken)
-        elif elapsed >= bound:
-            return self._abort_stalled, math.inf
-        return None, now + bound / _LOOKS
-
-    def _abort_stalled(self) -> None:
-        _peer_lines.log("%s: aborted, for the peer takes no bytes", self)
-        self.abort()
-
-    def _left(self) -> int:
-        """Return how many bytes the client has not read."""
-        transport = self.transport
-        assert transport is not None
-        left = transport.get_write_buffer_size()
-        if sys.platform != "win32":
-            sock = transport.get_extra_info("socket")
-            try:
-                queue = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
-            except (AttributeError, OSError, ValueError):
-                pass  # there is no socket, or the system does not report it
-            else:
-                left += int.from_bytes(queue, sys.byteorder)
-        return left
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.client_address or 'not connected'}>"

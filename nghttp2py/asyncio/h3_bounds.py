@@ -7,6 +7,7 @@ import math
 from collections.abc import Collection
 from typing import Protocol
 
+from nghttp2py.asyncio.bounds import BoundTimer
 from nghttp2py.asyncio.timeouts import Timeouts
 from nghttp2py.quic import QuicConnection
 
@@ -14,7 +15,6 @@ __all__ = ["Arrival", "Outgoing", "Rate", "Watch", "Watched"]
 
 # How many bodies are tracked before the finished ones are forgotten.
 _SWEEP = 64
-
 # Turns of the loop to read what has arrived, before something counts as overdue.
 _MAX_TURNS = 50
 
@@ -110,12 +110,10 @@ class Watch:
         self._loop = owner._loop
         self._quic = owner._quic
         self._timeouts = timeouts
-        self._turns = 0
+        self._timer = BoundTimer(self._loop, self._run, max_turns=_MAX_TURNS)
         # The count of received packets at the last check, and its time.
         self._packets = 0
         self._heard = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-        self._due = math.inf
         self._settings_due = math.inf
         self._busy = False
         self._idle_since = 0.0
@@ -132,16 +130,14 @@ class Watch:
         self._owner = None
         self._incomplete.clear()
         self._outgoing.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._timer.stop()
 
     # ---- Reports of events ----
 
     def handshake_completed(self) -> None:
         """Begin to wait for SETTINGS and requests."""
         self._settings_due = self._loop.time() + self._timeouts.settings
-        self._wake_at(self._settings_due)
+        self._timer.arm(self._settings_due)
         self.idle()
 
     def settings_received(self) -> None:
@@ -153,7 +149,7 @@ class Watch:
         self._busy = False
         self._idle_since = self._loop.time()
         if self._timeouts.idle is not None:
-            self._wake_at(self._idle_since + self._timeouts.idle)
+            self._timer.arm(self._idle_since + self._timeouts.idle)
 
     def busy(self) -> None:
         """Handle an open request."""
@@ -161,7 +157,7 @@ class Watch:
             self._busy = True
             if self._timeouts.keepalive is not None:
                 self._heard = self._loop.time()
-                self._wake_at(self._heard + self._timeouts.keepalive)
+                self._timer.arm(self._heard + self._timeouts.keepalive)
 
     def section_begun(self, stream_id: int, frame: int = 0) -> None:
         """Handle bytes of an incomplete header section, or of another incomplete
@@ -171,7 +167,7 @@ class Watch:
             self._incomplete.pop(stream_id, None)
             due = self._loop.time() + self._timeouts.headers
             self._incomplete[stream_id] = due, frame
-            self._wake_at(due)
+            self._timer.arm(due)
 
     def section_ended(self, stream_id: int) -> bool:
         """Handle that a header section is complete, or will never be.  Return whether
@@ -183,7 +179,7 @@ class Watch:
         if interval is not None:
             arrival.interval = interval
             arrival.since = self._loop.time()
-            self._wake_at(arrival.since + interval)
+            self._timer.arm(arrival.since + interval)
 
     def queued(self, outgoing: Outgoing, n: int, *, was_empty: bool) -> None:
         """Handle that ``n`` bytes were queued on a stream, which was empty before if
@@ -194,7 +190,7 @@ class Watch:
         self._total += n
         if was_empty or not outgoing.listed:
             self._measure(outgoing, self._quic.queued_data(outgoing.stream_id))
-            self._wake_at(outgoing.since + self._timeouts.response)
+            self._timer.arm(outgoing.since + self._timeouts.response)
         if not outgoing.listed:
             if len(self._outgoing) >= self._sweep_at:
                 self._sweep()
@@ -203,38 +199,17 @@ class Watch:
 
     # ---- Checks ----
 
-    def _wake_at(self, due: float) -> None:
-        if due < self._due and self._owner is not None:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._due = due
-            self._timer = self._loop.call_at(due, self._run)
-
     def _run(self) -> None:
-        """Check everything open, after what has arrived was read.
-
-        The loop may have been blocked; then timers can run before datagrams are read
-        that have arrived in time.
-        """
-        if self._timer is not None:
-            # Set meanwhile, for what is looked at now.
-            self._timer.cancel()
-            self._timer = None
-        self._due = math.inf
-        if self._owner is None:
-            return
+        """Check everything open, after what has arrived was read."""
         packets = self._quic.stats["packets_received"]
-        if not self._turns or (packets != self._packets and self._turns < _MAX_TURNS):
-            if packets != self._packets:
-                self._packets = packets
-                self._heard = self._loop.time()
-            self._turns += 1
-            # uvloop runs the callbacks of call_soon() before it reads.
-            self._loop.call_soon(self._loop.call_soon, self._run)
+        heard = packets != self._packets
+        if heard:
+            self._packets = packets
+            self._heard = self._loop.time()
+        if self._timer.grant_turn(heard):
             return
-        self._turns = 0
         now = self._loop.time()
-        self._wake_at(
+        self._timer.arm(
             min(
                 self._check_connection(now),
                 self._check_sections(now),

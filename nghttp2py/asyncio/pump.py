@@ -13,10 +13,11 @@ import logging
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import cast
 
+from nghttp2py.asyncio.bounds import LOOKS, BoundedTransport, Verdict
 from nghttp2py.asyncio.timeouts import UNSET, Timeouts, merge_timeouts
 from nghttp2py.asyncio.tls import find_tls_fault
 from nghttp2py.asyncio.transfer import FATAL, WRITE_SIZE, Transfer
@@ -27,11 +28,7 @@ from nghttp2py.h2 import (
     H2Event,
     H2PingAcknowledged,
 )
-from nghttp2py.log_budget import LogBudget, MemoryLog
-
-if sys.platform != "win32":
-    import fcntl
-    import termios
+from nghttp2py.log_budget import MemoryLog, peer_lines
 
 __all__ = ["H2Pump"]
 
@@ -50,28 +47,6 @@ _PROBE_PING = b"reading?"
 _PROBE_INTERVAL = 0.05
 # The data of the keep-alive PING.
 _KEEPALIVE_PING = b"alive?\0\0"
-# Seconds without bytes after which a connection that has ended is closed even if the
-# peer has not closed its half: a round trip, and the time to read what was sent.
-LINGER_TIME = 2.0
-# Bytes that are read and discarded meanwhile: uploads in flight.
-LINGER_SIZE = 4 * 1024 * 1024
-# How often the pace of bodies is checked within the time of a bound (see check_pace()).
-_LOOKS = 4
-# Turns of the loop that a timer waits before it ends a connection, so that bytes that
-# have arrived in time are read.
-_MAX_TURNS = 16
-# Log lines about peers, and in how many seconds, for all connections of the program.
-_LINES, _LINES_INTERVAL = 100, 5.0
-_peer_lines = LogBudget(logger, logging.INFO, _LINES, _LINES_INTERVAL)
-_memory_log = MemoryLog(logger)
-
-
-class _Mark:
-    """The value and the time of a counter when it last made enough progress."""
-
-    def __init__(self, since: float, count: int) -> None:
-        self.since = since
-        self.count = count
 
 
 class _Asked:
@@ -84,7 +59,7 @@ class _Asked:
         self.written = written  # bytes written before the PING
 
 
-class H2Pump(Transfer, asyncio.Protocol, asyncio.BufferedProtocol):
+class H2Pump(BoundedTransport, Transfer, asyncio.Protocol, asyncio.BufferedProtocol):
     """Passes bytes between a transport and ``connection``, and events to its owner.
 
     ``timeouts`` bounds what the peer can make this end wait for; the default is
@@ -95,6 +70,9 @@ class H2Pump(Transfer, asyncio.Protocol, asyncio.BufferedProtocol):
     Over TLS the peer must have negotiated ``h2`` by ALPN and at least TLS 1.2 (RFC
     9113, 3.2 and 9.2); otherwise the connection is closed and a line logged.
     """
+
+    _peer_lines = peer_lines(logger)
+    _memory_log = MemoryLog(logger)
 
     def __init__(
         self,
@@ -108,38 +86,26 @@ class H2Pump(Transfer, asyncio.Protocol, asyncio.BufferedProtocol):
         # Why HTTP/2 must not use this TLS connection: an error code, and a text for
         # people.  Unless it is None, the connection was never begun.
         self.tls_fault: tuple[ErrorCode, str] | None = None
-        self._timeouts = timeouts = merge_timeouts(
+        timeouts = merge_timeouts(
             timeouts,
             client=connection.client_side,
             settings=settings_timeout,
             idle=idle_timeout,
         )
+        self._set_timeouts(timeouts)
+        self._lingers = not connection.client_side
         self._begun = False  # the preface was queued
         self._paused = False  # the transport has paused writing
-        self._closing = False
-        self._half_closed = False  # the peer has closed its half, but still reads
-        self._ended = False  # the transport was closed: nothing is written
         self._probe_timer: asyncio.TimerHandle | None = None
         self._awaits_ping = False  # after the shutdown notice
-        self._written = 0  # bytes given to the transport
-        # The state that the timer checks: see _look().
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_due = math.inf
-        self._turns = 0  # turns that what is overdue has got so far
-        self._heard = False  # bytes have arrived since this was set to false
-        self._last_active = 0.0
+        # The state that the timer checks: see _judges().
         self._counted = 0.0  # the time up to which time_passed() was called
         self._reset_timer: asyncio.TimerHandle | None = None
         connection.hold_resets = True
         self._settings_due = math.inf
-        self._close_due = math.inf
-        self._linger_left = 0  # bytes that are still read after the end
         self._frame = 0  # the incomplete frame, and when its first byte came
         self._frame_since = 0.0
         self._watching = False  # the timer will look at the streams
-        # The progress of a paused transport; after the end, of what the peer has not
-        # read.
-        self._stall: _Mark | None = None
         self._asked: _Asked | None = None  # the keep-alive PING
         #: Whether keep-alive applies to a connection without open streams, too.
         self.keepalive_idle = False
@@ -147,7 +113,7 @@ class H2Pump(Transfer, asyncio.Protocol, asyncio.BufferedProtocol):
         self._idle_since = 0.0
         waits = [timeouts.response, None if connection.client_side else timeouts.body]
         self._look_interval = min(
-            (wait / _LOOKS for wait in waits if wait is not None), default=math.inf
+            (wait / LOOKS for wait in waits if wait is not None), default=math.inf
         )
 
     # ---- What a subclass overrides ----
@@ -169,7 +135,7 @@ class H2Pump(Transfer, asyncio.Protocol, asyncio.BufferedProtocol):
             try:
                 self.event_received(event)
             except (Exception, asyncio.CancelledError) as error:
-                _memory_log.failed(error, "%s: %r failed", self, event)
+                self._memory_log.failed(error, "%s: %r failed", self, event)
 
     # ---- asyncio.Protocol ----
 
@@ -182,15 +148,14 @@ class H2Pump(Transfer, asyncio.Protocol, asyncio.BufferedProtocol):
             # close() or abort() was called before there was a transport.
             transport.abort()
             return
+        self._counted = self._idle_since = now = self._begin_bounds()
         self.tls_fault = find_tls_fault(transport)
         if self.tls_fault is not None:
-            _peer_lines.log("%s: %s", self, self.tls_fault[1])
+            self._peer_lines.log("%s: %s", self, self.tls_fault[1])
             transport.close()
             self._end_by(CLOSE_TIMEOUT)
             return
         transport.set_write_buffer_limits(high=WRITE_SIZE)
-        now = self._last_active = self._idle_since = self._loop.time()
-        self._counted = now
         self._settings_due = now + self._timeouts.settings
         waits = [self._timeouts.settings, self._timeouts.idle]
         if self.keepalive_idle:
@@ -201,7 +166,7 @@ class H2Pump(Transfer, asyncio.Protocol, asyncio.BufferedProtocol):
         except FATAL:
             raise
         except BaseException as error:
-            self._give_up(error)
+            self.give_up(error)
             return
         self._begun = True
         self.flush()
@@ -217,7 +182,7 @@ class H2Pump(Transfer, asyncio.Protocol, asyncio.BufferedProtocol):
                 reason = "the client speaks TLS, to a server in the clear"
             elif re.match(rb"[A-Z]+( |$)", data):
                 reason = "the client speaks HTTP/1.1, not HTTP/2"
-        _peer_lines.log(
+        self._peer_lines.log(
             "%s: %s: %s", self, error_code_name(event.error_code), printable(reason)
         )
 
@@ -286,10 +251,10 @@ class H2Pump(Transfer, asyncio.Protocol, asyncio.BufferedProtocol):
         if self._probe_timer is not None:
             self._probe_timer.cancel()
             self._probe_timer = None
-        for timer in (self._timer, self._reset_timer):
-            if timer is not None:
-                timer.cancel()
-        self._timer = self._reset_timer = None
+        if self._reset_timer is not None:
+            self._reset_timer.cancel()
+            self._reset_timer = None
+        self._stop_bounds()
         if not self._begun:
             return
         for _ in range(_ATTEMPTS):
@@ -305,25 +270,7 @@ class H2Pump(Transfer, asyncio.Protocol, asyncio.BufferedProtocol):
         self.connection.release_resets()
         self.mark_dirty()
 
-    def _give_up(self, error: BaseException) -> None:
-        """Abort after an error that neither the owner nor the peer has caused.
-
-        It may be a want of memory: then there is no memory for a traceback, and
-        possibly none for a log line either.
-        """
-        try:
-            _memory_log.failed(error, "%s: the connection is given up", self)
-        except Exception:
-            pass
-        finally:
-            self.abort()
-
     # ---- The end ----
-
-    @property
-    def is_closing(self) -> bool:
-        """Whether ``close`` or ``abort`` was called, or the transport is closing."""
-        return self._closing or self.transport is None or self.transport.is_closing()
 
     def close(self, timeout: float | None = None) -> None:
         """End the connection with GOAWAY, when its streams have finished.
@@ -366,12 +313,6 @@ class H2Pump(Transfer, asyncio.Protocol, asyncio.BufferedProtocol):
         self._end_by(self._timeouts.close)
         self.mark_dirty()
 
-    def abort(self) -> None:
-        """Close the transport now; what it has not written is lost."""
-        self._closing = self._ended = True
-        if self.transport is not None:
-            self.transport.abort()
-
     def _watch_ping(self, events: Sequence[H2Event]) -> list[H2Event]:
         """Send the last GOAWAY, a round trip after the warning."""
         events = list(events)
@@ -383,56 +324,10 @@ class H2Pump(Transfer, asyncio.Protocol, asyncio.BufferedProtocol):
                 break
         return events
 
-    def _finish(self) -> None:
-        """Close the transport: neither side has anything left to send.
-
-        If a socket is closed while bytes are in flight to it, the kernel answers them
-        by RST, and both kernels drop what was not sent or read yet.  So only the
-        sending half is closed, and what arrives is read and discarded until the peer
-        closes its half or sends nothing for some time.
-        """
-        transport = self.transport
-        if transport is None or self._ended:
-            return
-        self._closing = self._ended = True
-        self._end_by(self._timeouts.close)
-        if transport.is_closing():
-            return
-        if self._half_closed:
-            transport.close()
-            return
-        if transport.can_write_eof():
-            try:
-                transport.write_eof()
-            except OSError:
-                # asyncio's write_eof() raises if the peer has reset the connection.
-                transport.abort()
-                return
-        elif self.connection.client_side:
-            # asyncio's TLS waits for the peer's close_notify by itself, and a client
-            # has received all its responses.
-            transport.close()
-            return
-        self._linger_left = LINGER_SIZE
-        self._last_active = now = self._loop.time()
-        self._stall = _Mark(now, 0)
-        self._arm(now + (LINGER_TIME / _LOOKS if self._left() else LINGER_TIME))
-
-    def _discard(self, size: int) -> None:
-        """Discard what arrives after the end."""
-        self._linger_left -= size
-        if self._linger_left < 0:
-            self.abort()
-
     def _terminate(self, error_code: ErrorCode, reason: str) -> None:
         """End the connection with GOAWAY at once, because something is overdue."""
-        _peer_lines.log("%s: %s: %s", self, error_code_name(error_code), reason)
+        self._peer_lines.log("%s: %s: %s", self, error_code_name(error_code), reason)
         self.terminate(error_code)
-
-    def _end_by(self, timeout: float) -> None:
-        """Abort after ``timeout`` seconds, unless an earlier deadline is set."""
-        self._close_due = min(self._close_due, self._loop.time() + timeout)
-        self._arm(self._close_due)
 
     # ---- Settings and keep-alive ----
 
@@ -454,21 +349,6 @@ class H2Pump(Transfer, asyncio.Protocol, asyncio.BufferedProtocol):
             self.mark_dirty()
 
     # ---- The timer ----
-    #
-    # One timer serves all bounds of a connection.  It is set for the earliest, and not
-    # moved when that is cancelled: when it fires, it computes the next time.  So a
-    # request costs nothing here.
-
-    def _arm(self, when: float) -> None:
-        """Make the timer fire at ``when``, at the latest."""
-        if self.transport is None:
-            return
-        if self._timer is not None:
-            if self._timer_due <= when:
-                return
-            self._timer.cancel()
-        self._timer_due = when
-        self._timer = self._loop.call_at(when, self._look)
 
     def _arm_frame(self) -> None:
         """Bound the time of an incomplete frame, which has just begun."""
@@ -480,115 +360,48 @@ class H2Pump(Transfer, asyncio.Protocol, asyncio.BufferedProtocol):
         now = self._loop.time()
         when = now + self._look_interval
         if self._paused:
-            when = min(when, now + self._stall_bound() / _LOOKS)
+            when = min(when, now + self._stall_bound() / LOOKS)
         if self._timeouts.keepalive is not None:
             when = min(when, now + self._timeouts.keepalive)
         if when < math.inf:
             self._arm(when)
 
-    def _look(self) -> None:
-        """End what is overdue; set the timer for the next bound.
+    def _judges(self) -> Iterator[Callable[[float], Verdict]]:
+        """The checks of a connection that has not ended."""
+        if self._begun:
+            yield self._judge_settings
+            yield self._judge_frame
+            yield self._judge_transport
+            yield self._judge_bodies
+            yield self._judge_silence
 
-        The loop may have been blocked; then timers can run before bytes are read that
-        have arrived in time.  So what is overdue gets another turn of the loop, and
-        more turns as long as they bring bytes.
-        """
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self.transport is None:
-            return
-        try:
-            self._find_overdue()
-        except FATAL:
-            raise
-        except BaseException as error:
-            self._give_up(error)
-
-    def _find_overdue(self) -> None:
-        verdict, due = self._judge(self._loop.time())
-        if verdict is None:
-            self._turns = 0
-        elif self._turns == 0 or (self._heard and self._turns < _MAX_TURNS):
-            self._turns += 1
-            self._heard = False
-            # uvloop runs the callbacks of call_soon() before it reads.
-            self._loop.call_soon(self._loop.call_soon, self._look)
-            return
-        else:
-            self._turns = 0
-            verdict()
-            if self.transport is None or self._timer is not None:
-                return
-            due = min(self._close_due, self._loop.time() + self._look_interval)
-        if due < math.inf:
-            self._arm(due)
-
-    def _judge(self, now: float) -> tuple[Callable[[], object] | None, float]:
-        """Return the action that is due, or ``None``, and the time of the next
-        check."""
-        if now >= self._close_due:
-            return self.abort, math.inf
-        if not self._begun:
-            return None, self._close_due
-        if self._ended:
-            return self._judge_linger(now)
-        timeouts = self._timeouts
-        connection = self.connection
-        due = self._close_due
-        if connection.settings_unacknowledged:
-            if now >= self._settings_due:
-                return partial(
-                    self._terminate,
-                    ErrorCode.SETTINGS_TIMEOUT,
-                    f"SETTINGS were not acknowledged for {timeouts.settings} seconds",
-                ), due
-            due = min(due, self._settings_due)
-        if self._frame:
-            when = self._frame_since + timeouts.headers
-            if now >= when:
-                return partial(
-                    self._terminate,
-                    ErrorCode.ENHANCE_YOUR_CALM,
-                    f"a frame or header block is incomplete for {timeouts.headers} "
-                    "seconds",
-                ), due
-            due = min(due, when)
-        for judge in (self._judge_transport, self._judge_bodies, self._judge_silence):
-            verdict, when = judge(now)
-            if verdict is not None:
-                return verdict, due
-            due = min(due, when)
-        return None, due
-
-    def _judge_linger(self, now: float) -> tuple[Callable[[], object] | None, float]:
-        """Check a connection after its end: wait while the peer sends, or reads."""
-        assert self.transport is not None
-        if self.transport.is_closing():
-            return None, self._close_due
-        left = self._left()
-        if left or self._stall is None or self._stall.count:
-            self._stall = _Mark(now, left)
-        quiet = max(self._last_active, self._stall.since)
-        if now >= quiet + LINGER_TIME:
-            return self.transport.close, self._close_due
-        wait = LINGER_TIME / _LOOKS if left else quiet + LINGER_TIME - now
-        return None, min(self._close_due, now + wait)
-
-    def _judge_transport(self, now: float) -> tuple[Callable[[], object] | None, float]:
-        """Check that the peer reads while the transport is paused."""
-        bound = self._stall_bound()
-        if not self._paused or bound == math.inf:
-            self._stall = None
+    def _judge_settings(self, now: float) -> Verdict:
+        """Check that the peer acknowledges our SETTINGS."""
+        if not self.connection.settings_unacknowledged:
             return None, math.inf
-        taken = self._taken()
-        if self._stall is None or self._progressed(self._stall, taken, now, bound):
-            self._stall = _Mark(now, taken)
-        elif now >= self._stall.since + bound:
-            return self._abort_stalled, math.inf
-        return None, now + bound / _LOOKS
+        if now < self._settings_due:
+            return None, self._settings_due
+        return partial(
+            self._terminate,
+            ErrorCode.SETTINGS_TIMEOUT,
+            f"SETTINGS were not acknowledged for {self._timeouts.settings} seconds",
+        ), math.inf
 
-    def _judge_bodies(self, now: float) -> tuple[Callable[[], object] | None, float]:
+    def _judge_frame(self, now: float) -> Verdict:
+        """Check that a frame or header block becomes complete."""
+        if not self._frame:
+            return None, math.inf
+        when = self._frame_since + self._timeouts.headers
+        if now < when:
+            return None, when
+        return partial(
+            self._terminate,
+            ErrorCode.ENHANCE_YOUR_CALM,
+            "a frame or header block is incomplete for "
+            f"{self._timeouts.headers} seconds",
+        ), math.inf
+
+    def _judge_bodies(self, now: float) -> Verdict:
         """Check that the peer sends and reads bodies fast enough."""
         timeouts = self._timeouts
         self._watching = False
@@ -607,7 +420,7 @@ class H2Pump(Transfer, asyncio.Protocol, asyncio.BufferedProtocol):
         self._watching = watched
         return None, now + self._look_interval if watched else math.inf
 
-    def _judge_silence(self, now: float) -> tuple[Callable[[], object] | None, float]:
+    def _judge_silence(self, now: float) -> Verdict:
         """Check that the peer is alive, and that anything is open."""
         timeouts = self._timeouts
         connection = self.connection
@@ -637,9 +450,7 @@ class H2Pump(Transfer, asyncio.Protocol, asyncio.BufferedProtocol):
             due = min(due, self._idle_since + timeouts.idle)
         return None, due
 
-    def _judge_keepalive(
-        self, now: float, interval: float
-    ) -> tuple[Callable[[], object] | None, float]:
+    def _judge_keepalive(self, now: float, interval: float) -> Verdict:
         """Send the keep-alive PING, or check that something has arrived since."""
         answer = self._timeouts.keepalive_answer
         asked = self._asked
@@ -677,45 +488,9 @@ class H2Pump(Transfer, asyncio.Protocol, asyncio.BufferedProtocol):
 
     def _reset_slow(self) -> None:
         slow, _, _ = self._check_pace(self._loop.time(), reset=True)
-        _peer_lines.log("%s: %d streams without progress are reset", self, slow)
+        self._peer_lines.log("%s: %d streams without progress are reset", self, slow)
         self._watching = True
         self.flush()
-
-    def _abort_stalled(self) -> None:
-        _peer_lines.log("%s: aborted, for the peer takes no bytes", self)
-        self.abort()
-
-    def _progressed(self, mark: _Mark, count: int, now: float, bound: float) -> bool:
-        elapsed = now - mark.since
-        return (
-            elapsed * _LOOKS >= 0.9 * bound
-            and count > mark.count
-            and count - mark.count >= self._timeouts.min_rate * elapsed
-        )
-
-    def _stall_bound(self) -> float:
-        """Return the seconds in which a peer must read from a paused transport."""
-        waits = (self._timeouts.response, self._timeouts.idle)
-        return min((wait for wait in waits if wait is not None), default=math.inf)
-
-    def _taken(self) -> int:
-        """Return how many bytes the peer has read, as far as known."""
-        return self._written - self._left()
-
-    def _left(self) -> int:
-        """Return how many bytes the peer has not read."""
-        transport = self.transport
-        assert transport is not None
-        left = transport.get_write_buffer_size()
-        if sys.platform != "win32":
-            socket = transport.get_extra_info("socket")
-            try:
-                queue = fcntl.ioctl(socket.fileno(), termios.TIOCOUTQ, bytes(4))
-            except (AttributeError, OSError, ValueError):
-                pass  # there is no socket, or the system does not report it
-            else:
-                left += int.from_bytes(queue, sys.byteorder)
-        return left
 
     def __repr__(self) -> str:
         peer = None

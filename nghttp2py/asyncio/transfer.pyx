@@ -203,7 +203,7 @@ cdef class Transfer:
         except FATAL:
             raise
         except BaseException as error:
-            self._give_up(error)
+            self.give_up(error)
             return 0
         finally:
             self._busy = False
@@ -250,7 +250,7 @@ cdef class Transfer:
         except FATAL:
             raise
         except BaseException as error:
-            self._give_up(error)
+            self.give_up(error)
         finally:
             self._busy = False
         return 0
