@@ -19,6 +19,7 @@ from nghttp2py.errors import printable
 __all__ = [
     "UnixPath",
     "adopt_sockets",
+    "bind_datagrams",
     "bind_tcp",
     "bind_udp",
     "bind_unix",
@@ -29,6 +30,7 @@ __all__ = [
     "check_path",
     "check_port",
     "describe_address",
+    "describe_place",
     "to_address",
 ]
 
@@ -242,14 +244,35 @@ def bind_udp(tcp: socket.socket, *, reuse_port: bool | None = None) -> socket.so
 
     Raises ``OSError``, which names the address.
     """
-    address = tcp.getsockname()
-    sock = socket.socket(tcp.family, socket.SOCK_DGRAM)
+    return bind_datagrams(*describe_place(tcp), reuse_port=reuse_port)
+
+
+def describe_place(sock: socket.socket) -> tuple[int, Any, bool]:
+    """Return the arguments of ``bind_datagrams`` for the address of a socket."""
+    ipv6_only = sock.family == socket.AF_INET6 and bool(
+        sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+    )
+    return sock.family, sock.getsockname(), ipv6_only
+
+
+def bind_datagrams(
+    family: int,
+    address: Any,
+    ipv6_only: bool = False,
+    *,
+    reuse_port: bool | None = None,
+) -> socket.socket:
+    """Return a bound non-blocking datagram socket.
+
+    ``"::"`` stands for every address, IPv4 included unless ``ipv6_only``.  Raises
+    ``OSError``, which names the address.
+    """
+    sock = socket.socket(family, socket.SOCK_DGRAM)
     try:
         if reuse_port:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if tcp.family == socket.AF_INET6:
-            alone = tcp.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, alone)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, ipv6_only)
         sock.bind(address)
         sock.setblocking(False)
     except OSError as error:
@@ -258,6 +281,9 @@ def bind_udp(tcp: socket.socket, *, reuse_port: bool | None = None) -> socket.so
             error.errno,
             f"cannot bind to {address[:2]} for UDP: {error.strerror or error}",
         ) from None
+    except BaseException:
+        sock.close()
+        raise
     return sock
 
 

@@ -20,6 +20,7 @@ from nghttp2py.arguments import (
     check_type,
 )
 from nghttp2py.asyncio.binding import (
+    bind_datagrams,
     check_bound,
     check_datagram_socket,
     check_host,
@@ -28,6 +29,7 @@ from nghttp2py.asyncio.binding import (
 )
 from nghttp2py.asyncio.quic_handshakes import MAX_HANDSHAKES
 from nghttp2py.asyncio.quic_log import logger
+from nghttp2py.asyncio.quic_member import QuicMember
 from nghttp2py.asyncio.quic_protocol import QuicConnectionProtocol, QuicStreamHandler
 from nghttp2py.asyncio.quic_server import QuicServer
 from nghttp2py.asyncio.timeouts import Timeouts
@@ -69,12 +71,18 @@ async def serve(
     max_handshakes: int = MAX_HANDSHAKES,
     timeouts: Timeouts | None = None,
     sock: socket.socket | None = None,
+    group: QuicMember | None = None,
 ) -> QuicServer:
     """Start a QUIC server at ``host`` and ``port``, or on ``sock``.
 
     There is one socket: of several addresses of a name the first is used, and ``"::"``
     stands for every address of the machine, IPv4 included.  ``sock`` is a bound
     datagram socket, which the server owns from now on.
+
+    ``group`` is for a worker of several: a member of a
+    :class:`~nghttp2py.asyncio.quic_group.QuicGroup`, whose socket and secrets are used,
+    except for secrets that the configuration has.  ``sock`` is then one of its sockets,
+    and needed if it has more than one.
 
     ``configuration`` (or ``config``, as our other calls name it) must have a
     certificate and its key; an invalid one raises ``ValueError`` here, and a
@@ -100,9 +108,12 @@ async def serve(
         raise TypeError("a server needs a configuration with its certificate")
     check_bool("retry", retry)
     check_bool("stateless_retry", stateless_retry)
+    if group is not None:
+        check_type("group", group, QuicMember, "a QuicMember")
+        sock = group.choose(sock)
     if sock is not None:
         if host is not None or port is not None:
-            raise ValueError("host and port must be None with sock")
+            raise ValueError("host and port must be None with sock or group")
         check_datagram_socket(sock)
         check_bound(sock)
         sock.setblocking(False)
@@ -114,7 +125,7 @@ async def serve(
         found = await loop.getaddrinfo(
             host, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE
         )
-        sock = _open(found[0][0], cast("tuple[Any, ...]", found[0][4]))
+        sock = bind_datagrams(found[0][0], cast("tuple[Any, ...]", found[0][4]))
     try:
         _widen(sock)
         server = QuicServer(
@@ -127,6 +138,7 @@ async def serve(
             max_connections=max_connections,
             max_handshakes=max_handshakes,
             timeouts=timeouts,
+            group=group,
         )
         UDPTransport(loop, sock, server, local_addresses=True)
     except BaseException:
@@ -173,34 +185,14 @@ def _widen(sock: socket.socket) -> None:
 def _bind(address: tuple[Any, ...], local_port: int) -> tuple[socket.socket, Any]:
     """Return a socket from which ``address`` can be reached, and the address for it."""
     if len(address) > 2:
-        return _open(socket.AF_INET6, ("::", local_port, 0, 0)), address
+        return bind_datagrams(socket.AF_INET6, ("::", local_port, 0, 0)), address
     try:
         # For both families, so that the connection can migrate from one to the other.
-        sock = _open(socket.AF_INET6, ("::", local_port, 0, 0))
+        sock = bind_datagrams(socket.AF_INET6, ("::", local_port, 0, 0))
     except OSError:
         # The machine has no IPv6, or the port is in use, for which this raises again.
-        return _open(socket.AF_INET, ("0.0.0.0", local_port)), address
+        return bind_datagrams(socket.AF_INET, ("0.0.0.0", local_port)), address
     return sock, ("::ffff:" + address[0], address[1], 0, 0)
-
-
-def _open(family: int, address: tuple[Any, ...]) -> socket.socket:
-    """Return a bound non-blocking socket."""
-    sock = socket.socket(family, socket.SOCK_DGRAM)
-    try:
-        sock.setblocking(False)
-        if family == socket.AF_INET6:
-            # "::" stands for every address, IPv4 included.
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        sock.bind(address)
-    except OSError as error:
-        sock.close()
-        raise OSError(
-            error.errno, f"cannot bind to {address[:2]}: {error.strerror or error}"
-        ) from None
-    except BaseException:
-        sock.close()
-        raise
-    return sock
 
 
 @contextlib.asynccontextmanager

@@ -14,6 +14,7 @@ from nghttp2py.asyncio.listener import ConnectionSet
 from nghttp2py.asyncio.memory import check_memory
 from nghttp2py.asyncio.quic_handshakes import MAX_HANDSHAKES, Handshakes
 from nghttp2py.asyncio.quic_log import EndLog, logger
+from nghttp2py.asyncio.quic_member import QuicMember
 from nghttp2py.asyncio.quic_protocol import (
     QuicConnectionProtocol,
     QuicStreamHandler,
@@ -99,6 +100,7 @@ class QuicServer(asyncio.DatagramProtocol):
         max_connections: int | None = None,
         max_handshakes: int = MAX_HANDSHAKES,
         timeouts: Timeouts | None = None,
+        group: QuicMember | None = None,
     ) -> None:
         check_configuration(configuration)
         check_callable("create_protocol", create_protocol)
@@ -119,6 +121,8 @@ class QuicServer(asyncio.DatagramProtocol):
                 "connection_id_length must be at least 1: a server tells its "
                 "connections by their ids"
             )
+        if group is not None:
+            group.configure(configuration)
         _check(configuration)
         self._loop = asyncio.get_running_loop()
         self._configuration = configuration
@@ -129,6 +133,7 @@ class QuicServer(asyncio.DatagramProtocol):
         self._session_ticket_handler = session_ticket_handler
         self._retry = retry
         self._stream_handler = stream_handler
+        self._group = group
         self._max_connections = max_connections
         self._transport: asyncio.DatagramTransport | None = None
         self._protocols: dict[bytes, QuicConnectionProtocol] = {}
@@ -149,6 +154,7 @@ class QuicServer(asyncio.DatagramProtocol):
             configuration.stateless_reset_secret = os.urandom(32)
         self._router = Router(
             secret=configuration.stateless_reset_secret,
+            token_secret=None if group is None else group.secrets.retry,
             connection_id_length=configuration.connection_id_length,
             versions=configuration.supported_versions,
         )
@@ -282,10 +288,14 @@ class QuicServer(asyncio.DatagramProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.DatagramTransport, transport)
+        if self._group is not None:
+            self._group.attach(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         for protocol in self._connections:
             self._attempt(protocol, protocol.connection_lost, exc)
+        if self._group is not None:
+            self._group.detach(self)
         self._closed.set()
 
     def error_received(self, exc: Exception) -> None:
@@ -372,7 +382,8 @@ class QuicServer(asyncio.DatagramProtocol):
             self._refuse(header, addr, QuicErrorCode.CONNECTION_REFUSED, why)
             return None
         retry = self._retry or self._handshaking.needs_proof(addr)
-        now = self._loop.time()
+        # Not the loop's clock: another worker may have made the token.
+        now = time.time()
         if header.is_retry_token:
             original = self._router.verify_retry(header, addr, now)
             if original is not None:

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
-from nghttp2py.arguments import check_bool, describe
+from nghttp2py.arguments import check_bool, check_type, describe
 from nghttp2py.asyncio.binding import (
     UnixPath,
     adopt_sockets,
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     # QUIC is imported when it is first used: not every build has it.
     from nghttp2py.asyncio.quic import QuicServer as QuicServer
     from nghttp2py.asyncio.quic import serve as serve
+    from nghttp2py.asyncio.quic_member import QuicMember
     from nghttp2py.asyncio.quic_protocol import (
         QuicConnectionProtocol as QuicConnectionProtocol,
     )
@@ -150,6 +151,8 @@ class Server:
     private key, if ``ssl`` is a context, from which they cannot be read; or a
     ``QuicConfiguration`` with a certificate.  Responses over TCP then announce
     HTTP/3 by ``alt-svc`` (RFC 7838), unless they have one or ``alt_svc`` is false.
+    ``quic_group`` is for a worker of several: a ``QuicMember``, whose UDP sockets and
+    secrets HTTP/3 uses.
 
     ``config`` has settings and limits of HTTP/2.  ``timeouts`` bounds every wait for
     a client.  ``limit_connections`` bounds the connections that are open at once, of
@@ -185,6 +188,7 @@ class Server:
         backlog: int = BACKLOG,
         proxy_protocol: str = "off",
         proxy_allow_from: str | Iterable[str] | None = None,
+        quic_group: QuicMember | None = None,
     ) -> None:
         if sock is None:
             if address is None:
@@ -198,6 +202,11 @@ class Server:
             given = adopt_sockets(sock, datagrams=http3 is not False)
         self._given = [one for one in given if one.type == socket.SOCK_STREAM]
         self._given_udp = [one for one in given if one.type == socket.SOCK_DGRAM]
+        if quic_group is not None:
+            _check_member(quic_group, http3)
+            if self._given_udp:
+                raise ValueError("sock must have no sockets of UDP with quic_group")
+            self._given_udp = list(quic_group.sockets)
         self._app: Any = app
         self._factory = self._make_factory(app)
         if http1 is not None:
@@ -227,6 +236,7 @@ class Server:
         self._connections = self._new_connections()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._quic: QuicConfiguration | None = None
+        self._quic_group = quic_group
         self._quic_servers: list[QuicServer] = []
         self._quic_ports: list[int] = []
         if http3 is not False:
@@ -292,6 +302,8 @@ class Server:
             self._abort_quic()
             for sock in self._given:
                 sock.close()
+            if self._quic_group is not None:
+                self._quic_group.close()
             raise
         finally:
             for sock in [*datagrams, *self._given_udp]:
@@ -572,6 +584,7 @@ class Server:
             create_protocol=create,
             timeouts=self.timeouts,
             sock=sock,
+            group=self._quic_group,
         )
         server.share_limit(lambda: not listener.is_full, listener.released)
         self._quic_servers.append(server)
@@ -609,6 +622,15 @@ def _takes(signature: inspect.Signature, number: int) -> bool:
     except TypeError:
         return False
     return True
+
+
+def _check_member(quic_group: object, http3: object) -> None:
+    """Raise unless ``quic_group`` is a member, and HTTP/3 is served."""
+    from nghttp2py.asyncio.quic_member import QuicMember
+
+    check_type("quic_group", quic_group, QuicMember, "a QuicMember")
+    if http3 is False:
+        raise ValueError("quic_group needs http3: only QUIC uses it")
 
 
 def _to_context(ssl: Any, *others: str) -> ssl_module.SSLContext | None:

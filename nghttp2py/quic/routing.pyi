@@ -14,7 +14,12 @@ class Router:
     @property
     def versions(self) -> frozenset[int]: ...
     def __new__(
-        cls, *, secret: bytes, connection_id_length: int, versions: Sequence[int]
+        cls,
+        *,
+        secret: bytes,
+        connection_id_length: int,
+        versions: Sequence[int],
+        token_secret: bytes | None = None,
     ) -> Router: ...
     def read_header(self, data: bytes) -> QuicHeader | None: ...
     def split_run(

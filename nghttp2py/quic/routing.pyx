@@ -40,18 +40,23 @@ cdef class QuicHeader:
 cdef class Router:
     """Reads headers, and makes the answers to packets without a connection.
 
-    ``secret`` authenticates our tokens: Retry tokens, and those of stateless resets.
-    Addresses are those of sockets: ``(host, port, ...)``.
+    ``secret`` derives the tokens of stateless resets, and ``token_secret``, by default
+    the same, authenticates those of Retry packets and NEW_TOKEN frames.  Addresses are
+    those of sockets: ``(host, port, ...)``.
     """
 
     # The versions that we support.
     cdef readonly object versions
     cdef bytes _secret
+    cdef bytes _token_secret
     cdef size_t _cid_length
     cdef uint32_t _versions[lib.NGP_QUIC_MAX_VERSIONS]
     cdef size_t _nversions
 
-    def __cinit__(self, *, bytes secret not None, connection_id_length, versions):
+    def __cinit__(
+        self, *, bytes secret not None, connection_id_length, versions,
+        bytes token_secret=None,
+    ):
         if not 0 <= connection_id_length <= 20:
             raise ValueError("a connection id has at most 20 bytes")
         versions = known_versions(versions)
@@ -59,6 +64,7 @@ cdef class Router:
             raise ValueError("there are one to eight versions")
         self.versions = frozenset(versions)
         self._secret = secret
+        self._token_secret = secret if token_secret is None else token_secret
         self._cid_length = connection_id_length
         self._nversions = len(versions)
         for i, version in enumerate(versions):
@@ -138,8 +144,8 @@ cdef class Router:
             return b""
         return copy_bytes(packet, lib.ngp_quic_write_retry(
             packet, &header._header, &packed,
-            <const uint8_t *>PyBytes_AS_STRING(self._secret), len(self._secret),
-            to_ns(now)))
+            <const uint8_t *>PyBytes_AS_STRING(self._token_secret),
+            len(self._token_secret), to_ns(now)))
 
     def verify_retry(self, QuicHeader header not None, addr, now):
         """Return the destination connection id of the client's first packet, or
@@ -149,8 +155,8 @@ cdef class Router:
 
         if not pack_address(addr, &packed) or lib.ngp_quic_verify_retry(
             &odcid, &header._header, &packed,
-            <const uint8_t *>PyBytes_AS_STRING(self._secret), len(self._secret),
-            RETRY_TIMEOUT, to_ns(now),
+            <const uint8_t *>PyBytes_AS_STRING(self._token_secret),
+            len(self._token_secret), RETRY_TIMEOUT, to_ns(now),
         ) != 0:
             return None
         return copy_bytes(odcid.data, odcid.datalen)
@@ -167,8 +173,8 @@ cdef class Router:
         if not pack_address(addr, &packed):
             return b""
         return copy_bytes(token, lib.ngp_quic_write_token(
-            token, &packed, <const uint8_t *>PyBytes_AS_STRING(self._secret),
-            len(self._secret), to_ns(now)))
+            token, &packed, <const uint8_t *>PyBytes_AS_STRING(self._token_secret),
+            len(self._token_secret), to_ns(now)))
 
     def verify_token(self, QuicHeader header not None, addr, now):
         """Return whether an Initial packet has such a token, made for its sender."""
@@ -176,8 +182,8 @@ cdef class Router:
 
         return pack_address(addr, &packed) and lib.ngp_quic_verify_token(
             &header._header, &packed,
-            <const uint8_t *>PyBytes_AS_STRING(self._secret), len(self._secret),
-            TOKEN_TIMEOUT, to_ns(now)) == 0
+            <const uint8_t *>PyBytes_AS_STRING(self._token_secret),
+            len(self._token_secret), TOKEN_TIMEOUT, to_ns(now)) == 0
 
     def write_refusal(self, QuicHeader header not None, error_code):
         """Return the refusal of a connection, with a transport error."""

@@ -1,0 +1,201 @@
+"""The UDP sockets of a QUIC server with several worker processes.
+
+Each worker has a socket of its own at each address, in a group of SO_REUSEPORT.  The
+supervisor opens all of them and keeps them open as long as the group exists: the kernel
+knows a socket by its place in the group, and the places change when one leaves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import socket
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from nghttp2py.arguments import check_int, check_type
+from nghttp2py.asyncio.binding import (
+    bind_datagrams,
+    check_host,
+    check_port,
+    describe_place,
+)
+from nghttp2py.asyncio.quic_member import MAX_SLOTS, QuicMember
+from nghttp2py.asyncio.shared_secrets import SharedSecrets
+
+__all__ = ["QuicGroup"]
+
+logger = logging.getLogger("nghttp2py.asyncio.quic")
+
+# How many descriptors go into one message: Linux allows 253 (SCM_MAX_FD).
+_DESCRIPTORS = 64
+
+_Place = tuple[int, Any, bool]
+
+
+class _Channel:
+    """The supervisor's ends of the sockets to one member."""
+
+    def __init__(self) -> None:
+        # Whoever has this socket forwards datagrams to the member.
+        self.outbox, self.inbox = _pair()
+        self._control, self.control = _pair()
+
+    def tell(self, message: dict[str, Any], peers: Iterable[_Channel] = ()) -> bool:
+        """Send a message to the member; return whether its socket has accepted it."""
+        descriptors = [peer.outbox.fileno() for peer in peers]
+        try:
+            socket.send_fds(self._control, [json.dumps(message).encode()], descriptors)
+        except OSError:
+            return False
+        return True
+
+    def close(self) -> None:
+        self.outbox.close()
+        self._control.close()
+
+
+def _pair() -> tuple[socket.socket, socket.socket]:
+    """Return two connected sockets without names, which no other program can use."""
+    pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    for sock in pair:
+        sock.setblocking(False)
+    return pair
+
+
+class QuicGroup:
+    """The UDP sockets of all workers, and what they share: the supervisor's part.
+
+    ``addresses`` are those to serve: ``(host, port)`` with the address of an interface,
+    or bound sockets (of TCP), whose addresses are used.  ``size`` is the number of
+    workers: each is in a *slot*, 0 to ``size - 1``, and has a *generation* that counts
+    its predecessors in the slot.
+
+    Raises ``OSError`` if an address cannot be bound, also if it is in use by another
+    server that allows it to be shared (SO_REUSEPORT).
+    """
+
+    def __init__(
+        self,
+        addresses: Iterable[tuple[str, int] | socket.socket],
+        size: int,
+        *,
+        secrets: SharedSecrets | None = None,
+    ) -> None:
+        check_int("size", size, 1, MAX_SLOTS)
+        if secrets is None:
+            secrets = SharedSecrets.create()
+        check_type("secrets", secrets, SharedSecrets, "SharedSecrets")
+        self.secrets = secrets
+        self.size = 0
+        self._places = [_reserve(address) for address in addresses]
+        if not self._places:
+            raise ValueError("addresses must not be empty")
+        # The sockets of each slot, in the order of the addresses.
+        self._sockets: list[list[socket.socket]] = []
+        self._channels: dict[tuple[int, int], _Channel] = {}
+        try:
+            self._open(size)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, size: int) -> None:
+        """Open the sockets of the slots below ``size`` that have none."""
+        while len(self._sockets) < size:
+            opened: list[socket.socket] = []
+            self._sockets.append(opened)
+            for place in self._places:
+                opened.append(bind_datagrams(*place, reuse_port=True))
+        self.size = size
+
+    @property
+    def addresses(self) -> list[Any]:
+        """The bound addresses, as of ``getsockname()``."""
+        return [address for _, address, _ in self._places]
+
+    def member(self, slot: int, generation: int) -> QuicMember:
+        """Return what the worker of a slot needs; the caller owns it.
+
+        Raises ``ValueError`` if there is no such slot, or if the group has this member
+        already.
+        """
+        check_int("slot", slot, 0, self.size - 1)
+        check_int("generation", generation, 0)
+        key = slot, generation
+        if key in self._channels:
+            raise ValueError(f"slot {slot} has a generation {generation} already")
+        channel = _Channel()
+        others = list(self._channels.items())
+        for start in range(0, len(others), _DESCRIPTORS):
+            part = others[start : start + _DESCRIPTORS]
+            channel.tell({"joined": [each for each, _ in part]}, [c for _, c in part])
+        self._tell_all({"joined": [key]}, [channel])
+        self._channels[key] = channel
+        return QuicMember(
+            slot,
+            generation,
+            self.size,
+            self.secrets,
+            [sock.dup() for sock in self._sockets[slot]],
+            channel.inbox,
+            channel.control,
+        )
+
+    def ended(self, slot: int, generation: int) -> None:
+        """Forget a member whose process has ended; a second call is a no-op."""
+        channel = self._channels.pop((slot, generation), None)
+        if channel is not None:
+            channel.close()
+            self._tell_all({"left": [(slot, generation)]})
+
+    def resize(self, size: int) -> None:
+        """Change the number of slots; raises ``OSError`` if it cannot bind more.
+
+        Members in slots that are no more get no new connections.
+        """
+        check_int("size", size, 1, MAX_SLOTS)
+        self._open(size)
+        self._tell_all({"size": size})
+
+    def _tell_all(
+        self, message: dict[str, Any], peers: Sequence[_Channel] = ()
+    ) -> None:
+        for (slot, generation), channel in self._channels.items():
+            if not channel.tell(message, peers):
+                logger.warning(
+                    "worker %d of generation %d does not read its messages",
+                    slot,
+                    generation,
+                )
+
+    def close(self) -> None:
+        """Close the supervisor's sockets; a second call is a no-op."""
+        for channel in self._channels.values():
+            channel.close()
+        self._channels.clear()
+        for opened in self._sockets:
+            for sock in opened:
+                sock.close()
+        self._sockets.clear()
+
+
+def _reserve(address: tuple[str, int] | socket.socket) -> _Place:
+    """Return the place of an address, whose UDP port is free.
+
+    A socket of another group must not have it: the groups would be one for the kernel.
+    """
+    place: _Place
+    if isinstance(address, socket.socket):
+        place = describe_place(address)
+    else:
+        check_type("each of addresses", address, tuple, "(host, port) or a socket")
+        host, port = address
+        check_host(host)
+        check_port(port)
+        flags = socket.AI_PASSIVE | socket.AI_NUMERICHOST
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=flags)
+        place = found[0][0], found[0][4], False
+    with contextlib.closing(bind_datagrams(*place)) as sock:
+        return describe_place(sock)
