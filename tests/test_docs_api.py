@@ -81,6 +81,8 @@ INTERNAL = [
     "nghttp2py.link",
     "nghttp2py.server",
     "nghttp2py.tls",
+    "nghttp2py.workers",
+    "nghttp2py.workers.",
 ]
 
 # Builds the pages without writing any, and prints what they declare, with its kind.

@@ -55,7 +55,9 @@ LAYERS = {
     "client": {"arguments", "errors", "exchange", "h2", "log_budget", "asyncio"},
     "static_files": {"arguments", "handler", "log_budget", "asyncio"},
     "websocket": {"errors", "h2"},
+    "workers": {"arguments", "errors", "log_budget", "trusted", "quic", "asyncio"},
     "asgi": {
+        "workers",
         "access_formats",
         "arguments",
         "errors",
@@ -71,7 +73,7 @@ LAYERS = {
     },
     "cli": {
         *("", "arguments", "errors", "hpack", "libraries", "h2", "h3", "quic"),
-        *("asyncio", "server", "client", "static_files", "asgi"),
+        *("asyncio", "server", "client", "static_files", "asgi", "workers"),
     },
     "__main__": {"", "cli"},
     "": {"libraries", "errors", "hpack", "h2", "server", "client"},

@@ -21,12 +21,15 @@ _HOST_AND_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([^:\[\]/]*))(?::(\d{1,
 
 @dataclass(frozen=True)
 class Bind:
-    """One of: a host (None: all interfaces) with a port, a path, a descriptor."""
+    """One of: a host (None: all interfaces) with a port, a path, a descriptor, or the
+    sockets of systemd that have a name ("": that no other bind names).
+    """
 
     host: str | None = None
     port: int | None = None
     path: str | None = None
     fd: int | None = None
+    systemd: str | None = None
 
     @property
     def is_ip(self) -> bool:
@@ -38,16 +41,21 @@ class Bind:
             return f"unix:{self.path}".replace("\0", "@")
         if self.fd is not None:
             return f"fd://{self.fd}"
+        if self.systemd is not None:
+            return f"systemd:{self.systemd}".removesuffix(":")
         host = "*" if self.host is None else self.host
         return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
 
 
 def to_bind(text: str) -> Bind:
-    """Read ``host:port``, ``unix:path`` or ``fd://number``.
+    """Read ``host:port``, ``unix:path``, ``fd://number``, ``systemd`` or
+    ``systemd:name``.
 
     An empty host stands for all interfaces; in ``unix:@name``, ``@`` begins an abstract
     name of Linux.  Raises ``ConfigurationError``.
     """
+    if text == "systemd":
+        return Bind(systemd="")
     if text.startswith("unix:"):
         path = text.removeprefix("unix:")
         if path.startswith("//"):
@@ -61,10 +69,12 @@ def to_bind(text: str) -> Bind:
             raise ConfigurationError(f"{text!r} has no number of a descriptor")
         return Bind(fd=int(number))
     match = _HOST_AND_PORT.fullmatch(text)
+    if text.startswith("systemd:") and not (match and match[3]):
+        return Bind(systemd=text.removeprefix("systemd:"))
     if match is None:
         raise ConfigurationError(
-            f"{text!r} is no address: write host:port, [IPv6]:port, unix:path or "
-            "fd://number"
+            f"{text!r} is no address: write host:port, [IPv6]:port, unix:path, "
+            "fd://number or systemd:name"
         )
     host = match[1] or match[2]
     port = PORT if match[3] is None else int(match[3])

@@ -170,6 +170,9 @@ _ELSEWHERE = {
 }
 
 
+# The options that are one address, instead of bind.
+_ADDRESS = ("host", "port", "uds", "fd")
+
 # Options of uvicorn that mean nothing here at these values.
 _NEUTRAL = {
     "http": ("auto",),
@@ -294,8 +297,8 @@ class Config:
     bind: Sequence[str] = option(
         [],
         Texts(metavar="ADDRESS"),
-        "Address to listen on, instead of those above: host:port, unix:path or "
-        "fd://number.",
+        "Address to listen on, instead of those above: host:port, unix:path, "
+        "fd://number, or systemd:name for sockets of its unit.",
         group="Listening",
         flags=("b", "bind"),
     )
@@ -633,7 +636,7 @@ class Config:
         if self.ssl_cert_reqs and self.ssl_certfile is None:
             raise ConfigurationError("ssl_cert_reqs needs ssl_certfile")
         if self.bind:
-            for name in ("host", "port", "uds", "fd"):
+            for name in _ADDRESS:
                 if getattr(self, name) != OPTIONS[name].default:
                     raise ConfigurationError(f"give bind or {name}, not both")
         elif self.uds is not None and self.fd is not None:
@@ -690,6 +693,13 @@ class Config:
 
 #: Every option by its name, in the order of the documentation.
 OPTIONS: dict[str, Option] = options_of(Config)
+
+
+def has_address(config: Config) -> bool:
+    """Return whether the configuration names an address to listen on."""
+    return bool(config.bind) or any(
+        getattr(config, name) != OPTIONS[name].default for name in _ADDRESS
+    )
 
 
 def find_binds(config: Config) -> list[Bind]:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import importlib
+import logging
 import os
 import socket
 import ssl
@@ -14,7 +15,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from nghttp2py.asgi.binds import Bind, open_descriptor
-from nghttp2py.asgi.config import Config, find_binds, find_insecure_binds
+from nghttp2py.asgi.config import (
+    Config,
+    find_binds,
+    find_insecure_binds,
+    has_address,
+)
 from nghttp2py.asyncio.binding import (
     UnixPath,
     bind_tcp,
@@ -26,9 +32,16 @@ from nghttp2py.asyncio.server import DEFAULT_CONFIGURATION
 from nghttp2py.asyncio.timeouts import Timeouts
 from nghttp2py.errors import ConfigurationError
 from nghttp2py.h2 import H2Configuration
+from nghttp2py.workers.activation import (
+    InheritedSocket,
+    forget_sockets,
+    take_sockets,
+)
 
 if TYPE_CHECKING:
     from nghttp2py.quic import QuicConfiguration
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["Endpoint", "Endpoints", "make_context", "make_quic", "make_timeouts"]
 
@@ -38,7 +51,10 @@ _ATTEMPTS = 16
 
 @dataclass
 class Endpoint:
-    """Sockets with the same TLS and the same protocols, for one server."""
+    """Sockets with the same TLS and the same protocols, for one server.
+
+    Those of UDP have HTTP/3.
+    """
 
     sockets: list[socket.socket]
     secure: bool
@@ -56,31 +72,101 @@ class Endpoints:
 
     found: list[Endpoint] = field(default_factory=list)
     paths: list[UnixPath] = field(default_factory=list)
+    # The sockets that are in no endpoint yet: with TLS, and in the clear.
+    _tls: list[socket.socket] = field(default_factory=list)
+    _clear: list[socket.socket] = field(default_factory=list)
+    # The sockets of systemd that no address has chosen yet.
+    _inherited: list[InheritedSocket] = field(default_factory=list)
 
     async def bind(
         self, config: Config, sockets: Sequence[socket.socket] | None = None
     ) -> None:
         """Bind all that the configuration names, or take ``sockets``.
 
-        Raises ``OSError``, which names the address; then nothing stays bound.
+        Raises ``OSError``, which names the address, and ``ConfigurationError``; then
+        nothing stays bound.
         """
         secure = config.ssl_certfile is not None
         http3 = secure and config.http3 is not False and has_quic(config)
+        ours = self._tls if secure else self._clear
         try:
             if sockets is not None:
-                self._add(list(sockets), secure, http3)
+                ours += sockets
+                pair = http3
             else:
-                for bind in find_binds(config):
-                    self._add(await self._open(bind, config, http3), secure, http3)
+                binds = self._inherit(config)
+                for bind in binds:
+                    ours += await self._open(bind, config, http3)
                 for bind in find_insecure_binds(config):
-                    self._add(await self._open(bind, config, False), False, False)
+                    self._clear += await self._open(bind, config, False)
+                # A unit names the sockets of UDP that it wants.
+                pair = http3 and (
+                    config.http3 is True or any(bind.fd is not None for bind in binds)
+                )
+                self._drop_inherited()
+            if pair and not any(sock.type == socket.SOCK_DGRAM for sock in ours):
+                ours += _open_udp(ours)
+            self._group(http3)
         except BaseException:
             self.close()
             raise
 
+    def _inherit(self, config: Config) -> list[Bind]:
+        """Take the sockets of systemd; return where to listen, beside insecure_bind.
+
+        They are used if an address of the configuration names them, or if it has no
+        address.
+        """
+        binds = find_binds(config)
+        given = [*binds, *find_insecure_binds(config)]
+        explicit = has_address(config)
+        if explicit and all(bind.systemd is None for bind in given):
+            count = forget_sockets()
+            if count and all(bind.fd is None for bind in given):
+                logger.warning(
+                    "%d sockets of systemd are not used: the configuration has an "
+                    "address",
+                    count,
+                )
+            return binds
+        self._inherited = take_sockets()
+        return binds if explicit or not self._inherited else [Bind(systemd="")]
+
+    def _choose(self, bind: Bind, config: Config) -> list[socket.socket]:
+        """Return the sockets of systemd that an address names."""
+        others = {
+            each.systemd for each in (*find_binds(config), *find_insecure_binds(config))
+        }
+        found = [
+            each
+            for each in self._inherited
+            if each.name == bind.systemd
+            or (not bind.systemd and each.name not in others)
+        ]
+        if not found:
+            raise ConfigurationError(
+                f"systemd has passed no socket for {bind}: the unit of the sockets "
+                "starts the service"
+            )
+        for each in found:
+            self._inherited.remove(each)
+        return [each.sock for each in found]
+
+    def _drop_inherited(self) -> None:
+        for each in self._inherited:
+            logger.warning(
+                "nothing listens on %s (%s) of systemd: no address names it",
+                describe_address(each.sock.getsockname()),
+                each.name,
+            )
+            each.sock.close()
+        self._inherited.clear()
+
     async def _open(
         self, bind: Bind, config: Config, http3: bool
     ) -> list[socket.socket]:
+        if bind.systemd is not None:
+            return self._choose(bind, config)
         if bind.path is not None:
             sock, path = bind_unix(bind.path)
             if path is not None:
@@ -98,29 +184,42 @@ class Endpoints:
                 raise OSError(
                     error.errno, f"cannot listen on {bind}: {error.strerror}"
                 ) from None
-            if not http3 or bind.port or _is_free_for_udp(sockets, last=left == 1):
+            if not http3:
                 break
-            for sock in sockets:
-                sock.close()
+            try:
+                return sockets + _open_udp(sockets)
+            except OSError as error:
+                for sock in sockets:
+                    sock.close()
+                if bind.port or left == 1 or error.errno != errno.EADDRINUSE:
+                    raise
         return sockets
 
-    def _add(self, sockets: list[socket.socket], secure: bool, http3: bool) -> None:
-        """Add sockets to the endpoint of their kind."""
-        for sock in sockets:
-            quic = http3 and sock.family in (socket.AF_INET, socket.AF_INET6)
-            for endpoint in self.found:
-                if (endpoint.secure, endpoint.http3) == (secure, quic):
-                    endpoint.sockets.append(sock)
-                    break
-            else:
-                self.found.append(Endpoint([sock], secure, quic))
+    def _group(self, http3: bool) -> None:
+        """Make an endpoint of the sockets of each kind."""
+        for sock in self._clear if http3 else [*self._tls, *self._clear]:
+            if sock.type == socket.SOCK_DGRAM:
+                raise ConfigurationError(
+                    f"nothing can be served on {describe_address(sock.getsockname())} "
+                    "of UDP, because it has no TLS or http3 is off"
+                )
+        has_udp = any(sock.type == socket.SOCK_DGRAM for sock in self._tls)
+        kinds: dict[tuple[bool, bool], list[socket.socket]] = {}
+        for secure, sockets in (True, self._tls), (False, self._clear):
+            for sock in sockets:
+                quic = secure and has_udp and sock.family != socket.AF_UNIX
+                kinds.setdefault((secure, quic), []).append(sock)
+        self.found = [Endpoint(each, *kind) for kind, each in kinds.items()]
 
     def close(self) -> None:
         """Close the sockets that no server has taken, and remove the paths."""
         self.remove_paths()
-        for endpoint in self.found:
-            for sock in endpoint.sockets:
-                sock.close()
+        for sock in [
+            *self._tls,
+            *self._clear,
+            *(each.sock for each in self._inherited),
+        ]:
+            sock.close()
 
     def remove_paths(self) -> None:
         """Remove the Unix sockets' paths, so that no client tries them."""
@@ -129,16 +228,18 @@ class Endpoints:
         self.paths.clear()
 
 
-def _is_free_for_udp(sockets: list[socket.socket], *, last: bool) -> bool:
-    """Return whether the ports of bound sockets are free for UDP, too."""
+def _open_udp(sockets: list[socket.socket]) -> list[socket.socket]:
+    """Return sockets of UDP at the addresses of those of IP.  Raises ``OSError``."""
+    found: list[socket.socket] = []
     try:
         for sock in sockets:
-            bind_udp(sock).close()
-    except OSError as error:
-        if last or error.errno != errno.EADDRINUSE:
-            raise
-        return False
-    return True
+            if sock.family != socket.AF_UNIX:
+                found.append(bind_udp(sock))
+    except BaseException:
+        for sock in found:
+            sock.close()
+        raise
+    return found
 
 
 def describe_socket(sock: socket.socket, scheme: str) -> str:

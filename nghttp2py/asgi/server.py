@@ -34,6 +34,7 @@ from nghttp2py.asyncio import event_loop
 from nghttp2py.asyncio.server import Server as HTTPServer
 from nghttp2py.errors import ApplicationError, ConfigurationError, LifespanError
 from nghttp2py.websocket import WebSocketOptions
+from nghttp2py.workers import notify
 
 if TYPE_CHECKING:
     from nghttp2py.asgi.metrics import Metrics
@@ -71,6 +72,9 @@ class Server:
         self.lifespan: Lifespan | None = None
         #: What the program should exit with: 3 if the application has not started.
         self.exit_code = 0
+        #: Whether the process is this server's: then systemd is notified of its state.
+        self.notifies = False
+        self._watchdog: asyncio.TimerHandle | None = None
         self._app: ASGIApp | None = None
         self._endpoints = Endpoints()
         self._metrics: Metrics | None = None
@@ -243,6 +247,17 @@ class Server:
             raise
         self.started = True
         self._announce()
+        if self.notifies:
+            notify.ready("serving")
+            self._notify_watchdog()
+
+    def _notify_watchdog(self) -> None:
+        """Notify systemd that the event loop runs, now and regularly."""
+        interval = notify.watchdog_interval()
+        if interval is not None:
+            notify.watchdog()
+            loop = asyncio.get_running_loop()
+            self._watchdog = loop.call_later(interval, self._notify_watchdog)
 
     def _make_servers(self, app: ASGIApp) -> None:
         config = self.config
@@ -309,13 +324,13 @@ class Server:
         """Log where the server listens, and by which protocols."""
         for endpoint, server in zip(self._endpoints.found, self.servers, strict=True):
             protocols = ", ".join(name_protocols(endpoint, http1=self.config.http1))
-            for sock in server.sockets:
-                if sock.type == socket.SOCK_STREAM:
-                    logger.info(
-                        "listening on %s by %s (Ctrl-C stops)",
-                        describe_socket(sock, endpoint.scheme),
-                        protocols,
-                    )
+            streams = [s for s in server.sockets if s.type == socket.SOCK_STREAM]
+            for sock in streams or server.sockets:
+                logger.info(
+                    "listening on %s by %s (Ctrl-C stops)",
+                    describe_socket(sock, endpoint.scheme),
+                    protocols if streams else "HTTP/3",
+                )
 
     # ---- End ----
 
@@ -329,6 +344,8 @@ class Server:
         if not self.started:
             return
         self.started = False
+        if self.notifies:
+            notify.stopping("stopping")
         try:
             await self._drain()
         finally:
@@ -338,6 +355,8 @@ class Server:
                     await self._metrics.close()
             finally:
                 await self._end_lifespan()
+                if self._watchdog is not None:
+                    self._watchdog.cancel()
 
     async def _drain(self) -> None:
         """Wait for the end of requests, until the deadline or a second signal."""
@@ -518,6 +537,7 @@ def run_config(config: Config, *, leave: bool = False) -> int:
             "$WEB_CONCURRENCY is %r: this release serves with one process", wanted
         )
     server = Server(config)
+    server.notifies = True
 
     async def main() -> None:
         await server.serve()

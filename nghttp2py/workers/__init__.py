@@ -1,0 +1,1 @@
+"""Processes of a server: their supervisor, and what it shares with systemd."""
