@@ -25,6 +25,8 @@ __all__ = [
     "HeadersError",
     "InvalidBodyLengthError",
     "InvalidSettingsValueError",
+    "InvalidTableIndexError",
+    "InvalidTableSizeError",
     "LifespanError",
     "NGHTTP2Error",
     "NoAvailableStreamIDError",
@@ -119,6 +121,18 @@ class HPACKError(NGHTTP2Error):
 
 class HeaderListTooLargeError(HPACKError):
     """A decoded header list is larger than the bound that was set for it."""
+
+
+class InvalidTableIndexError(HPACKError):
+    """A header block has an index that neither table has (RFC 7541, 2.3.3).
+
+    A decoder that has not seen a connection's earlier blocks meets this soon.
+    """
+
+
+class InvalidTableSizeError(HPACKError):
+    """A header block changes the dynamic table's size as it must not, or does not
+    though it must (RFC 7541, 4.2 and 6.3)."""
 
 
 class ProtocolError(NGHTTP2Error):

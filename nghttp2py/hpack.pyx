@@ -26,6 +26,7 @@ from nghttp2py.errors import (
     from_code,
     printable,
 )
+from nghttp2py.hpack_faults import fault_of
 
 __all__ = [
     "DEFAULT_HEADER_TABLE_SIZE",
@@ -578,10 +579,13 @@ cdef class HDInflater(_Coder):
         Slot *_names  # owned
         size_t _max_header_list_size
         size_t _header_list_size  # size so far of the block being decoded
+        size_t _allowed  # octets of the dynamic table
+        bint _within_block
 
     def __cinit__(self, *args, **kwargs):
         # As the deflater's.
         self._max_header_list_size = DEFAULT_MAX_HEADER_LIST_SIZE
+        self._allowed = DEFAULT_HEADER_TABLE_SIZE
         self._pairs = <Slot *>PyMem_Calloc(2 * SLOTS, sizeof(Slot))
         if self._pairs == NULL:
             raise MemoryError
@@ -611,9 +615,10 @@ cdef class HDInflater(_Coder):
         Fields that the peer sent as never-indexed are ``NeverIndexed`` pairs,
         equal to plain ones; all others are plain tuples.
 
-        Raises HPACKError for a malformed block, HeaderListTooLargeError for
-        one that exceeds ``max_header_list_size``, TypeError for what is no
-        buffer.
+        Raises HPACKError for a malformed block (InvalidTableIndexError and
+        InvalidTableSizeError are kinds of it), HeaderListTooLargeError for one that
+        exceeds ``max_header_list_size``, TypeError for what is no buffer.  The error of
+        a block that was passed whole says at which octet it is malformed, and why.
         """
         cdef Py_buffer view
 
@@ -635,17 +640,25 @@ cdef class HDInflater(_Coder):
             PyObject *fields[FEW]  # owned
             size_t n = 0
             list result = None
+            const uint8_t *pos = data
+            size_t left = length
+            bint whole = not self._within_block
 
+        self._within_block = not final
         try:
-            while self._inflate_some(&data, &length, final, fields, &n):
+            while self._inflate_some(&pos, &left, final, fields, &n):
                 result = extended(result, fields, &n)
             return extended(result, fields, &n)
         except BaseException as error:
             while n:
                 n -= 1
                 Py_DECREF(fields[n])
+            if whole and type(error) is HPACKError:
+                error = fault_of(
+                    data[:length], pos - data, self._table_len(), self._allowed,
+                    error.code)
             self._error = type(error)
-            raise
+            raise error from None
 
     @cython.final
     cdef int _inflate_some(
@@ -668,6 +681,7 @@ cdef class HDInflater(_Coder):
             rv = lib.nghttp2_hd_inflate_hd2(
                 self._inflater, &nv, &flags, pos, end - pos, final)
             if rv < 0:
+                data[0] = pos
                 raise hpack_error(rv, "malformed header block")
             pos += rv
             if flags & lib.NGHTTP2_HD_INFLATE_EMIT:
@@ -785,6 +799,7 @@ cdef class HDInflater(_Coder):
         if self._error is not None:
             raise lost(self._error)
         check(lib.nghttp2_hd_inflate_change_table_size(self._inflater, size))
+        self._allowed = size
 
     cdef const lib.nghttp2_nv *_table_entry(self, size_t index) noexcept:
         return lib.nghttp2_hd_inflate_get_table_entry(self._inflater, index)

@@ -74,6 +74,7 @@ INTERNAL = [
     "nghttp2py.h2.convert",
     "nghttp2py.h3.",
     "nghttp2py.handler",
+    "nghttp2py.hpack_faults",
     "nghttp2py.libraries",
     "nghttp2py.log_budget",
     "nghttp2py.query",

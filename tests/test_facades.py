@@ -163,6 +163,10 @@ def test_errors_have_the_bases_of_hpack():
         small.decode(ours.Encoder().encode([("a", "b" * 200)]))
     with pytest.raises(ours.HPACKDecodingError):
         ours.Decoder().decode(b"\xff\xff\xff\xff\xff")
+    with pytest.raises(ours.InvalidTableIndexError, match="index 62"):
+        ours.Decoder().decode(b"\xbe")
+    with pytest.raises(ours.InvalidTableSizeError, match="4097 octets"):
+        ours.Decoder().decode(b"\x3f\xe2\x1f")
     block = ours.Encoder().encode([(b"a", b"\xff")])
     with pytest.raises(ours.HPACKDecodingError, match="UTF-8"):
         ours.Decoder().decode(block)
@@ -171,3 +175,29 @@ def test_errors_have_the_bases_of_hpack():
         if issubclass(theirs, Exception):
             bases = [base.__name__ for base in getattr(ours, name).__mro__]
             assert bases == [base.__name__ for base in theirs.__mro__]
+
+
+def test_the_tables_of_both_coders_can_be_read():
+    encoder, decoder = ours.Encoder(), ours.Decoder()
+    decoder.decode(encoder.encode([("a", "b"), ("c", 4)]))
+    for coder in encoder, decoder:
+        table = coder.header_table
+        assert table.dynamic_entries == [(b"c", b"4"), (b"a", b"b")]
+        assert table.maxsize == 4096
+        assert table.get_by_index(2) == (b":method", b"GET")
+        assert table.get_by_index(62) == (b"c", b"4")
+        with pytest.raises(ours.InvalidTableIndexError, match="64"):
+            table.get_by_index(64)
+
+
+def test_a_size_is_announced_only_if_it_changes():
+    encoder = ours.Encoder()
+    encoder.header_table_size = 4096
+    assert encoder.encode([(":method", "GET")]) == b"\x82"
+    encoder.header_table_size = 100
+    assert encoder.encode([(":method", "GET")]) == b"\x3f\x45\x82"
+
+
+def test_hpack_is_not_replaced_once_it_is_imported():
+    with pytest.raises(RuntimeError, match="has been imported"):
+        ours.replace_hpack()

@@ -11,7 +11,13 @@ from pathlib import Path
 import pytest
 
 from nghttp2py import hpack
-from nghttp2py.errors import HeaderListTooLargeError, HPACKError, ProtocolError
+from nghttp2py.errors import (
+    HeaderListTooLargeError,
+    HPACKError,
+    InvalidTableIndexError,
+    InvalidTableSizeError,
+    ProtocolError,
+)
 from nghttp2py.hpack import HDDeflater, HDInflater, NeverIndexed
 
 # The first bits of a never-indexed literal (RFC 7541, 6.2.3).
@@ -256,32 +262,57 @@ def test_what_is_no_buffer_is_refused_and_harms_nothing(data):
     assert inflater.inflate(b"\x82") == [(b":method", b"GET")]
 
 
+# A block, the error's type, the octet that it names, and the reason.
 MALFORMED = {
-    "index 0": "80",
-    "an index beyond the table": "be",
-    "a name's index beyond the table": "7f8001 0161",
-    "an index of more than 32 bits": "ffffffffffff0f",
-    "an index without end": "ff80808080808080808080",
-    "a cut index": "ff",
-    "a cut name": "40 0561",
-    "a cut value": "40 0161 0562",
-    "no value": "40 0161",
-    "a length of more than 32 bits": "40 7fffffffffff0f",
-    "Huffman padding of eight bits": "40 0161 82 1fff",
-    "Huffman padding of zeros": "40 0161 81 18",
-    "the Huffman end of string": "40 0161 84 ffffffff",
-    "a table size above the limit": "3fe21f",
-    "a table size after a field": "82 20",
-    "a cut table size": "3f",
+    "index 0": ("80", InvalidTableIndexError, 0, "index 0 is not in the table"),
+    "an index beyond the table": (
+        "82 be",
+        InvalidTableIndexError,
+        1,
+        "index 62 is not in the table, whose last is 61",
+    ),
+    "an index beyond what is added": (
+        "40 0161 0162 be bf",
+        InvalidTableIndexError,
+        6,
+        "index 63 is not in the table, whose last is 62",
+    ),
+    "a name's index beyond the table": (
+        "7f8001 0161",
+        InvalidTableIndexError,
+        0,
+        "index 191 is not",
+    ),
+    "an index of more than 32 bits": ("ffffffffffff0f", HPACKError, 0, "32 bits"),
+    "an index without end": ("ff80808080808080808080", HPACKError, 0, "32 bits"),
+    "a cut index": ("82 ff", HPACKError, 1, "ends within it"),
+    "a cut name": ("40 0561", HPACKError, 0, "ends within it"),
+    "a cut value": ("40 0161 0562", HPACKError, 0, "ends within it"),
+    "no value": ("40 0161", HPACKError, 0, "ends within it"),
+    "a length of more than 32 bits": ("40 7fffffffffff0f", HPACKError, 0, "32 bits"),
+    "Huffman padding of eight bits": ("40 0161 82 1fff", HPACKError, 0, "Huffman"),
+    "Huffman padding of zeros": ("40 0161 81 18", HPACKError, 0, "Huffman"),
+    "the Huffman end of string": ("40 0161 84 ffffffff", HPACKError, 0, "Huffman"),
+    "a table size above the limit": (
+        "3fe21f",
+        InvalidTableSizeError,
+        0,
+        "a table of 4097 octets, where 4096 are allowed",
+    ),
+    "a table size after a field": ("82 20", InvalidTableSizeError, 1, "after a field"),
+    "a cut table size": ("3f", HPACKError, 0, "ends within it"),
+    "nothing after a table size": ("20 be", InvalidTableIndexError, 1, "index 62"),
 }
 
 
-@pytest.mark.parametrize("block", MALFORMED.values(), ids=MALFORMED)
-def test_a_malformed_block_raises_and_every_later_call_too(block):
+@pytest.mark.parametrize(
+    ("block", "kind", "octet", "reason"), MALFORMED.values(), ids=MALFORMED
+)
+def test_a_malformed_block_raises_and_every_later_call_too(block, kind, octet, reason):
     inflater = HDInflater()
-    with pytest.raises(HPACKError) as caught:
+    with pytest.raises(HPACKError, match=rf"at octet {octet}: .*{reason}") as caught:
         inflater.inflate(bytes.fromhex(block))
-    assert type(caught.value) is HPACKError
+    assert type(caught.value) is kind
     assert caught.value.code < 0
     for call in (
         lambda: inflater.inflate(b"\x82"),
@@ -290,10 +321,12 @@ def test_a_malformed_block_raises_and_every_later_call_too(block):
     ):
         with pytest.raises(HPACKError, match="lost in an earlier error") as caught:
             call()
-        assert type(caught.value) is HPACKError
+        assert type(caught.value) is kind
 
 
-@pytest.mark.parametrize("block", MALFORMED.values(), ids=MALFORMED)
+@pytest.mark.parametrize(
+    "block", [case[0] for case in MALFORMED.values()], ids=MALFORMED
+)
 def test_a_malformed_block_raises_in_pieces_too(block):
     inflater = HDInflater()
     with pytest.raises(HPACKError):
@@ -406,7 +439,7 @@ def test_lowering_and_raising_the_table_says_both():
 def test_a_lower_limit_that_the_peer_ignores_is_an_error():
     inflater = HDInflater()
     inflater.change_table_size(100)
-    with pytest.raises(HPACKError):
+    with pytest.raises(InvalidTableSizeError, match=r"at octet 0: .* is missing"):
         inflater.inflate(b"\x82")
 
 

@@ -1,15 +1,18 @@
 """The names of the ``hpack`` package, on nghttp2's HPACK (RFC 7541).
 
 Write ``from nghttp2py.compat.hpack import Decoder, Encoder`` instead of ``from hpack
-import ...``.  The errors of this module are not those of ``nghttp2py.errors``: they
-have hpack's names and bases.
+import ...``, or call ``replace_hpack`` before ``h2`` or another user of hpack is
+imported.  The errors of this module are not those of ``nghttp2py.errors``: they have
+hpack's names and bases.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from nghttp2py import errors as _errors
 from nghttp2py.errors import HeaderListTooLargeError
 from nghttp2py.errors import HPACKError as _CoderError
 from nghttp2py.hpack import (
@@ -25,12 +28,14 @@ __all__ = [
     "Encoder",
     "HPACKDecodingError",
     "HPACKError",
+    "HeaderTable",
     "HeaderTuple",
     "InvalidTableIndex",
     "InvalidTableIndexError",
     "InvalidTableSizeError",
     "NeverIndexedHeaderTuple",
     "OversizedHeaderListError",
+    "replace_hpack",
 ]
 
 # The largest table that an encoder may be asked for; it is the peer's
@@ -47,7 +52,7 @@ class HPACKDecodingError(HPACKError):
 
 
 class InvalidTableIndexError(HPACKDecodingError):
-    """An index that no table has. nghttp2 does not distinguish it from other errors."""
+    """An index that neither table has (RFC 7541, 2.3.3)."""
 
 
 class InvalidTableIndex(InvalidTableIndexError):
@@ -55,8 +60,7 @@ class InvalidTableIndex(InvalidTableIndexError):
 
 
 class InvalidTableSizeError(HPACKDecodingError):
-    """A table larger than allowed. nghttp2 does not distinguish it from other
-    errors."""
+    """The table's size is changed as it must not be, or not though it must (4.2)."""
 
 
 class OversizedHeaderListError(HPACKDecodingError):
@@ -83,13 +87,46 @@ class NeverIndexedHeaderTuple(HeaderTuple):
     indexable = False
 
 
+class HeaderTable:
+    """The dynamic table of a coder, to be read."""
+
+    def __init__(self, coder: HDDeflater | HDInflater) -> None:
+        self._coder = coder
+
+    @property
+    def dynamic_entries(self) -> list[tuple[bytes, bytes]]:
+        """The entries, the newest first: name and value of each."""
+        return [(entry.name, entry.value) for entry in self._coder.get_hd_table()]
+
+    @property
+    def maxsize(self) -> int:
+        """Octets that the entries may take (RFC 7541, 4.1)."""
+        return self._coder.max_dynamic_table_size
+
+    def get_by_index(self, index: int) -> tuple[bytes, bytes]:
+        """Return the entry of either table that has ``index``.
+
+        Raises ``InvalidTableIndexError`` if there is none.
+        """
+        try:
+            entry = self._coder.get_table_entry(index)
+        except IndexError as error:
+            raise InvalidTableIndexError(str(error)) from error
+        return entry.name, entry.value
+
+
 class Encoder:
     """Encodes header lists into header blocks."""
 
     def __init__(self) -> None:
+        # Until a change is asked for, the table has the size that needs none.
         self._deflater = HDDeflater(_LARGEST_TABLE)
-        self._deflater.change_table_size(DEFAULT_HEADER_TABLE_SIZE)
         self._table_size = DEFAULT_HEADER_TABLE_SIZE
+
+    @property
+    def header_table(self) -> HeaderTable:
+        """The dynamic table."""
+        return HeaderTable(self._deflater)
 
     @property
     def header_table_size(self) -> int:
@@ -101,8 +138,9 @@ class Encoder:
 
     @header_table_size.setter
     def header_table_size(self, value: int) -> None:
-        self._deflater.change_table_size(value)
-        self._table_size = value
+        if value != self._table_size:
+            self._deflater.change_table_size(value)
+            self._table_size = value
 
     def encode(
         self, headers: Iterable[Any] | Mapping[Any, Any], huffman: bool = True
@@ -110,8 +148,8 @@ class Encoder:
         """Return the header block of ``headers``: pairs, triples or a mapping.
 
         The third element of a triple, if true, makes the field never-indexed, as
-        does ``NeverIndexedHeaderTuple``.  Names and values are bytes, or str,
-        which is encoded as UTF-8.  Pseudo-header fields of a mapping are put
+        does ``NeverIndexedHeaderTuple``.  Names and values are bytes, or anything
+        whose str is encoded as UTF-8.  Pseudo-header fields of a mapping are put
         first.  nghttp2 uses Huffman codes where they are shorter: ``huffman`` is
         accepted and has no effect.
         """
@@ -127,9 +165,16 @@ def _is_regular(field: tuple[Any, Any]) -> bool:
 
 
 def _to_field(field: Any) -> Any:
-    if isinstance(field, HeaderTuple) and not field.indexable:
-        return NeverIndexed(field[0], field[1])
-    return tuple(field)
+    name, value = _to_bytes(field[0]), _to_bytes(field[1])
+    if isinstance(field, HeaderTuple):
+        sensitive = not field.indexable
+    else:
+        sensitive = len(field) > 2 and bool(field[2])
+    return NeverIndexed(name, value) if sensitive else (name, value)
+
+
+def _to_bytes(text: Any) -> bytes:
+    return text if isinstance(text, bytes) else str(text).encode()
 
 
 class Decoder:
@@ -149,6 +194,11 @@ class Decoder:
     @max_header_list_size.setter
     def max_header_list_size(self, value: int) -> None:
         self._inflater.max_header_list_size = value
+
+    @property
+    def header_table(self) -> HeaderTable:
+        """The dynamic table."""
+        return HeaderTable(self._inflater)
 
     @property
     def header_table_size(self) -> int:
@@ -172,14 +222,19 @@ class Decoder:
     def decode(self, data: bytes, raw: bool = False) -> list[HeaderTuple]:
         """Return the header list of a whole block: str, or bytes if ``raw``.
 
-        Raises ``HPACKDecodingError`` for a block that is invalid or not UTF-8,
-        and ``OversizedHeaderListError``.
+        Raises ``HPACKDecodingError`` for a block that is invalid or not UTF-8;
+        ``InvalidTableIndexError``, ``InvalidTableSizeError`` and
+        ``OversizedHeaderListError`` are kinds of it.
         """
         try:
             fields = self._inflater.inflate(data)
             return [_from_field(field, raw) for field in fields]
         except HeaderListTooLargeError as error:
             raise OversizedHeaderListError(str(error)) from error
+        except _errors.InvalidTableIndexError as error:
+            raise InvalidTableIndex(str(error)) from error
+        except _errors.InvalidTableSizeError as error:
+            raise InvalidTableSizeError(str(error)) from error
         except _CoderError as error:
             raise HPACKDecodingError(str(error)) from error
         except UnicodeDecodeError as error:
@@ -192,3 +247,16 @@ def _from_field(field: tuple[bytes, bytes], raw: bool) -> HeaderTuple:
     if raw:
         return kind(name, value)
     return kind(name.decode(), value.decode())
+
+
+def replace_hpack() -> None:
+    """Let ``import hpack``, and its modules' names, mean this module.
+
+    For programs that use the h2 package: call it before ``h2`` is imported.  Raises
+    RuntimeError if hpack has been imported, whose names others may hold already.
+    """
+    this = sys.modules[__name__]
+    names = ["hpack", "hpack.hpack", "hpack.exceptions", "hpack.struct"]
+    if sys.modules.get("hpack", this) is not this:
+        raise RuntimeError("hpack has been imported: replace it before that")
+    sys.modules.update(dict.fromkeys(names, this))
