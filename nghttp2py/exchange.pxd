@@ -42,6 +42,7 @@ cdef class HTTPConnection:
     cdef public object tasks  # a CallbackTasks, which runs coroutines of handlers
     cdef public bint secure   # whether the transport is TLS or QUIC
     cdef public bint unlogged  # whether its exchanges are left out of the access log
+    cdef dict extra  # what get_extra_info() knows after the loss, or None
     cdef object application_data  # what exchanges keep for all of the connection
     cdef object __weakref__
 
@@ -78,8 +79,11 @@ cdef class HTTPConnection:
 # exchange, GeneratorExit and the CancelledError of a future included.
 cdef tuple FATAL
 
+cdef tuple GONE
+
 cdef double now() noexcept
 cpdef bint has_content(bytes method, status) except -1
+cdef object content_length(RequestReceived request)
 cpdef bint expects_continue(RequestReceived request) except -1
 cpdef bint answer_failure(Exchange exchange) except -1
 cpdef Exchange exchange_failed(Exchange exchange, error)

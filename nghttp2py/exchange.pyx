@@ -39,6 +39,9 @@ cdef list access_details = access.details
 
 FATAL = (KeyboardInterrupt, SystemExit)
 
+# What the methods that send raise when the peer or the connection is gone.
+GONE = (StreamClosedError, ConnectionClosedError)
+
 #: Body and fields of the response to a request whose application has failed.
 FAILURE = b"500 Internal Server Error\n"
 FAILURE_FIELDS = [
@@ -453,12 +456,28 @@ cdef class HTTPConnection:
 
     # ---- The connection ----
 
+    def connected(self, transport):
+        """Copy the transport's information that must stay available after its loss.
+
+        The values are copied, because a method of the transport would keep it, and its
+        buffers, in a cycle.
+        """
+        self.extra = {
+            name: transport.get_extra_info(name) for name in ("peername", "peercert")
+        }
+        self.secure = transport.get_extra_info("ssl_object") is not None
+
     cpdef get_extra_info(self, name, default=None):
         """Return the transport's information, as asyncio's transports do.
 
         "peername" and "peercert" stay known after the connection is lost.
         """
-        return default
+        value = None if self.extra is None else self.extra.get(name)
+        if value is None:
+            transport = getattr(self.owner, "transport", None)
+            if transport is not None:
+                return transport.get_extra_info(name, default)
+        return default if value is None else value
 
     cpdef flush_soon(self):
         """Arrange that what is queued is written without another call."""
@@ -549,6 +568,15 @@ cpdef bint has_content(bytes method, status) except -1:
     return status != 304 and method != b"HEAD"
 
 
+cdef object content_length(RequestReceived request):
+    """Return the size of the body that content-length states, 0 without it."""
+    for pair in request.fields:
+        if pair[0] == b"content-length":
+            # int() refuses thousands of digits, zeros too.
+            return int((<bytes>pair[1]).lstrip(b"0") or 0)
+    return 0
+
+
 cpdef bint expects_continue(RequestReceived request) except -1:
     """Return whether a client waits for 100 (Continue) (RFC 9110, 10.1.1)."""
     if request is None:
@@ -590,7 +618,7 @@ cpdef Exchange exchange_failed(Exchange exchange, error):
     cdef HTTPConnection http = exchange.http
     cdef FailedExchange failed = FailedExchange()
 
-    if isinstance(error, (StreamClosedError, ConnectionClosedError)) and (
+    if isinstance(error, GONE) and (
         not http.is_open(exchange)
     ):
         logger.debug("%s: stream %s: %s", http.owner, exchange.stream_id, error)

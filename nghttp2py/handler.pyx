@@ -11,6 +11,7 @@ from nghttp2py.exchange cimport (
     ExchangeFactory,
     HTTPConnection,
     answer_failure,
+    content_length,
     expects_continue,
     has_content,
 )
@@ -309,7 +310,7 @@ cdef class BaseRequestHandler(Exchange):
                 piece = self._take(n)
                 if piece is None:
                     if n < 0:
-                        self._check_size(self._content_length())
+                        self._check_size(content_length(self.request))
                     self._continue_now()
                     if self._reader is None:
                         self._reader = asyncio.get_running_loop().create_future()
@@ -339,14 +340,6 @@ cdef class BaseRequestHandler(Exchange):
         except (ValueError, RecursionError) as error:
             self._refusal = BodyFormatError(f"the body is not JSON: {error}")
             raise self._refusal from error
-
-    cdef Py_ssize_t _content_length(self) except -1:
-        """Return the size of the body that content-length states, or 0."""
-        for pair in self.request.fields:
-            if pair[0] == b"content-length":
-                # int() refuses thousands of digits, zeros too.
-                return int((<bytes>pair[1]).lstrip(b"0") or 0)
-        return 0
 
     cdef int _check_size(self, size) except -1:
         if size > self.max_body_size:

@@ -4,6 +4,10 @@ from nghttp2py.asgi.application cimport Application, ApplicationExchange
 from nghttp2py.exchange cimport Exchange
 from nghttp2py.h2.events cimport RequestReceived
 
+cdef enum:
+    # Octets that may be queued for the client when send() returns.
+    QUEUED = 131072
+
 cdef enum State:
     AWAITS_START
     AWAITS_BODY

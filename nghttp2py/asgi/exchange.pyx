@@ -14,13 +14,15 @@ from nghttp2py.asgi.application cimport (
     ApplicationExchange,
     check_message,
 )
-from nghttp2py.asgi.scope cimport takes_trailers
 from nghttp2py.exchange cimport (
+    GONE,
     Exchange,
     HTTPConnection,
+    content_length,
     expects_continue,
     has_content,
 )
+from nghttp2py.h2.convert cimport takes_trailers
 from nghttp2py.h2.events cimport RequestReceived
 
 import logging
@@ -31,26 +33,20 @@ from email.utils import formatdate
 from nghttp2py.errors import (
     ASGIMessageError,
     BodyQueueFullError,
-    ConnectionClosedError,
     ErrorCode,
     NGHTTP2Error,
-    StreamClosedError,
 )
 
 __all__ = ["ASGIExchange", "HTTPApplication"]
 
 logger = logging.getLogger("nghttp2py.asgi")
 
-# Octets of a response that may be queued when send() returns.
-cdef Py_ssize_t QUEUED = 131072
 # Octets of a file that are read at once.
 cdef Py_ssize_t PIECE = 65536
 
 cdef str HTTP = sys.intern("http")
 cdef str START = sys.intern("http.response.start")
 cdef str BODY = sys.intern("http.response.body")
-
-cdef tuple GONE = (StreamClosedError, ConnectionClosedError)
 
 # What becomes of fields of a response: those that concern the connection are removed
 # (RFC 9113, 8.2.2; RFC 9114, 4.2), HTTP/1.1 has its own rules for them.
@@ -202,7 +198,7 @@ cdef class ASGIExchange(ApplicationExchange):
             if len(application.running) >= application._limit:
                 return self._refuse(503)
         if application._max_body is not None:
-            if declared_length(request) > application._max_body:
+            if content_length(request) > application._max_body:
                 return self._refuse(413)
         scope = application.scopes.make(HTTP, self.http, request)
         if scope is None:
@@ -804,12 +800,3 @@ cdef bint is_lower(bytes name) noexcept:
         if c"A" <= text[i] <= c"Z":
             return False
     return True
-
-
-cdef object declared_length(RequestReceived request):
-    """Return the value of content-length, 0 without it."""
-    for pair in request.fields:
-        if pair[0] == b"content-length":
-            # int() refuses thousands of digits, zeros too.
-            return int((<bytes>pair[1]).lstrip(b"0") or 0)
-    return 0

@@ -26,6 +26,3 @@ cdef class ConnectionScope:
     cdef bint trusted      # whether the peer is a proxy that is trusted
     cdef bytes authority   # of the last request
     cdef tuple host        # the field made of it
-
-
-cdef bint takes_trailers(bytes value) except -1

@@ -8,6 +8,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_Copy
 
 from nghttp2py.exchange cimport HTTPConnection
+from nghttp2py.h2.convert cimport takes_trailers
 from nghttp2py.h2.events cimport RequestReceived
 
 import sys
@@ -282,14 +283,6 @@ cdef list take_headers(
     if cookies is not None:
         headers[at] = (b"cookie", b"; ".join(cookies))
     return headers
-
-
-cdef bint takes_trailers(bytes value) except -1:
-    """Return whether a value of ``te`` has trailers (RFC 9110, 10.1.4)."""
-    for item in value.lower().split(b","):
-        if item.partition(b";")[0].strip() == b"trailers":
-            return True
-    return False
 
 
 cdef list find_subprotocols(list headers):

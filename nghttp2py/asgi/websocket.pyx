@@ -10,7 +10,8 @@ queued.
 from cpython.bytes cimport PyBytes_GET_SIZE
 
 from nghttp2py.asgi.application cimport message_type
-from nghttp2py.asgi.exchange cimport COMPLETE, ASGIExchange, HTTPApplication
+from nghttp2py.asgi.exchange cimport COMPLETE, QUEUED, ASGIExchange, HTTPApplication
+from nghttp2py.exchange cimport GONE
 from nghttp2py.h2.events cimport RequestReceived
 
 import os
@@ -23,9 +24,7 @@ from nghttp2py.errors import (
     ASGIMessageError,
     BodyQueueFullError,
     ConfigurationError,
-    ConnectionClosedError,
     ErrorCode,
-    StreamClosedError,
 )
 from nghttp2py.websocket import (
     Closed,
@@ -40,8 +39,6 @@ from nghttp2py.websocket import (
 
 __all__ = ["WebSocketExchange", "new_websocket"]
 
-# Octets that may be queued for the peer when send() returns.
-cdef Py_ssize_t QUEUED = 131072
 # Octets that are parsed before the queue's bound is looked at again: a message of 64
 # KiB that was read at once is not copied for it.  Compression makes at most a thousand
 # times as many of them.
@@ -51,7 +48,6 @@ cdef Py_ssize_t DEFLATED_SLICE = 4096
 cdef str WEBSOCKET = sys.intern("websocket")
 cdef str SEND = sys.intern("websocket.send")
 cdef str RECEIVE = sys.intern("websocket.receive")
-cdef tuple GONE = (StreamClosedError, ConnectionClosedError)
 cdef tuple LOST = (1006, "")
 
 # What the server answers itself (RFC 6455, 4.2.2).

@@ -51,8 +51,6 @@ _WRITES_IN_A_TURN = 16
 #: Seconds within which a response goes on to a client that has closed its half of the
 #: connection.  It may have closed both: TCP does not tell before it is sent something.
 HALF_CLOSED_TIME = 1.0
-# Seconds that cancelled coroutines have to end, even if the close timeout is over.
-_LEAST_PATIENCE = 1.0
 
 
 class H1Pump(BoundedTransport, SharedReads, asyncio.Protocol, asyncio.BufferedProtocol):
@@ -237,9 +235,7 @@ class H1Pump(BoundedTransport, SharedReads, asyncio.Protocol, asyncio.BufferedPr
                 self._release_after(self._close_due - self._loop.time())
 
     def _release_after(self, timeout: float) -> None:
-        self.http.tasks.release_after(
-            max(min(timeout, self._timeouts.close), _LEAST_PATIENCE)
-        )
+        self.http.tasks.release_after(min(timeout, self._timeouts.close))
 
     # ---- Writing ----
 

@@ -17,8 +17,9 @@ from collections.abc import Callable, Collection, Coroutine, MutableMapping
 from typing import Any, TypeAlias, cast
 
 from nghttp2py.arguments import check_callable, check_type
+from nghttp2py.asyncio.fields import make_request
 from nghttp2py.asyncio.h3_bounds import Arrival, Outgoing, Rate, Watch
-from nghttp2py.asyncio.h3_link import H3Link, reset_failure, to_fields, to_request
+from nghttp2py.asyncio.h3_link import H3Link, reset_failure, to_fields
 from nghttp2py.asyncio.h3_stream import EXPECT, H3RequestStream, are_trailers
 from nghttp2py.asyncio.pump import CLOSE_TIMEOUT
 from nghttp2py.asyncio.quic import QuicConnectionProtocol
@@ -865,7 +866,7 @@ class H3Protocol(QuicConnectionProtocol):
         self, stream_id: int, headers: Headers
     ) -> tuple[Exchange, RequestReceived]:
         if self._coroutine is None:
-            request = to_request(headers)
+            request = make_request(headers, "3")
             return self._link.make_exchange(stream_id, request), request
         stream = H3RequestStream(self, self._link, stream_id, headers, client=False)
         assert stream.request is not None

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from nghttp2py.asyncio.fields import make_request
 from nghttp2py.asyncio.h3_bounds import Arrival, Outgoing
 from nghttp2py.asyncio.memory import LEAST, count_bytes
 from nghttp2py.asyncio.stream_link import Codes, StreamLink
@@ -41,7 +42,7 @@ from nghttp2py.h3.connection import ErrorCode
 from nghttp2py.h3.convert import check_trailers
 from nghttp2py.h3.events import Headers
 
-__all__ = ["H3Link", "to_fields", "to_request"]
+__all__ = ["H3Link", "to_fields"]
 
 
 # Unread bytes of a body from which on the peer gets no more credit.  Then it may still
@@ -821,7 +822,7 @@ class H3Link(StreamLink, PythonConnection):
 
     def push(self, exchange: Exchange, fields: Any) -> tuple[int, RequestReceived]:
         """Return -1 and the request: pushes are not supported (RFC 9114, 4.6)."""
-        return -1, to_request(to_fields(fields))
+        return -1, make_request(to_fields(fields), "3")
 
     # ---- The connection ----
 
@@ -920,22 +921,6 @@ def to_fields(headers: Any, status: Any = None) -> Headers:
     # A third item that is true keeps a field out of QPACK's table.
     fields: Headers = [(f[0].lower(), *f[1:]) for f in to_pairs(headers, status)]
     return fields
-
-
-def to_request(headers: Headers) -> RequestReceived:
-    """Make a request from its header section."""
-    fields = {field[0]: field[1] for field in headers}
-    target = fields.get(b":path", fields.get(b":authority", b""))
-    return RequestReceived(
-        fields[b":method"],
-        target,
-        [field for field in headers if field[0][:1] != b":"],
-        "3",
-        scheme=fields.get(b":scheme"),
-        authority=fields.get(b":authority"),
-        protocol=fields.get(b":protocol"),
-        fields=headers,
-    )
 
 
 def _to_code(error_code: int) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-from nghttp2py.asyncio.h3_link import H3Link, to_request
+from nghttp2py.asyncio.fields import make_request
+from nghttp2py.asyncio.h3_link import H3Link
 from nghttp2py.asyncio.stream import Stream
 from nghttp2py.errors import StreamClosedError, StreamStateError
 from nghttp2py.h3.events import Headers
@@ -50,7 +51,7 @@ class H3RequestStream(Stream):
         client: bool,
     ) -> None:
         super().__init__(
-            protocol, http, stream_id, None if client else to_request(fields)
+            protocol, http, stream_id, None if client else make_request(fields, "3")
         )
         self._fields = fields
         self._datagrams: deque[bytes] | None = None

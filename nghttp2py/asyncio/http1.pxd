@@ -22,11 +22,9 @@ cdef class HTTP1Exchanges(HTTPConnection):
     cdef object source               # of the body, or None
     cdef object trailers             # after the source's end, or None
     cdef bint dispatching            # what is queued now is written after it
-    cdef bint dirty                  # something was queued meanwhile
     cdef bint eof                    # the client has closed its half
     cdef bint going                  # the server is stopping
     cdef double now
-    cdef dict _extra                 # what get_extra_info() knows after the loss
 
     cdef Py_ssize_t before           # octets queued for the requests before
     cdef readonly bint aborts        # the response cannot be completed

@@ -30,7 +30,7 @@ import logging
 from functools import partial
 
 from nghttp2py.asyncio import memory
-from nghttp2py.asyncio.fields import add_field
+from nghttp2py.asyncio.fields import add_field, make_request
 from nghttp2py.asyncio.memory import count_bytes
 from nghttp2py.asyncio.tasks import CallbackTasks
 from nghttp2py.errors import (
@@ -100,15 +100,8 @@ cdef class HTTP1Exchanges(HTTPConnection):
         self.window = window
         self.low = -1
         self.tasks = CallbackTasks()
-        self._extra = {}
 
     # ---- What the pump calls ----
-
-    def connected(self, transport):
-        """Copy the transport's information that must stay available after its loss."""
-        for name in ("peername", "peercert"):
-            self._extra[name] = transport.get_extra_info(name)
-        self.secure = transport.get_extra_info("ssl_object") is not None
 
     def receive(self, bytes data not None):
         """Handle received bytes."""
@@ -118,7 +111,7 @@ cdef class HTTP1Exchanges(HTTPConnection):
             self._dispatch(self.connection.receive(data))
             self._settle()
         finally:
-            self.dispatching = self.dirty = False
+            self.dispatching = False
 
     def settle(self):
         """Go on: read sources, close what is complete, begin what has waited."""
@@ -127,7 +120,7 @@ cdef class HTTP1Exchanges(HTTPConnection):
             self.now = now()
             self._settle()
         finally:
-            self.dispatching = self.dirty = False
+            self.dispatching = False
 
     def take_output(self):
         """Return the next bytes to write, and wake what waits for room."""
@@ -151,7 +144,7 @@ cdef class HTTP1Exchanges(HTTPConnection):
             self._dispatch(self.connection.refuse(status, reason))
             self._settle()
         finally:
-            self.dispatching = self.dirty = False
+            self.dispatching = False
 
     def receive_eof(self):
         """Handle that the client has closed its half.
@@ -176,7 +169,7 @@ cdef class HTTP1Exchanges(HTTPConnection):
                     self._end()
                     self._settle()
                 finally:
-                    self.dispatching = self.dirty = False
+                    self.dispatching = False
             return self.exchange is not None or bool(connection.out_size)
         if connection.input == COMPLETE or connection.input == UNDECIDED:
             return True
@@ -202,7 +195,7 @@ cdef class HTTP1Exchanges(HTTPConnection):
             if self.exchange is not None:
                 self._close(failure, error_code)
         finally:
-            self.dispatching = self.dirty = False
+            self.dispatching = False
 
     def disconnected(self):
         """Drop the reference to the owner, which refers to this object."""
@@ -538,7 +531,7 @@ cdef class HTTP1Exchanges(HTTPConnection):
             except BaseException as error:
                 self._fail(exchange, error)
             finally:
-                self.dispatching = self.dirty = False
+                self.dispatching = False
         return 0
 
     cpdef wake_blocked(self):
@@ -627,13 +620,7 @@ cdef class HTTP1Exchanges(HTTPConnection):
         self._require_open(exchange)
         self.connection.begin_tunnel(fields)
         exchange.status = 200 if self.connection.method == b"CONNECT" else 101
-        self._begin_tunnel()
-
-    def _begin_tunnel(self):
-        """Deliver what the client has sent before, in the next turn."""
-        self.dirty = True
-        if not self.dispatching:
-            self.flush_soon()
+        self.flush_soon()  # delivers what the client has sent before
 
     cpdef send_trailers(self, Exchange exchange, fields):
         """See ``HTTPConnection``: a client gets those only if it has asked for them."""
@@ -761,31 +748,11 @@ cdef class HTTP1Exchanges(HTTPConnection):
         cdef FieldList given = FieldList()
 
         given.extend(fields)
-        pairs = [pair[:2] for pair in given._pairs]
-        pseudo = {name: value for name, value in pairs if name[:1] == b":"}
-        return -1, RequestReceived(
-            pseudo.get(b":method"),
-            pseudo.get(b":path"),
-            [pair for pair in pairs if pair[0][:1] != b":"],
-            scheme=pseudo.get(b":scheme"),
-            authority=pseudo.get(b":authority"),
-            fields=pairs,
-        )
+        return -1, make_request([pair[:2] for pair in given._pairs], self.version[5:])
 
     # ---- The connection ----
 
-    cpdef get_extra_info(self, name, default=None):
-        """See ``HTTPConnection``."""
-        value = self._extra.get(name)
-        if value is None and self.owner is not None:
-            transport = self.owner.transport
-            if transport is not None:
-                return transport.get_extra_info(name, default)
-        return default if value is None else value
-
     cpdef flush_soon(self):
         """See ``HTTPConnection``: while events are dispatched, after them."""
-        if self.dispatching:
-            self.dirty = True
-        elif self.owner is not None:
+        if not self.dispatching and self.owner is not None:
             self.owner.mark_dirty()

@@ -23,7 +23,6 @@ cdef class HTTP2Exchanges(HTTPConnection):
     cdef bint dispatching            # what is queued now is written after it
     cdef dict _lent                  # stream identifier -> weak reference, or None
     cdef dict _records               # of lent ones that were dropped, or None
-    cdef dict _extra                 # what get_extra_info() knows after the loss
     cdef dict _failures              # of streams that were reset and not closed yet
     cdef Exchange _called            # that is being called, or None
     cdef lib.ngp_h2 *_h2             # borrowed from the connection while dispatching

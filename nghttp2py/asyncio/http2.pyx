@@ -27,7 +27,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from nghttp2py.asyncio import memory
-from nghttp2py.asyncio.fields import add_field
+from nghttp2py.asyncio.fields import add_field, make_request
 from nghttp2py.asyncio.memory import count_bytes
 from nghttp2py.asyncio.pump import H2Pump
 from nghttp2py.asyncio.tasks import CallbackTasks
@@ -45,8 +45,6 @@ from nghttp2py.log_budget import MemoryLog
 logger = logging.getLogger(__name__)
 memory_log = MemoryLog(logger)
 
-# Seconds that cancelled coroutines have to end, even if the close timeout is over.
-cdef double LEAST_PATIENCE = 1.0
 # A smaller piece of a body was counted with what was read.
 cdef Py_ssize_t COUNTED = memory.LEAST
 
@@ -151,22 +149,11 @@ cdef class HTTP2Exchanges(HTTPConnection):
         self.connection = connection
         self.exchanges = {}
         self.blocked = set()
-        self._extra = {}
         self.tasks = CallbackTasks()
         reader = connection.read_by(_ExchangeReader)
         reader.exchanges = weakref.ref(self)  # a cycle would outlive them
 
     # ---- What the pump calls ----
-
-    def connected(self, transport):
-        """Copy the transport's information that must stay available after its loss.
-
-        The values are copied, because a method of the transport would keep it, and its
-        buffers, in a cycle.
-        """
-        for name in ("peername", "peercert"):
-            self._extra[name] = transport.get_extra_info(name)
-        self.secure = transport.get_extra_info("ssl_object") is not None
 
     def disconnected(self):
         """Drop the reference to the owner, which refers to this object.
@@ -656,7 +643,6 @@ cdef class HTTP2Exchanges(HTTPConnection):
     cpdef push(self, Exchange exchange, fields):
         """See ``HTTPConnection`` (RFC 9113, 8.4)."""
         cdef FieldList given = FieldList()
-        cdef RequestReceived request
         cdef int32_t stream_id = -1
 
         given.extend(fields)
@@ -665,15 +651,7 @@ cdef class HTTP2Exchanges(HTTPConnection):
             NeverIndexed(*pair[:2]) if len(pair) == 3 and pair[2] else pair[:2]
             for pair in given._pairs
         ]
-        pseudo = {name: value for name, value, *_ in pairs if name[:1] == b":"}
-        request = RequestReceived(
-            pseudo.get(b":method"),
-            pseudo.get(b":path"),
-            [pair for pair in pairs if pair[0][:1] != b":"],
-            scheme=pseudo.get(b":scheme"),
-            authority=pseudo.get(b":authority"),
-            fields=pairs,
-        )
+        request = make_request(pairs, "2")
         try:
             stream_id = self.connection.push_stream(exchange.stream_id, pairs)
         except (
@@ -698,15 +676,6 @@ cdef class HTTP2Exchanges(HTTPConnection):
         self.flush_soon()
 
     # ---- The connection ----
-
-    cpdef get_extra_info(self, name, default=None):
-        """See ``HTTPConnection``."""
-        value = self._extra.get(name)
-        if value is None and self.owner is not None:
-            transport = self.owner.transport
-            if transport is not None:
-                return transport.get_extra_info(name, default)
-        return default if value is None else value
 
     cpdef flush_soon(self):
         """See ``HTTPConnection``: while events are dispatched, after them."""
@@ -756,9 +725,7 @@ class HTTP2Protocol(H2Pump):
                 self._release_after(self._close_due - self._loop.time())
 
     def _release_after(self, timeout):
-        self.http.tasks.release_after(
-            max(min(timeout, self._timeouts.close), LEAST_PATIENCE)
-        )
+        self.http.tasks.release_after(min(timeout, self._timeouts.close))
 
     def close(self, timeout=None):
         was_closing = self.is_closing

@@ -8,6 +8,9 @@ from typing import Any
 
 __all__ = ["CallbackTasks"]
 
+# Seconds that cancelled coroutines have to end, even if the close timeout is over.
+_LEAST_PATIENCE = 1.0
+
 # An event loop keeps only weak references to its tasks.
 _tasks: set[asyncio.Future[Any]] = set()
 
@@ -84,9 +87,13 @@ class CallbackTasks:
             self.release()
 
     def release_after(self, timeout: float) -> None:
-        """Bound the wait for a lost connection's tasks to ``timeout`` seconds."""
+        """Bound the wait for a lost connection's tasks to ``timeout`` seconds.
+
+        They have a second to handle that they are cancelled, even if it is less.
+        """
         if self._released is None:
             return
+        timeout = max(timeout, _LEAST_PATIENCE)
         loop = asyncio.get_running_loop()
         if self._timer is not None:
             if self._timer.when() <= loop.time() + timeout:

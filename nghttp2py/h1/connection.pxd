@@ -38,8 +38,6 @@ cdef class H1Connection:
     cdef readonly size_t max_body_queue
     # Whether the connection ends after the current response.
     cdef public bint closing
-    # Whether the response cannot be completed: what was sent of it is not whole.
-    cdef readonly bint broken
 
     # ---- What comes in ----
     cdef Input input
@@ -82,7 +80,6 @@ cdef class H1Connection:
     cdef FieldList check_trailers(self, fields)
     cdef int trail(self, FieldList fields) except -1
     cdef bytes take_output(self, Py_ssize_t limit)
-    cdef int drop_output(self) except -1
     cdef int discard(self) except -1
     cdef int go_on(self) except -1
 

@@ -14,7 +14,13 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memchr
 
 from nghttp2py cimport cngp_fields as lib
-from nghttp2py.h2.convert cimport FieldList, as_bytes, show, status_text
+from nghttp2py.h2.convert cimport (
+    FieldList,
+    as_bytes,
+    show,
+    status_text,
+    takes_trailers,
+)
 from nghttp2py.h2.events cimport RequestReceived
 
 from http import HTTPStatus
@@ -521,7 +527,7 @@ cdef class H1Connection:
                 upgrade = True
                 continue
             if token == lib.NGP_TOKEN_TE:
-                if b"trailers" in tokens([pair], b"te"):
+                if takes_trailers(value):
                     self.takes_trailers = True
                 continue
             if (
@@ -723,8 +729,6 @@ cdef class H1Connection:
             self.output = SENT
             events.append(H1RequestRefused(status, reason))
             return 0
-        if self.output != SENT:
-            self.broken = True
         events.append(H1RequestRefused(None, reason))
         return 0
 
@@ -1008,14 +1012,6 @@ cdef class H1Connection:
         self.out_size -= size
         self.out_body -= body
         return data
-
-    cdef int drop_output(self) except -1:
-        """Drop what is queued: the connection is being aborted."""
-        self.out.clear()
-        self.out_bodies.clear()
-        self.out_size = self.out_body = 0
-        return 0
-
 
 cdef inline lib.ngp_field_rule add(
     lib.ngp_fields *section, lib.ngp_token token, bytes value

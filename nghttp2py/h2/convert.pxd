@@ -83,6 +83,7 @@ cdef Py_ssize_t borrow_fields(
 ) except -2
 
 
+cdef bint takes_trailers(bytes value) except -1
 cdef bytes copy_data(const lib.ngp_h2_event *e)
 cdef str take_text(const lib.ngp_h2_event *e)
 

@@ -817,6 +817,14 @@ cdef class FieldList:
         return -1
 
 
+cdef bint takes_trailers(bytes value) except -1:
+    """Return whether a value of ``te`` has trailers (RFC 9110, 10.1.4)."""
+    for item in value.lower().split(b","):
+        if item.partition(b";")[0].strip() == b"trailers":
+            return True
+    return False
+
+
 # ---- Events ----
 
 
