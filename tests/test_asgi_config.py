@@ -201,7 +201,6 @@ def test_bind_is_instead_of_the_others():
         ({"insecure_bind": ["a:1"]}, "insecure_bind needs ssl_certfile"),
         ({"http3": True}, "http3 needs ssl_certfile"),
         ({"ssl_cert_reqs": 2}, "ssl_cert_reqs needs ssl_certfile"),
-        ({"workers": 2}, "workers is 2: this release serves with one process"),
         ({"bind": ["nonsense:x"]}, "'nonsense:x' is no address"),
         (
             {"http3": True, "ssl_certfile": "c", "uds": "/s"},

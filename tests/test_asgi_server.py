@@ -604,13 +604,11 @@ def test_run_exits_with_a_code_for_what_failed(app, code, sentence, caplog):
     assert sentence in caplog.text
 
 
-def test_the_number_of_processes_that_a_platform_wants_is_a_warning(
-    monkeypatch, caplog
-):
-    monkeypatch.setenv("WEB_CONCURRENCY", "4")
+def test_a_number_of_processes_that_is_none_is_a_warning(monkeypatch, caplog):
+    monkeypatch.setenv("WEB_CONCURRENCY", "auto")
     with pytest.raises(SystemExit):
         run(App(startup="failed"), port=0, log_config=None)
-    assert "$WEB_CONCURRENCY is '4'" in caplog.text
+    assert "$WEB_CONCURRENCY is 'auto'" in caplog.text
 
 
 def test_run_names_an_option_that_it_does_not_have():

@@ -330,7 +330,7 @@ def test_a_host_that_is_not_found_is_one_line(site):
     [
         (["main:app", "--port=http"], "port must be an integer, not 'http'"),
         (["main:app", "--ssl-keyfile=k"], "ssl_keyfile needs ssl_certfile"),
-        (["main:app", "--workers=2"], "this release serves with one process"),
+        (["main:app", "--workers=0"], "workers is 0, but must be from 1"),
         (["main:app", "--reload"], "no option --reload: there is no reload yet"),
         (["main:app", "--certfile=c"], "no option --certfile: use ssl_certfile"),
         (["main:app", "-b", "x:y"], "'x:y' is no address"),

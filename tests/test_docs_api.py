@@ -56,6 +56,7 @@ PUBLIC = [
     "nghttp2py.static_files",
     "nghttp2py.trusted",
     "nghttp2py.websocket",
+    "nghttp2py.workers",
 ]
 INTERNAL = [
     "nghttp2py.__main__",
@@ -82,7 +83,6 @@ INTERNAL = [
     "nghttp2py.link",
     "nghttp2py.server",
     "nghttp2py.tls",
-    "nghttp2py.workers",
     "nghttp2py.workers.",
 ]
 

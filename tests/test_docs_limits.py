@@ -151,6 +151,7 @@ def test_what_serve_takes_is_on_the_page():
     [
         *("timeout_lifespan_startup", "timeout_lifespan_shutdown"),
         *("timeout_graceful_shutdown", "timeout_keep_alive"),
+        *("timeout_worker_startup", "timeout_worker_healthcheck"),
     ],
 )
 def test_the_time_bounds_of_applications_are_on_the_page(name):
@@ -221,6 +222,12 @@ def test_the_time_bounds_of_applications_are_on_the_page(name):
         ),
         ("bytes of such a request", "asyncio.h3:_DISCARDED"),
         ("events of a qlog trace", "quic.logger:MAX_EVENTS"),
+        ("end of a worker after a second SIGINT", "workers.process:_FORCED"),
+        ("pause before a worker is started again", "workers.supervisor:_MOST_PAUSE"),
+        (
+            "bytes of a message between supervisor and worker",
+            "workers.channel:_MAX_MESSAGE",
+        ),
     ],
 )
 def test_a_number_that_is_no_setting_is_that_of_the_module(row, place):

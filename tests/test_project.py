@@ -50,13 +50,13 @@ LAYERS = {
         "log_budget",
         "trusted",
     },
+    "workers": {"arguments", "errors", "log_budget", "trusted", "quic", "asyncio"},
     "query": set(),
     "handler": {"errors", "exchange", "h2", "log_budget", "query", "asyncio"},
     "server": {"arguments", "errors", "exchange", "h2", "asyncio", "handler"},
     "client": {"arguments", "errors", "exchange", "h2", "log_budget", "asyncio"},
     "static_files": {"arguments", "handler", "log_budget", "asyncio"},
     "websocket": {"errors", "h2"},
-    "workers": {"arguments", "errors", "log_budget", "trusted", "quic", "asyncio"},
     "asgi": {
         "workers",
         "access_formats",
@@ -221,7 +221,7 @@ def test_no_module_imports_itself_by_way_of_others():
 
 OWN = {"self", "cls", "super", "mcs"}
 # Public in spite of their names.
-PUBLIC_NAMES = {"_asdict", "_replace", "_fields", "_make", "_exit"}
+PUBLIC_NAMES = {"_asdict", "_replace", "_fields", "_make", "_exit", "_xoptions"}
 
 
 def foreign_private_uses(path):

@@ -8,7 +8,8 @@ if TYPE_CHECKING:
     from nghttp2py.asgi.app import ASGIApp
     from nghttp2py.asgi.config import Config
     from nghttp2py.asgi.options import ASGIOptions
-    from nghttp2py.asgi.server import Server, run, serve
+    from nghttp2py.asgi.running import run
+    from nghttp2py.asgi.server import Server, serve
 
 __all__ = ["ASGIApp", "ASGIOptions", "Config", "Server", "run", "serve"]
 
@@ -17,7 +18,7 @@ _MODULES = {
     "ASGIOptions": "options",
     "Config": "config",
     "Server": "server",
-    "run": "server",
+    "run": "running",
     "serve": "server",
 }
 

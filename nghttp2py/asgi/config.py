@@ -38,12 +38,15 @@ from nghttp2py.asgi.kinds import (
 )
 from nghttp2py.asgi.loading import INTERFACES, ASGIApplication, load_application
 from nghttp2py.asgi.logs import LOGGING_CONFIG, configure_logging
+from nghttp2py.asyncio.event_loop import LOOPS
 from nghttp2py.asyncio.listener import BACKLOG
 from nghttp2py.asyncio.timeouts import Timeouts
 from nghttp2py.errors import ConfigurationError
 from nghttp2py.h2 import H2Configuration
 from nghttp2py.trusted import TrustedAddresses
 from nghttp2py.websocket import WebSocketOptions
+from nghttp2py.workers.process import Limits
+from nghttp2py.workers.supervisor import MOST_WORKERS
 
 __all__ = [
     "OPTIONS",
@@ -251,15 +254,28 @@ class Config:
     )
     loop: str = option(
         "auto",
-        Choice("auto", "asyncio", "uvloop"),
+        Choice(*LOOPS),
         "Event loop; auto is uvloop if that is installed.",
         group="Application",
     )
-    workers: int = option(
-        1,
-        Integer(1),
-        "Processes; more than one are not supported yet.",
-        group="Application",
+    workers: int | None = option(
+        None,
+        Integer(1, MOST_WORKERS, optional=True),
+        "Processes that serve.",
+        group="Workers",
+        hint="$WEB_CONCURRENCY, or 1",
+    )
+    timeout_worker_startup: float = option(
+        60.0,
+        Seconds(),
+        "For a worker to import the application, beside its start.",
+        group="Workers",
+    )
+    timeout_worker_healthcheck: float | None = option(
+        Limits.silence,
+        Seconds(optional=True),
+        "For a worker whose event loop is blocked; then it is killed and replaced.",
+        group="Workers",
     )
 
     # ---- Listening ----
@@ -641,10 +657,8 @@ class Config:
                     raise ConfigurationError(f"give bind or {name}, not both")
         elif self.uds is not None and self.fd is not None:
             raise ConfigurationError("give uds or fd, not both")
-        if self.workers > 1:
-            raise ConfigurationError(
-                f"workers is {self.workers}: this release serves with one process"
-            )
+        if (self.workers or 1) > 1 and self.metrics_port is not None:
+            raise ConfigurationError("metrics_port is not for several workers yet")
         find_insecure_binds(self)
         if not any(bind.is_ip for bind in find_binds(self)) and self.http3:
             raise ConfigurationError("http3 needs a port: a Unix socket has no UDP")

@@ -6,19 +6,16 @@ import asyncio
 import contextlib
 import contextvars
 import dataclasses
-import importlib.util
 import logging
-import os
 import signal
 import socket
-import sys
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from nghttp2py.asgi.app import ASGIApp
-from nghttp2py.asgi.config import Config, make_config
+from nghttp2py.asgi.config import Config
 from nghttp2py.asgi.endpoints import (
     Endpoint,
     Endpoints,
@@ -30,16 +27,16 @@ from nghttp2py.asgi.endpoints import (
 )
 from nghttp2py.asgi.lifespan import Lifespan
 from nghttp2py.asgi.options import ASGIOptions
-from nghttp2py.asyncio import event_loop
+from nghttp2py.asyncio.event_loop import run_in
 from nghttp2py.asyncio.server import Server as HTTPServer
-from nghttp2py.errors import ApplicationError, ConfigurationError, LifespanError
+from nghttp2py.errors import ConfigurationError, LifespanError
 from nghttp2py.websocket import WebSocketOptions
 from nghttp2py.workers import notify
 
 if TYPE_CHECKING:
     from nghttp2py.asgi.metrics import Metrics
 
-__all__ = ["STARTUP_FAILURE", "Server", "run", "run_config", "serve"]
+__all__ = ["STARTUP_FAILURE", "Server", "announce", "log_error", "serve"]
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +73,8 @@ class Server:
         self.notifies = False
         self._watchdog: asyncio.TimerHandle | None = None
         self._app: ASGIApp | None = None
-        self._endpoints = Endpoints()
+        # What it listens on; if this has sockets before the start, these.
+        self.endpoints = Endpoints()
         self._metrics: Metrics | None = None
         self._should_exit = False
         self._force_exit = False
@@ -144,7 +142,7 @@ class Server:
 
     def run(self, sockets: Sequence[socket.socket] | None = None) -> None:
         """Serve in an event loop of its own, as ``config.loop`` names it."""
-        run_loop(self.serve(sockets), self.config.loop)
+        run_in(self.serve(sockets), self.config.loop)
 
     async def serve(self, sockets: Sequence[socket.socket] | None = None) -> None:
         """Serve until ``should_exit`` is set, or SIGINT or SIGTERM comes.
@@ -228,6 +226,11 @@ class Server:
         self._attach()
         config = self.config
         config.check()
+        if self.endpoints.found == [] and (config.workers or 1) > 1:
+            raise ConfigurationError(
+                f"workers is {config.workers}: a Server is one process, run() has "
+                "several"
+            )
         application = config.load()
         self.lifespan = Lifespan(
             application,
@@ -237,7 +240,8 @@ class Server:
         )
         self._app = ASGIApp(application, make_options(config, self.lifespan.state))
         # An address that is in use is found before the application has started.
-        await self._endpoints.bind(config, sockets)
+        if not self.endpoints.found:
+            await self.endpoints.bind(config, sockets)
         try:
             self._make_servers(self._app)
             await self.lifespan.startup()
@@ -246,7 +250,7 @@ class Server:
             await self._abort_startup()
             raise
         self.started = True
-        self._announce()
+        self.announce()
         if self.notifies:
             notify.ready("serving")
             self._notify_watchdog()
@@ -263,7 +267,7 @@ class Server:
         config = self.config
         timeouts = make_timeouts(config)
         context = quic = None
-        for endpoint in self._endpoints.found:
+        for endpoint in self.endpoints.found:
             if endpoint.secure and context is None:
                 context = make_context(config)
             if endpoint.http3 and quic is None:
@@ -316,21 +320,13 @@ class Server:
             await self._metrics.close()
         for server in self.servers:
             server.abort()
-        self._endpoints.close()
+        self.endpoints.close()
         if self.lifespan is not None:
             await self.lifespan.shutdown()
 
-    def _announce(self) -> None:
+    def announce(self) -> None:
         """Log where the server listens, and by which protocols."""
-        for endpoint, server in zip(self._endpoints.found, self.servers, strict=True):
-            protocols = ", ".join(name_protocols(endpoint, http1=self.config.http1))
-            streams = [s for s in server.sockets if s.type == socket.SOCK_STREAM]
-            for sock in streams or server.sockets:
-                logger.info(
-                    "listening on %s by %s (Ctrl-C stops)",
-                    describe_socket(sock, endpoint.scheme),
-                    protocols if streams else "HTTP/3",
-                )
+        announce(self.config, self.endpoints.found)
 
     # ---- End ----
 
@@ -362,7 +358,7 @@ class Server:
         """Wait for the end of requests, until the deadline or a second signal."""
         assert self._app is not None
         timeout = self.config.timeout_graceful_shutdown
-        self._endpoints.remove_paths()
+        self.endpoints.remove_paths()
         for server in self.servers:
             server.close(timeout)
         count = self._app.task_count
@@ -423,6 +419,19 @@ class Server:
         return ended
 
 
+def announce(config: Config, endpoints: Sequence[Endpoint]) -> None:
+    """Log where a server listens, and by which protocols."""
+    for endpoint in endpoints:
+        protocols = ", ".join(name_protocols(endpoint, http1=config.http1))
+        streams = [s for s in endpoint.sockets if s.type == socket.SOCK_STREAM]
+        for sock in streams or endpoint.sockets:
+            logger.info(
+                "listening on %s by %s (Ctrl-C stops)",
+                describe_socket(sock, endpoint.scheme),
+                protocols if streams else "HTTP/3",
+            )
+
+
 def name_protocols(endpoint: Endpoint, *, http1: bool) -> list[str]:
     """Return the names of the protocols that an endpoint serves."""
     names = ["HTTP/1.1"] if http1 else []
@@ -464,9 +473,6 @@ def log_error(error: Exception) -> None:
     logger.error("%s%s", error, "\n" + details.rstrip() if details else "")
 
 
-# ---- Running ----
-
-
 async def serve(
     app: Any,
     config: Config | None = None,
@@ -506,77 +512,3 @@ async def serve(
 
 async def _await(function: Callable[[], Awaitable[object]]) -> None:
     await function()
-
-
-def run_loop(main: Coroutine[Any, Any, None], loop: str) -> None:
-    """Run a coroutine in a new event loop: "auto", "asyncio" or "uvloop"."""
-    if loop == "asyncio":
-        asyncio.run(main)
-        return
-    if loop == "uvloop" and importlib.util.find_spec("uvloop") is None:
-        main.close()
-        raise ConfigurationError(
-            "loop uvloop needs the uvloop package: pip install 'nghttp2py[speed]'"
-        )
-    event_loop.run(main)
-
-
-def run_config(config: Config, *, leave: bool = False) -> int:
-    """Serve by a configuration in a new event loop; return the exit code.
-
-    With ``leave``, a forced end does not wait for threads of the application: the
-    process ends.  Raises what ``Server.serve`` raises.
-    """
-    config.check()
-    config.configure_logging()
-    config.load()
-    wanted = os.environ.get("WEB_CONCURRENCY", "1")
-    if wanted != "1":
-        # Platforms set it for every program, so it does not keep one from starting.
-        logger.warning(
-            "$WEB_CONCURRENCY is %r: this release serves with one process", wanted
-        )
-    server = Server(config)
-    server.notifies = True
-
-    async def main() -> None:
-        await server.serve()
-        if leave and (
-            not await server.has_ended() or (server.force_exit and _has_threads())
-        ):
-            # asyncio would wait for tasks that go on although they were cancelled, it
-            # and the interpreter would join the threads of executors.
-            logging.shutdown()
-            for stream in sys.stdout, sys.stderr:
-                with contextlib.suppress(OSError, ValueError, AttributeError):
-                    stream.flush()
-            os._exit(server.exit_code)
-
-    run_loop(main(), config.loop)
-    return server.exit_code
-
-
-def _has_threads() -> bool:
-    """Return whether a thread would keep the process alive."""
-    return any(
-        not thread.daemon and thread is not threading.main_thread()
-        for thread in threading.enumerate()
-    )
-
-
-def run(app: Any, **options: Any) -> None:
-    """Serve ``app`` until a signal comes; ``options`` are those of ``Config``.
-
-    The program ends with the exit code 3 if the application fails to start, and with 1
-    if it cannot be loaded or an address cannot be listened on; a line of the log says
-    why.  Raises ``TypeError`` and ``ValueError`` for invalid options.
-    """
-    config = make_config(app, options)
-    config.check()
-    try:
-        code = run_config(config)
-    except (ApplicationError, ConfigurationError, OSError) as error:
-        log_error(error)
-        code = 1
-    if code:
-        sys.exit(code)

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import sys
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-__all__ = ["get_current_loop", "is_loop_running", "run"]
+from nghttp2py.errors import ConfigurationError
+
+__all__ = ["LOOPS", "get_current_loop", "is_loop_running", "run", "run_in"]
+
+#: The names that ``run_in`` takes.
+LOOPS = ("auto", "asyncio", "uvloop")
 
 T = TypeVar("T")
 
@@ -52,3 +58,18 @@ def run(main: Coroutine[Any, Any, T]) -> T:
         return asyncio.run(main)
     result: T = uvloop.run(main)
     return result
+
+
+def run_in(main: Coroutine[Any, Any, T], loop: str) -> T:
+    """Run ``main`` in a new event loop of ``LOOPS``; "auto" is that of ``run``.
+
+    Raises ``ConfigurationError`` if uvloop is to be used and not installed.
+    """
+    if loop == "asyncio":
+        return asyncio.run(main)
+    if loop == "uvloop" and importlib.util.find_spec("uvloop") is None:
+        main.close()
+        raise ConfigurationError(
+            "loop uvloop needs the uvloop package: pip install 'nghttp2py[speed]'"
+        )
+    return run(main)

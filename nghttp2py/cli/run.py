@@ -129,9 +129,9 @@ def _run(app: str | None, check_config: bool, **given: Any) -> None:
             click.echo(f"The configuration of {config.app} can be used.")
             return
         # Imported here: other commands have no use for it.
-        from nghttp2py.asgi.server import run_config
+        from nghttp2py.asgi.running import run_config
 
-        code = run_config(config, leave=True)
+        code = run_config(config, may_leave=True)
     except (ApplicationError, ConfigurationError) as error:
         details = getattr(error, "details", "")
         if details:

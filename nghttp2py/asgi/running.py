@@ -1,0 +1,64 @@
+"""Run the server of ASGI applications as a program: one process, or several."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from nghttp2py.asgi.config import Config, make_config
+from nghttp2py.asgi.server import Server, log_error
+from nghttp2py.asgi.workers import run_workers
+from nghttp2py.asyncio.event_loop import run_in
+from nghttp2py.errors import ApplicationError, ConfigurationError
+from nghttp2py.workers.supervisor import count_workers
+from nghttp2py.workers.worker import has_threads, leave
+
+__all__ = ["run", "run_config"]
+
+
+def run_config(config: Config, *, may_leave: bool = False) -> int:
+    """Serve by a configuration until a signal comes; return the exit code.
+
+    With ``may_leave``, a forced end does not wait for threads of the application: the
+    process ends.  Raises what ``Server.serve`` raises.
+    """
+    config.check()
+    config.configure_logging()
+    workers = count_workers(config.workers)
+    if workers > 1:
+        return run_workers(config, workers)
+    config.load()
+    server = Server(config)
+    server.notifies = True
+
+    async def main() -> None:
+        await server.serve()
+        if may_leave and (
+            not await server.has_ended() or (server.force_exit and has_threads())
+        ):
+            # asyncio would wait for tasks that go on although they were cancelled.
+            leave(server.exit_code)
+
+    run_in(main(), config.loop)
+    return server.exit_code
+
+
+def run(app: Any, **options: Any) -> None:
+    """Serve ``app`` until a signal comes; ``options`` are those of ``Config``.
+
+    With several workers, ``app`` must be the name of the application: each imports it.
+
+    The program ends with the exit code 3 if the application fails to start, and with 1
+    if it cannot be loaded or an address cannot be listened on; a line of the log says
+    why.  With several workers the exit code is 3 if it cannot be loaded, too.  Raises
+    ``TypeError`` and ``ValueError`` for invalid options.
+    """
+    config = make_config(app, options)
+    config.check()
+    try:
+        code = run_config(config)
+    except (ApplicationError, ConfigurationError, OSError) as error:
+        log_error(error)
+        code = 1
+    if code:
+        sys.exit(code)

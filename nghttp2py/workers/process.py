@@ -1,0 +1,282 @@
+"""A worker as the supervisor sees it: its process, its channel, and its time limits."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nghttp2py.errors import printable
+from nghttp2py.workers.channel import Channel, Message
+from nghttp2py.workers.worker import IGNORED, STOPPING
+
+__all__ = ["Failure", "Limits", "WorkerProcess"]
+
+logger = logging.getLogger(__name__)
+
+# Seconds from SIGABRT, by which a hung worker shows where it hangs, to SIGKILL.
+_ABORTED = 1.0
+# Seconds in which a worker must end that has closed its channel.
+_UNHEARD = 5.0
+# Seconds in which a worker must end that was told not to wait for its requests.
+_FORCED = 10.0
+# Heartbeats in the time after which a silent worker is taken for hung.
+_BEATS = 4
+# A timer that is this many seconds late was kept by the suspended supervisor.
+_LATE = 1.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of a worker's time, in seconds; None for no bound."""
+
+    #: From its start until it is ready.
+    startup: float | None = 120.0
+    #: Between heartbeats, when it is ready.
+    silence: float | None = 30.0
+    #: From the request to stop until it has ended.
+    stop: float | None = 60.0
+
+    @property
+    def heartbeat(self) -> float:
+        """Seconds between heartbeats."""
+        return 1.0 if self.silence is None else min(1.0, self.silence / _BEATS)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a worker could not start: a line, and what follows it."""
+
+    reason: str
+    details: str = ""
+
+
+class WorkerProcess:
+    """A worker: it is starting, then ready, then stopping, then it has ended.
+
+    ``started`` is a future: whether it has become ready.  ``changed`` is called with
+    this object when the worker asks for a replacement, stops by itself, or has ended.
+
+    Raises ``OSError`` if no process can be started.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        generation: int,
+        start: Message,
+        sockets: Sequence[tuple[str, socket.socket]],
+        limits: Limits,
+        changed: Callable[[WorkerProcess], object],
+    ) -> None:
+        self.index = index
+        self.generation = generation
+        self.limits = limits
+        self._loop = asyncio.get_running_loop()
+        self._changed = changed
+        self.started: asyncio.Future[bool] = self._loop.create_future()
+        #: Why it has failed to start, if it has said so.
+        self.failure: Failure | None = None
+        #: When it became ready, by the loop's clock.
+        self.ready_at: float | None = None
+        #: Whether it has asked for a replacement.
+        self.wants_replacement = False
+        #: Whether it is stopping, and whether the supervisor has said so.
+        self.is_stopping = self.is_told = False
+        self.exit_code: int | None = None
+        self._timers: list[asyncio.TimerHandle] = []
+        self._silence: asyncio.TimerHandle | None = None
+        self._heard = self._loop.time()
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                self._process = _spawn(theirs)
+        except BaseException:
+            ours.close()
+            raise
+        self._channel = Channel(ours)
+        self._channel.send(
+            {
+                **start,
+                "type": "start",
+                "index": index,
+                "generation": generation,
+                "heartbeat": limits.heartbeat,
+                "path": [entry or os.getcwd() for entry in sys.path],
+                "sockets": [name for name, _ in sockets],
+            },
+            [sock.fileno() for _, sock in sockets],
+        )
+        self._channel.attach(self._loop, self._handle, self._lost)
+        self._after(limits.startup, self._time_out)
+
+    def __str__(self) -> str:
+        return f"worker {self.index} (process {self.pid})"
+
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        return self._process.pid
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has become ready."""
+        return self.ready_at is not None
+
+    # ---- What it reports ----
+
+    def _handle(self, message: Message) -> None:
+        self._heard = self._loop.time()
+        kind = message["type"]
+        if kind == "ready" and self.ready_at is None:
+            self.ready_at = self._heard
+            if not self.is_told:
+                self._cancel_timers()
+            self._watch_silence()
+            self._resolve(True)
+        elif kind == "failed":
+            self.failure = Failure(
+                printable(str(message.get("reason"))), str(message.get("details", ""))
+            )
+        elif kind == "stopping" and not self.is_stopping:
+            self.is_stopping = True
+            self._after(self.limits.stop, self._time_out)
+            self._changed(self)
+        elif kind == "replace" and not self.is_stopping:
+            self.wants_replacement = True
+            self._changed(self)
+
+    def _lost(self) -> None:
+        # It has ended, or it is out of control.
+        self._after(_UNHEARD, self.kill)
+
+    def _resolve(self, ready: bool) -> None:
+        if not self.started.done():
+            self.started.set_result(ready)
+
+    def poll(self) -> bool:
+        """Return whether the process has ended; report it the first time."""
+        if self.exit_code is not None:
+            return True
+        code = self._process.poll()
+        if code is None:
+            return False
+        self.exit_code = code
+        self._channel.drain()
+        self._channel.close()
+        self._cancel_timers()
+        self._resolve(False)
+        self._changed(self)
+        return True
+
+    def describe_end(self) -> str:
+        """Return how the process has ended, as the rest of a sentence."""
+        code = self.exit_code
+        if code is None or code >= 0:
+            return f"with the exit code {code}"
+        with contextlib.suppress(ValueError):
+            return f"by {signal.Signals(-code).name}"
+        return f"by the signal {-code}"
+
+    # ---- Time limits ----
+
+    def _after(self, seconds: float | None, call: Callable[[], object]) -> None:
+        if seconds is not None and self.exit_code is None:
+            self._timers.append(self._loop.call_later(seconds, call))
+
+    def _cancel_timers(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+        if self._silence is not None:
+            self._silence.cancel()
+            self._silence = None
+
+    def _time_out(self) -> None:
+        logger.error(
+            "%s has not %s within %g seconds, and is killed",
+            self,
+            "ended" if self.is_stopping else "become ready",
+            self.limits.stop if self.is_stopping else self.limits.startup,
+        )
+        self.dump()
+
+    def _watch_silence(self) -> None:
+        limit = self.limits.silence
+        if limit is None:
+            return
+        now = self._loop.time()
+        if self._silence is not None and now > self._silence.when() + _LATE:
+            # The supervisor was suspended, and the workers possibly with it.
+            self._heard = now
+        if now < self._heard + limit:
+            self._silence = self._loop.call_at(self._heard + limit, self._watch_silence)
+            return
+        logger.error(
+            "%s has not been heard of for %g seconds, and is killed", self, limit
+        )
+        self.dump()
+
+    # ---- The end ----
+
+    def stop(self) -> None:
+        """Tell it to stop accepting, and to end when its requests have ended."""
+        if not self.is_told:
+            self.is_told = True
+            if not self.is_stopping:
+                self.is_stopping = True
+                self._after(self.limits.stop, self._time_out)
+            self._channel.send({"type": "stop"})
+
+    def abort(self) -> None:
+        """Tell it to end without waiting for its requests."""
+        self.is_told = self.is_stopping = True
+        self._channel.send({"type": "abort"})
+        self._after(_FORCED, self.kill)
+
+    def reopen_logs(self) -> None:
+        """Tell it to open the files of its logs again."""
+        self._channel.send({"type": "reopen"})
+
+    def dump(self) -> None:
+        """Have it write the traceback of each thread, and end."""
+        self._signal(signal.SIGABRT)
+        self._after(_ABORTED, self.kill)
+
+    def kill(self) -> None:
+        """End the process now."""
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
+        if self.exit_code is None:
+            self._process.send_signal(number)
+
+
+def _spawn(theirs: socket.socket) -> subprocess.Popen[bytes]:
+    """Start the process of a worker, with its end of the channel."""
+    command = [sys.executable]
+    if sys.version_info >= (3, 11) and not {"", os.getcwd()} & set(sys.path):
+        # Modules of the current directory must not hide others: they do not here.
+        command.append("-P")
+    command += [f"-X{name}{_value(value)}" for name, value in sys._xoptions.items()]
+    command += [f"-W{option}" for option in sys.warnoptions]
+    command += ["-m", "nghttp2py.workers", str(theirs.fileno())]
+    # They are blocked until the worker can handle them: a Ctrl-C of the terminal goes
+    # to the whole process group.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED | STOPPING)
+    try:
+        return subprocess.Popen(command, pass_fds=[theirs.fileno()])
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _value(value: Any) -> str:
+    return "" if value is True else f"={value}"

@@ -1,0 +1,212 @@
+"""``nghttp2py run --workers``: the supervisor's signals, restarts and ends."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from loops import DEADLINE
+from peers import free_port, wait_for_port
+from test_cli_run import EXAMPLES, URL, curl, program
+
+MODULE = """
+import asyncio, os, sys, threading
+
+note = lambda *words: print(*words, file=sys.stderr, flush=True)
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    path = scope["path"]
+    if path == "/block":
+        threading.Event().wait()
+    if path == "/hang":
+        note("hanging")
+        await asyncio.Event().wait()
+    if path == "/wait":
+        note("waiting")
+        await asyncio.get_running_loop().run_in_executor(None, open("go").read)
+    body = str(os.getpid()).encode()
+    length = [(b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": length})
+    await send({"type": "http.response.body", "body": body})
+
+async def failing(scope, receive, send):
+    await receive()
+    await send({"type": "lifespan.startup.failed", "message": "no database"})
+
+def wsgi(environ, start_response):
+    start_response("200 OK", [("content-type", "text/plain")])
+    return [str(os.getpid()).encode()]
+"""
+
+
+@pytest.fixture
+def site(tmp_path):
+    (tmp_path / "main.py").write_text(MODULE)
+    os.mkfifo(tmp_path / "go")
+    return tmp_path
+
+
+def run(site, *arguments, app="main:app"):
+    return program(site, app, "--port=0", "--workers=2", *arguments)
+
+
+def started(server):
+    """Wait until all workers are ready; return the URL."""
+    url = server.wait_for(URL)
+    server.wait_for("workers are ready")
+    return f"{url[1]}://{url[2]}:{url[3]}/"
+
+
+def wait_until(condition):
+    """Ask again and again; each question is a request."""
+    end = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < end
+
+
+def pids(url, count):
+    """The processes that answer, of which there are ``count``."""
+    found = set()
+    wait_until(lambda: found.add(int(curl(url))) or len(found) == count)
+    return found
+
+
+def test_workers_serve_until_a_signal_and_each_ends_its_lifespan(site):
+    with run(site) as server:
+        assert len(pids(started(server), 2)) == 2
+        assert server.stop() == 0
+    assert server.log.count("the application has stopped") == 2
+    assert "ERROR" not in server.log and "Traceback" not in server.log
+
+
+def test_a_worker_that_is_killed_is_back_and_the_others_serve_on(site):
+    with run(site) as server:
+        url = started(server)
+        first = pids(url, 2)
+        os.kill(min(first), signal.SIGKILL)
+        server.wait_for(r"worker \d \(process \d+\) has ended by SIGKILL")
+        wait_until(lambda: len(pids(url, 2) - first) == 1)
+        assert server.stop() == 0
+
+
+def test_a_hangup_replaces_each_worker_and_requests_go_on(site):
+    with run(site) as server:
+        url = started(server)
+        first = pids(url, 2)
+        with subprocess.Popen(
+            ["curl", "-sS", url + "wait"], stdout=subprocess.PIPE, text=True
+        ) as client:
+            server.wait_for("waiting$")
+            server.process.send_signal(signal.SIGHUP)
+            server.wait_for("the workers are replaced")
+            assert not pids(url, 2) & first
+            (site / "go").write_text("")
+            assert int(client.communicate(timeout=DEADLINE)[0]) in first
+        assert server.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("app", "reason"),
+    [
+        ("main:failing", "the application has failed to start: no database"),
+        ("main:missing", "module 'main' has no attribute 'missing'"),
+        ("nothing:app", "nothing"),
+    ],
+)
+def test_a_start_that_fails_is_logged_once_and_the_exit_code_is_3(site, app, reason):
+    with run(site, app=app) as server:
+        assert server.end() == 3
+    assert len(re.findall(f"ERROR: .*{reason}", server.log)) == 1, server.log
+
+
+def test_a_worker_whose_loop_is_blocked_is_killed_and_shows_where(site):
+    with run(site, "--timeout-worker-healthcheck=0.3") as server:
+        url = started(server)
+        with subprocess.Popen(
+            ["curl", "-s", url + "block"], stdout=subprocess.DEVNULL
+        ) as client:
+            server.wait_for("has not been heard of for 0.3 seconds")
+            server.wait_for(r'main.py", line \d+ in app')
+            server.wait_for("has ended by SIGABRT")
+            assert client.wait(DEADLINE) != 0
+        pids(url, 2)
+        assert server.stop() == 0
+
+
+def test_workers_whose_supervisor_is_killed_end_their_requests_and_end(site):
+    with run(site) as server:
+        url = started(server)
+        with subprocess.Popen(
+            ["curl", "-sS", url + "wait"], stdout=subprocess.PIPE, text=True
+        ) as client:
+            server.wait_for("waiting$")
+            server.process.kill()
+            server.wait_for("the supervisor has ended: worker . stops")
+            (site / "go").write_text("")
+            assert client.communicate(timeout=DEADLINE)[0]
+        # The end of the log, which the workers have open.
+        assert server.end() == -signal.SIGKILL
+
+
+def test_workers_are_added_and_taken_down_to_one(site):
+    with run(site) as server:
+        url = started(server)
+        server.process.send_signal(signal.SIGTTIN)
+        server.wait_for("adding worker 2: there are 3")
+        pids(url, 3)
+        for left in 2, 1:
+            server.process.send_signal(signal.SIGTTOU)
+            server.wait_for(f"taking worker {left}: there are {left}")
+        server.process.send_signal(signal.SIGTTOU)
+        server.wait_for("there is one worker, which is not taken")
+        assert server.stop() == 0
+
+
+def test_ctrl_c_in_a_terminal_lets_requests_end(site):
+    """It goes to each process of the group at once."""
+    with program(
+        site, "main:app", "--port=0", "--workers=2", start_new_session=True
+    ) as server:
+        url = started(server)
+        with subprocess.Popen(
+            ["curl", "-sS", url + "wait"], stdout=subprocess.PIPE, text=True
+        ) as client:
+            server.wait_for("waiting$")
+            os.killpg(server.process.pid, signal.SIGINT)
+            server.wait_for("stopping 2 workers")
+            (site / "go").write_text("")
+            assert client.communicate(timeout=DEADLINE)[0]
+        assert server.end() == 0
+
+
+def test_a_second_ctrl_c_cancels_requests(site):
+    with run(site) as server:
+        url = started(server)
+        with subprocess.Popen(["curl", "-s", url + "hang"]) as client:
+            server.wait_for("hanging$")
+            server.process.send_signal(signal.SIGINT)
+            server.wait_for("waiting up to 30 seconds for 1 requests")
+            assert server.stop(signal.SIGINT) == 0
+            assert client.wait(DEADLINE) != 0
+    assert "cancelling 1 requests" in server.log
+
+
+def test_the_example_greets_from_several_workers():
+    port = free_port()
+    with subprocess.Popen([sys.executable, "workers.py", str(port)], cwd=EXAMPLES) as p:
+        try:
+            url = f"http://127.0.0.1:{port}/"
+            wait_for_port(port, p)
+            assert re.fullmatch(r"Hello from worker \d\n", curl(url))
+        finally:
+            p.terminate()
+        assert p.wait(DEADLINE) == 0
