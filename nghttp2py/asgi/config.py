@@ -45,6 +45,7 @@ from nghttp2py.errors import ConfigurationError
 from nghttp2py.h2 import H2Configuration
 from nghttp2py.trusted import TrustedAddresses
 from nghttp2py.websocket import WebSocketOptions
+from nghttp2py.workers.privileges import find_identity
 from nghttp2py.workers.process import Limits
 from nghttp2py.workers.supervisor import MOST_WORKERS
 
@@ -102,13 +103,17 @@ class ForwardedFields(Texts):
         return value
 
 
+@dataclass(frozen=True)
 class Permissions(Kind):
     """Permissions of a file; a text has octal digits."""
 
+    optional: bool = False
     metavar = "OCTAL"
 
     def check(self, name: str, value: Any) -> Any:
         """Return the permissions as a number."""
+        if value is None and self.optional:
+            return None
         if isinstance(value, str):
             return self.convert(name, value)
         check_int(name, value, 0, 0o777)
@@ -122,7 +127,21 @@ class Permissions(Kind):
 
     def show(self, value: Any) -> str:
         """Return octal digits."""
-        return f"{value:o}"
+        return "none" if value is None else f"{value:o}"
+
+
+class Account(Text):
+    """The name or the number of a user or a group."""
+
+    def __init__(self) -> None:
+        super().__init__(optional=True, empty=False, metavar="NAME")
+
+    def check(self, name: str, value: Any) -> Any:
+        """Return a name, or a number as a text."""
+        if isinstance(value, int) and not isinstance(value, bool):
+            check_int(name, value, 0)
+            value = str(value)
+        return super().check(name, value)
 
 
 class AccessLogFormat(Text):
@@ -342,6 +361,39 @@ class Config:
         "Serve HTTP/3 on the port of TLS, and announce it by alt-svc.",
         group="Listening",
         hint="on, with TLS on a port",
+    )
+
+    # ---- Process ----
+
+    user: str | None = option(
+        None,
+        Account(),
+        "User to become when the sockets and the keys are open.",
+        group="Process",
+        flags=("u", "user"),
+    )
+    group: str | None = option(
+        None,
+        Account(),
+        "Group to become.",
+        group="Process",
+        flags=("g", "group"),
+        hint="that of --user",
+    )
+    umask: int | None = option(
+        None,
+        Permissions(optional=True),
+        "Permissions that files of the application do not get.",
+        group="Process",
+        flags=("m", "umask"),
+        hint="that of the shell",
+    )
+    pid: str | None = option(
+        None,
+        Text(optional=True, empty=False, metavar="FILE"),
+        "File for the number of the process; the start fails if it names one that "
+        "runs.",
+        group="Process",
     )
 
     # ---- TLS ----
@@ -639,6 +691,11 @@ class Config:
         except ValueError as error:
             raise ConfigurationError(f"$FORWARDED_ALLOW_IPS: {error}") from None
 
+    @property
+    def drops_privileges(self) -> bool:
+        """Whether the process becomes another user's, or another group's."""
+        return self.user is not None or self.group is not None
+
     def check(self) -> None:
         """Raise ``ConfigurationError`` for options that exclude each other."""
         if self.ssl_keyfile is not None and self.ssl_certfile is None:
@@ -659,6 +716,7 @@ class Config:
             raise ConfigurationError("give uds or fd, not both")
         if (self.workers or 1) > 1 and self.metrics_port is not None:
             raise ConfigurationError("metrics_port is not for several workers yet")
+        find_identity(self.user, self.group)
         find_insecure_binds(self)
         if not any(bind.is_ip for bind in find_binds(self)) and self.http3:
             raise ConfigurationError("http3 needs a port: a Unix socket has no UDP")

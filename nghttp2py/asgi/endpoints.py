@@ -37,6 +37,7 @@ from nghttp2py.workers.activation import (
     forget_sockets,
     take_sockets,
 )
+from nghttp2py.workers.privileges import find_identity
 
 if TYPE_CHECKING:
     from nghttp2py.quic import QuicConfiguration
@@ -173,6 +174,8 @@ class Endpoints:
                 self.paths.append(path)
                 with contextlib.suppress(OSError):
                     os.chmod(bind.path, config.uds_permissions)
+                    uid, gid, _ = find_identity(config.user, config.group)
+                    os.chown(bind.path, -1 if uid is None else uid, gid or -1)
             return [sock]
         if bind.fd is not None:
             return [open_descriptor(bind.fd)]
@@ -217,6 +220,7 @@ class Endpoints:
         for sock in [
             *self._tls,
             *self._clear,
+            *(sock for endpoint in self.found for sock in endpoint.sockets),
             *(each.sock for each in self._inherited),
         ]:
             sock.close()

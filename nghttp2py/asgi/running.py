@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import Any
 
@@ -10,6 +11,7 @@ from nghttp2py.asgi.server import Server, log_error
 from nghttp2py.asgi.workers import run_workers
 from nghttp2py.asyncio.event_loop import run_in
 from nghttp2py.errors import ApplicationError, ConfigurationError
+from nghttp2py.workers.pid_file import PidFile
 from nghttp2py.workers.supervisor import count_workers
 from nghttp2py.workers.worker import has_threads, leave
 
@@ -24,19 +26,32 @@ def run_config(config: Config, *, may_leave: bool = False) -> int:
     """
     config.check()
     config.configure_logging()
-    workers = count_workers(config.workers)
-    if workers > 1:
-        return run_workers(config, workers)
-    config.load()
+    with contextlib.ExitStack() as stack:
+        if config.pid is not None:
+            stack.enter_context(PidFile(config.pid))
+        workers = count_workers(config.workers)
+        if workers > 1:
+            return run_workers(config, workers)
+        return _run_alone(config, stack if may_leave else None)
+
+
+def _run_alone(config: Config, stack: contextlib.ExitStack | None) -> int:
+    """Serve in this process; return the exit code.
+
+    With ``stack``, which is closed first, a forced end ends the process.
+    """
+    if not config.drops_privileges:
+        config.load()
     server = Server(config)
     server.notifies = True
 
     async def main() -> None:
         await server.serve()
-        if may_leave and (
+        if stack is not None and (
             not await server.has_ended() or (server.force_exit and has_threads())
         ):
             # asyncio would wait for tasks that go on although they were cancelled.
+            stack.close()
             leave(server.exit_code)
 
     run_in(main(), config.loop)

@@ -9,6 +9,7 @@ import dataclasses
 import logging
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from types import FrameType
@@ -29,12 +30,15 @@ from nghttp2py.asgi.lifespan import Lifespan
 from nghttp2py.asgi.options import ASGIOptions
 from nghttp2py.asyncio.event_loop import run_in
 from nghttp2py.asyncio.server import Server as HTTPServer
+from nghttp2py.asyncio.timeouts import Timeouts
 from nghttp2py.errors import ConfigurationError, LifespanError
 from nghttp2py.websocket import WebSocketOptions
 from nghttp2py.workers import notify
+from nghttp2py.workers.privileges import drop
 
 if TYPE_CHECKING:
     from nghttp2py.asgi.metrics import Metrics
+    from nghttp2py.quic import QuicConfiguration
 
 __all__ = ["STARTUP_FAILURE", "Server", "announce", "log_error", "serve"]
 
@@ -231,19 +235,30 @@ class Server:
                 f"workers is {config.workers}: a Server is one process, run() has "
                 "several"
             )
-        application = config.load()
-        self.lifespan = Lifespan(
-            application,
-            config.lifespan,
-            startup_timeout=config.timeout_lifespan_startup,
-            shutdown_timeout=config.timeout_lifespan_shutdown,
-        )
-        self._app = ASGIApp(application, make_options(config, self.lifespan.state))
+        if not config.drops_privileges:
+            config.load()
         # An address that is in use is found before the application has started.
         if not self.endpoints.found:
             await self.endpoints.bind(config, sockets)
         try:
-            self._make_servers(self._app)
+            timeouts = make_timeouts(config)
+            found = self.endpoints.found
+            context = quic = None
+            if any(endpoint.secure for endpoint in found):
+                context = make_context(config)
+            if any(endpoint.http3 for endpoint in found):
+                quic = make_quic(config, timeouts)
+            drop(config.user, config.group, config.umask)
+            # Not before: the application shall not run as root.
+            application = config.load()
+            self.lifespan = Lifespan(
+                application,
+                config.lifespan,
+                startup_timeout=config.timeout_lifespan_startup,
+                shutdown_timeout=config.timeout_lifespan_shutdown,
+            )
+            self._app = ASGIApp(application, make_options(config, self.lifespan.state))
+            self._make_servers(self._app, timeouts, context, quic)
             await self.lifespan.startup()
             await self._listen()
         except BaseException:
@@ -263,15 +278,15 @@ class Server:
             loop = asyncio.get_running_loop()
             self._watchdog = loop.call_later(interval, self._notify_watchdog)
 
-    def _make_servers(self, app: ASGIApp) -> None:
+    def _make_servers(
+        self,
+        app: ASGIApp,
+        timeouts: Timeouts,
+        context: ssl.SSLContext | None,
+        quic: QuicConfiguration | None,
+    ) -> None:
         config = self.config
-        timeouts = make_timeouts(config)
-        context = quic = None
         for endpoint in self.endpoints.found:
-            if endpoint.secure and context is None:
-                context = make_context(config)
-            if endpoint.http3 and quic is None:
-                quic = make_quic(config, timeouts)
             self.servers.append(
                 HTTPServer(
                     app,
