@@ -17,6 +17,7 @@ from quic_pair import (
 )
 
 from nghttp2py.asyncio import quic as quic_module
+from nghttp2py.asyncio import racing
 from nghttp2py.asyncio.quic import QuicConnectionProtocol, connect, serve
 from nghttp2py.asyncio.quic_protocol import QuicConnectionError
 from nghttp2py.asyncio.udp import UDPTransport
@@ -152,7 +153,7 @@ async def test_an_attempt_fails_at_once_where_nothing_listens(address, caplog):
 
 @in_loops
 async def test_an_address_where_nothing_listens_gives_way_to_the_next(monkeypatch):
-    monkeypatch.setattr(quic_module, "ATTEMPT_DELAY", 1e6)
+    monkeypatch.setattr(racing, "ATTEMPT_DELAY", 1e6)
     async with running_server() as (_, port):
         resolve_to(monkeypatch, "127.0.0.8", "::1", "127.0.0.9", "127.0.0.1")
         async with connect_if_not_refused("localhost", port):

@@ -8,7 +8,7 @@ import ssl as _ssl
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from os import PathLike
-from socket import AddressFamily
+from socket import SOCK_STREAM, AddressFamily
 from socket import socket as Socket
 from typing import Any, TypeVar, cast, overload
 
@@ -27,6 +27,7 @@ from nghttp2py.asyncio.connecting import establish
 from nghttp2py.asyncio.connection import check_concurrency
 from nghttp2py.asyncio.listener import ConnectionSet, Listener
 from nghttp2py.asyncio.protocol import H2Protocol
+from nghttp2py.asyncio.racing import interleave, race
 from nghttp2py.asyncio.timeouts import merge_timeouts
 from nghttp2py.asyncio.tls import (
     check_server_context,
@@ -77,6 +78,12 @@ _CONNECT_OPTIONS = frozenset(
     )
     for name in inspect.signature(method).parameters
     if name not in {"self", "protocol_factory", "host", "port", "path", "ssl"}
+)
+
+
+#: Options with which asyncio's own way through the addresses of a name is used.
+_OWN_WAY = frozenset(
+    {"all_errors", "happy_eyeballs_delay", "interleave", "local_addr", "sock"}
 )
 
 
@@ -171,9 +178,11 @@ async def open_connection(
 
     ``ssl`` is ``True`` or an ``SSLContext``, whose ALPN list is set to ``h2``.
     ``connect_timeout`` is in seconds, TLS handshake included.  Further options
-    are those of ``H2Protocol`` and of ``loop.create_connection``.  Raises what
-    that raises, ``TimeoutError``, and ``ConnectionTerminatedError`` with
-    HTTP_1_1_REQUIRED if the server does not speak HTTP/2.
+    are those of ``H2Protocol`` and of ``loop.create_connection``.  Each address of a
+    name is tried, a quarter of a second after the previous one, and the first that
+    answers is used (RFC 8305).  Raises what ``loop.create_connection`` raises,
+    ``ConnectTimeoutError``, and ``HTTPVersionError`` if the server does not speak
+    HTTP/2.
     """
     loop = _check_connecting(loop, cls, connect_timeout, options)
     check_host(host)
@@ -185,15 +194,53 @@ async def open_connection(
     if ssl and host is not None and "%" in host:
         # A certificate names an address without its local zone (RFC 6874, 4).
         theirs.setdefault("server_hostname", host.partition("%")[0])
-    # typeshed has overloads for host and port, or sock, but not for options of both.
-    connect: Any = loop.create_connection
+    theirs["ssl"] = _client_context(ssl)
+    if host is None or port is None or not _OWN_WAY.isdisjoint(theirs):
+        # typeshed has overloads for host and port, or sock, but none for both.
+        connect: Any = loop.create_connection
+        attempt = connect(lambda: protocol, host, port, **theirs)
+    else:
+        attempt = _connect_tcp(loop, protocol, host, port, theirs)
     await establish(
         protocol,
-        connect(lambda: protocol, host, port, ssl=_client_context(ssl), **theirs),
+        attempt,
         f"{host}:{port}",
         connect_timeout,
     )
     return protocol
+
+
+async def _connect_tcp(
+    loop: asyncio.AbstractEventLoop,
+    protocol: H2Protocol,
+    host: str,
+    port: int,
+    options: dict[str, Any],
+) -> None:
+    """Connect to the first address of a name that answers (RFC 8305)."""
+    filters = {k: options.pop(k) for k in ("family", "proto", "flags") if k in options}
+    found = await loop.getaddrinfo(host, port, type=SOCK_STREAM, **filters)
+    if not found:
+        raise OSError(f"{host} has no address")
+
+    async def attempt(entry: tuple[Any, ...]) -> Socket:
+        sock = Socket(*entry[:3])
+        try:
+            sock.setblocking(False)
+            await loop.sock_connect(sock, entry[4])
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    sock = await race(attempt, interleave(found), Socket.close)
+    try:
+        if options["ssl"] is not None:
+            options.setdefault("server_hostname", host)
+        await loop.create_connection(lambda: protocol, sock=sock, **options)
+    except BaseException:
+        sock.close()
+        raise
 
 
 @overload

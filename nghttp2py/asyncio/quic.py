@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import itertools
 import socket
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, cast
@@ -32,6 +31,7 @@ from nghttp2py.asyncio.quic_log import logger
 from nghttp2py.asyncio.quic_member import QuicMember
 from nghttp2py.asyncio.quic_protocol import QuicConnectionProtocol, QuicStreamHandler
 from nghttp2py.asyncio.quic_server import QuicServer
+from nghttp2py.asyncio.racing import interleave, race
 from nghttp2py.asyncio.timeouts import Timeouts
 from nghttp2py.asyncio.udp import UDPTransport
 from nghttp2py.asyncio.waiters import wait_for
@@ -44,9 +44,6 @@ __all__ = ["QuicConnectionProtocol", "QuicServer", "connect", "serve"]
 
 # The socket buffers that are requested from the kernel: a few thousand datagrams.
 SOCKET_BUFFER = 2 << 20
-
-# RFC 8305, 5: the delay before the next address is tried in parallel.
-ATTEMPT_DELAY = 0.25
 
 # The default of connect()'s timeout, as in other clients of this package.
 CONNECT_TIMEOUT = 30.0
@@ -368,10 +365,14 @@ class Attempt:
             self.begin(transmit=True)
             await self.protocol.wait_connected()
         except BaseException:
-            self.protocol.close()
-            self.transport.close()
+            self.discard()
             raise
         return self
+
+    def discard(self) -> None:
+        """End the connection, and close the socket."""
+        self.protocol.close()
+        self.transport.close()
 
 
 async def _find(host: str, port: int, family: int | None) -> list[tuple[Any, ...]]:
@@ -379,18 +380,17 @@ async def _find(host: str, port: int, family: int | None) -> list[tuple[Any, ...
     found = await asyncio.get_running_loop().getaddrinfo(
         host, port, type=socket.SOCK_DGRAM
     )
-    by_family: dict[int, list[tuple[Any, ...]]] = {}
-    for kind, _, _, _, address in found:
-        by_family.setdefault(kind, []).append(address)
     if family is not None:
+        by_family: dict[int, list[tuple[Any, ...]]] = {}
+        for kind, _, _, _, address in found:
+            by_family.setdefault(kind, []).append(address)
         usable = by_family.get(family) or (
             by_family.get(socket.AF_INET) if family == socket.AF_INET6 else None
         )
         if not usable:
             raise OSError(f"{host} has no address of the family of sock")
         return usable
-    turns = itertools.zip_longest(*by_family.values())
-    return [address for turn in turns for address in turn if address is not None]
+    return [entry[4] for entry in interleave(found)]
 
 
 async def _in_turn(
@@ -413,39 +413,8 @@ async def _race(
 ) -> Attempt:
     """Try each address some time after the previous one; return the first that
     answers."""
-    tasks: list[asyncio.Task[Attempt]] = []
-    chosen: Attempt | None = None
-    errors: list[BaseException] = []
 
     async def run(address: tuple[Any, ...]) -> Attempt:
         return await attempt(address, timeout).finish()
 
-    try:
-        waiting = list(addresses)
-        running: set[asyncio.Task[Attempt]] = set()
-        while chosen is None and (waiting or running):
-            if waiting:
-                task = asyncio.ensure_future(run(waiting.pop(0)))
-                tasks.append(task)
-                running.add(task)
-            done, running = await asyncio.wait(
-                running,
-                timeout=ATTEMPT_DELAY if waiting else None,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            for task in done:
-                error = task.exception()
-                if error is not None:
-                    errors.append(error)
-                elif chosen is None:
-                    chosen = task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        for outcome in await asyncio.gather(*tasks, return_exceptions=True):
-            if isinstance(outcome, Attempt) and outcome is not chosen:
-                outcome.protocol.close()
-                outcome.transport.close()
-    if chosen is None:
-        raise errors[0]
-    return chosen
+    return await race(run, addresses, Attempt.discard)
