@@ -16,11 +16,13 @@ __all__ = [
     "BodyTooLargeError",
     "ClientDisconnectedError",
     "ConfigurationError",
+    "ConnectTimeoutError",
     "ConnectionClosedError",
     "ConnectionTerminatedError",
     "ErrorCode",
     "FlowControlError",
     "HPACKError",
+    "HTTPVersionError",
     "HeaderListTooLargeError",
     "HeadersError",
     "InvalidBodyLengthError",
@@ -31,14 +33,20 @@ __all__ = [
     "NGHTTP2Error",
     "NoAvailableStreamIDError",
     "NoSuchStreamError",
+    "PoolTimeoutError",
     "ProtocolError",
     "PushDisabledError",
+    "ReadTimeoutError",
     "RequestQueueFullError",
+    "RequestTimeoutError",
     "SendException",
+    "StatusError",
     "StreamClosedError",
     "StreamResetError",
     "StreamStateError",
     "TLSConfigurationError",
+    "TunnelsNotEnabledError",
+    "WriteTimeoutError",
     "error_code_name",
     "from_code",
     "printable",
@@ -232,6 +240,33 @@ class ConnectionTerminatedError(ConnectionClosedError, ConnectionError):
         self.reason = printable(reason)
 
 
+class HTTPVersionError(ConnectionTerminatedError):
+    """The server does not speak the version of HTTP that was asked for.
+
+    ``negotiated`` is the protocol that ALPN (RFC 7301) has selected, such as
+    ``"http/1.1"``, or ``None`` if the server has selected none, or refused all that
+    were offered.  No request was sent.
+    """
+
+    def __init__(
+        self,
+        error_code: int,
+        *,
+        negotiated: str | None,
+        remote: bool = False,
+        reason: str = "",
+        code_name: str = "",
+    ) -> None:
+        super().__init__(
+            error_code,
+            remote=remote,
+            unprocessed=True,
+            reason=reason,
+            code_name=code_name,
+        )
+        self.negotiated = negotiated
+
+
 class SendException(NGHTTP2Error):
     """Some data could not be sent; ``data`` is the rest.
 
@@ -299,6 +334,18 @@ class PushDisabledError(ProtocolError):
     """The peer has set SETTINGS_ENABLE_PUSH to 0 (RFC 9113, 6.5.2)."""
 
 
+class TunnelsNotEnabledError(ProtocolError):
+    """The peer's SETTINGS do not allow extended CONNECT (RFC 8441, 3, RFC 9220, 3)."""
+
+    def __init__(
+        self,
+        message: str = "the server does not support extended CONNECT",
+        *,
+        code: int | None = None,
+    ) -> None:
+        super().__init__(message, code=code)
+
+
 class FlowControlError(ProtocolError):
     """A flow-control window would leave its range (RFC 9113, 6.9)."""
 
@@ -317,6 +364,34 @@ class BodyTooLargeError(NGHTTP2Error):
 
 class BodyFormatError(NGHTTP2Error, ValueError):
     """A received body does not have the format as which it was read."""
+
+
+class RequestTimeoutError(NGHTTP2Error, TimeoutError):
+    """A client has waited for a request longer than it was asked to."""
+
+
+class PoolTimeoutError(RequestTimeoutError):
+    """No connection, or no stream of one, was free in time: nothing was sent."""
+
+
+class ConnectTimeoutError(RequestTimeoutError):
+    """The connection was not made in time: nothing was sent."""
+
+
+class WriteTimeoutError(RequestTimeoutError):
+    """The peer took no part of a request's body in time."""
+
+
+class ReadTimeoutError(RequestTimeoutError):
+    """The response, or the next piece of its body, did not arrive in time."""
+
+
+class StatusError(NGHTTP2Error):
+    """A response has a status of 400 or above; ``response`` is that response."""
+
+    def __init__(self, message: str, response: object) -> None:
+        super().__init__(message)
+        self.response = response
 
 
 class HeadersError(ProtocolError, ValueError):

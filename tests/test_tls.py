@@ -852,7 +852,7 @@ def test_tls_without_alpn_is_the_clients_fault_only_if_it_is_a_server():
             return None
 
     transport = MemoryTransport(None, ssl_object=Fake())
-    code, text = find_tls_fault(transport)
+    code, text, _ = find_tls_fault(transport)
     assert code == ErrorCode.HTTP_1_1_REQUIRED and "the server has not" in text
 
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Coroutine
 from types import CoroutineType
 from typing import Any
 
 from nghttp2py.asyncio.pump import H2Pump
-from nghttp2py.errors import ConnectionTerminatedError
+from nghttp2py.asyncio.tls import TLSFault
+from nghttp2py.errors import (
+    ConnectionTerminatedError,
+    ConnectTimeoutError,
+    ErrorCode,
+    HTTPVersionError,
+)
 
 __all__ = ["establish"]
 
@@ -26,9 +33,10 @@ async def establish(
     """Wait until ``attempt``, from ``loop.create_connection``, has connected ``pump``.
 
     ``timeout`` is in seconds; ``None`` means no limit.  Raises what ``attempt`` raises;
-    ``TimeoutError`` that names ``where``; ``ConnectionTerminatedError`` if TLS has
-    negotiated what HTTP/2 must not use.  If it raises or is cancelled, the connection
-    is closed before it returns.
+    ``ConnectTimeoutError`` that names ``where``; ``HTTPVersionError`` if TLS has not
+    negotiated HTTP/2; ``ConnectionTerminatedError`` if HTTP/2 must not use what it has
+    negotiated.  If it raises or is cancelled, the connection is closed before it
+    returns.
     """
     frame = attempt.cr_frame if isinstance(attempt, CoroutineType) else None
     task = asyncio.ensure_future(attempt)
@@ -37,16 +45,25 @@ async def establish(
         # raised unchanged.
         await asyncio.wait([task], timeout=timeout)
         if not task.done():
-            raise TimeoutError(f"no connection to {where} in {timeout} seconds")
-        task.result()
+            raise ConnectTimeoutError(f"no connection to {where} in {timeout} seconds")
+        try:
+            task.result()
+        except ssl.SSLError as error:
+            if "NO_APPLICATION_PROTOCOL" not in (error.reason or ""):
+                raise
+            raise HTTPVersionError(
+                ErrorCode.HTTP_1_1_REQUIRED,
+                negotiated=None,
+                remote=True,
+                reason="the server has refused h2 by ALPN",
+            ) from None
         if frame is not None:
             # asyncio's create_connection() keeps the errors of the addresses that
             # it could not reach. Their tracebacks refer to its frame, and the
             # frame to the connection.
             frame.clear()
         if pump.tls_fault is not None:
-            code, reason = pump.tls_fault
-            raise ConnectionTerminatedError(code, remote=False, reason=reason)
+            raise _make_error(pump.tls_fault)
     except BaseException:
         task.cancel()
         await asyncio.wait([task])
@@ -60,3 +77,14 @@ async def establish(
             # its attempt was cancelled.
             pump.connection_lost(None)
         raise
+
+
+def _make_error(fault: TLSFault) -> ConnectionTerminatedError:
+    """Make the exception for a TLS connection that HTTP/2 must not use."""
+    if fault.error_code == ErrorCode.HTTP_1_1_REQUIRED:
+        return HTTPVersionError(
+            fault.error_code, negotiated=fault.negotiated, reason=fault.reason
+        )
+    return ConnectionTerminatedError(
+        fault.error_code, remote=False, reason=fault.reason
+    )

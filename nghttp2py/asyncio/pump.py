@@ -19,7 +19,7 @@ from typing import cast
 
 from nghttp2py.asyncio.bounds import LOOKS, BoundedTransport, Verdict
 from nghttp2py.asyncio.timeouts import UNSET, Timeouts, merge_timeouts
-from nghttp2py.asyncio.tls import find_tls_fault
+from nghttp2py.asyncio.tls import TLSFault, find_tls_fault
 from nghttp2py.asyncio.transfer import FATAL, WRITE_SIZE, Transfer
 from nghttp2py.errors import ErrorCode, error_code_name, printable
 from nghttp2py.h2 import (
@@ -83,9 +83,9 @@ class H2Pump(BoundedTransport, Transfer, asyncio.Protocol, asyncio.BufferedProto
         idle_timeout: float | None = UNSET,
     ) -> None:
         self.connection = connection
-        # Why HTTP/2 must not use this TLS connection: an error code, and a text for
-        # people.  Unless it is None, the connection was never begun.
-        self.tls_fault: tuple[ErrorCode, str] | None = None
+        # Why HTTP/2 must not use this TLS connection.  Unless it is None, the
+        # connection was never begun.
+        self.tls_fault: TLSFault | None = None
         timeouts = merge_timeouts(
             timeouts,
             client=connection.client_side,
@@ -151,7 +151,7 @@ class H2Pump(BoundedTransport, Transfer, asyncio.Protocol, asyncio.BufferedProto
         self._counted = self._idle_since = now = self._begin_bounds()
         self.tls_fault = find_tls_fault(transport)
         if self.tls_fault is not None:
-            self._peer_lines.log("%s: %s", self, self.tls_fault[1])
+            self._peer_lines.log("%s: %s", self, self.tls_fault.reason)
             transport.close()
             self._end_by(CLOSE_TIMEOUT)
             return

@@ -8,10 +8,12 @@ import contextlib
 import logging
 import ssl
 import time
+from typing import NamedTuple
 
 from nghttp2py.errors import ErrorCode, TLSConfigurationError, printable
 
 __all__ = [
+    "TLSFault",
     "check_server_context",
     "find_tls_fault",
     "prepare_context",
@@ -89,26 +91,37 @@ def is_prohibited(cipher: str) -> bool:
     return not (ephemeral and aead)
 
 
-def find_tls_fault(transport: asyncio.Transport) -> tuple[ErrorCode, str] | None:
-    """Return why HTTP/2 must not be used on ``transport``, or ``None`` if it may.
+class TLSFault(NamedTuple):
+    """Why HTTP/2 must not be used on a connection."""
 
-    The reason is an error code and a text for people.
-    """
+    error_code: ErrorCode
+    #: A text for people.
+    reason: str
+    #: The protocol that ALPN has selected, if that is the reason.
+    negotiated: str | None = None
+
+
+def find_tls_fault(transport: asyncio.Transport) -> TLSFault | None:
+    """Return why HTTP/2 must not be used on ``transport``, or ``None`` if it may."""
     tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
     if tls is None:
         return None
     protocol = tls.selected_alpn_protocol()
     if protocol != "h2":
-        return ErrorCode.HTTP_1_1_REQUIRED, _explain_alpn(transport, tls, protocol)
+        return TLSFault(
+            ErrorCode.HTTP_1_1_REQUIRED,
+            _explain_alpn(transport, tls, protocol),
+            protocol,
+        )
     version = tls.version()
     if version in _TOO_OLD:
-        return (
+        return TLSFault(
             ErrorCode.INADEQUATE_SECURITY,
             f"{version} is below TLS 1.2 (RFC 9113, 9.2)",
         )
     cipher = tls.cipher()
     if version == "TLSv1.2" and cipher is not None and is_prohibited(cipher[0]):
-        return (
+        return TLSFault(
             ErrorCode.INADEQUATE_SECURITY,
             f"the cipher suite {cipher[0]} is prohibited (RFC 9113, 9.2.2)",
         )
