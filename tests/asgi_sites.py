@@ -76,7 +76,7 @@ class Site:
     async def _begin(self, client, path, enough):
         seen = b""
         if client == "nghttp2py-h3":
-            async with Client(self.origin, ssl=self.context, http3=True) as ours:
+            async with Client(self.origin, ssl=self.context, http3="only") as ours:
                 response = await ours.get(path)
                 async for piece in response:
                     seen += piece
@@ -140,7 +140,7 @@ class Site:
         )
 
     async def _by_nghttp2py(self, version, path, method, headers, body):
-        async with Client(self.origin, ssl=self.context, http3=True) as client:
+        async with Client(self.origin, ssl=self.context, http3="only") as client:
             response = await client.request(method, path, headers=headers, body=body)
             content = await response.read()
         return Answer(

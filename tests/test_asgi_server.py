@@ -156,7 +156,7 @@ async def test_tls_has_http3_on_its_port_and_plain_http_has_another(tls, paths):
             response = await client.get("/")
             assert await response.read() == b"2 https set at startup"
             assert dict(response.headers)["alt-svc"] == f'h3=":{port}"'
-        body = await get(url, ssl=tls.client, http3=True)
+        body = await get(url, ssl=tls.client, http3="only")
         assert body == b"3 https set at startup"
         plain = f"http://127.0.0.1:{port_of(server, 1)}"
         assert await get(plain) == b"2 http set at startup"
@@ -171,7 +171,7 @@ async def get_by_http1(port):
         writer.close()
 
 
-@pytest.mark.parametrize("http3", [False, True])
+@pytest.mark.parametrize("http3", [False, "only"])
 @in_loop
 async def test_clients_must_have_a_certificate_if_it_is_required(tls, paths, http3):
     options = {
@@ -375,7 +375,7 @@ async def test_a_request_ends_before_the_application_is_stopped():
     assert app.notes == ["startup", "request", "response", "shutdown"]
 
 
-@pytest.mark.parametrize("http3", [False, True])
+@pytest.mark.parametrize("http3", [False, "only"])
 @in_loop
 async def test_many_requests_over_tls_end_before_the_application_is_stopped(
     tls, paths, http3

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from nghttp2py.asyncio.alternatives import AlternativeService, AlternativeServices
 from nghttp2py.asyncio.client import Client, Response
 from nghttp2py.asyncio.endpoints import (
     H2Server,
@@ -11,11 +12,14 @@ from nghttp2py.asyncio.endpoints import (
     start_unix_server,
 )
 from nghttp2py.asyncio.fields import Fields
+from nghttp2py.asyncio.pool import Pool
 from nghttp2py.asyncio.protocol import H2Protocol
 from nghttp2py.asyncio.pump import H2Pump
 from nghttp2py.asyncio.reader import StreamReader
 from nghttp2py.asyncio.server import Server, ServerCounts
+from nghttp2py.asyncio.service_record import ServiceRecord
 from nghttp2py.asyncio.stream import H2Stream, Stream
+from nghttp2py.asyncio.time_limits import RequestTimeouts
 from nghttp2py.asyncio.timeouts import Timeouts
 from nghttp2py.asyncio.writer import StreamWriter
 from nghttp2py.errors import NGHTTP2Error as AIOH2Exception
@@ -40,6 +44,8 @@ _HTTP3 = {"H3Protocol", "H3RequestStream"}
 
 __all__ = [
     "AIOH2Exception",
+    "AlternativeService",
+    "AlternativeServices",
     "Client",
     "Fields",
     "H2Protocol",
@@ -48,10 +54,13 @@ __all__ = [
     "H2Stream",
     "H2StreamReader",
     "H2StreamWriter",
+    "Pool",
+    "RequestTimeouts",
     "Response",
     "SendException",
     "Server",
     "ServerCounts",
+    "ServiceRecord",
     "Stream",
     "StreamReader",
     "StreamWriter",

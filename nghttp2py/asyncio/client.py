@@ -1,61 +1,67 @@
 """A client for programs with coroutines.
 
-A ``Client`` is for one origin.  It has no cookies, redirects or caches.
+A ``Client`` is for one origin, a ``Pool`` of ``nghttp2py.asyncio.pool`` for several.
+They have no cookies, redirects or caches.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
-import os
+import json as json_module
 import ssl as ssl_module
-import sys
-from collections.abc import (
-    AsyncIterable,
-    AsyncIterator,
-    Coroutine,
-    Iterable,
-    Iterator,
-)
-from functools import partial
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from collections.abc import Coroutine, Iterable
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlencode
 
-from nghttp2py.arguments import check_int, check_seconds, check_type, describe
-from nghttp2py.asyncio.body import AsyncBody, iterate
-from nghttp2py.asyncio.deadlines import Deadlines
-from nghttp2py.asyncio.endpoints import (
-    check_options,
-    open_connection,
-    open_unix_connection,
+from nghttp2py.arguments import (
+    check_bool,
+    check_callable,
+    check_int,
+    check_seconds,
+    check_type,
+    describe,
 )
-from nghttp2py.asyncio.fields import Fields
-from nghttp2py.asyncio.memory import count_bytes
-from nghttp2py.asyncio.protocol import H2Protocol
+from nghttp2py.asyncio.alternatives import AlternativeServices
+from nghttp2py.asyncio.content_coding import ACCEPTED
+from nghttp2py.asyncio.deadlines import Deadlines
+from nghttp2py.asyncio.fields import Fields, add_field
+from nghttp2py.asyncio.h2_client import DEFAULT_CONFIGURATION, HTTP2Connector
+from nghttp2py.asyncio.origin import Connection, Connector, OriginConnections
+from nghttp2py.asyncio.request_body import NO_BODY, RequestBody
+from nghttp2py.asyncio.request_watch import RequestWatch
+from nghttp2py.asyncio.response import Response
+from nghttp2py.asyncio.service_record import ServiceRecord
 from nghttp2py.asyncio.stream import Stream
-from nghttp2py.asyncio.timeouts import merge_timeouts
+from nghttp2py.asyncio.time_limits import RequestTimeouts, TimeLimit
 from nghttp2py.asyncio.url import SplitURL, split_url
 from nghttp2py.asyncio.writer import HeadersLike, to_pairs
 from nghttp2py.errors import (
-    BodyTooLargeError,
-    ConnectionClosedError,
+    ConfigurationError,
     ConnectionTerminatedError,
     StreamResetError,
 )
 from nghttp2py.h2 import H2Configuration
-from nghttp2py.h2.body import is_bytes_like
 from nghttp2py.h2.config import check_config
 from nghttp2py.hpack import NeverIndexed
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     # aioquic has it at this path; QUIC is imported when it is asked for.
+    from nghttp2py.asyncio.client_options import (
+        BodyOptions,
+        ConnectionOptions,
+        Params,
+        RequestOptions,
+        Trace,
+    )
     from nghttp2py.asyncio.quic import connect as connect
     from nghttp2py.quic import QuicConfiguration
 
 __all__ = ["Client", "Fields", "Response"]
 
-Answer = Coroutine[Any, Any, "Response"]
+Answer = Coroutine[Any, Any, Response]
 
 #: Seconds that connecting may take, TLS included.
 CONNECT_TIMEOUT = 30.0
@@ -64,15 +70,6 @@ TIMEOUT = 60.0
 #: How often a request that the server has not processed is sent again.
 RETRIES = 3
 
-#: The default of ``config``; its windows are those of HTTP/3, too.  A window of 1 MiB
-#: keeps a fast and distant server busy, and bounds a response that is not read; the
-#: connection's window is so wide that such a response does not block others.
-DEFAULT_CONFIGURATION = H2Configuration(
-    initial_window_size=1048576,
-    connection_window_size=2**31 - 1,
-    manual_flow_control=True,
-)
-
 # The delay before a request is sent again on a connection that has refused it, in
 # seconds; it doubles each time.
 _BACKOFF = 0.02
@@ -80,310 +77,21 @@ _BACKOFF = 0.02
 _MAX_DEADLINES = 32
 # RFC 9110, 10.1.1.
 _EXPECT = (b"expect", b"100-continue")
-# Bytes that are read from a file at once.
-_PIECE = 65536
+# 417: RFC 9110, 10.1.1; 421: RFC 7838, 6.
+_TO_REPEAT = frozenset({417, 421})
+# Methods that may be sent twice (RFC 9110, 9.2.1).
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
 
-class _Timeout:
-    """A context manager that ends its block with ``TimeoutError`` after a time."""
+class _Tunnel(RequestBody):
+    """The open half of a CONNECT tunnel, which the caller uses."""
 
-    __slots__ = ("_cancelling", "_deadlines", "_expired", "_task", "_what")
-
-    def __init__(self, deadlines: Deadlines | None, what: str) -> None:
-        self._deadlines = deadlines
-        self._what = what
-        self._expired = False
-
-    def __enter__(self) -> None:
-        if self._deadlines is not None:
-            task = self._task = asyncio.current_task()
-            # From Python 3.11 a task counts who cancels it.
-            if sys.version_info >= (3, 11) and task is not None:
-                self._cancelling = task.cancelling()
-            self._deadlines.add(self)
-
-    def _expire(self) -> None:
-        self._expired = True
-        if self._task is not None:
-            self._task.cancel()
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._deadlines is None:
-            return
-        if not self._expired:
-            self._deadlines.discard(self)
-        elif exc_type is asyncio.CancelledError:
-            if (
-                sys.version_info >= (3, 11)
-                and self._task is not None
-                and self._task.uncancel() > self._cancelling
-            ):
-                return
-            raise TimeoutError(
-                f"{self._what} in {self._deadlines.seconds} seconds"
-            ) from exc
-
-
-class Response:
-    """A response whose body may still be arriving.
-
-    ``async for chunk in response`` iterates over the body as it arrives; the server
-    gets credit for what is read, so a slow reader slows the server down.  Read it to
-    its end, or leave an ``async with`` block, or call ``close``: an unread rest keeps a
-    stream of the connection open.
-    """
-
-    def __init__(
-        self,
-        stream: Stream,
-        status: int,
-        headers: Fields,
-        informational: tuple[tuple[int, Fields], ...],
-        deadlines: Deadlines | None,
-    ) -> None:
-        self._stream = stream
-        self._deadlines = deadlines
-        #: The status (RFC 9110, 15), an int.
-        self.status = status
-        #: The header section.
-        self.headers = headers
-        #: The 1xx responses that came before it: status and fields of each.
-        self.informational = informational
-
-    @property
-    def stream_id(self) -> int:
-        """The identifier of its stream."""
-        return self._stream.stream_id
-
-    async def read(self, limit: int | None = None) -> bytes:
-        """Return the rest of the body.
-
-        Raises ``BodyTooLargeError`` and closes the response if that is more than
-        ``limit`` bytes; ``StreamResetError`` or ``ConnectionTerminatedError`` if the
-        body is cut off; ``TimeoutError`` if nothing arrives within the client's
-        timeout.
-        """
-        stream = self._stream
-        if limit is None and stream.is_whole:
-            return await stream.read()
-        pieces = []
-        size = 0
-        async for piece in self:
-            size += len(piece)
-            if limit is not None and size > limit:
-                self.close()
-                raise BodyTooLargeError(f"the body is larger than {limit} bytes")
-            pieces.append(piece)
-        if len(pieces) == 1:
-            return pieces[0]
-        count_bytes(size)
-        return b"".join(pieces)
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Iterate over the body in pieces as they arrive; raises as ``read``."""
-        while True:
-            piece = await self._next()
-            if not piece:
-                return
-            yield piece
-
-    async def _next(self) -> bytes:
-        try:
-            with _Timeout(self._deadlines, "nothing of the body came"):
-                return await self._stream.readany()
-        except TimeoutError:
-            self.close()
-            raise
-
-    async def trailers(self) -> Fields:
-        """Wait for the end of the body, which is dropped, and return the trailers."""
-        while await self._next():
-            pass
-        return Fields(await self._stream.trailers())
-
-    def close(self) -> None:
-        """Discard the rest: the stream is reset unless it has ended."""
-        self._stream.reset()
-
-    async def __aenter__(self) -> Response:
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.status} on stream {self.stream_id}>"
-
-
-def _can_seek(body: Any) -> bool:
-    """Return whether ``body`` is a seekable file, and not an asynchronous one."""
-    read = getattr(body, "read", None)
-    if not callable(read) or inspect.iscoroutinefunction(read):
-        return False
-    seekable = getattr(body, "seekable", None)
-    return callable(seekable) and seekable() is True
-
-
-class _Body:
-    """A request's body, which may have to be sent more than once."""
-
-    def __init__(self, body: Any) -> None:
-        if isinstance(body, str):
-            body = body.encode()
-        self._body = body
-        self._touched = False
-        self._position: int | None = None
-        self._is_bytes = is_bytes_like(body)
-        #: Its length, if that is known.
-        self.length: int | None = None
-        #: What its source has raised.
-        self.error: BaseException | None = None
-        if self._is_bytes:
-            self.length = memoryview(body).nbytes
-        elif _can_seek(body):
-            # Such a file can be read again from its current position.
-            with contextlib.suppress(AttributeError, OSError):
-                self._position = body.tell()
-                self.length = body.seek(0, os.SEEK_END) - self._position
-                body.seek(self._position)
-        elif not (
-            body is None
-            or isinstance(body, (AsyncIterable, Iterable))
-            or callable(getattr(body, "read", None))
-        ):
-            raise TypeError(
-                "a body must be None, str, bytes-like, a binary file, an iterable or "
-                f"asynchronous iterable of bytes, not {type(body).__name__}"
-            )
-
-    @property
-    def is_empty(self) -> bool:
-        return self._body is None
-
-    @property
-    def can_repeat(self) -> bool:
-        """Whether it can be sent (again) from its beginning."""
-        return not self._touched or self._position is not None
+    def __init__(self) -> None:
+        super().__init__(b"")
+        self.length = None
 
     def send(self, stream: Stream, trailers: HeadersLike | None) -> None:
-        """Queue it on a stream, or its source, which is read as the stream can send."""
-        body = self._body
-        if body is None:
-            body = b""
-        elif not self._is_bytes:
-            if self._position is not None:
-                body.seek(self._position)
-            iterator = iterate(body)
-            if iterator is not None:
-                # No reference to the stream, because its response may be dropped.
-                body = AsyncBody(self._watch_async(iterator), stream.make_resume())
-                stream.run_in(body.task)
-            elif callable(getattr(body, "read", None)):
-                body = self._watch(iter(partial(body.read, _PIECE), b""))
-            else:
-                body = self._watch(body)
-        stream.give_body(body, trailers)
-
-    def _watch(self, body: Iterable[bytes]) -> Iterator[bytes]:
-        self._touched = True
-        try:
-            for piece in body:
-                yield _check_piece(piece)
-        except Exception as error:
-            self.error = error
-            raise
-
-    async def _watch_async(self, body: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-        self._touched = True
-        try:
-            async for piece in body:
-                yield _check_piece(piece)
-        except Exception as error:
-            self.error = error
-            raise
-        finally:
-            aclose = getattr(body, "aclose", None)
-            if aclose is not None:
-                await aclose()
-
-
-_NO_BODY = _Body(None)
-
-
-class Connection(Protocol):
-    """What a client needs of a connection, of either protocol."""
-
-    @property
-    def is_available(self) -> bool:
-        """Whether requests can be sent."""
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether it is over."""
-
-    async def open_stream(self, headers: Any, *, end_stream: bool = ...) -> Stream:
-        """Send a request's header section."""
-
-    def abort(self) -> None:
-        """End it at once."""
-
-    async def wait_closed(self) -> None:
-        """Wait until it is over."""
-
-
-class Connector(Protocol):
-    """Makes connections to an origin, and knows how they end."""
-
-    async def connect(self) -> Connection:
-        """Make a connection."""
-
-    def close(self, connection: Any, timeout: float | None) -> None:
-        """Begin the graceful end of a connection that was made here."""
-
-
-class _HTTP2Connector:
-    """Makes connections of HTTP/2; ``options`` are those of ``open_connection``."""
-
-    def __init__(
-        self,
-        url: SplitURL,
-        path: str | None,
-        *,
-        ssl: Any,
-        config: H2Configuration | None,
-        connect_timeout: float | None,
-        idle_timeout: float | None,
-        **options: Any,
-    ) -> None:
-        check_options(options)
-        merge_timeouts(options.get("timeouts"), client=True)
-        self._host = url.host
-        self._port = url.port
-        self._path = path
-        if path is not None and ssl is not None:
-            options.setdefault("server_hostname", url.host)
-        self._options = {
-            "ssl": ssl,
-            "config": DEFAULT_CONFIGURATION if config is None else config,
-            "connect_timeout": connect_timeout,
-            "idle_timeout": idle_timeout,
-            "header_encoding": None,
-            **options,
-        }
-
-    async def connect(self) -> H2Protocol:
-        if self._path is not None:
-            return await open_unix_connection(self._path, **self._options)
-        return await open_connection(self._host, self._port, **self._options)
-
-    @staticmethod
-    def close(connection: H2Protocol, timeout: float | None) -> None:
-        connection.close(timeout)
+        """Leave the stream open."""
 
 
 class Client:
@@ -394,23 +102,33 @@ class Client:
     the server declares not to have processed (RFC 9113, 8.7, RFC 9114, 4.1.1)
     is sent again, up to ``retries`` times, if its body can be: bytes, a seekable
     file, or something that was not read from yet.  Others raise, as it is not
-    known what the server did with them.
+    known what the server did with them.  Up to ``connections`` are made, if all streams
+    that the server allows on the others are in use.
 
     ``ssl`` is an ``ssl.SSLContext``, or ``None`` for the default one; for
     ``http`` the server must expect HTTP/2 in the clear (RFC 9113, 3.3).
-    With ``http3`` all goes over HTTP/3: ``True`` or ``"only"``, and then QUIC
-    trusts the authorities that ``ssl`` has loaded, or those of certifi or the
-    system; or a ``QuicConfiguration``, which says whom to trust.
     ``path`` is that of a Unix socket to connect to instead of the host.
     ``headers`` go with every request.  ``config`` holds settings and limits
     of HTTP/2.
+
+    With ``http3="only"`` all goes over HTTP/3.  With ``http3=True`` it is used when the
+    origin offers it by Alt-Svc (RFC 7838) or one of ``https_records`` does (RFC 9460),
+    and the first 0.3 seconds of connecting are HTTP/3's; HTTP/2 is used otherwise, and
+    when UDP does not pass.  Then a safe request (RFC 9110, 9.2.1) whose connection of
+    HTTP/3 has died is sent again.  ``alternatives`` remembers what origins offer;
+    clients can share one.  QUIC trusts the authorities that ``ssl`` has loaded, or
+    those of certifi or the system; ``quic``, or ``http3`` itself, may be a
+    ``QuicConfiguration``, which says whom to trust.
 
     Times are in seconds, ``None`` is no limit: ``connect_timeout`` for a
     connection to be made; ``timeout`` for a response to begin, connecting and
     repeating included, and then for each next piece of its body;
     ``idle_timeout`` for a connection without streams.  ``options`` go to
     ``open_connection``; HTTP/3 has ``cls``, which makes an ``H3Protocol``,
-    ``server_hostname``, ``timeouts``, and what replaces a field of that.
+    ``server_hostname``, ``timeouts``, and what replaces a field of that.  With
+    ``http3=True`` ``cls`` is HTTP/2's.
+
+    With ``decompress`` responses may be compressed, and their bodies are decoded.
 
     Use it as ``async with Client(...) as client``; leaving waits for the open streams,
     which other tasks may be reading.  A response that is not read or closed, and whose
@@ -427,6 +145,7 @@ class Client:
         *,
         ssl: ssl_module.SSLContext | None = None,
         http3: bool | Literal["only"] | QuicConfiguration = False,
+        quic: QuicConfiguration | None = None,
         path: str | None = None,
         headers: HeadersLike = (),
         config: H2Configuration | None = None,
@@ -434,16 +153,20 @@ class Client:
         timeout: float | None = TIMEOUT,
         idle_timeout: float | None = None,
         retries: int = RETRIES,
-        **options: Any,
+        connections: int = 1,
+        alternatives: AlternativeServices | None = None,
+        https_records: Iterable[ServiceRecord] = (),
+        decompress: bool = False,
+        **options: Unpack[ConnectionOptions],
     ) -> None:
         url = split_url(origin)
         if url.scheme is None or url.target != "/":
             raise ValueError(
                 f"{origin!r} is not an origin such as 'https://example.org'"
             )
+        quic = _check_http3(http3, quic)
+        only = http3 is not True and http3 is not False
         if url.scheme == "https":
-            if ssl is None and http3 is False:
-                ssl = ssl_module.create_default_context()
             if ssl is not None:
                 check_type("ssl", ssl, ssl_module.SSLContext, "an ssl.SSLContext")
         elif ssl is not None:
@@ -454,68 +177,99 @@ class Client:
         check_seconds("timeout", timeout)
         check_seconds("idle_timeout", idle_timeout)
         check_int("retries", retries, 0)
+        check_int("connections", connections, 1)
+        check_bool("decompress", decompress)
         check_config(config)
-        self._pseudo = (
+        self._pseudo: tuple[tuple[bytes, bytes], ...] = (
             (b":scheme", url.scheme.encode()),
             (b":authority", (url.authority or "").encode()),
         )
         self._scheme = url.scheme
         self._authority = url.authority or ""
+        # The pseudo-header fields of other origins that share the connections.
+        self._others: dict[str, tuple[tuple[bytes, bytes], ...]] = {}
         self._headers = _to_headers(headers)
         self._timeout = timeout
         self._deadlines: dict[float, Deadlines] = {}
         self._retries = retries
-        self._connector: Connector
-        if http3 is False:
-            self._connector = _HTTP2Connector(
-                url,
-                path,
-                ssl=ssl,
-                config=config,
-                connect_timeout=connect_timeout,
-                idle_timeout=idle_timeout,
-                **options,
+        self._decompresses = decompress
+        times = {"connect_timeout": connect_timeout, "idle_timeout": idle_timeout}
+        http2 = connector = None
+        if not only:
+            context = ssl
+            if context is None and url.scheme == "https":
+                context = self._make_context()
+            http2 = HTTP2Connector(
+                url, path, ssl=context, config=config, **times, **options
             )
-        else:
-            from nghttp2py.asyncio.h3_client import HTTP3Connector
-
-            self._connector = HTTP3Connector(
+        if http3 is not False:
+            connector = _make_http3(
                 url,
-                http3,
                 path,
-                config,
-                defaults=DEFAULT_CONFIGURATION,
+                only,
+                quic=quic,
+                config=config if only else None,
                 ssl=ssl,
-                connect_timeout=connect_timeout,
                 timeout=timeout,
-                idle_timeout=idle_timeout,
+                **times,
                 **options,
             )
-        self._connection: Connection | None = None
-        # The open connections, and whether each has answered a request.
-        self._connections: dict[Connection, bool] = {}
-        self._connecting: asyncio.Task[Connection] | None = None
-        self._closed = False
+        if http3 is not True:
+            alternatives = None
+        elif alternatives is None:
+            alternatives = AlternativeServices()
+        self._connections = OriginConnections(
+            url, http2, connector, alternatives=alternatives, most=connections
+        )
+        if alternatives is not None and http2 is not None:
+            http2.alternatives = self._connections.frame_received
+            if https_records:
+                alternatives.add_records(
+                    f"{url.scheme}://{url.authority}", https_records
+                )
+
+    def _make_context(self) -> ssl_module.SSLContext:
+        """Make the default of ``ssl``."""
+        return ssl_module.create_default_context()
+
+    @property
+    def connections(self) -> Any:
+        """Its connections, as a pool needs them."""
+        return self._connections
+
+    @property
+    def _connection(self) -> Connection | None:
+        return self._connections.current
 
     # ---- Requests ----
 
-    def get(self, target: str, **options: Any) -> Answer:
+    def get(self, target: str, **options: Unpack[RequestOptions]) -> Answer:
         """Send a GET request: see ``request``."""
         return self.request("GET", target, **options)
 
-    def head(self, target: str, **options: Any) -> Answer:
+    def head(self, target: str, **options: Unpack[RequestOptions]) -> Answer:
         """Send a HEAD request: see ``request``."""
         return self.request("HEAD", target, **options)
 
-    def post(self, target: str, body: Any = None, **options: Any) -> Answer:
+    def post(
+        self, target: str, body: Any = None, **options: Unpack[BodyOptions]
+    ) -> Answer:
         """Send a POST request: see ``request``."""
         return self.request("POST", target, body=body, **options)
 
-    def put(self, target: str, body: Any = None, **options: Any) -> Answer:
+    def put(
+        self, target: str, body: Any = None, **options: Unpack[BodyOptions]
+    ) -> Answer:
         """Send a PUT request: see ``request``."""
         return self.request("PUT", target, body=body, **options)
 
-    def delete(self, target: str, **options: Any) -> Answer:
+    def patch(
+        self, target: str, body: Any = None, **options: Unpack[BodyOptions]
+    ) -> Answer:
+        """Send a PATCH request: see ``request``."""
+        return self.request("PATCH", target, body=body, **options)
+
+    def delete(self, target: str, **options: Unpack[RequestOptions]) -> Answer:
         """Send a DELETE request: see ``request``."""
         return self.request("DELETE", target, **options)
 
@@ -528,90 +282,239 @@ class Client:
         body: Any = None,
         trailers: HeadersLike | None = None,
         timeout: float | None = -1,
+        timeouts: RequestTimeouts | None = None,
         expect_continue: float | bool = False,
+        params: Params | None = None,
+        json: Any = None,
+        decompress: bool | None = None,
+        trace: Trace | None = None,
     ) -> Response:
         """Send a request and wait until its response begins.
 
         ``target`` is a path with its query, or a URL of this client's origin.
-        ``headers`` are pairs of names and values, bytes or str, or a mapping.
-        ``body`` is ``None``, str (sent as UTF-8), bytes-like, a binary file
-        (sent from where it stands; ``read`` may be a coroutine function), or an
-        iterable or asynchronous iterable of bytes, as streams and responses of
-        this package are; it is sent while the response is awaited and read.  Of
-        bytes and seekable files content-length is stated.  ``timeout`` is used
-        instead of the client's.
+        ``params`` are added to its query.  ``headers`` are pairs of names and values,
+        bytes or str, or a mapping.  ``body`` is ``None``, str (sent as UTF-8),
+        bytes-like, a binary file (sent from where it stands; ``read`` may be a
+        coroutine function), or an iterable or asynchronous iterable of bytes, as
+        streams and responses of this package are; it is sent while the response is
+        awaited and read.  Of bytes and seekable files content-length is stated.
+        ``json`` is sent instead, as application/json.
+
+        ``timeout`` is used instead of the client's.  ``timeouts``, a
+        ``RequestTimeouts``, bounds each kind of wait on its own instead.
 
         With ``expect_continue`` the request has ``expect: 100-continue`` (RFC 9110,
         10.1.1): the body is sent when the server asks for it, or after that many
         seconds (``True``: 1); it is not sent if the response refuses it.  After 417
         (Expectation Failed) the request is sent without.
 
+        ``decompress`` is used instead of the client's.  ``trace`` is called with the
+        name of an event and a dict, and may return an awaitable: see the page about
+        clients.
+
         Raises what ``open_connection`` raises; ``StreamResetError`` and
-        ``ConnectionTerminatedError`` with the peer's error code;
-        ``TimeoutError``; ``HeadersError`` and ``InvalidBodyLengthError`` for a
-        request that must not be sent.
+        ``ConnectionTerminatedError`` with the peer's error code; ``HTTPVersionError``
+        if the server speaks no version that was asked for; ``RequestTimeoutError``, of
+        which ``PoolTimeoutError``, ``ConnectTimeoutError``, ``WriteTimeoutError`` and
+        ``ReadTimeoutError`` are kinds, and which is a ``TimeoutError``;
+        ``HeadersError`` and ``InvalidBodyLengthError`` for a request that must not be
+        sent.
         """
         if timeout == -1:
             timeout = self._timeout
         else:
             check_seconds("timeout", timeout)
-        deadlines = self._find_deadlines(timeout)
-        source = _NO_BODY if body is None else _Body(body)
+        if params is not None:
+            target = _add_params(target, params)
+        if json is not None:
+            if body is not None:
+                raise TypeError("give body or json, not both")
+            body, headers = _encode_json(json, headers)
+        source = NO_BODY if body is None else RequestBody(body)
         fields = self._make_fields(method, target, headers, source.length)
         if trailers is not None:
             trailers = list(to_pairs(trailers))
         wait = float(expect_continue)
         if wait and not source.is_empty:
             fields.append(_EXPECT)
+        if decompress is None:
+            decompress = self._decompresses
+        if decompress and not any(field[0] == b"accept-encoding" for field in fields):
+            fields.append((b"accept-encoding", ACCEPTED))
+        watch = None
+        if timeouts is not None or trace is not None:
+            watch, timeout = self._make_watch(timeouts, trace, timeout)
+        response = await self._send(
+            method, fields, source, trailers, timeout, wait, watch
+        )
+        if decompress:
+            response.decompress()
+        return response
+
+    async def open_tunnel(
+        self,
+        target: str,
+        *,
+        protocol: str | None = None,
+        headers: HeadersLike = (),
+        timeout: float | None = -1,
+        timeouts: RequestTimeouts | None = None,
+        trace: Trace | None = None,
+    ) -> Response:
+        """Send a CONNECT request, and wait until its response begins.
+
+        With ``protocol``, such as ``"websocket"``, it is an extended CONNECT (RFC 8441,
+        RFC 9220) for ``target``, a path; the server's SETTINGS are waited for.
+        Without, ``target`` is the host and port to connect to (RFC 9110, 9.3.6).
+        If the status is from 200 to 299, both halves of ``response.stream`` are the
+        caller's: ``send_data``, ``end_stream``, ``readany``.  ``close`` of the response
+        ends the tunnel.
+
+        Raises as ``request``, and ``TunnelsNotEnabledError`` if the server does not
+        support extended CONNECT.
+        """
+        if timeout == -1:
+            timeout = self._timeout
+        else:
+            check_seconds("timeout", timeout)
+        if protocol is None:
+            fields = [(b":method", b"CONNECT"), (b":authority", target.encode())]
+            fields += self._headers
+            fields += [_with_lower_name(field) for field in to_pairs(headers)]
+        else:
+            fields = self._make_fields("CONNECT", target, headers, None)
+            fields.insert(1, (b":protocol", protocol.encode()))
+        watch = None
+        if timeouts is not None or trace is not None:
+            watch, timeout = self._make_watch(timeouts, trace, timeout)
+        return await self._send(
+            "CONNECT",
+            fields,
+            _Tunnel(),
+            None,
+            timeout,
+            0.0,
+            watch,
+            protocol is not None,
+        )
+
+    def _make_watch(
+        self,
+        timeouts: RequestTimeouts | None,
+        trace: Trace | None,
+        timeout: float | None,
+    ) -> tuple[RequestWatch, float | None]:
+        """Return the watch of a request, and its bound until the response begins."""
+        if timeouts is not None:
+            check_type(
+                "timeouts", timeouts, RequestTimeouts, "a RequestTimeouts or None"
+            )
+            timeout = None
+        if trace is not None:
+            check_callable("trace", trace)
+        return RequestWatch(self._find_deadlines, timeouts, trace), timeout
+
+    async def _send(
+        self,
+        method: str,
+        fields: list[tuple[bytes, bytes]],
+        source: RequestBody,
+        trailers: HeadersLike | None,
+        timeout: float | None,
+        wait: float,
+        watch: RequestWatch | None,
+        extended: bool = False,
+    ) -> Response:
+        """Send a request as often as it is necessary and allowed."""
+        connections = self._connections
+        deadlines = self._find_deadlines(timeout)
         attempt = 0
-        with _Timeout(deadlines, "no response"):
+        with TimeLimit(deadlines, "no response"):
             while True:
-                connection = self._connection
-                if connection is None or not connection.is_available:
-                    connection = await self._connect()
-                try:
-                    response = await self._request_once(
-                        connection, fields, source, trailers, deadlines, wait
+                connection = connections.current
+                if (
+                    connection is None
+                    or connections.are_several
+                    or not connection.is_available
+                ):
+                    connection = await (
+                        connections.find() if watch is None else watch.find(connections)
                     )
-                    if (
-                        response.status != 417
-                        or _EXPECT not in fields
-                        or not source.can_repeat
-                    ):
+                try:
+                    if extended:
+                        await connection.wait_tunnels()
+                    response = await self._request_once(
+                        connection, fields, source, trailers, deadlines, wait, watch
+                    )
+                    if response.status not in _TO_REPEAT or not source.can_repeat:
+                        return response
+                    if response.status == 421:
+                        if not connections.misdirected(connection):
+                            return response
+                    elif _EXPECT in fields:
+                        fields.remove(_EXPECT)
+                        wait = 0.0
+                    else:
                         return response
                     response.close()
-                    fields.remove(_EXPECT)
-                    wait = 0.0
                 except (StreamResetError, ConnectionTerminatedError) as error:
-                    if not error.unprocessed or self._closed or not source.can_repeat:
+                    if connections.is_closed or not source.can_repeat:
                         raise
+                    if not error.unprocessed:
+                        if not self._has_died(connection, error):
+                            raise
+                        connections.failed(connection)
+                        if method not in _SAFE:
+                            raise
                     # A server may cap the requests of a connection.  Retry on a new
                     # one, without counting an attempt, as long as some are answered.
                     available = connection.is_available
-                    if available or not self._connections.get(connection):
+                    if available or connection not in connections.answered:
                         if attempt == self._retries:
                             raise
                         if available:
                             await asyncio.sleep(_BACKOFF * 2**attempt)
                         attempt += 1
 
+    def _has_died(self, connection: Connection, error: Exception) -> bool:
+        """Return whether an alternative service has become silent."""
+        return (
+            self._connections.is_alternative(connection)
+            and isinstance(error, ConnectionTerminatedError)
+            and not error.remote
+        )
+
     async def _request_once(
         self,
         connection: Connection,
         fields: list[tuple[bytes, bytes]],
-        body: _Body,
+        body: RequestBody,
         trailers: HeadersLike | None,
         deadlines: Deadlines | None,
         wait: float,
+        watch: RequestWatch | None,
     ) -> Response:
+        connections = self._connections
         whole = body.is_empty and trailers is None
-        stream = await connection.open_stream(fields, end_stream=whole)
+        if connections.used and connection in connections.used:
+            fields = [*fields, connections.used[connection]]
+        if watch is None:
+            stream = await connection.open_stream(fields, end_stream=whole)
+        else:
+            stream = await watch.open_stream(connection, fields, whole)
+            if watch.timeouts is not None:
+                deadlines = self._find_deadlines(watch.timeouts.read)
         try:
             if not whole and (
                 not wait or body.is_empty or await stream.is_body_wanted(wait)
             ):
-                body.send(stream, trailers)
-            event = await stream.response()
+                if watch is None:
+                    body.send(stream, trailers)
+                else:
+                    await watch.send_body(body, stream, trailers)
+            event = await (
+                stream.response() if watch is None else watch.respond(stream, body)
+            )
             informational = [
                 (early.status, Fields(early.headers))
                 for early in stream.take_informational()
@@ -622,7 +525,9 @@ class Client:
             if body.error is not None and isinstance(error, StreamResetError):
                 raise body.error from None
             raise
-        self._connections[connection] = True
+        connections.answered.add(connection)
+        if connections.alternatives is not None:
+            connections.learn(event.headers)
         return Response(
             stream, event.status, Fields(event.headers), tuple(informational), deadlines
         )
@@ -631,14 +536,19 @@ class Client:
         self, method: str, target: str, headers: HeadersLike, length: int | None
     ) -> list[tuple[bytes, bytes]]:
         url = split_url(target)
+        pseudo = self._pseudo
         if url.scheme is not None and (url.scheme, url.authority) != (
             self._scheme,
             self._authority,
         ):
-            raise ValueError(f"{target!r} is not of {self._scheme}://{self._authority}")
+            pseudo = self._others.get(f"{url.scheme}://{url.authority}", ())
+            if not pseudo:
+                raise ValueError(
+                    f"{target!r} is not of {self._scheme}://{self._authority}"
+                )
         fields = [
             (b":method", method.encode()),
-            *self._pseudo,
+            *pseudo,
             (b":path", url.target.encode()),
         ]
         if not headers and length is None:
@@ -651,6 +561,17 @@ class Client:
             fields.append((b"content-length", b"%d" % length))
         return fields
 
+    def serve_origin(self, origin: str) -> None:
+        """Accept requests for another origin, which the server serves as well.
+
+        The caller has checked that the certificate is valid for it (RFC 9113, 9.1.1).
+        """
+        url = split_url(origin)
+        self._others[f"{url.scheme}://{url.authority}"] = (
+            (b":scheme", f"{url.scheme}".encode()),
+            (b":authority", f"{url.authority}".encode()),
+        )
+
     def _find_deadlines(self, timeout: float | None) -> Deadlines | None:
         if timeout is None:
             return None
@@ -661,39 +582,6 @@ class Client:
                 self._deadlines[timeout] = found
         return found
 
-    # ---- Connections ----
-
-    async def _connect(self) -> Connection:
-        """Return a connection that accepts requests; callers share the one being
-        made."""
-        if self._closed:
-            raise ConnectionClosedError(f"{self} is closed")
-        if self._connecting is None:
-            self._connecting = asyncio.get_running_loop().create_task(
-                self._connector.connect()
-            )
-            self._connecting.add_done_callback(self._connected)
-        # The task itself is not awaited: a cancelled caller must not cancel the
-        # connection of others, and close(), which cancels it, must not cancel the
-        # callers.
-        task = self._connecting
-        await asyncio.wait([task])
-        if task.cancelled():
-            raise ConnectionClosedError(f"{self} is closed")
-        return task.result()
-
-    def _connected(self, task: asyncio.Task[Any]) -> None:
-        self._connecting = None
-        if task.cancelled() or task.exception() is not None:
-            return
-        connection = task.result()
-        for old in [c for c in self._connections if c.is_closed]:
-            del self._connections[old]
-        self._connections[connection] = False
-        self._connection = connection
-        if self._closed:
-            connection.abort()  # it was made before abort() could cancel that
-
     # ---- The end ----
 
     async def close(self, timeout: float | None = None) -> None:
@@ -702,28 +590,14 @@ class Client:
         What has not finished after ``timeout`` seconds is aborted; ``None`` means the
         connection's ``close_timeout``.
         """
-        self._closed = True
-        if self._connecting is not None:
-            task = self._connecting
-            task.cancel()
-            await asyncio.wait([task])
-        for connection in self._connections:
-            self._connector.close(connection, timeout)
-        for connection in list(self._connections):
-            await connection.wait_closed()
-        self._connections.clear()
-        self._connection = None
+        await self._connections.close(timeout)
         for deadlines in self._deadlines.values():
             deadlines.close()
         self._deadlines.clear()
 
     def abort(self) -> None:
         """End the connection at once: open streams are reset."""
-        self._closed = True
-        if self._connecting is not None:
-            self._connecting.cancel()
-        for connection in self._connections:
-            connection.abort()
+        self._connections.abort()
 
     async def __aenter__(self) -> Client:
         return self
@@ -739,6 +613,71 @@ class Client:
         return f"<{type(self).__name__} {self._scheme}://{self._authority}>"
 
 
+def _check_http3(http3: object, quic: Any) -> Any:
+    """Check both parameters; return the configuration of QUIC, or ``None``."""
+    if isinstance(http3, bool) or (isinstance(http3, str) and http3 == "only"):
+        if quic is not None and http3 is False:
+            raise ConfigurationError("quic must be None without http3")
+        return quic
+    kind: Any = ()
+    if http3 is not None:
+        with contextlib.suppress(ImportError):  # a build may be without QUIC
+            from nghttp2py.quic import QuicConfiguration as kind
+    if not isinstance(http3, kind):
+        raise ConfigurationError(
+            "http3 must be False, True, 'only' or a QuicConfiguration, not "
+            f"{describe(http3)}"
+        )
+    if quic is not None:
+        raise ConfigurationError("quic must be None if http3 is a QuicConfiguration")
+    return http3
+
+
+def _make_http3(
+    url: SplitURL,
+    path: str | None,
+    only: bool,
+    *,
+    idle_timeout: float | None,
+    config: H2Configuration | None,
+    **options: Any,
+) -> Connector:
+    """Make the connector of HTTP/3, which is imported when it is asked for."""
+    from nghttp2py.asyncio.h3_client import OPTIONS, HTTP3Connector
+
+    if not only:
+        # The others are of HTTP/2.
+        mine = OPTIONS - {"cls"} | {"quic", "ssl", "timeout", "connect_timeout"}
+        options = {name: value for name, value in options.items() if name in mine}
+    return HTTP3Connector(
+        url,
+        path,
+        config,
+        defaults=DEFAULT_CONFIGURATION,
+        has_fallback=not only,
+        idle_timeout=idle_timeout,
+        **options,
+    )
+
+
+def _add_params(target: str, params: Params) -> str:
+    """Add parameters to the query of a target."""
+    query = urlencode(params, doseq=True)
+    if not query:
+        return target
+    target = target.partition("#")[0]
+    separator = "?" if "?" not in target else "" if target[-1] in "?&" else "&"
+    return f"{target}{separator}{query}"
+
+
+def _encode_json(value: Any, headers: HeadersLike) -> tuple[bytes, HeadersLike]:
+    """Return a value as JSON (RFC 8259), and the header fields with its type."""
+    body = json_module.dumps(
+        value, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+    )
+    return body.encode(), add_field(headers, b"content-type", b"application/json")
+
+
 def _to_headers(headers: Any) -> list[Any]:
     """Iterate over the fields that every request has."""
     try:
@@ -747,12 +686,6 @@ def _to_headers(headers: Any) -> list[Any]:
         raise TypeError(
             f"headers must be a mapping or pairs, not {describe(headers)}"
         ) from None
-
-
-def _check_piece(piece: Any) -> Any:
-    if not is_bytes_like(piece):
-        raise TypeError(f"a body must be of bytes, not {type(piece).__name__}")
-    return piece
 
 
 def _with_lower_name(field: Any) -> Any:

@@ -27,9 +27,11 @@ from nghttp2py.errors import (
     ConnectionTerminatedError,
     ErrorCode,
     StreamStateError,
+    TunnelsNotEnabledError,
     printable,
 )
 from nghttp2py.h2 import (
+    H2AlternativeServiceReceived,
     H2Configuration,
     H2Connection,
     H2ConnectionClosed,
@@ -84,6 +86,10 @@ class H2StreamConnection(H2Pump):
 
     #: The class of the connection without I/O: a subclass can see every byte.
     connection_class: type[H2Connection] = H2Connection
+    #: Called without arguments when the last stream of this end has ended.
+    idle_hook: Callable[[], object] | None = None
+    #: Called with stream, origin and value of an ALTSVC frame (RFC 7838, 4).
+    alternative_hook: Callable[[int, bytes, bytes], object] | None = None
 
     def __init__(
         self,
@@ -147,6 +153,7 @@ class H2StreamConnection(H2Pump):
         self._acceptors = Waiters()
         self._writers = Waiters()  # wait for the transport
         self._stoppers = Waiters()  # wait for is_closing
+        self._settled = Waiters()  # wait for the peer's SETTINGS
         self._open = 0  # our streams, and slots reserved for callers that wait for one
         self._limit = 1  # of our streams, which is assumed until SETTINGS come
         self._slots: deque[asyncio.Future[bool]] = deque()
@@ -323,6 +330,8 @@ class H2StreamConnection(H2Pump):
             self._open -= 1
             if self._slots:
                 self._give_slots()
+            elif self.idle_hook is not None and not self._open:
+                self.idle_hook()
         self._keepalive_pings.forget(stream_id)
         self._handled.pop(stream_id, None)
         if not isinstance(stream, H2Stream) or not kept:
@@ -346,6 +355,11 @@ class H2StreamConnection(H2Pump):
             self._limit = 2**32 - 1
         self._settings_seen = True
         self._give_slots()
+        self._settled.wake()
+
+    def _on_alternative(self, event: H2AlternativeServiceReceived) -> None:
+        if self.alternative_hook is not None:
+            self.alternative_hook(event.stream_id, event.origin, event.field_value)
 
     def _on_ping(self, event: H2PingAcknowledged) -> None:
         self._keepalive_pings.acknowledged(event.data)
@@ -387,6 +401,7 @@ class H2StreamConnection(H2Pump):
         self._wake_writers()
         self._acceptors.wake()
         self._stoppers.wake()
+        self._settled.wake()
         self._keepalive_pings.stop()
 
     @property
@@ -412,6 +427,11 @@ class H2StreamConnection(H2Pump):
     def open_streams(self) -> int:
         """The open streams that this end has opened."""
         return self._open
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a further stream would wait for the end of another."""
+        return self._settings_seen and self._open >= self._limit
 
     @property
     def stream_limit(self) -> int | None:
@@ -486,6 +506,18 @@ class H2StreamConnection(H2Pump):
         await self.wait_closed()
 
     # ---- Waiting ----
+
+    async def wait_tunnels(self) -> None:
+        """Wait for the peer's SETTINGS, which must allow extended CONNECT.
+
+        Raises ``TunnelsNotEnabledError`` if they do not (RFC 8441, 3), and
+        ``ConnectionTerminatedError`` if the connection ends before.
+        """
+        while not self._settings_seen:
+            self._raise_over(unprocessed=True)
+            await self._settled.wait()
+        if not self.connection.remote_settings.get(Setting.ENABLE_CONNECT_PROTOCOL):
+            raise TunnelsNotEnabledError
 
     async def wait_transport(self) -> None:
         """Wait until the transport accepts bytes.
@@ -725,6 +757,7 @@ _METHOD = frozenset({":method", b":method"})
 _CONNECT = frozenset({"CONNECT", b"CONNECT"})
 
 _HANDLERS: dict[type, Callable[[H2StreamConnection, Any], None]] = {
+    H2AlternativeServiceReceived: H2StreamConnection._on_alternative,
     H2ConnectionClosed: H2StreamConnection._on_connection_closed,
     H2GoAway: H2StreamConnection._on_goaway,
     H2PingAcknowledged: H2StreamConnection._on_ping,

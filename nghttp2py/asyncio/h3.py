@@ -30,6 +30,7 @@ from nghttp2py.asyncio.waiters import Waiters, wait_for
 from nghttp2py.asyncio.writer import HeadersLike
 from nghttp2py.errors import (
     ConnectionTerminatedError,
+    TunnelsNotEnabledError,
     error_code_name,
 )
 from nghttp2py.exchange import Exchange, ExchangeFactory, find_factory
@@ -145,6 +146,9 @@ class H3Protocol(QuicConnectionProtocol):
     and keeps a connection with a request alive.  ``extended`` and ``stream_errors`` of
     ``config`` are always on.
     """
+
+    #: Called without arguments when the last open request of a client has ended.
+    idle_hook: Callable[[], object] | None = None
 
     def __init__(
         self,
@@ -284,6 +288,16 @@ class H3Protocol(QuicConnectionProtocol):
                 return settings
             await self._waiters.wait()
 
+    async def wait_tunnels(self) -> None:
+        """Wait for the peer's SETTINGS, which must allow extended CONNECT.
+
+        Raises ``TunnelsNotEnabledError`` if they do not (RFC 9220, 3), and
+        ``ConnectionTerminatedError`` if the connection ends before.
+        """
+        settings = await self.wait_settings()
+        if not settings.get(Setting.ENABLE_CONNECT_PROTOCOL):
+            raise TunnelsNotEnabledError
+
     def close(
         self, error_code: int = ErrorCode.H3_NO_ERROR, reason_phrase: str = ""
     ) -> None:
@@ -331,6 +345,11 @@ class H3Protocol(QuicConnectionProtocol):
     def is_available(self) -> bool:
         """Whether requests can be sent."""
         return not (self._going_away or self._closing or self._quic.closed)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a further request would wait for the end of another."""
+        return len(self._streams_by_id) >= _REQUESTS
 
     @property
     def is_closed(self) -> bool:
@@ -552,6 +571,8 @@ class H3Protocol(QuicConnectionProtocol):
     def _stream_ended(self) -> None:
         self._wake_opener()
         if not self._streams_by_id:
+            if self.idle_hook is not None:
+                self.idle_hook()
             self._watch.idle()
             if self._kept_alive:
                 self._kept_alive = False

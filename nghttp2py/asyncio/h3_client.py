@@ -11,7 +11,7 @@ import ssl as ssl_module
 from functools import partial
 from typing import Any
 
-from nghttp2py.arguments import describe
+from nghttp2py.arguments import check_type
 from nghttp2py.asyncio.h3 import H3_CLIENT_TIMEOUTS, H3Protocol
 from nghttp2py.asyncio.quic import establish, with_alpn
 from nghttp2py.asyncio.quic_protocol import QuicConnectionError
@@ -21,6 +21,8 @@ from nghttp2py.asyncio.waiters import wait_for
 from nghttp2py.errors import (
     ConfigurationError,
     ConnectionTerminatedError,
+    ConnectTimeoutError,
+    HTTPVersionError,
     TLSConfigurationError,
     printable,
 )
@@ -31,10 +33,15 @@ from nghttp2py.quic import QuicConfiguration, QuicConnection, QuicErrorCode
 from nghttp2py.quic.events import ConnectionTerminated
 from nghttp2py.quic.packet import error_name
 
-__all__ = ["HTTP3Connector"]
+__all__ = ["OPTIONS", "HTTP3Connector"]
 
 # What the timeout of a response must not lose to, in seconds.
 _IDLE_MARGIN = 10.0
+
+# With HTTP/2 to fall back to, a path without packets is given up after ten seconds.
+_FALLBACK_TIMEOUTS = dataclasses.replace(
+    H3_CLIENT_TIMEOUTS, keepalive=5.0, keepalive_answer=5.0
+)
 
 # Alerts of TLS: those about certificates (RFC 8446, 6.2), and RFC 7301, 3.2.
 _CERTIFICATE_ALERTS = range(42, 49)
@@ -51,25 +58,29 @@ _TIMES = {
     "close_timeout": "close",
 }
 
+#: The options of a connection of HTTP/3.
+OPTIONS = frozenset({"cls", "server_hostname", "timeouts", *_TIMES})
+
 
 class HTTP3Connector:
     """Makes connections of HTTP/3 to one origin.
 
-    ``http3`` is a ``QuicConfiguration``, or ``True`` for one of our own, which trusts
-    the authorities of ``ssl``.  ``path`` and ``config``, which are of HTTP/2, must be
-    ``None``.  A configuration of our own has the windows of ``defaults``.  ``options``
-    are ``cls``, ``server_hostname``, ``timeouts`` and what replaces a field of
-    ``timeouts``.  Raises ``TypeError``, ``ValueError`` and ``OSError`` for what cannot
-    be used.
+    ``quic`` is a configuration, or ``None`` for one of our own, which trusts the
+    authorities of ``ssl`` and has the windows of ``defaults``.  ``path`` and
+    ``config``, which are of HTTP/2, must be ``None``.  ``options`` are ``cls``,
+    ``server_hostname``, ``timeouts`` and what replaces a field of ``timeouts``.
+    ``has_fallback`` means that HTTP/2 is used where this fails: a path that delivers
+    nothing any more is then noticed earlier.  Raises ``TypeError``, ``ValueError`` and
+    ``OSError`` for what cannot be used.
     """
 
     def __init__(
         self,
         url: SplitURL,
-        http3: Any,
         path: str | None,
         config: object,
         *,
+        quic: QuicConfiguration | None,
         defaults: H2Configuration,
         ssl: ssl_module.SSLContext | None,
         connect_timeout: float | None,
@@ -77,17 +88,9 @@ class HTTP3Connector:
         cls: Any = H3Protocol,
         server_hostname: str | None = None,
         timeouts: Any = None,
+        has_fallback: bool = False,
         **options: Any,
     ) -> None:
-        if (
-            http3 is not True
-            and http3 != "only"
-            and not isinstance(http3, QuicConfiguration)
-        ):
-            raise ConfigurationError(
-                "http3 must be False, True, 'only' or a QuicConfiguration, not "
-                f"{describe(http3)}"
-            )
         if url.scheme != "https":
             raise ConfigurationError(
                 f"http3 needs an origin of https, not {url.scheme}://{url.authority}"
@@ -111,16 +114,18 @@ class HTTP3Connector:
         times = {name: options.get(key, UNSET) for key, name in _TIMES.items()}
         if interval is None:
             times["keepalive"] = UNSET
-        timeouts = merge_timeouts(timeouts or H3_CLIENT_TIMEOUTS, **times)
+        default = _FALLBACK_TIMEOUTS if has_fallback else H3_CLIENT_TIMEOUTS
+        timeouts = merge_timeouts(timeouts or default, **times)
         self._create_protocol = partial(cls, timeouts=timeouts)
-        if isinstance(http3, QuicConfiguration):
-            if ssl is not None:
+        if quic is not None:
+            check_type("quic", quic, QuicConfiguration, "a QuicConfiguration or None")
+            if ssl is not None and not has_fallback:
                 raise ConfigurationError(
                     "ssl must be None if http3 is a QuicConfiguration, which says "
                     "whom to trust"
                 )
             configuration = dataclasses.replace(
-                with_alpn(http3, H3_ALPN), is_client=True
+                with_alpn(quic, H3_ALPN), is_client=True
             )
         else:
             configuration = QuicConfiguration(
@@ -145,17 +150,20 @@ class HTTP3Connector:
         QuicConnection(configuration=configuration)
         self._configuration = configuration
 
-    async def connect(self) -> H3Protocol:
-        """Make a connection.
+    async def connect(
+        self, host: str | None = None, port: int | None = None
+    ) -> H3Protocol:
+        """Make a connection, to another endpoint than the origin's if one is given.
 
-        Raises ``OSError``: ``TimeoutError``, ``ssl.SSLCertVerificationError`` and
+        The certificate is always checked for the origin (RFC 7838, 2.1).  Raises
+        ``OSError``: ``ConnectTimeoutError``, ``ssl.SSLCertVerificationError`` and
         ``ConnectionTerminatedError`` are kinds of it.
         """
         try:
             attempt = await wait_for(
                 establish(
-                    self._host,
-                    self._port,
+                    host or self._host,
+                    port or self._port,
                     configuration=self._configuration,
                     create_protocol=self._create_protocol,
                     refusals=True,
@@ -163,7 +171,7 @@ class HTTP3Connector:
                 self._connect_timeout,
             )
         except asyncio.TimeoutError:
-            raise TimeoutError(
+            raise ConnectTimeoutError(
                 f"no connection to {self._host}:{self._port} over UDP in "
                 f"{self._connect_timeout} seconds"
             ) from None
@@ -216,10 +224,10 @@ def _explain(where: str, event: ConnectionTerminated) -> OSError:
     if event.frame_type is not None and code >= QuicErrorCode.CRYPTO_ERROR:
         alert = code - QuicErrorCode.CRYPTO_ERROR
         if alert == _NO_APPLICATION_PROTOCOL:
-            return ConnectionTerminatedError(
+            return HTTPVersionError(
                 ErrorCode.H3_VERSION_FALLBACK,
+                negotiated=None,
                 remote=True,
-                unprocessed=True,
                 reason=f"{where} does not speak HTTP/3",
             )
         # The text is ours: a peer's alert comes without one.

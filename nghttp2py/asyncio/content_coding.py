@@ -1,0 +1,222 @@
+"""Content codings of responses (RFC 9110, 8.4.1), decoded in bounded pieces."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import zlib
+from collections.abc import AsyncIterable, AsyncIterator, Callable
+from typing import Any, Protocol
+
+from nghttp2py.errors import BodyFormatError
+
+__all__ = ["ACCEPTED", "decode", "find_codings"]
+
+# The most bytes that a decoder returns at once: a small piece of a compressed body can
+# stand for a thousand times as many bytes.
+_PIECE = 65536
+
+# More codings than this, one on top of the other, are refused.
+_MOST_CODINGS = 3
+
+# RFC 9659, 3: a decoder of zstd for HTTP supports windows of up to 8 MiB.
+_ZSTD_WINDOW_LOG = 23
+
+
+class _Decoder(Protocol):
+    """A decoder of one body."""
+
+    def decode(self, data: bytes) -> bytes:
+        """Decode a piece, or what is left of the previous ones if it is empty.
+
+        At most ``_PIECE`` bytes are returned; ``b""`` means that more input is needed.
+        """
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the end of the coded body has been decoded."""
+
+
+class _Zlib:
+    """gzip and deflate.  A body of gzip may have several members (RFC 1952, 2.2)."""
+
+    def __init__(self, window_bits: int) -> None:
+        self._bits = window_bits
+        self._members = window_bits == _GZIP
+        self._decoder = zlib.decompressobj(window_bits)
+        self._begun = False
+
+    def decode(self, data: bytes) -> bytes:
+        decoder = self._decoder
+        if decoder.eof:
+            data = decoder.unused_data + data
+            if not data:
+                return b""
+            if not self._members:
+                raise BodyFormatError("a compressed body goes on after its end")
+            decoder = self._decoder = zlib.decompressobj(self._bits)
+        else:
+            data = decoder.unconsumed_tail + data
+        if not data:
+            return b""
+        if not self._begun:
+            self._begun = True
+            if self._bits == zlib.MAX_WBITS and data[0] & 0x0F != 8:
+                # RFC 9110, 8.4.1.2: some senders omit the zlib format around deflate.
+                self._bits = -zlib.MAX_WBITS
+                decoder = self._decoder = zlib.decompressobj(self._bits)
+        try:
+            decoded = decoder.decompress(data, _PIECE)
+        except zlib.error as error:
+            raise BodyFormatError(
+                f"the body is not compressed as stated: {error}"
+            ) from None
+        if not decoded and (decoder.unconsumed_tail or decoder.unused_data):
+            return self.decode(b"")
+        return decoded
+
+    @property
+    def is_complete(self) -> bool:
+        return self._decoder.eof and not self._decoder.unused_data
+
+
+class _Brotli:
+    """Brotli (RFC 7932), by a ``brotli`` that can bound its output."""
+
+    def __init__(self, module: Any) -> None:
+        self._decoder = module.Decompressor()
+        self._error = module.error
+
+    def decode(self, data: bytes) -> bytes:
+        try:
+            decoded: bytes = self._decoder.process(data, output_buffer_limit=_PIECE)
+        except self._error as error:
+            raise BodyFormatError(
+                f"the body is not compressed as stated: {error}"
+            ) from None
+        return decoded
+
+    @property
+    def is_complete(self) -> bool:
+        return bool(self._decoder.is_finished())
+
+
+class _Zstandard:
+    """Zstandard (RFC 8878), by Python 3.14 or ``backports.zstd``."""
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+        self._decoder = self._make()
+        self._begun = False
+
+    def _make(self) -> Any:
+        parameter = self._module.DecompressionParameter.window_log_max
+        return self._module.ZstdDecompressor(options={parameter: _ZSTD_WINDOW_LOG})
+
+    def decode(self, data: bytes) -> bytes:
+        decoder = self._decoder
+        if decoder.eof:
+            data = decoder.unused_data + data
+            if not data:
+                return b""
+            # A body may have several frames (RFC 8878, 3.1).
+            decoder = self._decoder = self._make()
+        try:
+            decoded: bytes = decoder.decompress(data, _PIECE)
+        except self._module.ZstdError as error:
+            raise BodyFormatError(
+                f"the body is not compressed as stated: {error}"
+            ) from None
+        if not decoded and decoder.eof and decoder.unused_data:
+            return self.decode(b"")
+        return decoded
+
+    @property
+    def is_complete(self) -> bool:
+        return bool(self._decoder.eof and not self._decoder.unused_data)
+
+
+_GZIP = zlib.MAX_WBITS | 16
+
+
+def _find_module(*names: str) -> Any:
+    for name in names:
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            continue
+    return None
+
+
+def _find_decoders() -> dict[str, Callable[[], _Decoder]]:
+    decoders: dict[str, Callable[[], _Decoder]] = {
+        "gzip": lambda: _Zlib(_GZIP),
+        "deflate": lambda: _Zlib(zlib.MAX_WBITS),
+    }
+    brotli = _find_module("brotli", "brotlicffi")
+    # Without a bound of its output a few bytes can become gigabytes.
+    if brotli is not None and _bounds_its_output(brotli):
+        decoders["br"] = lambda: _Brotli(brotli)
+    zstd = _find_module("compression.zstd", "backports.zstd")
+    if zstd is not None:
+        decoders["zstd"] = lambda: _Zstandard(zstd)
+    return decoders
+
+
+def _bounds_its_output(brotli: Any) -> bool:
+    process = brotli.Decompressor.process
+    try:
+        return "output_buffer_limit" in inspect.signature(process).parameters
+    except ValueError:  # a function of C may have no signature
+        return "output_buffer_limit" in (process.__doc__ or "")
+
+
+_DECODERS = _find_decoders()
+
+#: The codings that can be decoded here, for accept-encoding.
+ACCEPTED = ", ".join(_DECODERS).encode()
+
+
+def find_codings(value: str) -> list[str]:
+    """Return the codings of a content-encoding field, in the order of their coding.
+
+    Return ``[]`` if one of them is not known here: the body is then left as it is.
+    Raises ``BodyFormatError`` for more than three.
+    """
+    names = [name.strip().lower() for name in value.split(",")]
+    names = [name for name in names if name not in ("", "identity")]
+    names = [name.removeprefix("x-") for name in names]  # RFC 9110, 8.4.1.3
+    if len(names) > _MOST_CODINGS:
+        raise BodyFormatError(
+            f"the body has {len(names)} content codings, but at most {_MOST_CODINGS} "
+            "are allowed"
+        )
+    return names if all(name in _DECODERS for name in names) else []
+
+
+async def decode(
+    body: AsyncIterable[bytes], codings: list[str]
+) -> AsyncIterator[bytes]:
+    """Iterate over the decoded pieces of a body, each of at most 64 KiB.
+
+    Raises ``BodyFormatError`` if the body is not coded so, or is cut off.
+    """
+    for name in reversed(codings):
+        body = _decode_one(body, _DECODERS[name]())
+    async for piece in body:
+        yield piece
+
+
+async def _decode_one(
+    body: AsyncIterable[bytes], decoder: _Decoder
+) -> AsyncIterator[bytes]:
+    is_empty = True
+    async for piece in body:
+        is_empty = False
+        decoded = decoder.decode(piece)
+        while decoded:
+            yield decoded
+            decoded = decoder.decode(b"")
+    # The response to HEAD, or status 304, has no body to decode.
+    if not is_empty and not decoder.is_complete:
+        raise BodyFormatError("a compressed body ends before its end")

@@ -1,0 +1,184 @@
+"""Bounds for the waits of a client's request."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from dataclasses import dataclass, fields
+from types import TracebackType
+
+from nghttp2py.arguments import check_seconds
+from nghttp2py.asyncio.deadlines import Deadlines
+from nghttp2py.asyncio.request_body import RequestBody
+from nghttp2py.asyncio.stream import Stream
+from nghttp2py.errors import ReadTimeoutError, RequestTimeoutError, WriteTimeoutError
+
+__all__ = ["ProgressLimit", "RequestTimeouts", "TimeLimit"]
+
+# How often the progress of a body is checked within the time of a bound.
+_LOOKS = 4
+
+_UNBOUNDED = float("inf")
+
+
+@dataclass(frozen=True)
+class RequestTimeouts:
+    """How long one request waits, in seconds; ``None`` means no bound.
+
+    Raises ``TypeError`` and ``ValueError`` for a bound that is not a positive number.
+    """
+
+    #: For a connection to be made, TLS or QUIC handshake included.
+    connect: float | None = None
+    #: For the response to begin once the request was sent, and for each next piece of
+    #: its body.
+    read: float | None = None
+    #: For the peer to take the next piece of the request's body.
+    write: float | None = None
+    #: For a free connection of a pool, and for a free stream of the connection.
+    pool: float | None = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            check_seconds(field.name, getattr(self, field.name))
+
+
+class _Interrupt:
+    """A context manager that can cancel its block and raise an exception instead."""
+
+    __slots__ = ("_cancelling", "_expired", "_task")
+
+    def __init__(self) -> None:
+        self._expired = False
+
+    def _enter(self) -> None:
+        task = self._task = asyncio.current_task()
+        # From Python 3.11 a task counts who cancels it.
+        if sys.version_info >= (3, 11) and task is not None:
+            self._cancelling = task.cancelling()
+
+    def _expire(self) -> None:
+        self._expired = True
+        if self._task is not None:
+            self._task.cancel()
+
+    def _is_ours(self, exc_type: type[BaseException] | None) -> bool:
+        """Return whether the block was left because it was cancelled here."""
+        if exc_type is not asyncio.CancelledError:
+            return False
+        return not (
+            sys.version_info >= (3, 11)
+            and self._task is not None
+            and self._task.uncancel() > self._cancelling
+        )
+
+
+class TimeLimit(_Interrupt):
+    """Ends its block with ``ReadTimeoutError`` after a time.
+
+    Another class of exception can be given.  ``what`` is the text of the exception.
+    """
+
+    __slots__ = ("_deadlines", "_error", "_what")
+
+    def __init__(
+        self,
+        deadlines: Deadlines | None,
+        what: str,
+        error: type[RequestTimeoutError] = ReadTimeoutError,
+    ) -> None:
+        self._deadlines = deadlines
+        self._what = what
+        self._error = error
+        self._expired = False
+
+    def __enter__(self) -> None:
+        if self._deadlines is not None:
+            self._enter()
+            self._deadlines.add(self)
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._deadlines is None:
+            return
+        if not self._expired:
+            self._deadlines.discard(self)
+        elif self._is_ours(exc_type):
+            raise self._error(
+                f"{self._what} in {self._deadlines.seconds} seconds"
+            ) from exc
+
+
+class ProgressLimit(_Interrupt):
+    """Bounds the wait for a response: ``write`` and then ``read`` of the timeouts.
+
+    While the peer can take bytes of the request's body, it must take some within
+    ``write`` seconds; time in which the body's source has none is not counted.  When
+    all was taken, the response must begin within ``read`` seconds.  The progress is
+    checked four times within each bound.
+    """
+
+    __slots__ = ("_body", "_loop", "_mark", "_since", "_stream", "_timeouts", "_timer")
+
+    def __init__(
+        self, stream: Stream, body: RequestBody, timeouts: RequestTimeouts
+    ) -> None:
+        super().__init__()
+        self._stream = stream
+        self._body = body
+        self._timeouts = timeouts
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._mark: object = None
+        self._since = 0.0
+
+    def __enter__(self) -> None:
+        self._enter()
+        self._since = self._loop.time()
+        self._look()
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        body, timeouts = self._body, self._timeouts
+        queued = self._stream.link.queued(self._stream)
+        is_sent = body.is_empty or (body.is_exhausted and not queued)
+        mark = (is_sent, body.taken, queued)
+        is_held = not is_sent and not queued and not body.is_exhausted
+        if mark != self._mark or is_held:
+            self._mark, self._since = mark, now
+        bound = timeouts.read if is_sent else timeouts.write
+        if bound is not None and now >= self._since + bound:
+            self._expire()
+            return
+        wait = min(
+            self._since + bound - now if bound is not None else _UNBOUNDED,
+            _UNBOUNDED if is_sent else self._interval(),
+        )
+        if wait < _UNBOUNDED:
+            self._timer = self._loop.call_later(wait, self._look)
+
+    def _interval(self) -> float:
+        bounds = (self._timeouts.read, self._timeouts.write)
+        return min((b / _LOOKS for b in bounds if b is not None), default=_UNBOUNDED)
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if not (self._expired and self._is_ours(exc_type)):
+            return
+        if isinstance(self._mark, tuple) and self._mark[0]:
+            raise ReadTimeoutError(
+                f"no response in {self._timeouts.read} seconds"
+            ) from exc
+        raise WriteTimeoutError(
+            f"the peer took nothing of the body in {self._timeouts.write} seconds"
+        ) from exc
