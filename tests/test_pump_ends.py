@@ -11,8 +11,9 @@ from memory import MemoryClient, MemoryTransport
 from nghttp2py import BaseRequestHandler, HTTP2Client, HTTP2Server
 from nghttp2py.asyncio import H2Protocol, H2Pump, open_connection, start_server
 from nghttp2py.asyncio.bounds import LINGER_TIME
+from nghttp2py.asyncio.pump import NOTICE_DELAY, NOTICE_TIME
 from nghttp2py.errors import ConnectionTerminatedError, ErrorCode
-from nghttp2py.h2 import H2Configuration, H2Connection
+from nghttp2py.h2 import H2Configuration, H2Connection, H2GoAway
 
 WIDE = H2Configuration(initial_window_size=1 << 24, connection_window_size=1 << 24)
 
@@ -296,3 +297,59 @@ async def test_a_peer_that_does_not_close_is_waited_for_once(role, taken):
     await until(lambda: transport.closed)
     assert 0 <= loop.time() - ended - taken - LINGER_TIME <= 0.6
     await until(lambda: pump.transport is None)
+
+
+# The type of the frame GOAWAY, on the connection's stream.
+GOAWAY = b"\x07\0\0\0\0\0"
+
+
+@in_virtual_time
+async def test_a_client_that_does_not_read_holds_a_close_up_for_a_moment():
+    """httpx does not read, and answers no PING, while it makes no request."""
+    loop = asyncio.get_running_loop()
+    client = MemoryClient(H2Protocol(False))
+    client.converse()
+    begun = loop.time()
+    client.protocol.close(timeout=1000)
+    await until(lambda: client.transport.closing)
+    assert client.transport.sent.count(GOAWAY) == 2
+    assert NOTICE_TIME <= loop.time() - begun < NOTICE_TIME + 0.5
+
+
+@in_virtual_time
+async def test_the_first_goaway_comes_after_the_open_responses():
+    """Clients that use the package h2 read nothing after a GOAWAY."""
+    client = MemoryClient(H2Protocol(False), config=WIDE)
+    client.converse()
+    number = client.request()
+    client.converse()
+    stream = await client.protocol.accept_stream()
+    client.protocol.close(timeout=1000)
+    await client.exchange()
+    assert not any(isinstance(event, H2GoAway) for event in client.events)
+    client.request("/another")
+    await client.exchange()
+    another = await client.protocol.accept_stream()
+    await another.send_response(200, body=b"b")
+    await stream.send_response(200, body=b"a")
+    await until(lambda: GOAWAY in client.transport.sent)
+    await client.exchange()
+    names = [type(event).__name__ for event in client.events]
+    assert names.index("H2GoAway") > names.index("H2BodyReceived")
+    assert client.response(number).body == b"a"
+    await until(lambda: client.protocol.transport is None)
+
+
+@in_virtual_time
+async def test_a_response_without_an_end_does_not_hold_goaway_back_for_ever():
+    loop = asyncio.get_running_loop()
+    client = MemoryClient(H2Protocol(False), config=WIDE)
+    client.converse()
+    client.request()
+    client.converse()
+    begun = loop.time()
+    client.protocol.close(timeout=1000)
+    await until(lambda: GOAWAY in client.transport.sent)
+    assert NOTICE_DELAY <= loop.time() - begun < NOTICE_DELAY + 0.5
+    client.protocol.close(timeout=0.01)
+    await until(lambda: client.transport.aborted)

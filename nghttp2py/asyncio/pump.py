@@ -41,6 +41,12 @@ CLOSE_TIMEOUT = Timeouts.close
 _ATTEMPTS = 3
 # The data of the PING that measures a round trip before the last GOAWAY.
 _GOAWAY_PING = b"shutdown"
+# Seconds for which its answer is waited for.  Clients such as httpx do not read, and so
+# do not answer, while they have no request open.
+NOTICE_TIME = 1.0
+# Seconds that open requests have before the first GOAWAY.  Clients that use the package
+# h2, such as httpx, read nothing that comes after a GOAWAY, and lose their responses.
+NOTICE_DELAY = 3.0
 # The data of the PINGs to a peer that has closed its half, and the seconds between the
 # first two: about the round trip of a near peer.  Each interval is twice the last.
 _PROBE_PING = b"reading?"
@@ -97,7 +103,9 @@ class H2Pump(BoundedTransport, Transfer, asyncio.Protocol, asyncio.BufferedProto
         self._begun = False  # the preface was queued
         self._paused = False  # the transport has paused writing
         self._probe_timer: asyncio.TimerHandle | None = None
-        self._awaits_ping = False  # after the shutdown notice
+        # Before the first GOAWAY, or after it; and the time by which to go on.
+        self._notice_held = self._awaits_ping = False
+        self._notice_due = math.inf
         # The state that the timer checks: see _judges().
         self._counted = 0.0  # the time up to which time_passed() was called
         self._reset_timer: asyncio.TimerHandle | None = None
@@ -207,11 +215,8 @@ class H2Pump(BoundedTransport, Transfer, asyncio.Protocol, asyncio.BufferedProto
         self._half_closed = True
         # An acknowledgement of our SETTINGS will not come: ``close`` is the bound.
         self._settings_due = math.inf
-        if self._awaits_ping:
-            # Its answer will not come.
-            self._awaits_ping = False
-            connection.close_connection()
-            self.mark_dirty()
+        if self._notice_held or self._awaits_ping:
+            self._end_notice()  # the answer to its PING will not come
         self.close(self._timeouts.close)
         self._probe(_PROBE_INTERVAL)
         return True
@@ -275,9 +280,10 @@ class H2Pump(BoundedTransport, Transfer, asyncio.Protocol, asyncio.BufferedProto
     def close(self, timeout: float | None = None) -> None:
         """End the connection with GOAWAY, when its streams have finished.
 
-        A server first sends a warning and waits for a round trip, so that no request in
-        flight is lost (RFC 9113, 6.8).  What has not finished after ``timeout`` seconds
-        (``timeouts.close``) is aborted.
+        A server first sends a warning and waits for a round trip, at most a second, so
+        that no request in flight is lost (RFC 9113, 6.8).  Open requests have 3 seconds
+        to end before the warning, at most half of ``timeout``.  What has not finished
+        after ``timeout`` seconds (``timeouts.close``) is aborted.
 
         This may be called in every state.  When the connection is closing already, a
         call can only shorten the time that is left.  Before there is a transport, it
@@ -286,18 +292,50 @@ class H2Pump(BoundedTransport, Transfer, asyncio.Protocol, asyncio.BufferedProto
         if self.transport is None:
             self._closing = True
             return
-        self._end_by(self._timeouts.close if timeout is None else timeout)
+        timeout = self._timeouts.close if timeout is None else timeout
+        self._end_by(timeout)
         if self._closing:
+            if self._notice_held:
+                self._hold_notice(timeout)
             return
         self._closing = True
         # A session that an error has ended accepts no more frames.
         if self._begun and self.connection.want_read:
             if self.connection.client_side or self._half_closed:
                 self.connection.close_connection()
+            elif self.connection.active_stream_count:
+                self._hold_notice(timeout)
             else:
-                self.connection.shutdown_notice()
-                self.connection.ping(_GOAWAY_PING)
-                self._awaits_ping = True
+                self._send_notice()
+        self.mark_dirty()
+
+    def _hold_notice(self, timeout: float) -> None:
+        """Let open streams finish before the first GOAWAY."""
+        self._notice_held = True
+        self._set_notice(min(NOTICE_DELAY, timeout / 2))
+
+    def _set_notice(self, seconds: float) -> None:
+        self._notice_due = min(self._notice_due, self._loop.time() + seconds)
+        self._arm(self._notice_due)
+
+    def _send_notice(self) -> None:
+        """Send the first GOAWAY, which only warns, and measure a round trip."""
+        self._notice_held = False
+        self._notice_due = math.inf
+        if not self.connection.want_read:
+            return  # an error has ended the session meanwhile
+        self._awaits_ping = True
+        self.connection.shutdown_notice()
+        self.connection.ping(_GOAWAY_PING)
+        self._set_notice(NOTICE_TIME)
+        self.mark_dirty()
+
+    def _end_notice(self) -> None:
+        """Send the last GOAWAY."""
+        self._notice_held = self._awaits_ping = False
+        self._notice_due = math.inf
+        if self.connection.want_read:
+            self.connection.close_connection()
         self.mark_dirty()
 
     def terminate(self, error_code: ErrorCode = ErrorCode.NO_ERROR) -> None:
@@ -313,14 +351,17 @@ class H2Pump(BoundedTransport, Transfer, asyncio.Protocol, asyncio.BufferedProto
         self._end_by(self._timeouts.close)
         self.mark_dirty()
 
-    def _watch_ping(self, events: Sequence[H2Event]) -> list[H2Event]:
-        """Send the last GOAWAY, a round trip after the warning."""
+    def _watch_notice(self, events: Sequence[H2Event]) -> Sequence[H2Event]:
+        """Send a GOAWAY if it is time: the first, or a round trip later the last."""
+        if self._notice_held:
+            if not self.connection.active_stream_count:
+                self._send_notice()
+            return events
         events = list(events)
         for event in events:
             if isinstance(event, H2PingAcknowledged) and event.data == _GOAWAY_PING:
-                self._awaits_ping = False
                 events.remove(event)
-                self.connection.close_connection()
+                self._end_notice()
                 break
         return events
 
@@ -369,11 +410,18 @@ class H2Pump(BoundedTransport, Transfer, asyncio.Protocol, asyncio.BufferedProto
     def _judges(self) -> Iterator[Callable[[float], Verdict]]:
         """The checks of a connection that has not ended."""
         if self._begun:
+            yield self._judge_notice
             yield self._judge_settings
             yield self._judge_frame
             yield self._judge_transport
             yield self._judge_bodies
             yield self._judge_silence
+
+    def _judge_notice(self, now: float) -> Verdict:
+        """Go on with the end when a GOAWAY was waited for long enough."""
+        if now < self._notice_due:
+            return None, self._notice_due
+        return self._send_notice if self._notice_held else self._end_notice, math.inf
 
     def _judge_settings(self, now: float) -> Verdict:
         """Check that the peer acknowledges our SETTINGS."""

@@ -26,6 +26,7 @@ cdef class Transfer:
     cdef public bint _busy
     cdef public bint _ended
     cdef public bint _paused
+    cdef public bint _notice_held
     cdef public bint _awaits_ping
     cdef public bint _heard
     cdef public bint _watching

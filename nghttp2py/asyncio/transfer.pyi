@@ -27,6 +27,7 @@ class Transfer:
     _busy: bool
     _ended: bool
     _paused: bool
+    _notice_held: bool
     _awaits_ping: bool
     _heard: bool
     _watching: bool

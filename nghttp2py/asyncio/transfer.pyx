@@ -268,8 +268,8 @@ cdef class Transfer:
 
         connection = self.connection
         while True:
-            if self._awaits_ping:
-                events = self._watch_ping(events or ())
+            if self._notice_held or self._awaits_ping:
+                events = self._watch_notice(events or ())
             if events:
                 self.events_received(events)
             self._dirty = False
