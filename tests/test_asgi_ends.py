@@ -238,6 +238,27 @@ async def test_a_response_without_an_end_never_looks_whole(version, how, caplog)
     assert errors_of(caplog)
 
 
+# Over HTTP/3 the client may drop what it has received before a reset (RFC 9000, 3.2).
+@pytest.mark.parametrize("how", ["raises", "returns"])
+@pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/2"])
+@in_loop
+async def test_what_was_sent_of_a_response_without_an_end_arrives(version, how):
+    """Though all of it is sent in one turn of the loop."""
+
+    async def app(scope, receive, send):
+        await send(start(201))
+        await send(body(b"a part", True))
+        if how == "raises":
+            raise ValueError("later")
+
+    async with serving(version, app) as peer:
+        stream = await peer.open()
+        assert (await stream.response()).status == 201
+        assert await stream.read(6) == b"a part"
+        with pytest.raises(Exception, match=BROKEN):
+            await stream.read()
+
+
 @everywhere
 async def test_an_exception_after_the_response_is_only_logged(version, caplog):
     async def app(scope, receive, send):

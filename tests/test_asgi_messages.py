@@ -359,6 +359,25 @@ async def test_responses_without_content_drop_the_body(version, status):
         assert (await peer.fetch(method=method)).status == status
 
 
+@pytest.mark.parametrize("status", [204, 205])
+@everywhere
+async def test_a_length_of_what_is_dropped_is_dropped_too(version, status):
+    """Frameworks set content-length for every status (RFC 9110, 8.6)."""
+
+    async def app(scope, receive, send):
+        length = scope["query_string"]
+        await send(start(status, [(b"content-length", length), (b"etag", b"x")]))
+        await send(body(b"x" * int(length)))
+
+    async with serving(version, app) as peer:
+        for length in (b"0", b"5"):
+            response = await peer.fetch(b"/?" + length)
+            assert (response.status, response.body) == (status, b"")
+            assert response.value(b"etag") == b"x"
+            # HTTP/1.1 needs one to show where a 205 ends.
+            assert response.value(b"content-length") in (None, b"0")
+
+
 @everywhere
 async def test_head_keeps_the_content_length(version):
     async def app(scope, receive, send):

@@ -340,6 +340,10 @@ cdef class ASGIExchange(ApplicationExchange):
         headers = self._take_headers(message.get("headers", ()), &present)
         application.add_defaults(headers, present)
         self._no_body = not has_content(self.request.method, status)
+        if status == 204 or status == 205:
+            # Applications send it with the length of what has been dropped (RFC 9110,
+            # 8.6 and 15.3.6).
+            headers = [pair for pair in headers if pair[0] != b"content-length"]
         self.http.send_response(self, status, headers, self._no_body)
         if message.get("trailers", False):
             self._sends_trailers = not self._no_body and self._takes_trailers()
@@ -734,7 +738,8 @@ cdef class ASGIExchange(ApplicationExchange):
         if state == AWAITS_START:
             answer(self, <HTTPApplication>self.application, 500)
         elif not self._no_body:
-            self.http.reset(self, ErrorCode.INTERNAL_ERROR)
+            # What is queued goes out first: a reset would drop it.
+            self.loop.call_soon(Reset(self))
         elif not self._request_ended:
             self.http.stop_request(self)  # the response is whole without its body
         return 0
@@ -769,6 +774,18 @@ cdef class ASGIExchange(ApplicationExchange):
             return self._start_stall()
         self.http.reset(self, ErrorCode.CANCEL)
         return self.disconnect()
+
+
+cdef class Reset:
+    """Resets a response that its application has not ended."""
+
+    cdef ASGIExchange exchange
+
+    def __cinit__(self, ASGIExchange exchange not None):
+        self.exchange = exchange
+
+    def __call__(self):
+        self.exchange.http.reset(self.exchange, ErrorCode.INTERNAL_ERROR)
 
 
 cdef class Stall:
