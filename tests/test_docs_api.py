@@ -84,6 +84,7 @@ INTERNAL = [
     "nghttp2py.server",
     "nghttp2py.tls",
     "nghttp2py.workers.",
+    "nghttp2py.x509",
 ]
 
 # Builds the pages without writing any, and prints what they declare, with its kind.
