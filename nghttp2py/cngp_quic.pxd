@@ -15,12 +15,15 @@ cdef extern from "ngp_tls_gnutls.h" nogil:
     const char *ngp_strerror(int code)
 
     ctypedef struct ngp_tls_identity:
-        const char *name
         const uint8_t *chain
         size_t chain_len
         const uint8_t *key
         size_t key_len
         const char *password
+
+    ctypedef struct ngp_tls_name:
+        const char *name
+        size_t identity
 
     ctypedef struct ngp_tls_options:
         uint8_t is_client
@@ -34,6 +37,8 @@ cdef extern from "ngp_tls_gnutls.h" nogil:
         const char *password
         const ngp_tls_identity *identities
         size_t nidentities
+        const ngp_tls_name *names
+        size_t nnames
         const char *ca_file
         const char *ca_path
         const uint8_t *ca_data
@@ -70,6 +75,7 @@ cdef extern from "ngp_tls_gnutls.h" nogil:
     int ngp_tls_server_name(const ngp_tls *tls, char *dest, size_t len)
     const uint8_t *ngp_tls_peer_certificate(
         const ngp_tls *tls, size_t i, size_t *plen)
+    const uint8_t *ngp_tls_own_certificate(const ngp_tls *tls, size_t *plen)
 
 
 cdef extern from "ngp_quic.h" nogil:

@@ -45,19 +45,24 @@ typedef struct replay_slot {
 } replay_slot;
 
 /*
- * identity is a certificate for a name.
+ * name is a name, and the credentials that are used for it, of the
+ * configuration.
  */
-typedef struct identity {
+typedef struct name {
+  char *text; /* owned */
   gnutls_certificate_credentials_t credentials;
-  char *name;
-} identity;
+} name;
 
 struct ngp_tls_config {
   ngp_refs refs;
   nghttp2_mem *mem;
+  /* credentials are those of clients that ask for no name of names. */
   gnutls_certificate_credentials_t credentials;
-  identity *identities;
+  /* identities has the other credentials, which names refers to. */
+  gnutls_certificate_credentials_t *identities;
   size_t nidentities;
+  name *names;
+  size_t nnames;
   gnutls_priority_t priority;
   gnutls_datum_t ticket_key;
   gnutls_anti_replay_t anti_replay;
@@ -191,20 +196,37 @@ static int add_identities(ngp_tls_config *config,
     return NGHTTP2_ERR_NOMEM;
   }
   while (config->nidentities < options->nidentities) {
-    const ngp_tls_identity *own = &options->identities[config->nidentities];
-    identity *id = &config->identities[config->nidentities++];
-    size_t len = strlen(own->name) + 1;
-    int rv;
+    size_t i = config->nidentities++;
+    int rv = make_credentials(&config->identities[i], &options->identities[i],
+                              options, preason);
 
-    id->name = ngp_malloc(config->mem, len);
-    if (!id->name) {
-      return NGHTTP2_ERR_NOMEM;
-    }
-    memcpy(id->name, own->name, len);
-    rv = make_credentials(&id->credentials, own, options, preason);
     if (rv != 0) {
       return rv;
     }
+  }
+  return 0;
+}
+
+static int add_names(ngp_tls_config *config, const ngp_tls_options *options) {
+  if (!options->nnames) {
+    return 0;
+  }
+  config->names =
+      ngp_calloc(config->mem, options->nnames, sizeof(*config->names));
+  if (!config->names) {
+    return NGHTTP2_ERR_NOMEM;
+  }
+  while (config->nnames < options->nnames) {
+    const ngp_tls_name *from = &options->names[config->nnames];
+    name *to = &config->names[config->nnames++];
+    size_t len = strlen(from->name) + 1;
+
+    to->text = ngp_malloc(config->mem, len);
+    if (!to->text) {
+      return NGHTTP2_ERR_NOMEM;
+    }
+    memcpy(to->text, from->name, len);
+    to->credentials = config->identities[from->identity];
   }
   return 0;
 }
@@ -217,7 +239,7 @@ int ngp_tls_config_validity(const ngp_tls_config *config, size_t i,
   unsigned int j;
 
   if (i && i <= config->nidentities) {
-    credentials = config->identities[i - 1].credentials;
+    credentials = config->identities[i - 1];
   }
   if (!credentials ||
       gnutls_certificate_get_x509_crt(credentials, 0, &list, &n) != 0) {
@@ -321,12 +343,16 @@ static void config_free(ngp_tls_config *config) {
   if (config->priority) {
     gnutls_priority_deinit(config->priority);
   }
+  while (config->nnames) {
+    ngp_free(config->mem, config->names[--config->nnames].text);
+  }
+  ngp_free(config->mem, config->names);
   while (config->nidentities) {
-    identity *id = &config->identities[--config->nidentities];
+    gnutls_certificate_credentials_t own =
+        config->identities[--config->nidentities];
 
-    ngp_free(config->mem, id->name);
-    if (id->credentials) {
-      gnutls_certificate_free_credentials(id->credentials);
+    if (own) {
+      gnutls_certificate_free_credentials(own);
     }
   }
   ngp_free(config->mem, config->identities);
@@ -365,6 +391,9 @@ int ngp_tls_config_new(ngp_tls_config **pconfig, const ngp_tls_options *options,
   if (rv == 0) {
     rv = add_identities(config, options, preason);
   }
+  if (rv == 0) {
+    rv = add_names(config, options);
+  }
   if (rv == 0 && !options->is_client) {
     rv = prepare_tickets(config, options);
   }
@@ -401,35 +430,34 @@ static ngp_tls *tls_of(gnutls_session_t session) {
   return ref->user_data;
 }
 
-/* Whether |name|, which a client asks for, is |pattern|: see ngp_tls_identity.
- */
-static int matches_name(const char *pattern, const char *name) {
+/* Whether |asked|, for which a client asks, is |pattern|: see ngp_tls_name. */
+static int matches_name(const char *pattern, const char *asked) {
   if (pattern[0] == '*' && pattern[1] == '.') {
-    name = strchr(name, '.');
+    asked = asked[0] == '.' ? NULL : strchr(asked, '.');
     ++pattern;
   }
-  return name && strcasecmp(pattern, name) == 0;
+  return asked && strcasecmp(pattern, asked) == 0;
 }
 
 /* Chooses the certificate by the name in the ClientHello. */
 static int choose_identity(gnutls_session_t session) {
   ngp_tls *tls = tls_of(session);
   const ngp_tls_config *config = tls->config;
-  char name[256];
+  char asked[256];
   int pass;
   size_t i;
 
-  if (ngp_tls_server_name(tls, name, sizeof(name)) != 0) {
+  if (ngp_tls_server_name(tls, asked, sizeof(asked)) != 0) {
     return 0;
   }
   /* A full name has precedence over a pattern. */
   for (pass = 0; pass < 2; ++pass) {
-    for (i = 0; i < config->nidentities; ++i) {
-      const identity *id = &config->identities[i];
+    for (i = 0; i < config->nnames; ++i) {
+      const name *known = &config->names[i];
 
-      if ((id->name[0] == '*') == pass && matches_name(id->name, name)) {
+      if ((known->text[0] == '*') == pass && matches_name(known->text, asked)) {
         return gnutls_credentials_set(session, GNUTLS_CRD_CERTIFICATE,
-                                      id->credentials);
+                                      known->credentials);
       }
     }
   }
@@ -661,7 +689,7 @@ static int start_server(ngp_tls *tls, const ngp_tls_session_options *options) {
   if (ngtcp2_crypto_gnutls_configure_server_session(tls->session) != 0) {
     return NGHTTP2_ERR_NOMEM;
   }
-  if (tls->config->nidentities) {
+  if (tls->config->nnames) {
     gnutls_handshake_set_post_client_hello_function(tls->session,
                                                     choose_identity);
   }
@@ -837,6 +865,16 @@ const uint8_t *ngp_tls_peer_certificate(const ngp_tls *tls, size_t i,
   }
   *plen = list[i].size;
   return list[i].data;
+}
+
+const uint8_t *ngp_tls_own_certificate(const ngp_tls *tls, size_t *plen) {
+  const gnutls_datum_t *own = gnutls_certificate_get_ours(tls->session);
+
+  if (!own) {
+    return NULL;
+  }
+  *plen = own->size;
+  return own->data;
 }
 
 const char *ngp_tls_reason(const ngp_tls *tls) { return tls->reason; }

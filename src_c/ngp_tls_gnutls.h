@@ -25,19 +25,27 @@ typedef enum ngp_tls_verify {
 #define NGP_TLS_TICKET_KEY_LEN 64
 
 /*
- * ngp_tls_identity is a certificate with its key, for servers that have several
- * names.
+ * ngp_tls_identity is a certificate with its key, for servers that have
+ * several.
  */
 typedef struct ngp_tls_identity {
-  /* name is a DNS name; in one that begins with "*.", that stands for any
-     label. */
-  const char *name;
   const uint8_t *chain;
   size_t chain_len;
   const uint8_t *key;
   size_t key_len;
   const char *password;
 } ngp_tls_identity;
+
+/*
+ * ngp_tls_name is a name for which a client may ask.
+ */
+typedef struct ngp_tls_name {
+  /* name is a DNS name; in one that begins with "*.", that stands for any first
+     label (RFC 9525, 6.3). */
+  const char *name;
+  /* identity is the index of its identity. */
+  size_t identity;
+} ngp_tls_name;
 
 /*
  * ngp_tls_options has the options that connections share.  Everything is
@@ -58,9 +66,11 @@ typedef struct ngp_tls_options {
   size_t key_len;
   /* password decrypts key, or is NULL. */
   const char *password;
-  /* identities are used instead for their names (RFC 6066, 3). */
+  /* identities are used instead for names (RFC 6066, 3). */
   const ngp_tls_identity *identities;
   size_t nidentities;
+  const ngp_tls_name *names;
+  size_t nnames;
   /* ca_file and ca_path are names, ca_data is PEM; each may be NULL. */
   const char *ca_file;
   const char *ca_path;
@@ -203,6 +213,12 @@ int ngp_tls_server_name(const ngp_tls *tls, char *dest, size_t len);
  */
 const uint8_t *ngp_tls_peer_certificate(const ngp_tls *tls, size_t i,
                                         size_t *plen);
+
+/*
+ * ngp_tls_own_certificate returns our own certificate as DER, as it was sent in
+ * the handshake, borrowed from |tls|, or NULL.
+ */
+const uint8_t *ngp_tls_own_certificate(const ngp_tls *tls, size_t *plen);
 
 /* ngp_tls_reason explains a failure; it is borrowed from |tls|. */
 const char *ngp_tls_reason(const ngp_tls *tls);

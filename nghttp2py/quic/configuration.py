@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from os import PathLike
 from typing import Any, TextIO
 
@@ -28,6 +28,9 @@ _TIMES = default_times()
 
 # Every path of QUIC carries datagrams of this size (RFC 9000, 14).
 SMALLEST_MAX_DATAGRAM_SIZE = 1200
+
+#: The bytes of ``session_ticket_key``, as GnuTLS needs them.
+SESSION_TICKET_KEY_LENGTH = 64
 
 _CERTIFICATE = re.compile(
     b"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL
@@ -209,9 +212,15 @@ class QuicConfiguration:
     probe_datagram_size: bool = False
     """Whether to probe for the largest datagram that the path carries (RFC 8899)."""
 
+    session_tickets: bool = False
+    """A server's: whether it issues session tickets and accepts them, even without a
+    ``session_ticket_handler``."""
+
     session_ticket_key: bytes | None = field(default=None, repr=False)
     """A server's: 64 secret bytes that encrypt its session tickets.  Servers with the
-    same key accept one another's; by default each configuration has its own."""
+    same key accept one another's, if they trust the same authorities of client
+    certificates; by default each configuration has its own.  Early data can be replayed
+    once to each of these servers (RFC 8446, 8): set ``early_data`` to ``False``."""
 
     stateless_reset_secret: bytes | None = field(default=None, repr=False)
     """A server's: the secret from which tokens of stateless resets are made (RFC 9000,
@@ -280,11 +289,37 @@ class QuicConfiguration:
         self.capath = capath
         self.cadata = cadata
 
-    # The connections' credentials, made when they are first needed; not a field.
+    # Not fields: the connections' credentials, made when they are first needed, and
+    # whether the validity of the certificates was logged.
     kept_credentials = None
+    validity_logged = False
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k != "kept_credentials"}
+
+
+#: The fields that make the credentials of connections.
+CREDENTIALS = (
+    *("is_client", "verify_mode", "cipher_suites", "certificate", "certificate_chain"),
+    *("private_key", "key_password", "cafile", "capath", "cadata"),
+    *("session_ticket_key", "certificates"),
+)
+
+
+def with_credentials(
+    configuration: QuicConfiguration, new: QuicConfiguration
+) -> QuicConfiguration:
+    """Return a configuration that has the certificates and authorities of another.
+
+    The key of session tickets stays, so that clients resume their sessions, unless the
+    other one has its own.
+    """
+    fields = {name: getattr(new, name) for name in CREDENTIALS}
+    if new.session_ticket_key is None:
+        fields["session_ticket_key"] = configuration.session_ticket_key
+    renewed = replace(configuration, **fields)
+    renewed.validity_logged = new.validity_logged
+    return renewed
 
 
 _MOST = (1 << 62) - 1  # RFC 9000, 16
@@ -307,7 +342,10 @@ _NUMBERS = {
 }
 _SECONDS = ("idle_timeout", "initial_rtt", "keep_alive", "max_ack_delay")
 _LONGEST = 1e9  # seconds: nanoseconds in 64 bits
-_FLAGS = ("early_data", "is_client", "probe_datagram_size", "quantum_readiness_test")
+_FLAGS = (
+    *("early_data", "is_client", "probe_datagram_size", "quantum_readiness_test"),
+    "session_tickets",
+)
 _BYTES = (bytes, bytearray, memoryview)
 _TYPES: dict[str, tuple[Any, str]] = {
     "alpn_protocols": ((list, tuple), "a list of str"),

@@ -7,6 +7,7 @@ from nghttp2py.quic.configuration import (
     SMALLEST_MAX_DATAGRAM_SIZE as SMALLEST_MAX_DATAGRAM_SIZE,
 )
 from nghttp2py.quic.configuration import QuicConfiguration
+from nghttp2py.quic.credentials import TLSState
 from nghttp2py.quic.events import ConnectionTerminated, QuicEvent
 from nghttp2py.quic.tls import SessionTicketFetcher, SessionTicketHandler
 
@@ -85,7 +86,7 @@ class QuicConnection:
     @property
     def peer_certificates(self) -> list[bytes]: ...
     @property
-    def tls(self) -> Any: ...
+    def tls(self) -> TLSState: ...
     @property
     def stats(self) -> dict[str, Any]: ...
     def abandon(self) -> None: ...

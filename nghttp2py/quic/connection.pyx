@@ -15,7 +15,13 @@ from nghttp2py cimport cngp_quic as lib
 from nghttp2py.link cimport LEASE_DATAGRAM, LEASE_STREAM, BufferLease, QuicLink
 from nghttp2py.octets cimport copy_bytes, to_bytes
 from nghttp2py.quic.addresses cimport AddressBook, to_ns
-from nghttp2py.quic.credentials cimport Credentials, get_credentials
+from nghttp2py.quic.credentials cimport (
+    Credentials,
+    asked_name,
+    describe_tls,
+    get_credentials,
+    peer_chain,
+)
 from nghttp2py.quic.events cimport (
     ConnectionIdIssued,
     ConnectionIdRetired,
@@ -99,10 +105,6 @@ def stream_is_unidirectional(stream_id):
 
 
 NetworkPath = namedtuple("NetworkPath", "addr")
-TLSState = namedtuple(
-    "TLSState", "alpn_negotiated early_data_accepted session_resumed"
-)
-
 # What Linux can split: UDP_MAX_SEGMENTS, in less than an IP datagram.
 cdef enum:
     MAX_SEGMENTS = 64
@@ -193,9 +195,10 @@ cdef class QuicConnection:
     ``None`` leaves it to ``idle_timeout``.  ``session_ticket_handler`` is called with
     each :class:`~nghttp2py.quic.tls.SessionTicket` that a client receives, and
     ``token_handler`` with each token for later connections.  A server issues tickets if
-    it has a ``session_ticket_handler``, which is called with each.  It accepts tickets
-    if it has that or a ``session_ticket_fetcher``, which is called with each ticket
-    that a client presents: if it returns ``None``, there is a full handshake.
+    it has a ``session_ticket_handler``, which is called with each, or if
+    ``configuration.session_tickets``.  It accepts tickets if it issues them, or has a
+    ``session_ticket_fetcher``, which is called with each ticket that a client presents:
+    if it returns ``None``, there is a full handshake.
 
     Raises ``ValueError`` for an argument that does not fit the role, and for a
     configuration that cannot be used.
@@ -291,9 +294,11 @@ cdef class QuicConnection:
             alpn = encode_alpn(configuration.alpn_protocols)
         options.tls.alpn = alpn
         options.tls.alpn_len = len(alpn)
-        options.tls.send_tickets = session_ticket_handler is not None
+        options.tls.send_tickets = (
+            session_ticket_handler is not None or configuration.session_tickets
+        )
         options.tls.take_tickets = (
-            session_ticket_handler is not None or session_ticket_fetcher is not None
+            options.tls.send_tickets or session_ticket_fetcher is not None
         )
         options.tls.early_data = bool(configuration.early_data)
         options.ask_tickets = session_ticket_fetcher is not None
@@ -419,32 +424,20 @@ cdef class QuicConnection:
     @property
     def peer_certificates(self):
         """The peer's certificates as DER, its own first: a list of bytes."""
-        cdef:
-            lib.ngp_tls *tls = lib.ngp_quic_tls(handle(self))
-            const uint8_t *data
-            size_t n = 0
-            size_t i = 0
-
-        certificates = []
-        while tls is not NULL:
-            data = lib.ngp_tls_peer_certificate(tls, i, &n)
-            if data is NULL:
-                break
-            certificates.append(copy_bytes(data, n))
-            i += 1
-        return certificates
+        return peer_chain(lib.ngp_quic_tls(handle(self)))
 
     @property
     def tls(self):
         """The result of the TLS handshake: an object with ``alpn_negotiated``,
-        ``early_data_accepted`` and ``session_resumed``."""
-        cdef lib.ngp_tls *tls = lib.ngp_quic_tls(handle(self))
-        cdef bint done = lib.ngp_quic_handshake_completed(handle(self))
+        ``early_data_accepted`` and ``session_resumed``.
 
-        return TLSState(
-            alpn_negotiated=self._alpn,
-            early_data_accepted=done and lib.ngp_tls_early_data_accepted(tls) != 0,
-            session_resumed=done and lib.ngp_tls_session_resumed(tls) != 0,
+        It also has ``cipher_suite``, a number (RFC 8446, B.4); ``server_name``, the
+        name for which a client has asked (RFC 6066, 3); and ``own_certificate``, as
+        DER, the one that was chosen by that name.  Each is ``None`` if there is none.
+        """
+        return describe_tls(
+            lib.ngp_quic_tls(handle(self)), self._alpn,
+            lib.ngp_quic_handshake_completed(handle(self)),
         )
 
     @property
@@ -761,13 +754,10 @@ cdef class QuicConnection:
 
     cdef object _issued_ticket(self, bytes message):
         cdef lib.ngp_tls *tls = lib.ngp_quic_tls(handle(self))
-        cdef char name[256]
 
-        name[0] = 0
-        lib.ngp_tls_server_name(tls, name, sizeof(name))
         return issued_ticket(
             message,
-            server_name=name.decode("ascii", "replace"),
+            server_name=asked_name(tls),
             cipher_suite=lib.ngp_tls_cipher_suite(tls),
         )
 

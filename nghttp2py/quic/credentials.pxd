@@ -7,3 +7,6 @@ cdef class Credentials:
 
 
 cdef Credentials get_credentials(configuration)
+cdef list peer_chain(lib.ngp_tls *tls)
+cdef str asked_name(lib.ngp_tls *tls)
+cdef object describe_tls(lib.ngp_tls *tls, alpn, bint done)

@@ -1,10 +1,16 @@
-"""Certificates, keys and trusted authorities, loaded once for many connections."""
+"""Certificates, keys and trusted authorities, loaded once for many connections, and what
+TLS has negotiated with them."""
 
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t
 from libc.string cimport memset
 
 from nghttp2py cimport cngp_quic as lib
+from nghttp2py.octets cimport copy_bytes
 
-from nghttp2py.quic.configuration import encode_server_name
+from collections import namedtuple
+
+from nghttp2py.quic.configuration import CREDENTIALS, encode_server_name
 
 
 def library_versions():
@@ -116,33 +122,61 @@ cdef bytes join_chain(own):
 cdef int pack_identities(
     lib.ngp_tls_options *options, configuration, list keep
 ) except -1:
-    """Pack the certificates by name; ``keep`` holds what ``options`` then point to."""
+    """Pack the certificates and their names; ``keep`` holds what ``options`` then point
+    to."""
     cdef lib.ngp_tls_identity *identities
+    cdef lib.ngp_tls_name *names
     cdef bytes name
     cdef bytes chain
     cdef bytes key
     cdef bytes password
     cdef dict named = dict(configuration.certificates)
+    # Several names may have the same certificate.
+    cdef dict indices = {}
     cdef bytearray room = bytearray(len(named) * sizeof(lib.ngp_tls_identity))
+    cdef bytearray more = bytearray(len(named) * sizeof(lib.ngp_tls_name))
+    cdef size_t index
 
     identities = <lib.ngp_tls_identity *><char *>room
+    names = <lib.ngp_tls_name *><char *>more
     for i, (text, own) in enumerate(named.items()):
         name = encode_server_name(text)
+        keep.append(name)
+        names[i].name = name
+        index = names[i].identity = indices.setdefault(id(own), len(indices))
+        if index != options.nidentities:
+            continue
         chain = join_chain(own)
         key = to_pem(own.private_key, "private_key")
         password = own.password
-        keep += [name, chain, key, password]
-        identities[i].name = name
-        identities[i].chain = chain
-        identities[i].chain_len = len(chain)
-        identities[i].key = key
-        identities[i].key_len = len(key)
+        keep += [chain, key, password]
+        identities[index].chain = chain
+        identities[index].chain_len = len(chain)
+        identities[index].key = key
+        identities[index].key_len = len(key)
         if password is not None:
-            identities[i].password = password
-    keep.append(room)
+            identities[index].password = password
+        options.nidentities += 1
+    keep += [room, more]
     options.identities = identities
-    options.nidentities = len(named)
+    options.names = names
+    options.nnames = len(named)
     return 0
+
+
+cdef bytes bind_ticket_key(bytes key, int verify, configuration):
+    """Return the key of the tickets of a server that asks for client certificates.
+
+    A ticket stands for the client's certificate: a server that trusts others must not
+    accept it.
+    """
+    import hashlib
+
+    digest = hashlib.sha512(key)
+    digest.update(repr((verify, configuration.cafile, configuration.capath)).encode())
+    if configuration.cadata is not None:
+        digest.update(to_pem(configuration.cadata, "cadata"))
+    return digest.digest()
 
 
 cdef class Credentials:
@@ -193,6 +227,8 @@ cdef class Credentials:
         if ticket_key is not None:
             if len(ticket_key) != lib.NGP_TLS_TICKET_KEY_LEN:
                 raise ValueError("session_ticket_key must be 64 bytes")
+            if options.verify:
+                ticket_key = bind_ticket_key(ticket_key, options.verify, configuration)
             options.ticket_key = ticket_key
         rv = lib.ngp_tls_config_new(&self.config, &options, NULL, &reason)
         if rv == lib.NGHTTP2_ERR_NOMEM:
@@ -219,11 +255,8 @@ cdef Credentials get_credentials(configuration):
     """Return the credentials of a configuration, made again only if it has changed."""
     cdef Credentials credentials = configuration.kept_credentials
     cdef tuple made_of = (
-        configuration.is_client, configuration.verify_mode,
-        configuration.cipher_suites, configuration.certificate,
-        configuration.certificate_chain, configuration.private_key,
-        configuration.key_password, configuration.cafile, configuration.capath,
-        configuration.cadata, configuration.session_ticket_key,
+        *[getattr(configuration, name) for name in CREDENTIALS],
+        # It may be changed in its place.
         *configuration.certificates, *configuration.certificates.values(),
     )
 
@@ -231,3 +264,54 @@ cdef Credentials get_credentials(configuration):
         credentials = Credentials(configuration, made_of)
         configuration.kept_credentials = credentials
     return credentials
+
+
+# ---- What was negotiated ----
+
+
+TLSState = namedtuple(
+    "TLSState",
+    "alpn_negotiated early_data_accepted session_resumed cipher_suite server_name "
+    "own_certificate",
+)
+
+
+cdef list peer_chain(lib.ngp_tls *tls):
+    """Return the peer's certificates as DER; ``tls`` may be NULL."""
+    cdef const uint8_t *data
+    cdef size_t n = 0
+    cdef list certificates = []
+
+    while tls is not NULL:
+        data = lib.ngp_tls_peer_certificate(tls, len(certificates), &n)
+        if data is NULL:
+            break
+        certificates.append(copy_bytes(data, n))
+    return certificates
+
+
+cdef str asked_name(lib.ngp_tls *tls):
+    """Return the name in a client's SNI, or an empty str."""
+    cdef char name[256]
+
+    name[0] = 0
+    lib.ngp_tls_server_name(tls, name, sizeof(name))
+    return name.decode("ascii", "replace")
+
+
+cdef object describe_tls(lib.ngp_tls *tls, alpn, bint done):
+    """Return the ``TLSState``; ``done`` is whether the handshake is complete."""
+    cdef const uint8_t *own
+    cdef size_t n = 0
+
+    if not done:
+        return TLSState(alpn, False, False, None, None, None)
+    own = lib.ngp_tls_own_certificate(tls, &n)
+    return TLSState(
+        alpn_negotiated=alpn,
+        early_data_accepted=lib.ngp_tls_early_data_accepted(tls) != 0,
+        session_resumed=lib.ngp_tls_session_resumed(tls) != 0,
+        cipher_suite=lib.ngp_tls_cipher_suite(tls) or None,
+        server_name=asked_name(tls) or None,
+        own_certificate=None if own is NULL else copy_bytes(own, n),
+    )
