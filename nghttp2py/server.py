@@ -14,6 +14,7 @@ import ssl as ssl_module
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
+from nghttp2py.asyncio.certificates import TLSOptions
 from nghttp2py.asyncio.event_loop import get_current_loop
 from nghttp2py.asyncio.listener import BACKLOG, Listener
 from nghttp2py.asyncio.server import DEFAULT_CONFIGURATION, Server
@@ -40,10 +41,10 @@ class HTTP2Server(Server):
     if it begins with a null byte.  Instead, with the address ``None``, ``sock`` is a
     bound socket, or several; the server closes them.
 
-    ``ssl`` is an ``ssl.SSLContext`` with a certificate, on which ALPN ``h2`` is set and
-    compression, renegotiation and the TLS 1.2 cipher suites of RFC 9113, Appendix A,
-    are forbidden; without it clients need prior knowledge of HTTP/2 in the clear (RFC
-    9113, 3.3).
+    ``ssl`` is an ``ssl.SSLContext`` with a certificate, or ``TLSOptions``; ALPN ``h2``
+    is set, and compression, renegotiation and the TLS 1.2 cipher suites of RFC 9113,
+    Appendix A, are forbidden.  Without ``ssl``, clients need prior knowledge of HTTP/2
+    in the clear (RFC 9113, 3.3).
 
     ``config`` holds settings and limits; to change some of a server's own, make it of
     ``DEFAULT_CONFIGURATION`` by ``dataclasses.replace``.  ``manual_flow_control`` is
@@ -70,7 +71,7 @@ class HTTP2Server(Server):
         self,
         address: tuple[str | None, int] | str | bytes | os.PathLike[str] | None,
         RequestHandlerClass: Callable[[Any, int], BaseRequestHandler],
-        ssl: ssl_module.SSLContext | None = None,
+        ssl: ssl_module.SSLContext | TLSOptions | None = None,
         *,
         config: H2Configuration | None = None,
         sock: socket.socket | Iterable[socket.socket] | None = None,
@@ -82,9 +83,10 @@ class HTTP2Server(Server):
         idle_timeout: float | None = UNSET,
         close_timeout: float = UNSET,
     ) -> None:
-        if ssl is not None and not isinstance(ssl, ssl_module.SSLContext):
+        if ssl is not None and not isinstance(ssl, ssl_module.SSLContext | TLSOptions):
             raise TypeError(
-                f"ssl must be an ssl.SSLContext or None, not {type(ssl).__name__}"
+                "ssl must be an ssl.SSLContext, TLSOptions or None, not "
+                f"{type(ssl).__name__}"
             )
         super().__init__(
             RequestHandlerClass,

@@ -135,6 +135,9 @@ def test_values_of_uvicorn_and_hypercorn_are_taken():
     assert config.headers == [("X-One", "1"), ("x-two", "2")]
     assert config.ssl_cert_reqs is ssl.CERT_REQUIRED
     assert config.bind == ["127.0.0.1:80"]
+    assert Config(app, ssl_certfile=Path("a")).ssl_certfile == ["a"]
+    assert Config(app, ssl_certfile=["a", Path("b")]).ssl_certfile == ["a", "b"]
+    assert Config(app, ssl_certfile=None, ssl_keyfile=None).ssl_keyfile == []
     assert Config(app, ssl_cert_reqs="optional").ssl_cert_reqs is ssl.CERT_OPTIONAL
 
 

@@ -254,8 +254,25 @@ async def test_a_certificate_that_cannot_be_used_is_named(tmp_path):
     certfile = tmp_path / "cert.pem"
     certfile.write_text("nothing")
     server = Server(Config(App(), port=0, ssl_certfile=certfile, log_config=None))
-    with pytest.raises(ConfigurationError, match="no certificate with its key in"):
+    with pytest.raises(ConfigurationError, match="there is no certificate in"):
         await server.serve()
+
+
+@in_loop
+async def test_a_server_ends_with_its_terminal(monkeypatch):
+    """SIGHUP also comes when a terminal is closed: then there is none any more."""
+    terminal = True
+    monkeypatch.setattr("nghttp2py.asgi.server.has_terminal", lambda: terminal)
+    for handler, ends in ((signal.SIG_DFL, True), (signal.SIG_IGN, False)):
+        monkeypatch.setattr("signal.signal", lambda *_, before=handler: before)
+        server = Server(Config(App(), ssl_certfile="cert.pem"))
+        terminal = True
+        with server.catch_signals():
+            server.handle_hangup(signal.SIGHUP, None)
+            assert not server.should_exit
+            terminal = False
+            server.handle_hangup(signal.SIGHUP, None)
+            assert server.should_exit is ends
 
 
 @in_loop

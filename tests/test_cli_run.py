@@ -4,6 +4,7 @@ import contextlib
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -189,6 +190,44 @@ def test_tls_http3_and_plain_http_have_one_program(site, paths, certificates):
     assert "accepted 3" in server.log
 
 
+def test_a_hangup_reads_the_certificates_again(site, paths, certificates):
+    def shown(name):
+        context = ssl.create_default_context(cafile=certificates[3])
+        with (
+            socket.create_connection((host, int(port)), DEADLINE) as sock,
+            context.wrap_socket(sock, server_hostname=name) as secured,
+        ):
+            return secured.getpeercert()["serialNumber"]
+
+    def write(cert, key, *names):
+        issued = certificates[0].issue_cert(*names)
+        cert.write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
+        key.write_bytes(issued.private_key_pem.bytes())
+
+    cert, key = paths
+    more = cert.with_name("more.pem"), cert.with_name("more.key")
+    write(*more, "more.example")
+    with program(
+        site,
+        *("main:app", "--port=0", "--ssl-certfile", cert, "--ssl-keyfile", key),
+        *("--ssl-certfile", more[0], "--ssl-keyfile", more[1]),
+    ) as server:
+        _, host, port, _ = server.wait_for(URL).groups()
+        first = shown("localhost"), shown("more.example")
+        assert len({*first}) == 2
+        write(cert, key, "localhost")
+        write(*more, "more.example")
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_for("new connections have the certificates of '.*', '.*more.pem'")
+        second = shown("localhost"), shown("more.example")
+        assert len({*first, *second}) == 4
+        more[1].write_bytes(key.read_bytes())
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_for("the old certificates stay in use: .*more.pem.*more.key")
+        assert (shown("localhost"), shown("more.example")) == second
+        assert server.stop() == 0
+
+
 def test_the_example_says_hello():
     """examples/asgi_hello.py is the application of the page of docs/."""
     with program(EXAMPLES, "asgi_hello:app", "--port=0") as server:
@@ -331,6 +370,10 @@ def test_a_host_that_is_not_found_is_one_line(site):
         (["main:app", "--port=http"], "port must be an integer, not 'http'"),
         (["main:app", "--ssl-keyfile=k"], "ssl_keyfile needs ssl_certfile"),
         (["main:app", "--workers=0"], "workers is 0, but must be from 1"),
+        (
+            ["main:app", "--ssl-certfile=a", "--ssl-certfile=b", "--ssl-keyfile=k"],
+            "there are 2 ssl_certfile and 1 ssl_keyfile",
+        ),
         (["main:app", "--reload"], "no option --reload: there is no reload yet"),
         (["main:app", "--certfile=c"], "no option --certfile: use ssl_certfile"),
         (["main:app", "-b", "x:y"], "'x:y' is no address"),
@@ -349,4 +392,6 @@ def test_a_configuration_can_be_checked(site):
     done = run(site, "-c", "config.toml", "--check-config")
     assert done.returncode == 0
     assert done.stdout == b"The configuration of main:app can be used.\n"
+    bad = run(site, "main:app", "--ssl-certfile", "no", "--check-config")
+    assert "cannot read 'no'" in one_line(bad)
     assert one_line(run(site, "broken2:app", "--check-config"))

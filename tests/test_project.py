@@ -25,6 +25,7 @@ LAYERS = {
     "libraries": {"h3", "quic"},
     "octets": set(),
     "trusted": set(),
+    "x509": set(),
     "hpack_faults": {"errors"},
     "hpack": {"errors", "hpack_faults", "octets"},
     "h2": {"arguments", "errors", "hpack", "libraries", "octets"},
@@ -49,6 +50,7 @@ LAYERS = {
         "quic",
         "log_budget",
         "trusted",
+        "x509",
     },
     "workers": {"arguments", "errors", "log_budget", "trusted", "quic", "asyncio"},
     "query": set(),
@@ -71,6 +73,7 @@ LAYERS = {
         "websocket",
         "h3",
         "quic",
+        "x509",
     },
     "cli": {
         *("", "arguments", "errors", "hpack", "libraries", "h2", "h3", "quic"),

@@ -10,6 +10,7 @@ import difflib
 import importlib
 import os
 import re
+import ssl
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -23,6 +24,7 @@ from nghttp2py.asgi.forwarded import DEFAULT_TRUSTED, ForwardedPolicy
 from nghttp2py.asgi.kinds import (
     CertReqs,
     Choice,
+    Files,
     Flag,
     Headers,
     Integer,
@@ -67,6 +69,12 @@ _H2 = H2Configuration()
 
 #: What begins the names of environment variables that are options.
 PREFIX = "NGHTTP2PY_"
+
+#: The values of ``ssl_min_version``.
+MIN_VERSIONS = {
+    "TLSv1.2": ssl.TLSVersion.TLSv1_2,
+    "TLSv1.3": ssl.TLSVersion.TLSv1_3,
+}
 
 _FORWARDED_FIELDS = ("for", "proto", "host", "prefix", "forwarded")
 
@@ -398,23 +406,24 @@ class Config:
 
     # ---- TLS ----
 
-    ssl_certfile: str | None = option(
-        None,
-        Text(optional=True, empty=False, metavar="FILE"),
-        "Certificate chain, in PEM: serve HTTPS.",
+    ssl_certfile: Sequence[str] = option(
+        [],
+        Files(),
+        "Certificate chain, in PEM: serve HTTPS.  Of several, a client gets the first "
+        "that has the name for which it asks, or else the first.",
         group="TLS",
     )
-    ssl_keyfile: str | None = option(
-        None,
-        Text(optional=True, empty=False, metavar="FILE"),
-        "Private key of the certificate, in PEM.",
+    ssl_keyfile: Sequence[str] = option(
+        [],
+        Files(),
+        "Private key of the certificate, in PEM; of several, in the same order.",
         group="TLS",
         hint="in the certificate's file",
     )
     ssl_keyfile_password: str | None = option(
         None,
         Text(optional=True),
-        "Password of an encrypted key.",
+        "Password of encrypted keys.",
         group="TLS",
         secret=True,
     )
@@ -429,6 +438,12 @@ class Config:
         CertReqs().check("ssl_cert_reqs", 0),
         CertReqs(),
         "Whether clients must have a certificate.",
+        group="TLS",
+    )
+    ssl_min_version: str = option(
+        "TLSv1.2",
+        Choice(*MIN_VERSIONS),
+        "Lowest version of TLS over TCP; QUIC has TLS 1.3.",
         group="TLS",
     )
     ssl_ciphers: str | None = option(
@@ -698,15 +713,20 @@ class Config:
 
     def check(self) -> None:
         """Raise ``ConfigurationError`` for options that exclude each other."""
-        if self.ssl_keyfile is not None and self.ssl_certfile is None:
+        if self.ssl_keyfile and not self.ssl_certfile:
             raise ConfigurationError("ssl_keyfile needs ssl_certfile")
-        if self.ssl_certfile is None:
+        if self.ssl_keyfile and len(self.ssl_keyfile) != len(self.ssl_certfile):
+            raise ConfigurationError(
+                f"there are {len(self.ssl_certfile)} ssl_certfile and "
+                f"{len(self.ssl_keyfile)} ssl_keyfile: each certificate has its key"
+            )
+        if not self.ssl_certfile:
             for name in ("insecure_bind", "http3"):
                 if getattr(self, name):
                     raise ConfigurationError(
                         f"{name} needs ssl_certfile: without it nothing has TLS"
                     )
-        if self.ssl_cert_reqs and self.ssl_certfile is None:
+        if self.ssl_cert_reqs and not self.ssl_certfile:
             raise ConfigurationError("ssl_cert_reqs needs ssl_certfile")
         if self.bind:
             for name in _ADDRESS:

@@ -9,13 +9,13 @@ import importlib
 import logging
 import os
 import socket
-import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nghttp2py.asgi.binds import Bind, open_descriptor
 from nghttp2py.asgi.config import (
+    MIN_VERSIONS,
     Config,
     find_binds,
     find_insecure_binds,
@@ -28,7 +28,8 @@ from nghttp2py.asyncio.binding import (
     bind_unix,
     describe_address,
 )
-from nghttp2py.asyncio.server import DEFAULT_CONFIGURATION
+from nghttp2py.asyncio.certificates import LoadedTLS, TLSOptions, load_tls
+from nghttp2py.asyncio.server import DEFAULT_CONFIGURATION, make_server_quic
 from nghttp2py.asyncio.timeouts import Timeouts
 from nghttp2py.errors import ConfigurationError
 from nghttp2py.h2 import H2Configuration
@@ -44,7 +45,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["Endpoint", "Endpoints", "make_context", "make_quic", "make_timeouts"]
+__all__ = [
+    "Endpoint",
+    "Endpoints",
+    "load_certificates",
+    "make_quic",
+    "make_timeouts",
+]
 
 # How many ports are tried to find one that is free for TCP and UDP.
 _ATTEMPTS = 16
@@ -87,7 +94,7 @@ class Endpoints:
         Raises ``OSError``, which names the address, and ``ConfigurationError``; then
         nothing stays bound.
         """
-        secure = config.ssl_certfile is not None
+        secure = bool(config.ssl_certfile)
         http3 = secure and config.http3 is not False and has_quic(config)
         ours = self._tls if secure else self._clear
         try:
@@ -257,57 +264,24 @@ def describe_socket(sock: socket.socket, scheme: str) -> str:
 # ---- TLS ----
 
 
-def _refuse_prompt() -> str:
-    # OpenSSL would wait for a terminal.
-    raise ValueError("the key is encrypted: give ssl_keyfile_password")
-
-
-def make_context(config: Config) -> ssl.SSLContext:
-    """Return the TLS context of a server.  Raises ``ConfigurationError``."""
-    assert config.ssl_certfile is not None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    password: Any = config.ssl_keyfile_password
+def load_certificates(config: Config) -> LoadedTLS:
+    """Read the certificates of a server.  Raises ``ConfigurationError``."""
+    keys: Sequence[str | None] = config.ssl_keyfile or [None] * len(config.ssl_certfile)
     try:
-        context.load_cert_chain(
-            config.ssl_certfile,
-            config.ssl_keyfile,
-            _refuse_prompt if password is None else password,
+        return load_tls(
+            TLSOptions(
+                list(zip(config.ssl_certfile, keys, strict=True)),
+                password=config.ssl_keyfile_password,
+                ca_certs=config.ssl_ca_certs,
+                verify_mode=config.ssl_cert_reqs,
+                minimum_version=MIN_VERSIONS[config.ssl_min_version],
+                ciphers=config.ssl_ciphers,
+            )
         )
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise ConfigurationError(
-            f"no certificate with its key in {_name_files(config)}: {_reason(error)}"
+            f"cannot read {error.filename!r}: {error.strerror or error}"
         ) from None
-    if config.ssl_ca_certs is not None:
-        try:
-            context.load_verify_locations(config.ssl_ca_certs)
-        except (OSError, ValueError) as error:
-            raise ConfigurationError(
-                f"no authorities in ssl_ca_certs {config.ssl_ca_certs!r}: "
-                f"{_reason(error)}"
-            ) from None
-    elif config.ssl_cert_reqs:
-        context.load_default_certs(ssl.Purpose.CLIENT_AUTH)
-    context.verify_mode = ssl.VerifyMode(config.ssl_cert_reqs)
-    if config.ssl_ciphers is not None:
-        try:
-            context.set_ciphers(config.ssl_ciphers)
-        except ssl.SSLError as error:
-            raise ConfigurationError(
-                f"ssl_ciphers {config.ssl_ciphers!r}: {_reason(error)}"
-            ) from None
-    return context
-
-
-def _name_files(config: Config) -> str:
-    if config.ssl_keyfile is None:
-        return f"ssl_certfile {config.ssl_certfile!r}"
-    return (
-        f"ssl_certfile {config.ssl_certfile!r} and ssl_keyfile {config.ssl_keyfile!r}"
-    )
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
 
 
 def has_quic(config: Config) -> bool:
@@ -322,30 +296,21 @@ def has_quic(config: Config) -> bool:
     return True
 
 
-def make_quic(config: Config, timeouts: Timeouts) -> QuicConfiguration:
-    """Return the configuration of QUIC with the certificate of TLS.
+def make_quic(config: Config, tls: LoadedTLS, timeouts: Timeouts) -> QuicConfiguration:
+    """Return the configuration of QUIC with the certificates of TLS.
 
     Raises ``ConfigurationError``.
     """
-    from nghttp2py.asyncio.server import make_server_quic
-    from nghttp2py.quic import QuicConnection
+    from nghttp2py.asyncio.quic_server import check_server_configuration
 
-    assert config.ssl_certfile is not None
+    quic = make_server_quic(tls, timeouts)
+    quic.max_streams_bidi = config.h2_max_concurrent_streams
     try:
-        quic = make_server_quic(
-            (config.ssl_certfile, config.ssl_keyfile),
-            timeouts,
-            password=config.ssl_keyfile_password,
-        )
-        quic.verify_mode = config.ssl_cert_reqs
-        quic.max_streams_bidi = config.h2_max_concurrent_streams
-        if config.ssl_ca_certs is not None:
-            quic.load_verify_locations(config.ssl_ca_certs)
-        # A connection is made to check the key, and raises if it is invalid.
-        QuicConnection(configuration=quic, original_destination_connection_id=bytes(8))
-    except (OSError, ValueError) as error:
+        check_server_configuration(quic)
+    except ValueError as error:
+        names = ", ".join(repr(each.path) for each in tls.certificates)
         raise ConfigurationError(
-            f"no certificate for HTTP/3 in {_name_files(config)}: {_reason(error)}"
+            f"HTTP/3 cannot use the certificate of {names}: {error}"
         ) from None
     return quic
 

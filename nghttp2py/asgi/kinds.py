@@ -18,6 +18,7 @@ __all__ = [
     "LEVELS",
     "CertReqs",
     "Choice",
+    "Files",
     "Flag",
     "Headers",
     "Integer",
@@ -210,6 +211,23 @@ class Texts(Kind):
 
     def show(self, value: Any) -> str:
         return self.separator.join(value) or "none"
+
+
+@dataclass(frozen=True)
+class Files(Texts):
+    """A list of paths; None is an empty one."""
+
+    metavar: str = "FILE"
+
+    def check(self, name: str, value: Any) -> Any:
+        if value is None:
+            return []
+        return super().check(name, [value] if isinstance(value, os.PathLike) else value)
+
+    def check_one(self, name: str, value: Any) -> Any:
+        if isinstance(value, os.PathLike):
+            value = os.fsdecode(value)
+        return super().check_one(name, value)
 
 
 @dataclass(frozen=True)

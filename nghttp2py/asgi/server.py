@@ -7,9 +7,9 @@ import contextlib
 import contextvars
 import dataclasses
 import logging
+import os
 import signal
 import socket
-import ssl
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from types import FrameType
@@ -21,7 +21,7 @@ from nghttp2py.asgi.endpoints import (
     Endpoint,
     Endpoints,
     describe_socket,
-    make_context,
+    load_certificates,
     make_h2,
     make_quic,
     make_timeouts,
@@ -38,6 +38,7 @@ from nghttp2py.workers.privileges import drop
 
 if TYPE_CHECKING:
     from nghttp2py.asgi.metrics import Metrics
+    from nghttp2py.asyncio.certificates import LoadedTLS
     from nghttp2py.quic import QuicConfiguration
 
 __all__ = ["STARTUP_FAILURE", "Server", "announce", "log_error", "serve"]
@@ -53,6 +54,7 @@ _CANCELLED = 1.0
 _FORCED = 5.0
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)
 
 
 class Server:
@@ -82,6 +84,7 @@ class Server:
         self._metrics: Metrics | None = None
         self._should_exit = False
         self._force_exit = False
+        self._has_terminal = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._changed: asyncio.Event | None = None
 
@@ -198,9 +201,25 @@ class Server:
         else:
             self.should_exit = True
 
+    def handle_hangup(self, sig: int, frame: FrameType | None) -> None:
+        """Handle SIGHUP: read the certificates again, or end with the terminal."""
+        if self._has_terminal and not has_terminal():
+            self.should_exit = True
+        elif self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._reload)
+
+    def _reload(self) -> None:
+        if self.notifies:
+            notify.reloading()
+        self.reload_certificates()
+        if self.notifies:
+            notify.ready("serving")
+
     @contextlib.contextmanager
     def catch_signals(self) -> Iterator[None]:
-        """Handle SIGINT and SIGTERM by ``handle_exit`` in the block.
+        """Handle SIGINT and SIGTERM by ``handle_exit`` in the block, and SIGHUP by
+        ``handle_hangup`` if there are certificates or the process is this server's.
 
         This is a no-op outside of the main thread.
         """
@@ -209,6 +228,10 @@ class Server:
             yield
             return
         before = {each: signal.signal(each, self.handle_exit) for each in _SIGNALS}
+        if _HANGUP is not None and (self.config.ssl_certfile or self.notifies):
+            before[_HANGUP] = signal.signal(_HANGUP, self.handle_hangup)
+            # A program that was started by nohup outlives its terminal.
+            self._has_terminal = before[_HANGUP] != signal.SIG_IGN and has_terminal()
         try:
             yield
         finally:
@@ -243,11 +266,11 @@ class Server:
         try:
             timeouts = make_timeouts(config)
             found = self.endpoints.found
-            context = quic = None
+            tls = quic = None
             if any(endpoint.secure for endpoint in found):
-                context = make_context(config)
-            if any(endpoint.http3 for endpoint in found):
-                quic = make_quic(config, timeouts)
+                tls = load_certificates(config)
+                if any(endpoint.http3 for endpoint in found):
+                    quic = make_quic(config, tls, timeouts)
             drop(config.user, config.group, config.umask)
             # Not before: the application shall not run as root.
             application = config.load()
@@ -258,7 +281,7 @@ class Server:
                 shutdown_timeout=config.timeout_lifespan_shutdown,
             )
             self._app = ASGIApp(application, make_options(config, self.lifespan.state))
-            self._make_servers(self._app, timeouts, context, quic)
+            self._make_servers(self._app, timeouts, tls, quic)
             await self.lifespan.startup()
             await self._listen()
         except BaseException:
@@ -282,7 +305,7 @@ class Server:
         self,
         app: ASGIApp,
         timeouts: Timeouts,
-        context: ssl.SSLContext | None,
+        tls: LoadedTLS | None,
         quic: QuicConfiguration | None,
     ) -> None:
         config = self.config
@@ -291,7 +314,7 @@ class Server:
                 HTTPServer(
                     app,
                     sock=endpoint.sockets,
-                    ssl=context if endpoint.secure else None,
+                    ssl=tls if endpoint.secure else None,
                     http1=config.http1,
                     http3=quic if endpoint.http3 and quic is not None else False,
                     config=make_h2(config, tunnels=app.takes_tunnels),
@@ -302,6 +325,40 @@ class Server:
                     proxy_allow_from=config.proxy_allow_from,
                 )
             )
+
+    def reload_certificates(self) -> bool:
+        """Read the certificates again, for new connections; return whether it was done.
+
+        If they cannot be used, that is logged, and the old ones stay.  To be called in
+        the event loop.
+        """
+        servers = [
+            (server, endpoint.http3)
+            for server, endpoint in zip(
+                self.servers, self.endpoints.found, strict=False
+            )
+            if endpoint.secure
+        ]
+        if not self.started:
+            return False
+        if not servers:
+            logger.info("there are no certificates to be read again")
+            return False
+        try:
+            tls = load_certificates(self.config)
+            quic = None
+            if any(http3 for _, http3 in servers):
+                quic = make_quic(self.config, tls, make_timeouts(self.config))
+            for server, http3 in servers:
+                server.reload_certificates(tls, quic if http3 else None)
+        except ConfigurationError as error:
+            logger.error("the old certificates stay in use: %s", error)
+            return False
+        logger.info(
+            "new connections have the certificates of %s",
+            ", ".join(repr(each.path) for each in tls.certificates),
+        )
+        return True
 
     async def _listen(self) -> None:
         """Listen, in the context that the requests shall inherit."""
@@ -432,6 +489,15 @@ class Server:
         if not ended:
             logger.error("the application goes on although it was cancelled")
         return ended
+
+
+def has_terminal() -> bool:
+    """Return whether the process has a terminal that is not hung up."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def announce(config: Config, endpoints: Sequence[Endpoint]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 from typing import Any
 
 from nghttp2py.exchange import HTTPConnection
+from nghttp2py.x509 import Name, read_certificate
 
 __all__ = ["tls_extension"]
 
@@ -31,10 +33,7 @@ _SHORT = {
 
 
 def tls_extension(http: HTTPConnection) -> dict[str, Any] | None:
-    """Return the ``tls`` dict of a connection; None if its facts are unknown.
-
-    The server's certificate is None: ``ssl`` does not give it.
-    """
+    """Return the ``tls`` dict of a connection; None if its facts are unknown."""
     tls = http.get_extra_info("ssl_object")
     if tls is None:
         # A transport of QUIC, which is always TLS 1.3 (RFC 9001).
@@ -51,7 +50,7 @@ def tls_extension(http: HTTPConnection) -> dict[str, Any] | None:
         version=_VERSIONS.get(tls.version() or ""),
         cipher_suite=None if cipher is None else _suite_number(tls, cipher[0]),
         chain=chain,
-        name=_format_name((tls.getpeercert() or {}).get("subject", ())),
+        own=http.get_extra_info("server_certificate"),
     )
 
 
@@ -59,14 +58,18 @@ def _describe(
     version: int | None,
     cipher_suite: int | None,
     chain: list[bytes],
-    name: str | None,
+    own: str | None,
 ) -> dict[str, Any]:
+    name = None
+    if chain:
+        with contextlib.suppress(ValueError):
+            name = _format_name(read_certificate(chain[0]).subject)
     return {
-        "server_cert": None,
+        "server_cert": own,
         "tls_version": version,
         "cipher_suite": cipher_suite,
         "client_cert_chain": [ssl.DER_cert_to_PEM_cert(each) for each in chain],
-        "client_cert_name": name if chain else None,
+        "client_cert_name": name,
         # A handshake with an invalid certificate fails.
         "client_cert_error": None,
     }
@@ -81,7 +84,7 @@ def _suite_number(tls: ssl.SSLObject, name: str) -> int | None:
     return None
 
 
-def _format_name(subject: Any) -> str | None:
+def _format_name(subject: Name) -> str | None:
     """Format a distinguished name, the most specific part first (RFC 4514, 2)."""
     parts = [
         "+".join(f"{_SHORT.get(kind, kind)}={_escape(value)}" for kind, value in part)

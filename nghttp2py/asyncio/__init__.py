@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from nghttp2py.asyncio.alternatives import AlternativeService, AlternativeServices
+from nghttp2py.asyncio.certificates import TLSOptions
 from nghttp2py.asyncio.client import Client, Response
 from nghttp2py.asyncio.endpoints import (
     H2Server,
@@ -64,6 +65,7 @@ __all__ = [
     "Stream",
     "StreamReader",
     "StreamWriter",
+    "TLSOptions",
     "Timeouts",
     "open_connection",
     "open_unix_connection",

@@ -324,12 +324,13 @@ class H3Protocol(QuicConnectionProtocol):
         return None if transport is None else transport.get_extra_info("sockname")
 
     @property
-    def client_certificate(self) -> None:
-        """None: ``peer_certificates`` of the QUIC connection has a client's as DER.
+    def client_certificate(self) -> dict[str, Any] | None:
+        """The client's certificate, in the form of ``ssl.SSLSocket.getpeercert``.
 
         ``verify_mode`` of the configuration asks for it.
         """
-        return None
+        found: dict[str, Any] | None = self._link.get_extra_info("peercert")
+        return found
 
     @property
     def http(self) -> H3Link:

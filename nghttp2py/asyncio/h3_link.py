@@ -7,6 +7,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from ssl import DER_cert_to_PEM_cert
 from typing import Any
 
 from nghttp2py.asyncio.fields import make_request
@@ -41,6 +42,7 @@ from nghttp2py.h3 import H3Connection
 from nghttp2py.h3.connection import ErrorCode
 from nghttp2py.h3.convert import check_trailers
 from nghttp2py.h3.events import Headers
+from nghttp2py.x509 import read_certificate
 
 __all__ = ["H3Link", "to_fields"]
 
@@ -134,6 +136,8 @@ class H3Link(StreamLink, PythonConnection):
         self.prepare()
         self._proxy = proxy
         self._quic = quic
+        # The peer's certificate, when it is known: empty if there is none.
+        self._peercert: dict[str, Any] | None = None
         self._defers = factory is not None
         self._due: deque[tuple[Exchange, Callable[[], None]]] = deque()
         self.tasks = CallbackTasks()
@@ -836,25 +840,44 @@ class H3Link(StreamLink, PythonConnection):
             self._quic.set_stream_priority(exchange.stream_id, urgency, incremental)
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Return information about the connection: ``peername``, ``sockname``, ``tls``.
+        """Return information about the connection: ``peername``, ``sockname``,
+        ``peercert`` and ``tls``.
 
+        ``peercert`` is a dict as that of ``ssl``, of a certificate that was verified.
         ``tls`` is a dict of ``version``, which is that of TLS 1.3 (RFC 9001, 4.2),
-        ``cipher_suite``, None, ``chain``, the client's certificates as DER, and
-        ``name``, None.
+        ``cipher_suite``, a number or None, ``chain``, the peer's certificates as DER,
+        and ``own``, ours in PEM, or None.
         """
         with contextlib.suppress(ReferenceError):
             if name == "peername":
                 return self.owner.client_address
             if name == "sockname":
                 return self.owner.server_address
+            if name == "peercert":
+                return self._peer_certificate() or default
             if name == "tls":
+                state = self._quic.tls
+                own = state.own_certificate
                 return {
                     "version": 0x0304,
-                    "cipher_suite": None,
+                    "cipher_suite": state.cipher_suite,
                     "chain": list(self._quic.peer_certificates),
-                    "name": None,
+                    "own": None if own is None else DER_cert_to_PEM_cert(own),
                 }
         return default
+
+    def _peer_certificate(self) -> dict[str, Any] | None:
+        if self._peercert is None and self._quic.handshake_complete:
+            # As ssl, which decodes only what it has verified.
+            self._peercert = {}
+            configuration = self._quic.configuration
+            mode = configuration.verify_mode
+            chain = self._quic.peer_certificates
+            verified = configuration.is_client if mode is None else mode != 0
+            if chain and verified:
+                with contextlib.suppress(ValueError):
+                    self._peercert = read_certificate(chain[0]).to_dict()
+        return self._peercert
 
     def flush_soon(self) -> None:
         """Write what is queued in the loop's next turn."""

@@ -20,6 +20,7 @@ from nghttp2py.arguments import check_int
 from nghttp2py.asyncio.binding import UnixPath, describe_address
 from nghttp2py.asyncio.memory import check_memory
 from nghttp2py.asyncio.proxy_protocol import ProxiedConnections, ProxyPolicy
+from nghttp2py.asyncio.tls import ServerContexts
 from nghttp2py.asyncio.tls_transport import ServerTLS
 from nghttp2py.asyncio.waiters import Waiters
 from nghttp2py.log_budget import LogBudget, MemoryLog
@@ -187,7 +188,7 @@ class Listener:
         factory: Callable[[], asyncio.BaseProtocol],
         connections: ConnectionSet[C],
         *,
-        tls: ssl.SSLContext | None = None,
+        tls: ssl.SSLContext | ServerContexts | None = None,
         handshake_timeout: float = 10.0,
         backlog: int = BACKLOG,
         limit_connections: int | None = None,
@@ -282,6 +283,11 @@ class Listener:
                 self._protocol_name,
                 " in the clear" if self._tls is None else " over TLS",
             )
+
+    def set_contexts(self, contexts: ServerContexts) -> None:
+        """Use other contexts for new connections.  This is a no-op without TLS."""
+        if self._tls is not None:
+            self._tls.contexts = contexts
 
     # ---- Accepting ----
 

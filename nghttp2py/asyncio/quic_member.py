@@ -118,7 +118,12 @@ class QuicMember:
         return sock
 
     def configure(self, configuration: QuicConfiguration) -> None:
-        """Set the secrets of the group that the configuration has not."""
+        """Set the secrets of the group that the configuration has not.
+
+        The servers of the group accept no early data: each of them would accept the
+        same once (RFC 8446, 8).
+        """
+        configuration.early_data = False
         if configuration.stateless_reset_secret is None:
             configuration.stateless_reset_secret = self.secrets.reset
         if configuration.session_ticket_key is None:

@@ -13,7 +13,7 @@ from nghttp2py.arguments import check_callable, check_int, check_seconds
 from nghttp2py.asyncio.listener import ConnectionSet
 from nghttp2py.asyncio.memory import check_memory
 from nghttp2py.asyncio.quic_handshakes import MAX_HANDSHAKES, Handshakes
-from nghttp2py.asyncio.quic_log import EndLog, logger
+from nghttp2py.asyncio.quic_log import EndLog
 from nghttp2py.asyncio.quic_member import QuicMember
 from nghttp2py.asyncio.quic_protocol import (
     QuicConnectionProtocol,
@@ -21,18 +21,21 @@ from nghttp2py.asyncio.quic_protocol import (
     Run,
 )
 from nghttp2py.asyncio.timeouts import Timeouts, merge_timeouts
+from nghttp2py.asyncio.tls import warn_of_validity
 from nghttp2py.asyncio.waiters import wait_for
 from nghttp2py.quic.configuration import (
+    SESSION_TICKET_KEY_LENGTH,
     SMALLEST_MAX_DATAGRAM_SIZE,
     QuicConfiguration,
     check_configuration,
+    with_credentials,
 )
 from nghttp2py.quic.connection import NetworkAddress, QuicConnection
 from nghttp2py.quic.packet import QuicErrorCode
 from nghttp2py.quic.routing import QuicHeader, Router
 from nghttp2py.quic.tls import SessionTicketFetcher, SessionTicketHandler
 
-__all__ = ["MAX_HANDSHAKES", "QuicServer"]
+__all__ = ["MAX_HANDSHAKES", "QuicServer", "check_server_configuration"]
 
 # How many stateless resets a server sends in a second: spoofed packets can cause them.
 MAX_RESETS = 100
@@ -123,7 +126,10 @@ class QuicServer(asyncio.DatagramProtocol):
             )
         if group is not None:
             group.configure(configuration)
-        _check(configuration)
+        if configuration.session_ticket_key is None:
+            # One for reload_certificates(), too.
+            configuration.session_ticket_key = os.urandom(SESSION_TICKET_KEY_LENGTH)
+        check_server_configuration(configuration)
         self._loop = asyncio.get_running_loop()
         self._configuration = configuration
         self._timeouts = merge_timeouts(timeouts)
@@ -183,6 +189,17 @@ class QuicServer(asyncio.DatagramProtocol):
         """How many handshakes clients have begun, and how many of them have failed."""
         begun = self._handshaking.begun
         return begun, begun - self._handshaking.completed - len(self._handshaking)
+
+    def reload_certificates(self, configuration: QuicConfiguration) -> None:
+        """Use the certificates and the authorities of ``configuration`` from now on.
+
+        Connections that exist keep theirs.  Raises ``TypeError`` and ``ValueError`` for
+        a configuration that cannot be used; then nothing has changed.
+        """
+        check_configuration(configuration)
+        renewed = with_credentials(self._configuration, configuration)
+        check_server_configuration(renewed)
+        self._configuration = renewed
 
     def share_limit(
         self, has_room: Callable[[], bool], released: Callable[[], object]
@@ -517,12 +534,14 @@ class QuicServer(asyncio.DatagramProtocol):
         return self._resets <= MAX_RESETS
 
 
-def _check(configuration: QuicConfiguration) -> None:
-    """Check a configuration before there is a client."""
+def check_server_configuration(configuration: QuicConfiguration) -> None:
+    """Check a configuration before there is a client.
+
+    Logs a warning for certificates that are not valid now, or not for long.
+    """
     trial = QuicConnection(configuration=configuration)
     trial.check()
-    now = time.time()
-    for start, end in trial.certificate_times:
-        if not start <= now <= end:
-            what = "has expired" if now > end else "is not valid yet"
-            logger.warning("a certificate of the server %s: clients refuse it", what)
+    if not configuration.validity_logged:
+        configuration.validity_logged = True
+        for times in trial.certificate_times:
+            warn_of_validity("a certificate of the server", *times)

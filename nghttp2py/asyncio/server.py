@@ -27,6 +27,12 @@ from nghttp2py.asyncio.binding import (
     bind_unix,
     to_address,
 )
+from nghttp2py.asyncio.certificates import (
+    LoadedTLS,
+    TLSOptions,
+    check_pair,
+    load_tls,
+)
 from nghttp2py.asyncio.choice import Choice
 from nghttp2py.asyncio.event_loop import get_current_loop, is_loop_running, run
 from nghttp2py.asyncio.h1_link import H1Streams
@@ -42,7 +48,11 @@ from nghttp2py.asyncio.listener import (
 from nghttp2py.asyncio.protocol import H2Protocol
 from nghttp2py.asyncio.proxy_protocol import ProxyPolicy
 from nghttp2py.asyncio.timeouts import Timeouts, merge_timeouts
-from nghttp2py.asyncio.tls import check_server_context, prepare_server_context
+from nghttp2py.asyncio.tls import (
+    ServerContexts,
+    check_server_context,
+    prepare_server_context,
+)
 from nghttp2py.exchange import Exchange, ExchangeFactory, find_factory
 from nghttp2py.h2 import H2Configuration
 from nghttp2py.h2.config import check_config
@@ -141,11 +151,11 @@ class Server:
     bound socket, or several; the server closes them.  HTTP/3 is served on those of UDP
     among them, or, without one, at the addresses of the others.
 
-    ``ssl`` is an ``ssl.SSLContext`` with a certificate, or the paths of a certificate
-    and its private key; ALPN ``h2`` and ``http/1.1`` are set on it, and what RFC 9113
-    forbids is disabled.  A client without ALPN speaks HTTP/1.1.  Without ``ssl``, a
-    connection that begins with the preface of HTTP/2 is one (RFC 9113, 3.3), and any
-    other is one of HTTP/1.1.  With ``http1`` false, only HTTP/2 is spoken.
+    ``ssl`` is an ``ssl.SSLContext`` with a certificate, the paths of a certificate and
+    its private key, or ``TLSOptions``; ALPN ``h2`` and ``http/1.1`` are set, and what
+    RFC 9113 forbids is disabled.  A client without ALPN speaks HTTP/1.1.  Without
+    ``ssl``, a connection that begins with the preface of HTTP/2 is one (RFC 9113, 3.3),
+    and any other is one of HTTP/1.1.  With ``http1`` false, only HTTP/2 is spoken.
 
     ``http3`` is ``True`` if ``ssl`` has paths; the paths of a certificate and its
     private key, if ``ssl`` is a context, from which they cannot be read; or a
@@ -168,7 +178,8 @@ class Server:
     calls are to be made in that loop.
 
     Raises ``TypeError`` and ``ValueError`` for invalid arguments, and ``OSError`` for a
-    certificate that cannot be read.
+    file that cannot be read; for one that cannot be used, ``TLSConfigurationError``,
+    which is a ``ValueError``.
     """
 
     def __init__(
@@ -176,7 +187,7 @@ class Server:
         app: Callable[..., Any] | ExchangeFactory,
         address: Address | None = None,
         *,
-        ssl: ssl_module.SSLContext | Paths | None = None,
+        ssl: ssl_module.SSLContext | Paths | TLSOptions | LoadedTLS | None = None,
         http3: bool | Paths | QuicConfiguration = False,
         alt_svc: bool = True,
         http1: bool | None = None,
@@ -212,7 +223,9 @@ class Server:
         if http1 is not None:
             check_bool("http1", http1)
         self._http1 = http1 is not False
-        self._ssl = _to_context(ssl, *(["http/1.1"] if self._http1 else []))
+        self._ssl = _to_options("ssl", ssl)
+        loaded = load_tls(self._ssl) if isinstance(self._ssl, TLSOptions) else self._ssl
+        self._contexts = self._make_contexts(loaded)
         check_bool("alt_svc", alt_svc)
         check_limit(limit_connections)
         check_backlog(backlog)
@@ -235,6 +248,7 @@ class Server:
         self._listener: Listener | None = None
         self._connections = self._new_connections()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._http3 = _to_options("http3", http3)
         self._quic: QuicConfiguration | None = None
         self._quic_group = quic_group
         self._quic_servers: list[QuicServer] = []
@@ -245,10 +259,9 @@ class Server:
                 or any(each.family == socket.AF_UNIX for each in self._given)
             ):
                 raise ValueError("http3 needs an address of IP, not a Unix socket")
-            if self._ssl is None:
+            if self._contexts is None:
                 raise ValueError("http3 needs ssl: both protocols have a certificate")
-            paths = ssl if isinstance(ssl, tuple) else None
-            self._quic = _to_quic(http3, paths, self.timeouts)
+            self._quic = _to_quic(self._http3, loaded, self.timeouts)
 
     def _make_factory(self, app: Any) -> ExchangeFactory | None:
         """Return the factory of exchanges; None for a coroutine function of streams."""
@@ -278,7 +291,7 @@ class Server:
             loop,
             self._new_protocol,
             self._connections,
-            tls=self._ssl,
+            tls=self._contexts,
             handshake_timeout=self.timeouts.handshake,
             backlog=self._backlog,
             limit_connections=self._limit,
@@ -288,7 +301,7 @@ class Server:
         )
         datagrams: list[socket.socket] = []
         try:
-            if self._ssl is not None:
+            if isinstance(self._ssl, ssl_module.SSLContext):
                 check_server_context(self._ssl)
             sockets, paths, datagrams = await self._bind_both(loop)
             listener.use(sockets, paths)
@@ -497,7 +510,7 @@ class Server:
         )
 
     def _new_protocol(self) -> asyncio.BaseProtocol:
-        if self._ssl is not None and not self._http1:
+        if self._contexts is not None and not self._http1:
             return self._new_http2()
         return Choice(
             self._new_http2,
@@ -568,6 +581,64 @@ class Server:
         """Forget a connection of streams."""
         self._connections.discard(protocol)
 
+    # ---- TLS ----
+
+    def _make_contexts(self, ssl: Any) -> ServerContexts | None:
+        protocols = ["http/1.1"] if self._http1 else []
+        if isinstance(ssl, LoadedTLS):
+            return ssl.make_contexts(*protocols)
+        if isinstance(ssl, ssl_module.SSLContext):
+            prepare_server_context(ssl, *protocols)
+            return ServerContexts(ssl)
+        if ssl is None:
+            return None
+        raise TypeError(
+            "ssl must be an ssl.SSLContext, the paths (certificate, key), TLSOptions "
+            f"or None, not {type(ssl).__name__}"
+        )
+
+    def reload_certificates(
+        self,
+        ssl: ssl_module.SSLContext | Paths | TLSOptions | LoadedTLS | None = None,
+        http3: Paths | QuicConfiguration | None = None,
+    ) -> None:
+        """Read the files of certificates again, and use them for new connections.
+
+        Connections that exist keep theirs.  ``ssl`` and ``http3`` replace those that
+        the server was made with; they must be given where these were a ``SSLContext``
+        or a ``QuicConfiguration``, whose files are not known.
+
+        Raises what the constructor raises for them, and ``ValueError`` where there is
+        nothing to be read; then nothing has changed.
+        """
+        if self._contexts is None:
+            raise ValueError("the server has no certificates: it was made without ssl")
+        if http3 is not None and self._quic is None:
+            raise ValueError("the server has no HTTP/3: it was made without http3")
+        chosen = [
+            _choose_again("ssl", ssl, self._ssl),
+            _choose_again("http3", http3, self._http3),
+        ]
+        loaded = load_tls(chosen[0]) if isinstance(chosen[0], TLSOptions) else chosen[0]
+        contexts = self._make_contexts(loaded)
+        assert contexts is not None
+        if isinstance(loaded, ssl_module.SSLContext):
+            check_server_context(loaded)
+        if self._quic is not None:
+            from nghttp2py.asyncio.quic_server import check_server_configuration
+            from nghttp2py.quic.configuration import with_credentials
+
+            quic = _to_quic(chosen[1], loaded, self.timeouts)
+            quic = with_credentials(self._quic, quic)
+            check_server_configuration(quic)
+            self._quic = quic
+            for server in self._quic_servers:
+                server.reload_certificates(quic)
+        self._ssl, self._http3 = chosen
+        self._contexts = contexts
+        if self._listener is not None:
+            self._listener.set_contexts(contexts)
+
     # ---- QUIC ----
 
     async def _start_quic(self, sock: socket.socket, listener: Listener) -> None:
@@ -633,60 +704,54 @@ def _check_member(quic_group: object, http3: object) -> None:
         raise ValueError("quic_group needs http3: only QUIC uses it")
 
 
-def _to_context(ssl: Any, *others: str) -> ssl_module.SSLContext | None:
-    if ssl is None:
-        return None
-    if isinstance(ssl, tuple):
-        _check_paths("ssl", ssl)
-        context = ssl_module.create_default_context(ssl_module.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(*ssl)
-    elif isinstance(ssl, ssl_module.SSLContext):
-        context = ssl
-    else:
-        raise TypeError(
-            "ssl must be an ssl.SSLContext, the paths (certificate, key), or None, "
-            f"not {type(ssl).__name__}"
-        )
-    prepare_server_context(context, *others)
-    return context
+def _to_options(name: str, value: Any) -> Any:
+    """Return a pair of paths as ``TLSOptions``, and anything else as it is."""
+    if not isinstance(value, tuple) or isinstance(value, LoadedTLS):
+        return value
+    check_pair(name, value)
+    return TLSOptions([value])
 
 
-def _check_paths(name: str, paths: tuple[Any, ...]) -> None:
-    if len(paths) != 2:
-        raise ValueError(f"{name} must be two paths, (certificate, key), not {paths!r}")
+def _choose_again(name: str, new: Any, old: Any) -> Any:
+    """Return the options of which files are read at a reload."""
+    if new is not None:
+        return _to_options(name, new)
+    if isinstance(old, bool | TLSOptions):
+        return old
+    raise ValueError(
+        f"{name} must be given: the server has a {type(old).__name__}, whose files are "
+        "not known"
+    )
 
 
-def _to_quic(http3: Any, paths: Any, timeouts: Timeouts) -> QuicConfiguration:
-    """Make the QUIC configuration from ``http3`` or ``paths``."""
+def _to_quic(http3: Any, ssl: Any, timeouts: Timeouts) -> QuicConfiguration:
+    """Make the QUIC configuration from ``http3``, or from ``ssl`` if it is True."""
     from nghttp2py.asyncio.quic import with_alpn
     from nghttp2py.h3 import H3_ALPN
     from nghttp2py.quic import QuicConfiguration
 
     if isinstance(http3, QuicConfiguration):
         return with_alpn(http3, H3_ALPN)
-    if isinstance(http3, tuple):
-        _check_paths("http3", http3)
-        paths = http3
-    elif http3 is not True:
-        raise TypeError(
-            "http3 must be a bool, a QuicConfiguration or the paths (certificate, "
-            f"key), not {describe(http3)}"
-        )
-    elif paths is None:
-        raise ValueError(
-            "http3=True needs ssl=(certificate, key): an ssl.SSLContext does not give "
-            "its certificate to QUIC; give http3 the paths, or a QuicConfiguration"
-        )
-    return make_server_quic(paths, timeouts)
+    if http3 is True:
+        if isinstance(ssl, ssl_module.SSLContext):
+            raise ValueError(
+                "http3=True needs ssl=(certificate, key): an ssl.SSLContext does not "
+                "give its certificate to QUIC; give http3 the paths, or a "
+                "QuicConfiguration"
+            )
+        http3 = ssl
+    if isinstance(http3, TLSOptions):
+        http3 = load_tls(http3)
+    if isinstance(http3, LoadedTLS):
+        return make_server_quic(http3, timeouts)
+    raise TypeError(
+        "http3 must be a bool, a QuicConfiguration or the paths (certificate, key), "
+        f"not {describe(http3)}"
+    )
 
 
-def make_server_quic(
-    paths: Paths, timeouts: Timeouts, password: str | None = None
-) -> QuicConfiguration:
-    """Return the QUIC configuration of a server by the paths of its certificate.
-
-    Raises ``OSError`` and ``ValueError`` for a file that cannot be used.
-    """
+def make_server_quic(tls: LoadedTLS, timeouts: Timeouts) -> QuicConfiguration:
+    """Return the QUIC configuration of a server with the certificates of ``tls``."""
     from nghttp2py.h3 import H3_ALPN
     from nghttp2py.quic import QuicConfiguration
 
@@ -697,7 +762,7 @@ def make_server_quic(
         idle_timeout=timeouts.idle or 0.0,
         probe_datagram_size=True,
     )
-    configuration.load_cert_chain(*paths, password=password)
+    tls.configure(configuration)
     return configuration
 
 

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import calendar
 import contextlib
 import logging
 import ssl
 import time
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from nghttp2py.errors import ErrorCode, TLSConfigurationError, printable
+from nghttp2py.x509 import format_time, read_certificate
 
 __all__ = [
+    "ServerContexts",
     "TLSFault",
     "check_server_context",
     "find_tls_fault",
     "prepare_context",
     "prepare_server_context",
     "read_alpn_offer",
+    "read_server_name",
+    "warn_of_validity",
 ]
 
 logger = logging.getLogger(__name__)
@@ -28,6 +32,14 @@ _TOO_OLD = frozenset({"SSLv2", "SSLv3", "TLSv1", "TLSv1.1"})
 
 # The most names of a client's ALPN list in a log line.
 _MAX_OFFERED = 8
+
+# Extensions of a ClientHello (RFC 6066, 3; RFC 7301, 3.1).
+_SERVER_NAME, _ALPN = 0, 16
+
+# A warning comes two weeks before the end of a certificate, when a program that renews
+# certificates should have done it; for those of a few days in their last quarter.
+_SOON = 14 * 86400.0
+_DAY = 86400.0
 
 # OpenSSL's reasons for a server without a certificate for any client.
 _NO_CERTIFICATE = frozenset(
@@ -91,6 +103,42 @@ def is_prohibited(cipher: str) -> bool:
     return not (ephemeral and aead)
 
 
+class ServerContexts:
+    """The contexts of a server, of which each has a certificate."""
+
+    def __init__(
+        self,
+        default: ssl.SSLContext,
+        names: Mapping[str, ssl.SSLContext] | None = None,
+        certificates: Mapping[ssl.SSLContext, str] | None = None,
+    ) -> None:
+        #: That for clients that ask for another name, or for none.
+        self.default = default
+        self._names = dict(names or {})
+        self._certificates = dict(certificates or {})
+
+    @property
+    def are_chosen(self) -> bool:
+        """Whether there is more than one."""
+        return any(each is not self.default for each in self._names.values())
+
+    def choose(self, name: str) -> ssl.SSLContext:
+        """Return the context for the name that a client asks for.
+
+        "*" stands for the first label, and for no more (RFC 9525, 6.3).
+        """
+        name = name.lower()
+        found = self._names.get(name)
+        if found is None:
+            label, _, rest = name.partition(".")
+            found = self._names.get(f"*.{rest}") if label else None
+        return self.default if found is None else found
+
+    def get_certificate(self, context: ssl.SSLContext) -> str | None:
+        """Return the certificate of a context, in PEM, if it is known."""
+        return self._certificates.get(context)
+
+
 class TLSFault(NamedTuple):
     """Why HTTP/2 must not be used on a connection."""
 
@@ -150,36 +198,79 @@ def read_alpn_offer(hello: bytes) -> list[str] | None:
     The result is ``[]`` without ALPN, and ``None`` if the bytes are not a complete
     ClientHello.  Python's ssl only returns what was selected, not what was offered.
     """
+    message = _join_hello(hello)
+    if not message:
+        return None
+    found = _find_extension(message, _ALPN)
+    offered: list[str] = []
+    names = found[2:] if found else b""
+    while names and len(offered) < _MAX_OFFERED:
+        offered.append(printable(names[1 : 1 + names[0]]))
+        names = names[1 + names[0] :]
+    return offered
+
+
+def read_server_name(hello: bytes) -> str | None:
+    """Return the name for which a client asks (SNI), from the first bytes that it sent.
+
+    The result is "" if it asks for none, or the bytes do not begin with a ClientHello,
+    and ``None`` if more bytes must be waited for.
+    """
+    message = _join_hello(hello)
+    if message is None:
+        return None
+    # A list, whose items have a type before the name; there is one type, and so one
+    # item (RFC 6066, 3).
+    found = _find_extension(message, _SERVER_NAME) or b""
+    if len(found) < 5 or found[2] != 0:
+        return ""
+    length = int.from_bytes(found[3:5], "big")
+    # Python's servername callback writes a traceback for a name that is no ASCII.
+    return found[5 : 5 + length].decode("ascii", "replace")
+
+
+def _join_hello(data: bytes) -> bytes | None:
+    """Return the ClientHello with which a connection begins (RFC 8446, 4.1.2).
+
+    The result is ``b""`` if it begins with something else, and ``None`` if it is
+    incomplete.
+    """
+    message, whole = b"", 4
+    while len(message) < whole:
+        if data[:1] not in (b"", b"\x16"):  # a handshake record (RFC 8446, 5.1)
+            return b""
+        if len(data) < 5:
+            return None
+        length = int.from_bytes(data[3:5], "big")
+        if not length:
+            return b""
+        message += data[5 : 5 + length]
+        data = data[5 + length :]
+        if message[:1] not in (b"", b"\x01"):
+            return b""
+        if len(message) >= 4:
+            whole = 4 + int.from_bytes(message[1:4], "big")
+    return message[:whole]
+
+
+def _find_extension(hello: bytes, wanted: int) -> bytes | None:
+    """Return the contents of an extension of a ClientHello, or None."""
     try:
-        message, whole = b"", 4
-        while len(message) < whole:
-            kind, length = hello[0], int.from_bytes(hello[3:5], "big")
-            if kind != 22 or not length:  # a handshake record (RFC 8446, 5.1)
-                return None
-            message += hello[5 : 5 + length]
-            hello = hello[5 + length :]
-            if len(message) >= 4:
-                whole = 4 + int.from_bytes(message[1:4], "big")
         position = 4 + 2 + 32  # version, random (RFC 8446, 4.1.2)
-        position += 1 + message[position]  # legacy_session_id
-        position += 2 + int.from_bytes(message[position : position + 2], "big")
-        position += 1 + message[position]  # legacy_compression_methods
-        position += 2
-        while position < len(message):
-            kind = int.from_bytes(message[position : position + 2], "big")
-            length = int.from_bytes(message[position + 2 : position + 4], "big")
-            position += 4
-            if kind == 16:  # application_layer_protocol_negotiation (RFC 7301, 3.1)
-                names = message[position + 2 : position + length]
-                offered: list[str] = []
-                while names and len(offered) < _MAX_OFFERED:
-                    offered.append(printable(names[1 : 1 + names[0]]))
-                    names = names[1 + names[0] :]
-                return offered
-            position += length
-        return []
+        position += 1 + hello[position]  # legacy_session_id
+        position += 2 + int.from_bytes(hello[position : position + 2], "big")
+        position += 1 + hello[position]  # legacy_compression_methods
     except IndexError:
         return None
+    position += 2
+    while position < len(hello):
+        kind = int.from_bytes(hello[position : position + 2], "big")
+        length = int.from_bytes(hello[position + 2 : position + 4], "big")
+        position += 4
+        if kind == wanted:
+            return hello[position : position + length]
+        position += length
+    return None
 
 
 # ---- The certificate of a server ----
@@ -189,7 +280,7 @@ def check_server_context(context: ssl.SSLContext) -> None:
     """Check by a handshake in memory that a server can serve any client.
 
     Raises ``TLSConfigurationError`` if the context has no certificate.  Logs a
-    warning if the certificate has expired or is not valid yet.
+    warning if the certificate is not valid now, or not for long.
     """
     # Its servername callback may set the certificates, and we must not call it.
     if context.sni_callback is not None:
@@ -205,21 +296,24 @@ def check_server_context(context: ssl.SSLContext) -> None:
         return
     if certificate is None:
         return
-    validity = _read_validity(certificate)
-    if validity is None:
-        return
-    begin, end = validity
+    with contextlib.suppress(ValueError):
+        found = read_certificate(certificate)
+        warn_of_validity("the server's certificate", found.not_before, found.not_after)
+
+
+def warn_of_validity(what: str, begin: float, end: float) -> None:
+    """Log a warning if a certificate is not valid now, or not for long."""
     now = time.time()
-    if now > end:
-        logger.warning("the server's certificate has expired on %s", _format(end))
-    elif now < begin:
+    left = end - now
+    days = int(abs(left) / _DAY)
+    if now < begin:
+        logger.warning("%s is not valid before %s", what, format_time(begin))
+    elif left < 0:
         logger.warning(
-            "the server's certificate is not valid before %s", _format(begin)
+            "%s has expired on %s, %d days ago", what, format_time(end), days
         )
-
-
-def _format(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
+    elif left < min(_SOON, (end - begin) / 4):
+        logger.warning("%s expires on %s, in %d days", what, format_time(end), days)
 
 
 def _get_certificate(context: ssl.SSLContext) -> bytes | None:
@@ -248,39 +342,3 @@ def _get_certificate(context: ssl.SSLContext) -> bytes | None:
         with contextlib.suppress(ssl.SSLWantReadError):
             server.do_handshake()
     return None
-
-
-def _read_validity(certificate: bytes) -> tuple[float, float] | None:
-    """Return from when to when a certificate is valid (RFC 5280, 4.1.2.5)."""
-    try:
-        content, _ = _read_der(certificate, 0)  # Certificate
-        position, _ = _read_der(certificate, content)  # TBSCertificate
-        if certificate[position] == 0xA0:
-            _, position = _read_der(certificate, position)  # version
-        for _ in range(3):  # serialNumber, signature, issuer
-            _, position = _read_der(certificate, position)
-        begin, _ = _read_der(certificate, position)  # Validity
-        _, end = _read_der(certificate, begin)
-        return _read_time(certificate, begin), _read_time(certificate, end)
-    except (IndexError, ValueError):
-        return None
-
-
-def _read_der(data: bytes, position: int) -> tuple[int, int]:
-    """Return where the contents of an element begin and end (X.690)."""
-    length = data[position + 1]
-    position += 2
-    if length & 0x80:
-        size = length & 0x7F
-        length = int.from_bytes(data[position : position + size], "big")
-        position += size
-    return position, position + length
-
-
-def _read_time(data: bytes, position: int) -> float:
-    start, end = _read_der(data, position)
-    text = data[start:end].decode("ascii")
-    if data[position] == 0x17:
-        # UTCTime has two digits of the year: 50 means 1950 (RFC 5280, 4.1.2.5.1).
-        text = ("19" if int(text[:2]) >= 50 else "20") + text
-    return calendar.timegm(time.strptime(text, "%Y%m%d%H%M%SZ"))

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from nghttp2py.asyncio.memory import check_memory, count_bytes
-from nghttp2py.asyncio.tls import read_alpn_offer
+from nghttp2py.asyncio.tls import ServerContexts, read_alpn_offer, read_server_name
 from nghttp2py.log_budget import LogBudget
 
 __all__ = ["ServerTLS", "TLSTransport", "feed"]
@@ -42,8 +42,9 @@ _FAILURES, _FAILURE_INTERVAL = 20, 10.0
 # Lines about errors of our own certificate: one a minute is enough.
 _FAULT_INTERVAL = 60.0
 
-# Bytes of a ClientHello that are kept to read its ALPN.
-_MAX_HELLO = 8192
+# Bytes of a ClientHello that are kept to read its ALPN and the name in it.  Its largest
+# part is a session ticket with the client's certificates.
+_MAX_HELLO = 16384
 # Ciphertext that OpenSSL gets at once: larger pieces enlarge its buffer, and smaller
 # ones end inside a record more often, which costs an exception.
 _FEED = 32768
@@ -78,13 +79,16 @@ class ServerTLS:
 
     def __init__(
         self,
-        context: ssl.SSLContext,
+        contexts: ssl.SSLContext | ServerContexts,
         factory: Callable[[], asyncio.BaseProtocol],
         *,
         handshake_timeout: float,
         lost: Callable[[], object],
     ) -> None:
-        self.context = context
+        if isinstance(contexts, ssl.SSLContext):
+            contexts = ServerContexts(contexts)
+        #: Those of new connections: others may be set at any time.
+        self.contexts = contexts
         self.factory = factory
         self.handshake_timeout = handshake_timeout
         self.lost = lost
@@ -133,6 +137,7 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
     __slots__ = (
         "__weakref__",
         "_answers",
+        "_certificate",
         "_closing",
         "_eof_received",
         "_eof_written",
@@ -164,6 +169,7 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
         self._peer: object = None
         self._error: Exception | None = None
         self._hello = b""  # the first bytes that came
+        self._certificate: str | None = None  # ours, in PEM, if it is known
         self._received = 0  # bytes received before the handshake's end
         self._answers = 0  # bytes that reading has made, while writing is paused
         self._closing = False
@@ -204,13 +210,14 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
                 self._read(data)
                 return
             check_memory()
-            if self._tls is None:
-                self._begin()
-            assert self._incoming is not None
-            self._incoming.write(data)
-            self._received += nbytes
             if len(self._hello) < _MAX_HELLO:
                 self._hello += data[: _MAX_HELLO - len(self._hello)]
+            kept = self._received
+            self._received += nbytes
+            if self._tls is None and not self._begin(self._hello[:kept]):
+                return
+            assert self._incoming is not None
+            self._incoming.write(data)
             self._shake_hands()
         except MemoryError as error:
             self._give_up(error)
@@ -234,7 +241,7 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         protocol, self._protocol = self._protocol, None
         if protocol is None and not self._closing:
-            if self._tls is None:
+            if not self._received:
                 # A port scan or a health check: no TLS was begun.
                 logger.debug("%s: closed before a TLS handshake", self._peer)
             else:
@@ -259,13 +266,29 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
     @property
     def has_begun(self) -> bool:
         """Return whether the client has sent anything."""
-        return self._tls is not None
+        return bool(self._received)
 
-    def _begin(self) -> None:
-        # The SSL object is made when bytes arrive: an idle connection needs none.
+    def _begin(self, kept: bytes) -> bool:
+        """Make the SSL object, and give it the bytes that were kept.
+
+        Return False if more bytes must come first: with several certificates, the name
+        for which the client asks.  An idle connection needs no SSL object.
+        """
+        contexts = self._shared.contexts
+        context = contexts.default
+        if contexts.are_chosen:
+            # Not by sni_callback: a name that is no ASCII makes Python write a
+            # traceback.
+            name = read_server_name(self._hello)
+            if name is None and len(self._hello) < _MAX_HELLO:
+                return False
+            context = contexts.choose(name or "")
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = self._shared.context.wrap_bio(incoming, outgoing, server_side=True)
+        self._tls = context.wrap_bio(incoming, outgoing, server_side=True)
+        self._certificate = contexts.get_certificate(context)
         self._incoming, self._outgoing = incoming, outgoing
+        incoming.write(kept)
+        return True
 
     def _shake_hands(self) -> None:
         assert self._tls is not None
@@ -293,7 +316,8 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
             "cipher": tls.cipher(),
             "peername": self._peer,
             "sockname": tcp.get_extra_info("sockname"),
-            "sslcontext": self._shared.context,
+            "sslcontext": tls.context,
+            "server_certificate": self._certificate,
         }
         certificate = tls.getpeercert()
         if certificate:

@@ -126,6 +126,10 @@ def _run(app: str | None, check_config: bool, **given: Any) -> None:
         if check_config:
             config.configure_logging()
             config.load()
+            if config.ssl_certfile:
+                from nghttp2py.asgi.endpoints import load_certificates
+
+                load_certificates(config)
             click.echo(f"The configuration of {config.app} can be used.")
             return
         # Imported here: other commands have no use for it.
