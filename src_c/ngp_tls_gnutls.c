@@ -45,13 +45,13 @@ typedef struct replay_slot {
 } replay_slot;
 
 /*
- * name is a name, and the credentials that are used for it, of the
- * configuration.
+ * host_name is a name of a server, and the credentials that are used for it,
+ * which the configuration owns.
  */
-typedef struct name {
+typedef struct host_name {
   char *text; /* owned */
   gnutls_certificate_credentials_t credentials;
-} name;
+} host_name;
 
 struct ngp_tls_config {
   ngp_refs refs;
@@ -61,7 +61,7 @@ struct ngp_tls_config {
   /* identities has the other credentials, which names refers to. */
   gnutls_certificate_credentials_t *identities;
   size_t nidentities;
-  name *names;
+  host_name *names;
   size_t nnames;
   gnutls_priority_t priority;
   gnutls_datum_t ticket_key;
@@ -218,7 +218,7 @@ static int add_names(ngp_tls_config *config, const ngp_tls_options *options) {
   }
   while (config->nnames < options->nnames) {
     const ngp_tls_name *from = &options->names[config->nnames];
-    name *to = &config->names[config->nnames++];
+    host_name *to = &config->names[config->nnames++];
     size_t len = strlen(from->name) + 1;
 
     to->text = ngp_malloc(config->mem, len);
@@ -453,7 +453,7 @@ static int choose_identity(gnutls_session_t session) {
   /* A full name has precedence over a pattern. */
   for (pass = 0; pass < 2; ++pass) {
     for (i = 0; i < config->nnames; ++i) {
-      const name *known = &config->names[i];
+      const host_name *known = &config->names[i];
 
       if ((known->text[0] == '*') == pass && matches_name(known->text, asked)) {
         return gnutls_credentials_set(session, GNUTLS_CRD_CERTIFICATE,

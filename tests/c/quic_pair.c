@@ -55,6 +55,11 @@ void quic_pair_teardown(void) {
 
 int quic_pair_config(ngp_tls_config **pconfig, int is_client,
                      nghttp2_mem *mem) {
+  static const ngp_tls_name names[] = {{"*.example", 0}, {"localhost", 0}};
+  const ngp_tls_identity identity = {.chain = certificate_pem.data,
+                                     .chain_len = certificate_pem.size,
+                                     .key = key_pem.data,
+                                     .key_len = key_pem.size};
   ngp_tls_options tls;
   const char *reason;
 
@@ -70,6 +75,10 @@ int quic_pair_config(ngp_tls_config **pconfig, int is_client,
     tls.chain_len = certificate_pem.size;
     tls.key = key_pem.data;
     tls.key_len = key_pem.size;
+    tls.identities = &identity;
+    tls.nidentities = 1;
+    tls.names = names;
+    tls.nnames = 2;
   }
   return ngp_tls_config_new(pconfig, &tls, mem, &reason);
 }
