@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from asgi_servers import body, start
 from loops import in_virtual_time, until
 from test_h1_server import connected, get, serving
@@ -56,3 +57,43 @@ async def test_an_answer_to_head_that_fails_declines_the_rest_of_the_request():
         (pump,) = server._connections
         await until(lambda: not pump.stream_count)
         assert not asgi.task_count
+
+
+@pytest.mark.parametrize(
+    ("version", "fields", "seen"),
+    [
+        (b"1.1", [], b"\r\ntransfer-encoding: chunked\r\n\r\n5\r\nsome \r\n"),
+        (b"1.1", [(b"content-length", b"9")], b"\r\n\r\nsome "),
+        (b"1.0", [], None),
+    ],
+    ids=["chunked", "too short", "HTTP/1.0"],
+)
+@in_virtual_time
+async def test_a_response_that_fails_at_once_does_not_seem_whole(version, fields, seen):
+    async def app(scope, receive, send):
+        await send(start(200, fields))
+        await send(body(b"some ", more=True))
+        raise ValueError("the application fails")
+
+    async with serving(ASGIApp(app)) as server, connected(server) as wire:
+        await wire.send(get(version=version))
+        try:
+            answer = await wire.reader.read()
+        except ConnectionResetError:
+            assert version == b"1.0"
+        else:
+            assert seen and answer.endswith(seen)
+
+
+@in_virtual_time
+async def test_a_body_in_one_message_has_content_length():
+    async def app(scope, receive, send):
+        await send(start())
+        await send(body(scope["path"].encode()))
+
+    async with serving(ASGIApp(app)) as server, connected(server) as wire:
+        for path in b"/", b"/longer":
+            await wire.send(get(path))
+            _, fields, answer = await wire.response()
+            assert fields[b"content-length"] == b"%d" % len(path)
+            assert b"transfer-encoding" not in fields and answer == path

@@ -199,6 +199,12 @@ def test_the_time_bounds_of_applications_are_on_the_page(name):
         ("fields of a header section", "h1:MAX_FIELDS"),
         ("octets of a request target", "h1:MAX_TARGET"),
         ("response to a half-closed client", "asyncio.h1_pump:HALF_CLOSED_TIME"),
+        (
+            "response to a half-closed client, without octets to send ahead",
+            "asyncio.h1_pump:UNKNOWN_TIME",
+        ),
+        ("octets that are sent ahead", "asyncio.h1_pump:PROBE_INTERVAL"),
+        ("TCP's probes of an accepted connection", "asyncio.listener:PROBE_AFTER"),
         ("stateless resets", "asyncio.quic_server:MAX_RESETS"),
         ("``drain()`` of a stream's writer", "asyncio.quic_protocol:HIGH_WATER"),
         (

@@ -173,10 +173,48 @@ def test_the_client_says_whether_the_connection_goes_on(version, fields, sent_fi
 def test_a_body_without_a_length_ends_with_a_connection_of_http_1_0():
     connection = asked(b"Connection: keep-alive", version=b"1.0")
     connection.send_response(200)
-    connection.send_data(b"hello", end=True)
+    connection.send_data(b"hel")
+    connection.send_data(b"lo", end=True)
     head, rest = sent(connection)
     assert head == [b"HTTP/1.1 200 OK", b"connection: close"] and rest == b"hello"
     assert connection.closing
+
+
+@pytest.mark.parametrize("body", [b"", b"hello", b"x" * 20_000])
+@pytest.mark.parametrize("version", [b"1.1", b"1.0"])
+def test_a_body_that_is_known_with_the_head_has_its_length(body, version):
+    connection = asked(version=version)
+    connection.send_response(200, {"x": "y"})
+    connection.send_data(body, end=True)
+    head, rest = sent(connection)
+    assert b"content-length: %d" % len(body) in head and rest == body
+    assert not any(line.startswith(b"transfer-encoding") for line in head)
+    assert connection.response_complete
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_a_body_in_pieces_or_after_its_head_is_chunked(written):
+    connection = asked()
+    connection.send_response(200)
+    head = connection.data_to_send() if written else b""
+    if not written:
+        connection.send_data(b"he")
+    connection.send_data(b"llo", end=True)
+    head, _, rest = (head + connection.data_to_send()).partition(b"\r\n\r\n")
+    assert head.endswith(b"\r\ntransfer-encoding: chunked")
+    assert rest.endswith(b"3\r\nllo\r\n0\r\n\r\n")
+
+
+def test_the_length_of_a_response_is_not_that_of_the_one_before():
+    connection = asked(body=GET)
+    for body in b"first", b"second":
+        connection.send_response(200)
+        connection.send_data(body, end=True)
+        connection.receive_data(b"")
+    assert connection.data_to_send().split(b"\r\n") == [
+        *(b"HTTP/1.1 200 OK", b"content-length: 5", b""),
+        *(b"firstHTTP/1.1 200 OK", b"content-length: 6", b"", b"second"),
+    ]
 
 
 def test_a_connection_that_is_closing_says_so():

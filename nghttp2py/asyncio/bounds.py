@@ -141,6 +141,11 @@ class BoundedTransport:
     def _set_timeouts(self, timeouts: Timeouts) -> None:
         """Begin without a transport."""
         self._timeouts = timeouts
+        # Seconds in which a peer must read from a paused transport.
+        waits = (timeouts.response, timeouts.idle)
+        self._stall_bound = min(
+            (wait for wait in waits if wait is not None), default=math.inf
+        )
         self._closing = False
         self._half_closed = False  # the peer has closed its half, but still reads
         self._close_due = math.inf
@@ -292,7 +297,7 @@ class BoundedTransport:
 
     def _judge_transport(self, now: float) -> Verdict:
         """Check that the peer reads while the transport is paused."""
-        bound = self._stall_bound()
+        bound = self._stall_bound
         if not self._paused or bound == math.inf:
             self._stall = None
             return None, math.inf
@@ -315,11 +320,6 @@ class BoundedTransport:
             and count > mark.count
             and count - mark.count >= self._timeouts.min_rate * elapsed
         )
-
-    def _stall_bound(self) -> float:
-        """Return the seconds in which a peer must read from a paused transport."""
-        waits = (self._timeouts.response, self._timeouts.idle)
-        return min((wait for wait in waits if wait is not None), default=math.inf)
 
     def _taken(self) -> int:
         """Return how many bytes the peer has read, as far as known."""

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import math
+import select
 import socket
 import struct
 import sys
@@ -30,6 +31,7 @@ from nghttp2py.asyncio.http1 import (
     WAITS_NOTHING,
     WAITS_REQUEST,
     WAITS_REST,
+    WAITS_UPLOAD,
     HTTP1Exchanges,
 )
 from nghttp2py.asyncio.memory import count_bytes
@@ -49,8 +51,15 @@ logger = logging.getLogger(__name__)
 # Writes after which other connections get their turn.
 _WRITES_IN_A_TURN = 16
 #: Seconds within which a response goes on to a client that has closed its half of the
-#: connection.  It may have closed both: TCP does not tell before it is sent something.
-HALF_CLOSED_TIME = 1.0
+#: connection.
+HALF_CLOSED_TIME = 10.0
+#: The same if nothing can be sent to learn whether the client has closed both halves.
+UNKNOWN_TIME = 1.0
+#: Seconds from the end of the client's half to the first octet that is sent ahead to
+#: learn it: most responses are there before.  Each interval is twice the last.
+PROBE_INTERVAL = 0.02
+# Seconds between two looks whether a client is gone while nothing is read.
+_UNREAD_LOOK = 1.0
 
 
 class H1Pump(BoundedTransport, SharedReads, asyncio.Protocol, asyncio.BufferedProtocol):
@@ -106,8 +115,15 @@ class H1Pump(BoundedTransport, SharedReads, asyncio.Protocol, asyncio.BufferedPr
         self._phase = -1
         self._phase_number = -1
         self._phase_since = 0.0
-        # The pace of a body.
+        # The pace of a body, what was written at that time, and the progress of a
+        # client whose response is under way.
         self._pace: Mark | None = None
+        self._pace_written = 0
+        self._reads: Mark | None = None
+        # Octets that were sent ahead of a response, and when the next one is due.
+        self._ahead = 0
+        self._probe_due = math.inf
+        self._probe_interval = PROBE_INTERVAL
 
     def _make_exchanges(
         self, connection: H1Connection, factory: ExchangeFactory | None, window: int
@@ -172,10 +188,12 @@ class H1Pump(BoundedTransport, SharedReads, asyncio.Protocol, asyncio.BufferedPr
             self._busy = False
         if self._ended:
             return False
+        if owed and self._is_hung_up():
+            return False  # it has closed the other half, too
         if owed:
             self._half_closed = True
-            self._last_written = now = self._loop.time()
-            self._arm(now + HALF_CLOSED_TIME)
+            self._last_written = self._loop.time()
+            self._restart_probes()
             self.mark_dirty()
         return owed
 
@@ -183,7 +201,7 @@ class H1Pump(BoundedTransport, SharedReads, asyncio.Protocol, asyncio.BufferedPr
         """Stop writing: the transport's buffer is full."""
         self._paused = self.http.paused = True
         self._stall = None
-        bound = self._stall_bound()
+        bound = self._stall_bound
         if bound < math.inf:
             self._arm(self._loop.time() + bound / LOOKS)
 
@@ -278,11 +296,11 @@ class H1Pump(BoundedTransport, SharedReads, asyncio.Protocol, asyncio.BufferedPr
                 if not data:
                     break
                 count_bytes(len(data))
+                if self._half_closed:
+                    data = self._follow_ahead(data)
                 transport.write(data)
                 self._written += len(data)
                 writes += 1
-                if self._half_closed:
-                    self._last_written = self._loop.time()
                 if writes == _WRITES_IN_A_TURN:
                     self._dirty = True
                     break
@@ -310,6 +328,7 @@ class H1Pump(BoundedTransport, SharedReads, asyncio.Protocol, asyncio.BufferedPr
                 self.transport.resume_reading()
             else:
                 self.transport.pause_reading()
+                self._arm(self._loop.time() + _UNREAD_LOOK)
 
     # ---- The end ----
 
@@ -371,6 +390,14 @@ class H1Pump(BoundedTransport, SharedReads, asyncio.Protocol, asyncio.BufferedPr
 
     def abort(self) -> None:
         """Close the transport now; what it has not written is lost."""
+        transport = self.transport
+        if transport is not None and self.http.connection.is_until_close:
+            # A response without a length would seem to be whole after FIN.
+            sock = transport.get_extra_info("socket")
+            with contextlib.suppress(AttributeError, OSError):
+                sock.setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                )
         super().abort()
         self._close_due = 0
         self._stoppers.wake()
@@ -379,25 +406,19 @@ class H1Pump(BoundedTransport, SharedReads, asyncio.Protocol, asyncio.BufferedPr
     def _break_off(self) -> None:
         """End the connection in the middle of a response, so that the client sees it.
 
-        The response before it is written.
+        What is queued is written if the client cannot take it for the whole.
         """
         transport = self.transport
         if transport is None or self._ended:
             return
-        data = self.http.take_complete()
+        data = self.http.take_rest()
+        if self._ahead:
+            data = self._follow_ahead(data)
         self._closing = self._ended = True
         if data and not self._paused:
             transport.write(data)
-        sock = transport.get_extra_info("socket")
-        if sock is not None and self.http.connection.is_until_close:
-            # A response without a length would seem to be whole after FIN.
-            with contextlib.suppress(OSError):
-                sock.setsockopt(
-                    socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
-                )
-            transport.abort()
-        elif self._paused:
-            transport.abort()
+        if self._paused or self.http.connection.is_until_close:
+            self.abort()
         else:
             self._end_by(LINGER_TIME)
             transport.close()
@@ -442,24 +463,93 @@ class H1Pump(BoundedTransport, SharedReads, asyncio.Protocol, asyncio.BufferedPr
             bound = timeouts.keep_alive if self._phase_number else timeouts.handshake
         elif self._phase == WAITS_HEAD:
             bound = timeouts.headers
-        elif self._phase == WAITS_BODY:
+        elif self._phase in (WAITS_BODY, WAITS_UPLOAD):
             bound = None if timeouts.body is None else timeouts.body / LOOKS
         elif self._phase == WAITS_REST:
             bound = LINGER_TIME
+        else:
+            bound = self._stall_bound / LOOKS
         return math.inf if bound is None else self._phase_since + bound
 
     def _judges(self) -> Iterator[Callable[[float], Verdict]]:
         """The checks of a connection that has not ended."""
-        yield self._judge_half_closed
+        yield self._judge_presence
         yield self._judge_phase
         yield self._judge_transport
+        yield self._judge_response
 
-    def _judge_half_closed(self, now: float) -> Verdict:
-        """Check that a response to a client that may be gone makes progress."""
-        if not self._half_closed or self._paused:
+    def _judge_presence(self, now: float) -> Verdict:
+        """Check that a client is still there of which nothing is received."""
+        if self._reading and not self._half_closed:
             return None, math.inf
-        when = self._last_written + HALF_CLOSED_TIME
-        return (self.abort, math.inf) if now >= when else (None, when)
+        if self._is_hung_up():
+            return self._abort_gone, math.inf
+        if not self._half_closed:
+            return None, now + _UNREAD_LOOK
+        if self._paused:
+            return None, math.inf  # as long as it reads
+        ahead = self.http.find_ahead()
+        over = self._last_written + (HALF_CLOSED_TIME if ahead else UNKNOWN_TIME)
+        if now >= over:
+            return self._abort_gone, math.inf
+        if now >= self._probe_due:
+            self._probe_due = now + self._probe_interval
+            self._probe_interval *= 2
+            if self._ahead < len(ahead) and self.transport is not None:
+                self.transport.write(ahead[self._ahead : self._ahead + 1])
+                self._ahead += 1
+                self._written += 1
+        return None, min(over, self._probe_due)
+
+    def _restart_probes(self) -> None:
+        """Begin to learn whether a client that has closed its half still reads.
+
+        TCP does not tell before the client is sent something: then the system of one
+        that has closed both halves answers with RST.  So octets are sent ahead with
+        which the response will begin in any case.
+        """
+        self._probe_interval = PROBE_INTERVAL
+        self._probe_due = self._loop.time() + PROBE_INTERVAL
+        self._arm(self._probe_due)
+
+    def _follow_ahead(self, data: bytes) -> bytes:
+        """Return the rest of a response that was begun ahead."""
+        self._last_written = self._loop.time()
+        self._restart_probes()
+        n, self._ahead = self._ahead, 0
+        # Zeros before the size of a chunk are no part of the response.
+        return data[n:] if data[:1] == b"H" else data
+
+    def _is_hung_up(self) -> bool:
+        """Return whether the client's system has reset the connection.
+
+        The event loop does not tell while it does not read.
+        """
+        sock = None
+        if self.transport is not None and hasattr(select, "poll"):
+            sock = self.transport.get_extra_info("socket")
+        if sock is None or sock.fileno() < 0:
+            return False
+        poll = select.poll()
+        poll.register(sock.fileno(), 0)
+        return bool(poll.poll(0))
+
+    def _abort_gone(self) -> None:
+        """Abort: the client has closed the connection."""
+        self._busy = True
+        try:
+            self.http.lose(
+                partial(
+                    ConnectionTerminatedError,
+                    ErrorCode.CANCEL,
+                    remote=True,
+                    reason="the client closed the connection",
+                ),
+                ErrorCode.CANCEL,
+            )
+        finally:
+            self._busy = False
+            self.abort()
 
     def _judge_phase(self, now: float) -> Verdict:
         """Check that what the client owes comes in time."""
@@ -467,7 +557,7 @@ class H1Pump(BoundedTransport, SharedReads, asyncio.Protocol, asyncio.BufferedPr
         timeouts = self._timeouts
         if phase == WAITS_NOTHING:
             return None, math.inf
-        if phase == WAITS_BODY:
+        if phase in (WAITS_BODY, WAITS_UPLOAD):
             return self._judge_body(now)
         if phase == WAITS_REST:
             # Progress keeps it, for a while.
@@ -496,6 +586,11 @@ class H1Pump(BoundedTransport, SharedReads, asyncio.Protocol, asyncio.BufferedPr
         if not self._reading or mark is None:
             # The application withholds credit, or the body has just begun.
             mark = Mark(self._phase_since if self._reading else now, count)
+            self._pace_written = self._written
+        elif self._phase == WAITS_UPLOAD and self._written > self._pace_written:
+            # The client may wait for what the application says to the body so far.
+            mark = Mark(now, count)
+            self._pace_written = self._written
         elif self._progressed(mark, count, now, bound):
             mark = Mark(now, count)
         self._pace = mark
@@ -503,6 +598,24 @@ class H1Pump(BoundedTransport, SharedReads, asyncio.Protocol, asyncio.BufferedPr
             return partial(
                 self._refuse, f"the body made no progress for {bound} seconds"
             ), math.inf
+        return None, now + bound / LOOKS
+
+    def _judge_response(self, now: float) -> Verdict:
+        """Check that a client receives what was written of a response under way.
+
+        One that is gone without a word acknowledges nothing.  Its system may give up
+        after a quarter of an hour only.
+        """
+        bound = self._stall_bound
+        if self._paused or bound == math.inf or not self.stream_count:
+            self._reads = None
+            return None, math.inf
+        left = self._left()
+        taken = self._written - left
+        if not left or self._reads is None or self._reads.count != taken:
+            self._reads = Mark(now, taken)
+        elif now >= self._reads.since + bound:
+            return self._abort_stalled, math.inf
         return None, now + bound / LOOKS
 
     def _refuse(self, reason: str) -> None:

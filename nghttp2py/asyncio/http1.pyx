@@ -13,6 +13,7 @@ from nghttp2py.exchange cimport (
     now,
 )
 from nghttp2py.h1.connection cimport (
+    CHUNKED,
     COMPLETE,
     OWED,
     REFUSED,
@@ -75,8 +76,15 @@ WAITS_HEAD = 1
 WAITS_BODY = 2
 #: It waits for the rest of a request that was answered.
 WAITS_REST = 3
+#: It waits for the rest of a body, and the response has begun.
+WAITS_UPLOAD = 4
 #: It waits for nothing of the client.
-WAITS_NOTHING = 4
+WAITS_NOTHING = 5
+
+# What a status line begins with, and zeros that the size of a chunk may begin with
+# (RFC 9112, 4 and 7.1): clients read sizes of up to 16 digits.
+cdef bytes STATUS_LINE = b"HTTP/1.1 "
+cdef bytes ZEROS = b"00000000"
 
 
 cdef class HTTP1Exchanges(HTTPConnection):
@@ -131,11 +139,15 @@ cdef class HTTP1Exchanges(HTTPConnection):
             self._wake()
         return data
 
-    def take_complete(self):
-        """Return what is queued of complete responses; the rest is dropped."""
+    def take_rest(self):
+        """Return what is written although the response breaks off.
+
+        A part of it is dropped if it would seem to be whole.
+        """
+        cdef bint partial = self.connection.shows_end()
         cdef bytes data = self.connection.take_output(self.connection.out_size)
 
-        return data[: self.before]
+        return data if partial else data[: self.before]
 
     def refuse(self, int status, str reason):
         """Refuse the request that is being received, as it takes too long."""
@@ -237,13 +249,25 @@ cdef class HTTP1Exchanges(HTTPConnection):
                 return WAITS_HEAD
             if connection.input == REQUEST_LINE:
                 return WAITS_HEAD if connection.rest else WAITS_REQUEST
-        elif (
-            connection.output == OWED
-            and not self._is_received()
-            and not connection.expects  # 100 (Continue) was not sent
-        ):
+        elif self._is_received():
+            return WAITS_NOTHING
+        elif connection.output != OWED:
+            return WAITS_UPLOAD
+        elif not connection.expects:  # 100 (Continue) was sent, or is not needed
             return WAITS_BODY
         return WAITS_NOTHING
+
+    def find_ahead(self):
+        """Return the octets that the rest of the response can begin with.
+
+        These may be sent before it is known.  They are those of a status line, or zeros
+        that may be sent in addition.
+        """
+        if self.exchange is None or self.fault is not None or self.connection.out_size:
+            return b""
+        if self.connection.output == OWED:
+            return STATUS_LINE
+        return ZEROS if self.connection.output == CHUNKED else b""
 
     cdef bint _is_received(self) noexcept:
         return (

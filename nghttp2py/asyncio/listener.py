@@ -60,6 +60,15 @@ _LOG_INTERVAL = 10.0
 # until the set aborts those that have not.
 _GRACE = 3.0
 
+#: Seconds of silence after which TCP probes whether the client is there.  One that is
+#: gone without a word would otherwise stay as long as its application sends nothing.
+PROBE_AFTER = 60
+# The socket options of it: the seconds between two probes, and how many of them are not
+# answered when the connection is reset.
+_PROBES = {"TCP_KEEPIDLE": PROBE_AFTER, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+if not hasattr(socket, "TCP_KEEPIDLE"):
+    _PROBES["TCP_KEEPALIVE"] = PROBE_AFTER  # its name on macOS
+
 C = TypeVar("C")
 
 
@@ -153,6 +162,18 @@ class ConnectionSet(Generic[C]):
             logger.exception("%r could not be closed", connection)
             return False
         return True
+
+
+def probe_by_tcp(sock: socket.socket) -> None:
+    """Have TCP find out that the peer of a connection is gone (RFC 9293, 3.8.4)."""
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    with contextlib.suppress(OSError):  # the peer may have reset it
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _PROBES.items():
+            option = getattr(socket, name, None)
+            if option is not None:
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def check_backlog(backlog: object) -> None:
@@ -356,6 +377,7 @@ class Listener:
 
     def _open(self, sock: socket.socket) -> None:
         sock.setblocking(False)
+        probe_by_tcp(sock)
         self.accepted += 1
         task = self.loop.create_task(self._connect(sock))
         self._opening.add(task)

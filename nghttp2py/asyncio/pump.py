@@ -401,7 +401,7 @@ class H2Pump(BoundedTransport, Transfer, asyncio.Protocol, asyncio.BufferedProto
         now = self._loop.time()
         when = now + self._look_interval
         if self._paused:
-            when = min(when, now + self._stall_bound() / LOOKS)
+            when = min(when, now + self._stall_bound / LOOKS)
         if self._timeouts.keepalive is not None:
             when = min(when, now + self._timeouts.keepalive)
         if when < math.inf:

@@ -67,6 +67,7 @@ cdef class H1Connection:
     cdef list out_bodies             # how many octets of each are a body's
     cdef Py_ssize_t out_size
     cdef Py_ssize_t out_body         # octets of the body that are queued
+    cdef bytes head                  # without content-length: may get it in the queue
     cdef int64_t expected            # content-length of the response, or -1
     cdef int64_t body_size           # octets of the body that were queued ever
 
@@ -79,6 +80,8 @@ cdef class H1Connection:
     cdef int check_send(self, Py_ssize_t n, bint end) except -1
     cdef FieldList check_trailers(self, fields)
     cdef int trail(self, FieldList fields) except -1
+    cdef bint shows_end(self) noexcept
+    cdef int _state_length(self, Py_ssize_t n) except -1
     cdef bytes take_output(self, Py_ssize_t limit)
     cdef int discard(self) except -1
     cdef int go_on(self) except -1

@@ -63,6 +63,9 @@ cdef:
     list REASONS = [b""] * 600
     # Any version of a request line has this form (RFC 9112, 2.3).
     bytes VERSION = b"HTTP/1.1"
+    # How a head ends whose body is chunked, until its length is known.
+    bytes CHUNKED_END = b"\r\ntransfer-encoding: chunked\r\n\r\n"
+    Py_ssize_t CHUNKED_END_SIZE = len(CHUNKED_END)
 
 
 def _fill_reasons():
@@ -157,7 +160,8 @@ cdef class H1Connection:
         """Queue the header section of the final response; see RFC 9112, 6.
 
         Without content-length the body is chunked, or at a client of HTTP/1.0 ends with
-        the connection.  Fields that concern one connection are dropped, but
+        the connection, unless all of it is queued before any of the response is taken:
+        then content-length is added.  Fields that concern one connection are dropped, but
         ``connection: close`` is heeded.  Raises ``HeadersError``, ``StreamStateError``
         for a second response, ``InvalidBodyLengthError``.
         """
@@ -845,7 +849,6 @@ cdef class H1Connection:
             self.closing = True
         else:
             self.output = CHUNKED
-            parts.append(b"\r\ntransfer-encoding: chunked")
         if self.output != TUNNELLED:
             if self.closing:
                 parts.append(b"\r\nconnection: close")
@@ -854,8 +857,16 @@ cdef class H1Connection:
             elif number == 426:
                 # RFC 9110, 7.8: upgrade is not sent without it.
                 parts.append(b"\r\nconnection: upgrade")
+        if self.output == CHUNKED:
+            parts.append(CHUNKED_END)
+            self.head = b"".join(parts)
+            self._write(self.head, 0)
+            return 0
         parts.append(b"\r\n\r\n")
-        self._write(b"".join(parts), 0)
+        head = b"".join(parts)
+        if self.output == UNTIL_CLOSE:
+            self.head = head
+        self._write(head, 0)
         if end:
             self._message_sent()
         return 0
@@ -930,6 +941,8 @@ cdef class H1Connection:
 
         self.check_send(n, end)
         self._check_queue(n)
+        if end and (self.output == CHUNKED or self.output == UNTIL_CLOSE):
+            self._state_length(n)
         self.body_size += n
         if self.output == CHUNKED:
             if n > 16384:
@@ -950,6 +963,27 @@ cdef class H1Connection:
                 self.closing = True
             self._message_sent()
         return 0
+
+    cdef int _state_length(self, Py_ssize_t n) except -1:
+        """Add content-length to the head, if that and all of the body are queued."""
+        cdef Py_ssize_t last = len(self.out) - 1
+        cdef Py_ssize_t end
+
+        if self.body_size or last < 0 or self.out[last] is not self.head:
+            return 0
+        end = CHUNKED_END_SIZE if self.output == CHUNKED else 4
+        head = b"%b\r\ncontent-length: %d\r\n\r\n" % (self.head[:-end], n)
+        self.out_size += len(head) - len(self.head)
+        self.out[last] = head
+        self.output = LENGTH
+        self.expected = n
+        return 0
+
+    cdef bint shows_end(self) noexcept:
+        """Return whether the client sees that what is queued is not all."""
+        return self.output == CHUNKED or (
+            self.output == LENGTH and self.body_size < self.expected
+        )
 
     cdef FieldList check_trailers(self, fields):
         """Return trailers that may be sent."""
