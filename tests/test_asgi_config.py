@@ -3,6 +3,7 @@
 import json
 import logging
 import ssl
+import sys
 from pathlib import Path
 
 import pytest
@@ -470,3 +471,24 @@ def test_a_file_that_is_no_configuration_is_named(tmp_path, name, text, sentence
 def test_a_format_has_no_colors_without_a_terminal():
     record = logging.LogRecord("x", logging.INFO, "", 1, "text", (), None)
     assert Formatter("%(levelprefix)s%(message)s").format(record) == "INFO:     text"
+
+
+def test_metrics_without_their_package_are_found_before_the_start(monkeypatch):
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    with pytest.raises(ConfigurationError, match="need the prometheus-client package"):
+        Config("main:app", metrics_port=9090).check()
+
+
+def test_logging_is_configured_once_for_a_configuration(monkeypatch):
+    """The command does it before the application is imported, and the server after."""
+    calls = []
+    monkeypatch.setattr(
+        "nghttp2py.asgi.config.configure_logging",
+        lambda *given, **options: calls.append(options["level"]),
+    )
+    config = Config("main:app", log_level="info")
+    config.configure_logging()
+    config.configure_logging()
+    config.log_level = "debug"
+    config.configure_logging()
+    assert calls == ["info", "debug"]

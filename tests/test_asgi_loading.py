@@ -6,7 +6,9 @@ import sys
 import pytest
 from loops import in_loop
 
+from nghttp2py.asgi.config import Config
 from nghttp2py.asgi.loading import find_interface, load_application
+from nghttp2py.asgi.wsgi import THREADS
 from nghttp2py.errors import ApplicationError
 
 APPLICATION = """
@@ -253,3 +255,13 @@ def test_a_class_without_arguments_is_a_factory():
             await send({"type": "framework"})
 
     assert answer(load_application(Framework)) == ["framework"]
+
+
+def test_a_wsgi_application_has_as_many_threads_as_are_asked_for(monkeypatch):
+    given = []
+    monkeypatch.setattr(
+        "nghttp2py.asgi.loading.wrap_wsgi", lambda app, threads: given.append(threads)
+    )
+    load_application(wsgi)
+    Config(wsgi, wsgi_threads=3).load()
+    assert given == [THREADS, 3]

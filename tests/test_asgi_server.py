@@ -16,6 +16,8 @@ import pytest
 from loops import in_loop, in_loops, until
 
 from nghttp2py.asgi import Config, Server, run, serve
+from nghttp2py.asgi import lifespan as lifespan_module
+from nghttp2py.asgi import running as running_module
 from nghttp2py.asgi import server as server_module
 from nghttp2py.asgi.lifespan import Lifespan
 from nghttp2py.asyncio import Client
@@ -626,6 +628,26 @@ def test_a_number_of_processes_that_is_none_is_a_warning(monkeypatch, caplog):
     with pytest.raises(SystemExit):
         run(App(startup="failed"), port=0, log_config=None)
     assert "$WEB_CONCURRENCY is 'auto'" in caplog.text
+
+
+def test_run_leaves_an_application_that_ignores_its_cancellation(monkeypatch, caplog):
+    monkeypatch.setattr(lifespan_module, "_GRACE", 0.05)
+    monkeypatch.setattr(running_module, "_DROPPED", 0.05)
+    left = []
+
+    async def stubborn(scope, receive, send):
+        left.append(asyncio.current_task())
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        os.kill(os.getpid(), signal.SIGTERM)
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+
+    # It returns: asyncio.run() would wait for the task.
+    run(stubborn, port=0, log_config=None, timeout_lifespan_shutdown=0.05)
+    assert "the application goes on although it was cancelled" in caplog.text
+    assert not left[0].done()
 
 
 def test_run_names_an_option_that_it_does_not_have():

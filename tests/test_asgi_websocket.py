@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 
 import pytest
 from asgi_servers import body
@@ -161,6 +162,20 @@ async def test_another_version_of_websocket_is_refused(version):
         assert await socket.answered() == 400
         assert socket.answer.value(b"sec-websocket-version") == b"13"
         assert not app.scopes
+
+
+@everywhere
+async def test_without_the_package_websockets_the_answer_is_501(
+    version, monkeypatch, caplog
+):
+    monkeypatch.setattr("nghttp2py.websocket._engines", [])
+    monkeypatch.setitem(sys.modules, "websockets.protocol", None)
+    app = App()
+    async with serving(version, app) as peer:
+        socket = await connect(peer)
+        assert await socket.answered() == 501
+        assert app.scopes == []
+    assert "pip install 'nghttp2py[asgi]'" in caplog.text
 
 
 @everywhere

@@ -40,6 +40,8 @@ from nghttp2py.asgi.kinds import (
 )
 from nghttp2py.asgi.loading import INTERFACES, ASGIApplication, load_application
 from nghttp2py.asgi.logs import LOGGING_CONFIG, configure_logging
+from nghttp2py.asgi.metrics import import_prometheus
+from nghttp2py.asgi.wsgi import THREADS
 from nghttp2py.asyncio.event_loop import LOOPS
 from nghttp2py.asyncio.listener import BACKLOG
 from nghttp2py.asyncio.timeouts import Timeouts
@@ -245,6 +247,12 @@ class Config:
         "auto",
         Choice(*INTERFACES),
         "Interface of the application; auto reads it from its arguments.",
+        group="Application",
+    )
+    wsgi_threads: int = option(
+        THREADS,
+        Integer(1),
+        "Threads of a WSGI application: requests that run at once; more wait.",
         group="Application",
     )
     lifespan: str = option(
@@ -683,6 +691,7 @@ class Config:
         known = OPTIONS.get(name)
         if known is not None:
             value = known.kind.check(name, value)
+            self.__dict__.pop("_logs", None)
         elif name != "app" and not name.startswith("_"):
             raise AttributeError(f"Config has no option {name!r}{suggest(name)}")
         object.__setattr__(self, name, value)
@@ -736,6 +745,8 @@ class Config:
             raise ConfigurationError("give uds or fd, not both")
         if (self.workers or 1) > 1 and self.metrics_port is not None:
             raise ConfigurationError("metrics_port is not for several workers yet")
+        if self.metrics_port is not None:
+            import_prometheus()
         find_identity(self.user, self.group)
         find_insecure_binds(self)
         if not any(bind.is_ip for bind in find_binds(self)) and self.http3:
@@ -755,6 +766,7 @@ class Config:
                 factory=self.factory,
                 app_dir=self.app_dir,
                 interface=self.interface,
+                wsgi_threads=self.wsgi_threads,
             )
             self._loaded = found
         return found
@@ -772,8 +784,11 @@ class Config:
     def configure_logging(self) -> None:
         """Configure logging by ``log_config`` and ``log_level``.
 
-        Raises ``ConfigurationError`` for a file that is no configuration.
+        This is a no-op the second time, unless an option has been changed.  Raises
+        ``ConfigurationError`` for a file that is no configuration.
         """
+        if self.__dict__.get("_logs"):
+            return
         configure_logging(
             self.log_config,
             level=self.log_level,
@@ -781,6 +796,7 @@ class Config:
             access_format=self.access_logformat,
             use_colors=self.use_colors,
         )
+        self._logs = True
 
 
 #: Every option by its name, in the order of the documentation.

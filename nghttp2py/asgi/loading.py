@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, TypeAlias
 
 from nghttp2py.arguments import describe
+from nghttp2py.asgi.wsgi import THREADS, wrap_wsgi
 from nghttp2py.errors import ApplicationError
 
 __all__ = ["INTERFACES", "ASGIApplication", "find_interface", "load_application"]
@@ -43,11 +44,13 @@ def load_application(
     factory: bool = False,
     app_dir: str | os.PathLike[str] | None = None,
     interface: str = "auto",
+    wsgi_threads: int = THREADS,
 ) -> ASGIApplication:
     """Return an application as one of ASGI 3.
 
     ``app`` is the application, its name, or with ``factory`` a function without
     arguments that returns it.  ``app_dir`` is put at the front of ``sys.path``.
+    ``wsgi_threads`` are for ``wrap_wsgi``.
 
     Raises :class:`~nghttp2py.errors.ApplicationError`, with one line as its text.  Its
     ``details`` are the traceback of an exception that the application's own code has
@@ -80,9 +83,7 @@ def load_application(
     if interface == "asgi2":
         return functools.partial(_call_asgi2, app)
     if interface == "wsgi":
-        from nghttp2py.asgi.wsgi import wrap_wsgi
-
-        return wrap_wsgi(app)
+        return wrap_wsgi(app, wsgi_threads)
     application: ASGIApplication = app
     return application
 

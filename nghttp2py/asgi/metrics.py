@@ -16,7 +16,7 @@ from nghttp2py.arguments import check_type
 from nghttp2py.asyncio.server import Address, Server, ServerCounts
 from nghttp2py.errors import ConfigurationError
 
-__all__ = ["BUCKETS", "Metrics"]
+__all__ = ["BUCKETS", "Metrics", "import_prometheus"]
 
 #: The upper ends of the histogram's buckets, in seconds.
 BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -34,6 +34,20 @@ _STATUSES = {int(status): str(int(status)) for status in HTTPStatus}
 _PATH = b"/metrics"
 
 
+def import_prometheus(module: str = "") -> Any:
+    """Import the package prometheus-client, or a module of it.
+
+    Raises ``ConfigurationError`` if it is missing.
+    """
+    try:
+        return importlib.import_module(f"prometheus_client{module}")
+    except ImportError:
+        raise ConfigurationError(
+            "metrics need the prometheus-client package: "
+            "pip install 'nghttp2py[metrics]'"
+        ) from None
+
+
 class Metrics:
     """Metrics of servers, and a server for Prometheus to read them.
 
@@ -45,15 +59,9 @@ class Metrics:
     """
 
     def __init__(self, registry: Any = None) -> None:
-        try:
-            prometheus = importlib.import_module("prometheus_client")
-            self._exposition = importlib.import_module("prometheus_client.exposition")
-            self._core = importlib.import_module("prometheus_client.core")
-        except ImportError:
-            raise ConfigurationError(
-                "metrics need the prometheus-client package: "
-                "pip install 'nghttp2py[metrics]'"
-            ) from None
+        prometheus = import_prometheus()
+        self._exposition = import_prometheus(".exposition")
+        self._core = import_prometheus(".core")
         #: The ``CollectorRegistry``.
         self.registry = prometheus.CollectorRegistry() if registry is None else registry
         self._servers: list[Server] = []

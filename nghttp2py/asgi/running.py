@@ -9,13 +9,16 @@ from typing import Any
 from nghttp2py.asgi.config import Config, make_config
 from nghttp2py.asgi.server import Server, log_error
 from nghttp2py.asgi.workers import run_workers
-from nghttp2py.asyncio.event_loop import run_in
+from nghttp2py.asyncio.event_loop import drop_tasks, run_in
 from nghttp2py.errors import ApplicationError, ConfigurationError
 from nghttp2py.workers.pid_file import PidFile
 from nghttp2py.workers.supervisor import count_workers
 from nghttp2py.workers.worker import has_threads, leave
 
 __all__ = ["run", "run_config"]
+
+# Seconds for which tasks may end that were cancelled once more.
+_DROPPED = 1.0
 
 
 def run_config(config: Config, *, may_leave: bool = False) -> int:
@@ -38,7 +41,8 @@ def run_config(config: Config, *, may_leave: bool = False) -> int:
 def _run_alone(config: Config, stack: contextlib.ExitStack | None) -> int:
     """Serve in this process; return the exit code.
 
-    With ``stack``, which is closed first, a forced end ends the process.
+    With ``stack``, which is closed first, a forced end ends the process.  Without one,
+    tasks that go on although they were cancelled are left when the event loop ends.
     """
     if not config.drops_privileges:
         config.load()
@@ -47,12 +51,13 @@ def _run_alone(config: Config, stack: contextlib.ExitStack | None) -> int:
 
     async def main() -> None:
         await server.serve()
-        if stack is not None and (
-            not await server.has_ended() or (server.force_exit and has_threads())
-        ):
+        ended = await server.has_ended()
+        if stack is not None and (not ended or (server.force_exit and has_threads())):
             # asyncio would wait for tasks that go on although they were cancelled.
             stack.close()
             leave(server.exit_code)
+        if not ended:
+            await drop_tasks(_DROPPED)
 
     run_in(main(), config.loop)
     return server.exit_code

@@ -5,12 +5,22 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import sys
+
+# Documented for other classes of tasks ("Extending", of asyncio's reference).
+from asyncio.tasks import _unregister_task
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from nghttp2py.errors import ConfigurationError
 
-__all__ = ["LOOPS", "get_current_loop", "is_loop_running", "run", "run_in"]
+__all__ = [
+    "LOOPS",
+    "drop_tasks",
+    "get_current_loop",
+    "is_loop_running",
+    "run",
+    "run_in",
+]
 
 #: The names that ``run_in`` takes.
 LOOPS = ("auto", "asyncio", "uvloop")
@@ -73,3 +83,20 @@ def run_in(main: Coroutine[Any, Any, T], loop: str) -> T:
             "loop uvloop needs the uvloop package: pip install 'nghttp2py[speed]'"
         )
     return run(main)
+
+
+async def drop_tasks(timeout: float) -> int:
+    """Cancel all other tasks of the loop, and wait for them, at most ``timeout`` s.
+
+    Those that go on are not waited for when ``run`` ends: asyncio would wait for ever
+    for a task that does not let itself be cancelled.  Return their number.
+    """
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    if not others:
+        return 0
+    _, left = await asyncio.wait(others, timeout=timeout)
+    for task in left:
+        _unregister_task(task)
+    return len(left)
