@@ -1,10 +1,12 @@
 """What is read as a request is what h11 reads, and nothing that h11 refuses is.
 
 The differences, each by the name of its rule, are those in which RFC 9112 leaves a
-choice, or in which h11 reads more than it allows.
+choice, or in which h11 reads more than it allows.  What both h11 and llhttp (httptools)
+read is read here, but for rules that keep one message from being read in two ways.
 """
 
 import h11
+import httptools
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -98,6 +100,73 @@ def theirs(data):
     return read, reason
 
 
+class Llhttp:
+    """The same by llhttp, whose callbacks these are."""
+
+    def __init__(self, data):
+        self.read = []
+        self.reason = None
+        self.parser = httptools.HttpRequestParser(self)
+        try:
+            self.parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self.reason = str(error) or type(error).__name__
+
+    def on_message_begin(self):
+        self.read.append([b"", (), b"", (), False])
+        self.in_head = True
+
+    def on_header(self, name, value):
+        self.read[-1][1 if self.in_head else 3] += (
+            (name.lower(), value.strip(b" \t")),
+        )
+
+    def on_headers_complete(self):
+        self.in_head = False
+        self.read[-1][0] = self.parser.get_method()
+
+    def on_body(self, body):
+        self.read[-1][2] += body
+
+    def on_message_complete(self):
+        self.read[-1][4] = True
+
+
+# Rules that refuse what both others read, so that no proxy in front and this server read
+# a message in two ways ("request smuggling"): how it is framed, and to whom it goes.
+STRICT = {
+    "host must not be empty",
+    "host holds a character that is not allowed",
+    "host has an invalid port",
+    "content-length must not be sent with transfer-encoding",
+    "transfer-encoding is not for HTTP/1.0",
+    "this field must not be in trailers",
+    ":path must not have a fragment",
+    "the request target has no valid form",
+    ":path must start with '/', or be '*' for OPTIONS",
+    "the target of CONNECT must be host:port",
+    "CONNECT must not have content",
+}
+
+
+def compare_with_both(data):
+    """Check that what both others read whole is read, with the same parts."""
+    mine, reason = ours(data)
+    one, _ = theirs(data)
+    other = Llhttp(data).read
+    for number, (a, b) in enumerate(zip(one, other, strict=False)):
+        if not (a[4] and b[4] and normal(a) == normal(b)):
+            return
+        if number >= len(mine) or not mine[number][4]:
+            if reason is None:
+                # A response of ours has ended the connection, as the client asked.
+                assert number >= len(mine) > 0, data
+            else:
+                assert any(reason.startswith(rule) for rule in STRICT), (data, reason)
+            return
+        assert normal(mine[number]) == normal(a), data
+
+
 def compare(data):
     """Check that both read the same, but for the differences that have a name."""
     mine, reason = ours(data)
@@ -132,15 +201,17 @@ def allowed(complaint, data):
 
 
 def normal(request):
-    """A request without what is ours: joined cookies, equal lengths that h11 merges."""
+    """A request without what is ours or h11's: joined cookies, values written anew."""
     method, fields, body, trailers, whole = request
-    return (
-        method,
-        [pair for pair in fields if pair[0] != b"cookie"],
-        body,
-        trailers,
-        whole,
-    )
+    kept = []
+    for name, value in fields:
+        if name == b"content-length":
+            kept.append((name, value.partition(b",")[0].lstrip(b"0") or b"0"))
+        elif name == b"transfer-encoding":
+            kept.append((name, value.lower()))
+        elif name != b"cookie":
+            kept.append((name, value))
+    return method, kept, body, trailers, whole
 
 
 # ---- Requests of a grammar, with mistakes ----
@@ -216,6 +287,79 @@ def messages(draw):
 @given(st.lists(messages(), min_size=1, max_size=2).map(b"".join))
 def test_requests_with_mistakes_are_read_as_h11_reads_them(data):
     compare(data)
+
+
+METHODS = st.sampled_from(
+    [b"GET", b"POST", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"PATCH", b"PROPFIND"]
+)
+WHOLE_TARGETS = st.sampled_from(
+    [b"/", b"/a?b=c&d", b"//a", b"/%zz", b"/a;b=1", b"/?", b"http://x/a?b", b"/'(~!"]
+)
+FIELDS = st.sampled_from(
+    [
+        *(
+            b"X-A: b",
+            b"X-A:b",
+            b"x_y: \t a b \t",
+            b"X-Empty:",
+            b"Accept: */*, text/x;q=0",
+        ),
+        *(b"!#$%&'*+-.^_`|~9: odd", b"X-Text: \xe4\x80", b"Cookie: a=b", b"Cookie: c"),
+        *(b"Connection: keep-alive", b"Connection: x, Keep-Alive", b"Expect: x"),
+        *(b"Keep-Alive: timeout=5", b"TE: trailers", b"X-Colon: a:b: c", b"Range: x"),
+        *(b"Referer: http://\xff/", b'If-Match: "a", W/"b"', b'X-Q: "\\"\t"'),
+    ]
+)
+BODIES = st.sampled_from(
+    [
+        (),
+        (b"Content-Length: 0", b""),
+        (b"content-length:  5\t", b"hello"),
+        (b"Content-Length: 0003", b"a\r\n"),
+        (b"Transfer-Encoding: chunked", b"0\r\n\r\n"),
+        (b"transfer-encoding: CHUNKED", b"05\r\nhello\r\n1\r\n!\r\n00\r\n\r\n"),
+        (b"Transfer-Encoding: chunked", b"A;x=y;z\r\n0123456789\r\n0\r\n\r\n"),
+        (b"Transfer-Encoding: chunked", b'1;x="a b"\r\n\n\r\n0\r\nX-T: 1\r\n\r\n'),
+    ]
+)
+
+
+@st.composite
+def whole_messages(draw):
+    fields = [b"Host: x", *draw(st.lists(FIELDS, max_size=6))]
+    framing, body = draw(BODIES) or (None, b"")
+    if framing:
+        fields.insert(draw(st.integers(0, len(fields))), framing)
+    line = b"%b %b HTTP/1.%d" % (
+        draw(METHODS),
+        draw(WHOLE_TARGETS),
+        1 if framing and framing.lower().startswith(b"t") else draw(st.integers(0, 1)),
+    )
+    return b"\r\n".join([line, *fields, b"", b""]) + body
+
+
+@settings(
+    max_examples=150,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+@given(st.lists(whole_messages(), min_size=1, max_size=4).map(b"".join))
+def test_what_h11_and_llhttp_read_is_read_with_the_same_parts(data):
+    first = [read[0] for read in (ours(data)[0], theirs(data)[0], Llhttp(data).read)]
+    assert normal(first[0]) == normal(first[1]) == normal(first[2]) and first[0][4]
+    compare_with_both(data)
+
+
+@settings(
+    max_examples=150,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+@given(st.lists(messages(), min_size=1, max_size=2).map(b"".join))
+def test_only_rules_against_smuggling_refuse_what_both_read(data):
+    compare_with_both(data)
 
 
 GOOD = (
