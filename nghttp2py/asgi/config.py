@@ -365,6 +365,12 @@ class Config:
         "Connections that the kernel queues until they are accepted.",
         group="Listening",
     )
+    reuse_port: bool = option(
+        False,
+        Flag(),
+        "Set SO_REUSEPORT, so that each worker has its own queue of connections.",
+        group="Listening",
+    )
     http1: bool = option(
         True,
         Flag(),

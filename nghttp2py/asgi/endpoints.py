@@ -83,7 +83,9 @@ class Endpoints:
     # The sockets that are in no endpoint yet: with TLS, and in the clear.
     _tls: list[socket.socket] = field(default_factory=list)
     _clear: list[socket.socket] = field(default_factory=list)
-    # The sockets of systemd that no address has chosen yet.
+    # The sockets of systemd that an address has chosen.
+    chosen: list[socket.socket] = field(default_factory=list)
+    # Those that no address has chosen yet.
     _inherited: list[InheritedSocket] = field(default_factory=list)
 
     async def bind(
@@ -158,7 +160,9 @@ class Endpoints:
             )
         for each in found:
             self._inherited.remove(each)
-        return [each.sock for each in found]
+        sockets = [each.sock for each in found]
+        self.chosen += sockets
+        return sockets
 
     def _drop_inherited(self) -> None:
         for each in self._inherited:
@@ -189,7 +193,9 @@ class Endpoints:
         loop = asyncio.get_running_loop()
         for left in range(_ATTEMPTS, 0, -1):
             try:
-                sockets = await bind_tcp(loop, bind.host, bind.port)
+                sockets = await bind_tcp(
+                    loop, bind.host, bind.port, reuse_port=config.reuse_port
+                )
             except socket.gaierror as error:
                 raise OSError(
                     error.errno, f"cannot listen on {bind}: {error.strerror}"

@@ -39,6 +39,7 @@ from nghttp2py.workers.privileges import drop
 if TYPE_CHECKING:
     from nghttp2py.asgi.metrics import Metrics
     from nghttp2py.asyncio.certificates import LoadedTLS
+    from nghttp2py.asyncio.quic_member import QuicMember
     from nghttp2py.quic import QuicConfiguration
 
 __all__ = ["STARTUP_FAILURE", "Server", "announce", "log_error", "serve"]
@@ -81,6 +82,8 @@ class Server:
         self._app: ASGIApp | None = None
         # What it listens on; if this has sockets before the start, these.
         self.endpoints = Endpoints()
+        # What a worker of several has for HTTP/3.
+        self.quic_group: QuicMember | None = None
         self._metrics: Metrics | None = None
         self._should_exit = False
         self._force_exit = False
@@ -317,6 +320,7 @@ class Server:
                     ssl=tls if endpoint.secure else None,
                     http1=config.http1,
                     http3=quic if endpoint.http3 and quic is not None else False,
+                    quic_group=self.quic_group if endpoint.http3 else None,
                     config=make_h2(config, tunnels=app.takes_tunnels),
                     timeouts=timeouts,
                     limit_connections=config.limit_connections,

@@ -10,7 +10,7 @@ import asyncio
 import json
 import socket
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nghttp2py.asgi.config import OPTIONS, Config
 from nghttp2py.asgi.endpoints import Endpoint, Endpoints
@@ -20,6 +20,9 @@ from nghttp2py.workers.process import Limits
 from nghttp2py.workers.sockets import Sockets
 from nghttp2py.workers.supervisor import Program, Supervisor
 from nghttp2py.workers.worker import Worker, leave
+
+if TYPE_CHECKING:
+    from nghttp2py.asyncio.quic_group import QuicGroup
 
 __all__ = ["run_workers", "serve_worker"]
 
@@ -34,9 +37,6 @@ def run_workers(config: Config, workers: int) -> int:
         raise ConfigurationError(
             "workers need the name of the application, as main:app: each imports it"
         )
-    if config.http3:
-        raise ConfigurationError("http3 is not for several workers yet")
-    config.http3 = False
     return asyncio.run(_supervise(config, workers))
 
 
@@ -44,9 +44,16 @@ async def _supervise(config: Config, workers: int) -> int:
     endpoints = Endpoints()
     await endpoints.bind(config)
     sockets = Sockets()
-    for number, endpoint in enumerate(endpoints.found):
-        sockets.add(str(number), endpoint.sockets)
-    sockets.add("", (), endpoints.paths)
+    quic = None
+    try:
+        for number, endpoint in enumerate(endpoints.found):
+            if endpoint.http3:
+                quic = _make_group(endpoint, endpoints.chosen, workers)
+            sockets.add(str(number), endpoint.sockets)
+        sockets.add("", (), endpoints.paths)
+    except BaseException:
+        endpoints.close()
+        raise
     supervisor = Supervisor(
         Program(
             f"{__name__}:serve_worker",
@@ -59,9 +66,32 @@ async def _supervise(config: Config, workers: int) -> int:
         sockets,
         workers,
         limits=make_limits(config),
+        quic=quic,
         announce=lambda: announce(config, endpoints.found),
     )
     return await supervisor.run()
+
+
+def _make_group(
+    endpoint: Endpoint, chosen: list[socket.socket], workers: int
+) -> QuicGroup:
+    """Return a group of sockets of UDP, instead of those of an endpoint."""
+    from nghttp2py.asyncio.quic_group import QuicGroup
+
+    streams: list[socket.socket] = []
+    for sock in endpoint.sockets:
+        if sock.type == socket.SOCK_STREAM:
+            streams.append(sock)
+        elif sock in chosen:
+            raise ConfigurationError(
+                "a socket of systemd for UDP is for one process: with several workers, "
+                "give http3 and a socket of TCP"
+            )
+        else:
+            # It has shown that its port is free.  Each worker gets one of its own.
+            sock.close()
+    endpoint.sockets[:] = streams
+    return QuicGroup(streams, workers)
 
 
 def make_arguments(config: Config) -> dict[str, Any]:
@@ -108,6 +138,7 @@ class WorkerServer(Server):
         super().__init__(config)
         self.endpoints = endpoints
         self._worker = worker
+        self.quic_group = worker.quic
 
     async def main_loop(self) -> None:
         """Report that the server accepts connections, and wait until it shall stop."""

@@ -124,6 +124,10 @@ class H1Pump(BoundedTransport, SharedReads, asyncio.Protocol, asyncio.BufferedPr
         self._ahead = 0
         self._probe_due = math.inf
         self._probe_interval = PROBE_INTERVAL
+        # The wait of a closing connection for one more request, and the number of the
+        # one before.
+        self._last_timer: asyncio.TimerHandle | None = None
+        self._last_number = 0
 
     def _make_exchanges(
         self, connection: H1Connection, factory: ExchangeFactory | None, window: int
@@ -220,6 +224,8 @@ class H1Pump(BoundedTransport, SharedReads, asyncio.Protocol, asyncio.BufferedPr
             # See H2Pump.
             transport.close()
         self._stop_bounds()
+        if self._last_timer is not None:
+            self._last_timer.cancel()
         self._lost = self._ended = True
         reason = "the transport was closed" if exc is None else f"it was lost: {exc}"
         fault = self.http.fault
@@ -305,7 +311,7 @@ class H1Pump(BoundedTransport, SharedReads, asyncio.Protocol, asyncio.BufferedPr
                     self._dirty = True
                     break
             self._busy = False
-            if http.is_over and not http.queued_bytes:
+            if http.is_over and not http.queued_bytes and not self._awaits_last:
                 self._finish()
                 return
             if http.half_ends and not http.queued_bytes:
@@ -385,8 +391,28 @@ class H1Pump(BoundedTransport, SharedReads, asyncio.Protocol, asyncio.BufferedPr
             return
         self._closing = True
         self._stoppers.wake()
+        if not self.http.exchanges:
+            # A client that sends a request now does not know that it comes too late.
+            self._last_number = self.http.number
+            self._last_timer = self._loop.call_later(
+                min(timeout, LAST_REQUEST_TIME), self._end_wait
+            )
         self.http.begin_closing()
         self.mark_dirty()
+
+    @property
+    def _awaits_last(self) -> bool:
+        """Whether a closing connection waits for one more request."""
+        return self._last_timer is not None and self._last_number == self.http.number
+
+    def _end_wait(self) -> None:
+        """Close the connection, unless its last request has begun to come."""
+        if self._awaits_last and self.http.find_phase() == WAITS_HEAD:
+            self._last_timer = self._loop.call_later(LAST_REQUEST_TIME, self._end_wait)
+        elif self._awaits_last:
+            self._last_timer = None
+            self.http.connection.close()
+            self.mark_dirty()
 
     def abort(self) -> None:
         """Close the transport now; what it has not written is lost."""

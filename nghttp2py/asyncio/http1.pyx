@@ -215,11 +215,14 @@ cdef class HTTP1Exchanges(HTTPConnection):
         self.source = None
 
     def begin_closing(self):
-        """Report to the exchange that the server is stopping."""
+        """Report to the exchange that the server is stopping.
+
+        Without an exchange, one more request is received.
+        """
         cdef Exchange exchange = self.exchange
 
         self.going = True
-        self.connection.close()
+        self.connection.close(last=exchange is None)
         if exchange is not None:
             try:
                 exchange.closing()

@@ -213,10 +213,14 @@ cdef class H1Connection:
             self._refuse(status, reason, events)
         return events
 
-    def close(self):
-        """End the connection after the current response, or now if there is none."""
+    def close(self, *, bint last=False):
+        """End the connection after the current response, or now if there is none.
+
+        With ``last``, a connection without a request waits for one more, whose response
+        ends it; a second call without ``last`` ends the wait.
+        """
         self.closing = True
-        if self.is_idle():
+        if not last and self.output == NO_REQUEST:
             self.input = REFUSED
 
     @property

@@ -12,11 +12,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nghttp2py.errors import printable
 from nghttp2py.workers.channel import Channel, Message
 from nghttp2py.workers.worker import IGNORED, STOPPING
+
+if TYPE_CHECKING:
+    from nghttp2py.asyncio.quic_member import QuicMember
 
 __all__ = ["Failure", "Limits", "WorkerProcess"]
 
@@ -74,6 +77,7 @@ class WorkerProcess:
         generation: int,
         start: Message,
         sockets: Sequence[tuple[str, socket.socket]],
+        member: QuicMember | None,
         limits: Limits,
         changed: Callable[[WorkerProcess], object],
     ) -> None:
@@ -103,9 +107,15 @@ class WorkerProcess:
             ours.close()
             raise
         self._channel = Channel(ours)
+        descriptors = [sock.fileno() for _, sock in sockets]
+        state = None
+        if member is not None:
+            state, more = member.describe()
+            descriptors += more
         self._channel.send(
             {
                 **start,
+                "quic": state,
                 "type": "start",
                 "index": index,
                 "generation": generation,
@@ -113,7 +123,7 @@ class WorkerProcess:
                 "path": [entry or os.getcwd() for entry in sys.path],
                 "sockets": [name for name, _ in sockets],
             },
-            [sock.fileno() for _, sock in sockets],
+            descriptors,
         )
         self._channel.attach(self._loop, self._handle, self._lost)
         self._after(limits.startup, self._time_out)

@@ -83,6 +83,10 @@ class Sockets:
         """The name and the address of each socket, once."""
         return [(name, sock.getsockname()) for name, sock in self._first]
 
+    def named(self, name: str) -> list[socket.socket]:
+        """Return the sockets of a name."""
+        return [sock for each, sock in self._first if each == name]
+
     def of(self, index: int) -> list[tuple[str, socket.socket]]:
         """Return the sockets of a worker, by name.  Raises ``OSError``."""
         if index == 0:

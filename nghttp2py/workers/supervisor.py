@@ -15,14 +15,19 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nghttp2py.arguments import check_bool, check_int, check_seconds, describe
 from nghttp2py.asyncio.binding import describe_address
 from nghttp2py.asyncio.event_loop import LOOPS
+from nghttp2py.asyncio.shared_secrets import SharedSecrets
 from nghttp2py.workers.process import Failure, Limits, WorkerProcess
 from nghttp2py.workers.sockets import Sockets
 from nghttp2py.workers.worker import FAILED
+
+if TYPE_CHECKING:
+    # QUIC is imported when it is first used: not every build has it.
+    from nghttp2py.asyncio.quic_group import QuicGroup
 
 __all__ = ["Program", "Supervisor", "count_workers", "run"]
 
@@ -80,7 +85,6 @@ class _Slot:
 
     def __init__(self, index: int) -> None:
         self.index = index
-        self.generation = 0
         self.process: WorkerProcess | None = None
         # The one that takes its place when it is ready.
         self.next: WorkerProcess | None = None
@@ -96,8 +100,9 @@ class _Slot:
 class Supervisor:
     """Starts workers, watches them, and replaces those that end or hang.
 
-    ``sockets`` are theirs; the supervisor closes them at its end.  ``announce`` is
-    called once, when all workers are ready for the first time.
+    ``sockets`` are theirs, and ``quic`` has those of UDP; the supervisor closes both at
+    its end.  ``announce`` is called once, when all workers are ready for the first
+    time.
 
     ``await run()`` returns the exit code.  It catches these signals: SIGTERM and SIGINT
     stop the workers, which let their requests end; a second SIGINT ends them at once;
@@ -112,13 +117,19 @@ class Supervisor:
         workers: int = 1,
         *,
         limits: Limits | None = None,
+        quic: QuicGroup | None = None,
         announce: Callable[[], object] | None = None,
     ) -> None:
         check_int("workers", workers, 1, MOST_WORKERS)
         self.program = program
         self.sockets = sockets
         self.limits = Limits() if limits is None else limits
+        self.quic = quic
+        #: What the workers share, also with those that replace them.
+        self.secrets = SharedSecrets.create() if quic is None else quic.secrets
         self._announce = announce
+        # The generation of the next worker of each place.
+        self._generations: dict[int, int] = {}
         self._count = workers
         self._slots: list[_Slot] = []
         self._processes: set[WorkerProcess] = set()
@@ -156,7 +167,7 @@ class Supervisor:
         finally:
             for process in self._processes:
                 process.kill()
-            self.sockets.close()
+            self._close_sockets()
             for number in handlers:
                 loop.remove_signal_handler(number)
         return self._code
@@ -208,20 +219,31 @@ class Supervisor:
             "loop": self.program.loop,
             "count": self._count,
             "shared": self.sockets.shared,
+            "secrets": self.secrets.to_json(),
         }
+        generation = self._generations.get(slot.index, 0)
+        self._generations[slot.index] = generation + 1
+        member = None
         try:
+            if self.quic is not None:
+                member = self.quic.member(slot.index, generation)
             process = WorkerProcess(
                 slot.index,
-                slot.generation,
+                generation,
                 start,
                 self.sockets.of(slot.index),
+                member,
                 self.limits,
                 self._changed_process,
             )
         except OSError as error:
             logger.error("worker %d cannot be started: %s", slot.index, error)
+            if self.quic is not None:
+                self.quic.ended(slot.index, generation)
             return None
-        slot.generation += 1
+        finally:
+            if member is not None:
+                member.close()
         self._processes.add(process)
         process.started.add_done_callback(lambda _: self._changed.set())
         return process
@@ -262,6 +284,8 @@ class Supervisor:
         slot = next((slot for slot in self._slots if slot.index == process.index), None)
         if process.exit_code is not None:
             self._processes.discard(process)
+            if self.quic is not None:
+                self.quic.ended(process.index, process.generation)
             self._ended(process, slot)
         elif (
             slot is not None
@@ -398,9 +422,9 @@ class Supervisor:
         if len(self._slots) >= MOST_WORKERS:
             logger.warning("there are %d workers: no more are added", MOST_WORKERS)
             return
-        used = {slot.index for slot in self._slots}
-        used |= {process.index for process in self._processes}
-        slot = _Slot(min(set(range(len(used) + 1)) - used))
+        slot = _Slot(len(self._slots))
+        if not self._resize(len(self._slots) + 1):
+            return
         self._slots.append(slot)
         logger.info("adding worker %d: there are %d", slot.index, len(self._slots))
         self._start(slot)
@@ -413,6 +437,7 @@ class Supervisor:
             logger.warning("there is one worker, which is not taken")
             return
         slot = self._slots.pop()
+        self._resize(len(self._slots))
         logger.info("taking worker %d: there are %d", slot.index, len(self._slots))
         slot.cancel_retry()
         if slot.process is None and slot.next is None:
@@ -420,6 +445,21 @@ class Supervisor:
         for process in slot.process, slot.next:
             if process is not None:
                 process.stop()
+
+    def _resize(self, size: int) -> bool:
+        """Tell the group of QUIC how many workers there are."""
+        if self.quic is not None:
+            try:
+                self.quic.resize(size)
+            except (OSError, ValueError) as error:
+                logger.error("a worker cannot be added: %s", error)
+                return False
+        return True
+
+    def _close_sockets(self) -> None:
+        self.sockets.close()
+        if self.quic is not None:
+            self.quic.close()
 
     def reopen_logs(self) -> None:
         """Tell the workers to open the files of their logs again."""
@@ -454,10 +494,16 @@ async def _supervise(
     addresses: Mapping[str, Any],
     workers: int,
     reuse_port: bool,
+    http3: str | None,
     limits: Limits,
 ) -> int:
     sockets = Sockets()
     await sockets.open_all(addresses, reuse_port=reuse_port)
+    quic = None
+    if http3 is not None:
+        from nghttp2py.asyncio.quic_group import QuicGroup
+
+        quic = QuicGroup(sockets.named(http3), workers)
 
     def announce() -> None:
         logger.info(
@@ -466,7 +512,9 @@ async def _supervise(
             workers,
         )
 
-    supervisor = Supervisor(program, sockets, workers, limits=limits, announce=announce)
+    supervisor = Supervisor(
+        program, sockets, workers, limits=limits, quic=quic, announce=announce
+    )
     return await supervisor.run()
 
 
@@ -477,6 +525,7 @@ def run(
     workers: int | None = None,
     arguments: Mapping[str, Any] | None = None,
     reuse_port: bool = False,
+    http3: str | None = None,
     loop: str = "auto",
     startup_timeout: float | None = Limits.startup,
     silence_timeout: float | None = Limits.silence,
@@ -489,7 +538,8 @@ def run(
     able to hold.  ``addresses`` are what to listen on, by names: each is
     ``(host, port)``, the path of a Unix socket, or a bound socket, or several.  With
     ``reuse_port`` each worker has its own socket at an address of TCP (SO_REUSEPORT);
-    otherwise all accept from the same.
+    otherwise all accept from the same.  ``http3`` is the name of the addresses for which
+    ``Worker.quic`` is to have sockets of UDP.
 
     ``workers`` is by default the number in $WEB_CONCURRENCY, or 1.  ``loop`` is the
     workers' event loop: "auto", "asyncio" or "uvloop".
@@ -510,9 +560,11 @@ def run(
     check_seconds("stop_timeout", stop_timeout)
     if not addresses:
         raise ValueError("addresses must not be empty")
+    if http3 is not None and http3 not in addresses:
+        raise ValueError(f"http3 must be a name of addresses, not {http3!r}")
     program = Program(factory, {} if arguments is None else arguments, loop)
     limits = Limits(startup_timeout, silence_timeout, stop_timeout)
-    main = _supervise(program, addresses, count, reuse_port, limits)
+    main = _supervise(program, addresses, count, reuse_port, http3, limits)
     with contextlib.suppress(KeyboardInterrupt):
         code = asyncio.run(main)
         if code:

@@ -16,11 +16,16 @@ import threading
 import traceback
 from collections.abc import Awaitable, Callable
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nghttp2py.asyncio.event_loop import run_in
+from nghttp2py.asyncio.shared_secrets import SharedSecrets
 from nghttp2py.errors import ApplicationError, ConfigurationError
 from nghttp2py.workers.channel import Channel, ChannelError, Message
+
+if TYPE_CHECKING:
+    # QUIC is imported when it is first used: not every build has it.
+    from nghttp2py.asyncio.quic_member import QuicMember
 
 __all__ = ["FAILED", "IGNORED", "STOPPING", "Worker", "run_worker"]
 
@@ -59,6 +64,8 @@ class Worker:
         *,
         count: int = 1,
         shared: bool = False,
+        secrets: SharedSecrets | None = None,
+        quic: QuicMember | None = None,
     ) -> None:
         self._channel = channel
         #: The worker's number, from 0 on; its replacement has the same.
@@ -72,6 +79,10 @@ class Worker:
         self.sockets = {} if sockets is None else sockets
         #: Whether other workers accept connections from the same sockets.
         self.shared = shared
+        #: What all workers share, also with those that replace them.
+        self.secrets = SharedSecrets.create() if secrets is None else secrets
+        #: What a server takes as ``quic_group``, if HTTP/3 is served.
+        self.quic = quic
         #: Is set when the worker must stop accepting, and end when its requests have.
         self.stopping = asyncio.Event()
         #: Is set when the worker must end without waiting for its requests.
@@ -224,8 +235,14 @@ def run_worker(sock: socket.socket) -> int:
         return FAILED  # the supervisor has ended
     sys.path[:] = start["path"]
     sockets: dict[str, list[socket.socket]] = {}
-    for name, number in zip(start["sockets"], descriptors, strict=True):
+    count = len(start["sockets"])
+    for name, number in zip(start["sockets"], descriptors[:count], strict=True):
         sockets.setdefault(name, []).append(socket.socket(fileno=number))
+    quic = None
+    if start["quic"] is not None:
+        from nghttp2py.asyncio.quic_member import QuicMember
+
+        quic = QuicMember.restore(start["quic"], descriptors[count:])
     worker = _Program(
         channel,
         start["index"],
@@ -233,6 +250,8 @@ def run_worker(sock: socket.socket) -> int:
         sockets,
         count=start["count"],
         shared=start["shared"],
+        secrets=SharedSecrets.from_json(start["secrets"]),
+        quic=quic,
     )
     if not faulthandler.is_enabled() and sys.stderr is not None:
         # The supervisor ends a worker that hangs by SIGABRT: this shows where it does.
@@ -249,7 +268,12 @@ def run_worker(sock: socket.socket) -> int:
         if worker.aborting.is_set() and has_threads():
             leave(code[0])
 
-    run_in(main(), start["loop"])
+    try:
+        run_in(main(), start["loop"])
+    finally:
+        # The interpreter's end would restore the default actions of what has handlers.
+        for each in IGNORED | STOPPING:
+            signal.signal(each, signal.SIG_IGN)
     return code[0]
 
 
