@@ -193,6 +193,10 @@ def test_the_time_bounds_of_applications_are_on_the_page(name):
         ("addresses in X-Forwarded-For or Forwarded", "asgi.forwarded:_MOST_ENTRIES"),
         ("answers to KeyUpdate that wait", "asyncio.tls_transport:MAX_ANSWERS"),
         ("connection whose TLS failed", "asyncio.tls_transport:_LINGER"),
+        (
+            "a request of a connection that is closing",
+            "asyncio.listener:LAST_REQUEST_TIME",
+        ),
         ("accepted at a time", "asyncio.listener:_ACCEPTS_IN_A_TURN"),
         ("silence after the end", "asyncio.bounds:LINGER_TIME"),
         ("octets of a header section", "h1:MAX_HEAD"),

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from nghttp2py.asyncio.bounds import LINGER_SIZE, LINGER_TIME
-from nghttp2py.asyncio.listener import ConnectionSet
+from nghttp2py.asyncio.listener import LAST_REQUEST_TIME, ConnectionSet
 from nghttp2py.asyncio.timeouts import Timeouts
 from nghttp2py.asyncio.transfer import SharedReads
 from nghttp2py.log_budget import peer_lines
@@ -199,14 +199,14 @@ class Choice(SharedReads, asyncio.Protocol, asyncio.BufferedProtocol):
         return self._closing or self.transport is None or self.transport.is_closing()
 
     def close(self, timeout: float | None = None) -> None:
-        """Close the connection, unless its first bytes have come already."""
+        """Close the connection soon, unless its first bytes have come."""
         self._closing = True
         self._close_timeout = timeout
         if self.transport is not None:
-            # These may wait in the kernel, and are read in the next turn of the loop.
-            self._loop.call_soon(self._loop.call_soon, self._close_now)
+            seconds = self._timeouts.close if timeout is None else timeout
+            # A client that sends a request now does not know that it comes too late.
+            self._loop.call_later(min(seconds, LAST_REQUEST_TIME), self._close_now)
             if self._data:
-                seconds = self._timeouts.close if timeout is None else timeout
                 self._set_timer(seconds, self.abort)
 
     def _close_now(self) -> None:

@@ -34,6 +34,7 @@ from nghttp2py.asyncio.http1 import (
     WAITS_UPLOAD,
     HTTP1Exchanges,
 )
+from nghttp2py.asyncio.listener import LAST_REQUEST_TIME
 from nghttp2py.asyncio.memory import count_bytes
 from nghttp2py.asyncio.timeouts import Timeouts
 from nghttp2py.asyncio.transfer import WRITE_SIZE, SharedReads

@@ -25,7 +25,14 @@ from nghttp2py.asyncio.tls_transport import ServerTLS
 from nghttp2py.asyncio.waiters import Waiters
 from nghttp2py.log_budget import LogBudget, MemoryLog
 
-__all__ = ["BACKLOG", "ConnectionSet", "Listener", "check_backlog", "check_limit"]
+__all__ = [
+    "BACKLOG",
+    "LAST_REQUEST_TIME",
+    "ConnectionSet",
+    "Listener",
+    "check_backlog",
+    "check_limit",
+]
 
 logger = logging.getLogger(__name__)
 _memory_log = MemoryLog(logger)
@@ -59,6 +66,10 @@ _LOG_INTERVAL = 10.0
 # Seconds from the deadline of a graceful close, at which each connection aborts itself,
 # until the set aborts those that have not.
 _GRACE = 3.0
+#: Seconds for which a connection without a request waits for one when the server closes
+#: it gracefully.  HTTP/1.1 has no GOAWAY: a client that sends a request just then would
+#: lose it.
+LAST_REQUEST_TIME = 0.5
 
 #: Seconds of silence after which TCP probes whether the client is there.  One that is
 #: gone without a word would otherwise stay as long as its application sends nothing.
@@ -454,20 +465,45 @@ class Listener:
         seconds later are aborted.  A second call can only shorten the time that is
         left.
         """
+        self._take_queued()
         self._stop_listening()
         self.connections.close(timeout)
-        if self._proxied is not None:
-            self._proxied.abort()
-        if self._tls is not None:
-            for transport in list(self._tls.connections):
-                # A connection without a handshake cannot have requests.
-                if not transport.has_begun:
-                    transport.abort()
-        due = self.loop.time() + (patience if timeout is None else timeout) + _GRACE
+        seconds = patience if timeout is None else timeout
+        self.loop.call_later(min(seconds, LAST_REQUEST_TIME), self._abort_idle)
+        due = self.loop.time() + seconds + _GRACE
         if self._deadline is None or due < self._deadline.when():
             if self._deadline is not None:
                 self._deadline.cancel()
             self._deadline = self.loop.call_at(due, self.abort)
+        self.released()
+
+    def _take_queued(self) -> None:
+        """Accept what waits at the sockets: the kernel resets it when they are closed.
+
+        Clients count these connections as made.
+        """
+        if not self._serving:
+            return
+        for sock in self._sockets:
+            for _ in range(self._backlog + 1):
+                if self.is_full:
+                    return
+                try:
+                    taken, _ = sock.accept()
+                except OSError as error:
+                    if error.errno in _OF_THE_CONNECTION:
+                        continue
+                    break
+                self._open(taken)
+
+    def _abort_idle(self) -> None:
+        """Abort the connections whose client has not begun: they have no requests."""
+        if self._proxied is not None:
+            self._proxied.abort()
+        if self._tls is not None:
+            for transport in list(self._tls.connections):
+                if not transport.has_begun:
+                    transport.abort()
         self.released()
 
     def abort(self) -> None:

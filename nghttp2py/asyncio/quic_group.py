@@ -47,6 +47,8 @@ class _Channel:
         descriptors = [peer.outbox.fileno() for peer in peers]
         try:
             socket.send_fds(self._control, [json.dumps(message).encode()], descriptors)
+        except ConnectionError:
+            return True  # the member is ending, and needs it no more
         except OSError:
             return False
         return True

@@ -538,8 +538,8 @@ def run(
     able to hold.  ``addresses`` are what to listen on, by names: each is
     ``(host, port)``, the path of a Unix socket, or a bound socket, or several.  With
     ``reuse_port`` each worker has its own socket at an address of TCP (SO_REUSEPORT);
-    otherwise all accept from the same.  ``http3`` is the name of the addresses for which
-    ``Worker.quic`` is to have sockets of UDP.
+    otherwise all accept from the same.  ``http3`` is the name of the addresses for
+    which ``Worker.quic`` is to have sockets of UDP.
 
     ``workers`` is by default the number in $WEB_CONCURRENCY, or 1.  ``loop`` is the
     workers' event loop: "auto", "asyncio" or "uvloop".
