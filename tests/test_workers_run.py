@@ -1,5 +1,6 @@
 """``nghttp2py run --workers``: the supervisor's signals, restarts and ends."""
 
+import contextlib
 import os
 import re
 import signal
@@ -9,7 +10,7 @@ import time
 
 import pytest
 from loops import DEADLINE
-from peers import free_port, wait_for_port
+from peers import authority, certificate, free_port, nghttp2py, wait_for_port
 from test_cli_run import EXAMPLES, URL, curl, program
 
 MODULE = """
@@ -198,6 +199,61 @@ def test_a_second_ctrl_c_cancels_requests(site):
             assert server.stop(signal.SIGINT) == 0
             assert client.wait(DEADLINE) != 0
     assert "cancelling 1 requests" in server.log
+
+
+@pytest.fixture
+def secure(site):
+    """Options for TLS, and those of a client that trusts the certificate."""
+    certificate().private_key_pem.write_to_path(site / "key.pem")
+    chain = b"".join(pem.bytes() for pem in certificate().cert_chain_pems)
+    (site / "cert.pem").write_bytes(chain)
+    authority().cert_pem.write_to_path(site / "ca.pem")
+    return ["--ssl-certfile=cert.pem", "--ssl-keyfile=key.pem"]
+
+
+def test_http3_is_served_by_all_workers_and_by_those_that_replace_them(site, secure):
+    with run(site, *secure) as server:
+        url = started(server)
+        options = ["--http3", f"--cacert={site / 'ca.pem'}"]
+
+        def find_all():
+            found = set()
+            wait_until(
+                lambda: (
+                    found.add(nghttp2py("get", *options, url).stdout) or len(found) == 2
+                )
+            )
+            return found
+
+        first = find_all()
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_for("the workers are replaced")
+        assert not find_all() & first
+        assert server.stop() == 0
+    assert "WARNING" not in server.log and "ERROR" not in server.log
+
+
+def test_each_worker_has_its_own_queue_with_reuse_port(site):
+    """So a worker that is blocked keeps connections waiting, for its replacement."""
+    with run(site, "--reuse-port", "--no-access-log") as server:
+        url = started(server)
+        first = pids(url, 2)
+        os.kill(min(first), signal.SIGSTOP)
+        # The kernel chooses by the client's port.
+        with contextlib.ExitStack() as stack:
+            clients = [
+                stack.enter_context(
+                    subprocess.Popen(
+                        ["curl", "-sS", url], stdout=subprocess.PIPE, text=True
+                    )
+                )
+                for _ in range(8)
+            ]
+            os.kill(min(first), signal.SIGKILL)
+            answers = {client.communicate(timeout=DEADLINE)[0] for client in clients}
+        assert "" not in answers
+        pids(url, 2)
+        assert server.stop() == 0
 
 
 def test_the_example_greets_from_several_workers():
