@@ -53,6 +53,30 @@ def source(name):
     return directory
 
 
+@functools.cache
+def node_module(name, version):
+    """The directory of a package of npm, at ``name`` below that of its release."""
+    directory = KEPT / f"node-{name}-{version}"
+    if not directory.exists():
+        KEPT.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=KEPT) as own:
+            subprocess.run(
+                ["npm", "pack", "--silent", f"{name}@{version}"],
+                check=True,
+                cwd=own,
+                stdout=subprocess.DEVNULL,
+                timeout=100,
+            )
+            with tarfile.open(Path(own) / f"{name}-{version}.tgz") as archive:
+                archive.extractall(Path(own) / "all")
+            # The archive's own directory is called "package".
+            (Path(own) / "all" / "package").rename(Path(own) / "all" / name)
+            with contextlib.suppress(OSError):  # another was first
+                (Path(own) / "all").rename(directory)
+    assert directory.exists()
+    return directory
+
+
 def change_imports(directory, pattern, replacement):
     """Replace in every Python file below ``directory``; return how often."""
     count = 0

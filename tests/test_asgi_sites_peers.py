@@ -192,8 +192,8 @@ async def test_a_dependency_is_cleaned_up_when_its_client_leaves(client, tmp_pat
 
 
 @pytest.fixture(scope="module")
-def django_app(tmp_path_factory):
-    return django_site.make_app(tmp_path_factory.mktemp("django"))
+def django_app():
+    return django_site.make_app()
 
 
 @clients

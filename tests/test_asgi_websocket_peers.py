@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 
 import pytest
 import websockets
@@ -18,6 +19,7 @@ from asgi_servers import HOST, server_context
 from asgi_websockets import App, disconnect, echo
 from loops import in_loop, until
 from peers import program
+from programs import node_module
 from quic_pair import authority, server_configuration
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 from wsproto.extensions import PerMessageDeflate
@@ -116,6 +118,68 @@ async def test_node_speaks_websocket_over_http2():
     assert sorted(lines[1:4]) == ["1 Grüße", "10 ping", "2 0"]
     assert [lines[0], *lines[4:]] == ["200", "8 4001", "end", "close 0"]
     assert app.seen[-1] == disconnect(4001)
+
+
+# npm's ws on a stream of node:http2.  Its client class opens connections of HTTP/1.1
+# only, so that it is given the stream as the socket of an accepted one.
+WS = r"""
+const http2 = require("node:http2");
+const WebSocket = require("ws");
+const { dirname, join } = require("node:path");
+const lib = join(dirname(require.resolve("ws")), "lib");
+const PerMessageDeflate = require(join(lib, "permessage-deflate"));
+const extension = require(join(lib, "extension"));
+const session = http2.connect("http://127.0.0.1:" + process.argv[1]);
+session.on("remoteSettings", () => {
+  const deflate = new PerMessageDeflate({ threshold: 0 }, false);
+  const stream = session.request({
+    ":method": "CONNECT", ":protocol": "websocket", ":scheme": "http",
+    ":authority": "localhost", ":path": "/chat", "sec-websocket-version": "13",
+    "sec-websocket-extensions":
+      extension.format({ [PerMessageDeflate.extensionName]: deflate.offer() }),
+  }, { endStream: false });
+  const large = Buffer.alloc(1 << 20, "abc");
+  stream.on("response", (headers) => {
+    const accepted = extension.parse(headers["sec-websocket-extensions"]);
+    deflate.accept(accepted[PerMessageDeflate.extensionName]);
+    console.log(headers[":status"], Object.keys(accepted).join());
+    const socket = new WebSocket(null, undefined, { autoPong: true });
+    socket._isServer = false;
+    socket._extensions[PerMessageDeflate.extensionName] = deflate;
+    socket.on("message", (data, binary) => {
+      console.log(binary ? Buffer.compare(data, large) : String(data));
+      if (binary) socket.close(4001, "bye");
+    });
+    socket.on("pong", (data) => console.log("pong", String(data)));
+    socket.on("close", (code, reason) => {
+      console.log("close", code, String(reason));
+      session.close();
+    });
+    socket.setSocket(stream, Buffer.alloc(0), { maxPayload: 1 << 24 });
+    socket.send("Grüße");
+    socket.ping("ping");
+    socket.send(large);
+  });
+});
+"""
+
+
+@in_loop
+async def test_the_package_ws_speaks_websocket_over_http2():
+    app = App()
+    async with serving(app) as port:
+        process = await asyncio.create_subprocess_exec(
+            *(program("node"), "-e", WS, str(port)),
+            env={**os.environ, "NODE_PATH": str(node_module("ws", "8.18.3"))},
+            stdout=asyncio.subprocess.PIPE,
+        )
+        output, _ = await process.communicate()
+        await until(app.done.is_set)
+    first, *lines, last = output.decode().splitlines()
+    assert first == "200 permessage-deflate"
+    assert sorted(lines) == ["0", "Grüße", "pong ping"]
+    assert last == "close 4001 bye"
+    assert app.seen[-1] == disconnect(4001, "bye")
 
 
 # ---- aioquic over HTTP/3, with wsproto ----

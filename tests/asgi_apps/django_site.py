@@ -1,18 +1,23 @@
 """A Django project in one module: its admin pages, sessions, an upload, a stream."""
 
+import functools
 import hashlib
+import tempfile
+from pathlib import Path
 
 import django
 from django.conf import settings
 
+# Django can be set up once in a process.
+_directory = tempfile.TemporaryDirectory()
 
-def make_app(directory):
-    """Make the project with a database in ``directory``; return its application.
 
-    Django can be set up once in a process.
-    """
+@functools.cache
+def make_app():
+    """Make the project, with a database of its own; return its application."""
+    directory = Path(_directory.name)
     settings.configure(
-        ALLOWED_HOSTS=["localhost"],
+        ALLOWED_HOSTS=["localhost", ".localhost"],
         DATABASES={
             "default": {
                 "ENGINE": "django.db.backends.sqlite3",
