@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import socket
+import ssl
 import subprocess
 import sys
 
@@ -9,11 +11,14 @@ import pytest
 from asgi_servers import everywhere, serving
 from loops import in_loop, until
 from prometheus_client.parser import text_string_to_metric_families
+from quic_pair import client_configuration
 
 from nghttp2py import access
 from nghttp2py.asgi.metrics import BUCKETS, Metrics
 from nghttp2py.asyncio import Server, ServerCounts, open_connection
+from nghttp2py.asyncio.quic import connect
 from nghttp2py.errors import ConfigurationError
+from nghttp2py.h3 import H3_ALPN
 
 
 @pytest.fixture
@@ -28,7 +33,7 @@ def read(metrics):
     """The value of each sample, by its name and its labels."""
     text, kind = metrics.generate()
     assert kind.startswith("text/plain")
-    names = ("version", "transport", "method", "status", "le")
+    names = ("version", "transport", "reason", "method", "status", "le")
     return {
         (
             sample.name,
@@ -36,6 +41,22 @@ def read(metrics):
         ): sample.value
         for family in text_string_to_metric_families(text.decode())
         for sample in family.samples
+    }
+
+
+def distrust(port):
+    """Make a connection of TLS that trusts no authority of these tests."""
+    context = ssl.create_default_context()
+    with socket.create_connection(("127.0.0.1", port)) as sock:
+        context.wrap_socket(sock, server_hostname="localhost")
+
+
+def failures(found):
+    """The handshakes that have failed, by transport and reason."""
+    return {
+        key[1:]: value
+        for key, value in found.items()
+        if key[0] == "nghttp2py_handshakes_failed_total" and value
     }
 
 
@@ -67,7 +88,7 @@ async def test_requests_are_counted_by_version_method_and_status(version, metric
         else:
             assert found["nghttp2py_connections_total", kind] == 1
             assert found["nghttp2py_connections_open", kind] == 1
-        assert found["nghttp2py_handshakes_failed_total", kind] == 0
+        assert not failures(found)
         assert found["nghttp2py_streams_open",] == 0
     assert found["nghttp2py_requests_total", number, "GET", "200"] == 2
     assert found["nghttp2py_requests_total", number, "POST", "404"] == 1
@@ -116,12 +137,30 @@ async def test_handshakes_that_fail_are_counted(paths, metrics):
             await reader.read()
             writer.close()
             await writer.wait_closed()
-        await until(lambda: server.counts.failed_handshakes == 2)
+        with pytest.raises(ssl.SSLError):
+            # Not by asyncio, whose client sends no alert.
+            await asyncio.to_thread(distrust, port)
+        await until(lambda: server.counts.failed_handshakes == 3)
         await until(lambda: not server.counts.connections)
+        other = client_configuration(alpn_protocols=["other"])
+        with pytest.raises(ConnectionError):
+            async with connect("127.0.0.1", port, configuration=other):
+                raise AssertionError
+        stranger = client_configuration(alpn_protocols=H3_ALPN)
+        with pytest.raises(ConnectionError):
+            async with connect("127.0.0.1", port, configuration=stranger):
+                raise AssertionError
+        await until(lambda: not server.counts.quic_connections)
+        assert server.counts.quic_failed_handshakes == 2
         found = read(metrics)
-    assert found["nghttp2py_connections_total", "tcp"] == 3
-    assert found["nghttp2py_handshakes_failed_total", "tcp"] == 2
-    assert found["nghttp2py_handshakes_failed_total", "quic"] == 0
+    assert found["nghttp2py_connections_total", "tcp"] == 4
+    assert failures(found) == {
+        ("tcp", "not_tls"): 1,
+        ("tcp", "closed"): 1,
+        ("tcp", "server_certificate"): 1,
+        ("quic", "protocol"): 1,
+        ("quic", "server_certificate"): 1,
+    }
 
 
 @in_loop

@@ -22,6 +22,7 @@ from nghttp2py.asyncio import Client, Server, TLSOptions
 from nghttp2py.asyncio.certificates import load_tls
 from nghttp2py.asyncio.h3 import H3Protocol
 from nghttp2py.asyncio.quic import connect, serve
+from nghttp2py.asyncio.timeouts import Timeouts
 from nghttp2py.asyncio.tls import read_server_name
 from nghttp2py.errors import TLSConfigurationError
 from nghttp2py.h3 import H3_ALPN
@@ -252,6 +253,55 @@ async def test_what_is_no_tls_or_has_an_odd_name_ends_without_a_traceback(
         assert server.counts.failed_handshakes == 3
     assert "an HTTP request in the clear" in caplog.text
     assert not raised and not any(record.exc_info for record in caplog.records)
+
+
+# ---- Handshakes that fail.
+
+
+def shake_hands(context, sock):
+    """Make a connection of TLS, and wait for its end."""
+    with (
+        contextlib.suppress(OSError),
+        context.wrap_socket(sock, server_hostname="localhost") as secured,
+    ):
+        secured.recv(1)
+
+
+@pytest.mark.parametrize(
+    ("client", "required", "reason"),
+    [
+        ({"maximum_version": ssl.TLSVersion.TLSv1_2}, False, "version"),
+        ({}, True, "client_certificate"),
+        ({"verify_mode": ssl.CERT_REQUIRED}, False, "server_certificate"),
+        ({}, False, "timeout"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+@in_loop
+async def test_handshakes_that_fail_are_counted_by_reason(
+    authority, client, required, reason
+):
+    options = TLSOptions(
+        [authority.issue("localhost")],
+        minimum_version=ssl.TLSVersion.TLSv1_3,
+        ca_certs=authority.file,
+        verify_mode=ssl.CERT_REQUIRED if required else ssl.CERT_NONE,
+    )
+    timeouts = Timeouts(handshake=0.1 if reason == "timeout" else 10)
+    async with Server(answer, (HOST, 0), ssl=options, timeouts=timeouts) as server:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        for name, value in client.items():
+            setattr(context, name, value)
+        with socket.create_connection((HOST, port_of(server))) as sock:
+            if reason == "timeout":
+                sock.sendall(hello("localhost")[:50])
+            else:
+                # Not by asyncio, whose client sends no alert.
+                await asyncio.to_thread(shake_hands, context, sock)
+            await until(lambda: server.counts.failed_handshakes == 1)
+        found = {key: n for key, n in server.handshake_failures.items() if n}
+        assert found == {("tcp", reason): 1}
 
 
 # ---- Read again.

@@ -7,6 +7,7 @@ Connections are counted by the servers, and asked for when the metrics are.
 from __future__ import annotations
 
 import importlib
+from collections import Counter
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
@@ -152,16 +153,22 @@ class Metrics:
                 *(counter, "nghttp2py_connections", "Connections that were accepted."),
                 *(total.accepted, total.quic_accepted),
             ),
-            (
-                *(counter, "nghttp2py_handshakes_failed"),
-                "Handshakes of TLS and QUIC that were begun and not completed.",
-                *(total.failed_handshakes, total.quic_failed_handshakes),
-            ),
         ):
             metric = family(name, text, labels=("transport",))
             metric.add_metric(("tcp",), tcp)
             metric.add_metric(("quic",), quic)
             yield metric
+        failed = counter(
+            "nghttp2py_handshakes_failed",
+            "Handshakes of TLS and QUIC that were begun and not completed.",
+            labels=("transport", "reason"),
+        )
+        failures: Counter[tuple[str, str]] = Counter()
+        for server in self._servers:
+            failures.update(server.handshake_failures)
+        for labels, count in failures.items():
+            failed.add_metric(labels, count)
+        yield failed
         yield gauge(
             "nghttp2py_streams_open", "Requests that have not ended.", total.streams
         )

@@ -13,6 +13,7 @@ import logging
 import os
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
@@ -335,12 +336,14 @@ class Listener:
         return made + len(self._opening)
 
     @property
-    def failures(self) -> tuple[int, int]:
-        """How many TLS handshakes have failed, and headers of the PROXY protocol."""
-        return (
-            0 if self._tls is None else self._tls.failed,
-            0 if self._proxied is None else self._proxied.refused,
-        )
+    def failures(self) -> Counter[str]:
+        """How many TLS handshakes have failed, by reason."""
+        return Counter() if self._tls is None else self._tls.failures
+
+    @property
+    def refused_headers(self) -> int:
+        """How many headers of the PROXY protocol were refused."""
+        return 0 if self._proxied is None else self._proxied.refused
 
     @property
     def is_full(self) -> bool:

@@ -7,13 +7,18 @@ bounded.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable
 from typing import Any
 
+from nghttp2py.asyncio.handshake_failures import ALERTS
 from nghttp2py.asyncio.quic_protocol import QuicConnectionProtocol
 from nghttp2py.quic.addresses import network_of
+from nghttp2py.quic.connection import QuicConnection
+from nghttp2py.quic.events import ConnectionTerminated
+from nghttp2py.quic.packet import QuicErrorCode
 
-__all__ = ["MAX_HANDSHAKES", "Handshakes"]
+__all__ = ["MAX_HANDSHAKES", "TOO_LONG", "Handshakes"]
 
 # How many handshakes may be in progress before clients must prove their addresses: each
 # takes some 70 KB, and at a round trip of 100 ms they allow 5,000 connections a second.
@@ -25,6 +30,11 @@ SHARES = 4
 
 # Seconds before another handshake may replace one.
 PROTECTED = 1.0
+
+#: The reason with which a handshake is closed that is replaced.
+TOO_LONG = "the handshake takes too long"
+# The others are those of ngp_quic_expire().
+_TIMEOUTS = frozenset({TOO_LONG, "Handshake timeout", "Idle timeout"})
 
 
 class Handshakes:
@@ -40,6 +50,8 @@ class Handshakes:
         self._share = max(1, most // SHARES)
         #: How many were begun, and how many of them were completed.
         self.begun = self.completed = 0
+        #: How many were not, by reason.
+        self.failures: Counter[str] = Counter()
         self._began: dict[QuicConnectionProtocol, tuple[Hashable, float]] = {}
         self._by_network: dict[Hashable, dict[QuicConnectionProtocol, None]] = {}
 
@@ -74,6 +86,11 @@ class Handshakes:
         self._began[protocol] = network, now
         self._by_network.setdefault(network, {})[protocol] = None
 
+    def failed(self, protocol: QuicConnectionProtocol, quic: QuicConnection) -> None:
+        """Count one that has failed, unless it is not among the incomplete."""
+        if protocol in self._began:
+            self.failures[find_reason(quic.close_event, quic.closed_by_peer)] += 1
+
     def discard(self, protocol: QuicConnectionProtocol) -> None:
         network, _ = self._began.pop(protocol, (None, 0))
         theirs = self._by_network.get(network)
@@ -81,3 +98,18 @@ class Handshakes:
             theirs.pop(protocol, None)
             if not theirs:
                 del self._by_network[network]
+
+
+def find_reason(event: ConnectionTerminated | None, by_peer: bool) -> str:
+    """Return why a handshake has failed."""
+    if event is None:
+        return "closed"
+    if event.reason_phrase in _TIMEOUTS:
+        return "timeout"
+    alert = event.error_code - QuicErrorCode.CRYPTO_ERROR
+    if event.frame_type is None or not 0 <= alert < 0x100:
+        return "other" if event.error_code else "closed"
+    reason = ALERTS.get(alert, "other")
+    if by_peer and reason == "client_certificate":
+        return "server_certificate"
+    return reason

@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
 from nghttp2py.arguments import check_callable, check_int, check_seconds
 from nghttp2py.asyncio.listener import ConnectionSet
 from nghttp2py.asyncio.memory import check_memory
-from nghttp2py.asyncio.quic_handshakes import MAX_HANDSHAKES, Handshakes
+from nghttp2py.asyncio.quic_handshakes import MAX_HANDSHAKES, TOO_LONG, Handshakes
 from nghttp2py.asyncio.quic_log import EndLog
 from nghttp2py.asyncio.quic_member import QuicMember
 from nghttp2py.asyncio.quic_protocol import (
@@ -85,6 +86,7 @@ class _Owner:
         for cid in self._cids:
             self._protocols.pop(cid, None)
         self._connections.discard(self._protocol)
+        self._handshaking.failed(self._protocol, self._quic)
         self._handshaking.discard(self._protocol)
 
 
@@ -200,6 +202,11 @@ class QuicServer(asyncio.DatagramProtocol):
         renewed = with_credentials(self._configuration, configuration)
         check_server_configuration(renewed)
         self._configuration = renewed
+
+    @property
+    def handshake_failures(self) -> Counter[str]:
+        """How many handshakes were begun by clients and not completed, by reason."""
+        return self._handshaking.failures
 
     def share_limit(
         self, has_room: Callable[[], bool], released: Callable[[], object]
@@ -447,10 +454,9 @@ class QuicServer(asyncio.DatagramProtocol):
         if oldest is None:
             # The client will try again.
             return False
+        oldest._quic.close(QuicErrorCode.CONNECTION_REFUSED, 0, TOO_LONG)
+        self._handshaking.failed(oldest, oldest._quic)
         self._handshaking.discard(oldest)
-        oldest._quic.close(
-            QuicErrorCode.CONNECTION_REFUSED, 0, "the handshake takes too long"
-        )
         self._attempt(oldest, oldest.transmit)
         return True
 

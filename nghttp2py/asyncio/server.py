@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import ssl as ssl_module
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
@@ -37,6 +38,7 @@ from nghttp2py.asyncio.choice import Choice
 from nghttp2py.asyncio.event_loop import get_current_loop, is_loop_running, run
 from nghttp2py.asyncio.h1_link import H1Streams
 from nghttp2py.asyncio.h1_pump import H1Pump
+from nghttp2py.asyncio.handshake_failures import REASONS
 from nghttp2py.asyncio.http2 import HTTP2Protocol
 from nghttp2py.asyncio.listener import (
     BACKLOG,
@@ -486,7 +488,6 @@ class Server:
             handshakes = server.handshakes
             begun += handshakes[0]
             failed += handshakes[1]
-        tls_failed, refused = self._listener.failures
         return ServerCounts(
             self._listener.count,
             self._count_quic(),
@@ -494,10 +495,29 @@ class Server:
             + sum(server.stream_count for server in self._quic_servers),
             self._listener.accepted,
             begun,
-            tls_failed,
+            self._listener.failures.total(),
             failed,
-            refused,
+            self._listener.refused_headers,
         )
+
+    @property
+    def handshake_failures(self) -> dict[tuple[str, str], int]:
+        """How many handshakes were begun by clients and not completed since the start.
+
+        The keys are pairs of "tcp" or "quic", and one of a few reasons, all of which
+        are there.
+        """
+        tcp: Counter[str] = Counter()
+        quic: Counter[str] = Counter()
+        if self._listener is not None:
+            tcp.update(self._listener.failures)
+        for server in self._quic_servers:
+            quic.update(server.handshake_failures)
+        return {
+            (transport, reason): found[reason]
+            for transport, found in (("tcp", tcp), ("quic", quic))
+            for reason in REASONS
+        }
 
     # ---- Connections ----
 

@@ -11,9 +11,11 @@ import asyncio
 import contextlib
 import logging
 import ssl
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, cast
 
+from nghttp2py.asyncio.handshake_failures import find_reason
 from nghttp2py.asyncio.memory import check_memory, count_bytes
 from nghttp2py.asyncio.tls import ServerContexts, read_alpn_offer, read_server_name
 from nghttp2py.log_budget import LogBudget
@@ -96,8 +98,8 @@ class ServerTLS:
         self.plaintext = memoryview(bytearray(_READ_SIZE))
         #: The connections, before and after the handshake, until they are lost.
         self.connections: set[TLSTransport] = set()
-        #: How many handshakes were begun by a client and not completed.
-        self.failed = 0
+        #: How many handshakes were begun by a client and not completed, by reason.
+        self.failures: Counter[str] = Counter()
         self._failures = LogBudget(logger, logging.INFO, _FAILURES, _FAILURE_INTERVAL)
         self._faults = LogBudget(logger, logging.WARNING, 1, _FAULT_INTERVAL)
 
@@ -149,6 +151,7 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
         "_peer",
         "_protocol",
         "_reading_paused",
+        "_reason",
         "_received",
         "_shared",
         "_tcp",
@@ -169,6 +172,7 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
         self._peer: object = None
         self._error: Exception | None = None
         self._hello = b""  # the first bytes that came
+        self._reason = "closed"  # of a handshake that is not completed
         self._certificate: str | None = None  # ours, in PEM, if it is known
         self._received = 0  # bytes received before the handshake's end
         self._answers = 0  # bytes that reading has made, while writing is paused
@@ -249,7 +253,7 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
                     self._peer, "the peer closed the connection in the handshake"
                 )
         if protocol is None and self._received:
-            self._shared.failed += 1
+            self._shared.failures[self._reason] += 1
         self._closing = True
         self._tcp = self._tls = self._incoming = self._outgoing = None
         error, self._error = self._error or exc, None
@@ -297,12 +301,14 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
         except ssl.SSLWantReadError:
             self._flush()
             if self._received > MAX_HANDSHAKE:
+                self._reason = "other"
                 self._fail(f"more than {MAX_HANDSHAKE} bytes before its end")
             return
         except MemoryError:
             raise
         except Exception as error:
             self._flush()  # the alert
+            self._reason = find_reason(error)
             self._fail(error)
             return
         self._flush()
@@ -343,6 +349,7 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
 
     def _handshake_timed_out(self) -> None:
         self._timer = None
+        self._reason = "timeout"
         try:
             self._fail(f"no handshake in {self._shared.handshake_timeout} seconds")
         finally:
