@@ -88,6 +88,33 @@ cdef extern from "ngp_quic.h" nogil:
         size_t datalen
         uint8_t data[20]
 
+    enum:
+        NGP_CID_KEY_LEN
+        NGP_CID_MIN_BLOCK
+        NGP_CID_MAX_BLOCK
+        NGP_CID_MAX_SERVER_ID
+        NGP_CID_MIN_NONCE
+
+    ctypedef struct ngp_cid_layout:
+        uint8_t config_id
+        uint8_t slot
+        uint8_t generation
+        uint8_t has_key
+        size_t server_id_len
+        size_t nonce_len
+        uint8_t server_id[15]
+        uint8_t key[16]
+        uint8_t own_key[16]
+        uint32_t mask[2]
+
+    size_t ngp_cid_len(const ngp_cid_layout *layout)
+    int ngp_cid_make(const ngp_cid_layout *layout, ngtcp2_cid *cid)
+    int ngp_cid_read(
+        const ngp_cid_layout *layout, const uint8_t *data, size_t len,
+        uint8_t *pslot, uint8_t *pgeneration)
+    int ngp_cid_encrypt(const uint8_t *key, uint8_t *block, size_t len)
+    int ngp_cid_decrypt(const uint8_t *key, uint8_t *block, size_t len)
+
     ctypedef struct ngtcp2_transport_params:
         uint64_t initial_max_stream_data_bidi_local
         uint64_t initial_max_stream_data_bidi_remote
@@ -136,6 +163,7 @@ cdef extern from "ngp_quic.h" nogil:
         uint8_t key_log
         uint8_t log_packets
         size_t cid_len
+        const ngp_cid_layout *cid_layout
         size_t max_datagram_size
         uint64_t max_data
         uint64_t max_stream_data
@@ -317,7 +345,8 @@ cdef extern from "ngp_quic_packet.h" nogil:
         size_t n)
     size_t ngp_quic_write_retry(
         uint8_t *dest, const ngp_quic_header *header, const ngp_quic_addr *addr,
-        const uint8_t *secret, size_t secret_len, uint64_t now)
+        const ngp_cid_layout *layout, const uint8_t *secret, size_t secret_len,
+        uint64_t now)
     int ngp_quic_verify_retry(
         ngtcp2_cid *podcid, const ngp_quic_header *header,
         const ngp_quic_addr *addr, const uint8_t *secret, size_t secret_len,

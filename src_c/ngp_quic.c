@@ -45,12 +45,11 @@ int ngp_quic_new(ngp_quic **pquic, const ngp_quic_options *options,
   if (server && options->ask_tickets) {
     quic->ask.state = NGP_QUIC_ASK_FIRST;
   }
-  quic->cids.host.datalen = options->cid_len;
   quic->cids.original_dcid = options->original_dcid;
   if (options->is_client) {
     quic->cids.original_dcid.datalen = INITIAL_DCID_LEN;
   }
-  if (ngp_tls_random(quic->cids.host.data, options->cid_len) != 0 ||
+  if (ngp_quic_make_cid(quic, &quic->cids.host, options->cid_len) != 0 ||
       (options->is_client &&
        ngp_tls_random(quic->cids.original_dcid.data, INITIAL_DCID_LEN) != 0)) {
     rv = NGHTTP2_ERR_NOMEM;
@@ -107,6 +106,7 @@ void ngp_quic_del(ngp_quic *quic) {
   ngp_free(quic->mem, quic->copies.token);
   ngp_free(quic->mem, quic->copies.ticket);
   ngp_free(quic->mem, quic->copies.reset_secret);
+  ngp_free(quic->mem, quic->copies.cid_layout);
   ngp_free(quic->mem, quic);
 }
 

@@ -12,6 +12,7 @@
 #ifndef NGP_QUIC_H
 #define NGP_QUIC_H
 
+#include "ngp_quic_cid.h"
 #include "ngp_tls_gnutls.h"
 
 #include <ngtcp2/ngtcp2.h>
@@ -76,6 +77,9 @@ typedef struct ngp_quic_options {
   uint8_t log_packets;
   /* cid_len is the length of the connection ids that we issue. */
   size_t cid_len;
+  /* cid_layout is how they are made, or NULL for random ones; cid_len is then
+     the length that it gives. */
+  const ngp_cid_layout *cid_layout;
   size_t max_datagram_size;
   uint64_t max_data;
   uint64_t max_stream_data;

@@ -171,6 +171,14 @@ static int recv_version_negotiation(ngtcp2_conn *conn, const ngtcp2_pkt_hd *hd,
 
 /* ---- Connection ids ---- */
 
+int ngp_quic_make_cid(const ngp_quic *quic, ngtcp2_cid *cid, size_t len) {
+  if (quic->options.cid_layout) {
+    return ngp_cid_make(quic->options.cid_layout, cid);
+  }
+  cid->datalen = len;
+  return ngp_tls_random(cid->data, len);
+}
+
 static int get_new_connection_id(ngtcp2_conn *conn, ngtcp2_cid *cid,
                                  uint8_t *token, size_t cidlen,
                                  void *user_data) {
@@ -178,10 +186,9 @@ static int get_new_connection_id(ngtcp2_conn *conn, ngtcp2_cid *cid,
   int rv;
 
   (void)conn;
-  if (ngp_tls_random(cid->data, cidlen) != 0) {
+  if (ngp_quic_make_cid(quic, cid, cidlen) != 0) {
     return NGTCP2_ERR_CALLBACK_FAILURE;
   }
-  cid->datalen = cidlen;
   rv = quic->options.reset_secret_len
            ? ngtcp2_crypto_generate_stateless_reset_token(
                  token, quic->options.reset_secret,

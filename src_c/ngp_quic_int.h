@@ -191,6 +191,7 @@ struct ngp_quic {
     uint8_t *token;
     uint8_t *ticket;
     uint8_t *reset_secret;
+    ngp_cid_layout *cid_layout;
     uint8_t verify_ip[16];
   } copies;
   struct {
@@ -260,6 +261,8 @@ extern const ngtcp2_callbacks ngp_quic_server_callbacks;
 ngp_tls_hooks ngp_quic_tls_hooks(const ngp_quic *quic);
 /* Closes a unidirectional stream that ngtcp2 fails to close. */
 void ngp_quic_close_forgotten(ngp_quic *quic);
+/* Makes a connection id of |len| bytes; returns 0, or a negative code. */
+int ngp_quic_make_cid(const ngp_quic *quic, ngtcp2_cid *cid, size_t len);
 
 /* ---- ngp_quic.c ---- */
 

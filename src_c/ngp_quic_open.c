@@ -57,6 +57,9 @@ static const char *check(const ngp_quic_options *o) {
   if (o->cid_len > NGTCP2_MAX_CIDLEN) {
     return "a connection id has at most 20 bytes";
   }
+  if (o->cid_layout && o->cid_len != ngp_cid_len(o->cid_layout)) {
+    return "connection_id_length is not that of connection_ids";
+  }
   if (o->max_datagram_size < NGTCP2_MAX_UDP_PAYLOAD_SIZE ||
       o->max_datagram_size > MAX_DATAGRAM_SIZE) {
     return "the largest datagram has 1200 to 65527 bytes";
@@ -124,6 +127,8 @@ int ngp_quic_set_options(ngp_quic *quic, const ngp_quic_options *options,
   quic->copies.ticket = copy(quic, o->ticket, o->ticket_len, &failed);
   quic->copies.reset_secret =
       copy(quic, o->reset_secret, o->reset_secret_len, &failed);
+  quic->copies.cid_layout =
+      copy(quic, o->cid_layout, sizeof(*o->cid_layout), &failed);
   if (failed) {
     *preason = "out of memory";
     return NGHTTP2_ERR_NOMEM;
@@ -140,6 +145,7 @@ int ngp_quic_set_options(ngp_quic *quic, const ngp_quic_options *options,
   o->token = quic->copies.token;
   o->ticket = quic->copies.ticket;
   o->reset_secret = quic->copies.reset_secret;
+  o->cid_layout = quic->copies.cid_layout;
   return 0;
 }
 

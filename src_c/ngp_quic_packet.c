@@ -75,7 +75,8 @@ static void get_cids(const ngp_quic_header *header, ngtcp2_cid *dcid,
 }
 
 size_t ngp_quic_write_retry(uint8_t *dest, const ngp_quic_header *header,
-                            const ngp_quic_addr *addr, const uint8_t *secret,
+                            const ngp_quic_addr *addr,
+                            const ngp_cid_layout *layout, const uint8_t *secret,
                             size_t secret_len, uint64_t now) {
   uint8_t token[NGTCP2_CRYPTO_MAX_RETRY_TOKENLEN2];
   ngtcp2_sockaddr_in6 in6 = ngp_quic_to_sockaddr(addr);
@@ -85,7 +86,8 @@ size_t ngp_quic_write_retry(uint8_t *dest, const ngp_quic_header *header,
   ngtcp2_ssize n;
 
   if (!header->is_initial ||
-      ngp_tls_random(retry_scid.data, retry_scid.datalen) != 0) {
+      (layout ? ngp_cid_make(layout, &retry_scid)
+              : ngp_tls_random(retry_scid.data, retry_scid.datalen)) != 0) {
     return 0;
   }
   get_cids(header, &dcid, &scid);

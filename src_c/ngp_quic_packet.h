@@ -52,10 +52,12 @@ size_t ngp_quic_write_version_negotiation(uint8_t *dest,
 
 /*
  * ngp_quic_write_retry answers an Initial packet from |addr| with a token
- * authenticated by |secret|.
+ * authenticated by |secret|.  The connection id that replaces the client's is
+ * one of |layout|, or random if that is NULL.
  */
 size_t ngp_quic_write_retry(uint8_t *dest, const ngp_quic_header *header,
-                            const ngp_quic_addr *addr, const uint8_t *secret,
+                            const ngp_quic_addr *addr,
+                            const ngp_cid_layout *layout, const uint8_t *secret,
                             size_t secret_len, uint64_t now);
 
 /*

@@ -888,3 +888,33 @@ void ngp_tls_nonce(void *dest, size_t len) {
      work then, either. */
   (void)gnutls_rnd(GNUTLS_RND_NONCE, dest, len);
 }
+
+/* A handle of GnuTLS, which has no ECB: CBC of one block with an initialization
+   vector of zeros is the same. */
+static uint8_t no_iv[16];
+
+int ngp_tls_aes_new(ngp_tls_aes **paes, const uint8_t *key) {
+  gnutls_datum_t secret = {(unsigned char *)(uintptr_t)key, 16};
+  gnutls_datum_t iv = {no_iv, sizeof(no_iv)};
+  gnutls_cipher_hd_t handle;
+  int rv = gnutls_cipher_init(&handle, GNUTLS_CIPHER_AES_128_CBC, &secret, &iv);
+
+  if (rv == 0) {
+    *paes = (ngp_tls_aes *)handle;
+  }
+  return rv;
+}
+
+void ngp_tls_aes_del(ngp_tls_aes *aes) {
+  gnutls_cipher_deinit((gnutls_cipher_hd_t)aes);
+}
+
+int ngp_tls_aes_encrypt(ngp_tls_aes *aes, uint8_t *block) {
+  gnutls_cipher_set_iv((gnutls_cipher_hd_t)aes, no_iv, sizeof(no_iv));
+  return gnutls_cipher_encrypt((gnutls_cipher_hd_t)aes, block, 16);
+}
+
+int ngp_tls_aes_decrypt(ngp_tls_aes *aes, uint8_t *block) {
+  gnutls_cipher_set_iv((gnutls_cipher_hd_t)aes, no_iv, sizeof(no_iv));
+  return gnutls_cipher_decrypt((gnutls_cipher_hd_t)aes, block, 16);
+}

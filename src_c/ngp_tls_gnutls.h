@@ -230,4 +230,22 @@ int ngp_tls_random(void *dest, size_t len);
 /* ngp_tls_nonce fills |dest| with bytes that need not be secret. */
 void ngp_tls_nonce(void *dest, size_t len);
 
+/* ngp_tls_aes is AES-128 for single blocks of 16 bytes (ECB). */
+typedef struct ngp_tls_aes ngp_tls_aes;
+
+/*
+ * ngp_tls_aes_new makes a cipher with a key of 16 bytes.  It returns 0, or a
+ * negative code if there is none.
+ */
+int ngp_tls_aes_new(ngp_tls_aes **paes, const uint8_t *key);
+
+void ngp_tls_aes_del(ngp_tls_aes *aes);
+
+/* ngp_tls_aes_encrypt encrypts a block in place.  It returns 0, or a negative
+   code if the cipher fails. */
+int ngp_tls_aes_encrypt(ngp_tls_aes *aes, uint8_t *block);
+
+/* ngp_tls_aes_decrypt decrypts a block in the same way. */
+int ngp_tls_aes_decrypt(ngp_tls_aes *aes, uint8_t *block);
+
 #endif /* NGP_TLS_GNUTLS_H */

@@ -11,6 +11,10 @@
 #include <netinet/udp.h>
 #include <string.h>
 
+#ifdef __linux__
+#  include <linux/filter.h>
+#endif
+
 /* Linux's numbers, for which older C libraries have no names. */
 #ifdef __linux__
 #  ifndef UDP_SEGMENT
@@ -107,6 +111,154 @@ int ngp_udp_forbid_fragments(int fd, int family) {
 #else
   (void)fd;
   (void)family;
+  return 0;
+#endif
+}
+
+/* The shift that mixes the high bits of a product into the low ones. */
+#define HASH_SHIFT 15
+
+uint32_t ngp_udp_hash(const uint32_t *mask, const uint8_t *data, size_t len) {
+  uint32_t hash = mask[0];
+  size_t i;
+
+  for (i = 0; i < len; i += 4) {
+    /* The last four bytes may overlap with those before. */
+    const uint8_t *p = data + (i + 4 > len ? len - 4 : i);
+    uint32_t word = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 |
+                    (uint32_t)p[2] << 8 | (uint32_t)p[3];
+
+    hash = (hash ^ word) * mask[1];
+    hash ^= hash >> HASH_SHIFT;
+  }
+  return hash;
+}
+
+#ifdef SO_ATTACH_REUSEPORT_CBPF
+
+/* RFC 8999, 5.1: where the headers of any version have the connection id, and
+   where a long one has its length. */
+#  define SHORT_CID 1
+#  define LONG_CID_LEN 5
+#  define LONG_CID 6
+
+/* RFC 9000, 7.2: the least length of an id that a client chooses. */
+#  define MIN_CLIENT_CID 8
+
+/* The words of the program's memory. */
+#  define MEM_HASH 0
+#  define MEM_CID 1
+
+#  define MAX_PROGRAM 160
+
+typedef struct program {
+  struct sock_filter code[MAX_PROGRAM];
+  unsigned short len;
+} program;
+
+/* Appends an instruction; a jump skips |jt| or |jf| others. */
+static void add(program *p, unsigned code, uint32_t k, unsigned jt,
+                unsigned jf) {
+  p->code[p->len++] = (struct sock_filter){
+      .code = (uint16_t)code, .jt = (uint8_t)jt, .jf = (uint8_t)jf, .k = k};
+}
+
+static void add_return(program *p) { add(p, BPF_RET | BPF_A, 0, 0, 0); }
+
+/* An index that no socket has: the kernel spreads by the addresses. */
+static void add_decline(program *p) {
+  add(p, BPF_RET | BPF_K, UINT32_MAX, 0, 0);
+}
+
+static void add_set_cid(program *p, uint32_t offset) {
+  add(p, BPF_LDX | BPF_IMM, offset, 0, 0);
+  add(p, BPF_STX, MEM_CID, 0, 0);
+}
+
+/* What ngp_udp_hash() does, for the first |len| bytes of the connection id; the
+   result is in A and in the memory. */
+static void add_hash(program *p, const uint32_t *mask, size_t len) {
+  size_t i;
+
+  add(p, BPF_LD | BPF_IMM, mask[0], 0, 0);
+  add(p, BPF_ST, MEM_HASH, 0, 0);
+  for (i = 0; i < len; i += 4) {
+    size_t offset = i + 4 > len ? len - 4 : i;
+
+    add(p, BPF_LDX | BPF_MEM, MEM_CID, 0, 0);
+    add(p, BPF_LD | BPF_W | BPF_IND, (uint32_t)offset, 0, 0);
+    add(p, BPF_LDX | BPF_MEM, MEM_HASH, 0, 0);
+    add(p, BPF_ALU | BPF_XOR | BPF_X, 0, 0, 0);
+    add(p, BPF_ALU | BPF_MUL | BPF_K, mask[1], 0, 0);
+    add(p, BPF_ST, MEM_HASH, 0, 0);
+    add(p, BPF_ALU | BPF_RSH | BPF_K, HASH_SHIFT, 0, 0);
+    add(p, BPF_LDX | BPF_MEM, MEM_HASH, 0, 0);
+    add(p, BPF_ALU | BPF_XOR | BPF_X, 0, 0, 0);
+    add(p, BPF_ST, MEM_HASH, 0, 0);
+  }
+}
+
+static void add_spread(program *p, uint32_t size) {
+  add(p, BPF_ALU | BPF_MOD | BPF_K, size, 0, 0);
+  add_return(p);
+}
+
+static void write_program(program *p, const uint32_t *mask, uint32_t cid_len,
+                          uint32_t size) {
+  program foreign = {.len = 0};
+
+  add_set_cid(&foreign, LONG_CID);
+  add_hash(&foreign, mask, MIN_CLIENT_CID);
+  add_spread(&foreign, size);
+
+  p->len = 0;
+  add(p, BPF_LD | BPF_W | BPF_LEN, 0, 0, 0);
+  add(p, BPF_JMP | BPF_JGE | BPF_K, SHORT_CID + cid_len, 1, 0);
+  add_decline(p);
+  add(p, BPF_LD | BPF_B | BPF_ABS, 0, 0, 0);
+  add(p, BPF_JMP | BPF_JSET | BPF_K, 0x80, 3, 0);
+  add_set_cid(p, SHORT_CID);
+  /* Past the long header: 9 instructions, and those for a foreign id. */
+  add(p, BPF_JMP | BPF_JA, 9U + foreign.len, 0, 0);
+  add(p, BPF_LD | BPF_W | BPF_LEN, 0, 0, 0);
+  add(p, BPF_JMP | BPF_JGE | BPF_K, LONG_CID + cid_len, 1, 0);
+  add_decline(p);
+  add(p, BPF_LD | BPF_B | BPF_ABS, LONG_CID_LEN, 0, 0);
+  add(p, BPF_JMP | BPF_JEQ | BPF_K, cid_len, foreign.len + 2U, 0);
+  add(p, BPF_JMP | BPF_JGE | BPF_K, MIN_CLIENT_CID, 1, 0);
+  add_decline(p);
+  memcpy(p->code + p->len, foreign.code, foreign.len * sizeof(*foreign.code));
+  p->len = (unsigned short)(p->len + foreign.len);
+  add_set_cid(p, LONG_CID);
+  /* An id of our length. */
+  add_hash(p, mask, cid_len - 1);
+  add(p, BPF_LDX | BPF_MEM, MEM_CID, 0, 0);
+  add(p, BPF_LD | BPF_B | BPF_IND, cid_len - 1, 0, 0);
+  add(p, BPF_LDX | BPF_MEM, MEM_HASH, 0, 0);
+  add(p, BPF_ALU | BPF_XOR | BPF_X, 0, 0, 0);
+  add(p, BPF_ALU | BPF_AND | BPF_K, 0xff, 0, 0);
+  add(p, BPF_JMP | BPF_JGE | BPF_K, size, 1, 0);
+  add_return(p);
+  add(p, BPF_LD | BPF_MEM, MEM_HASH, 0, 0);
+  add_spread(p, size);
+}
+
+#endif /* SO_ATTACH_REUSEPORT_CBPF */
+
+int ngp_udp_steer(int fd, const uint32_t *mask, size_t cid_len, uint32_t size) {
+#ifdef SO_ATTACH_REUSEPORT_CBPF
+  program p;
+  struct sock_fprog prog = {.filter = p.code};
+
+  write_program(&p, mask, (uint32_t)cid_len, size);
+  prog.len = p.len;
+  return setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &prog,
+                    sizeof(prog)) == 0;
+#else
+  (void)fd;
+  (void)mask;
+  (void)cid_len;
+  (void)size;
   return 0;
 #endif
 }

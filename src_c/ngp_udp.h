@@ -59,6 +59,25 @@ int ngp_udp_enable_local(int fd, int family);
 int ngp_udp_forbid_fragments(int fd, int family);
 
 /*
+ * ngp_udp_hash hashes |len| bytes, at least 4, with the key |mask|.  It is no
+ * cryptographic hash: the kernel has to compute it by a program of classic BPF.
+ */
+uint32_t ngp_udp_hash(const uint32_t *mask, const uint8_t *data, size_t len);
+
+/*
+ * ngp_udp_steer asks the kernel to choose the socket of a SO_REUSEPORT group,
+ * of which |fd| is one, by the QUIC connection id of each datagram.  The
+ * sockets have the order in which they were bound; those from |size| on are
+ * only chosen for what is not QUIC.
+ *
+ * A connection id of |cid_len| bytes, 8 to 20, has the number of its socket in
+ * the last byte, xor the hash of the others.  Other numbers, and the ids that
+ * clients choose, are spread by their hash.  It returns nonzero if the kernel
+ * does so; no privilege is needed.
+ */
+int ngp_udp_steer(int fd, const uint32_t *mask, size_t cid_len, uint32_t size);
+
+/*
  * ngp_udp_recv receives a datagram, or a run of them from one address to one of
  * ours, |*local|, into |buf|.  All but the last have |*psegment| bytes, and all
  * have |*pecn| for the ECN bits of their IP headers (RFC 3168), 0 if they are

@@ -210,6 +210,11 @@ def test_the_time_bounds_of_applications_are_on_the_page(name):
         ("octets that are sent ahead", "asyncio.h1_pump:PROBE_INTERVAL"),
         ("TCP's probes of an accepted connection", "asyncio.listener:PROBE_AFTER"),
         ("stateless resets", "asyncio.quic_server:MAX_RESETS"),
+        ("workers of a ``QuicGroup``", "asyncio.quic_member:MAX_SLOTS"),
+        (
+            "ids of another worker's unfinished handshakes",
+            "asyncio.quic_member:MAX_CLAIMS",
+        ),
         ("``drain()`` of a stream's writer", "asyncio.quic_protocol:HIGH_WATER"),
         (
             "open requests of an ``H3Protocol`` that is a client",

@@ -14,7 +14,7 @@ import socket
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from nghttp2py.arguments import check_int, check_type
+from nghttp2py.arguments import check_bool, check_int, check_type
 from nghttp2py.asyncio.binding import (
     bind_datagrams,
     check_host,
@@ -23,6 +23,9 @@ from nghttp2py.asyncio.binding import (
 )
 from nghttp2py.asyncio.quic_member import MAX_SLOTS, QuicMember
 from nghttp2py.asyncio.shared_secrets import SharedSecrets
+from nghttp2py.asyncio.udp import steer
+from nghttp2py.quic.load_balancing import QuicLB
+from nghttp2py.quic.routing import ConnectionIds
 
 __all__ = ["QuicGroup"]
 
@@ -43,14 +46,14 @@ class _Channel:
         self._control, self.control = _pair()
 
     def tell(self, message: dict[str, Any], peers: Iterable[_Channel] = ()) -> bool:
-        """Send a message to the member; return whether its socket has accepted it."""
+        """Send a message to the member; return whether it keeps up with them."""
         descriptors = [peer.outbox.fileno() for peer in peers]
         try:
             socket.send_fds(self._control, [json.dumps(message).encode()], descriptors)
-        except ConnectionError:
-            return True  # the member is ending, and needs it no more
-        except OSError:
+        except BlockingIOError:
             return False
+        except OSError:
+            pass  # its process has ended
         return True
 
     def close(self) -> None:
@@ -74,6 +77,10 @@ class QuicGroup:
     workers: each is in a *slot*, 0 to ``size - 1``, and has a *generation* that counts
     its predecessors in the slot.
 
+    ``secrets`` are made if none are given.  ``load_balancing`` is for a load balancer
+    in front that reads connection ids.  With ``bpf`` the kernel chooses the worker by
+    the connection id, if it can (Linux); otherwise workers pass datagrams on.
+
     Raises ``OSError`` if an address cannot be bound, also if it is in use by another
     server that allows it to be shared (SO_REUSEPORT).
     """
@@ -84,13 +91,28 @@ class QuicGroup:
         size: int,
         *,
         secrets: SharedSecrets | None = None,
+        load_balancing: QuicLB | None = None,
+        bpf: bool = True,
     ) -> None:
         check_int("size", size, 1, MAX_SLOTS)
         if secrets is None:
             secrets = SharedSecrets.create()
         check_type("secrets", secrets, SharedSecrets, "SharedSecrets")
+        if load_balancing is not None:
+            check_type("load_balancing", load_balancing, QuicLB, "a QuicLB or None")
+        check_bool("bpf", bpf)
         self.secrets = secrets
+        self.load_balancing = load_balancing
+        #: Whether the kernel chooses the worker by the connection id.
+        self.steered = False
         self.size = 0
+        self._bpf = bpf
+        self._connection_ids = ConnectionIds(
+            secret=secrets.connection_ids,
+            slot=0,
+            generation=0,
+            load_balancing=load_balancing,
+        )
         self._places = [_reserve(address) for address in addresses]
         if not self._places:
             raise ValueError("addresses must not be empty")
@@ -105,12 +127,26 @@ class QuicGroup:
 
     def _open(self, size: int) -> None:
         """Open the sockets of the slots below ``size`` that have none."""
-        while len(self._sockets) < size:
-            opened: list[socket.socket] = []
-            self._sockets.append(opened)
-            for place in self._places:
+        for slot in range(size):
+            if slot == len(self._sockets):
+                self._sockets.append([])
+            opened = self._sockets[slot]
+            for place in self._places[len(opened) :]:
                 opened.append(bind_datagrams(*place, reuse_port=True))
         self.size = size
+        self._steer()
+
+    def _steer(self) -> None:
+        """Have the kernel choose by the connection id, if it can."""
+        self.steered = self._bpf and all(
+            steer(sock, self._connection_ids, self.size) for sock in self._sockets[0]
+        )
+        if self._bpf and not self.steered:
+            logger.info(
+                "the kernel does not choose workers by QUIC connection ids: they pass "
+                "datagrams on to each other"
+            )
+            self._bpf = False
 
     @property
     def addresses(self) -> list[Any]:
@@ -126,7 +162,8 @@ class QuicGroup:
         check_int("slot", slot, 0, self.size - 1)
         check_int("generation", generation, 0)
         key = slot, generation
-        if key in self._channels:
+        # Connection ids have the generation in one byte.
+        if any(s == slot and not (g - generation) % 256 for s, g in self._channels):
             raise ValueError(f"slot {slot} has a generation {generation} already")
         channel = _Channel()
         others = list(self._channels.items())
@@ -140,6 +177,7 @@ class QuicGroup:
             generation,
             self.size,
             self.secrets,
+            self.load_balancing,
             [sock.dup() for sock in self._sockets[slot]],
             channel.inbox,
             channel.control,
@@ -151,6 +189,25 @@ class QuicGroup:
         if channel is not None:
             channel.close()
             self._tell_all({"left": [(slot, generation)]})
+            self._close_unused()
+
+    def _close_unused(self) -> None:
+        """Close the sockets of slots that are no more and have no member.
+
+        Without a program in the kernel they would get new connections.  With it only
+        the last may leave: the kernel moves the last into the place of another.
+        """
+        used = {slot for slot, _ in self._channels}
+        for slot in range(len(self._sockets) - 1, self.size - 1, -1):
+            if slot in used:
+                if self.steered:
+                    return
+                continue
+            for sock in self._sockets[slot]:
+                sock.close()
+            self._sockets[slot] = []
+        while len(self._sockets) > self.size and not self._sockets[-1]:
+            self._sockets.pop()
 
     def resize(self, size: int) -> None:
         """Change the number of slots; raises ``OSError`` if it cannot bind more.
@@ -159,6 +216,7 @@ class QuicGroup:
         """
         check_int("size", size, 1, MAX_SLOTS)
         self._open(size)
+        self._close_unused()
         self._tell_all({"size": size})
 
     def _tell_all(

@@ -55,6 +55,9 @@ class Handshakes:
         self._began: dict[QuicConnectionProtocol, tuple[Hashable, float]] = {}
         self._by_network: dict[Hashable, dict[QuicConnectionProtocol, None]] = {}
 
+    def __contains__(self, protocol: object) -> bool:
+        return protocol in self._began
+
     def __len__(self) -> int:
         return len(self._began)
 

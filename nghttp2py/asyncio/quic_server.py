@@ -23,6 +23,7 @@ from nghttp2py.asyncio.quic_protocol import (
 )
 from nghttp2py.asyncio.timeouts import Timeouts, merge_timeouts
 from nghttp2py.asyncio.tls import warn_of_validity
+from nghttp2py.asyncio.udp import UDPTransport
 from nghttp2py.asyncio.waiters import wait_for
 from nghttp2py.quic.configuration import (
     SESSION_TICKET_KEY_LENGTH,
@@ -142,6 +143,8 @@ class QuicServer(asyncio.DatagramProtocol):
         self._retry = retry
         self._stream_handler = stream_handler
         self._group = group
+        # The number of the socket's address in the group.
+        self._place = 0
         self._max_connections = max_connections
         self._transport: asyncio.DatagramTransport | None = None
         self._protocols: dict[bytes, QuicConnectionProtocol] = {}
@@ -158,11 +161,13 @@ class QuicServer(asyncio.DatagramProtocol):
         self._spent_tokens: dict[bytes, None] = {}
         self._resets = 0
         self._resets_since = 0.0
+        self._connection_ids = None if group is None else group.connection_ids
         if configuration.stateless_reset_secret is None:
             configuration.stateless_reset_secret = os.urandom(32)
         self._router = Router(
             secret=configuration.stateless_reset_secret,
             token_secret=None if group is None else group.secrets.retry,
+            connection_ids=self._connection_ids,
             connection_id_length=configuration.connection_id_length,
             versions=configuration.supported_versions,
         )
@@ -234,7 +239,7 @@ class QuicServer(asyncio.DatagramProtocol):
         that is left.
         """
         check_seconds("timeout", timeout, least=0)
-        self._draining = True
+        self._stop_accepting()
         if self._closed.is_set():
             return
         if timeout is not None:
@@ -248,6 +253,11 @@ class QuicServer(asyncio.DatagramProtocol):
             self._end_by(self._close_settled(unsettled))
         else:
             self.abort()
+
+    def _stop_accepting(self) -> None:
+        self._draining = True
+        if self._group is not None:
+            self._group.drain()
 
     def _end_by(self, end: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(end)
@@ -266,7 +276,7 @@ class QuicServer(asyncio.DatagramProtocol):
 
     def abort(self) -> None:
         """Close all connections at once, and stop listening."""
-        self._draining = True
+        self._stop_accepting()
         self._connections.abort()
         self._protocols.clear()
         if self._transport is None:
@@ -303,7 +313,7 @@ class QuicServer(asyncio.DatagramProtocol):
         Their protocols are asked to end them, as HTTP/3 does by GOAWAY.  After
         ``timeout`` seconds it stops waiting.
         """
-        self._draining = True
+        self._stop_accepting()
         for protocol in list(self._connections):
             self._attempt(protocol, protocol.drain_begun)
         with contextlib.suppress(asyncio.TimeoutError):
@@ -313,13 +323,14 @@ class QuicServer(asyncio.DatagramProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.DatagramTransport, transport)
         if self._group is not None:
-            self._group.attach(self)
+            sock = transport.get_extra_info("socket")
+            self._place = self._group.attach(self, sock)
 
     def connection_lost(self, exc: Exception | None) -> None:
         for protocol in self._connections:
             self._attempt(protocol, protocol.connection_lost, exc)
         if self._group is not None:
-            self._group.detach(self)
+            self._group.detach(self._place)
         self._closed.set()
 
     def error_received(self, exc: Exception) -> None:
@@ -328,7 +339,7 @@ class QuicServer(asyncio.DatagramProtocol):
             self._log.memory_wanted("QUIC", "datagrams were dropped")
 
     def datagram_received(self, data: bytes, addr: NetworkAddress) -> None:
-        protocol = self._route(data, addr)
+        protocol = self._route((data, addr, 0, len(data)))
         if protocol is not None:
             try:
                 protocol.datagram_received(data, addr)
@@ -337,13 +348,21 @@ class QuicServer(asyncio.DatagramProtocol):
 
     def runs_received(self, runs: list[Run]) -> None:
         """Pass each run to its connection; then let each connection send once."""
+        if self._group is not None:
+            self._group.count_received(runs)
+        self._receive(runs)
+
+    def runs_forwarded(self, runs: list[Run]) -> None:
+        """Handle what another worker has received: it is not forwarded again."""
+        self._receive(runs, forwarded=True)
+
+    def _receive(self, runs: list[Run], *, forwarded: bool = False) -> None:
         shares: dict[QuicConnectionProtocol, list[Run]] = {}
         try:
             for run in runs:
                 # A run comes from one address, which may have several connections.
                 for share in self._router.split_run(run):
-                    data, addr, _, segment = share
-                    protocol = self._route(data[:segment], addr)
+                    protocol = self._route(share, forwarded)
                     if protocol is not None:
                         shares.setdefault(protocol, []).append(share)
         except MemoryError as error:
@@ -364,6 +383,22 @@ class QuicServer(asyncio.DatagramProtocol):
             if header is not None and header.version is None:
                 self._reset(header, segment, addr)
 
+    def pause_reading(self) -> None:
+        """Leave the socket to another worker."""
+        cast(UDPTransport, self._transport).pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read the socket again."""
+        cast(UDPTransport, self._transport).resume_reading()
+
+    def handshaking_ids(self) -> list[bytes]:
+        """The connection ids of handshakes, those that the clients chose included."""
+        return [
+            cid
+            for cid, protocol in self._protocols.items()
+            if protocol in self._handshaking
+        ]
+
     def resume_writing(self) -> None:
         """Continue sending: the socket accepts datagrams again."""
         for protocol in self._connections:
@@ -375,16 +410,31 @@ class QuicServer(asyncio.DatagramProtocol):
             transport.sendto(data, addr)
 
     def _route(
-        self, data: bytes, addr: NetworkAddress
+        self, run: Run, forwarded: bool = False
     ) -> QuicConnectionProtocol | None:
-        """Return the connection that a datagram is for, or begins."""
+        """Return the connection that a run's first datagram is for, or begins."""
+        data, addr, _, segment = run
+        data = data[:segment]
         header = self._router.read_header(data)
         if header is None:
             return None
         protocol = self._protocols.get(header.destination_cid)
         if protocol is None:
+            if self._group is not None and not forwarded:
+                begins = self._verify_retry(header, addr) is not None
+                done = self._group.forward(self._place, header, run, begins=begins)
+                if done is not False:
+                    return None
             protocol = self._route_unknown(header, data, addr)
         return protocol
+
+    def _verify_retry(self, header: QuicHeader, addr: NetworkAddress) -> bytes | None:
+        """Return the connection id before a Retry packet that the client answers;
+        ``None`` unless it does."""
+        if not header.is_retry_token:
+            return None
+        # Not the loop's clock: another worker may have made the token.
+        return self._router.verify_retry(header, addr, time.time())
 
     def _route_unknown(
         self, header: QuicHeader, data: bytes, addr: NetworkAddress
@@ -406,10 +456,8 @@ class QuicServer(asyncio.DatagramProtocol):
             self._refuse(header, addr, QuicErrorCode.CONNECTION_REFUSED, why)
             return None
         retry = self._retry or self._handshaking.needs_proof(addr)
-        # Not the loop's clock: another worker may have made the token.
-        now = time.time()
         if header.is_retry_token:
-            original = self._router.verify_retry(header, addr, now)
+            original = self._verify_retry(header, addr)
             if original is not None:
                 return self._accept(header, addr, original, header.destination_cid)
             if retry:
@@ -420,7 +468,7 @@ class QuicServer(asyncio.DatagramProtocol):
         elif self._take_token(header, addr):
             return self._accept(header, addr, validated=True)
         if retry:
-            self._answer(self._router.write_retry(header, addr, now), addr)
+            self._answer(self._router.write_retry(header, addr, time.time()), addr)
             return None
         return self._accept(header, addr)
 
@@ -501,6 +549,7 @@ class QuicServer(asyncio.DatagramProtocol):
             session_ticket_handler=self._session_ticket_handler,
             address_validated=validated,
             handshake_timeout=self._timeouts.handshake,
+            connection_ids=self._connection_ids,
         )
         protocol = cast(
             QuicConnectionProtocol,

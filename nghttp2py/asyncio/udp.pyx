@@ -11,6 +11,9 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memcmp, memcpy, memset
 
+from nghttp2py cimport cngp_quic as lib
+from nghttp2py.quic.routing cimport ConnectionIds
+
 import asyncio
 import errno as errors
 import os
@@ -82,6 +85,7 @@ cdef extern from "ngp_udp.h" nogil:
 
     bint ngp_udp_enable_local(int fd, int family)
     bint ngp_udp_forbid_fragments(int fd, int family)
+    bint ngp_udp_steer(int fd, const uint32_t *mask, size_t cid_len, uint32_t size)
     Py_ssize_t ngp_udp_recv(
         int fd, uint8_t *buf, size_t len, sockaddr_storage *addr,
         socklen_t *paddrlen, ngp_udp_local *local, size_t *psegment, uint8_t *pecn)
@@ -94,6 +98,18 @@ cdef extern from "ngp_udp.h" nogil:
 # How many runs are read in one turn of the loop.
 cdef enum:
     MAX_READS = 4
+
+
+def steer(sock, ConnectionIds connection_ids not None, uint32_t size):
+    """Ask the kernel to choose the socket of a SO_REUSEPORT group by the connection id.
+
+    ``sock`` is any socket of the group.  The first ``size`` have the slots of these
+    numbers, in the order in which they were bound.  Return whether the kernel does so:
+    Linux does, without a privilege, where the program may use classic BPF.
+    """
+    return size > 0 and ngp_udp_steer(
+        sock.fileno(), connection_ids._layout.mask,
+        lib.ngp_cid_len(&connection_ids._layout), size)
 
 
 class PeerAddress(tuple):
@@ -166,6 +182,77 @@ cdef socklen_t pack(int family, addr, sockaddr_storage *packed) except 0:
         in6.sin6_flowinfo = htonl(addr[2])
         in6.sin6_scope_id = addr[3]
     return sizeof(sockaddr_in6)
+
+
+cdef int pack_local(addr, ngp_udp_local *packed) except -1:
+    """Pack our address in the address of a peer; zeros if it is not known."""
+    memset(packed, 0, sizeof(packed[0]))
+    local = getattr(addr, "local", None)
+    if local is not None:
+        ip, scope = local
+        if len(ip) != sizeof(packed.ip):
+            raise ValueError("the local address must have 16 bytes")
+        memcpy(packed.ip, PyBytes_AS_STRING(ip), sizeof(packed.ip))
+        packed.scope = scope
+    return 0
+
+
+# What precedes a run of datagrams in the message to another worker, with the socket
+# address of the peer after it.
+cdef packed struct Forwarded:
+    uint8_t kind
+    uint8_t place
+    uint8_t ecn
+    uint8_t addrlen
+    uint32_t segment
+    ngp_udp_local local
+
+
+def pack_run(int family, uint8_t kind, uint8_t place, tuple run not None):
+    """Return a message with a run of datagrams, ``(data, addr, ecn, segment)``.
+
+    It begins with ``kind`` and ``place``; ``family`` is that of the socket.
+    """
+    cdef Forwarded head
+    cdef sockaddr_storage peer
+    cdef bytes data = run[0]
+
+    head.kind = kind
+    head.place = place
+    head.ecn = run[2]
+    head.segment = run[3]
+    head.addrlen = pack(family, run[1], &peer)
+    pack_local(run[1], &head.local)
+    return b"%b%b%b" % (
+        PyBytes_FromStringAndSize(<const char *>&head, sizeof(head)),
+        PyBytes_FromStringAndSize(<const char *>&peer, head.addrlen),
+        data,
+    )
+
+
+def unpack_run(bytes message not None):
+    """Return the run of a message of ``pack_run``, or ``None`` if it is none."""
+    cdef Forwarded head
+    cdef sockaddr_storage peer
+    cdef size_t start
+
+    if len(message) < <Py_ssize_t>sizeof(head):
+        return None
+    memcpy(&head, PyBytes_AS_STRING(message), sizeof(head))
+    start = sizeof(head) + head.addrlen
+    if (
+        head.addrlen > sizeof(peer)
+        or <size_t>len(message) <= start
+        or head.segment == 0
+    ):
+        return None
+    memset(&peer, 0, sizeof(peer))
+    memcpy(&peer, PyBytes_AS_STRING(message) + sizeof(head), head.addrlen)
+    if peer.ss_family not in (AF_INET, AF_INET6):
+        return None
+    return (
+        message[start:], unpack(&peer, &head.local), head.ecn, head.segment
+    )
 
 
 cdef class _Socket:
@@ -293,15 +380,7 @@ cdef class _Socket:
             return 0
         self._to_addr = None
         self._to_len = pack(self._family, addr, &self._to)
-        memset(&self._to_local, 0, sizeof(self._to_local))
-        local = getattr(addr, "local", None)
-        if local is not None:
-            ip, scope = local
-            if len(ip) != sizeof(self._to_local.ip):
-                raise ValueError("the local address must have 16 bytes")
-            memcpy(
-                self._to_local.ip, PyBytes_AS_STRING(ip), sizeof(self._to_local.ip))
-            self._to_local.scope = scope
+        pack_local(addr, &self._to_local)
         self._to_addr = addr
         return 0
 
@@ -362,6 +441,7 @@ class UDPTransport(asyncio.DatagramTransport):
         self._refusals = bool(refusals and ERROR_REPORTS)
         if self._refusals:
             self._report_errors(True)
+        self._reading = True
         loop.add_reader(sock.fileno(), self._read_ready)
         try:
             protocol.connection_made(self)
@@ -384,6 +464,7 @@ class UDPTransport(asyncio.DatagramTransport):
         if self._closing:
             return
         self._closing = True
+        self._reading = False
         self._loop.remove_reader(self._sock.fileno())
         self._loop.remove_writer(self._sock.fileno())
         self._waiting.clear()
@@ -391,6 +472,18 @@ class UDPTransport(asyncio.DatagramTransport):
         # Break the reference cycle: nothing must wait for the collector.
         protocol, self._protocol = self._protocol, None
         self._loop.call_soon(protocol.connection_lost, None)
+
+    def pause_reading(self):
+        """Leave what arrives to others that have the socket."""
+        if self._reading:
+            self._reading = False
+            self._loop.remove_reader(self._sock.fileno())
+
+    def resume_reading(self):
+        """Read again after ``pause_reading``."""
+        if not self._reading and not self._closing:
+            self._reading = True
+            self._loop.add_reader(self._sock.fileno(), self._read_ready)
 
     def get_write_buffer_size(self):
         return sum(len(run[0]) for run in self._waiting)
@@ -479,7 +572,7 @@ class UDPTransport(asyncio.DatagramTransport):
             self._protocol.error_received(error)
 
     def _read_ready(self):
-        if self._closing:
+        if not self._reading:
             return
         try:
             try:

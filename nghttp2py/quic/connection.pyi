@@ -9,6 +9,7 @@ from nghttp2py.quic.configuration import (
 from nghttp2py.quic.configuration import QuicConfiguration
 from nghttp2py.quic.credentials import TLSState
 from nghttp2py.quic.events import ConnectionTerminated, QuicEvent
+from nghttp2py.quic.routing import ConnectionIds
 from nghttp2py.quic.tls import SessionTicketFetcher, SessionTicketHandler
 
 __all__ = [
@@ -66,6 +67,7 @@ class QuicConnection:
         token_handler: QuicTokenHandler | None = None,
         address_validated: bool = False,
         handshake_timeout: float | None = None,
+        connection_ids: ConnectionIds | None = None,
     ) -> None: ...
     @property
     def configuration(self) -> QuicConfiguration: ...

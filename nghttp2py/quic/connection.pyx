@@ -44,6 +44,7 @@ from nghttp2py.quic.options cimport (
     set_versions,
     to_duration,
 )
+from nghttp2py.quic.routing cimport ConnectionIds
 
 import logging
 from collections import deque, namedtuple
@@ -191,8 +192,11 @@ cdef class QuicConnection:
     ``original_destination_connection_id`` and ``retry_source_connection_id`` are a
     server's, from the first packet of the client and from the Retry packet that
     answered it; ``address_validated`` means that the client's token is from an earlier
-    connection and valid.  ``handshake_timeout`` bounds the handshake, in seconds;
-    ``None`` leaves it to ``idle_timeout``.  ``session_ticket_handler`` is called with
+    connection and valid.  ``connection_ids``, a
+    :class:`~nghttp2py.quic.routing.ConnectionIds`, makes a server's connection ids,
+    which otherwise are random; their length must be ``connection_id_length``.
+    ``handshake_timeout`` bounds the handshake, in seconds; ``None`` leaves it to
+    ``idle_timeout``.  ``session_ticket_handler`` is called with
     each :class:`~nghttp2py.quic.tls.SessionTicket` that a client receives, and
     ``token_handler`` with each token for later connections.  A server issues tickets if
     it has a ``session_ticket_handler``, which is called with each, or if
@@ -237,6 +241,7 @@ cdef class QuicConnection:
         token_handler=None,
         address_validated=False,
         handshake_timeout=None,
+        connection_ids=None,
     ):
         cdef:
             lib.ngp_quic_options options
@@ -262,6 +267,8 @@ cdef class QuicConnection:
                 raise ValueError("Cannot set retry_source_connection_id for a client")
             if address_validated:
                 raise ValueError("Cannot set address_validated for a client")
+            if connection_ids is not None:
+                raise ValueError("Cannot set connection_ids for a client")
         else:
             if token_handler is not None:
                 raise ValueError("Cannot set `token_handler` for a server")
@@ -290,6 +297,8 @@ cdef class QuicConnection:
         )
         set_limits(&options, configuration)
         set_versions(&options, configuration)
+        if connection_ids is not None:
+            options.cid_layout = &(<ConnectionIds?>connection_ids)._layout
         if configuration.alpn_protocols:
             alpn = encode_alpn(configuration.alpn_protocols)
         options.tls.alpn = alpn

@@ -1,6 +1,26 @@
 from collections.abc import Sequence
 
 from nghttp2py.quic.connection import NetworkAddress
+from nghttp2py.quic.load_balancing import QuicLB
+
+BLOCK_LENGTHS: tuple[int, int]
+
+def encrypt_block(key: bytes, block: bytes) -> bytes: ...
+def decrypt_block(key: bytes, block: bytes) -> bytes: ...
+
+class ConnectionIds:
+    @property
+    def length(self) -> int: ...
+    def __new__(
+        cls,
+        *,
+        secret: bytes,
+        slot: int,
+        generation: int,
+        load_balancing: QuicLB | None = None,
+    ) -> ConnectionIds: ...
+    def make(self) -> bytes: ...
+    def read(self, connection_id: bytes) -> tuple[int, int] | None: ...
 
 class QuicHeader:
     version: int | None
@@ -20,6 +40,7 @@ class Router:
         connection_id_length: int,
         versions: Sequence[int],
         token_secret: bytes | None = None,
+        connection_ids: ConnectionIds | None = None,
     ) -> Router: ...
     def read_header(self, data: bytes) -> QuicHeader | None: ...
     def split_run(

@@ -3,7 +3,7 @@
 from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memcmp
+from libc.string cimport memcmp, memcpy, memset
 
 from nghttp2py cimport cngp_quic as lib
 from nghttp2py.octets cimport copy_bytes
@@ -16,6 +16,124 @@ cdef uint64_t RETRY_TIMEOUT = 30 * 1000000000ULL
 # How long a token of a NEW_TOKEN frame proves the address that it was sent to: after
 # that the address may belong to another client.
 cdef uint64_t TOKEN_TIMEOUT = 24 * 3600 * 1000000000ULL
+
+
+# The least and the most bytes of what QUIC-LB encrypts.
+BLOCK_LENGTHS = lib.NGP_CID_MIN_BLOCK, lib.NGP_CID_MAX_BLOCK
+
+# The configuration of an id that no load balancer can read.
+cdef enum:
+    UNROUTABLE = 7
+
+# The nonce of such an id: with it, one pass of AES encrypts the whole.
+cdef enum:
+    NONCE_LENGTH = 16
+
+
+cdef int check_cipher(int rv) except -1:
+    if rv == lib.NGHTTP2_ERR_NOMEM:
+        raise MemoryError
+    if rv != 0:
+        raise ValueError("a block has 5 to 19 bytes")
+    return 0
+
+
+def encrypt_block(bytes key not None, bytes block not None):
+    """Encrypt a server id and a nonce as QUIC-LB does (draft-21, 5.4)."""
+    cdef bytearray data = bytearray(block)
+
+    if len(key) != lib.NGP_CID_KEY_LEN:
+        raise ValueError("a key has 16 bytes")
+    check_cipher(lib.ngp_cid_encrypt(
+        <const uint8_t *>PyBytes_AS_STRING(key), <uint8_t *><char *>data, len(data)))
+    return bytes(data)
+
+
+def decrypt_block(bytes key not None, bytes block not None):
+    """Reverse ``encrypt_block``."""
+    cdef bytearray data = bytearray(block)
+
+    if len(key) != lib.NGP_CID_KEY_LEN:
+        raise ValueError("a key has 16 bytes")
+    check_cipher(lib.ngp_cid_decrypt(
+        <const uint8_t *>PyBytes_AS_STRING(key), <uint8_t *><char *>data, len(data)))
+    return bytes(data)
+
+
+cdef class ConnectionIds:
+    """Makes the connection ids of a worker, and reads those of the others.
+
+    ``secret`` is 32 bytes that the workers share.  ``load_balancing`` is a ``QuicLB``,
+    or ``None`` if there is no load balancer that reads the ids.  ``generation`` is
+    counted modulo 256.  Raises ``ValueError`` if the ids were too long or the nonce too
+    short.
+    """
+
+    def __cinit__(
+        self, *, bytes secret not None, uint8_t slot, generation, load_balancing=None
+    ):
+        cdef lib.ngp_cid_layout *layout = &self._layout
+        cdef const uint8_t *secrets = <const uint8_t *>PyBytes_AS_STRING(secret)
+        cdef bytes server_id
+        cdef bytes key
+
+        if len(secret) != 32:
+            raise ValueError("secret must have 32 bytes")
+        memset(layout, 0, sizeof(layout[0]))
+        layout.slot = slot
+        layout.generation = generation % 256
+        layout.config_id = UNROUTABLE
+        layout.nonce_len = NONCE_LENGTH
+        memcpy(layout.own_key, secrets, lib.NGP_CID_KEY_LEN)
+        memcpy(layout.mask, secrets + lib.NGP_CID_KEY_LEN, sizeof(layout.mask))
+        # An odd factor loses no bits.
+        layout.mask[1] |= 1
+        if load_balancing is None:
+            return
+        server_id = load_balancing.server_id
+        key = load_balancing.key
+        if load_balancing.nonce_length < lib.NGP_CID_MIN_NONCE:
+            raise ValueError(
+                f"nonce_length must be at least {lib.NGP_CID_MIN_NONCE} with workers, "
+                f"not {load_balancing.nonce_length}"
+            )
+        if len(server_id) + load_balancing.nonce_length >= lib.NGP_CID_MAX_BLOCK:
+            raise ValueError(
+                "server_id and the nonce must have at most 18 bytes with workers"
+            )
+        layout.config_id = load_balancing.config_id
+        layout.nonce_len = load_balancing.nonce_length
+        layout.server_id_len = len(server_id)
+        memcpy(layout.server_id, PyBytes_AS_STRING(server_id), len(server_id))
+        if key is not None:
+            layout.has_key = True
+            memcpy(layout.key, PyBytes_AS_STRING(key), lib.NGP_CID_KEY_LEN)
+
+    @property
+    def length(self):
+        """The length of each."""
+        return lib.ngp_cid_len(&self._layout)
+
+    def make(self):
+        """Return a new connection id."""
+        cdef lib.ngtcp2_cid cid
+
+        if lib.ngp_cid_make(&self._layout, &cid) != 0:
+            raise MemoryError
+        return copy_bytes(cid.data, cid.datalen)
+
+    def read(self, bytes connection_id not None):
+        """Return the slot and the generation of the worker that has made an id, or
+        ``None`` if none of the group has."""
+        cdef uint8_t slot = 0
+        cdef uint8_t generation = 0
+        cdef int rv = lib.ngp_cid_read(
+            &self._layout, <const uint8_t *>PyBytes_AS_STRING(connection_id),
+            len(connection_id), &slot, &generation)
+
+        if rv == lib.NGHTTP2_ERR_NOMEM:
+            raise MemoryError
+        return (slot, generation) if rv == 0 else None
 
 
 cdef class QuicHeader:
@@ -41,21 +159,23 @@ cdef class Router:
     """Reads headers, and makes the answers to packets without a connection.
 
     ``secret`` derives the tokens of stateless resets, and ``token_secret``, by default
-    the same, authenticates those of Retry packets and NEW_TOKEN frames.  Addresses are
-    those of sockets: ``(host, port, ...)``.
+    the same, authenticates those of Retry packets and NEW_TOKEN frames.
+    ``connection_ids`` makes the ids in Retry packets, which otherwise are random.
+    Addresses are those of sockets: ``(host, port, ...)``.
     """
 
     # The versions that we support.
     cdef readonly object versions
     cdef bytes _secret
     cdef bytes _token_secret
+    cdef ConnectionIds _connection_ids
     cdef size_t _cid_length
     cdef uint32_t _versions[lib.NGP_QUIC_MAX_VERSIONS]
     cdef size_t _nversions
 
     def __cinit__(
         self, *, bytes secret not None, connection_id_length, versions,
-        bytes token_secret=None,
+        bytes token_secret=None, ConnectionIds connection_ids=None,
     ):
         if not 0 <= connection_id_length <= 20:
             raise ValueError("a connection id has at most 20 bytes")
@@ -64,6 +184,7 @@ cdef class Router:
             raise ValueError("there are one to eight versions")
         self.versions = frozenset(versions)
         self._secret = secret
+        self._connection_ids = connection_ids
         self._token_secret = secret if token_secret is None else token_secret
         self._cid_length = connection_id_length
         self._nversions = len(versions)
@@ -144,6 +265,7 @@ cdef class Router:
             return b""
         return copy_bytes(packet, lib.ngp_quic_write_retry(
             packet, &header._header, &packed,
+            NULL if self._connection_ids is None else &self._connection_ids._layout,
             <const uint8_t *>PyBytes_AS_STRING(self._token_secret),
             len(self._token_secret), to_ns(now)))
 

@@ -182,7 +182,7 @@ static int welcome(sim *s, const quic_flight *flight) {
     if (!header.token_len) {
       s->retried = 1;
       answer(s, flight, packet,
-             ngp_quic_write_retry(packet, &header, &flight->from, secret,
+             ngp_quic_write_retry(packet, &header, &flight->from, NULL, secret,
                                   sizeof(secret), tell(s, 1)));
       return 0;
     }

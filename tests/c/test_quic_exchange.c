@@ -342,7 +342,7 @@ static void any_bytes_are_a_header_or_none(void **state) {
     }
     assert_true(ngp_quic_write_version_negotiation(packet, &header, versions,
                                                    1) <= sizeof(packet));
-    assert_true(ngp_quic_write_retry(packet, &header, &addr, secret,
+    assert_true(ngp_quic_write_retry(packet, &header, &addr, NULL, secret,
                                      sizeof(secret), 1) <= sizeof(packet));
     assert_true(ngp_quic_write_refusal(packet, &header, 2) <= sizeof(packet));
     assert_true(ngp_quic_write_stateless_reset(packet, &header, secret,
