@@ -104,7 +104,7 @@ def test_an_invalid_value_is_named_with_its_rule(options, sentence):
     [
         ("hots", "did you mean host?"),
         ("certfile", "use ssl_certfile"),
-        ("reload", "there is no reload yet"),
+        ("ws", "every version has WebSockets"),
         ("ws", "every version has WebSockets"),
         ("nothing_like_it", "there is no option 'nothing_like_it'"),
     ],
@@ -118,10 +118,10 @@ def test_an_unknown_option_is_named_with_the_one_that_was_meant(name, hint):
 
 
 def test_what_uvicorn_does_by_default_may_be_asked_for():
-    options = {"reload": False, "http": "auto", "ws": "auto", "port": 80}
+    options = {"http": "auto", "ws": "auto", "port": 80}
     assert make_config(app, options).port == 80
-    with pytest.raises(TypeError, match="there is no reload yet"):
-        make_config(app, {"reload": True})
+    with pytest.raises(TypeError, match="every version has WebSockets"):
+        make_config(app, {"ws": "wsproto"})
 
 
 def test_values_of_uvicorn_and_hypercorn_are_taken():

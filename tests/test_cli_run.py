@@ -374,7 +374,7 @@ def test_a_host_that_is_not_found_is_one_line(site):
             ["main:app", "--ssl-certfile=a", "--ssl-certfile=b", "--ssl-keyfile=k"],
             "there are 2 ssl_certfile and 1 ssl_keyfile",
         ),
-        (["main:app", "--reload"], "no option --reload: there is no reload yet"),
+        (["main:app", "--ws"], "no option --ws: every version has WebSockets"),
         (["main:app", "--certfile=c"], "no option --certfile: use ssl_certfile"),
         (["main:app", "-b", "x:y"], "'x:y' is no address"),
         (["main:app", "-c", "missing.toml"], "cannot read 'missing.toml'"),

@@ -179,7 +179,7 @@ def test_every_library_has_its_licence_in_the_wheel(wheel, metadata, python):
 def test_the_metadata_is_that_of_the_package(metadata, run):
     version = run("-c", "import nghttp2py; print(nghttp2py.__version__)").strip()
     assert metadata["Version"] == version
-    extras = {"asgi", "cli", "metrics", "speed"}
+    extras = {"asgi", "cli", "metrics", "reload", "speed"}
     assert set(metadata.get_all("Provides-Extra")) == extras
     # The library itself requires nothing.
     assert all("extra ==" in wanted for wanted in metadata.get_all("Requires-Dist"))

@@ -51,6 +51,7 @@ from nghttp2py.trusted import TrustedAddresses
 from nghttp2py.websocket import WebSocketOptions
 from nghttp2py.workers.privileges import find_identity
 from nghttp2py.workers.process import Limits
+from nghttp2py.workers.reload import DELAY, EXCLUDES, INCLUDES
 from nghttp2py.workers.supervisor import MOST_WORKERS
 
 __all__ = [
@@ -190,7 +191,6 @@ _ELSEWHERE = {
     "limit_max_requests": "a process is not replaced after requests yet",
     "quic_bind": "HTTP/3 has the port of TLS, on UDP",
     "read_timeout": "use timeout_body",
-    "reload": "there is no reload yet",
     "shutdown_timeout": "use timeout_lifespan_shutdown",
     "ssl_handshake_timeout": "use timeout_handshake",
     "startup_timeout": "use timeout_lifespan_startup",
@@ -209,7 +209,6 @@ _ADDRESS = ("host", "port", "uds", "fd")
 _NEUTRAL = {
     "http": ("auto",),
     "limit_max_requests": (None,),
-    "reload": (False,),
     "ws": ("auto",),
 }
 
@@ -311,6 +310,45 @@ class Config:
         Seconds(optional=True),
         "For a worker whose event loop is blocked; then it is killed and replaced.",
         group="Workers",
+    )
+
+    # ---- Reload ----
+
+    reload: bool = option(
+        False,
+        Flag(),
+        "Start the application again when its files change, for development.",
+        group="Reload",
+    )
+    reload_dirs: Sequence[str] = option(
+        [],
+        Texts(metavar="DIRECTORY"),
+        "Directory to watch.",
+        group="Reload",
+        flags=("reload-dir",),
+        hint="that of the application",
+    )
+    reload_includes: Sequence[str] = option(
+        [],
+        Texts(metavar="PATTERN"),
+        "Pattern of files to watch, beside " + ", ".join(INCLUDES) + ".",
+        group="Reload",
+        flags=("reload-include",),
+    )
+    reload_excludes: Sequence[str] = option(
+        [],
+        Texts(metavar="PATTERN"),
+        "Pattern of files and directories not to watch, beside "
+        + ", ".join(EXCLUDES)
+        + ".",
+        group="Reload",
+        flags=("reload-exclude",),
+    )
+    reload_delay: float = option(
+        DELAY,
+        Seconds(),
+        "Between two looks at the files, without the package watchfiles.",
+        group="Reload",
     )
 
     # ---- Listening ----
@@ -753,6 +791,8 @@ class Config:
             raise ConfigurationError("metrics_port is not for several workers yet")
         if self.metrics_port is not None:
             import_prometheus()
+        if self.reload and (self.workers or 1) > 1:
+            raise ConfigurationError("give reload or workers: it has one process")
         find_identity(self.user, self.group)
         find_insecure_binds(self)
         if not any(bind.is_ip for bind in find_binds(self)) and self.http3:

@@ -8,7 +8,7 @@ from typing import Any
 
 from nghttp2py.asgi.config import Config, make_config
 from nghttp2py.asgi.server import Server, log_error
-from nghttp2py.asgi.workers import run_workers
+from nghttp2py.asgi.workers import run_reloading, run_workers
 from nghttp2py.asyncio.event_loop import drop_tasks, run_in
 from nghttp2py.errors import ApplicationError, ConfigurationError
 from nghttp2py.workers.pid_file import PidFile
@@ -32,6 +32,8 @@ def run_config(config: Config, *, may_leave: bool = False) -> int:
     with contextlib.ExitStack() as stack:
         if config.pid is not None:
             stack.enter_context(PidFile(config.pid))
+        if config.reload:
+            return run_reloading(config)
         workers = count_workers(config.workers)
         if workers > 1:
             return run_workers(config, workers)

@@ -256,11 +256,8 @@ class Server:
         self._attach()
         config = self.config
         config.check()
-        if self.endpoints.found == [] and (config.workers or 1) > 1:
-            raise ConfigurationError(
-                f"workers is {config.workers}: a Server is one process, run() has "
-                "several"
-            )
+        if self.endpoints.found == []:
+            self._check_alone()
         if not config.drops_privileges:
             config.load()
         # An address that is in use is found before the application has started.
@@ -295,6 +292,15 @@ class Server:
         if self.notifies:
             notify.ready("serving")
             self._notify_watchdog()
+
+    def _check_alone(self) -> None:
+        """Raise for options of which only ``run()`` can do what they say."""
+        for name in "workers", "reload":
+            value = getattr(self.config, name)
+            if (value or 1) > 1 or value is True:
+                raise ConfigurationError(
+                    f"{name} is {value}: a Server is one process, run() has several"
+                )
 
     def _notify_watchdog(self) -> None:
         """Notify systemd that the event loop runs, now and regularly."""

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
+import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nghttp2py.asgi.config import OPTIONS, Config
 from nghttp2py.asgi.endpoints import Endpoint, Endpoints
+from nghttp2py.asgi.loading import ASGIApplication
 from nghttp2py.asgi.server import Server, announce
 from nghttp2py.errors import ConfigurationError
 from nghttp2py.workers.process import Limits
+from nghttp2py.workers.reload import Files, Reloader
 from nghttp2py.workers.sockets import Sockets
 from nghttp2py.workers.supervisor import Program, Supervisor
 from nghttp2py.workers.worker import Worker, leave
@@ -24,7 +29,7 @@ from nghttp2py.workers.worker import Worker, leave
 if TYPE_CHECKING:
     from nghttp2py.asyncio.quic_group import QuicGroup
 
-__all__ = ["run_workers", "serve_worker"]
+__all__ = ["run_reloading", "run_workers", "serve_worker"]
 
 
 def run_workers(config: Config, workers: int) -> int:
@@ -33,41 +38,74 @@ def run_workers(config: Config, workers: int) -> int:
     Raises ``ConfigurationError``, and ``OSError`` for an address that cannot be
     listened on.
     """
-    if not isinstance(config.app, str):
-        raise ConfigurationError(
-            "workers need the name of the application, as main:app: each imports it"
-        )
+    _check_name(config, "workers need")
     return asyncio.run(_supervise(config, workers))
 
 
+def run_reloading(config: Config) -> int:
+    """Serve with one process, which is started again when files change.
+
+    Otherwise this is as ``run_workers``.
+    """
+    _check_name(config, "reload needs")
+    return asyncio.run(_supervise(config, 1))
+
+
+def _check_name(config: Config, what: str) -> None:
+    if not isinstance(config.app, str):
+        raise ConfigurationError(
+            f"{what} the name of the application, as main:app: each process imports it"
+        )
+
+
 async def _supervise(config: Config, workers: int) -> int:
+    files = None
+    if config.reload:
+        files = Files(
+            config.reload_dirs or [config.app_dir or os.curdir],
+            config.reload_includes,
+            config.reload_excludes,
+            config.reload_delay,
+        )
     endpoints = Endpoints()
     await endpoints.bind(config)
     sockets = Sockets()
     quic = None
     try:
         for number, endpoint in enumerate(endpoints.found):
-            if endpoint.http3:
+            if endpoint.http3 and files is None:
                 quic = _make_group(endpoint, endpoints.chosen, workers)
             sockets.add(str(number), endpoint.sockets)
         sockets.add("", (), endpoints.paths)
     except BaseException:
         endpoints.close()
         raise
-    supervisor = Supervisor(
-        Program(
-            f"{__name__}:serve_worker",
-            {
-                "options": make_arguments(config),
-                "endpoints": [[each.secure, each.http3] for each in endpoints.found],
-            },
-            config.loop,
-        ),
-        sockets,
-        workers,
-        limits=make_limits(config),
-        quic=quic,
-        announce=lambda: announce(config, endpoints.found),
+    program = Program(
+        f"{__name__}:serve_worker",
+        {
+            "options": make_arguments(config),
+            "endpoints": [[each.secure, each.http3] for each in endpoints.found],
+            "reload": config.reload,
+        },
+        config.loop,
+    )
+    limits = make_limits(config)
+    if files is not None:
+        # A debugger may stop the application for any time.
+        limits = replace(limits, startup=None, silence=None)
+
+    def announce_all() -> None:
+        announce(config, endpoints.found)
+
+    options: dict[str, Any] = {
+        "limits": limits,
+        "quic": quic,
+        "announce": announce_all,
+    }
+    supervisor = (
+        Supervisor(program, sockets, workers, **options)
+        if files is None
+        else Reloader(program, sockets, files, **options)
     )
     return await supervisor.run()
 
@@ -104,7 +142,8 @@ def make_arguments(config: Config) -> dict[str, Any]:
         value = getattr(config, name)
         if value != known.default:
             given[name] = value
-    del given["workers"]
+    for name in "workers", "reload":
+        given.pop(name, None)
     try:
         json.dumps(given)
     except (TypeError, ValueError) as error:
@@ -150,10 +189,25 @@ class WorkerServer(Server):
 
 
 async def serve_worker(
-    worker: Worker, *, options: Mapping[str, Any], endpoints: list[list[bool]]
+    worker: Worker,
+    *,
+    options: Mapping[str, Any],
+    endpoints: list[list[bool]],
+    failure: list[str] | None = None,
+    reload: bool = False,
 ) -> None:
-    """Serve the application of ``options`` in a worker: this is its program."""
+    """Serve the application of ``options`` in a worker: this is its program.
+
+    With ``failure`` clients are shown this line and its details instead.
+    """
     config = Config(**options)
+    if failure is not None:
+        config = replace(
+            config, app=show(*failure), factory=False, interface="asgi3", lifespan="off"
+        )
+    # Python would take the code of a file that was written twice within a second for
+    # that of the first time.
+    sys.dont_write_bytecode = sys.dont_write_bytecode or reload
     config.configure_logging()
     found = [
         Endpoint(_unblock(worker.sockets[str(number)]), secure, http3)
@@ -171,6 +225,30 @@ async def serve_worker(
             task.cancel()
     if not await server.has_ended():
         leave(server.exit_code)
+
+
+def show(reason: str, details: str) -> ASGIApplication:
+    """Return an application that answers with an error as text, and status 500."""
+    body = f"{reason}\n\n{details}".rstrip() + "\n"
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close"})
+            return
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 500,
+                "headers": [
+                    (b"content-type", b"text/plain; charset=utf-8"),
+                    (b"cache-control", b"no-store"),
+                ],
+            }
+        )
+        await send({"type": "http.response.body", "body": body.encode()})
+
+    return app
 
 
 async def _switch(event: asyncio.Event, server: Server, name: str) -> None:

@@ -29,7 +29,14 @@ if TYPE_CHECKING:
     # QUIC is imported when it is first used: not every build has it.
     from nghttp2py.asyncio.quic_group import QuicGroup
 
-__all__ = ["Program", "Supervisor", "count_workers", "run"]
+__all__ = [
+    "Program",
+    "Slot",
+    "Supervisor",
+    "count_workers",
+    "describe_failure",
+    "run",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +87,7 @@ class Program:
             raise TypeError(f"arguments must be what JSON can hold: {error}") from None
 
 
-class _Slot:
+class Slot:
     """The place of a worker, and of those that replace it."""
 
     def __init__(self, index: int) -> None:
@@ -131,7 +138,7 @@ class Supervisor:
         # The generation of the next worker of each place.
         self._generations: dict[int, int] = {}
         self._count = workers
-        self._slots: list[_Slot] = []
+        self._slots: list[Slot] = []
         self._processes: set[WorkerProcess] = set()
         self._changed = asyncio.Event()
         self._stopping = False
@@ -174,7 +181,7 @@ class Supervisor:
 
     async def _run(self) -> None:
         for index in range(self._count):
-            self._slots.append(_Slot(index))
+            self._slots.append(Slot(index))
         for slot in self._slots:
             if not self._start(slot):
                 break
@@ -211,12 +218,13 @@ class Supervisor:
 
     # ---- Workers ----
 
-    def _spawn(self, slot: _Slot) -> WorkerProcess | None:
+    def _spawn(self, slot: Slot) -> WorkerProcess | None:
         """Start a process for a place; log why that is not possible."""
+        program = self._program_of(slot)
         start = {
-            "program": self.program.name,
-            "arguments": dict(self.program.arguments),
-            "loop": self.program.loop,
+            "program": program.name,
+            "arguments": dict(program.arguments),
+            "loop": program.loop,
             "count": self._count,
             "shared": self.sockets.shared,
             "secrets": self.secrets.to_json(),
@@ -248,7 +256,11 @@ class Supervisor:
         process.started.add_done_callback(lambda _: self._changed.set())
         return process
 
-    def _start(self, slot: _Slot) -> bool:
+    def _program_of(self, slot: Slot) -> Program:
+        """Return what the next worker of a place runs."""
+        return self.program
+
+    def _start(self, slot: Slot) -> bool:
         """Start the worker of an empty place."""
         slot.retry = None
         slot.process = self._spawn(slot)
@@ -260,7 +272,7 @@ class Supervisor:
             self._give_up(Failure("the workers cannot be started"))
         return False
 
-    def _retry(self, slot: _Slot) -> None:
+    def _retry(self, slot: Slot) -> None:
         """Start the worker of an empty place again, after a pause that grows."""
         if self._stopping or slot not in self._slots or slot.retry is not None:
             return
@@ -295,7 +307,7 @@ class Supervisor:
         ):
             self._spend(self._replace(slot))
 
-    def _ended(self, process: WorkerProcess, slot: _Slot | None) -> None:
+    def _ended(self, process: WorkerProcess, slot: Slot | None) -> None:
         failed = process.ready_at is None and not process.is_told
         if failed and not self._started:
             self._give_up(
@@ -303,7 +315,9 @@ class Supervisor:
                 or Failure(f"{process} has ended {process.describe_end()} at its start")
             )
         elif process.failure is not None and not process.is_told:
-            logger.error("%s", _describe(process.failure, f"{process} cannot start: "))
+            logger.error(
+                "%s", describe_failure(process.failure, f"{process} cannot start: ")
+            )
         elif (process.is_told and not process.is_ready) or (
             process.is_stopping and not process.exit_code
         ):
@@ -327,12 +341,12 @@ class Supervisor:
         if not self._code:
             self._code = FAILED
             if not self._stopping:
-                logger.error("%s", _describe(failure))
+                logger.error("%s", describe_failure(failure))
         self.stop()
 
     # ---- Replacing ----
 
-    async def _replace(self, slot: _Slot) -> bool:
+    async def _replace(self, slot: Slot) -> bool:
         """Replace a worker; return whether the other one has become ready."""
         if slot.next is not None:
             return await asyncio.shield(slot.next.started)
@@ -422,7 +436,7 @@ class Supervisor:
         if len(self._slots) >= MOST_WORKERS:
             logger.warning("there are %d workers: no more are added", MOST_WORKERS)
             return
-        slot = _Slot(len(self._slots))
+        slot = Slot(len(self._slots))
         if not self._resize(len(self._slots) + 1):
             return
         self._slots.append(slot)
@@ -467,7 +481,8 @@ class Supervisor:
             process.reopen_logs()
 
 
-def _describe(failure: Failure, prefix: str = "") -> str:
+def describe_failure(failure: Failure, prefix: str = "") -> str:
+    """Return why a worker has failed to start, as a line and its details below."""
     details = failure.details.rstrip()
     return f"{prefix}{failure.reason}" + (f"\n{details}" if details else "")
 
