@@ -132,8 +132,8 @@ class Llhttp:
         self.read[-1][4] = True
 
 
-# Rules that refuse what both others read, so that no proxy in front and this server read
-# a message in two ways ("request smuggling"): how it is framed, and to whom it goes.
+# Rules that refuse what both others read, so that no proxy in front and this server
+# read a message in two ways ("request smuggling"): how it is framed, and for whom.
 STRICT = {
     "host must not be empty",
     "host holds a character that is not allowed",

@@ -10,6 +10,7 @@ from loops import in_loop, in_loops, in_virtual_time, until
 from virtual_time import pass_time
 
 from nghttp2py import BaseRequestHandler, HTTP2Server
+from nghttp2py.asgi import ASGIApp
 from nghttp2py.asyncio import Server, Timeouts, open_connection
 
 HOST = "127.0.0.1"
@@ -445,6 +446,57 @@ async def test_a_client_that_does_not_read_is_aborted(app):
             begun = loop.time()
             await until(lambda: not len(server._connections))
             assert 30 <= loop.time() - begun <= 60
+
+
+class EarlyHandler(BaseRequestHandler):
+    def on_headers(self):
+        self.send_response(200, None, b"early")
+
+
+async def early_stream(stream):
+    await stream.send_response(200, (), b"early")
+
+
+async def early_asgi(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200})
+    await send({"type": "http.response.body", "body": b"early"})
+
+
+EARLY = {
+    "handler": EarlyHandler,
+    "coroutine": early_stream,
+    "asgi": ASGIApp(early_asgi),
+}
+CHUNKED = get(b"/", b"transfer-encoding: chunked", method=b"POST")
+
+
+@pytest.mark.parametrize("app", list(EARLY))
+@in_virtual_time
+async def test_what_is_invalid_after_a_whole_response_does_not_take_it_back(
+    app, caplog
+):
+    async with serving(EARLY[app]) as server, connected(server) as wire:
+        await wire.send(b"PO")  # the protocol is chosen
+        await until(lambda: any(hasattr(c, "http") for c in server._connections))
+        (pump,) = server._connections
+        pump.data_received(CHUNKED[2:])
+        # Behind what the application does at once, and before that is written.
+        asyncio.get_running_loop().call_soon(pump.data_received, b"no chunk\r\n")
+        assert (await wire.response())[::2] == (200, b"early")
+        assert await wire.ended()
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+@pytest.mark.parametrize("app", list(EARLY))
+@in_virtual_time
+async def test_a_request_that_is_invalid_as_it_comes_reaches_no_application(
+    app, caplog
+):
+    async with serving(EARLY[app]) as server, connected(server) as wire:
+        await wire.send(CHUNKED + b"no chunk\r\n")
+        assert (await wire.response())[0] == 400
+        assert await wire.ended()
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 @in_loop

@@ -337,23 +337,31 @@ cdef class HTTP1Exchanges(HTTPConnection):
         """Handle that the rest of a request is invalid."""
         if self.owner is not None:
             self.owner.request_refused(status, reason)
-        if self.exchange is not None:
+        if self.exchange is None:
+            return
+        if status is None and self.connection.output == SENT:
+            # The response is whole, and is written.
+            if self.declined:
+                return  # the exchange ends well
+        else:
             self.aborts = status is None
-            self._break_off(
-                partial(
-                    StreamResetError,
-                    self.number,
-                    ErrorCode.PROTOCOL_ERROR,
-                    remote=False,
-                    reason=reason,
-                ),
+        self._break_off(
+            partial(
+                StreamResetError,
+                self.number,
                 ErrorCode.PROTOCOL_ERROR,
-                status,
-            )
+                remote=False,
+                reason=reason,
+            ),
+            ErrorCode.PROTOCOL_ERROR,
+            status,
+        )
 
     cdef int _receive_request(self, RequestReceived request) except -1:
         cdef Exchange exchange
 
+        if self.connection.input == REFUSED:
+            return 0  # what came with it was refused, and the answer is queued
         self.number += 1
         self.version = "HTTP/1.0" if self.connection.old else "HTTP/1.1"
         self.unacknowledged = 0
