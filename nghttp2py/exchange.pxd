@@ -23,6 +23,7 @@ cdef class Exchange:
     cdef aborted(self, failure, error_code, bint incoming, bint outgoing)
     cdef closing(self)
     cdef closed(self, failure, error_code, body_bytes_sent)
+    cdef run_postponed(self, list exchanges)
 
 
 cdef class ExchangeFactory:
@@ -32,6 +33,7 @@ cdef class ExchangeFactory:
     cdef Exchange new_exchange(
         self, HTTPConnection http, stream_id, RequestReceived request
     )
+    cdef int connection_lost(self) except -1
 
 
 cdef class HTTPConnection:
@@ -44,8 +46,12 @@ cdef class HTTPConnection:
     cdef public bint unlogged  # whether its exchanges are left out of the access log
     cdef dict extra  # what get_extra_info() knows after the loss, or None
     cdef object application_data  # what exchanges keep for all of the connection
+    cdef bint postpones       # whether run_postponed() follows
+    cdef list postponed       # exchanges that are run then, or None
     cdef object __weakref__
 
+    cdef bint postpone(self, Exchange exchange) except -1
+    cdef int run_postponed(self) except -1
     cdef _missing(self, str what)
 
     # What the application calls.

@@ -127,6 +127,12 @@ cdef class Exchange:
         out.
         """
 
+    cdef run_postponed(self, list exchanges):
+        """Run this exchange and others: the first of those that were postponed.
+
+        See ``HTTPConnection.postpone``.  ``closed`` may have been called already.
+        """
+
 
 cdef class PythonExchange(Exchange):
     """An ``Exchange`` whose methods a subclass in Python overrides.
@@ -222,6 +228,10 @@ cdef class ExchangeFactory:
         exchange.request = request
         return exchange
 
+    cdef int connection_lost(self) except -1:
+        """Handle that a connection has ended that had this factory."""
+        return 0
+
 
 cdef list factories = []
 
@@ -308,6 +318,29 @@ cdef class HTTPConnection:
         self.client_side = client_side
         self.owner = owner
         self.factory = factory
+
+    cdef bint postpone(self, Exchange exchange) except -1:
+        """Arrange that an exchange is run after the events that are being handled.
+
+        Then it knows all that has come with its request, such as that the body has
+        ended.  Return False if the connection has no such time.
+        """
+        if not self.postpones:
+            return False
+        if self.postponed is None:
+            self.postponed = []
+        self.postponed.append(exchange)
+        return True
+
+    cdef int run_postponed(self) except -1:
+        """Run the exchanges that were postponed; only ``FATAL`` is raised."""
+        cdef list exchanges = self.postponed
+
+        self.postpones = False
+        if exchanges is not None:
+            self.postponed = None
+            (<Exchange>exchanges[0]).run_postponed(exchanges)
+        return 0
 
     cdef _missing(self, str what):
         raise StreamStateError(f"{self.version} has no {what}")

@@ -13,6 +13,10 @@ task, gives it ``receive`` and ``send``, and ends it.  A subclass
   ``send_message(message)``, which returns None or an awaitable that finishes the call;
   ``application_returned()`` and ``application_failed(error)``.
 
+The application begins where its request is handled, after all that came with it.
+Most end there, without a wait.  So a ``Host`` is a task that exists before: its
+coroutine takes over an application that has to wait, else it serves the next one.
+
 After ``disconnect()`` the task has ``disconnect_grace`` seconds.  It is cancelled then,
 unless the application has sent everything: Starlette runs background tasks after that.
 """
@@ -28,8 +32,11 @@ import asyncio
 import collections.abc
 import logging
 import sys
+import sysconfig
 import warnings
+from _weakref import getweakrefcount
 from asyncio import CancelledError, Task, get_running_loop
+from asyncio.tasks import _enter_task, _leave_task
 from functools import partial
 
 from nghttp2py.arguments import check_callable, check_type
@@ -41,6 +48,11 @@ __all__ = ["Application", "ApplicationExchange"]
 
 cdef str TYPE = sys.intern("type")
 cdef str TASK_NAME = "ASGI"
+# CPython 3.10 has no tasks with a given context, and without the GIL the number of
+# references to a task says less.
+cdef bint HOSTS = sys.version_info >= (3, 11) and not sysconfig.get_config_var(
+    "Py_GIL_DISABLED"
+)
 
 logger = logging.getLogger("nghttp2py.asgi")
 memory_log = MemoryLog(logger)
@@ -93,6 +105,11 @@ cdef extern from *:
     ctypedef int (*ngp_step_function)(object, object, PyObject **) except -1
     int ngp_step(object, object, PyObject **) except -1
     bint PyCoro_CheckExact(object)
+    Py_ssize_t Py_REFCNT(object)
+    object PyContext_Copy(object)
+    object PyContext_CopyCurrent()
+    int PyContext_Enter(object) except -1
+    int PyContext_Exit(object) except -1
     void ngp_call_prepare(object, ngp_step_function)
     void ngp_runner_prepare(object, ngp_step_function)
 
@@ -182,6 +199,45 @@ cdef class Application(ExchangeFactory):
             return self.options.context.copy().run(function, runner)
         return function(runner)
 
+    cdef int connection_lost(self) except -1:
+        cdef Host host = self._host
+
+        # There may be no other one.
+        self._host = None
+        if host is not None:
+            host.retire()
+        return 0
+
+    cdef Host enter_host(self):
+        """Return a host, whose task is the current one; None if there can be none."""
+        cdef Host host = self._host
+        loop = self.find_loop()
+
+        self._host = None
+        if self.options.context is None:
+            base = PyContext_CopyCurrent()
+        else:
+            base = PyContext_Copy(self.options.context)
+        if host is not None and not host.suits(loop, base):
+            host.retire()
+            host = None
+        if host is None:
+            host = Host(self, loop, base)
+        if host.enter():
+            return host
+        # Another task handles what was received.
+        self._host = host
+        return None
+
+    cdef int leave_host(self, Host host) except -1:
+        """Keep a host for the exchanges that come with the next bytes."""
+        host.leave()
+        if self._host is None:
+            self._host = host
+        else:
+            host.retire()
+        return 0
+
 
 cdef class ApplicationExchange(Exchange):
     """One exchange that an ASGI application answers: see the module."""
@@ -220,22 +276,56 @@ cdef class ApplicationExchange(Exchange):
 
     cdef int start(self, dict scope) except -1:
         """Run the application as a task."""
-        cdef Runner runner = Runner.__new__(Runner)
-
         self.scope = scope
         self.started = True
-        runner.exchange = self
         self.loop = self.application.find_loop()
         self.application.running.add(self)
         try:
-            task = self.application.start_task(runner)
+            if (
+                not HOSTS
+                or self.application.task_factory
+                or not self.http.postpone(self)
+            ):
+                self._start_task()
         except BaseException:
             self.application.running.discard(self)
             raise
+        return 0
+
+    cdef int _start_task(self) except -1:
+        """Make a task that runs the application."""
+        cdef Runner runner = Runner.__new__(Runner)
+
+        runner.exchange = self
+        task = self.application.start_task(runner)
         # With an eager task factory it may have ended already.
         if self in self.application.running:
             self.task = task
         return 0
+
+    cdef run_postponed(self, list exchanges):
+        cdef ApplicationExchange exchange
+        cdef Host host = None
+
+        try:
+            for exchange in exchanges:
+                try:
+                    if host is None or host.application is not exchange.application:
+                        if host is not None:
+                            host.application.leave_host(host)
+                            host = None
+                        host = exchange.application.enter_host()
+                    if host is None:
+                        exchange._start_task()
+                    elif not host.run(exchange):
+                        host = None
+                except FATAL:
+                    raise
+                except BaseException as error:
+                    exchange._ended(error)  # such as for want of memory
+        finally:
+            if host is not None:
+                host.application.leave_host(host)
 
     cdef int disconnect(self) except -1:
         """Handle that the client is gone, or will get nothing more."""
@@ -244,6 +334,10 @@ cdef class ApplicationExchange(Exchange):
         self.disconnected = True
         self.wake_receivers()
         self.wake_senders()
+        return self._start_grace()
+
+    cdef int _start_grace(self) except -1:
+        """Bound the time of the task of a client that is gone."""
         if (
             self.task is not None
             and not self.complete
@@ -252,6 +346,13 @@ cdef class ApplicationExchange(Exchange):
             self._grace = self.loop.call_later(
                 self.application.grace, Cancellation(self)
             )
+        return 0
+
+    cdef int watch_task(self) except -1:
+        """Let the connection wait for the task, whose exchange is closed."""
+        self._gone = True
+        if self.task is not None and self.http.tasks is not None:
+            self.http.tasks.watch(self.task)
         return 0
 
     cdef int finish_response(self) except -1:
@@ -458,9 +559,21 @@ cdef class Runner:
     def throw(self, kind, value=None, traceback=None):
         if value is None:
             value = kind() if isinstance(kind, type) else kind
+        if self.hosted and self.coroutine is None:
+            self.over = True
+            raise value
         try:
             if self.coroutine is None:
                 raise value
+            if self.adopted:
+                self.adopted = False
+                future, self.waits_for = self.waits_for, None
+                # As a task cancels what it waits for.
+                if isinstance(value, CancelledError) and asyncio.isfuture(future):
+                    future.cancel(*value.args)
+                    if not future.done():  # a task, which ends later
+                        future._asyncio_future_blocking = True
+                        return future
             return self.coroutine.throw(value)
         except StopIteration:
             self._finish(None)
@@ -496,10 +609,22 @@ cdef class Runner:
 
         self.coroutine = None
         self.exchange = None
+        self.over = True
         exchange._ended(error)
-        if isinstance(error, CancelledError) or isinstance(error, FATAL):
+        if error is not None and isinstance(error, (CancelledError, *FATAL)):
             raise error
         return 0
+
+    cdef int _rouse(self) except -1:
+        """Let the task of a host go on, which waits for an exchange."""
+        wake, self.wake = self.wake, None
+        if wake is not None and not wake.done():
+            wake.set_result(None)
+        return 0
+
+    def notice(self):
+        """Take notice that somebody uses the task of a host."""
+        self.noticed = True
 
     # What inspect.getcoroutinestate() and a task's stack ask for.
 
@@ -528,6 +653,27 @@ cdef int step_runner(self, value, PyObject **presult) except -1:
     """Advance the application: return 1 if it has yielded, 0 if it has ended."""
     cdef Runner runner = <Runner>self
 
+    if runner.hosted:
+        if runner.coroutine is None:
+            if not runner.over:
+                runner.idled = True
+                runner.wake = get_running_loop().create_future()
+                give(next(runner.wake.__await__()), presult)
+                return 1
+            if runner.error is not None:
+                error, runner.error = runner.error, None
+                raise error
+            return give(None, presult)
+        if runner.adopted:
+            runner.adopted = False
+            future, runner.waits_for = runner.waits_for, None
+            if asyncio.isfuture(future):
+                # Another task that has waited for it since has cleared the mark.
+                future._asyncio_future_blocking = True
+            # After asyncio.sleep(0), what was scheduled before comes first.
+            if future is not None or not runner.idled:
+                give(future, presult)
+                return 1
     try:
         if runner.coroutine is None:
             runner._begin()
@@ -544,6 +690,156 @@ cdef int step_runner(self, value, PyObject **presult) except -1:
 
 async def await_it(awaitable):
     return await awaitable
+
+
+# ---- A task that exists before its exchange ----
+
+
+class HostTask(Task):
+    """The task of a host: what others do with it is noticed."""
+
+    def cancel(self, msg=None):
+        self.get_coro().notice()
+        return super().cancel(msg)
+
+    def add_done_callback(self, function, *, context=None):
+        self.get_coro().notice()
+        super().add_done_callback(function, context=context)
+
+    def set_name(self, value):
+        self.get_coro().notice()
+        super().set_name(value)
+
+    def __setattr__(self, name, value):
+        self.get_coro().notice()
+        super().__setattr__(name, value)
+
+
+cdef class Host:
+    """A task that is the current one while applications begin, until one has to wait.
+
+    An application sees a task of its own, which is the same before and after it has
+    waited.  If it ends without a wait, the next one sees the same task: unless the
+    first could tell, because it has kept a reference, has cancelled or named it, or
+    has set a context variable.
+    """
+
+    def __init__(self, Application application, loop, base):
+        cdef Runner runner = Runner.__new__(Runner)
+
+        runner.hosted = True
+        self.application = application
+        self.runner = runner
+        self.loop = loop
+        self.base = base
+        self.context = PyContext_Copy(base)
+        self.task = HostTask(runner, loop=loop, name=TASK_NAME, context=self.context)
+        self.weak_references = getweakrefcount(self.task)
+
+    cdef bint suits(self, loop, base) except -1:
+        """Return whether the next application may begin here, in such a context."""
+        self.references = Py_REFCNT(self.task)
+        return (
+            self.loop is loop
+            and is_equal(self.base, base)
+            and not self.is_noticed()
+            and not self.task.done()
+        )
+
+    cdef bint enter(self) except -1:
+        """Make the task the current one; return False if there is another one."""
+        PyContext_Enter(self.context)
+        try:
+            _enter_task(self.loop, self.task)
+        except RuntimeError:
+            PyContext_Exit(self.context)
+            return False
+        # The loop has one until the task has begun.
+        self.references = Py_REFCNT(self.task)
+        return True
+
+    cdef int leave(self) except -1:
+        """Undo it."""
+        _leave_task(self.loop, self.task)
+        PyContext_Exit(self.context)
+        return 0
+
+    cdef bint run(self, ApplicationExchange exchange) except -1:
+        """Run an application until it ends or has to wait.
+
+        Return whether the next one may begin here; if not, the host is left.
+        """
+        cdef Runner runner = self.runner
+        cdef PyObject *result = NULL
+        cdef bint waits = False
+
+        runner.exchange = exchange
+        exchange.task = self.task
+        try:
+            runner._begin()
+            waits = ngp_step(runner.coroutine, None, &result)
+        except FATAL as error:
+            self.leave()
+            runner._finish(error)
+        except BaseException as error:
+            self._fail(error)
+        else:
+            value = take_result(result)
+            if waits:
+                self.leave()
+                self._adopt(exchange, value)
+                return False
+            runner._finish(None)
+        if self.is_noticed():
+            self.leave()
+            self.retire()
+            return False
+        runner.over = False
+        runner.error = None
+        return True
+
+    cdef int _fail(self, error) except -1:
+        try:
+            self.runner._finish(error)
+        except CancelledError as cancelled:
+            self.runner.error = cancelled  # the task ends with it, if anybody looks
+        return 0
+
+    cdef int _adopt(self, ApplicationExchange exchange, future) except -1:
+        """Give the task to an application that has to wait."""
+        cdef Runner runner = self.runner
+
+        runner.adopted = True
+        runner.waits_for = future
+        runner._rouse()
+        # The client may have gone together with its request.
+        if exchange.disconnected:
+            exchange._start_grace()
+        if exchange._gone:
+            exchange.watch_task()
+        return 0
+
+    cdef bint is_noticed(self) except -1:
+        """Return whether an application has kept or changed something of the task."""
+        return (
+            Py_REFCNT(self.task) != self.references
+            or self.runner.noticed
+            or getweakrefcount(self.task) != self.weak_references
+            or not is_equal(self.context, self.base)
+        )
+
+    cdef int retire(self) except -1:
+        """End the task, which runs no other application."""
+        self.runner.over = True
+        return self.runner._rouse()
+
+
+cdef bint is_equal(context, other) noexcept:
+    """Return whether contexts have the same values: at once if these are the same."""
+    try:
+        return context == other
+    except BaseException:
+        return False  # a value cannot be compared
 
 
 # ---- What receive() and send() return ----

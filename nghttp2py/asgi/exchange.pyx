@@ -245,8 +245,7 @@ cdef class ASGIExchange(ApplicationExchange):
             self._state == COMPLETE or self._no_body or self._ended_here
         ):
             self.disconnect()
-        if self.task is not None and self.http.tasks is not None:
-            self.http.tasks.watch(self.task)
+        self.watch_task()
 
     # ---- receive() ----
 

@@ -198,8 +198,7 @@ cdef class WebSocketExchange(ASGIExchange):
             return
         self._stop_stall()
         self._lost()
-        if self.task is not None and self.http.tasks is not None:
-            self.http.tasks.watch(self.task)
+        self.watch_task()
 
     # ---- From the peer ----
 

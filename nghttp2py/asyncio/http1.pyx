@@ -213,6 +213,8 @@ cdef class HTTP1Exchanges(HTTPConnection):
         """Drop the reference to the owner, which refers to this object."""
         self.owner = None
         self.source = None
+        if self.factory is not None:
+            self.factory.connection_lost()
 
     def begin_closing(self):
         """Report to the exchange that the server is stopping.
@@ -300,33 +302,40 @@ cdef class HTTP1Exchanges(HTTPConnection):
     # ---- From events to calls ----
 
     cdef int _dispatch(self, list events) except -1:
-        cdef Exchange exchange
+        self.postpones = True
+        try:
+            for event in events:
+                self._handle(event)
+        finally:
+            self.run_postponed()
+        return 0
 
-        for event in events:
-            kind = type(event)
-            exchange = self.exchange
-            try:
-                if kind is RequestReceived:
-                    self._receive_request(<RequestReceived>event)
-                elif kind is H1RequestRefused:
-                    self._refused(event.status, event.reason)
-                elif exchange is None:
-                    pass
-                elif kind is H1EndReceived:
-                    self._end()
-                elif kind is H1BodyReceived:
-                    data = event.data
-                    self.unacknowledged += len(data)
-                    self.received += len(data)
-                    exchange.data_received(data)
-                elif kind is H1TrailersReceived:
-                    exchange.trailers_received(event.headers)
-            except FATAL:
+    cdef int _handle(self, event) except -1:
+        cdef Exchange exchange = self.exchange
+
+        kind = type(event)
+        try:
+            if kind is RequestReceived:
+                self._receive_request(<RequestReceived>event)
+            elif kind is H1RequestRefused:
+                self._refused(event.status, event.reason)
+            elif exchange is None:
+                pass
+            elif kind is H1EndReceived:
+                self._end()
+            elif kind is H1BodyReceived:
+                data = event.data
+                self.unacknowledged += len(data)
+                self.received += len(data)
+                exchange.data_received(data)
+            elif kind is H1TrailersReceived:
+                exchange.trailers_received(event.headers)
+        except FATAL:
+            raise
+        except BaseException as error:
+            if self.exchange is None:
                 raise
-            except BaseException as error:
-                if self.exchange is None:
-                    raise
-                self._fail(self.exchange, error)
+            self._fail(self.exchange, error)
         return 0
 
     def _end(self):

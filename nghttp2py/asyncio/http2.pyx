@@ -102,8 +102,11 @@ cdef class _ExchangeReader(EventReader):
             self.called.begin(h2)
             EventReader.take(self, h2, events)
         finally:
-            self.called, exchanges = None, self.called
-            (<HTTP2Exchanges>exchanges).finish(self.receiving)
+            try:
+                self.called.run_postponed()
+            finally:
+                self.called, exchanges = None, self.called
+                (<HTTP2Exchanges>exchanges).finish(self.receiving)
         return 0
 
     cdef int take_event(self, const lib.ngp_h2_event *e, list events) except -1:
@@ -162,6 +165,8 @@ cdef class HTTP2Exchanges(HTTPConnection):
         """
         cdef Exchange exchange
 
+        if self.factory is not None:
+            self.factory.connection_lost()
         if self.dispatching:
             return
         for exchange in self.get_exchanges():
@@ -239,7 +244,7 @@ cdef class HTTP2Exchanges(HTTPConnection):
         self._h2 = h2
         self._now = now()
         self._logs = -1
-        self.dispatching = True
+        self.dispatching = self.postpones = True
         return 0
 
     cdef int finish(self, bint receiving) except -1:
