@@ -168,11 +168,13 @@ class AlternativeServices:
             if len(self._records) > MAX_ORIGINS:
                 del self._records[next(iter(self._records))]
 
-    def find(self, origin: str, host: str, port: int) -> AlternativeService | None:
+    def find(
+        self, origin: str, host: str, port: int, *, elsewhere: bool = True
+    ) -> AlternativeService | None:
         """Return the endpoint of HTTP/3 to try for an origin at ``host`` and ``port``.
 
-        Its ``host`` and ``port`` are complete.  Return ``None`` if there is none, or
-        all have failed lately.
+        Its ``host`` and ``port`` are complete.  Without ``elsewhere`` only one at the
+        same host is.  Return ``None`` if there is none, or all have failed lately.
         """
         now = self._clock()
         kept = self._services.get(origin)
@@ -183,6 +185,8 @@ class AlternativeServices:
         known = [service for service, _ in kept or ()]
         for service in known + self._records.get(origin, []):
             if service.protocol != "h3":
+                continue
+            if service.host not in ("", host) and not elsewhere:
                 continue
             found = AlternativeService(
                 "h3",

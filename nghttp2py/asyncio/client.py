@@ -219,7 +219,16 @@ class Client:
         elif alternatives is None:
             alternatives = AlternativeServices()
         self._connections = OriginConnections(
-            url, http2, connector, alternatives=alternatives, most=connections
+            url,
+            http2,
+            connector,
+            alternatives=alternatives,
+            # RFC 7838, 2.1: another host must prove that it is of the origin.
+            elsewhere=all(
+                trust is None or trust.verify_mode != ssl_module.CERT_NONE
+                for trust in (ssl, quic)
+            ),
+            most=connections,
         )
         if alternatives is not None and http2 is not None:
             http2.alternatives = self._connections.frame_received

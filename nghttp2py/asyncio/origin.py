@@ -115,7 +115,8 @@ class OriginConnections:
     With both, HTTP/3 is used where ``alternatives`` has an endpoint of it: an attempt
     gets 0.3 seconds, then a connection of HTTP/2 is used or made, whichever is there
     first, while the attempt continues.  An endpoint that fails is not tried again for a
-    while.  Up to ``most`` connections are open to a server that limits streams.
+    while.  Without ``elsewhere`` endpoints at another host are not used.  Up to
+    ``most`` connections are open to a server that limits streams.
     """
 
     def __init__(
@@ -125,6 +126,7 @@ class OriginConnections:
         http3: Connector | None,
         *,
         alternatives: AlternativeServices | None = None,
+        elsewhere: bool = True,
         most: int = 1,
     ) -> None:
         self._http2 = http2
@@ -134,6 +136,7 @@ class OriginConnections:
         self._port = url.port or 0
         self._scheme = url.scheme or ""
         self.alternatives = alternatives
+        self._elsewhere = elsewhere
         self._slots: Slots | None = None
         self._held = 0  # permissions of ``slots``
         self._most = most
@@ -355,7 +358,7 @@ class OriginConnections:
         if self.alternatives is None or connection in self._services:
             return None
         if self._upgrade is None:
-            service = self.alternatives.find(self._origin, self._host, self._port)
+            service = self._find_service(self.alternatives)
             if service is None or self._http3 is None:
                 return None
             loop = asyncio.get_running_loop()
@@ -364,6 +367,13 @@ class OriginConnections:
             self._upgrade = _Upgrade(service, task, loop.time())
             task.add_done_callback(partial(self._upgraded, service))
         return self._upgrade
+
+    def _find_service(
+        self, alternatives: AlternativeServices
+    ) -> AlternativeService | None:
+        return alternatives.find(
+            self._origin, self._host, self._port, elsewhere=self._elsewhere
+        )
 
     def _upgraded(
         self, service: AlternativeService, task: asyncio.Task[Connection]
@@ -421,7 +431,7 @@ class OriginConnections:
         elif (
             self._upgrade is None
             and self.current not in self._services
-            and self.alternatives.find(self._origin, self._host, self._port)
+            and self._find_service(self.alternatives)
         ):
             self.current = None
 
