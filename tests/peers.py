@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+from pathlib import Path
 
 import trustme
 from loops import DEADLINE, TEST_DEADLINE
@@ -131,6 +132,48 @@ def wait_for_port(port, process):
         except OSError:
             assert time.monotonic() < end, f"{process.args} does not listen"
             time.sleep(0.01)
+
+
+# ---- nginx ----
+
+# Where vendor/install-deps unpacks it, if it is not installed.
+PEERS = Path(__file__).parent.parent / "build" / "peers"
+NGINX = shutil.which("nginx") or PEERS / "usr" / "sbin" / "nginx"
+
+CONFIGURATION = """
+daemon off;
+master_process off;
+pid {root}/nginx.pid;
+error_log {root}/error.log;
+events {{ }}
+http {{
+    access_log off;
+    default_type text/plain;
+    client_body_temp_path {root}/body;
+    proxy_temp_path {root}/proxy;
+    fastcgi_temp_path {root}/fastcgi;
+    uwsgi_temp_path {root}/uwsgi;
+    scgi_temp_path {root}/scgi;
+    {settings}
+}}
+"""
+
+
+@contextlib.contextmanager
+def nginx(root, port, settings):
+    """Run nginx with settings of ``http``, its files in ``root``, until the end."""
+    root.chmod(0o755)
+    path = root / "nginx.conf"
+    path.write_text(CONFIGURATION.format(root=root, settings=settings))
+    with subprocess.Popen(
+        [NGINX, "-c", path, "-p", root, "-e", root / "error.log"],
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        try:
+            wait_for_port(port, process)
+            yield
+        finally:
+            process.terminate()
 
 
 # ---- A server of ours ----

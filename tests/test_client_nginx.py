@@ -3,37 +3,18 @@
 import asyncio
 import hashlib
 import random
-import shutil
-import subprocess
-from pathlib import Path
 
+import peers
 import pytest
 from loops import in_loops
-from peers import certificate, client_tls, free_port, nghttp2py, wait_for_port
+from peers import certificate, client_tls, free_port, nghttp2py
 
 from nghttp2py.asyncio import Client
 from nghttp2py.client import BaseResponseHandler, HTTP2Client
 
 DATA = random.Random(5).randbytes(3_000_000)
 
-# Where vendor/install-deps unpacks it, if it is not installed.
-PEERS = Path(__file__).parent.parent / "build" / "peers"
-NGINX = shutil.which("nginx") or PEERS / "usr" / "sbin" / "nginx"
-
-CONFIGURATION = """
-daemon off;
-master_process off;
-pid {root}/nginx.pid;
-error_log {root}/error.log;
-events {{ }}
-http {{
-    access_log off;
-    default_type text/plain;
-    client_body_temp_path {root}/body;
-    proxy_temp_path {root}/proxy;
-    fastcgi_temp_path {root}/fastcgi;
-    uwsgi_temp_path {root}/uwsgi;
-    scgi_temp_path {root}/scgi;
+SETTINGS = """
     keepalive_requests 40;  # then GOAWAY
     http2_max_concurrent_streams 16;
     client_max_body_size 1m;
@@ -45,7 +26,6 @@ http {{
         root {root}/site;
         location /drop {{ return 444; }}
     }}
-}}
 """
 
 
@@ -56,21 +36,12 @@ def nginx(tmp_path_factory):
     (root / "site").mkdir()
     (root / "site" / "data").write_bytes(DATA)
     (root / "site" / "text").write_text("hello")
-    root.chmod(0o755)
     certificate().private_key_pem.write_to_path(root / "key.pem")
     certificate().cert_chain_pems[0].write_to_path(root / "cert.pem")
     clear, tls = free_port(), free_port()
-    configuration = root / "nginx.conf"
-    configuration.write_text(CONFIGURATION.format(root=root, clear=clear, tls=tls))
-    with subprocess.Popen(
-        [NGINX, "-c", configuration, "-p", root, "-e", root / "error.log"],
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        try:
-            wait_for_port(clear, process)
-            yield clear, tls
-        finally:
-            process.terminate()
+    settings = SETTINGS.format(root=root, clear=clear, tls=tls)
+    with peers.nginx(root, clear, settings):
+        yield clear, tls
 
 
 @in_loops

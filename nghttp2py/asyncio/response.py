@@ -29,7 +29,8 @@ class Response:
     ``async for chunk in response`` iterates over the body as it arrives; the server
     gets credit for what is read, so a slow reader slows the server down.  Read it to
     its end, or leave an ``async with`` block, or call ``close``: an unread rest keeps a
-    stream of the connection open.
+    stream of the connection open.  A call that is cancelled while it waits closes the
+    response.
     """
 
     # What a request with `decompress` sets.
@@ -172,7 +173,9 @@ class Response:
         try:
             with TimeLimit(self._deadlines, "nothing of the body came"):
                 return await self._stream.readany()
-        except TimeoutError:
+        except BaseException:
+            # A task that is cancelled holds its frames, and so this response, as long
+            # as anything refers to it.
             self.close()
             raise
 
