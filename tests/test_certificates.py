@@ -18,6 +18,7 @@ from handlers import Good
 from loops import in_loop, until
 from quic_pair import client_configuration
 
+from nghttp2py.asgi import ASGIApp
 from nghttp2py.asyncio import Client, Server, TLSOptions
 from nghttp2py.asyncio.certificates import load_tls
 from nghttp2py.asyncio.h3 import H3Protocol
@@ -27,7 +28,7 @@ from nghttp2py.asyncio.tls import read_server_name
 from nghttp2py.errors import TLSConfigurationError
 from nghttp2py.h3 import H3_ALPN
 from nghttp2py.quic.configuration import QuicConfiguration
-from nghttp2py.server import HTTP2Server
+from nghttp2py.server import BaseRequestHandler, HTTP2Server
 from nghttp2py.x509 import read_certificate, split_pem
 
 HOST = "127.0.0.1"
@@ -607,6 +608,46 @@ async def test_clients_show_their_certificates(authority, http3, mode, tmp_path)
         with pytest.raises(OSError):
             await get(stranger)
         assert not shown
+
+
+@transports
+@in_loop
+async def test_applications_and_handlers_see_both_certificates(authority, http3):
+    seen_by_them = []
+
+    async def app(scope, receive, send):
+        seen_by_them.append(scope["extensions"]["tls"])
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b"good"})
+
+    class Handler(BaseRequestHandler):
+        def on_request_done(self):
+            seen_by_them.append(self.client_certificate)
+            self.send_response(200, None, b"good")
+
+    pair, own = authority.issue("localhost"), authority.issue("client.example")
+    options = TLSOptions([pair], ca_certs=authority.file, verify_mode=ssl.CERT_REQUIRED)
+    context = ssl.create_default_context(cafile=authority.file)
+    context.load_cert_chain(*own)
+    configuration = client_configuration(alpn_protocols=H3_ALPN, cadata=None)
+    configuration.cafile = authority.file
+    configuration.load_cert_chain(*own)
+    for program in (ASGIApp(app), Handler):
+        async with Server(program, (HOST, 0), ssl=options, http3=True) as server:
+            url = f"https://localhost:{port_of(server)}"
+            given = {"http3": configuration} if http3 else {"ssl": context}
+            async with Client(url, **given) as client:
+                assert await (await client.get("/")).read() == b"good"
+    tls, certificate = seen_by_them
+    chain = ssl.PEM_cert_to_DER_cert(tls["client_cert_chain"][0])
+    assert read_certificate(chain).to_dict() == certificate
+    assert certificate["subjectAltName"] == (("DNS", "client.example"),)
+    # The subject, the most specific part first (RFC 4514, 2.1).
+    assert re.fullmatch(r"OU=Testing cert #\S+,O=trustme \S+", tls["client_cert_name"])
+    assert tls["tls_version"] == 0x0304
+    assert tls["cipher_suite"] in (0x1301, 0x1302, 0x1303)
+    shown = ssl.PEM_cert_to_DER_cert(tls["server_cert"])
+    assert seen(shown).serial_number == serial_of(pair)
 
 
 # ---- Validity.

@@ -1,6 +1,7 @@
 """``nghttp2py run``, with curl, h2load and ``nghttp2py get`` as its clients."""
 
 import contextlib
+import os
 import re
 import signal
 import socket
@@ -207,11 +208,19 @@ def test_a_hangup_reads_the_certificates_again(site, paths, certificates):
     cert, key = paths
     more = cert.with_name("more.pem"), cert.with_name("more.key")
     write(*more, "more.example")
-    with program(
-        site,
-        *("main:app", "--port=0", "--ssl-certfile", cert, "--ssl-keyfile", key),
-        *("--ssl-certfile", more[0], "--ssl-keyfile", more[1]),
-    ) as server:
+    systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    systemd.bind(str(cert.with_name("notify")))
+    systemd.settimeout(DEADLINE)
+    environ = {**os.environ, "NOTIFY_SOCKET": systemd.getsockname()}
+    with (
+        systemd,
+        program(
+            site,
+            *("main:app", "--port=0", "--ssl-certfile", cert, "--ssl-keyfile", key),
+            *("--ssl-certfile", more[0], "--ssl-keyfile", more[1]),
+            env=environ,
+        ) as server,
+    ):
         _, host, port, _ = server.wait_for(URL).groups()
         first = shown("localhost"), shown("more.example")
         assert len({*first}) == 2
@@ -219,6 +228,12 @@ def test_a_hangup_reads_the_certificates_again(site, paths, certificates):
         write(*more, "more.example")
         server.process.send_signal(signal.SIGHUP)
         server.wait_for("new connections have the certificates of '.*', '.*more.pem'")
+        # RELOADING comes between two READY (sd_notify, 3).
+        states = []
+        while states.count(b"READY=1") < 2:
+            states += systemd.recv(4096).splitlines()
+        begun, ready = states.index(b"RELOADING=1"), states.index(b"READY=1")
+        assert ready < begun < states.index(b"READY=1", ready + 1)
         second = shown("localhost"), shown("more.example")
         assert len({*first, *second}) == 4
         more[1].write_bytes(key.read_bytes())

@@ -7,73 +7,47 @@ import logging
 import os
 import signal
 import socket
-import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from nghttp2py.asyncio.certificates import LoadedTLS, TLSOptions, load_tls
 from nghttp2py.asyncio.event_loop import run
-from nghttp2py.asyncio.server import Server
+from nghttp2py.asyncio.server import Server, make_server_quic
+from nghttp2py.asyncio.timeouts import Timeouts
 from nghttp2py.server import IDLE_TIMEOUT
 from nghttp2py.static_files import FileRequestHandler, StaticFiles
 
 if TYPE_CHECKING:
     from nghttp2py.quic import QuicConfiguration
 
-__all__ = ["command", "make_tls"]
+__all__ = ["command"]
 
 # Seconds for which a client may cache that there is HTTP/3 (RFC 7838, 3.1).
 _ALT_SVC_AGE = 3600
 
 
-def _make_quic(cert: Path, key: Path | None) -> QuicConfiguration:
+def _load_tls(cert: Path, key: Path | None) -> LoadedTLS:
+    """Read the certificate of the server.  Raises ClickException."""
+    try:
+        return load_tls(TLSOptions([(cert, key)]))
+    except (OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _make_quic(tls: LoadedTLS) -> QuicConfiguration:
     try:
         # Not every build has QUIC.
-        from nghttp2py.h3 import H3_ALPN
-        from nghttp2py.quic import QuicConfiguration, QuicConnection
-    except ImportError as error:
-        raise click.ClickException(str(error)) from None
-    configuration = QuicConfiguration(
-        is_client=False,
-        alpn_protocols=H3_ALPN,
-        congestion_control_algorithm="cubic",
-        idle_timeout=IDLE_TIMEOUT,
+        from nghttp2py.asyncio.quic_server import check_server_configuration
+
+        configuration = make_server_quic(tls, Timeouts(idle=IDLE_TIMEOUT))
         # Request bodies are not read, so they need no large window.
-        max_stream_data=65536,
-        probe_datagram_size=True,
-    )
-    try:
-        configuration.load_cert_chain(cert, key)
-        # A connection is made to check the key, and raises if it is invalid.
-        QuicConnection(
-            configuration=configuration, original_destination_connection_id=bytes(8)
-        )
-    except (OSError, ValueError) as error:
-        raise _bad_certificate(cert, key, error) from None
+        configuration.max_stream_data = 65536
+        check_server_configuration(configuration)
+    except (ImportError, ValueError) as error:
+        raise click.ClickException(str(error)) from None
     return configuration
-
-
-def make_tls(cert: Path, key: Path | None) -> ssl.SSLContext:
-    """Make the context of a server.  Raises ClickException."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        # An encrypted key must not make a server wait for input.
-        context.load_cert_chain(cert, key, password=_no_password)
-    except (OSError, ValueError) as error:
-        raise _bad_certificate(cert, key, error) from None
-    return context
-
-
-def _bad_certificate(
-    cert: Path, key: Path | None, error: Exception
-) -> click.ClickException:
-    names = f"--cert {cert}" if key is None else f"--cert {cert} and --key {key}"
-    return click.ClickException(f"no certificate with its key in {names}: {error}")
-
-
-def _no_password() -> str:
-    raise ValueError("the key is encrypted")
 
 
 def _url(scheme: str, host: str, port: int) -> str:
@@ -149,9 +123,9 @@ def command(
         raise click.UsageError("--key needs --cert")
     if http3 and cert is None:
         raise click.UsageError("--http3 needs --cert: HTTP/3 is always encrypted")
-    context = None if cert is None else make_tls(cert, key)
+    tls = None if cert is None else _load_tls(cert, key)
     if port is None:
-        port = 8080 if context is None else 8443
+        port = 8080 if tls is None else 8443
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     if not quiet:
         logging.getLogger("nghttp2py.access").setLevel(logging.INFO)
@@ -165,9 +139,9 @@ def command(
             "response_headers": headers,
         },
     )
-    quic = _make_quic(cert, key) if http3 and cert else None
-    server = Server(handler, (host, port), ssl=context, http3=quic or False)
-    scheme = "http" if context is None else "https"
+    quic = _make_quic(tls) if http3 and tls else None
+    server = Server(handler, (host, port), ssl=tls, http3=quic or False)
+    scheme = "http" if tls is None else "https"
 
     async def serve() -> None:
         await server.start()
