@@ -16,7 +16,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Certificate", "Name", "format_time", "read_certificate", "split_pem"]
+__all__ = [
+    "Certificate",
+    "Name",
+    "find_certificates",
+    "find_private_key",
+    "format_time",
+    "is_host_pattern",
+    "read_certificate",
+    "split_pem",
+]
 
 #: A distinguished name: parts, each of which is pairs of a type and a value.
 Name = tuple[tuple[tuple[str, str], ...], ...]
@@ -70,9 +79,15 @@ _ATTRIBUTES = {
     "2.5.4.97": "organizationIdentifier",
 }
 
-_PEM = re.compile(
-    rb"-----BEGIN CERTIFICATE-----\s+([A-Za-z0-9+/=\s]+?)-----END CERTIFICATE-----"
+# RFC 7468, 5 and 10.
+_CERTIFICATE = re.compile(
+    rb"-----BEGIN CERTIFICATE-----(.+?)-----END CERTIFICATE-----", re.DOTALL
 )
+_PRIVATE_KEY = re.compile(
+    rb"-----BEGIN (?P<kind>[A-Z ]*PRIVATE KEY)-----.+?-----END (?P=kind)-----",
+    re.DOTALL,
+)
+_HOST_PATTERN = re.compile(r"(?:\*\.)?[\w-]+(?:\.[\w-]+)*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -143,12 +158,35 @@ def format_time(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
 
 
+def is_host_pattern(name: str) -> bool:
+    """Return whether ``name`` is a DNS name, the first label of which may be "*".
+
+    SNI can have such a name (RFC 6066, 3), or one that the pattern stands for (RFC
+    9525, 6.3).
+    """
+    return _HOST_PATTERN.fullmatch(name) is not None
+
+
+def find_certificates(data: bytes) -> list[bytes]:
+    """Return the certificates among other PEM and text, each as PEM."""
+    return [match.group() for match in _CERTIFICATE.finditer(data)]
+
+
+def find_private_key(data: bytes) -> bytes | None:
+    """Return the first private key among other PEM and text, as PEM."""
+    match = _PRIVATE_KEY.search(data)
+    return None if match is None else match.group()
+
+
 def split_pem(data: bytes) -> list[bytes]:
-    """Return the certificates in PEM (RFC 7468, 5) as DER.  Raises ``ValueError``."""
+    """Return the certificates among other PEM and text, as DER.
+
+    Raises ``ValueError``.
+    """
     try:
         return [
             base64.b64decode(b"".join(body.split()), validate=True)
-            for body in _PEM.findall(data)
+            for body in _CERTIFICATE.findall(data)
         ]
     except binascii.Error as error:
         raise ValueError(f"a certificate is no PEM: {error}") from None

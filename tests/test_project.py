@@ -33,7 +33,7 @@ LAYERS = {
     "buffer": set(),
     "link": set(),
     "h3": {"arguments", "errors", "hpack", "octets", "link"},
-    "quic": {"arguments", "errors", "octets", "link", "buffer"},
+    "quic": {"arguments", "errors", "octets", "link", "buffer", "x509"},
     "h0": {"h3", "quic"},
     "tls": {"quic"},
     "compat": {"hpack", "errors"},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,13 @@ from nghttp2py.asyncio.tls import (
     warn_of_validity,
 )
 from nghttp2py.errors import TLSConfigurationError
-from nghttp2py.x509 import Certificate, read_certificate, split_pem
+from nghttp2py.x509 import (
+    Certificate,
+    find_private_key,
+    is_host_pattern,
+    read_certificate,
+    split_pem,
+)
 
 if TYPE_CHECKING:
     # QUIC is imported when it is first used: not every build has it.
@@ -28,14 +33,6 @@ __all__ = ["LoadedCertificate", "LoadedTLS", "TLSOptions", "check_pair", "load_t
 TICKET_KEY_LENGTH = 64
 
 _VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
-
-_PRIVATE_KEY = re.compile(
-    rb"-----BEGIN (?P<kind>[A-Z ]*PRIVATE KEY)-----.+?-----END (?P=kind)-----",
-    re.DOTALL,
-)
-# A name that SNI can have (RFC 6066, 3), or a pattern for its first label (RFC 9525,
-# 6.3).
-_NAME = re.compile(r"(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
 
 # OpenSSL's reasons for a key that is not the certificate's.
 _MISMATCHES = frozenset(
@@ -234,7 +231,7 @@ def _load_pair(
     chain = _split(data, certfile)
     if not chain:
         raise TLSConfigurationError(f"there is no certificate in {_name(certfile)}")
-    key = _PRIVATE_KEY.search(data if keyfile is None else _read(keyfile))
+    key = find_private_key(data if keyfile is None else _read(keyfile))
     if key is None:
         where = _name(certfile if keyfile is None else keyfile)
         raise TLSConfigurationError(f"there is no private key in {where}")
@@ -246,8 +243,8 @@ def _load_pair(
         os.fsdecode(certfile),
         certificate,
         tuple(ssl.DER_cert_to_PEM_cert(each).encode() for each in chain),
-        key.group(),
-        tuple(dict.fromkeys(filter(_NAME.fullmatch, certificate.dns_names))),
+        key,
+        tuple(dict.fromkeys(filter(is_host_pattern, certificate.dns_names))),
         _make_context(options, authorities, certfile, keyfile),
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from os import PathLike
@@ -19,6 +18,7 @@ from nghttp2py.quic.logger import QuicLogger
 from nghttp2py.quic.options import default_sizes, default_times
 from nghttp2py.quic.packet import QuicProtocolVersion
 from nghttp2py.quic.tls import CipherSuite, SessionTicket
+from nghttp2py.x509 import find_certificates, find_private_key, is_host_pattern
 
 __all__ = ["SMALLEST_MAX_DATAGRAM_SIZE", "QuicConfiguration", "ServerCertificate"]
 
@@ -32,16 +32,6 @@ SMALLEST_MAX_DATAGRAM_SIZE = 1200
 #: The bytes of ``session_ticket_key``, as GnuTLS needs them.
 SESSION_TICKET_KEY_LENGTH = 64
 
-_CERTIFICATE = re.compile(
-    b"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL
-)
-_PRIVATE_KEY = re.compile(
-    b"-----BEGIN (?P<kind>[A-Z ]*PRIVATE KEY)-----.+?-----END (?P=kind)-----",
-    re.DOTALL,
-)
-# A DNS name; the first label of a pattern is "*".
-_SERVER_NAME = re.compile(rb"(?:\*\.)?[\w-]+(?:\.[\w-]+)*", re.ASCII)
-
 
 def encode_server_name(name: str) -> bytes:
     """Return a server name in the form that TLS sends (RFC 6066, 3)."""
@@ -51,7 +41,7 @@ def encode_server_name(name: str) -> bytes:
         encoded = name.encode("ascii" if name.isascii() else "idna")
     except UnicodeError:
         encoded = b""
-    if not _SERVER_NAME.fullmatch(encoded):
+    if not is_host_pattern(encoded.decode("ascii")):
         raise ValueError(
             "a certificate's name must be a DNS name, such as 'example.com' or "
             f"'*.example.com', not {name!r}"
@@ -250,13 +240,13 @@ class QuicConfiguration:
             encode_server_name(server_name)
         with open(certfile, "rb") as file:
             data = file.read()
-        certificates = _CERTIFICATE.findall(data)
+        certificates = find_certificates(data)
         if not certificates:
             raise ValueError(f"there is no certificate in {str(certfile)!r}")
         if keyfile is not None:
             with open(keyfile, "rb") as file:
                 data = file.read()
-        key = _PRIVATE_KEY.search(data)
+        key = find_private_key(data)
         if keyfile is not None and key is None:
             raise ValueError(f"there is no private key in {str(keyfile)!r}")
         if isinstance(password, str):
@@ -265,13 +255,13 @@ class QuicConfiguration:
             if key is None:
                 raise ValueError(f"there is no private key in {str(certfile)!r}")
             self.certificates[server_name] = ServerCertificate(
-                certificates[0], key.group(), certificates[1:], password
+                certificates[0], key, certificates[1:], password
             )
             return
         self.certificate = certificates[0]
         self.certificate_chain = certificates[1:]
         if key is not None:
-            self.private_key = key.group()
+            self.private_key = key
             self.key_password = password
 
     def load_verify_locations(
@@ -298,12 +288,19 @@ class QuicConfiguration:
         return {k: v for k, v in self.__dict__.items() if k != "kept_credentials"}
 
 
-#: The fields that make the credentials of connections.
-CREDENTIALS = (
+# The fields that make the credentials of connections.
+_CREDENTIALS = (
     *("is_client", "verify_mode", "cipher_suites", "certificate", "certificate_chain"),
     *("private_key", "key_password", "cafile", "capath", "cadata"),
     *("session_ticket_key", "certificates"),
 )
+
+
+def list_credentials(configuration: QuicConfiguration) -> tuple[Any, ...]:
+    """Return what the credentials of connections are made of."""
+    certificates = configuration.certificates  # which may be changed in its place
+    values = [getattr(configuration, name) for name in _CREDENTIALS]
+    return (*values, *certificates, *certificates.values())
 
 
 def with_credentials(
@@ -314,7 +311,7 @@ def with_credentials(
     The key of session tickets stays, so that clients resume their sessions, unless the
     other one has its own.
     """
-    fields = {name: getattr(new, name) for name in CREDENTIALS}
+    fields = {name: getattr(new, name) for name in _CREDENTIALS}
     if new.session_ticket_key is None:
         fields["session_ticket_key"] = configuration.session_ticket_key
     renewed = replace(configuration, **fields)

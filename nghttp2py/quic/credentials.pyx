@@ -1,5 +1,5 @@
-"""Certificates, keys and trusted authorities, loaded once for many connections, and what
-TLS has negotiated with them."""
+"""Certificates, keys and trusted authorities, loaded once for many connections; what TLS
+has negotiated with them."""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t
@@ -10,7 +10,7 @@ from nghttp2py.octets cimport copy_bytes
 
 from collections import namedtuple
 
-from nghttp2py.quic.configuration import CREDENTIALS, encode_server_name
+from nghttp2py.quic.configuration import encode_server_name, list_credentials
 
 
 def library_versions():
@@ -254,11 +254,7 @@ cdef bint same(tuple a, tuple b):
 cdef Credentials get_credentials(configuration):
     """Return the credentials of a configuration, made again only if it has changed."""
     cdef Credentials credentials = configuration.kept_credentials
-    cdef tuple made_of = (
-        *[getattr(configuration, name) for name in CREDENTIALS],
-        # It may be changed in its place.
-        *configuration.certificates, *configuration.certificates.values(),
-    )
+    cdef tuple made_of = list_credentials(configuration)
 
     if credentials is None or not same(credentials.made_of, made_of):
         credentials = Credentials(configuration, made_of)
