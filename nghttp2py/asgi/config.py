@@ -14,7 +14,7 @@ import ssl
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nghttp2py.access_formats import compile_format
 from nghttp2py.arguments import check_int, describe
@@ -41,6 +41,7 @@ from nghttp2py.asgi.kinds import (
 from nghttp2py.asgi.loading import INTERFACES, ASGIApplication, load_application
 from nghttp2py.asgi.logs import LOGGING_CONFIG, configure_logging
 from nghttp2py.asgi.metrics import import_prometheus
+from nghttp2py.asgi.shared import make_load_balancing, read_secrets
 from nghttp2py.asgi.wsgi import THREADS
 from nghttp2py.asyncio.event_loop import LOOPS
 from nghttp2py.asyncio.listener import BACKLOG
@@ -53,6 +54,10 @@ from nghttp2py.workers.privileges import find_identity
 from nghttp2py.workers.process import Limits
 from nghttp2py.workers.reload import DELAY, EXCLUDES, INCLUDES
 from nghttp2py.workers.supervisor import MOST_WORKERS
+
+if TYPE_CHECKING:
+    # Imported when it is first used: not every build has QUIC.
+    from nghttp2py.quic.load_balancing import QuicLB
 
 __all__ = [
     "OPTIONS",
@@ -349,6 +354,47 @@ class Config:
         Seconds(),
         "Between two looks at the files, without the package watchfiles.",
         group="Reload",
+    )
+    seed_file: str | None = option(
+        None,
+        Text(optional=True, empty=False, metavar="FILE"),
+        "Random bytes, at least 32, from which the keys of tokens and session tickets "
+        "are derived, for several machines.",
+        group="Workers",
+        hint="new keys at each start",
+    )
+    quic_bpf: bool = option(
+        True,
+        Flag(),
+        "Have the kernel choose the worker by QUIC's connection id.",
+        group="Workers",
+    )
+    quic_lb_server_id: str | None = option(
+        None,
+        Text(optional=True, empty=False, metavar="HEX"),
+        "Number of this machine in QUIC's connection ids, for a load balancer that "
+        "reads them (QUIC-LB).",
+        group="Workers",
+    )
+    quic_lb_config_id: int = option(
+        0,
+        Integer(0, 6),
+        "Number of the load balancer's configuration.",
+        group="Workers",
+    )
+    quic_lb_nonce_length: int = option(
+        10,
+        Integer(8, 17),
+        "Length of the rest of the connection id.",
+        group="Workers",
+    )
+    quic_lb_key_file: str | None = option(
+        None,
+        Text(optional=True, empty=False, metavar="FILE"),
+        "Key of 32 hexadecimal digits by which the load balancer decrypts connection "
+        "ids.",
+        group="Workers",
+        hint="they are not encrypted",
     )
 
     # ---- Listening ----
@@ -793,10 +839,29 @@ class Config:
             import_prometheus()
         if self.reload and (self.workers or 1) > 1:
             raise ConfigurationError("give reload or workers: it has one process")
+        self.find_load_balancing()
+        read_secrets(self.seed_file)
         find_identity(self.user, self.group)
         find_insecure_binds(self)
         if not any(bind.is_ip for bind in find_binds(self)) and self.http3:
             raise ConfigurationError("http3 needs a port: a Unix socket has no UDP")
+
+    def find_load_balancing(self) -> QuicLB | None:
+        """Return how connection ids are made for a load balancer, if one reads them.
+
+        Raises :class:`~nghttp2py.errors.ConfigurationError`.
+        """
+        return make_load_balancing(
+            self.quic_lb_server_id,
+            self.quic_lb_nonce_length,
+            self.quic_lb_config_id,
+            self.quic_lb_key_file,
+        )
+
+    @property
+    def needs_supervisor(self) -> bool:
+        """Whether there is a supervisor even for one worker: for what workers share."""
+        return self.seed_file is not None or self.quic_lb_server_id is not None
 
     def load(self) -> ASGIApplication:
         """Import the application, and return it; a second call returns the same.

@@ -35,7 +35,7 @@ def run_config(config: Config, *, may_leave: bool = False) -> int:
         if config.reload:
             return run_reloading(config)
         workers = count_workers(config.workers)
-        if workers > 1:
+        if workers > 1 or config.needs_supervisor:
             return run_workers(config, workers)
         return _run_alone(config, stack if may_leave else None)
 

@@ -19,6 +19,7 @@ from nghttp2py.asgi.config import OPTIONS, Config
 from nghttp2py.asgi.endpoints import Endpoint, Endpoints
 from nghttp2py.asgi.loading import ASGIApplication
 from nghttp2py.asgi.server import Server, announce
+from nghttp2py.asgi.shared import read_secrets
 from nghttp2py.errors import ConfigurationError
 from nghttp2py.workers.process import Limits
 from nghttp2py.workers.reload import Files, Reloader
@@ -74,7 +75,7 @@ async def _supervise(config: Config, workers: int) -> int:
     try:
         for number, endpoint in enumerate(endpoints.found):
             if endpoint.http3 and files is None:
-                quic = _make_group(endpoint, endpoints.chosen, workers)
+                quic = _make_group(config, endpoint, endpoints.chosen, workers)
             sockets.add(str(number), endpoint.sockets)
         sockets.add("", (), endpoints.paths)
     except BaseException:
@@ -99,6 +100,7 @@ async def _supervise(config: Config, workers: int) -> int:
 
     options: dict[str, Any] = {
         "limits": limits,
+        "secrets": read_secrets(config.seed_file),
         "quic": quic,
         "announce": announce_all,
     }
@@ -111,9 +113,12 @@ async def _supervise(config: Config, workers: int) -> int:
 
 
 def _make_group(
-    endpoint: Endpoint, chosen: list[socket.socket], workers: int
+    config: Config, endpoint: Endpoint, chosen: list[socket.socket], workers: int
 ) -> QuicGroup:
-    """Return a group of sockets of UDP, instead of those of an endpoint."""
+    """Return a group of sockets of UDP, instead of those of an endpoint.
+
+    The workers have its secrets.
+    """
     from nghttp2py.asyncio.quic_group import QuicGroup
 
     streams: list[socket.socket] = []
@@ -129,7 +134,13 @@ def _make_group(
             # It has shown that its port is free.  Each worker gets one of its own.
             sock.close()
     endpoint.sockets[:] = streams
-    return QuicGroup(streams, workers)
+    return QuicGroup(
+        streams,
+        workers,
+        secrets=read_secrets(config.seed_file),
+        load_balancing=config.find_load_balancing(),
+        bpf=config.quic_bpf,
+    )
 
 
 def make_arguments(config: Config) -> dict[str, Any]:

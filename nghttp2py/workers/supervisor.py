@@ -108,8 +108,8 @@ class Supervisor:
     """Starts workers, watches them, and replaces those that end or hang.
 
     ``sockets`` are theirs, and ``quic`` has those of UDP; the supervisor closes both at
-    its end.  ``announce`` is called once, when all workers are ready for the first
-    time.
+    its end.  ``secrets`` are what they share, by default those of ``quic``, or new.
+    ``announce`` is called once, when all workers are ready for the first time.
 
     ``await run()`` returns the exit code.  It catches these signals: SIGTERM and SIGINT
     stop the workers, which let their requests end; a second SIGINT ends them at once;
@@ -125,6 +125,7 @@ class Supervisor:
         *,
         limits: Limits | None = None,
         quic: QuicGroup | None = None,
+        secrets: SharedSecrets | None = None,
         announce: Callable[[], object] | None = None,
     ) -> None:
         check_int("workers", workers, 1, MOST_WORKERS)
@@ -133,7 +134,9 @@ class Supervisor:
         self.limits = Limits() if limits is None else limits
         self.quic = quic
         #: What the workers share, also with those that replace them.
-        self.secrets = SharedSecrets.create() if quic is None else quic.secrets
+        self.secrets = secrets or SharedSecrets.create()
+        if quic is not None:
+            self.secrets = quic.secrets
         self._announce = announce
         # The generation of the next worker of each place.
         self._generations: dict[int, int] = {}

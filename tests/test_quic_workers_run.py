@@ -1,0 +1,164 @@
+"""QUIC over the worker processes of ``nghttp2py run``, and of the benchmark."""
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from loops import in_loop
+from quic_pair import authority, identity
+from quic_workers import Mobile
+from test_cli_run import program
+from test_quic_workers import Stranger, first_packet
+from test_workers_run import started
+
+from nghttp2py.asgi import Config
+from nghttp2py.asyncio.h3 import H3Protocol
+from nghttp2py.asyncio.quic import connect
+from nghttp2py.errors import ConfigurationError
+from nghttp2py.h3 import H3_ALPN
+from nghttp2py.quic import QuicConfiguration
+from nghttp2py.quic.load_balancing import QuicLB
+
+ROOT = Path(__file__).parent.parent
+KEY = bytes(range(16))
+
+# Answers with the number of its process; /wait does so when its pipe was written to.
+MODULE = """
+import asyncio, os, sys
+
+async def app(scope, receive, send):
+    assert scope["type"] == "http"
+    if scope["path"] == "/wait":
+        print("waiting", file=sys.stderr, flush=True)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, lambda: open("go").read())
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": str(os.getpid()).encode()})
+"""
+
+
+def test_no_connection_is_lost_when_all_change_their_port_and_workers():
+    """The benchmark, with few connections: as processes, with BPF and without."""
+    done = subprocess.run(
+        [
+            *(sys.executable, str(ROOT / "benchmarks" / "quic_workers.py")),
+            *("-n", "12", "--workers", "2", "--restart"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    first, second = done.stdout.splitlines()
+    for line in first, second:
+        assert re.match(r"12 connections over 2 workers, .*: 0 lost; \d", line)
+        assert line.endswith(" 0 of them dropped")
+
+
+class MobileH3(Mobile, H3Protocol):
+    """A client of HTTP/3 that can change its port."""
+
+
+async def ask(protocol, path):
+    """Send a request; what returns the number of the process that answers."""
+    stream = await protocol.open_stream(
+        [
+            *((b":method", b"GET"), (b":scheme", b"https")),
+            *((b":authority", b"localhost"), (b":path", path)),
+        ],
+        end_stream=True,
+    )
+
+    async def answer():
+        return int(await stream.reader.read())
+
+    return answer
+
+
+@pytest.fixture
+def secured(tmp_path):
+    """The directory of an application, with what the options name."""
+    chain, key = identity()
+    (tmp_path / "main.py").write_text(MODULE)
+    os.mkfifo(tmp_path / "go")
+    (tmp_path / "cert.pem").write_bytes(chain)
+    (tmp_path / "key.pem").write_bytes(key)
+    (tmp_path / "lb.key").write_text(KEY.hex() + "\n")
+    (tmp_path / "seed").write_bytes(os.urandom(32))
+    return tmp_path
+
+
+@in_loop
+async def test_a_connection_outlives_a_rolling_restart_of_the_command(secured):
+    loop = asyncio.get_running_loop()
+    configuration = QuicConfiguration(
+        alpn_protocols=H3_ALPN, cadata=authority().cert_pem.bytes()
+    )
+    configuration.server_name = "localhost"
+    with program(
+        *(secured, "main:app", "--port=0", "--workers=2"),
+        *("--ssl-certfile=cert.pem", "--ssl-keyfile=key.pem"),
+        *("--quic-lb-server-id=0017", "--quic-lb-key-file=lb.key"),
+        "--seed-file=seed",
+    ) as server:
+        url = await loop.run_in_executor(None, started, server)
+        port = int(url.strip("/").rpartition(":")[2])
+
+        class Address:
+            address = ("127.0.0.1", port)
+
+        with Stranger(Address) as stranger:
+            stranger.send(first_packet())
+            answer = await stranger.answer()
+        start = 7 + answer[5]
+        cid = answer[start : start + answer[start - 1]]
+        assert QuicLB(b"\0\x17", 10, key=KEY).decode(cid) == b"\0\x17"
+        async with connect(
+            "127.0.0.1", port, configuration=configuration, create_protocol=MobileH3
+        ) as client:
+            first = await (await ask(client, b"/"))()
+            answer = await ask(client, b"/wait")
+            await loop.run_in_executor(None, server.wait_for, "waiting$")
+            server.process.send_signal(signal.SIGHUP)
+            replaced = "the workers are replaced"
+            await loop.run_in_executor(None, server.wait_for, replaced)
+            client.move()
+            await client.ping()
+            (secured / "go").write_text("")
+            assert await answer() == first
+            client.close()
+            await client.wait_closed()
+            client._transport.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"quic_lb_key_file": "lb.key"}, "quic_lb_key_file needs quic_lb_server_id"),
+        ({"quic_lb_server_id": "xy"}, "the options of QUIC-LB: .*hexadecimal"),
+        ({"quic_lb_server_id": "00" * 9}, "at most 18 bytes with workers"),
+        (
+            {"quic_lb_server_id": "00", "quic_lb_key_file": "seed"},
+            "the options of QUIC-LB",
+        ),
+        (
+            {"quic_lb_server_id": "00", "quic_lb_key_file": "missing"},
+            "quic_lb_key_file cannot be read",
+        ),
+        ({"seed_file": "missing"}, "seed_file cannot be read"),
+        ({"seed_file": "lb"}, "seed_file is no seed: seed must have at least 32"),
+    ],
+)
+def test_options_of_what_workers_share_are_checked(tmp_path, options, message):
+    (tmp_path / "seed").write_bytes(b"\xff" * 32)
+    (tmp_path / "lb").write_text("short")
+    for name in "quic_lb_key_file", "seed_file":
+        if name in options:
+            options = options | {name: str(tmp_path / options[name])}
+    with pytest.raises(ConfigurationError, match=message):
+        Config("main:app", **options).check()
