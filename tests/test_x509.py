@@ -102,7 +102,7 @@ def test_a_malformed_certificate_is_a_value_error():
         with pytest.raises(ValueError):
             read_certificate(der[:end])
     for position in range(len(der)):
-        for octet in (0, 0x80, 0xFF, der[position] ^ 1):
+        for octet in (0x80, der[position] ^ 1):
             changed = bytearray(der)
             changed[position] = octet
             with contextlib.suppress(ValueError):

@@ -1,5 +1,5 @@
-"""Certificates, keys and trusted authorities, loaded once for many connections; what TLS
-has negotiated with them."""
+"""Certificates, keys and trusted authorities, loaded once for many connections, and
+what TLS has negotiated."""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t
