@@ -1,22 +1,15 @@
 """The PROXY protocol with Debian's HAProxy before the server."""
 
 import asyncio
-import contextlib
-import os
-import shutil
 import socket
-import subprocess
-from pathlib import Path
 
 import pytest
 from loops import in_loops
-from peers import certificate, client_tls, free_port, server_tls, wait_for_port
+from peers import certificate, client_tls, free_port, server_tls
+from proxies import haproxy
 
 from nghttp2py.asyncio import Server, open_connection
 
-# Where vendor/install-deps unpacks it, if it is not installed.
-PEERS = Path(__file__).parent.parent / "build" / "peers"
-HAPROXY = shutil.which("haproxy") or PEERS / "usr" / "sbin" / "haproxy"
 HOST = "127.0.0.1"
 
 CONFIGURATION = """
@@ -31,28 +24,6 @@ listen proxy
     bind 127.0.0.1:{front}
     server only 127.0.0.1:{back} {options} check inter 100ms
 """
-
-
-@contextlib.contextmanager
-def haproxy(path, back, options):
-    """Run HAProxy before the port ``back``; give its own port."""
-    front = free_port()
-    configuration = path / "haproxy.cfg"
-    configuration.write_text(
-        CONFIGURATION.format(front=front, back=back, options=options)
-    )
-    libraries = [str(each) for each in (PEERS / "usr" / "lib").glob("*-linux-gnu")]
-    with subprocess.Popen(
-        [HAPROXY, "-db", "-f", configuration],
-        env=os.environ | {"LD_LIBRARY_PATH": ":".join(libraries)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        try:
-            wait_for_port(front, process)
-            yield front
-        finally:
-            process.terminate()
 
 
 @pytest.mark.parametrize("over_tls", [False, True], ids=["clear", "tls"])
@@ -77,8 +48,10 @@ async def test_the_client_of_haproxy_is_seen(options, over_tls, tmp_path, caplog
     ) as server:
         loop = asyncio.get_running_loop()
         back = server.sockets[0].getsockname()[1]
-        starting = haproxy(tmp_path, back, options)
-        front = await loop.run_in_executor(None, starting.__enter__)
+        front = free_port()
+        text = CONFIGURATION.format(front=front, back=back, options=options)
+        starting = haproxy(tmp_path, text, front)
+        await loop.run_in_executor(None, starting.__enter__)
         try:
             sock = socket.socket()
             sock.setblocking(False)
