@@ -57,6 +57,7 @@ def test_names_are_those_of_uvicorn():
         "timeout_graceful_shutdown ssl_keyfile ssl_certfile ssl_keyfile_password "
         "ssl_ca_certs ssl_cert_reqs ssl_ciphers log_config log_level access_log "
         "use_colors server_header date_header headers loop reset_contextvars workers "
+        "limit_max_requests limit_max_requests_jitter timeout_worker_healthcheck "
         "ws_max_size ws_max_queue ws_ping_interval ws_ping_timeout "
         "ws_per_message_deflate"
     )

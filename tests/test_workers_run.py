@@ -189,6 +189,32 @@ def test_ctrl_c_in_a_terminal_lets_requests_end(site):
         assert server.end() == 0
 
 
+def test_a_worker_is_replaced_after_its_requests_and_none_is_lost(site):
+    limits = ["--limit-max-requests=20", "--limit-max-requests-jitter=5"]
+    with run(site, *limits) as server:
+        site, "--limit-max-requests=20", "--limit-max-requests-jitter=5"
+    ) as server:
+        url = started(server)
+        first = pids(url, 2)
+        done = subprocess.run(
+            ["h2load", "--h1", "-n200", "-c4", url], capture_output=True, text=True
+        )
+        assert "200 succeeded, 0 failed" in done.stdout
+        server.wait_for("limit_max_requests is reached: 2[0-5] have begun")
+        server.wait_for(r"worker . \(process \d+\) is ready")
+        wait_until(lambda: int(curl(url)) not in first)
+        assert server.stop() == 0
+    assert "ERROR" not in server.log
+
+
+def test_a_single_process_ends_after_its_requests(site):
+    with program(site, "main:app", "--port=0", "--limit-max-requests=3") as server:
+        url = server.wait_for(URL)
+        for _ in range(3):
+            assert curl(f"http://{url[2]}:{url[3]}/")
+        assert server.end() == 0
+
+
 def test_a_second_ctrl_c_cancels_requests(site):
     with run(site) as server:
         url = started(server)

@@ -192,8 +192,8 @@ _ELSEWHERE = {
     "keyfile_password": "use ssl_keyfile_password",
     "logconfig": "use log_config",
     "loglevel": "use log_level",
-    "max_requests": "a process is not replaced after requests yet",
-    "limit_max_requests": "a process is not replaced after requests yet",
+    "max_requests": "use limit_max_requests",
+    "max_requests_jitter": "use limit_max_requests_jitter",
     "quic_bind": "HTTP/3 has the port of TLS, on UDP",
     "read_timeout": "use timeout_body",
     "shutdown_timeout": "use timeout_lifespan_shutdown",
@@ -213,7 +213,6 @@ _ADDRESS = ("host", "port", "uds", "fd")
 # Options of uvicorn that mean nothing here at these values.
 _NEUTRAL = {
     "http": ("auto",),
-    "limit_max_requests": (None,),
     "ws": ("auto",),
 }
 
@@ -603,6 +602,18 @@ class Config:
         Integer(1, optional=True),
         "Connections that are open at once, with TLS and in the clear each; more wait "
         "in the kernel.",
+        group="Limits",
+    )
+    limit_max_requests: int | None = option(
+        None,
+        Integer(1, optional=True),
+        "Requests after which a worker is replaced, or a single process ends.",
+        group="Limits",
+    )
+    limit_max_requests_jitter: int = option(
+        0,
+        Integer(0),
+        "Requests, at most, that are added to this number at random for each process.",
         group="Limits",
     )
     max_request_body_size: int | None = option(

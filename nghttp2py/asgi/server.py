@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import contextvars
 import dataclasses
+import itertools
 import logging
 import os
+import random
 import signal
 import socket
 import threading
@@ -27,6 +29,7 @@ from nghttp2py.asgi.endpoints import (
     make_timeouts,
 )
 from nghttp2py.asgi.lifespan import Lifespan
+from nghttp2py.asgi.loading import ASGIApplication, Receive, Scope, Send
 from nghttp2py.asgi.options import ASGIOptions
 from nghttp2py.asyncio.event_loop import run_in
 from nghttp2py.asyncio.server import Server as HTTPServer
@@ -280,6 +283,7 @@ class Server:
                 startup_timeout=config.timeout_lifespan_startup,
                 shutdown_timeout=config.timeout_lifespan_shutdown,
             )
+            application = self._limit_requests(application)
             self._app = ASGIApp(application, make_options(config, self.lifespan.state))
             self._make_servers(self._app, timeouts, tls, quic)
             await self.lifespan.startup()
@@ -301,6 +305,27 @@ class Server:
                 raise ConfigurationError(
                     f"{name} is {value}: a Server is one process, run() has several"
                 )
+
+    def _limit_requests(self, application: ASGIApplication) -> ASGIApplication:
+        """Return an application that counts its requests, if they are limited."""
+        config = self.config
+        limit = config.limit_max_requests
+        if limit is None:
+            return application
+        limit += random.randint(0, config.limit_max_requests_jitter)
+        numbers = itertools.count(1)
+
+        async def count(scope: Scope, receive: Receive, send: Send) -> None:
+            if next(numbers) == limit:
+                logger.info("limit_max_requests is reached: %d have begun", limit)
+                self.reach_limit()
+            await application(scope, receive, send)
+
+        return count
+
+    def reach_limit(self) -> None:
+        """Handle that ``limit_max_requests`` is reached: begin the graceful end."""
+        self.should_exit = True
 
     def _notify_watchdog(self) -> None:
         """Notify systemd that the event loop runs, now and regularly."""

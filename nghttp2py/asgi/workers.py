@@ -195,6 +195,10 @@ class WorkerServer(Server):
         await self._worker.ready()
         await super().main_loop()
 
+    def reach_limit(self) -> None:
+        """Ask for another worker, and serve until that is ready."""
+        self._worker.replace()
+
     def announce(self) -> None:
         """Do nothing: the supervisor says where it listens."""
 

@@ -308,7 +308,7 @@ class Supervisor:
             and slot.next is None
             and not self._stopping
         ):
-            self._spend(self._replace(slot))
+            self._spend(self._recycle(slot, process))
 
     def _ended(self, process: WorkerProcess, slot: Slot | None) -> None:
         failed = process.ready_at is None and not process.is_told
@@ -371,6 +371,15 @@ class Supervisor:
         if before is not None:
             before.stop()
         return True
+
+    async def _recycle(self, slot: _Slot, process: WorkerProcess) -> None:
+        """Replace a worker that asks for it, as often as the other cannot start."""
+        pause = _LEAST_PAUSE
+        while not await self._replace(slot) and process is slot.process:
+            if self._stopping or slot not in self._slots:
+                return
+            await asyncio.sleep(pause)
+            pause = min(_MOST_PAUSE, 2 * pause)
 
     async def _replace_all(self) -> None:
         """Replace one worker after another, as often as it was asked for meanwhile."""
