@@ -192,8 +192,6 @@ def test_ctrl_c_in_a_terminal_lets_requests_end(site):
 def test_a_worker_is_replaced_after_its_requests_and_none_is_lost(site):
     limits = ["--limit-max-requests=20", "--limit-max-requests-jitter=5"]
     with run(site, *limits) as server:
-        site, "--limit-max-requests=20", "--limit-max-requests-jitter=5"
-    ) as server:
         url = started(server)
         first = pids(url, 2)
         done = subprocess.run(

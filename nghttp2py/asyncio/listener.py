@@ -70,7 +70,7 @@ _GRACE = 3.0
 #: Seconds for which a connection without a request waits for one when the server closes
 #: it gracefully.  HTTP/1.1 has no GOAWAY: a client that sends a request just then would
 #: lose it.
-LAST_REQUEST_TIME = 0.5
+LAST_REQUEST_TIME = 1.0
 
 #: Seconds of silence after which TCP probes whether the client is there.  One that is
 #: gone without a word would otherwise stay as long as its application sends nothing.

@@ -266,14 +266,20 @@ class Supervisor:
     def _start(self, slot: Slot) -> bool:
         """Start the worker of an empty place."""
         slot.retry = None
-        slot.process = self._spawn(slot)
-        if slot.process is not None:
+        process = slot.process = self._spawn(slot)
+        if process is not None:
+            if self._started:
+                process.started.add_done_callback(lambda _: self._log_start(process))
             return True
         if self._started:
             self._retry(slot)
         else:
             self._give_up(Failure("the workers cannot be started"))
         return False
+
+    def _log_start(self, process: WorkerProcess) -> None:
+        if process.is_ready:
+            logger.info("%s is ready", process)
 
     def _retry(self, slot: Slot) -> None:
         """Start the worker of an empty place again, after a pause that grows."""
@@ -367,12 +373,12 @@ class Supervisor:
             return False
         slot.cancel_retry()
         before, slot.process = slot.process, made
-        logger.info("%s is ready", made)
+        self._log_start(made)
         if before is not None:
             before.stop()
         return True
 
-    async def _recycle(self, slot: _Slot, process: WorkerProcess) -> None:
+    async def _recycle(self, slot: Slot, process: WorkerProcess) -> None:
         """Replace a worker that asks for it, as often as the other cannot start."""
         pause = _LEAST_PAUSE
         while not await self._replace(slot) and process is slot.process:
