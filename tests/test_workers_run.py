@@ -1,5 +1,6 @@
 """``nghttp2py run --workers``: the supervisor's signals, restarts and ends."""
 
+import asyncio
 import contextlib
 import os
 import re
@@ -7,11 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 
 import pytest
 from loops import DEADLINE
-from peers import authority, certificate, free_port, nghttp2py, wait_for_port
+from peers import authority, certificate, free_port, wait_for_port
 from test_cli_run import EXAMPLES, URL, curl, program
+
+from nghttp2py.asyncio import Client
+from nghttp2py.quic import QuicConfiguration
 
 MODULE = """
 import asyncio, os, sys, threading
@@ -77,8 +82,14 @@ def wait_until(condition):
 def pids(url, count):
     """The processes that answer, of which there are ``count``."""
     found = set()
-    wait_until(lambda: found.add(int(curl(url))) or len(found) == count)
+    wait_until(lambda: found.add(ask(url)) or len(found) == count)
     return found
+
+
+def ask(url):
+    """The process that answers on a new connection."""
+    with urllib.request.urlopen(url, timeout=DEADLINE) as answer:
+        return int(answer.read())
 
 
 def test_workers_serve_until_a_signal_and_each_ends_its_lifespan(site):
@@ -200,7 +211,7 @@ def test_a_worker_is_replaced_after_its_requests_and_none_is_lost(site):
         assert "200 succeeded, 0 failed" in done.stdout
         server.wait_for("limit_max_requests is reached: 2[0-5] have begun")
         server.wait_for(r"worker . \(process \d+\) is ready")
-        wait_until(lambda: int(curl(url)) not in first)
+        wait_until(lambda: ask(url) not in first)
         assert server.stop() == 0
     assert "ERROR" not in server.log
 
@@ -236,17 +247,19 @@ def secure(site):
 
 
 def test_http3_is_served_by_all_workers_and_by_those_that_replace_them(site, secure):
+    async def ask(url):
+        quic = QuicConfiguration(is_client=True)
+        quic.load_verify_locations(str(site / "ca.pem"))
+        async with Client(url, http3="only", quic=quic) as client:
+            answer = await client.get("/")
+            return int(await answer.read())
+
     with run(site, *secure) as server:
         url = started(server)
-        options = ["--http3", f"--cacert={site / 'ca.pem'}"]
 
         def find_all():
             found = set()
-            wait_until(
-                lambda: (
-                    found.add(nghttp2py("get", *options, url).stdout) or len(found) == 2
-                )
-            )
+            wait_until(lambda: found.add(asyncio.run(ask(url))) or len(found) == 2)
             return found
 
         first = find_all()
