@@ -93,6 +93,7 @@ cdef object content_length(RequestReceived request)
 cpdef bint expects_continue(RequestReceived request) except -1
 cpdef bint answer_failure(Exchange exchange) except -1
 cpdef Exchange exchange_failed(Exchange exchange, error)
+cdef Exchange make_unmade(HTTPConnection http, stream_id, RequestReceived request)
 cdef Exchange make_record(Exchange exchange)
 cpdef bint log_wanted() except -1
 cpdef keep_response_fields(Exchange exchange, fields)

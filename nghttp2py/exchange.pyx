@@ -265,6 +265,17 @@ cdef int copy_exchange(Exchange copy, Exchange exchange) except -1:
     return 0
 
 
+cdef Exchange make_unmade(HTTPConnection http, stream_id, RequestReceived request):
+    """Make the exchange of a request for which the factory has made none."""
+    cdef Exchange exchange = Exchange()
+
+    exchange.http = http
+    exchange.stream_id = stream_id
+    exchange.request = request
+    exchange.started = now()
+    return exchange
+
+
 cdef Exchange make_record(Exchange exchange):
     """Make an exchange that does nothing, for the log of one that is being dropped."""
     cdef Exchange record = Exchange()

@@ -10,7 +10,7 @@ from typing import Any
 from nghttp2py.asyncio.h1_pump import H1Pump
 from nghttp2py.asyncio.http1 import HTTP1Exchanges
 from nghttp2py.asyncio.stream import Stream, serve_stream
-from nghttp2py.asyncio.stream_link import Codes, StreamLink
+from nghttp2py.asyncio.stream_link import StreamLink
 from nghttp2py.asyncio.writer import PIECE
 from nghttp2py.errors import ErrorCode
 from nghttp2py.exchange import Exchange, ExchangeFactory, HTTPConnection
@@ -22,13 +22,6 @@ __all__ = ["H1Link", "H1Streams"]
 
 class H1Link(StreamLink, HTTP1Exchanges):
     """The HTTP/1.1 connection of coroutine streams."""
-
-    codes = Codes(
-        no_error=ErrorCode.NO_ERROR,
-        cancelled=ErrorCode.CANCEL,
-        internal_error=ErrorCode.INTERNAL_ERROR,
-        message_error=ErrorCode.PROTOCOL_ERROR,
-    )
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nghttp2py.asyncio.http2 import HTTP2Exchanges
-from nghttp2py.asyncio.stream_link import Codes, StreamLink
+from nghttp2py.asyncio.stream_link import StreamLink
 from nghttp2py.asyncio.writer import PIECE
 from nghttp2py.errors import ErrorCode, StreamClosedError
 from nghttp2py.exchange import Exchange, ExchangeFactory, HTTPConnection
@@ -32,13 +32,6 @@ class H2Link(StreamLink, HTTP2Exchanges):
 
     #: Whether the transport has paused writing.
     is_paused = False
-
-    codes = Codes(
-        no_error=ErrorCode.NO_ERROR,
-        cancelled=ErrorCode.CANCEL,
-        internal_error=ErrorCode.INTERNAL_ERROR,
-        message_error=ErrorCode.PROTOCOL_ERROR,
-    )
 
     def __init__(
         self, owner: Any, connection: H2Connection, timeout: float | None

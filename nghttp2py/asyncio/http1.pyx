@@ -10,6 +10,7 @@ from nghttp2py.exchange cimport (
     keep_response_fields,
     log_access,
     log_wanted,
+    make_unmade,
     now,
 )
 from nghttp2py.h1.connection cimport (
@@ -144,10 +145,10 @@ cdef class HTTP1Exchanges(HTTPConnection):
 
         A part of it is dropped if it would seem to be whole.
         """
-        cdef bint partial = self.connection.shows_end()
+        cdef bint cut = self.connection.shows_end()
         cdef bytes data = self.connection.take_output(self.connection.out_size)
 
-        return data if partial else data[: self.before]
+        return data if cut else data[: self.before]
 
     def refuse(self, int status, str reason):
         """Refuse the request that is being received, as it takes too long."""
@@ -382,13 +383,8 @@ cdef class HTTP1Exchanges(HTTPConnection):
         except FATAL:
             raise
         except BaseException as error:
-            exchange = Exchange()
-            exchange.http = self
-            exchange.stream_id = self.number
-            exchange.request = request
-            exchange.started = self.now
-            self.exchange = exchange
-            exchange_failed(exchange, error)
+            self.exchange = make_unmade(self, self.number, request)
+            exchange_failed(self.exchange, error)
             return 0
         exchange.started = self.now
         self.exchange = exchange

@@ -41,9 +41,6 @@ cdef class HTTP2Exchanges(HTTPConnection):
     cdef int _receive_request(
         self, stream_id, RequestReceived request, bint end
     ) except -1
-    cdef int _fail_request(
-        self, stream_id, RequestReceived request, error
-    ) except -1
     cdef int _receive_reset(
         self, int32_t stream_id, error_code, remote, unprocessed, reason
     ) except -1

@@ -15,6 +15,7 @@ from nghttp2py.exchange cimport (
     log_access,
     log_wanted,
     make_record,
+    make_unmade,
     now,
 )
 from nghttp2py.h2.connection cimport H2Connection
@@ -350,7 +351,10 @@ cdef class HTTP2Exchanges(HTTPConnection):
         except FATAL:
             raise
         except BaseException as error:
-            return self._fail_request(stream_id, request, error)
+            exchange = make_unmade(self, stream_id, request)
+            self.exchanges[stream_id] = exchange
+            exchange_failed(exchange, error)
+            return 0
         exchange.started = self._now
         self.exchanges[stream_id] = exchange
         self._called = exchange
@@ -359,20 +363,6 @@ cdef class HTTP2Exchanges(HTTPConnection):
             exchange.closing()
         if end:
             exchange.end_received()
-        return 0
-
-    cdef int _fail_request(
-        self, stream_id, RequestReceived request, error
-    ) except -1:
-        """Answer a request for which there is no exchange."""
-        cdef Exchange exchange = Exchange()
-
-        exchange.http = self
-        exchange.stream_id = stream_id
-        exchange.request = request
-        exchange.started = self._now
-        self.exchanges[stream_id] = exchange
-        exchange_failed(exchange, error)
         return 0
 
     cpdef push_received(self, stream_id, RequestReceived request, Exchange parent):

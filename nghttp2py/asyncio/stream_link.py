@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from nghttp2py.errors import StreamResetError, error_code_name
+from nghttp2py.errors import ErrorCode, StreamResetError, error_code_name
 from nghttp2py.exchange import Exchange, HTTPConnection
 
 __all__ = ["Codes", "StreamLink"]
@@ -24,6 +24,15 @@ class Codes:
     message_error: int
 
 
+# HTTP/1.1 has none of its own.
+_CODES_OF_HTTP2 = Codes(
+    no_error=ErrorCode.NO_ERROR,
+    cancelled=ErrorCode.CANCEL,
+    internal_error=ErrorCode.INTERNAL_ERROR,
+    message_error=ErrorCode.PROTOCOL_ERROR,
+)
+
+
 class StreamLink(HTTPConnection):
     """The connection's half of exchanges that are coroutine streams.
 
@@ -32,7 +41,7 @@ class StreamLink(HTTPConnection):
     other reference to them.
     """
 
-    codes: Codes
+    codes = _CODES_OF_HTTP2
     #: Whether one half of a stream can be broken off alone.  If so, a server stops a
     #: request that it has answered; over HTTP/2, which cannot, a client resets the
     #: stream as soon as an error response is complete.
