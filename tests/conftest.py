@@ -1,5 +1,6 @@
 """Fixtures that tests of several topics share."""
 
+import contextlib
 import signal
 import ssl
 import sys
@@ -107,3 +108,31 @@ def tls(certificates):
     client_certificate.configure_cert(client)
     authority.configure_trust(client)
     return TLS(server, client, path)
+
+
+@pytest.fixture
+def serving(paths, tls):
+    """Serves ``app`` by both protocols, with a ``Client`` of one of them."""
+    from nghttp2py.asyncio import Client, Server, Timeouts
+
+    @contextlib.asynccontextmanager
+    async def serve(app, http3, *, config=None, **options):
+        async with (
+            Server(
+                app,
+                ("127.0.0.1", 0),
+                ssl=paths,
+                http3=True,
+                config=config,
+                timeouts=Timeouts(close=0.5),
+            ) as server,
+            Client(
+                f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}",
+                ssl=tls.client,
+                http3=http3,
+                **options,
+            ) as client,
+        ):
+            yield client
+
+    return serve

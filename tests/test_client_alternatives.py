@@ -9,6 +9,7 @@ import socket
 
 import pytest
 from loops import in_loops, until
+from peers import ScriptedServer, client_tls, echo_server, server_tls
 
 from nghttp2py.asyncio import (
     AlternativeService,
@@ -17,6 +18,7 @@ from nghttp2py.asyncio import (
     Server,
     ServiceRecord,
     Timeouts,
+    racing,
 )
 from nghttp2py.asyncio import origin as origin_module
 from nghttp2py.asyncio.alternatives import parse_alt_svc
@@ -417,6 +419,82 @@ async def test_a_safe_request_survives_the_death_of_its_path(
         # It is broken for a while.
         assert await ask(client) == "2"
         transport.close()
+
+
+@in_loops
+async def test_a_frame_offers_http3_as_a_field_does():
+    """RFC 7838, 4."""
+
+    async def script(peer):
+        offer = peer.connection.advertise_alternative_service
+        offer(b'h3=":1"', b"https://other.example")
+        stream_id = await peer.next_request()
+        peer.respond(stream_id, b"one")
+        await peer.flush()
+        stream_id = await peer.next_request()
+        offer(b'h3=":2"', stream_id=stream_id)
+        peer.respond(stream_id, b"two")
+        await peer.flush()
+        last = await peer.next_request()
+        offer(b'h3=":3"; ma=5', where.encode())
+        peer.respond(last, b"three")
+        await peer.drained()
+
+    async with ScriptedServer(script, tls=server_tls()) as server:
+        where = f"https://127.0.0.1:{server.port}"
+        services = AlternativeServices()
+        async with Client(
+            where,
+            ssl=client_tls(),
+            http3=True,
+            alternatives=services,
+            connect_timeout=0.5,
+        ) as client:
+            for port in (None, 2, 3):
+                response = await client.get("/")
+                await response.read()
+                found = services.find(where, "127.0.0.1", server.port)
+                assert (found and found.port) == port
+            client.abort()
+
+
+@in_loops
+async def test_the_second_address_of_a_name_is_tried_over_tcp(monkeypatch):
+    """RFC 8305, 5: the first neither answers nor refuses."""
+
+    async def getaddrinfo(host, port, **options):
+        if host != "name.example":  # uvloop looks each address up again
+            return await look_up(host, port, **options)
+        kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
+        return [(*kind, (address, port)) for address in addresses]
+
+    async def sock_connect(sock, address):
+        tried.append((address[0], sock))
+        if address[0] == "192.0.2.1":
+            await asyncio.Event().wait()
+        if address[0] == "192.0.2.2":
+            raise ConnectionRefusedError
+        await connect(sock, address)
+
+    tried = []
+    loop = asyncio.get_running_loop()
+    connect, look_up = loop.sock_connect, loop.getaddrinfo
+    monkeypatch.setattr(racing, "ATTEMPT_DELAY", 0.01)
+    async with echo_server() as server:
+        port = server.sockets[0].getsockname()[1]
+        monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo)
+        monkeypatch.setattr(loop, "sock_connect", sock_connect)
+        addresses = ["192.0.2.1", "192.0.2.2", "127.0.0.1"]
+        async with Client(f"http://name.example:{port}") as client:
+            response = await client.get("/path")
+            assert await response.read() == b"/path"
+        assert [address for address, _ in tried] == addresses
+        assert [sock.fileno() for _, sock in tried[:2]] == [-1, -1]
+        addresses = ["192.0.2.2", "192.0.2.2"]
+        async with Client(f"http://name.example:{port}") as client:
+            with pytest.raises(ConnectionRefusedError):
+                await client.get("/path")
+        monkeypatch.undo()
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from loops import in_loops, until
 from peers import Echo, expect_a_broken_handshake, silent_server
 
-from nghttp2py.asyncio import Client, Server, Timeouts
+from nghttp2py.asyncio import Client, Server
 from nghttp2py.errors import (
     BodyTooLargeError,
     ConfigurationError,
@@ -38,28 +38,6 @@ LARGE = random.Random(14).randbytes(300_000)
 
 def origin(server, host="127.0.0.1"):
     return f"https://{host}:{server.sockets[0].getsockname()[1]}"
-
-
-@pytest.fixture
-def serving(paths, tls):
-    """Serves ``app`` by both protocols, with a client of one of them."""
-
-    @contextlib.asynccontextmanager
-    async def serve(app, http3, *, config=None, **options):
-        async with (
-            Server(
-                app,
-                ("127.0.0.1", 0),
-                ssl=paths,
-                http3=True,
-                config=config,
-                timeouts=Timeouts(close=0.5),
-            ) as server,
-            Client(origin(server), ssl=tls.client, http3=http3, **options) as client,
-        ):
-            yield client
-
-    return serve
 
 
 async def echo(stream):

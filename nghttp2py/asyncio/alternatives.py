@@ -219,7 +219,11 @@ class AlternativeServices:
     def remove(self, origin: str, service: AlternativeService) -> None:
         """Forget an endpoint that is not one of the origin (421, RFC 7838, 6)."""
         kept = self._services.get(origin, [])
-        kept[:] = [entry for entry in kept if entry[0].port != service.port]
+        kept[:] = [
+            entry
+            for entry in kept
+            if entry[0].port != service.port or entry[0].host not in ("", service.host)
+        ]
         self._records.pop(origin, None)
 
     def network_changed(self) -> None:

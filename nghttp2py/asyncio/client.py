@@ -535,7 +535,7 @@ class Client:
                 raise body.error from None
             raise
         connections.answered.add(connection)
-        if connections.alternatives is not None:
+        if connections.alternatives is not None and self._pseudo[1] in fields:
             connections.learn(event.headers)
         return Response(
             stream, event.status, Fields(event.headers), tuple(informational), deadlines
@@ -576,6 +576,7 @@ class Client:
         The caller has checked that the certificate is valid for it (RFC 9113, 9.1.1).
         """
         url = split_url(origin)
+        self._connections.are_shared = True
         self._others[f"{url.scheme}://{url.authority}"] = (
             (b":scheme", f"{url.scheme}".encode()),
             (b":authority", f"{url.authority}".encode()),

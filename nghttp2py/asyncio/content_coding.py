@@ -16,6 +16,9 @@ __all__ = ["ACCEPTED", "decode", "find_codings"]
 # stand for a thousand times as many bytes.
 _PIECE = 65536
 
+# Bytes that a decoder gets at once: it copies the rest for each member.
+_INPUT = 16384
+
 # More codings than this, one on top of the other, are refused.
 _MOST_CODINGS = 3
 
@@ -37,47 +40,68 @@ class _Decoder(Protocol):
         """Whether the end of the coded body has been decoded."""
 
 
-class _Zlib:
-    """gzip and deflate.  A body of gzip may have several members (RFC 1952, 2.2)."""
+class _Members:
+    """A coding of which a body may have several members, one after the other."""
 
-    def __init__(self, window_bits: int) -> None:
-        self._bits = window_bits
-        self._members = window_bits == _GZIP
-        self._decoder = zlib.decompressobj(window_bits)
-        self._begun = False
+    def __init__(self) -> None:
+        self._decoder = self._make()
+
+    def _make(self) -> Any:
+        """Make the decoder of a member."""
+
+    def _decompress(self, data: bytes) -> bytes:
+        """Decode a piece of a member."""
+        raise AssertionError("a subclass has its own")
 
     def decode(self, data: bytes) -> bytes:
-        decoder = self._decoder
-        if decoder.eof:
-            data = decoder.unused_data + data
-            if not data:
-                return b""
-            if not self._members:
-                raise BodyFormatError("a compressed body goes on after its end")
-            decoder = self._decoder = zlib.decompressobj(self._bits)
-        else:
-            data = decoder.unconsumed_tail + data
-        if not data:
-            return b""
-        if not self._begun:
-            self._begun = True
-            if self._bits == zlib.MAX_WBITS and data[0] & 0x0F != 8:
-                # RFC 9110, 8.4.1.2: some senders omit the zlib format around deflate.
-                self._bits = -zlib.MAX_WBITS
-                decoder = self._decoder = zlib.decompressobj(self._bits)
-        try:
-            decoded = decoder.decompress(data, _PIECE)
-        except zlib.error as error:
-            raise BodyFormatError(
-                f"the body is not compressed as stated: {error}"
-            ) from None
-        if not decoded and (decoder.unconsumed_tail or decoder.unused_data):
-            return self.decode(b"")
-        return decoded
+        while True:
+            if self._decoder.eof:
+                data = self._decoder.unused_data + data
+                if not data:
+                    return b""
+                self._decoder = self._make()
+            decoded = self._decompress(data)
+            # A member may be empty.
+            if decoded or not self._decoder.eof:
+                return decoded
+            data = b""
 
     @property
     def is_complete(self) -> bool:
-        return self._decoder.eof and not self._decoder.unused_data
+        return bool(self._decoder.eof and not self._decoder.unused_data)
+
+
+class _Zlib(_Members):
+    """gzip, and deflate, which has one member.
+
+    A body of gzip may have several (RFC 1952, 2.2).
+    """
+
+    def __init__(self, window_bits: int) -> None:
+        self._bits = window_bits
+        self._begun = False
+        super().__init__()
+
+    def _make(self) -> Any:
+        if self._begun and self._bits != _GZIP:
+            raise BodyFormatError("a compressed body goes on after its end")
+        return zlib.decompressobj(self._bits)
+
+    def _decompress(self, data: bytes) -> bytes:
+        data = self._decoder.unconsumed_tail + data
+        if not data:
+            return b""
+        if not self._begun:
+            if self._bits == zlib.MAX_WBITS and data[0] & 0x0F != 8:
+                # RFC 9110, 8.4.1.2: some senders omit the zlib format around deflate.
+                self._bits = -zlib.MAX_WBITS
+                self._decoder = self._make()
+            self._begun = True
+        try:
+            decoded: bytes = self._decoder.decompress(data, _PIECE)
+        except zlib.error as error:
+            raise _not_coded(error) from None
+        return decoded
 
 
 class _Brotli:
@@ -91,9 +115,7 @@ class _Brotli:
         try:
             decoded: bytes = self._decoder.process(data, output_buffer_limit=_PIECE)
         except self._error as error:
-            raise BodyFormatError(
-                f"the body is not compressed as stated: {error}"
-            ) from None
+            raise _not_coded(error) from None
         return decoded
 
     @property
@@ -101,39 +123,30 @@ class _Brotli:
         return bool(self._decoder.is_finished())
 
 
-class _Zstandard:
-    """Zstandard (RFC 8878), by Python 3.14 or ``backports.zstd``."""
+class _Zstandard(_Members):
+    """Zstandard (RFC 8878), by Python 3.14 or ``backports.zstd``.
+
+    A body may have several frames (RFC 8878, 3.1).
+    """
 
     def __init__(self, module: Any) -> None:
         self._module = module
-        self._decoder = self._make()
-        self._begun = False
+        super().__init__()
 
     def _make(self) -> Any:
         parameter = self._module.DecompressionParameter.window_log_max
         return self._module.ZstdDecompressor(options={parameter: _ZSTD_WINDOW_LOG})
 
-    def decode(self, data: bytes) -> bytes:
-        decoder = self._decoder
-        if decoder.eof:
-            data = decoder.unused_data + data
-            if not data:
-                return b""
-            # A body may have several frames (RFC 8878, 3.1).
-            decoder = self._decoder = self._make()
+    def _decompress(self, data: bytes) -> bytes:
         try:
-            decoded: bytes = decoder.decompress(data, _PIECE)
+            decoded: bytes = self._decoder.decompress(data, _PIECE)
         except self._module.ZstdError as error:
-            raise BodyFormatError(
-                f"the body is not compressed as stated: {error}"
-            ) from None
-        if not decoded and decoder.eof and decoder.unused_data:
-            return self.decode(b"")
+            raise _not_coded(error) from None
         return decoded
 
-    @property
-    def is_complete(self) -> bool:
-        return bool(self._decoder.eof and not self._decoder.unused_data)
+
+def _not_coded(error: Exception) -> BodyFormatError:
+    return BodyFormatError(f"the body is not compressed as stated: {error}")
 
 
 _GZIP = zlib.MAX_WBITS | 16
@@ -213,10 +226,11 @@ async def _decode_one(
     is_empty = True
     async for piece in body:
         is_empty = False
-        decoded = decoder.decode(piece)
-        while decoded:
-            yield decoded
-            decoded = decoder.decode(b"")
+        for start in range(0, len(piece), _INPUT):
+            decoded = decoder.decode(piece[start : start + _INPUT])
+            while decoded:
+                yield decoded
+                decoded = decoder.decode(b"")
     # The response to HEAD, or status 304, has no body to decode.
     if not is_empty and not decoder.is_complete:
         raise BodyFormatError("a compressed body ends before its end")

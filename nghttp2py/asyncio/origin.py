@@ -142,6 +142,8 @@ class OriginConnections:
         self._most = most
         #: Whether the current connection is to be checked for free streams.
         self.are_several = most > 1
+        #: Whether other origins use the connections, too.
+        self.are_shared = False
         #: The connection that the next request uses, if it is available.
         self.current: Connection | None = None
         # The open connections, and the connector that closes each; then those that are
@@ -437,8 +439,8 @@ class OriginConnections:
 
     def frame_received(self, stream_id: int, origin: bytes, value: bytes) -> None:
         """Handle an ALTSVC frame (RFC 7838, 4)."""
-        if stream_id == 0 and origin != self._origin.encode():
-            return  # of another origin
+        if self.are_shared if stream_id else origin != self._origin.encode():
+            return  # possibly, or certainly, of another origin
         self.received(value.decode("latin-1"))
 
     def misdirected(self, connection: Connection) -> bool:
