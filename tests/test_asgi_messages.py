@@ -263,6 +263,22 @@ async def test_fields_keep_their_order_and_get_lower_case_names(version):
 
 
 @everywhere
+async def test_space_around_a_value_is_dropped(version):
+    """It does not belong to the value (RFC 9110, 5.5), and HTTP/2 forbids it."""
+
+    async def app(scope, receive, send):
+        length = (b"content-length", b"5 ")
+        await send(start(200, [(b"x-a", b" \ta b\t"), (b"x-b", b" "), length]))
+        await send(body(b"hello"))
+
+    async with serving(version, app) as peer:
+        response = await peer.fetch()
+        assert response.value(b"x-a") == b"a b"
+        assert response.value(b"x-b") == b""
+        assert response.value(b"content-length") == b"5"
+
+
+@everywhere
 async def test_the_start_of_a_response_goes_out_at_once(version):
     go = asyncio.Event()
 

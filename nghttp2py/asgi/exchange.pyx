@@ -395,6 +395,9 @@ cdef class ASGIExchange(ApplicationExchange):
                 if known & OF_FRAMING or (known & OF_CONNECTION and not first):
                     continue
                 present[0] |= known
+            if has_outer_space(<bytes>value):
+                # It does not belong to the value (RFC 9110, 5.5).
+                value = value.strip(b" \t")
             headers.append((name, value))
         return headers
 
@@ -805,6 +808,16 @@ cdef object required(dict message, str key):
         return message[key]
     except KeyError:
         raise ASGIMessageError(f"{message['type']} must have {key!r}") from None
+
+
+cdef bint has_outer_space(bytes value) noexcept:
+    """Return whether a value begins or ends with a space or a tab."""
+    cdef const char *text = PyBytes_AS_STRING(value)
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(value)
+
+    return size > 0 and (
+        text[0] in (c" ", c"\t") or text[size - 1] in (c" ", c"\t")
+    )
 
 
 cdef bint is_lower(bytes name) noexcept:
