@@ -401,6 +401,7 @@ async def test_a_reload_may_name_other_files(authority, tls):
         server.reload_certificates()
         shown = await ask(port_of(server), "localhost", http3=False)
         assert shown.serial_number == serial_of(second)
+    Server(answer, (HOST, 0), ssl=load_tls(TLSOptions([first]))).reload_certificates()
     plain = Server(answer, (HOST, 0))
     with pytest.raises(ValueError, match="made without ssl"):
         plain.reload_certificates(first)
@@ -500,6 +501,19 @@ async def test_a_quic_server_takes_another_configuration(authority):
 def test_wrong_options_are_named(fields, error, text):
     with pytest.raises(error, match=text):
         TLSOptions(**{"certificates": [("cert.pem", None)], **fields})
+
+
+def test_both_transports_trust_the_same_authorities(authority, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", authority.file)
+    monkeypatch.setenv("SSL_CERT_DIR", str(authority.directory / "none"))
+    loaded = load_tls(
+        TLSOptions([authority.issue("localhost")], verify_mode=ssl.CERT_REQUIRED)
+    )
+    quic = QuicConfiguration(is_client=False)
+    loaded.configure(quic)
+    assert split_pem(quic.cadata) == split_pem(authority.ca.cert_pem.bytes())
+    (context,) = (each.context for each in loaded.certificates)
+    assert context.get_ca_certs(binary_form=True) == split_pem(quic.cadata)
 
 
 def test_secrets_are_not_shown():

@@ -156,15 +156,20 @@ class LoadedTLS(NamedTuple):
         password = self.options.password
         if isinstance(password, str):
             password = password.encode()
+        first, *others = self.certificates
+        quic.certificate, quic.certificate_chain = first.chain[0], first.chain[1:]
+        quic.private_key, quic.key_password = first.key, password
         quic.certificates = {}
-        for index, (_, _, chain, key, names, _) in enumerate(self.certificates):
-            own = ServerCertificate(chain[0], key, chain[1:], password)
-            quic.certificates.update(dict.fromkeys(names, own))
-            if index == 0:
-                quic.certificate, quic.certificate_chain = chain[0], chain[1:]
-                quic.private_key, quic.key_password = key, password
+        for each in self.certificates if others else ():
+            own = ServerCertificate(each.chain[0], each.key, each.chain[1:], password)
+            quic.certificates.update(dict.fromkeys(each.names, own))
         quic.verify_mode = int(self.options.verify_mode)
-        quic.load_verify_locations(cadata=self.authorities)
+        authorities = self.authorities
+        if quic.verify_mode and authorities is None:
+            # Those of the system, as OpenSSL finds them.
+            found = first.context.get_ca_certs(binary_form=True)
+            authorities = "".join(map(ssl.DER_cert_to_PEM_cert, found)).encode() or None
+        quic.load_verify_locations(cadata=authorities)
         # A client resumes its session for a full handshake less, but sends no early
         # data: these could be replayed to another server with this key (RFC 8446, 8).
         quic.session_tickets, quic.early_data = True, False

@@ -736,6 +736,8 @@ def _choose_again(name: str, new: Any, old: Any) -> Any:
     """Return the options of which files are read at a reload."""
     if new is not None:
         return _to_options(name, new)
+    if isinstance(old, LoadedTLS):
+        return old.options
     if isinstance(old, bool | TLSOptions):
         return old
     raise ValueError(

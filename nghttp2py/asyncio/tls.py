@@ -116,11 +116,8 @@ class ServerContexts:
         self.default = default
         self._names = dict(names or {})
         self._certificates = dict(certificates or {})
-
-    @property
-    def are_chosen(self) -> bool:
-        """Whether there is more than one."""
-        return any(each is not self.default for each in self._names.values())
+        #: Whether there is more than one.
+        self.are_chosen = any(each is not default for each in self._names.values())
 
     def choose(self, name: str) -> ssl.SSLContext:
         """Return the context for the name that a client asks for.
