@@ -296,8 +296,7 @@ async def resets(program: Program, load: Load) -> None:
             load.counts["cancelled"] += 1
     with contextlib.suppress(NGHTTP2Error, OSError):
         connection = await open_connection("127.0.0.1", program.clear)
-        stream = await connection.open_stream()
-        await stream.send_headers(
+        await connection.open_stream(
             [(":method", "GET"), (":path", "/slow"), (":scheme", "http")]
         )
         connection.abort()

@@ -131,7 +131,6 @@ def test_a_hangup_replaces_each_worker_and_requests_go_on(site):
     [
         ("main:failing", "the application has failed to start: no database"),
         ("main:missing", "module 'main' has no attribute 'missing'"),
-        ("nothing:app", "nothing"),
     ],
 )
 def test_a_start_that_fails_is_logged_once_and_the_exit_code_is_3(site, app, reason):

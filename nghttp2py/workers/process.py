@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from nghttp2py.errors import printable
 from nghttp2py.workers.channel import Channel, Message
+from nghttp2py.workers.notify import VARIABLES
 from nghttp2py.workers.worker import IGNORED, STOPPING
 
 if TYPE_CHECKING:
@@ -279,11 +280,15 @@ def _spawn(theirs: socket.socket) -> subprocess.Popen[bytes]:
     command += [f"-X{name}{_value(value)}" for name, value in sys._xoptions.items()]
     command += [f"-W{option}" for option in sys.warnoptions]
     command += ["-m", "nghttp2py.workers", str(theirs.fileno())]
+    # The supervisor alone notifies systemd.
+    environment = {
+        name: value for name, value in os.environ.items() if name not in VARIABLES
+    }
     # They are blocked until the worker can handle them: a Ctrl-C of the terminal goes
     # to the whole process group.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED | STOPPING)
     try:
-        return subprocess.Popen(command, pass_fds=[theirs.fileno()])
+        return subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

@@ -21,6 +21,7 @@ from nghttp2py.arguments import check_bool, check_int, check_seconds, describe
 from nghttp2py.asyncio.binding import describe_address
 from nghttp2py.asyncio.event_loop import LOOPS
 from nghttp2py.asyncio.shared_secrets import SharedSecrets
+from nghttp2py.workers import notify
 from nghttp2py.workers.process import Failure, Limits, WorkerProcess
 from nghttp2py.workers.sockets import Sockets
 from nghttp2py.workers.worker import FAILED
@@ -151,6 +152,7 @@ class Supervisor:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._roll: asyncio.Task[Any] | None = None
         self._code = 0
+        self._watchdog: asyncio.TimerHandle | None = None
 
     # ---- The whole life ----
 
@@ -194,12 +196,24 @@ class Supervisor:
             if self._announce is not None:
                 self._announce()
             logger.info("%d workers are ready", len(self._slots))
+            notify.ready(f"serving with {len(self._slots)} workers")
+            self._notify_watchdog()
         await self._until(lambda: self._stopping and not self._processes)
+        if self._watchdog is not None:
+            self._watchdog.cancel()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
         logger.info("stopped")
+
+    def _notify_watchdog(self) -> None:
+        """Notify systemd that the supervisor runs, now and regularly."""
+        interval = notify.watchdog_interval()
+        if interval is not None:
+            notify.watchdog()
+            loop = asyncio.get_running_loop()
+            self._watchdog = loop.call_later(interval, self._notify_watchdog)
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():
@@ -392,6 +406,7 @@ class Supervisor:
         while self._wanted_roll and not self._stopping:
             self._wanted_roll = False
             logger.info("replacing %d workers", len(self._slots))
+            notify.reloading()
             for slot in list(self._slots):
                 # Those that still serve old requests need memory.
                 await self._until(
@@ -404,6 +419,8 @@ class Supervisor:
                     break
             else:
                 logger.info("the workers are replaced")
+            if not self._stopping:
+                notify.ready(f"serving with {len(self._slots)} workers")
 
     # ---- Signals ----
 
@@ -416,6 +433,7 @@ class Supervisor:
             return
         self._stopping = True
         logger.info("stopping %d workers", len(self._processes))
+        notify.stopping("stopping")
         # Before the workers close theirs: the last one to do so closes the socket.
         self.sockets.close()
         for slot in self._slots:

@@ -1,0 +1,139 @@
+"""Workers that misbehave, and storms of signals: the supervisor goes on."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+from test_cli_run import Program
+
+PROGRAMS = """
+import asyncio, logging, os, signal, sys, threading
+from nghttp2py.asyncio import Server
+from nghttp2py.workers import run
+
+logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+
+async def hello(stream):
+    await stream.send_response(200, {"content-length": "2"}, b"ok")
+
+async def sound(worker):
+    await worker.serve(Server(hello, sock=worker.sockets["web"]))
+
+async def failing(worker):
+    await worker.ready()
+    raise RuntimeError("after it was ready")
+
+async def hanging(worker):
+    threading.Event().wait()
+
+async def deaf(worker):
+    await worker.ready()
+    await asyncio.Event().wait()
+
+async def ending(worker):
+    os._exit(7)
+
+def plain(worker):
+    pass
+
+if __name__ == "__main__":
+    name, options = sys.argv[1], eval(sys.argv[2])
+    run(f"programs:{name}", addresses={"web": ("127.0.0.1", 0)}, workers=2, **options)
+"""
+
+
+@pytest.fixture
+def start(tmp_path):
+    (tmp_path / "programs.py").write_text(PROGRAMS)
+
+    @contextlib.contextmanager
+    def start(name, **options):
+        with subprocess.Popen(
+            [sys.executable, "programs.py", name, repr(options)],
+            cwd=tmp_path,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            try:
+                yield Program(process)
+            finally:
+                if process.poll() is None:
+                    process.kill()
+
+    return start
+
+
+def test_twenty_hangups_at_once_replace_the_workers_once_more_at_most(start):
+    with start("sound") as server:
+        server.wait_for("2 workers are ready")
+        for _ in range(20):
+            server.process.send_signal(signal.SIGHUP)
+        server.wait_for("the workers are replaced")
+        assert server.stop() == 0
+    assert server.log.count("replacing 2 workers") <= 2
+
+
+def test_a_worker_that_fails_again_and_again_is_started_after_pauses(start):
+    with start("failing") as server:
+        pauses = [
+            float(server.wait_for(r"worker 0 is started again in ([\d.]+) seconds")[1])
+            for _ in range(2)
+        ]
+        assert pauses == [0.5, 1.0]
+        assert "RuntimeError: after it was ready" in server.log
+        assert server.stop() == 0
+
+
+def test_a_worker_that_does_not_get_ready_is_killed_and_shows_where(start):
+    with start("hanging", startup_timeout=0.5) as server:
+        server.wait_for("has not become ready within 0.5 seconds")
+        assert server.end() == 3
+
+
+def test_a_worker_that_does_not_stop_is_killed(start):
+    with start("deaf", stop_timeout=0.3) as server:
+        server.wait_for("2 workers are ready")
+        assert server.stop() == 0
+    assert server.log.count("has not ended within 0.3 seconds, and is killed") == 2
+
+
+def test_a_third_interrupt_kills_workers(start):
+    with start("deaf") as server:
+        server.wait_for("2 workers are ready")
+        for text in "stopping 2 workers", None:
+            server.process.send_signal(signal.SIGINT)
+            if text:
+                server.wait_for(text)
+        assert server.stop(signal.SIGINT) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("ending", "has ended with the exit code 7 at its start"),
+        ("plain", "programs:plain must be a coroutine function of a Worker"),
+    ],
+)
+def test_a_program_that_cannot_start_is_said_once(start, name, reason):
+    with start(name) as server:
+        assert server.end() == 3
+    assert len(re.findall(re.escape(reason), server.log)) == 1, server.log
+
+
+def test_a_worker_that_dies_while_it_is_replaced_is_replaced(start):
+    with start("sound") as server:
+        server.wait_for("2 workers are ready")
+        pid = server.process.pid
+        path = f"/proc/{pid}/task/{pid}/children"
+        with open(path) as file:
+            workers = list(map(int, file.read().split()))
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_for("replacing 2 workers")
+        for worker in workers:
+            os.kill(worker, signal.SIGKILL)
+        server.wait_for("the workers are replaced")
+        assert server.stop() == 0
