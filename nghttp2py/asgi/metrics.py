@@ -17,7 +17,7 @@ from nghttp2py.arguments import check_type
 from nghttp2py.asyncio.server import Address, Server, ServerCounts
 from nghttp2py.errors import ConfigurationError
 
-__all__ = ["BUCKETS", "Metrics", "import_prometheus"]
+__all__ = ["BUCKETS", "Metrics"]
 
 #: The upper ends of the histogram's buckets, in seconds.
 BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
