@@ -52,7 +52,7 @@ class Workers:
         task.add_done_callback(self._tasks.discard)
 
     def end(self, slot, generation=0):
-        """Have a worker end at once and without a word, as one that was killed."""
+        """Have a worker end at once and send nothing, as one that was killed."""
         server = self.servers.pop((slot, generation))
         for protocol in server._connections:
             protocol._transport = None

@@ -256,7 +256,7 @@ def test_the_kernel_finds_the_worker_of_an_id(layout):
 
 
 def test_the_kernel_spreads_the_ids_of_clients():
-    """Each by itself, from whatever port its packets come."""
+    """All packets with one id go to one socket, from any port."""
     with group_of(4, ids_of(), 4) as sockets:
         counts = Counter()
         for i in range(160):

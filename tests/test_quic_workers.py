@@ -32,7 +32,7 @@ def ids(workers, slot, generation=0):
 
 
 def short(cid, length=100):
-    """A packet with a short header, which nobody can decrypt."""
+    """A packet with a short header, which no worker can decrypt."""
     return b"\x40" + cid + os.urandom(length - 1 - len(cid))
 
 

@@ -41,7 +41,7 @@ class _Channel:
     """The supervisor's ends of the sockets to one member."""
 
     def __init__(self) -> None:
-        # Whoever has this socket forwards datagrams to the member.
+        # The other members get this socket, and send datagrams for the member by it.
         self.outbox, self.inbox = _pair()
         self._control, self.control = _pair()
 

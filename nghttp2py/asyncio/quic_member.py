@@ -296,8 +296,8 @@ class QuicMember:
         """Pass on a run that belongs to no connection here; return whether it was.
 
         ``None`` means that it is to be dropped: no worker has made its connection id.
-        ``begins`` is for an Initial packet with a token of a Retry packet, whose
-        connection id does not say who has its connection.
+        ``begins`` is for an Initial packet with a token of a Retry packet: its
+        connection id names the worker that sent the Retry packet, which has no state.
         """
         key = None if begins else self.connection_ids.read(header.destination_cid)
         peer = None if key is None else self._find(key)
@@ -434,7 +434,7 @@ class QuicMember:
             except OSError:
                 return
             if not data:
-                # macOS reports the end of the supervisor so.
+                # On macOS, the end of the supervisor.
                 return
             self._obey(json.loads(data), descriptors)
 

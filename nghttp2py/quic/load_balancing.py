@@ -37,8 +37,8 @@ class QuicLB:
     """The number of the configuration, 0 to 6."""
 
     key: bytes | None = field(default=None, repr=False)
-    """16 bytes that encrypt the ids, or ``None``: then anybody can read ``server_id``,
-    and sees that two ids belong to one server."""
+    """16 bytes that encrypt the ids, or ``None``: then an observer can read
+    ``server_id``, and sees that two ids belong to one server."""
 
     def __post_init__(self) -> None:
         check_type("server_id", self.server_id, bytes, "bytes")
