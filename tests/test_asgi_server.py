@@ -13,7 +13,7 @@ import stat
 import threading
 
 import pytest
-from loops import in_loop, in_loops, until
+from loops import in_loop, in_loops, pause, until
 
 from nghttp2py.asgi import Config, Server, run, serve
 from nghttp2py.asgi import lifespan as lifespan_module
@@ -628,6 +628,36 @@ def test_a_number_of_processes_that_is_none_is_a_warning(monkeypatch, caplog):
     with pytest.raises(SystemExit):
         run(App(startup="failed"), port=0, log_config=None)
     assert "$WEB_CONCURRENCY is 'auto'" in caplog.text
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_an_application_may_exit(loop, tmp_path, caplog):
+    path = str(tmp_path / "socket")
+    tasks = []
+
+    async def ask():
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.setblocking(False)
+            while True:
+                with contextlib.suppress(OSError):  # it does not listen yet
+                    await loop.sock_connect(sock, path)
+                    break
+                await pause()
+            await loop.sock_sendall(sock, b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+            await loop.sock_recv(sock, 1)
+
+    async def app(scope, receive, send):
+        if scope["type"] == "http":
+            raise SystemExit(5)
+        await receive()
+        tasks.append(asyncio.ensure_future(ask()))
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+
+    with pytest.raises(SystemExit) as caught:
+        run(app, uds=path, loop=loop, log_config=None)
+    assert caught.value.code == 5
 
 
 def test_run_leaves_an_application_that_ignores_its_cancellation(monkeypatch, caplog):

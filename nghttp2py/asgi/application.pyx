@@ -692,6 +692,10 @@ async def await_it(awaitable):
     return await awaitable
 
 
+def raise_it(error):
+    raise error
+
+
 # ---- A task that exists before its exchange ----
 
 
@@ -780,7 +784,14 @@ cdef class Host:
             waits = ngp_step(runner.coroutine, None, &result)
         except FATAL as error:
             self.leave()
-            runner._finish(error)
+            self.retire()
+            # It ends the loop, as from a task; uvloop drops it in a callback of reads.
+            self.loop.call_soon(raise_it, error)
+            try:
+                runner._finish(error)
+            except FATAL:
+                pass
+            return False
         except BaseException as error:
             self._fail(error)
         else:
