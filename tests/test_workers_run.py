@@ -302,3 +302,10 @@ def test_the_example_greets_from_several_workers():
         finally:
             p.terminate()
         assert p.wait(DEADLINE) == 0
+
+
+def test_metrics_are_refused_with_workers_of_the_environment(site):
+    environ = {**os.environ, "WEB_CONCURRENCY": "2"}
+    with program(site, "main:app", "--metrics-port=0", env=environ) as server:
+        assert server.end() == 1
+    assert "metrics_port is for one process" in server.log

@@ -844,8 +844,6 @@ class Config:
                     raise ConfigurationError(f"give bind or {name}, not both")
         elif self.uds is not None and self.fd is not None:
             raise ConfigurationError("give uds or fd, not both")
-        if (self.workers or 1) > 1 and self.metrics_port is not None:
-            raise ConfigurationError("metrics_port is not for several workers yet")
         if self.metrics_port is not None:
             import_prometheus()
         if self.reload and (self.workers or 1) > 1:

@@ -40,6 +40,8 @@ def run_workers(config: Config, workers: int) -> int:
     listened on.
     """
     _check_name(config, "workers need")
+    if config.metrics_port is not None:
+        raise ConfigurationError("metrics_port is for one process, not for workers")
     return asyncio.run(_supervise(config, workers))
 
 
