@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from typing import Any, Protocol
 
@@ -40,18 +41,19 @@ class _Decoder(Protocol):
         """Whether the end of the coded body has been decoded."""
 
 
-class _Members:
+class _Members(ABC):
     """A coding of which a body may have several members, one after the other."""
 
     def __init__(self) -> None:
         self._decoder = self._make()
 
+    @abstractmethod
     def _make(self) -> Any:
         """Make the decoder of a member."""
 
+    @abstractmethod
     def _decompress(self, data: bytes) -> bytes:
         """Decode a piece of a member."""
-        raise AssertionError("a subclass has its own")
 
     def decode(self, data: bytes) -> bytes:
         while True:
