@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import importlib.util
 import json
 import math
 import os
@@ -38,8 +39,12 @@ TABLES = {
     "quic_memory": "quic",
     "quic_idle": "quic",
     "quic_loopback": "quic",
+    "asgi_cpu": "asgi",
+    "asgi_rate": "asgi",
+    "asgi_memory": "asgi",
 }
 BESIDE = ["h2", "hpack", "httpx", "ngh2", "aioquic", "qh3", "pylsqpack", "uvloop"]
+SERVERS = ["uvicorn", "hypercorn", "granian", "h2corn"]  # those that are installed
 
 
 # ---- Where it was measured ----
@@ -58,7 +63,10 @@ def machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release().split('-')[0]}",
         "python": platform.python_version(),
         "nghttp2": features()["nghttp2"],
-        "packages": {name: importlib.metadata.version(name) for name in BESIDE},
+        "packages": {
+            name: importlib.metadata.version(name)
+            for name in (*BESIDE, *filter(importlib.util.find_spec, SERVERS))
+        },
     }
 
 
