@@ -6,7 +6,7 @@ import ssl
 
 import peers
 import pytest
-from loops import in_loops, until
+from loops import in_loop, in_loops, until
 
 from nghttp2py.asyncio import Client, Pool, RequestTimeouts, Server, Timeouts
 from nghttp2py.errors import (
@@ -119,7 +119,7 @@ async def test_a_request_waits_for_a_free_connection_no_longer_than_it_may(
 
 
 @VERSIONS
-@in_loops
+@in_loop
 async def test_few_connections_without_streams_are_kept(http3, serving):
     async with serving(Application(), 3, http3=http3, max_keepalive=1) as (
         pool,
@@ -137,7 +137,7 @@ async def test_few_connections_without_streams_are_kept(http3, serving):
         await read(pool, origins[0])
 
 
-@in_loops
+@in_loop
 async def test_a_pool_shares_connections_if_it_is_asked_to(serving):
     """RFC 9113, 9.1.1."""
     app = Application()
@@ -151,7 +151,7 @@ async def test_a_pool_shares_connections_if_it_is_asked_to(serving):
             assert len(app.connections) == (1 if shared else 2)
 
 
-@in_loops
+@in_loop
 async def test_a_misdirected_request_gets_a_connection_of_its_own(serving):
     """RFC 9110, 15.5.20."""
 
@@ -170,7 +170,7 @@ async def test_a_misdirected_request_gets_a_connection_of_its_own(serving):
         assert len(connections) == 2
 
 
-@in_loops
+@in_loop
 async def test_a_further_connection_is_made_when_the_streams_are_in_use(paths, tls):
     app = Application()
     config = H2Configuration(max_concurrent_streams=2, manual_flow_control=True)
@@ -192,7 +192,7 @@ async def test_a_further_connection_is_made_when_the_streams_are_in_use(paths, t
 
 
 @VERSIONS
-@in_loops
+@in_loop
 async def test_each_wait_of_a_request_has_a_bound(http3, serving):
     async with serving(Application(), 1, http3=http3) as (pool, (origin,)):
         await read(pool, f"{origin}/")
@@ -205,7 +205,7 @@ async def test_each_wait_of_a_request_has_a_bound(http3, serving):
 @pytest.mark.parametrize(
     ("alpn", "negotiated"), [(["http/1.1", "h2x"], None), (None, None)]
 )
-@in_loops
+@in_loop
 async def test_a_server_of_http1_is_named(alpn, negotiated, tls):
     async def answer(reader, writer):
         await reader.read()

@@ -299,7 +299,7 @@ async def test_an_extended_connect_opens_a_tunnel(http3, tunnelling):
 
 
 @VERSIONS
-@in_loops
+@in_loop
 async def test_connect_asks_a_proxy_for_a_connection(http3, serving):
     async with serving(tunnel, http3) as client:
         response = await client.open_tunnel("example.org:443")
@@ -464,7 +464,7 @@ async def test_three_hundred_downloads_are_given_up(http3, how, serving):
 
 
 @VERSIONS
-@in_loops
+@in_loop
 async def test_a_task_may_be_cancelled_in_any_turn(http3, serving):
     async def source():
         for _ in range(9):
