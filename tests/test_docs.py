@@ -223,7 +223,7 @@ def test_the_first_example_of_the_readme_answers_as_the_readme_says():
 @of_kind("example")
 def test_an_included_program_is_one_that_tests_run(block):
     path = (block.page.parent / block.text).resolve()
-    assert path.parent == ROOT / "examples" and path.is_file()
+    assert path.is_relative_to(ROOT / "examples") and path.is_file()
     assert any(
         path.name in test.read_text() or f'"{path.stem}"' in test.read_text()
         for test in (ROOT / "tests").glob("test_*.py")

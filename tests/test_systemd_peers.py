@@ -243,6 +243,25 @@ def test_systemd_is_notified_from_the_start_to_the_end(site):
             assert server.end() == 0
 
 
+def test_the_supervisor_of_workers_notifies_systemd_and_they_do_not(site):
+    with manager(site) as (read, environ), listening() as sock:
+        environ["WATCHDOG_USEC"] = "200000"
+        with service(site, "--workers=2", sockets=[sock], environ=environ) as server:
+            message = read()
+            assert message["READY"] == "1"
+            assert message["STATUS"] == "serving with 2 workers"
+            assert message["MAINPID"] == str(server.process.pid)
+            assert read() == {"WATCHDOG": "1"}
+            server.process.send_signal(signal.SIGHUP)
+            states = []
+            while states[-2:] != ["RELOADING", "READY"]:
+                states += [name for name in read() if name in ("RELOADING", "READY")]
+            server.process.send_signal(signal.SIGTERM)
+            while "STOPPING" not in (message := read()):
+                assert message == {"WATCHDOG": "1"}
+            assert server.end() == 0
+
+
 def test_a_watchdog_for_another_process_is_not_notified(site):
     with manager(site) as (read, environ), listening() as sock:
         environ |= {"WATCHDOG_USEC": "1000", "WATCHDOG_PID": "1"}
