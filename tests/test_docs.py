@@ -325,6 +325,11 @@ def check_install_deps(words):
     assert words and all(re.search(rf"^  {word}\)", script, re.M) for word in words)
 
 
+def check_mkcert(words):
+    known = {"-CAROOT", "-cert-file", "-install", "-key-file"}
+    assert {word for word in words if word[0] == "-"} <= known
+
+
 def check_git(words):
     assert words[0] in ("clone", "commit", "log", "rebase", "add")
 
@@ -338,6 +343,7 @@ CHECKS = {
     "git": check_git,
     "h2load": lambda words: options_are_in(help_of("h2load", "--help"), words),
     "make": check_make,
+    "mkcert": check_mkcert,
     "nghttp": lambda words: options_are_in(help_of("nghttp", "--help"), words),
     "nghttp2py": check_nghttp2py,
     "pip": check_pip,

@@ -37,7 +37,7 @@ class SharedSecrets:
     """Encrypts the number of the worker in QUIC connection ids."""
 
     tickets: bytes = field(repr=False)
-    """Encrypts session tickets of TLS."""
+    """Encrypts session tickets of QUIC."""
 
     def __post_init__(self) -> None:
         for name, length in _LENGTHS.items():
