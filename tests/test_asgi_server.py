@@ -16,11 +16,13 @@ import pytest
 from loops import in_loop, in_loops, pause, until
 
 from nghttp2py.asgi import Config, Server, run, serve
+from nghttp2py.asgi import endpoints as endpoints_module
 from nghttp2py.asgi import lifespan as lifespan_module
 from nghttp2py.asgi import running as running_module
 from nghttp2py.asgi import server as server_module
 from nghttp2py.asgi.lifespan import Lifespan
 from nghttp2py.asyncio import Client
+from nghttp2py.asyncio.binding import bind_unix
 from nghttp2py.errors import (
     ApplicationError,
     ConfigurationError,
@@ -690,3 +692,45 @@ def test_the_lifespan_has_the_limits_of_the_configuration():
     defaults = Lifespan.__init__.__kwdefaults__
     for name in names:
         assert getattr(Config(), f"timeout_lifespan_{name[:-8]}") == defaults[name]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"workers": 2}, "workers is 2: a Server is one process"),
+        ({"reload": True}, "reload is True: a Server is one process"),
+        ({"quic_lb_server_id": "0017"}, "quic_lb_server_id are for run()"),
+    ],
+)
+@in_loop
+async def test_options_of_the_supervisor_are_refused_without_one(options, message):
+    async def app(scope, receive, send):
+        raise AssertionError("it is not started")
+
+    with pytest.raises(ConfigurationError, match=re.escape(message)):
+        await Server(Config(app, **options)).startup()
+
+
+@in_loop
+async def test_a_link_in_the_place_of_a_path_does_not_change_its_target(
+    tmp_path, monkeypatch
+):
+    """Another user of the directory could put it there."""
+    target = tmp_path / "target"
+    target.touch(0o600)
+    path = tmp_path / "socket"
+
+    def replaced(name):
+        found = bind_unix(name)
+        path.unlink()
+        path.symlink_to(target)
+        return found
+
+    async def app(scope, receive, send):
+        raise AssertionError("it is not started")
+
+    monkeypatch.setattr(endpoints_module, "bind_unix", replaced)
+    endpoints = endpoints_module.Endpoints()
+    await endpoints.bind(Config(app, uds=str(path)))
+    endpoints.close()
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600

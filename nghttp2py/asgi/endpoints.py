@@ -180,13 +180,19 @@ class Endpoints:
         if bind.systemd is not None:
             return self._choose(bind, config)
         if bind.path is not None:
-            sock, path = bind_unix(bind.path)
+            # Not chmod: another user of the directory could put a link at the path, and
+            # root would change the file to which it leads.
+            before = os.umask(~config.uds_permissions & 0o777)
+            try:
+                sock, path = bind_unix(bind.path)
+            finally:
+                os.umask(before)
             if path is not None:
                 self.paths.append(path)
+                uid, gid, _ = find_identity(config.user, config.group)
+                owner = -1 if uid is None else uid, gid or -1
                 with contextlib.suppress(OSError):
-                    os.chmod(bind.path, config.uds_permissions)
-                    uid, gid, _ = find_identity(config.user, config.group)
-                    os.chown(bind.path, -1 if uid is None else uid, gid or -1)
+                    os.chown(bind.path, *owner, follow_symlinks=False)
             return [sock]
         if bind.fd is not None:
             return [open_descriptor(bind.fd)]

@@ -305,6 +305,11 @@ class Server:
                 raise ConfigurationError(
                     f"{name} is {value}: a Server is one process, run() has several"
                 )
+        if self.config.needs_supervisor:
+            raise ConfigurationError(
+                "seed_file and quic_lb_server_id are for run(): a Server has no "
+                "supervisor"
+            )
 
     def _limit_requests(self, application: ASGIApplication) -> ASGIApplication:
         """Return an application that counts its requests, if they are limited."""
