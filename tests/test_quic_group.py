@@ -11,6 +11,8 @@ from loops import in_loop
 from quic_pair import client_configuration, server_configuration
 from test_quic_server import Client
 
+from nghttp2py.asyncio import quic_group
+from nghttp2py.asyncio.binding import bind_datagrams
 from nghttp2py.asyncio.quic import connect, serve
 from nghttp2py.asyncio.quic_group import QuicGroup
 from nghttp2py.asyncio.quic_member import QuicMember
@@ -153,3 +155,20 @@ async def test_the_tokens_of_one_worker_are_good_for_another():
             server.close()
             await server.wait_closed()
     assert retried == [True, False]
+
+
+def test_a_group_that_cannot_grow_keeps_no_socket_that_nobody_reads(monkeypatch):
+    made = []
+
+    def fail_later(*place, **options):
+        if made:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        made.append(bind_datagrams(*place, **options))
+        return made[0]
+
+    with grouped(size=1) as group:
+        monkeypatch.setattr(quic_group, "bind_datagrams", fail_later)
+        with pytest.raises(OSError, match="Too many open files"):
+            group.resize(3)
+        assert group.size == 1
+        assert made[0].fileno() == -1

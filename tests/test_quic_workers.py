@@ -436,12 +436,14 @@ async def test_a_worker_that_does_not_read_costs_only_what_the_kernel_holds():
 
 @in_loop
 async def test_no_other_program_can_send_messages_to_a_worker():
-    """The sockets between workers have no names, and one peer each."""
+    """The sockets between workers have no names, one peer each, and no heirs."""
     async with running(2) as workers:
+        await until(lambda: all(m._peers for m in workers.members.values()))
         for member in workers.members.values():
             assert member._inbox.getsockname() in ("", b"", None)
             for peer in member._peers.values():
                 assert peer.sock.getpeername() in ("", b"", None)
+                assert not peer.sock.get_inheritable()
 
 
 @pytest.mark.parametrize(
@@ -449,6 +451,7 @@ async def test_no_other_program_can_send_messages_to_a_worker():
     [
         *(b"", b"\0", b"\0\0\0\0", b"\0\x09" + bytes(100), b"\1\0\0\1"),
         *(b"\1\x09\x09\1", b"\2\x09\x09\4abcd", b"\x09\0\0\0" + bytes(10)),
+        *(b"\1\0\0\x09", b"\1\1\0\x09"),
     ],
 )
 @in_loop

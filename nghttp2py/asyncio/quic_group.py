@@ -215,8 +215,11 @@ class QuicGroup:
         Members in slots that are no more get no new connections.
         """
         check_int("size", size, 1, MAX_SLOTS)
-        self._open(size)
-        self._close_unused()
+        try:
+            self._open(size)
+        finally:
+            # Also after an error: the kernel would give connections to the new ones.
+            self._close_unused()
         self._tell_all({"size": size})
 
     def _tell_all(

@@ -17,6 +17,7 @@ from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
 
 from nghttp2py.arguments import check_int, describe
+from nghttp2py.asyncio.descriptors import receive
 from nghttp2py.asyncio.quic_protocol import Run
 from nghttp2py.asyncio.shared_secrets import SharedSecrets
 from nghttp2py.asyncio.udp import pack_run, unpack_run
@@ -366,8 +367,9 @@ class QuicMember:
         if peer is None:
             return
         if kind == _Kind.STATE:
-            self._learn_life(peer, _Life(message[3]))
-        else:
+            with contextlib.suppress(ValueError):  # a state of another release
+                self._learn_life(peer, _Life(message[3]))
+        elif kind == _Kind.CLAIMS:
             self._take_claims(peer, message)
 
     # ---- The other members ----
@@ -428,15 +430,13 @@ class QuicMember:
         """Handle the messages of the supervisor that have arrived."""
         while not self._closed:
             try:
-                data, descriptors, _, _ = socket.recv_fds(
-                    self._control, _CONTROL, _DESCRIPTORS
-                )
+                data, found = receive(self._control, _CONTROL, _DESCRIPTORS)
             except OSError:
                 return
             if not data:
                 # On macOS, the end of the supervisor.
                 return
-            self._obey(json.loads(data), descriptors)
+            self._obey(json.loads(data), found)
 
     def _obey(self, message: dict[str, Any], descriptors: Sequence[int]) -> None:
         joined = message.get("joined", ())

@@ -16,12 +16,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from nghttp2py.asyncio.descriptors import receive
+
 __all__ = ["Channel", "ChannelError", "Message"]
 
 Message = dict[str, Any]
 
 # Bytes of one read, and those of a message.  The largest messages have the options of
-# the program, or the metrics of a worker.
+# the program.
 _READ_SIZE = 65536
 _MAX_MESSAGE = 8 << 20
 # Descriptors of one message: Linux's SCM_MAX_FD.
@@ -44,6 +46,8 @@ class Channel:
     """
 
     def __init__(self, sock: socket.socket, *, descriptors: bool = False) -> None:
+        # The end of a worker was inherited, by the worker alone.
+        sock.set_inheritable(False)
         self._sock = sock
         self._room = _MAX_DESCRIPTORS if descriptors else 0
         self._received = b""
@@ -69,15 +73,8 @@ class Channel:
 
     def _receive(self) -> bool:
         """Read once, and queue the messages; return False at the end."""
-        size = socket.CMSG_SPACE(self._room * array.array("i").itemsize)
-        data, ancillary, _, _ = self._sock.recvmsg(
-            _READ_SIZE, size if self._room else 0, socket.MSG_CMSG_CLOEXEC
-        )
-        for level, kind, content in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                numbers = array.array("i")
-                numbers.frombytes(content[: len(content) // 4 * 4])
-                self._found.extend(numbers)
+        data, found = receive(self._sock, _READ_SIZE, self._room)
+        self._found.extend(found)
         if not data:
             return False
         *lines, self._received = (self._received + data).split(b"\n")
