@@ -1,14 +1,25 @@
 """Workers that misbehave, and storms of signals: the supervisor goes on."""
 
+import asyncio
 import contextlib
+import json
+import logging
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
-from test_cli_run import Program
+from loops import in_loop
+from test_cli_run import Program as Running
+
+from nghttp2py.asyncio.quic_group import QuicGroup
+from nghttp2py.workers.channel import Channel
+from nghttp2py.workers.sockets import Sockets
+from nghttp2py.workers.supervisor import Program, Slot, Supervisor
 
 PROGRAMS = """
 import asyncio, logging, os, signal, sys, threading
@@ -59,7 +70,7 @@ def start(tmp_path):
             text=True,
         ) as process:
             try:
-                yield Program(process)
+                yield Running(process)
             finally:
                 if process.poll() is None:
                     process.kill()
@@ -137,3 +148,52 @@ def test_a_worker_that_dies_while_it_is_replaced_is_replaced(start):
             os.kill(worker, signal.SIGKILL)
         server.wait_for("the workers are replaced")
         assert server.stop() == 0
+
+
+@in_loop
+async def test_a_worker_that_ends_as_soon_as_it_is_ready_replaces_no_other(monkeypatch):
+    supervisor = Supervisor(Program("programs:sound"), Sockets())
+    slot = Slot(0)
+    before = slot.process = SimpleNamespace()
+    started = asyncio.get_running_loop().create_future()
+    started.set_result(True)
+    made = SimpleNamespace(started=started, exit_code=7)
+    monkeypatch.setattr(supervisor, "_slots", [slot])
+    monkeypatch.setattr(supervisor, "_spawn", lambda slot: made)
+    assert not await supervisor._replace(slot)
+    assert slot.process is before
+
+
+def test_a_place_that_the_group_of_quic_has_not_gets_no_worker(caplog):
+    with contextlib.closing(QuicGroup([("127.0.0.1", 0)], 1)) as group:
+        supervisor = Supervisor(Program("programs:sound"), Sockets(), quic=group)
+        assert supervisor._spawn(Slot(1)) is None
+    assert "worker 1 cannot be started: slot is 1" in caplog.text
+
+
+def test_the_supervisor_opens_its_own_log_again(tmp_path):
+    path = tmp_path / "log"
+    handler = logging.FileHandler(path)
+    logger = logging.getLogger("nghttp2py.test")
+    logger.addHandler(handler)
+    try:
+        path.rename(tmp_path / "old")
+        Supervisor(Program("programs:sound"), Sockets()).reopen_logs()
+        logger.warning("after it was moved")
+        assert path.read_text() == "after it was moved\n"
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+
+
+def test_programs_of_a_worker_inherit_no_descriptor():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.set_inheritable(True)  # as it is after the start of the process
+        channel = Channel(theirs, descriptors=True)
+        message = json.dumps({"type": "start", "descriptors": 1}).encode() + b"\n"
+        socket.send_fds(ours, [message], [ours.fileno()])
+        _, descriptors = channel.wait()
+        assert not theirs.get_inheritable()
+        assert not os.get_inheritable(descriptors[0])
+        os.close(descriptors[0])

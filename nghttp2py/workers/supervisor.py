@@ -24,7 +24,7 @@ from nghttp2py.asyncio.shared_secrets import SharedSecrets
 from nghttp2py.workers import notify
 from nghttp2py.workers.process import Failure, Limits, WorkerProcess
 from nghttp2py.workers.sockets import Sockets
-from nghttp2py.workers.worker import FAILED
+from nghttp2py.workers.worker import FAILED, reopen_logs
 
 if TYPE_CHECKING:
     # QUIC is imported when it is first used: not every build has it.
@@ -115,7 +115,7 @@ class Supervisor:
     ``await run()`` returns the exit code.  It catches these signals: SIGTERM and SIGINT
     stop the workers, which let their requests end; a second SIGINT ends them at once;
     SIGHUP replaces one worker after another; SIGTTIN adds a worker, and SIGTTOU takes
-    one; SIGUSR1 has each open its log files again.
+    one; SIGUSR1 has all open their log files again.
     """
 
     def __init__(
@@ -261,7 +261,8 @@ class Supervisor:
                 self.limits,
                 self._changed_process,
             )
-        except OSError as error:
+        except (OSError, ValueError) as error:
+            # ValueError: the group of QUIC has a worker of this generation already.
             logger.error("worker %d cannot be started: %s", slot.index, error)
             if self.quic is not None:
                 self.quic.ended(slot.index, generation)
@@ -381,7 +382,7 @@ class Supervisor:
         if slot not in self._slots or self._stopping:
             made.stop()
             return False
-        if not ready:
+        if not ready or made.exit_code is not None:
             if slot.process is None:
                 self._retry(slot)
             return False
@@ -512,7 +513,8 @@ class Supervisor:
             self.quic.close()
 
     def reopen_logs(self) -> None:
-        """Tell the workers to open the files of their logs again."""
+        """Open the files of the logs again, and tell the workers to do so."""
+        reopen_logs()
         for process in self._processes:
             process.reopen_logs()
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     # QUIC is imported when it is first used: not every build has it.
     from nghttp2py.asyncio.quic_member import QuicMember
 
-__all__ = ["FAILED", "IGNORED", "STOPPING", "Worker", "run_worker"]
+__all__ = ["FAILED", "IGNORED", "STOPPING", "Worker", "reopen_logs", "run_worker"]
 
 logger = logging.getLogger(__name__)
 
