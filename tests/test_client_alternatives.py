@@ -22,6 +22,8 @@ from nghttp2py.asyncio import (
 )
 from nghttp2py.asyncio import origin as origin_module
 from nghttp2py.asyncio.alternatives import parse_alt_svc
+from nghttp2py.asyncio.origin import OriginConnections
+from nghttp2py.asyncio.url import split_url
 from nghttp2py.errors import ConfigurationError, ConnectionTerminatedError
 
 ORIGIN = "https://a.example"
@@ -323,6 +325,53 @@ async def test_http3_that_is_late_is_used_for_later_requests(paths, tls, monkeyp
         assert [await ask(client) for _ in range(2)] == ["2", "2"]
         await until(lambda: client._connection in client.connections.used)
         assert await ask(client) == "3"
+
+
+class Idle:
+    """A connection without streams."""
+
+    idle_hook = None
+    is_available = True
+    is_closed = is_full = False
+    stream_count = 0
+
+    def abort(self):
+        self.is_closed = True
+
+    async def wait_closed(self):
+        pass
+
+
+class Makes:
+    """A connector: it makes ``Idle`` ones, or waits for ever."""
+
+    def __init__(self, *, waits=False):
+        self.waits = waits
+
+    async def connect(self, host=None, port=None):
+        if self.waits:
+            await asyncio.Event().wait()
+        return Idle()
+
+    def close(self, connection, timeout):
+        connection.abort()
+
+
+@in_loops
+async def test_a_free_connection_is_used_while_http3_is_tried(monkeypatch):
+    monkeypatch.setattr(origin_module, "HEAD_START", 0.0)
+    services = AlternativeServices()
+    services.received(ORIGIN, 'h3=":443"')
+    connections = OriginConnections(
+        split_url(ORIGIN), Makes(), Makes(waits=True), alternatives=services, most=2
+    )
+    first = await connections.find()
+    first.is_full = True
+    second = await connections.find()
+    assert second is not first
+    first.is_full, second.is_full = False, True
+    assert await connections.find() is first
+    await connections.close()
 
 
 @in_loops

@@ -205,10 +205,10 @@ class OriginConnections:
                 self.current = connection
                 return connection
             left = upgrade.began + HEAD_START - asyncio.get_running_loop().time()
-            if left > 0:
-                await asyncio.wait([upgrade.task], timeout=left)
-            if self.current is None and connection.is_available:
+            if left <= 0:
                 self.current = connection
+                return connection
+            await asyncio.wait([upgrade.task], timeout=left)
 
     def _find_open(self) -> Connection | None:
         """Return an open connection that accepts requests: HTTP/3, and a free one,
