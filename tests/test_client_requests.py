@@ -221,6 +221,21 @@ async def test_a_body_that_is_not_compressed_as_stated_raises(http3, serving):
 
 @VERSIONS
 @in_loop
+async def test_a_response_with_too_many_codings_is_closed(http3, serving):
+    async def app(stream):
+        fields = {":status": "200", "content-encoding": "gzip, gzip, gzip, gzip"}
+        await stream.start_response(fields)
+        await asyncio.Event().wait()
+
+    async with serving(app, http3, decompress=True) as client:
+        with pytest.raises(BodyFormatError, match="4 content codings") as raised:
+            await client.get("/")
+        await until(lambda: not client._connection.stream_count)
+        assert raised.value.__traceback__ is not None  # it keeps the response
+
+
+@VERSIONS
+@in_loop
 async def test_a_bomb_is_read_in_small_pieces_and_has_a_bound(
     http3, serving, monkeypatch
 ):

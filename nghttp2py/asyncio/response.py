@@ -88,8 +88,15 @@ class Response:
         return self
 
     def decompress(self) -> None:
-        """Have the body decoded as content-encoding states, if all of it is known."""
-        self._codings = find_codings(self.headers.get("content-encoding", ""))
+        """Have the body decoded as content-encoding states, if all of it is known.
+
+        Raises ``BodyFormatError`` and closes the response for more than three codings.
+        """
+        try:
+            self._codings = find_codings(self.headers.get("content-encoding", ""))
+        except BodyFormatError:
+            self.close()
+            raise
 
     async def read(self, limit: int | None = None) -> bytes:
         """Return the rest of the body.
