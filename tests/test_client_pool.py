@@ -11,6 +11,7 @@ from loops import in_loop, in_loops, until
 from nghttp2py.asyncio import Client, Pool, RequestTimeouts, Server, Timeouts
 from nghttp2py.errors import (
     ConnectionClosedError,
+    HeadersError,
     HTTPVersionError,
     PoolTimeoutError,
     ReadTimeoutError,
@@ -21,7 +22,8 @@ VERSIONS = pytest.mark.parametrize("http3", [False, "only"], ids=["HTTP/2", "HTT
 
 
 class Application:
-    """Answers with the authority and the path; holds those of ``/hold``."""
+    """Answers with the authority and the path; holds those of ``/hold``, and says
+    nothing to those of ``/silence``."""
 
     def __init__(self):
         self.connections = set()
@@ -35,6 +37,8 @@ class Application:
             await self.release.wait()
             await stream.end_stream()
             return
+        if request.target == b"/silence":
+            await self.release.wait()
         await stream.send_response(200, body=request.authority + request.target)
 
 
@@ -120,6 +124,20 @@ async def test_a_request_waits_for_a_free_connection_no_longer_than_it_may(
 
 @VERSIONS
 @in_loop
+async def test_a_connection_without_a_response_makes_room(http3, serving):
+    options = {"max_connections": 1, "keepalive_expiry": None}
+    async with serving(Application(), http3=http3, **options) as (pool, (one, two)):
+        soon = RequestTimeouts(pool=2)
+        with pytest.raises(ReadTimeoutError):
+            await pool.get(f"{one}/silence", timeouts=RequestTimeouts(read=0.05))
+        assert await read(pool, two, timeouts=soon)
+        with pytest.raises(HeadersError):
+            await pool.get(one, headers={"connection": "close"})
+        assert await read(pool, two, timeouts=soon)
+
+
+@VERSIONS
+@in_loop
 async def test_few_connections_without_streams_are_kept(http3, serving):
     async with serving(Application(), 3, http3=http3, max_keepalive=1) as (
         pool,
@@ -149,6 +167,15 @@ async def test_a_pool_shares_connections_if_it_is_asked_to(serving):
                 host = origin.removeprefix("https://").encode()
                 assert await read(pool, f"{origin}/") == host + b"/"
             assert len(app.connections) == (1 if shared else 2)
+
+
+@in_loop
+async def test_requests_at_once_look_for_a_shared_connection_and_make_one(serving):
+    app = Application()
+    async with serving(app, share_connections=True) as (pool, (one, two)):
+        await read(pool, one)
+        await asyncio.gather(*(read(pool, two) for _ in range(3)))
+        assert len(app.connections) == 2
 
 
 @in_loop

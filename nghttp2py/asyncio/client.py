@@ -484,6 +484,9 @@ class Client:
                         if available:
                             await asyncio.sleep(_BACKOFF * 2**attempt)
                         attempt += 1
+                finally:
+                    if connection not in connections.begun:
+                        connections.request_begun(connection)
 
     def _has_died(self, connection: Connection, error: Exception) -> bool:
         """Return whether an alternative service has become silent."""

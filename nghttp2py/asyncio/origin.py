@@ -152,6 +152,8 @@ class OriginConnections:
         self._retired: dict[Connection, Connector] = {}
         #: The connections on which a request was answered.
         self.answered: set[Connection] = set()
+        #: The open connections that no caller waits to use for the first time.
+        self.begun: set[Connection] = set()
         #: The connections to alternative services, and the field that names these (RFC
         #: 7838, 5).
         self.used: dict[Connection, tuple[bytes, bytes]] = {}
@@ -231,6 +233,10 @@ class OriginConnections:
                 await asyncio.wait([task])
             else:
                 await _wait_within(attempt, timeouts)
+        except BaseException:
+            if attempt.waiters == 1:
+                self._give_up(task)
+            raise
         finally:
             attempt.waiters -= 1
             if not attempt.waiters and not attempt.begun.done():
@@ -299,7 +305,22 @@ class OriginConnections:
             self._attempt = None
         if not task.cancelled():
             task.exception()  # mark it retrieved
+        if not attempt.waiters:
+            self._give_up(task)
         self._release_excess()
+
+    def _give_up(self, task: asyncio.Task[Connection]) -> None:
+        """Handle that no caller waits for the connection of an attempt any more."""
+        if _succeeded(task):
+            self.request_begun(task.result())
+
+    def request_begun(self, connection: Connection) -> None:
+        """Handle that a request was sent on a connection, or has failed before that."""
+        if connection not in self._open:
+            return
+        self.begun.add(connection)
+        if self._slots is not None and not connection.stream_count:
+            self._slots.became_idle()
 
     def _add(self, connection: Connection, connector: Connector) -> Connection:
         """Take a new connection into use."""
@@ -336,6 +357,7 @@ class OriginConnections:
     def _forget(self, connection: Connection) -> None:
         self._open.pop(connection, None)
         self.answered.discard(connection)
+        self.begun.discard(connection)
         self.used.pop(connection, None)
         self._services.pop(connection, None)
         if self.current is connection:
@@ -490,7 +512,8 @@ class OriginConnections:
 
     @property
     def idle_count(self) -> int:
-        """The connections that have answered a request, and are without streams."""
+        """The connections that are without streams, and not made for a request that is
+        still to be sent."""
         return sum(map(self._is_idle, self._open))
 
     def close_idle(self) -> bool:
@@ -502,9 +525,8 @@ class OriginConnections:
         return False
 
     def _is_idle(self, connection: Connection) -> bool:
-        # The request for which it was made may not have been sent yet.
         return (
-            connection in self.answered
+            connection in self.begun
             and connection.is_available
             and not connection.stream_count
         )

@@ -42,6 +42,8 @@ KEEPALIVE_EXPIRY = 5.0
 # Origins without a connection that are remembered, with what is known of them.
 _MAX_ORIGINS = 1000
 
+_CLOSED = "the pool is closed"
+
 
 class _Slots:
     """Permissions to have connections; the first to wait gets the next one."""
@@ -63,7 +65,7 @@ class _Slots:
             except BaseException:
                 if future.done() and not future.cancelled():
                     self.release(origin)
-                else:
+                elif future in self._waiting:  # release() drops cancelled ones
                     self._waiting.remove(future)
                 raise
         else:
@@ -253,7 +255,7 @@ class Pool:
     async def _find(self, text: str) -> tuple[Client, str]:
         """Return the client for a URL, and the URL's origin."""
         if self._closed:
-            raise ConnectionClosedError("the pool is closed")
+            raise ConnectionClosedError(_CLOSED)
         url = split_url(text)
         if url.scheme is None:
             raise ValueError(f"{text!r} has no scheme and host")
@@ -266,6 +268,10 @@ class Pool:
                 client = None
             if client is None:
                 client = await self._find_shared(url, key)
+                if self._closed:
+                    raise ConnectionClosedError(_CLOSED)
+                if client is None:  # another request may have made it meanwhile
+                    client = self._clients.get(key)
         if client is None:
             client = self._clients[key] = self._make_client(key)
             client.connections.use_slots(self._slots)
