@@ -259,7 +259,7 @@ class Server:
         self._attach()
         config = self.config
         config.check()
-        if self.endpoints.found == []:
+        if not self.endpoints.found:
             self._check_alone()
         if not config.drops_privileges:
             config.load()

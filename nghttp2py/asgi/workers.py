@@ -70,6 +70,7 @@ async def _supervise(config: Config, workers: int) -> int:
             config.reload_excludes,
             config.reload_delay,
         )
+    arguments = make_arguments(config)
     endpoints = Endpoints()
     await endpoints.bind(config)
     sockets = Sockets()
@@ -86,7 +87,7 @@ async def _supervise(config: Config, workers: int) -> int:
     program = Program(
         f"{__name__}:serve_worker",
         {
-            "options": make_arguments(config),
+            "options": arguments,
             "endpoints": [[each.secure, each.http3] for each in endpoints.found],
             "reload": config.reload,
         },
