@@ -159,6 +159,23 @@ async def test_variables_that_cannot_be_compared_are_of_one_request(version):
 
 
 @everywhere
+async def test_a_variable_that_is_set_to_an_equal_value_is_of_one_request(version):
+    first = []
+    seen = []
+    context = contextvars.copy_context()
+    context.run(VARIABLE.set, first)
+
+    async def app(scope, receive, send):
+        seen.append(VARIABLE.get())
+        VARIABLE.set([])
+        await answer(send)
+
+    async with serving(version, ASGIApp(app, ASGIOptions(context=context))) as peer:
+        await ask(peer, 3)
+    assert all(value is first for value in seen)
+
+
+@everywhere
 async def test_a_task_that_cancels_itself_is_cancelled_where_it_waits(version):
     seen = []
 
@@ -267,3 +284,38 @@ async def test_no_task_is_left_when_the_connections_have_ended(version):
     async with serving(version, app) as peer:
         await ask(peer, 3)
     await until(lambda: asyncio.all_tasks() == before)
+
+
+@everywhere
+async def test_several_requests_and_other_tasks_wait_for_the_same_future(version):
+    shared = asyncio.get_running_loop().create_future()
+    waiting = []
+
+    async def other():
+        return await shared
+
+    async def app(scope, receive, send):
+        waiting.append(asyncio.ensure_future(other()))
+        if len(waiting) == 4:
+            asyncio.get_running_loop().call_later(0.01, shared.set_result, b"shared")
+        await answer(send, await shared)
+
+    async with serving(version, app) as peer:
+        found = await ask(peer, 4, together=True)
+        assert [r.body for r in found] == [b"shared"] * 4
+        assert await asyncio.gather(*waiting) == [b"shared"] * 4
+
+
+@everywhere
+async def test_a_future_that_is_yielded_but_not_awaited_is_an_error(version):
+    class Wrong:
+        def __await__(self):
+            yield asyncio.get_running_loop().create_future()
+
+    async def app(scope, receive, send):
+        with pytest.raises(RuntimeError, match="yield was used instead"):
+            await Wrong()
+        await answer(send)
+
+    async with serving(version, app) as peer:
+        assert [r.body for r in await ask(peer, 2)] == [b"ok"] * 2

@@ -64,6 +64,7 @@ cdef class Runner:
     cdef bint noticed         # something was done with the task
     cdef bint idled           # the task has waited for an exchange
     cdef bint adopted         # the task has to wait for `waits_for`
+    cdef bint marked          # that has to have the mark of a future that is awaited
     cdef object waits_for     # what the coroutine waits for already
     cdef object wake          # the future of the task while it has no exchange
     cdef object error         # with which the task ends

@@ -566,7 +566,7 @@ cdef class Runner:
             if self.coroutine is None:
                 raise value
             if self.adopted:
-                self.adopted = False
+                self.adopted = self.marked = False
                 future, self.waits_for = self.waits_for, None
                 # As a task cancels what it waits for.
                 if isinstance(value, CancelledError) and asyncio.isfuture(future):
@@ -667,8 +667,8 @@ cdef int step_runner(self, value, PyObject **presult) except -1:
         if runner.adopted:
             runner.adopted = False
             future, runner.waits_for = runner.waits_for, None
-            if asyncio.isfuture(future):
-                # Another task that has waited for it since has cleared the mark.
+            if runner.marked:
+                runner.marked = False
                 future._asyncio_future_blocking = True
             # After asyncio.sleep(0), what was scheduled before comes first.
             if future is not None or not runner.idled:
@@ -745,7 +745,7 @@ cdef class Host:
         self.references = Py_REFCNT(self.task)
         return (
             self.loop is loop
-            and is_equal(self.base, base)
+            and is_same(self.base, base)
             and not self.is_noticed()
             and not self.task.done()
         )
@@ -822,6 +822,10 @@ cdef class Host:
 
         runner.adopted = True
         runner.waits_for = future
+        if getattr(future, "_asyncio_future_blocking", False):
+            # The task sets the mark again.  Others may wait for the same meanwhile.
+            runner.marked = True
+            future._asyncio_future_blocking = False
         runner._rouse()
         # The client may have gone together with its request.
         if exchange.disconnected:
@@ -836,7 +840,7 @@ cdef class Host:
             Py_REFCNT(self.task) != self.references
             or self.runner.noticed
             or getweakrefcount(self.task) != self.weak_references
-            or not is_equal(self.context, self.base)
+            or not is_same(self.context, self.base)
         )
 
     cdef int retire(self) except -1:
@@ -845,12 +849,17 @@ cdef class Host:
         return self.runner._rouse()
 
 
-cdef bint is_equal(context, other) noexcept:
-    """Return whether contexts have the same values: at once if these are the same."""
-    try:
-        return context == other
-    except BaseException:
-        return False  # a value cannot be compared
+cdef bint is_same(context, other) except -1:
+    """Return whether contexts have the same objects as values.
+
+    Equal ones do not do: what a task has set, it may change later.
+    """
+    if len(context) != len(other):
+        return False
+    for variable, value in context.items():
+        if other.get(variable, other) is not value:
+            return False
+    return True
 
 
 # ---- What receive() and send() return ----
