@@ -418,8 +418,7 @@ class H1Pump(BoundedTransport, SharedReads, asyncio.Protocol, asyncio.BufferedPr
     def abort(self) -> None:
         """Close the transport now; what it has not written is lost."""
         transport = self.transport
-        if transport is not None and self.http.connection.is_until_close:
-            # A response without a length would seem to be whole after FIN.
+        if transport is not None and self._would_seem_whole:
             sock = transport.get_extra_info("socket")
             with contextlib.suppress(AttributeError, OSError):
                 sock.setsockopt(
@@ -430,6 +429,15 @@ class H1Pump(BoundedTransport, SharedReads, asyncio.Protocol, asyncio.BufferedPr
         self._stoppers.wake()
         self.http.tasks.release()
 
+    @property
+    def _would_seem_whole(self) -> bool:
+        """Whether a client would take FIN for the end of a response that breaks off.
+
+        It has no length, or zeros were sent ahead: CPython's http.client and urllib3
+        take them for the last chunk, even without the end of their line.
+        """
+        return self.http.connection.is_until_close or self._ahead > 0
+
     def _break_off(self) -> None:
         """End the connection in the middle of a response, so that the client sees it.
 
@@ -439,12 +447,12 @@ class H1Pump(BoundedTransport, SharedReads, asyncio.Protocol, asyncio.BufferedPr
         if transport is None or self._ended:
             return
         data = self.http.take_rest()
-        if self._ahead:
+        if self._ahead and data:
             data = self._follow_ahead(data)
         self._closing = self._ended = True
         if data and not self._paused:
             transport.write(data)
-        if self._paused or self.http.connection.is_until_close:
+        if self._paused or self._would_seem_whole:
             self.abort()
         else:
             self._end_by(LINGER_TIME)
