@@ -30,7 +30,8 @@ def check_memory() -> None:
     """Raise ``MemoryError`` if about ``RESERVE`` bytes cannot be allocated."""
     try:
         # An anonymous mapping that is not touched costs two system calls and no memory.
-        mmap.mmap(-1, RESERVE + _SEGMENT).close()
+        # A shared one would be a file of the system, which takes several times as long.
+        mmap.mmap(-1, RESERVE + _SEGMENT, flags=mmap.MAP_PRIVATE).close()
     except OSError:
         # Freed memory may have stayed in the heap.
         [bytes(_PIECE) for _ in range(_PIECES)]
