@@ -8,6 +8,7 @@ knows a socket by its place in the group, and the places change when one leaves.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import socket
@@ -46,14 +47,17 @@ class _Channel:
         self._control, self.control = _pair()
 
     def tell(self, message: dict[str, Any], peers: Iterable[_Channel] = ()) -> bool:
-        """Send a message to the member; return whether it keeps up with them."""
+        """Send a message to the member; return False if it is lost."""
         descriptors = [peer.outbox.fileno() for peer in peers]
         try:
             socket.send_fds(self._control, [json.dumps(message).encode()], descriptors)
-        except BlockingIOError:
-            return False
-        except OSError:
+        except ConnectionError:
             pass  # its process has ended
+        except OSError as error:
+            # ENOTCONN comes after the first ConnectionError.  Others are EAGAIN, and
+            # ETOOMANYREFS: descriptors that wait to be read count for the limit of open
+            # files (unix(7)).
+            return error.errno == errno.ENOTCONN
         return True
 
     def close(self) -> None:
@@ -169,7 +173,8 @@ class QuicGroup:
         others = list(self._channels.items())
         for start in range(0, len(others), _DESCRIPTORS):
             part = others[start : start + _DESCRIPTORS]
-            channel.tell({"joined": [each for each, _ in part]}, [c for _, c in part])
+            message = {"joined": [each for each, _ in part]}
+            self._tell(key, channel, message, [c for _, c in part])
         self._tell_all({"joined": [key]}, [channel])
         self._channels[key] = channel
         return QuicMember(
@@ -225,13 +230,22 @@ class QuicGroup:
     def _tell_all(
         self, message: dict[str, Any], peers: Sequence[_Channel] = ()
     ) -> None:
-        for (slot, generation), channel in self._channels.items():
-            if not channel.tell(message, peers):
-                logger.warning(
-                    "worker %d of generation %d does not read its messages",
-                    slot,
-                    generation,
-                )
+        for key, channel in self._channels.items():
+            self._tell(key, channel, message, peers)
+
+    def _tell(
+        self,
+        key: tuple[int, int],
+        channel: _Channel,
+        message: dict[str, Any],
+        peers: Sequence[_Channel],
+    ) -> None:
+        if not channel.tell(message, peers):
+            logger.warning(
+                "worker %d of generation %d has lost a message about other workers: it "
+                "does not read, or the limit of open files is too low",
+                *key,
+            )
 
     def close(self) -> None:
         """Close the supervisor's sockets; a second call is a no-op."""
