@@ -9,7 +9,9 @@ import pytest
 from loops import in_loop
 
 from nghttp2py.errors import ConfigurationError
-from nghttp2py.workers.reload import Files
+from nghttp2py.workers.reload import Files, Reloader
+from nghttp2py.workers.sockets import Sockets
+from nghttp2py.workers.supervisor import Program
 
 
 @pytest.fixture
@@ -53,6 +55,25 @@ def test_patterns_are_for_names_and_with_a_slash_for_paths(
     tree, includes, excludes, wanted
 ):
     assert watched(tree, includes, excludes) == wanted
+
+
+def test_a_virtual_environment_is_not_watched_unless_it_is_given(tree):
+    library = str(tree / "venv" / "lib.py")
+    assert not Files([str(tree)]).is_watched(library)
+    assert Files([str(tree / "venv")]).is_watched(library)
+    assert Files([str(tree)]).is_watched(str(tree / "main.py"))
+
+
+@in_loop
+async def test_it_is_logged_that_files_cannot_be_watched(tree, monkeypatch, caplog):
+    async def fail(self):
+        raise OSError("OS file watch limit reached")
+        yield
+
+    monkeypatch.setattr(Files, "changes", fail)
+    reloader = Reloader(Program("programs:sound"), Sockets(), Files([str(tree)]))
+    await reloader._follow()
+    assert "files are watched no more: OS file watch limit reached" in caplog.text
 
 
 def test_a_file_elsewhere_is_not_watched(tree):

@@ -66,7 +66,7 @@ class Files:
                 )
 
     def matches(self, path: str) -> bool:
-        """Return whether a file is watched: its path is in one of the directories."""
+        """Return whether a file in one of the directories has a pattern."""
         for directory in self.directories:
             try:
                 relative = PurePath(path).relative_to(os.path.abspath(directory))
@@ -83,6 +83,18 @@ class Files:
     def _is_excluded(self, relative: PurePath) -> bool:
         return _has_pattern(relative, (*EXCLUDES, *self.excludes))
 
+    def is_watched(self, path: str) -> bool:
+        """Return whether a file has a pattern, and is in no virtual environment."""
+        if not self.matches(path):
+            return False
+        roots = {os.path.abspath(directory) for directory in self.directories}
+        for parent in map(str, PurePath(path).parents):
+            if parent in roots:
+                break
+            if _is_environment(parent):
+                return False
+        return True
+
     def look(self) -> Snapshot:
         """Return what is known of each file now."""
         found: Snapshot = {}
@@ -93,7 +105,7 @@ class Files:
                     name
                     for name in directories
                     if not self._is_excluded(here / name)
-                    and not os.path.exists(os.path.join(parent, name, "pyvenv.cfg"))
+                    and not _is_environment(os.path.join(parent, name))
                 ]
                 for name in names:
                     path = os.path.join(parent, name)
@@ -111,7 +123,7 @@ class Files:
             return
         logger.info("watching %s by watchfiles", ", ".join(self.directories))
         async for changed in watch(
-            *self.directories, watch_filter=lambda _, path: self.matches(path)
+            *self.directories, watch_filter=lambda _, path: self.is_watched(path)
         ):
             yield min(path for _, path in changed)
 
@@ -128,6 +140,10 @@ class Files:
                 yield min(path for path, _ in now.items() ^ before.items())
             before = now
             pause = max(self.delay, _SHARE * (loop.time() - begun))
+
+
+def _is_environment(directory: str) -> bool:
+    return os.path.exists(os.path.join(directory, "pyvenv.cfg"))
 
 
 def _has_pattern(path: PurePath, patterns: Sequence[str]) -> bool:
@@ -170,10 +186,14 @@ class Reloader(Supervisor):
         await super()._run()
 
     async def _follow(self) -> None:
-        async for path in self._files.changes():
-            if not self._stopping:
-                logger.info("%s has changed", _shorten(path))
-                self.restart()
+        try:
+            async for path in self._files.changes():
+                if not self._stopping:
+                    logger.info("%s has changed", _shorten(path))
+                    self.restart()
+        except (OSError, RuntimeError) as error:
+            # The system's limit of watches, or an error of the package watchfiles.
+            logger.error("files are watched no more: %s", error)
 
     def restart(self) -> None:
         """Start the worker again; its requests have a second to end."""
