@@ -11,6 +11,7 @@ from memory import MemoryClient, MemoryTransport
 from nghttp2py import BaseRequestHandler, HTTP2Client, HTTP2Server
 from nghttp2py.asyncio import H2Protocol, H2Pump, open_connection, start_server
 from nghttp2py.asyncio.bounds import LINGER_TIME
+from nghttp2py.asyncio.listener import LAST_REQUEST_TIME
 from nghttp2py.asyncio.pump import NOTICE_DELAY, NOTICE_TIME
 from nghttp2py.errors import ConnectionTerminatedError, ErrorCode
 from nghttp2py.h2 import H2Configuration, H2Connection, H2GoAway
@@ -313,7 +314,26 @@ async def test_a_client_that_does_not_read_holds_a_close_up_for_a_moment():
     client.protocol.close(timeout=1000)
     await until(lambda: client.transport.closing)
     assert client.transport.sent.count(GOAWAY) == 2
-    assert NOTICE_TIME <= loop.time() - begun < NOTICE_TIME + 0.5
+    bound = LAST_REQUEST_TIME + NOTICE_TIME
+    assert bound <= loop.time() - begun < bound + 0.5
+
+
+@in_virtual_time
+async def test_a_new_connection_gets_its_first_requests_answered_before_goaway():
+    """nghttp2's clients fail what they have not sent yet when a GOAWAY comes."""
+    client = MemoryClient(H2Protocol(False), config=WIDE)
+    client.converse()
+    client.protocol.close(timeout=1000)
+    await client.exchange()
+    assert not any(isinstance(event, H2GoAway) for event in client.events)
+    number = client.request()
+    client.converse()
+    stream = await client.protocol.accept_stream()
+    await stream.send_response(200, body=b"a")
+    await until(lambda: client.protocol.transport is None)
+    await client.exchange()
+    assert client.response(number).body == b"a"
+    assert sum(isinstance(event, H2GoAway) for event in client.events) == 2
 
 
 @in_virtual_time

@@ -18,6 +18,7 @@ from functools import partial
 from typing import cast
 
 from nghttp2py.asyncio.bounds import LOOKS, BoundedTransport, Verdict
+from nghttp2py.asyncio.listener import LAST_REQUEST_TIME
 from nghttp2py.asyncio.timeouts import UNSET, Timeouts, merge_timeouts
 from nghttp2py.asyncio.tls import TLSFault, find_tls_fault
 from nghttp2py.asyncio.transfer import FATAL, WRITE_SIZE, Transfer
@@ -106,6 +107,7 @@ class H2Pump(BoundedTransport, Transfer, asyncio.Protocol, asyncio.BufferedProto
         # Before the first GOAWAY, or after it; and the time by which to go on.
         self._notice_held = self._awaits_ping = False
         self._notice_due = math.inf
+        self._first_due = 0.0  # the first request has until then to come
         # The state that the timer checks: see _judges().
         self._counted = 0.0  # the time up to which time_passed() was called
         self._reset_timer: asyncio.TimerHandle | None = None
@@ -157,6 +159,7 @@ class H2Pump(BoundedTransport, Transfer, asyncio.Protocol, asyncio.BufferedProto
             transport.abort()
             return
         self._counted = self._idle_since = now = self._begin_bounds()
+        self._first_due = now + LAST_REQUEST_TIME
         self.tls_fault = find_tls_fault(transport)
         if self.tls_fault is not None:
             self._peer_lines.log("%s: %s", self, self.tls_fault.reason)
@@ -282,8 +285,9 @@ class H2Pump(BoundedTransport, Transfer, asyncio.Protocol, asyncio.BufferedProto
 
         A server first sends a warning and waits for a round trip, at most a second, so
         that no request in flight is lost (RFC 9113, 6.8).  Open requests have 3 seconds
-        to end before the warning, at most half of ``timeout``.  What has not finished
-        after ``timeout`` seconds (``timeouts.close``) is aborted.
+        to end before the warning, at most half of ``timeout``; the first of a
+        connection may come until the connection is a second old.  What has not
+        finished after ``timeout`` seconds (``timeouts.close``) is aborted.
 
         This may be called in every state.  When the connection is closing already, a
         call can only shorten the time that is left.  Before there is a transport, it
@@ -303,16 +307,30 @@ class H2Pump(BoundedTransport, Transfer, asyncio.Protocol, asyncio.BufferedProto
         if self._begun and self.connection.want_read:
             if self.connection.client_side or self._half_closed:
                 self.connection.close_connection()
-            elif self.connection.active_stream_count:
+            elif self._awaits_requests():
                 self._hold_notice(timeout)
             else:
                 self._send_notice()
         self.mark_dirty()
 
+    def _awaits_requests(self) -> bool:
+        """Whether GOAWAY would fail requests that the client has begun or holds ready.
+
+        nghttp2's clients fail what they have not sent yet when a GOAWAY comes, so a new
+        connection would be of no use to them.
+        """
+        return self.connection.active_stream_count > 0 or (
+            self._loop.time() < self._first_due
+            and not self.connection.counters["streams_opened"]
+        )
+
     def _hold_notice(self, timeout: float) -> None:
-        """Let open streams finish before the first GOAWAY."""
+        """Let open streams finish before the first GOAWAY, and new ones begin."""
         self._notice_held = True
-        self._set_notice(min(NOTICE_DELAY, timeout / 2))
+        wait = NOTICE_DELAY
+        if not self.connection.active_stream_count:
+            wait = self._first_due - self._loop.time()
+        self._set_notice(min(wait, timeout / 2))
 
     def _set_notice(self, seconds: float) -> None:
         self._notice_due = min(self._notice_due, self._loop.time() + seconds)
@@ -354,7 +372,7 @@ class H2Pump(BoundedTransport, Transfer, asyncio.Protocol, asyncio.BufferedProto
     def _watch_notice(self, events: Sequence[H2Event]) -> Sequence[H2Event]:
         """Send a GOAWAY if it is time: the first, or a round trip later the last."""
         if self._notice_held:
-            if not self.connection.active_stream_count:
+            if not self._awaits_requests():
                 self._send_notice()
             return events
         events = list(events)
