@@ -197,3 +197,17 @@ def test_programs_of_a_worker_inherit_no_descriptor():
         assert not theirs.get_inheritable()
         assert not os.get_inheritable(descriptors[0])
         os.close(descriptors[0])
+
+
+@in_loop
+async def test_a_channel_that_cannot_send_descriptors_is_closed(caplog):
+    loop = asyncio.get_running_loop()
+    lost = loop.create_future()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        channel = Channel(ours)
+        channel.send({"type": "start"}, [theirs.fileno()] * 300)  # Linux allows 253
+        channel.attach(loop, print, lambda: lost.set_result(None))
+        await lost
+        assert theirs.recv(1) == b""
+    assert "a message cannot be sent to another process" in caplog.text

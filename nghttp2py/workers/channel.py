@@ -10,6 +10,7 @@ import array
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import socket
 from collections import deque
@@ -19,6 +20,8 @@ from typing import Any
 from nghttp2py.asyncio.descriptors import receive
 
 __all__ = ["Channel", "ChannelError", "Message"]
+
+logger = logging.getLogger(__name__)
 
 Message = dict[str, Any]
 
@@ -166,9 +169,14 @@ class Channel:
         except (BlockingIOError, InterruptedError):
             self._loop.add_writer(self._sock.fileno(), self._write)
             return
-        except OSError:
+        except ConnectionError:
             # The other end is closed: reading reports that.
             self._queue.clear()
+        except OSError as error:
+            # Such as EINVAL and ETOOMANYREFS for descriptors.
+            logger.error("a message cannot be sent to another process: %s", error)
+            self.close()
+            return
         self._loop.remove_writer(self._sock.fileno())
 
     def _write_once(self) -> None:
