@@ -42,9 +42,9 @@ def test_each_state_is_one_message(manager):
     assert before <= int(message.pop("MONOTONIC_USEC")) <= before + 60_000_000
     assert not message
     assert notify.stopping() and read(manager) == {"STOPPING": "1"}
+    assert notify.stopping("two\nlines")
+    assert read(manager)["STATUS"] == "two lines"
     assert notify.watchdog() and read(manager) == {"WATCHDOG": "1"}
-    assert notify.status("two\nlines") and read(manager) == {"STATUS": "two lines"}
-    assert notify.ready(pid=5) and read(manager)["MAINPID"] == "5"
 
 
 def test_without_a_manager_nothing_is_sent(monkeypatch):

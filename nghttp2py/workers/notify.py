@@ -17,7 +17,6 @@ __all__ = [
     "ready",
     "reloading",
     "send",
-    "status",
     "stopping",
     "watchdog",
     "watchdog_interval",
@@ -57,12 +56,12 @@ def send(*assignments: str, environ: Mapping[str, str] = os.environ) -> bool:
     return True
 
 
-def ready(text: str = "", *, pid: int | None = None) -> bool:
+def ready(text: str = "") -> bool:
     """Report that the service is ready: it was started, or has reloaded.
 
-    ``text`` becomes its status.  ``pid`` is its main process, this one by default.
+    ``text`` becomes its status.
     """
-    return send("READY=1", f"MAINPID={pid or os.getpid()}", *_to_status(text))
+    return send("READY=1", f"MAINPID={os.getpid()}", *_to_status(text))
 
 
 def reloading(text: str = "") -> bool:
@@ -75,11 +74,6 @@ def reloading(text: str = "") -> bool:
 def stopping(text: str = "") -> bool:
     """Report that the service has begun to stop."""
     return send("STOPPING=1", *_to_status(text))
-
-
-def status(text: str) -> bool:
-    """Set the text that ``systemctl status`` shows."""
-    return send(*_to_status(text))
 
 
 def watchdog() -> bool:

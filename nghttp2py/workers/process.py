@@ -92,8 +92,6 @@ class WorkerProcess:
         self.failure: Failure | None = None
         #: When it became ready, by the loop's clock.
         self.ready_at: float | None = None
-        #: Whether it has asked for a replacement.
-        self.wants_replacement = False
         #: Whether it is stopping, and whether the supervisor has said so.
         self.is_stopping = self.is_told = False
         self.exit_code: int | None = None
@@ -162,7 +160,6 @@ class WorkerProcess:
             self._after(self.limits.stop, self._time_out)
             self._changed(self)
         elif kind == "replace" and not self.is_stopping:
-            self.wants_replacement = True
             self._changed(self)
 
     def _lost(self) -> None:
