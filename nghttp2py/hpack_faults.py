@@ -1,4 +1,4 @@
-"""Says where a header block is malformed, and why (RFC 7541).
+"""Find where a header block is malformed, and why (RFC 7541).
 
 nghttp2 has one error for all of that.  ``HDInflater`` asks here once it has failed, so
 that decoding itself costs nothing more.
@@ -14,6 +14,8 @@ from nghttp2py.errors import (
 
 # No integer of HPACK that means anything is larger (RFC 7541, 5.1).
 _LARGEST = (1 << 32) - 1
+# Octets of a string that nghttp2 accepts (NGHTTP2_HD_MAX_NV).
+_LONGEST = 65536
 
 
 class _CutError(Exception):
@@ -71,14 +73,19 @@ def _fault_of_field(
     if index > entries or (index == 0 and bits == 7):
         text = f"index {index} is not in the table, whose last is {entries}"
         return InvalidTableIndexError, at, text
-    if bits != 7:
-        for _ in range(1 if index else 2):
-            length, end = _integer(block, end, 7)
-            if length > len(block) - end:
-                raise _CutError
-            end += length
+    huffman = False
+    for _ in range(0 if bits == 7 else 1 if index else 2):
+        begin = end
+        length, end = _integer(block, end, 7)
+        if length > _LONGEST:
+            return HPACKError, at, f"a string of {length} octets is too long"
+        if length > len(block) - end:
+            raise _CutError
+        huffman = huffman or block[begin] & 0x80 != 0
+        end += length
+    if huffman:
         return HPACKError, at, "a string is no valid Huffman code (RFC 7541, 5.2)"
-    # The index is good: what is wrong is what is not there.
+    # The field is valid, so the error is that nothing came before it.
     text = "the change of the table's size that was asked for is missing"
     return InvalidTableSizeError, at, text
 

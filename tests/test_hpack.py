@@ -289,6 +289,7 @@ MALFORMED = {
     "a cut name": ("40 0561", HPACKError, 0, "ends within it"),
     "a cut value": ("40 0161 0562", HPACKError, 0, "ends within it"),
     "no value": ("40 0161", HPACKError, 0, "ends within it"),
+    "a long value": ("00 0161 7f82ff03" + "62" * 65537, HPACKError, 0, "too long"),
     "a length of more than 32 bits": ("40 7fffffffffff0f", HPACKError, 0, "32 bits"),
     "Huffman padding of eight bits": ("40 0161 82 1fff", HPACKError, 0, "Huffman"),
     "Huffman padding of zeros": ("40 0161 81 18", HPACKError, 0, "Huffman"),
@@ -436,11 +437,12 @@ def test_lowering_and_raising_the_table_says_both():
     assert inflater.inflate(block) == [(b"a", b"b")]
 
 
-def test_a_lower_limit_that_the_peer_ignores_is_an_error():
+@pytest.mark.parametrize("block", [b"\x82", b"\x40\x01a\x01b", b"\x04\x01/"])
+def test_a_lower_limit_that_the_peer_ignores_is_an_error(block):
     inflater = HDInflater()
     inflater.change_table_size(100)
     with pytest.raises(InvalidTableSizeError, match=r"at octet 0: .* is missing"):
-        inflater.inflate(b"\x82")
+        inflater.inflate(block)
 
 
 def test_the_table_size_cannot_change_within_a_block():
