@@ -81,7 +81,7 @@ cdef class Host:
     cdef object loop
     cdef object context       # the task's
     cdef object base          # what it was copied from
-    cdef Py_ssize_t references  # to the task, if nobody else has one
+    cdef Py_ssize_t references  # to the task, if the application has kept none
     cdef object weak_references
 
     cdef bint suits(self, loop, base) except -1

@@ -623,7 +623,7 @@ cdef class Runner:
         return 0
 
     def notice(self):
-        """Take notice that somebody uses the task of a host."""
+        """Record that the task of a host is in use."""
         self.noticed = True
 
     # What inspect.getcoroutinestate() and a task's stack ask for.
@@ -763,7 +763,7 @@ cdef class Host:
         return True
 
     cdef int leave(self) except -1:
-        """Undo it."""
+        """Restore the current task and context from before ``enter``."""
         _leave_task(self.loop, self.task)
         PyContext_Exit(self.context)
         return 0
@@ -813,7 +813,7 @@ cdef class Host:
         try:
             self.runner._finish(error)
         except CancelledError as cancelled:
-            self.runner.error = cancelled  # the task ends with it, if anybody looks
+            self.runner.error = cancelled  # raised where the task ends
         return 0
 
     cdef int _adopt(self, ApplicationExchange exchange, future) except -1:

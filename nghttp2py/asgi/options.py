@@ -68,7 +68,7 @@ class ASGIOptions:
     #: Fields that are added to each response.
     headers: tuple[tuple[bytes, bytes], ...] = ()
     #: The policy that rewrites the client's address and the scheme by the fields of
-    #: trusted proxies; None: no such field is heeded.
+    #: trusted proxies; None: such fields are ignored.
     forwarded: ForwardedPolicy | None = None
     #: The options of WebSockets; None: the defaults.
     websocket: WebSocketOptions | None = None

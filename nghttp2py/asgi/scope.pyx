@@ -19,7 +19,7 @@ from nghttp2py.asgi.tls import tls_extension
 # What the fields of a request have.
 cdef enum:
     TAKES_TRAILERS = 1  # ``te`` with trailers
-    FORWARDED = 2       # a field in which a proxy tells of its client
+    FORWARDED = 2       # a field with what a proxy knows of its client
 
 # The targets that are kept split: so many, each of at most so many octets.
 cdef Py_ssize_t TARGETS = 512

@@ -692,7 +692,7 @@ def _encode_json(value: Any, headers: HeadersLike) -> tuple[bytes, HeadersLike]:
 
 
 def _to_headers(headers: Any) -> list[Any]:
-    """Iterate over the fields that every request has."""
+    """Return the fields that every request has."""
     try:
         return [_with_lower_name(field) for field in to_pairs(headers)]
     except (AttributeError, TypeError, ValueError):

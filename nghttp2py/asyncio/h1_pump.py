@@ -476,7 +476,7 @@ class H1Pump(BoundedTransport, SharedReads, asyncio.Protocol, asyncio.BufferedPr
     # ---- The timer ----
 
     def _note_phase(self) -> None:
-        """Take notice of what the connection waits for."""
+        """Record what the connection waits for."""
         phase = self.http.find_phase()
         number = self.http.number
         if phase == self._phase and number == self._phase_number:
@@ -537,11 +537,10 @@ class H1Pump(BoundedTransport, SharedReads, asyncio.Protocol, asyncio.BufferedPr
         return None, min(over, self._probe_due)
 
     def _restart_probes(self) -> None:
-        """Begin to learn whether a client that has closed its half still reads.
+        """Begin to check whether a client that has closed its half still reads.
 
-        TCP does not tell before the client is sent something: then the system of one
-        that has closed both halves answers with RST.  So octets are sent ahead with
-        which the response will begin in any case.
+        A client's system that has closed both halves answers the next octets with RST.
+        So octets are sent ahead with which every response begins.
         """
         self._probe_interval = PROBE_INTERVAL
         self._probe_due = self._loop.time() + PROBE_INTERVAL
@@ -558,7 +557,7 @@ class H1Pump(BoundedTransport, SharedReads, asyncio.Protocol, asyncio.BufferedPr
     def _is_hung_up(self) -> bool:
         """Return whether the client's system has reset the connection.
 
-        The event loop does not tell while it does not read.
+        The event loop does not report it while it does not read.
         """
         sock = None
         if self.transport is not None and hasattr(select, "poll"):
@@ -638,8 +637,8 @@ class H1Pump(BoundedTransport, SharedReads, asyncio.Protocol, asyncio.BufferedPr
     def _judge_response(self, now: float) -> Verdict:
         """Check that a client receives what was written of a response under way.
 
-        One that is gone without a word acknowledges nothing.  Its system may give up
-        after a quarter of an hour only.
+        A client that has vanished without FIN or RST acknowledges nothing.  TCP may
+        retransmit for a quarter of an hour.
         """
         bound = self._stall_bound
         if self._paused or bound == math.inf or not self.stream_count:

@@ -72,8 +72,9 @@ _GRACE = 3.0
 #: lose it.
 LAST_REQUEST_TIME = 1.0
 
-#: Seconds of silence after which TCP probes whether the client is there.  One that is
-#: gone without a word would otherwise stay as long as its application sends nothing.
+#: Seconds of silence after which TCP probes whether the client is there.  Otherwise,
+#: the connection of a client that has vanished without FIN or RST would stay open as
+#: long as the application sends nothing.
 PROBE_AFTER = 60
 # The socket options of it: the seconds between two probes, and how many of them are not
 # answered when the connection is reset.

@@ -162,7 +162,7 @@ cdef class H1Connection:
         Without content-length the body is chunked, or at a client of HTTP/1.0 ends with
         the connection, unless all of it is queued before any of the response is taken:
         then content-length is added.  Fields that concern one connection are dropped,
-        but ``connection: close`` is heeded.  Raises ``HeadersError``,
+        but ``connection: close`` takes effect.  Raises ``HeadersError``,
         ``StreamStateError`` for a second response, ``InvalidBodyLengthError``.
         """
         self.respond(status, fields, end)
