@@ -371,7 +371,7 @@ def test_a_port_in_use_is_one_line(site):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         line = one_line(run(site, "main:app", f"--port={port}"))
-    assert f"cannot bind to ('127.0.0.1', {port})" in line
+    assert f"cannot bind to 127.0.0.1:{port}: Address already in use" in line
 
 
 def test_a_host_that_is_not_found_is_one_line(site):
@@ -391,6 +391,8 @@ def test_a_host_that_is_not_found_is_one_line(site):
         ),
         (["main:app", "--ws"], "no option --ws: every version has WebSockets"),
         (["main:app", "--certfile=c"], "no option --certfile: use ssl_certfile"),
+        (["main:app", "--wrokers=2"], "--wrokers: did you mean --workers?"),
+        (["main:app", "--ssl-cert-file=c"], "did you mean --ssl-certfile?"),
         (["main:app", "-b", "x:y"], "'x:y' is no address"),
         (["main:app", "-c", "missing.toml"], "cannot read 'missing.toml'"),
         ([], "there is no application"),

@@ -69,7 +69,7 @@ def status_of(url):
 
 def test_the_next_request_is_answered_by_the_new_code(site, by):
     with reloading(site, **by) as server:
-        server.wait_for("watching . by " + ("their" if by else "watchfiles"))
+        server.wait_for("the times of files in ." if by else "files in . by watchfiles")
         url = "http://{}:{}/".format(*server.wait_for(URL).group(2, 3))
         assert curl(url) == "version ONE"
         for before, after in ("ONE", "TWO"), ("TWO", "SIX"), ("SIX", "TEN"):

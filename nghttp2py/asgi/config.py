@@ -946,13 +946,18 @@ def find_insecure_binds(config: Config) -> list[Bind]:
     return [to_bind(text) for text in config.insecure_bind]
 
 
-def suggest(name: str) -> str:
-    """Return what to use instead of an unknown name, as the rest of a sentence."""
+def suggest(name: str, *, flags: bool = False) -> str:
+    """Return what to use instead of an unknown name, as the rest of a sentence.
+
+    With ``flags`` an option that is like it is named as on the command line.
+    """
     name = name.replace("-", "_")
     if name in _ELSEWHERE:
         return f": {_ELSEWHERE[name]}"
     close = difflib.get_close_matches(name, OPTIONS, 1)
-    return f": did you mean {close[0]}?" if close else ""
+    if not close:
+        return ""
+    return f": did you mean {OPTIONS[close[0]].flag if flags else close[0]}?"
 
 
 def make_config(app: Any, options: Mapping[str, Any]) -> Config:

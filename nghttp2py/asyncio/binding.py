@@ -231,12 +231,18 @@ def _bind(
     except OSError as error:
         sock.close()
         raise OSError(
-            error.errno, f"cannot bind to {address[:2]}: {error.strerror or error}"
+            error.errno, f"cannot bind to {_show(address)}: {error.strerror or error}"
         ) from None
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def _show(address: Any) -> str:
+    """Return ``host:port``, with brackets around an address of IPv6."""
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def bind_udp(tcp: socket.socket, *, reuse_port: bool | None = None) -> socket.socket:
@@ -279,7 +285,7 @@ def bind_datagrams(
         sock.close()
         raise OSError(
             error.errno,
-            f"cannot bind to {address[:2]} for UDP: {error.strerror or error}",
+            f"cannot bind to {_show(address)} for UDP: {error.strerror or error}",
         ) from None
     except BaseException:
         sock.close()

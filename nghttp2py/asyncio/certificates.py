@@ -268,7 +268,7 @@ def _make_context(
             certfile, keyfile, _refuse_prompt if password is None else password
         )
     except (ssl.SSLError, ValueError) as error:
-        raise _explain(error, certfile, keyfile) from None
+        raise _explain(error, certfile, keyfile, password is not None) from None
     context.verify_mode = ssl.VerifyMode(options.verify_mode)
     if authorities is not None:
         try:
@@ -297,7 +297,7 @@ def _refuse_prompt() -> str:
 
 
 def _explain(
-    error: Exception, certfile: FilePath, keyfile: FilePath | None
+    error: Exception, certfile: FilePath, keyfile: FilePath | None, password: bool
 ) -> TLSConfigurationError:
     where = _name(certfile)
     if getattr(error, "reason", None) in _MISMATCHES:
@@ -309,6 +309,7 @@ def _explain(
         where += f" and {_name(keyfile)}"
     return TLSConfigurationError(
         f"no certificate with its key in {where}: {_reason(error)}"
+        + ("; the password may be wrong" if password else "")
     )
 
 
@@ -317,5 +318,6 @@ def _reason(error: Exception) -> str:
     if reason is not None:
         return reason.replace("_", " ").lower()
     # Python's set_ciphers() puts its text into a tuple.
-    text = error.args[0] if error.args else error
+    # An error without a reason has a code before its text, such as "[SSL] PEM lib".
+    text = error.args[-1] if error.args else error
     return str(text[0] if isinstance(text, tuple) and text else text)

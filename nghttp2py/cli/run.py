@@ -68,7 +68,7 @@ class Run(click.Command):
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
-            hint = suggest(error.option_name.lstrip("-"))
+            hint = suggest(error.option_name.lstrip("-"), flags=True)
             if not hint:
                 raise
             raise click.UsageError(

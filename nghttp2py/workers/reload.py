@@ -121,7 +121,7 @@ class Files:
             async for path in self._poll():
                 yield path
             return
-        logger.info("watching %s by watchfiles", ", ".join(self.directories))
+        logger.info("watching files in %s by watchfiles", ", ".join(self.directories))
         async for changed in watch(
             *self.directories, watch_filter=lambda _, path: self.is_watched(path)
         ):
@@ -131,7 +131,7 @@ class Files:
         loop = asyncio.get_running_loop()
         pause = self.delay
         before = await loop.run_in_executor(None, self.look)
-        logger.info("watching %s by their times", ", ".join(self.directories))
+        logger.info("watching the times of files in %s", ", ".join(self.directories))
         while True:
             await asyncio.sleep(pause)
             begun = loop.time()
