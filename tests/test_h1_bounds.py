@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from asgi_servers import body, start
-from loops import in_loops, in_virtual_time, until
+from loops import in_loops, in_virtual_time, pause, until
 from memory import MemoryTransport
 from test_h1_server import HOST, Handler, connected, get, serving
 from virtual_time import pass_time
@@ -242,6 +242,22 @@ async def test_a_client_that_acknowledges_nothing_is_aborted(receives):
     assert transport.aborted is not receives
     if not receives:
         assert 30 <= NOW().time() - at <= 40
+
+
+@in_virtual_time
+async def test_a_piece_of_64_kib_leaves_in_one_write_with_what_frames_it():
+    async def app(scope, receive, send):
+        await send(start())
+        await send(body(bytes(65536), more=True))
+        await pause()
+        await send(body(bytes(65536)))
+
+    pump, transport = pump_of(find_factory(ASGIApp(app)))
+    transport.set_write_buffer_limits(1 << 20)
+    pump.data_received(get())
+    await until(lambda: transport.sent.endswith(b"0\r\n\r\n"))
+    assert len(transport.writes) == 2
+    pump.abort()
 
 
 # ---- The rest of a request whose response has begun ----

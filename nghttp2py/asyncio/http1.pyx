@@ -16,6 +16,7 @@ from nghttp2py.exchange cimport (
 from nghttp2py.h1.connection cimport (
     CHUNKED,
     COMPLETE,
+    GATHERED,
     OWED,
     REFUSED,
     REQUEST_LINE,
@@ -58,7 +59,7 @@ memory_log = MemoryLog(logger)
 cdef:
     # A smaller piece of a body was counted with what was read.
     Py_ssize_t COUNTED = memory.LEAST
-    # What is gathered for one write, and read from a source at once.
+    # What is read from a source at once.
     Py_ssize_t PIECE = 65536
     # Pieces of a source that are read before they are written.
     int MAX_PIECES = 64
@@ -133,7 +134,7 @@ cdef class HTTP1Exchanges(HTTPConnection):
 
     def take_output(self):
         """Return the next bytes to write, and wake what waits for room."""
-        cdef bytes data = self.connection.take_output(PIECE)
+        cdef bytes data = self.connection.take_output(GATHERED)
 
         self.before = max(0, self.before - len(data))
         if data and (self.low >= 0 or self.blocked):

@@ -6,6 +6,12 @@ from nghttp2py.h2.convert cimport FieldList
 from nghttp2py.h2.events cimport RequestReceived
 
 
+cdef enum:
+    # Octets that are gathered for one write, and those of a body that are queued as one
+    # piece: 64 KiB leave together with their head or frame.
+    GATHERED = 69632
+
+
 cdef enum Input:
     REQUEST_LINE
     FIELDS

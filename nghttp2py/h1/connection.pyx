@@ -56,9 +56,6 @@ cdef:
     # Digits of a chunk's size: no body has 2^60 octets.
     Py_ssize_t CHUNK_DIGITS = 15
 
-    # Octets of a body that are queued as one piece.
-    Py_ssize_t LARGE = 65536
-
     object END = H1EndReceived()
     list REASONS = [b""] * 600
     # Any version of a request line has this form (RFC 9112, 2.3).
@@ -778,10 +775,10 @@ cdef class H1Connection:
         self.out_body += body
         if body == n:
             # So that a write copies no more than it takes.
-            while n - at > LARGE:
-                self.out.append(data[at : at + LARGE])
-                self.out_bodies.append(LARGE)
-                at += LARGE
+            while n - at > GATHERED:
+                self.out.append(data[at : at + GATHERED])
+                self.out_bodies.append(GATHERED)
+                at += GATHERED
         self.out.append(data[at:] if at else data)
         self.out_bodies.append(body - at)
         return 0
