@@ -405,6 +405,26 @@ def test_wrong_options_are_exit_code_2(arguments, sentence):
     assert "Traceback" not in done.output
 
 
+def test_standard_descriptors_that_are_closed_are_no_sockets(tmp_path):
+    (tmp_path / "application.py").write_text(
+        "import os\n"
+        "found = [os.fstat(number).st_rdev for number in range(3)]\n"
+        "with open('found', 'w') as file:\n"
+        "    print(*found, file=file)\n"
+        "async def app(scope, receive, send):\n"
+        "    pass\n"
+    )
+    program = f"exec '{sys.executable}' -m nghttp2py run application:app --check-config"
+    subprocess.run(
+        ["/bin/sh", "-c", f"{program} <&- >&- 2>&-"],
+        cwd=tmp_path,
+        timeout=DEADLINE,
+        check=True,
+    )
+    found = (tmp_path / "found").read_text().split()
+    assert found == [str(os.stat(os.devnull).st_rdev)] * 3
+
+
 def test_a_configuration_can_be_checked(site):
     done = run(site, "-c", "config.toml", "--check-config")
     assert done.returncode == 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 import time
 from collections.abc import Mapping
@@ -27,6 +28,8 @@ logger = logging.getLogger(__name__)
 #: What a process that shall not send messages must not find in its environment.
 VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
+# What fits into 64 bits, as systemd's times do.
+_USEC = re.compile(r"[0-9]{1,19}")
 # Seconds for which a message may wait while the socket's queue is full.
 _PATIENCE = 1.0
 
@@ -88,7 +91,7 @@ def watchdog_interval(environ: Mapping[str, str] = os.environ) -> float | None:
     """
     microseconds = environ.get("WATCHDOG_USEC", "")
     pid = environ.get("WATCHDOG_PID")
-    if not environ.get("NOTIFY_SOCKET") or not microseconds.isdecimal():
+    if not environ.get("NOTIFY_SOCKET") or not _USEC.fullmatch(microseconds):
         return None
     if pid is not None and pid != str(os.getpid()):
         return None  # meant for another process of the service
