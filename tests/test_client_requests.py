@@ -480,6 +480,40 @@ async def test_three_hundred_downloads_are_given_up(http3, how, serving):
 
 @VERSIONS
 @in_loop
+async def test_a_decoded_response_that_is_dropped_is_given_up_at_once(http3, serving):
+    async def app(stream):
+        fields = {":status": "200", "content-encoding": "gzip"}
+        await stream.start_response(fields)
+        await stream.send_data(gzip.compress(TEXT)[:-9])
+        await asyncio.Event().wait()
+
+    async with serving(app, http3, decompress=True, close_timeout=0.1) as client:
+        gc.disable()  # references alone must do
+        try:
+            response = await client.get("/")
+            async for piece in response:
+                assert TEXT.startswith(piece)
+                break
+            connection = client._connection
+            assert connection.stream_count
+            del response
+            await until(lambda: not connection.stream_count)
+        finally:
+            gc.enable()
+
+
+@in_loop
+async def test_a_wait_for_100_continue_must_be_seconds():
+    async with Client("http://localhost:1") as client:
+        for wrong, error in ((-1, ValueError), (float("nan"), ValueError)):
+            with pytest.raises(error, match="expect_continue must be"):
+                await client.put("/", b"x", expect_continue=wrong)
+        with pytest.raises(TypeError, match="expect_continue must be"):
+            await client.put("/", b"x", expect_continue="x")
+
+
+@VERSIONS
+@in_loop
 async def test_a_task_may_be_cancelled_in_any_turn(http3, serving):
     async def source():
         for _ in range(9):

@@ -343,6 +343,8 @@ class Client:
         fields = self._make_fields(method, target, headers, source.length)
         if trailers is not None:
             trailers = list(to_pairs(trailers))
+        if not isinstance(expect_continue, bool):
+            check_seconds("expect_continue", expect_continue, least=0, optional=False)
         wait = float(expect_continue)
         if wait and not source.is_empty:
             fields.append(_EXPECT)

@@ -371,7 +371,7 @@ class OriginConnections:
         if self._slots is None:
             return
         attempting = self._attempt is not None and self._attempt.begun.done()
-        while self._held > len(self._open) + attempting:
+        while self._held > len(self._open) + len(self._retired) + attempting:
             self._held -= 1
             self._slots.release(self)
 

@@ -183,7 +183,7 @@ class Pool:
         # Origins that use the connections of another, and those that must not.
         self._shared: dict[str, Client] = {}
         self._alone: set[str] = set()
-        self._ending: set[asyncio.Task[None]] = set()
+        self._ending: dict[asyncio.Task[None], Client] = {}
         self._closed = False
         # The default of ``ssl``, once it was made.
         self._contexts: list[ssl_module.SSLContext] = []
@@ -304,8 +304,8 @@ class Pool:
 
     def _end(self, client: Client) -> None:
         task = asyncio.get_running_loop().create_task(client.close())
-        self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
+        self._ending[task] = client
+        task.add_done_callback(self._ending.pop)
 
     # ---- Connections that origins share (RFC 9113, 9.1.1) ----
 
@@ -390,7 +390,7 @@ class Pool:
     def abort(self) -> None:
         """End all connections at once: open streams are reset."""
         self._closed = True
-        for client in self._clients.values():
+        for client in [*self._clients.values(), *self._ending.values()]:
             client.abort()
 
     async def __aenter__(self) -> Pool:

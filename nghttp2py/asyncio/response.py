@@ -156,39 +156,14 @@ class Response:
     def __aiter__(self) -> AsyncIterator[bytes]:
         """Iterate over the body in pieces as they arrive; raises as ``read``."""
         if not self._codings:
-            return self._iterate()
+            return _iterate(self._stream, self._deadlines)
         if self._pieces is None:
-            self._pieces = self._decode(self._codings)
+            self._pieces = _decode(self._stream, self._deadlines, self._codings)
         return self._pieces
-
-    async def _decode(self, codings: list[str]) -> AsyncIterator[bytes]:
-        try:
-            async for piece in decode(self._iterate(), codings):
-                yield piece
-        except BodyFormatError:
-            self.close()
-            raise
-
-    async def _iterate(self) -> AsyncIterator[bytes]:
-        while True:
-            piece = await self._next()
-            if not piece:
-                return
-            yield piece
-
-    async def _next(self) -> bytes:
-        try:
-            with TimeLimit(self._deadlines, "nothing of the body came"):
-                return await self._stream.readany()
-        except BaseException:
-            # A task that is cancelled holds its frames, and so this response, as long
-            # as anything refers to it.
-            self.close()
-            raise
 
     async def trailers(self) -> Fields:
         """Wait for the end of the body, which is dropped, and return the trailers."""
-        while await self._next():
+        while await _read_piece(self._stream, self._deadlines):
             pass
         return Fields(await self._stream.trailers())
 
@@ -212,3 +187,33 @@ def find_alpn(stream: Stream) -> str | None:
         return "h3"
     tls = stream.link.get_extra_info("ssl_object")
     return None if tls is None else tls.selected_alpn_protocol()
+
+
+# These have no response, which has one of them: it must be dropped with its last user.
+
+
+async def _decode(
+    stream: Stream, deadlines: Deadlines | None, codings: list[str]
+) -> AsyncIterator[bytes]:
+    try:
+        async for piece in decode(_iterate(stream, deadlines), codings):
+            yield piece
+    except BodyFormatError:
+        stream.reset()
+        raise
+
+
+async def _iterate(stream: Stream, deadlines: Deadlines | None) -> AsyncIterator[bytes]:
+    while piece := await _read_piece(stream, deadlines):
+        yield piece
+
+
+async def _read_piece(stream: Stream, deadlines: Deadlines | None) -> bytes:
+    try:
+        with TimeLimit(deadlines, "nothing of the body came"):
+            return await stream.readany()
+    except BaseException:
+        # A task that is cancelled holds its frames, and so this stream, as long as
+        # anything refers to it.
+        stream.reset()
+        raise
