@@ -45,6 +45,10 @@ async def deaf(worker):
     await worker.ready()
     await asyncio.Event().wait()
 
+async def stopping_early(worker):
+    worker.stop()  # as its SIGTERM does
+    await deaf(worker)
+
 async def ending(worker):
     os._exit(7)
 
@@ -110,6 +114,12 @@ def test_a_worker_that_does_not_stop_is_killed(start):
         server.wait_for("2 workers are ready")
         assert server.stop() == 0
     assert server.log.count("has not ended within 0.3 seconds, and is killed") == 2
+
+
+def test_a_worker_that_stops_before_it_is_ready_is_bounded_all_the_same(start):
+    with start("stopping_early", stop_timeout=0.3) as server:
+        server.wait_for("has not ended within 0.3 seconds")
+        assert server.stop() == 0
 
 
 def test_a_third_interrupt_kills_workers(start):

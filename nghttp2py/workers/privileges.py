@@ -67,7 +67,7 @@ def drop(
     if umask is not None:
         os.umask(umask)
     uid, gid, name = identity
-    if uid in (None, os.getuid()) and gid in (None, os.getgid()):
+    if uid in (None, _only(_user_ids())) and gid in (None, _only(_group_ids())):
         return
     try:
         if gid is not None:
@@ -88,6 +88,24 @@ def drop(
         _check(os.setuid, "user")
         if gid:
             _check(os.setgid, "group")
+
+
+def _user_ids() -> set[int]:
+    """Return the real, the effective and, if it can be read, the saved user id."""
+    if hasattr(os, "getresuid"):
+        return set(os.getresuid())
+    return {os.getuid(), os.geteuid()}
+
+
+def _group_ids() -> set[int]:
+    if hasattr(os, "getresgid"):
+        return set(os.getresgid())
+    return {os.getgid(), os.getegid()}
+
+
+def _only(ids: set[int]) -> int:
+    """Return the one id, or -1 if they differ."""
+    return ids.pop() if len(ids) == 1 else -1
 
 
 def _check(become: Callable[[int], None], what: str) -> None:

@@ -125,7 +125,7 @@ class WorkerProcess:
             descriptors,
         )
         self._channel.attach(self._loop, self._handle, self._lost)
-        self._after(limits.startup, self._time_out)
+        self._starting = self._bound("become ready", limits.startup)
 
     def __str__(self) -> str:
         return f"worker {self.index} (process {self.pid})"
@@ -147,17 +147,16 @@ class WorkerProcess:
         kind = message["type"]
         if kind == "ready" and self.ready_at is None:
             self.ready_at = self._heard
-            if not self.is_told:
-                self._cancel_timers()
+            self._end_starting()
             self._watch_silence()
             self._resolve(True)
         elif kind == "failed":
             self.failure = Failure(
-                printable(str(message.get("reason"))), str(message.get("details", ""))
+                printable(str(message.get("reason"))),
+                "\n".join(map(printable, str(message.get("details", "")).split("\n"))),
             )
         elif kind == "stopping" and not self.is_stopping:
-            self.is_stopping = True
-            self._after(self.limits.stop, self._time_out)
+            self._begin_stop()
             self._changed(self)
         elif kind == "replace" and not self.is_stopping:
             self._changed(self)
@@ -196,9 +195,30 @@ class WorkerProcess:
 
     # ---- Time limits ----
 
-    def _after(self, seconds: float | None, call: Callable[[], object]) -> None:
-        if seconds is not None and self.exit_code is None:
-            self._timers.append(self._loop.call_later(seconds, call))
+    def _after(
+        self, seconds: float | None, call: Callable[..., object], *arguments: object
+    ) -> asyncio.TimerHandle | None:
+        if seconds is None or self.exit_code is not None:
+            return None
+        timer = self._loop.call_later(seconds, call, *arguments)
+        self._timers.append(timer)
+        return timer
+
+    def _bound(self, what: str, seconds: float | None) -> asyncio.TimerHandle | None:
+        """Kill it unless it has done ``what`` within ``seconds``."""
+        return self._after(seconds, self._time_out, what, seconds)
+
+    def _end_starting(self) -> None:
+        if self._starting is not None:
+            self._starting.cancel()
+            self._starting = None
+
+    def _begin_stop(self) -> None:
+        """Bound the time to its end, and not that until it is ready any more."""
+        if not self.is_stopping:
+            self.is_stopping = True
+            self._end_starting()
+            self._bound("ended", self.limits.stop)
 
     def _cancel_timers(self) -> None:
         for timer in self._timers:
@@ -208,12 +228,9 @@ class WorkerProcess:
             self._silence.cancel()
             self._silence = None
 
-    def _time_out(self) -> None:
+    def _time_out(self, what: str, seconds: float) -> None:
         logger.error(
-            "%s has not %s within %g seconds, and is killed",
-            self,
-            "ended" if self.is_stopping else "become ready",
-            self.limits.stop if self.is_stopping else self.limits.startup,
+            "%s has not %s within %g seconds, and is killed", self, what, seconds
         )
         self.dump()
 
@@ -239,9 +256,7 @@ class WorkerProcess:
         """Tell it to stop accepting, and to end when its requests have ended."""
         if not self.is_told:
             self.is_told = True
-            if not self.is_stopping:
-                self.is_stopping = True
-                self._after(self.limits.stop, self._time_out)
+            self._begin_stop()
             self._channel.send({"type": "stop"})
 
     def abort(self) -> None:
