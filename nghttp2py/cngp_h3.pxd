@@ -308,6 +308,7 @@ cdef extern from "ngp_h3.h" nogil:
         uint64_t *pid,
     )
     int64_t ngp_h3_max_push_id(const ngp_h3 *h3)
+    int64_t ngp_h3_next_push_id(const ngp_h3 *h3)
     uint64_t ngp_h3_section_len(const ngp_h3 *h3)
     int ngp_h3_send_headers(
         ngp_h3 *h3,

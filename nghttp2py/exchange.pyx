@@ -541,6 +541,10 @@ cdef class PythonConnection(HTTPConnection):
         exchange.started = now()
         exchange.request_received(request)
 
+    def push_begun(self, Exchange exchange not None):
+        """Note the time at which an exchange began that we push."""
+        exchange.started = now()
+
     def informational_received(self, Exchange exchange not None, status, fields):
         """Call ``exchange.informational_received``."""
         exchange.informational_received(status, tuple(fields))

@@ -698,6 +698,13 @@ const ngp_h3_setting *ngp_h3_peer_settings(const ngp_h3 *h3, size_t *pn) {
 
 int64_t ngp_h3_max_push_id(const ngp_h3 *h3) { return h3->push.max_id; }
 
+int64_t ngp_h3_next_push_id(const ngp_h3 *h3) {
+  return h3->options.is_client || h3->push.next_id > h3->push.max_id ||
+                 (uint64_t)h3->push.next_id >= h3->goaway.received
+             ? NGP_H3_NO_ID
+             : h3->push.next_id;
+}
+
 uint64_t ngp_h3_section_len(const ngp_h3 *h3) { return h3->section_len; }
 
 int64_t ngp_h3_local_stream(const ngp_h3 *h3, uint64_t type) {

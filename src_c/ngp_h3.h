@@ -374,6 +374,12 @@ int ngp_h3_parse_settings(const uint8_t *payload, size_t len,
 int64_t ngp_h3_max_push_id(const ngp_h3 *h3);
 
 /*
+ * ngp_h3_next_push_id returns the identifier of the next push that a server
+ * promises, or NGP_H3_NO_ID if the client allows none, or no more.
+ */
+int64_t ngp_h3_next_push_id(const ngp_h3 *h3);
+
+/*
  * ngp_h3_section_len returns the length of the payload of the last HEADERS or
  * PUSH_PROMISE that was sent.
  */

@@ -345,8 +345,7 @@ int ngp_h3_send_push_promise(ngp_h3 *h3, int64_t stream_id, nghttp3_nv *nva,
   if (!ngp_h3_is_request(stream_id)) {
     return NGP_H3_ERR_STREAM_TYPE;
   }
-  if (h3->push.next_id > h3->push.max_id ||
-      (uint64_t)h3->push.next_id >= h3->goaway.received) {
+  if (ngp_h3_next_push_id(h3) == NGP_H3_NO_ID) {
     return NGP_H3_ERR_NO_PUSH_ID;
   }
   stream = ngp_h3_find(h3, stream_id);

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import socket
 import ssl
 from types import SimpleNamespace
@@ -251,8 +252,8 @@ async def serving(
     """A ``Peer`` of a server of ``app``, an application or an ``ASGIApp``.
 
     ``server`` has keyword arguments of ``Server``, ``options`` are those of
-    ``ASGIOptions``; ``client_config`` is the ``H2Configuration`` of the client over
-    HTTP/2, ``quic`` has fields of both ends' ``QuicConfiguration``.
+    ``ASGIOptions``; ``client_config`` is the configuration of the client over HTTP/2
+    or HTTP/3, ``quic`` has fields of both ends' ``QuicConfiguration``.
     """
     if not isinstance(app, ASGIApp):
         app = ASGIApp(app, ASGIOptions(**options))
@@ -276,7 +277,9 @@ async def serving(
                     HOST,
                     peer.port,
                     configuration=client_configuration(alpn_protocols=H3_ALPN, **quic),
-                    create_protocol=H3Protocol,
+                    create_protocol=functools.partial(H3Protocol, config=client_config)
+                    if client_config
+                    else H3Protocol,
                 )
             )
         elif version == "HTTP/1.1":

@@ -23,6 +23,7 @@ from quic_pair import authority
 from nghttp2py.asgi import ASGIApp
 from nghttp2py.asyncio import Server, open_connection
 from nghttp2py.h2 import H2Configuration
+from nghttp2py.h3 import H3Configuration
 
 NEWER = pytest.mark.parametrize("version", ["HTTP/2", "HTTP/3"])
 
@@ -186,22 +187,29 @@ async def test_the_tls_extension_is_announced_where_there_is_tls(version):
             assert extensions["tls"]["tls_version"] == 0x0304
 
 
+# Configurations of clients that take pushes.
+PUSHES = {
+    "HTTP/2": H2Configuration(enable_push=True),
+    "HTTP/3": H3Configuration(max_push_id=8),
+}
+
+
+@pytest.mark.parametrize("version", PUSHES)
 @in_loop
-async def test_push_is_announced_to_a_client_that_takes_it():
+async def test_push_is_announced_to_a_client_that_takes_it(version):
     app = Recorder()
-    async with serving("HTTP/2", app) as peer:
+    async with serving(version, app) as peer:
         await peer.fetch()
-    async with serving(
-        "HTTP/2", app, client_config=H2Configuration(enable_push=True)
-    ) as peer:
+    async with serving(version, app, client_config=PUSHES[version]) as peer:
         await peer.fetch()
     first, second = (scope["extensions"] for scope in app.scopes)
     assert "http.response.push" not in first
     assert "http.response.push" in second
 
 
+@pytest.mark.parametrize("version", PUSHES)
 @in_loop
-async def test_a_push_is_a_request_of_its_own():
+async def test_a_push_is_a_request_of_its_own(version):
     paths = []
 
     async def app(scope, receive, send):
@@ -220,9 +228,7 @@ async def test_a_push_is_a_request_of_its_own():
             assert (b"accept", b"text/css") in scope["headers"]
         await send(body(scope["path"].encode()))
 
-    async with serving(
-        "HTTP/2", app, client_config=H2Configuration(enable_push=True)
-    ) as peer:
+    async with serving(version, app, client_config=PUSHES[version]) as peer:
         assert (await peer.fetch()).body == b"/"
         await until(lambda: paths == ["/", "/style.css"])
         await until(lambda: not peer.app.task_count)

@@ -126,7 +126,8 @@ cdef class ScopeMaker:
                     extensions.pop(name, None)
             if found & TAKES_TRAILERS and kept.trailers:
                 extensions["http.response.trailers"] = {}
-            if kept.push:
+            # Over HTTP/3, MAX_PUSH_ID may come at any time, and be used up.
+            if kept.push and (kept.fixed or http.push_enabled()):
                 extensions["http.response.push"] = {}
         else:
             scope["type"] = WEBSOCKET
@@ -195,8 +196,10 @@ cdef class ConnectionScope:
         self.extensions = {
             name: True for name in (*ALWAYS, *INFORMATIONAL) if name not in disabled
         }
-        # The client's SETTINGS come before its first request.
-        self.push = "http.response.push" not in disabled and http.push_enabled()
+        # The client's SETTINGS come before its first request, but over HTTP/3.
+        self.push = "http.response.push" not in disabled and (
+            not self.fixed or http.push_enabled()
+        )
         self.trailers = "http.response.trailers" not in disabled
         if http.secure and "tls" not in disabled:
             self.tls = tls_extension(http)

@@ -13,7 +13,7 @@ from nghttp2py.arguments import check_bool, check_int, check_seconds
 from nghttp2py.asyncio.h2_link import H2Link
 from nghttp2py.asyncio.keepalive import KeepAlive
 from nghttp2py.asyncio.pump import H2Pump
-from nghttp2py.asyncio.stream import H2Stream
+from nghttp2py.asyncio.stream import AUTHORITY, METHOD, SCHEME, H2Stream
 from nghttp2py.asyncio.timeouts import (
     UNSET,
     Timeouts,
@@ -26,7 +26,6 @@ from nghttp2py.asyncio.writer import HeadersLike, to_pairs
 from nghttp2py.errors import (
     ConnectionTerminatedError,
     ErrorCode,
-    StreamStateError,
     TunnelsNotEnabledError,
     printable,
 )
@@ -606,7 +605,7 @@ class H2StreamConnection(H2Pump):
         stream = self._add(stream_id, kept)
         method = None
         if not end_stream:
-            method = next((field[1] for field in fields if field[0] in _METHOD), None)
+            method = next((field[1] for field in fields if field[0] in METHOD), None)
         stream.request_sent(end_stream, tunnel=method in _CONNECT)
         self.mark_dirty()
         return stream
@@ -649,9 +648,9 @@ class H2StreamConnection(H2Pump):
         path = False
         for field in fields:
             name = field[0]
-            if name in _AUTHORITY:
+            if name in AUTHORITY:
                 lack &= 2
-            elif name in _SCHEME:
+            elif name in SCHEME:
                 lack &= 1
             elif name in _PATH:
                 path = True
@@ -701,22 +700,7 @@ class H2StreamConnection(H2Pump):
         """Promise a response on ``stream``: see ``H2Stream.push``."""
         if self._paused:
             await self._writable()
-        if stream.error is not None:
-            raise stream.error
-        fields = list(to_pairs(headers))
-        names = {field[0] for field in fields}
-        request = stream.request
-        if request is None and not self._client_side:
-            raise StreamStateError(
-                f"stream {stream.stream_id}: a pushed stream promises no others"
-            )
-        if request is not None:
-            if not names & _AUTHORITY and request.authority is not None:
-                fields.insert(0, (b":authority", request.authority))
-            if not names & _SCHEME:
-                fields.insert(0, (b":scheme", request.scheme))
-        if not names & _METHOD:
-            fields.insert(0, (b":method", b"GET"))
+        fields = stream.make_promise(headers)
         stream_id = self.connection.push_stream(stream.stream_id, fields)
         self._open += 1
         pushed = self._add(stream_id, kept)
@@ -750,10 +734,7 @@ class H2ConnectionOwner(Protocol):
         """Handle that the connection is lost and its handler has ended."""
 
 
-_AUTHORITY = frozenset({":authority", b":authority", "host", b"host"})
-_SCHEME = frozenset({":scheme", b":scheme"})
 _PATH = frozenset({":path", b":path"})
-_METHOD = frozenset({":method", b":method"})
 _CONNECT = frozenset({"CONNECT", b"CONNECT"})
 
 _HANDLERS: dict[type, Callable[[H2StreamConnection, Any], None]] = {

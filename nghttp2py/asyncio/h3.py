@@ -20,7 +20,7 @@ from nghttp2py.arguments import check_callable, check_type
 from nghttp2py.asyncio.fields import make_request
 from nghttp2py.asyncio.h3_bounds import Arrival, Outgoing, Rate, Watch
 from nghttp2py.asyncio.h3_link import H3Link, reset_failure, to_fields
-from nghttp2py.asyncio.h3_stream import EXPECT, H3RequestStream, are_trailers
+from nghttp2py.asyncio.h3_stream import EXPECT, H3RequestStream, Lent, are_trailers
 from nghttp2py.asyncio.pump import CLOSE_TIMEOUT
 from nghttp2py.asyncio.quic import QuicConnectionProtocol
 from nghttp2py.asyncio.quic_log import EndLog
@@ -30,6 +30,7 @@ from nghttp2py.asyncio.waiters import Waiters, wait_for
 from nghttp2py.asyncio.writer import HeadersLike
 from nghttp2py.errors import (
     ConnectionTerminatedError,
+    PushDisabledError,
     TunnelsNotEnabledError,
     error_code_name,
 )
@@ -44,6 +45,7 @@ from nghttp2py.h3 import (
     H3Event,
     HeadersReceived,
     PriorityUpdated,
+    PushCancelled,
     SettingsReceived,
     StopSendingReceived,
     StreamAborted,
@@ -71,9 +73,9 @@ logger = logging.getLogger(__name__)
 
 _memory_log = MemoryLog(logger)
 
-# All events, and no pushes: a request has one response.  A malformed message ends only
-# its stream (RFC 9114, 4.1.2).  Extended CONNECT needs a program that supports it (RFC
-# 9220).
+# All events; a client takes no pushes: a request has one response.  A malformed message
+# ends only its stream (RFC 9114, 4.1.2).  Extended CONNECT needs a program that
+# supports it (RFC 9220).
 _CONFIGURATION = H3Configuration(
     extended=True,
     stream_errors=True,
@@ -139,7 +141,7 @@ class H3Protocol(QuicConnectionProtocol):
     response without an end, the stream is reset.  It is cancelled when its response
     cannot be sent any more. ``request_handler`` may also be a subclass of
     ``BaseRequestHandler``, of which each request becomes an instance as it does over
-    HTTP/2, or an ``ExchangeFactory``; no client is sent pushes.
+    HTTP/2, or an ``ExchangeFactory``.
 
     Responses are sent in the order of the client's priorities (RFC 9218).  ``timeouts``
     bounds every wait for the peer; by default a client bounds the wait for SETTINGS,
@@ -562,6 +564,34 @@ class H3Protocol(QuicConnectionProtocol):
         if self._streams_by_id.pop(stream_id, None) is not None:
             self._stream_ended()
 
+    def push_stream(self, stream: H3RequestStream, fields: Headers) -> H3RequestStream:
+        """Promise a response on ``stream``: see ``H3RequestStream.push``."""
+        stream_id, _ = self._link.push(stream, fields)
+        if stream_id == -1:
+            raise PushDisabledError("the client takes no push now (RFC 9114, 4.6)")
+        pushed = H3RequestStream(self, self._link, stream_id, fields, client=True)
+        pushed.end_received()
+        self._link.adopt(pushed)
+        return pushed
+
+    def push_adopted(self, exchange: Exchange) -> None:
+        """Handle that an exchange answers a push from now on."""
+        if isinstance(exchange, H3RequestStream):
+            # Whoever got it may drop it: that resets it.
+            exchange = Lent(exchange)
+        self._streams_by_id[exchange.stream_id] = exchange
+
+    def _push_cancelled(self, push_id: int) -> None:
+        """Reset a push that the client does not want (RFC 9114, 7.2.3)."""
+        stream_id = self._link.pushed_stream(push_id)
+        if stream_id == -1:
+            return
+        code = ErrorCode.H3_REQUEST_CANCELLED
+        self.reset_stream(stream_id, code)
+        exchange = self._streams_by_id.get(stream_id)
+        if exchange is not None:
+            self._exchange_broken_off(exchange, StopSendingReceived(code, stream_id))
+
     def _busy(self) -> None:
         """Keep the connection alive while a request is open (RFC 9114, 5.1)."""
         self._watch.busy()
@@ -580,7 +610,8 @@ class H3Protocol(QuicConnectionProtocol):
                 self.set_keep_alive(self._quic.configuration.keep_alive)
 
     def dropped(self, stream_id: int, sends: bool, receives: bool) -> None:
-        """Reset a client's stream that was dropped before its end."""
+        """Reset a stream that was dropped before its end: a client's, or a push."""
+        self._streams_by_id.pop(stream_id, None)
         if self._terminated is None:
             if sends:
                 self.reset_stream(stream_id, ErrorCode.H3_REQUEST_CANCELLED)
@@ -626,7 +657,7 @@ class H3Protocol(QuicConnectionProtocol):
             self._log(reason)
             self.close(code, reason)
             return
-        if stream_id & 2:
+        if stream_id & 3 == 2:
             reason = f"stream {stream_id}: no whole frame in {bound:g} seconds"
             self._log(reason)
             self.close(ErrorCode.H3_EXCESSIVE_LOAD, reason)
@@ -638,7 +669,7 @@ class H3Protocol(QuicConnectionProtocol):
         answered = state is not None and not state.sends and what == "headers"
         if exchange is not None:
             self._link.cancel(exchange, code, reason)
-        else:
+        elif not stream_id & 2:
             self.stop_stream(stream_id, code)
         if what == "headers" and self._http is not None:
             # Bytes of the stream that are kept or arrive from now on are dropped.
@@ -800,8 +831,13 @@ class H3Protocol(QuicConnectionProtocol):
         elif isinstance(event, StreamAborted):
             self._stream_aborted(event)
         elif isinstance(event, PriorityUpdated):
-            if event.stream_id is not None and event.stream_id in self._streams_by_id:
-                self._apply_priority(event.stream_id)
+            stream_id = event.stream_id
+            if stream_id is None:
+                stream_id = self._link.pushed_stream(event.push_id)
+            if stream_id in self._streams_by_id:
+                self._apply_priority(stream_id)
+        elif isinstance(event, PushCancelled):
+            self._push_cancelled(event.push_id)
         elif isinstance(event, SettingsReceived):
             self._watch.settings_received()
             self._waiters.wake()
@@ -850,7 +886,9 @@ class H3Protocol(QuicConnectionProtocol):
         self._going_away = True
         self._wake_openers()
         if self._serves:
-            return  # a client's is about pushes
+            for push_id in self._link.pushes_from(last_id):
+                self._push_cancelled(push_id)
+            return
         for stream_id, exchange in list(self._streams_by_id.items()):
             if stream_id >= last_id:
                 code = ErrorCode.H3_REQUEST_REJECTED

@@ -19,6 +19,7 @@ from nghttp2py.asyncio.tasks import CallbackTasks
 from nghttp2py.asyncio.writer import PIECE
 from nghttp2py.errors import (
     BodyQueueFullError,
+    ConnectionTerminatedError,
     HeadersError,
     ProtocolError,
     StreamClosedError,
@@ -42,6 +43,7 @@ from nghttp2py.h3 import H3Connection
 from nghttp2py.h3.connection import ErrorCode
 from nghttp2py.h3.convert import check_trailers
 from nghttp2py.h3.events import Headers
+from nghttp2py.h3.exceptions import NoAvailablePushIDError
 from nghttp2py.x509 import read_certificate
 
 __all__ = ["H3Link", "to_fields"]
@@ -60,6 +62,10 @@ _AHEAD = 2048
 _STREAM_QUEUE = 1 << 20
 _CONNECTION_QUEUE = 8 << 20
 _SHARE = 16384
+
+# Pushes of a connection that the client has not acknowledged whole: it may allow any
+# number of them, but few streams at once, or none.
+_PUSHES = 100
 
 # HTTP/3's codes for those of HTTP/2 with the same meaning (RFC 9114, A.4).
 _OF_HTTP2: dict[int, int] = {
@@ -149,6 +155,8 @@ class H3Link(StreamLink, PythonConnection):
         # Closed exchanges whose queued bytes a coroutine waits for.
         self._closed: dict[int, tuple[Exchange, int]] = {}
         self._unsent: set[int] = set()  # those whose bytes were lost
+        # The streams of pushes, by push identifier: those that need not have arrived.
+        self._pushes: dict[int, int] = {}
 
     def code_name(self, error_code: int) -> str:
         """Return the name of an error code of HTTP/3, or the number."""
@@ -824,9 +832,66 @@ class H3Link(StreamLink, PythonConnection):
 
     # ---- Features that differ in HTTP/3 ----
 
+    def push_enabled(self) -> bool:
+        """Return whether the client allows a further push (RFC 9114, 7.2.7)."""
+        try:
+            return self._http().next_push_id is not None and self._has_push_left()
+        except ConnectionTerminatedError:
+            return False
+
+    def _has_push_left(self) -> bool:
+        if len(self._pushes) >= _PUSHES:
+            self._pushes = {
+                push_id: stream_id
+                for push_id, stream_id in self._pushes.items()
+                if stream_id in self.states or not self._quic.stream_settled(stream_id)
+            }
+        return len(self._pushes) < _PUSHES
+
     def push(self, exchange: Exchange, fields: Any) -> tuple[int, RequestReceived]:
-        """Return -1 and the request: pushes are not supported (RFC 9114, 4.6)."""
-        return -1, make_request(to_fields(fields), "3")
+        """Promise a response, to be sent on a push stream (RFC 9114, 4.6)."""
+        headers = to_fields(fields)
+        request = make_request(headers, "3")
+        stream_id = -1
+        # The client allows none, or no more; or it is gone.
+        with contextlib.suppress(NoAvailablePushIDError, ConnectionTerminatedError):
+            http = self._http()
+            push_id = http.next_push_id
+            if push_id is not None and self._has_push_left():
+                stream_id = self._promise(exchange, headers)
+                self._pushes[push_id] = stream_id
+                pushed = self.states[stream_id] = _State(tunnel=False)
+                pushed.receives = False
+        return stream_id, request
+
+    def _promise(self, exchange: Exchange, headers: Headers) -> int:
+        state = self._sending(exchange)
+        was_empty = not self._quic.queued_data(exchange.stream_id)
+        try:
+            stream_id = self._http().send_push_promise(exchange.stream_id, headers)
+        except RuntimeError:
+            # STOP_SENDING has come with what is being handled.
+            state.stopped = True
+            raise StreamClosedError(
+                f"our half of stream {exchange.stream_id} has ended",
+                exchange.stream_id,
+            ) from None
+        self._was_queued(exchange, state, 0, was_empty, False)
+        return stream_id
+
+    def adopt(self, exchange: Exchange) -> None:
+        """Make an exchange the one of a push that was promised."""
+        if exchange.stream_id in self.states:
+            self.push_begun(exchange)
+            self.owner.push_adopted(exchange)
+
+    def pushed_stream(self, push_id: int | None) -> int:
+        """Return the stream of a push whose response need not have arrived, or -1."""
+        return -1 if push_id is None else self._pushes.get(push_id, -1)
+
+    def pushes_from(self, push_id: int) -> list[int]:
+        """Return the identifiers of such pushes from ``push_id`` on."""
+        return [number for number in self._pushes if number >= push_id]
 
     # ---- The connection ----
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from typing import Any
 
 from nghttp2py.asyncio.fields import make_request
-from nghttp2py.asyncio.h3_link import H3Link
+from nghttp2py.asyncio.h3_link import H3Link, to_fields
 from nghttp2py.asyncio.stream import Stream
+from nghttp2py.asyncio.writer import HeadersLike
 from nghttp2py.errors import StreamClosedError, StreamStateError
+from nghttp2py.exchange import PythonExchange
 from nghttp2py.h3.events import Headers
 
-__all__ = ["EXPECT", "H3RequestStream", "HeaderSection", "are_trailers"]
+__all__ = ["EXPECT", "H3RequestStream", "HeaderSection", "Lent", "are_trailers"]
 
 # The field of a client that waits for 100 (Continue) (RFC 9110, 10.1.1).
 EXPECT = (b"expect", b"100-continue")
@@ -135,6 +138,12 @@ class H3RequestStream(Stream):
 
     # ---- What goes out ----
 
+    async def push(self, headers: HeadersLike) -> H3RequestStream:
+        """Promise a response: see ``Stream.push``."""
+        fields = to_fields(self.make_promise(headers))
+        pushed: H3RequestStream = self.protocol.push_stream(self, fields)
+        return pushed
+
     def send_headers(self, headers: Headers, *, end_stream: bool = False) -> None:
         """Send a header section; after the body, trailers.
 
@@ -160,6 +169,39 @@ class H3RequestStream(Stream):
         if self._sent_all:
             raise StreamStateError(f"stream {self.stream_id}: our half has ended")
         self.http.send_datagram(self, data)
+
+
+class Lent(PythonExchange):
+    """Reports the ends of a pushed stream, to which it refers only weakly.
+
+    A stream is reset when its user drops it; a connection refers to its exchanges.
+    """
+
+    def __init__(self, stream: H3RequestStream) -> None:
+        super().__init__(stream.http, stream.stream_id)
+        self._stream = weakref.ref(stream)
+
+    def writable(self) -> None:
+        """See ``Exchange``."""
+        stream = self._stream()
+        if stream is not None:
+            stream.writable()
+
+    def aborted(
+        self, failure: Any, error_code: int, incoming: bool, outgoing: bool
+    ) -> None:
+        """See ``Exchange``."""
+        stream = self._stream()
+        if stream is not None:
+            stream.aborted(failure, error_code, incoming, outgoing)
+
+    def exchange_closed(
+        self, failure: Any, error_code: int, body_bytes_sent: int
+    ) -> None:
+        """See ``Exchange``."""
+        stream = self._stream()
+        if stream is not None:
+            stream.exchange_closed(failure, error_code, body_bytes_sent)
 
 
 def are_trailers(headers: Headers) -> bool:

@@ -11,11 +11,12 @@ from typing import Any, TypeVar
 
 from nghttp2py.asyncio.fields import Fields
 from nghttp2py.asyncio.reader import Incoming, StreamReader
-from nghttp2py.asyncio.writer import HeadersLike, StreamWriter
+from nghttp2py.asyncio.writer import HeadersLike, StreamWriter, to_pairs
 from nghttp2py.errors import (
     ConnectionTerminatedError,
     PushDisabledError,
     StreamResetError,
+    StreamStateError,
 )
 from nghttp2py.exchange import answer_failure
 from nghttp2py.log_budget import MemoryLog
@@ -25,6 +26,11 @@ __all__ = ["H2Stream", "Stream", "is_of_peer", "serve_stream"]
 logger = logging.getLogger(__name__)
 
 _memory_log = MemoryLog(logger)
+
+# The names of pseudo-header fields, as programs give them.
+AUTHORITY = frozenset({":authority", b":authority", "host", b"host"})
+SCHEME = frozenset({":scheme", b":scheme"})
+METHOD = frozenset({":method", b":method"})
 
 
 class Stream(Incoming):
@@ -132,10 +138,30 @@ class Stream(Incoming):
 
         ``headers`` are the request's; ``:method`` (GET), ``:scheme`` and
         ``:authority`` are this request's if they are absent.  Raises
-        ``PushDisabledError`` if the client takes none (RFC 9113, 8.4), and always
-        over HTTP/3.
+        ``PushDisabledError`` if the client takes none (RFC 9113, 8.4; RFC 9114, 4.6).
         """
         raise PushDisabledError(f"{self.link.version} has no server push")
+
+    def make_promise(self, headers: HeadersLike) -> list[Any]:
+        """Return the whole request of a push: see ``push``."""
+        failure = self.error
+        if failure is not None:
+            raise failure
+        request = self.request
+        if request is None and not self.link.client_side:
+            raise StreamStateError(
+                f"stream {self.stream_id}: a pushed stream promises no others"
+            )
+        fields = list(to_pairs(headers))
+        names = {field[0] for field in fields}
+        if request is not None:
+            if not names & AUTHORITY and request.authority is not None:
+                fields.insert(0, (b":authority", request.authority))
+            if not names & SCHEME:
+                fields.insert(0, (b":scheme", request.scheme))
+        if not names & METHOD:
+            fields.insert(0, (b":method", b"GET"))
+        return fields
 
     # ---- The end ----
 

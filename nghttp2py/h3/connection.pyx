@@ -765,6 +765,14 @@ cdef class H3Connection:
             )
         self._link.send(stream, header, n, body, fin)
 
+    @property
+    def next_push_id(self):
+        """The identifier of the next push that a server promises (RFC 9114, 4.6).
+
+        ``None`` if the client allows none, or no more, and for a client.
+        """
+        return or_none(lib.ngp_h3_next_push_id(self._h3))
+
     def send_push_promise(self, stream_id, headers):
         """Promise a response to the request ``headers`` (RFC 9114, 4.6).
 
