@@ -180,6 +180,10 @@ class Client:
         check_int("connections", connections, 1)
         check_bool("decompress", decompress)
         check_config(config)
+        if alternatives is not None:
+            rule = "an AlternativeServices or None"
+            check_type("alternatives", alternatives, AlternativeServices, rule)
+        https_records = _check_records(https_records)
         self._pseudo: tuple[tuple[bytes, bytes], ...] = (
             (b":scheme", url.scheme.encode()),
             (b":authority", (url.authority or "").encode()),
@@ -630,14 +634,15 @@ class Client:
 
 def _check_http3(http3: object, quic: Any) -> Any:
     """Check both parameters; return the configuration of QUIC, or ``None``."""
+    kind: Any = ()
+    with contextlib.suppress(ImportError):  # a build may be without QUIC
+        from nghttp2py.quic import QuicConfiguration as kind
+    if quic is not None:
+        check_type("quic", quic, kind, "a QuicConfiguration or None")
     if isinstance(http3, bool) or (isinstance(http3, str) and http3 == "only"):
         if quic is not None and http3 is False:
             raise ConfigurationError("quic must be None without http3")
         return quic
-    kind: Any = ()
-    if http3 is not None:
-        with contextlib.suppress(ImportError):  # a build may be without QUIC
-            from nghttp2py.quic import QuicConfiguration as kind
     if not isinstance(http3, kind):
         raise ConfigurationError(
             "http3 must be False, True, 'only' or a QuicConfiguration, not "
@@ -646,6 +651,18 @@ def _check_http3(http3: object, quic: Any) -> Any:
     if quic is not None:
         raise ConfigurationError("quic must be None if http3 is a QuicConfiguration")
     return http3
+
+
+def _check_records(records: Any) -> list[ServiceRecord]:
+    """Return ``https_records`` as a list."""
+    if isinstance(records, ServiceRecord) or not isinstance(records, Iterable):
+        raise TypeError(
+            f"https_records must be ServiceRecords, not {describe(records)}"
+        )
+    found = list(records)
+    for record in found:
+        check_type("https_records", record, ServiceRecord, "of ServiceRecords")
+    return found
 
 
 def _make_http3(

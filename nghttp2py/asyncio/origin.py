@@ -546,7 +546,8 @@ class OriginConnections:
             await connection.wait_closed()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        self._open.clear()
+        for connection in list(self._open):
+            self._forget(connection)
         self._retired.clear()
         self.current = None
         self._release_excess()
