@@ -25,6 +25,7 @@ from nghttp2py.asyncio.alternatives import parse_alt_svc
 from nghttp2py.asyncio.origin import OriginConnections
 from nghttp2py.asyncio.url import split_url
 from nghttp2py.errors import ConfigurationError, ConnectionTerminatedError
+from nghttp2py.quic import QuicConfiguration
 
 ORIGIN = "https://a.example"
 
@@ -550,7 +551,7 @@ async def test_the_second_address_of_a_name_is_tried_over_tcp(monkeypatch):
     ("options", "text"),
     [
         ({"http3": True, "path": "/socket"}, "path must be None"),
-        ({"quic": object()}, "quic must be None without http3"),
+        ({"quic": QuicConfiguration()}, "quic must be None without http3"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options, text):

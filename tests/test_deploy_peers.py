@@ -296,8 +296,9 @@ def test_a_server_that_is_drained_and_stopped_loses_no_request(behind_haproxy):
 def test_a_server_that_is_killed_fails_only_what_it_was_answering(behind_haproxy):
     site = behind_haproxy
     succeeded, _ = load(site, 6000, site.servers["a"].process.kill)
-    # h2load has 40 requests under way at any time, of which some were there.
-    assert succeeded >= 6000 - 40
+    # h2load has 40 requests under way at any time, of which some were there; those that
+    # follow may be sent there, too, until HAProxy sees the first one fail.
+    assert succeeded >= 6000 - 2 * 40
     assert site.get().split()[0] == "b"
 
 

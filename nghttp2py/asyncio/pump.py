@@ -159,7 +159,8 @@ class H2Pump(BoundedTransport, Transfer, asyncio.Protocol, asyncio.BufferedProto
             transport.abort()
             return
         self._counted = self._idle_since = now = self._begin_bounds()
-        self._first_due = now + LAST_REQUEST_TIME
+        idle = self._timeouts.idle
+        self._first_due = now + min(LAST_REQUEST_TIME, idle or LAST_REQUEST_TIME)
         self.tls_fault = find_tls_fault(transport)
         if self.tls_fault is not None:
             self._peer_lines.log("%s: %s", self, self.tls_fault.reason)
