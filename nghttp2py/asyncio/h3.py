@@ -577,7 +577,7 @@ class H3Protocol(QuicConnectionProtocol):
     def push_adopted(self, exchange: Exchange) -> None:
         """Handle that an exchange answers a push from now on."""
         if isinstance(exchange, H3RequestStream):
-            # Whoever got it may drop it: that resets it.
+            # If its owner drops the stream, it is reset.
             exchange = Lent(exchange)
         self._streams_by_id[exchange.stream_id] = exchange
 

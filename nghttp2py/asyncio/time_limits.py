@@ -53,7 +53,7 @@ class _Interrupt:
 
     def _enter(self) -> None:
         task = self._task = asyncio.current_task()
-        # From Python 3.11 a task counts who cancels it.
+        # From Python 3.11 a task counts its cancellations.
         if sys.version_info >= (3, 11) and task is not None:
             self._cancelling = task.cancelling()
 
