@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 #: The exit code of a worker that has failed to start.
 FAILED = 3
 #: Signals that a terminal or an operator sends to the supervisor, whose process group
-#: the workers share.  A worker ignores them, and does what the supervisor's messages say.
+#: the workers share.  A worker ignores them: the supervisor sends it messages.
 IGNORED = frozenset(
     {signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1}
 )
