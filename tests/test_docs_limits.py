@@ -193,6 +193,8 @@ def test_the_time_bounds_of_applications_are_on_the_page(name):
         ("addresses in X-Forwarded-For or Forwarded", "asgi.forwarded:_MOST_ENTRIES"),
         ("answers to KeyUpdate that wait", "asyncio.tls_transport:MAX_ANSWERS"),
         ("connection whose TLS failed", "asyncio.tls_transport:_LINGER"),
+        ("before GOAWAY", "asyncio.pump:NOTICE_DELAY"),
+        ("silence before GOAWAY", "asyncio.pump:QUIET_TIME"),
         (
             "a request of a connection that is closing",
             "asyncio.listener:LAST_REQUEST_TIME",

@@ -12,7 +12,8 @@ from nghttp2py import BaseRequestHandler, HTTP2Client, HTTP2Server
 from nghttp2py.asyncio import H2Protocol, H2Pump, open_connection, start_server
 from nghttp2py.asyncio.bounds import LINGER_TIME
 from nghttp2py.asyncio.listener import LAST_REQUEST_TIME
-from nghttp2py.asyncio.pump import NOTICE_DELAY, NOTICE_TIME
+from nghttp2py.asyncio.pump import NOTICE_DELAY, NOTICE_TIME, QUIET_TIME
+from nghttp2py.asyncio.timeouts import Timeouts
 from nghttp2py.errors import ConnectionTerminatedError, ErrorCode
 from nghttp2py.h2 import H2Configuration, H2Connection, H2GoAway
 
@@ -334,6 +335,84 @@ async def test_a_new_connection_gets_its_first_requests_answered_before_goaway()
     await client.exchange()
     assert client.response(number).body == b"a"
     assert sum(isinstance(event, H2GoAway) for event in client.events) == 2
+
+
+async def answer_one(client):
+    """Have a request answered, and return its response."""
+    number = client.request()
+    client.converse()
+    stream = await client.protocol.accept_stream()
+    await stream.send_response(200, body=b"a")
+    await client.exchange()
+    return client.response(number)
+
+
+@pytest.mark.parametrize("pause", [0, 0.8 * QUIET_TIME], ids=["at once", "later"])
+@in_virtual_time
+async def test_a_client_between_two_requests_gets_no_goaway(pause):
+    """A client of nghttp2 would fail the next ones, which it has ready."""
+    client = MemoryClient(H2Protocol(False), config=WIDE)
+    client.converse()
+    await answer_one(client)
+    client.protocol.close(timeout=1000)
+    for _ in range(3):
+        await asyncio.sleep(pause)
+        assert (await answer_one(client)).body == b"a"
+    assert not any(isinstance(event, H2GoAway) for event in client.events)
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    await until(lambda: GOAWAY in client.transport.sent)
+    assert QUIET_TIME <= loop.time() - begun < QUIET_TIME + 0.1
+    await client.exchange()
+    await until(lambda: client.protocol.transport is None)
+
+
+@in_virtual_time
+async def test_a_slow_response_that_has_just_ended_counts_as_a_request():
+    client = MemoryClient(H2Protocol(False), config=WIDE)
+    client.converse()
+    number = client.request()
+    client.converse()
+    stream = await client.protocol.accept_stream()
+    await asyncio.sleep(10 * QUIET_TIME)
+    await stream.send_response(200, body=b"a")
+    client.protocol.close(timeout=1000)
+    await client.exchange()
+    assert client.response(number).body == b"a"
+    assert (await answer_one(client)).body == b"a"
+    assert not any(isinstance(event, H2GoAway) for event in client.events)
+    client.protocol.abort()
+
+
+@in_virtual_time
+async def test_a_client_that_never_stops_gets_goaway_in_the_end():
+    loop = asyncio.get_running_loop()
+    client = MemoryClient(H2Protocol(False), config=WIDE)
+    client.converse()
+    begun = loop.time()
+    client.protocol.close(timeout=1000)
+    answered = 0
+    while not any(isinstance(event, H2GoAway) for event in client.events):
+        response = await answer_one(client)
+        assert response.body == b"a"
+        answered += 1
+        await asyncio.sleep(0.1)
+    assert NOTICE_DELAY <= loop.time() - begun < NOTICE_DELAY + 0.5
+    assert answered > 5
+    await until(lambda: client.protocol.transport is None)
+
+
+@in_virtual_time
+async def test_an_idle_connection_gets_goaway_at_its_bound():
+    loop = asyncio.get_running_loop()
+    timeouts = Timeouts(idle=5)
+    client = MemoryClient(H2Protocol(False, timeouts=timeouts), config=WIDE)
+    client.converse()
+    await answer_one(client)
+    begun = loop.time()
+    await until(lambda: GOAWAY in client.transport.sent)
+    assert 5 <= loop.time() - begun < 5.1
+    client.protocol.abort()
 
 
 @in_virtual_time

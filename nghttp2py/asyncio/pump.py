@@ -48,6 +48,8 @@ NOTICE_TIME = 1.0
 # Seconds that open requests have before the first GOAWAY.  Clients that use the package
 # h2, such as httpx, read nothing that comes after a GOAWAY, and lose their responses.
 NOTICE_DELAY = 3.0
+# Seconds without a request after which a client counts as having none ready.
+QUIET_TIME = 0.5
 # The data of the PINGs to a peer that has closed its half, and the seconds between the
 # first two: about the round trip of a near peer.  Each interval is twice the last.
 _PROBE_PING = b"reading?"
@@ -106,8 +108,9 @@ class H2Pump(BoundedTransport, Transfer, asyncio.Protocol, asyncio.BufferedProto
         self._probe_timer: asyncio.TimerHandle | None = None
         # Before the first GOAWAY, or after it; and the time by which to go on.
         self._notice_held = self._awaits_ping = False
-        self._notice_due = math.inf
+        self._notice_due = self._notice_limit = math.inf
         self._first_due = 0.0  # the first request has until then to come
+        self._quiet_from = math.inf  # no request was open since, at a close
         # The state that the timer checks: see _judges().
         self._counted = 0.0  # the time up to which time_passed() was called
         self._reset_timer: asyncio.TimerHandle | None = None
@@ -285,10 +288,11 @@ class H2Pump(BoundedTransport, Transfer, asyncio.Protocol, asyncio.BufferedProto
         """End the connection with GOAWAY, when its streams have finished.
 
         A server first sends a warning and waits for a round trip, at most a second, so
-        that no request in flight is lost (RFC 9113, 6.8).  Open requests have 3 seconds
-        to end before the warning, at most half of ``timeout``; the first of a
-        connection may come until the connection is a second old.  What has not
-        finished after ``timeout`` seconds (``timeouts.close``) is aborted.
+        that no request in flight is lost (RFC 9113, 6.8).  The warning comes when the
+        client has had no open request for 0.5 seconds, at the latest after 3 seconds
+        or half of ``timeout``; the first request of a connection may come until the
+        connection is a second old.  What has not finished after ``timeout`` seconds
+        (``timeouts.close``) is aborted.
 
         This may be called in every state.  When the connection is closing already, a
         call can only shorten the time that is left.  Before there is a transport, it
@@ -299,43 +303,57 @@ class H2Pump(BoundedTransport, Transfer, asyncio.Protocol, asyncio.BufferedProto
             return
         timeout = self._timeouts.close if timeout is None else timeout
         self._end_by(timeout)
+        now = self._loop.time()
+        self._notice_limit = min(
+            self._notice_limit, now + min(NOTICE_DELAY, timeout / 2)
+        )
         if self._closing:
             if self._notice_held:
-                self._hold_notice(timeout)
+                self._hold_notice()
             return
         self._closing = True
+        self._quiet_from = min(self._quiet_from, now)
         # A session that an error has ended accepts no more frames.
         if self._begun and self.connection.want_read:
             if self.connection.client_side or self._half_closed:
                 self.connection.close_connection()
-            elif self._awaits_requests():
-                self._hold_notice(timeout)
             else:
-                self._send_notice()
+                self._hold_notice()
         self.mark_dirty()
 
-    def _awaits_requests(self) -> bool:
-        """Whether GOAWAY would fail requests that the client has begun or holds ready.
+    def _close_idle(self) -> None:
+        """Close a connection that has had no request for ``timeouts.idle``."""
+        self._quiet_from = -math.inf
+        # Allow a round trip, in which a request may still arrive.
+        self.close(min(self._timeouts.close, self._timeouts.settings))
 
-        nghttp2's clients fail what they have not sent yet when a GOAWAY comes, so a new
-        connection would be of no use to them.
+    def _find_notice(self, now: float) -> float:
+        """Return when the first GOAWAY is due.
+
+        nghttp2's clients fail the requests that they have ready when it comes.  So a
+        new connection has some time for its first request, and one with requests must
+        have been quiet.
         """
-        return self.connection.active_stream_count > 0 or (
-            self._loop.time() < self._first_due
-            and not self.connection.counters["streams_opened"]
-        )
+        if self.connection.active_stream_count:
+            self._quiet_from = now
+            return self._notice_limit
+        if self.connection.counters["streams_opened"]:
+            due = self._quiet_from + QUIET_TIME
+        else:
+            due = self._first_due
+        return min(due, self._notice_limit)
 
-    def _hold_notice(self, timeout: float) -> None:
-        """Let open streams finish before the first GOAWAY, and new ones begin."""
+    def _hold_notice(self) -> None:
+        """Send the first GOAWAY if it is due, or else hold it."""
+        now = self._loop.time()
+        due = self._find_notice(now)
+        if due <= now:
+            self._send_notice()
+            return
         self._notice_held = True
-        wait = NOTICE_DELAY
-        if not self.connection.active_stream_count:
-            wait = self._first_due - self._loop.time()
-        self._set_notice(min(wait, timeout / 2))
-
-    def _set_notice(self, seconds: float) -> None:
-        self._notice_due = min(self._notice_due, self._loop.time() + seconds)
-        self._arm(self._notice_due)
+        if due != self._notice_due:
+            self._notice_due = due
+            self._arm(due)
 
     def _send_notice(self) -> None:
         """Send the first GOAWAY, which only warns, and measure a round trip."""
@@ -346,7 +364,8 @@ class H2Pump(BoundedTransport, Transfer, asyncio.Protocol, asyncio.BufferedProto
         self._awaits_ping = True
         self.connection.shutdown_notice()
         self.connection.ping(_GOAWAY_PING)
-        self._set_notice(NOTICE_TIME)
+        self._notice_due = self._loop.time() + NOTICE_TIME
+        self._arm(self._notice_due)
         self.mark_dirty()
 
     def _end_notice(self) -> None:
@@ -373,8 +392,7 @@ class H2Pump(BoundedTransport, Transfer, asyncio.Protocol, asyncio.BufferedProto
     def _watch_notice(self, events: Sequence[H2Event]) -> Sequence[H2Event]:
         """Send a GOAWAY if it is time: the first, or a round trip later the last."""
         if self._notice_held:
-            if not self._awaits_requests():
-                self._send_notice()
+            self._hold_notice()
             return events
         events = list(events)
         for event in events:
@@ -512,8 +530,7 @@ class H2Pump(BoundedTransport, Transfer, asyncio.Protocol, asyncio.BufferedProto
                 self._idle_since = self._last_active
             self._opened = opened
             if now >= self._idle_since + timeouts.idle:
-                # Allow a round trip, in which a request may still arrive.
-                return partial(self.close, min(timeouts.close, timeouts.settings)), due
+                return self._close_idle, due
             due = min(due, self._idle_since + timeouts.idle)
         return None, due
 
