@@ -15,7 +15,6 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .PHONY: run test test-installed test-all test-others test-newest test-freethreaded build test-c asan fuzz lint types docs bench charts wheel test-wheel clean
 
 run: build
-	$(PIP) install --group run
 	exec $(BIN)/python examples/hello.py
 
 test: deps-test test-installed

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import functools
-import html
+import gzip
 import logging
+import math
 import mimetypes
 import os
 import stat
@@ -21,10 +22,11 @@ from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate, parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import unquote_to_bytes
 
 from nghttp2py.arguments import check_bool, check_int
 from nghttp2py.handler import BaseRequestHandler
+from nghttp2py.listings import POLICY, View, is_hidden, list_directory
 from nghttp2py.log_budget import LogBudget
 
 if TYPE_CHECKING:
@@ -40,6 +42,9 @@ __all__ = [
 
 Fields = list[tuple[str, str]]
 
+# Content codings of files that lie beside the plain one, best first (RFC 9110, 8.4.1).
+_CODINGS = {"br": ".br", "zstd": ".zst", "gzip": ".gz"}
+
 logger = logging.getLogger(__name__)
 
 # A part of a file up to this size is read at once, and the file closed.
@@ -47,11 +52,14 @@ _SMALL = 16384
 
 #: How many files a ``StaticFiles`` keeps open for the bodies that it sends.
 MAX_OPEN_FILES = 128
-#: How many names of a directory are read for its list, and how many are on a page.
-MAX_LISTED = 100_000
-PAGE_SIZE = 500
-# How many pages of lists are kept for later requests.
+# How many pages of lists are kept for later requests, and for how many seconds: the
+# size of a file can change without a change of its directory.
 _MAX_PAGES = 16
+_PAGE_AGE = 2.0
+# The sizes of files that are compressed.
+_COMPRESSIBLE_SIZE = range(1024, (8 << 20) + 1)
+#: How many bytes of compressed files are kept for later requests.
+MAX_COMPRESSED = 32 << 20
 # A directory that was changed within this time may change again within the same tick of
 # its file system's clock: its list is not kept.
 _CLOCK_TICK = 2.0
@@ -241,7 +249,7 @@ class FileResponse(NamedTuple):
     body: FileSlice | bytes | None
 
 
-class _NotServed(Exception):
+class _NotServed(ValueError):
     """The target names nothing that may be served."""
 
 
@@ -251,8 +259,35 @@ class _Listing(NamedTuple):
     names: tuple[str, ...]
     # Device, inode and time of modification of the directory.
     identity: tuple[int, int, int]
-    number: int
+    view: View
     head: bool
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        return self.identity, self.names, self.view
+
+
+class _Compressing(NamedTuple):
+    """A file whose compressed form is still to be made."""
+
+    names: tuple[str, ...]
+    identity: _Identity
+    fields: Fields
+    head: bool
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        return self.identity, self.names
+
+
+_Later = _Listing | _Compressing
+
+
+class _Made(NamedTuple):
+    """A body that was made for a ``_Later``, and the time until which it is kept."""
+
+    body: bytes
+    until: float
 
 
 class StaticFiles:
@@ -263,7 +298,13 @@ class StaticFiles:
     following links.  Names that begin with a dot are not served, but for
     ``.well-known`` (RFC 8615).  A directory is its ``index.html``, or with ``listing``
     a list of its files, in pages of 500 (``?page=2``), of the first 100,000 names that
-    the system gives.
+    the system gives.  ``?sort=size``, ``date`` or ``name``, ``&order=desc`` and ``&q=``
+    for a part of the names change what it shows.  ``upload`` adds a place to the list
+    where files can be dropped; the caller answers their PUT requests.
+
+    With ``compress``, a client that accepts it gets a file's ``.br``, ``.zst`` or
+    ``.gz`` form, if there is one and it is not older, and text of 1 KiB to 8 MiB
+    compressed by gzip; requests for a range get the plain file.
 
     Bodies share files, of which at most ``max_open_files`` are open.  If the system has
     no descriptors left, the answer is 503, and a line is logged.
@@ -276,9 +317,13 @@ class StaticFiles:
         root: str | os.PathLike[str],
         *,
         listing: bool = False,
+        compress: bool = False,
+        upload: bool = False,
         max_open_files: int = MAX_OPEN_FILES,
     ) -> None:
         check_bool("listing", listing)
+        check_bool("compress", compress)
+        check_bool("upload", upload)
         check_int("max_open_files", max_open_files, 1)
         self.root = os.path.realpath(root, strict=True)
         if not os.path.isdir(self.root):
@@ -286,10 +331,13 @@ class StaticFiles:
                 errno.ENOTDIR, os.strerror(errno.ENOTDIR), os.fspath(root)
             )
         self.listing = listing
+        self.compress = compress
+        self.upload = upload
         self._files = OpenFiles(self._open, max_open_files)
         self._executor: ThreadPoolExecutor | None = None
-        self._pages: OrderedDict[tuple[object, ...], bytes] = OrderedDict()
-        self._building: dict[tuple[object, ...], asyncio.Future[bytes]] = {}
+        self._pages: OrderedDict[tuple[object, ...], _Made] = OrderedDict()
+        self._compressed: OrderedDict[tuple[object, ...], _Made] = OrderedDict()
+        self._building: dict[object, asyncio.Future[bytes]] = {}
         self._troubles = LogBudget(logger, logging.WARNING, 1, _QUIET_TIME)
 
     def respond(
@@ -301,32 +349,54 @@ class StaticFiles:
         ``respond_soon`` is for event loops.
         """
         found = self._find(method, target, headers)
-        if isinstance(found, _Listing):
-            try:
-                page = self._build(found)
-            except (_NotServed, OSError) as error:
-                return self._refuse(error)
-            return _list_response(page, found.head)
-        return found
+        if isinstance(found, FileResponse):
+            return found
+        try:
+            body = self._build(found)
+        except (_NotServed, OSError) as error:
+            return self._refuse(error)
+        return _made_response(found, body)
 
     def respond_soon(
         self, method: bytes, target: bytes, headers: Sequence[tuple[bytes, bytes]]
     ) -> FileResponse | asyncio.Future[FileResponse]:
         """Answer as ``respond``, or return a future of the answer.
 
-        Lists of files give a future: they are made in a thread, one at a time, and once
-        for all requests that come meanwhile.
+        Lists of files, and compressed ones, give a future: they are made in a thread,
+        one at a time, and once for all requests that come meanwhile.
         """
         found = self._find(method, target, headers)
-        if isinstance(found, _Listing):
-            return asyncio.ensure_future(self._list(found))
-        return found
+        if isinstance(found, FileResponse):
+            return found
+        made = self._kept(found)
+        if made is not None:
+            return _made_response(found, made)
+        return asyncio.ensure_future(self._make(found))
+
+    def open_directory(self, names: Sequence[str]) -> int:
+        """Return a descriptor of a directory that is served; the caller closes it.
+
+        ``names`` are those of the path.  Raises ``FileNotFoundError`` if nothing may be
+        served from there, and other ``OSError``.
+        """
+        try:
+            fd, _ = self._files.open([*names])
+        except _NotServed:
+            raise FileNotFoundError(
+                errno.ENOENT, os.strerror(errno.ENOENT), "/".join(names)
+            ) from None
+        if not stat.S_ISDIR(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise NotADirectoryError(
+                errno.ENOTDIR, os.strerror(errno.ENOTDIR), "/".join(names)
+            )
+        return fd
 
     def _find(
         self, method: bytes, target: bytes, headers: Sequence[tuple[bytes, bytes]]
-    ) -> FileResponse | _Listing:
+    ) -> FileResponse | _Later:
         if method not in (b"GET", b"HEAD"):
-            return _error(405, [("allow", "GET, HEAD")])
+            return empty_response(405, [("allow", "GET, HEAD")])
         path, question, query = target.partition(b"?")
         fd = -1
         try:
@@ -335,12 +405,14 @@ class StaticFiles:
             status = os.fstat(fd)
             if not stat.S_ISDIR(status.st_mode):
                 if is_directory or not stat.S_ISREG(status.st_mode):
-                    return _error(404)
+                    return empty_response(404)
                 fd, file = -1, fd
                 return self._respond_file(file, status, names, method, headers)
             if not is_directory:
                 location = path + b"/" + question + query
-                return _error(301, [("location", location.decode("ascii", "replace"))])
+                return empty_response(
+                    301, [("location", location.decode("ascii", "replace"))]
+                )
             return self._respond_directory(status, names, method, query, headers)
         except (_NotServed, OSError) as error:
             return self._refuse(error)
@@ -350,11 +422,11 @@ class StaticFiles:
 
     def _refuse(self, error: _NotServed | OSError) -> FileResponse:
         if isinstance(error, _NotServed) or error.errno in _NOT_FOUND:
-            return _error(404)
+            return empty_response(404)
         self._troubles.log(
             "files cannot be opened, clients get 503: %s", error.strerror
         )
-        return _error(503, [("retry-after", "5")])
+        return empty_response(503, [("retry-after", "5")])
 
     # ---- Opening ----
 
@@ -367,7 +439,7 @@ class StaticFiles:
             if not path.startswith(inside):
                 raise _NotServed
             names = path[len(inside) :].split(os.sep)
-            if any(_is_hidden(name) for name in names):
+            if any(is_hidden(name) for name in names):
                 raise _NotServed
         else:
             names = []
@@ -395,36 +467,56 @@ class StaticFiles:
         names: list[str],
         method: bytes,
         headers: Sequence[tuple[bytes, bytes]],
-    ) -> FileResponse:
+    ) -> FileResponse | _Compressing:
         """Answer with an open file, of which this takes ownership."""
         try:
+            kind = content_type(names[-1])
+            request = Conditions(headers)
+            coding, made_now = None, False
+            if self.compress and request.first(b"range") is None:
+                accepted = accepted_codings(request.first(b"accept-encoding"))
+                found = self._find_coded(status, names, accepted)
+                if found is not None:
+                    coding, coded, status, names = found
+                    os.close(fd)
+                    fd = coded
+                elif "gzip" in accepted and is_compressible(kind, status.st_size):
+                    coding, made_now = "gzip", True
             size = status.st_size
-            etag = f'"{status.st_mtime_ns:x}-{size:x}"'
+            etag = f'"{status.st_mtime_ns:x}-{size:x}{"-gzip" * made_now}"'
             modified = int(status.st_mtime)
             validators = [
                 ("etag", etag),
                 ("last-modified", formatdate(modified, usegmt=True)),
             ]
-            request = Conditions(headers)
+            if self.compress:
+                # RFC 9110, 12.5.5: caches ask again for other clients.
+                validators.append(("vary", "accept-encoding"))
             verdict = request.evaluate(etag, modified)
             if verdict == 304:
                 return FileResponse(304, validators, None)
             if verdict == 412:
-                return _error(412)
+                return empty_response(412)
             fields = [
-                ("content-type", content_type(names[-1])),
+                ("content-type", kind),
                 ("accept-ranges", "bytes"),
                 ("x-content-type-options", "nosniff"),
                 *validators,
             ]
+            if coding is not None:
+                fields.append(("content-encoding", coding))
+            if made_now:
+                return _Compressing(
+                    tuple(names), _identify(status), fields, method == b"HEAD"
+                )
             start, length, code = 0, size, 200
             # RFC 9110, 14.2: Range is for GET alone.
             if method == b"GET" and request.range_applies(etag, modified):
-                found = parse_range(request.first(b"range"), size)
-                if found == "unsatisfiable":
-                    return _error(416, [("content-range", f"bytes */{size}")])
-                if isinstance(found, tuple):
-                    start, length = found
+                part = parse_range(request.first(b"range"), size)
+                if part == "unsatisfiable":
+                    return empty_response(416, [("content-range", f"bytes */{size}")])
+                if isinstance(part, tuple):
+                    start, length = part
                     code = 206
                     fields.append(
                         ("content-range", f"bytes {start}-{start + length - 1}/{size}")
@@ -443,6 +535,31 @@ class StaticFiles:
             if fd != -1:
                 os.close(fd)
 
+    def _find_coded(
+        self, plain: os.stat_result, names: list[str], accepted: frozenset[str]
+    ) -> tuple[str, int, os.stat_result, list[str]] | None:
+        """Open the best coded form of a file that lies beside it, if there is one."""
+        for coding, suffix in _CODINGS.items():
+            if coding not in accepted:
+                continue
+            try:
+                fd, found = self._files.open([*names[:-1], names[-1] + suffix])
+            except _NotServed:
+                continue
+            except OSError as error:
+                if error.errno in _NOT_FOUND:
+                    continue
+                raise
+            status = os.fstat(fd)
+            if (
+                stat.S_ISREG(status.st_mode)
+                and status.st_mtime_ns >= plain.st_mtime_ns
+                and found[-1].endswith(suffix)
+            ):
+                return coding, fd, status, found
+            os.close(fd)
+        return None
+
     def _respond_directory(
         self,
         directory: os.stat_result,
@@ -450,7 +567,7 @@ class StaticFiles:
         method: bytes,
         query: bytes,
         headers: Sequence[tuple[bytes, bytes]],
-    ) -> FileResponse | _Listing:
+    ) -> FileResponse | _Later:
         try:
             index, found = self._files.open([*names, "index.html"])
         except _NotServed:
@@ -464,86 +581,124 @@ class StaticFiles:
                 return self._respond_file(index, status, found, method, headers)
             os.close(index)
         if not self.listing:
-            return _error(404)
+            return empty_response(404)
         identity = directory.st_dev, directory.st_ino, directory.st_mtime_ns
-        return _Listing(tuple(names), identity, _page_number(query), method == b"HEAD")
+        return _Listing(tuple(names), identity, View.of(query), method == b"HEAD")
 
-    # ---- Lists of files ----
+    # ---- Bodies that are made: lists of files, compressed files ----
 
-    async def _list(self, listing: _Listing) -> FileResponse:
-        """Return a page that is kept, or the future of one that the thread makes."""
+    def _cache_of(self, wanted: _Later) -> OrderedDict[tuple[object, ...], _Made]:
+        return self._pages if isinstance(wanted, _Listing) else self._compressed
+
+    def _kept(self, wanted: _Later) -> bytes | None:
+        cache = self._cache_of(wanted)
+        made = cache.get(wanted.key)
+        if made is None or made.until < time.monotonic():
+            return None
+        cache.move_to_end(wanted.key)
+        return made.body
+
+    async def _make(self, wanted: _Later) -> FileResponse:
+        """Have the thread make a body, unless it does so already for another."""
         loop = asyncio.get_running_loop()
-        key = (loop, listing.identity, listing.names, listing.number)
-        page = self._pages.get(key[1:])
-        if page is None:
-            building = self._building.get(key)
-            if building is None:
-                if self._executor is None:
-                    self._executor = ThreadPoolExecutor(1, "nghttp2py-listing")
-                building = loop.run_in_executor(self._executor, self._build, listing)
-                self._building[key] = building
-                building.add_done_callback(functools.partial(self._built, key))
-            try:
-                # A client that leaves cancels its own wait, not the page for others.
-                page = await asyncio.shield(building)
-            except (_NotServed, OSError) as error:
-                return self._refuse(error)
-        return _list_response(page, listing.head)
+        key = (loop, *wanted.key)
+        building = self._building.get(key)
+        if building is None:
+            if self._executor is None:
+                self._executor = ThreadPoolExecutor(1, "nghttp2py-files")
+            building = loop.run_in_executor(self._executor, self._build, wanted)
+            self._building[key] = building
+            building.add_done_callback(functools.partial(self._built, key, wanted))
+        try:
+            # A client that leaves cancels its own wait, not the body for others.
+            body = await asyncio.shield(building)
+        except (_NotServed, OSError) as error:
+            return self._refuse(error)
+        return _made_response(wanted, body)
 
-    def _built(self, key: tuple[object, ...], building: asyncio.Future[bytes]) -> None:
+    def _built(
+        self, key: object, wanted: _Later, building: asyncio.Future[bytes]
+    ) -> None:
         del self._building[key]
         if building.cancelled() or building.exception() is not None:
             return
-        _, identity, *_ = key
-        assert isinstance(identity, tuple)
-        if time.time() - identity[2] / 1e9 > _CLOCK_TICK:
-            self._pages[key[1:]] = building.result()
-            while len(self._pages) > _MAX_PAGES:
-                self._pages.popitem(last=False)
+        body = building.result()
+        cache = self._cache_of(wanted)
+        if isinstance(wanted, _Compressing):
+            cache[wanted.key] = _Made(body, math.inf)
+            while sum(len(made.body) for made in cache.values()) > MAX_COMPRESSED:
+                cache.popitem(last=False)
+        elif time.time() - wanted.identity[2] / 1e9 > _CLOCK_TICK:
+            cache[wanted.key] = _Made(body, time.monotonic() + _PAGE_AGE)
+            while len(cache) > _MAX_PAGES:
+                cache.popitem(last=False)
 
-    def _build(self, listing: _Listing) -> bytes:
-        """Make a page.  This runs in a thread, and uses no object of the event loop."""
-        fd, names = self._open(list(listing.names))
+    def _build(self, wanted: _Later) -> bytes:
+        """Make a body.  This runs in a thread, and uses no object of the event loop."""
+        fd, names = self._open(list(wanted.names))
         try:
-            return list_directory(fd, names, listing.number).encode()
+            if isinstance(wanted, _Compressing):
+                return _compress(fd, wanted)
+            page = list_directory(fd, names, wanted.view, upload=self.upload)
         finally:
             os.close(fd)
+        if page is None:
+            raise _NotServed
+        return page.encode("utf-8", "replace")
 
 
-def _list_response(page: bytes, head: bool) -> FileResponse:
-    return FileResponse(
-        200,
-        [
+def _compress(fd: int, wanted: _Compressing) -> bytes:
+    if _identify(os.fstat(fd)) != wanted.identity:
+        raise OSError(errno.ESTALE, "the file was replaced by another")
+    with open(fd, "rb", closefd=False) as file:
+        # A fixed time gives the same bytes for the same entity tag.
+        return gzip.compress(file.read(wanted.identity[3]), 6, mtime=0)
+
+
+def _made_response(wanted: _Later, body: bytes) -> FileResponse:
+    if isinstance(wanted, _Compressing):
+        fields = list(wanted.fields)
+    else:
+        fields = [
             ("content-type", "text/html; charset=utf-8"),
-            ("content-length", str(len(page))),
             ("x-content-type-options", "nosniff"),
-        ],
-        None if head else page,
+            ("content-security-policy", POLICY),
+            ("cache-control", "no-cache"),
+        ]
+    fields.append(("content-length", str(len(body))))
+    return FileResponse(200, fields, None if wanted.head else body)
+
+
+def accepted_codings(value: str | None) -> frozenset[str]:
+    """Return the content codings that Accept-Encoding names (RFC 9110, 12.5.3)."""
+    found = set()
+    for part in (value or "").split(","):
+        coding, _, weight = part.partition(";")
+        quality = weight.strip().lower()
+        # "q=0" and "q=0.000" refuse a coding.
+        if not quality.startswith("q=") or quality[2:].strip("0."):
+            found.add(coding.strip().lower())
+    return frozenset(found)
+
+
+def is_compressible(kind: str, size: int) -> bool:
+    """Return whether a file of this type and size is worth compressing."""
+    kind = kind.partition(";")[0]
+    return size in _COMPRESSIBLE_SIZE and (
+        kind.startswith("text/") or kind.endswith(("json", "xml", "wasm"))
     )
 
 
-def _page_number(query: bytes) -> int:
-    """Return the number of ``page`` in a query; 1 if it is no number."""
-    for part in query.split(b"&"):
-        name, _, value = part.partition(b"=")
-        if name == b"page" and value.isdigit() and len(value) <= 9:
-            return max(int(value), 1)
-    return 1
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") and name != ".well-known"
-
-
-def _error(status: int, headers: Fields | None = None) -> FileResponse:
+def empty_response(status: int, headers: Fields | None = None) -> FileResponse:
+    """Return a response without a body."""
     return FileResponse(status, [*(headers or []), ("content-length", "0")], None)
 
 
 def split_path(path: bytes) -> tuple[list[str], bool]:
     """Split a target's path into decoded names; return also whether it ends in ``/``.
 
-    Refused are paths with dot segments or empty segments, and with names that contain a
-    slash or a NUL when decoded.
+    Raises ``ValueError`` for paths with dot segments or empty segments, and with names
+    that contain a slash or a NUL when decoded.
     """
     if not path.startswith(b"/"):
         raise _NotServed
@@ -570,48 +725,6 @@ def content_type(name: str) -> str:
     if kind.startswith("text/"):
         return f"{kind}; charset=utf-8"
     return kind
-
-
-def list_directory(fd: int, names: list[str], number: int = 1) -> str:
-    """Make a page that links to the files of an open directory.
-
-    Raises ``_NotServed`` if there is no page of this ``number``.
-    """
-    found = []
-    complete = True
-    with os.scandir(fd) as entries:
-        for count, entry in enumerate(entries):
-            if count == MAX_LISTED:
-                complete = False
-                break
-            if not _is_hidden(entry.name):
-                is_directory = entry.is_dir(follow_symlinks=False)
-                # Directories come first.  A slash marks them: no name contains one.
-                found.append("\0" + entry.name + "/" if is_directory else entry.name)
-    found.sort()
-    pages = max(1, -(-len(found) // PAGE_SIZE))
-    if number > pages:
-        raise _NotServed
-    title = html.escape("/" + "".join(f"{name}/" for name in names))
-    lines = ['<li><a href="../">../</a>'] if names else []
-    for name in found[(number - 1) * PAGE_SIZE : number * PAGE_SIZE]:
-        name = name.removeprefix("\0")
-        shown = os.fsencode(name).decode("utf-8", "replace")
-        # "./" keeps a colon in a name from looking like a scheme.
-        link = "./" + quote(os.fsencode(name))
-        lines.append(f'<li><a href="{html.escape(link)}">{html.escape(shown)}</a>')
-    text = (
-        f"<!doctype html>\n<meta charset=utf-8>\n<title>{title}</title>\n"
-        f"<h1>{title}</h1>\n<ul>\n" + "\n".join(lines) + "\n</ul>\n"
-    )
-    if pages > 1:
-        text += f"<p>Page {number} of {pages}\n"
-        for other, what in ((number - 1, "Previous"), (number + 1, "Next")):
-            if 1 <= other <= pages:
-                text += f'<a href="?page={other}">{what}</a>\n'
-    if not complete:
-        text += f"<p>There are more than {MAX_LISTED} files.\n"
-    return text
 
 
 # ---- Conditional requests and ranges (RFC 9110, 13 and 14) ----
@@ -723,16 +836,21 @@ class FileRequestHandler(BaseRequestHandler):
 
     def on_headers(self) -> Coroutine[Any, Any, None] | None:
         """Answer; the body of the request is ignored."""
-        response = self.files.respond_soon(self.method, self.path, self.headers)
+        response = self.respond()
         if not isinstance(response, FileResponse):
             return self._send_later(response)
-        self._send(response)
+        self.send_file(response)
         return None
 
-    async def _send_later(self, response: asyncio.Future[FileResponse]) -> None:
-        self._send(await response)
+    def respond(self) -> FileResponse | asyncio.Future[FileResponse]:
+        """Return the response, or a future of it.  A subclass may change it."""
+        return self.files.respond_soon(self.method, self.path, self.headers)
 
-    def _send(self, response: FileResponse) -> None:
+    async def _send_later(self, response: asyncio.Future[FileResponse]) -> None:
+        self.send_file(await response)
+
+    def send_file(self, response: FileResponse) -> None:
+        """Send a response, with ``response_headers``."""
         if isinstance(response.body, FileSlice):
             self._file = response.body
         self.send_response(

@@ -104,6 +104,8 @@ class Certificate:
     #: The names of the extension subjectAltName: pairs of a type and a value, as in
     #: ``ssl.SSLSocket.getpeercert`` (RFC 5280, 4.2.1.6).
     alternative_names: tuple[tuple[str, Any], ...]
+    #: The DER of subjectPublicKeyInfo (RFC 5280, 4.1.2.7).
+    public_key: bytes
 
     @property
     def dns_names(self) -> tuple[str, ...]:
@@ -207,6 +209,7 @@ def read_certificate(der: bytes) -> Certificate:
     validity = body.enter(_SEQUENCE)
     times = _read_time(validity), _read_time(validity)
     subject = _read_name(body.enter(_SEQUENCE))
+    public_key = body.skip()
     names: tuple[tuple[str, Any], ...] = ()
     while body:
         if body.tag != _EXTENSIONS:
@@ -221,7 +224,9 @@ def read_certificate(der: bytes) -> Certificate:
             value = extension.read(_OCTETS)
             if kind == _ALTERNATIVE_NAMES:
                 names = tuple(_read_alternatives(_Reader(value).enter(_SEQUENCE)))
-    return Certificate(der, version, serial_number, issuer, subject, *times, names)
+    return Certificate(
+        der, version, serial_number, issuer, subject, *times, names, public_key
+    )
 
 
 class _Reader:
@@ -261,9 +266,11 @@ class _Reader:
         self._position = end
         return data[position:end]
 
-    def skip(self) -> None:
-        """Skip the next element."""
+    def skip(self) -> bytes:
+        """Skip the next element; return it with its tag and length."""
+        begin = self._position
         self.read(self.tag)
+        return self._data[begin : self._position]
 
     def enter(self, tag: int) -> _Reader:
         """Return a reader of the next element's contents."""

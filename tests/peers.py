@@ -432,6 +432,8 @@ def serving(directory, *options, log=None):
 def serving_process(directory, *options, log=None):
     """As ``serving``, but give the process too."""
     command = [sys.executable, "-u", "-m", "nghttp2py", "serve", str(directory)]
+    if "--cert" not in options:
+        command.append("--no-tls")
     with (
         tempfile.TemporaryFile() if log is None else log.open("w+b") as errors,
         subprocess.Popen(

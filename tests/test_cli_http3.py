@@ -611,7 +611,7 @@ async def test_a_signal_ends_an_idle_server_at_once(serve3, directory):
 @pytest.mark.parametrize(
     ("options", "sentence", "status"),
     [
-        (["--http3"], "--http3 needs --cert", 2),
+        (["--http3", "--no-tls"], "--http3 needs TLS", 2),
         (["--http3", "--cert={text}"], "no certificate", 1),
         (["--http3", "--cert={cert}", "--host=256.0.0.1"], "cannot listen", 1),
         (["--http3", "--cert={cert}", "--port={taken}"], "cannot listen", 1),

@@ -1,10 +1,13 @@
 """``nghttp2py serve``, with curl and nghttp as its clients."""
 
 import hashlib
+import logging
 import random
+import re
 import signal
 import socket
 import subprocess
+import sys
 
 import pytest
 from loops import DEADLINE
@@ -17,6 +20,8 @@ from peers import (
     serving_process,
 )
 
+from nghttp2py.access import Exchange
+from nghttp2py.cli.serve_log import AccessFormatter
 from nghttp2py.h2 import H2BodyReceived, H2Configuration, H2Connection, H2GoAway
 
 DATA = random.Random(7).randbytes(3_000_000)
@@ -36,7 +41,7 @@ def site(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def url(site):
-    with serving(site, "--quiet") as url:
+    with serving(site, "--quiet", "--no-listing") as url:
         yield url
 
 
@@ -121,8 +126,8 @@ def test_a_directory_is_its_index(url):
     assert curl(f"{url}/below/")[0] == 404
 
 
-def test_directories_are_listed_with_listing(site):
-    with serving(site, "--listing") as url:
+def test_directories_are_listed_by_default(site):
+    with serving(site) as url:
         status, headers, body = curl(f"{url}/below/")
         assert status == 200
         assert headers["content-type"].startswith("text/html")
@@ -163,6 +168,9 @@ def test_requests_are_logged_unless_quiet(site, tmp_path, quiet):
         (["missing"], "does not exist"),
         (["."], "cannot listen"),
         ([".", "--key={key}"], "--key needs --cert"),
+        ([".", "--no-tls", "--cert={text}"], "exclude each other"),
+        ([".", "--no-tls", "--http3"], "--http3 needs TLS"),
+        ([".", "--no-tls", "--auth=me"], "USER:PASSWORD"),
         ([".", "--cert={text}"], "no certificate"),
         ([".", "--host=256.0.0.1"], "cannot listen"),
         ([".", "--port=65536"], "port"),
@@ -255,3 +263,82 @@ def test_a_port_in_use_is_said_once(site):
     assert line == (
         f"Error: cannot listen on 127.0.0.1 port {port}: Address already in use"
     )
+
+
+# ---- Without options ----
+
+
+def test_without_options_a_certificate_is_made_and_three_versions_are_served(
+    site, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    authority = tmp_path / "nghttp2py" / "localhost.pem"
+    lines = []
+    with subprocess.Popen(
+        [sys.executable, "-u", "-m", "nghttp2py", "serve", "--port=0"],
+        cwd=site,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        try:
+            lines = [process.stdout.readline() for _ in range(3)]
+            url = lines[0].split()[2]
+            trusting = ["curl", "--silent", "--fail", "--cacert", authority]
+            for version, shown in (("--http1.1", "1.1"), ("--http2", "2")):
+                done = subprocess.run(
+                    [*trusting, version, "--write-out", "%{http_version}", url],
+                    capture_output=True,
+                    timeout=DEADLINE,
+                    check=True,
+                )
+                assert done.stdout.decode() == f"<p>index{shown}"
+            done = nghttp2py("get", "--http3", "--cacert", authority, url)
+            assert done.stdout == b"<p>index", done.stderr
+        finally:
+            process.terminate()
+    assert process.returncode == 0
+    assert "HTTP/1.1, HTTP/2 and HTTP/3" in lines[1] and "localhost.pem" in lines[1]
+    assert "--ignore-certificate-errors-spki-list=" in lines[2]
+
+
+def test_urls_and_a_code_lead_to_a_server_on_all_interfaces(site):
+    with serving_process(site, "--host=0.0.0.0", "--qr") as (process, url):
+        assert url.startswith("http://localhost:")
+        port = url.rpartition(":")[2]
+        others = []
+        while "\u2588" not in (line := process.stdout.readline()):
+            others += re.findall(r"http://(\S+):" + port, line)
+        assert curl(f"http://localhost:{port}/text.txt")[0] == 200
+        for host in others:
+            assert curl(f"http://{host}:{port}/text.txt")[0] == 200
+
+
+def test_a_line_of_the_log_on_a_terminal_is_short_and_in_color():
+    exchange = Exchange(
+        *("HTTP/3", ("192.0.2.1", 5), b"GET", b"/a\x1b", 404, 2500, 0.0021, 0, True)
+    )
+    record = logging.makeLogRecord(exchange._asdict())
+    line = AccessFormatter().format(record)
+    plain = re.sub(r"\x1b\[\d+m", "", line)
+    assert plain.endswith("404 HTTP/3   GET /a\\x1b 2.5 kB, 2.1 ms, 192.0.2.1")
+    assert "\x1b[33m404\x1b[0m" in line
+    other = logging.LogRecord("x", logging.INFO, "", 0, "a %s", ("line",), None)
+    assert AccessFormatter().format(other) == "a line"
+
+
+def test_the_password_can_come_from_the_environment(site, monkeypatch):
+    monkeypatch.setenv("NGHTTP2PY_SERVE_AUTH", "me:secret")
+    with serving(site) as url:
+        assert curl(f"{url}/text.txt")[0] == 401
+        assert curl(f"{url}/text.txt", "--user", "me:secret")[2] == b"0123456789"
+
+
+def test_curl_uploads_a_file(site, tmp_path):
+    (tmp_path / "new").write_bytes(DATA)
+    with serving(site, "--upload", "--max-upload=3") as url:
+        sent = ("--upload-file", tmp_path / "new")
+        assert curl(f"{url}/below/new", *sent)[0] == 201
+        assert (site / "below" / "new").read_bytes() == DATA
+        (tmp_path / "new").write_bytes(DATA + DATA)
+        assert curl(f"{url}/below/newer", *sent)[0] == 413

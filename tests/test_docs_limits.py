@@ -167,8 +167,10 @@ def test_the_time_bounds_of_applications_are_on_the_page(name):
         ("finished streams known by number", "asyncio.protocol:_FINISHED_STREAMS"),
         ("1xx responses of a stream", "asyncio.reader:_MAX_INFORMATIONAL"),
         ("gathered for one write", "asyncio.transfer:WRITE_SIZE"),
-        ("names in a list of files", "static_files:MAX_LISTED"),
-        ("names on a page of it", "static_files:PAGE_SIZE"),
+        ("names in a list of files", "listings:MAX_LISTED"),
+        ("names on a page of it", "listings:PAGE_SIZE"),
+        ("``max_upload`` of ``Site``", "site:MAX_UPLOAD"),
+        ("compressed files kept", "static_files:MAX_COMPRESSED"),
         (
             "bytes before the end of a TLS handshake",
             "asyncio.tls_transport:MAX_HANDSHAKE",

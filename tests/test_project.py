@@ -26,6 +26,7 @@ LAYERS = {
     "octets": set(),
     "trusted": set(),
     "x509": set(),
+    "local_certificate": {"x509"},
     "hpack_faults": {"errors"},
     "hpack": {"errors", "hpack_faults", "octets"},
     "h2": {"arguments", "errors", "hpack", "libraries", "octets"},
@@ -57,7 +58,9 @@ LAYERS = {
     "handler": {"errors", "exchange", "h2", "log_budget", "query", "asyncio"},
     "server": {"arguments", "errors", "exchange", "h2", "asyncio", "handler"},
     "client": {"arguments", "errors", "exchange", "h2", "log_budget", "asyncio"},
-    "static_files": {"arguments", "handler", "log_budget", "asyncio"},
+    "listings": set(),
+    "static_files": {"arguments", "handler", "listings", "log_budget", "asyncio"},
+    "site": {"arguments", "handler", "listings", "log_budget", "static_files"},
     "websocket": {"errors", "h2"},
     "asgi": {
         "workers",
@@ -78,6 +81,7 @@ LAYERS = {
     "cli": {
         *("", "arguments", "errors", "hpack", "libraries", "h2", "h3", "quic"),
         *("asyncio", "server", "client", "static_files", "asgi", "workers"),
+        *("access", "listings", "local_certificate", "site"),
     },
     "__main__": {"", "cli"},
     "": {"libraries", "errors", "hpack", "h2", "server", "client"},

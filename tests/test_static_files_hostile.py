@@ -9,7 +9,7 @@ import pytest
 from handlers import exchange_until, serve
 from loops import in_loop
 
-from nghttp2py import static_files
+from nghttp2py import listings, static_files
 from nghttp2py.h2 import H2Configuration
 from nghttp2py.static_files import FileRequestHandler, FileSlice, StaticFiles
 
@@ -173,7 +173,7 @@ def many(tmp_path, monkeypatch):
     build = StaticFiles._build
 
     def count(self, listing):
-        made.append(listing.number)
+        made.append(listing.view.page)
         return build(self, listing)
 
     monkeypatch.setattr(StaticFiles, "_build", count)
@@ -203,7 +203,7 @@ def test_a_list_has_pages(many):
 
 def test_a_list_is_bounded(many, monkeypatch):
     root, _ = many
-    monkeypatch.setattr(static_files, "MAX_LISTED", 1000)
+    monkeypatch.setattr(listings, "MAX_LISTED", 1000)
     files = StaticFiles(root, listing=True)
     page = files.respond(b"GET", b"/?page=2", []).body.decode()
     assert "Page 2 of 2" in page and "more than 1000 files" in page

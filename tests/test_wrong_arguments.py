@@ -398,6 +398,7 @@ WRONG_TEXT = {
     "body": ["@missing"],
     "timeout": ["nan", "inf", "-inf"],
     "host": ["", "a..b", "x" * 64],
+    "auth": ["me"],
 }
 
 
