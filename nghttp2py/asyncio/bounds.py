@@ -43,7 +43,7 @@ class BoundTimer:
     the next time when the timer fires.  So a request costs nothing here.
     """
 
-    __slots__ = ("_due", "_handle", "_look", "_loop", "_max_turns", "turns")
+    __slots__ = ("_handle", "_look", "_loop", "_max_turns", "due", "turns")
 
     def __init__(
         self,
@@ -56,18 +56,18 @@ class BoundTimer:
         self._look: Callable[[], object] | None = look
         self._max_turns = max_turns
         self._handle: asyncio.TimerHandle | None = None
-        self._due = math.inf
+        #: When it fires, at the latest; infinite if it is not set.
+        self.due = math.inf
         #: Turns of the loop that what is overdue has got so far.
         self.turns = 0
 
     def arm(self, when: float) -> None:
         """Make the timer fire at ``when``, at the latest."""
-        if self._handle is not None:
-            if self._due <= when:
-                return
-            self._handle.cancel()
-        if when < math.inf and self._look is not None:
-            self._due = when
+        if when >= self.due:
+            return
+        self._disarm()
+        if self._look is not None:
+            self.due = when
             self._handle = self._loop.call_at(when, self.fire)
 
     def fire(self) -> None:
@@ -100,6 +100,7 @@ class BoundTimer:
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
+            self.due = math.inf
 
 
 class Mark:

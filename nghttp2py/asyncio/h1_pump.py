@@ -25,19 +25,10 @@ from nghttp2py.asyncio.bounds import (
     Mark,
     Verdict,
 )
-from nghttp2py.asyncio.http1 import (
-    WAITS_BODY,
-    WAITS_HEAD,
-    WAITS_NOTHING,
-    WAITS_REQUEST,
-    WAITS_REST,
-    WAITS_UPLOAD,
-    HTTP1Exchanges,
-)
+from nghttp2py.asyncio.http1 import HTTP1Exchanges, Phase
 from nghttp2py.asyncio.listener import LAST_REQUEST_TIME
-from nghttp2py.asyncio.memory import count_bytes
 from nghttp2py.asyncio.timeouts import Timeouts
-from nghttp2py.asyncio.transfer import WRITE_SIZE, SharedReads
+from nghttp2py.asyncio.transfer import WRITE_SIZE, H1Transfer
 from nghttp2py.asyncio.waiters import Waiters
 from nghttp2py.errors import ConnectionTerminatedError, ErrorCode, printable
 from nghttp2py.exchange import ExchangeFactory
@@ -49,8 +40,6 @@ __all__ = ["H1Pump"]
 
 logger = logging.getLogger(__name__)
 
-# Writes after which other connections get their turn.
-_WRITES_IN_A_TURN = 16
 #: Seconds within which a response goes on to a client that has closed its half of the
 #: connection.
 HALF_CLOSED_TIME = 10.0
@@ -63,14 +52,12 @@ PROBE_INTERVAL = 0.02
 _UNREAD_LOOK = 1.0
 
 
-class H1Pump(BoundedTransport, SharedReads, asyncio.Protocol, asyncio.BufferedProtocol):
+class H1Pump(BoundedTransport, H1Transfer, asyncio.Protocol, asyncio.BufferedProtocol):
     """One HTTP/1.1 connection of a server.
 
     ``factory`` makes the exchanges of its requests.  ``opened`` and ``closed`` are
     called with it when it is connected, and when it is not any more.
     """
-
-    transport: asyncio.Transport | None = None
 
     _peer_lines = peer_lines(logger)
     _memory_log = MemoryLog(logger)
@@ -99,26 +86,25 @@ class H1Pump(BoundedTransport, SharedReads, asyncio.Protocol, asyncio.BufferedPr
         #: The client's address and its certificate as a dict, or None.
         self.client_address: Any = None
         self.client_certificate: dict[str, Any] | None = None
-        self._busy = False  # in flush(), which also writes what is queued now
-        self._dirty = False
-        self._scheduled = False
-        self._paused = False
-        self._reading = True
-        self._ended = False  # nothing is written any more
         self._lost = False
-        self._written = 0
         self._stoppers = Waiters()
         self._writers = Waiters()
+        looks = math.inf if timeouts.body is None else timeouts.body / LOOKS
+        keep_alive = math.inf if timeouts.keep_alive is None else timeouts.keep_alive
+        self._set_bounds(
+            timeouts.handshake,
+            {
+                Phase.WAITS_REQUEST: keep_alive,
+                Phase.WAITS_HEAD: timeouts.headers,
+                Phase.WAITS_BODY: looks,
+                Phase.WAITS_UPLOAD: looks,
+                Phase.WAITS_REST: LINGER_TIME,
+                Phase.WAITS_NOTHING: self._stall_bound / LOOKS,
+            },
+        )
         # The state that the timer checks: see _judges().
-        self._heard = False
-        self._last_active = 0.0
-        self._last_written = 0.0
-        self._phase = -1
-        self._phase_number = -1
-        self._phase_since = 0.0
-        # The pace of a body, what was written at that time, and the progress of a
-        # client whose response is under way.
-        self._pace: Mark | None = None
+        # What was written when _pace was set, and the progress of a client whose
+        # response is under way.
         self._pace_written = 0
         self._reads: Mark | None = None
         # Octets that were sent ahead of a response, and when the next one is due.
@@ -139,9 +125,8 @@ class H1Pump(BoundedTransport, SharedReads, asyncio.Protocol, asyncio.BufferedPr
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for the first request."""
-        self._loop = asyncio.get_running_loop()
         transport = cast(asyncio.Transport, transport)
-        self.transport = transport
+        self._begin_transfer(asyncio.get_running_loop(), transport)
         self.http.connected(transport)
         self.client_address = self.http.get_extra_info("peername")
         self.client_certificate = self.http.get_extra_info("peercert") or None
@@ -151,26 +136,8 @@ class H1Pump(BoundedTransport, SharedReads, asyncio.Protocol, asyncio.BufferedPr
             return
         transport.set_write_buffer_limits(high=WRITE_SIZE)
         self._last_written = self._begin_bounds()
-        self._note_phase()
+        self.flush()
         self._opened(self)
-
-    def data_received(self, data: bytes) -> None:
-        """Handle received bytes, and write the answers."""
-        self._heard = True
-        self._last_active = self._loop.time()
-        if self._ended:
-            self._discard(len(data))
-            return
-        self._busy = True  # what is queued by those that are called, flush() writes
-        try:
-            count_bytes(len(data))
-            self.http.receive(data)
-        except Exception as error:
-            self.give_up(error)
-            return
-        finally:
-            self._busy = False
-        self.flush(settled=True)
 
     def request_refused(self, status: int | None, reason: str) -> None:
         """Log that the client has sent what is no valid request."""
@@ -262,80 +229,9 @@ class H1Pump(BoundedTransport, SharedReads, asyncio.Protocol, asyncio.BufferedPr
     def _release_after(self, timeout: float) -> None:
         self.http.tasks.release_after(min(timeout, self._timeouts.close))
 
-    # ---- Writing ----
-
-    def mark_dirty(self) -> None:
-        """Schedule a flush, because something was queued from outside."""
-        if self._busy:
-            self._dirty = True
-        elif not self._scheduled and self.transport is not None:
-            self._scheduled = True
-            self._loop.call_soon(self._flush_soon)
-
-    def _flush_soon(self) -> None:
-        self._scheduled = False
-        self.flush()
-
-    def flush(self, *, settled: bool = False) -> None:
-        """Write what is queued, and go on with the next requests.
-
-        ``settled`` is whether ``http`` has done already what it can do.
-        """
-        if self._busy:
-            self._dirty = True
-            return
-        http = self.http
-        writes = 0
-        self._busy = True
-        try:
-            while True:
-                self._dirty = False
-                if not settled:
-                    http.settle()
-                settled = False
-                if http.fault is not None and http.aborts:
-                    self._break_off()
-                    return
-                transport = self.transport
-                if self._paused or self._ended or transport is None:
-                    break
-                data = http.take_output()
-                if not data:
-                    break
-                count_bytes(len(data))
-                if self._half_closed:
-                    data = self._follow_ahead(data)
-                transport.write(data)
-                self._written += len(data)
-                writes += 1
-                if writes == _WRITES_IN_A_TURN:
-                    self._dirty = True
-                    break
-            self._busy = False
-            if http.is_over and not http.queued_bytes and not self._awaits_last:
-                self._finish()
-                return
-            if http.half_ends and not http.queued_bytes:
-                self._end_half()
-            if self._dirty:
-                self.mark_dirty()
-            self.update_reading()
-            self._note_phase()
-        except Exception as error:
-            self.give_up(error)
-        finally:
-            self._busy = False
-
-    def update_reading(self) -> None:
-        """Read only while what is not acknowledged is within its bound."""
-        reads = self._ended or self.http.reads
-        if reads is not self._reading and self.transport is not None:
-            self._reading = reads
-            if reads:
-                self.transport.resume_reading()
-            else:
-                self.transport.pause_reading()
-                self._arm(self._loop.time() + _UNREAD_LOOK)
+    def _arm_unread(self) -> None:
+        """Look in a while whether the client is gone, of which nothing is read."""
+        self._arm(self._loop.time() + _UNREAD_LOOK)
 
     # ---- The end ----
 
@@ -408,7 +304,7 @@ class H1Pump(BoundedTransport, SharedReads, asyncio.Protocol, asyncio.BufferedPr
 
     def _end_wait(self) -> None:
         """Close the connection, unless its last request has begun to come."""
-        if self._awaits_last and self.http.find_phase() == WAITS_HEAD:
+        if self._awaits_last and self._phase == Phase.WAITS_HEAD:
             self._last_timer = self._loop.call_later(LAST_REQUEST_TIME, self._end_wait)
         elif self._awaits_last:
             self._last_timer = None
@@ -474,37 +370,6 @@ class H1Pump(BoundedTransport, SharedReads, asyncio.Protocol, asyncio.BufferedPr
             transport.write_eof()
 
     # ---- The timer ----
-
-    def _note_phase(self) -> None:
-        """Record what the connection waits for."""
-        phase = self.http.find_phase()
-        number = self.http.number
-        if phase == self._phase and number == self._phase_number:
-            return
-        self._phase = phase
-        self._phase_number = number
-        # Now, not when the client was heard last: a response may have taken long since.
-        self._phase_since = self._loop.time()
-        self._pace = None
-        due = self._phase_due()
-        if due < math.inf and self._timer is not None:
-            self._timer.arm(due)
-
-    def _phase_due(self) -> float:
-        """Return when to look at the current phase."""
-        timeouts = self._timeouts
-        bound: float | None = None
-        if self._phase == WAITS_REQUEST:
-            bound = timeouts.keep_alive if self._phase_number else timeouts.handshake
-        elif self._phase == WAITS_HEAD:
-            bound = timeouts.headers
-        elif self._phase in (WAITS_BODY, WAITS_UPLOAD):
-            bound = None if timeouts.body is None else timeouts.body / LOOKS
-        elif self._phase == WAITS_REST:
-            bound = LINGER_TIME
-        else:
-            bound = self._stall_bound / LOOKS
-        return math.inf if bound is None else self._phase_since + bound
 
     def _judges(self) -> Iterator[Callable[[float], Verdict]]:
         """The checks of a connection that has not ended."""
@@ -589,11 +454,11 @@ class H1Pump(BoundedTransport, SharedReads, asyncio.Protocol, asyncio.BufferedPr
         """Check that what the client owes comes in time."""
         phase = self._phase
         timeouts = self._timeouts
-        if phase == WAITS_NOTHING:
+        if phase == Phase.WAITS_NOTHING:
             return None, math.inf
-        if phase in (WAITS_BODY, WAITS_UPLOAD):
+        if phase in (Phase.WAITS_BODY, Phase.WAITS_UPLOAD):
             return self._judge_body(now)
-        if phase == WAITS_REST:
+        if phase == Phase.WAITS_REST:
             # Progress keeps it, for a while.
             quiet = self._last_active + LINGER_TIME
             over = self._phase_since + timeouts.close
@@ -603,7 +468,7 @@ class H1Pump(BoundedTransport, SharedReads, asyncio.Protocol, asyncio.BufferedPr
         when = self._phase_due()
         if now < when:
             return None, when
-        if phase == WAITS_HEAD:
+        if phase == Phase.WAITS_HEAD:
             return partial(
                 self._refuse,
                 f"the header section was incomplete for {timeouts.headers} seconds",
@@ -621,7 +486,7 @@ class H1Pump(BoundedTransport, SharedReads, asyncio.Protocol, asyncio.BufferedPr
             # The application withholds credit, or the body has just begun.
             mark = Mark(self._phase_since if self._reading else now, count)
             self._pace_written = self._written
-        elif self._phase == WAITS_UPLOAD and self._written > self._pace_written:
+        elif self._phase == Phase.WAITS_UPLOAD and self._written > self._pace_written:
             # The client may wait for what the application says to the body so far.
             mark = Mark(now, count)
             self._pace_written = self._written

@@ -1,6 +1,17 @@
+from libc.stdint cimport uint8_t
 from nghttp2py.exchange cimport Exchange, HTTPConnection
 from nghttp2py.h1.connection cimport H1Connection
 from nghttp2py.h2.events cimport RequestReceived
+
+
+# What a connection waits for of the client.
+cpdef enum Phase:
+    WAITS_REQUEST   # the first byte of a request
+    WAITS_HEAD      # the rest of a header section
+    WAITS_BODY      # the rest of a body; the response has not begun
+    WAITS_REST      # the rest of a request that was answered
+    WAITS_UPLOAD    # the rest of a body; the response has begun
+    WAITS_NOTHING
 
 
 cdef class HTTP1Exchanges(HTTPConnection):
@@ -28,6 +39,15 @@ cdef class HTTP1Exchanges(HTTPConnection):
 
     cdef Py_ssize_t before           # octets queued for the requests before
     cdef readonly bint aborts        # the response cannot be completed
+
+    # What the pump calls.
+    cdef int receive(self, const uint8_t *base, Py_ssize_t size) except -1
+    cdef int settle(self) except -1
+    cdef bytes take_output(self)
+    cdef Phase find_phase(self) noexcept
+    cdef bint accepts(self) noexcept
+    cdef bint is_over(self) noexcept
+    cdef bint half_ends(self) noexcept
 
     cdef bint _is_received(self) noexcept
     cdef int _require_no_source(self, Exchange exchange) except -1

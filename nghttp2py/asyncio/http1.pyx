@@ -1,6 +1,9 @@
 # cython: nonecheck=True
 """HTTP/1.1's half of exchanges: from an H1Connection's events to their methods."""
 
+from cpython.bytes cimport PyBytes_GET_SIZE
+from libc.stdint cimport uint8_t
+
 from nghttp2py.exchange cimport (
     FATAL,
     Exchange,
@@ -26,7 +29,7 @@ from nghttp2py.h1.connection cimport (
     FIELDS,
     H1Connection,
 )
-from nghttp2py.h2.convert cimport FieldList, as_bytes
+from nghttp2py.h2.convert cimport add_pairs, as_bytes
 from nghttp2py.h2.events cimport RequestReceived
 
 import logging
@@ -69,20 +72,6 @@ cdef:
     # connection.
     size_t MAX_DISCARDED = 4194304
 
-
-#: A connection waits for the first byte of a request.
-WAITS_REQUEST = 0
-#: It waits for the rest of a header section.
-WAITS_HEAD = 1
-#: It waits for the rest of a body, and the response has not begun.
-WAITS_BODY = 2
-#: It waits for the rest of a request that was answered.
-WAITS_REST = 3
-#: It waits for the rest of a body, and the response has begun.
-WAITS_UPLOAD = 4
-#: It waits for nothing of the client.
-WAITS_NOTHING = 5
-
 # What a status line begins with, and zeros that the size of a chunk may begin with
 # (RFC 9112, 4 and 7.1): clients read sizes of up to 16 digits.
 cdef bytes STATUS_LINE = b"HTTP/1.1 "
@@ -113,17 +102,18 @@ cdef class HTTP1Exchanges(HTTPConnection):
 
     # ---- What the pump calls ----
 
-    def receive(self, bytes data not None):
+    cdef int receive(self, const uint8_t *base, Py_ssize_t size) except -1:
         """Handle received bytes."""
         self.dispatching = True
         try:
             self.now = now()
-            self._dispatch(self.connection.receive(data))
+            self._dispatch(self.connection.receive(base, size, None))
             self._settle()
         finally:
             self.dispatching = False
+        return 0
 
-    def settle(self):
+    cdef int settle(self) except -1:
         """Go on: read sources, close what is complete, begin what has waited."""
         self.dispatching = True
         try:
@@ -131,12 +121,14 @@ cdef class HTTP1Exchanges(HTTPConnection):
             self._settle()
         finally:
             self.dispatching = False
+        return 0
 
-    def take_output(self):
+    cdef bytes take_output(self):
         """Return the next bytes to write, and wake what waits for room."""
         cdef bytes data = self.connection.take_output(GATHERED)
 
-        self.before = max(0, self.before - len(data))
+        if self.before:
+            self.before = max(0, self.before - len(data))
         if data and (self.low >= 0 or self.blocked):
             self._wake()
         return data
@@ -176,7 +168,7 @@ cdef class HTTP1Exchanges(HTTPConnection):
             return bool(connection.out_size)
         if connection.input == TUNNEL:
             connection.input = COMPLETE
-            self.receive(b"")
+            self.receive(NULL, 0)
             if not self.ended:
                 self.dispatching = True
                 try:
@@ -240,13 +232,12 @@ cdef class HTTP1Exchanges(HTTPConnection):
         """The open exchange by its number, as a dict; there is at most one."""
         return {} if self.exchange is None else {self.number: self.exchange}
 
-    @property
-    def is_over(self):
-        """Whether the connection has to be closed when what is queued is written."""
+    cdef bint is_over(self) noexcept:
+        """Return whether the connection ends when what is queued is written."""
         return self.exchange is None and self.connection.closing
 
-    def find_phase(self):
-        """Return what the connection waits for, one of the constants ``WAITS_``."""
+    cdef Phase find_phase(self) noexcept:
+        """Return what the connection waits for."""
         cdef H1Connection connection = self.connection
 
         if self.exchange is None:
@@ -284,16 +275,14 @@ cdef class HTTP1Exchanges(HTTPConnection):
             or self.connection.input == REFUSED
         )
 
-    @property
-    def half_ends(self):
-        """Whether our half of a tunnel has ended, and the client's goes on."""
+    cdef bint half_ends(self) noexcept:
+        """Return whether our half of a tunnel has ended, and the client's goes on."""
         return self.connection.output == SENT and self.connection.input == TUNNEL
 
-    @property
-    def reads(self):
-        """Whether more may be received now."""
+    cdef bint accepts(self) noexcept:
+        """Return whether more may be received now."""
         if self.connection.input == COMPLETE or self.connection.input == UNDECIDED:
-            return len(self.connection.rest) < MAX_WAITING
+            return PyBytes_GET_SIZE(self.connection.rest) < MAX_WAITING
         return self.unacknowledged < self.window
 
     @property
@@ -414,7 +403,7 @@ cdef class HTTP1Exchanges(HTTPConnection):
                     or connection.out_size >= PIECE
                 ):
                     return 0
-                events = connection.receive(b"")
+                events = connection.receive(NULL, 0, None)
                 if not events:
                     if self.eof:
                         connection.closing = True  # what waits is not whole
@@ -427,7 +416,7 @@ cdef class HTTP1Exchanges(HTTPConnection):
                 return 0
             if connection.input == TUNNEL and connection.rest:
                 # What came before the tunnel was accepted.
-                self._dispatch(connection.receive(b""))
+                self._dispatch(connection.receive(NULL, 0, None))
                 continue
             if self.source is not None and not self.deferred:
                 if self.paused or connection.out_size >= PIECE or pieces == MAX_PIECES:
@@ -622,27 +611,27 @@ cdef class HTTP1Exchanges(HTTPConnection):
 
     cpdef send_fields(self, Exchange exchange, fields, bint end):
         """See ``HTTPConnection``: ``:status`` says what a response is."""
-        cdef FieldList given = FieldList()
+        cdef list pairs = []
         cdef tuple pair
 
-        given.extend(fields)
+        add_pairs(pairs, fields)
         if exchange.status is not None:
             if not end:
                 raise StreamStateError("trailers must end the stream")
-            self.send_trailers(exchange, given._pairs)
+            self.send_trailers(exchange, pairs)
             return
-        if not given._pairs or given._pairs[0][0] != b":status":
+        if not pairs or pairs[0][0] != b":status":
             raise HeadersError("a response needs :status")
-        pair = <tuple>given._pairs[0]
+        pair = <tuple>pairs[0]
         if len(pair[1]) != 3 or not pair[1].isdigit():
             raise HeadersError(":status must have three digits")
         status = int(pair[1])
         if status >= 200:
-            self.send_response(exchange, status, given._pairs[1:], end)
+            self.send_response(exchange, status, pairs[1:], end)
         elif end:
             raise StreamStateError("an informational response cannot end the stream")
         else:
-            self.send_informational(exchange, status, given._pairs[1:])
+            self.send_informational(exchange, status, pairs[1:])
 
     cpdef send_informational(self, Exchange exchange, status, fields):
         """See ``HTTPConnection``; a client of HTTP/1.0 gets none."""
@@ -687,7 +676,7 @@ cdef class HTTP1Exchanges(HTTPConnection):
 
     cpdef send_body(self, Exchange exchange, body, trailers):
         """See ``HTTPConnection``."""
-        cdef FieldList fields = None
+        cdef list fields = None
 
         self._require_open(exchange)
         self._require_no_source(exchange)
@@ -786,10 +775,10 @@ cdef class HTTP1Exchanges(HTTPConnection):
 
     cpdef push(self, Exchange exchange, fields):
         """Return -1 and the request: HTTP/1.1 has no pushes."""
-        cdef FieldList given = FieldList()
+        cdef list pairs = []
 
-        given.extend(fields)
-        return -1, make_request([pair[:2] for pair in given._pairs], self.version[5:])
+        add_pairs(pairs, fields)
+        return -1, make_request([pair[:2] for pair in pairs], self.version[5:])
 
     # ---- The connection ----
 

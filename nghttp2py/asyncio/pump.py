@@ -21,7 +21,7 @@ from nghttp2py.asyncio.bounds import LOOKS, BoundedTransport, Verdict
 from nghttp2py.asyncio.listener import LAST_REQUEST_TIME
 from nghttp2py.asyncio.timeouts import UNSET, Timeouts, merge_timeouts
 from nghttp2py.asyncio.tls import TLSFault, find_tls_fault
-from nghttp2py.asyncio.transfer import FATAL, WRITE_SIZE, Transfer
+from nghttp2py.asyncio.transfer import FATAL, WRITE_SIZE, H2Transfer
 from nghttp2py.errors import ErrorCode, error_code_name, printable
 from nghttp2py.h2 import (
     H2Connection,
@@ -68,7 +68,7 @@ class _Asked:
         self.written = written  # bytes written before the PING
 
 
-class H2Pump(BoundedTransport, Transfer, asyncio.Protocol, asyncio.BufferedProtocol):
+class H2Pump(BoundedTransport, H2Transfer, asyncio.Protocol, asyncio.BufferedProtocol):
     """Passes bytes between a transport and ``connection``, and events to its owner.
 
     ``timeouts`` bounds what the peer can make this end wait for; the default is

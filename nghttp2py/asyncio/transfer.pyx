@@ -1,11 +1,12 @@
 # cython: nonecheck=True
-"""The part of a pump that runs for each read and each write."""
+"""The part of both pumps that runs for each read and each write."""
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint32_t
 
 from nghttp2py cimport cngp as lib
+from nghttp2py.asyncio.http1 cimport WAITS_REQUEST, HTTP1Exchanges, Phase
 from nghttp2py.asyncio.memory cimport count_bytes
 from nghttp2py.h2.connection cimport H2Connection
 
@@ -15,7 +16,7 @@ import time
 
 from nghttp2py.h2 import H2ConnectionClosed
 
-__all__ = ["SharedReads", "Transfer"]
+__all__ = ["H1Transfer", "H2Transfer", "SharedReads"]
 
 # What ends the program.  Whatever else a subclass of H2Connection raises, such as
 # CancelledError, ends its connection: asyncio would leave that open.
@@ -113,10 +114,12 @@ cdef object find_clock(loop):
 
 
 cdef class Transfer:
-    """Passes bytes between a transport and a connection: see ``H2Pump``.
+    """Passes bytes between a transport and a connection, of any version.
 
-    This is the half of it that runs for each read and write. The other decides when to
-    wait, and when to end.
+    This is the half of a pump that runs for each read and write.  The other decides
+    when to wait, and when to end.  A subclass overrides ``receive``, which handles
+    bytes that stay in place meanwhile (``data`` has them, or is None), and ``write``,
+    which writes what is queued.
     """
 
     def _begin_transfer(self, loop, transport):
@@ -125,8 +128,6 @@ cdef class Transfer:
         self._time = find_clock(loop)
         self._overridden = type(self).data_received is not own_data_received
         self.transport = transport
-
-    # ---- Bytes in ----
 
     def get_buffer(self, sizehint):
         """Return the buffer that asyncio's plain transport reads into.
@@ -168,11 +169,39 @@ cdef class Transfer:
         finally:
             PyBuffer_Release(&view)
 
-    cdef int receive(
-        self, data, const uint8_t *base, Py_ssize_t size
-    ) except -1:
-        """Do that with bytes that stay in place meanwhile; ``data`` has them or is
-        None."""
+    def pause_writing(self):
+        """Stop writing: the transport's buffer is full."""
+        self._paused = True
+
+    cdef int schedule(self) except -1:
+        """Have ``write`` called after what is being handled, or in the next turn."""
+        if self._busy:
+            self._dirty = True
+        elif not self._scheduled and self.transport is not None:
+            self._scheduled = True
+            self._loop.call_soon(self._flush_soon)
+        return 0
+
+    def _flush_soon(self):
+        self._scheduled = False
+        self.write()
+
+    cdef int receive(self, data, const uint8_t *base, Py_ssize_t size) except -1:
+        return 0
+
+    cdef int write(self) except -1:
+        return 0
+
+
+cdef object own_data_received = Transfer.data_received
+
+
+cdef class H2Transfer(Transfer):
+    """Passes bytes between a transport and a connection: see ``H2Pump``."""
+
+    # ---- Bytes in ----
+
+    cdef int receive(self, data, const uint8_t *base, Py_ssize_t size) except -1:
         cdef double now
 
         if not self._begun:
@@ -211,10 +240,6 @@ cdef class Transfer:
 
     # ---- Bytes out ----
 
-    def pause_writing(self):
-        """Stop writing: the transport's buffer is full."""
-        self._paused = True
-
     def mark_dirty(self):
         """Schedule a flush, because something was queued on the connection from
         outside.
@@ -222,15 +247,11 @@ cdef class Transfer:
         It is written in the event loop's next turn, with everything that is queued
         until then.
         """
-        if self._busy:
-            self._dirty = True
-        elif not self._scheduled and not self._paused and self.transport is not None:
-            self._scheduled = True
-            self._loop.call_soon(self._flush_soon)
+        if self._busy or not self._paused:
+            self.schedule()
 
-    def _flush_soon(self):
-        self._scheduled = False
-        self.run(None)
+    cdef int write(self) except -1:
+        return self.run(None)
 
     def flush(self, events=()):
         """Handle ``events`` and write what is queued, until nothing of either is left.
@@ -354,4 +375,172 @@ cdef class Transfer:
         return 0
 
 
-cdef object own_data_received = Transfer.data_received
+cdef class H1Transfer(Transfer):
+    """Passes bytes between a transport and ``HTTP1Exchanges``: see ``H1Pump``."""
+
+    def __cinit__(self):
+        self._phase = self._phase_number = -1
+        self._reading = True
+
+    # ---- Bytes in ----
+
+    cdef int receive(self, data, const uint8_t *base, Py_ssize_t size) except -1:
+        self._heard = True
+        self._wrote = False
+        self._last_active = self._time()
+        if self._ended:
+            self._discard(size)
+            return 0
+        self._busy = True  # what is queued by those that are called, go_on() writes
+        try:
+            count_bytes(size)
+            self.http.receive(base, size)
+        except FATAL:
+            raise
+        except BaseException as error:
+            self.give_up(error)
+            return 0
+        finally:
+            self._busy = False
+        return self.go_on(True)
+
+    def update_reading(self):
+        """Read only while what is not acknowledged is within its bound."""
+        cdef bint reads = self._ended or self.http.accepts()
+
+        if reads != self._reading and self.transport is not None:
+            self._reading = reads
+            if reads:
+                self.transport.resume_reading()
+            else:
+                self.transport.pause_reading()
+                self._arm_unread()
+
+    # ---- Bytes out ----
+
+    def mark_dirty(self):
+        """Schedule a flush, because something was queued from outside."""
+        self.schedule()
+
+    def write_now(self):
+        """Write what is queued, without what follows from it.
+
+        In a turn of the loop this is done once: what is queued after that is gathered
+        for one write.
+        """
+        if self._busy or self._scheduled or self._wrote or self._half_closed:
+            self.schedule()
+            return
+        self._wrote = True
+        if not (self._paused or self._ended or self.transport is None):
+            try:
+                self.write_bytes(self.http.take_output())
+            except FATAL:
+                raise
+            except BaseException as error:
+                self.give_up(error)
+
+    def flush(self, *, settled=False):
+        """Write what is queued, and go on with the next requests.
+
+        ``settled`` is whether ``http`` has done already what it can do.
+        """
+        self.go_on(settled)
+
+    cdef int write(self) except -1:
+        self._wrote = False
+        return self.go_on(False)
+
+    cdef int go_on(self, bint settled) except -1:
+        if self._busy:
+            self._dirty = True
+            return 0
+        self._busy = True
+        try:
+            self.write_queued(settled)
+        except FATAL:
+            raise
+        except BaseException as error:
+            self.give_up(error)
+        finally:
+            self._busy = False
+        return 0
+
+    cdef int write_bytes(self, bytes data) except -1:
+        count_bytes(len(data))
+        self.transport.write(data)
+        self._written += len(data)
+        return 0
+
+    cdef int write_queued(self, bint settled) except -1:
+        cdef HTTP1Exchanges http = self.http
+        cdef int writes = 0
+        cdef bytes data
+
+        while True:
+            self._dirty = False
+            if not settled:
+                http.settle()
+            settled = False
+            if http.fault is not None and http.aborts:
+                self._break_off()
+                return 0
+            if self._paused or self._ended or self.transport is None:
+                break
+            data = http.take_output()
+            if not data:
+                break
+            if self._half_closed:
+                data = self._follow_ahead(data)
+            self.write_bytes(data)
+            writes += 1
+            if writes == WRITES_IN_A_TURN:
+                self._dirty = True
+                break
+        self._busy = False
+        if not http.connection.out_size:
+            if http.is_over() and not self._awaits_last:
+                self._finish()
+                return 0
+            if http.half_ends():
+                self._end_half()
+        if self._dirty:
+            self.schedule()
+        self.update_reading()
+        return self.note_phase()
+
+    # ---- The phase ----
+
+    def _set_bounds(self, first, bounds):
+        """Set the seconds that each phase may take; ``first`` is for the first one."""
+        self._first_bound = first
+        for phase, bound in bounds.items():
+            self._bounds[<int>phase] = bound
+
+    def _phase_due(self):
+        """Return when to look at the current phase."""
+        return self.phase_due()
+
+    cdef double phase_due(self) noexcept:
+        if self._phase == WAITS_REQUEST and not self._phase_number:
+            return self._phase_since + self._first_bound
+        return self._phase_since + self._bounds[self._phase]
+
+    cdef int note_phase(self) except -1:
+        """Record what the connection waits for."""
+        cdef Phase phase = self.http.find_phase()
+        cdef long number = self.http.number
+        cdef double due
+
+        if phase == self._phase and number == self._phase_number:
+            return 0
+        self._phase = phase
+        self._phase_number = number
+        # Now, not when the client was heard last: a response may have taken long since.
+        self._phase_since = self._time()
+        self._pace = None
+        if self._timer is not None:
+            due = self.phase_due()
+            if due < <double>self._timer.due:
+                self._timer.arm(due)
+        return 0

@@ -1,8 +1,6 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
-from nghttp2py.cngp_fields cimport ngp_token
-from nghttp2py.h2.convert cimport FieldList
 from nghttp2py.h2.events cimport RequestReceived
 
 
@@ -10,6 +8,11 @@ cdef enum:
     # Octets that are gathered for one write, and those of a body that are queued as one
     # piece: 64 KiB leave together with their head or frame.
     GATHERED = 69632
+
+
+cdef enum:
+    # Fields of a header or trailer section; with more the answer is 431.
+    FIELD_COUNT = 100
 
 
 cdef enum Input:
@@ -52,6 +55,7 @@ cdef class H1Connection:
     cdef Py_ssize_t head_size        # octets of the section so far
     cdef bint skipped                # an empty line before the request line
     cdef list fields
+    cdef uint8_t tokens[FIELD_COUNT]  # ngp_token of their names
     cdef bytes method
     cdef bytes target
     cdef bytes authority             # of the target, if it has one
@@ -77,22 +81,24 @@ cdef class H1Connection:
     cdef int64_t expected            # content-length of the response, or -1
     cdef int64_t body_size           # octets of the body that were queued ever
 
-    cdef list receive(self, bytes data)
+    cdef list receive(self, const uint8_t *p, Py_ssize_t n, bytes owner)
     cdef bint is_idle(self) noexcept
     cdef int respond(self, status, fields, bint end) except -1
     cdef int inform(self, status, fields) except -1
     cdef int begin_tunnel(self, fields) except -1
     cdef int send(self, bytes data, bint end) except -1
     cdef int check_send(self, Py_ssize_t n, bint end) except -1
-    cdef FieldList check_trailers(self, fields)
-    cdef int trail(self, FieldList fields) except -1
+    cdef list check_trailers(self, fields)
+    cdef int trail(self, list fields) except -1
     cdef bint shows_end(self) noexcept
     cdef int _state_length(self, Py_ssize_t n) except -1
     cdef bytes take_output(self, Py_ssize_t limit)
     cdef int discard(self) except -1
     cdef int go_on(self) except -1
 
-    cdef int _parse(self, bytes data, list events) except -1
+    cdef int _parse(
+        self, const uint8_t *p, Py_ssize_t n, bytes owner, list events
+    ) except -1
     cdef int _flush_pieces(self, list events) except -1
     cdef int _complete(self, list events) except -1
     cdef int _line_too_long(self, const uint8_t *p, Py_ssize_t n) except -1

@@ -8,14 +8,19 @@ value, and a request has at most one statement of its length.  The rules for fie
 those of the other versions of HTTP (``ngp_fields``).
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.bytes cimport (
+    PyBytes_AS_STRING,
+    PyBytes_FromStringAndSize,
+    PyBytes_GET_SIZE,
+)
+from cpython.list cimport PyList_GET_SIZE
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint64_t
-from libc.string cimport memchr
+from libc.string cimport memchr, memcmp, memcpy
 
 from nghttp2py cimport cngp_fields as lib
 from nghttp2py.h2.convert cimport (
-    FieldList,
+    add_pairs,
     as_bytes,
     show,
     status_text,
@@ -41,13 +46,12 @@ from nghttp2py.h1.events import (
 #: Octets of a header or trailer section; with more the answer is 431 (RFC 6585, 5).
 MAX_HEAD = 65536
 #: Fields of a header or trailer section; with more the answer is 431.
-MAX_FIELDS = 100
+MAX_FIELDS = FIELD_COUNT
 #: Octets of a request target; with more the answer is 414 (RFC 9110, 15.5.15).
 MAX_TARGET = 16384
 
 cdef:
     Py_ssize_t HEAD_SIZE = MAX_HEAD
-    Py_ssize_t FIELD_COUNT = MAX_FIELDS
     Py_ssize_t TARGET_SIZE = MAX_TARGET
     # Octets of a line with the size of a chunk, extensions included.
     Py_ssize_t CHUNK_LINE = 4096
@@ -58,8 +62,11 @@ cdef:
 
     object END = H1EndReceived()
     list REASONS = [b""] * 600
-    # Any version of a request line has this form (RFC 9112, 2.3).
-    bytes VERSION = b"HTTP/1.1"
+    list STATUS_LINES = [None] * 600
+    # Octets of a section beside its fields, at most: a status line, and fields of ours.
+    Py_ssize_t LEAST_HEAD = 256
+    # What most request lines begin with.
+    bytes GET = b"GET"
     # How a head ends whose body is chunked, until its length is known.
     bytes CHUNKED_END = b"\r\ntransfer-encoding: chunked\r\n\r\n"
     Py_ssize_t CHUNKED_END_SIZE = len(CHUNKED_END)
@@ -68,6 +75,8 @@ cdef:
 def _fill_reasons():
     for status in HTTPStatus:
         REASONS[status.value] = status.phrase.encode()
+    for status, reason in enumerate(REASONS):
+        STATUS_LINES[status] = b"HTTP/1.1 %03d %b" % (status, reason)
 
 
 _fill_reasons()
@@ -145,9 +154,14 @@ cdef class H1Connection:
 
     def receive_data(self, data):
         """Parse received bytes; return the events, as a list."""
+        cdef bytes received
+
         if self.input == COMPLETE and self.output == SENT:
             self.go_on()
-        return self.receive(as_bytes(data))
+        received = as_bytes(data)
+        return self.receive(
+            <const uint8_t *>PyBytes_AS_STRING(received), len(received), received
+        )
 
     def data_to_send(self, limit=None):
         """Return the bytes to write, at most ``limit``; they are no longer queued."""
@@ -250,24 +264,29 @@ cdef class H1Connection:
     cdef bint is_idle(self) noexcept:
         return self.input == REQUEST_LINE and self.output == NO_REQUEST
 
-    cdef list receive(self, bytes data):
+    cdef list receive(self, const uint8_t *p, Py_ssize_t n, bytes owner):
+        """Parse ``n`` octets at ``p``; ``owner`` has just these, or is None."""
         cdef list events = []
 
         if self.input == REFUSED:
             return events
+        if PyBytes_GET_SIZE(self.rest):
+            owner = self.rest if n == 0 else self.rest + <bytes>p[:n]
+            p = <const uint8_t *>PyBytes_AS_STRING(owner)
+            n = PyBytes_GET_SIZE(owner)
         try:
-            self._parse(self.rest + data if self.rest else data, events)
+            self._parse(p, n, owner, events)
         except _Refused as refusal:
             self.pieces.clear()
             self._refuse(refusal.args[0], refusal.args[1], events)
         return events
 
-    cdef int _parse(self, bytes data, list events) except -1:
-        """Parse ``data``, and keep in ``rest`` what cannot be parsed yet."""
+    cdef int _parse(
+        self, const uint8_t *p, Py_ssize_t n, bytes owner, list events
+    ) except -1:
+        """Parse octets, and keep in ``rest`` what cannot be parsed yet."""
         cdef:
-            const uint8_t *p = <const uint8_t *>PyBytes_AS_STRING(data)
             const uint8_t *found
-            Py_ssize_t n = len(data)
             Py_ssize_t at = 0
             Py_ssize_t size
             Input state
@@ -284,7 +303,8 @@ cdef class H1Connection:
                     self.discarded += size
                 else:
                     self.pieces.append(
-                        data if size == n else data[at : at + size]
+                        owner if size == n and owner is not None
+                        else <bytes>p[at : at + size]
                     )
                 at += size
                 if self.left == 0:
@@ -294,7 +314,9 @@ cdef class H1Connection:
                         self.input = CHUNK_END
                 continue
             if state == TUNNEL:
-                self.pieces.append(data[at:] if at else data)
+                self.pieces.append(
+                    <bytes>p[at:n] if at or owner is None else owner
+                )
                 at = n
                 break
             if state == COMPLETE or state == UNDECIDED:
@@ -345,7 +367,7 @@ cdef class H1Connection:
         if at == n:
             self.rest = b""
         else:
-            self.rest = data[at:] if at else data
+            self.rest = <bytes>p[at:n] if at or owner is None else owner
         return self._flush_pieces(events)
 
     cdef int _flush_pieces(self, list events) except -1:
@@ -390,11 +412,13 @@ cdef class H1Connection:
         cdef const uint8_t *first = <const uint8_t *>memchr(p, b" ", n)
         cdef Py_ssize_t end = n - 9
         cdef bytes version
+        cdef Py_ssize_t size
 
         if first == NULL or end <= first - p + 1 or p[end] != b" ":
             raise _Refused(400, "the request line must have three parts")
-        version = p[end + 1 : n]
-        if version != VERSION and version != b"HTTP/1.0":
+        if memcmp(p + end + 1, b"HTTP/1.", 7) or p[n - 1] & 0xFE != b"0":
+            # Any version has this form (RFC 9112, 2.3).
+            version = p[end + 1 : n]
             if (
                 version[:5] == b"HTTP/"
                 and version[5:6].isdigit()
@@ -403,11 +427,16 @@ cdef class H1Connection:
             ):
                 raise _Refused(505, "the version must be HTTP/1.1 or HTTP/1.0")
             raise _Refused(400, "the request line must end with a version")
-        self.old = version != VERSION
-        self.method = p[: first - p]
-        self.target = p[first - p + 1 : end]
-        if len(self.target) > TARGET_SIZE:
+        self.old = p[n - 1] == b"0"
+        size = first - p
+        if size == 3 and memcmp(p, b"GET", 3) == 0:
+            self.method = GET
+        else:
+            self.method = p[:size]
+        size += 1
+        if end - size > TARGET_SIZE:
             raise _Refused(414, "the request target is too long")
+        self.target = p[size:end]
         self.fields = []
         return 0
 
@@ -424,7 +453,7 @@ cdef class H1Connection:
             raise _Refused(400, "a field must not be folded")
         if colon == NULL:
             raise _Refused(400, "a field line must have a colon")
-        if len(self.fields) >= FIELD_COUNT:
+        if PyList_GET_SIZE(self.fields) >= FIELD_COUNT:
             raise _Refused(431, "there are too many fields")
         size = colon - p
         rule = lib.ngp_fields_name(p, size, lib.NGP_FIELDS_UPPER, &token)
@@ -438,6 +467,7 @@ cdef class H1Connection:
         rule = lib.ngp_fields_value(p + start, n - start, 0)
         if rule != lib.NGP_FIELD_GOOD:
             raise _Refused(400, text_of(rule))
+        self.tokens[PyList_GET_SIZE(self.fields)] = <uint8_t>token
         self.fields.append((lower(p, size), <bytes>p[start:n]))
         return 0
 
@@ -453,7 +483,7 @@ cdef class H1Connection:
                 raise _Refused(400, "the target of CONNECT must be host:port")
             self.authority = target
             self.scheme = None
-        elif target[:1] != b"/" and target != b"*":
+        elif PyBytes_AS_STRING(target)[0] != c"/" and target != b"*":
             scheme, colon, rest = target.partition(b"://")
             if scheme.lower() not in (b"http", b"https") or not colon:
                 raise _Refused(400, "the request target has no valid form")
@@ -490,6 +520,7 @@ cdef class H1Connection:
             bytes host = None
             bytes connection = None
             Py_ssize_t hosts = 0
+            Py_ssize_t i
             bint upgrade = False
             bint chunked = False
             bint tunnel = self.method == b"CONNECT"
@@ -508,14 +539,13 @@ cdef class H1Connection:
         if rule != lib.NGP_FIELD_GOOD:
             raise _Refused(400, text_of(rule))
         self.takes_trailers = self.expects = self.heard = False
-        for pair in fields:
+        for i in range(PyList_GET_SIZE(fields)):
+            pair = <tuple>fields[i]
             name = <bytes>pair[0]
             value = <bytes>pair[1]
-            lib.ngp_fields_name(
-                <const uint8_t *>PyBytes_AS_STRING(name), len(name), 0, &token
-            )
+            token = <lib.ngp_token>self.tokens[i]
             if token == lib.NGP_TOKEN_OTHER:
-                if name == b"expect":
+                if PyBytes_GET_SIZE(name) == 6 and name == b"expect":
                     # RFC 9110, 10.1.1: it is ignored in a request of HTTP/1.0.
                     if value.lower() == b"100-continue" and not self.old:
                         self.expects = True
@@ -687,16 +717,14 @@ cdef class H1Connection:
             lib.ngp_fields section
             lib.ngp_token token
             lib.ngp_field_rule rule
+            Py_ssize_t i
             tuple pair
-            bytes name
 
         if self.fields:
             lib.ngp_fields_init(&section, lib.NGP_FIELDS_TRAILERS, 0)
-            for pair in self.fields:
-                name = <bytes>pair[0]
-                lib.ngp_fields_name(
-                    <const uint8_t *>PyBytes_AS_STRING(name), len(name), 0, &token
-                )
+            for i in range(PyList_GET_SIZE(self.fields)):
+                pair = <tuple>self.fields[i]
+                token = <lib.ngp_token>self.tokens[i]
                 # RFC 9110, 6.5.1: how a message is framed or routed must be known
                 # before.
                 if token == lib.NGP_TOKEN_HOST or token == lib.NGP_TOKEN_CONTENT_LENGTH:
@@ -796,24 +824,24 @@ cdef class H1Connection:
     cdef int respond(self, status, fields, bint end) except -1:
         cdef:
             lib.ngp_fields section
-            FieldList given
-            list parts
+            HeadWriter writer
+            bytes text = status_text(status)
+            bytes head
+            list pairs = []
             uint64_t length
             bint close = False
             bint no_content
             bint tunnel
-            int number
+            int number = status
 
-        text = status_text(status)
         if self.output != OWED:
             self._require_open()
             raise StreamStateError("a response was sent already")
-        given = FieldList()
-        given.extend(fields)
-        number = status
-        parts = [b"HTTP/1.1 ", text, b" ", REASONS[number] if number < 600 else b""]
+        add_pairs(pairs, fields)
+        _memory = begin_head(&writer, pairs)
+        append_status(&writer, number)
         close = write_fields(
-            given, &section, lib.NGP_FIELDS_RESPONSE, text, parts, number
+            pairs, &section, lib.NGP_FIELDS_RESPONSE, text, &writer, number
         )
         length = section.content_length
         no_content = number == 204 or number == 304 or self.method == b"HEAD"
@@ -841,7 +869,7 @@ cdef class H1Connection:
             # RFC 9110, 15.3.6: 205 has no content, but for that it says so.
             self.output = NO_CONTENT
             if length == lib.NGP_FIELDS_NO_LENGTH and not tunnel:
-                parts.append(b"\r\ncontent-length: 0")
+                append(&writer, b"\r\ncontent-length: 0")
         elif length != lib.NGP_FIELDS_NO_LENGTH:
             self.output = LENGTH
             self.expected = length
@@ -852,20 +880,15 @@ cdef class H1Connection:
             self.output = CHUNKED
         if self.output != TUNNELLED:
             if self.closing:
-                parts.append(b"\r\nconnection: close")
+                append(&writer, b"\r\nconnection: close")
             elif self.old:
-                parts.append(b"\r\nconnection: keep-alive")
+                append(&writer, b"\r\nconnection: keep-alive")
             elif number == 426:
                 # RFC 9110, 7.8: upgrade is not sent without it.
-                parts.append(b"\r\nconnection: upgrade")
-        if self.output == CHUNKED:
-            parts.append(CHUNKED_END)
-            self.head = b"".join(parts)
-            self._write(self.head, 0)
-            return 0
-        parts.append(b"\r\n\r\n")
-        head = b"".join(parts)
-        if self.output == UNTIL_CLOSE:
+                append(&writer, b"\r\nconnection: upgrade")
+        append(&writer, CHUNKED_END if self.output == CHUNKED else b"\r\n\r\n")
+        head = end_head(&writer)
+        if self.output == CHUNKED or self.output == UNTIL_CLOSE:
             self.head = head
         self._write(head, 0)
         if end:
@@ -875,13 +898,14 @@ cdef class H1Connection:
     cdef int inform(self, status, fields) except -1:
         cdef:
             lib.ngp_fields section
-            FieldList given = FieldList()
-            list parts
+            HeadWriter writer
+            bytes text = status_text(status)
+            list pairs = []
 
-        text = status_text(status)
-        given.extend(fields)
-        parts = [b"HTTP/1.1 ", text, b" ", REASONS[<int>status if status < 600 else 0]]
-        write_fields(given, &section, lib.NGP_FIELDS_INFORMATIONAL, text, parts, 0)
+        add_pairs(pairs, fields)
+        _memory = begin_head(&writer, pairs)
+        append_status(&writer, status)
+        write_fields(pairs, &section, lib.NGP_FIELDS_INFORMATIONAL, text, &writer, 0)
         if self.output != OWED:
             self._require_open()
             raise StreamStateError("the final response was sent already")
@@ -889,27 +913,27 @@ cdef class H1Connection:
             self.expects = False
         if not self.old:
             # RFC 9110, 15.2: a client of HTTP/1.0 has no such responses.
-            parts.append(b"\r\n\r\n")
-            self._write(b"".join(parts), 0)
+            append(&writer, b"\r\n\r\n")
+            self._write(end_head(&writer), 0)
         return 0
 
     cdef int begin_tunnel(self, fields) except -1:
         cdef:
             lib.ngp_fields section
-            FieldList given
-            list parts
+            HeadWriter writer
+            list pairs = []
 
         if self.output != OWED or self.input != UNDECIDED:
             self._require_open()
             raise StreamStateError("the request does not ask for a tunnel")
         if self.method == b"CONNECT":
             return self.respond(200, fields, False)
-        given = FieldList()
-        given.extend(fields)
-        parts = [b"HTTP/1.1 101 Switching Protocols"]
-        write_fields(given, &section, lib.NGP_FIELDS_RESPONSE, b"200", parts, 101)
-        parts.append(b"\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n")
-        self._write(b"".join(parts), 0)
+        add_pairs(pairs, fields)
+        _memory = begin_head(&writer, pairs)
+        append_status(&writer, 101)
+        write_fields(pairs, &section, lib.NGP_FIELDS_RESPONSE, b"200", &writer, 101)
+        append(&writer, b"\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n")
+        self._write(end_head(&writer), 0)
         self.output = TUNNELLED
         self.input = TUNNEL
         return 0
@@ -986,24 +1010,28 @@ cdef class H1Connection:
             self.output == LENGTH and self.body_size < self.expected
         )
 
-    cdef FieldList check_trailers(self, fields):
+    cdef list check_trailers(self, fields):
         """Return trailers that may be sent."""
         cdef lib.ngp_fields section
-        cdef FieldList given = FieldList()
+        cdef HeadWriter writer
+        cdef list pairs = []
 
-        given.extend(fields)
-        write_fields(given, &section, lib.NGP_FIELDS_TRAILERS, None, [], 0)
-        return given
+        add_pairs(pairs, fields)
+        _memory = begin_head(&writer, pairs)
+        write_fields(pairs, &section, lib.NGP_FIELDS_TRAILERS, None, &writer, 0)
+        return pairs
 
-    cdef int trail(self, FieldList given) except -1:
+    cdef int trail(self, list pairs) except -1:
         cdef lib.ngp_fields section
-        cdef list parts = [b"0"]
+        cdef HeadWriter writer
 
         self.check_send(0, True)
         if self.output == CHUNKED and self.takes_trailers:
-            write_fields(given, &section, lib.NGP_FIELDS_TRAILERS, None, parts, 0)
-            parts.append(b"\r\n\r\n")
-            self._write(b"".join(parts), 0)
+            _memory = begin_head(&writer, pairs)
+            append(&writer, b"0")
+            write_fields(pairs, &section, lib.NGP_FIELDS_TRAILERS, None, &writer, 0)
+            append(&writer, b"\r\n\r\n")
+            self._write(end_head(&writer), 0)
             return self._message_sent()
         return self.send(b"", True)
 
@@ -1019,7 +1047,7 @@ cdef class H1Connection:
         if self.out_size <= limit:
             if not self.out_size:
                 return b""
-            data = <bytes>self.out[0] if len(self.out) == 1 else b"".join(self.out)
+            data = join_pieces(self.out, self.out_size)
             self.out.clear()
             self.out_bodies.clear()
             self.out_size = self.out_body = 0
@@ -1047,6 +1075,23 @@ cdef class H1Connection:
         self.out_size -= size
         self.out_body -= body
         return data
+
+
+cdef bytes join_pieces(list pieces, Py_ssize_t size):
+    """Join pieces of bytes, which have ``size`` octets together."""
+    cdef bytes data
+    cdef bytes piece
+    cdef char *end
+
+    if PyList_GET_SIZE(pieces) == 1:
+        return <bytes>pieces[0]
+    data = PyBytes_FromStringAndSize(NULL, size)
+    end = PyBytes_AS_STRING(data)
+    for piece in pieces:
+        memcpy(end, PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))
+        end += PyBytes_GET_SIZE(piece)
+    return data
+
 
 cdef inline lib.ngp_field_rule add(
     lib.ngp_fields *section, lib.ngp_token token, bytes value
@@ -1081,15 +1126,62 @@ cdef int check_coding(list codings) except -1:
     raise _Refused(400, "transfer-encoding must be chunked")
 
 
+# A section that is being written: where it begins and where it ends so far.
+cdef struct HeadWriter:
+    char *base
+    char *end
+    char few[1024]  # for most sections
+
+
+cdef bytes begin_head(HeadWriter *writer, list pairs):
+    """Begin a section with such fields; return what must be kept until its end."""
+    cdef Py_ssize_t size = LEAST_HEAD
+    cdef bytes memory = None
+    cdef tuple pair
+
+    for pair in pairs:
+        size += PyBytes_GET_SIZE(<bytes>pair[0]) + PyBytes_GET_SIZE(<bytes>pair[1]) + 4
+    if size <= <Py_ssize_t>sizeof(writer.few):
+        writer.base = writer.few
+    else:
+        memory = PyBytes_FromStringAndSize(NULL, size)
+        writer.base = PyBytes_AS_STRING(memory)
+    writer.end = writer.base
+    return memory
+
+
+cdef inline void append(HeadWriter *writer, bytes text) noexcept:
+    memcpy(writer.end, PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
+    writer.end += PyBytes_GET_SIZE(text)
+
+
+cdef void append_status(HeadWriter *writer, int status) noexcept:
+    """Append the status line of a status that has three digits."""
+    if status < 600:
+        append(writer, <bytes>STATUS_LINES[status])
+    else:
+        memcpy(writer.end, b"HTTP/1.1 ", 9)
+        writer.end[9] = 48 + status // 100
+        writer.end[10] = 48 + status // 10 % 10
+        writer.end[11] = 48 + status % 10
+        writer.end[12] = c" "
+        writer.end += 13
+
+
+cdef bytes end_head(HeadWriter *writer):
+    """Return the section."""
+    return PyBytes_FromStringAndSize(writer.base, writer.end - writer.base)
+
+
 cdef bint write_fields(
-    FieldList given,
+    list pairs,
     lib.ngp_fields *section,
     lib.ngp_fields_section kind,
     bytes status,
-    list parts,
+    HeadWriter *writer,
     int number,
 ) except -1:
-    """Check the fields of a section, and append them to ``parts``.
+    """Check the fields of a section, and append them.
 
     ``status`` is checked with them.  Fields that concern one connection are left out,
     for they are ours (RFC 9110, 7.6.1).  Return whether ``connection`` had ``close``.
@@ -1108,7 +1200,7 @@ cdef bint write_fields(
         rule = add(section, lib.NGP_TOKEN__STATUS, status)
         if rule != lib.NGP_FIELD_GOOD:
             raise HeadersError(f"status is {status.decode()}: {text_of(rule)}")
-    for pair in given._pairs:
+    for pair in pairs:
         name = <bytes>pair[0]
         value = <bytes>pair[1]
         rule = lib.ngp_fields_name(
@@ -1121,7 +1213,7 @@ cdef bint write_fields(
             )
         if rule != lib.NGP_FIELD_GOOD:
             raise HeadersError(f"{show(pair)}: {text_of(rule)}")
-        pseudo = name[:1] == b":"
+        pseudo = PyBytes_AS_STRING(name)[0] == c":"
         rule = lib.ngp_fields_add(
             section, token, pseudo, <const uint8_t *>PyBytes_AS_STRING(value),
             len(value),
@@ -1140,10 +1232,12 @@ cdef bint write_fields(
             kind != lib.NGP_FIELDS_RESPONSE or status == b"204" or number == 101
         ):
             continue  # RFC 9110, 8.6: it must not be sent with these
-        parts.append(b"\r\n")
-        parts.append(name)
-        parts.append(b": ")
-        parts.append(value)
+        memcpy(writer.end, b"\r\n", 2)
+        writer.end += 2
+        append(writer, name)
+        memcpy(writer.end, b": ", 2)
+        writer.end += 2
+        append(writer, value)
     rule = lib.ngp_fields_end(section)
     if rule != lib.NGP_FIELD_GOOD:
         raise HeadersError(text_of(rule))

@@ -62,6 +62,9 @@ cdef class FieldReader:
     cdef object _large_pair(self, const lib.ngp_h2_field *field, size_t n)
 
 
+cdef int add_pairs(list pairs, headers) except -1
+
+
 cdef class FieldList:
     cdef list _pairs           # keeps alive what _nva points at
     cdef lib.nghttp2_nv *_many  # owned; NULL while _few is enough

@@ -673,6 +673,32 @@ def to_pairs(headers, status=None):
     return fields._pairs
 
 
+cdef int add_pairs(list pairs, headers) except -1:
+    """Append fields to a list, each as a tuple of bytes."""
+    cdef tuple pair
+
+    if not isinstance(headers, (list, tuple)):
+        if isinstance(headers, Mapping):
+            headers = headers.items()
+        elif isinstance(headers, (str, bytes, bytearray)):
+            raise TypeError(
+                "headers must be pairs of name and value, not "
+                f"{type(headers).__name__}"
+            )
+    for item in headers:
+        if (
+            PyTuple_CheckExact(item)
+            and PyTuple_GET_SIZE(item) == 2
+            and PyBytes_CheckExact((<tuple>item)[0])
+            and PyBytes_CheckExact((<tuple>item)[1])
+        ):
+            pair = <tuple>item
+        else:
+            pair = to_pair(item)
+        pairs.append(pair)
+    return 0
+
+
 cdef tuple to_pair(item):
     """Return (name, value, never_indexed) for a field of any accepted form.
 
@@ -735,28 +761,7 @@ cdef class FieldList:
         return 0
 
     cdef int extend(self, headers) except -1:
-        cdef tuple pair
-
-        if not isinstance(headers, (list, tuple)):
-            if isinstance(headers, Mapping):
-                headers = headers.items()
-            elif isinstance(headers, (str, bytes, bytearray)):
-                raise TypeError(
-                    "headers must be pairs of name and value, not "
-                    f"{type(headers).__name__}"
-                )
-        for item in headers:
-            if (
-                PyTuple_CheckExact(item)
-                and PyTuple_GET_SIZE(item) == 2
-                and PyBytes_CheckExact((<tuple>item)[0])
-                and PyBytes_CheckExact((<tuple>item)[1])
-            ):
-                pair = <tuple>item
-            else:
-                pair = to_pair(item)
-            self._pairs.append(pair)
-        return 0
+        return add_pairs(self._pairs, headers)
 
     cdef int normalize(self) except -1:
         """Strip white space, and drop fields that concern one HTTP/1.1 connection.
