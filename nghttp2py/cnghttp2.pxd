@@ -2,6 +2,8 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t
 
+from nghttp2py.cngp_pool cimport nghttp2_mem
+
 
 cdef extern from "nghttp2/nghttp2.h" nogil:
     enum:
@@ -24,8 +26,9 @@ cdef extern from "nghttp2/nghttp2.h" nogil:
     ctypedef struct nghttp2_hd_deflater:
         pass
 
-    int nghttp2_hd_deflate_new(
-        nghttp2_hd_deflater **deflater_ptr, size_t max_deflate_dynamic_table_size)
+    int nghttp2_hd_deflate_new2(
+        nghttp2_hd_deflater **deflater_ptr, size_t max_deflate_dynamic_table_size,
+        nghttp2_mem *mem)
     void nghttp2_hd_deflate_del(nghttp2_hd_deflater *deflater)
     int nghttp2_hd_deflate_change_table_size(
         nghttp2_hd_deflater *deflater, size_t settings_max_dynamic_table_size)
@@ -44,7 +47,8 @@ cdef extern from "nghttp2/nghttp2.h" nogil:
     ctypedef struct nghttp2_hd_inflater:
         pass
 
-    int nghttp2_hd_inflate_new(nghttp2_hd_inflater **inflater_ptr)
+    int nghttp2_hd_inflate_new2(
+        nghttp2_hd_inflater **inflater_ptr, nghttp2_mem *mem)
     void nghttp2_hd_inflate_del(nghttp2_hd_inflater *inflater)
     int nghttp2_hd_inflate_change_table_size(
         nghttp2_hd_inflater *inflater, size_t settings_max_dynamic_table_size)

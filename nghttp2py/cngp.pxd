@@ -2,6 +2,8 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
+from nghttp2py.cngp_pool cimport nghttp2_mem
+
 
 cdef extern from "ngp.h" nogil:
     enum:
@@ -166,7 +168,7 @@ cdef extern from "ngp_h2.h" nogil:
         size_t len
         void *owner
 
-    int ngp_h2_new(ngp_h2 **ph2, const ngp_h2_options *options, void *mem)
+    int ngp_h2_new(ngp_h2 **ph2, const ngp_h2_options *options, nghttp2_mem *mem)
     void ngp_h2_del(ngp_h2 *h2)
     int ngp_h2_recv(
         ngp_h2 *h2, const uint8_t *data, size_t len, size_t *pconsumed)

@@ -2,6 +2,8 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from nghttp2py.cngp_pool cimport nghttp2_mem
+
 
 cdef extern from "ngp.h" nogil:
     uint64_t NGP_MAX_VARINT
@@ -106,9 +108,6 @@ cdef extern from "ngp_qpack.h" nogil:
         NGP_QPACK_ERR_DECODER_STREAM
         NGP_QPACK_ERR_BLOCKED
         NGP_QPACK_ERR_TOO_LARGE
-
-    ctypedef struct nghttp2_mem:
-        pass
 
     ctypedef struct ngp_buf:
         uint8_t *base

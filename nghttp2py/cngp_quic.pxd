@@ -3,6 +3,8 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from nghttp2py.cngp_pool cimport nghttp2_mem
+
 
 cdef extern from "ngp_tls_gnutls.h" nogil:
     const char *ngp_tls_version()
@@ -49,7 +51,7 @@ cdef extern from "ngp_tls_gnutls.h" nogil:
         pass
 
     int ngp_tls_config_new(
-        ngp_tls_config **pconfig, const ngp_tls_options *options, void *mem,
+        ngp_tls_config **pconfig, const ngp_tls_options *options, nghttp2_mem *mem,
         const char **preason)
     int ngp_tls_config_validity(
         const ngp_tls_config *config, size_t i, int64_t *pfrom, int64_t *pto)
@@ -251,7 +253,7 @@ cdef extern from "ngp_quic.h" nogil:
         pass
 
     int ngp_quic_new(
-        ngp_quic **pquic, const ngp_quic_options *options, void *mem,
+        ngp_quic **pquic, const ngp_quic_options *options, nghttp2_mem *mem,
         const char **preason)
     int ngp_quic_try_tls(ngp_quic *quic)
     void ngp_quic_del(ngp_quic *quic)

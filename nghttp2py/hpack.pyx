@@ -18,6 +18,7 @@ from libc.string cimport memcmp
 cimport cython
 
 from nghttp2py cimport cnghttp2 as lib
+from nghttp2py.cngp_pool cimport ngp_mem_default
 from nghttp2py.octets cimport copy_bytes, hold_items
 
 from nghttp2py.errors import (
@@ -74,6 +75,7 @@ cdef extern from "Python.h":
     void PyTuple_SET_ITEM(PyObject *, Py_ssize_t, PyObject *)
     PyObject *PyTuple_New(Py_ssize_t) except NULL
     PyObject *PyType_GenericAlloc(PyTypeObject *, Py_ssize_t) except NULL
+    void PyObject_GC_UnTrack(void *)
     void Py_INCREF(PyObject *)
     void Py_DECREF(PyObject *)
     void Py_XDECREF(PyObject *)
@@ -403,7 +405,9 @@ cdef class HDDeflater(_Coder):
     def __cinit__(self, *args, **kwargs):
         # A subclass may have other parameters, and never call this __init__().
         check(
-            lib.nghttp2_hd_deflate_new(&self._deflater, DEFLATE_MAX_HEADER_TABLE_SIZE)
+            lib.nghttp2_hd_deflate_new2(
+                &self._deflater, DEFLATE_MAX_HEADER_TABLE_SIZE, ngp_mem_default()
+            )
         )
 
     def __init__(self, hd_table_bufsize_max=DEFLATE_MAX_HEADER_TABLE_SIZE):
@@ -412,7 +416,9 @@ cdef class HDDeflater(_Coder):
             lib.nghttp2_hd_deflater *deflater = NULL
 
         if self._initialised or size != DEFLATE_MAX_HEADER_TABLE_SIZE:
-            check(lib.nghttp2_hd_deflate_new(&deflater, size))
+            check(
+                lib.nghttp2_hd_deflate_new2(&deflater, size, ngp_mem_default())
+            )
             lib.nghttp2_hd_deflate_del(self._deflater)
             self._deflater = deflater
             self._error = None
@@ -590,7 +596,9 @@ cdef class HDInflater(_Coder):
         if self._pairs == NULL:
             raise MemoryError
         self._names = self._pairs + SLOTS
-        check(lib.nghttp2_hd_inflate_new(&self._inflater))
+        check(
+            lib.nghttp2_hd_inflate_new2(&self._inflater, ngp_mem_default())
+        )
 
     def __init__(self, *, max_header_list_size=DEFAULT_MAX_HEADER_LIST_SIZE):
         self.max_header_list_size = max_header_list_size
@@ -750,6 +758,8 @@ cdef class HDInflater(_Coder):
             made = PyType_GenericAlloc(never_indexed_type, 2)
         else:
             made = PyTuple_New(2)
+        # Two bytes objects are in no cycle: the collector need not visit the pair.
+        PyObject_GC_UnTrack(made)
         # A Python variable drops the tuple if the name or the value cannot be made.
         pair = <object>made
         Py_DECREF(made)

@@ -275,6 +275,7 @@ def test_the_time_bounds_of_http3_are_on_the_page(name):
         ("ClientHello, with a ``session_ticket_fetcher``", ["MAX_HELLO"]),
         ("early data that a server takes", ["REPLAY_SLOTS"]),
         ("connection ids", ["ACTIVE_CID_LIMIT"]),
+        ("freed blocks of a size that a thread keeps", ["NGP_POOL_KEPT"]),
     ],
 )
 def test_a_number_that_is_no_setting_is_that_of_the_c_code(row, names):

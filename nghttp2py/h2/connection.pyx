@@ -17,7 +17,7 @@ from cpython.ref cimport Py_DECREF
 from libc.stddef cimport size_t
 from libc.stdint cimport SIZE_MAX, int32_t, uint8_t, uint32_t
 
-from nghttp2py cimport cngp as lib
+from nghttp2py cimport cngp as lib, cngp_pool
 from nghttp2py.h2.bodies cimport new_sources
 from nghttp2py.h2.convert cimport (
     MAX_SETTINGS,
@@ -92,7 +92,7 @@ cdef class H2Connection:
         self._max_queued_requests = config.max_queued_requests
         self._normalizes = config.normalize_outbound_headers
         fill_options(&options, config, client_side)
-        check(lib.ngp_h2_new(&self._h2, &options, NULL))
+        check(lib.ngp_h2_new(&self._h2, &options, cngp_pool.ngp_mem_default()))
         self._pending = []
         self._bodies = new_sources(self._h2)
         self.read_by(EventReader)

@@ -18,6 +18,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from nghttp2py cimport cngp_h3 as lib
+from nghttp2py.cngp_pool cimport ngp_mem_default
 from nghttp2py.h3.convert cimport (
     JOIN_COOKIES,
     STRIP_VALUES,
@@ -241,7 +242,7 @@ cdef class H3Connection:
         options.max_sessions = config.webtransport_max_sessions
         options.max_glitches = config.max_glitches
         options.max_reset_streams = config.max_reset_streams
-        self._check(lib.ngp_h3_new(&self._h3, &options, NULL))
+        self._check(lib.ngp_h3_new(&self._h3, &options, ngp_mem_default()))
         self._start(enable_webtransport, options.is_client)
 
     def __dealloc__(self):

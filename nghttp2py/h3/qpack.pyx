@@ -15,6 +15,7 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy
 
 from nghttp2py cimport cngp_h3 as lib
+from nghttp2py.cngp_pool cimport ngp_mem_default
 from nghttp2py.h3.convert cimport FieldList, NameCache, make_headers, names_free
 from nghttp2py.octets cimport to_bytes
 
@@ -104,7 +105,9 @@ cdef class QPACKEncoder:
     def __cinit__(self, max_table_capacity=4096):
         check(
             lib.ngp_qpack_encoder_init(
-                &self._encoder, to_size(max_table_capacity, "max_table_capacity"), NULL
+                &self._encoder,
+                to_size(max_table_capacity, "max_table_capacity"),
+                ngp_mem_default(),
             )
         )
         self._made = True
@@ -211,10 +214,10 @@ cdef class QPACKDecoder:
                 &self._decoder,
                 to_size(max_table_capacity, "max_table_capacity"),
                 self._max_blocked,
-                NULL,
+                ngp_mem_default(),
             )
         )
-        lib.ngp_qpack_fields_init(&self._fields, NULL)
+        lib.ngp_qpack_fields_init(&self._fields, ngp_mem_default())
         self._made = True
         self._stream = []
         self._blocked = {}

@@ -12,6 +12,7 @@ from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint64_t
 from libc.string cimport memcmp, memset
 
 from nghttp2py cimport cngp_quic as lib
+from nghttp2py.cngp_pool cimport ngp_mem_default
 from nghttp2py.link cimport LEASE_DATAGRAM, LEASE_STREAM, BufferLease, QuicLink
 from nghttp2py.octets cimport copy_bytes, to_bytes
 from nghttp2py.quic.addresses cimport AddressBook, to_ns
@@ -336,7 +337,9 @@ cdef class QuicConnection:
             if secret is not None:
                 options.reset_secret = secret
                 options.reset_secret_len = len(secret)
-        rv = lib.ngp_quic_new(&self._quic, &options, NULL, &reason)
+        rv = lib.ngp_quic_new(
+            &self._quic, &options, ngp_mem_default(), &reason
+        )
         if rv == lib.NGHTTP2_ERR_NOMEM:
             raise MemoryError
         if rv != 0:
