@@ -284,6 +284,7 @@ cdef extern from "ngp_quic.h" nogil:
         uint64_t frame_type, const char *reason, size_t len)
     bint ngp_quic_get_end(const ngp_quic *quic, ngp_quic_event *event)
     int64_t ngp_quic_next_stream_id(const ngp_quic *quic, int unidirectional)
+    uint64_t ngp_quic_streams_left(const ngp_quic *quic, int unidirectional)
     int ngp_quic_send_framed(
         ngp_quic *quic, int64_t stream_id, const uint8_t *head, size_t head_len,
         const uint8_t *data, size_t len, void *owner, int end_stream, int *pheld)

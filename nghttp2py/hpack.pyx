@@ -586,6 +586,7 @@ cdef class HDInflater(_Coder):
         size_t _max_header_list_size
         size_t _header_list_size  # size so far of the block being decoded
         size_t _allowed  # octets of the dynamic table
+        object _reduced  # to at most how many the next block must change it, or None
         bint _within_block
 
     def __cinit__(self, *args, **kwargs):
@@ -656,6 +657,8 @@ cdef class HDInflater(_Coder):
         try:
             while self._inflate_some(&pos, &left, final, fields, &n):
                 result = extended(result, fields, &n)
+            if length:
+                self._reduced = None
             return extended(result, fields, &n)
         except BaseException as error:
             while n:
@@ -664,7 +667,7 @@ cdef class HDInflater(_Coder):
             if whole and type(error) is HPACKError:
                 error = fault_of(
                     data[:length], pos - data, self._table_len(), self._allowed,
-                    error.code)
+                    self._reduced, error.code)
             self._error = type(error)
             raise error from None
 
@@ -808,8 +811,12 @@ cdef class HDInflater(_Coder):
 
         if self._error is not None:
             raise lost(self._error)
+        cdef size_t before = lib.nghttp2_hd_inflate_get_max_dynamic_table_size(
+            self._inflater)
         check(lib.nghttp2_hd_inflate_change_table_size(self._inflater, size))
         self._allowed = size
+        if size < before:
+            self._reduced = size
 
     cdef const lib.nghttp2_nv *_table_entry(self, size_t index) noexcept:
         return lib.nghttp2_hd_inflate_get_table_entry(self._inflater, index)

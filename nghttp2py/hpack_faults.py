@@ -27,35 +27,48 @@ class _TooLargeError(Exception):
 
 
 def fault_of(
-    block: bytes, offset: int, entries: int, allowed: int, code: int | None
+    block: bytes,
+    offset: int,
+    entries: int,
+    allowed: int,
+    reduced: int | None,
+    code: int | None,
 ) -> HPACKError:
     """Return the exception for ``block``, which cannot be decoded from ``offset`` on.
 
     A field, or a change of the table's size, begins at ``offset``.  ``entries`` is the
     number of entries of both tables at that point, ``allowed`` the octets that the
-    dynamic table may have, ``code`` nghttp2's error.
+    dynamic table may have, ``reduced`` the octets to which, at most, the block must
+    change it first (RFC 7541, 4.2), ``code`` nghttp2's error.
     """
-    kind, at, reason = _reason(block, offset, entries, allowed)
+    kind, at, reason = _reason(block, offset, entries, allowed, reduced)
     return kind(f"malformed header block at octet {at}: {reason}", code=code)
 
 
 def _reason(
-    block: bytes, at: int, entries: int, allowed: int
+    block: bytes, at: int, entries: int, allowed: int, reduced: int | None
 ) -> tuple[type[HPACKError], int, str]:
     begin = at
+    bound = allowed if reduced is None else reduced
     try:
         while at < len(block):
             first = block[at]
             if first & 0xE0 != 0x20:
+                if reduced is not None and at == 0:
+                    text = (
+                        "the change of the table's size that was asked for is missing"
+                    )
+                    return InvalidTableSizeError, at, text
                 return _fault_of_field(block, at, entries)
             size, end = _integer(block, at, 5)
             if begin > 0:
                 # Fields came before it (RFC 7541, 4.2).
                 text = "a change of the table's size after a field"
                 return InvalidTableSizeError, at, text
-            if size > allowed:
-                text = f"a table of {size} octets, where {allowed} are allowed"
+            if size > bound:
+                text = f"a table of {size} octets, where {bound} are allowed"
                 return InvalidTableSizeError, at, text
+            bound = allowed
             at = end
     except _CutError:
         return HPACKError, at, "the block ends within it"
@@ -73,21 +86,14 @@ def _fault_of_field(
     if index > entries or (index == 0 and bits == 7):
         text = f"index {index} is not in the table, whose last is {entries}"
         return InvalidTableIndexError, at, text
-    huffman = False
     for _ in range(0 if bits == 7 else 1 if index else 2):
-        begin = end
         length, end = _integer(block, end, 7)
         if length > _LONGEST:
             return HPACKError, at, f"a string of {length} octets is too long"
         if length > len(block) - end:
             raise _CutError
-        huffman = huffman or block[begin] & 0x80 != 0
         end += length
-    if huffman:
-        return HPACKError, at, "a string is no valid Huffman code (RFC 7541, 5.2)"
-    # The field is valid, so the error is that nothing came before it.
-    text = "the change of the table's size that was asked for is missing"
-    return InvalidTableSizeError, at, text
+    return HPACKError, at, "a string is no valid Huffman code (RFC 7541, 5.2)"
 
 
 def _integer(block: bytes, at: int, bits: int) -> tuple[int, int]:

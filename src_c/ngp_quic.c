@@ -568,6 +568,19 @@ int64_t ngp_quic_next_stream_id(const ngp_quic *quic, int unidirectional) {
   return quic->local[unidirectional != 0].next_id;
 }
 
+uint64_t ngp_quic_streams_left(const ngp_quic *quic, int unidirectional) {
+  const ngp_quic_local *local = &quic->local[unidirectional != 0];
+  uint64_t waiting = (uint64_t)(local->next_id - local->next_open) / 4;
+  uint64_t left;
+
+  if (!quic->conn) {
+    return 0;
+  }
+  left = unidirectional ? ngtcp2_conn_get_streams_uni_left(quic->conn)
+                        : ngtcp2_conn_get_streams_bidi_left(quic->conn);
+  return left > waiting ? left - waiting : 0;
+}
+
 /* Finds a stream, or makes the record of one of ours. */
 static int get_stream(ngp_quic *quic, int64_t id, ngp_quic_stream **pstream) {
   ngp_quic_stream *stream = ngp_quic_stream_find(&quic->streams, id);

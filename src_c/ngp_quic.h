@@ -372,6 +372,10 @@ int ngp_quic_get_end(const ngp_quic *quic, ngp_quic_event *event);
 /* ngp_quic_next_stream_id returns the id of our next stream. */
 int64_t ngp_quic_next_stream_id(const ngp_quic *quic, int unidirectional);
 
+/* ngp_quic_streams_left returns how many more of our streams the peer's limit
+   allows now; streams that wait for it are counted as open. */
+uint64_t ngp_quic_streams_left(const ngp_quic *quic, int unidirectional);
+
 /*
  * ngp_quic_send_framed queues |head_len| bytes at |head|, which are copied,
  * then |len| bytes at |data|, and the end of the stream if |end_stream| is

@@ -8,7 +8,7 @@ import contextlib
 import socket
 
 import pytest
-from loops import in_loops, until
+from loops import in_loop, in_loops, until
 from peers import ScriptedServer, client_tls, echo_server, server_tls
 
 from nghttp2py.asyncio import (
@@ -317,6 +317,21 @@ async def test_without_udp_http2_is_used_and_no_request_fails(paths, tls, monkey
             # Nothing is connected yet: both are tried.
             services.received(f"https://{client._authority}", app.fields[0][1])
             assert await ask(client) == "2"
+
+
+@in_loop
+async def test_after_a_change_of_the_network_http3_is_tried_at_once(paths, tls):
+    services = AlternativeServices()
+    records = [ServiceRecord.parse("1 . alpn=h3,h2")]
+    options = {"alternatives": services, "https_records": records}
+    app = Application()
+    app.fields = []
+    async with serving(app, paths, tls, **options) as client:
+        port = int(client._authority.rpartition(":")[2])
+        services.failed(AlternativeService("h3", "127.0.0.1", port))
+        assert [await ask(client) for _ in range(2)] == ["2", "2"]
+        services.network_changed()
+        assert await ask(client) == "3"
 
 
 @in_loops

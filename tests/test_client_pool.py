@@ -9,14 +9,18 @@ import pytest
 from loops import in_loop, in_loops, until
 
 from nghttp2py.asyncio import Client, Pool, RequestTimeouts, Server, Timeouts
+from nghttp2py.asyncio import pool as pool_module
 from nghttp2py.errors import (
     ConnectionClosedError,
+    ConnectTimeoutError,
     HeadersError,
     HTTPVersionError,
     PoolTimeoutError,
     ReadTimeoutError,
 )
 from nghttp2py.h2 import H2Configuration
+from nghttp2py.h3 import H3_ALPN
+from nghttp2py.quic import QuicConfiguration
 
 VERSIONS = pytest.mark.parametrize("http3", [False, "only"], ids=["HTTP/2", "HTTP/3"])
 
@@ -47,7 +51,7 @@ def serving(paths, tls):
     """Serves ``app`` with as many origins as asked for, and a pool of clients."""
 
     @contextlib.asynccontextmanager
-    async def serve(app, origins=2, *, http3=False, **options):
+    async def serve(app, origins=2, *, http3=False, server_config=None, **options):
         async with contextlib.AsyncExitStack() as stack:
             names = []
             for _ in range(origins):
@@ -57,6 +61,7 @@ def serving(paths, tls):
                         ("127.0.0.1", 0),
                         ssl=paths,
                         http3=bool(http3),
+                        config=server_config,
                         timeouts=Timeouts(close=0.5),
                     )
                 )
@@ -198,21 +203,101 @@ async def test_a_misdirected_request_gets_a_connection_of_its_own(serving):
 
 
 @in_loop
-async def test_a_further_connection_is_made_when_the_streams_are_in_use(paths, tls):
+async def test_a_misdirected_tunnel_gets_a_connection_of_its_own(serving):
+    """Also if a request has found out at the same time."""
+
+    async def app(stream):
+        connections.add(stream.connection)
+        first = stream.request.authority.startswith(b"127")
+        misdirected = not first and len(connections) == 1
+        await stream.send_response(421 if misdirected else 200)
+
+    connections = set()
+    config = H2Configuration(enable_connect_protocol=True)
+    async with serving(app, 1, share_connections=True, server_config=config) as (
+        pool,
+        (one,),
+    ):
+        other = one.replace("127.0.0.1", "localhost")
+        await pool.get(one)
+        answers = await asyncio.gather(
+            pool.open_tunnel(other, protocol="websocket"),
+            pool.get(other),
+            pool.get(other),
+        )
+        assert [answer.status for answer in answers] == [200] * 3
+        assert len(connections) == 2
+
+
+@in_loop
+async def test_a_name_is_not_looked_up_longer_than_its_request_may_take(
+    serving, monkeypatch
+):
+    async def never(*args, **options):
+        await asyncio.Event().wait()
+
+    async with serving(Application(), 1, share_connections=True) as (pool, (one,)):
+        await read(pool, one)
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", never)
+        other = one.replace("127.0.0.1", "localhost")
+        for bound in (
+            {"timeout": 0.05},
+            {"timeouts": RequestTimeouts(connect=0.05)},
+        ):
+            with pytest.raises(ConnectTimeoutError, match="no address of localhost"):
+                await pool.get(other, **bound)
+
+
+@in_loop
+async def test_few_names_of_a_connection_are_remembered(serving, monkeypatch):
+    async def one_address(host, port, **options):
+        return [(None, None, None, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr(pool_module, "_MAX_ORIGINS", 3)
+    monkeypatch.setattr(pool_module, "_is_valid_for", lambda *_: True)
+    app = Application()
+    async with serving(app, 1, share_connections=True) as (pool, (one,)):
+        await read(pool, one)
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(loop, "getaddrinfo", one_address)
+        for n in range(9):
+            assert await read(pool, one.replace("127.0.0.1", f"{n}.test"))
+        assert len(pool._shared) == len(pool._clients[one]._others) == 3
+        assert len(app.connections) == 1
+
+
+@VERSIONS
+@in_loop
+async def test_a_further_connection_is_made_when_the_streams_are_in_use(
+    http3, paths, tls
+):
     app = Application()
     config = H2Configuration(max_concurrent_streams=2, manual_flow_control=True)
+    quic = QuicConfiguration(
+        is_client=False, alpn_protocols=H3_ALPN, max_streams_bidi=2
+    )
+    quic.load_cert_chain(*paths)
     async with (
-        Server(app, ("127.0.0.1", 0), ssl=paths, config=config) as server,
+        Server(
+            app,
+            ("127.0.0.1", 0),
+            ssl=paths,
+            config=config,
+            http3=quic if http3 else False,
+        ) as server,
         Client(
             f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}",
             ssl=tls.client,
+            http3=http3,
             connections=2,
         ) as client,
     ):
         held = [await client.get("/hold") for _ in range(4)]
         assert len(app.connections) == 2
-        with pytest.raises(PoolTimeoutError):
-            await client.get("/", timeouts=RequestTimeouts(pool=0.05))
+        # QUIC queues it, so that it waits for its response.
+        error = ReadTimeoutError if http3 else PoolTimeoutError
+        with pytest.raises(error):
+            await client.get("/", timeouts=RequestTimeouts(pool=0.05, read=0.2))
         app.release.set()
         for response in held:
             await response.read()

@@ -6,6 +6,7 @@ import functools
 import gc
 import gzip
 import inspect
+import sys
 import zlib
 from urllib.parse import quote, unquote
 
@@ -353,6 +354,29 @@ async def test_a_body_that_is_not_taken_times_out(http3, serving):
 
 @VERSIONS
 @in_loop
+async def test_the_rest_of_a_body_is_bounded_after_the_response_has_begun(
+    http3, serving
+):
+    async def early(stream):
+        await stream.start_response({":status": "200"})
+        await asyncio.Event().wait()
+
+    async with serving(early, http3) as client:
+        for body in (bytes(8 << 20), (bytes(50_000) for _ in range(999))):
+            timeouts = RequestTimeouts(write=0.2)
+            response = await client.post("/", body, timeouts=timeouts)
+            with pytest.raises(WriteTimeoutError):
+                await response.read()
+        await until(lambda: not client._connection.stream_count)
+        # That of a body that was sent whole is over.
+        timeouts = RequestTimeouts(write=0.05, read=0.2)
+        response = await client.post("/", b"all", timeouts=timeouts)
+        with pytest.raises(ReadTimeoutError):
+            await response.read()
+
+
+@VERSIONS
+@in_loop
 async def test_a_response_that_does_not_begin_times_out(http3, serving):
     async with serving(deaf, http3) as client:
         for body in (None, b"body", bytes(20_000)):
@@ -433,6 +457,16 @@ async def test_a_request_reports_its_steps(http3, serving):
 
         with pytest.raises(KeyError):
             await client.get("/", trace=broken)
+
+        def fails(name, info):
+            if name.endswith(".failed"):
+                raise KeyError(name)
+
+        for bound in ({"timeout": 0.05}, {"timeouts": RequestTimeouts(read=0.05)}):
+            with pytest.raises(KeyError):
+                await client.get("/deaf", trace=fails, **bound)
+        if sys.version_info >= (3, 11):
+            assert not asyncio.current_task().cancelling()
         await until(lambda: not client._connection.stream_count)
 
 

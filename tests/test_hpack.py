@@ -437,12 +437,30 @@ def test_lowering_and_raising_the_table_says_both():
     assert inflater.inflate(block) == [(b"a", b"b")]
 
 
-@pytest.mark.parametrize("block", [b"\x82", b"\x40\x01a\x01b", b"\x04\x01/"])
+@pytest.mark.parametrize(
+    "block", [b"\x82", b"\x40\x01a\x01b", b"\x04\x01/", b"\x40\x01a\x81\x1f", b"\xbe"]
+)
 def test_a_lower_limit_that_the_peer_ignores_is_an_error(block):
     inflater = HDInflater()
     inflater.change_table_size(100)
     with pytest.raises(InvalidTableSizeError, match=r"at octet 0: .* is missing"):
         inflater.inflate(block)
+
+
+def test_the_lowest_of_two_limits_must_come_first():
+    inflater = HDInflater()
+    for size in 0, 4096:
+        inflater.change_table_size(size)
+    with pytest.raises(InvalidTableSizeError, match="of 30 octets, where 0 are"):
+        inflater.inflate(b"\x3e\x82")
+
+
+def test_a_limit_that_the_peer_has_obeyed_is_not_missing_later():
+    inflater = HDInflater()
+    inflater.change_table_size(100)
+    assert inflater.inflate(b"\x20\x82") == [(b":method", b"GET")]
+    with pytest.raises(HPACKError, match="Huffman"):
+        inflater.inflate(bytes.fromhex("40 0161 81 18"))
 
 
 def test_the_table_size_cannot_change_within_a_block():

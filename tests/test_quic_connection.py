@@ -300,6 +300,19 @@ def test_stream_ids_move_on_when_they_are_used(pair):
     assert client.get_next_available_stream_id(is_unidirectional=True) == 6
 
 
+def test_streams_that_wait_for_the_peers_limit_are_counted_as_open(pair):
+    """RFC 9000, 4.6."""
+    client = pair.client
+    limit = client.streams_left()
+    assert limit == pair.server.configuration.max_streams_bidi
+    assert client.streams_left(True) == pair.server.configuration.max_streams_uni
+    for n in range(limit + 2):
+        client.send_stream_data(4 * n, b"x")
+        assert client.streams_left() == max(0, limit - n - 1)
+    pair.run(1)
+    assert client.streams_left() == 0
+
+
 def test_data_sent_before_the_handshake_go_with_it():
     network = make_pair()
     network.client.send_stream_data(0, b"early", end_stream=True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import time
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Protocol
 from urllib.parse import unquote
 
 from nghttp2py.asyncio.service_record import ServiceRecord
@@ -106,6 +108,13 @@ def _read_member(member: re.Match[str]) -> AlternativeService | None:
     )
 
 
+class _User(Protocol):
+    """The connections of a client."""
+
+    def network_changed(self) -> None:
+        """Handle that alternatives which have failed can be tried again."""
+
+
 @dataclass
 class _Broken:
     """An endpoint that has failed, and until when it is not tried."""
@@ -130,6 +139,11 @@ class AlternativeServices:
         self._services = OrderedDict()
         self._records: dict[str, list[AlternativeService]] = {}
         self._broken: OrderedDict[tuple[str, int], _Broken] = OrderedDict()
+        self._users: weakref.WeakSet[_User] = weakref.WeakSet()
+
+    def add_user(self, user: _User) -> None:
+        """Call ``network_changed`` of ``user`` as long as it exists."""
+        self._users.add(user)
 
     def received(self, origin: str, value: str, age: float = 0.0) -> bool:
         """Handle an Alt-Svc field or an ALTSVC frame of the origin.
@@ -229,10 +243,13 @@ class AlternativeServices:
     def network_changed(self) -> None:
         """Forget the failures, and alternatives without ``persist`` (RFC 7838, 2.2).
 
-        The program calls this when the machine has joined another network.
+        The program calls this when the machine has joined another network.  The next
+        request of each client tries HTTP/3 again.
         """
         self._broken.clear()
         for origin, kept in list(self._services.items()):
             kept[:] = [entry for entry in kept if entry[0].persist]
             if not kept:
                 del self._services[origin]
+        for user in list(self._users):
+            user.network_changed()

@@ -10,8 +10,9 @@ import asyncio
 import contextlib
 import json as json_module
 import ssl as ssl_module
+from abc import abstractmethod
 from collections.abc import Coroutine, Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import urlencode
 
 from nghttp2py.arguments import (
@@ -94,7 +95,35 @@ class _Tunnel(RequestBody):
         """Leave the stream open."""
 
 
-class Client:
+C = TypeVar("C", bound="Closing")
+
+
+class Closing:
+    """An ``async with`` block at whose end ``close`` waits for what is open.
+
+    If the block raises, ``abort`` ends that before.
+    """
+
+    @abstractmethod
+    async def close(self, timeout: float | None = None) -> None:
+        """Accept no more requests, and wait for the open streams to finish."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """End the connections at once."""
+
+    async def __aenter__(self: C) -> C:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, *exc_info: object
+    ) -> None:
+        if exc_type is not None:
+            self.abort()
+        await self.close()
+
+
+class Client(Closing):
     """Sends requests to one origin, ``http://host[:port]`` or ``https://...``.
 
     All requests share one connection, made when the first needs it, and made
@@ -591,6 +620,11 @@ class Client:
             (b":authority", f"{url.authority}".encode()),
         )
 
+    def leave_origin(self, origin: str) -> None:
+        """Accept no further requests for another origin."""
+        url = split_url(origin)
+        self._others.pop(f"{url.scheme}://{url.authority}", None)
+
     def _find_deadlines(self, timeout: float | None) -> Deadlines | None:
         if timeout is None:
             return None
@@ -617,16 +651,6 @@ class Client:
     def abort(self) -> None:
         """End the connection at once: open streams are reset."""
         self._connections.abort()
-
-    async def __aenter__(self) -> Client:
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, *exc_info: object
-    ) -> None:
-        if exc_type is not None:
-            self.abort()
-        await self.close()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._scheme}://{self._authority}>"

@@ -352,7 +352,7 @@ class H3Protocol(QuicConnectionProtocol):
     @property
     def is_full(self) -> bool:
         """Whether a further request would wait for the end of another."""
-        return len(self._streams_by_id) >= _REQUESTS
+        return len(self._streams_by_id) >= _REQUESTS or not self._quic.streams_left()
 
     @property
     def is_closed(self) -> bool:

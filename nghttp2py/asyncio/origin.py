@@ -163,6 +163,8 @@ class OriginConnections:
         self._retry: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self.is_closed = False
+        if alternatives is not None:
+            alternatives.add_user(self)
 
     def use_slots(self, slots: Slots) -> None:
         """Ask for a permission before each connection is made."""
@@ -429,9 +431,15 @@ class OriginConnections:
             self._retry.cancel()
         self._retry = asyncio.get_running_loop().call_later(wait, self._look_again)
 
+    def network_changed(self) -> None:
+        """Handle that alternatives which have failed can be tried again."""
+        self._look_again()
+
     def _look_again(self) -> None:
         """Have the next request find its connection anew."""
-        self._retry = None
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
         if self.current not in self._services:
             self.current = None
 
@@ -562,6 +570,7 @@ class OriginConnections:
     def _cancel_attempts(self) -> list[asyncio.Task[Any]]:
         if self._retry is not None:
             self._retry.cancel()
+            self._retry = None
         holders = (self._attempt, self._upgrade)
         tasks = [holder.task for holder in holders if holder is not None]
         for task in tasks:

@@ -6,18 +6,27 @@ import asyncio
 import socket
 import ssl as ssl_module
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Literal
 
-from nghttp2py.arguments import check_bool, check_int, check_seconds
+from nghttp2py.arguments import check_bool, check_int, check_seconds, check_type
 from nghttp2py.asyncio.alternatives import AlternativeServices
-from nghttp2py.asyncio.client import CONNECT_TIMEOUT, RETRIES, TIMEOUT, Client
+from nghttp2py.asyncio.client import (
+    CONNECT_TIMEOUT,
+    RETRIES,
+    TIMEOUT,
+    Answer,
+    Client,
+    Closing,
+)
 from nghttp2py.asyncio.origin import OriginConnections
 from nghttp2py.asyncio.response import Response
+from nghttp2py.asyncio.time_limits import RequestTimeouts
 from nghttp2py.asyncio.url import SplitURL, split_url
+from nghttp2py.asyncio.waiters import wait_for
 from nghttp2py.asyncio.writer import HeadersLike
-from nghttp2py.errors import ConnectionClosedError
+from nghttp2py.errors import ConnectionClosedError, ConnectTimeoutError
 from nghttp2py.h2 import H2Configuration
 
 if TYPE_CHECKING:
@@ -39,7 +48,8 @@ MAX_KEEPALIVE = 20
 #: Seconds for which they are kept.
 KEEPALIVE_EXPIRY = 5.0
 
-# Origins without a connection that are remembered, with what is known of them.
+# Origins without a connection of their own that are remembered, with what is known of
+# them.
 _MAX_ORIGINS = 1000
 
 _CLOSED = "the pool is closed"
@@ -112,7 +122,7 @@ class _PooledClient(Client):
         return self._contexts[0]
 
 
-class Pool:
+class Pool(Closing):
     """Sends requests to any origin, by one ``Client`` for each.
 
     At most ``max_connections`` are open, and ``max_connections_per_origin`` to one
@@ -199,16 +209,13 @@ class Pool:
 
         ``url`` is absolute.
         """
-        client, key = await self._find(url)
-        response = await client.request(method, url, **options)
-        if response.status == 421 and key in self._shared:
-            body = options.get("body")
-            if body is None or isinstance(body, (bytes, str)):
-                response.close()
-                self._separate(key)
-                client, _ = await self._find(url)
-                response = await client.request(method, url, **options)
-        return response
+        body = options.get("body")
+        return await self._send(
+            url,
+            options,
+            lambda client: client.request(method, url, **options),
+            can_repeat=body is None or isinstance(body, (bytes, str)),
+        )
 
     async def get(self, url: str, **options: Unpack[RequestOptions]) -> Response:
         """Send a GET request: see ``request``."""
@@ -248,11 +255,37 @@ class Pool:
         With ``protocol`` ``url`` is that of the resource, otherwise that of a proxy,
         and ``target`` among ``options`` the host and port to connect to.
         """
-        client, _ = await self._find(url)
         target = options.pop("target", url)
-        return await client.open_tunnel(target, protocol=protocol, **options)
+        return await self._send(
+            url,
+            options,
+            lambda client: client.open_tunnel(target, protocol=protocol, **options),
+        )
 
-    async def _find(self, text: str) -> tuple[Client, str]:
+    async def _send(
+        self,
+        url: str,
+        options: Any,
+        send: Callable[[Client], Answer],
+        *,
+        can_repeat: bool = True,
+    ) -> Response:
+        """Send a request, and again if another origin's connection must not serve it
+        (RFC 9110, 15.5.20)."""
+        client, key = await self._find(url, options)
+        response = await send(client)
+        if (
+            response.status == 421
+            and can_repeat
+            and client is not self._clients.get(key)
+        ):
+            response.close()
+            self._separate(key)
+            client, _ = await self._find(url, options)
+            response = await send(client)
+        return response
+
+    async def _find(self, text: str, options: Any) -> tuple[Client, str]:
         """Return the client for a URL, and the URL's origin."""
         if self._closed:
             raise ConnectionClosedError(_CLOSED)
@@ -264,10 +297,10 @@ class Pool:
         if client is None and self._shares:
             client = self._shared.get(key)
             if client is not None and not client.connections.open_count:
-                del self._shared[key]
+                self._stop_sharing(key)
                 client = None
             if client is None:
-                client = await self._find_shared(url, key)
+                client = await self._find_shared(url, key, options)
                 if self._closed:
                     raise ConnectionClosedError(_CLOSED)
                 if client is None:  # another request may have made it meanwhile
@@ -309,7 +342,9 @@ class Pool:
 
     # ---- Connections that origins share (RFC 9113, 9.1.1) ----
 
-    async def _find_shared(self, url: SplitURL, key: str) -> Client | None:
+    async def _find_shared(
+        self, url: SplitURL, key: str, options: Any
+    ) -> Client | None:
         """Return the client of another origin whose connection serves this one."""
         if url.scheme != "https" or key in self._alone:
             return None
@@ -321,17 +356,41 @@ class Pool:
         if not candidates:
             return None
         loop = asyncio.get_running_loop()
+        lookup = loop.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
+        seconds = self._find_bound(options)
         try:
-            found = await loop.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
+            found = await wait_for(lookup, seconds)
+        except asyncio.TimeoutError:
+            raise ConnectTimeoutError(
+                f"no address of {url.host} in {seconds} seconds"
+            ) from None
         except OSError:
             return None  # connecting reports it
         own = {entry[4][:2] for entry in found}
         for client, address in candidates:
             if address in own and client.connections.open_count:
+                self._stop_sharing(key)
                 client.serve_origin(key)
                 self._shared[key] = client
+                if len(self._shared) > _MAX_ORIGINS:
+                    self._stop_sharing(next(iter(self._shared)))
                 return client
         return None
+
+    def _find_bound(self, options: Any) -> float | None:
+        """Return the seconds in which a request must know the addresses of its host."""
+        timeout = options.get("timeout", -1)
+        if timeout == -1:
+            timeout = self._options["timeout"]
+        else:
+            check_seconds("timeout", timeout)
+        timeouts = options.get("timeouts")
+        if timeouts is not None:
+            rule = "a RequestTimeouts or None"
+            check_type("timeouts", timeouts, RequestTimeouts, rule)
+            timeout = timeouts.connect
+        bounds = [timeout, self._options["connect_timeout"]]
+        return min((bound for bound in bounds if bound is not None), default=None)
 
     @staticmethod
     def _find_addresses(client: Client, url: SplitURL) -> Iterable[tuple[str, int]]:
@@ -348,10 +407,15 @@ class Pool:
 
     def _separate(self, key: str) -> None:
         """Give an origin connections of its own, because the server wants that."""
-        self._shared.pop(key, None)
+        self._stop_sharing(key)
         self._alone.add(key)
         if len(self._alone) > _MAX_ORIGINS:
             self._alone.pop()
+
+    def _stop_sharing(self, key: str) -> None:
+        client = self._shared.pop(key, None)
+        if client is not None:
+            client.leave_origin(key)
 
     # ---- Idle connections ----
 
@@ -392,16 +456,6 @@ class Pool:
         self._closed = True
         for client in [*self._clients.values(), *self._ending.values()]:
             client.abort()
-
-    async def __aenter__(self) -> Pool:
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, *exc_info: object
-    ) -> None:
-        if exc_type is not None:
-            self.abort()
-        await self.close()
 
     def __repr__(self) -> str:
         return (

@@ -10,7 +10,12 @@ from nghttp2py.asyncio.deadlines import Deadlines
 from nghttp2py.asyncio.origin import Connection, OriginConnections
 from nghttp2py.asyncio.request_body import RequestBody
 from nghttp2py.asyncio.stream import Stream
-from nghttp2py.asyncio.time_limits import ProgressLimit, RequestTimeouts, TimeLimit
+from nghttp2py.asyncio.time_limits import (
+    ProgressLimit,
+    RequestTimeouts,
+    TimeLimit,
+    UploadLimit,
+)
 from nghttp2py.asyncio.writer import HeadersLike
 from nghttp2py.errors import PoolTimeoutError
 
@@ -97,18 +102,24 @@ class RequestWatch:
 
     async def respond(self, stream: Stream, body: RequestBody) -> Any:
         """Wait for the response: event ``receive_response_headers``."""
-        step = stream.response()
         timeouts = self.timeouts
         if timeouts is not None and (timeouts.read or timeouts.write):
-            step = _within(ProgressLimit(stream, body, timeouts), step)
+            step = _respond_within(stream, body, timeouts)
+        else:
+            step = stream.response()
         return await self._run(
             "receive_response_headers", step, stream_id=stream.stream_id
         )
 
 
-async def _within(limit: ProgressLimit, step: Coroutine[Any, Any, Any]) -> Any:
-    with limit:
-        return await step
+async def _respond_within(
+    stream: Stream, body: RequestBody, timeouts: RequestTimeouts
+) -> Any:
+    with ProgressLimit(stream, body, timeouts):
+        response = await stream.response()
+    if timeouts.write is not None:
+        UploadLimit(stream, body, timeouts.write)
+    return response
 
 
 async def _call(trace: Trace, name: str, about: dict[str, Any]) -> None:

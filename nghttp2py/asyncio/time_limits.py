@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import weakref
 from dataclasses import dataclass, fields
 from types import TracebackType
 
@@ -13,7 +14,7 @@ from nghttp2py.asyncio.request_body import RequestBody
 from nghttp2py.asyncio.stream import Stream
 from nghttp2py.errors import ReadTimeoutError, RequestTimeoutError, WriteTimeoutError
 
-__all__ = ["ProgressLimit", "RequestTimeouts", "TimeLimit"]
+__all__ = ["ProgressLimit", "RequestTimeouts", "TimeLimit", "UploadLimit"]
 
 # How often the progress of a body is checked within the time of a bound.
 _LOOKS = 4
@@ -63,14 +64,17 @@ class _Interrupt:
             self._task.cancel()
 
     def _is_ours(self, exc_type: type[BaseException] | None) -> bool:
-        """Return whether the block was left because it was cancelled here."""
-        if exc_type is not asyncio.CancelledError:
-            return False
-        return not (
+        """Return whether the block was left because it was cancelled here.
+
+        The task's count of cancellations is reduced even if another exception, such as
+        that of a trace function, has replaced the CancelledError.
+        """
+        also_cancelled = (
             sys.version_info >= (3, 11)
             and self._task is not None
             and self._task.uncancel() > self._cancelling
         )
+        return exc_type is asyncio.CancelledError and not also_cancelled
 
 
 class TimeLimit(_Interrupt):
@@ -113,6 +117,67 @@ class TimeLimit(_Interrupt):
             ) from exc
 
 
+class _Progress:
+    """What the peer has taken of a request's body, and since when nothing more."""
+
+    __slots__ = ("_body", "_mark", "is_sent", "since")
+
+    def __init__(self, body: RequestBody) -> None:
+        self._body = body
+        self._mark: object = None
+        #: Whether the peer has taken all of it.
+        self.is_sent = False
+        #: When it last took some, or there was nothing for it to take.
+        self.since = 0.0
+
+    def look(self, stream: Stream, now: float) -> None:
+        """Compare what is queued now with the last time."""
+        body = self._body
+        queued = stream.link.queued(stream)
+        self.is_sent = body.is_empty or (body.is_exhausted and not queued)
+        mark = (self.is_sent, body.taken, queued)
+        is_held = not self.is_sent and not queued and not body.is_exhausted
+        if mark != self._mark or is_held:
+            self._mark, self.since = mark, now
+
+
+def _make_write_error(seconds: float | None) -> WriteTimeoutError:
+    return WriteTimeoutError(f"the peer took nothing of the body in {seconds} seconds")
+
+
+class UploadLimit:
+    """Resets a stream if the peer takes nothing of the rest of its request's body.
+
+    It is for the time after the response has begun.  The progress is checked four times
+    within ``seconds``; time in which the body's source has nothing is not counted.
+    """
+
+    def __init__(self, stream: Stream, body: RequestBody, seconds: float) -> None:
+        # Weak, because a response that is dropped resets its stream.
+        self._stream = weakref.ref(stream)
+        self._progress = _Progress(body)
+        self._seconds = seconds
+        self._loop = asyncio.get_running_loop()
+        self._look()
+
+    def _look(self) -> None:
+        stream = self._stream()
+        if stream is None or stream.closed:
+            return
+        progress, seconds = self._progress, self._seconds
+        now = self._loop.time()
+        progress.look(stream, now)
+        if progress.is_sent:
+            return
+        if now >= progress.since + seconds:
+            stream.break_off(
+                lambda: _make_write_error(seconds), stream.link.codes.cancelled
+            )
+            return
+        left = progress.since + seconds - now
+        self._loop.call_later(min(left, seconds / _LOOKS), self._look)
+
+
 class ProgressLimit(_Interrupt):
     """Bounds the wait for a response: ``write`` and then ``read`` of the timeouts.
 
@@ -122,41 +187,33 @@ class ProgressLimit(_Interrupt):
     checked four times within each bound.
     """
 
-    __slots__ = ("_body", "_loop", "_mark", "_since", "_stream", "_timeouts", "_timer")
+    __slots__ = ("_loop", "_progress", "_stream", "_timeouts", "_timer")
 
     def __init__(
         self, stream: Stream, body: RequestBody, timeouts: RequestTimeouts
     ) -> None:
         super().__init__()
         self._stream = stream
-        self._body = body
+        self._progress = _Progress(body)
         self._timeouts = timeouts
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
-        self._mark: object = None
-        self._since = 0.0
 
     def __enter__(self) -> None:
         self._enter()
-        self._since = self._loop.time()
         self._look()
 
     def _look(self) -> None:
         now = self._loop.time()
-        body, timeouts = self._body, self._timeouts
-        queued = self._stream.link.queued(self._stream)
-        is_sent = body.is_empty or (body.is_exhausted and not queued)
-        mark = (is_sent, body.taken, queued)
-        is_held = not is_sent and not queued and not body.is_exhausted
-        if mark != self._mark or is_held:
-            self._mark, self._since = mark, now
-        bound = timeouts.read if is_sent else timeouts.write
-        if bound is not None and now >= self._since + bound:
+        progress, timeouts = self._progress, self._timeouts
+        progress.look(self._stream, now)
+        bound = timeouts.read if progress.is_sent else timeouts.write
+        if bound is not None and now >= progress.since + bound:
             self._expire()
             return
         wait = min(
-            self._since + bound - now if bound is not None else _UNBOUNDED,
-            _UNBOUNDED if is_sent else self._interval(),
+            progress.since + bound - now if bound is not None else _UNBOUNDED,
+            _UNBOUNDED if progress.is_sent else self._interval(),
         )
         if wait < _UNBOUNDED:
             self._timer = self._loop.call_later(wait, self._look)
@@ -175,10 +232,8 @@ class ProgressLimit(_Interrupt):
             self._timer.cancel()
         if not (self._expired and self._is_ours(exc_type)):
             return
-        if isinstance(self._mark, tuple) and self._mark[0]:
+        if self._progress.is_sent:
             raise ReadTimeoutError(
                 f"no response in {self._timeouts.read} seconds"
             ) from exc
-        raise WriteTimeoutError(
-            f"the peer took nothing of the body in {self._timeouts.write} seconds"
-        ) from exc
+        raise _make_write_error(self._timeouts.write) from exc

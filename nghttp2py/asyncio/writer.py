@@ -83,11 +83,9 @@ class Outgoing(StreamState):
     def _time_out(self, seconds: float) -> None:
         stream_id, code = self.stream_id, self.link.codes.cancelled
         name = self.link.code_name(code)
-        self._break_off(
-            lambda: StreamTimeoutError(stream_id, seconds, code, name), code
-        )
+        self.break_off(lambda: StreamTimeoutError(stream_id, seconds, code, name), code)
 
-    def _break_off(self, failure: Failure, error_code: int) -> None:
+    def break_off(self, failure: Failure, error_code: int) -> None:
         """Reset the stream for a reason of our own, unless that was done."""
         if not self.closed:
             self.aborted(failure, error_code, True, True)
@@ -95,7 +93,7 @@ class Outgoing(StreamState):
 
     def _cancel(self, error_code: int, reason: str) -> None:
         failure = self.link.make_failure(self.stream_id, error_code, reason)
-        self._break_off(failure, error_code)
+        self.break_off(failure, error_code)
 
     def _end_upload(self) -> None:
         """Reset a request whose rest the server does not need.

@@ -987,6 +987,14 @@ cdef class QuicConnection:
         """Return the id of our next stream; sending on the stream opens it."""
         return lib.ngp_quic_next_stream_id(handle(self), bool(is_unidirectional))
 
+    def streams_left(self, is_unidirectional=False):
+        """Return how many more of our streams the peer's limit allows now (RFC 9000,
+        4.6).
+
+        Streams that wait for it are counted as open; before the handshake it is 0.
+        """
+        return lib.ngp_quic_streams_left(handle(self), bool(is_unidirectional))
+
     def send_stream_data(self, stream_id, data, end_stream=False):
         """Send bytes on a stream; with ``end_stream``, end it.
 
