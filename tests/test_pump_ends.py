@@ -7,6 +7,7 @@ import pytest
 from helpers import data, goaway, settings, settings_ack
 from loops import in_loop, in_virtual_time, until
 from memory import MemoryClient, MemoryTransport
+from virtual_time import pass_time
 
 from nghttp2py import BaseRequestHandler, HTTP2Client, HTTP2Server
 from nghttp2py.asyncio import H2Protocol, H2Pump, open_connection, start_server
@@ -356,7 +357,7 @@ async def test_a_client_between_two_requests_gets_no_goaway(pause):
     await answer_one(client)
     client.protocol.close(timeout=1000)
     for _ in range(3):
-        await asyncio.sleep(pause)
+        await pass_time(pause)
         assert (await answer_one(client)).body == b"a"
     assert not any(isinstance(event, H2GoAway) for event in client.events)
     loop = asyncio.get_running_loop()
@@ -374,7 +375,7 @@ async def test_a_slow_response_that_has_just_ended_counts_as_a_request():
     number = client.request()
     client.converse()
     stream = await client.protocol.accept_stream()
-    await asyncio.sleep(10 * QUIET_TIME)
+    await pass_time(10 * QUIET_TIME)
     await stream.send_response(200, body=b"a")
     client.protocol.close(timeout=1000)
     await client.exchange()
@@ -396,10 +397,29 @@ async def test_a_client_that_never_stops_gets_goaway_in_the_end():
         response = await answer_one(client)
         assert response.body == b"a"
         answered += 1
-        await asyncio.sleep(0.1)
-    assert NOTICE_DELAY <= loop.time() - begun < NOTICE_DELAY + 0.5
+        await pass_time(0.1)
+    assert NOTICE_DELAY / 2 <= loop.time() - begun < NOTICE_DELAY / 2 + 0.5
     assert answered > 5
     await until(lambda: client.protocol.transport is None)
+
+
+@in_virtual_time
+async def test_goaway_follows_the_last_open_response_of_a_busy_client():
+    """Clients that use the package h2 lose the responses that come after it."""
+    loop = asyncio.get_running_loop()
+    client = MemoryClient(H2Protocol(False), config=WIDE)
+    client.converse()
+    client.request()
+    client.converse()
+    stream = await client.protocol.accept_stream()
+    client.protocol.close(timeout=1000)
+    await pass_time(0.7 * NOTICE_DELAY)
+    assert GOAWAY not in client.transport.sent
+    await stream.send_response(200, body=b"a")
+    begun = loop.time()
+    await until(lambda: GOAWAY in client.transport.sent)
+    assert loop.time() - begun < 0.1
+    client.protocol.abort()
 
 
 @in_virtual_time

@@ -47,7 +47,8 @@ _GOAWAY_PING = b"shutdown"
 NOTICE_TIME = 1.0
 # Seconds that open requests have before the first GOAWAY.  Clients that use the package
 # h2, such as httpx, read nothing that comes after a GOAWAY, and lose their responses.
-NOTICE_DELAY = 3.0
+# In the first half of this time the client must be quiet, too.
+NOTICE_DELAY = 6.0
 # Seconds without a request after which a client counts as having none ready.
 QUIET_TIME = 0.5
 # The data of the PINGs to a peer that has closed its half, and the seconds between the
@@ -108,7 +109,7 @@ class H2Pump(BoundedTransport, H2Transfer, asyncio.Protocol, asyncio.BufferedPro
         self._probe_timer: asyncio.TimerHandle | None = None
         # Before the first GOAWAY, or after it; and the time by which to go on.
         self._notice_held = self._awaits_ping = False
-        self._notice_due = self._notice_limit = math.inf
+        self._notice_due = self._notice_limit = self._quiet_limit = math.inf
         self._first_due = 0.0  # the first request has until then to come
         self._quiet_from = math.inf  # no request was open since, at a close
         # The state that the timer checks: see _judges().
@@ -289,10 +290,10 @@ class H2Pump(BoundedTransport, H2Transfer, asyncio.Protocol, asyncio.BufferedPro
 
         A server first sends a warning and waits for a round trip, at most a second, so
         that no request in flight is lost (RFC 9113, 6.8).  The warning comes when the
-        client has had no open request for 0.5 seconds, at the latest after 3 seconds
-        or half of ``timeout``; the first request of a connection may come until the
-        connection is a second old.  What has not finished after ``timeout`` seconds
-        (``timeouts.close``) is aborted.
+        client has had no open request for 0.5 seconds; after 3 seconds, when none is
+        open; at the latest after 6 seconds or half of ``timeout``.  The first request
+        of a connection may come until the connection is a second old.  What has not
+        finished after ``timeout`` seconds (``timeouts.close``) is aborted.
 
         This may be called in every state.  When the connection is closing already, a
         call can only shorten the time that is left.  Before there is a transport, it
@@ -304,9 +305,9 @@ class H2Pump(BoundedTransport, H2Transfer, asyncio.Protocol, asyncio.BufferedPro
         timeout = self._timeouts.close if timeout is None else timeout
         self._end_by(timeout)
         now = self._loop.time()
-        self._notice_limit = min(
-            self._notice_limit, now + min(NOTICE_DELAY, timeout / 2)
-        )
+        wait = min(NOTICE_DELAY, timeout / 2)
+        self._quiet_limit = min(self._quiet_limit, now + wait / 2)
+        self._notice_limit = min(self._notice_limit, now + wait)
         if self._closing:
             if self._notice_held:
                 self._hold_notice()
@@ -341,7 +342,7 @@ class H2Pump(BoundedTransport, H2Transfer, asyncio.Protocol, asyncio.BufferedPro
             due = self._quiet_from + QUIET_TIME
         else:
             due = self._first_due
-        return min(due, self._notice_limit)
+        return min(due, self._quiet_limit)
 
     def _hold_notice(self) -> None:
         """Send the first GOAWAY if it is due, or else hold it."""
