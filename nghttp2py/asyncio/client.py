@@ -27,7 +27,7 @@ from nghttp2py.asyncio.alternatives import AlternativeServices
 from nghttp2py.asyncio.content_coding import ACCEPTED
 from nghttp2py.asyncio.deadlines import Deadlines
 from nghttp2py.asyncio.fields import Fields, add_field
-from nghttp2py.asyncio.h2_client import DEFAULT_CONFIGURATION, HTTP2Connector
+from nghttp2py.asyncio.h2_client import HTTP2Connector
 from nghttp2py.asyncio.origin import Connection, Connector, OriginConnections
 from nghttp2py.asyncio.request_body import NO_BODY, RequestBody
 from nghttp2py.asyncio.request_watch import RequestWatch
@@ -442,6 +442,35 @@ class Client(Closing):
             protocol is not None,
         )
 
+    async def send(
+        self,
+        method: str,
+        fields: list[tuple[bytes, bytes]],
+        body: RequestBody,
+        *,
+        timeouts: RequestTimeouts,
+        trace: Trace | None = None,
+        expect_continue: float = 0.0,
+    ) -> Response:
+        """Send a request whose header section the caller has made.
+
+        ``fields`` are the pseudo-header fields and the others, with names in lower
+        case; the client adds none.  The request's half of a CONNECT, whose ``body`` is
+        not used, stays open.  The rest is as in ``request`` and ``open_tunnel``.
+        """
+        watch, timeout = self._make_watch(timeouts, trace, None)
+        tunnel = method == "CONNECT"
+        return await self._send(
+            method,
+            fields,
+            _Tunnel() if tunnel else body,
+            None,
+            timeout,
+            expect_continue,
+            watch,
+            tunnel and any(field[0] == b":protocol" for field in fields),
+        )
+
     def _make_watch(
         self,
         timeouts: RequestTimeouts | None,
@@ -709,7 +738,6 @@ def _make_http3(
         url,
         path,
         config,
-        defaults=DEFAULT_CONFIGURATION,
         has_fallback=not only,
         idle_timeout=idle_timeout,
         **options,

@@ -237,6 +237,8 @@ async def _connect_tcp(
     try:
         if options["ssl"] is not None:
             options.setdefault("server_hostname", host)
+            # A context that others use, too, may offer another protocol by now.
+            prepare_context(options["ssl"])
         await loop.create_connection(lambda: protocol, sock=sock, **options)
     except BaseException:
         sock.close()

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from nghttp2py.arguments import check_type
+from nghttp2py.asyncio.h2_client import DEFAULT_CONFIGURATION
 from nghttp2py.asyncio.h3 import H3_CLIENT_TIMEOUTS, H3Protocol
 from nghttp2py.asyncio.quic import establish, with_alpn
 from nghttp2py.asyncio.quic_protocol import QuicConnectionError
@@ -26,14 +27,13 @@ from nghttp2py.errors import (
     TLSConfigurationError,
     printable,
 )
-from nghttp2py.h2 import H2Configuration
 from nghttp2py.h3 import H3_ALPN
 from nghttp2py.h3.connection import ErrorCode
 from nghttp2py.quic import QuicConfiguration, QuicConnection, QuicErrorCode
 from nghttp2py.quic.events import ConnectionTerminated
 from nghttp2py.quic.packet import error_name
 
-__all__ = ["OPTIONS", "HTTP3Connector"]
+__all__ = ["OPTIONS", "HTTP3Connector", "adopt_trust", "make_configuration"]
 
 # What the timeout of a response must not lose to, in seconds.
 _IDLE_MARGIN = 10.0
@@ -66,7 +66,7 @@ class HTTP3Connector:
     """Makes connections of HTTP/3 to one origin.
 
     ``quic`` is a configuration, or ``None`` for one of our own, which trusts the
-    authorities of ``ssl`` and has the windows of ``defaults``.  ``path`` and
+    authorities of ``ssl`` and has the windows of HTTP/2.  ``path`` and
     ``config``, which are of HTTP/2, must be ``None``.  ``options`` are ``cls``,
     ``server_hostname``, ``timeouts`` and what replaces a field of ``timeouts``.
     ``has_fallback`` means that HTTP/2 is used where this fails: a path that delivers
@@ -81,7 +81,6 @@ class HTTP3Connector:
         config: object,
         *,
         quic: QuicConfiguration | None,
-        defaults: H2Configuration,
         ssl: ssl_module.SSLContext | None,
         connect_timeout: float | None,
         timeout: float | None,
@@ -128,19 +127,9 @@ class HTTP3Connector:
                 with_alpn(quic, H3_ALPN), is_client=True
             )
         else:
-            configuration = QuicConfiguration(
-                is_client=True,
-                alpn_protocols=H3_ALPN,
-                congestion_control_algorithm="cubic",
-                # A response that does not come is reported by its own timeout.
-                idle_timeout=_IDLE_MARGIN
-                + max(timeout or 0, QuicConfiguration.idle_timeout),
-                max_data=defaults.connection_window_size,
-                max_stream_data=defaults.initial_window_size,
-                probe_datagram_size=True,
-            )
+            configuration = make_configuration(timeout)
             if ssl is not None:
-                _adopt_trust(configuration, ssl)
+                adopt_trust(configuration, ssl)
         if interval is not None:
             configuration.keep_alive = interval
         if configuration.server_name is None:
@@ -187,10 +176,28 @@ class HTTP3Connector:
         protocol.shut_down_soon(timeout)
 
 
-def _adopt_trust(configuration: QuicConfiguration, ssl: ssl_module.SSLContext) -> None:
+def make_configuration(timeout: float | None = None) -> QuicConfiguration:
+    """Make the configuration of a client whose responses may take ``timeout`` seconds.
+
+    Its windows are those of HTTP/2's.
+    """
+    return QuicConfiguration(
+        is_client=True,
+        alpn_protocols=H3_ALPN,
+        congestion_control_algorithm="cubic",
+        # A response that does not come is reported by its own timeout.
+        idle_timeout=_IDLE_MARGIN + max(timeout or 0, QuicConfiguration.idle_timeout),
+        max_data=DEFAULT_CONFIGURATION.connection_window_size,
+        max_stream_data=DEFAULT_CONFIGURATION.initial_window_size,
+        probe_datagram_size=True,
+    )
+
+
+def adopt_trust(configuration: QuicConfiguration, ssl: ssl_module.SSLContext) -> None:
     """Have QUIC trust the authorities that an SSL context trusts.
 
-    A context does not give away its own certificate.
+    A context does not give away its own certificate.  Raises ``TLSConfigurationError``
+    if the context asks for what QUIC cannot do.
     """
     if ssl.verify_mode == ssl_module.CERT_NONE:
         configuration.verify_mode = ssl_module.CERT_NONE

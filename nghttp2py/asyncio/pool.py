@@ -21,6 +21,7 @@ from nghttp2py.asyncio.client import (
     Closing,
 )
 from nghttp2py.asyncio.origin import OriginConnections
+from nghttp2py.asyncio.request_body import RequestBody
 from nghttp2py.asyncio.response import Response
 from nghttp2py.asyncio.time_limits import RequestTimeouts
 from nghttp2py.asyncio.url import SplitURL, split_url
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         BodyOptions,
         ConnectionOptions,
         RequestOptions,
+        Trace,
     )
     from nghttp2py.quic import QuicConfiguration
 
@@ -136,7 +138,8 @@ class Pool(Closing):
     name has the same address and port, and is in its certificate (RFC 9113, 9.1.1).  If
     the server answers 421, the request is sent again on a connection of its own.
 
-    The other parameters are those of ``Client``, for every client.  ``ssl`` is used for
+    With ``path`` all connections are to that Unix socket.  The other parameters are
+    those of ``Client``, for every client.  ``ssl`` is used for
     origins of ``https``; ``http3=True`` is of no effect for others.
 
     Use it as ``async with Pool() as pool``.
@@ -150,6 +153,7 @@ class Pool(Closing):
         max_keepalive: int = MAX_KEEPALIVE,
         keepalive_expiry: float | None = KEEPALIVE_EXPIRY,
         share_connections: bool = False,
+        path: str | None = None,
         ssl: ssl_module.SSLContext | None = None,
         http3: bool | Literal["only"] | QuicConfiguration = False,
         quic: QuicConfiguration | None = None,
@@ -177,6 +181,7 @@ class Pool(Closing):
         if alternatives is None and http3 is True:
             alternatives = AlternativeServices()
         self._options: dict[str, Any] = {
+            "path": path,
             "headers": headers,
             "config": config,
             "connect_timeout": connect_timeout,
@@ -285,16 +290,47 @@ class Pool(Closing):
             response = await send(client)
         return response
 
-    async def _find(self, text: str, options: Any) -> tuple[Client, str]:
+    async def send(
+        self,
+        origin: str,
+        method: str,
+        fields: list[tuple[bytes, bytes]],
+        body: RequestBody,
+        *,
+        server_hostname: str | None = None,
+        timeouts: RequestTimeouts,
+        trace: Trace | None = None,
+        expect_continue: float = 0.0,
+    ) -> Response:
+        """Send a request whose header section the caller has made: see ``Client.send``.
+
+        With ``server_hostname`` it is sent on a connection for which TLS has asked for
+        that name, and whose certificate is valid for it.
+        """
+        client, _ = await self._find(origin, {"timeouts": timeouts}, server_hostname)
+        return await client.send(
+            method,
+            fields,
+            body,
+            timeouts=timeouts,
+            trace=trace,
+            expect_continue=expect_continue,
+        )
+
+    async def _find(
+        self, text: str, options: Any, server_hostname: str | None = None
+    ) -> tuple[Client, str]:
         """Return the client for a URL, and the URL's origin."""
         if self._closed:
             raise ConnectionClosedError(_CLOSED)
         url = split_url(text)
         if url.scheme is None:
             raise ValueError(f"{text!r} has no scheme and host")
-        key = f"{url.scheme}://{url.authority}"
+        key = origin = f"{url.scheme}://{url.authority}"
+        if server_hostname is not None:
+            key = f"{origin} as {server_hostname}"
         client = self._clients.get(key)
-        if client is None and self._shares:
+        if client is None and self._shares and server_hostname is None:
             client = self._shared.get(key)
             if client is not None and not client.connections.open_count:
                 self._stop_sharing(key)
@@ -306,15 +342,18 @@ class Pool(Closing):
                 if client is None:  # another request may have made it meanwhile
                     client = self._clients.get(key)
         if client is None:
-            client = self._clients[key] = self._make_client(key)
+            client = self._make_client(origin, server_hostname)
+            self._clients[key] = client
             client.connections.use_slots(self._slots)
             self._forget_unused()
         elif key in self._clients:
             self._clients.move_to_end(key)
         return client, key
 
-    def _make_client(self, origin: str) -> Client:
+    def _make_client(self, origin: str, server_hostname: str | None = None) -> Client:
         options = self._options
+        if server_hostname is not None:
+            options = {**options, "server_hostname": server_hostname}
         if origin.startswith("https:"):
             options = {
                 **options,
