@@ -78,6 +78,7 @@ LAYERS = {
         "quic",
         "x509",
     },
+    "httpx": {"arguments", "errors", "asyncio", "quic"},
     "cli": {
         *("", "arguments", "errors", "hpack", "libraries", "h2", "h3", "quic"),
         *("asyncio", "server", "client", "static_files", "asgi", "workers"),

@@ -1,0 +1,263 @@
+"""The transport of ``httpx.Client``: an event loop in a thread of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import ssl
+import threading
+import weakref
+from collections.abc import AsyncIterator, Iterable, Iterator
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+from nghttp2py.errors import ConnectionClosedError
+from nghttp2py.httpx.engine import Answer, Engine, Options
+from nghttp2py.httpx.faults import translate
+from nghttp2py.httpx.loop_thread import Errand, LoopThread, call_back
+from nghttp2py.httpx.modules import BaseTransport, Module, find_module
+from nghttp2py.httpx.streams import AsyncNetworkStream, ResponseStream
+from nghttp2py.httpx.transport import make_response
+from nghttp2py.httpx.trust import Trust
+
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = ["Transport"]
+
+_END = object()
+
+
+class Transport(BaseTransport):
+    """Sends the requests of an ``httpx.Client`` over HTTP/2 and HTTP/3.
+
+    The parameters are those of ``AsyncTransport``.  Its connections are in an event
+    loop that runs in a thread of its own, from the first request to ``close``; threads
+    can use it at the same time.  A request's body and its ``trace`` function run in
+    the thread that waits for the response.  After ``os.fork`` the child process makes
+    connections of its own.
+    """
+
+    def __init__(
+        self,
+        verify: ssl.SSLContext | str | bool = True,
+        cert: Any = None,
+        trust_env: bool = True,
+        http1: bool = True,
+        http2: bool = True,
+        limits: httpx.Limits | None = None,
+        proxy: Any = None,
+        uds: str | None = None,
+        local_address: str | None = None,
+        retries: int = 0,
+        socket_options: Iterable[tuple[Any, ...]] | None = None,
+        *,
+        http3: bool | Literal["only"] = False,
+    ) -> None:
+        self._make_engine = partial(
+            Engine,
+            Options(
+                http1=http1,
+                http2=http2,
+                http3=http3,
+                limits=limits,
+                retries=retries,
+                uds=uds,
+                local_address=local_address,
+                socket_options=socket_options,
+                proxy=proxy,
+            ),
+            Trust(verify, cert, trust_env),
+        )
+        self._lock = threading.Lock()
+        self._engine = self._make_engine()
+        self._thread: LoopThread | None = None
+        self._process = os.getpid()
+
+    def _find_thread(self) -> LoopThread:
+        """Return the thread of the loop, started if that is necessary."""
+        if self._process != os.getpid():
+            # Another thread of the parent may have held the lock, and the connections
+            # are the parent's.
+            self._process = os.getpid()
+            self._lock = threading.Lock()
+            self._thread = None
+        thread = self._thread
+        if thread is None:
+            with self._lock:
+                thread = self._thread
+                if thread is None:
+                    self._engine = self._make_engine()
+                    thread = self._thread = LoopThread(self._engine.close)
+                    # If it is not closed: the thread has no reference to it.
+                    weakref.finalize(self, thread.end).atexit = False
+        return thread
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request; return its response, whose body may still be arriving.
+
+        Raises the exceptions of the request's module.
+        """
+        module = find_module(request)
+        thread = self._find_thread()
+        errand = Errand(thread)
+        stream: Any = request.stream
+        body: Any
+        if isinstance(stream, module.byte_stream):
+            body = b"".join(stream)
+        else:
+            body = _Upload(errand, stream)
+        trace = request.extensions.get("trace")
+        if trace is not None:
+            trace = partial(_trace, trace)
+        try:
+            answer, pieces = errand.run(
+                _exchange, self._engine, module, request, body, trace
+            )
+        except ConnectionClosedError as error:
+            raise translate(module, error) from error
+        kind = module.derive(SyncStream, "SyncByteStream")
+        network = answer.extensions.get("network_stream")
+        if isinstance(network, AsyncNetworkStream):
+            answer.extensions["network_stream"] = NetworkStream(thread, network)
+        response: httpx.Response = make_response(
+            module, answer, kind(module, thread, errand, answer, pieces)
+        )
+        return response
+
+    def close(self) -> None:
+        """Close all connections; open responses break off."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.end()
+            thread.join()
+
+    def __enter__(self) -> Transport:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        self.close()
+
+
+async def _exchange(
+    engine: Engine, module: Module, request: Any, body: Any, trace: Any
+) -> tuple[Answer, list[bytes] | None]:
+    """Send a request; return the answer, and its body if all of it has come."""
+    answer = await engine.send(module, request, body, trace)
+    stream = answer.stream
+    if not isinstance(stream, ResponseStream) or not stream.is_whole:
+        return answer, None
+    stream.extensions = answer.extensions
+    pieces = [piece async for piece in stream]
+    await stream.aclose()
+    return answer, pieces
+
+
+async def _trace(function: Any, name: str, info: dict[str, Any]) -> None:
+    await call_back(partial(function, name, info))
+
+
+class _Upload:
+    """A request's body, whose pieces are made in the thread that waits."""
+
+    def __init__(self, errand: Errand, pieces: Iterable[bytes]) -> None:
+        self._errand = errand
+        self._pieces = pieces
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        iterator = iter(self._pieces)
+        while (
+            piece := await self._errand.call(partial(next, iterator, _END))
+        ) is not _END:
+            yield piece
+
+
+class SyncStream:
+    """The body of a response: a subclass that is of httpx is given to its client."""
+
+    def __init__(
+        self,
+        module: Module,
+        thread: LoopThread,
+        errand: Errand,
+        answer: Answer,
+        pieces: list[bytes] | None,
+    ) -> None:
+        self._module = module
+        self._thread = thread
+        # The rest of an upload is asked for by that of the request.
+        self._errand = errand
+        self._stream = answer.stream
+        self._pieces = pieces
+        self._closed = pieces is not None
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Iterate over the body in pieces as they arrive."""
+        if self._pieces is not None:
+            yield from self._pieces
+            return
+        iterator = self._stream.__aiter__()
+        while True:
+            try:
+                piece = self._errand.run(_get_next, iterator)
+            except ConnectionClosedError as error:
+                raise translate(self._module, error) from error
+            if piece is _END:
+                return
+            yield piece
+
+    def close(self) -> None:
+        """Reset the stream, if its response is not complete."""
+        if self._closed:
+            return
+        self._closed = True
+        # Its loop may have ended.
+        with contextlib.suppress(ConnectionClosedError):
+            Errand(self._thread).run(self._stream.aclose)
+
+
+async def _get_next(iterator: AsyncIterator[bytes]) -> Any:
+    return await anext(iterator, _END)
+
+
+class NetworkStream:
+    """The extension ``network_stream`` of a response without asyncio."""
+
+    def __init__(self, thread: LoopThread, stream: AsyncNetworkStream) -> None:
+        self._thread = thread
+        self._stream = stream
+
+    def get_extra_info(self, info: str) -> Any:
+        """Return information about the connection: see ``AsyncNetworkStream``."""
+        return self._stream.get_extra_info(info)
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Return up to ``max_bytes`` of the tunnel, as soon as there are any."""
+        data: bytes = self._run(self._stream.read, "ReadError", max_bytes, timeout)
+        return data
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Send bytes by the tunnel."""
+        self._run(self._stream.write, "WriteError", bytes(buffer), timeout)
+
+    def _run(self, method: Any, fault: str, *args: Any) -> Any:
+        try:
+            return Errand(self._thread).run(method, *args)
+        except ConnectionClosedError as error:
+            raise self._stream.make_error(fault, error) from error
+
+    def close(self) -> None:
+        """End our half of the tunnel, once what was written is sent."""
+        with contextlib.suppress(ConnectionClosedError):
+            Errand(self._thread).run(self._stream.aclose)
+
+    def start_tls(self, *_: Any, **options: Any) -> Any:
+        """Raise ``RuntimeError``: see ``AsyncNetworkStream``."""
+        self._run(self._stream.start_tls, "WriteError")
