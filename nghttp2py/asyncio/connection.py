@@ -43,8 +43,11 @@ from nghttp2py.h2 import (
 )
 from nghttp2py.h2.config import check_config
 
-__all__ = ["H2ConnectionOwner", "H2StreamConnection"]
+__all__ = ["LOST", "H2ConnectionOwner", "H2StreamConnection"]
 
+#: How the reason of a ``ConnectionTerminatedError`` begins if the system has reported
+#: the end of the connection, as by ECONNRESET.
+LOST = "the connection was lost"
 
 # The window of a connection is unbounded, those of streams bound what the peer may
 # send: so a stream that is not read does not stop the others.
@@ -219,7 +222,7 @@ class H2StreamConnection(H2Pump):
             self._end_waiters(
                 ErrorCode.INTERNAL_ERROR,
                 remote=True,
-                reason=f"the connection was lost: {exc}",
+                reason=f"{LOST}: {exc}",
             )
         elif self._refusal is not None:
             self._over = self._over or self._refusal

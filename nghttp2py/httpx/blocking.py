@@ -17,7 +17,7 @@ from nghttp2py.httpx.engine import Answer, Engine, Options
 from nghttp2py.httpx.faults import translate
 from nghttp2py.httpx.loop_thread import Errand, LoopThread, call_back
 from nghttp2py.httpx.modules import BaseTransport, Module, find_module
-from nghttp2py.httpx.streams import AsyncNetworkStream, ResponseStream
+from nghttp2py.httpx.streams import ResponseStream
 from nghttp2py.httpx.transport import make_response
 from nghttp2py.httpx.trust import Trust
 
@@ -119,8 +119,8 @@ class Transport(BaseTransport):
             raise translate(module, error) from error
         kind = module.derive(SyncStream, "SyncByteStream")
         network = answer.extensions.get("network_stream")
-        if isinstance(network, AsyncNetworkStream):
-            answer.extensions["network_stream"] = NetworkStream(thread, network)
+        if network is not None:
+            answer.extensions["network_stream"] = NetworkStream(module, thread, network)
         response: httpx.Response = make_response(
             module, answer, kind(module, thread, errand, answer, pieces)
         )
@@ -230,12 +230,13 @@ async def _get_next(iterator: AsyncIterator[bytes]) -> Any:
 class NetworkStream:
     """The extension ``network_stream`` of a response without asyncio."""
 
-    def __init__(self, thread: LoopThread, stream: AsyncNetworkStream) -> None:
+    def __init__(self, module: Module, thread: LoopThread, stream: Any) -> None:
+        self._module = module
         self._thread = thread
         self._stream = stream
 
     def get_extra_info(self, info: str) -> Any:
-        """Return information about the connection: see ``AsyncNetworkStream``."""
+        """Return information about the connection, as httpcore's streams do."""
         return self._stream.get_extra_info(info)
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
@@ -251,7 +252,7 @@ class NetworkStream:
         try:
             return Errand(self._thread).run(method, *args)
         except ConnectionClosedError as error:
-            raise self._stream.make_error(fault, error) from error
+            raise self._module.make_core_error(fault, error) from error
 
     def close(self) -> None:
         """End our half of the tunnel, once what was written is sent."""
@@ -259,5 +260,5 @@ class NetworkStream:
             Errand(self._thread).run(self._stream.aclose)
 
     def start_tls(self, *_: Any, **options: Any) -> Any:
-        """Raise ``RuntimeError``: see ``AsyncNetworkStream``."""
-        self._run(self._stream.start_tls, "WriteError")
+        """Raise ``RuntimeError``: TLS inside of a stream is not supported."""
+        raise RuntimeError("TLS inside of a stream is not supported")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 
+from nghttp2py.asyncio.connection import LOST
 from nghttp2py.errors import (
     ConnectionClosedError,
     ConnectionTerminatedError,
@@ -69,11 +70,10 @@ def _name_end(error: ConnectionTerminatedError, sending: bool) -> str:
         return "ConnectError"
     if sending:
         return "WriteError"
-    # These are the codes of a connection that was lost, without a GOAWAY, and of one
-    # that was aborted here.
-    lost = error.error_code == ErrorCode.INTERNAL_ERROR
     aborted = not error.remote and error.error_code == ErrorCode.CANCEL
-    return "ReadError" if lost or aborted else "RemoteProtocolError"
+    if aborted or error.reason.startswith(LOST):
+        return "ReadError"
+    return "RemoteProtocolError"
 
 
 def translate(module: Module, error: Exception, *, sending: bool = False) -> Exception:

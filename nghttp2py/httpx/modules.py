@@ -64,9 +64,11 @@ class Module:
         """Return an exception's class by its name."""
         return getattr(self._package, name)
 
-    def get_core_exception(self, name: str) -> Any:
-        """Return the class of that name that a network stream raises."""
-        return getattr(importlib.import_module(_CORES[self._name]), name)
+    def make_core_error(self, name: str, error: Exception) -> Exception:
+        """Make the exception of that name that a network stream raises for another."""
+        kind = getattr(importlib.import_module(_CORES[self._name]), name)
+        made: Exception = kind(str(error) or type(error).__name__)
+        return made
 
     def derive(self, kind: type[Any], base: str) -> type[Any]:
         """Return ``kind`` as a subclass of one of the module's classes."""

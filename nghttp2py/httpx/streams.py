@@ -117,9 +117,9 @@ class AsyncNetworkStream:
         try:
             return await wait_for(self._response.stream.read(max_bytes), timeout)
         except asyncio.TimeoutError as error:
-            raise self.make_error("ReadTimeout", error) from error
+            raise self._module.make_core_error("ReadTimeout", error) from error
         except (NGHTTP2Error, OSError) as error:
-            raise self.make_error("ReadError", error) from error
+            raise self._module.make_core_error("ReadError", error) from error
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Send bytes by the tunnel.  Raises ``WriteTimeout`` and ``WriteError``."""
@@ -129,9 +129,9 @@ class AsyncNetworkStream:
         try:
             await wait_for(self._response.stream.send_data(bytes(buffer)), timeout)
         except asyncio.TimeoutError as error:
-            raise self.make_error("WriteTimeout", error) from error
+            raise self._module.make_core_error("WriteTimeout", error) from error
         except (NGHTTP2Error, OSError) as error:
-            raise self.make_error("WriteError", error) from error
+            raise self._module.make_core_error("WriteError", error) from error
 
     async def aclose(self) -> None:
         """End our half of the tunnel, once what was written is sent."""
@@ -148,9 +148,3 @@ class AsyncNetworkStream:
     async def start_tls(self, *_: Any, **options: Any) -> Any:
         """Raise ``RuntimeError``: TLS inside of a tunnel is not supported."""
         raise RuntimeError("TLS inside of a stream is not supported")
-
-    def make_error(self, name: str, error: Exception) -> Exception:
-        """Make an exception of httpcore for one of ours."""
-        kind = self._module.get_core_exception(name)
-        made: Exception = kind(str(error) or type(error).__name__)
-        return made
