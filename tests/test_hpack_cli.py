@@ -89,6 +89,35 @@ def test_a_block_is_decoded_to_json(run):
     assert lists == [LIST, [[":method", "GET"], [":scheme", "http"]]]
 
 
+@pytest.mark.parametrize(
+    "text", ["8286", "82:86", "82 86", "0x82 0x86", "0x82, 0x86", "82-86", "0x8286"]
+)
+def test_digits_are_read_as_programs_copy_them(run, text):
+    expected = [[":method", "GET"], [":scheme", "http"]]
+    for result in run("decode", text), run("decode", stdin=text):
+        assert json.loads(result.stdout) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("82:8", "<argument>:1: not hexadecimal digits of whole octets: there are 3"),
+        ("82:c6", "<argument>:1: malformed header block at octet 1: index 70 is not"),
+        ("missing", "'missing': No such file or directory"),
+    ],
+)
+def test_what_is_wrong_with_an_argument_has_its_place(run, text, sentence):
+    result = run("decode", text)
+    assert result.exit_code != 0 and sentence in result.stderr
+    if "c6" in text:
+        assert "was the capture begun in the middle" in result.stderr
+
+
+def test_a_character_that_is_no_digit_has_its_column(run):
+    result = run("decode", stdin="82\n0x82 8g\n")
+    assert result.stderr == ("<stdin>:2: not hexadecimal digits: 'g' at column 7\n")
+
+
 def test_json_keeps_marks_and_bytes_that_are_not_utf8(run):
     field = NeverIndexed(b"x-key", b"\xff\xc3\xbc\x00")
     block = HDDeflater().deflate([field])

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from nghttp2py.cli.captures import (
+    Block,
+    CaptureError,
+    blocks_of_capture,
+    blocks_of_stream,
+    from_hex,
+    is_capture,
+    is_stream,
+    looks_like_hex,
+)
 from nghttp2py.cli.stories import (
     BadInputError,
     Case,
@@ -25,7 +37,7 @@ from nghttp2py.cli.stories import (
     size_of,
     to_json,
 )
-from nghttp2py.errors import HPACKError, printable
+from nghttp2py.errors import HPACKError, InvalidTableIndexError, printable
 from nghttp2py.hpack import (
     DEFAULT_HEADER_TABLE_SIZE,
     DEFAULT_MAX_HEADER_LIST_SIZE,
@@ -39,7 +51,32 @@ _SIZE = click.IntRange(0, 2**32 - 1)
 # Seconds after which a progress bar is shown.
 _PATIENCE = 1.0  # seconds
 
+# That of a whole direction, whose bound is in the SETTINGS of the other one.
+_STREAM_TABLE_SIZE = 1 << 20
+_MIDDLE = "; was the capture begun in the middle of the connection?"
+
+
+class _Digits(io.BytesIO):
+    """An argument that is a block, as a file."""
+
+    name = "<argument>"
+
+
+class _FileOrBlock(click.File):
+    """A file, or a header block in hexadecimal digits."""
+
+    def convert(self, value: Any, parameter: Any, context: Any) -> Any:
+        """Return the opened file, or one in memory with the digits."""
+        try:
+            return super().convert(value, parameter, context)
+        except click.BadParameter:
+            if looks_like_hex(value):
+                return _Digits(value.encode())
+            raise
+
+
 _files = click.argument("files", type=click.File("rb"), nargs=-1)
+_blocks = click.argument("files", type=_FileOrBlock("rb"), nargs=-1)
 _table_size = click.option(
     "--table-size",
     "-S",
@@ -116,7 +153,57 @@ def _decoded(
         try:
             yield inflater.inflate(block)
         except HPACKError as error:
-            raise BadInputError(name, line, str(error)) from None
+            raise BadInputError(name, line, _explain(error)) from None
+
+
+def _explain(error: HPACKError) -> str:
+    return f"{error}{_MIDDLE if isinstance(error, InvalidTableIndexError) else ''}"
+
+
+def _connections(
+    name: str, data: bytes, binary: bool, keylog: Path | None
+) -> Iterator[Iterator[Block]] | None:
+    """Return the directions of connections that a file has; ``None``: it has blocks."""
+    if is_capture(data):
+        return blocks_of_capture(Path(name), keylog)
+    if is_stream(data):
+        return iter([blocks_of_stream(data)])
+    if not binary:
+        with contextlib.suppress(CaptureError, UnicodeDecodeError):
+            # Wireshark copies a whole stream as one line.
+            stream = from_hex(data.decode())
+            if is_stream(stream):
+                return iter([blocks_of_stream(stream)])
+    return None
+
+
+def _decode_connections(
+    name: str,
+    connections: Iterator[Iterator[Block]],
+    max_list_size: int,
+    show: Callable[[Block, HeaderList], None],
+) -> None:
+    """Decode directions of connections; a bad one does not end the others."""
+    failures = []
+    try:
+        for blocks in connections:
+            inflater = _inflater(_STREAM_TABLE_SIZE, max_list_size)
+            direction, at = "", 0
+            try:
+                for block in blocks:
+                    direction, at = block.direction, block.offset
+                    show(block, inflater.inflate(block.data))
+            except HPACKError as error:
+                failures.append(
+                    f"{direction}{': ' * bool(direction)}the {block.kind} of stream "
+                    f"{block.stream_id} at octet {at}: {_explain(error)}"
+                )
+            except CaptureError as error:
+                failures.append(f"{direction}{': ' * bool(direction)}{error}")
+    except CaptureError as error:
+        failures.append(str(error))
+    if failures:
+        raise BadInputError(name, 0, "; ".join(failures))
 
 
 @command.command()
@@ -134,7 +221,7 @@ def encode(files: tuple[BinaryIO, ...], table_size: int) -> None:
 
 
 @command.command()
-@_files
+@_blocks
 @_binary
 @click.option(
     "--format",
@@ -144,27 +231,55 @@ def encode(files: tuple[BinaryIO, ...], table_size: int) -> None:
     show_default=True,
     help="A line of JSON for each block, or a table to look at.",
 )
+@click.option(
+    "--keylog",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    envvar="SSLKEYLOGFILE",
+    help="File with the secrets of TLS in a capture.  [default: $SSLKEYLOGFILE]",
+)
 @_table_size
 @_max_list_size
 def decode(
     files: tuple[BinaryIO, ...],
     binary: bool,
     style: str,
+    keylog: Path | None,
     table_size: int,
     max_list_size: int,
 ) -> None:
-    """Decode header blocks.
+    """Decode header blocks: files of them, or blocks as arguments.
+
+    Digits may have spaces, colons or 0x between them, as Wireshark copies them.  A file
+    may also be all that one end of an HTTP/2 connection has sent, in binary or in
+    hexadecimal digits, or a capture (pcap, pcapng), for which tshark is needed.
 
     In JSON, a field that must never be indexed has true as third element.
     """
 
     def work(name: str, data: bytes) -> None:
+        connections = _connections(name, data, binary, keylog)
+        if connections is not None:
+            _decode_connections(name, connections, max_list_size, show)
+            return
         inflater = _inflater(table_size, max_list_size)
         for number, headers in enumerate(_decoded(name, data, inflater, binary), 1):
             if style == "json":
                 click.echo(to_json(headers))
             else:
                 _show(f"block {number}", headers)
+
+    def show(block: Block, headers: HeaderList) -> None:
+        if style == "json":
+            place = {
+                **({"direction": block.direction} if block.direction else {}),
+                "stream": block.stream_id,
+                "frame": block.kind,
+            }
+            start = json.dumps(place)[:-1]
+            click.echo(f'{start}, "headers": {to_json(headers)}}}')
+        else:
+            title = f"{block.kind} of stream {block.stream_id}"
+            _show(f"{block.direction} {title}".lstrip(), headers)
 
     raise SystemExit(_each(files, work))
 

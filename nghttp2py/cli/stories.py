@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from nghttp2py.cli.captures import CaptureError, from_hex
 from nghttp2py.hpack import DEFAULT_HEADER_TABLE_SIZE, NeverIndexed
 
 HeaderList = list[tuple[bytes, bytes]]
@@ -139,9 +140,9 @@ def read_blocks(name: str, data: bytes, binary: bool) -> Iterator[tuple[int, byt
     for number, line in _lines(name, data):
         if line:
             try:
-                yield number, bytes.fromhex(line)
-            except ValueError:
-                raise BadInputError(name, number, "not hexadecimal digits") from None
+                yield number, from_hex(line)
+            except CaptureError as error:
+                raise BadInputError(name, number, str(error)) from None
 
 
 def is_story(data: bytes) -> bool:
