@@ -198,6 +198,91 @@ def chart(name: str, table: dict[str, Any]) -> str:
     return "\n".join([*out, "</svg>", ""])
 
 
+# ---- The picture of the README and of the first page ----
+
+# What it shows of the tables, under which heading: a table of the rates, one of CPU
+# times, the row in them.
+OVERVIEW = {
+    "ASGI, HTTP/1.1": ("asgi_rate", "asgi_cpu", "hello, HTTP/1.1"),
+    "ASGI, HTTP/2": ("asgi_rate", "asgi_cpu", "hello, HTTP/2"),
+    "ASGI, HTTP/3": ("asgi_rate", "asgi_cpu", "hello, HTTP/3"),
+    "HTTP2Server, HTTP/2": ("server_rate", "server_cpu", "hello"),
+}
+# Text, muted text, the bar of ours, other bars.  The drawing of a page takes the page's
+# colors; the README's is an image, which does not know them.
+THEMES = {
+    "overview": (
+        "var(--color-foreground-primary, #222)",
+        "var(--color-foreground-muted, #646776)",
+        "var(--color-brand-primary, #0a7d5a)",
+        "var(--color-background-border, #ccd2d8)",
+    ),
+    "overview-light": ("#1f2328", "#59636e", "#0a7d5a", "#c9d1d9"),
+    "overview-dark": ("#e6edf3", "#9198a1", "#3fb68b", "#3d444d"),
+}
+NAME, BAR, PANEL, LINE = 128, 128, 216, 21
+
+
+def overview(name: str, tables: dict[str, Any]) -> str:
+    """Bars of requests a second and of CPU time, in the colors of a theme.
+
+    The bars of one heading compare with each other: requests over HTTP/1.1 and HTTP/3
+    come from different clients.
+    """
+    text, muted, ours, others = THEMES[name]
+    width = NAME + 2 * PANEL
+    out: list[str] = []
+    y = 34
+    for heading, (rates, times, row) in OVERVIEW.items():
+        if rates not in tables or row not in tables[rates]["rows"]:
+            continue
+        found = tables[rates]["rows"][row], tables[times]["rows"][row]
+        y += 10
+        out.append(f'  <text class="head" x="0" y="{y}">{escape(heading)}</text>')
+        y += LINE
+        # Ours without uvloop says nothing here.
+        programs = [name for name in found[0] if not name.endswith(", asyncio")]
+        for program in programs:
+            kind = "ours" if program.startswith("nghttp2py") else "others"
+            shown = program.removesuffix(", uvloop")
+            out.append(f'  <text class="{kind}" x="0" y="{y}">{escape(shown)}</text>')
+            for panel, values in enumerate(found):
+                x = NAME + panel * PANEL
+                length = BAR * values[program] / max(values[p] for p in programs)
+                out.append(
+                    f'  <rect class="{kind}" x="{x}" y="{y - 11}" height="13" rx="2" '
+                    f'width="{max(length, 1.5):.1f}"/>'
+                )
+                unit = "" if panel == 0 else " µs"
+                out.append(
+                    f'  <text class="{kind}" x="{x + length + 6:.1f}" y="{y}">'
+                    f"{number(values[program])}{unit}</text>"
+                )
+            y += LINE
+    title = "Small requests, one process: requests a second, and CPU time of each"
+    return "\n".join(
+        [
+            '<svg xmlns="http://www.w3.org/2000/svg" class="overview" role="img" '
+            f'viewBox="0 0 {width} {y}" width="{width}" height="{y}" '
+            f'aria-labelledby="{name}-title">',
+            f'  <title id="{name}-title">{title}</title>',
+            "  <style>",
+            f"    .overview text {{ fill: {muted}; "
+            "font: 13px var(--font-stack, system-ui, sans-serif) }",
+            f"    .overview .head {{ fill: {text}; font-weight: 600 }}",
+            f"    .overview rect.others {{ fill: {others} }}",
+            f"    .overview rect.ours {{ fill: {ours} }}",
+            f"    .overview text.ours {{ fill: {text}; font-weight: 600 }}",
+            "  </style>",
+            f'  <text x="{NAME}" y="14">Requests a second</text>',
+            f'  <text x="{NAME + PANEL}" y="14">CPU for a request</text>',
+            *out,
+            "</svg>",
+            "",
+        ]
+    )
+
+
 # ---- The page ----
 
 
@@ -271,6 +356,8 @@ def write(data: dict[str, Any], directory: Path) -> None:
     for name, table in data["tables"].items():
         if any(len(row) > 1 for row in table["rows"].values()):
             (directory / f"{name}.svg").write_text(chart(name, table))
+    for name in THEMES:
+        (directory / f"{name}.svg").write_text(overview(name, data["tables"]))
     (directory / "figures.rst").write_text(page(data))
 
 

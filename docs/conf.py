@@ -15,7 +15,9 @@ project = "nghttp2py"
 author = "the nghttp2py founders"
 copyright = f"{author}. MIT licence"
 release = version = nghttp2py.__version__
-extensions = ["sphinx.ext.autodoc"]
+extensions = ["sphinx.ext.autodoc", "sphinx_copybutton"]
+# A session is copied without its prompts and output.
+copybutton_prompt_text = "$ "
 html_theme = "furo"
 html_title = f"nghttp2py {release}"
 html_static_path = ["_static"]

@@ -7,21 +7,22 @@ fails.
 """
 
 import ast
+import contextlib
 import functools
 import os
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 import textwrap
-import time
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import pytest
+from peers import free_port, wait_for_port
 
 from nghttp2py.cli import main as nghttp2py_command
 
@@ -171,8 +172,12 @@ def test_the_types_of_every_block_of_python_are_right(tmp_path):
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
+def serves(block):
+    return "serve_forever" in block.text or "run(app" in block.text
+
+
 def stands_for_itself(block):
-    return block.needs is None and "serve_forever" not in block.text
+    return block.needs is None and not serves(block) and ":8443" not in block.text
 
 
 @pytest.mark.parametrize(
@@ -181,44 +186,105 @@ def stands_for_itself(block):
     ids=str,
 )
 def test_a_block_of_python_that_stands_for_itself_runs(block, tmp_path):
-    subprocess.run(
+    shown = subprocess.run(
         [sys.executable, "-W", "error", "-c", block.text],
         cwd=tmp_path,
         check=True,
         timeout=SECONDS,
-    )
+        capture_output=True,
+        text=True,
+    ).stdout
+    compare_with_comments(block.text, shown)
 
 
-def test_the_first_example_of_the_readme_answers_as_the_readme_says():
-    """As pasted, but for the port, which may be taken here."""
-    blocks = [b for b in BLOCKS if b.page == ROOT / "README.md"]
-    program = blocks[0]
-    session = next(b for b in blocks if b.kind == "console")
-    assert program.kind == "python" and program.needs is None
-    command, _, output = session.text.partition("\n")
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port = str(listening.getsockname()[1])
+def compare_with_comments(text, shown):
+    """What a comment after print() says is what it has printed, up to an ellipsis."""
+    comments = re.findall(r"^\s*print\(.*\)  # (.*)$", text, re.M)
+    if comments:
+        lines = [line for line in shown.splitlines() if line]
+        for said, line in zip(comments, lines, strict=True):
+            assert line.startswith(said.removesuffix("..."))
+            assert said.endswith("...") or line == said
+
+
+@contextlib.contextmanager
+def served(block, port):
+    """A server that a block starts, at another port; ready."""
+    text = re.sub(r"\b8(080|443)\b", str(port), block.text)
     with subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", program.text.replace("8080", port)]
+        [sys.executable, "-W", "error", "-c", text],
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
     ) as server:
         try:
-            deadline = time.monotonic() + SECONDS
-            while True:
-                with socket.socket() as probe:
-                    if not probe.connect_ex(("127.0.0.1", int(port))):
-                        break
-                assert server.poll() is None and time.monotonic() < deadline
-            answer = subprocess.run(
-                ["curl", "-sS", *shlex.split(command.replace("8080", port))[2:]],
-                capture_output=True,
-                text=True,
-                check=True,
-                timeout=SECONDS,
-            ).stdout
+            wait_for_port(port, server)
+            yield
         finally:
             server.terminate()
-    assert answer == output
     assert server.returncode == 0
+
+
+FRONT = ["README.md", "index.rst"]
+
+
+def blocks_with(page, kind, text):
+    return [
+        b for b in BLOCKS if b.page.name == page and b.kind == kind and text in b.text
+    ]
+
+
+@pytest.mark.parametrize("page", FRONT)
+def test_the_first_server_of_a_front_page_answers(page):
+    """As pasted, but for the port, which may be taken here."""
+    (program,) = blocks_with(page, "python", "run(app")
+    # That page shows the answer.
+    (session,) = blocks_with("README.md", "console", "curl")
+    command, _, output = session.text.partition("\n")
+    port = free_port()
+    with served(program, port):
+        answer = subprocess.run(
+            ["curl", "-sS", *shlex.split(command.replace("8080", str(port)))[2:]],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=SECONDS,
+        ).stdout
+    assert answer == output
+
+
+@pytest.mark.parametrize("page", FRONT)
+def test_the_client_of_a_front_page_reaches_its_server_over_http3(page):
+    server, client = blocks_with(page, "python", "8443")
+    port = free_port()
+    with served(server, port):
+        shown = subprocess.run(
+            [
+                sys.executable,
+                "-W",
+                "error",
+                "-c",
+                client.text.replace("8443", str(port)),
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=SECONDS,
+        ).stdout
+    compare_with_comments(client.text, shown)
+
+
+def test_a_program_that_serves_files_serves_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("a file")
+    programs = [
+        b for b in BLOCKS if b.kind == "python" and "from nghttp2py.site" in b.text
+    ]
+    assert {b.page.name for b in programs} == {"README.md", "cli.rst"}
+    for program in programs:
+        port = free_port()
+        url = f"http://127.0.0.1:{port}/file"
+        with served(program, port), urllib.request.urlopen(url) as response:
+            assert response.read() == b"a file"
 
 
 @of_kind("example")
@@ -338,7 +404,7 @@ def check_git(words):
 CHECKS = {
     "apt-get": check_apt_get,
     "cd": lambda words: None,
-    # test_h3_chromium.py runs what is said of these.
+    # test_h3_chromium.py and test_quickstart_chromium.py run what is said of these.
     **dict.fromkeys(("base64", "chromium", "openssl"), lambda words: None),
     "curl": lambda words: options_are_in(help_of("curl", "--help", "all"), words),
     "git": check_git,
@@ -438,9 +504,19 @@ def test_what_serve_says_is_what_the_page_shows(tmp_path):
 
 
 def test_whatever_a_block_shows_is_compared_with_what_is_printed():
-    """Here, or with the README's first example."""
-    others = [line for _, line, _ in SHOWN if not line.startswith("printf ")]
-    assert [line.split()[0] for line in others] == ["curl", "nghttp2py"]
+    """Here, with the first server, or by test_quickstart_chromium.py."""
+    others = [
+        (place.split(":")[0], line.split()[:2])
+        for place, line, _ in SHOWN
+        if not line.startswith("printf ")
+    ]
+    assert others == [
+        ("README.md", ["curl", "--http2-prior-knowledge"]),
+        ("docs/cli.rst", ["nghttp2py", "serve"]),
+        ("docs/quickstart.rst", ["curl", "http://127.0.0.1:8000/"]),
+        ("docs/quickstart.rst", ["curl", "--http2-prior-knowledge"]),
+        ("docs/quickstart.rst", ["nghttp2py", "get"]),
+    ]
 
 
 # ---- What the text names ----

@@ -65,6 +65,30 @@ def test_a_chart_shows_every_number_and_says_what_it_is(charts):
     assert {"a", "b", "ours", "C", "h2"} <= set(texts)
 
 
+def measured(*programs):
+    return {"rows": {"hello, HTTP/3": {p: 10.0**i for i, p in enumerate(programs)}}}
+
+
+@pytest.mark.parametrize("theme", ["overview", "overview-light", "overview-dark"])
+def test_the_first_picture_has_what_was_measured_and_nothing_else(charts, theme):
+    tables = json.loads((PAGE / "figures.json").read_text())["tables"]
+    servers = "nghttp2py", "hypercorn", "a <b>"
+    tables |= {"asgi_rate": measured(*servers), "asgi_cpu": measured(*servers)}
+    drawing = ElementTree.fromstring(charts.overview(theme, tables))
+    names = "{http://www.w3.org/2000/svg}"
+    texts = [e.text for e in drawing.iter(f"{names}text")]
+    assert {"Requests a second", "CPU for a request", "ASGI, HTTP/3"} <= set(texts)
+    assert {"HTTP2Server, HTTP/2", "nghttpd", "a <b>", "10 µs", "100"} <= set(texts)
+    assert "ASGI, HTTP/2" not in texts
+    bars = [
+        (float(e.get("x")), float(e.get("width"))) for e in drawing.iter(f"{names}rect")
+    ]
+    assert len(bars) == 2 * (3 + 2)
+    width = float(drawing.get("width"))
+    assert all(x + w < width - 60 for x, w in bars)  # room for the number
+    assert ("var(--color" in charts.overview(theme, tables)) == (theme == "overview")
+
+
 @pytest.mark.parametrize(
     ("ours", "theirs", "better", "said"),
     [

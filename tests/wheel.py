@@ -215,8 +215,9 @@ def test_a_file_is_served_and_fetched_by_the_wheels_libraries(
     chain, key, authority = pems
     (tmp_path / "hello.txt").write_text("Hello from a file\n")
     serve = ["serve", tmp_path, "--port=0", "--cert", chain, "--key", key]
+    serve.append("--http3" if version == 3 else "--no-http3")
     get = ["get", "--include", "--cacert", authority]
-    with running("-m", "nghttp2py", *serve, *options) as server:
+    with running("-m", "nghttp2py", *serve) as server:
         url = server.stdout.readline().split()[2].rstrip("/")
         response = run("-m", "nghttp2py", *get, *options, f"{url}/hello.txt")
         assert response.startswith(f"HTTP/{version} 200")
