@@ -598,6 +598,32 @@ async def test_a_client_that_does_not_answer_a_close_is_reset(version):
 
 
 @everywhere
+async def test_a_client_that_has_closed_need_not_end_its_half(version):
+    """The server ends a WebSocket: a client may wait for that (RFC 6455, 7.1.1)."""
+    options = WebSocketOptions(close_timeout=60)
+    async with serving(version, App(), websocket=options) as peer:
+        socket = await accepted(peer)
+        await socket.send(close(4001))
+        assert await socket.closed() == (4001, "")
+        assert await socket.receive() is None
+        await until(lambda: peer.log)
+
+
+@everywhere
+async def test_messages_before_the_end_of_the_clients_half_are_answered(version):
+    app = App()
+    async with serving(version, app) as peer:
+        socket = await accepted(peer)
+        sent = socket.send(frame(TEXT, "a"), frame(TEXT, "b"))
+        await asyncio.gather(sent, socket.end())
+        assert [await socket.text(), await socket.text()] == ["a", "b"]
+        assert await socket.receive() is None
+        await until(app.done.is_set)
+        assert app.seen[-1] == disconnect(1006)
+        assert not app.events
+
+
+@everywhere
 async def test_both_may_close_at_once(version):
     async def talk(app, receive, send):
         assert (await receive())["text"] == "x"

@@ -203,6 +203,10 @@ def test_the_time_bounds_of_applications_are_on_the_page(name):
         ),
         ("accepted at a time", "asyncio.listener:_ACCEPTS_IN_A_TURN"),
         ("silence after the end", "asyncio.bounds:LINGER_TIME"),
+        (
+            "end of a client's half after the closing handshake",
+            "asgi.websocket:ENDED_TIME",
+        ),
         ("octets of a header section", "h1:MAX_HEAD"),
         ("fields of a header section", "h1:MAX_FIELDS"),
         ("octets of a request target", "h1:MAX_TARGET"),

@@ -5,8 +5,10 @@ from nghttp2py.exchange cimport Exchange
 from nghttp2py.h2.events cimport RequestReceived
 
 cdef enum:
-    # Octets that may be queued for the client when send() returns.
+    # Octets that may be queued for the client when send() returns, and those that are
+    # left when a send() that waits goes on: fewer, so that it wakes for several pieces.
     QUEUED = 131072
+    LOW = 32768
 
 cdef enum State:
     AWAITS_START
@@ -55,6 +57,7 @@ cdef class ASGIExchange(ApplicationExchange):
     cdef list _take_headers(self, given, int *present)
     cdef object _send_body(self, dict message)
     cdef object _queue(self, body, bint last)
+    cdef bint _has_room(self) except -1
     cdef int _body_sent(self) except -1
     cdef int _finish(self) except -1
     cdef int _drop_body(self) except -1

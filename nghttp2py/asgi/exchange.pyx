@@ -3,7 +3,7 @@
 
 A request's body is kept until the application takes it, and the client gets credit for
 it only then.  A response is queued as the client's window lets it out: ``send()`` waits
-while more than ``QUEUED`` octets of it are queued.
+once more than ``QUEUED`` octets of it are queued, until few are left.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
@@ -364,7 +364,6 @@ cdef class ASGIExchange(ApplicationExchange):
         cdef list headers = []
         cdef bytes name
         cdef int known
-        cdef bint first = self.http.version in ("HTTP/1.1", "HTTP/1.0")
 
         if given is None or isinstance(given, str | bytes):
             raise ASGIMessageError(f"headers must be pairs of bytes, not {given!r}")
@@ -392,7 +391,9 @@ cdef class ASGIExchange(ApplicationExchange):
             kind = KNOWN.get(name)
             if kind is not None:
                 known = kind
-                if known & OF_FRAMING or (known & OF_CONNECTION and not first):
+                if known & OF_FRAMING:
+                    continue
+                if known & OF_CONNECTION and not self.http.version.startswith("HTTP/1"):
                     continue
                 present[0] |= known
             if has_outer_space(<bytes>value):
@@ -443,9 +444,11 @@ cdef class ASGIExchange(ApplicationExchange):
             return self._queue_later(body, last, False)
         if last:
             self._body_sent()
-        if self.http.notify_writable(self, QUEUED):
-            return None
-        return self._wait_for_room()
+        return None if self._has_room() else self._wait_for_room()
+
+    cdef bint _has_room(self) except -1:
+        """Return whether ``send()`` need not wait; else have it woken."""
+        return self.http.queued(self) <= QUEUED or self.http.notify_writable(self, LOW)
 
     async def _queue_later(self, body, last, end):
         """Queue a large piece when the others have gone.
@@ -463,7 +466,7 @@ cdef class ASGIExchange(ApplicationExchange):
             return
         if last:
             self._body_sent()
-        if not end and not self.http.notify_writable(self, QUEUED):
+        if not end and not self._has_room():
             await self._wait_for_room()
 
     async def _wait_for_room(self):

@@ -118,7 +118,7 @@ cdef class ScopeMaker:
             if method is None:
                 method = request.method.decode("latin-1").upper()
             scope["method"] = method
-            scope["extensions"] = extensions = {}
+            scope["extensions"] = extensions = PyDict_Copy(kept.extensions)
             for name in kept.extensions:
                 extensions[name] = {}
             if request.http_version == "1.0":

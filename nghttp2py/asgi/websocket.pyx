@@ -3,8 +3,8 @@
 
 The peer gets credit for what was parsed.  Nothing is parsed while enough messages wait
 for the application, or while too much is queued for the peer; nor before the
-application has accepted.  ``send()`` waits while more than ``QUEUED`` octets are
-queued.
+application has accepted.  ``send()`` waits once more than ``QUEUED`` octets are queued.
+The end of the stream is looked at after the messages before it.
 """
 
 from cpython.bytes cimport PyBytes_GET_SIZE
@@ -44,6 +44,10 @@ __all__ = ["WebSocketExchange", "new_websocket"]
 # times as many of them.
 cdef Py_ssize_t SLICE = 131072
 cdef Py_ssize_t DEFLATED_SLICE = 4096
+
+#: Seconds that a client has to end its half of a stream after a WebSocket has ended, if
+#: it has read all of the other half.
+ENDED_TIME = 0.5
 
 cdef str WEBSOCKET = sys.intern("websocket")
 cdef str SEND = sys.intern("websocket.send")
@@ -253,6 +257,9 @@ cdef class WebSocketExchange(ASGIExchange):
         return 0
 
     cdef int _receive_end(self) except -1:
+        if self._messages and self._end is None:
+            # A client that has closed its half may read what the application answers.
+            return 0
         self._handle(self._socket.receive_eof())
         self._flush()
         return 0
@@ -310,6 +317,8 @@ cdef class WebSocketExchange(ASGIExchange):
             if type(data) is str:
                 return {"type": RECEIVE, "text": data}
             return {"type": RECEIVE, "bytes": data}
+        if self._request_ended and self._socket is not None and self._held is None:
+            self._receive_end()
         if self._end is not None or self.disconnected or self._state == COMPLETE:
             # It knows: there is no need to cancel it.
             self.finish_response()
@@ -344,9 +353,9 @@ cdef class WebSocketExchange(ASGIExchange):
             return self._client_is_gone()
 
     cdef object _wait_if_full(self):
-        if self._pending is not None or not self.http.notify_writable(self, QUEUED):
-            return self._wait_for_room()
-        return None
+        if self._pending is None and self._has_room():
+            return None
+        return self._wait_for_room()
 
     cdef object _send_rest(self, str kind, message):
         """Handle a message but the usual one."""
@@ -499,6 +508,11 @@ cdef class WebSocketExchange(ASGIExchange):
         try:
             self.http.queue_body(self, data, end)
             self._output_ended = end
+            if end and not self._request_ended:
+                self._stop_timer()
+                self._timer = self.loop.call_later(
+                    min(ENDED_TIME, self._options.close_timeout), self._miss_half
+                )
         except BodyQueueFullError:
             self._pending = [data]
             if self.http.notify_writable(self, 0):
@@ -560,6 +574,14 @@ cdef class WebSocketExchange(ASGIExchange):
         self._stop_timer()
         self._timer = self.loop.call_later(self._options.close_timeout, self._miss_end)
         return 0
+
+    def _miss_half(self):
+        """End the client's half, too: it may wait for the server (RFC 6455, 7.1.1)."""
+        self._timer = None
+        if self.http.queued(self):
+            self._await_end()
+        else:
+            self._miss_end()
 
     def _miss_end(self):
         self._timer = None

@@ -25,6 +25,7 @@ from nghttp2py.h1.connection cimport (
     REQUEST_LINE,
     SENT,
     TUNNEL,
+    TUNNELLED,
     UNDECIDED,
     FIELDS,
     H1Connection,
@@ -672,7 +673,17 @@ cdef class HTTP1Exchanges(HTTPConnection):
         if len(piece) > COUNTED:
             count_bytes(len(piece))
         self.connection.send(piece, end)
-        self.flush_soon()
+        if (
+            self.connection.output == TUNNELLED
+            and self.low < 0
+            and not self.blocked
+            and not self.dispatching
+            and self.owner is not None
+        ):
+            # Nothing follows from it, so it need not wait for the next turn.
+            self.owner.write_now()
+        else:
+            self.flush_soon()
 
     cpdef send_body(self, Exchange exchange, body, trailers):
         """See ``HTTPConnection``."""

@@ -435,6 +435,8 @@ cdef class H1Transfer(Transfer):
         if not (self._paused or self._ended or self.transport is None):
             try:
                 self.write_bytes(self.http.take_output())
+                if self.http.connection.out_size:
+                    self.schedule()
             except FATAL:
                 raise
             except BaseException as error:
