@@ -5,9 +5,12 @@
     python benchmarks/workers.py soak     # mixed load, SIGHUP each minute, memory
 
 ``nghttp2py run`` serves a small application with four workers. The load comes from
-h2load (HTTP/1.1 and HTTP/2, in the clear and over TLS), our client over HTTP/3, and
-gtlsclient. h2load opens no other connection after GOAWAY, so it is run again and again;
-requests that it has begun and that have not ended are lost.
+h2load (HTTP/1.1 and HTTP/2, in the clear and over TLS), our client (HTTP/2 and HTTP/3),
+httpx, and gtlsclient. h2load opens no other connection after GOAWAY, so it is run again
+and again; requests that it has begun and that have not ended are lost. Those of HTTP/2
+are also divided by what a proxy between has seen ("traced"): "lost" was sent and
+neither answered nor refused, "refused" is above the last stream of GOAWAY, and "never
+sent" is what h2load counts as failed and has not sent.
 """
 
 from __future__ import annotations
@@ -27,9 +30,12 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import trustme
+from h2_tap import Tap
 
 from nghttp2py.asyncio import Client, open_connection
 from nghttp2py.errors import NGHTTP2Error
@@ -79,6 +85,12 @@ class Program:
         with self._log.open("w") as log:
             self.process = subprocess.Popen(command, cwd=directory, stderr=log)
         self.rolls = 0
+
+    def client_context(self) -> ssl.SSLContext:
+        """A context of clients, which trusts the server."""
+        context = ssl.create_default_context(cafile=str(self.authority))
+        context.set_alpn_protocols(["h2"])
+        return context
 
     @property
     def log(self) -> str:
@@ -137,51 +149,112 @@ class Load:
         return f"{self.name}: {counts}"
 
 
+@dataclass
+class Counts:
+    """What one run of h2load says of its requests."""
+
+    started: int
+    done: int
+    answered: int
+
+
+async def run_h2load(*arguments: str) -> Counts | None:
+    process = await asyncio.create_subprocess_exec(
+        *("h2load", f"-n{_REQUESTS}", *arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    output = (await process.communicate())[0].decode()
+    found = re.search(r"(\d+) started, (\d+) done, .*\nstatus codes: (\d+) 2xx", output)
+    return None if found is None else Counts(*map(int, found.groups()))
+
+
 def h2load(*arguments: str) -> Callable[[Load], Awaitable[None]]:
     async def once(load: Load) -> None:
-        process = await asyncio.create_subprocess_exec(
-            *("h2load", f"-n{_REQUESTS}", *arguments),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-        output = (await process.communicate())[0].decode()
-        found = re.search(
-            r"(\d+) started, (\d+) done, (\d+) succeeded.*\n"
-            r"status codes: (\d+) 2xx",
-            output,
-        )
-        if found is None:
+        counts = await run_h2load(*arguments)
+        if counts is None:
             load.counts["lost"] += 1
             return
-        started, done, _, answered = map(int, found.groups())
-        load.counts["answered"] += answered
-        load.counts["lost"] += started - answered
-        load.counts["connection of h2load ended"] += done < _REQUESTS
+        load.counts["answered"] += counts.answered
+        load.counts["lost"] += counts.started - counts.answered
+        load.counts["connection of h2load ended"] += counts.done < _REQUESTS
 
     return once
 
 
-def http3(program: Program) -> Callable[[Load], Awaitable[None]]:
+def traced(
+    port: int, context: ssl.SSLContext | None, *arguments: str
+) -> Callable[[Load], Awaitable[None]]:
+    """h2load through a proxy that notes what it has sent."""
+
     async def once(load: Load) -> None:
-        configuration = QuicConfiguration(is_client=True)
-        configuration.load_verify_locations(str(program.authority))
-        client = Client(
-            f"https://localhost:{program.secure}", http3="only", quic=configuration
+        tap = Tap(port, context)
+        url = f"http://127.0.0.1:{await tap.start()}/"
+        counts = await run_h2load(*arguments, url)
+        await tap.close()
+        load.counts["answered"] += 0 if counts is None else counts.answered
+        load.counts["lost"] += tap.lost
+        load.counts["refused"] += tap.refused
+        load.counts["never sent"] += _REQUESTS - tap.sent
+
+    return once
+
+
+async def ask(
+    load: Load, get: Callable[[], Awaitable[int]], failed: str = "lost"
+) -> None:
+    """Send ten requests at a time; none that fails is tried again."""
+    for _ in range(_REQUESTS // 10):
+        answers = await asyncio.gather(
+            *(get() for _ in range(10)), return_exceptions=True
         )
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                load.counts[failed] += 1
+                load.counts[f"of these {answer!r}"[:100]] += 1
+            else:
+                load.counts["answered"] += answer == 200
+        if load.stopped:
+            return
+
+
+def our_client(program: Program, *, http3: bool) -> Callable[[Load], Awaitable[None]]:
+    url = f"https://localhost:{program.secure}"
+
+    async def once(load: Load) -> None:
+        if http3:
+            configuration = QuicConfiguration(is_client=True)
+            configuration.load_verify_locations(str(program.authority))
+            client = Client(url, http3="only", quic=configuration)
+        else:
+            client = Client(url, ssl=program.client_context())
+
+        async def get() -> int:
+            response = await client.get("/")
+            await response.read()
+            return response.status
+
         async with client:
-            for _ in range(_REQUESTS // 10):
-                answers = await asyncio.gather(
-                    *(client.get("/") for _ in range(10)), return_exceptions=True
-                )
-                for answer in answers:
-                    if isinstance(answer, BaseException):
-                        load.counts["lost"] += 1
-                        load.counts[f"of these {answer!r}"[:100]] += 1
-                    else:
-                        await answer.read()
-                        load.counts["answered"] += answer.status == 200
-                if load.stopped:
-                    return
+            await ask(load, get)
+
+    return once
+
+
+def with_httpx(program: Program) -> Callable[[Load], Awaitable[None]]:
+    """httpx through a proxy, because it reads no response after a GOAWAY."""
+
+    async def once(load: Load) -> None:
+        tap = Tap(program.secure, program.client_context())
+        url = f"http://127.0.0.1:{await tap.start()}/"
+        async with httpx.AsyncClient(http1=False, http2=True) as client:
+
+            async def get() -> int:
+                return (await client.get(url)).status_code
+
+            await ask(load, get, failed="failed in httpx")
+        await tap.close()
+        load.counts["lost"] += tap.lost
+        load.counts["refused"] += tap.refused
 
     return once
 
@@ -207,12 +280,20 @@ def all_loads(program: Program) -> list[Load]:
         f"http://127.0.0.1:{program.clear}/",
         f"https://127.0.0.1:{program.secure}/",
     )
+    many = ("-c100", "-m10")
     return [
         Load("HTTP/1.1", h2load("--h1", "-c100", clear)),
         Load("HTTP/1.1 over TLS", h2load("--h1", "-c100", secure)),
-        Load("HTTP/2", h2load("-c100", "-m10", clear)),
-        Load("HTTP/2 over TLS", h2load("-c100", "-m10", secure)),
-        Load("HTTP/3, our client", http3(program)),
+        Load("HTTP/2", h2load(*many, clear)),
+        Load("HTTP/2 over TLS", h2load(*many, secure)),
+        Load("HTTP/2, traced", traced(program.clear, None, *many)),
+        Load(
+            "HTTP/2 over TLS, traced",
+            traced(program.secure, program.client_context(), *many),
+        ),
+        Load("HTTP/2 over TLS, our client", our_client(program, http3=False)),
+        Load("HTTP/2 over TLS, httpx, traced", with_httpx(program)),
+        Load("HTTP/3, our client", our_client(program, http3=True)),
         Load("HTTP/3, gtlsclient", gtlsclient(program)),
     ]
 
@@ -228,9 +309,11 @@ async def under(*loads: Load) -> AsyncIterator[None]:
         await asyncio.gather(*tasks)
 
 
-async def roll(program: Program) -> None:
+async def roll(program: Program, kinds: str) -> None:
     """Replace all workers twice under each kind of load."""
     for load in all_loads(program):
+        if not re.search(kinds, load.name):
+            continue
         async with under(load):
             seconds = [await program.roll() for _ in range(2)]
         print(f"{load}; all replaced in {seconds[0]:.1f} s and {seconds[1]:.1f} s")
@@ -238,8 +321,10 @@ async def roll(program: Program) -> None:
 
 async def kill(program: Program) -> None:
     """Kill one worker under load."""
-    loads = [load for load in all_loads(program) if "HTTP/2" in load.name]
-    loads += [load for load in all_loads(program) if "our client" in load.name]
+    loads = [
+        load for load in all_loads(program) if load.name.endswith(("HTTP/2", "TLS"))
+    ]
+    loads += [load for load in all_loads(program) if load.name == "HTTP/3, our client"]
     for load in loads:
         async with under(load):
             await asyncio.sleep(1)
@@ -284,8 +369,7 @@ async def websocket(program: Program, load: Load) -> None:
 
 async def resets(program: Program, load: Load) -> None:
     """Cancel requests, and drop connections in the middle of some."""
-    context = ssl.create_default_context(cafile=str(program.authority))
-    client = Client(f"https://localhost:{program.secure}", ssl=context)
+    client = Client(f"https://localhost:{program.secure}", ssl=program.client_context())
     async with client:
         for _ in range(50):
             task = asyncio.ensure_future(client.get("/slow"))
@@ -354,6 +438,7 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("part", choices=["roll", "kill", "soak"])
     parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--kinds", default="", help="of load: a regular expression")
     parser.add_argument("--seconds", type=float, default=600.0, help="of the soak")
     parser.add_argument("--pause", type=float, default=60.0, help="between SIGHUPs")
     parser.add_argument("options", nargs="*", help="of nghttp2py run, after --")
@@ -361,7 +446,7 @@ async def main() -> None:
     with running(arguments.workers, arguments.options) as program:
         await program.start()
         if arguments.part == "roll":
-            await roll(program)
+            await roll(program, arguments.kinds)
         elif arguments.part == "kill":
             await kill(program)
         else:
