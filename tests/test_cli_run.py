@@ -110,6 +110,13 @@ class Program:
     def log(self):
         return "".join(self.lines)
 
+    @property
+    def children(self):
+        """The processes that it has started."""
+        pid = self.process.pid
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+        return set(map(int, text.split()))
+
 
 @contextlib.contextmanager
 def program(site, *arguments, **options):

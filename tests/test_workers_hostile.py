@@ -148,10 +148,7 @@ def test_a_program_that_cannot_start_is_said_once(start, name, reason):
 def test_a_worker_that_dies_while_it_is_replaced_is_replaced(start):
     with start("sound") as server:
         server.wait_for("2 workers are ready")
-        pid = server.process.pid
-        path = f"/proc/{pid}/task/{pid}/children"
-        with open(path) as file:
-            workers = list(map(int, file.read().split()))
+        workers = server.children
         server.process.send_signal(signal.SIGHUP)
         server.wait_for("replacing 2 workers")
         for worker in workers:

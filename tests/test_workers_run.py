@@ -108,10 +108,27 @@ def test_a_worker_that_is_killed_is_back_and_the_others_serve_on(site):
     with run(site) as server:
         url = started(server)
         first = pids(url, 2)
+        wait_until(lambda: len(server.children) == 3)
+        (spare,) = server.children - first
         os.kill(min(first), signal.SIGKILL)
         server.wait_for(r"worker \d \(process \d+\) has ended by SIGKILL")
         wait_until(lambda: len(pids(url, 2) - first) == 1)
+        assert spare in pids(url, 2)
         assert server.stop() == 0
+
+
+def test_a_spare_process_that_ends_is_not_used(site):
+    with run(site) as server:
+        url = started(server)
+        first = pids(url, 2)
+        wait_until(lambda: len(server.children) == 3)
+        (spare,) = server.children - first
+        os.kill(spare, signal.SIGKILL)
+        wait_until(lambda: len(server.children) == 2)
+        os.kill(min(first), signal.SIGKILL)
+        wait_until(lambda: len(pids(url, 2) - first) == 1)
+        assert server.stop() == 0
+    assert "ERROR" in server.log and "Traceback" not in server.log
 
 
 def test_a_hangup_replaces_each_worker_and_requests_go_on(site):

@@ -92,6 +92,7 @@ async def _supervise(config: Config, workers: int) -> int:
             "reload": config.reload,
         },
         config.loop,
+        [__name__] if quic is None else [__name__, "nghttp2py.asyncio.h3"],
     )
     limits = make_limits(config)
     if files is not None:

@@ -22,7 +22,7 @@ from nghttp2py.workers.worker import IGNORED, STOPPING
 if TYPE_CHECKING:
     from nghttp2py.asyncio.quic_member import QuicMember
 
-__all__ = ["Failure", "Limits", "WorkerProcess"]
+__all__ = ["Failure", "Limits", "Spare", "WorkerProcess"]
 
 logger = logging.getLogger(__name__)
 
@@ -63,17 +63,46 @@ class Failure:
     details: str = ""
 
 
+class Spare:
+    """A process that waits to become a worker, with ``modules`` imported.
+
+    They must not be the application's, which each worker imports when it starts.
+
+    Raises ``OSError`` if no process can be started.
+    """
+
+    def __init__(self, modules: Sequence[str]) -> None:
+        self.channel, theirs = socket.socketpair()
+        try:
+            with theirs:
+                self.process = _spawn(theirs, modules)
+        except BaseException:
+            self.channel.close()
+            raise
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process has ended."""
+        return self.process.poll() is not None
+
+    def close(self) -> None:
+        """End the process."""
+        self.channel.close()
+        self.process.kill()
+        self.process.wait()
+
+
 class WorkerProcess:
     """A worker: it is starting, then ready, then stopping, then it has ended.
 
     ``started`` is a future: whether it has become ready.  ``changed`` is called with
     this object when the worker asks for a replacement, stops by itself, or has ended.
-
-    Raises ``OSError`` if no process can be started.
+    ``spare`` is the process that becomes the worker.
     """
 
     def __init__(
         self,
+        spare: Spare,
         index: int,
         generation: int,
         start: Message,
@@ -98,14 +127,8 @@ class WorkerProcess:
         self._timers: list[asyncio.TimerHandle] = []
         self._silence: asyncio.TimerHandle | None = None
         self._heard = self._loop.time()
-        ours, theirs = socket.socketpair()
-        try:
-            with theirs:
-                self._process = _spawn(theirs)
-        except BaseException:
-            ours.close()
-            raise
-        self._channel = Channel(ours)
+        self._process = spare.process
+        self._channel = Channel(spare.channel)
         descriptors = [sock.fileno() for _, sock in sockets]
         state = None
         if member is not None:
@@ -283,7 +306,7 @@ class WorkerProcess:
             self._process.send_signal(number)
 
 
-def _spawn(theirs: socket.socket) -> subprocess.Popen[bytes]:
+def _spawn(theirs: socket.socket, modules: Sequence[str]) -> subprocess.Popen[bytes]:
     """Start the process of a worker, with its end of the channel."""
     command = [sys.executable]
     if sys.version_info >= (3, 11) and not {"", os.getcwd()} & set(sys.path):
@@ -291,7 +314,7 @@ def _spawn(theirs: socket.socket) -> subprocess.Popen[bytes]:
         command.append("-P")
     command += [f"-X{name}{_value(value)}" for name, value in sys._xoptions.items()]
     command += [f"-W{option}" for option in sys.warnoptions]
-    command += ["-m", "nghttp2py.workers", str(theirs.fileno())]
+    command += ["-m", "nghttp2py.workers", str(theirs.fileno()), *modules]
     # The supervisor alone notifies systemd.
     environment = {
         name: value for name, value in os.environ.items() if name not in VARIABLES

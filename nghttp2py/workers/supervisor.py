@@ -13,7 +13,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from nghttp2py.asyncio.binding import describe_address
 from nghttp2py.asyncio.event_loop import LOOPS
 from nghttp2py.asyncio.shared_secrets import SharedSecrets
 from nghttp2py.workers import notify
-from nghttp2py.workers.process import Failure, Limits, WorkerProcess
+from nghttp2py.workers.process import Failure, Limits, Spare, WorkerProcess
 from nghttp2py.workers.sockets import Sockets
 from nghttp2py.workers.worker import FAILED, reopen_logs
 
@@ -59,7 +59,8 @@ class Program:
 
     ``name`` is that of a coroutine function, "package.module:name", which is called
     with a ``Worker`` and ``arguments``; these must be what JSON can hold.  ``loop`` is
-    "auto", "asyncio" or "uvloop".
+    "auto", "asyncio" or "uvloop".  ``modules`` of this package are imported before a
+    process becomes a worker.
 
     Raises ``TypeError`` and ``ValueError``.
     """
@@ -67,6 +68,7 @@ class Program:
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     loop: str = "auto"
+    modules: Sequence[str] = ("nghttp2py.asyncio",)
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
@@ -144,6 +146,7 @@ class Supervisor:
         self._count = workers
         self._slots: list[Slot] = []
         self._processes: set[WorkerProcess] = set()
+        self._spare: Spare | None = None
         self._changed = asyncio.Event()
         self._stopping = False
         self._aborting = False
@@ -179,6 +182,7 @@ class Supervisor:
         finally:
             for process in self._processes:
                 process.kill()
+            self._drop_spare()
             self._close_sockets()
             for number in handlers:
                 loop.remove_signal_handler(number)
@@ -198,6 +202,7 @@ class Supervisor:
             logger.info("%d workers are ready", len(self._slots))
             notify.ready(f"serving with {len(self._slots)} workers")
             self._notify_watchdog()
+            self._prepare()
         await self._until(lambda: self._stopping and not self._processes)
         if self._watchdog is not None:
             self._watchdog.cancel()
@@ -252,7 +257,9 @@ class Supervisor:
         try:
             if self.quic is not None:
                 member = self.quic.member(slot.index, generation)
+            spare, self._spare = self._spare, None
             process = WorkerProcess(
+                spare or Spare(program.modules),
                 slot.index,
                 generation,
                 start,
@@ -271,8 +278,30 @@ class Supervisor:
             if member is not None:
                 member.close()
         self._processes.add(process)
-        process.started.add_done_callback(lambda _: self._changed.set())
+        process.started.add_done_callback(self._worker_started)
         return process
+
+    def _worker_started(self, _: object) -> None:
+        self._changed.set()
+        if self._started:
+            self._prepare()
+
+    def _prepare(self) -> None:
+        """Start a process that replaces the next worker that ends.
+
+        A worker is back sooner then: under load, the start of Python and its imports
+        take seconds.
+        """
+        if self._spare is None and not self._stopping:
+            try:
+                self._spare = Spare(self.program.modules)
+            except OSError as error:
+                logger.warning("a spare process cannot be started: %s", error)
+
+    def _drop_spare(self) -> None:
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            spare.close()
 
     def _program_of(self, slot: Slot) -> Program:
         """Return what the next worker of a place runs."""
@@ -313,6 +342,8 @@ class Supervisor:
     def _reap(self) -> None:
         for process in list(self._processes):
             process.poll()
+        if self._spare is not None and self._spare.has_ended:
+            self._drop_spare()
 
     def _changed_process(self, process: WorkerProcess) -> None:
         """Handle that a worker has ended, or stops by itself, or wants to."""
@@ -408,6 +439,8 @@ class Supervisor:
             self._wanted_roll = False
             logger.info("replacing %d workers", len(self._slots))
             notify.reloading()
+            # It may have imported what has been replaced on the disk.
+            self._drop_spare()
             for slot in list(self._slots):
                 # Those that still serve old requests need memory.
                 await self._until(
@@ -437,6 +470,7 @@ class Supervisor:
         notify.stopping("stopping")
         # Before the workers close theirs: the last one to do so closes the socket.
         self.sockets.close()
+        self._drop_spare()
         for slot in self._slots:
             slot.cancel_retry()
         for process in self._processes:
