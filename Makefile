@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
 CMAKE := $(BIN)/cmake
+# Runs a command silently, unless VERBOSE is set.
+STEP := vendor/step
 FUZZERS = h2_recv h2_pair h3_recv qpack quic_api quic_recv
 FUZZ_SECONDS ?= 60
 TEST_GROUP = test
@@ -15,7 +17,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .PHONY: run test test-installed test-all test-others test-newest test-freethreaded build test-c asan fuzz lint types docs bench charts wheel test-wheel clean
 
 run: build
-	exec $(BIN)/python examples/hello.py
+	@exec $(BIN)/python examples/hello.py
 
 test: deps-test test-installed
 
@@ -43,7 +45,7 @@ test-freethreaded:
 	.ci/freethreaded test-installed TEST_GROUP=test-freethreaded ARGS='$$(ALONE)'
 
 build: $(VENV)/ready
-	$(PIP) install --no-build-isolation --editable '.[cli,speed]'
+	@$(STEP) "Compile and install nghttp2py" $(PIP) install --no-build-isolation --editable '.[asgi,speed]'
 
 test-c: SANITIZE = OFF
 asan: SANITIZE = ON
@@ -113,7 +115,7 @@ deps-fuzz:
 
 # The group of build requirements stands in pyproject.toml; a newer one makes the environment anew.
 $(VENV)/ready: pyproject.toml | deps-build
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install --upgrade 'pip>=25.1'
-	$(PIP) install --group build
-	touch $@
+	@test -x $(BIN)/python || $(STEP) "Make an environment in $(VENV)" $(PYTHON) -m venv $(VENV)
+	@$(STEP) "Install pip" $(PIP) install --upgrade 'pip>=25.1'
+	@$(STEP) "Install what compiles it" $(PIP) install --group build
+	@touch $@

@@ -1,194 +1,227 @@
 #!/usr/bin/env python3
-"""A page over HTTPS that tells how it was asked for; its style is pushed.
+"""A page over HTTPS that shows live what the server of it does.
 
     python examples/hello.py [port]
 
-The certificate is made on first use, is good for localhost only, and is kept in
-.state/ beside the project (or in the directory that HELLO_STATE names).
+The page comes by HTTP/2, or HTTP/1.1, and goes on by HTTP/3.  It is an application of
+ASGI; the certificate is made at the first start, and is good for this machine only.
 """
 
 import asyncio
-import datetime
-import html
-import ipaddress
-import os
+import json
 import signal
-import ssl
 import sys
-import time
+from collections import deque
 from pathlib import Path
+from typing import Any
 
 import nghttp2py
-from nghttp2py.errors import error_code_name
+from nghttp2py import access
+from nghttp2py.asgi import ASGIApp
+from nghttp2py.asyncio import Server
+from nghttp2py.local_certificate import local_certificate
 
-STATE = Path(os.environ.get("HELLO_STATE", Path(__file__).parent.parent / ".state"))
-
-# Days for which the certificate is good.
-LIFETIME = 365
-
-PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>Hello, HTTP/2</title>
-<link rel="stylesheet" href="/style.css">
-<main>
-<h1>Hello, HTTP/2</h1>
-<p>nghttp2py {version} with nghttp2 {library} has answered you
-on <b>stream {stream}</b> of a connection from <b>{client}</b>.
-The style of this page was <b>{pushed}</b>.</p>
-<h2>Your request</h2>
-<table>{rows}</table>
-<h2>What to try next</h2>
-<pre>{commands}</pre>
-</main>
-</html>
-"""
-
-CSS = {"content-type": "text/css"}
-STYLE = """
-:root { color-scheme: light dark; font: 17px/1.5 system-ui, sans-serif }
-body { margin: 0; background: light-dark(#f6f5f1, #17181b) }
-main { max-width: 46rem; margin: 4rem auto; padding: 0 1.5rem }
-h1 { font-size: 2.6rem; letter-spacing: -.03em; color: #0a7d5a; margin: 0 }
-h2 { font-size: 1rem; text-transform: uppercase; letter-spacing: .08em;
-     margin: 2.5rem 0 .5rem; color: #8a8577 }
-table { border-collapse: collapse; width: 100%; font: .85rem/1.6 monospace }
-td { border-top: 1px solid #8884; padding: .15rem 1rem .15rem 0;
-     vertical-align: top; overflow-wrap: anywhere }
-td:first-child { color: #0a7d5a; white-space: nowrap }
-pre { background: #8882; padding: 1rem; border-radius: .5rem; overflow: auto;
-      font-size: .85rem }
-"""
+PAGE = Path(__file__).with_suffix(".html")
+# What a viewer of /activity may be behind, in exchanges.
+BACKLOG = 500
 
 
-class Hello(nghttp2py.BaseRequestHandler):
-    """Serves the page at /, its style at /style.css."""
+class Hello:
+    """The application, and what it knows of its server."""
 
-    def on_headers(self) -> None:
-        path = self.path.partition(b"?")[0]
-        if self.method not in (b"GET", b"HEAD"):
-            self.send_response(405, {"allow": "GET, HEAD"})
-        elif path == b"/":
-            # What is pushed goes out before what refers to it.
-            pushes = self.push_enabled
-            if pushes:
-                self.push("/style.css", headers=CSS, body=STYLE)
-            self.send_response(
-                200, {"content-type": "text/html; charset=utf-8"}, self.page(pushes)
-            )
-        elif path == b"/style.css":
-            self.send_response(200, CSS, STYLE)
+    def __init__(self) -> None:
+        self.server: Server | None = None
+        self.chromium = ""
+        self.stopping = asyncio.Event()
+        self.requests = self.bytes = 0
+        self.viewers: set[Viewer] = set()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request or WebSocket."""
+        if scope["type"] == "websocket":
+            await self.echo(scope, receive, send)
+            return
+        assert scope["type"] == "http"
+        route = {
+            ("GET", "/"): self.page,
+            ("GET", "/ping"): self.ping,
+            ("GET", "/activity"): self.activity,
+            ("GET", "/clock"): self.clock,
+            ("POST", "/upload"): self.upload,
+        }.get((scope["method"], scope["path"]))
+        if route is None:
+            await respond(send, 404, "text/plain", b"Not found\n")
         else:
-            self.send_response(404, {"content-type": "text/plain"}, "Not found\n")
+            await route(scope, receive, send)
 
-    def page(self, pushed: bool) -> str:
-        """The page, with what is known of this request."""
-        rows = "".join(
-            f"<tr><td>{html.escape(name.decode('latin-1'))}"
-            f"<td>{html.escape(value.decode('latin-1'))}"
-            for name, value in self.headers
-        )
-        host = self.host or b"localhost"
-        url = f"https://{host.decode('latin-1')}"
-        commands = (
-            f"curl --cacert {certificate_files()[0]} -v {url}/\n"
-            f"nghttp --no-verify-peer -v {url}/     # shows the push\n"
-            f"h2load -n 100000 -c 10 -m 32 {url}/"
-        )
-        return PAGE.format(
-            version=nghttp2py.__version__,
-            library=nghttp2py.features()["nghttp2"],
-            stream=self.stream_id,
-            client=html.escape(str(self.client_address[0])),
-            pushed="pushed to you"
-            if pushed
-            else "fetched: your client takes no pushes",
-            rows=rows,
-            commands=html.escape(commands),
-        )
+    async def page(self, scope: Any, receive: Any, send: Any) -> None:
+        """Send the page, with what only the server knows."""
+        facts = {
+            "version": nghttp2py.__version__,
+            "nghttp2": nghttp2py.features()["nghttp2"],
+            "http": scope["http_version"],
+            "chromium": self.chromium,
+        }
+        text = PAGE.read_text().replace('"FACTS"', json.dumps(facts))
+        await respond(send, 200, "text/html; charset=utf-8", text.encode())
 
-    def on_close(self, error_code: int) -> None:
-        path = self.path.decode("ascii", "backslashreplace")
-        end = "" if error_code == 0 else f" ({error_code_name(error_code)})"
-        pushed = "pushed " if self.pushed else ""
-        print(f"{pushed}{path} {self.status} to {self.client_address[0]}{end}")
+    async def ping(self, scope: Any, receive: Any, send: Any) -> None:
+        """Tell by which version of HTTP the request came."""
+        body = json.dumps({"http": scope["http_version"]}).encode()
+        await respond(send, 200, "application/json", body)
+
+    async def upload(self, scope: Any, receive: Any, send: Any) -> None:
+        """Count what is uploaded; the client sends as fast as this reads."""
+        size, more = 0, True
+        while more:
+            message = await receive()
+            size += len(message.get("body", b""))
+            more = message.get("more_body", False)
+        body = json.dumps({"http": scope["http_version"], "bytes": size}).encode()
+        await respond(send, 200, "application/json", body)
+
+    async def clock(self, scope: Any, receive: Any, send: Any) -> None:
+        """Send five events, a fifth of a second apart."""
+        await begin_events(send)
+        for number in range(1, 6):
+            await send_event(send, {"number": number, "http": scope["http_version"]})
+            await asyncio.sleep(0.2)
+        await send({"type": "http.response.body"})
+
+    async def activity(self, scope: Any, receive: Any, send: Any) -> None:
+        """Send what the server does, until the client or the server ends."""
+        viewer = Viewer()
+        self.viewers.add(viewer)
+        try:
+            await begin_events(send)
+            while not self.stopping.is_set():
+                await send_event(send, {**self.counts(), "exchanges": viewer.take()})
+                await viewer.wait()
+            await send({"type": "http.response.body"})
+        finally:
+            self.viewers.discard(viewer)
+
+    async def echo(self, scope: Any, receive: Any, send: Any) -> None:
+        """Send back each message; the first one from here tells the version."""
+        if scope["path"] != "/echo":
+            await send({"type": "websocket.close"})
+            return
+        await receive()  # websocket.connect
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "text": scope["http_version"]})
+        while (message := await receive())["type"] == "websocket.receive":
+            await send({**message, "type": "websocket.send"})
+
+    def counts(self) -> dict[str, int]:
+        """Return the numbers of the page."""
+        assert self.server is not None
+        counts = self.server.counts
+        return {
+            "requests": self.requests,
+            "bytes": self.bytes,
+            "streams": counts.streams,
+            "connections": counts.connections + counts.quic_connections,
+        }
+
+    def exchange_ended(self, exchange: access.Exchange) -> None:
+        """Tell the viewers of a request whose response is complete."""
+        self.requests += 1
+        self.bytes += exchange.bytes_sent
+        told: dict[str, object] = {
+            "http": exchange.protocol.removeprefix("HTTP/"),
+            "method": exchange.method.decode("latin-1"),
+            "path": exchange.target.decode("latin-1"),
+            "status": exchange.status,
+            "bytes": exchange.bytes_sent,
+            "ms": round(exchange.duration * 1000, 2),
+        }
+        for viewer in self.viewers:
+            viewer.tell(told)
+
+    def stop(self) -> None:
+        """End the streams of events, and then the server."""
+        self.stopping.set()
+        for viewer in self.viewers:
+            viewer.news.set()
+        assert self.server is not None
+        self.server.stop()
 
 
-def certificate_files() -> tuple[Path, Path]:
-    """The paths of the certificate and of its key."""
-    return STATE / "localhost.pem", STATE / "localhost.key"
+class Viewer:
+    """A client of /activity: the latest exchanges that it has not seen."""
+
+    def __init__(self) -> None:
+        self.news = asyncio.Event()
+        self.exchanges: deque[dict[str, object]] = deque(maxlen=BACKLOG)
+
+    def tell(self, exchange: dict[str, object]) -> None:
+        """Keep an exchange for it."""
+        self.exchanges.append(exchange)
+        self.news.set()
+
+    def take(self) -> list[dict[str, object]]:
+        """Return what it has not seen."""
+        taken = list(self.exchanges)
+        self.exchanges.clear()
+        self.news.clear()
+        return taken
+
+    async def wait(self) -> None:
+        """Wait for news, and a little longer, so that many come together."""
+        await self.news.wait()
+        await asyncio.sleep(0.05)
 
 
-def make_certificate() -> None:
-    """Make a self-signed certificate for this machine's loopback addresses."""
-    try:
-        from cryptography import x509
-        from cryptography.hazmat.primitives import hashes, serialization
-        from cryptography.hazmat.primitives.asymmetric import ec
-    except ImportError:
-        sys.exit("the certificate is made by the cryptography package: install it")
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    names = [
-        x509.DNSName("localhost"),
-        x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
-        x509.IPAddress(ipaddress.ip_address("::1")),
+async def respond(send: Any, status: int, kind: str, body: bytes) -> None:
+    headers = [
+        (b"content-type", kind.encode()),
+        (b"content-length", b"%d" % len(body)),
+        (b"cache-control", b"no-store"),
     ]
-    now = datetime.datetime.now(datetime.timezone.utc)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=LIFETIME))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    certificate_file, key_file = certificate_files()
-    STATE.mkdir(parents=True, exist_ok=True)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-    with open(os.open(key_file, flags, 0o600), "wb") as file:
-        file.write(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-        )
-    certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
-def make_context() -> ssl.SSLContext:
-    """The TLS context, with a certificate that is not about to expire."""
-    certificate_file, key_file = certificate_files()
-    # A month before it expires.
-    old = (LIFETIME - 30) * 24 * 3600
-    if (
-        not (certificate_file.exists() and key_file.exists())
-        or time.time() - certificate_file.stat().st_mtime > old
-    ):
-        make_certificate()
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate_file, key_file)
-    return context
+async def begin_events(send: Any) -> None:
+    headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+
+
+async def send_event(send: Any, value: object) -> None:
+    body = f"data: {json.dumps(value)}\n\n".encode()
+    await send({"type": "http.response.body", "body": body, "more_body": True})
 
 
 async def main() -> None:
     port = int(sys.argv[1]) if len(sys.argv) > 1 else 8443
-    server = nghttp2py.HTTP2Server(("127.0.0.1", port), Hello, ssl=make_context())
+    made = local_certificate()
+    hello = Hello()
+    hello.server = Server(
+        ASGIApp(hello),
+        ("127.0.0.1", port),
+        ssl=(made.certificate, made.key),
+        http3=True,
+    )
     try:
-        await server.start()
+        await hello.server.start()
     except OSError as error:
         sys.exit(f"cannot listen on port {port}: {error.strerror}")
-    port = server.sockets[0].getsockname()[1]
-    url = f"https://localhost:{port}/"
+    port = hello.server.sockets[0].getsockname()[1]
+    url = f"https://127.0.0.1:{port}/"
+    # Of a name for which QUIC is forced somewhere, Chromium takes any authority.
+    hello.chromium = (
+        "chromium --user-data-dir=/tmp/nghttp2py-chromium "
+        f"--ignore-certificate-errors-spki-list={made.fingerprint} "
+        f"--origin-to-force-quic-on=127.0.0.1:1 {url}"
+    )
+    access.add_hook(hello.exchange_ended)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, hello.stop)
     print(f"Serving {url}  (Ctrl-C stops)")
-    print(f"Try:    curl --cacert {certificate_files()[0]} {url}", flush=True)
-    await server.serve(signals=(signal.SIGINT, signal.SIGTERM))
+    print(f"Try:    curl --cacert {made.certificate} {url}ping")
+    print(f"HTTP/3: {hello.chromium}", flush=True)
+    await hello.server.serve()
 
 
 if __name__ == "__main__":

@@ -233,12 +233,17 @@ def blocks_with(page, kind, text):
     ]
 
 
-@pytest.mark.parametrize("page", FRONT)
-def test_the_first_server_of_a_front_page_answers(page):
+@pytest.mark.parametrize(
+    ("page", "start", "shown"),
+    [
+        *((page, "run(app", "README.md") for page in FRONT),
+        ("server.rst", "8080), Hello).serve_forever()", "server.rst"),
+    ],
+)
+def test_the_first_server_of_a_page_answers(page, start, shown):
     """As pasted, but for the port, which may be taken here."""
-    (program,) = blocks_with(page, "python", "run(app")
-    # That page shows the answer.
-    (session,) = blocks_with("README.md", "console", "curl")
+    (program,) = blocks_with(page, "python", start)
+    (session,) = blocks_with(shown, "console", "curl --http2-prior-knowledge")
     command, _, output = session.text.partition("\n")
     port = free_port()
     with served(program, port):
@@ -249,7 +254,7 @@ def test_the_first_server_of_a_front_page_answers(page):
             check=True,
             timeout=SECONDS,
         ).stdout
-    assert answer == output
+    assert answer.rstrip() == output.rstrip()
 
 
 @pytest.mark.parametrize("page", FRONT)
@@ -516,6 +521,7 @@ def test_whatever_a_block_shows_is_compared_with_what_is_printed():
         ("docs/quickstart.rst", ["curl", "http://127.0.0.1:8000/"]),
         ("docs/quickstart.rst", ["curl", "--http2-prior-knowledge"]),
         ("docs/quickstart.rst", ["nghttp2py", "get"]),
+        ("docs/server.rst", ["curl", "--http2-prior-knowledge"]),
     ]
 
 

@@ -1,10 +1,9 @@
 """The programs of examples/ do what they say."""
 
-import os
+import json
 import runpy
 import subprocess
 import sys
-import time
 from pathlib import Path
 from ssl import OP_ALL, OP_NO_SSLv2
 
@@ -17,49 +16,38 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 @in_loop
-async def test_hello_serves_its_page_over_https_and_pushes_its_style(tmp_path):
+async def test_hello_answers_by_two_versions_and_ends_its_events_when_it_stops():
     with subprocess.Popen(
         [sys.executable, "-u", EXAMPLES / "hello.py", "0"],
-        env={**os.environ, "HELLO_STATE": str(tmp_path)},
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
         try:
             url = process.stdout.readline().split()[1]
-            authority = tmp_path / "localhost.pem"
-            curl = ["curl", "-sS", "--cacert", str(authority)]
+            authority = process.stdout.readline().split()[3]
+            assert "--origin-to-force-quic-on" in process.stdout.readline()
+            curl = ["curl", "-sS", "--cacert", authority]
             page = await run(*curl, url)
-            assert "stream 1" in page and ":authority" in page
-            assert "takes no pushes" in page
-            assert "main {" in await run(*curl, url + "style.css")
+            assert '"http": "2"' in page and '"FACTS"' not in page
+            assert await run(*curl, "--http1.1", url + "ping") == '{"http": "1.1"}'
             assert await run(*curl, url + "none") == "Not found\n"
-            assert "HTTP/2 405" in await run(*curl, "-i", "-X", "PUT", url)
-            seen = await run("nghttp", "-v", "--no-verify-peer", url)
-            assert "recv PUSH_PROMISE" in seen and "pushed to you" in seen
-            assert (tmp_path / "localhost.key").stat().st_mode & 0o077 == 0
-            process.terminate()
-            rest = process.stdout.read()
-            assert "pushed /style.css 200 to 127.0.0.1" in rest
-            assert process.wait(10) == 0
+            sent = await run(*curl, "-d", "12345", url + "upload")
+            assert sent == '{"http": "2", "bytes": 5}'
+            clock = await run(*curl, url + "clock")
+            assert clock.count("data: ") == 5
+            with subprocess.Popen(
+                [*curl, "--no-buffer", url + "activity"],
+                stdout=subprocess.PIPE,
+                text=True,
+            ) as watching:
+                first = json.loads(watching.stdout.readline().removeprefix("data: "))
+                assert first["requests"] == 5 and first["streams"] == 1
+                process.terminate()
+                assert process.wait(10) == 0
+                # The end of the response: curl has no error.
+                assert watching.wait(10) == 0
         finally:
             process.kill()
-
-
-def test_hello_renews_its_certificate_before_it_expires(tmp_path, monkeypatch):
-    monkeypatch.setenv("HELLO_STATE", str(tmp_path))
-    hello = runpy.run_path(str(EXAMPLES / "hello.py"))
-    hello["make_context"]()
-    made = (tmp_path / "localhost.pem").read_bytes()
-    hello["make_context"]()
-    assert (tmp_path / "localhost.pem").read_bytes() == made
-    # As if it were 340 of its 365 days old, and its key longer than the next.
-    old = time.time() - 340 * 24 * 3600
-    os.utime(tmp_path / "localhost.pem", (old, old))
-    with open(tmp_path / "localhost.key", "ab") as file:
-        file.write(b"of another key")
-    hello["make_context"]()
-    assert (tmp_path / "localhost.pem").read_bytes() != made
-    assert b"of another key" not in (tmp_path / "localhost.key").read_bytes()
 
 
 @in_loop
