@@ -228,14 +228,14 @@ def test_the_time_bounds_of_applications_are_on_the_page(name):
             "open requests of an ``H3Protocol`` that is a client",
             "asyncio.h3:_REQUESTS",
         ),
-        ("body of an ``H3RequestStream`` that comes in", "asyncio.h3_link:_UNREAD"),
+        ("body of an ``H3RequestStream`` that comes in", "asyncio.http3:UNREAD"),
         (
             "body of an ``H3RequestStream`` that goes out",
-            "asyncio.h3_link:_STREAM_QUEUE",
+            "asyncio.http3:STREAM_QUEUE",
         ),
         (
             "body of an ``H3RequestStream`` beyond the peer's credit",
-            "asyncio.h3_link:_AHEAD",
+            "asyncio.http3:AHEAD",
         ),
         ("datagrams of an ``H3RequestStream``", "asyncio.h3_stream:_MAX_DATAGRAMS"),
         ("requests that a client abandons", "asyncio.h3:_RESET_BURST"),

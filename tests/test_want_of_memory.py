@@ -21,8 +21,8 @@ from nghttp2py.asyncio import (
     Client,
     Timeouts,
     body,
-    h3_link,
     http2,
+    http3,
     memory,
     pump,
     reader,
@@ -368,7 +368,7 @@ async def test_a_body_in_one_piece_is_kept_if_there_is_memory(
                 patch.setattr(handler, "count_bytes", count)
             else:
                 patch.setattr(http2, "count_bytes", count)
-                patch.setattr(h3_link, "count_bytes", count)
+                patch.setattr(http3, "count_bytes", count)
             for _ in range(3):
                 try:
                     status, *_ = await ends.fetch(body=content)

@@ -19,6 +19,7 @@ from nghttp2py.asyncio import (
     quic_server,
     start_server,
 )
+from nghttp2py.asyncio.bounds import BoundTimer
 from nghttp2py.asyncio.h3 import H3Protocol
 from nghttp2py.asyncio.quic import connect
 from nghttp2py.errors import NGHTTP2Error
@@ -176,7 +177,7 @@ async def test_a_connection_that_finds_no_memory_is_given_up(want, caplog, monke
                     monkeypatch.setattr(hungry, "runs_received", read)
                 elif want == "termination":
                     monkeypatch.setattr(hungry, "runs_received", fail)
-                    monkeypatch.setattr(hungry._watch, "stop", FailOnce())
+                    monkeypatch.setattr(BoundTimer, "stop", FailOnce())
                 else:
                     hungry.__class__ = Hungry
                     hungry.wants = {want}

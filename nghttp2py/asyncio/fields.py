@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from nghttp2py.h2 import RequestReceived
-
-__all__ = ["Fields", "add_field", "make_request"]
+__all__ = ["Fields", "add_field"]
 
 
 class Fields(Mapping[str, str]):
@@ -50,22 +48,3 @@ def add_field(fields: Any, name: bytes, value: bytes) -> Any:
         if (other if isinstance(other, bytes) else str(other).encode()).lower() == name:
             return pairs
     return [*pairs, (name, value)]
-
-
-def make_request(pairs: Iterable[Any], version: str) -> RequestReceived:
-    """Make a request of a whole header section, pseudo-header fields included.
-
-    The items of ``pairs`` are tuples of bytes, a name and a value first.
-    """
-    pairs = list(pairs)
-    fields = {pair[0]: pair[1] for pair in pairs}
-    return RequestReceived(
-        fields.get(b":method", b""),
-        fields.get(b":path", fields.get(b":authority", b"")),
-        [pair for pair in pairs if pair[0][:1] != b":"],
-        version,
-        scheme=fields.get(b":scheme"),
-        authority=fields.get(b":authority"),
-        protocol=fields.get(b":protocol"),
-        fields=pairs,
-    )

@@ -11,16 +11,15 @@ import contextlib
 import dataclasses
 import functools
 import logging
-import weakref
 from collections import deque
-from collections.abc import Callable, Collection, Coroutine, MutableMapping
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any, TypeAlias, cast
 
 from nghttp2py.arguments import check_callable, check_type
-from nghttp2py.asyncio.fields import make_request
-from nghttp2py.asyncio.h3_bounds import Arrival, Outgoing, Rate, Watch
-from nghttp2py.asyncio.h3_link import H3Link, reset_failure, to_fields
-from nghttp2py.asyncio.h3_stream import EXPECT, H3RequestStream, Lent, are_trailers
+from nghttp2py.asyncio.h3_bounds import Arrival, Rate, Watch
+from nghttp2py.asyncio.h3_link import H3Link
+from nghttp2py.asyncio.h3_stream import EXPECT, H3RequestStream, Lent
+from nghttp2py.asyncio.http3 import reset_failure, to_fields
 from nghttp2py.asyncio.pump import CLOSE_TIMEOUT
 from nghttp2py.asyncio.quic import QuicConnectionProtocol
 from nghttp2py.asyncio.quic_log import EndLog
@@ -35,7 +34,6 @@ from nghttp2py.errors import (
     error_code_name,
 )
 from nghttp2py.exchange import Exchange, ExchangeFactory, find_factory
-from nghttp2py.h2 import RequestReceived
 from nghttp2py.h3 import (
     DatagramReceived,
     DataReceived,
@@ -199,12 +197,18 @@ class H3Protocol(QuicConnectionProtocol):
         times = [timeouts.keepalive, quic.configuration.keep_alive]
         self._keepalive = min((t for t in times if t is not None), default=None)
         self._kept_alive = False
-        # A client's stream that is dropped needs nothing more.
-        self._streams_by_id: MutableMapping[int, Exchange] = (
-            weakref.WeakValueDictionary() if client else {}
+        self._link = H3Link(
+            self, quic, self._watch, timeouts, client_side=client, factory=factory
         )
-        self._link = H3Link(self, quic, client_side=client, factory=factory)
         self._link.loop = self._loop
+        self._link.serves = self._serves
+        # A subclass may handle events by itself.
+        self._link.direct = type(self).h3_event_received is H3Protocol.h3_event_received
+        self._streams_by_id = self._link.exchanges
+        # Requests that are sent on after their response, and those that were abandoned,
+        # so that each counts once.
+        self._answered = self._link.answered
+        self._cut_short = self._link.cut_short
         self._released = asyncio.Event()
         self._openers: deque[asyncio.Future[None]] = deque()
         # For SETTINGS, the beginning of the end, the end of the last request.
@@ -215,12 +219,9 @@ class H3Protocol(QuicConnectionProtocol):
         self._shutdowns: set[asyncio.Task[None]] = set()
         self._http: H3Connection | None = None
         # Of a server: streams whose handlers are to be started, streams that it
-        # has stopped, requests that are sent on after their response.
+        # has stopped.
         self._arrived: list[H3RequestStream] = []
         self._stopped: dict[int, None] = {}
-        self._answered: dict[int, None] = {}
-        # Requests that were abandoned, so that each counts once.
-        self._cut_short: dict[int, None] = {}
         self._resets = Rate(_RESET_BURST, _RESET_RATE)
 
     # ---- What the application calls ----
@@ -265,7 +266,7 @@ class H3Protocol(QuicConnectionProtocol):
             fields.append(EXPECT)
         stream_id = self._quic.get_next_available_stream_id()
         stream = H3RequestStream(self, self._link, stream_id, fields, client=True)
-        self._link.begin(stream, fields)
+        self._link.request_sent(stream, fields)
         method = next((f[1] for f in fields if f[0] == b":method"), None)
         stream.request_sent(
             False, tunnel=method == b"CONNECT", expecting=float(expect_continue)
@@ -276,7 +277,7 @@ class H3Protocol(QuicConnectionProtocol):
             self._link.abandon(stream)
             raise
         self._streams_by_id[stream_id] = stream
-        self._busy()
+        self.busy()
         return stream
 
     async def wait_settings(self) -> dict[int, int]:
@@ -414,7 +415,7 @@ class H3Protocol(QuicConnectionProtocol):
 
     def _begin_closing(self) -> None:
         if not self._closing:
-            self._closing = True
+            self._closing = self._link.is_closing = True
             self._waiters.wake()
             self._wake_openers()
             for exchange in list(self._streams_by_id.values()):
@@ -476,6 +477,7 @@ class H3Protocol(QuicConnectionProtocol):
         if self._http is None:
             # Not before the handshake has begun, so that its frames are traced.
             self._http = H3Connection(self._quic, config=self._config)
+            self._link.connection = self._http
         return self._http
 
     def _termination_error(
@@ -512,10 +514,6 @@ class H3Protocol(QuicConnectionProtocol):
     def transmit_soon(self) -> None:
         """Send what is queued in the loop's next turn."""
         self._transmit_soon()
-
-    def watch_queued(self, outgoing: Outgoing, n: int, was_empty: bool) -> None:
-        """Bound the time in which the client receives what was queued."""
-        self._watch.queued(outgoing, n, was_empty=was_empty)
 
     def has_early_data(self, stream_id: int) -> bool:
         """Return whether bytes of a request came as early data."""
@@ -557,13 +555,6 @@ class H3Protocol(QuicConnectionProtocol):
         http.send_datagram(stream_id, data)
         self._transmit_soon()
 
-    def forget(self, exchange: Exchange) -> None:
-        """Forget a stream that has ended."""
-        stream_id = exchange.stream_id
-        self._answered.pop(stream_id, None)
-        if self._streams_by_id.pop(stream_id, None) is not None:
-            self._stream_ended()
-
     def push_stream(self, stream: H3RequestStream, fields: Headers) -> H3RequestStream:
         """Promise a response on ``stream``: see ``H3RequestStream.push``."""
         stream_id, _ = self._link.push(stream, fields)
@@ -592,14 +583,15 @@ class H3Protocol(QuicConnectionProtocol):
         if exchange is not None:
             self._exchange_broken_off(exchange, StopSendingReceived(code, stream_id))
 
-    def _busy(self) -> None:
+    def busy(self) -> None:
         """Keep the connection alive while a request is open (RFC 9114, 5.1)."""
         self._watch.busy()
         if not self._kept_alive and self._keepalive is not None:
             self._kept_alive = True
             self.set_keep_alive(self._keepalive)
 
-    def _stream_ended(self) -> None:
+    def stream_ended(self) -> None:
+        """Handle the end of a client's stream, or of the last stream of a server."""
         self._wake_opener()
         if not self._streams_by_id:
             if self.idle_hook is not None:
@@ -617,7 +609,7 @@ class H3Protocol(QuicConnectionProtocol):
                 self.reset_stream(stream_id, ErrorCode.H3_REQUEST_CANCELLED)
             if receives:
                 self.stop_stream(stream_id, ErrorCode.H3_REQUEST_CANCELLED)
-        self._stream_ended()
+        self.stream_ended()
 
     def body_failed(self, exchange: Exchange, error: BaseException) -> None:
         """Log what the source of a body has raised."""
@@ -712,13 +704,18 @@ class H3Protocol(QuicConnectionProtocol):
             self._waiters.wake()
 
     def _process_events(self) -> None:
+        self._link.begin_events()
         try:
             super()._process_events()
         finally:
+            self._link.end_events()
             self._start_handlers()
 
     def quic_event_received(self, event: QuicEvent) -> None:
         """Handle an event of QUIC; HTTP/3 handles streams."""
+        if type(event) is StreamDataReceived and self._link.connection is not None:
+            self._link.stream_data_received(event)
+            return
         if isinstance(event, ProtocolNegotiated):
             self._require_http()
         elif isinstance(event, HandshakeCompleted):
@@ -726,25 +723,11 @@ class H3Protocol(QuicConnectionProtocol):
             if self._require_http().received_settings is not None:
                 self._watch.settings_received()  # as early data
         if self._http is not None:
-            stream_id = getattr(event, "stream_id", None)
-            known = stream_id in self._streams_by_id
-            events = self._http.handle_event(event)
-            if isinstance(event, StreamDataReceived) and event.end_stream:
-                self._link.ending = event.stream_id
-            for received in events:
-                if isinstance(received, HeadersReceived):
-                    # Those of other streams may have waited for QPACK's encoder stream.
-                    self._watch.section_ended(received.stream_id)
-                    known = known or (
-                        received.stream_id == stream_id
-                        and not are_trailers(received.headers)
-                    )
-                self._give(received)
-            self._link.ending = -1
+            known = getattr(event, "stream_id", None) in self._streams_by_id
+            for received in self._http.handle_event(event):
+                self.give(received)
             if self._serves:
-                self._follow_request(self._http, event, known)
-            if isinstance(event, StreamDataReceived) and event.stream_id & 3 == 2:
-                self._follow_frame(self._http, event.stream_id)
+                self.follow_request(event, known)
         if isinstance(event, ConnectionTerminated):
             self._connection_terminated()
 
@@ -763,9 +746,7 @@ class H3Protocol(QuicConnectionProtocol):
         self._wake_openers()
         self._waiters.wake()
 
-    def _follow_request(
-        self, http: H3Connection, event: QuicEvent, known: bool
-    ) -> None:
+    def follow_request(self, event: QuicEvent, known: bool) -> None:
         """Check how much of a request's header section has arrived, and whether the
         client abandons the request; ``known`` is whether the request was reported."""
         if isinstance(event, QuicStopSendingReceived):
@@ -779,10 +760,11 @@ class H3Protocol(QuicConnectionProtocol):
         if stream_id & 3:
             return
         if known:
-            self._follow_frame(http, stream_id)
+            self._link.follow_frame(stream_id)
         elif isinstance(event, StreamDataReceived) and (
             # A complete request may wait for QPACK's encoder stream.
-            not event.end_stream or http.incomplete_frame(stream_id)
+            not event.end_stream
+            or (self._http is not None and self._http.incomplete_frame(stream_id))
         ):
             if stream_id not in self._stopped:
                 self._watch.section_begun(stream_id)
@@ -792,15 +774,8 @@ class H3Protocol(QuicConnectionProtocol):
             self._watch.section_ended(stream_id)
             self._abandoned(stream_id)
 
-    def _follow_frame(self, http: H3Connection, stream_id: int) -> None:
-        """Check whether a frame of a client is complete, apart from the payload of
-        DATA: on the control stream, or trailers."""
-        if frame := http.incomplete_frame(stream_id):
-            self._watch.section_begun(stream_id, frame)
-        else:
-            self._watch.section_ended(stream_id)
-
-    def _give(self, event: H3Event) -> None:
+    def give(self, event: H3Event) -> None:
+        """Handle an event, so that an exception ends only its exchange."""
         exchange = self._streams_by_id.get(getattr(event, "stream_id", -1))
         if exchange is None:
             self.h3_event_received(event)
@@ -810,16 +785,9 @@ class H3Protocol(QuicConnectionProtocol):
     def h3_event_received(self, event: H3Event) -> None:
         """Handle an event of HTTP/3; a subclass can extend this."""
         if isinstance(event, HeadersReceived):
-            exchange = self._streams_by_id.get(event.stream_id)
-            if exchange is not None:
-                self._link.section_received(exchange, event.headers, event.stream_ended)
-            # Trailers may wait for QPACK until their stream is forgotten.
-            elif self._serves and not are_trailers(event.headers):
-                self._request_received(event)
+            self._link.section_received(event)
         elif isinstance(event, DataReceived):
-            exchange = self._streams_by_id.get(event.stream_id)
-            if exchange is not None:
-                self._link.body_received(exchange, event.data, event.stream_ended)
+            self._link.piece_received(event)
         elif isinstance(event, DatagramReceived):
             exchange = self._streams_by_id.get(event.stream_id)
             if exchange is not None:
@@ -835,7 +803,7 @@ class H3Protocol(QuicConnectionProtocol):
             if stream_id is None:
                 stream_id = self._link.pushed_stream(event.push_id)
             if stream_id in self._streams_by_id:
-                self._apply_priority(stream_id)
+                self.apply_priority(stream_id)
         elif isinstance(event, PushCancelled):
             self._push_cancelled(event.push_id)
         elif isinstance(event, SettingsReceived):
@@ -897,46 +865,11 @@ class H3Protocol(QuicConnectionProtocol):
 
     # ---- Requests ----
 
-    def _request_received(self, event: HeadersReceived) -> None:
-        stream_id = event.stream_id
-        link = self._link
-        exchange, request = self._new_exchange(stream_id, event.headers)
-        link.begin(exchange, request)
-        # By STOP_SENDING, which has arrived before the request.
-        cut_short = link.states[stream_id].stopped = stream_id in self._cut_short
-        self._streams_by_id[stream_id] = exchange
-        self._busy()
-        self._apply_priority(stream_id)
-        if not event.stream_ended:
-            arrival = link.states[stream_id].arrival
-            self._watch.body_begun(arrival, self._timeouts.body)
-        link.call(exchange, functools.partial(link.request_received, exchange, request))
-        if self._closing:
-            link.tell_closing(exchange)
-        # The exchange may have been replaced, if it has failed.
-        exchange = self._streams_by_id.get(stream_id, exchange)
-        if event.stream_ended:
-            link.call(exchange, functools.partial(link.message_ended, exchange))
-        if cut_short:
-            code = ErrorCode.H3_REQUEST_CANCELLED
-            failure = reset_failure(stream_id, code, remote=True)
-            link.break_off(exchange, failure, code, incoming=False)
-
-    def _new_exchange(
-        self, stream_id: int, headers: Headers
-    ) -> tuple[Exchange, RequestReceived]:
-        if self._coroutine is None:
-            request = make_request(headers, "3")
-            return self._link.make_exchange(stream_id, request), request
+    def new_stream(self, stream_id: int, headers: Headers) -> H3RequestStream:
+        """Make the stream of a request, whose coroutine is started later."""
         stream = H3RequestStream(self, self._link, stream_id, headers, client=False)
-        assert stream.request is not None
         self._arrived.append(stream)
-        return stream, stream.request
-
-    def replace(self, exchange: Exchange) -> None:
-        """Replace an exchange that has failed by this one."""
-        if exchange.stream_id in self._streams_by_id:
-            self._streams_by_id[exchange.stream_id] = exchange
+        return stream
 
     def _start_handlers(self) -> None:
         """Run the handlers of new requests."""
@@ -957,7 +890,7 @@ class H3Protocol(QuicConnectionProtocol):
             )
             stream.run_in(task)
 
-    def _apply_priority(self, stream_id: int) -> None:
+    def apply_priority(self, stream_id: int) -> None:
         """Set the priority of a response to the client's (RFC 9218)."""
         assert self._http is not None
         with contextlib.suppress(ValueError):  # the client may have stopped it

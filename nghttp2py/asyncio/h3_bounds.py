@@ -7,6 +7,7 @@ import math
 from collections.abc import Collection
 from typing import Protocol
 
+import cython
 from nghttp2py.asyncio.bounds import BoundTimer
 from nghttp2py.asyncio.timeouts import Timeouts
 from nghttp2py.quic import QuicConnection
@@ -43,8 +44,6 @@ class Rate:
 class Arrival:
     """The progress of a request's body."""
 
-    __slots__ = ("came", "came_before", "interval", "since", "withheld")
-
     def __init__(self) -> None:
         #: Bytes that have arrived.
         self.came = 0
@@ -59,16 +58,6 @@ class Arrival:
 
 class Outgoing:
     """The progress of what a stream sends."""
-
-    __slots__ = (
-        "all_taken",
-        "listed",
-        "queued",
-        "since",
-        "stream_id",
-        "taken",
-        "total",
-    )
 
     def __init__(self, stream_id: int) -> None:
         self.stream_id = stream_id
@@ -159,7 +148,9 @@ class Watch:
                 self._heard = self._loop.time()
                 self._timer.arm(self._heard + self._timeouts.keepalive)
 
-    def section_begun(self, stream_id: int, frame: int = 0) -> None:
+    def section_begun(
+        self, stream_id: cython.Py_ssize_t, frame: cython.Py_ssize_t = 0
+    ) -> None:
         """Handle bytes of an incomplete header section, or of another incomplete
         ``frame``, a number, on a stream."""
         known = self._incomplete.get(stream_id)
@@ -169,7 +160,7 @@ class Watch:
             self._incomplete[stream_id] = due, frame
             self._timer.arm(due)
 
-    def section_ended(self, stream_id: int) -> bool:
+    def section_ended(self, stream_id: cython.Py_ssize_t) -> bool:
         """Handle that a header section is complete, or will never be.  Return whether
         it had begun before."""
         return self._incomplete.pop(stream_id, None) is not None
@@ -181,7 +172,7 @@ class Watch:
             arrival.since = self._loop.time()
             self._timer.arm(arrival.since + interval)
 
-    def queued(self, outgoing: Outgoing, n: int, *, was_empty: bool) -> None:
+    def queued(self, outgoing: Outgoing, n: cython.Py_ssize_t, was_empty: bool) -> None:
         """Handle that ``n`` bytes were queued on a stream, which was empty before if
         ``was_empty``."""
         if self._timeouts.response is None:

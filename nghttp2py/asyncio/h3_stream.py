@@ -6,15 +6,16 @@ import weakref
 from collections import deque
 from typing import Any
 
-from nghttp2py.asyncio.fields import make_request
-from nghttp2py.asyncio.h3_link import H3Link, to_fields
+from nghttp2py.asyncio.h3_link import H3Link
+from nghttp2py.asyncio.http3 import to_fields
 from nghttp2py.asyncio.stream import Stream
 from nghttp2py.asyncio.writer import HeadersLike
 from nghttp2py.errors import StreamClosedError, StreamStateError
 from nghttp2py.exchange import PythonExchange
+from nghttp2py.h2.convert import make_request
 from nghttp2py.h3.events import Headers
 
-__all__ = ["EXPECT", "H3RequestStream", "HeaderSection", "Lent", "are_trailers"]
+__all__ = ["EXPECT", "H3RequestStream", "HeaderSection", "Lent"]
 
 # The field of a client that waits for 100 (Continue) (RFC 9110, 10.1.1).
 EXPECT = (b"expect", b"100-continue")
@@ -202,8 +203,3 @@ class Lent(PythonExchange):
         stream = self._stream()
         if stream is not None:
             stream.exchange_closed(failure, error_code, body_bytes_sent)
-
-
-def are_trailers(headers: Headers) -> bool:
-    """Whether a header section has no pseudo-header fields (RFC 9114, 4.3)."""
-    return not headers or not headers[0][0].startswith(b":")

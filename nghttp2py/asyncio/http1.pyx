@@ -37,7 +37,7 @@ import logging
 from functools import partial
 
 from nghttp2py.asyncio import memory
-from nghttp2py.asyncio.fields import add_field, make_request
+from nghttp2py.asyncio.fields import add_field
 from nghttp2py.asyncio.memory import count_bytes
 from nghttp2py.asyncio.tasks import CallbackTasks
 from nghttp2py.errors import (
@@ -55,6 +55,7 @@ from nghttp2py.h1.events import (
     H1TrailersReceived,
 )
 from nghttp2py.h2 import body as bodies
+from nghttp2py.h2.convert import make_request
 from nghttp2py.log_budget import MemoryLog
 
 logger = logging.getLogger(__name__)

@@ -28,7 +28,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from nghttp2py.asyncio import memory
-from nghttp2py.asyncio.fields import add_field, make_request
+from nghttp2py.asyncio.fields import add_field
 from nghttp2py.asyncio.memory import count_bytes
 from nghttp2py.asyncio.pump import H2Pump
 from nghttp2py.asyncio.tasks import CallbackTasks
@@ -40,6 +40,7 @@ from nghttp2py.errors import (
     PushDisabledError,
     StreamResetError,
 )
+from nghttp2py.h2.convert import make_request
 from nghttp2py.hpack import NeverIndexed
 from nghttp2py.log_budget import MemoryLog
 

@@ -451,7 +451,9 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
 
     def _process_events(self) -> None:
         while (event := self._quic.next_event()) is not None:
-            if isinstance(event, ConnectionIdIssued):
+            if isinstance(event, StreamDataReceived):
+                pass  # the most frequent
+            elif isinstance(event, ConnectionIdIssued):
                 if self._owner is not None:
                     self._owner.connection_id_issued(event.connection_id)
             elif isinstance(event, ConnectionIdRetired):

@@ -699,6 +699,39 @@ cdef int add_pairs(list pairs, headers) except -1:
     return 0
 
 
+def make_request(pairs, str version not None):
+    """Make a request of a whole header section, pseudo-header fields included.
+
+    The items of ``pairs`` are tuples of bytes, a name and a value first.
+    """
+    cdef RequestReceived request = RequestReceived.__new__(RequestReceived)
+    cdef list others = []
+    cdef bytes name
+
+    request.http_version = version
+    request.fields = tuple(pairs)
+    for pair in request.fields:
+        name = pair[0]
+        if not name.startswith(b":"):
+            others.append(pair)
+        elif name == b":method":
+            request.method = pair[1]
+        elif name == b":path":
+            request.target = pair[1]
+        elif name == b":scheme":
+            request.scheme = pair[1]
+        elif name == b":authority":
+            request.authority = pair[1]
+        elif name == b":protocol":
+            request.protocol = pair[1]
+    if request.method is None:
+        request.method = b""
+    if request.target is None:
+        request.target = request.authority or b""
+    request._headers = tuple(others)
+    return request
+
+
 cdef tuple to_pair(item):
     """Return (name, value, never_indexed) for a field of any accepted form.
 
