@@ -9,7 +9,7 @@ STEP := vendor/step
 FUZZERS = h2_recv h2_pair h3_recv qpack quic_api quic_recv
 FUZZ_SECONDS ?= 60
 TEST_GROUP = test
-BENCHMARKS = hpack_coding exchange server client streams soak idle h3 quic asgi
+BENCHMARKS = hpack_coding exchange server client httpx_transport streams soak idle h3 quic asgi
 # The tests that start no other program: ARGS='$(ALONE)'.
 ALONE = $(foreach name,*_chromium *_examples *_interop *_nginx *_peers *_soak test_build test_cli_* test_docs* test_moving_* test_quic_gtls test_quic_qh3,--ignore-glob='*/$(name).py')
 export PATH := $(CURDIR)/$(BIN):$(PATH)

@@ -31,6 +31,7 @@ TABLES = {
     "server_cpu": "server",
     "server_rate": "server",
     "client": "client",
+    "httpx": "httpx_transport",
     "streams": "streams",
     "idle": "idle",
     "idle_memory": "idle",

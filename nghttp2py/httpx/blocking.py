@@ -10,7 +10,7 @@ import weakref
 from collections.abc import AsyncIterator, Iterable, Iterator
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from nghttp2py.errors import ConnectionClosedError
 from nghttp2py.httpx.engine import Answer, Engine, Options
@@ -20,9 +20,6 @@ from nghttp2py.httpx.modules import BaseTransport, Module, find_module
 from nghttp2py.httpx.streams import ResponseStream
 from nghttp2py.httpx.transport import make_response
 from nghttp2py.httpx.trust import Trust
-
-if TYPE_CHECKING:
-    import httpx
 
 __all__ = ["Transport"]
 
@@ -46,7 +43,7 @@ class Transport(BaseTransport):
         trust_env: bool = True,
         http1: bool = True,
         http2: bool = True,
-        limits: httpx.Limits | None = None,
+        limits: Any = None,
         proxy: Any = None,
         uds: str | None = None,
         local_address: str | None = None,
@@ -94,7 +91,7 @@ class Transport(BaseTransport):
                     weakref.finalize(self, thread.end).atexit = False
         return thread
 
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
+    def handle_request(self, request: Any) -> Any:
         """Send a request; return its response, whose body may still be arriving.
 
         Raises the exceptions of the request's module.
@@ -121,10 +118,8 @@ class Transport(BaseTransport):
         network = answer.extensions.get("network_stream")
         if network is not None:
             answer.extensions["network_stream"] = NetworkStream(module, thread, network)
-        response: httpx.Response = make_response(
-            module, answer, kind(module, thread, errand, answer, pieces)
-        )
-        return response
+        body = kind(module, thread, errand, answer, pieces)
+        return make_response(module, answer, body)
 
     def close(self) -> None:
         """Close all connections; open responses break off."""

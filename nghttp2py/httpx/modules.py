@@ -37,7 +37,9 @@ def _find_installed() -> list[ModuleType]:
 
 
 if TYPE_CHECKING:
-    from httpx import AsyncBaseTransport, BaseTransport
+    # For a type checker a subclass of it is a transport of either module.
+    AsyncBaseTransport: Any
+    BaseTransport: Any
 else:
     _INSTALLED = _find_installed()
     AsyncBaseTransport, BaseTransport = (

@@ -5,14 +5,11 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from nghttp2py.httpx.engine import Answer, Engine, Options
 from nghttp2py.httpx.modules import AsyncBaseTransport, Module, find_module
 from nghttp2py.httpx.trust import Trust
-
-if TYPE_CHECKING:
-    import httpx
 
 __all__ = ["AsyncTransport", "make_response"]
 
@@ -46,7 +43,7 @@ class AsyncTransport(AsyncBaseTransport):
         trust_env: bool = True,
         http1: bool = True,
         http2: bool = True,
-        limits: httpx.Limits | None = None,
+        limits: Any = None,
         proxy: Any = None,
         uds: str | None = None,
         local_address: str | None = None,
@@ -70,7 +67,7 @@ class AsyncTransport(AsyncBaseTransport):
             Trust(verify, cert, trust_env),
         )
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def handle_async_request(self, request: Any) -> Any:
         """Send a request; return its response, whose body may still be arriving.
 
         Raises the exceptions of the request's module.
@@ -82,8 +79,7 @@ class AsyncTransport(AsyncBaseTransport):
             body = b"".join(stream)
         trace = request.extensions.get("trace")
         answer = await self._engine.send(module, request, body, trace)
-        response: httpx.Response = make_response(module, answer, answer.stream)
-        return response
+        return make_response(module, answer, answer.stream)
 
     async def aclose(self) -> None:
         """Close all connections; open responses break off."""
