@@ -388,10 +388,10 @@ def nghttp2py(*arguments, **options):
     )
 
 
-def one_line(done):
-    """The only line on stderr of a command that has failed."""
+def one_line(done, code=1):
+    """The only line on stderr of a command that has failed with an exit code."""
     lines = done.stderr.decode().splitlines()
-    assert done.returncode == 1
+    assert done.returncode == code
     assert len(lines) == 1, lines
     assert lines[0].startswith("Error: ")
     return lines[0]

@@ -255,7 +255,7 @@ async def test_the_example_answers_by_both_protocols(paths, tls):
             assert "sent 0 bytes to /x by HTTP/2" in answer
             answer = await run(
                 sys.executable,
-                *("-m", "nghttp2py", "get", "--http3"),
+                *("-m", "nghttp2py", "get", "--http3-only"),
                 *("--cacert", tls.authority, url + "y"),
             )
             assert "sent 0 bytes to /y by HTTP/3" in answer

@@ -22,7 +22,7 @@ from aioquic.h3.connection import H3Connection as AioquicH3
 from aioquic.h3.events import DataReceived, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration as AioquicConfiguration
 from aioquic.quic.events import ProtocolNegotiated
-from click.testing import CliRunner
+from get_site import get as run_get
 from loops import DEADLINE, in_loop, until
 from peers import (
     assert_shown,
@@ -39,7 +39,7 @@ from peers import (
 
 from nghttp2py.asyncio import H3Protocol, serve
 from nghttp2py.asyncio.pump import CLOSE_TIMEOUT
-from nghttp2py.cli import http3_client, main
+from nghttp2py.cli import http3_client
 from nghttp2py.quic import QuicConfiguration
 
 LARGE = random.Random(11).randbytes(64 << 20)
@@ -87,15 +87,13 @@ def url(serve3):
 
 @pytest.fixture
 def get(directory):
-    """Runs ``get --http3``."""
-    return functools.partial(
-        nghttp2py, "get", "--http3", "--cacert", directory / "ca.pem"
-    )
+    """Runs ``get --http3-only``."""
+    return functools.partial(run_get, "--http3-only", "--cacert", directory / "ca.pem")
 
 
 def getting(directory, *arguments):
-    """The command line of ``get --http3``."""
-    command = [sys.executable, "-m", "nghttp2py", "get", "--http3"]
+    """The command line of ``get --http3-only``."""
+    command = [sys.executable, "-m", "nghttp2py", "get", "--http3-only"]
     return [*command, "--cacert", str(directory / "ca.pem"), *map(str, arguments)]
 
 
@@ -110,9 +108,9 @@ def peak(pid):
 
 def test_get_and_serve_understand_each_other(get, url):
     done = get("-i", f"{url}/text.txt")
-    head, _, body = done.stdout.partition(b"\n\n")
+    head, _, body = done.stdout.partition(b"\r\n\r\n")
     assert (done.returncode, done.stderr, body) == (0, b"", b"0123456789")
-    assert head.startswith(b"HTTP/3 200\n")
+    assert head.startswith(b"HTTP/3 200 \r\n")
     for field in (
         b"content-type: text/plain; charset=utf-8",
         b"content-length: 10",
@@ -130,38 +128,37 @@ def test_64_mib_go_to_a_file_byte_for_byte(get, url, tmp_path):
 
 def test_parts_and_conditions_are_those_of_http2(get, url):
     part = get("-i", "-H", "range: bytes=500000-699999", f"{url}/data")
-    head, _, body = part.stdout.partition(b"\n\n")
-    assert head.startswith(b"HTTP/3 206\n")
+    head, _, body = part.stdout.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/3 206 \r\n")
     assert b"content-range: bytes 500000-699999/1000000" in head
     assert body == SMALL[500_000:700_000]
     etag = re.search(rb"etag: (.*)", head).group(1).decode()
     unchanged = get("-i", "-H", f"if-none-match: {etag}", f"{url}/data")
-    assert unchanged.stdout.startswith(b"HTTP/3 304\n")
-    beyond = get("-i", "-H", "range: bytes=2000000-", f"{url}/data")
-    assert beyond.stdout.startswith(b"HTTP/3 416\n")
-    assert "416" in one_line(beyond)
-    assert get("-i", "-X", "HEAD", f"{url}/data").stdout.endswith(
-        b"content-length: 1000000\n\n"
-    )
+    assert unchanged.stdout.startswith(b"HTTP/3 304 \r\n")
+    beyond = get("-i", "-r", "2000000-", f"{url}/data")
+    assert beyond.stdout.startswith(b"HTTP/3 416 \r\n")
+    assert beyond.returncode == 0
+    assert get("-I", f"{url}/data").stdout.endswith(b"content-length: 1000000\r\n\r\n")
 
 
 def test_directories_and_what_is_not_there(get, url):
     assert get(f"{url}/").stdout == b"<p>index"
     assert b"location: /below/" in get("-i", f"{url}/below").stdout
-    assert one_line(get(f"{url}/below/")) == "Error: the server answered 404 Not Found"
-    assert "404" in one_line(get(f"{url}/%2e%2e/cert.pem"))
+    missing = one_line(get("-f", f"{url}/below/"), 22)
+    assert missing == "Error: the server answered 404 Not Found"
+    assert "404" in one_line(get("-f", f"{url}/%2e%2e/cert.pem"), 22)
 
 
 def test_a_missing_file_leaves_no_output(get, url, tmp_path):
-    done = get("-o", tmp_path / "out", f"{url}/missing")
-    assert one_line(done) == "Error: the server answered 404 Not Found"
+    done = get("-f", "-o", tmp_path / "out", f"{url}/missing")
+    assert one_line(done, 22) == "Error: the server answered 404 Not Found"
     assert not (tmp_path / "out").exists()
 
 
 def test_an_upload_is_refused_before_it_has_come_whole(get, url, directory):
-    done = get("-i", "-d", f"@{directory / 'site' / 'large'}", f"{url}/text.txt")
-    assert "405" in one_line(done)
-    assert done.stdout.startswith(b"HTTP/3 405\n")
+    upload = f"@{directory / 'site' / 'large'}"
+    done = get("-i", "--data-binary", upload, f"{url}/text.txt")
+    assert done.stdout.startswith(b"HTTP/3 405 \r\n")
     assert b"allow: GET, HEAD" in done.stdout
 
 
@@ -172,7 +169,7 @@ def test_many_requests_are_answered_at_once(get, url):
 
 
 def test_verbose_prints_the_frames_of_both_sides(get, url):
-    done = get("-v", "-H", "X-Own: value", f"{url}/text.txt")
+    done = get("--frames", "-H", "X-Own: value", f"{url}/text.txt")
     assert done.stdout == b"0123456789"
     assert_shown(
         done,
@@ -196,14 +193,15 @@ def test_timing_prints_when_what_came(get, url):
 
 
 def test_a_certificate_that_is_not_trusted_is_one_clear_line(url):
-    done = nghttp2py("get", "--http3", f"{url}/")
-    assert "is not trusted: The certificate is NOT trusted." in one_line(done)
-    assert nghttp2py("get", "--http3", "-k", f"{url}/text.txt").stdout == b"0123456789"
+    for option in ("--http3", "--http3-only"):
+        done = run_get(option, f"{url}/")
+        assert "is not trusted: The certificate is NOT trusted." in one_line(done, 60)
+    assert run_get("--http3", "-k", f"{url}/text.txt").stdout == b"0123456789"
 
 
 def test_a_certificate_for_another_name_is_one_clear_line(get, serve3):
     with serve3(cert="other") as url:
-        assert "The name in the certificate does not match" in one_line(get(url))
+        assert "The name in the certificate does not match" in one_line(get(url), 60)
 
 
 def test_a_server_that_does_not_answer_is_one_clear_line(get):
@@ -212,7 +210,7 @@ def test_a_server_that_does_not_answer_is_one_clear_line(get):
         port = deaf.getsockname()[1]
         # All wait for one connection, and not one after the other.
         done = get("-n", "100", "--timeout", "0.3", f"https://127.0.0.1:{port}/")
-    assert one_line(done) == (
+    assert one_line(done, 28) == (
         f"Error: 127.0.0.1:{port} does not answer over UDP, which HTTP/3 needs, "
         "in 0.3 seconds"
     )
@@ -221,7 +219,7 @@ def test_a_server_that_does_not_answer_is_one_clear_line(get):
 def test_no_server_is_one_clear_line(get):
     port = free_port(socket.SOCK_DGRAM)
     done = get("-n", "100", f"https://127.0.0.1:{port}/")
-    assert one_line(done) == (
+    assert one_line(done, 7) == (
         f"Error: no QUIC connection to 127.0.0.1:{port}: nothing listens at 127.0.0.1, "
         f"port {port} of UDP"
     )
@@ -233,7 +231,7 @@ async def test_a_quic_server_of_something_else_is_one_clear_line(get, directory)
     configuration = aioquic_configuration(directory, alpn_protocols=["other"])
     async with aioquic_server(configuration) as port:
         done = await asyncio.to_thread(get, f"https://127.0.0.1:{port}/")
-    assert "does not speak HTTP/3" in one_line(done)
+    assert "does not speak HTTP/3" in one_line(done, 7)
 
 
 def test_a_field_that_must_not_be_sent_is_one_clear_line(get, url):
@@ -243,17 +241,17 @@ def test_a_field_that_must_not_be_sent_is_one_clear_line(get, url):
 
 
 @pytest.mark.parametrize(
-    ("options", "sentence"),
+    ("options", "code", "sentence"),
     [
-        (["https://name.invalid/"], "no host"),
-        (["--cacert={text}", "{url}"], "a certificate cannot be read"),
-        (["--cert={text}", "{url}"], "a certificate cannot be read"),
+        (["https://name.invalid/"], 6, "no host"),
+        (["--cacert={text}", "{url}"], 77, "a certificate cannot be read"),
+        (["--cert={text}", "{url}"], 58, "a certificate cannot be read"),
     ],
 )
-def test_a_bad_option_is_one_clear_line(url, directory, options, sentence):
+def test_a_bad_option_is_one_clear_line(url, directory, options, code, sentence):
     text = directory / "site" / "text.txt"
-    done = nghttp2py("get", "--http3", *(o.format(url=url, text=text) for o in options))
-    assert sentence in one_line(done)
+    done = run_get("--http3", *(o.format(url=url, text=text) for o in options))
+    assert sentence in one_line(done, code)
 
 
 def test_a_system_that_trusts_nobody_is_not_a_bad_certificate(monkeypatch):
@@ -263,12 +261,12 @@ def test_a_system_that_trusts_nobody_is_not_a_bad_certificate(monkeypatch):
         raise ValueError(text)
 
     monkeypatch.setattr(http3_client, "make_configuration", make_configuration)
-    done = CliRunner().invoke(main, ["get", "--http3", "https://127.0.0.1/"])
-    assert (done.exit_code, done.output) == (1, f"Error: {text}\n")
+    done = run_get("--http3", "https://127.0.0.1/")
+    assert (done.returncode, done.errors) == (77, f"Error: {text}\n")
 
 
 def test_http3_is_not_to_be_had_in_the_clear():
-    done = nghttp2py("get", "--http3", "http://127.0.0.1/")
+    done = run_get("--http3", "http://127.0.0.1/")
     assert done.returncode == 2
     assert "--http3 needs a URL that begins with https://" in done.stderr.decode()
 
@@ -307,7 +305,8 @@ def test_a_build_without_http3_says_what_is_missing(directory, missing, command)
         capture_output=True,
         timeout=DEADLINE,
     )
-    assert "nghttp2py was built without" in one_line(done)
+    code = {"get": 4, "serve": 1}[command]
+    assert "nghttp2py was built without" in one_line(done, code)
 
 
 def test_a_reader_that_goes_ends_the_command_quietly(url):
@@ -373,7 +372,7 @@ async def test_memory_does_not_grow_with_an_upload(directory):
         for name in ("data", "large"):
             path = directory / "site" / name
             used[name], said = await asyncio.to_thread(
-                measured, directory, "-d", f"@{path}", url
+                measured, directory, "--data-binary", f"@{path}", url
             )
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             assert said.decode() == digest
@@ -439,7 +438,7 @@ def test_http2_advertises_http3_on_the_same_port(url, directory):
 def test_without_http3_nothing_is_advertised(directory):
     with serving(directory / "site", "--cert", directory / "cert.pem") as url:
         done = nghttp2py("get", "-i", "-k", f"{url}/text.txt")
-    assert done.stdout.startswith(b"HTTP/2 200\n")
+    assert done.stdout.startswith(b"HTTP/2 200 \r\n")
     assert b"alt-svc" not in done.stdout
 
 
@@ -558,7 +557,7 @@ def test_a_file_that_becomes_shorter_is_not_taken_for_whole(directory, tmp_path,
     with serving(tmp_path, "--http3", *cert, log=log) as url:
         command = getting(directory, f"{url}/file")
         if not http3:
-            command.remove("--http3")
+            command.remove("--http3-only")
         with subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         ) as process:
@@ -567,7 +566,7 @@ def test_a_file_that_becomes_shorter_is_not_taken_for_whole(directory, tmp_path,
             body, said = process.communicate(timeout=DEADLINE)
         # Other requests are answered as before.
         done = nghttp2py("get", "-k", f"{url}/file")
-    assert process.returncode == 1
+    assert process.returncode == 92
     assert len(body) < len(LARGE)
     assert b"was reset by the peer" in said
     assert done.stdout == bytes(1_000_000)
@@ -666,7 +665,7 @@ def test_get_from_gtlsserver(get, directory, tmp_path):
             )
             done = get("-n", "250", f"{url}/text.txt")
             assert "250 of 250 responses" in done.stderr.decode()
-            assert "404" in one_line(get(f"{url}/missing"))
+            assert "404" in one_line(get("-f", f"{url}/missing"), 22)
         finally:
             process.terminate()
             process.wait(DEADLINE)
@@ -732,13 +731,13 @@ async def test_get_from_aioquic_and_post_to_it(get, directory, tmp_path):
         done = await asyncio.to_thread(get, f"{url}/3000000")
         assert done.stdout == LARGE[:3_000_000], done.stderr
         done = await asyncio.to_thread(
-            get, "-i", "-d", f"@{tmp_path / 'body'}", "-X", "PUT", f"{url}/"
+            get, "-i", "--data-binary", f"@{tmp_path / 'body'}", "-X", "PUT", f"{url}/"
         )
-        head, _, body = done.stdout.partition(b"\n\n")
+        head, _, body = done.stdout.partition(b"\r\n\r\n")
         assert body == SMALL, done.stderr
-        assert b"x-method: PUT\n" in head
+        assert b"x-method: PUT\r\n" in head
         assert b"x-length: 1000000" in head
         done = await asyncio.to_thread(
-            get, "-d", "@-", f"{url}/", input=b"piped" * 50_000
+            get, "--data-binary", "@-", f"{url}/", input=b"piped" * 50_000
         )
         assert done.stdout == b"piped" * 50_000, done.stderr

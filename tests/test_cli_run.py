@@ -189,7 +189,7 @@ def test_tls_http3_and_plain_http_have_one_program(site, paths, certificates):
         assert (scheme, "HTTP/3" in protocols) == ("https", True)
         url = f"https://{host}:{port}/b"
         assert curl(url, "--http2", "--cacert", authority) == "2 https /b"
-        done = nghttp2py("get", "--http3", "--cacert", authority, url)
+        done = nghttp2py("get", "--http3-only", "--cacert", authority, url)
         assert done.stdout == b"3 https /b", done.stderr
         scheme, host, port, protocols = server.wait_for(URL).groups()
         assert (scheme, "HTTP/3" in protocols) == ("http", False)

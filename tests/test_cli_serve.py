@@ -218,7 +218,7 @@ def test_http3_is_served_where_http2_is(site, certificates):
     with serving(site, "--host=::", "--cert", cert, "--key", key, "--http3") as url:
         port = url.rpartition(":")[2]
         for host in "127.0.0.1", "[::1]":
-            done = nghttp2py("get", "--http3", "-k", f"https://{host}:{port}/text.txt")
+            done = nghttp2py("get", "--http3-only", "-k", f"https://{host}:{port}/text.txt")
             assert done.stdout == b"0123456789", done.stderr
             assert curl(f"https://{host}:{port}/text.txt")[0] == 200
 
@@ -293,7 +293,7 @@ def test_without_options_a_certificate_is_made_and_three_versions_are_served(
                     check=True,
                 )
                 assert done.stdout.decode() == f"<p>index{shown}"
-            done = nghttp2py("get", "--http3", "--cacert", authority, url)
+            done = nghttp2py("get", "--http3-only", "--cacert", authority, url)
             assert done.stdout == b"<p>index", done.stderr
         finally:
             process.terminate()

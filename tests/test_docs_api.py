@@ -69,6 +69,7 @@ INTERNAL = [
     "nghttp2py.httpx.",
     "nghttp2py.cli",
     "nghttp2py.cli.",
+    "nghttp2py.cli.get.",
     "nghttp2py.client",
     "nghttp2py.compat",
     "nghttp2py.exchange",

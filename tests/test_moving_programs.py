@@ -57,7 +57,7 @@ def test_hypercorn_serves_http3(pem, tmp_path):
             cwd=tmp_path,
             path=tmp_path,
         ) as output:
-            get = "-m", "nghttp2py", "get", "--http3", "-i"
+            get = "-m", "nghttp2py", "get", "--http3-only", "-i"
             get = *get, f"--cacert={pem / 'authority.pem'}"
             plain = await run(*get, f"https://localhost:{port}/a", cwd=tmp_path)
             upload = await run(

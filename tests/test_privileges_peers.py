@@ -147,7 +147,7 @@ else:
         url = "https://127.0.0.1/"
         answer = inside(server, "curl", "-sS", "--http2", "--cacert", authority, url)
         assert answer == wanted
-        get = [sys.executable, "-m", "nghttp2py", "get", "--http3", "--cacert"]
+        get = [sys.executable, "-m", "nghttp2py", "get", "--http3-only", "--cacert"]
         assert inside(server, *get, authority, url) == wanted
         status = Path(f"/proc/{server.process.pid}/status").read_text()
         assert set(re.findall(r"^Cap(?:Prm|Eff|Amb):\s*(\w+)", status, re.M)) == {

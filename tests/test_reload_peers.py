@@ -155,7 +155,7 @@ def test_http3_and_tls_reload_too(site, paths, certificates):
         _, host, port, protocols = server.wait_for(URL).groups()
         assert "HTTP/3" in protocols
         url = f"https://{host}:{port}/"
-        get = [sys.executable, "-m", "nghttp2py", "get", "--http3"]
+        get = [sys.executable, "-m", "nghttp2py", "get", "--http3-only"]
         get += ["--cacert", certificates[3], url]
         for number in "ONE", "TWO":
             if number == "TWO":

@@ -227,7 +227,8 @@ class Client(Closing):
         self._retries = retries
         self._decompresses = decompress
         times = {"connect_timeout": connect_timeout, "idle_timeout": idle_timeout}
-        http2 = connector = None
+        http2: Any = None
+        connector: Any = None
         if not only:
             context = ssl
             if context is None and url.scheme == "https":
@@ -251,6 +252,7 @@ class Client(Closing):
             alternatives = None
         elif alternatives is None:
             alternatives = AlternativeServices()
+        http2, connector = self._use_connectors(http2, connector)
         self._connections = OriginConnections(
             url,
             http2,
@@ -273,6 +275,13 @@ class Client(Closing):
     def _make_context(self) -> ssl_module.SSLContext:
         """Make the default of ``ssl``."""
         return ssl_module.create_default_context()
+
+    def _use_connectors(self, http2: Any, http3: Any) -> tuple[Any, Any]:
+        """Return what makes the connections; a subclass may replace it.
+
+        Of versions that are not used ``None`` is given.
+        """
+        return http2, http3
 
     @property
     def connections(self) -> Any:

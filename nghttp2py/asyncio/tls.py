@@ -47,10 +47,11 @@ _NO_CERTIFICATE = frozenset(
 )
 
 
-def prepare_context(context: ssl.SSLContext) -> None:
+def prepare_context(context: ssl.SSLContext, *others: str) -> None:
     """Prepare a client's context for HTTP/2.
 
-    It then offers only ``h2`` by ALPN, and no compression or renegotiation (9.2.1).
+    It then offers only ``h2`` and ``others`` by ALPN, and no compression or
+    renegotiation (9.2.1).
     Raises ``TLSConfigurationError`` for a server's context.
     """
     if context.protocol == ssl.PROTOCOL_TLS_SERVER:
@@ -58,7 +59,7 @@ def prepare_context(context: ssl.SSLContext) -> None:
             "ssl is a context for servers; a client needs one of "
             "ssl.create_default_context() or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)"
         )
-    _prepare(context)
+    _prepare(context, *others)
 
 
 def _prepare(context: ssl.SSLContext, *others: str) -> None:
