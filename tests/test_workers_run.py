@@ -13,6 +13,7 @@ import urllib.request
 import pytest
 from loops import DEADLINE
 from peers import authority, certificate, free_port, wait_for_port
+from prometheus_client.parser import text_string_to_metric_families
 from test_cli_run import EXAMPLES, URL, curl, program
 
 from nghttp2py.asyncio import Client
@@ -326,8 +327,40 @@ def test_the_example_greets_from_several_workers():
         assert p.wait(DEADLINE) == 0
 
 
-def test_metrics_are_refused_with_workers_of_the_environment(site):
-    environ = {**os.environ, "WEB_CONCURRENCY": "2"}
-    with program(site, "main:app", "--metrics-port=0", env=environ) as server:
-        assert server.end() == 1
-    assert "metrics_port is for one process" in server.log
+def read_metrics(url):
+    with urllib.request.urlopen(url + "/metrics", timeout=DEADLINE) as answer:
+        families = text_string_to_metric_families(answer.read().decode())
+        return {
+            (sample.name, *sorted(sample.labels.values())): sample.value
+            for family in families
+            for sample in family.samples
+        }
+
+
+def test_each_worker_has_the_metrics_of_all_and_of_those_that_have_ended(site):
+    answered = "nghttp2py_requests_total", "1.1", "200", "GET"
+    accepted = "nghttp2py_connections_total", "tcp"
+    with run(site, "--metrics-port=0") as server:
+        url = server.wait_for(URL)
+        url = f"{url[1]}://{url[2]}:{url[3]}/"
+        metrics = server.wait_for(r"metrics are at (\S+)/metrics")[1]
+        server.wait_for("workers are ready")
+        asked = 0
+
+        def ask_and_count():
+            nonlocal asked
+            asked += 1
+            return ask(url)
+
+        first = set()
+        wait_until(lambda: first.add(ask_and_count()) or len(first) == 2)
+        wait_until(lambda: read_metrics(metrics).get(answered) == asked)
+        wait_until(lambda: read_metrics(metrics).get(accepted) == asked)
+        os.kill(min(first), signal.SIGKILL)
+        found = set(first)
+        wait_until(lambda: found.add(ask_and_count()) or len(found) == 3)
+        wait_until(lambda: read_metrics(metrics).get(answered) == asked)
+        opened = "nghttp2py_connections_open", "tcp"
+        wait_until(lambda: read_metrics(metrics)[opened] == 0)
+        assert server.stop() == 0
+    assert "Traceback" not in server.log

@@ -7,8 +7,9 @@ Connections are counted by the servers, and asked for when the metrics are.
 from __future__ import annotations
 
 import importlib
+import socket
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -185,12 +186,18 @@ class Metrics:
 
     # ---- Serving ----
 
-    async def serve(self, address: Address) -> Server:
+    async def serve(
+        self,
+        address: Address | None = None,
+        *,
+        sock: Sequence[socket.socket] | None = None,
+    ) -> Server:
         """Start counting, and a server at ``address``, whose path is ``/metrics``.
 
-        ``close`` ends both.  Raises ``OSError`` if it cannot bind the address.
+        ``sock`` are bound sockets, instead of an address.  ``close`` ends both.  Raises
+        ``OSError`` if it cannot bind the address.
         """
-        server = Server(self._answer, address)
+        server = Server(self._answer, address, sock=sock)
         await server.start()
         self.start()
         self._server = server

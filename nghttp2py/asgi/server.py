@@ -419,13 +419,15 @@ class Server:
         # Imported here, because it needs a package of its own.
         from nghttp2py.asgi.metrics import Metrics
 
-        self._metrics = Metrics()
+        self._metrics = metrics = Metrics()
+        self._add_servers()
+        server = await metrics.serve((self.config.metrics_host, port))
+        announce_metrics(server.sockets)
+
+    def _add_servers(self) -> None:
+        assert self._metrics is not None
         for server in self.servers:
             self._metrics.add_server(server)
-        server = await self._metrics.serve((self.config.metrics_host, port))
-        for sock in server.sockets:
-            url = describe_socket(sock, "http")
-            logger.info("metrics are at %s/metrics", url)
 
     async def _abort_startup(self) -> None:
         if self._metrics is not None:
@@ -551,6 +553,12 @@ def announce(config: Config, endpoints: Sequence[Endpoint]) -> None:
                 describe_socket(sock, endpoint.scheme),
                 protocols if streams else "HTTP/3",
             )
+
+
+def announce_metrics(sockets: Sequence[socket.socket]) -> None:
+    """Log where Prometheus can read the metrics."""
+    for sock in sockets:
+        logger.info("metrics are at %s/metrics", describe_socket(sock, "http"))
 
 
 def name_protocols(endpoint: Endpoint, *, http1: bool) -> list[str]:

@@ -11,14 +11,14 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nghttp2py.asgi.config import OPTIONS, Config
 from nghttp2py.asgi.endpoints import Endpoint, Endpoints
 from nghttp2py.asgi.loading import ASGIApplication
-from nghttp2py.asgi.server import Server, announce
+from nghttp2py.asgi.server import Server, announce, announce_metrics
 from nghttp2py.asgi.shared import read_secrets
 from nghttp2py.errors import ConfigurationError
 from nghttp2py.workers.process import Limits
@@ -40,9 +40,7 @@ def run_workers(config: Config, workers: int) -> int:
     listened on.
     """
     _check_name(config, "workers need")
-    if config.metrics_port is not None:
-        raise ConfigurationError("metrics_port is for one process, not for workers")
-    return asyncio.run(_supervise(config, workers))
+    return _run(config, workers)
 
 
 def run_reloading(config: Config) -> int:
@@ -51,7 +49,17 @@ def run_reloading(config: Config) -> int:
     Otherwise this is as ``run_workers``.
     """
     _check_name(config, "reload needs")
-    return asyncio.run(_supervise(config, 1))
+    return _run(config, 1)
+
+
+def _run(config: Config, workers: int) -> int:
+    if config.metrics_port is None:
+        return asyncio.run(_supervise(config, workers))
+    # Imported here, because it needs a package of its own.
+    from nghttp2py.asgi.shared_metrics import forget_worker, keep_directory
+
+    with keep_directory():
+        return asyncio.run(_supervise(config, workers, ended=forget_worker))
 
 
 def _check_name(config: Config, what: str) -> None:
@@ -61,7 +69,9 @@ def _check_name(config: Config, what: str) -> None:
         )
 
 
-async def _supervise(config: Config, workers: int) -> int:
+async def _supervise(
+    config: Config, workers: int, *, ended: Callable[[int], object] | None = None
+) -> int:
     files = None
     if config.reload:
         files = Files(
@@ -80,6 +90,8 @@ async def _supervise(config: Config, workers: int) -> int:
             if endpoint.http3 and files is None:
                 quic = _make_group(config, endpoint, endpoints.chosen, workers)
             sockets.add(str(number), endpoint.sockets)
+        if config.metrics_port is not None:
+            await sockets.open(_METRICS, (config.metrics_host, config.metrics_port))
         sockets.add("", (), endpoints.paths)
     except BaseException:
         endpoints.close()
@@ -101,12 +113,14 @@ async def _supervise(config: Config, workers: int) -> int:
 
     def announce_all() -> None:
         announce(config, endpoints.found)
+        announce_metrics(sockets.named(_METRICS))
 
     options: dict[str, Any] = {
         "limits": limits,
         "secrets": read_secrets(config.seed_file),
         "quic": quic,
         "announce": announce_all,
+        "ended": ended,
     }
     supervisor = (
         Supervisor(program, sockets, workers, **options)
@@ -181,6 +195,8 @@ def make_limits(config: Config) -> Limits:
     )
 
 
+# The name of the sockets at which each worker serves the metrics of all.
+_METRICS = "metrics"
 # Seconds that a worker has to end beyond its own bounds.
 _GRACE = 10.0
 
@@ -198,6 +214,13 @@ class WorkerServer(Server):
         """Report that the server accepts connections, and wait until it shall stop."""
         await self._worker.ready()
         await super().main_loop()
+
+    async def _serve_metrics(self, port: int) -> None:
+        from nghttp2py.asgi.shared_metrics import SharedMetrics
+
+        self._metrics = metrics = SharedMetrics()
+        self._add_servers()
+        await metrics.serve(sock=_unblock(self._worker.sockets[_METRICS]))
 
     def reach_limit(self) -> None:
         """Ask for another worker, and serve until that is ready."""

@@ -112,7 +112,8 @@ class Supervisor:
 
     ``sockets`` are theirs, and ``quic`` has those of UDP; the supervisor closes both at
     its end.  ``secrets`` are what they share, by default those of ``quic``, or new.
-    ``announce`` is called once, when all workers are ready for the first time.
+    ``announce`` is called once, when all workers are ready for the first time, and
+    ``ended`` with the number of each process that has ended.
 
     ``await run()`` returns the exit code.  It catches these signals: SIGTERM and SIGINT
     stop the workers, which let their requests end; a second SIGINT ends them at once;
@@ -130,6 +131,7 @@ class Supervisor:
         quic: QuicGroup | None = None,
         secrets: SharedSecrets | None = None,
         announce: Callable[[], object] | None = None,
+        ended: Callable[[int], object] | None = None,
     ) -> None:
         check_int("workers", workers, 1, MOST_WORKERS)
         self.program = program
@@ -141,6 +143,7 @@ class Supervisor:
         if quic is not None:
             self.secrets = quic.secrets
         self._announce = announce
+        self._tell_end = ended
         # The generation of the next worker of each place.
         self._generations: dict[int, int] = {}
         self._count = workers
@@ -351,6 +354,8 @@ class Supervisor:
         slot = next((slot for slot in self._slots if slot.index == process.index), None)
         if process.exit_code is not None:
             self._processes.discard(process)
+            if self._tell_end is not None:
+                self._tell_end(process.pid)
             if self.quic is not None:
                 self.quic.ended(process.index, process.generation)
             self._ended(process, slot)
