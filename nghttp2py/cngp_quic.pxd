@@ -45,6 +45,7 @@ cdef extern from "ngp_tls_gnutls.h" nogil:
         const char *ca_path
         const uint8_t *ca_data
         size_t ca_data_len
+        uint8_t remember_chains
         const uint8_t *ticket_key
 
     ctypedef struct ngp_tls_config:

@@ -5,9 +5,11 @@
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
+#include <time.h>
 
 #include <gnutls/crypto.h>
 #include <gnutls/gnutls.h>
+#include <gnutls/ocsp.h>
 #include <gnutls/x509.h>
 #include <ngtcp2/ngtcp2_crypto.h>
 #include <ngtcp2/ngtcp2_crypto_gnutls.h>
@@ -44,6 +46,18 @@ typedef struct replay_slot {
   time_t expires;
 } replay_slot;
 
+#define DIGEST_LEN 32
+
+/*
+ * valid_chain is a chain that was found valid for a name, and from when to
+ * when, in seconds of the system's clock, that need not be looked at again.
+ */
+typedef struct valid_chain {
+  uint8_t digest[DIGEST_LEN];
+  time_t from;
+  time_t until;
+} valid_chain;
+
 /*
  * host_name is a name of a server, and the credentials that are used for it,
  * which the configuration owns.
@@ -68,12 +82,16 @@ struct ngp_tls_config {
   gnutls_anti_replay_t anti_replay;
   /* replays has REPLAY_SLOTS slots of a server; latest_expiry is the latest
      expiry of all, which gives the time of GnuTLS's clock.  Handshakes on
-     several threads write them, under replay_lock. */
-  pthread_mutex_t replay_lock;
+     several threads write them and chains, under lock. */
+  pthread_mutex_t lock;
   replay_slot *replays;
   time_t latest_expiry;
   uint8_t is_client;
   uint8_t verify;
+  uint8_t remember_chains;
+  /* chains has the chain with a digest at the place that the digest's first
+     byte gives. */
+  valid_chain chains[NGP_TLS_CHAINS];
 };
 
 struct ngp_tls {
@@ -300,9 +318,9 @@ static int remember_replay(void *ptr, time_t expires, const gnutls_datum_t *key,
   for (i = 0; i < key->size; ++i) {
     hash = (hash ^ key->data[i]) * 0x100000001b3u;
   }
-  pthread_mutex_lock(&config->replay_lock);
+  pthread_mutex_lock(&config->lock);
   first = take_replay_slot(config, hash, expires);
-  pthread_mutex_unlock(&config->replay_lock);
+  pthread_mutex_unlock(&config->lock);
   return first ? 0 : GNUTLS_E_DB_ENTRY_EXISTS;
 }
 
@@ -339,7 +357,7 @@ static void config_free(ngp_tls_config *config) {
     gnutls_free(config->ticket_key.data);
   }
   ngp_free(config->mem, config->replays);
-  pthread_mutex_destroy(&config->replay_lock);
+  pthread_mutex_destroy(&config->lock);
   if (config->priority) {
     gnutls_priority_deinit(config->priority);
   }
@@ -377,11 +395,12 @@ int ngp_tls_config_new(ngp_tls_config **pconfig, const ngp_tls_options *options,
     return NGHTTP2_ERR_NOMEM;
   }
   /* With default attributes it cannot fail. */
-  pthread_mutex_init(&config->replay_lock, NULL);
+  pthread_mutex_init(&config->lock, NULL);
   config->refs = 1;
   config->mem = mem;
   config->is_client = options->is_client;
   config->verify = options->verify;
+  config->remember_chains = options->remember_chains;
   if (gnutls_priority_init(&config->priority, options->priority, NULL) != 0) {
     *preason = "no usable cipher suites";
     rv = NGHTTP2_ERR_INVALID_ARGUMENT;
@@ -546,15 +565,118 @@ static int handshake_hook(gnutls_session_t session, unsigned int htype,
   return 0;
 }
 
+static int hash_sized(gnutls_hash_hd_t hash, const void *data, size_t len) {
+  const uint64_t size = len;
+
+  return gnutls_hash(hash, &size, sizeof(size)) != 0 ||
+         (len && gnutls_hash(hash, data, len) != 0);
+}
+
+/* Computes the digest of all that the result of a verification depends on but
+   the configuration and the time.  Returns nonzero if it cannot. */
+static int digest_peer(const ngp_tls *tls, uint8_t *digest) {
+  const char *name = tls->verify_name;
+  gnutls_hash_hd_t hash;
+  unsigned int n = 0;
+  unsigned int i;
+  const gnutls_datum_t *list = gnutls_certificate_get_peers(tls->session, &n);
+  int failed = 0;
+
+  if (!list || !n || gnutls_hash_init(&hash, GNUTLS_DIG_SHA256) != 0) {
+    return -1;
+  }
+  failed |= hash_sized(hash, name, name ? strlen(name) : 0);
+  failed |= hash_sized(hash, tls->verify_ip, tls->verify_ip_len);
+  for (i = 0; i < n; ++i) {
+    gnutls_datum_t response = {.data = NULL, .size = 0};
+
+    failed |= hash_sized(hash, list[i].data, list[i].size);
+    if (gnutls_ocsp_status_request_get2(tls->session, i, &response) != 0) {
+      response.size = 0;
+    }
+    failed |= hash_sized(hash, response.data, response.size);
+  }
+  gnutls_hash_deinit(hash, digest);
+  return failed;
+}
+
+/* Returns the first expiry of a certificate of the peer and of those that we
+   have of their issuers, or 0. */
+static time_t first_expiry(const ngp_tls *tls) {
+  unsigned int n = 0;
+  unsigned int i;
+  const gnutls_datum_t *list = gnutls_certificate_get_peers(tls->session, &n);
+  time_t first = 0;
+
+  for (i = 0; i < n; ++i) {
+    gnutls_x509_crt_t crt;
+    gnutls_x509_crt_t issuer;
+    time_t expiry = 0;
+
+    if (gnutls_x509_crt_init(&crt) != 0) {
+      return 0;
+    }
+    if (gnutls_x509_crt_import(crt, &list[i], GNUTLS_X509_FMT_DER) == 0) {
+      expiry = gnutls_x509_crt_get_expiration_time(crt);
+      if (gnutls_certificate_get_issuer(tls->config->credentials, crt, &issuer,
+                                        0) == 0) {
+        time_t last = gnutls_x509_crt_get_expiration_time(issuer);
+
+        expiry = last < expiry ? last : expiry;
+      }
+    }
+    gnutls_x509_crt_deinit(crt);
+    if (expiry <= 0) {
+      return 0;
+    }
+    first = !first || expiry < first ? expiry : first;
+  }
+  return first;
+}
+
+static int is_remembered(ngp_tls_config *config, const uint8_t *digest) {
+  const valid_chain *chain = &config->chains[digest[0] % NGP_TLS_CHAINS];
+  const time_t now = time(NULL);
+  int found;
+
+  pthread_mutex_lock(&config->lock);
+  found = chain->from <= now && now < chain->until &&
+          memcmp(chain->digest, digest, DIGEST_LEN) == 0;
+  pthread_mutex_unlock(&config->lock);
+  return found;
+}
+
+static void remember_chain(ngp_tls *tls, const uint8_t *digest) {
+  ngp_tls_config *config = tls->config;
+  valid_chain *chain = &config->chains[digest[0] % NGP_TLS_CHAINS];
+  const time_t now = time(NULL);
+  const time_t expiry = first_expiry(tls);
+
+  pthread_mutex_lock(&config->lock);
+  memcpy(chain->digest, digest, DIGEST_LEN);
+  chain->from = now;
+  chain->until = now + NGP_TLS_CHAIN_TIME;
+  if (expiry < chain->until) {
+    chain->until = expiry;
+  }
+  pthread_mutex_unlock(&config->lock);
+}
+
 static int verify_peer(gnutls_session_t session) {
   ngp_tls *tls = tls_of(session);
   gnutls_typed_vdata_st data[2];
   unsigned int n = 0;
   unsigned int status = 0;
   gnutls_datum_t text;
+  uint8_t digest[DIGEST_LEN];
+  int remembers;
   int rv;
 
   if (tls->config->verify == NGP_TLS_VERIFY_NONE) {
+    return 0;
+  }
+  remembers = tls->config->remember_chains && digest_peer(tls, digest) == 0;
+  if (remembers && is_remembered(tls->config, digest)) {
     return 0;
   }
   if (tls->verify_name) {
@@ -576,6 +698,9 @@ static int verify_peer(gnutls_session_t session) {
     return 0;
   }
   if (rv == 0 && status == 0) {
+    if (remembers) {
+      remember_chain(tls, digest);
+    }
     return 0;
   }
   if (rv != 0) {

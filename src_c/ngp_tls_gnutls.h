@@ -76,6 +76,9 @@ typedef struct ngp_tls_options {
   const char *ca_path;
   const uint8_t *ca_data;
   size_t ca_data_len;
+  /* remember_chains is nonzero if a chain that was verified is not verified
+     again for the same name, for a time: see ngp_tls_config. */
+  uint8_t remember_chains;
   /* ticket_key encrypts a server's session tickets: NGP_TLS_TICKET_KEY_LEN
      bytes, or NULL for random ones. */
   const uint8_t *ticket_key;
@@ -86,8 +89,17 @@ typedef struct ngp_tls_options {
  * server's session tickets.  It is reference-counted, and sessions hold it.
  * Sessions on several threads may share it: it does not change but for what a
  * lock guards.
+ *
+ * If the options ask for it, it remembers the last NGP_TLS_CHAINS chains of
+ * certificates that were found valid, as a digest of the chain, of the OCSP
+ * responses that came with it, and of the name.  The same is found valid
+ * without another look for NGP_TLS_CHAIN_TIME seconds, but never after the
+ * first expiry of a certificate of the chain.
  */
 typedef struct ngp_tls_config ngp_tls_config;
+
+#define NGP_TLS_CHAINS 64
+#define NGP_TLS_CHAIN_TIME 600
 
 /*
  * ngp_tls_config_new makes a configuration.

@@ -278,6 +278,8 @@ def test_the_time_bounds_of_http3_are_on_the_page(name):
         ("early WebTransport streams, datagrams", ["MAX_WAITING"]),
         ("ClientHello, with a ``session_ticket_fetcher``", ["MAX_HELLO"]),
         ("early data that a server takes", ["REPLAY_SLOTS"]),
+        ("chains of certificates that are remembered", ["NGP_TLS_CHAINS"]),
+        ("how long a verified chain is remembered", ["NGP_TLS_CHAIN_TIME"]),
         ("connection ids", ["ACTIVE_CID_LIMIT"]),
         ("freed blocks of a size that a thread keeps", ["NGP_POOL_KEPT"]),
     ],

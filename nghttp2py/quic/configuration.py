@@ -216,6 +216,11 @@ class QuicConfiguration:
     """A server's: the secret from which tokens of stateless resets are made (RFC 9000,
     10.3.2).  It should stay the same when the server restarts."""
 
+    remember_chains: bool = True
+    """Whether a chain of certificates that was verified for a name is trusted for that
+    name without another verification, for ten minutes, and no longer than each of its
+    certificates is valid.  A configuration with other authorities verifies anew."""
+
     key_password: bytes | None = field(default=None, repr=False)
     """The password of ``private_key``, if the key is encrypted."""
 
@@ -292,7 +297,7 @@ class QuicConfiguration:
 _CREDENTIALS = (
     *("is_client", "verify_mode", "cipher_suites", "certificate", "certificate_chain"),
     *("private_key", "key_password", "cafile", "capath", "cadata"),
-    *("session_ticket_key", "certificates"),
+    *("session_ticket_key", "certificates", "remember_chains"),
 )
 
 
@@ -341,7 +346,7 @@ _SECONDS = ("idle_timeout", "initial_rtt", "keep_alive", "max_ack_delay")
 _LONGEST = 1e9  # seconds: nanoseconds in 64 bits
 _FLAGS = (
     *("early_data", "is_client", "probe_datagram_size", "quantum_readiness_test"),
-    "session_tickets",
+    *("remember_chains", "session_tickets"),
 )
 _BYTES = (bytes, bytearray, memoryview)
 _TYPES: dict[str, tuple[Any, str]] = {

@@ -200,6 +200,7 @@ cdef class Credentials:
         pack_identities(&options, configuration, keep)
         options.is_client = bool(configuration.is_client)
         options.verify = verify_of(configuration)
+        options.remember_chains = bool(configuration.remember_chains)
         priority = priority_of(configuration.cipher_suites).encode()
         options.priority = priority
         if configuration.certificate is not None:

@@ -68,6 +68,7 @@ int quic_pair_config(ngp_tls_config **pconfig, int is_client,
   tls.priority = "NORMAL:-VERS-ALL:+VERS-TLS1.3:%DISABLE_TLS13_COMPAT_MODE";
   if (is_client) {
     tls.verify = NGP_TLS_VERIFY_REQUIRED;
+    tls.remember_chains = 1;
     tls.ca_data = certificate_pem.data;
     tls.ca_data_len = certificate_pem.size;
   } else {
