@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import functools
 import gc
 import gzip
 import inspect
@@ -11,16 +10,13 @@ import zlib
 from urllib.parse import quote, unquote
 
 import pytest
-from exchanges import H3_CONNECT
 from loops import in_loop, in_loops, until
 from peers import silent_server
 
 from nghttp2py.asyncio import (
     Client,
-    H3Protocol,
     Pool,
     RequestTimeouts,
-    quic,
 )
 from nghttp2py.asyncio import response as response_module
 from nghttp2py.asyncio.client_options import BodyOptions, RequestOptions
@@ -36,8 +32,6 @@ from nghttp2py.errors import (
     WriteTimeoutError,
 )
 from nghttp2py.h2 import H2Configuration
-from nghttp2py.h3 import H3_ALPN
-from nghttp2py.quic import QuicConfiguration
 
 VERSIONS = pytest.mark.parametrize("http3", [False, "only"], ids=["HTTP/2", "HTTP/3"])
 TEXT = b"All the same. " * 5000
@@ -265,42 +259,12 @@ async def tunnel(stream):
     await stream.end_stream()
 
 
-@pytest.fixture
-def tunnelling(serving, paths, tls):
-    """A client of a server that allows extended CONNECT."""
-
-    @contextlib.asynccontextmanager
-    async def serve(http3):
-        if not http3:
-            config = H2Configuration(manual_flow_control=True)
-            async with serving(tunnel, http3, config=config) as client:
-                yield client
-            return
-        configuration = QuicConfiguration(is_client=False, alpn_protocols=H3_ALPN)
-        configuration.load_cert_chain(*paths)
-        server = await quic.serve(
-            "127.0.0.1",
-            0,
-            configuration=configuration,
-            create_protocol=functools.partial(
-                H3Protocol, request_handler=tunnel, config=H3_CONNECT
-            ),
-        )
-        port = server.sockets[0].getsockname()[1]
-        async with Client(
-            f"https://127.0.0.1:{port}", ssl=tls.client, http3=http3
-        ) as client:
-            yield client
-        server.close()
-        await server.wait_closed()
-
-    return serve
-
-
 @VERSIONS
 @in_loops
-async def test_an_extended_connect_opens_a_tunnel(http3, tunnelling):
-    async with tunnelling(http3) as client:
+async def test_an_extended_connect_opens_a_tunnel(http3, serving):
+    config = H2Configuration(manual_flow_control=True)
+    assert config.enable_connect_protocol
+    async with serving(tunnel, http3, config=config) as client:
         response = await client.open_tunnel(
             "/chat", protocol="websocket", headers={"sec-websocket-version": "13"}
         )

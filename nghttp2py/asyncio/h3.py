@@ -82,6 +82,11 @@ _CONFIGURATION = H3Configuration(
     settings={Setting.ENABLE_CONNECT_PROTOCOL: None},
 )
 
+#: The same of a server that serves requests for tunnels.
+TUNNEL_CONFIGURATION = dataclasses.replace(
+    _CONFIGURATION, settings={Setting.ENABLE_CONNECT_PROTOCOL: 1}
+)
+
 # A client keeps a connection with a request alive (RFC 9114, 5.1): otherwise QUIC's
 # idle timeout, which HTTP/2 does not have, would end it.
 H3_CLIENT_TIMEOUTS = dataclasses.replace(CLIENT_TIMEOUTS, keepalive=Timeouts.keepalive)
@@ -174,9 +179,7 @@ class H3Protocol(QuicConnectionProtocol):
         # An error of a stream must not affect others, nor end it without an event.
         check_type("config", config, H3Configuration, "an H3Configuration")
         if config is _CONFIGURATION and factory is not None and factory.takes_tunnels:
-            config = dataclasses.replace(
-                config, settings={int(Setting.ENABLE_CONNECT_PROTOCOL): 1}
-            )
+            config = TUNNEL_CONFIGURATION
         config = dataclasses.replace(
             config,
             extended=True,

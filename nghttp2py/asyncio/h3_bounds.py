@@ -30,7 +30,7 @@ class Rate:
         self._rate = rate
         self._since = -math.inf
 
-    def spend(self, now: float, n: float = 1) -> bool:
+    def spend(self, now: float, n: float = 1.0) -> bool:
         """Take ``n`` tokens; return whether there were that many."""
         earned = (now - self._since) * self._rate
         self._left = min(self._burst, self._left + earned)

@@ -11,6 +11,14 @@ from nghttp2py.h3.events import Headers
 from nghttp2py.quic import QuicConnection
 from nghttp2py.quic.events import StreamDataReceived
 
+__all__ = [
+    "ExchangeState",
+    "HTTP3Exchanges",
+    "are_trailers",
+    "reset_failure",
+    "to_fields",
+]
+
 UNREAD: int
 AHEAD: int
 STREAM_QUEUE: int

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import inspect
 import logging
 import os
@@ -662,13 +663,16 @@ class Server:
     # ---- QUIC ----
 
     async def _start_quic(self, sock: socket.socket, listener: Listener) -> None:
-        from nghttp2py.asyncio.h3 import H3Protocol
+        from nghttp2py.asyncio.h3 import TUNNEL_CONFIGURATION, H3Protocol
         from nghttp2py.asyncio.quic import serve
 
         assert self._quic is not None
+        make: Callable[..., H3Protocol] = H3Protocol
+        if self._tunnels:
+            make = functools.partial(H3Protocol, config=TUNNEL_CONFIGURATION)
 
         def create(quic: Any, stream_handler: object = None) -> H3Protocol:
-            return H3Protocol(quic, request_handler=self._app, timeouts=self.timeouts)
+            return make(quic, request_handler=self._app, timeouts=self.timeouts)
 
         server = await serve(
             configuration=self._quic,
