@@ -103,13 +103,22 @@ class RequestWatch:
     async def respond(self, stream: Stream, body: RequestBody) -> Any:
         """Wait for the response: event ``receive_response_headers``."""
         timeouts = self.timeouts
-        if timeouts is not None and (timeouts.read or timeouts.write):
+        if timeouts is not None and body.is_empty:
+            # One timer is enough for all requests without a body.
+            deadlines = self._find_deadlines(timeouts.read)
+            step = _respond_in_time(stream, deadlines)
+        elif timeouts is not None and (timeouts.read or timeouts.write):
             step = _respond_within(stream, body, timeouts)
         else:
             step = stream.response()
         return await self._run(
             "receive_response_headers", step, stream_id=stream.stream_id
         )
+
+
+async def _respond_in_time(stream: Stream, deadlines: Deadlines | None) -> Any:
+    with TimeLimit(deadlines, "no response"):
+        return await stream.response()
 
 
 async def _respond_within(
