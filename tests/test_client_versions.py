@@ -80,7 +80,9 @@ def close_gracefully(stream, http3):
     if http3:
         connection.shut_down_soon()
     else:
-        connection.close()
+        # close() would wait until the client is quiet.
+        connection.connection.close_connection()
+        connection.mark_dirty()
 
 
 async def some(stream):

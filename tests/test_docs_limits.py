@@ -165,7 +165,7 @@ def test_the_time_bounds_of_applications_are_on_the_page(name):
         ("window of a stream, tuned", "asyncio.keepalive:MAX_WINDOW"),
         ("``readline``, ``readuntil``", "asyncio.reader:LIMIT"),
         ("finished streams known by number", "asyncio.protocol:_FINISHED_STREAMS"),
-        ("1xx responses of a stream", "asyncio.reader:_MAX_INFORMATIONAL"),
+        ("1xx responses of a stream", "asyncio.stream_state:MAX_INFORMATIONAL"),
         ("gathered for one write", "asyncio.transfer:WRITE_SIZE"),
         ("names in a list of files", "listings:MAX_LISTED"),
         ("names on a page of it", "listings:PAGE_SIZE"),

@@ -443,7 +443,7 @@ async def test_several_coroutines_may_wait_for_a_stream():
             asyncio.create_task(wait)
             for wait in (stream.response(), stream.readany(), stream.readany())
         ]
-        await until(lambda: stream._waiters)
+        await until(lambda: stream._waiting)
         gate.set()
         headers, *pieces = await asyncio.gather(*waiting)
         assert headers == OK

@@ -689,10 +689,10 @@ async def test_a_closed_stream_is_not_kept_for_a_wait_that_was_given_up():
         upload = asyncio.create_task(stream.send_body(bytes(8 << 20)))
         reader = asyncio.create_task(stream.response())
         # The upload stands, and nothing wakes either of them.
-        while len(stream._waiters) < 2:
+        while len(stream._waiting or ()) < 2:
             await client.ping()
         await client.ping()
-        assert len(stream._waiters) == 2
+        assert len(stream._waiting or ()) == 2
         reader.cancel()
         await asyncio.wait([reader])
         upload.cancel()

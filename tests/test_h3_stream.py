@@ -24,7 +24,7 @@ from loops import in_loop, in_loops, until
 from nghttp2py.asyncio import h3
 from nghttp2py.asyncio.h3 import H3Protocol
 from nghttp2py.asyncio.h3_stream import _MAX_DATAGRAMS
-from nghttp2py.asyncio.reader import _MAX_INFORMATIONAL
+from nghttp2py.asyncio.stream_state import MAX_INFORMATIONAL
 from nghttp2py.errors import (
     ConnectionTerminatedError,
     StreamClosedError,
@@ -207,7 +207,7 @@ async def test_informational_responses_go_before_the_final_one():
         stream = await client.open_stream(request(), end_stream=True)
         assert await stream.response() == OK
         found = [headers async for headers in stream.informational()]
-        assert len(found) == _MAX_INFORMATIONAL
+        assert len(found) == MAX_INFORMATIONAL
         assert found[-1] == [(b":status", b"103"), (b"link", b"</19>")]
         assert await stream.next_informational() is None
         assert await stream.read() == b"body"
@@ -479,7 +479,7 @@ async def test_a_body_in_tiny_frames_takes_no_more_than_its_bytes():
         )
         (stream,) = ends.protocols[0]._streams_by_id.values()
         assert stream._size == 20_000
-        assert len(stream._chunks) < 200
+        assert len(stream._pieces) < 200
         gate.set()
         await until(lambda: 0 in client.ended)
 

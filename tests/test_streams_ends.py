@@ -189,7 +189,7 @@ async def test_a_cancelled_wait_leaves_the_stream_as_it_is(wait):
     await asyncio.wait([task])
     assert task.cancelled()
     stream = raw.protocol._stream(stream_id)
-    assert not stream._waiters and not raw.protocol._link.blocked
+    assert not stream._waiting and not raw.protocol._link.blocked
     if wait == "send_body":
         # Half a message is of no use to anyone.
         assert (await raw.frames(RST_STREAM))[0].error_code == ErrorCode.CANCEL

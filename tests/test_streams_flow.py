@@ -235,7 +235,7 @@ async def test_tiny_frames_take_little_memory():
     served = await raw.protocol.accept_stream()
     for _ in range(65):
         raw.feed(*[data(1, b"x")] * 1000)
-    assert len(served._chunks) < 200
+    assert len(served._pieces) < 200
     assert await served.readexactly(65000) == b"x" * 65000
     await raw.close()
 

@@ -509,7 +509,10 @@ class Client(Closing):
     ) -> Response:
         """Send a request as often as it is necessary and allowed."""
         connections = self._connections
-        deadlines = self._find_deadlines(timeout)
+        deadlines = later = self._find_deadlines(timeout)
+        if watch is not None and watch.timeouts is not None:
+            later = self._find_deadlines(watch.timeouts.read)
+        is_short = watch is None and source.is_empty and trailers is None
         attempt = 0
         with TimeLimit(deadlines, "no response"):
             while True:
@@ -525,9 +528,37 @@ class Client(Closing):
                 try:
                     if extended:
                         await connection.wait_tunnels()
-                    response = await self._request_once(
-                        connection, fields, source, trailers, deadlines, wait, watch
-                    )
+                    given = fields
+                    if connections.used and connection in connections.used:
+                        given = [*fields, connections.used[connection]]
+                    stream = connection.try_open(given, True) if is_short else None
+                    if stream is None:
+                        stream = await self._exchange(
+                            connection, given, source, trailers, wait, watch
+                        )
+                    elif stream.link.timeout is not None:
+                        await _respond(stream)
+                    elif stream.final_status is None:
+                        # As `_exchange`, without the time of further coroutines.
+                        future = stream.begin_wait()
+                        try:
+                            await future
+                        except BaseException:
+                            stream.reset()
+                            raise
+                        finally:
+                            stream.end_wait(future)
+                        if stream.final_status is None:
+                            await _respond(stream)
+                        else:
+                            stream.take_response()
+                    connections.answered.add(connection)
+                    if (
+                        connections.alternatives is not None
+                        and self._pseudo[1] in fields
+                    ):
+                        connections.learn(stream.final_fields)
+                    response = Response(stream, later)
                     if response.status not in _TO_REPEAT or not source.can_repeat:
                         return response
                     if response.status == 421:
@@ -569,26 +600,22 @@ class Client(Closing):
             and not error.remote
         )
 
-    async def _request_once(
+    async def _exchange(
         self,
         connection: Connection,
         fields: list[tuple[bytes, bytes]],
         body: RequestBody,
         trailers: HeadersLike | None,
-        deadlines: Deadlines | None,
         wait: float,
         watch: RequestWatch | None,
-    ) -> Response:
-        connections = self._connections
+    ) -> Stream:
+        """Send a request, and return its stream when the final response has begun."""
         whole = body.is_empty and trailers is None
-        if connections.used and connection in connections.used:
-            fields = [*fields, connections.used[connection]]
+        stream: Stream
         if watch is None:
             stream = await connection.open_stream(fields, end_stream=whole)
         else:
             stream = await watch.open_stream(connection, fields, whole)
-            if watch.timeouts is not None:
-                deadlines = self._find_deadlines(watch.timeouts.read)
         try:
             if not whole and (
                 not wait or body.is_empty or await stream.is_body_wanted(wait)
@@ -597,25 +624,14 @@ class Client(Closing):
                     body.send(stream, trailers)
                 else:
                     await watch.send_body(body, stream, trailers)
-            event = await (
-                stream.response() if watch is None else watch.respond(stream, body)
-            )
-            informational = [
-                (early.status, Fields(early.headers))
-                for early in stream.take_informational()
-            ]
+            await (stream.response() if watch is None else watch.respond(stream, body))
         except BaseException as error:
             # A caller that gives up, or is cancelled, leaves no stream behind.
             stream.reset()
             if body.error is not None and isinstance(error, StreamResetError):
                 raise body.error from None
             raise
-        connections.answered.add(connection)
-        if connections.alternatives is not None and self._pseudo[1] in fields:
-            connections.learn(event.headers)
-        return Response(
-            stream, event.status, Fields(event.headers), tuple(informational), deadlines
-        )
+        return stream
 
     def _make_fields(
         self, method: str, target: str, headers: HeadersLike, length: int | None
@@ -692,6 +708,15 @@ class Client(Closing):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._scheme}://{self._authority}>"
+
+
+async def _respond(stream: Stream) -> None:
+    """Wait for the final response; whoever is cancelled leaves no stream behind."""
+    try:
+        await stream.response()
+    except BaseException:
+        stream.reset()
+        raise
 
 
 def _check_http3(http3: object, quic: Any) -> Any:

@@ -334,8 +334,10 @@ class H2StreamConnection(H2Pump):
                 self._give_slots()
             elif self.idle_hook is not None and not self._open:
                 self.idle_hook()
-        self._keepalive_pings.forget(stream_id)
-        self._handled.pop(stream_id, None)
+        if self._keepalive_pings.amounts:
+            self._keepalive_pings.forget(stream_id)
+        if self._handled:
+            self._handled.pop(stream_id, None)
         if not isinstance(stream, H2Stream) or not kept:
             return
         if not complete and stream in self._arrived:
@@ -580,13 +582,34 @@ class H2StreamConnection(H2Pump):
         streams.  Raises ``HeadersError``, and ``ConnectionTerminatedError``
         with ``unprocessed`` after GOAWAY or the end.
         """
-        return await self._open_stream(headers, end_stream)
+        fields = self._request_fields(headers)
+        stream = self.try_open(fields, end_stream)
+        if stream is None:
+            await self._wait_to_open()
+            stream = self._send_request(fields, end_stream)
+        return stream
 
-    async def _open_stream(
-        self, headers: HeadersLike, end_stream: bool, *, kept: bool = False
-    ) -> H2Stream:
-        if self._refusal is not None:
-            raise self._refusal(True)
+    def try_open(
+        self, fields: list[Any], end_stream: bool, *, kept: bool = False
+    ) -> H2Stream | None:
+        """Send a complete header section of a request, or return ``None`` if it has to
+        wait, or cannot be sent any more: see ``open_stream``.
+
+        A reference to a stream that is ``kept`` is kept here.
+        """
+        if (
+            self._open >= self._limit
+            or self._slots
+            or self._paused
+            or self._refusal is not None
+        ):
+            return None
+        self._open += 1
+        return self._send_request(fields, end_stream, kept=kept)
+
+    async def _wait_to_open(self) -> None:
+        """Wait until a stream can be opened, and count it."""
+        self._raise_refusal()
         if self._paused:
             await self._writable(unprocessed=True)
             self._raise_refusal()
@@ -594,10 +617,14 @@ class H2StreamConnection(H2Pump):
             await self._wait_for_slot()
         else:
             self._open += 1
+
+    def _send_request(
+        self, fields: list[Any], end_stream: bool, *, kept: bool = False
+    ) -> H2Stream:
+        """Send a request whose stream is counted already."""
         try:
             if self._refusal is not None:
                 raise self._refusal(True)
-            fields = self._request_fields(headers)
             stream_id = self.connection.send_headers(
                 None, fields, end_stream=end_stream
             )
@@ -707,7 +734,7 @@ class H2StreamConnection(H2Pump):
         stream_id = self.connection.push_stream(stream.stream_id, fields)
         self._open += 1
         pushed = self._add(stream_id, kept)
-        pushed.end_received()
+        pushed.without_request()
         self.mark_dirty()
         return pushed
 

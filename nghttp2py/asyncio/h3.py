@@ -18,12 +18,13 @@ from typing import Any, TypeAlias, cast
 from nghttp2py.arguments import check_callable, check_type
 from nghttp2py.asyncio.h3_bounds import Arrival, Rate, Watch
 from nghttp2py.asyncio.h3_link import H3Link
-from nghttp2py.asyncio.h3_stream import EXPECT, H3RequestStream, Lent
+from nghttp2py.asyncio.h3_stream import EXPECT, H3RequestStream
 from nghttp2py.asyncio.http3 import reset_failure, to_fields
 from nghttp2py.asyncio.pump import CLOSE_TIMEOUT
 from nghttp2py.asyncio.quic import QuicConnectionProtocol
 from nghttp2py.asyncio.quic_log import EndLog
 from nghttp2py.asyncio.stream import is_of_peer
+from nghttp2py.asyncio.stream_state import Lent
 from nghttp2py.asyncio.timeouts import CLIENT_TIMEOUTS, Timeouts, merge_timeouts
 from nghttp2py.asyncio.waiters import Waiters, wait_for
 from nghttp2py.asyncio.writer import HeadersLike
@@ -267,13 +268,25 @@ class H3Protocol(QuicConnectionProtocol):
             await self._wait_to_open()
         if expect_continue:
             fields.append(EXPECT)
+        return self._send_request(fields, end_stream, float(expect_continue))
+
+    def try_open(self, fields: Headers, end_stream: bool) -> H3RequestStream | None:
+        """Send a complete header section of a request, or return ``None`` if it has to
+        wait, or cannot be sent any more: see ``open_stream``."""
+        if not self.is_available or len(self._streams_by_id) >= _REQUESTS:
+            return None
+        if any(field[0] == b":protocol" for field in fields):
+            return None
+        return self._send_request(to_fields(fields), end_stream, 0.0)
+
+    def _send_request(
+        self, fields: Headers, end_stream: bool, expecting: float
+    ) -> H3RequestStream:
         stream_id = self._quic.get_next_available_stream_id()
         stream = H3RequestStream(self, self._link, stream_id, fields, client=True)
         self._link.request_sent(stream, fields)
         method = next((f[1] for f in fields if f[0] == b":method"), None)
-        stream.request_sent(
-            False, tunnel=method == b"CONNECT", expecting=float(expect_continue)
-        )
+        stream.request_sent(False, tunnel=method == b"CONNECT", expecting=expecting)
         try:
             stream.send_headers(fields, end_stream=end_stream)
         except BaseException:
@@ -564,7 +577,7 @@ class H3Protocol(QuicConnectionProtocol):
         if stream_id == -1:
             raise PushDisabledError("the client takes no push now (RFC 9114, 4.6)")
         pushed = H3RequestStream(self, self._link, stream_id, fields, client=True)
-        pushed.end_received()
+        pushed.without_request()
         self._link.adopt(pushed)
         return pushed
 

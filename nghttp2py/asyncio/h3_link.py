@@ -15,8 +15,7 @@ from nghttp2py.asyncio.http3 import (
     reset_failure,
     to_fields,
 )
-from nghttp2py.asyncio.stream_link import Codes, StreamLink
-from nghttp2py.asyncio.stream_state import Failure
+from nghttp2py.asyncio.stream_link import Codes, Failure, StreamLink
 from nghttp2py.asyncio.timeouts import Timeouts
 from nghttp2py.asyncio.writer import PIECE
 from nghttp2py.errors import (

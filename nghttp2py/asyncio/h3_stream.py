@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections import deque
 from typing import Any
 
@@ -11,11 +10,10 @@ from nghttp2py.asyncio.http3 import to_fields
 from nghttp2py.asyncio.stream import Stream
 from nghttp2py.asyncio.writer import HeadersLike
 from nghttp2py.errors import StreamClosedError, StreamStateError
-from nghttp2py.exchange import PythonExchange
 from nghttp2py.h2.convert import make_request
 from nghttp2py.h3.events import Headers
 
-__all__ = ["EXPECT", "H3RequestStream", "HeaderSection", "Lent"]
+__all__ = ["EXPECT", "H3RequestStream", "HeaderSection"]
 
 # The field of a client that waits for 100 (Continue) (RFC 9110, 10.1.1).
 EXPECT = (b"expect", b"100-continue")
@@ -67,7 +65,9 @@ class H3RequestStream(Stream):
         """The received header section: the request's, or the final response's."""
         if self.request is not None:
             return self._fields
-        return [] if self._response is None else list(self._response)
+        if self.final_status is None:
+            return []
+        return HeaderSection(self.final_status, self.final_fields)
 
     @property
     def method(self) -> bytes | None:
@@ -135,7 +135,7 @@ class H3RequestStream(Stream):
             self._datagrams = deque()
         if len(self._datagrams) < _MAX_DATAGRAMS:
             self._datagrams.append(data)
-            self._waiters.wake()
+            self._wake()
 
     # ---- What goes out ----
 
@@ -170,36 +170,3 @@ class H3RequestStream(Stream):
         if self._sent_all:
             raise StreamStateError(f"stream {self.stream_id}: our half has ended")
         self.http.send_datagram(self, data)
-
-
-class Lent(PythonExchange):
-    """Reports the ends of a pushed stream, to which it refers only weakly.
-
-    A stream is reset when its user drops it; a connection refers to its exchanges.
-    """
-
-    def __init__(self, stream: H3RequestStream) -> None:
-        super().__init__(stream.http, stream.stream_id)
-        self._stream = weakref.ref(stream)
-
-    def writable(self) -> None:
-        """See ``Exchange``."""
-        stream = self._stream()
-        if stream is not None:
-            stream.writable()
-
-    def aborted(
-        self, failure: Any, error_code: int, incoming: bool, outgoing: bool
-    ) -> None:
-        """See ``Exchange``."""
-        stream = self._stream()
-        if stream is not None:
-            stream.aborted(failure, error_code, incoming, outgoing)
-
-    def exchange_closed(
-        self, failure: Any, error_code: int, body_bytes_sent: int
-    ) -> None:
-        """See ``Exchange``."""
-        stream = self._stream()
-        if stream is not None:
-            stream.exchange_closed(failure, error_code, body_bytes_sent)

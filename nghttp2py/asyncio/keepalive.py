@@ -54,7 +54,8 @@ class KeepAlive:
         self._tuning = window_tuning
         self._sample: tuple[bytes, int, int] | None = None
         self._windows: dict[int, int] = {}  # by stream
-        self._taken: dict[int, int] = {}  # bytes read of each stream
+        #: Bytes that were read of each open stream.
+        self.amounts: dict[int, int] = {}
         #: The last round-trip time in seconds, ``None`` before the first.
         self.rtt: float | None = None
 
@@ -62,7 +63,7 @@ class KeepAlive:
         """Handle the end of the connection: no PING will be answered."""
         self._sample = None
         self._windows.clear()
-        self._taken.clear()
+        self.amounts.clear()
         self._waiters.wake()
 
     # ---- PING ----
@@ -136,7 +137,7 @@ class KeepAlive:
         """
         if not self._tuning:
             return
-        taken = self._taken[stream_id] = self._taken.get(stream_id, 0) + n
+        taken = self.amounts[stream_id] = self.amounts.get(stream_id, 0) + n
         if self._sample is not None:
             return
         window = self._windows.get(stream_id) or self._window()
@@ -152,9 +153,9 @@ class KeepAlive:
         _, stream_id, before = self._sample
         self._sample = None
         connection = self._protocol.connection
-        if stream_id not in self._taken or connection.stream_ended(stream_id):
+        if stream_id not in self.amounts or connection.stream_ended(stream_id):
             return
-        took = self._taken[stream_id] - before
+        took = self.amounts[stream_id] - before
         window = self._windows.get(stream_id) or self._window()
         if took * 3 >= window:
             window = min(MAX_WINDOW, 2 * window)
@@ -165,6 +166,6 @@ class KeepAlive:
     def forget(self, stream_id: int) -> None:
         """Forget a closed stream."""
         self._windows.pop(stream_id, None)
-        self._taken.pop(stream_id, None)
+        self.amounts.pop(stream_id, None)
         if self._sample is not None and self._sample[1] == stream_id:
             self._sample = None

@@ -50,6 +50,9 @@ class Connection(Protocol):
     async def open_stream(self, headers: Any, *, end_stream: bool = False) -> Any:
         """Send a request's header fields; return its stream."""
 
+    def try_open(self, fields: list[Any], end_stream: bool) -> Any:
+        """Do that if nothing has to be waited for, or return ``None``."""
+
     async def wait_tunnels(self) -> None:
         """Wait for the peer's SETTINGS; raise if they do not allow extended CONNECT."""
 

@@ -272,7 +272,12 @@ class H2Protocol(H2StreamConnection):
 
         It waits and raises as ``open_stream``.
         """
-        return (await self._open_stream(headers, end_stream, kept=True)).stream_id
+        fields = self._request_fields(headers)
+        stream = self.try_open(fields, end_stream, kept=True)
+        if stream is None:
+            await self._wait_to_open()
+            stream = self._send_request(fields, end_stream, kept=True)
+        return stream.stream_id
 
     async def start_response(
         self, stream_id: int, headers: HeadersLike, *, end_stream: bool = False

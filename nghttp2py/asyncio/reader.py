@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
 
-from nghttp2py.asyncio.memory import count_bytes
-from nghttp2py.asyncio.stream_state import Failure
 from nghttp2py.asyncio.writer import Outgoing
 from nghttp2py.errors import (
     ProtocolError,
@@ -23,12 +20,6 @@ __all__ = ["Incoming", "StreamReader", "Trailers"]
 #: The limit of ``readline`` and ``readuntil``, in bytes, as in asyncio.
 LIMIT = 65536
 
-# A peer may split a window of body into frames of one byte.  Beyond so many waiting
-# pieces, small ones are joined, so that memory stays proportional to the window.
-_MAX_SMALL_PIECES = 64
-_SMALL_PIECE = 1024
-# Informational responses that are kept; the oldest is forgotten.
-_MAX_INFORMATIONAL = 16
 # Larger than any body.
 _ANY = 1 << 62
 
@@ -51,19 +42,12 @@ class Incoming(Outgoing):
         if self._failure is not None:
             raise self._failure()
 
-    def _acknowledge(self, n: int) -> None:
-        """Give the peer credit for ``n`` bytes that had none yet."""
-        self._unacknowledged -= n
-        # The connection has returned the credit of a closed stream itself.
-        if not self.closed:
-            self.link.acknowledge(self, n)
-
     def _body_finished(self) -> None:
         """Handle that the body was read to its end: a client then ends its own half.
 
         What it has queued is sent before that.
         """
-        if self.link.client_side and self._response is not None and not self._tunnel:
+        if self.link.client_side and self.final_status is not None and not self._tunnel:
             if self.link.halves_end_alone:
                 self._end_upload()
             else:
@@ -86,102 +70,13 @@ class Incoming(Outgoing):
             with contextlib.suppress(ProtocolError):
                 self.link.send_continue(self)
 
-    # ---- What the connection reports ----
-
-    def response_received(self, status: int, fields: Any) -> None:
-        """Handle the final response's header section."""
-        self._response = self._make_head(status, fields)
-        if self._waiters:
-            self._waiters.wake()
-
-    def informational_received(self, status: int, fields: Any) -> None:
-        """Handle a 1xx response."""
-        if self._informational is None:
-            self._informational = deque(maxlen=_MAX_INFORMATIONAL)
-        self._informational.append(self._make_head(status, fields))
-        if self._waiters:
-            self._waiters.wake()
-
-    def data_received(self, data: bytes) -> None:
-        """Handle a piece of the body."""
-        if self._discarding:
-            self.link.acknowledge(self, len(data))
-            return
-        chunks = self._chunks
-        if len(chunks) > _MAX_SMALL_PIECES and len(chunks[-1]) < _SMALL_PIECE:
-            chunks[-1] += data
-        else:
-            chunks.append(data)
-        self._size += len(data)
-        self._unacknowledged += len(data)
-        if self._waiters:
-            self._waiters.wake()
-
-    def trailers_received(self, fields: Any) -> None:
-        """Handle the trailer section."""
-        self._trailers = tuple(fields)
-
-    def end_received(self) -> None:
-        """Handle the end of the peer's half."""
-        self._eof = True
-        if (
-            self._response is not None
-            and self._response.status >= 300
-            and not self._tunnel
-            and not self.link.halves_end_alone
-        ):
-            self._end_upload_soon()  # an error response ends ours unread
-        if self._waiters:
-            self._waiters.wake()
-
-    def writable(self) -> None:
-        """Wake the callers that wait for room."""
-        if self._waiters:
-            self._waiters.wake()
-
-    def aborted(
-        self, failure: Failure, error_code: int, incoming: bool, outgoing: bool
-    ) -> None:
-        """Handle that one half, or both, broke off."""
-        lost = False
-        if incoming and self._failure is None and not self._eof:
-            self._failure = failure
-            lost = True
-        if outgoing and self._stopped is None and not self.closed:
-            self._unsent = self.link.queued(self)
-            self._stopped = failure
-            lost = True
-        task = self._task
-        if lost and outgoing and task is not None and not _is_current(task):
-            task.cancel()
-        if self._waiters:
-            self._waiters.wake()
-
-    def exchange_closed(
-        self, failure: Failure | None, error_code: int, body_bytes_sent: int
-    ) -> None:
-        """Handle the end of the exchange."""
-        http = self.link
-        if failure is not None and not http.halves_end_alone:
-            self.aborted(failure, error_code, True, True)
-        elif not self._eof and self._receives:
-            # We have declined the rest of the request: a pending read would never end.
-            self._failure = failure or http.make_failure(
-                self.stream_id, error_code, "the response was whole before the request"
-            )
-        # `aborted` has reported a half that broke off alone: ours may have ended well.
-        self.closed = True
-        self._unsent = self.body_bytes_sent - body_bytes_sent
-        if self._waiters:
-            self._waiters.wake()
+    # ---- Received header sections ----
 
     def _make_head(self, status: int, fields: Any) -> Any:
         """Make the result of ``response`` and ``next_informational``."""
         if status < 200:
             return H2InformationalResponseReceived(self.stream_id, status, fields)
         return H2ResponseReceived(self.stream_id, status, fields)
-
-    # ---- Received header sections ----
 
     async def response(self, timeout: float | None = None) -> Any:
         """Wait for the final response, and return it: ``status`` and ``headers``.
@@ -192,26 +87,38 @@ class Incoming(Outgoing):
         """
         timer = None
         try:
-            while self._response is None:
-                self._raise_failure()
-                if self._eof or self.closed:
-                    raise StreamResetError(
-                        self.stream_id,
-                        self.link.codes.message_error,
-                        remote=True,
-                        reason="it was closed without a response",
-                        code_name=self.link.code_name(self.link.codes.message_error),
-                    )
+            while self.final_status is None:
+                self.check_response()
                 if timer is None and timeout is not None:
                     timer = self._start_timer(timeout)
-                await self._wait()
+                if self.link.timeout is not None:
+                    await self._wait()
+                    continue
+                # As `_wait`, without the time that another coroutine costs.
+                future = self.begin_wait()
+                try:
+                    await future
+                finally:
+                    self.end_wait(future)
         finally:
             if timer is not None:
                 timer.cancel()
-        self._response_taken = True
-        if self.link.halves_end_alone and self.at_eof():
-            self._body_finished()
-        return self._response
+        self.take_response()
+        if self._head is None:
+            self._head = self._make_head(self.final_status, self.final_fields)
+        return self._head
+
+    def _raise_missing(self) -> None:
+        """Raise the reason for which there will be no final response."""
+        self._raise_failure()
+        code = self.link.codes.message_error
+        raise StreamResetError(
+            self.stream_id,
+            code,
+            remote=True,
+            reason="it was closed without a response",
+            code_name=self.link.code_name(code),
+        )
 
     async def wait_continue(self, seconds: float) -> bool:
         """Wait for 100 (Continue), for at most ``timeout`` seconds.
@@ -224,11 +131,11 @@ class Incoming(Outgoing):
         def end() -> None:
             nonlocal over
             over = True
-            self._waiters.wake()
+            self._wake()
 
         timer = asyncio.get_running_loop().call_later(seconds, end)
         try:
-            while self._response is None:
+            while self.final_status is None:
                 self._raise_failure()
                 if (
                     over
@@ -239,7 +146,7 @@ class Incoming(Outgoing):
                 await self._wait()
         finally:
             timer.cancel()
-        return bool(self._response.status < 300)
+        return self.final_status < 300
 
     async def informational(self) -> AsyncIterator[Any]:
         """Iterate over the 1xx responses, until the final one comes."""
@@ -252,7 +159,7 @@ class Incoming(Outgoing):
         It has ``status`` and ``headers``.  The last 16 are kept until they are read.
         """
         while not self._informational:
-            if self._response is not None or self._eof:
+            if self.final_status is not None or self._eof:
                 return None
             self._raise_failure()
             await self._wait()
@@ -277,56 +184,7 @@ class Incoming(Outgoing):
             self._raise_failure()
             await self._wait()
 
-    def discard(self) -> None:
-        """Drop what was received and not read, and what will be."""
-        self._discarding = True
-        self._chunks.clear()
-        self._size = self._offset = 0
-        if self._unacknowledged:
-            self._acknowledge(self._unacknowledged)
-
     # ---- The body ----
-
-    def _take(self, n: int) -> bytes:
-        """Remove and return ``n`` of the bytes that are here."""
-        chunks = self._chunks
-        first = chunks[0]
-        start = self._offset
-        if start == 0 and len(first) == n:
-            data = chunks.popleft()
-        elif len(first) - start >= n:
-            count_bytes(n)
-            data = first[start : start + n]
-            if start + n == len(first):
-                chunks.popleft()
-                self._offset = 0
-            else:
-                self._offset = start + n
-        else:
-            # Before anything is taken, and before as many bytes are allocated again.
-            count_bytes(n)
-            pieces: list[bytes | memoryview] = []
-            left = n
-            while left:
-                first = chunks[0]
-                room = len(first) - self._offset
-                if room > left:
-                    pieces.append(memoryview(first)[self._offset : self._offset + left])
-                    self._offset += left
-                    break
-                pieces.append(
-                    memoryview(first)[self._offset :] if self._offset else first
-                )
-                chunks.popleft()
-                self._offset = 0
-                left -= room
-            data = b"".join(pieces)
-        self._size -= n
-        if self._size < self._unacknowledged:
-            self._acknowledge(self._unacknowledged - self._size)
-        if self._eof and not self._size:
-            self._body_finished()
-        return data
 
     def _eof_or_raise(self) -> bytes:
         """Return ``b""`` at the end of the body; raise if it broke off."""
@@ -362,15 +220,12 @@ class Incoming(Outgoing):
         """
         if n == 0:
             return b""
-        lock = self._read_lock
-        if lock is None or not lock.locked():
-            if n < 0:
-                if self._eof:
-                    return (
-                        self._take(self._size) if self._size else self._eof_or_raise()
-                    )
-            elif self._size:
-                return self._take(min(n, self._size))
+        if n < 0:
+            data = self.read_now()
+            if data is not None:
+                return data
+        elif self._size and (self._read_lock is None or not self._read_lock.locked()):
+            return self._take(min(n, self._size))
         async with self._read_turn():
             if n < 0:
                 while await self._more():
@@ -393,7 +248,7 @@ class Incoming(Outgoing):
                 pass
             if not self._size:
                 return self._eof_or_raise()
-            return self._take(len(self._chunks[0]) - self._offset)
+            return self._take(self._first_piece())
 
     async def readexactly(self, n: int) -> bytes:
         """Return ``n`` bytes.
@@ -443,19 +298,6 @@ class Incoming(Outgoing):
                     )
                     raise asyncio.IncompleteReadError(data, None)
 
-    def _find(self, separator: bytes, start: int) -> int:
-        chunks = self._chunks
-        if len(chunks) > 1:
-            count_bytes(self._size)
-            data = b"".join(chunks)[self._offset :]
-            chunks.clear()
-            chunks.append(data)
-            self._offset = 0
-        if not chunks:
-            return -1
-        found = chunks[0].find(separator, self._offset + start)
-        return found - self._offset if found >= 0 else -1
-
     def at_eof(self) -> bool:
         """Whether the body has ended and all of it was read."""
         return self._eof and not self._size
@@ -479,13 +321,6 @@ class Trailers(list[tuple[bytes, bytes]]):
         """Wait for the end of the body, and return the trailers."""
         await self._stream._wait_end()
         return self._stream._trailers
-
-
-def _is_current(task: asyncio.Task[Any]) -> bool:
-    try:
-        return task is asyncio.current_task()
-    except RuntimeError:
-        return False  # no loop runs
 
 
 class StreamReader:

@@ -36,23 +36,32 @@ class Response:
     # What a request with `decompress` sets.
     _codings: list[str] | None = None
     _pieces: AsyncIterator[bytes] | None = None
+    # What is made when it is first asked for.
+    _headers: Fields | None = None
+    _informational: tuple[tuple[int, Fields], ...] | None = None
 
-    def __init__(
-        self,
-        stream: Stream,
-        status: int,
-        headers: Fields,
-        informational: tuple[tuple[int, Fields], ...],
-        deadlines: Deadlines | None,
-    ) -> None:
+    def __init__(self, stream: Stream, deadlines: Deadlines | None) -> None:
         self._stream = stream
         self._deadlines = deadlines
         #: The status (RFC 9110, 15), an int.
-        self.status = status
-        #: The header section.
-        self.headers = headers
-        #: The 1xx responses that came before it: status and fields of each.
-        self.informational = informational
+        self.status: int = stream.final_status or 0
+
+    @property
+    def headers(self) -> Fields:
+        """The header section."""
+        if self._headers is None:
+            self._headers = Fields(self._stream.final_fields)
+        return self._headers
+
+    @property
+    def informational(self) -> tuple[tuple[int, Fields], ...]:
+        """The 1xx responses that came before it: status and fields of each."""
+        if self._informational is None:
+            self._informational = tuple(
+                (early.status, Fields(early.headers))
+                for early in self._stream.take_informational()
+            )
+        return self._informational
 
     @property
     def stream_id(self) -> int:
@@ -110,8 +119,10 @@ class Response:
         if limit is None:
             if self._codings:
                 limit = MAX_DECODED
-            elif self._stream.is_whole:
-                return await self._stream.read()
+            else:
+                data = self._stream.read_now()
+                if data is not None:
+                    return data
         pieces = []
         size = 0
         async for piece in self:

@@ -58,7 +58,7 @@ class Stream(Incoming):
     still be read.
     """
 
-    __slots__ = ("__weakref__",)
+    __slots__ = ()
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
@@ -68,10 +68,8 @@ class Stream(Incoming):
     # reader and writer are made when they are first used.  So it is freed, and reset,
     # when its user drops it.
 
-    def __del__(self) -> None:
-        # This may run in any thread, and after an __init__ that has raised.
-        if getattr(self, "closed", True):
-            return
+    def _dropped(self) -> None:
+        """Reset the stream, in whatever thread it is freed."""
         if not self.link.client_side:
             self.link.keep_record(self)
         sends, receives = self._sends, self._receives
@@ -108,8 +106,9 @@ class Stream(Incoming):
         At a server they are the request's, at a client the final response's; until that
         has come there are none.
         """
-        head = self._response if self.link.client_side else self.request
-        return Fields(() if head is None else head.headers)
+        if self.link.client_side:
+            return Fields(self.final_fields or ())
+        return Fields(() if self.request is None else self.request.headers)
 
     @property
     def error(self) -> Exception | None:
@@ -236,20 +235,8 @@ class Stream(Incoming):
         return (
             self.at_eof()
             and not self._trailers
-            and (self._response_taken or self._response is None)
+            and (self._response_taken or self.final_status is None)
         )
-
-    def request_sent(
-        self, ended: bool, *, tunnel: bool, expecting: float = 0.0
-    ) -> None:
-        """Handle that our request's header section was sent.
-
-        The first call that sends some of its body waits ``expecting`` seconds for 100
-        (Continue).
-        """
-        self._sent_all = ended
-        self._tunnel = tunnel
-        self._expecting = expecting
 
     async def is_body_wanted(self, seconds: float) -> bool:
         """Wait as ``wait_continue``; end our half if the response refuses the body."""

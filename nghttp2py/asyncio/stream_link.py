@@ -11,7 +11,11 @@ from typing import Any
 from nghttp2py.errors import ErrorCode, StreamResetError, error_code_name
 from nghttp2py.exchange import Exchange, HTTPConnection
 
-__all__ = ["Codes", "StreamLink"]
+__all__ = ["Codes", "Failure", "StreamLink"]
+
+#: Makes the exception for why a half of a stream broke off.  An exception raised twice
+#: would keep the frames of both.
+Failure = Callable[[], Exception]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ import inspect
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from typing import Any, cast
 
-from nghttp2py.asyncio.stream_state import Failure, StreamState
+from nghttp2py.asyncio.stream_link import Failure
+from nghttp2py.asyncio.stream_state import StreamState
 from nghttp2py.errors import (
     HeadersError,
     NGHTTP2Error,
@@ -51,6 +52,9 @@ class Outgoing(StreamState):
 
     __slots__ = ()
 
+    #: Whether the stream is closed.
+    closed = StreamState.is_over
+
     @property
     def _sends(self) -> bool:
         return not self._sent_all and self._stopped is None and not self.closed
@@ -61,16 +65,16 @@ class Outgoing(StreamState):
         """Wait for the next event; the connection keeps a reference to the stream
         meanwhile."""
         http = self.link
-        http.waiting.add(self)
         timer = None
         if http.timeout is not None:
             timer = self._start_timer(http.timeout)
+        future = self.begin_wait()
         try:
-            await self._waiters.wait()
+            await future
         finally:
             if timer is not None:
                 timer.cancel()
-            if not self._waiters:
+            if not self.end_wait(future):
                 http.release(self)
 
     def _start_timer(self, seconds: float | None) -> asyncio.TimerHandle | None:
@@ -90,6 +94,12 @@ class Outgoing(StreamState):
         if not self.closed:
             self.aborted(failure, error_code, True, True)
             self.link.reset(self, error_code)
+
+    def _cancel_task(self) -> None:
+        """Cancel the task that handles the stream, unless it is the current one."""
+        task = self._task
+        if task is not None and not _is_current(task):
+            task.cancel()
 
     def _cancel(self, error_code: int, reason: str) -> None:
         failure = self.link.make_failure(self.stream_id, error_code, reason)
@@ -444,6 +454,13 @@ class Outgoing(StreamState):
         except ProtocolError as error:
             left = min(len(data), self._unsent)
             raise not_sent(data[len(data) - left :], error) from error
+
+
+def _is_current(task: asyncio.Task[Any]) -> bool:
+    try:
+        return task is asyncio.current_task()
+    except RuntimeError:
+        return False  # no loop runs
 
 
 class StreamWriter:
