@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -16,7 +17,7 @@ from loops import DEADLINE, in_loop, in_loops, pause, until
 from memory import MemoryClient
 
 from nghttp2py.asyncio import open_connection, start_server, start_unix_server
-from nghttp2py.asyncio.binding import bind_tcp, to_address
+from nghttp2py.asyncio.binding import bind_tcp, bind_unix, to_address
 from nghttp2py.asyncio.listener import ConnectionSet
 from nghttp2py.asyncio.quic import serve as serve_quic
 from nghttp2py.h2 import H2Connection, H2GoAway, H2SettingsAcknowledged
@@ -283,6 +284,23 @@ async def test_an_address_in_use_is_named_once():
             await bind_tcp(asyncio.get_running_loop(), "127.0.0.1", port)
     assert str(info.value).lower().count("in use") == 1
     assert str(port) in str(info.value)
+
+
+def test_the_path_of_a_server_that_runs_is_not_taken(tmp_path):
+    """Its clients would find the other one; what a program has left is removed."""
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as one:
+        server.bind(path)
+        server.listen(0)
+        one.connect(path)
+        for _ in "free", "full":
+            with pytest.raises(OSError, match="a server answers there") as info:
+                bind_unix(path)
+            assert info.value.errno == errno.EADDRINUSE
+    sock, owner = bind_unix(path)
+    sock.close()
+    owner.remove()
+    assert not os.path.exists(path)
 
 
 @in_loops

@@ -17,6 +17,7 @@ from test_quic_workers import Stranger, first_packet
 from test_workers_run import started
 
 from nghttp2py.asgi import Config
+from nghttp2py.asgi.workers import run_workers
 from nghttp2py.asyncio.h3 import H3Protocol
 from nghttp2py.asyncio.quic import connect
 from nghttp2py.errors import ConfigurationError
@@ -162,3 +163,14 @@ def test_options_of_what_workers_share_are_checked(tmp_path, options, message):
             options = options | {name: str(tmp_path / options[name])}
     with pytest.raises(ConfigurationError, match=message):
         Config("main:app", **options).check()
+
+
+def test_more_workers_than_connection_ids_can_name_are_refused(secured):
+    config = Config(
+        "main:app",
+        port=0,
+        ssl_certfile=secured / "cert.pem",
+        ssl_keyfile=secured / "key.pem",
+    )
+    with pytest.raises(ConfigurationError, match=r"from 1 to 256 \(with HTTP/3\)"):
+        run_workers(config, 257)

@@ -69,6 +69,7 @@ def test_a_manager_that_is_gone_is_a_line_of_the_log(address, monkeypatch, caplo
         ({"WATCHDOG_USEC": "3000000", "WATCHDOG_PID": str(os.getpid())}, 1.5),
         ({"WATCHDOG_USEC": "3000000", "WATCHDOG_PID": "1"}, None),
         ({"WATCHDOG_USEC": "0"}, None),
+        ({"WATCHDOG_USEC": "1"}, 0.05),
         ({"WATCHDOG_USEC": "soon"}, None),
         ({"WATCHDOG_USEC": "9" * 400}, None),
         ({"WATCHDOG_USEC": "9" * 5000}, None),

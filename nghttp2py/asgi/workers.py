@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from nghttp2py.arguments import check_int
 from nghttp2py.asgi.config import OPTIONS, Config
 from nghttp2py.asgi.endpoints import Endpoint, Endpoints
 from nghttp2py.asgi.loading import ASGIApplication
@@ -138,7 +139,13 @@ def _make_group(
     The workers have its secrets.
     """
     from nghttp2py.asyncio.quic_group import QuicGroup
+    from nghttp2py.asyncio.quic_member import MAX_SLOTS
 
+    check_int(
+        *("workers", workers, 1, MAX_SLOTS),
+        rule="with HTTP/3",
+        error=ConfigurationError,
+    )
     streams: list[socket.socket] = []
     for sock in endpoint.sockets:
         if sock.type == socket.SOCK_STREAM:

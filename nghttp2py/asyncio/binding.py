@@ -315,16 +315,30 @@ class UnixPath:
                 os.unlink(self.path)
 
 
+def _check_unused(path: str) -> None:
+    """Raise ``OSError`` if a program has the socket at ``path`` open."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        # A full queue of connections is an answer, too.
+        sock.setblocking(False)
+        try:
+            sock.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return
+        except OSError:
+            pass
+    raise OSError(errno.EADDRINUSE, f"cannot bind to {path!r}: a server answers there")
+
+
 def bind_unix(path: str) -> tuple[socket.socket, UnixPath | None]:
     """Return a socket that is bound to ``path``, and the object that removes the path.
 
-    A path that begins with a null byte is an abstract name of Linux.  An existing
-    socket at the path is removed, as asyncio does: a program that died may have left
-    it.
+    A path that begins with a null byte is an abstract name of Linux.  A socket at the
+    path that a program has left is removed.  Raises ``OSError`` if the path is in use.
     """
     if not path.startswith("\0"):
         try:
             if stat.S_ISSOCK(os.stat(path).st_mode):
+                _check_unused(path)
                 os.unlink(path)
         except FileNotFoundError:
             pass

@@ -30,6 +30,8 @@ VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 # What fits into 64 bits, as systemd's times do.
 _USEC = re.compile(r"[0-9]{1,19}")
+# Seconds between two calls of ``watchdog``: fewer would keep the process busy.
+_LEAST_INTERVAL = 0.05
 # Seconds for which a message may wait while the socket's queue is full.
 _PATIENCE = 1.0
 
@@ -87,7 +89,8 @@ def watchdog() -> bool:
 def watchdog_interval(environ: Mapping[str, str] = os.environ) -> float | None:
     """Return the seconds between two calls of ``watchdog``, or None for no watchdog.
 
-    It is half of the time after which systemd ends the service, ``WatchdogSec=``.
+    It is half of the time after which systemd ends the service, ``WatchdogSec=``, and
+    not less than 0.05 seconds.
     """
     microseconds = environ.get("WATCHDOG_USEC", "")
     pid = environ.get("WATCHDOG_PID")
@@ -95,7 +98,9 @@ def watchdog_interval(environ: Mapping[str, str] = os.environ) -> float | None:
         return None
     if pid is not None and pid != str(os.getpid()):
         return None  # meant for another process of the service
-    return int(microseconds) / 2e6 or None
+    if not int(microseconds):
+        return None
+    return max(int(microseconds) / 2e6, _LEAST_INTERVAL)
 
 
 def _to_status(text: str) -> list[str]:
