@@ -122,6 +122,11 @@ static inline int ngp_h3_window_has(const ngp_h3_window *window, uint64_t n) {
   return n < window->next && (age >= 64 || (window->seen >> age & 1));
 }
 
+/* Nonzero if |n| is known to have been seen: not if it is too old. */
+static inline int ngp_h3_window_knows(const ngp_h3_window *window, uint64_t n) {
+  return window->next - 1 - n < 64 && ngp_h3_window_has(window, n);
+}
+
 static inline void ngp_h3_window_add(ngp_h3_window *window, uint64_t n) {
   if (n >= window->next) {
     uint64_t shift = n + 1 - window->next;

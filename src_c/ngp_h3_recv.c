@@ -57,7 +57,9 @@ static int recv_push(ngp_h3 *h3, ngp_h3_stream *stream, const uint8_t *data,
     if (rv != 0) {
       return rv;
     }
-    if (ngp_h3_window_has(&h3->push.seen, push_id)) {
+    /* A server opens its push streams in any order, whatever their identifiers
+       are: an old one need not have been used (RFC 9114, 4.6). */
+    if (ngp_h3_window_knows(&h3->push.seen, push_id)) {
       return ngp_h3_violate(h3, NGP_H3_V_PUSH_TWICE);
     }
     ngp_h3_window_add(&h3->push.seen, push_id);

@@ -325,6 +325,17 @@ def test_a_broken_rule_closes_the_connection(is_client, inputs, code, phrase, ch
     assert not quic.queue
 
 
+def test_push_streams_may_come_in_any_order_of_their_identifiers():
+    quic = FakeQuic(True)
+    h3 = H3Connection(quic, config=H3Configuration(max_push_id=200))
+    streams = iter(range(15, 4000, 4))
+    for push_id in [*range(200, 100, -1), *range(101)]:
+        data = b"\1" + (0x4000 | push_id).to_bytes(2, "big") + OK_RESPONSE
+        (event,) = h3.handle_event(StreamDataReceived(data, True, next(streams)))
+        assert event.push_id == push_id
+        assert quic.closed is None
+
+
 @pytest.mark.parametrize(
     ("fields", "phrase"),
     [
