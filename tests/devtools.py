@@ -10,7 +10,8 @@ import urllib.request
 import websockets.asyncio.client
 from loops import TEST_DEADLINE
 
-OPTIONS = [
+#: The command of a browser without a window.
+CHROMIUM = [
     "chromium",
     "--headless",
     "--no-sandbox",  # which root cannot have
@@ -18,8 +19,6 @@ OPTIONS = [
     "--disable-dev-shm-usage",
     "--disable-background-networking",
     "--disable-component-update",
-    "--hide-scrollbars",
-    "--remote-debugging-port=0",
 ]
 
 
@@ -74,7 +73,8 @@ class Page:
 async def browser(url, directory, *options):
     """A browser on a page; gives the ``Page``."""
     process = await asyncio.create_subprocess_exec(
-        *OPTIONS,
+        *CHROMIUM,
+        "--remote-debugging-port=0",
         *options,
         f"--user-data-dir={directory}",
         "about:blank",

@@ -187,16 +187,19 @@ def stands_for_itself(block):
     [b for b in BLOCKS if b.kind == "python" and stands_for_itself(b)],
     ids=str,
 )
-def test_a_block_of_python_that_stands_for_itself_runs(block, tmp_path):
-    shown = subprocess.run(
-        [sys.executable, "-W", "error", "-c", block.text],
-        cwd=tmp_path,
+def test_a_block_of_python_that_stands_for_itself_runs(block, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    compare_with_comments(block.text, output_of(block.text))
+
+
+def output_of(program):
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
         check=True,
         timeout=SECONDS,
         capture_output=True,
         text=True,
     ).stdout
-    compare_with_comments(block.text, shown)
 
 
 def compare_with_comments(text, shown):
@@ -264,19 +267,7 @@ def test_the_client_of_a_front_page_reaches_its_server_over_http3(page):
     server, client = blocks_with(page, "python", "8443")
     port = free_port()
     with served(server, port):
-        shown = subprocess.run(
-            [
-                sys.executable,
-                "-W",
-                "error",
-                "-c",
-                client.text.replace("8443", str(port)),
-            ],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=SECONDS,
-        ).stdout
+        shown = output_of(client.text.replace("8443", str(port)))
     compare_with_comments(client.text, shown)
 
 

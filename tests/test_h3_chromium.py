@@ -19,6 +19,7 @@ import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from devtools import CHROMIUM
 from loops import in_loop
 from peers import run
 
@@ -40,16 +41,6 @@ ROOT = Path(__file__).parent.parent
 HTTP3Server = runpy.run_path(str(ROOT / "examples" / "http3_server.py"))["HTTP3Server"]
 
 MEGABYTE = bytes(i * i >> 8 & 0xFF for i in range(1 << 20))
-
-CHROMIUM = [
-    "chromium",
-    "--headless",
-    "--no-sandbox",  # which root cannot have
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--disable-component-update",
-]
 
 # WebTransport's error codes: each end of a run of 30, which is how they are
 # mapped to those of HTTP/3.
