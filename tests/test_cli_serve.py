@@ -218,7 +218,9 @@ def test_http3_is_served_where_http2_is(site, certificates):
     with serving(site, "--host=::", "--cert", cert, "--key", key, "--http3") as url:
         port = url.rpartition(":")[2]
         for host in "127.0.0.1", "[::1]":
-            done = nghttp2py("get", "--http3-only", "-k", f"https://{host}:{port}/text.txt")
+            done = nghttp2py(
+                "get", "--http3-only", "-k", f"https://{host}:{port}/text.txt"
+            )
             assert done.stdout == b"0123456789", done.stderr
             assert curl(f"https://{host}:{port}/text.txt")[0] == 200
 
