@@ -53,6 +53,9 @@ logger = logging.getLogger(__name__)
 # What the key is hashed with (RFC 6455, 1.3).
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
+# Octets of a payload from which a slice costs more than a view.
+_LARGE = 4096
+
 # A control frame has at most 125 octets, two of which are the code (RFC 6455, 5.5).
 _MAX_REASON = 123
 
@@ -580,9 +583,12 @@ class WebSocketConnection:
             if end < start + n:
                 self._needed = start + n - at
                 break
-            payload = engine.apply_mask(
-                source[start : start + n], source[start - 4 : start]
-            )
+            mask = source[start - 4 : start]
+            if n < _LARGE:
+                payload = engine.apply_mask(source[start : start + n], mask)
+            else:
+                with memoryview(source) as view:
+                    payload = engine.apply_mask(view[start : start + n], mask)
             at = start + n
             if head == _WHOLE_BINARY:
                 engine.received.append(MessageReceived(payload))

@@ -54,6 +54,7 @@ cdef class HTTP1Exchanges(HTTPConnection):
     cdef int _require_open(self, Exchange exchange) except -1
     cdef int _dispatch(self, list events) except -1
     cdef int _handle(self, event) except -1
+    cdef int _end(self) except -1
     cdef int _receive_request(self, RequestReceived request) except -1
     cdef int _settle(self) except -1
     cdef int _feed(self) except -1

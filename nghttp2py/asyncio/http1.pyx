@@ -331,9 +331,10 @@ cdef class HTTP1Exchanges(HTTPConnection):
             self._fail(self.exchange, error)
         return 0
 
-    def _end(self):
+    cdef int _end(self) except -1:
         self.ended = True
         self.exchange.end_received()
+        return 0
 
     def _refused(self, status, str reason):
         """Handle that the rest of a request is invalid."""

@@ -60,6 +60,7 @@ cdef class H1Transfer(Transfer):
     cdef public bint _half_closed
     cdef bint _wrote               # at once, since the last read or turn of the loop
 
+    cdef int regulate(self) except -1
     cdef int go_on(self, bint settled) except -1
     cdef int write_queued(self, bint settled) except -1
     cdef int write_bytes(self, bytes data) except -1

@@ -406,6 +406,9 @@ cdef class H1Transfer(Transfer):
 
     def update_reading(self):
         """Read only while what is not acknowledged is within its bound."""
+        self.regulate()
+
+    cdef int regulate(self) except -1:
         cdef bint reads = self._ended or self.http.accepts()
 
         if reads != self._reading and self.transport is not None:
@@ -415,6 +418,7 @@ cdef class H1Transfer(Transfer):
             else:
                 self.transport.pause_reading()
                 self._arm_unread()
+        return 0
 
     # ---- Bytes out ----
 
@@ -508,7 +512,7 @@ cdef class H1Transfer(Transfer):
                 self._end_half()
         if self._dirty:
             self.schedule()
-        self.update_reading()
+        self.regulate()
         return self.note_phase()
 
     # ---- The phase ----

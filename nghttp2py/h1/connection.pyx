@@ -1056,6 +1056,8 @@ cdef class H1Connection:
             piece = <bytes>self.out[count]
             n = len(piece)
             if size + n > limit:
+                if 2 * size >= limit:
+                    break  # cutting a piece copies it
                 if not self.out_bodies[count] or n <= 16384 + 32:
                     if size:
                         break
@@ -1069,7 +1071,7 @@ cdef class H1Connection:
             size += n
             body += <Py_ssize_t>self.out_bodies[count]
             count += 1
-        data = b"".join(self.out[:count])
+        data = join_pieces(self.out[:count], size)
         del self.out[:count]
         del self.out_bodies[:count]
         self.out_size -= size
