@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+import types
 from typing import Any
 
 import pytest
@@ -214,6 +215,7 @@ def pump_of(factory, **timeouts):
         lambda _: None,
         lambda _: None,
         timeouts=Timeouts(**timeouts),
+        tunnels=True,
     )
     transport = MemoryTransport(pump)
     pump.connection_made(transport)
@@ -242,6 +244,59 @@ async def test_a_client_that_acknowledges_nothing_is_aborted(receives):
     assert transport.aborted is not receives
     if not receives:
         assert 30 <= NOW().time() - at <= 40
+
+
+@in_virtual_time
+async def test_a_message_is_written_when_it_is_sent_and_the_next_ones_together():
+    written = []
+
+    async def app(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        await pause()
+        for text in "abc":
+            await send({"type": "websocket.send", "text": text})
+            written.append(bytes(transport.sent[-3:]))
+        await receive()
+
+    pump, transport = pump_of(find_factory(ASGIApp(app)))
+    pump.data_received(
+        get(
+            b"/",
+            *(b"Upgrade: websocket", b"Connection: Upgrade"),
+            *(b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Key: " + b"A" * 22 + b"=="),
+        )
+    )
+    await until(lambda: transport.sent.endswith(b"c"))
+    assert written == [b"\x81\x01a"] * 3
+    assert transport.writes[1:] == [3, 6]
+    pump.abort()
+
+
+@in_virtual_time
+async def test_a_large_response_wakes_its_application_for_several_pieces():
+    waits = []
+    sent = []
+
+    @types.coroutine
+    def counted(call):
+        for future in call.__await__():
+            waits.append(1)
+            yield future
+
+    async def app(scope, receive, send):
+        await send(start())
+        for number in range(60):
+            await counted(send(body(bytes(65536), more=number < 59)))
+        sent.append(True)
+
+    pump, transport = pump_of(find_factory(ASGIApp(app)))
+    pump.data_received(get())
+    while not sent:
+        transport.take()
+        await pause()
+    assert 15 <= len(waits) <= 30
+    pump.abort()
 
 
 @in_virtual_time
