@@ -202,10 +202,10 @@ def test_json_and_forms_are_sent(clear, tmp_path):
 
 def test_data_can_be_encoded_and_go_to_the_query(clear):
     data = ("--data-urlencode", "q=a b&c", "--data-urlencode", "=x/y")
-    assert get(*data, f"{clear.http}/echo").json["body"] == "q=a%20b%26c&x%2Fy"
+    assert get(*data, f"{clear.http}/echo").json["body"] == "q=a+b%26c&x%2Fy"
     done = get("-G", *data, "-d", "n=1", f"{clear.http}/echo?z#f").json
     assert (done["method"], done["body"]) == ("GET", "")
-    assert done["path"] == "/echo?z&n=1&q=a%20b%26c&x%2Fy"
+    assert done["path"] == "/echo?z&n=1&q=a+b%26c&x%2Fy"
 
 
 def test_ranges_and_resumed_downloads(clear, tmp_path):

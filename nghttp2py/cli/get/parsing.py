@@ -233,8 +233,7 @@ def _encode_piece(text: str) -> bytes:
         name, value = text[:at], _read(text[at + 1 :], "--data-urlencode")
     else:
         name, value = "", text.encode("utf-8", "surrogateescape")
-    # curl encodes a space as %20 here.
-    encoded = quote_plus(value, safe="").replace("+", "%20").encode()
+    encoded = quote_plus(value).encode()
     return name.encode() + b"=" + encoded if name else encoded
 
 

@@ -37,6 +37,8 @@ _TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 _TRANSIENT_EXITS = frozenset({Exit.TIMEOUT, Exit.NO_HOST, Exit.NO_PROXY})
 # The longest delay before a request is sent again, in seconds.
 _MAX_DELAY = 600.0
+# The most bytes of a redirect's body that are read, which keeps the connection.
+_MAX_IGNORED = 65536
 _UNSAFE_IN_URL = frozenset(map(chr, range(0x21))) | {"\x7f"}
 
 
@@ -365,6 +367,10 @@ class Transfer:
                 raise _RetryError(answer)
             self._show_heads(answer, record)
             if job.follow and record.redirect:
+                async for piece in answer.pieces():
+                    record.size += len(piece)
+                    if record.size > _MAX_IGNORED:
+                        break
                 return record.redirect
             await self._write_body(answer, record)
         finally:
