@@ -1,6 +1,7 @@
 """Fixtures that tests of several topics share."""
 
 import contextlib
+import gc
 import signal
 import ssl
 import sys
@@ -69,6 +70,16 @@ def pytest_collection_modifyitems(config, items):
     ]
     items[:] = [item for item in items if item not in left_out]
     config.hook.pytest_deselected(items=left_out)
+
+
+def pytest_collection_finish():
+    """Keep modules and tests out of collections.
+
+    They are hundreds of thousands of objects, which each `gc.collect()` of a test would
+    look through: a tenth of the time of the whole run.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 class TLS(NamedTuple):
