@@ -24,6 +24,10 @@ __all__ = ["Connection", "SpeaksHTTP2"]
 
 # The most bytes of a head, as in curl.
 _MAX_HEAD = 300 * 1024
+# The most 1xx responses before a response.
+_MAX_INFORMATIONAL = 100
+# Seconds for which the rest of a body is read to keep a connection.
+_REST_TIME = 1.0
 _PIECE = 65536
 # The type of SETTINGS, with which a server's connection of HTTP/2 begins (RFC 9113,
 # 3.4): its frame header has it in the fourth byte.
@@ -108,6 +112,12 @@ class Connection:
                         Exit.RECEIVE, "the server has switched to another protocol"
                     )
                 informational.append(_read_head(event))
+                if len(informational) > _MAX_INFORMATIONAL:
+                    raise TransferError(
+                        Exit.RECEIVE,
+                        f"there are more than {_MAX_INFORMATIONAL} informational "
+                        "responses",
+                    )
             elif isinstance(event, h11.Response):
                 break
         self._begun = True
@@ -236,6 +246,8 @@ class Answer:
     ) -> None:
         self._connection = connection
         self._trailers: FieldList | None = None
+        # Stays true if the wait for a piece has failed or was cancelled.
+        self._waits = False
         self.peer = connection.peer
         self.version = version
         self.status = status
@@ -246,7 +258,9 @@ class Answer:
     async def pieces(self) -> AsyncIterator[bytes]:
         """Iterate over the body as it arrives."""
         while self._trailers is None:
+            self._waits = True
             piece, self._trailers = await self._connection.next_piece()
+            self._waits = False
             if piece:
                 yield piece
 
@@ -259,8 +273,11 @@ class Answer:
         # A short rest is read, which saves a connection.
         length = find_field(self.fields, b"content-length")
         is_short = length is not None and length.isdigit() and int(length) <= _PIECE
-        if self._trailers is None and is_short:
-            with contextlib.suppress(OSError, TransferError):
-                async for _ in self.pieces():
-                    pass
+        if self._trailers is None and is_short and not self._waits:
+            with contextlib.suppress(OSError, TransferError, asyncio.TimeoutError):
+                await asyncio.wait_for(self._discard(), _REST_TIME)
         await self._connection.finish()
+
+    async def _discard(self) -> None:
+        async for _ in self.pieces():
+            pass
