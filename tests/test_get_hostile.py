@@ -5,7 +5,8 @@ import socket
 import threading
 import time
 
-from get_site import get
+import pytest
+from get_site import get, site
 from loops import DEADLINE
 
 
@@ -66,3 +67,30 @@ def test_informational_responses_have_a_bound():
         done = get(url)
     assert done.returncode == 56
     assert "informational" in done.errors
+
+
+@pytest.mark.parametrize("user", ["x:y@", "@", "x@"])
+def test_a_location_with_a_user_gets_no_other_secret(user):
+    """A server must not make another host the one that credentials are for."""
+    with site() as first, site() as other:
+        to = other.http.replace("http://", f"http://{user}")
+        fields = dict(
+            get(
+                *("-L", "-b", "a=1", "-H", "Cookie: b=2", "-H", "Authorization: c"),
+                f"{first.http}/redirect/302?to={to}/echo",
+            ).json["fields"]
+        )
+    assert "cookie" not in fields
+    assert fields["authorization"].startswith("Basic ")  # that of the location
+
+
+def test_credentials_of_a_location_stay_there():
+    with site() as first, site() as other:
+        to = other.http.replace("http://", "http://x:y@")
+        back = f"{to}/redirect/302?to={first.http}/echo"
+        options = ("-L", "-u", "user:pass")
+        kept = dict(get(*options, f"{first.http}/echo").json["fields"])
+        fields = dict(
+            get(*options, f"{first.http}/redirect/302?to={back}").json["fields"]
+        )
+    assert fields["authorization"] == kept["authorization"]

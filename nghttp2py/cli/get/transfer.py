@@ -220,12 +220,16 @@ class Transfer:
             if job.head:
                 method = "HEAD"
         self._home = _origin_of(url)
+        users = {self._home: user}
         self._redirects = 0
         self._referer = job.referer
         self._output = self._make_output(url)
         while True:
             request = Request(method, url, [], body)
-            request.fields = self._make_fields(request, user)
+            there = _origin_of(url)
+            if job.trusts_locations:
+                users.setdefault(there, user)
+            request.fields = self._make_fields(request, users.get(there))
             location = await self._request_once(request, may_retry)
             if location is None:
                 return
@@ -241,9 +245,9 @@ class Transfer:
                     f"{urlunsplit(urlsplit(url)._replace(fragment=''))};auto"
                 )
             url, own = complete_url(location)
-            user = own or user
             if own is not None:
-                self._home = _origin_of(url)
+                # They are for this origin, and what is for the first one is not.
+                users[_origin_of(url)] = own
             if status == 303 or (status in (301, 302) and method == "POST"):
                 # RFC 9110, 15.4.2 to 15.4.4.
                 if job.method is None and method != "HEAD":
@@ -292,7 +296,7 @@ class Transfer:
         url = split_url(request.url)
         is_home = job.trusts_locations or _origin_of(request.url) == self._home
         ours: dict[str, str] = {"Host": url.authority or ""}
-        if user is not None and is_home:
+        if user is not None:
             ours["Authorization"] = make_basic(user).decode()
         elif job.bearer is not None and is_home:
             ours["Authorization"] = f"Bearer {job.bearer}"
