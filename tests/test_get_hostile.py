@@ -1,13 +1,20 @@
 """``nghttp2py get`` against servers that mean harm."""
 
 import contextlib
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 from get_site import get, site
 from loops import DEADLINE
+
+from nghttp2py.cli.get.cookies import Cookies
+
+OTHERS = "127.0.0.1\tFALSE\t/\tFALSE\t0\tplanted\t1"
 
 
 @contextlib.contextmanager
@@ -94,3 +101,80 @@ def test_credentials_of_a_location_stay_there():
             get(*options, f"{first.http}/redirect/302?to={back}").json["fields"]
         )
     assert fields["authorization"] == kept["authorization"]
+
+
+@pytest.mark.parametrize("end", [b"\x85", b"\x1c", b"\x1e", b"\xe2\x80\xa8"])
+def test_a_cookie_s_value_plants_no_other_cookie(tmp_path, end):
+    jar = tmp_path / "jar"
+    line = OTHERS.replace("127.0.0.1", "other.example").encode()
+
+    def answer(client):
+        head = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nset-cookie: a=1"
+        client.sendall(head + end + line + b"; path=/\r\n\r\n")
+
+    with hostile(answer) as url:
+        assert get("-c", jar, url).returncode == 0
+    cookies = Cookies(keep=False)
+    cookies.load(jar)
+    assert cookies.find("http://other.example/", given=False) is None
+
+
+@pytest.mark.parametrize(
+    ("server", "cookie", "asked"),
+    [
+        ("127.0.0.1", "a=1; Domain=0.0.1", "127.5.0.0.1"),
+        ("10.1.0.1", "a=1; Domain=.0.1", "127.2.0.1"),
+        ("127.0.0.1", "a=1; Domain=.0.0.1", "126.0.0.1"),
+        ("example.org", "a=1", "www.example.org"),
+        ("printer", "a=1; Domain=.local", "localhost"),
+        ("printer.local", "a=1; Domain=local", "nas.local"),
+        ("a.example.org", "a=1; Domain=b.example.org", "b.example.org"),
+        ("a.example.org", "a=1; Domain=org", "example.org"),
+    ],
+)
+def test_cookies_are_for_no_other_host(server, cookie, asked):
+    cookies = Cookies(keep=True)
+    cookies.received(f"http://{server}/", [(b"set-cookie", cookie.encode())])
+    assert cookies.find(f"http://{asked}/", given=False) is None
+
+
+@pytest.mark.parametrize(
+    ("server", "cookie", "asked"),
+    [
+        ("127.0.0.1", "a=1; Domain=127.0.0.1", "127.0.0.1"),
+        ("[::1]:8443", "a=1", "[::1]:8443"),
+        ("a.example.org", "a=1; Domain=example.org", "b.example.org"),
+        ("localhost", "a=1", "localhost:80"),
+    ],
+)
+def test_cookies_are_for_their_own_host(server, cookie, asked):
+    cookies = Cookies(keep=True)
+    cookies.received(f"http://{server}/", [(b"set-cookie", cookie.encode())])
+    assert cookies.find(f"http://{asked}/", given=False) == "a=1"
+
+
+@pytest.mark.parametrize("option", ["-D", "-c"])
+def test_heads_and_cookies_do_not_act_in_a_terminal(option, monkeypatch):
+    def answer(client):
+        client.sendall(
+            b"HTTP/1.1 200 \x1b[31mOK\r\ncontent-length: 0\r\n"
+            b"x: \x1b]0;title\x07\r\nset-cookie: a=\x9b31m\r\n\r\n"
+        )
+
+    master, slave = os.openpty()
+    with hostile(answer) as url:
+        done = subprocess.run(
+            [sys.executable, "-m", "nghttp2py", "get", option, "-", url],
+            stdout=slave,
+            stderr=subprocess.PIPE,
+            timeout=DEADLINE,
+        )
+    os.close(slave)
+    shown = b""
+    with contextlib.suppress(OSError):  # the terminal hangs up
+        while piece := os.read(master, 65536):
+            shown += piece
+    os.close(master)
+    assert done.returncode == 0, done
+    assert b"9b31m" in shown
+    assert not {0x1B, 0x07} & set(shown) and b"\xc2\x9b" not in shown, shown

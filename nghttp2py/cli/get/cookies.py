@@ -6,16 +6,20 @@ own reader and writer of them differ from curl's about cookies without an end.
 
 from __future__ import annotations
 
+import ipaddress
+import re
+import sys
 import time
 from email.message import Message
 from http.cookiejar import Cookie, CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import urlsplit
 from urllib.request import Request as URLRequest
 
 from nghttp2py.cli.get.exits import Exit, TransferError
 from nghttp2py.cli.get.model import FieldList
-from nghttp2py.cli.get.output import create
+from nghttp2py.cli.get.output import append, create, escape_controls
 
 __all__ = ["Cookies"]
 
@@ -23,6 +27,7 @@ _HEAD = "# Netscape HTTP Cookie File\n# Written by nghttp2py get.\n\n"
 _HTTP_ONLY = "#HttpOnly_"
 # Names without a dot have this in http.cookiejar, and nowhere else.
 _LOCAL = ".local"
+_CONTROLS = re.compile(rb"[\x00-\x1f\x7f]")
 # The most bytes of a file that is read.
 _MAX_FILE = 16 << 20
 
@@ -33,7 +38,9 @@ class _Response:
     def __init__(self, fields: FieldList) -> None:
         self._message = Message()
         for name, value in fields:
-            if name.lower() == b"set-cookie":
+            # RFC 6265bis, 5.7: one with control characters is ignored.  A tab would
+            # begin another field of the file.
+            if name.lower() == b"set-cookie" and not _CONTROLS.search(value):
                 self._message["Set-Cookie"] = value.decode("latin-1")
 
     def info(self) -> Message:
@@ -41,13 +48,41 @@ class _Response:
         return self._message
 
 
+class _Policy(DefaultCookiePolicy):
+    """Refuses what http.cookiejar lets a server set for other hosts."""
+
+    def __init__(self) -> None:
+        # A name such as co.uk must not get cookies for all below it.  Without a domain
+        # a cookie is for its host, and for none below it (RFC 6265, 5.3).
+        super().__init__(
+            strict_domain=True, strict_ns_domain=self.DomainStrictNonDomain
+        )
+
+    def set_ok_domain(self, cookie: Cookie, request: Any) -> bool:
+        """Return whether a cookie of a response may have its domain."""
+        host = urlsplit(request.full_url).hostname or ""
+        domain = cookie.domain.lstrip(".")
+        # An address has no subdomains (RFC 6265, 5.1.3), nor has a name without a dot.
+        is_whole = "." not in domain or _is_address(host)
+        if cookie.domain_specified and is_whole and domain != host:
+            return False
+        return super().set_ok_domain(cookie, request)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 class Cookies:
     """The cookies of a run: those of files, and those that servers set if ``keep``."""
 
     def __init__(self, *, keep: bool) -> None:
         self._keep = keep
-        # A name such as co.uk must not get cookies for all below it.
-        self._jar = CookieJar(DefaultCookiePolicy(strict_domain=True))
+        self._jar = CookieJar(_Policy())
         #: Values of the field that the command line gives.
         self.given: list[str] = []
 
@@ -60,7 +95,9 @@ class Cookies:
             return
         except OSError as error:
             raise TransferError(Exit.READ, f"cookies: {error}") from None
-        for line in text.splitlines():
+        # A value may have other characters that end lines for str.splitlines.
+        for line in text.split("\n"):
+            line = line.removesuffix("\r")
             cookie = _parse_line(line)
             if cookie is not None and not (no_session and cookie.discard):
                 self._jar.set_cookie(cookie)
@@ -69,7 +106,9 @@ class Cookies:
         """Write all cookies to a file, which only its owner may read; ``-`` prints."""
         text = _HEAD + "".join(map(_format, self._jar))
         if str(path) == "-":
-            print(text, end="")
+            if sys.stdout.isatty():
+                text = escape_controls(text)
+            append(path, text.encode("utf-8", "surrogateescape"))
             return
         create(path, text.encode("utf-8", "surrogateescape"))
 

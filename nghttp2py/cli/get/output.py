@@ -32,6 +32,7 @@ __all__ = [
     "Target",
     "append",
     "create",
+    "escape_controls",
     "format_head",
     "redirect_stdout_to_null",
 ]
@@ -46,6 +47,11 @@ _FILENAME = re.compile(r'filename\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;]+))', re.I
 
 def _escape(match: re.Match[str]) -> str:
     return match[0].encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def escape_controls(text: str) -> str:
+    """Return a text as a terminal may get it."""
+    return _CONTROLS.sub(_escape, text)
 
 
 def _escape_fields(fields: FieldList) -> FieldList:
@@ -70,7 +76,7 @@ class _Terminal:
                 "the body is binary and may harm the terminal: -o FILE saves it, "
                 "-o - writes it nevertheless",
             )
-        text = _CONTROLS.sub(_escape, self._decoder.decode(data))
+        text = escape_controls(self._decoder.decode(data))
         self._file.write(text.encode("utf-8", "backslashreplace"))
 
     def flush(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import time
 from collections.abc import AsyncIterator
 from email.utils import parsedate_to_datetime
@@ -397,7 +398,8 @@ class Transfer:
             head = format_head(line, fields, escape=False)
             record.head_size += len(head)
             if job.dump_header is not None:
-                append(job.dump_header, head)
+                escape = str(job.dump_header) == "-" and sys.stdout.isatty()
+                append(job.dump_header, format_head(line, fields, escape=escape))
             if (job.include or job.head) and job.count == 1:
                 output.write_head(line, fields)
 
