@@ -99,12 +99,14 @@ async def test_text_is_decoded_as_its_type_states(http3, serving):
         ('text/html; a=b; Charset="UTF-8"', "ü".encode()),
         ("text/plain", "ü".encode()),
         ("text/plain; charset=unheard-of", "ü".encode()),
+        ("text/plain; charset=idna", "ü".encode()),
+        ("text/plain; charset=undefined", "ü".encode()),
         ("text/plain", b"\xfc"),
     ]
     async with serving(app, http3) as client:
-        texts = [await (await client.get(f"/{n}")).text() for n in range(5)]
-        assert texts == ["ü", "ü", "ü", "ü", "\ufffd"]
-        assert await (await client.get("/4")).text("latin-1") == "ü"
+        texts = [await (await client.get(f"/{n}")).text() for n in range(7)]
+        assert texts == ["ü", "ü", "ü", "ü", "ü", "ü", "\ufffd"]
+        assert await (await client.get("/6")).text("latin-1") == "ü"
 
 
 @VERSIONS

@@ -149,7 +149,8 @@ class Response:
             encoding = "utf-8" if found is None else found[1]
             try:
                 return data.decode(encoding, "replace")
-            except LookupError:  # the server's is unknown
+            except (LookupError, UnicodeError):
+                # The server's is unknown, or none that texts are in, as idna.
                 encoding = "utf-8"
         return data.decode(encoding, "replace")
 
