@@ -27,6 +27,7 @@ from nghttp2py.static_files import (
     StaticFiles,
     empty_response,
     split_path,
+    to_reference,
 )
 
 __all__ = ["MAX_UPLOAD", "Site"]
@@ -155,7 +156,7 @@ class _SiteHandler(FileRequestHandler):
                 self._fail(error)
             else:
                 self._upload = None
-                path = self.path.decode("ascii", "replace").partition("?")[0]
+                path = to_reference(self.path.partition(b"?")[0])
                 self.send_file(empty_response(201, [("location", path)]))
 
     def on_close(self, error_code: int) -> None:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate, parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
 from nghttp2py.arguments import check_bool, check_int
 from nghttp2py.handler import BaseRequestHandler
@@ -44,6 +44,9 @@ Fields = list[tuple[str, str]]
 
 # Content codings of files that lie beside the plain one, best first (RFC 9110, 8.4.1).
 _CODINGS = {"br": ".br", "zstd": ".zst", "gzip": ".gz"}
+
+# What a target may hold as it is.
+_ASCII = "".join(map(chr, range(0x21, 0x7F)))
 
 logger = logging.getLogger(__name__)
 
@@ -409,10 +412,8 @@ class StaticFiles:
                 fd, file = -1, fd
                 return self._respond_file(file, status, names, method, headers)
             if not is_directory:
-                location = path + b"/" + question + query
-                return empty_response(
-                    301, [("location", location.decode("ascii", "replace"))]
-                )
+                location = to_reference(path + b"/" + question + query)
+                return empty_response(301, [("location", location)])
             return self._respond_directory(status, names, method, query, headers)
         except (_NotServed, OSError) as error:
             return self._refuse(error)
@@ -692,6 +693,11 @@ def is_compressible(kind: str, size: int) -> bool:
 def empty_response(status: int, headers: Fields | None = None) -> FileResponse:
     """Return a response without a body."""
     return FileResponse(status, [*(headers or []), ("content-length", "0")], None)
+
+
+def to_reference(target: bytes) -> str:
+    """Return a target as a URI reference, which is of ASCII (RFC 3986, 2.1)."""
+    return quote(target, safe=_ASCII)
 
 
 def split_path(path: bytes) -> tuple[list[str], bool]:

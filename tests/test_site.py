@@ -228,6 +228,8 @@ async def test_a_file_is_stored_and_replaces_none(root):
     assert (await client.fetch("/below/a%20new%20one")).body == body
     assert (await put(client, "/below/a%20new%20one", b"other")).status == 409
     assert (root / "below" / "a new one").read_bytes() == body
+    named = await put(client, b"/r\xc3\xa9sum\xc3\xa9?x", b"")
+    assert dict(named.headers)[b"location"] == b"/r%C3%A9sum%C3%A9"
     assert (await put(client, "/empty", b"")).status == 201
     assert (root / "empty").read_bytes() == b""
 
