@@ -65,12 +65,14 @@ def local_certificate(
     expires, and if it does not have all of ``hosts``.  Processes may call this at the
     same time.
 
-    Raises ``ImportError`` if there is none and cryptography is not installed, and
-    ``OSError`` if the directory cannot be written.
+    Raises ``ImportError`` if there is none and cryptography is not installed,
+    ``OSError`` if the directory cannot be written, and ``UnicodeError`` for a name that
+    IDNA does not encode.
     """
     directory = data_directory() if directory is None else directory
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = directory / "localhost.pem", directory / "localhost.key"
+    hosts = list(map(_as_in_certificates, hosts))
     with _locked(directory / "localhost.lock"):
         names = _valid_names(*found)
         if not set(hosts) | set(LOOPBACK) <= names:
@@ -100,6 +102,15 @@ def _valid_names(certificate: Path, key: Path) -> set[str]:
 
 def _host_of(kind: str, value: str) -> str:
     return str(ipaddress.ip_address(value)) if kind == "IP Address" else value
+
+
+def _as_in_certificates(host: str) -> str:
+    """Return a host in the form that ``_valid_names`` returns."""
+    try:
+        # A certificate has no zone (RFC 4007, 11).
+        return str(ipaddress.ip_address(host.partition("%")[0]))
+    except ValueError:
+        return host if host.isascii() else host.encode("idna").decode()
 
 
 def _make(certificate_file: Path, key_file: Path, hosts: list[str]) -> None:

@@ -50,6 +50,22 @@ def test_its_fingerprint_is_that_of_its_public_key(tmp_path):
     assert base64.b64decode(made.fingerprint) == hashlib.sha256(key).digest()
 
 
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        ("2001:DB8:0::1", "2001:db8::1"),
+        ("fe80::1%eth0", "fe80::1"),
+        ("b\xfccher.example", "xn--bcher-kva.example"),
+    ],
+)
+def test_a_host_has_one_form(host, name, tmp_path):
+    made = local_certificate([host], tmp_path)
+    before = made.certificate.read_bytes()
+    assert names_in(made.certificate).count(name) == 1
+    local_certificate([host], tmp_path)
+    assert made.certificate.read_bytes() == before
+
+
 def test_a_further_host_is_added_to_those_before(tmp_path):
     local_certificate(["192.0.2.7"], tmp_path)
     made = local_certificate(["box.example", "fe80::1"], tmp_path)
