@@ -10,6 +10,7 @@ import random
 import threading
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from click.testing import CliRunner
 from loops import DEADLINE
@@ -106,6 +107,11 @@ class Site(BaseRequestHandler):
             return
         about = f"bytes {begin}-{end - 1}/{len(DATA)}"
         self.send_response(206, [("content-range", about)], DATA[begin:end])
+
+    def do_part(self, query, *rest):
+        """Answer with a part, of which the query says what it is."""
+        about = unquote(query)
+        self.send_response(206, [("content-range", about)] if about else [], b"parts")
 
     def do_status(self, query, status, *rest):
         self.send_response(int(status), [("x-status", status)], f"status {status}\n")

@@ -8,8 +8,10 @@ import os
 import re
 import socket
 import stat
+import sys
 import threading
 from pathlib import Path
+from urllib.parse import quote
 
 import click
 import pytest
@@ -19,8 +21,9 @@ from peers import authority, free_port
 from nghttp2py.asyncio.url import split_url
 from nghttp2py.cli.get.dialing import Routes, parse_proxy
 from nghttp2py.cli.get.exits import Exit, TransferError
+from nghttp2py.cli.get.model import Peer, Record, Request
 from nghttp2py.cli.get.options import command
-from nghttp2py.cli.get.writeout import Outcome, make_values
+from nghttp2py.cli.get.writeout import Outcome, format_outcome, make_values
 
 ROOT = Path(__file__).parent.parent
 
@@ -145,6 +148,12 @@ def test_urls_are_requested_in_parallel(fetch, clear, secure, version):
 # ---- Requests ----
 
 
+def test_requests_over_http1_share_a_connection(clear):
+    done = get("--http1.1", "-v", "-n", "8", f"{clear.http}/data")
+    assert done.returncode == 0
+    assert done.errors.count("* Connected to") == 1
+
+
 def test_fields_are_added_replaced_and_removed(clear, tmp_path):
     (tmp_path / "fields").write_text("X-File: 1\n\nX-More: 2\n")
     options = ("-H", "X-Own: value", "-H", "Accept:", "-H", "X-Empty;")
@@ -222,6 +231,18 @@ def test_ranges_and_resumed_downloads(clear, tmp_path):
     assert (done.returncode, out.read_bytes()) == (33, b"plain")
 
 
+@pytest.mark.parametrize("about", ["bytes 0-9/20", "lines 5-9/10", ""])
+def test_another_part_than_the_one_asked_for_is_not_appended(clear, about, tmp_path):
+    out = tmp_path / "out"
+    out.write_bytes(b"start")
+    done = get("-C", "-", "-o", out, f"{clear.http}/part?{quote(about)}")
+    assert (done.returncode, out.read_bytes()) == (33, b"start")
+    assert (
+        get("-C", "-", "-o", out, f"{clear.http}/part?bytes%205-9/10").returncode == 0
+    )
+    assert out.read_bytes() == b"startparts"
+
+
 # ---- Redirects ----
 
 
@@ -262,6 +283,13 @@ def test_secrets_do_not_go_to_another_origin(clear):
         assert {"authorization", "cookie"} <= set(fields)
     fields = dict(get("-L", *secrets, f"{clear.http}/redirect/302").json["fields"])
     assert {"authorization", "cookie"} <= set(fields)
+
+
+def test_another_origin_does_not_get_the_host_that_was_given(clear):
+    with site() as other:
+        url = f"{clear.http}/redirect/302?to={other.http}/echo"
+        done = get("-L", "-H", "Host: example.org", url).json
+        assert done["host"] == f"127.0.0.1:{other.port}"
 
 
 def test_the_referer_follows_redirects(clear):
@@ -407,6 +435,20 @@ def test_write_out_knows_curl_s_variables(clear, tmp_path):
     assert done.text == "7"
     assert get("-w", "%{onerror}x", f"{clear.http}/text").stdout == TEXT
     assert "no variable 'nonsense'" in get("-w", "%{nonsense}", clear.http).errors
+
+
+def test_write_out_escapes_for_the_terminal_that_it_goes_to(monkeypatch):
+    request = Request("GET", "http://example.org/", [], None)
+    record = Record(request)
+    record.fields = [(b"x-title", b"a\xc2\x9b31m")]
+    record.peer = Peer()
+    outcome = Outcome([record], request.url, 0, Exit.OK, "", 0, "", 0, 0.0, False)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    template = "%header{x-title}%{stderr}%header{x-title}"
+    assert format_outcome(template, outcome) == [
+        ("stdout", "a\x9b31m"),
+        ("stderr", r"a\x9b31m"),
+    ]
 
 
 def test_verbose_lines_are_those_of_curl_and_escaped(clear):

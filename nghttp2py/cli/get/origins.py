@@ -265,32 +265,39 @@ class Origin:
     # ---- HTTP/1.1 ----
 
     async def _send_http1(self, request: Request, record: Record) -> Answer:
-        async with self._room:
-            while True:
-                connection, absolute = await self._find_http1()
-                record.is_first = not connection.peer.is_used
-                record.peer = connection.peer
-                connection.peer.is_used = True
-                target = split_url(request.url).target
-                if absolute:
-                    target = f"http://{self._where}{target}"
-                try:
-                    self._all.log_request(request, target, "HTTP/1.1")
-                    answer = await connection.send(
-                        request, target.encode(), self._proxy_fields if absolute else []
-                    )
-                except BaseException as error:
-                    self._drop(connection)
-                    if (
-                        isinstance(error, TransferError)
-                        and not record.is_first
-                        and not connection.heard
-                        and request.can_repeat
-                    ):
-                        continue  # the server has closed an idle connection
-                    raise
-                record.sent = connection.sent
-                return _HTTP1Answer(answer, self, connection)
+        await self._room.acquire()
+        try:
+            return await self._send_http1_now(request, record)
+        except BaseException:
+            self._room.release()
+            raise
+
+    async def _send_http1_now(self, request: Request, record: Record) -> Answer:
+        while True:
+            connection, absolute = await self._find_http1()
+            record.is_first = not connection.peer.is_used
+            record.peer = connection.peer
+            connection.peer.is_used = True
+            target = split_url(request.url).target
+            if absolute:
+                target = f"http://{self._where}{target}"
+            try:
+                self._all.log_request(request, target, "HTTP/1.1")
+                answer = await connection.send(
+                    request, target.encode(), self._proxy_fields if absolute else []
+                )
+            except BaseException as error:
+                self._drop(connection)
+                if (
+                    isinstance(error, TransferError)
+                    and not record.is_first
+                    and not connection.heard
+                    and request.can_repeat
+                ):
+                    continue  # the server has closed an idle connection
+                raise
+            record.sent = connection.sent
+            return _HTTP1Answer(answer, self, connection)
 
     async def _find_http1(self) -> tuple[http1.Connection, bool]:
         while self._free:
@@ -309,7 +316,8 @@ class Origin:
         connection.abort()
 
     def give_back(self, connection: http1.Connection) -> None:
-        """Keep a connection for the next request, if it can be used."""
+        """Keep the connection of a response that was read for the next request."""
+        self._room.release()
         self._used.discard(connection)
         if connection.is_usable:
             self._free.append(connection)
@@ -587,8 +595,10 @@ class _HTTP1Answer:
         """Give the connection back."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            await self._answer.close()
-            self._origin.give_back(connection)
+            try:
+                await self._answer.close()
+            finally:
+                self._origin.give_back(connection)
 
 
 class Origins:

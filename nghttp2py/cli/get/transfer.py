@@ -28,7 +28,7 @@ from nghttp2py.cli.get.origins import Origins
 from nghttp2py.cli.get.output import REMOTE_NAME, Output, Target, append, format_head
 from nghttp2py.cli.get.verbose import Log
 from nghttp2py.cli.get.writeout import Outcome
-from nghttp2py.errors import NGHTTP2Error
+from nghttp2py.errors import NGHTTP2Error, printable
 
 __all__ = ["Transfer", "complete_url"]
 
@@ -40,6 +40,8 @@ _TRANSIENT_EXITS = frozenset({Exit.TIMEOUT, Exit.NO_HOST, Exit.NO_PROXY})
 _MAX_DELAY = 600.0
 # The most bytes of a redirect's body that are read, which keeps the connection.
 _MAX_IGNORED = 65536
+# Fields of the command line that another origin does not get, as with curl.
+_OF_HOME = frozenset({"authorization", "cookie", "host"})
 _UNSAFE_IN_URL = frozenset(map(chr, range(0x21))) | {"\x7f"}
 
 
@@ -137,7 +139,7 @@ class Transfer:
                 break
             if not job.silent:
                 click.echo(
-                    f"Warning: {message}; retry in {wait:g} seconds, "
+                    f"Warning: {printable(message)}; retry in {wait:g} seconds, "
                     f"{job.retries - attempt} left",
                     err=True,
                 )
@@ -331,7 +333,7 @@ class Transfer:
         given = [
             (name, value)
             for name, value in job.headers
-            if is_home or name.lower() not in ("authorization", "cookie")
+            if is_home or name.lower() not in _OF_HOME
         ]
         replaced = {name.lower() for name, _ in given}
         fields = [
@@ -416,10 +418,15 @@ class Transfer:
         if self._offset and answer.status == 416:
             # The file is complete, as far as the server's answer goes.
             return
-        if self._offset and answer.status == 200 and record.request.method == "GET":
+        if (
+            self._offset
+            and record.request.method == "GET"
+            and answer.status in (200, 206)
+            and not _begins_at(self._offset, answer)
+        ):
             raise TransferError(
                 Exit.RANGE,
-                "the server does not send a part: the download is not resumed",
+                "the server does not send the part: the download is not resumed",
             )
         length = find_field(answer.fields, b"content-length")
         if length is not None and length.isdigit() and not job.compressed:
@@ -480,6 +487,15 @@ def _read_retry_after(value: bytes | None) -> float:
     with contextlib.suppress(ValueError, TypeError, OverflowError):
         return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
     return 0.0
+
+
+def _begins_at(offset: int, answer: Answer) -> bool:
+    """Return whether a response is the part that begins there (RFC 9110, 15.3.7)."""
+    value = find_field(answer.fields, b"content-range") or b""
+    unit, _, part = value.partition(b" ")
+    begin = part.strip().partition(b"-")[0]
+    is_part = answer.status == 206 and unit.lower() == b"bytes"
+    return is_part and begin.isdigit() and int(begin[:20]) == offset
 
 
 def _origin_of(url: str) -> tuple[str, str]:

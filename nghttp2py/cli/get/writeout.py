@@ -155,7 +155,10 @@ def format_outcome(template: str, outcome: Outcome) -> list[tuple[str, str]]:
     pieces: list[tuple[str, str]] = []
     stream = "stdout"
     position = 0
-    escapes = printable if sys.stdout.isatty() else str
+
+    def escapes(text: str) -> str:
+        return printable(text) if getattr(sys, stream).isatty() else text
+
     for match in _PART.finditer(template):
         pieces.append((stream, template[position : match.start()]))
         position = match.end()
