@@ -179,12 +179,16 @@ class Incoming(Outgoing):
         """
         return Trailers(self, self._trailers)
 
-    async def _wait_end(self) -> None:
+    async def _wait_trailers(self) -> tuple[tuple[bytes, bytes], ...]:
         while not self._eof:
             self._raise_failure()
             await self._wait()
+        return self._trailers
 
     # ---- The body ----
+
+    def _describe_body(self) -> str:
+        return f"{self._size} bytes{', eof' if self._eof else ''}"
 
     def _eof_or_raise(self) -> bytes:
         """Return ``b""`` at the end of the body; raise if it broke off."""
@@ -319,8 +323,7 @@ class Trailers(list[tuple[bytes, bytes]]):
 
     async def __call__(self) -> tuple[tuple[bytes, bytes], ...]:
         """Wait for the end of the body, and return the trailers."""
-        await self._stream._wait_end()
-        return self._stream._trailers
+        return await self._stream._wait_trailers()
 
 
 class StreamReader:
@@ -341,10 +344,7 @@ class StreamReader:
 
     def __repr__(self) -> str:
         stream = self._stream
-        return (
-            f"<StreamReader of stream {stream.stream_id}: {stream._size} bytes"
-            f"{', eof' if stream._eof else ''}>"
-        )
+        return f"<StreamReader of stream {stream.stream_id}: {stream._describe_body()}>"
 
     async def read(self, n: int = -1) -> bytes:
         """Return up to ``n`` bytes, as soon as there are any; ``b""`` at the end.
