@@ -106,7 +106,7 @@ class Program:
         return found
 
     async def start(self) -> None:
-        await self.wait("workers are ready")
+        await self.wait("workers? (is|are) ready")
         self.secure = int((await self.wait(r"on https://127.0.0.1:(\d+)"))[0])
         self.clear = int((await self.wait(r"on http://127.0.0.1:(\d+)"))[0])
 

@@ -73,7 +73,7 @@ def run(site, *arguments, app="main:app"):
 def started(server):
     """Wait until all workers are ready; return the URL."""
     url = server.wait_for(URL)
-    server.wait_for("workers are ready")
+    server.wait_for("workers? (are|is) ready")
     return f"{url[1]}://{url[2]}:{url[3]}/"
 
 
@@ -344,7 +344,7 @@ def test_each_worker_has_the_metrics_of_all_and_of_those_that_have_ended(site):
         url = server.wait_for(URL)
         url = f"{url[1]}://{url[2]}:{url[3]}/"
         metrics = server.wait_for(r"metrics are at (\S+)/metrics")[1]
-        server.wait_for("workers are ready")
+        server.wait_for("workers? (are|is) ready")
         asked = 0
 
         def ask_and_count():

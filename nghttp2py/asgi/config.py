@@ -177,32 +177,32 @@ class AccessLogFormat(Text):
         return value
 
 
-# Names of other servers, and what is to be used instead.
+# Names of other servers, and what is to be used instead.  An option is in braces.
 _ELSEWHERE = {
-    "access_log_format": "use access_logformat",
-    "accesslog": "use access_log",
-    "alt_svc_headers": "use alt_svc, or headers",
-    "ca_certs": "use ssl_ca_certs",
-    "certfile": "use ssl_certfile",
-    "ciphers": "use ssl_ciphers",
-    "graceful_timeout": "use timeout_graceful_shutdown",
-    "http": "every version is served; http1 and http3 switch two of them off",
-    "keep_alive_timeout": "use timeout_keep_alive",
-    "keyfile": "use ssl_keyfile",
-    "keyfile_password": "use ssl_keyfile_password",
-    "logconfig": "use log_config",
-    "loglevel": "use log_level",
-    "max_requests": "use limit_max_requests",
-    "max_requests_jitter": "use limit_max_requests_jitter",
+    "access_log_format": "use {access_logformat}",
+    "accesslog": "use {access_log}",
+    "alt_svc_headers": "use {alt_svc}, or {headers}",
+    "ca_certs": "use {ssl_ca_certs}",
+    "certfile": "use {ssl_certfile}",
+    "ciphers": "use {ssl_ciphers}",
+    "graceful_timeout": "use {timeout_graceful_shutdown}",
+    "http": "every version is served; {http1} and {http3} switch two of them off",
+    "keep_alive_timeout": "use {timeout_keep_alive}",
+    "keyfile": "use {ssl_keyfile}",
+    "keyfile_password": "use {ssl_keyfile_password}",
+    "logconfig": "use {log_config}",
+    "loglevel": "use {log_level}",
+    "max_requests": "use {limit_max_requests}",
+    "max_requests_jitter": "use {limit_max_requests_jitter}",
     "quic_bind": "HTTP/3 has the port of TLS, on UDP",
-    "read_timeout": "use timeout_body",
-    "shutdown_timeout": "use timeout_lifespan_shutdown",
-    "ssl_handshake_timeout": "use timeout_handshake",
-    "startup_timeout": "use timeout_lifespan_startup",
-    "verify_mode": "use ssl_cert_reqs",
-    "websocket_max_message_size": "use ws_max_size",
-    "websocket_ping_interval": "use ws_ping_interval",
-    "worker_class": "use loop",
+    "read_timeout": "use {timeout_body}",
+    "shutdown_timeout": "use {timeout_lifespan_shutdown}",
+    "ssl_handshake_timeout": "use {timeout_handshake}",
+    "startup_timeout": "use {timeout_lifespan_startup}",
+    "verify_mode": "use {ssl_cert_reqs}",
+    "websocket_max_message_size": "use {ws_max_size}",
+    "websocket_ping_interval": "use {ws_ping_interval}",
+    "worker_class": "use {loop}",
     "ws": "every version has WebSockets",
 }
 
@@ -821,50 +821,63 @@ class Config:
         """Whether the process becomes another user's, or another group's."""
         return self.user is not None or self.group is not None
 
-    def check(self) -> None:
-        """Raise ``ConfigurationError`` for options that exclude each other."""
+    def check(self, *, flags: bool = False) -> None:
+        """Raise ``ConfigurationError`` for options that exclude each other.
+
+        With ``flags`` it names options as on the command line.
+        """
+        named = _find_flag if flags else str
+        cert, key = named("ssl_certfile"), named("ssl_keyfile")
         if self.ssl_keyfile and not self.ssl_certfile:
-            raise ConfigurationError("ssl_keyfile needs ssl_certfile")
+            raise ConfigurationError(f"{key} needs {cert}")
         if self.ssl_keyfile and len(self.ssl_keyfile) != len(self.ssl_certfile):
             raise ConfigurationError(
-                f"there are {len(self.ssl_certfile)} ssl_certfile and "
-                f"{len(self.ssl_keyfile)} ssl_keyfile: each certificate has its key"
+                f"there are {len(self.ssl_certfile)} {cert} and "
+                f"{len(self.ssl_keyfile)} {key}: each certificate has its key"
             )
         if not self.ssl_certfile:
             for name in ("insecure_bind", "http3"):
                 if getattr(self, name):
                     raise ConfigurationError(
-                        f"{name} needs ssl_certfile: without it nothing has TLS"
+                        f"{named(name)} needs {cert}: without it nothing has TLS"
                     )
         if self.ssl_cert_reqs and not self.ssl_certfile:
-            raise ConfigurationError("ssl_cert_reqs needs ssl_certfile")
+            raise ConfigurationError(f"{named('ssl_cert_reqs')} needs {cert}")
         if self.bind:
             for name in _ADDRESS:
                 if getattr(self, name) != OPTIONS[name].default:
-                    raise ConfigurationError(f"give bind or {name}, not both")
+                    raise ConfigurationError(
+                        f"give {named('bind')} or {named(name)}, not both"
+                    )
         elif self.uds is not None and self.fd is not None:
-            raise ConfigurationError("give uds or fd, not both")
+            raise ConfigurationError(f"give {named('uds')} or {named('fd')}, not both")
         if self.metrics_port is not None:
             import_prometheus()
         if self.reload and (self.workers or 1) > 1:
-            raise ConfigurationError("give reload or workers: it has one process")
-        self.find_load_balancing()
-        read_secrets(self.seed_file)
-        find_identity(self.user, self.group)
+            raise ConfigurationError(
+                f"give {named('reload')} or {named('workers')}: it has one process"
+            )
+        self.find_load_balancing(flags=flags)
+        read_secrets(self.seed_file, named)
+        find_identity(self.user, self.group, named)
         find_insecure_binds(self)
         if not any(bind.is_ip for bind in find_binds(self)) and self.http3:
-            raise ConfigurationError("http3 needs a port: a Unix socket has no UDP")
+            raise ConfigurationError(
+                f"{named('http3')} needs a port: a Unix socket has no UDP"
+            )
 
-    def find_load_balancing(self) -> QuicLB | None:
+    def find_load_balancing(self, *, flags: bool = False) -> QuicLB | None:
         """Return how connection ids are made for a load balancer, if one reads them.
 
-        Raises :class:`~nghttp2py.errors.ConfigurationError`.
+        Raises :class:`~nghttp2py.errors.ConfigurationError`, which with ``flags``
+        names options as on the command line.
         """
         return make_load_balancing(
             self.quic_lb_server_id,
             self.quic_lb_nonce_length,
             self.quic_lb_config_id,
             self.quic_lb_key_file,
+            _find_flag if flags else str,
         )
 
     @property
@@ -949,15 +962,21 @@ def find_insecure_binds(config: Config) -> list[Bind]:
 def suggest(name: str, *, flags: bool = False) -> str:
     """Return what to use instead of an unknown name, as the rest of a sentence.
 
-    With ``flags`` an option that is like it is named as on the command line.
+    With ``flags`` options are named as on the command line.
     """
     name = name.replace("-", "_")
     if name in _ELSEWHERE:
-        return f": {_ELSEWHERE[name]}"
+        names = {each: _find_flag(each) if flags else each for each in OPTIONS}
+        return f": {_ELSEWHERE[name].format_map(names)}"
     close = difflib.get_close_matches(name, OPTIONS, 1)
     if not close:
         return ""
-    return f": did you mean {OPTIONS[close[0]].flag if flags else close[0]}?"
+    return f": did you mean {_find_flag(close[0]) if flags else close[0]}?"
+
+
+def _find_flag(name: str) -> str:
+    """Return an option as on the command line."""
+    return OPTIONS[name].flag
 
 
 def make_config(app: Any, options: Mapping[str, Any]) -> Config:

@@ -3,6 +3,7 @@ connection ids."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from nghttp2py.asyncio.shared_secrets import SharedSecrets
@@ -15,41 +16,51 @@ if TYPE_CHECKING:
 __all__ = ["make_load_balancing", "read_secrets"]
 
 
-def read_secrets(path: str | None) -> SharedSecrets | None:
+def read_secrets(
+    path: str | None, named: Callable[[str], str] = str
+) -> SharedSecrets | None:
     """Return the secrets that a file is the seed of; ``None`` without a file.
 
-    Raises ``ConfigurationError``, also for a file that cannot be read.
+    Raises ``ConfigurationError``, also for a file that cannot be read.  ``named``
+    returns how it writes the name of an option.
     """
     if path is None:
         return None
+    name = named("seed_file")
     try:
-        return SharedSecrets.derive(_read("seed_file", path))
+        return SharedSecrets.derive(_read(name, path))
     except ValueError as error:
-        raise ConfigurationError(f"seed_file is no seed: {error}") from None
+        raise ConfigurationError(f"{name} is no seed: {error}") from None
 
 
 def make_load_balancing(
-    server_id: str | None, nonce_length: int, config_id: int, key_file: str | None
+    server_id: str | None,
+    nonce_length: int,
+    config_id: int,
+    key_file: str | None,
+    named: Callable[[str], str] = str,
 ) -> QuicLB | None:
     """Return the layout of connection ids for a load balancer; ``None`` without a
     server id.
 
     ``server_id``, and the key in the file, are in hexadecimal.  Raises
-    ``ConfigurationError``, also for a file that cannot be read.
+    ``ConfigurationError``, also for a file that cannot be read.  ``named`` returns
+    how it writes the name of an option.
     """
+    needed, key_name = named("quic_lb_server_id"), named("quic_lb_key_file")
     if server_id is None:
         if key_file is not None:
-            raise ConfigurationError("quic_lb_key_file needs quic_lb_server_id")
+            raise ConfigurationError(f"{key_name} needs {needed}")
         return None
     try:
         from nghttp2py.quic.load_balancing import QuicLB
         from nghttp2py.quic.routing import ConnectionIds
     except ImportError as error:
-        raise ConfigurationError(f"quic_lb_server_id needs QUIC: {error}") from None
+        raise ConfigurationError(f"{needed} needs QUIC: {error}") from None
     try:
         key = None
         if key_file is not None:
-            text = _read("quic_lb_key_file", key_file).decode("ascii")
+            text = _read(key_name, key_file).decode("ascii")
             key = bytes.fromhex(text.strip())
         layout = QuicLB(bytes.fromhex(server_id), nonce_length, config_id, key)
         ConnectionIds(secret=bytes(32), slot=0, generation=0, load_balancing=layout)

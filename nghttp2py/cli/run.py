@@ -104,7 +104,7 @@ def _load(app: str | None, given: dict[str, Any]) -> Config:
         config.app_dir = os.curdir
     if config.app is None:
         raise click.UsageError("there is no application: give its name, as main:app")
-    config.check()
+    config.check(flags=True)
     return config
 
 

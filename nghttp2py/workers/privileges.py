@@ -25,11 +25,14 @@ class Identity(NamedTuple):
     name: str | None = None
 
 
-def find_identity(user: str | None, group: str | None) -> Identity:
+def find_identity(
+    user: str | None, group: str | None, named: Callable[[str], str] = str
+) -> Identity:
     """Return the numbers of a user and a group, which are names or numbers as texts.
 
     Without ``group`` it is the user's.  Raises
     :class:`~nghttp2py.errors.ConfigurationError` if there is no such user or group.
+    ``named`` returns how it writes the name of an option.
     """
     uid = gid = name = None
     if user is not None:
@@ -38,17 +41,22 @@ def find_identity(user: str | None, group: str | None) -> Identity:
             uid, gid, name = entry.pw_uid, entry.pw_gid, entry.pw_name
         except (KeyError, OverflowError):
             if not user.isdecimal():
-                raise ConfigurationError(f"user: there is no user {user!r}") from None
+                raise ConfigurationError(
+                    f"{named('user')}: there is no user {user!r}"
+                ) from None
             if group is None:
                 raise ConfigurationError(
-                    f"user: {user} has no group of its own: give group, too"
+                    f"{named('user')}: {user} has no group of its own: give "
+                    f"{named('group')}, too"
                 ) from None
             uid = int(user)
     if group is not None:
         try:
             gid = int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
         except KeyError:
-            raise ConfigurationError(f"group: there is no group {group!r}") from None
+            raise ConfigurationError(
+                f"{named('group')}: there is no group {group!r}"
+            ) from None
     return Identity(uid, gid, name)
 
 

@@ -191,6 +191,11 @@ class Supervisor:
                 loop.remove_signal_handler(number)
         return self._code
 
+    def _describe_count(self) -> str:
+        """Return the number of the workers in words."""
+        count = len(self._slots)
+        return "1 worker" if count == 1 else f"{count} workers"
+
     async def _run(self) -> None:
         for index in range(self._count):
             self._slots.append(Slot(index))
@@ -202,8 +207,9 @@ class Supervisor:
             self._started = True
             if self._announce is not None:
                 self._announce()
-            logger.info("%d workers are ready", len(self._slots))
-            notify.ready(f"serving with {len(self._slots)} workers")
+            verb = "is" if len(self._slots) == 1 else "are"
+            logger.info("%s %s ready", self._describe_count(), verb)
+            notify.ready(f"serving with {self._describe_count()}")
             self._notify_watchdog()
             self._prepare()
         await self._until(lambda: self._stopping and not self._processes)
@@ -459,7 +465,7 @@ class Supervisor:
             else:
                 logger.info("the workers are replaced")
             if not self._stopping:
-                notify.ready(f"serving with {len(self._slots)} workers")
+                notify.ready(f"serving with {self._describe_count()}")
 
     # ---- Signals ----
 
