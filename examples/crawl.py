@@ -33,16 +33,20 @@ async def crawl(client: Client, paths: Iterable[str]) -> AsyncIterator[str]:
             except NGHTTP2Error as error:
                 # One stream that fails does not end the others.
                 await lines.put(f"failed {path}: {error}")
-        await lines.put(None)
 
-    workers = [asyncio.create_task(work()) for _ in range(WORKERS)]
-    left = len(workers)
-    while left:
-        line = await lines.get()
-        if line is None:
-            left -= 1
-        else:
+    async def work_all() -> None:
+        try:
+            await asyncio.gather(*(work() for _ in range(WORKERS)))
+        finally:
+            await lines.put(None)
+
+    working = asyncio.create_task(work_all())
+    try:
+        while (line := await lines.get()) is not None:
             yield line
+        await working  # raises if the server cannot be reached
+    finally:
+        working.cancel()
 
 
 async def main(origin: str) -> None:

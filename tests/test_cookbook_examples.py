@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from loops import in_loop
-from peers import Echo, run
+from loops import DEADLINE, in_loop
+from peers import Echo, free_port, run
 
 from nghttp2py import HTTP2Server
 
@@ -27,6 +27,18 @@ async def test_a_thousand_paths_are_fetched_over_one_connection():
     assert sorted(process.splitlines()) == sorted(
         f"200 {path}: {len(path)} bytes" for path in paths
     )
+
+
+def test_a_crawler_ends_if_there_is_no_server():
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "crawl.py", f"http://127.0.0.1:{free_port()}"],
+        input="/a\n/b\n",
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "crawl.py: " in done.stderr and "Traceback" not in done.stderr
 
 
 async def run_with(text, *command):
