@@ -711,7 +711,7 @@ class Client(Closing):
 
 
 async def _respond(stream: Stream) -> None:
-    """Wait for the final response; whoever is cancelled leaves no stream behind."""
+    """Wait for the final response; if that fails or is cancelled, reset the stream."""
     try:
         await stream.response()
     except BaseException:

@@ -294,7 +294,7 @@ def _read_port(text: str, whole: str) -> int:
 
 
 def _split_host(text: str) -> tuple[str, str]:
-    """Split what begins with a host, maybe in brackets, at the colon after it."""
+    """Split what begins with a host, possibly in brackets, at the colon after it."""
     if text.startswith("["):
         host, _, rest = text[1:].partition("]")
         return host, rest.removeprefix(":")
