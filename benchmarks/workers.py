@@ -62,7 +62,22 @@ async def app(scope, receive, send):
 # Seconds in which anything must happen that the program waits for.
 _PATIENCE = 120.0
 _REQUESTS = 2000
+# The looks, one after another, at a process that sleeps.
+_LOOKS = 6
 _READY = r"worker \d+ \(process \d+\) is ready"
+
+
+def read_stat(pid: int) -> list[str]:
+    """What /proc says of a process, from its state on; nothing if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return [""] * 20
+
+
+def start_time(pid: int) -> int:
+    """When a process was started, in the clock ticks of the system."""
+    return int(read_stat(pid)[19] or 0)
 
 
 class Program:
@@ -85,6 +100,7 @@ class Program:
         with self._log.open("w") as log:
             self.process = subprocess.Popen(command, cwd=directory, stderr=log)
         self.rolls = 0
+        self.count = workers
 
     def client_context(self) -> ssl.SSLContext:
         """A context of clients, which trusts the server."""
@@ -119,9 +135,25 @@ class Program:
         return time.monotonic() - begun
 
     def workers(self) -> list[int]:
-        """The processes of the workers."""
+        """The processes of the workers, and of the spare one, by their age."""
         path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return [int(pid) for pid in path.read_text().split()]
+        return sorted(map(int, path.read_text().split()), key=start_time)
+
+    async def wait_for_spare(self) -> int:
+        """Wait until the spare process waits to become a worker; return its number.
+
+        It sleeps then, and it does not while it imports modules.
+        """
+        end = time.monotonic() + _PATIENCE
+        asleep = 0
+        while asleep < _LOOKS:
+            if time.monotonic() > end:
+                raise SystemExit(f"there is no spare process:\n{self.log}")
+            await asyncio.sleep(0.05)
+            found = self.workers()
+            sleeps = len(found) > self.count and read_stat(found[-1])[0] == "S"
+            asleep = asleep + 1 if sleeps else 0
+        return found[-1]
 
     def stop(self) -> None:
         self.process.terminate()
@@ -327,13 +359,15 @@ async def kill(program: Program) -> None:
     loads += [load for load in all_loads(program) if load.name == "HTTP/3, our client"]
     for load in loads:
         async with under(load):
-            await asyncio.sleep(1)
-            before = set(program.workers())
+            spare = await program.wait_for_spare()
+            oldest = program.workers()[0]
             ready = len(re.findall(_READY, program.log))
             begun = time.monotonic()
-            os.kill(min(before), signal.SIGKILL)
-            await program.wait(_READY, ready + 1)
+            os.kill(oldest, signal.SIGKILL)
+            found = await program.wait(_READY, ready + 1)
             seconds = time.monotonic() - begun
+            if f"(process {spare})" not in found[-1]:
+                print("  the spare process has not become the worker")
             await asyncio.sleep(1)
         print(f"{load}; the worker is back after {seconds:.2f} s")
 
