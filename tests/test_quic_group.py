@@ -112,6 +112,16 @@ def test_another_value_is_no_member(state):
         QuicMember.restore(state, [])
 
 
+def test_descriptors_that_are_no_member_are_closed():
+    pair = socket.socketpair()
+    descriptors = [sock.detach() for sock in pair]
+    with pytest.raises(ValueError, match="this is no member"):
+        QuicMember.restore({}, descriptors)
+    for each in descriptors:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(each)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

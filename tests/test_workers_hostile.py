@@ -14,8 +14,11 @@ from types import SimpleNamespace
 
 import pytest
 from loops import in_loop
+from peers import certificate
 from test_cli_run import Program as Running
 
+from nghttp2py.asgi import workers as asgi_workers
+from nghttp2py.asgi.config import Config
 from nghttp2py.asyncio.quic_group import QuicGroup
 from nghttp2py.workers.channel import Channel
 from nghttp2py.workers.sockets import Sockets
@@ -218,3 +221,37 @@ async def test_a_channel_that_cannot_send_descriptors_is_closed(caplog):
         await lost
         assert theirs.recv(1) == b""
     assert "a message cannot be sent to another process" in caplog.text
+
+
+def test_a_start_that_fails_leaves_no_socket_open(tmp_path, monkeypatch):
+    """Here the address of the metrics is in use, when all others are bound."""
+    certificate().private_key_pem.write_to_path(tmp_path / "key.pem")
+    chain = b"".join(pem.bytes() for pem in certificate().cert_chain_pems)
+    (tmp_path / "cert.pem").write_bytes(chain)
+    opened = []
+
+    class Watched(Sockets):
+        def add(self, name, sockets, paths=()):
+            super().add(name, sockets, paths)
+            opened.extend(sockets)
+
+    class WatchedGroup(QuicGroup):
+        def _open(self, size):
+            super()._open(size)
+            opened.extend(sock for sockets in self._sockets for sock in sockets)
+
+    monkeypatch.setattr(asgi_workers, "Sockets", Watched)
+    monkeypatch.setattr("nghttp2py.asyncio.quic_group.QuicGroup", WatchedGroup)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        config = Config(
+            "main:app",
+            port=0,
+            ssl_certfile=str(tmp_path / "cert.pem"),
+            ssl_keyfile=str(tmp_path / "key.pem"),
+            metrics_host="127.0.0.1",
+            metrics_port=taken.getsockname()[1],
+        )
+        with pytest.raises(OSError, match="in use"):
+            asgi_workers.run_workers(config, 2)
+    assert len(opened) == 3  # of TCP, and of UDP for each worker
+    assert all(sock.fileno() == -1 for sock in opened)

@@ -30,6 +30,7 @@ from nghttp2py.workers.worker import Worker, leave
 
 if TYPE_CHECKING:
     from nghttp2py.asyncio.quic_group import QuicGroup
+    from nghttp2py.asyncio.shared_secrets import SharedSecrets
 
 __all__ = ["run_reloading", "run_workers", "serve_worker"]
 
@@ -82,57 +83,65 @@ async def _supervise(
             config.reload_delay,
         )
     arguments = make_arguments(config)
-    endpoints = Endpoints()
-    await endpoints.bind(config)
-    sockets = Sockets()
-    quic = None
-    try:
-        for number, endpoint in enumerate(endpoints.found):
-            if endpoint.http3 and files is None:
-                quic = _make_group(config, endpoint, endpoints.chosen, workers)
-            sockets.add(str(number), endpoint.sockets)
-        if config.metrics_port is not None:
-            await sockets.open(_METRICS, (config.metrics_host, config.metrics_port))
-        sockets.add("", (), endpoints.paths)
-    except BaseException:
-        endpoints.close()
-        raise
-    program = Program(
-        f"{__name__}:serve_worker",
-        {
-            "options": arguments,
-            "endpoints": [[each.secure, each.http3] for each in endpoints.found],
-            "reload": config.reload,
-        },
-        config.loop,
-        [__name__] if quic is None else [__name__, "nghttp2py.asyncio.h3"],
-    )
     limits = make_limits(config)
     if files is not None:
         # A debugger may stop the application for any time.
         limits = replace(limits, startup=None, silence=None)
+    secrets = read_secrets(config.seed_file)
+    endpoints = Endpoints()
+    await endpoints.bind(config)
+    sockets = Sockets()
+    quic = None
 
     def announce_all() -> None:
         announce(config, endpoints.found)
         announce_metrics(sockets.named(_METRICS))
 
-    options: dict[str, Any] = {
-        "limits": limits,
-        "secrets": read_secrets(config.seed_file),
-        "quic": quic,
-        "announce": announce_all,
-        "ended": ended,
-    }
-    supervisor = (
-        Supervisor(program, sockets, workers, **options)
-        if files is None
-        else Reloader(program, sockets, files, **options)
-    )
+    try:
+        for number, endpoint in enumerate(endpoints.found):
+            if endpoint.http3 and files is None:
+                quic = _make_group(config, endpoint, endpoints.chosen, workers, secrets)
+            sockets.add(str(number), endpoint.sockets)
+        if config.metrics_port is not None:
+            await sockets.open(_METRICS, (config.metrics_host, config.metrics_port))
+        sockets.add("", (), endpoints.paths)
+        program = Program(
+            f"{__name__}:serve_worker",
+            {
+                "options": arguments,
+                "endpoints": [[each.secure, each.http3] for each in endpoints.found],
+                "reload": config.reload,
+            },
+            config.loop,
+            [__name__] if quic is None else [__name__, "nghttp2py.asyncio.h3"],
+        )
+        options: dict[str, Any] = {
+            "limits": limits,
+            "secrets": secrets,
+            "quic": quic,
+            "announce": announce_all,
+            "ended": ended,
+        }
+        supervisor = (
+            Supervisor(program, sockets, workers, **options)
+            if files is None
+            else Reloader(program, sockets, files, **options)
+        )
+    except BaseException:
+        if quic is not None:
+            quic.close()
+        sockets.close()
+        endpoints.close()
+        raise
     return await supervisor.run()
 
 
 def _make_group(
-    config: Config, endpoint: Endpoint, chosen: list[socket.socket], workers: int
+    config: Config,
+    endpoint: Endpoint,
+    chosen: list[socket.socket],
+    workers: int,
+    secrets: SharedSecrets | None,
 ) -> QuicGroup:
     """Return a group of sockets of UDP, instead of those of an endpoint.
 
@@ -162,7 +171,7 @@ def _make_group(
     return QuicGroup(
         streams,
         workers,
-        secrets=read_secrets(config.seed_file),
+        secrets=secrets,
         load_balancing=config.find_load_balancing(),
         bpf=config.quic_bpf,
     )

@@ -180,20 +180,32 @@ class QuicMember:
     ) -> QuicMember:
         """Return the member that was described, which owns the descriptors from now on.
 
-        Raises ``ValueError`` if they do not fit.
+        Raises ``ValueError`` if they do not fit; then they are closed.
         """
+        found = [socket.socket(fileno=fd) for fd in descriptors]
+        try:
+            return cls._restore(state, found)
+        except BaseException:
+            for sock in found:
+                sock.close()
+            raise
+
+    @classmethod
+    def _restore(
+        cls, state: Mapping[str, Any], found: Sequence[socket.socket]
+    ) -> QuicMember:
         if not isinstance(state, Mapping) or set(state) != _STATE:
             raise ValueError(f"this is no member of a group: {describe(state)}")
         check_int("addresses", state["addresses"], 1)
-        if len(descriptors) != state["addresses"] + 2:
+        if len(found) != state["addresses"] + 2:
             raise ValueError(
                 f"a member with {state['addresses']} addresses has two descriptors "
-                f"more, not {len(descriptors)}"
+                f"more, not {len(found)}"
             )
         lb = state["load_balancing"]
-        *sockets, inbox, control = (socket.socket(fileno=fd) for fd in descriptors)
-        for sock in (*sockets, inbox, control):
+        for sock in found:
             sock.setblocking(False)
+        *sockets, inbox, control = found
         return cls(
             state["slot"],
             state["generation"],

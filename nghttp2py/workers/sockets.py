@@ -74,11 +74,6 @@ class Sockets:
         self._paths += paths
 
     @property
-    def shared(self) -> bool:
-        """Whether workers accept connections from the same socket."""
-        return not all(_is_own(sock) for _, sock in self._first)
-
-    @property
     def addresses(self) -> list[tuple[str, Any]]:
         """The name and the address of each socket, once."""
         return [(name, sock.getsockname()) for name, sock in self._first]

@@ -256,8 +256,6 @@ class Supervisor:
             "program": program.name,
             "arguments": dict(program.arguments),
             "loop": program.loop,
-            "count": self._count,
-            "shared": self.sockets.shared,
             "secrets": self.secrets.to_json(),
         }
         generation = self._generations.get(slot.index, 0)
@@ -598,10 +596,6 @@ async def _supervise(
     sockets = Sockets()
     await sockets.open_all(addresses, reuse_port=reuse_port)
     quic = None
-    if http3 is not None:
-        from nghttp2py.asyncio.quic_group import QuicGroup
-
-        quic = QuicGroup(sockets.named(http3), workers)
 
     def announce() -> None:
         logger.info(
@@ -610,9 +604,19 @@ async def _supervise(
             workers,
         )
 
-    supervisor = Supervisor(
-        program, sockets, workers, limits=limits, quic=quic, announce=announce
-    )
+    try:
+        if http3 is not None:
+            from nghttp2py.asyncio.quic_group import QuicGroup
+
+            quic = QuicGroup(sockets.named(http3), workers)
+        supervisor = Supervisor(
+            program, sockets, workers, limits=limits, quic=quic, announce=announce
+        )
+    except BaseException:
+        if quic is not None:
+            quic.close()
+        sockets.close()
+        raise
     return await supervisor.run()
 
 

@@ -62,8 +62,6 @@ class Worker:
         generation: int = 0,
         sockets: dict[str, list[socket.socket]] | None = None,
         *,
-        count: int = 1,
-        shared: bool = False,
         secrets: SharedSecrets | None = None,
         quic: QuicMember | None = None,
     ) -> None:
@@ -72,13 +70,9 @@ class Worker:
         self.index = index
         #: How many workers have had this number before.
         self.generation = generation
-        #: How many workers the supervisor started with.
-        self.count = count
         #: Listening sockets by the names that the supervisor's ``addresses`` have.  A
         #: host may have several addresses.
         self.sockets = {} if sockets is None else sockets
-        #: Whether other workers accept connections from the same sockets.
-        self.shared = shared
         #: What all workers share, also with those that replace them.
         self.secrets = SharedSecrets.create() if secrets is None else secrets
         #: What a server takes as ``quic_group``, if HTTP/3 is served.
@@ -252,8 +246,6 @@ def run_worker(sock: socket.socket, modules: Sequence[str] = ()) -> int:
         start["index"],
         start["generation"],
         sockets,
-        count=start["count"],
-        shared=start["shared"],
         secrets=SharedSecrets.from_json(start["secrets"]),
         quic=quic,
     )
