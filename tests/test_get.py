@@ -209,6 +209,23 @@ def test_json_and_forms_are_sent(clear, tmp_path):
     )
 
 
+def test_the_command_line_need_not_be_of_utf8(clear):
+    """Python has such bytes as surrogates (PEP 383)."""
+    done = get("--data-urlencode", "n\udcff=1", f"{clear.http}/echo").json
+    assert done["body"] == "n\xff=1"
+    done = get("-F", "n\udcff=\udcfe", f"{clear.http}/echo").json
+    assert 'name="n\xff"\r\n\r\n\xfe\r\n' in done["body"]
+
+
+def test_invalid_urls_are_no_tracebacks(clear):
+    done = get("-w", "%{url.host}.%{http_code}", "http://[::1")
+    assert (done.returncode, done.text) == (3, ".000")
+    done = get("-x", "http://[::1", clear.http)
+    assert done.returncode == 2 and "is not the URL of a proxy" in done.errors
+    done = get(clear.http, env={"http_proxy": "http://[::1"})
+    assert done.returncode == 5 and "is not the URL of a proxy" in done.errors
+
+
 def test_data_can_be_encoded_and_go_to_the_query(clear):
     data = ("--data-urlencode", "q=a b&c", "--data-urlencode", "=x/y")
     assert get(*data, f"{clear.http}/echo").json["body"] == "q=a+b%26c&x%2Fy"

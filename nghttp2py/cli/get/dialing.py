@@ -46,17 +46,19 @@ def make_basic(user: str) -> bytes:
 
 def parse_proxy(text: str, user: str | None = None) -> Proxy:
     """Parse the URL of a proxy.  Raises ``TransferError``."""
-    parts = urlsplit(text if "://" in text else f"http://{text}")
+    try:
+        parts = urlsplit(text if "://" in text else f"http://{text}")
+        port = parts.port or _PROXY_PORT
+    except ValueError:
+        raise TransferError(
+            Exit.NO_PROXY, f"{text!r} is not the URL of a proxy"
+        ) from None
     if parts.scheme != "http":
         raise TransferError(
             Exit.NO_CONNECTION,
             f"{text!r}: proxies of {parts.scheme}:// are not supported",
         )
-    try:
-        port = parts.port or _PROXY_PORT
-    except ValueError:
-        port = 0
-    if not parts.hostname or not port:
+    if not parts.hostname:
         raise TransferError(Exit.NO_PROXY, f"{text!r} is not the URL of a proxy")
     if user is None and parts.username is not None:
         user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"

@@ -212,11 +212,16 @@ def join_data(pieces: Iterable[tuple[str, str]]) -> bytes | Path:
     return body
 
 
+def _to_bytes(text: str) -> bytes:
+    """Return the bytes of a part of the command line, which need not be UTF-8."""
+    return text.encode("utf-8", "surrogateescape")
+
+
 def _read_piece(kind: str, text: str) -> bytes:
     if kind == "urlencode":
         return _encode_piece(text)
     if kind == "raw" or not text.startswith("@"):
-        return text.encode("utf-8", "surrogateescape")
+        return _to_bytes(text)
     data = _read(text[1:], _DATA_OPTIONS[kind])
     return data.translate(None, _LINE_ENDS) if kind == "data" else data
 
@@ -225,16 +230,13 @@ def _encode_piece(text: str) -> bytes:
     """Encode ``text``, ``=text``, ``name=text``, ``@file`` or ``name@file``."""
     equals, at = text.find("="), text.find("@")
     if equals >= 0 and (at < 0 or equals < at):
-        name, value = (
-            text[:equals],
-            text[equals + 1 :].encode("utf-8", "surrogateescape"),
-        )
+        name, value = text[:equals], _to_bytes(text[equals + 1 :])
     elif at >= 0:
         name, value = text[:at], _read(text[at + 1 :], "--data-urlencode")
     else:
-        name, value = "", text.encode("utf-8", "surrogateescape")
+        name, value = "", _to_bytes(text)
     encoded = quote_plus(value).encode()
-    return name.encode() + b"=" + encoded if name else encoded
+    return _to_bytes(name) + b"=" + encoded if name else encoded
 
 
 def make_form(texts: Iterable[str]) -> tuple[bytes, str]:
@@ -270,13 +272,13 @@ def _make_part(name: str, value: str, boundary: str) -> bytes:
         value, separator, text = value.partition(";type=")
         if separator:
             kind = text
-        data = value.encode("utf-8", "surrogateescape")
+        data = _to_bytes(value)
     head = f'Content-Disposition: form-data; name="{_quote(name)}"'
     if filename is not None:
         head += f'; filename="{_quote(filename)}"'
     if kind is not None:
         head += f"\r\nContent-Type: {kind}"
-    return f"--{boundary}\r\n{head}\r\n\r\n".encode() + data + b"\r\n"
+    return _to_bytes(f"--{boundary}\r\n{head}\r\n\r\n") + data + b"\r\n"
 
 
 def _quote(text: str) -> str:

@@ -197,7 +197,10 @@ def format_outcome(template: str, outcome: Outcome) -> list[tuple[str, str]]:
 
 def _show_part(name: str, values: dict[str, Any]) -> str:
     kind, _, part = name.partition(".")
-    url = split_url(values["url" if kind == "url" else "url_effective"])
+    try:
+        url = split_url(values["url" if kind == "url" else "url_effective"])
+    except ValueError:
+        return ""
     path, _, query = url.target.partition("?")
     found = {
         "scheme": url.scheme,
