@@ -418,9 +418,11 @@ def _get(limits: Any, name: str, default: Any) -> Any:
     return default if limits is None else getattr(limits, name)
 
 
-@lru_cache(maxsize=64)
-def _find_timeouts(values: tuple[float | None, ...]) -> RequestTimeouts:
+def _convert_timeouts(values: tuple[float | None, ...]) -> RequestTimeouts:
     return RequestTimeouts(*(_NO_TIME if value == 0 else value for value in values))
+
+
+_find_timeouts = lru_cache(maxsize=64)(_convert_timeouts)
 
 
 def _make_timeouts(timeout: dict[str, float | None] | None) -> RequestTimeouts:

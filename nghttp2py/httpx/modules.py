@@ -84,13 +84,15 @@ class Module:
 _get_module = lru_cache(maxsize=None)(Module)
 
 
-@lru_cache(maxsize=64)
-def _find_module(kind: Any) -> Module | None:
+def _search_module(kind: Any) -> Module | None:
     for base in kind.__mro__:
         name = base.__module__.partition(".")[0]
         if name in _CORES:
             return _get_module(name)
     return None
+
+
+_find_module = lru_cache(maxsize=64)(_search_module)
 
 
 def find_module(request: object) -> Module:
