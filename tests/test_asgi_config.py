@@ -14,6 +14,7 @@ from nghttp2py.asgi.config import (
     OPTIONS,
     Config,
     find_binds,
+    find_unknown_variables,
     load_config,
     make_config,
     read_env_file,
@@ -266,6 +267,21 @@ def test_an_invalid_variable_is_named(variable, text, sentence):
     with pytest.raises(ConfigurationError) as caught:
         load_config(environ={f"NGHTTP2PY_{variable}": text})
     assert sentence in str(caught.value)
+
+
+def test_a_variable_that_is_no_option_is_named():
+    known = "APP", "CONFIG", "ENV_FILE", "SERVE_AUTH", "DEBUG", "PORT", "SSL_CERTFILE"
+    environ = {f"NGHTTP2PY_{name}": "" for name in known}
+    assert find_unknown_variables({**environ, "PROT": "1"}) == []
+    for name in "PROT", "CERTFILE", "XYZZY":
+        environ[f"NGHTTP2PY_{name}"] = "1"
+    assert find_unknown_variables(environ) == [
+        "$NGHTTP2PY_CERTFILE is ignored: there is no such option: "
+        "use $NGHTTP2PY_SSL_CERTFILE",
+        "$NGHTTP2PY_PROT is ignored: there is no such option: "
+        "did you mean $NGHTTP2PY_PORT?",
+        "$NGHTTP2PY_XYZZY is ignored: there is no such option",
+    ]
 
 
 @pytest.mark.parametrize(

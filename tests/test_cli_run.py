@@ -280,8 +280,11 @@ def test_a_descriptor_is_inherited(site):
 def test_options_are_in_the_environment_too(site, tmp_path):
     env_file = tmp_path / "env"
     port = free_port()
-    env_file.write_text(f"NGHTTP2PY_PORT={port}\nNGHTTP2PY_LOG_LEVEL=info\n")
+    env_file.write_text(
+        f"NGHTTP2PY_PORT={port}\nNGHTTP2PY_LOG_LEVEL=info\nNGHTTP2PY_LOG_LEVLE=info\n"
+    )
     with program(site, "main:app", "--env-file", env_file) as server:
+        server.wait_for(r"LOG_LEVLE is ignored: .* mean \$NGHTTP2PY_LOG_LEVEL\?")
         assert server.wait_for(URL)[3] == str(port)
         assert server.stop() == 0
 

@@ -65,6 +65,7 @@ __all__ = [
     "Config",
     "find_binds",
     "find_insecure_binds",
+    "find_unknown_variables",
     "load_config",
     "make_config",
     "read_env_file",
@@ -77,6 +78,13 @@ _H2 = H2Configuration()
 
 #: What begins the names of environment variables that are options.
 PREFIX = "NGHTTP2PY_"
+# Variables with this prefix that are no options: of the command, of other commands, and
+# of the build and its tests.
+_OTHER_VARIABLES = {
+    *("APP", "CONFIG", "ENV_FILE"),
+    "SERVE_AUTH",
+    *("DEBUG", "SEEDS", "VENDOR", "WERROR"),
+}
 
 #: The values of ``ssl_min_version``.
 MIN_VERSIONS = {
@@ -964,14 +972,16 @@ def suggest(name: str, *, flags: bool = False) -> str:
 
     With ``flags`` options are named as on the command line.
     """
-    name = name.replace("-", "_")
+    return _suggest(name.replace("-", "_"), _find_flag if flags else str)
+
+
+def _suggest(name: str, named: Callable[[str], str]) -> str:
+    """``named`` returns how the name of an option is written."""
     if name in _ELSEWHERE:
-        names = {each: _find_flag(each) if flags else each for each in OPTIONS}
+        names = {each: named(each) for each in OPTIONS}
         return f": {_ELSEWHERE[name].format_map(names)}"
     close = difflib.get_close_matches(name, OPTIONS, 1)
-    if not close:
-        return ""
-    return f": did you mean {_find_flag(close[0]) if flags else close[0]}?"
+    return f": did you mean {named(close[0])}?" if close else ""
 
 
 def _find_flag(name: str) -> str:
@@ -1027,6 +1037,18 @@ def _read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
                 raise ConfigurationError(f"${variable}: {error}") from None
     if environ.get(f"{PREFIX}APP"):
         found["app"] = environ[f"{PREFIX}APP"]
+    return found
+
+
+def find_unknown_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Return a sentence for each variable ``NGHTTP2PY_*`` that is no option."""
+    found = []
+    for variable in sorted(environ):
+        name = variable.removeprefix(PREFIX)
+        if name == variable or name in _OTHER_VARIABLES or name.lower() in OPTIONS:
+            continue
+        hint = _suggest(name.lower(), lambda option: f"${PREFIX}{option.upper()}")
+        found.append(f"${variable} is ignored: there is no such option{hint}")
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from typing import Any
@@ -12,14 +13,17 @@ from nghttp2py.asgi.config import (
     OPTIONS,
     PREFIX,
     Config,
+    find_unknown_variables,
     load_config,
     read_env_file,
     suggest,
 )
 from nghttp2py.asgi.kinds import Flag, Option
-from nghttp2py.errors import ApplicationError, ConfigurationError
+from nghttp2py.errors import ApplicationError, ConfigurationError, printable
 
 __all__ = ["command"]
+
+logger = logging.getLogger(__name__)
 
 
 def _make_parser(
@@ -123,8 +127,10 @@ def _run(app: str | None, check_config: bool, **given: Any) -> None:
     except ConfigurationError as error:
         raise click.UsageError(str(error)) from None
     try:
+        config.configure_logging()
+        for text in find_unknown_variables():
+            logger.warning("%s", printable(text))
         if check_config:
-            config.configure_logging()
             config.load()
             if config.ssl_certfile:
                 from nghttp2py.asgi.endpoints import load_certificates
