@@ -24,7 +24,7 @@ from nghttp2py.asyncio.certificates import load_tls
 from nghttp2py.asyncio.h3 import H3Protocol
 from nghttp2py.asyncio.quic import connect, serve
 from nghttp2py.asyncio.timeouts import Timeouts
-from nghttp2py.asyncio.tls import read_server_name
+from nghttp2py.asyncio.tls import ClientHello
 from nghttp2py.errors import TLSConfigurationError
 from nghttp2py.h3 import H3_ALPN
 from nghttp2py.quic.configuration import QuicConfiguration
@@ -187,6 +187,10 @@ def hello(name):
     return outgoing.read()
 
 
+def read_server_name(data):
+    return ClientHello(data).read_server_name()
+
+
 def test_a_name_is_read_when_the_hello_is_whole():
     data = hello("one.example")
     for end in range(len(data)):
@@ -201,6 +205,30 @@ def test_a_name_is_read_when_the_hello_is_whole():
     odd = data.replace(b"one.example", b"\xff\0e.example")
     assert not read_server_name(odd).isascii()
     assert read_server_name(data.replace(b"\0\x0bone", b"\xff\xffone")) is not None
+
+
+def test_each_byte_of_a_hello_is_parsed_once():
+    """A client that sends single bytes in records of one would keep us busy."""
+    data = hello("one.example")
+    split = b"".join(b"\x16\3\1\0\1" + data[i : i + 1] for i in range(5, len(data)))
+    lines = 0
+
+    def count(frame, event, argument):
+        nonlocal lines
+        lines += event == "line"
+        return count
+
+    client = ClientHello()
+    before = sys.gettrace()
+    sys.settrace(count)
+    try:
+        for i in range(len(split)):
+            client.data += split[i : i + 1]
+            name = client.read_server_name()
+    finally:
+        sys.settrace(before)
+    assert name == "one.example"
+    assert lines < 50 * len(split)
 
 
 @in_loop

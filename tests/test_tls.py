@@ -23,11 +23,11 @@ from nghttp2py import HTTP2Client
 from nghttp2py.asyncio import Client, open_connection, start_server
 from nghttp2py.asyncio.timeouts import Timeouts
 from nghttp2py.asyncio.tls import (
+    ClientHello,
     check_server_context,
     find_tls_fault,
     is_prohibited,
     prepare_server_context,
-    read_alpn_offer,
 )
 from nghttp2py.asyncio.tls_transport import MAX_HANDSHAKE, ServerTLS, TLSTransport
 from nghttp2py.errors import (
@@ -838,10 +838,10 @@ def test_the_offer_is_read_of_any_records(tls, size):
         + message[i : i + size]
         for i in range(0, len(message), size)
     )
-    assert read_alpn_offer(records) == ["h2", "http/1.1"]
+    assert ClientHello(records).read_alpn_offer() == ["h2", "http/1.1"]
     for end in range(0, len(records) - 1, 97):
-        assert read_alpn_offer(records[:end]) is None
-    assert read_alpn_offer(b"GET / HTTP/1.1\r\n\r\n") is None
+        assert ClientHello(records[:end]).read_alpn_offer() is None
+    assert ClientHello(b"GET / HTTP/1.1\r\n\r\n").read_alpn_offer() is None
 
 
 def test_tls_without_alpn_is_the_clients_fault_only_if_it_is_a_server():

@@ -14,14 +14,13 @@ from nghttp2py.errors import ErrorCode, TLSConfigurationError, printable
 from nghttp2py.x509 import format_time, read_certificate
 
 __all__ = [
+    "ClientHello",
     "ServerContexts",
     "TLSFault",
     "check_server_context",
     "find_tls_fault",
     "prepare_context",
     "prepare_server_context",
-    "read_alpn_offer",
-    "read_server_name",
     "warn_of_validity",
 ]
 
@@ -35,6 +34,8 @@ _MAX_OFFERED = 8
 
 # Extensions of a ClientHello (RFC 6066, 3; RFC 7301, 3.1).
 _SERVER_NAME, _ALPN = 0, 16
+# The most bytes of a record (RFC 8446, 5.1).
+_MAX_RECORD = 16384
 
 # A warning comes two weeks before the end of a certificate, when a program that renews
 # certificates should have done it; for those of a few days in their last quarter.
@@ -190,65 +191,80 @@ def _explain_alpn(
     return f"the client offered {', '.join(offered)} by ALPN, not h2"
 
 
-def read_alpn_offer(hello: bytes) -> list[str] | None:
-    """Return the ALPN list of a client, from the first bytes that it sent.
+class ClientHello:
+    """The first message of a client (RFC 8446, 4.1.2), as its bytes come.
 
-    The result is ``[]`` without ALPN, and ``None`` if the bytes are not a complete
-    ClientHello.  Python's ssl only returns what was selected, not what was offered.
+    ``data`` are the first bytes that the client has sent.  Each byte is parsed once,
+    however many pieces they come in.
     """
-    message = _join_hello(hello)
-    if not message:
-        return None
-    found = _find_extension(message, _ALPN)
-    offered: list[str] = []
-    names = found[2:] if found else b""
-    while names and len(offered) < _MAX_OFFERED:
-        offered.append(printable(names[1 : 1 + names[0]]))
-        names = names[1 + names[0] :]
-    return offered
 
+    __slots__ = ("_message", "_position", "data")
 
-def read_server_name(hello: bytes) -> str | None:
-    """Return the name for which a client asks (SNI), from the first bytes that it sent.
+    def __init__(self, data: bytes = b"") -> None:
+        self.data = data
+        # What the whole records have, and where the next one begins.
+        self._message = b""
+        self._position = 0
 
-    The result is "" if it asks for none, or the bytes do not begin with a ClientHello,
-    and ``None`` if more bytes must be waited for.
-    """
-    message = _join_hello(hello)
-    if message is None:
-        return None
-    # A list, whose items have a type before the name; there is one type, and so one
-    # item (RFC 6066, 3).
-    found = _find_extension(message, _SERVER_NAME) or b""
-    if len(found) < 5 or found[2] != 0:
-        return ""
-    length = int.from_bytes(found[3:5], "big")
-    # Python's servername callback writes a traceback for a name that is no ASCII.
-    return found[5 : 5 + length].decode("ascii", "replace")
+    def read_alpn_offer(self) -> list[str] | None:
+        """Return the client's ALPN list.
 
-
-def _join_hello(data: bytes) -> bytes | None:
-    """Return the ClientHello with which a connection begins (RFC 8446, 4.1.2).
-
-    The result is ``b""`` if it begins with something else, and ``None`` if it is
-    incomplete.
-    """
-    message, whole = b"", 4
-    while len(message) < whole:
-        if data[:1] not in (b"", b"\x16"):  # a handshake record (RFC 8446, 5.1)
-            return b""
-        if len(data) < 5:
+        The result is ``[]`` without ALPN, and ``None`` if the bytes are not a complete
+        ClientHello.  Python's ssl only returns what was selected, not what was offered.
+        """
+        message = self._join()
+        if not message:
             return None
-        length = int.from_bytes(data[3:5], "big")
-        if not length:
-            return b""
-        message += data[5 : 5 + length]
-        data = data[5 + length :]
-        if message[:1] not in (b"", b"\x01"):
-            return b""
-        if len(message) >= 4:
-            whole = 4 + int.from_bytes(message[1:4], "big")
-    return message[:whole]
+        found = _find_extension(message, _ALPN)
+        offered: list[str] = []
+        names = found[2:] if found else b""
+        while names and len(offered) < _MAX_OFFERED:
+            offered.append(printable(names[1 : 1 + names[0]]))
+            names = names[1 + names[0] :]
+        return offered
+
+    def read_server_name(self) -> str | None:
+        """Return the name for which the client asks (SNI).
+
+        The result is "" if it asks for none, or the bytes do not begin with a
+        ClientHello, and ``None`` if more bytes must be waited for.
+        """
+        message = self._join()
+        if message is None:
+            return None
+        # A list, whose items have a type before the name; there is one type, and so one
+        # item (RFC 6066, 3).
+        found = _find_extension(message, _SERVER_NAME) or b""
+        if len(found) < 5 or found[2] != 0:
+            return ""
+        length = int.from_bytes(found[3:5], "big")
+        # Python's servername callback writes a traceback for a name that is no ASCII.
+        return found[5 : 5 + length].decode("ascii", "replace")
+
+    def _join(self) -> bytes | None:
+        """Return the message.
+
+        The result is ``b""`` if the bytes begin with something else, and ``None`` if it
+        is incomplete.
+        """
+        while True:
+            whole = 4 + int.from_bytes(self._message[1:4], "big")
+            if len(self._message) >= whole:
+                return self._message[:whole]
+            start = self._position + 5
+            header = self.data[self._position : start]
+            if header[:1] not in (b"", b"\x16"):  # a handshake record (RFC 8446, 5.1)
+                return b""
+            if len(header) < 5:
+                return None
+            length = int.from_bytes(header[3:], "big")
+            first = self._message[:1] or self.data[start : start + 1]
+            if not 0 < length <= _MAX_RECORD or first not in (b"", b"\x01"):
+                return b""
+            if len(self.data) < start + length:
+                return None
+            self._message += self.data[start : start + length]
+            self._position = start + length
 
 
 def _find_extension(hello: bytes, wanted: int) -> bytes | None:

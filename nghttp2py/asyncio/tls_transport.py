@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from nghttp2py.asyncio.handshake_failures import find_reason
 from nghttp2py.asyncio.memory import check_memory, count_bytes
-from nghttp2py.asyncio.tls import ServerContexts, read_alpn_offer, read_server_name
+from nghttp2py.asyncio.tls import ClientHello, ServerContexts
 from nghttp2py.log_budget import LogBudget
 
 __all__ = ["ServerTLS", "TLSTransport", "feed"]
@@ -171,7 +171,8 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._peer: object = None
         self._error: Exception | None = None
-        self._hello = b""  # the first bytes that came
+        # The first bytes that came, until the handshake is complete.
+        self._hello: ClientHello | None = None
         self._reason = "closed"  # of a handshake that is not completed
         self._certificate: str | None = None  # ours, in PEM, if it is known
         self._received = 0  # bytes received before the handshake's end
@@ -214,11 +215,14 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
                 self._read(data)
                 return
             check_memory()
-            if len(self._hello) < _MAX_HELLO:
-                self._hello += data[: _MAX_HELLO - len(self._hello)]
+            hello = self._hello
+            if hello is None:
+                hello = self._hello = ClientHello()
+            if len(hello.data) < _MAX_HELLO:
+                hello.data += data[: _MAX_HELLO - len(hello.data)]
             kept = self._received
             self._received += nbytes
-            if self._tls is None and not self._begin(self._hello[:kept]):
+            if self._tls is None and not self._begin(hello, kept):
                 return
             assert self._incoming is not None
             self._incoming.write(data)
@@ -272,8 +276,8 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
         """Return whether the client has sent anything."""
         return bool(self._received)
 
-    def _begin(self, kept: bytes) -> bool:
-        """Make the SSL object, and give it the bytes that were kept.
+    def _begin(self, hello: ClientHello, kept: int) -> bool:
+        """Make the SSL object, and give it the first bytes, which were kept.
 
         Return False if more bytes must come first: with several certificates, the name
         for which the client asks.  An idle connection needs no SSL object.
@@ -283,15 +287,15 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
         if contexts.are_chosen:
             # Not by sni_callback: a name that is no ASCII makes Python write a
             # traceback.
-            name = read_server_name(self._hello)
-            if name is None and len(self._hello) < _MAX_HELLO:
+            name = hello.read_server_name()
+            if name is None and len(hello.data) < _MAX_HELLO:
                 return False
             context = contexts.choose(name or "")
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(incoming, outgoing, server_side=True)
         self._certificate = contexts.get_certificate(context)
         self._incoming, self._outgoing = incoming, outgoing
-        incoming.write(kept)
+        incoming.write(hello.data[:kept])
         return True
 
     def _shake_hands(self) -> None:
@@ -328,9 +332,9 @@ class TLSTransport(asyncio.Transport, asyncio.BufferedProtocol):
         certificate = tls.getpeercert()
         if certificate:
             extra["peercert"] = certificate
-        if tls.selected_alpn_protocol() is None:
-            extra["alpn_offered"] = read_alpn_offer(self._hello)
-        self._hello = b""
+        if tls.selected_alpn_protocol() is None and self._hello is not None:
+            extra["alpn_offered"] = self._hello.read_alpn_offer()
+        self._hello = None
         self._extra = extra
         # This comes first: what the protocol writes may fail, which sets the timer
         # again.
