@@ -3,6 +3,7 @@
 import contextlib
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ import time
 import pytest
 from get_site import get, site
 from loops import DEADLINE
+from peers import certificate
 
 from nghttp2py.cli.get.cookies import Cookies
 
@@ -18,7 +20,7 @@ OTHERS = "127.0.0.1\tFALSE\t/\tFALSE\t0\tplanted\t1"
 
 
 @contextlib.contextmanager
-def hostile(answer):
+def hostile(answer, context=None):
     """Serve one connection in a thread: ``answer`` gets its socket, once it has asked.
 
     It ends when the client has gone.
@@ -26,6 +28,8 @@ def hostile(answer):
 
     def serve():
         client, _ = server.accept()
+        if context is not None:
+            client = context.wrap_socket(client, server_side=True)
         with client, contextlib.suppress(OSError):
             client.recv(65536)
             answer(client)
@@ -34,7 +38,8 @@ def hostile(answer):
         server.settimeout(DEADLINE)
         thread = threading.Thread(target=serve)
         thread.start()
-        yield f"http://127.0.0.1:{server.getsockname()[1]}/"
+        scheme = "http" if context is None else "https"
+        yield f"{scheme}://127.0.0.1:{server.getsockname()[1]}/"
         thread.join(DEADLINE)
         assert not thread.is_alive()
 
@@ -62,6 +67,25 @@ def test_the_rest_of_a_body_is_not_awaited_for_long():
         done = get("-f", "-C", "10", url)  # it sends no part
         assert time.monotonic() - begin < 3.5
     assert done.returncode == 33
+
+
+def test_a_server_that_does_not_end_tls_is_left(tmp_path):
+    path = tmp_path / "cert.pem"
+    certificate().private_key_and_cert_chain_pem.write_to_path(path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path)
+
+    def answer(client):
+        client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        done.wait(DEADLINE)
+
+    done = threading.Event()
+    with hostile(answer, context) as url:
+        begin = time.monotonic()
+        found = get("-k", url)
+        assert time.monotonic() - begin < 5
+        done.set()
+    assert (found.returncode, found.stdout) == (0, b"ok")
 
 
 def test_informational_responses_have_a_bound():

@@ -28,6 +28,8 @@ _MAX_HEAD = 300 * 1024
 _MAX_INFORMATIONAL = 100
 # Seconds for which the rest of a body is read to keep a connection.
 _REST_TIME = 1.0
+# Seconds that the close of a connection takes at most.
+_CLOSING = 0.5
 _PIECE = 65536
 # The type of SETTINGS, with which a server's connection of HTTP/2 begins (RFC 9113,
 # 3.4): its frame header has it in the fourth byte.
@@ -220,11 +222,16 @@ class Connection:
             self._transport.abort()
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Close the connection.
+
+        A server need not answer the end of TLS (RFC 8446, 6.1), for which asyncio waits
+        half a minute.
+        """
         if self._writer is not None:
             self._writer.close()
-            with contextlib.suppress(OSError):
-                await self._writer.wait_closed()
+            with contextlib.suppress(OSError, asyncio.TimeoutError):
+                await asyncio.wait_for(self._writer.wait_closed(), _CLOSING)
+            self.abort()
 
 
 def _read_head(event: Any) -> tuple[int, str, FieldList]:

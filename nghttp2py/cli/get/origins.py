@@ -521,8 +521,7 @@ class Origin:
         """Close all connections."""
         for connection in self._used:
             connection.abort()
-        for connection in self._free:
-            await connection.close()
+        await asyncio.gather(*(connection.close() for connection in self._free))
         if self._client is not None:
             await self._client.close()
 
