@@ -2,13 +2,16 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 
 import pytest
 from loops import DEADLINE
@@ -84,11 +87,16 @@ def wait_until(condition):
         assert time.monotonic() < end
 
 
+def find(ask, count):
+    """The processes that answer to ``ask``, of which there are ``count``."""
+    found = set()
+    wait_until(lambda: found.add(ask()) or len(found) == count)
+    return found
+
+
 def pids(url, count):
     """The processes that answer, of which there are ``count``."""
-    found = set()
-    wait_until(lambda: found.add(ask(url)) or len(found) == count)
-    return found
+    return find(lambda: ask(url), count)
 
 
 def ask(url):
@@ -269,6 +277,8 @@ def secure(site):
 
 
 def test_http3_is_served_by_all_workers_and_by_those_that_replace_them(site, secure):
+    """And by one that is added, until it is taken."""
+
     async def ask(url):
         quic = QuicConfiguration(is_client=True)
         quic.load_verify_locations(str(site / "ca.pem"))
@@ -279,17 +289,74 @@ def test_http3_is_served_by_all_workers_and_by_those_that_replace_them(site, sec
     with run(site, *secure) as server:
         url = started(server)
 
-        def find_all():
-            found = set()
-            wait_until(lambda: found.add(asyncio.run(ask(url))) or len(found) == 2)
-            return found
+        def find_all(count=2):
+            return find(lambda: asyncio.run(ask(url)), count)
 
         first = find_all()
         server.process.send_signal(signal.SIGHUP)
         server.wait_for("the workers are replaced")
-        assert not find_all() & first
+        second = find_all()
+        assert not second & first
+        server.process.send_signal(signal.SIGTTIN)
+        added = server.wait_for(r"worker 2 \(process (\d+)\) is ready")
+        assert int(added[1]) in find_all(3)
+        server.process.send_signal(signal.SIGTTOU)
+        server.wait_for("taking worker 2: there are 2")
+        server.wait_for(rf"worker 2 \(process {added[1]}\) has ended")
+        assert find_all() == second
         assert server.stop() == 0
     assert "WARNING" not in server.log and "ERROR" not in server.log
+
+
+def ask_at(path):
+    """The process that answers at a Unix socket."""
+    return int(curl("http://a/", "--unix-socket", str(path)))
+
+
+def test_workers_share_a_unix_socket_and_wsgi_runs_in_each(site):
+    path = site / "socket"
+    options = ["--workers=2", f"--bind=unix:{path}", "--interface=wsgi"]
+    with program(site, "main:wsgi", *options) as server:
+        server.wait_for("workers are ready")
+        first = find(lambda: ask_at(path), 2)
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_for("the workers are replaced")
+        wait_until(lambda: not find(lambda: ask_at(path), 2) & first)
+        assert server.stop() == 0
+    assert not path.exists()
+
+
+def files(pid):
+    """The files that a process has open."""
+    return {each.resolve() for each in Path(f"/proc/{pid}/fd").iterdir()}
+
+
+def test_workers_share_a_descriptor_and_reopen_their_logs(site):
+    """SIGUSR1 comes after the file was moved, as logrotate does."""
+    config = {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "handlers": {"file": {"class": "logging.FileHandler", "filename": "log"}},
+        "loggers": {
+            "nghttp2py.access": {"handlers": ["file"], "level": "INFO"},
+        },
+    }
+    (site / "log.json").write_text(json.dumps(config))
+    log, moved = site / "log", site / "moved"
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        url = f"http://127.0.0.1:{sock.getsockname()[1]}/"
+        fd = sock.fileno()
+        options = ["--workers=2", f"--bind=fd://{fd}", "--log-config=log.json"]
+        with program(site, "main:app", *options, pass_fds=[fd]) as server:
+            workers = pids(url, 2)
+            wait_until(lambda: all(log in files(pid) for pid in workers))
+            log.rename(moved)
+            server.process.send_signal(signal.SIGUSR1)
+            wait_until(lambda: not any(moved in files(pid) for pid in workers))
+            assert pids(url, 2) == workers
+            wait_until(lambda: all(log in files(pid) for pid in workers))
+            assert "GET" in moved.read_text() and "GET" in log.read_text()
+            assert server.stop() == 0
 
 
 def test_each_worker_has_its_own_queue_with_reuse_port(site):
