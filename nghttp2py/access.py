@@ -56,7 +56,10 @@ class Exchange(_Exchange):
     ``complete`` is whether the whole response went out: an exchange that broke
     off is not complete, whatever its status and its code.  If the response is whole,
     and the server has declined the rest of the request, the exchange is complete
-    whatever becomes of the request (RFC 9113, 8.1; RFC 9114, 4.1).
+    whatever becomes of the request (RFC 9113, 8.1; RFC 9114, 4.1).  Likewise that of
+    an ASGI application if all went out that content-length announces, and a WebSocket
+    of it whose closing handshake is done, whatever becomes of the stream; the code is
+    0 then.
 
     ``scheme``, ``request_fields`` and ``response_fields`` are no members of the tuple,
     and are empty unless ``keep_details`` was called.  The fields are pairs of name and

@@ -23,6 +23,7 @@ cdef class Exchange:
     cdef aborted(self, failure, error_code, bint incoming, bint outgoing)
     cdef closing(self)
     cdef closed(self, failure, error_code, body_bytes_sent)
+    cdef bint is_finished(self, body_bytes_sent) except -1
     cdef run_postponed(self, list exchanges)
 
 

@@ -127,6 +127,13 @@ cdef class Exchange:
         out.
         """
 
+    cdef bint is_finished(self, body_bytes_sent) except -1:
+        """Return whether the exchange is complete although its stream broke off.
+
+        The access log asks before ``closed``.
+        """
+        return False
+
     cdef run_postponed(self, list exchanges):
         """Run this exchange and others: the first of those that were postponed.
 
@@ -699,7 +706,8 @@ cpdef keep_response_fields(Exchange exchange, fields):
 cpdef log_access(Exchange exchange, error_code, body_bytes_sent, bint complete):
     """Log an exchange of a server that has ended, and call the hooks.
 
-    ``complete`` is whether the whole response went out.  What a hook raises is
+    ``complete`` is whether the stream ended as the protocol says; otherwise the
+    exchange itself may know that it is complete.  What a hook raises is
     logged.  An exchange without a request, which the server has pushed, is not logged,
     nor are those of an ``unlogged`` connection.  See ``nghttp2py.access``.
     """
@@ -708,6 +716,9 @@ cpdef log_access(Exchange exchange, error_code, body_bytes_sent, bint complete):
     if request is None or exchange.http.unlogged:
         return
     try:
+        if not complete and exchange.is_finished(body_bytes_sent):
+            complete = True
+            error_code = 0
         entry = access.Exchange(
             exchange.http.version,
             exchange.http.get_extra_info("peername"),

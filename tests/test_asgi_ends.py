@@ -59,6 +59,31 @@ async def test_send_after_a_disconnect_raises_an_oserror(version, how, caplog):
     assert not errors_of(caplog)
 
 
+@pytest.mark.parametrize("length", [1, 2])
+@everywhere
+async def test_a_response_with_all_that_was_announced_is_complete(version, length):
+    """A client may close as soon as it has that, before the application returns."""
+    begun = asyncio.Event()
+
+    async def app(scope, receive, send):
+        await receive()
+        await send(start(headers=[(b"content-length", b"%d" % length)]))
+        await send(body(b"x", True))
+        begun.set()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    async with serving(version, app) as peer:
+        stream = await peer.open()
+        await begun.wait()
+        stream.reset()
+        await until(lambda: peer.log)
+        (exchange,) = peer.log
+        assert exchange.bytes_sent == 1
+        assert exchange.complete is (length == 1)
+        assert bool(exchange.error_code) is not exchange.complete
+
+
 @everywhere
 async def test_spec_version_2_3_ignores_what_is_sent_to_nobody(version):
     scopes = []

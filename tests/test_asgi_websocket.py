@@ -607,6 +607,7 @@ async def test_a_client_that_has_closed_need_not_end_its_half(version):
         assert await socket.closed() == (4001, "")
         assert await socket.receive() is None
         await until(lambda: peer.log)
+        assert (peer.log[0].complete, peer.log[0].error_code) == (True, 0)
 
 
 @everywhere

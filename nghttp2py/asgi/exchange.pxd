@@ -47,6 +47,7 @@ cdef class ASGIExchange(ApplicationExchange):
     cdef bint _ended_here     # the response was ended by us, not by the application
     cdef object _file         # a file that is open while the response is sent
     cdef list _trailer_fields
+    cdef list _response       # the fields of the response
     cdef object _stall        # the timer that bounds a waiting send()
     cdef object _stall_queued  # octets that were queued when it was set
 

@@ -237,6 +237,18 @@ cdef class ASGIExchange(ApplicationExchange):
             self.http.reset(self, error_code)
         self.disconnect()
 
+    cdef bint is_finished(self, body_bytes_sent) except -1:
+        """Return whether all went out that content-length has announced.
+
+        A client may close then, before the application has returned.
+        """
+        if not body_bytes_sent or self._response is None:
+            return False
+        for name, value in self._response:
+            if name == b"content-length":
+                return value == b"%d" % body_bytes_sent
+        return False
+
     cdef closed(self, failure, error_code, body_bytes_sent):
         self._close_file()
         self._stop_stall()
@@ -344,6 +356,7 @@ cdef class ASGIExchange(ApplicationExchange):
             # 8.6 and 15.3.6).
             headers = [pair for pair in headers if pair[0] != b"content-length"]
         self.http.send_response(self, status, headers, self._no_body)
+        self._response = headers
         if message.get("trailers", False):
             self._sends_trailers = not self._no_body and self._takes_trailers()
             self._drops_trailers = not self._sends_trailers

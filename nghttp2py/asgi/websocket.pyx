@@ -100,6 +100,7 @@ cdef class WebSocketExchange(ASGIExchange):
     cdef bint _server_closing
     cdef bint _closed_here     # the application has closed or denied
     cdef bint _output_ended
+    cdef bint _shook           # the closing handshake is done
     cdef object _timer         # of the next ping, of its pong, or of the close
     cdef bytes _ping           # the data of the ping that was sent last
 
@@ -188,6 +189,15 @@ cdef class WebSocketExchange(ASGIExchange):
         self._server_closing = True
         if self._phase == OPEN and self._end is None:
             self._shut(1012)
+
+    cdef bint is_finished(self, body_bytes_sent) except -1:
+        """Return whether the closing handshake is done (RFC 6455, 7.1.4).
+
+        A client need not end its half of a stream then.
+        """
+        if self._phase != OPEN:
+            return ASGIExchange.is_finished(self, body_bytes_sent)
+        return self._output_ended and self._shook
 
     cdef closed(self, failure, error_code, body_bytes_sent):
         self._stop_timer()
@@ -279,6 +289,7 @@ cdef class WebSocketExchange(ASGIExchange):
                     self._stop_timer()
                     self._start_pings()
             elif kind is Closed:
+                self._shook = event.remote
                 self._finish_socket(event.code, event.reason)
         return 0
 
