@@ -307,12 +307,17 @@ async def deaf(stream):
     await asyncio.Event().wait()
 
 
+async def pieces(n):
+    for _ in range(n):
+        yield bytes(50_000)
+
+
 @VERSIONS
 @in_loop
 async def test_a_body_that_is_not_taken_times_out(http3, serving):
     async with serving(deaf, http3) as client:
         await asyncio.sleep(0)
-        for body in (bytes(8 << 20), (bytes(50_000) for _ in range(99))):
+        for body in (bytes(8 << 20), (bytes(50_000) for _ in range(99)), pieces(99)):
             with pytest.raises(WriteTimeoutError):
                 await client.post("/", body, timeouts=RequestTimeouts(write=0.2))
         await until(lambda: not client._connection.stream_count)
@@ -328,7 +333,7 @@ async def test_the_rest_of_a_body_is_bounded_after_the_response_has_begun(
         await asyncio.Event().wait()
 
     async with serving(early, http3) as client:
-        for body in (bytes(8 << 20), (bytes(50_000) for _ in range(999))):
+        for body in (bytes(8 << 20), (bytes(50_000) for _ in range(999)), pieces(999)):
             timeouts = RequestTimeouts(write=0.2)
             response = await client.post("/", body, timeouts=timeouts)
             with pytest.raises(WriteTimeoutError):

@@ -44,6 +44,8 @@ class RequestBody:
         self.taken = 0
         #: Whether its source has returned all of it.
         self.is_exhausted = self._is_bytes
+        #: Whether an asynchronous source was asked for more, and has not answered.
+        self.is_awaited = False
         if self._is_bytes:
             self.length = memoryview(body).nbytes
         elif _can_seek(body):
@@ -89,6 +91,7 @@ class RequestBody:
                 body.seek(self._position)
             iterator = iterate(body)
             if iterator is not None:
+                self.is_awaited = True
                 # No reference to the stream, because its response may be dropped.
                 body = AsyncBody(self._watch_async(iterator), stream.make_resume())
                 stream.run_in(body.task)
@@ -113,13 +116,16 @@ class RequestBody:
         self._touched = True
         try:
             async for piece in body:
+                self.is_awaited = False
                 self.taken += len(_check_piece(piece))
                 yield piece
+                self.is_awaited = True
             self.is_exhausted = True
         except Exception as error:
             self.error = error
             raise
         finally:
+            self.is_awaited = False
             aclose = getattr(body, "aclose", None)
             if aclose is not None:
                 await aclose()

@@ -136,7 +136,8 @@ class _Progress:
         queued = stream.link.queued(stream)
         self.is_sent = body.is_empty or (body.is_exhausted and not queued)
         mark = (self.is_sent, body.taken, queued)
-        is_held = not self.is_sent and not queued and not body.is_exhausted
+        # A source is asked for more only while there is room for it.
+        is_held = body.is_awaited and not queued
         if mark != self._mark or is_held:
             self._mark, self.since = mark, now
 
