@@ -104,6 +104,24 @@ async def test_a_body_is_made_in_the_thread_that_waits(paths, tls):
 
 
 @in_loop
+async def test_a_trace_function_that_raises_stop_iteration_hangs_nothing(paths, tls):
+    """A future cannot have that exception."""
+    async with serve(Application(), paths) as origin:
+
+        def trace(name, info):
+            next(iter(()))
+
+        def ask():
+            with httpx.Client(transport=Transport(verify=tls.authority)) as client:
+                with pytest.raises(RuntimeError, match="StopIteration") as caught:
+                    client.get(origin, extensions={"trace": trace})
+                assert isinstance(caught.value.__cause__, StopIteration)
+                assert client.get(origin).status_code == 200
+
+        await in_thread(ask)
+
+
+@in_loop
 async def test_an_upload_continues_while_its_response_is_read(paths, tls):
     async with serve(Application(), paths) as origin:
 

@@ -181,9 +181,14 @@ class _Job:
         self.future = asyncio.get_running_loop().create_future()
 
     def run(self, thread: LoopThread) -> None:
-        result = error = None
+        result: Any = None
+        error: Exception | None = None
         try:
             result = self._function()
+        except StopIteration as found:
+            # A future cannot have it; in a coroutine it becomes the same (PEP 479).
+            error = RuntimeError(f"{self._function} raised StopIteration")
+            error.__cause__ = found
         except Exception as found:
             error = found
         thread.submit(self._finish, result, error)
