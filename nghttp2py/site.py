@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 #: The largest file that clients may store, unless a site says otherwise, in bytes.
 MAX_UPLOAD = 1 << 30
+#: How many files are stored at a time: each has two descriptors.
+MAX_UPLOADS = 64
 
 # Errors for want of room, and the status of WebDAV for them (RFC 4918, 11.5).
 _NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
@@ -93,6 +95,7 @@ class Site:
         self.cors = cors
         self.cache = "no-cache" if cache is None else f"max-age={cache}"
         self.max_upload = max_upload
+        self.uploads = 0  # that have begun and not ended
         self._auth = None if auth is None else auth.encode()
         self.troubles = LogBudget(logger, logging.WARNING, 1, _QUIET_TIME)
 
@@ -155,16 +158,20 @@ class _SiteHandler(FileRequestHandler):
             except OSError as error:
                 self._fail(error)
             else:
-                self._upload = None
+                self._drop_upload()
                 path = to_reference(self.path.partition(b"?")[0])
                 self.send_file(empty_response(201, [("location", path)]))
 
     def on_close(self, error_code: int) -> None:
         """Close the file, and remove an upload that is incomplete."""
+        self._drop_upload()
+        super().on_close(error_code)
+
+    def _drop_upload(self) -> None:
         if self._upload is not None:
             self._upload.abandon()
             self._upload = None
-        super().on_close(error_code)
+            self.site.uploads -= 1
 
     def send_file(self, response: FileResponse) -> None:
         """Send a response, with what the site adds."""
@@ -216,15 +223,18 @@ class _SiteHandler(FileRequestHandler):
         if length.isdigit() and int(length) > limit:
             self.send_file(empty_response(413))
             return
+        if self.site.uploads >= MAX_UPLOADS:
+            self.send_file(empty_response(503, [("retry-after", "10")]))
+            return
         try:
             self._upload = _Upload(self.files, names, limit)
         except OSError as error:
             self._fail(error)
+        else:
+            self.site.uploads += 1
 
     def _fail(self, error: OSError) -> None:
-        if self._upload is not None:
-            self._upload.abandon()
-            self._upload = None
+        self._drop_upload()
         if error.errno in _NO_ROOM:
             # That of a file of its own means that it is too large.
             status = 413 if error.errno == errno.EFBIG else _INSUFFICIENT_STORAGE

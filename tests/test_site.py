@@ -288,6 +288,28 @@ async def test_an_upload_that_breaks_off_leaves_nothing(root):
 
 
 @in_loop
+async def test_uploads_at_a_time_have_a_bound(root, monkeypatch):
+    monkeypatch.setattr(site, "MAX_UPLOADS", 2)
+    client = client_of(root, max_upload=100)
+    before = sorted(os.listdir(root))
+    streams = [
+        client.request(f"/new{n}", method="PUT", end_stream=False) for n in range(2)
+    ]
+    refused = await put(client, "/new", b"data")
+    assert refused.status == 503
+    assert dict(refused.headers)[b"retry-after"]
+    assert (await client.fetch("/text.txt")).body == TEXT
+    for stream in streams:
+        client.connection.reset_stream(stream, 8)
+    await exchange_until(client, lambda: sorted(os.listdir(root)) == before)
+    for _ in range(3):
+        assert (await put(client, "/out/new", b"data")).status == 404
+        assert (await put(client, "/large", b"a" * 101)).status == 413
+    for n in range(3):
+        assert (await put(client, f"/new{n}", b"data")).status == 201
+
+
+@in_loop
 async def test_a_full_disk_is_told_to_the_client(root, monkeypatch):
     client = client_of(root, max_upload=100)
     before = sorted(os.listdir(root))
