@@ -75,6 +75,7 @@ INTERNAL = [
     "nghttp2py.exchange",
     "nghttp2py.h0",
     "nghttp2py.h1.connection",
+    "nghttp2py.h1.head",
     "nghttp2py.h2.body",
     "nghttp2py.h2.bodies",
     "nghttp2py.h2.convert",
