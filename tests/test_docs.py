@@ -271,6 +271,14 @@ def test_the_client_of_a_front_page_reaches_its_server_over_http3(page):
     compare_with_comments(client.text, shown)
 
 
+def test_the_second_request_of_the_page_on_fetching_uses_http3():
+    server, client = blocks_with("fetch.rst", "python", "8443")
+    port = free_port()
+    with served(server, port):
+        shown = output_of(client.text.replace("8443", str(port)))
+    assert shown.splitlines() == ["200 HTTP/2", "200 HTTP/3"]
+
+
 def test_a_program_that_serves_files_serves_them(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("a file")
