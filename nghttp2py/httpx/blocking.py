@@ -68,28 +68,30 @@ class Transport(BaseTransport):
             Trust(verify, cert, trust_env),
         )
         self._lock = threading.Lock()
-        self._engine = self._make_engine()
-        self._thread: LoopThread | None = None
+        self._make_engine()  # raises for what cannot be used
+        # One pair: a request must not meet the engine of another loop.
+        self._running: tuple[LoopThread, Engine] | None = None
         self._process = os.getpid()
 
-    def _find_thread(self) -> LoopThread:
-        """Return the thread of the loop, started if that is necessary."""
+    def _find_running(self) -> tuple[LoopThread, Engine]:
+        """Return the thread of the loop and its engine, started if necessary."""
         if self._process != os.getpid():
             # Another thread of the parent may have held the lock, and the connections
             # are the parent's.
             self._process = os.getpid()
             self._lock = threading.Lock()
-            self._thread = None
-        thread = self._thread
-        if thread is None:
+            self._running = None
+        running = self._running
+        if running is None:
             with self._lock:
-                thread = self._thread
-                if thread is None:
-                    self._engine = self._make_engine()
-                    thread = self._thread = LoopThread(self._engine.close)
+                running = self._running
+                if running is None:
+                    engine = self._make_engine()
+                    thread = LoopThread(engine.close)
+                    running = self._running = thread, engine
                     # If it is not closed: the thread has no reference to it.
                     weakref.finalize(self, thread.end).atexit = False
-        return thread
+        return running
 
     def handle_request(self, request: Any) -> Any:
         """Send a request; return its response, whose body may still be arriving.
@@ -97,7 +99,7 @@ class Transport(BaseTransport):
         Raises the exceptions of the request's module.
         """
         module = find_module(request)
-        thread = self._find_thread()
+        thread, engine = self._find_running()
         errand = Errand(thread)
         stream: Any = request.stream
         body: Any
@@ -109,9 +111,7 @@ class Transport(BaseTransport):
         if trace is not None:
             trace = partial(_trace, trace)
         try:
-            answer, pieces = errand.run(
-                _exchange, self._engine, module, request, body, trace
-            )
+            answer, pieces = errand.run(_exchange, engine, module, request, body, trace)
         except ConnectionClosedError as error:
             raise translate(module, error) from error
         kind = module.derive(SyncStream, "SyncByteStream")
@@ -124,8 +124,9 @@ class Transport(BaseTransport):
     def close(self) -> None:
         """Close all connections; open responses break off."""
         with self._lock:
-            thread, self._thread = self._thread, None
-        if thread is not None:
+            running, self._running = self._running, None
+        if running is not None:
+            thread, _ = running
             thread.end()
             thread.join()
 
