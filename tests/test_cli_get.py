@@ -197,6 +197,13 @@ def test_a_refused_connection_is_one_clear_line():
     assert one_line(done, 7) == f"Error: 127.0.0.1:{port} refuses connections"
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_refused_connection_to_a_proxy_names_the_proxy(scheme):
+    proxy = f"127.0.0.1:{free_port()}"
+    done = get("-x", f"http://{proxy}", f"{scheme}://127.0.0.1/")
+    assert one_line(done, 7) == f"Error: the proxy {proxy} refuses connections"
+
+
 def test_a_missing_file_is_one_clear_line(url, tmp_path):
     done = get("-f", "-o", tmp_path / "out", f"{url}/missing")
     assert one_line(done, 22) == "Error: the server answered 404 Not Found"

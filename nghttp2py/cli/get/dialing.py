@@ -183,6 +183,11 @@ class Dialer:
                     Exit.NO_PROXY,
                     f"there is no host {proxy.host!r} of the proxy: {error.strerror}",
                 ) from None
+            except ConnectionRefusedError:
+                raise TransferError(
+                    Exit.NO_CONNECTION,
+                    f"the proxy {proxy.host}:{proxy.port} refuses connections",
+                ) from None
             if url.scheme == "https" or self.routes.tunnel:
                 try:
                     await self._open_tunnel(sock, url, proxy, peer)
