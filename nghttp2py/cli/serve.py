@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -139,15 +140,11 @@ def chromium_command(url: str, fingerprint: str) -> str:
     )
 
 
-def _show_code(url: str, *, required: bool) -> None:
-    """Draw a QR code of a URL, for telephones."""
+def _show_code(url: str) -> None:
+    """Draw a QR code of a URL, for telephones; a no-op without segno."""
     try:
         import segno
     except ImportError:
-        if required:
-            raise click.ClickException(
-                "--qr needs the segno package: pip install 'nghttp2py[qr]'"
-            ) from None
         return
     segno.make(url, micro=False).terminal(compact=True)
 
@@ -286,6 +283,10 @@ def command(
         raise click.UsageError("--no-tls and --cert exclude each other")
     if no_tls and http3:
         raise click.UsageError("--http3 needs TLS: HTTP/3 is always encrypted")
+    if qr and find_spec("segno") is None:
+        raise click.ClickException(
+            "--qr needs the segno package: pip install 'nghttp2py[qr]'"
+        )
     hosts = _reachable(host)
     local = None
     if cert is None and not no_tls:
@@ -330,7 +331,7 @@ def command(
                 "Warning: without TLS the password is sent in the clear", err=True
             )
         if qr or (qr is None and not _is_loopback(host) and sys.stdout.isatty()):
-            _show_code((others or [first])[0], required=bool(qr))
+            _show_code((others or [first])[0])
 
     async def serve() -> None:
         await server.start()
