@@ -215,9 +215,10 @@ def adopt_trust(configuration: QuicConfiguration, ssl: ssl_module.SSLContext) ->
     authorities = ssl.get_ca_certs(binary_form=True)
     if not authorities:
         raise TLSConfigurationError(
-            "ssl names no authority that QUIC could be given, as those of a directory "
-            "(capath) are read when they are needed: give http3 a QuicConfiguration "
-            "with load_verify_locations()"
+            "ssl names no authority that QUIC could be given: it does not list those "
+            "of a directory (capath), nor a self-signed certificate that is no "
+            "authority. Give their file as cafile of a QuicConfiguration to http3, or "
+            "under httpx as verify"
         )
     configuration.cadata = "".join(
         map(ssl_module.DER_cert_to_PEM_cert, authorities)
