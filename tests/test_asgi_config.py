@@ -389,9 +389,11 @@ def test_levels_are_set(loggers, capsys):
     logging.getLogger("nghttp2py.access").info("a request")
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", "INFO:     a fault of a client\n")
-    configure_logging(None, level="error")
+    configure_logging(LOGGING_CONFIG, level="error")
     logging.getLogger("nghttp2py.asgi.server").warning("a line")
-    assert not capsys.readouterr().err
+    logging.getLogger("nghttp2py.access").info("a request")
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "")
 
 
 def test_requests_have_a_format(loggers, capsys):

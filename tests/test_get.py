@@ -128,7 +128,7 @@ def test_time_is_bounded(fetch):
     for option in ("-m", "--timeout"):
         done = fetch("/silent", option, "0.2")
         assert (done.returncode, done.stdout) == (28, b"")
-        assert "0.2 seconds" in done.errors
+        assert "0.2 s" in done.errors
 
 
 def test_several_urls_share_a_connection(fetch, clear, secure, version):

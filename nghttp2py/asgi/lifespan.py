@@ -133,7 +133,8 @@ class Lifespan:
                 exc_info=error,
             )
         else:
-            logger.info("the application has no lifespan: %s", reason)
+            logger.debug("the application took no startup: %s", reason)
+            logger.info("the application has no lifespan, and is served without")
 
     async def shutdown(self) -> None:
         """Stop the application, and wait until it has stopped.

@@ -128,6 +128,8 @@ def configure_logging(
         quiet = number if number < logging.INFO else max(number, logging.WARNING)
         logging.getLogger("nghttp2py.asyncio").setLevel(quiet)
     access = logging.getLogger("nghttp2py.access")
+    if level is not None:
+        access.setLevel(number)
     if access_format is not None:
         for handler in access.handlers:
             handler.setFormatter(make_formatter(access_format))

@@ -200,7 +200,9 @@ class Transfer:
             await asyncio.wait([task], timeout=limit)
             if task.done():
                 return task.result()
-            raise TransferError(Exit.TIMEOUT, f"no end in {limit:g} seconds")
+            raise TransferError(
+                Exit.TIMEOUT, f"the transfer did not end within {limit:g} s"
+            )
         finally:
             if not task.done():
                 task.cancel()
