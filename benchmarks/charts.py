@@ -15,7 +15,6 @@ import math
 import os
 import platform
 import re
-import subprocess
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -71,20 +70,15 @@ def machine() -> dict[str, Any]:
     }
 
 
-def commit() -> str:
-    """The commit that was measured, with a plus if files were changed after it."""
-    said = subprocess.run(
-        ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],
-        cwd=figures.ROOT,
-        capture_output=True,
-        check=True,
-        text=True,
-    )
-    return said.stdout.strip()
-
-
 def collect() -> dict[str, Any]:
-    """Everything that docs/performance/ is made of."""
+    """Everything that docs/performance/ is made of.
+
+    What was not measured since stays as it is there, with its commit and machine.
+    """
+    there = PAGE / "figures.json"
+    data = json.loads(there.read_text()) if there.exists() else {}
+    tables = data.get("tables", {})
+    runs = data.get("runs", {})
     kept = {
         name: json.loads((figures.BUILD / f"{name}.json").read_text())
         for name in TABLES
@@ -92,7 +86,15 @@ def collect() -> dict[str, Any]:
     }
     if not kept:
         raise SystemExit("nothing was measured yet: make bench")
-    return {"commit": commit(), "machine": machine(), "tables": kept}
+    here = machine()
+    for table in kept.values():
+        runs[table["commit"]] = here
+    tables |= kept
+    used = sorted(tables.values(), key=lambda table: str(table["measured"]))
+    return {
+        "runs": {table["commit"]: runs[table["commit"]] for table in used},
+        "tables": {name: tables[name] for name in TABLES if name in tables},
+    }
 
 
 # ---- A drawing ----
@@ -328,21 +330,27 @@ def rst_table(table: dict[str, Any]) -> list[str]:
 
 def page(data: dict[str, Any]) -> str:
     """What docs/performance.rst includes."""
-    where = data["machine"]
-    packages = ", ".join(f"{n} {v}" for n, v in where["packages"].items())
-    days = sorted({table["measured"][:10] for table in data["tables"].values()})
-    out = [
-        ".. Made by benchmarks/charts.py from figures.json.",
-        "",
-        f"Measured on {' and '.join(days)} at commit ``{data['commit']}`` on "
-        f"{where['cpu']}, {where['cores']} cores, {where['memory']}, "
-        f"{where['system']}; Python {where['python']}, nghttp2 {where['nghttp2']}; "
-        f"{packages}.",
-        "",
-    ]
+    out = [".. Made by benchmarks/charts.py from figures.json.", ""]
+    for commit, where in data["runs"].items():
+        packages = ", ".join(f"{n} {v}" for n, v in where["packages"].items())
+        days = sorted(
+            {
+                table["measured"][:10]
+                for table in data["tables"].values()
+                if table["commit"] == commit
+            }
+        )
+        out += [
+            f"* Commit ``{commit}``, measured on {' and '.join(days)}: "
+            f"{where['cpu']}, {where['cores']} cores, {where['memory']}, "
+            f"{where['system']}; Python {where['python']}, nghttp2 "
+            f"{where['nghttp2']}; {packages}.",
+        ]
+    out.append("")
     for name, table in data["tables"].items():
         out += [table["title"], "-" * len(table["title"]), ""]
-        out += [f"``python benchmarks/{TABLES[name]}.py``", ""]
+        command = f"``python benchmarks/{TABLES[name]}.py``"
+        out += [f"{command} at commit ``{table['commit']}``", ""]
         if any(len(row) > 1 for row in table["rows"].values()):
             out += [".. container:: drawing", "", "   .. raw:: html"]
             out += [f"      :file: {name}.svg", ""]

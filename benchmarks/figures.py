@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -40,6 +41,18 @@ def medians(turns: Sequence[Sequence[float]]) -> list[float]:
     return [statistics.median(column) for column in zip(*turns, strict=True)]
 
 
+def commit() -> str:
+    """The commit that is measured, with a plus if files were changed after it."""
+    said = subprocess.run(
+        ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    return said.stdout.strip()
+
+
 def keep(
     name: str, title: str, unit: str, rows: Rows, *, goal: str = "", more: bool = False
 ) -> None:
@@ -50,6 +63,7 @@ def keep(
         "unit": unit,
         "better": "more" if more else "less",
         "goal": goal,
+        "commit": commit(),
         "measured": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
         "rows": rows,
     }
