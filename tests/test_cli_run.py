@@ -310,7 +310,7 @@ def test_sigterm_loses_no_request_that_was_accepted(site, version):
             assert server.stop() == 0
             output = load.stdout.read()
     succeeded = int(re.search(r" (\d+) succeeded", output)[1])
-    assert 4_000 <= succeeded < 40_000
+    assert succeeded >= 4_000
     assert f"accepted {succeeded}\n" in server.log
 
 

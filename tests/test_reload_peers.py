@@ -181,7 +181,7 @@ def test_other_files_are_watched_if_a_pattern_says_so(site):
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (["--workers=2"], "give reload or workers"),
+        (["--workers=2"], "give --reload or --workers"),
         (["--reload-dir=nowhere"], "there is no directory 'nowhere' to watch"),
     ],
 )

@@ -25,7 +25,7 @@ from nghttp2py.asyncio import (
     http3,
     memory,
     pump,
-    reader,
+    stream_state,
 )
 from nghttp2py.asyncio.tls_transport import TLSTransport
 from nghttp2py.client import BaseResponseHandler, HTTP2Client
@@ -364,7 +364,7 @@ async def test_a_body_in_one_piece_is_kept_if_there_is_memory(
     async with exchanging(version, kind, answer) as (_, ends):
         with monkeypatch.context() as patch:
             if what == "taken":
-                patch.setattr(reader, "count_bytes", count)
+                patch.setattr(stream_state, "count_bytes", count)
                 patch.setattr(handler, "count_bytes", count)
             else:
                 patch.setattr(http2, "count_bytes", count)

@@ -487,7 +487,7 @@ def test_a_command_refuses_a_wrong_option_by_its_name_and_value(
         ("serve . --cert=text", "there is no certificate in 'text'"),
         ("serve . --cert=text --key=text", "there is no certificate in 'text'"),
         ("serve . --key=text", "--key needs --cert"),
-        ("serve . --http3", "--http3 needs --cert"),
+        ("serve . --no-tls --http3", "--http3 needs TLS"),
     ],
 )
 def test_a_command_refuses_files_that_are_no_certificates(
