@@ -257,7 +257,7 @@ async def try_websocket(site, version, inside):
         async with await open_connection(
             "localhost", site.port, ssl=client_tls()
         ) as connection:
-            await connection.wait_functional()
+            await connection.wait_tunnels()
             stream = await connection.open_stream(
                 {
                     ":method": "CONNECT",

@@ -282,5 +282,5 @@ async def test_max_push_id_and_cancel_push_come_byte_by_byte():
             client.send(2, bytes([byte]))
             await client.ping()
         await until(lambda: (b"/style", CANCELLED) in seen)
+        await until(lambda: CANCELLED in client.resets.values())
         assert client.over is None
-        assert CANCELLED in client.resets.values()

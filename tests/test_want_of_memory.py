@@ -27,6 +27,8 @@ from nghttp2py.asyncio import (
     pump,
     stream_state,
 )
+from nghttp2py.asyncio.choice import Choice
+from nghttp2py.asyncio.listener import ConnectionSet
 from nghttp2py.asyncio.tls_transport import TLSTransport
 from nghttp2py.client import BaseResponseHandler, HTTP2Client
 from nghttp2py.errors import NGHTTP2Error, StreamResetError
@@ -189,6 +191,20 @@ async def test_a_connection_that_finds_no_memory_for_its_timer_is_aborted(
         transport.connection_made(tcp)
     assert tcp.aborted
     await until(lambda: transport not in shared.connections)
+
+
+@pytest.mark.parametrize(
+    "first", [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET / HTTP/1.1\r\n"]
+)
+@in_loop
+async def test_a_connection_that_finds_no_memory_for_its_protocol_is_aborted(first):
+    connections = ConnectionSet(lambda *_: None, lambda _: None)
+    choice = Choice(fail, fail, connections, Timeouts())
+    tcp = Tcp(choice)
+    choice.connection_made(tcp)
+    choice.data_received(first)
+    assert tcp.aborted
+    await until(lambda: choice not in connections)
 
 
 @in_loop

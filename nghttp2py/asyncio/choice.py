@@ -143,7 +143,12 @@ class Choice(SharedReads, asyncio.Protocol, asyncio.BufferedProtocol):
         self._stop_timer()
         if transport is None:
             return
-        chosen: Any = self._new_http2() if make is None else make(*secure)
+        try:
+            chosen: Any = self._new_http2() if make is None else make(*secure)
+        except MemoryError:  # there is none for a log line, either
+            transport.abort()
+            self._connections.discard(self)
+            return
         self._chosen = chosen
         data, self._data = self._data, b""
         try:

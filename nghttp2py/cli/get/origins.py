@@ -653,6 +653,9 @@ class Origins:
     async def close(self) -> None:
         """Close all connections."""
         await asyncio.gather(*(origin.close() for origin in self._origins.values()))
+        # Transports that were aborted close their sockets in the next turns.
+        for _ in range(2):
+            await asyncio.sleep(0)
 
     def abort(self) -> None:
         """End all connections at once."""
