@@ -209,8 +209,9 @@ PROGRAM = """
         client.get(origin + "/silence", timeout=None)
     except KeyboardInterrupt:
         say("interrupted")
-    held = client.stream("GET", origin + "/large")
-    response = held.__enter__()
+    # By stream() it would be closed at the end of the interpreter, where CPython 3.13.0
+    # crashes in httpx's timedelta().
+    held = client.send(client.build_request("GET", origin + "/large"), stream=True)
     child = os.fork()
     say(client.get(origin + "/child" if child == 0 else origin + "/parent").text)
     if child == 0:

@@ -220,7 +220,7 @@ async def test_the_first_packet_of_a_client_does_not_begin_a_second_connection()
 async def test_a_worker_that_drains_leaves_new_connections_to_the_others():
     async with running(2) as workers, clients(workers, 5) as many:
         workers.servers[0, 0].close(timeout=20)
-        async with clients(workers, 5) as newcomers:
+        async with clients(workers, 16) as newcomers:
             await asyncio.gather(*(each.talk() for each in [*many, *newcomers]))
             assert workers.servers[1, 0].connection_count >= 5
             assert workers.total("forwarded") > 0
