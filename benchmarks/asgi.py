@@ -266,7 +266,9 @@ def idle_memory(command: list[str], root: Path, port: int, first: bytes) -> floa
     with started(command, root, port) as pid, contextlib.ExitStack() as stack:
         before = 0
         for count in range(number):
-            client = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            # A server may take no more than some: Granian 4,096.
+            address = "127.0.0.1", port
+            client = stack.enter_context(socket.create_connection(address, 10))
             client.sendall(first)
             client.recv(65536)
             if count == 99:

@@ -56,7 +56,12 @@ def commit() -> str:
 def keep(
     name: str, title: str, unit: str, rows: Rows, *, goal: str = "", more: bool = False
 ) -> None:
-    """Write a table; ``more`` says that the larger number is the better one."""
+    """Write a table; ``more`` says that the larger number is the better one.
+
+    A table without rows was not asked for, and is not written.
+    """
+    if not rows:
+        return
     BUILD.mkdir(parents=True, exist_ok=True)
     table = {
         "title": title,
