@@ -210,7 +210,7 @@ async def main() -> None:
     url = f"https://127.0.0.1:{port}/"
     # Of a name for which QUIC is forced somewhere, Chromium takes any authority.
     hello.chromium = (
-        "chromium --user-data-dir=/tmp/nghttp2py-chromium "
+        "chromium --user-data-dir=$(mktemp -d) "
         f"--ignore-certificate-errors-spki-list={made.fingerprint} "
         f"--origin-to-force-quic-on=127.0.0.1:1 {url}"
     )

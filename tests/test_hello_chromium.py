@@ -21,9 +21,8 @@ def hello():
         try:
             url = process.stdout.readline().split()[1]
             process.stdout.readline()
-            words = process.stdout.readline().split()
-            trust, quic = words[3:5]
-            assert words[5] == url
+            *_, trust, quic, last = process.stdout.readline().split()
+            assert last == url
             yield url, trust, quic
         finally:
             process.terminate()

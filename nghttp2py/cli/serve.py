@@ -134,7 +134,7 @@ def chromium_command(url: str, fingerprint: str) -> str:
     """
     place = url.removeprefix("https://").rstrip("/")
     return (
-        "chromium --user-data-dir=/tmp/nghttp2py-chromium "
+        "chromium --user-data-dir=$(mktemp -d) "
         f"--ignore-certificate-errors-spki-list={fingerprint} "
         f"--origin-to-force-quic-on={place} {url}"
     )
