@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import os
-import ssl
 import threading
 import weakref
 from collections.abc import AsyncIterator, Iterable, Iterator
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 from nghttp2py.errors import ConnectionClosedError
-from nghttp2py.httpx.engine import Answer, Engine, Options
+from nghttp2py.httpx.engine import Answer, Engine
 from nghttp2py.httpx.faults import translate
 from nghttp2py.httpx.loop_thread import Errand, LoopThread, call_back
 from nghttp2py.httpx.modules import BaseTransport, Module, find_module
+from nghttp2py.httpx.parameters import Parameters
 from nghttp2py.httpx.streams import ResponseStream
 from nghttp2py.httpx.transport import make_response
-from nghttp2py.httpx.trust import Trust
 
 __all__ = ["Transport"]
 
 _END = object()
 
 
-class Transport(BaseTransport):
+class Transport(Parameters, BaseTransport):
     """Sends the requests of an ``httpx.Client`` over HTTP/2 and HTTP/3.
 
     The parameters are those of ``AsyncTransport``.  Its connections are in an event
@@ -36,37 +35,7 @@ class Transport(BaseTransport):
     connections of its own.
     """
 
-    def __init__(
-        self,
-        verify: ssl.SSLContext | str | bool = True,
-        cert: Any = None,
-        trust_env: bool = True,
-        http1: bool = True,
-        http2: bool = True,
-        limits: Any = None,
-        proxy: Any = None,
-        uds: str | None = None,
-        local_address: str | None = None,
-        retries: int = 0,
-        socket_options: Iterable[tuple[Any, ...]] | None = None,
-        *,
-        http3: bool | Literal["only"] = False,
-    ) -> None:
-        self._make_engine = partial(
-            Engine,
-            Options(
-                http1=http1,
-                http2=http2,
-                http3=http3,
-                limits=limits,
-                retries=retries,
-                uds=uds,
-                local_address=local_address,
-                socket_options=socket_options,
-                proxy=proxy,
-            ),
-            Trust(verify, cert, trust_env),
-        )
+    def _begin(self) -> None:
         self._lock = threading.Lock()
         self._make_engine()  # raises for what cannot be used
         # One pair: a request must not meet the engine of another loop.

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import Iterable
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
-from nghttp2py.httpx.engine import Answer, Engine, Options
+from nghttp2py.httpx.engine import Answer
 from nghttp2py.httpx.modules import AsyncBaseTransport, Module, find_module
-from nghttp2py.httpx.trust import Trust
+from nghttp2py.httpx.parameters import Parameters
 
 __all__ = ["AsyncTransport", "make_response"]
 
 
-class AsyncTransport(AsyncBaseTransport):
+class AsyncTransport(Parameters, AsyncBaseTransport):
     """Sends the requests of an ``httpx.AsyncClient`` over HTTP/2 and HTTP/3.
 
     It is given as ``transport``, or as a value of ``mounts``; requests of httpx2 get
@@ -36,36 +34,8 @@ class AsyncTransport(AsyncBaseTransport):
     used.
     """
 
-    def __init__(
-        self,
-        verify: ssl.SSLContext | str | bool = True,
-        cert: Any = None,
-        trust_env: bool = True,
-        http1: bool = True,
-        http2: bool = True,
-        limits: Any = None,
-        proxy: Any = None,
-        uds: str | None = None,
-        local_address: str | None = None,
-        retries: int = 0,
-        socket_options: Iterable[tuple[Any, ...]] | None = None,
-        *,
-        http3: bool | Literal["only"] = False,
-    ) -> None:
-        self._engine = Engine(
-            Options(
-                http1=http1,
-                http2=http2,
-                http3=http3,
-                limits=limits,
-                retries=retries,
-                uds=uds,
-                local_address=local_address,
-                socket_options=socket_options,
-                proxy=proxy,
-            ),
-            Trust(verify, cert, trust_env),
-        )
+    def _begin(self) -> None:
+        self._engine = self._make_engine()
 
     async def handle_async_request(self, request: Any) -> Any:
         """Send a request; return its response, whose body may still be arriving.
