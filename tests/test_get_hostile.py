@@ -69,6 +69,23 @@ def test_the_rest_of_a_body_is_not_awaited_for_long():
     assert done.returncode == 33
 
 
+def test_a_file_that_becomes_shorter_ends_its_upload(tmp_path):
+    """Its server waits for the rest that was announced."""
+    path = tmp_path / "file"
+    with path.open("wb") as file:
+        file.truncate(50_000_000)
+
+    def answer(client):
+        os.truncate(path, 10)
+        while client.recv(65536):
+            pass
+
+    with hostile(answer) as url:
+        done = get("-m", "60", "-T", path, f"{url}file")
+    assert done.returncode == 26
+    assert "its length has changed" in done.errors
+
+
 def test_a_server_that_does_not_end_tls_is_left(tmp_path):
     path = tmp_path / "cert.pem"
     certificate().private_key_and_cert_chain_pem.write_to_path(path)

@@ -64,6 +64,8 @@ class Connection:
         self.protocol = asyncio.StreamReaderProtocol(self._reader, loop=loop)
         self._writer: asyncio.StreamWriter | None = None
         self._upload: asyncio.Task[int] | None = None
+        # Why the body of the request broke off.
+        self._broken: TransferError | None = None
         #: Whether anything of the current response has arrived.
         self.heard = False
         self._begun = False  # its head has arrived
@@ -143,9 +145,15 @@ class Connection:
                     self.sent += len(piece)
                     await writer.drain()
             writer.write(self._h11.send(h11.EndOfMessage()) or b"")
-        except (ConnectionError, h11.LocalProtocolError):
-            # The response, or its absence, reports why.
-            return self.sent
+        except ConnectionError:
+            pass  # the response, or its absence, reports why
+        except (OSError, h11.LocalProtocolError) as error:
+            # The server would wait for the rest of what was announced.
+            reason = getattr(error, "strerror", None) or "its length has changed"
+            self._broken = TransferError(
+                Exit.READ, f"the body of the request cannot be read: {reason}"
+            )
+            self.abort()
         return self.sent
 
     async def _next(self, what: str) -> Any:
@@ -164,9 +172,11 @@ class Connection:
             except asyncio.TimeoutError:
                 raise ReadTimeoutError(f"{what} in {self._timeout:g} seconds") from None
             except OSError as error:
-                raise TransferError(
+                raise self._broken or TransferError(
                     Exit.RECEIVE, f"the connection was lost: {error}"
                 ) from None
+            if not data and self._broken is not None:
+                raise self._broken
             if not data and not self.heard:
                 raise TransferError(
                     Exit.NO_REPLY, "the server has closed the connection unanswered"
