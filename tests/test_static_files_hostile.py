@@ -1,6 +1,7 @@
 """What clients can make a server of files hold: descriptors, memory, time."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import resource
@@ -16,8 +17,13 @@ from nghttp2py.static_files import FileRequestHandler, FileSlice, StaticFiles
 LARGE = bytes(range(256)) * 400
 
 
-def open_descriptors():
-    return len(os.listdir("/proc/self/fd"))
+def open_descriptors(directory):
+    """How many files below a directory are open."""
+    links = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            links.append(os.readlink(f"/proc/self/fd/{name}"))
+    return sum(link.startswith(f"{directory}/") for link in links)
 
 
 def file_handler(files):
@@ -42,7 +48,7 @@ def fill(root, n):
 async def test_downloads_that_nobody_takes_hold_few_descriptors(tmp_path, different):
     fill(tmp_path, different)
     files = StaticFiles(tmp_path)
-    before = open_descriptors()
+    before = open_descriptors(tmp_path)
     clients = [
         serve(file_handler(files), config=H2Configuration(initial_window_size=0))
         for _ in range(12)
@@ -53,8 +59,9 @@ async def test_downloads_that_nobody_takes_hold_few_descriptors(tmp_path, differ
         for i in range(100):
             streams.append((client, client.request(f"/large{i % different}")))
         await client.exchange()
+    assert open_descriptors(tmp_path) > before
     limit = 1 if different == 1 else static_files.MAX_OPEN_FILES
-    assert open_descriptors() - before <= limit
+    assert open_descriptors(tmp_path) - before <= limit
     statuses = [client.response(stream_id).status for client, stream_id in streams]
     assert statuses == [200] * 1200
     # Another client is served nevertheless, and those when they take the bytes.
@@ -68,23 +75,23 @@ async def test_downloads_that_nobody_takes_hold_few_descriptors(tmp_path, differ
     for client in clients:
         client.protocol.connection_lost(None)
     other.protocol.connection_lost(None)
-    assert open_descriptors() == before
+    assert open_descriptors(tmp_path) == before
 
 
 def test_more_bodies_than_open_files_are_read_in_turns(tmp_path):
     fill(tmp_path, 10)
     files = StaticFiles(tmp_path, max_open_files=2)
-    before = open_descriptors()
+    before = open_descriptors(tmp_path)
     bodies = [files.respond(b"GET", b"/large%d" % i, []).body for i in range(10)]
     read = [b""] * 10
     while any(pieces := [body.read(50_000) for body in bodies]):
         read = [a + b for a, b in zip(read, pieces, strict=True)]
-        assert open_descriptors() - before <= 2
+        assert open_descriptors(tmp_path) - before <= 2
     assert read == [LARGE + b"%d" % i for i in range(10)]
     for body in bodies:
         body.close()
         body.close()
-    assert open_descriptors() == before
+    assert open_descriptors(tmp_path) == before
 
 
 def test_a_file_replaced_while_it_is_closed_is_not_sent_for_the_first(tmp_path):
