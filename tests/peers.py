@@ -107,12 +107,18 @@ def nghttpd(root, *options, tls=False):
         command += [str(port), str(key), str(cert)]
     else:
         command += ["--no-tls", str(port)]
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    with listening(command, port):
+        yield port
+
+
+@contextlib.contextmanager
+def listening(command, port, **options):
+    """Run a program until the end of the block, which begins when it listens."""
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(list(map(str, command)), **quiet, **options)
     try:
         wait_for_port(port, process)
-        yield port
+        yield
     finally:
         process.terminate()
         process.wait(DEADLINE)
@@ -165,15 +171,8 @@ def nginx(root, port, settings):
     root.chmod(0o755)
     path = root / "nginx.conf"
     path.write_text(CONFIGURATION.format(root=root, settings=settings))
-    with subprocess.Popen(
-        [NGINX, "-c", path, "-p", root, "-e", root / "error.log"],
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        try:
-            wait_for_port(port, process)
-            yield
-        finally:
-            process.terminate()
+    with listening([NGINX, "-c", path, "-p", root, "-e", root / "error.log"], port):
+        yield
 
 
 # ---- A server of ours ----

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import subprocess
 
-from peers import PEERS, wait_for_port
+from peers import PEERS, listening
 
 HAPROXY = shutil.which("haproxy") or PEERS / "usr" / "sbin" / "haproxy"
 
@@ -18,14 +17,6 @@ def haproxy(directory, configuration, port):
     path = directory / "haproxy.cfg"
     path.write_text(configuration)
     libraries = [str(each) for each in (PEERS / "usr" / "lib").glob("*-linux-gnu")]
-    with subprocess.Popen(
-        [HAPROXY, "-db", "-f", path],
-        env=os.environ | {"LD_LIBRARY_PATH": ":".join(libraries)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        try:
-            wait_for_port(port, process)
-            yield
-        finally:
-            process.terminate()
+    environment = os.environ | {"LD_LIBRARY_PATH": ":".join(libraries)}
+    with listening([HAPROXY, "-db", "-f", path], port, env=environment):
+        yield

@@ -20,10 +20,10 @@ from peers import (
     certificate,
     client_tls,
     free_port,
+    listening,
     nghttpd,
     nginx,
     program,
-    wait_for_port,
 )
 from programs import wait_for_udp_port
 
@@ -72,23 +72,6 @@ def root(tmp_path_factory):
 
 
 @contextlib.contextmanager
-def running(root, *command, port, udp=False):
-    """Run a server until the end of the block."""
-    with subprocess.Popen(
-        list(map(str, command)),
-        cwd=root,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        try:
-            if not udp:
-                wait_for_port(port, process)
-            yield port
-        finally:
-            process.terminate()
-
-
-@contextlib.contextmanager
 def run_nghttpd(root):
     with nghttpd(root / "site", tls=True) as port:
         yield port
@@ -106,8 +89,16 @@ def run_gtlsserver(root):
     port = free_port(socket.SOCK_DGRAM)
     command = (program("gtlsserver"), "--quiet", f"--htdocs={root / 'site'}")
     files = (root / "key.pem", root / "cert.pem")
-    with running(root, *command, "127.0.0.1", port, *files, port=port, udp=True):
-        yield port
+    # Its clients wait until it listens.
+    with subprocess.Popen(
+        [*command, "127.0.0.1", str(port), *files],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        try:
+            yield port
+        finally:
+            process.terminate()
 
 
 @contextlib.contextmanager
@@ -118,7 +109,7 @@ def run_hypercorn(root):
         *(f"--certfile={root / 'cert.pem'}", f"--keyfile={root / 'key.pem'}"),
     )
     command = (sys.executable, "-m", "hypercorn", *options, "app:app")
-    with running(root, *command, port=port):
+    with listening(command, port, cwd=root):
         yield port
 
 
@@ -130,7 +121,7 @@ def run_ours(root):
         *("--ssl-certfile", root / "cert.pem", "--ssl-keyfile", root / "key.pem"),
     )
     command = (sys.executable, "-m", "nghttp2py", "run", *options, "app:app")
-    with running(root, *command, port=port):
+    with listening(command, port, cwd=root):
         yield port
 
 
