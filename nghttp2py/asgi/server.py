@@ -81,7 +81,7 @@ class Server:
         self.exit_code = 0
         #: Whether the process is this server's: then systemd is notified of its state.
         self.notifies = False
-        self._watchdog: asyncio.TimerHandle | None = None
+        self._watchdog = notify.Watchdog()
         self._app: ASGIApp | None = None
         # What it listens on; if this has sockets before the start, these.
         self.endpoints = Endpoints()
@@ -295,7 +295,7 @@ class Server:
         self.announce()
         if self.notifies:
             notify.ready("serving")
-            self._notify_watchdog()
+            self._watchdog.start()
 
     def _check_alone(self) -> None:
         """Raise for options of which only ``run()`` can do what they say."""
@@ -331,14 +331,6 @@ class Server:
     def reach_limit(self) -> None:
         """Handle that ``limit_max_requests`` is reached: begin the graceful end."""
         self.should_exit = True
-
-    def _notify_watchdog(self) -> None:
-        """Notify systemd that the event loop runs, now and regularly."""
-        interval = notify.watchdog_interval()
-        if interval is not None:
-            notify.watchdog()
-            loop = asyncio.get_running_loop()
-            self._watchdog = loop.call_later(interval, self._notify_watchdog)
 
     def _make_servers(
         self,
@@ -465,8 +457,7 @@ class Server:
                     await self._metrics.close()
             finally:
                 await self._end_lifespan()
-                if self._watchdog is not None:
-                    self._watchdog.cancel()
+                self._watchdog.stop()
 
     async def _drain(self) -> None:
         """Wait for the end of requests, until the deadline or a second signal."""

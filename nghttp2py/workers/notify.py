@@ -6,6 +6,7 @@ systemd does for a unit of ``Type=notify`` or ``notify-reload``.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import re
@@ -15,6 +16,7 @@ from collections.abc import Mapping
 
 __all__ = [
     "VARIABLES",
+    "Watchdog",
     "ready",
     "reloading",
     "send",
@@ -101,6 +103,26 @@ def watchdog_interval(environ: Mapping[str, str] = os.environ) -> float | None:
     if not int(microseconds):
         return None
     return max(int(microseconds) / 2e6, _LEAST_INTERVAL)
+
+
+class Watchdog:
+    """Reports regularly that the event loop runs, from ``start`` to ``stop``."""
+
+    def __init__(self) -> None:
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Report it now, and again in each ``watchdog_interval``."""
+        interval = watchdog_interval()
+        if interval is not None:
+            watchdog()
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(interval, self.start)
+
+    def stop(self) -> None:
+        """Report nothing more."""
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 def _to_status(text: str) -> list[str]:

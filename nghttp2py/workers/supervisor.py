@@ -158,7 +158,7 @@ class Supervisor:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._roll: asyncio.Task[Any] | None = None
         self._code = 0
-        self._watchdog: asyncio.TimerHandle | None = None
+        self._watchdog = notify.Watchdog()
 
     # ---- The whole life ----
 
@@ -210,24 +210,15 @@ class Supervisor:
             verb = "is" if len(self._slots) == 1 else "are"
             logger.info("%s %s ready", self._describe_count(), verb)
             notify.ready(f"serving with {self._describe_count()}")
-            self._notify_watchdog()
+            self._watchdog.start()
             self._prepare()
         await self._until(lambda: self._stopping and not self._processes)
-        if self._watchdog is not None:
-            self._watchdog.cancel()
+        self._watchdog.stop()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
         logger.info("stopped")
-
-    def _notify_watchdog(self) -> None:
-        """Notify systemd that the supervisor runs, now and regularly."""
-        interval = notify.watchdog_interval()
-        if interval is not None:
-            notify.watchdog()
-            loop = asyncio.get_running_loop()
-            self._watchdog = loop.call_later(interval, self._notify_watchdog)
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():
