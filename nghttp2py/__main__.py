@@ -23,6 +23,8 @@ def main() -> None:
     open_standard_descriptors()
     try:
         from nghttp2py.cli import main as command
+
+        command(prog_name="nghttp2py")
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
         if package not in ("click", "rich"):
@@ -31,7 +33,6 @@ def main() -> None:
             f"nghttp2py: the command needs the {package} package: "
             "pip install 'nghttp2py[cli]'"
         )
-    command(prog_name="nghttp2py")
 
 
 if __name__ == "__main__":
