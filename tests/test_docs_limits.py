@@ -223,6 +223,10 @@ def test_the_time_bounds_of_applications_are_on_the_page(name):
             "ids of another worker's unfinished handshakes",
             "asyncio.quic_member:MAX_CLAIMS",
         ),
+        (
+            "clients whose first packets the supervisor passes on",
+            "asyncio.quic_vacancies:MAX_CHOSEN",
+        ),
         ("``drain()`` of a stream's writer", "asyncio.quic_protocol:HIGH_WATER"),
         (
             "open requests of an ``H3Protocol`` that is a client",

@@ -182,24 +182,3 @@ def test_a_group_that_cannot_grow_keeps_no_socket_that_nobody_reads(monkeypatch)
             group.resize(3)
         assert group.size == 1
         assert made[0].fileno() == -1
-
-
-@pytest.mark.parametrize(
-    ("number", "is_lost"),
-    [
-        (errno.ETOOMANYREFS, True),
-        (errno.EAGAIN, True),
-        (errno.ECONNREFUSED, False),
-        (errno.ENOTCONN, False),
-    ],
-)
-def test_a_message_that_a_worker_loses_is_logged(number, is_lost, monkeypatch, caplog):
-    def fail(*arguments):
-        raise OSError(number, os.strerror(number))
-
-    with grouped() as group, contextlib.closing(group.member(0, 0)):
-        monkeypatch.setattr(quic_group.socket, "send_fds", fail)
-        group.member(1, 0).close()
-    warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
-    assert len(warnings) == (2 if is_lost else 0)
-    assert all("has lost a message about other workers" in w for w in warnings)

@@ -14,10 +14,11 @@ from quic_pair import authority, identity
 from quic_workers import Mobile
 from test_cli_run import program
 from test_quic_workers import Stranger, first_packet
-from test_workers_run import started
+from test_workers_run import find, started
 
 from nghttp2py.asgi import Config
 from nghttp2py.asgi.workers import run_workers
+from nghttp2py.asyncio import Client
 from nghttp2py.asyncio.h3 import H3Protocol
 from nghttp2py.asyncio.quic import connect
 from nghttp2py.errors import ConfigurationError
@@ -135,6 +136,46 @@ async def test_a_connection_outlives_a_rolling_restart_of_the_command(secured):
             client.close()
             await client.wait_closed()
             client._transport.close()
+
+
+# An import that waits for its pipe, if there is a file.
+HELD = """
+import os, sys
+if os.path.exists("held"):
+    print("held", file=sys.stderr, flush=True)
+    open("go").close()
+"""
+
+
+def ask_once(url):
+    """The process that answers on a new connection of HTTP/3."""
+
+    async def get():
+        quic = QuicConfiguration(is_client=True, cadata=authority().cert_pem.bytes())
+        async with Client(url, http3="only", quic=quic) as client:
+            answer = await client.get("/")
+            return int(await answer.read())
+
+    return asyncio.run(get())
+
+
+def test_new_connections_are_answered_while_a_killed_worker_is_not_back(secured):
+    (secured / "main.py").write_text(HELD + MODULE)
+    with program(
+        *(secured, "main:app", "--port=0", "--workers=2"),
+        *("--ssl-certfile=cert.pem", "--ssl-keyfile=key.pem"),
+    ) as server:
+        url = started(server).replace("127.0.0.1", "localhost")
+        first = find(lambda: ask_once(url), 2)
+        (secured / "held").touch()
+        os.kill(min(first), signal.SIGKILL)
+        server.wait_for("held$")
+        # Half of them are at the socket of the other one.
+        assert {ask_once(url) for _ in range(8)} == {max(first)}
+        (secured / "go").write_text("")
+        server.wait_for(r"worker \d \(process \d+\) is ready")
+        assert min(first) not in find(lambda: ask_once(url), 2)
+        assert server.stop() == 0
 
 
 @pytest.mark.parametrize(

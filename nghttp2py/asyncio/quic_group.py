@@ -7,22 +7,25 @@ knows a socket by its place in the group, and the places change when one leaves.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import errno
-import json
 import logging
 import socket
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 from nghttp2py.arguments import check_bool, check_int, check_type
 from nghttp2py.asyncio.binding import (
+    adopt_sockets,
     bind_datagrams,
     check_host,
     check_port,
+    describe_address,
     describe_place,
 )
-from nghttp2py.asyncio.quic_member import MAX_SLOTS, QuicMember
+from nghttp2py.asyncio.quic_channel import MemberChannel
+from nghttp2py.asyncio.quic_member import MAX_SLOTS, Life, QuicMember
+from nghttp2py.asyncio.quic_vacancies import Vacancies
 from nghttp2py.asyncio.shared_secrets import SharedSecrets
 from nghttp2py.asyncio.udp import steer
 from nghttp2py.quic.load_balancing import QuicLB
@@ -32,54 +35,46 @@ __all__ = ["QuicGroup"]
 
 logger = logging.getLogger("nghttp2py.asyncio.quic")
 
-# How many descriptors go into one message: Linux allows 253 (SCM_MAX_FD).
-_DESCRIPTORS = 64
-
-_Place = tuple[int, Any, bool]
+# Seconds after which messages are sent again that a member has not accepted.
+_AGAIN = 0.2
 
 
-class _Channel:
-    """The supervisor's ends of the sockets to one member."""
+class _Place(NamedTuple):
+    """An address, and the socket of the caller at it, if there is one.
 
-    def __init__(self) -> None:
-        # The other members get this socket, and send datagrams for the member by it.
-        self.outbox, self.inbox = _pair()
-        self._control, self.control = _pair()
+    ``shared`` is whether no worker can have another socket there.
+    """
 
-    def tell(self, message: dict[str, Any], peers: Iterable[_Channel] = ()) -> bool:
-        """Send a message to the member; return False if it is lost."""
-        descriptors = [peer.outbox.fileno() for peer in peers]
-        try:
-            socket.send_fds(self._control, [json.dumps(message).encode()], descriptors)
-        except ConnectionError:
-            pass  # its process has ended
-        except OSError as error:
-            # ENOTCONN comes after the first ConnectionError.  Others are EAGAIN, and
-            # ETOOMANYREFS: descriptors that wait to be read count for the limit of open
-            # files (unix(7)).
-            return error.errno == errno.ENOTCONN
-        return True
+    family: int
+    address: Any
+    ipv6_only: bool
+    given: socket.socket | None = None
+    shared: bool = False
 
-    def close(self) -> None:
-        self.outbox.close()
-        self._control.close()
-
-
-def _pair() -> tuple[socket.socket, socket.socket]:
-    """Return two connected sockets without names, which no other program can use."""
-    pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-    for sock in pair:
-        sock.setblocking(False)
-    return pair
+    def open(self, slot: int) -> socket.socket:
+        """Return the socket of a slot.  Raises ``OSError``."""
+        if self.given is not None and (self.shared or slot == 0):
+            return self.given.dup()
+        return bind_datagrams(
+            self.family, self.address, self.ipv6_only, reuse_port=True
+        )
 
 
 class QuicGroup:
     """The UDP sockets of all workers, and what they share: the supervisor's part.
 
     ``addresses`` are those to serve: ``(host, port)`` with the address of an interface,
-    or bound sockets (of TCP), whose addresses are used.  ``size`` is the number of
-    workers: each is in a *slot*, 0 to ``size - 1``, and has a *generation* that counts
-    its predecessors in the slot.
+    or bound sockets: the addresses of those of TCP are used, and the group owns those
+    of UDP.  ``size`` is the number of workers: each is in a *slot*, 0 to ``size - 1``,
+    and has a *generation* that counts its predecessors in the slot.
+
+    A socket of UDP that this user has bound with SO_REUSEPORT is the first worker's.
+    Otherwise no worker can have its own at the address: the group reads the socket, and
+    passes on all datagrams.
+
+    To do so, to read the sockets of slots without a worker, and to send messages again
+    that a worker had no room for, the group needs the running event loop in which its
+    members are made.
 
     ``secrets`` are made if none are given.  ``load_balancing`` is for a load balancer
     in front that reads connection ids.  With ``bpf`` the kernel chooses the worker by
@@ -122,7 +117,11 @@ class QuicGroup:
             raise ValueError("addresses must not be empty")
         # The sockets of each slot, in the order of the addresses.
         self._sockets: list[list[socket.socket]] = []
-        self._channels: dict[tuple[int, int], _Channel] = {}
+        self._channels: dict[tuple[int, int], MemberChannel] = {}
+        self._vacancies = Vacancies(self._channels, self._connection_ids, secrets.reset)
+        # The loop that reads the members' reports.
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._again: asyncio.TimerHandle | None = None
         try:
             self._open(size)
         except BaseException:
@@ -136,14 +135,21 @@ class QuicGroup:
                 self._sockets.append([])
             opened = self._sockets[slot]
             for place in self._places[len(opened) :]:
-                opened.append(bind_datagrams(*place, reuse_port=True))
+                opened.append(place.open(slot))
         self.size = size
         self._steer()
 
     def _steer(self) -> None:
         """Have the kernel choose by the connection id, if it can."""
+        own = [
+            sock
+            for place, sock in zip(self._places, self._sockets[0], strict=True)
+            if not place.shared
+        ]
+        if not own:
+            return
         self.steered = self._bpf and all(
-            steer(sock, self._connection_ids, self.size) for sock in self._sockets[0]
+            steer(sock, self._connection_ids, self.size) for sock in own
         )
         if self._bpf and not self.steered:
             logger.info(
@@ -155,7 +161,7 @@ class QuicGroup:
     @property
     def addresses(self) -> list[Any]:
         """The bound addresses, as of ``getsockname()``."""
-        return [address for _, address, _ in self._places]
+        return [place.address for place in self._places]
 
     def member(self, slot: int, generation: int) -> QuicMember:
         """Return what the worker of a slot needs; the caller owns it.
@@ -169,14 +175,14 @@ class QuicGroup:
         # Connection ids have the generation in one byte.
         if any(s == slot and not (g - generation) % 256 for s, g in self._channels):
             raise ValueError(f"slot {slot} has a generation {generation} already")
-        channel = _Channel()
-        others = list(self._channels.items())
-        for start in range(0, len(others), _DESCRIPTORS):
-            part = others[start : start + _DESCRIPTORS]
-            message = {"joined": [each for each, _ in part]}
-            self._tell(key, channel, message, [c for _, c in part])
-        self._tell_all({"joined": [key]}, [channel])
+        channel = MemberChannel()
+        for other, each in self._channels.items():
+            channel.news.joined(other, each)
+            each.news.joined(key, channel)
         self._channels[key] = channel
+        self._listen(channel)
+        self._tell_all()
+        self._watch()
         return QuicMember(
             slot,
             generation,
@@ -186,15 +192,61 @@ class QuicGroup:
             [sock.dup() for sock in self._sockets[slot]],
             channel.inbox,
             channel.control,
+            [number for number, place in enumerate(self._places) if place.shared],
         )
+
+    # ---- Members' reports, and the sockets that no member reads ----
+
+    def _listen(self, channel: MemberChannel) -> None:
+        """Have the running loop read what the member reports."""
+        if self._loop is None:
+            with contextlib.suppress(RuntimeError):
+                self._loop = asyncio.get_running_loop()
+        if self._loop is not None:
+            self._loop.add_reader(channel.fileno(), self._read_life, channel)
+
+    def _read_life(self, channel: MemberChannel) -> None:
+        try:
+            channel.read_life()
+        except OSError:
+            self._unlisten(channel)  # its process has ended
+        self._watch()
+
+    def _unlisten(self, channel: MemberChannel) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.remove_reader(channel.fileno())
+
+    def _watch(self) -> None:
+        """Read the sockets that no member reads, while there is one that serves."""
+        if self._loop is None:
+            return
+        reading = {
+            slot
+            for (slot, _), channel in self._channels.items()
+            if channel.life is not Life.STARTING
+        }
+        unread: dict[tuple[int, int], socket.socket] = {}
+        for slot, sockets in enumerate(self._sockets if reading else ()):
+            for number, sock in enumerate(sockets):
+                shared = self._places[number].shared
+                if slot == 0 if shared else slot not in reading:
+                    unread[slot, number] = sock
+        self._vacancies.read(self._loop, unread)
+
+    # ---- Members that end ----
 
     def ended(self, slot: int, generation: int) -> None:
         """Forget a member whose process has ended; a second call is a no-op."""
-        channel = self._channels.pop((slot, generation), None)
+        key = slot, generation
+        channel = self._channels.pop(key, None)
         if channel is not None:
+            self._unlisten(channel)
             channel.close()
-            self._tell_all({"left": [(slot, generation)]})
+            for each in self._channels.values():
+                each.news.left(key)
+            self._tell_all()
             self._close_unused()
+            self._watch()
 
     def _close_unused(self) -> None:
         """Close the sockets of slots that are no more and have no member.
@@ -225,47 +277,66 @@ class QuicGroup:
         finally:
             # Also after an error: the kernel would give connections to the new ones.
             self._close_unused()
-        self._tell_all({"size": size})
+            self._watch()
+        for channel in self._channels.values():
+            channel.news.resized(size)
+        self._tell_all()
 
-    def _tell_all(
-        self, message: dict[str, Any], peers: Sequence[_Channel] = ()
-    ) -> None:
-        for key, channel in self._channels.items():
-            self._tell(key, channel, message, peers)
+    # ---- Messages ----
 
-    def _tell(
-        self,
-        key: tuple[int, int],
-        channel: _Channel,
-        message: dict[str, Any],
-        peers: Sequence[_Channel],
-    ) -> None:
-        if not channel.tell(message, peers):
+    def _tell_all(self) -> None:
+        """Send the members what waits for them, and again as long as that is
+        refused."""
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+        done = [self._tell(key, each) for key, each in self._channels.items()]
+        if self._loop is not None and not all(done):
+            self._again = self._loop.call_later(_AGAIN, self._tell_all)
+
+    def _tell(self, key: tuple[int, int], channel: MemberChannel) -> bool:
+        if channel.news.flush():
+            channel.is_logged = False
+            return True
+        if not channel.is_logged:
+            channel.is_logged = True
             logger.warning(
-                "worker %d of generation %d has lost a message about other workers: it "
-                "does not read, or the limit of open files is too low",
+                "messages about other workers wait for worker %d of generation %d, "
+                "which does not read them, or the limit of open files is too low: %s",
                 *key,
+                channel.news.error,
             )
+        return False
 
     def close(self) -> None:
         """Close the supervisor's sockets; a second call is a no-op."""
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+        self._vacancies.close()
         for channel in self._channels.values():
+            self._unlisten(channel)
             channel.close()
         self._channels.clear()
         for opened in self._sockets:
             for sock in opened:
                 sock.close()
         self._sockets.clear()
+        for place in self._places:
+            if place.given is not None:
+                place.given.close()
 
 
 def _reserve(address: tuple[str, int] | socket.socket) -> _Place:
-    """Return the place of an address, whose UDP port is free.
+    """Return the place of an address, whose UDP port is free, or of a given socket.
 
     A socket of another group must not have it: the groups would be one for the kernel.
     """
     place: _Place
     if isinstance(address, socket.socket):
-        place = describe_place(address)
+        place = _Place(*describe_place(address))
+        if address.type == socket.SOCK_DGRAM:
+            return _adopt(place, address)
     else:
         check_type("each of addresses", address, tuple, "(host, port) or a socket")
         host, port = address
@@ -273,6 +344,25 @@ def _reserve(address: tuple[str, int] | socket.socket) -> _Place:
         check_port(port)
         flags = socket.AI_PASSIVE | socket.AI_NUMERICHOST
         found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=flags)
-        place = found[0][0], found[0][4], False
-    with contextlib.closing(bind_datagrams(*place)) as sock:
-        return describe_place(sock)
+        place = _Place(found[0][0], found[0][4], False)
+    free = bind_datagrams(place.family, place.address, place.ipv6_only)
+    with contextlib.closing(free) as sock:
+        return _Place(*describe_place(sock))
+
+
+def _adopt(place: _Place, given: socket.socket) -> _Place:
+    """Return the place of a socket that the caller has bound."""
+    adopt_sockets(given, datagrams=True)
+    try:
+        # The kernel demands the option of both sockets, and the same user
+        # (SO_REUSEPORT in socket(7)).
+        place._replace(given=given).open(1).close()
+        shared = False
+    except OSError:
+        shared = True
+        logger.info(
+            "the socket at %s cannot have others beside it (SO_REUSEPORT): its "
+            "datagrams are passed on to the workers",
+            describe_address(place.address),
+        )
+    return place._replace(given=given, shared=shared)

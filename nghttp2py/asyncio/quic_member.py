@@ -25,11 +25,11 @@ from nghttp2py.quic.configuration import QuicConfiguration
 from nghttp2py.quic.load_balancing import QuicLB
 from nghttp2py.quic.routing import ConnectionIds, QuicHeader
 
-__all__ = ["MAX_SLOTS", "QuicMember", "QuicMemberCounts"]
+__all__ = ["GENERATIONS", "MAX_SLOTS", "Kind", "Life", "QuicMember", "QuicMemberCounts"]
 
 # A connection id has the slot in one byte, and the generation modulo this, too.
 MAX_SLOTS = 256
-_GENERATIONS = 256
+GENERATIONS = 256
 
 # The longest message of another member: a run of datagrams, and its addresses.
 _MESSAGE = 66000
@@ -49,10 +49,11 @@ _CLAIMS = 64
 # The fields of describe().
 _STATE = {
     *("slot", "generation", "size", "secrets", "load_balancing", "addresses"),
+    "unread",
 }
 
 
-class _Kind(IntEnum):
+class Kind(IntEnum):
     """The first byte of a message between members."""
 
     RUN = 0
@@ -60,7 +61,7 @@ class _Kind(IntEnum):
     CLAIMS = 2
 
 
-class _Life(IntEnum):
+class Life(IntEnum):
     """What a member does: of several in a slot, the newest that has begun reads."""
 
     STARTING = 0
@@ -100,7 +101,7 @@ class _Peer:
         self.slot = slot
         self.generation = generation
         self.sock = sock
-        self.life = _Life.STARTING
+        self.life = Life.STARTING
 
     def send(self, message: bytes) -> bool:
         """Send a message; return whether its socket has accepted it."""
@@ -131,6 +132,7 @@ class QuicMember:
         sockets: Sequence[socket.socket],
         inbox: socket.socket,
         control: socket.socket,
+        unread: Iterable[int] = (),
     ) -> None:
         self.slot = slot
         self.generation = generation
@@ -144,16 +146,18 @@ class QuicMember:
             generation=generation,
             load_balancing=load_balancing,
         )
-        self._key = slot, generation % _GENERATIONS
+        self._key = slot, generation % GENERATIONS
         self._inbox = inbox
         self._control = control
+        # The addresses with one socket for all workers, which the supervisor reads.
+        self._unread = frozenset(unread)
         self._peers: dict[tuple[int, int], _Peer] = {}
         # Of connections whose clients do not know the server's ids yet, by the ids that
         # they use.
         self._claims: dict[bytes, tuple[int, int]] = {}
         self._servers: dict[int, GroupedServer] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._life = _Life.STARTING
+        self._life = Life.STARTING
         self._closed = False
         self._received = self._forwarded = self._arrived = self._dropped = 0
 
@@ -170,6 +174,7 @@ class QuicMember:
             "secrets": self.secrets.to_json(),
             "load_balancing": None if lb is None else lb.to_json(),
             "addresses": len(self.sockets),
+            "unread": sorted(self._unread),
         }
         sockets = (*self.sockets, self._inbox, self._control)
         return state, [sock.fileno() for sock in sockets]
@@ -215,6 +220,7 @@ class QuicMember:
             sockets,
             inbox,
             control,
+            state["unread"],
         )
 
     @property
@@ -263,13 +269,12 @@ class QuicMember:
         """
         (place,) = (i for i, each in enumerate(self.sockets) if each is sock)
         self._servers[place] = server
-        if self._life is _Life.STARTING:
+        if self._life is Life.STARTING:
             self._loop = asyncio.get_running_loop()
             self._loop.add_reader(self._inbox.fileno(), self._read_inbox)
             self._loop.add_reader(self._control.fileno(), self._read_control)
-            self._life = _Life.SERVING
             self._read_control()
-            self._tell_life(self._peers.values())
+            self._begin_life(Life.SERVING)
         self._choose_reader()
         return place
 
@@ -280,9 +285,8 @@ class QuicMember:
 
     def drain(self) -> None:
         """Leave new connections to the other members from now on."""
-        if self._life is _Life.SERVING:
-            self._life = _Life.DRAINING
-            self._tell_life(self._peers.values())
+        if self._life is Life.SERVING:
+            self._begin_life(Life.DRAINING)
 
     def close(self) -> None:
         """Close the sockets; a second call is a no-op."""
@@ -321,7 +325,7 @@ class QuicMember:
             peer = self._find_other(header.destination_cid)
         if peer is None:
             return False
-        if peer.send(pack_run(self.sockets[place].family, _Kind.RUN, place, run)):
+        if peer.send(pack_run(self.sockets[place].family, Kind.RUN, place, run)):
             self._forwarded += _count([run])
         else:
             self._dropped += _count([run])
@@ -342,9 +346,9 @@ class QuicMember:
         claim = self._claims.get(cid)
         if claim is not None:
             return self._peers.get(claim)
-        if self._life is not _Life.DRAINING and not self._is_replaced():
+        if self._life is not Life.DRAINING and not self._is_replaced():
             return None
-        serving = [p for p in self._peers.values() if p.life is _Life.SERVING]
+        serving = [p for p in self._peers.values() if p.life is Life.SERVING]
         newest = [p for p in serving if p.slot == self.slot]
         if newest:
             return max(newest, key=lambda peer: peer.generation)
@@ -370,7 +374,7 @@ class QuicMember:
         if len(message) < 4:
             return
         kind, *key = message[:3]
-        if kind == _Kind.RUN:
+        if kind == Kind.RUN:
             run = unpack_run(message)
             if run is not None:
                 runs.setdefault(message[1], []).append(run)
@@ -378,22 +382,30 @@ class QuicMember:
         peer = self._find((key[0], key[1]))
         if peer is None:
             return
-        if kind == _Kind.STATE:
+        if kind == Kind.STATE:
             with contextlib.suppress(ValueError):  # a state of another release
-                self._learn_life(peer, _Life(message[3]))
-        elif kind == _Kind.CLAIMS:
+                self._learn_life(peer, Life(message[3]))
+        elif kind == Kind.CLAIMS:
             self._take_claims(peer, message)
 
     # ---- The other members ----
 
     def _tell_life(self, peers: Iterable[_Peer]) -> None:
         for peer in peers:
-            peer.send(bytes([_Kind.STATE, *self._key, self._life]))
+            peer.send(bytes([Kind.STATE, *self._key, self._life]))
 
-    def _learn_life(self, peer: _Peer, life: _Life) -> None:
-        began = peer.life is _Life.STARTING
+    def _begin_life(self, life: Life) -> None:
+        """Report what this member does from now on, to the supervisor, too."""
+        self._life = life
+        self._tell_life(self._peers.values())
+        with contextlib.suppress(OSError):  # the supervisor may have ended
+            self._control.send(bytes([life]))
+
+    def _learn_life(self, peer: _Peer, life: Life) -> None:
+        began = peer.life is Life.STARTING
         peer.life = life
-        if began and peer.slot == self.slot and peer.generation > self.generation:
+        if began:
+            # It may read a socket whose datagrams were passed on to this member.
             self._claim(peer)
         self._choose_reader()
 
@@ -402,15 +414,16 @@ class QuicMember:
         return any(
             peer.slot == self.slot
             and peer.generation > self.generation
-            and peer.life is not _Life.STARTING
+            and peer.life is not Life.STARTING
             for peer in self._peers.values()
         )
 
     def _choose_reader(self) -> None:
-        """Read the sockets, unless a newer member of the slot does."""
+        """Read the sockets, unless a newer member of the slot or the supervisor
+        does."""
         replaced = self._is_replaced()
-        for server in self._servers.values():
-            if replaced:
+        for place, server in self._servers.items():
+            if replaced or place in self._unread:
                 server.pause_reading()
             else:
                 server.resume_reading()
@@ -422,7 +435,7 @@ class QuicMember:
             part = b"".join(
                 bytes([len(cid)]) + cid for cid in ids[start : start + _CLAIMS]
             )
-            peer.send(bytes([_Kind.CLAIMS, *self._key]) + part)
+            peer.send(bytes([Kind.CLAIMS, *self._key]) + part)
 
     def _take_claims(self, peer: _Peer, message: bytes) -> None:
         start = 3
@@ -432,7 +445,7 @@ class QuicMember:
                 del self._claims[next(iter(self._claims))]
             self._claims[message[start + 1 : end]] = (
                 peer.slot,
-                peer.generation % _GENERATIONS,
+                peer.generation % GENERATIONS,
             )
             start = end
 
@@ -453,14 +466,15 @@ class QuicMember:
     def _obey(self, message: dict[str, Any], descriptors: Sequence[int]) -> None:
         joined = message.get("joined", ())
         for (slot, generation), descriptor in zip(joined, descriptors, strict=True):
+            self._forget((slot, generation % GENERATIONS))
             sock = socket.socket(fileno=descriptor)
             sock.setblocking(False)
             peer = _Peer(slot, generation, sock)
-            self._peers[slot, generation % _GENERATIONS] = peer
-            if self._life is not _Life.STARTING:
+            self._peers[slot, generation % GENERATIONS] = peer
+            if self._life is not Life.STARTING:
                 self._tell_life([peer])
         for slot, generation in message.get("left", ()):
-            self._forget((slot, generation % _GENERATIONS))
+            self._forget((slot, generation % GENERATIONS))
         self.size = message.get("size", self.size)
 
     def _forget(self, key: tuple[int, int]) -> None:
