@@ -84,12 +84,16 @@ def listening(address=("127.0.0.1", 0), family=socket.AF_INET):
 
 
 @contextlib.contextmanager
-def three(tmp_path):
-    """Sockets of TCP, UDP at the same port, and of a Unix path."""
+def three(tmp_path, *, reuse_port=False):
+    """Sockets of TCP, UDP at the same port, and of a Unix path.
+
+    ``reuse_port`` is that of UDP: ``ReusePort=`` of the unit.
+    """
     with contextlib.ExitStack() as stack:
         port = free_port()
         tcp = stack.enter_context(listening(("127.0.0.1", port)))
         udp = stack.enter_context(socket.socket(type=socket.SOCK_DGRAM))
+        udp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, reuse_port)
         udp.bind(("127.0.0.1", port))
         path = str(tmp_path / "socket")
         unix = stack.enter_context(listening(path, socket.AF_UNIX))
@@ -122,6 +126,38 @@ def test_passed_sockets_of_each_kind_are_served_on(site, paths, certificates):
         # They are those of systemd: they stay, for the next start.
         assert os.path.exists(path)
         socket.create_connection(("127.0.0.1", port), DEADLINE).close()
+
+
+@pytest.mark.parametrize("reuse_port", [True, False])
+def test_workers_have_http3_at_a_passed_socket(site, paths, certificates, reuse_port):
+    """Without ReusePort= of the unit the supervisor passes datagrams on."""
+    tls = ["--ssl-certfile", paths[0], "--ssl-keyfile", paths[1]]
+    with three(site, reuse_port=reuse_port) as (tcp, udp, _, port, _):
+        with service(site, *tls, "--workers=2", sockets=[tcp, udp]) as server:
+            assert server.wait_for(URL)[4] == "HTTP/1.1, HTTP/2, HTTP/3"
+            server.wait_for("workers are ready")
+            url = f"https://127.0.0.1:{port}/"
+            for _ in range(4):
+                done = nghttp2py(
+                    "get", "--http3-only", "--cacert", certificates[3], url
+                )
+                assert done.stdout == b"3 https", done.stderr
+            server.process.send_signal(signal.SIGHUP)
+            server.wait_for("the workers are replaced")
+            done = nghttp2py("get", "--http3-only", "--cacert", certificates[3], url)
+            assert done.stdout == b"3 https", done.stderr
+            assert server.stop() == 0
+        assert "WARNING" not in server.log and "ERROR" not in server.log
+
+
+def test_workers_need_a_socket_of_tcp_beside_one_of_udp(site, paths):
+    tls = ["--ssl-certfile", paths[0], "--ssl-keyfile", paths[1]]
+    with (
+        three(site) as (_, udp, *_),
+        service(site, *tls, "--workers=2", sockets=[udp]) as server,
+    ):
+        assert server.end() == 1
+    assert "a socket of UDP needs one of TCP beside it" in server.lines[-1]
 
 
 def test_without_an_address_all_passed_sockets_are_used(site):

@@ -83,8 +83,8 @@ class Endpoints:
     # The sockets that are in no endpoint yet: with TLS, and in the clear.
     _tls: list[socket.socket] = field(default_factory=list)
     _clear: list[socket.socket] = field(default_factory=list)
-    # The sockets of systemd that an address has chosen.
-    chosen: list[socket.socket] = field(default_factory=list)
+    # The sockets of UDP that were opened beside those of TCP, not given.
+    opened_udp: list[socket.socket] = field(default_factory=list)
     # Those that no address has chosen yet.
     _inherited: list[InheritedSocket] = field(default_factory=list)
 
@@ -115,7 +115,7 @@ class Endpoints:
                 )
                 self._drop_inherited()
             if pair and not any(sock.type == socket.SOCK_DGRAM for sock in ours):
-                ours += _open_udp(ours)
+                ours += self._open_udp(ours)
             self._group(http3)
         except BaseException:
             self.close()
@@ -160,9 +160,7 @@ class Endpoints:
             )
         for each in found:
             self._inherited.remove(each)
-        sockets = [each.sock for each in found]
-        self.chosen += sockets
-        return sockets
+        return [each.sock for each in found]
 
     def _drop_inherited(self) -> None:
         for each in self._inherited:
@@ -209,13 +207,28 @@ class Endpoints:
             if not http3:
                 break
             try:
-                return sockets + _open_udp(sockets)
+                return sockets + self._open_udp(sockets)
             except OSError as error:
                 for sock in sockets:
                     sock.close()
                 if bind.port or left == 1 or error.errno != errno.EADDRINUSE:
                     raise
         return sockets
+
+    def _open_udp(self, sockets: list[socket.socket]) -> list[socket.socket]:
+        """Return sockets of UDP at the addresses of those of IP.  Raises
+        ``OSError``."""
+        found: list[socket.socket] = []
+        try:
+            for sock in sockets:
+                if sock.family != socket.AF_UNIX:
+                    found.append(bind_udp(sock))
+        except BaseException:
+            for sock in found:
+                sock.close()
+            raise
+        self.opened_udp += found
+        return found
 
     def _group(self, http3: bool) -> None:
         """Make an endpoint of the sockets of each kind."""
@@ -233,6 +246,16 @@ class Endpoints:
                 kinds.setdefault((secure, quic), []).append(sock)
         self.found = [Endpoint(each, *kind) for kind, each in kinds.items()]
 
+    @property
+    def streams(self) -> list[socket.socket]:
+        """The sockets of TCP and of Unix paths."""
+        return [
+            sock
+            for endpoint in self.found
+            for sock in endpoint.sockets
+            if sock.type == socket.SOCK_STREAM
+        ]
+
     def close(self) -> None:
         """Close the sockets that no server has taken, and remove the paths."""
         self.remove_paths()
@@ -249,20 +272,6 @@ class Endpoints:
         for path in self.paths:
             path.remove()
         self.paths.clear()
-
-
-def _open_udp(sockets: list[socket.socket]) -> list[socket.socket]:
-    """Return sockets of UDP at the addresses of those of IP.  Raises ``OSError``."""
-    found: list[socket.socket] = []
-    try:
-        for sock in sockets:
-            if sock.family != socket.AF_UNIX:
-                found.append(bind_udp(sock))
-    except BaseException:
-        for sock in found:
-            sock.close()
-        raise
-    return found
 
 
 def describe_socket(sock: socket.socket, scheme: str) -> str:

@@ -100,7 +100,9 @@ async def _supervise(
     try:
         for number, endpoint in enumerate(endpoints.found):
             if endpoint.http3 and files is None:
-                quic = _make_group(config, endpoint, endpoints.chosen, workers, secrets)
+                quic = _make_group(
+                    config, endpoint, endpoints.opened_udp, workers, secrets
+                )
             sockets.add(str(number), endpoint.sockets)
         if config.metrics_port is not None:
             await sockets.open(_METRICS, (config.metrics_host, config.metrics_port))
@@ -139,13 +141,13 @@ async def _supervise(
 def _make_group(
     config: Config,
     endpoint: Endpoint,
-    chosen: list[socket.socket],
+    opened: list[socket.socket],
     workers: int,
     secrets: SharedSecrets | None,
 ) -> QuicGroup:
     """Return a group of sockets of UDP, instead of those of an endpoint.
 
-    The workers have its secrets.
+    ``opened`` are those that were not given.  The workers have the group's secrets.
     """
     from nghttp2py.asyncio.quic_group import QuicGroup
     from nghttp2py.asyncio.quic_member import MAX_SLOTS
@@ -156,20 +158,27 @@ def _make_group(
         error=ConfigurationError,
     )
     streams: list[socket.socket] = []
+    addresses: list[socket.socket] = []
+    found: set[Any] = set()
     for sock in endpoint.sockets:
         if sock.type == socket.SOCK_STREAM:
             streams.append(sock)
-        elif sock in chosen:
-            raise ConfigurationError(
-                "a socket of systemd for UDP is for one process: with several workers, "
-                "give http3 and a socket of TCP"
-            )
-        else:
+        elif sock in opened:
             # It has shown that its port is free.  Each worker gets one of its own.
+            found.add((sock.family, sock.getsockname()))
             sock.close()
+        else:
+            addresses.append(sock)
+    addresses += [
+        sock for sock in streams if (sock.family, sock.getsockname()) in found
+    ]
+    if not streams:
+        raise ConfigurationError(
+            "with several workers, a socket of UDP needs one of TCP beside it"
+        )
     endpoint.sockets[:] = streams
     return QuicGroup(
-        streams,
+        addresses,
         workers,
         secrets=secrets,
         load_balancing=config.find_load_balancing(),
