@@ -3,12 +3,14 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 
 import pytest
 from loops import DEADLINE
+from peers import free_port
 from test_cli_run import URL, curl, program
 
 MODULE = """
@@ -52,13 +54,21 @@ def reloading(site, *arguments, **environ):
     return program(site, *arguments, env=os.environ | environ)
 
 
-def change(server, site, before, after):
-    """Write the module until the server has seen that, and return."""
-    path = site / "main.py"
-    text = path.read_text()
-    assert before in text
-    path.write_text(text.replace(before, after))
+def save(server, site, text):
+    """Write the module at once, and wait until the server has no old code."""
+    path = site / "main.py.new"
+    path.write_text(text)
+    path.replace(site / "main.py")
     server.wait_for(CHANGED)
+    # It answers requests until it hears of the change.
+    server.wait_for(r"worker 0 \(process \d+\) has ended")
+
+
+def change(server, site, before, after):
+    """Change the module, and wait until the server has no old code."""
+    text = (site / "main.py").read_text()
+    assert before in text
+    save(server, site, text.replace(before, after))
 
 
 def status_of(url):
@@ -112,25 +122,43 @@ def test_an_error_at_the_first_start_is_shown_too(site):
         url = "http://{}:{}/".format(*server.wait_for(URL).group(2, 3))
         status, body = status_of(url)
         assert status == 500 and "No module named 'nothing_of_this_name'" in body
-        (site / "main.py").write_text(MODULE)
-        server.wait_for(CHANGED)
+        save(server, site, MODULE)
         assert status_of(url) == (200, "version ONE")
         failing = MODULE.replace("await receive()", "raise OSError('no database')", 1)
-        (site / "main.py").write_text(failing)
-        server.wait_for(CHANGED)
+        save(server, site, failing)
         # An application whose lifespan raises is served without it, as it was before.
         assert status_of(url) == (200, "version ONE")
         failing = MODULE.replace(
             '{"type": "lifespan.startup.complete"}',
             '{"type": "lifespan.startup.failed", "message": "no database"}',
         )
-        (site / "main.py").write_text(failing)
-        server.wait_for(CHANGED)
+        save(server, site, failing)
         status, body = status_of(url)
         assert (status, body) == (
             500,
             "the application has failed to start: no database\n",
         )
+        assert server.stop() == 0
+
+
+def test_a_request_that_comes_before_the_first_import_waits_for_it(site):
+    """The sockets listen first, so no connection is refused."""
+    os.mkfifo(site / "go")
+    waiting = "print('importing', flush=True, file=__import__('sys').stderr)\n"
+    (site / "main.py").write_text(waiting + "open('go').close()\n" + MODULE)
+    port = free_port()
+    with reloading(site, f"--port={port}") as server:
+        server.wait_for("importing")
+        with (
+            subprocess.Popen(
+                ["curl", "--silent", "--show-error", f"http://127.0.0.1:{port}/"],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            ) as client,
+            socket.create_connection(("127.0.0.1", port), DEADLINE),
+        ):
+            (site / "go").write_text("")
+            assert client.communicate(timeout=DEADLINE)[0] == b"version ONE"
         assert server.stop() == 0
 
 

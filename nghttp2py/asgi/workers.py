@@ -98,6 +98,10 @@ async def _supervise(
         announce_metrics(sockets.named(_METRICS))
 
     try:
+        if files is not None:
+            # Before the application is imported: a browser that comes now waits.
+            for sock in endpoints.streams:
+                sock.listen(config.backlog)
         for number, endpoint in enumerate(endpoints.found):
             if endpoint.http3 and files is None:
                 quic = _make_group(
