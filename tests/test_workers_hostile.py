@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 import logging
 import os
@@ -13,13 +14,14 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from loops import in_loop
+from loops import in_loop, in_virtual_time, until
 from peers import certificate
 from test_cli_run import Program as Running
 
 from nghttp2py.asgi import workers as asgi_workers
 from nghttp2py.asgi.config import Config
 from nghttp2py.asyncio.quic_group import QuicGroup
+from nghttp2py.workers import supervisor as supervisor_module
 from nghttp2py.workers.channel import Channel
 from nghttp2py.workers.sockets import Sockets
 from nghttp2py.workers.supervisor import Program, Slot, Supervisor
@@ -174,6 +176,43 @@ async def test_a_worker_that_ends_as_soon_as_it_is_ready_replaces_no_other(monke
     monkeypatch.setattr(supervisor, "_spawn", lambda slot: made)
     assert not await supervisor._replace(slot)
     assert slot.process is before
+
+
+@in_virtual_time
+async def test_a_spare_process_that_ends_again_and_again_is_made_after_pauses(
+    monkeypatch,
+):
+    times = []
+    loop = asyncio.get_running_loop()
+
+    class Spare:
+        has_ended = True
+
+        def __init__(self, modules):
+            times.append(loop.time())
+            if len(times) == 4:
+                raise OSError("no more processes")
+            loop.call_later(1, supervisor._reap)
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(supervisor_module, "Spare", Spare)
+    supervisor = Supervisor(Program("programs:sound"), Sockets())
+    supervisor._prepare()
+    supervisor._prepare()  # as another worker does that is ready
+    await until(lambda: len(times) == 6)
+    supervisor._prepare()
+    pauses = [round(b - a, 3) for a, b in itertools.pairwise(times)]
+    # Each but the fourth has lived for a second.
+    assert pauses == [1.0, 1.5, 2.0, 2.0, 5.0]
+    supervisor._drop_spare()
+    # One that has become a worker was sound.
+    supervisor._spare_failures = 0
+    supervisor._prepare()
+    await until(lambda: len(times) == 8)
+    assert round(times[7] - times[6], 3) == 1.0
+    supervisor._drop_spare()
 
 
 def test_a_place_that_the_group_of_quic_has_not_gets_no_worker(caplog):

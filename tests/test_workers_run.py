@@ -126,16 +126,19 @@ def test_a_worker_that_is_killed_is_back_and_the_others_serve_on(site):
         assert server.stop() == 0
 
 
-def test_a_spare_process_that_ends_is_not_used(site):
+def test_a_spare_process_that_ends_is_made_again_and_not_used(site):
     with run(site) as server:
         url = started(server)
         first = pids(url, 2)
         wait_until(lambda: len(server.children) == 3)
         (spare,) = server.children - first
         os.kill(spare, signal.SIGKILL)
-        wait_until(lambda: len(server.children) == 2)
+        # That is before a worker ends.
+        wait_until(lambda: len(server.children) == 3 and spare not in server.children)
+        (another,) = server.children - first
         os.kill(min(first), signal.SIGKILL)
         wait_until(lambda: len(pids(url, 2) - first) == 1)
+        assert another in pids(url, 2)
         assert server.stop() == 0
     assert "ERROR" in server.log and "Traceback" not in server.log
 

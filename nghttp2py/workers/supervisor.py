@@ -43,11 +43,11 @@ logger = logging.getLogger(__name__)
 
 # "package.module:name"
 _NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
-# Seconds until a worker is started again that has ended: none the first time, then the
-# least, and twice as many each time up to the most.
+# Seconds until a worker, or a spare process, is started again that has ended: none the
+# first time, then the least, and twice as many each time up to the most.
 _LEAST_PAUSE = 0.5
 _MOST_PAUSE = 30.0
-# Seconds after which a worker that is ready counts as sound.
+# Seconds after which a worker that is ready, or a spare process, counts as sound.
 _SOUND = 10.0
 #: More workers than this are a mistake.
 MOST_WORKERS = 1024
@@ -150,6 +150,10 @@ class Supervisor:
         self._slots: list[Slot] = []
         self._processes: set[WorkerProcess] = set()
         self._spare: Spare | None = None
+        # How often one after another has ended before it became a worker.
+        self._spare_failures = 0
+        self._spare_since = 0.0
+        self._spare_retry: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
         self._stopping = False
         self._aborting = False
@@ -256,6 +260,8 @@ class Supervisor:
             if self.quic is not None:
                 member = self.quic.member(slot.index, generation)
             spare, self._spare = self._spare, None
+            if spare is not None:
+                self._spare_failures = 0
             process = WorkerProcess(
                 spare or Spare(program.modules),
                 slot.index,
@@ -290,13 +296,31 @@ class Supervisor:
         A worker is back sooner then: under load, the start of Python and its imports
         take seconds.
         """
-        if self._spare is None and not self._stopping:
-            try:
-                self._spare = Spare(self.program.modules)
-            except OSError as error:
-                logger.warning("a spare process cannot be started: %s", error)
+        if self._spare is None and self._spare_retry is None and not self._stopping:
+            self._make_spare()
+
+    def _make_spare(self) -> None:
+        self._spare_retry = None
+        self._spare_since = asyncio.get_running_loop().time()
+        try:
+            self._spare = Spare(self.program.modules)
+        except OSError as error:
+            logger.warning("a spare process cannot be started: %s", error)
+            self._retry_spare()
+
+    def _retry_spare(self) -> None:
+        """Start another spare process, after a pause that grows."""
+        loop = asyncio.get_running_loop()
+        if loop.time() - self._spare_since > _SOUND:
+            self._spare_failures = 0
+        pause = _find_pause(self._spare_failures)
+        self._spare_failures += 1
+        self._spare_retry = loop.call_later(pause, self._make_spare)
 
     def _drop_spare(self) -> None:
+        if self._spare_retry is not None:
+            self._spare_retry.cancel()
+            self._spare_retry = None
         spare, self._spare = self._spare, None
         if spare is not None:
             spare.close()
@@ -327,9 +351,8 @@ class Supervisor:
         """Start the worker of an empty place again, after a pause that grows."""
         if self._stopping or slot not in self._slots or slot.retry is not None:
             return
-        pause = 0.0
-        if slot.failures:
-            pause = min(_MOST_PAUSE, _LEAST_PAUSE * 2 ** min(slot.failures - 1, 10))
+        pause = _find_pause(slot.failures)
+        if pause:
             logger.warning(
                 "worker %d is started again in %g seconds", slot.index, pause
             )
@@ -342,6 +365,8 @@ class Supervisor:
             process.poll()
         if self._spare is not None and self._spare.has_ended:
             self._drop_spare()
+            if not self._stopping:
+                self._retry_spare()
 
     def _changed_process(self, process: WorkerProcess) -> None:
         """Handle that a worker has ended, or stops by itself, or wants to."""
@@ -448,7 +473,8 @@ class Supervisor:
                 )
                 if self._stopping or slot not in self._slots:
                     continue
-                if not await self._replace(slot) and not self._stopping:
+                replaced = await self._replace(slot)
+                if not replaced and slot in self._slots and not self._stopping:
                     logger.error("the other workers are not replaced")
                     break
             else:
@@ -551,6 +577,13 @@ class Supervisor:
         reopen_logs()
         for process in self._processes:
             process.reopen_logs()
+
+
+def _find_pause(failures: int) -> float:
+    """Return the seconds until the next start, after so many failures."""
+    if not failures:
+        return 0.0
+    return min(_MOST_PAUSE, _LEAST_PAUSE * float(1 << min(failures - 1, 10)))
 
 
 def describe_failure(failure: Failure, prefix: str = "") -> str:
