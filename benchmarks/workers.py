@@ -80,6 +80,17 @@ def start_time(pid: int) -> int:
     return int(read_stat(pid)[19] or 0)
 
 
+def find_sockets(pid: int) -> set[str]:
+    """The sockets that a process has open, but for its standard files."""
+    found = set()
+    with contextlib.suppress(OSError):  # it has ended
+        for number in os.listdir(f"/proc/{pid}/fd"):
+            if int(number) > 2:
+                with contextlib.suppress(OSError):
+                    found.add(os.readlink(f"/proc/{pid}/fd/{number}"))
+    return {each for each in found if each.startswith("socket:")}
+
+
 class Program:
     """The server under test."""
 
@@ -100,7 +111,6 @@ class Program:
         with self._log.open("w") as log:
             self.process = subprocess.Popen(command, cwd=directory, stderr=log)
         self.rolls = 0
-        self.count = workers
 
     def client_context(self) -> ssl.SSLContext:
         """A context of clients, which trusts the server."""
@@ -134,10 +144,20 @@ class Program:
         await self.wait("the workers are replaced", self.rolls)
         return time.monotonic() - begun
 
-    def workers(self) -> list[int]:
-        """The processes of the workers, and of the spare one, by their age."""
+    def workers(self, *, spare: bool = False) -> list[int]:
+        """The processes of the workers, by their age; with ``spare``, those that wait
+        to become one.
+
+        Workers have the supervisor's sockets.
+        """
         path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return sorted(map(int, path.read_text().split()), key=start_time)
+        shared = find_sockets(self.process.pid)
+        found = [
+            pid
+            for pid in map(int, path.read_text().split())
+            if bool(shared & find_sockets(pid)) is not spare
+        ]
+        return sorted(found, key=start_time)
 
     async def wait_for_spare(self) -> int:
         """Wait until the spare process waits to become a worker; return its number.
@@ -150,8 +170,8 @@ class Program:
             if time.monotonic() > end:
                 raise SystemExit(f"there is no spare process:\n{self.log}")
             await asyncio.sleep(0.05)
-            found = self.workers()
-            sleeps = len(found) > self.count and read_stat(found[-1])[0] == "S"
+            found = self.workers(spare=True)
+            sleeps = bool(found) and read_stat(found[-1])[0] == "S"
             asleep = asleep + 1 if sleeps else 0
         return found[-1]
 
