@@ -352,9 +352,11 @@ def check_nghttp2py(words):
     """Options and arguments fit the command; files need not be there."""
     command, path = nghttp2py_command, ["nghttp2py"]
     while isinstance(command, click.Group) and words and words[0][0] != "-":
-        assert words[0] in command.commands, words[0]
+        context = click.Context(command, info_name=" ".join(path))
+        found = command.get_command(context, words[0])
+        assert found is not None, words[0]
         path.append(words[0])
-        command, words = command.commands[words[0]], words[1:]
+        command, words = found, words[1:]
     context = click.Context(command, info_name=" ".join(path))
     command.make_parser(context).parse_args(list(words))
 
@@ -553,7 +555,10 @@ def test_the_options_that_the_page_of_the_command_names_exist():
     waiting = [nghttp2py_command]
     while waiting:
         command = waiting.pop()
-        waiting += getattr(command, "commands", {}).values()
+        if isinstance(command, click.Group):
+            context = click.Context(command)
+            names = command.list_commands(context)
+            waiting += [command.get_command(context, name) for name in names]
         options |= {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
     options |= {"--help"}
     for page, text in literals():

@@ -376,7 +376,9 @@ def test_a_secret_is_not_shown():
 
 
 def commands(group, *names):
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
         if isinstance(command, click.Group):
             yield from commands(command, *names, name)
         else:
