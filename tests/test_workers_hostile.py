@@ -14,7 +14,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from loops import in_loop, in_virtual_time, until
+from loops import in_loop, in_virtual_time, pause, until
 from peers import certificate
 from test_cli_run import Program as Running
 
@@ -213,6 +213,66 @@ async def test_a_spare_process_that_ends_again_and_again_is_made_after_pauses(
     await until(lambda: len(times) == 8)
     assert round(times[7] - times[6], 3) == 1.0
     supervisor._drop_spare()
+
+
+@in_virtual_time
+async def test_a_worker_that_asks_while_its_replacement_fails_gets_another(monkeypatch):
+    """A limit of requests that is reached during SIGHUP is not forgotten."""
+    loop = asyncio.get_running_loop()
+    made = []
+
+    def spawn(slot):
+        started = loop.create_future()
+        made.append(SimpleNamespace(started=started, exit_code=None, is_ready=True))
+        return made[-1]
+
+    supervisor = Supervisor(Program("programs:sound"), Sockets())
+    monkeypatch.setattr(supervisor, "_spawn", spawn)
+    monkeypatch.setattr(supervisor, "_started", True)
+    slot = Slot(0)
+    slot.process = SimpleNamespace(index=0, exit_code=None, stop=lambda: None)
+    supervisor._slots = [slot]
+    supervisor.replace_all()
+    await until(lambda: made)
+    supervisor._changed_process(slot.process)
+    await pause()
+    made[0].started.set_result(False)
+    await until(lambda: len(made) == 2)
+    made[1].started.set_result(True)
+    await until(lambda: slot.process is made[1])
+
+
+@in_virtual_time
+async def test_a_worker_that_is_taken_while_it_is_replaced_stops_no_roll(
+    monkeypatch, caplog
+):
+    loop = asyncio.get_running_loop()
+    stopped = []
+    made = []
+
+    def spawn(slot):
+        process = SimpleNamespace(
+            started=loop.create_future(), exit_code=None, is_ready=True
+        )
+        process.stop = lambda: stopped.append(process)
+        made.append(process)
+        return process
+
+    supervisor = Supervisor(Program("programs:sound"), Sockets())
+    monkeypatch.setattr(supervisor, "_spawn", spawn)
+    monkeypatch.setattr(supervisor, "_started", True)
+    supervisor._slots = [Slot(index) for index in range(2)]
+    for slot in supervisor._slots:
+        slot.process = spawn(slot)
+    supervisor.replace_all()
+    await until(lambda: len(made) == 3)
+    made[2].started.set_result(True)
+    await until(lambda: len(made) == 4)
+    supervisor.take_worker()
+    made[3].started.set_result(False)
+    await until(lambda: supervisor._roll.done())
+    assert made[3] in stopped
+    assert "not replaced" not in caplog.text
 
 
 def test_a_place_that_the_group_of_quic_has_not_gets_no_worker(caplog):

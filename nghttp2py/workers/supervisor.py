@@ -379,12 +379,8 @@ class Supervisor:
             if self.quic is not None:
                 self.quic.ended(process.index, process.generation)
             self._ended(process, slot)
-        elif (
-            slot is not None
-            and process is slot.process
-            and slot.next is None
-            and not self._stopping
-        ):
+        elif slot is not None and process is slot.process and not self._stopping:
+            # Also if it is being replaced: that may fail.
             self._spend(self._recycle(slot, process))
 
     def _ended(self, process: WorkerProcess, slot: Slot | None) -> None:
