@@ -123,6 +123,11 @@ class _SharedFile:
         self.files.use(self)
         return os.pread(self.fd, n, offset)
 
+    def send_to(self, fd: int, n: int, offset: int) -> int:
+        """Have the kernel send octets at an offset to a socket.  Raises ``OSError``."""
+        self.files.use(self)
+        return os.sendfile(fd, self.fd, offset, n)
+
     def release(self) -> None:
         """Remove one user; close the file after the last."""
         self.users -= 1
@@ -231,11 +236,27 @@ class FileSlice:
         if n <= 0 or self._file is None:
             return b""
         data = self._file.read(n, self._offset)
-        if not data:
-            raise OSError(errno.ENODATA, "the file has become shorter")
-        self._offset += len(data)
-        self._left -= len(data)
+        self._advance(len(data))
         return data
+
+    def send_to(self, fd: int, n: int) -> int:
+        """Have the kernel send up to ``n`` bytes to the socket ``fd``; return how many.
+
+        0 is the end.  Raises ``OSError`` as ``read`` does, and ``BlockingIOError`` when
+        the socket takes none now.
+        """
+        n = min(n, self._left)
+        if n <= 0 or self._file is None:
+            return 0
+        sent = self._file.send_to(fd, n, self._offset)
+        self._advance(sent)
+        return sent
+
+    def _advance(self, n: int) -> None:
+        if not n:
+            raise OSError(errno.ENODATA, "the file has become shorter")
+        self._offset += n
+        self._left -= n
 
     def close(self) -> None:
         """Stop reading.  A second call is a no-op."""

@@ -135,6 +135,9 @@ class H1Pump(BoundedTransport, H1Transfer, asyncio.Protocol, asyncio.BufferedPro
             transport.abort()
             return
         transport.set_write_buffer_limits(high=WRITE_SIZE)
+        secure = self.http.connection.secure or transport.get_extra_info("sslcontext")
+        self._file_socket = None if secure else transport.get_extra_info("socket")
+        self._send_files()
         self._last_written = self._begin_bounds()
         self.flush()
         self._opened(self)
@@ -164,6 +167,7 @@ class H1Pump(BoundedTransport, H1Transfer, asyncio.Protocol, asyncio.BufferedPro
             return False  # it has closed the other half, too
         if owed:
             self._half_closed = True
+            self._send_files()
             self._last_written = self._loop.time()
             self._restart_probes()
             self.mark_dirty()
@@ -181,9 +185,14 @@ class H1Pump(BoundedTransport, H1Transfer, asyncio.Protocol, asyncio.BufferedPro
         """Continue writing after ``pause_writing``."""
         self._paused = self.http.paused = False
         self._stall = None
+        self._send_files()
         self._writers.wake()
         self.http.wake_blocked()
         self.mark_dirty()
+
+    def _send_files(self) -> None:
+        """Let the kernel copy files to the socket, unless what is sent is counted."""
+        self.http.sends_files = not (self._file_socket is None or self._half_closed)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Close the exchange, and report the end to the owner."""

@@ -31,6 +31,8 @@ cdef class HTTP1Exchanges(HTTPConnection):
     cdef bint ended                  # end_received() was called
     cdef bint deferred               # the source has nothing now
     cdef object source               # of the body, or None
+    cdef object send_to              # of a source that is a file, or None
+    cdef public bint sends_files     # the socket takes octets from the kernel now
     cdef object trailers             # after the source's end, or None
     cdef bint dispatching            # what is queued now is written after it
     cdef bint eof                    # the client has closed its half
@@ -44,6 +46,8 @@ cdef class HTTP1Exchanges(HTTPConnection):
     cdef int receive(self, const uint8_t *base, Py_ssize_t size) except -1
     cdef int settle(self) except -1
     cdef bytes take_output(self)
+    cdef bint file_follows(self) noexcept
+    cdef Py_ssize_t send_file(self, int fd) except -2
     cdef Phase find_phase(self) noexcept
     cdef bint accepts(self) noexcept
     cdef bint is_over(self) noexcept

@@ -16,6 +16,7 @@ class Phase(IntFlag):
 class HTTP1Exchanges(HTTPConnection):
     alt_svc: bytes | None
     paused: bool
+    sends_files: bool
     @property
     def connection(self) -> H1Connection: ...
     @property

@@ -20,6 +20,7 @@ from nghttp2py.h1.connection cimport (
     CHUNKED,
     COMPLETE,
     GATHERED,
+    LENGTH,
     OWED,
     REFUSED,
     REQUEST_LINE,
@@ -33,6 +34,7 @@ from nghttp2py.h1.connection cimport (
 from nghttp2py.h2.convert cimport add_pairs, as_bytes
 from nghttp2py.h2.events cimport RequestReceived
 
+import errno
 import logging
 from functools import partial
 
@@ -59,6 +61,8 @@ from nghttp2py.h2.convert import make_request
 from nghttp2py.log_budget import MemoryLog
 
 logger = logging.getLogger(__name__)
+# sendfile() is not for each file system.
+UNSENDABLE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 memory_log = MemoryLog(logger)
 
 cdef:
@@ -66,6 +70,9 @@ cdef:
     Py_ssize_t COUNTED = memory.LEAST
     # What is read from a source at once.
     Py_ssize_t PIECE = 65536
+    # What the kernel copies from a file at once.  One that is smaller than PIECE leaves
+    # together with its head.
+    Py_ssize_t FILE_PIECE = 262144
     # Pieces of a source that are read before they are written.
     int MAX_PIECES = 64
     # Octets of requests that wait until the current one is answered.
@@ -134,6 +141,42 @@ cdef class HTTP1Exchanges(HTTPConnection):
         if data and (self.low >= 0 or self.blocked):
             self._wake()
         return data
+
+    cdef bint file_follows(self) noexcept:
+        """Return whether ``send_file`` is to follow what is queued."""
+        return (
+            self.sends_files
+            and self.send_to is not None
+            and self.source is not None
+            and self.fault is None
+            and self.connection.output == LENGTH
+            and self.connection.expected - self.connection.body_size >= PIECE
+        )
+
+    cdef Py_ssize_t send_file(self, int fd) except -2:
+        """Have the kernel send a part of the body from its file to a socket.
+
+        Return how many octets, or -1 if the socket takes none now.
+        """
+        cdef H1Connection connection = self.connection
+        cdef Py_ssize_t n = min(connection.expected - connection.body_size, FILE_PIECE)
+
+        try:
+            n = self.send_to(fd, n)
+        except (BlockingIOError, BrokenPipeError, ConnectionResetError):
+            return -1  # what the transport writes meets the same
+        except BaseException as error:
+            if isinstance(error, OSError) and error.errno in UNSENDABLE:
+                self.send_to = None
+                return -1
+            self._fail_body(error)
+            if isinstance(error, FATAL):
+                raise
+            return 0
+        if not n:
+            self.send_to = None  # what read() gives there decides
+        connection.body_size += n
+        return n
 
     def take_rest(self):
         """Return what is written although the response breaks off.
@@ -208,7 +251,7 @@ cdef class HTTP1Exchanges(HTTPConnection):
     def disconnected(self):
         """Drop the reference to the owner, which refers to this object."""
         self.owner = None
-        self.source = None
+        self.source = self.send_to = None
         if self.factory is not None:
             self.factory.connection_lost()
 
@@ -424,6 +467,8 @@ cdef class HTTP1Exchanges(HTTPConnection):
             if self.source is not None and not self.deferred:
                 if self.paused or connection.out_size >= PIECE or pieces == MAX_PIECES:
                     return 0
+                if self.file_follows():
+                    return 0
                 pieces += 1
                 self._feed()
                 continue
@@ -462,7 +507,7 @@ cdef class HTTP1Exchanges(HTTPConnection):
             if flag == bodies.DATA_DEFERRED:
                 self.deferred = True
             elif flag == bodies.DATA_EOF:
-                self.source = None
+                self.source = self.send_to = None
                 if self.trailers is None:
                     self.connection.send(data, True)
                 else:
@@ -499,7 +544,7 @@ cdef class HTTP1Exchanges(HTTPConnection):
         """Report that both halves broke off: the exchange is closed after that."""
         cdef Exchange exchange = self.exchange
 
-        self.source = None
+        self.source = self.send_to = None
         if exchange is None or self.fault is not None:
             return 0
         self.fault = (failure, error_code)
@@ -526,7 +571,7 @@ cdef class HTTP1Exchanges(HTTPConnection):
         cdef object size = self.connection.body_size
 
         self.exchange = None
-        self.source = self.trailers = None
+        self.source = self.send_to = self.trailers = None
         self.low = -1
         self.unacknowledged = 0
         if failure is not None:
@@ -709,6 +754,7 @@ cdef class HTTP1Exchanges(HTTPConnection):
             source = bodies.make_source(body)
             self.connection.check_send(0, False)
             self.source = source
+            self.send_to = getattr(source, "send_to", None)
             self.trailers = fields
             self.deferred = False
         self.flush_soon()
@@ -764,7 +810,7 @@ cdef class HTTP1Exchanges(HTTPConnection):
         """See ``HTTPConnection``: the connection ends, too."""
         if not self.is_current(exchange):
             return
-        self.source = None
+        self.source = self.send_to = None
         if self.connection.output == SENT and not self.connection.out_size:
             # The response is out, only the rest of the request is reset.
             self.declined = True

@@ -58,11 +58,14 @@ cdef class H1Transfer(Transfer):
     cdef public long _phase_number
     cdef public bint _reading
     cdef public bint _half_closed
+    cdef public object _file_socket  # to which the kernel may copy files, or None
+    cdef bint _awaits_write        # of what is queued before a file
     cdef bint _wrote               # at once, since the last read or turn of the loop
 
     cdef int regulate(self) except -1
     cdef int go_on(self, bint settled) except -1
     cdef int write_queued(self, bint settled) except -1
     cdef int write_bytes(self, bytes data) except -1
+    cdef bint write_file(self) except -1
     cdef int note_phase(self) except -1
     cdef double phase_due(self) noexcept

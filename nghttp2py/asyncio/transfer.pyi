@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from nghttp2py.asyncio.bounds import BoundTimer, Mark
 from nghttp2py.asyncio.http1 import HTTP1Exchanges
@@ -54,6 +55,7 @@ class H1Transfer(Transfer):
     _phase_number: int
     _reading: bool
     _half_closed: bool
+    _file_socket: Any
     def update_reading(self) -> None: ...
     def mark_dirty(self) -> None: ...
     def write_now(self) -> None: ...

@@ -478,6 +478,27 @@ cdef class H1Transfer(Transfer):
         self._written += len(data)
         return 0
 
+    cdef bint write_file(self) except -1:
+        """Have the kernel send a part of a file; return whether to go on at once."""
+        cdef int fd = self._file_socket.fileno()
+        cdef Py_ssize_t n
+
+        if fd < 0 or self.transport.is_closing():
+            return False
+        if self.transport.get_write_buffer_size():
+            # uvloop writes at the end of the loop's turn; else the socket is full.
+            self._awaits_write = self.http.sends_files = not self._awaits_write
+            self._dirty = True
+            return not self._awaits_write
+        self._awaits_write = False
+        n = self.http.send_file(fd)
+        if n < 0:
+            # The transport waits until the socket takes more: it gets a piece.
+            self.http.sends_files = False
+        else:
+            self._written += n
+        return True
+
     cdef int write_queued(self, bint settled) except -1:
         cdef HTTP1Exchanges http = self.http
         cdef int writes = 0
@@ -494,11 +515,12 @@ cdef class H1Transfer(Transfer):
             if self._paused or self._ended or self.transport is None:
                 break
             data = http.take_output()
-            if not data:
+            if data:
+                if self._half_closed:
+                    data = self._follow_ahead(data)
+                self.write_bytes(data)
+            elif not http.file_follows() or not self.write_file():
                 break
-            if self._half_closed:
-                data = self._follow_ahead(data)
-            self.write_bytes(data)
             writes += 1
             if writes == WRITES_IN_A_TURN:
                 self._dirty = True

@@ -7,6 +7,8 @@ If it raises, or breaks the rules below, its stream is reset.
 from __future__ import annotations
 
 import io
+import os
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeGuard
 
@@ -117,6 +119,55 @@ class _FileSource:
         return data, DATA_OK if self._ahead else DATA_EOF
 
 
+class _KernelSource(_FileSource):
+    """A file whose octets the kernel can copy to a socket.
+
+    ``send`` of a socket's descriptor and a number sends at most so many octets, moves
+    the file's position, and returns how many; 0 at the end.
+    """
+
+    def __init__(
+        self, read: Callable[[int], Any], send: Callable[[int, int], int]
+    ) -> None:
+        super().__init__(read)
+        self._send = send
+
+    def send_to(self, fd: int, n: int) -> int:
+        """Send up to ``n`` octets to the socket ``fd``; return how many, 0 at the end.
+
+        Raises ``BlockingIOError`` when the socket takes none now.
+        """
+        if not self._ahead:
+            return self._send(fd, n)
+        # These were read when the socket took no more.
+        sent = os.write(fd, self._ahead[:n])
+        self._ahead = self._ahead[sent:] or None
+        return sent
+
+
+def _sender_of(file: Any) -> Callable[[int, int], int] | None:
+    """Return what ``_KernelSource`` needs to send a file, or None."""
+    if not hasattr(os, "sendfile"):
+        return None
+    if type(file) not in (io.FileIO, io.BufferedReader):
+        # FileSlice has it, and whoever likes.
+        send = getattr(file, "send_to", None)
+        return send if callable(send) else None
+    try:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return None
+    except (OSError, ValueError):
+        return None
+
+    def send_file(fd: int, n: int) -> int:
+        start = file.tell()
+        sent = os.sendfile(fd, file.fileno(), start, n)
+        file.seek(start + sent)
+        return sent
+
+    return send_file
+
+
 class _IteratorSource:
     """An iterator of pieces of any size, asked for one when the last is sent."""
 
@@ -146,7 +197,8 @@ def make_source(body: Any) -> BodySource:
         return _CallableSource(body)
     read = getattr(body, "read", None)
     if callable(read):
-        return _FileSource(read)
+        send = _sender_of(body)
+        return _FileSource(read) if send is None else _KernelSource(read, send)
     if isinstance(body, Iterable) and not isinstance(body, str):
         return _IteratorSource(iter(body))
     raise TypeError(
