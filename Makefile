@@ -14,7 +14,7 @@ BENCHMARKS = hpack_coding exchange server client httpx_transport streams soak id
 ALONE = $(foreach name,*_chromium *_examples *_interop *_nginx *_peers *_soak test_build test_cli_* test_docs* test_moving_* test_quic_gtls test_quic_qh3,--ignore-glob='*/$(name).py')
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run test test-installed test-all test-others test-newest test-freethreaded build test-c asan fuzz lint types docs bench charts wheel test-wheel clean
+.PHONY: run test test-installed test-all test-others test-newest test-freethreaded build test-c asan fuzz lint types docs bench charts wheel wheels test-wheel clean
 
 run: build
 	@exec $(BIN)/python examples/hello.py
@@ -91,11 +91,17 @@ charts: build
 
 wheel: $(VENV)/ready
 	$(PIP) install --group wheel
-	rm -rf dist build/wheel
+	rm -rf build/wheel $(if $(KEEP_DIST),,dist)
 	$(BIN)/python -m build --outdir build/wheel
 	$(BIN)/python vendor/bundle_libraries.py build/wheel/*.whl dist
 	cp build/wheel/*.tar.gz dist
 	$(BIN)/twine check --strict dist/*
+
+# For the Python in use, and each other that is here.
+wheels: wheel
+	@set -e; for python in $$(.ci/interpreters); do \
+	  $(MAKE) wheel KEEP_DIST=1 PYTHON=$$python VENV=.venv-$$($$python -V | cut -c 8-11); \
+	done
 
 test-wheel: deps-test build
 	$(PIP) install --group test

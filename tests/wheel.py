@@ -7,6 +7,7 @@ tree; this file's own does not matter.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -35,8 +36,9 @@ for module in pkgutil.walk_packages(nghttp2py.__path__, "nghttp2py."):
 @pytest.fixture(scope="session")
 def wheel():
     named = os.environ.get("WHEEL")
-    wheels = [Path(named)] if named else list((ROOT / "dist").glob("*.whl"))
-    assert len(wheels) == 1, "run make wheel first: it leaves one wheel in dist/"
+    tag = f"cp{sys.version_info[0]}{sys.version_info[1]}"
+    wheels = [Path(named)] if named else list((ROOT / "dist").glob(f"*-{tag}-*.whl"))
+    assert len(wheels) == 1, "run make wheel first: it leaves the wheel in dist/"
     return wheels[0].absolute()
 
 
@@ -175,6 +177,39 @@ def test_every_library_has_its_licence_in_the_wheel(wheel, metadata, python):
     # GnuTLS's own licence in full, not only the name of it.
     assert any("LGPL-2.1" in name or "COPYING" in name for name in kept)
     assert "LGPL-2.1-or-later" in metadata["License-Expression"]
+
+
+def test_the_bill_of_materials_has_every_library_with_version_and_licence(wheel, run):
+    """Of the files that are in the wheel, and the versions that the C code reports."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (n for n in archive.namelist() if "/sboms/" in n)
+        bill = json.loads(archive.read(name))
+        libraries = {n for n in archive.namelist() if n.startswith("nghttp2py.libs/")}
+        assert name.endswith(".dist-info/sboms/nghttp2py.cdx.json")
+        listed = {}
+        for component in bill["components"]:
+            assert component["licenses"][0]["expression"] and component["purl"]
+            for entry in component.get("properties", ()):
+                listed[entry["value"]] = component
+        assert set(listed) == libraries
+        for path, component in listed.items():
+            digest = hashlib.sha256(archive.read(path)).hexdigest()
+            assert component["hashes"] == [{"alg": "SHA-256", "content": digest}]
+    assert bill["bomFormat"] == "CycloneDX" and bill["specVersion"] == "1.6"
+    versions = {c["name"]: c["version"] for c in bill["components"]}
+    features = json.loads(run("-m", "nghttp2py", "features", "--json"))
+    for library in ("nghttp2", "nghttp3", "ngtcp2", "gnutls"):
+        # Debian's number is upstream's with more after it.
+        assert versions[f"lib{library}"].startswith(features[library]), library
+    own = bill["metadata"]["component"]
+    version = run("-c", "import nghttp2py; print(nghttp2py.__version__)").strip()
+    assert (own["name"], own["version"]) == ("nghttp2py", version)
+    # Each component is one that the package depends on.
+    first, *rest = bill["dependencies"]
+    references = [component["bom-ref"] for component in bill["components"]]
+    assert first == {"ref": own["bom-ref"], "dependsOn": references}
+    assert [entry["ref"] for entry in rest] == references
+    assert len(set(references)) == len(references)
 
 
 def test_the_metadata_is_that_of_the_package(metadata, run):

@@ -8,17 +8,25 @@ systems the wheel runs.  The licences are those of the very libraries: of the so
 trees unpacked in vendor/, else of the Debian packages that the libraries come from.
 A library whose licence versions.toml does not name, or whose text is not found, is
 an error: what cannot be passed on lawfully is not bundled.
+
+The wheel's sboms/nghttp2py.cdx.json names each library, its version and its licence
+(PEP 770, CycloneDX 1.6).  It takes the place of the one that auditwheel writes, which
+has no licences and not what is linked statically.
 """
 
 import argparse
+import hashlib
+import json
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from email.parser import HeaderParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -55,10 +63,17 @@ def repair(wheel: Path, directory: Path) -> Path:
     return repaired
 
 
-def bundled(tree: Path) -> Iterator[str]:
-    """The file names of the libraries copied in, without what the tool put between."""
-    for path in [*tree.glob("*.libs/*"), *tree.glob("*/.dylibs/*")]:
-        yield re.sub(r"-[0-9a-f]{8}(?=\.so\b)", "", path.name)
+def bundled(tree: Path) -> dict[str, Path]:
+    """The libraries copied in, by file names without what the tool put between."""
+    found = sorted([*tree.glob("*.libs/*"), *tree.glob("*/.dylibs/*")])
+    return {re.sub(r"-[0-9a-f]{8}(?=\.so\b)", "", path.name): path for path in found}
+
+
+def linked(versions: dict[str, Any]) -> list[str]:
+    """The source trees unpacked here: of these the build links all but GnuTLS and what
+    it needs statically."""
+    names = [name for name in versions if "vendored" in versions[name]]
+    return [name for name in names if (VENDOR / name).is_dir()]
 
 
 def stem(library: str) -> str:
@@ -114,11 +129,9 @@ def add_licences(tree: Path, versions: dict[str, Any]) -> None:
     (information,) = tree.glob("*.dist-info")
     found: dict[str, Path] = {}
     expressions = []
-    for name in versions:
-        # Of these, what is unpacked here is linked statically.
-        if "vendored" in versions[name] and (VENDOR / name).is_dir():
-            found.update(tree_texts(name))
-    for library in sorted(bundled(tree)):
+    for name in linked(versions):
+        found.update(tree_texts(name))
+    for library in bundled(tree):
         known = versions["bundled"].get(stem(library))
         if known is None:
             raise SystemExit(
@@ -143,6 +156,125 @@ def add_licences(tree: Path, versions: dict[str, Any]) -> None:
     metadata.write_text(text, "utf-8")
 
 
+def from_tree(name: str, versions: dict[str, Any]) -> dict[str, Any]:
+    """The component of a source tree unpacked in vendor/."""
+    known = versions.get(name, {}).get("vendored", {})
+    if "release" not in known:
+        raise SystemExit(f"nghttp2py: versions.toml has no release of vendor/{name}.")
+    release, archive = known["release"], f"checksum=sha256:{known['sha256']}"
+    return {
+        "version": release,
+        "purl": f"pkg:generic/{name}@{release}?{archive}",
+    }
+
+
+def from_debian(library: str) -> dict[str, Any]:
+    """The component of a library of a Debian package, and of the source package."""
+    package = debian_package(library)
+    assert package is not None  # texts() would have raised
+    form = "${Version} ${Architecture} ${source:Package} ${source:Version}\n"
+    shown = run("dpkg-query", "--show", "--showformat", form, package).splitlines()[0]
+    version, architecture, source, source_version = shown.split(" ")
+    return {
+        "version": version,
+        "purl": f"pkg:deb/debian/{package}@{quote(version)}?arch={architecture}",
+        "pedigree": {
+            "ancestors": [
+                {
+                    "type": "library",
+                    "name": source,
+                    "version": source_version,
+                    "purl": f"pkg:deb/debian/{source}@{quote(source_version)}"
+                    "?arch=source",
+                }
+            ]
+        },
+    }
+
+
+def component(
+    name: str, origin: dict[str, Any], licence: str, **more: Any
+) -> dict[str, Any]:
+    """A library of the bill of materials."""
+    return {
+        "type": "library",
+        "bom-ref": f"{name}@{origin['version']}",
+        "name": name,
+        **origin,
+        "licenses": [{"expression": licence}],
+        **more,
+    }
+
+
+def bill_of_materials(tree: Path, versions: dict[str, Any]) -> dict[str, Any]:
+    """What an unpacked wheel consists of, in CycloneDX's form."""
+    (metadata,) = tree.glob("*.dist-info/METADATA")
+    about = HeaderParser().parsestr(metadata.read_text("utf-8"))
+    own = component(
+        about["Name"],
+        {
+            "version": about["Version"],
+            "purl": f"pkg:pypi/{about['Name']}@{about['Version']}",
+        },
+        # The line that add_licences() writes has those of the libraries, too.
+        about["License-Expression"].split(" AND ")[0],
+    )
+    libraries = bundled(tree)
+    shared = {versions["bundled"][stem(name)]["source"] for name in libraries}
+    components = []
+    for name in linked(versions):
+        if name not in shared:
+            licence = versions["bundled"][f"lib{name}"]["licence"]
+            origin = from_tree(name, versions)
+            components.append(component(f"lib{name}", origin, licence))
+    for library, path in libraries.items():
+        known = versions["bundled"][stem(library)]
+        unpacked = (VENDOR / known["source"]).is_dir()
+        components.append(
+            component(
+                stem(library),
+                from_tree(known["source"], versions)
+                if unpacked
+                else from_debian(library),
+                known["licence"],
+                hashes=[
+                    {
+                        "alg": "SHA-256",
+                        "content": hashlib.sha256(path.read_bytes()).hexdigest(),
+                    }
+                ],
+                properties=[
+                    {
+                        "name": "nghttp2py:file",
+                        "value": path.relative_to(tree).as_posix(),
+                    }
+                ],
+            )
+        )
+    references = [entry["bom-ref"] for entry in components]
+    return {
+        "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "version": 1,
+        "metadata": {"component": own},
+        "components": components,
+        "dependencies": [
+            {"ref": own["bom-ref"], "dependsOn": references},
+            *({"ref": reference} for reference in references),
+        ],
+    }
+
+
+def add_bill_of_materials(tree: Path, versions: dict[str, Any]) -> None:
+    """Put the bill of materials where PEP 770 says, in place of auditwheel's."""
+    (information,) = tree.glob("*.dist-info")
+    shutil.rmtree(information / "sboms", ignore_errors=True)
+    (information / "sboms").mkdir()
+    text = json.dumps(bill_of_materials(tree, versions), indent=2)
+    (information / "sboms" / "nghttp2py.cdx.json").write_text(f"{text}\n", "utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("wheel", type=Path)
@@ -156,6 +288,7 @@ def main() -> None:
         run(*module("wheel"), "unpack", "--dest", place / "tree", wheel)
         (tree,) = (place / "tree").iterdir()
         add_licences(tree, versions)
+        add_bill_of_materials(tree, versions)
         arguments.directory.mkdir(parents=True, exist_ok=True)
         run(*module("wheel"), "pack", "--dest-dir", arguments.directory, tree)
     print(arguments.directory / wheel.name)
