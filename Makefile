@@ -16,8 +16,9 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: run test test-installed test-all test-others test-newest test-freethreaded build test-c asan fuzz lint types docs bench charts wheel wheels test-wheel clean
 
+# PORT= is the page's port: without it 8443, or another one if that is in use.
 run: build
-	@exec $(BIN)/python examples/hello.py
+	@exec $(BIN)/python examples/hello.py $(PORT)
 
 test: deps-test test-installed
 

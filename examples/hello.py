@@ -8,10 +8,12 @@ ASGI; the certificate is made at the first start, and is good for this machine o
 """
 
 import asyncio
+import errno
 import json
 import signal
 import sys
 from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,9 @@ from nghttp2py.asyncio import Server
 from nghttp2py.local_certificate import local_certificate
 
 PAGE = Path(__file__).with_suffix(".html")
-# What a viewer of /activity may be behind, in exchanges.
+# What a viewer of /activity may be behind, and what one sees at first, in exchanges.
 BACKLOG = 500
+LATEST = 12
 
 
 class Hello:
@@ -35,6 +38,7 @@ class Hello:
         self.stopping = asyncio.Event()
         self.requests = self.bytes = 0
         self.viewers: set[Viewer] = set()
+        self.latest: deque[dict[str, object]] = deque(maxlen=LATEST)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request or WebSocket."""
@@ -90,7 +94,7 @@ class Hello:
 
     async def activity(self, scope: Any, receive: Any, send: Any) -> None:
         """Send what the server does, until the client or the server ends."""
-        viewer = Viewer()
+        viewer = Viewer(self.latest)
         self.viewers.add(viewer)
         try:
             await begin_events(send)
@@ -135,6 +139,7 @@ class Hello:
             "bytes": exchange.bytes_sent,
             "ms": round(exchange.duration * 1000, 2),
         }
+        self.latest.append(told)
         for viewer in self.viewers:
             viewer.tell(told)
 
@@ -150,9 +155,9 @@ class Hello:
 class Viewer:
     """A client of /activity: the latest exchanges that it has not seen."""
 
-    def __init__(self) -> None:
+    def __init__(self, latest: Iterable[dict[str, object]]) -> None:
         self.news = asyncio.Event()
-        self.exchanges: deque[dict[str, object]] = deque(maxlen=BACKLOG)
+        self.exchanges = deque(latest, maxlen=BACKLOG)
 
     def tell(self, exchange: dict[str, object]) -> None:
         """Keep an exchange for it."""
@@ -192,20 +197,33 @@ async def send_event(send: Any, value: object) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": True})
 
 
+async def start(hello: Hello, paths: tuple[Path, Path]) -> Server:
+    """Start the server at the port of the command line, else at 8443 if it is free."""
+    given = sys.argv[1] if len(sys.argv) > 1 else ""
+    if given and not (given.isdecimal() and int(given) <= 65535):
+        sys.exit(f"{given!r} is no port: give a number up to 65535; 0 is any free one.")
+    port = int(given or 8443)
+    try:
+        return await listen(hello, port, paths)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            sys.exit(f"Cannot listen on port {port}: {error.strerror}.")
+    if given:
+        sys.exit(f"Port {port} is in use by another program; 0 takes one that is free.")
+    print("Port 8443 is in use by another program, so this is another one:")
+    return await listen(hello, 0, paths)
+
+
+async def listen(hello: Hello, port: int, paths: tuple[Path, Path]) -> Server:
+    server = Server(ASGIApp(hello), ("127.0.0.1", port), ssl=paths, http3=True)
+    await server.start()
+    return server
+
+
 async def main() -> None:
-    port = int(sys.argv[1]) if len(sys.argv) > 1 else 8443
     made = local_certificate()
     hello = Hello()
-    hello.server = Server(
-        ASGIApp(hello),
-        ("127.0.0.1", port),
-        ssl=(made.certificate, made.key),
-        http3=True,
-    )
-    try:
-        await hello.server.start()
-    except OSError as error:
-        sys.exit(f"cannot listen on port {port}: {error.strerror}")
+    hello.server = await start(hello, (made.certificate, made.key))
     port = hello.server.sockets[0].getsockname()[1]
     url = f"https://127.0.0.1:{port}/"
     # Of a name for which QUIC is forced somewhere, Chromium takes any authority.

@@ -1,7 +1,9 @@
 """The programs of examples/ do what they say."""
 
+import contextlib
 import json
 import runpy
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -42,12 +44,39 @@ async def test_hello_answers_by_two_versions_and_ends_its_events_when_it_stops()
             ) as watching:
                 first = json.loads(watching.stdout.readline().removeprefix("data: "))
                 assert first["requests"] == 5 and first["streams"] == 1
+                # What came before is there at once.
+                paths = [one["path"] for one in first["exchanges"]]
+                assert paths == ["/", "/ping", "/none", "/upload", "/clock"]
                 process.terminate()
                 assert process.wait(10) == 0
                 # The end of the response: curl has no error.
                 assert watching.wait(10) == 0
         finally:
             process.kill()
+
+
+def test_hello_takes_another_port_unless_the_one_in_use_was_asked_for():
+    """As on a machine on which another program has port 8443."""
+    program = [sys.executable, "-u", EXAMPLES / "hello.py"]
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with contextlib.suppress(OSError):  # another program has it indeed
+            taken.bind(("127.0.0.1", 8443))
+            taken.listen()
+        with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                said = process.stdout.readline()
+                assert said.startswith("Port 8443 is in use by another program, so")
+                url = process.stdout.readline().split()[1]
+                assert url.startswith("https://127.0.0.1:") and ":8443/" not in url
+                assert any(line.startswith("HTTP/3: ") for line in process.stdout)
+            finally:
+                process.terminate()
+        assert process.returncode == 0
+        for port, said in (("8443", "is in use by another program"), ("x", "no port")):
+            ended = subprocess.run([*program, port], capture_output=True, text=True)
+            assert ended.returncode == 1 and said in ended.stderr
+            assert ended.stderr.count("\n") == 1
 
 
 @in_loop
