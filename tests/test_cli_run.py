@@ -363,12 +363,18 @@ def test_a_failed_startup_is_exit_code_3(site):
     ],
 )
 def test_what_is_no_application_is_one_line(site, name, sentence):
-    assert sentence in one_line(run(site, name))
+    assert sentence in one_line(run(site, name), code=3)
+
+
+def test_workers_whose_application_cannot_be_loaded_end_with_the_same_code(site):
+    done = run(site, "nothing:app", "--workers=2", "--port=0")
+    assert done.returncode == 3
+    assert b"there is no module 'nothing'" in done.stderr
 
 
 def test_an_error_inside_the_module_has_its_own_traceback(site):
     done = run(site, "broken:app")
-    assert done.returncode == 1
+    assert done.returncode == 3
     lines = done.stderr.decode().splitlines()
     assert lines[0] == "Traceback (most recent call last):"
     assert 'broken.py", line 2' in lines[1]
@@ -449,4 +455,4 @@ def test_a_configuration_can_be_checked(site):
     assert done.stdout == b"The configuration of main:app can be used.\n"
     bad = run(site, "main:app", "--ssl-certfile", "no", "--check-config")
     assert "cannot read 'no'" in one_line(bad)
-    assert one_line(run(site, "broken2:app", "--check-config"))
+    assert one_line(run(site, "broken2:app", "--check-config"), code=3)

@@ -316,6 +316,18 @@ def test_urls_and_a_code_lead_to_a_server_on_all_interfaces(site):
             assert curl(f"http://{host}:{port}/text.txt")[0] == 200
 
 
+def test_options_that_can_do_nothing_are_warned_of(tmp_path):
+    """Without index.html, and with a QR code of an address of loopback."""
+    log = tmp_path / "log"
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with serving_process(empty, "--spa", "--qr", log=log) as (process, _):
+        assert any("\u2588" in line for line in process.stdout)
+    first, second = log.read_text().splitlines()
+    assert first.startswith(f"Warning: there is no index.html in {empty}")
+    assert second.startswith("Warning: --qr") and "--host 0.0.0.0" in second
+
+
 def test_a_line_of_the_log_on_a_terminal_is_short_and_in_color():
     exchange = Exchange(
         *("HTTP/3", ("192.0.2.1", 5), b"GET", b"/a\x1b", 404, 2500, 0.0021, 0, True)

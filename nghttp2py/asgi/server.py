@@ -49,7 +49,7 @@ __all__ = ["STARTUP_FAILURE", "Server", "announce", "log_error", "serve"]
 
 logger = logging.getLogger(__name__)
 
-#: The exit code if the application has failed to start, as uvicorn's.
+#: The exit code if the application cannot be loaded, or has failed to start.
 STARTUP_FAILURE = 3
 
 # Seconds for which the application may end when it was cancelled, or when a second

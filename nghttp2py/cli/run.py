@@ -142,10 +142,14 @@ def _run(app: str | None, check_config: bool, **given: Any) -> None:
         from nghttp2py.asgi.running import run_config
 
         code = run_config(config, may_leave=True)
-    except (ApplicationError, ConfigurationError) as error:
-        details = getattr(error, "details", "")
-        if details:
-            click.echo(details.rstrip(), err=True)
+    except ApplicationError as error:
+        from nghttp2py.asgi.server import STARTUP_FAILURE
+
+        if error.details:
+            click.echo(error.details.rstrip(), err=True)
+        click.echo(f"Error: {error}", err=True)
+        raise SystemExit(STARTUP_FAILURE) from None
+    except ConfigurationError as error:
         raise click.ClickException(str(error)) from None
     except OSError as error:
         raise click.ClickException(error.strerror or str(error)) from None

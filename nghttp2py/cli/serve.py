@@ -140,6 +140,10 @@ def chromium_command(url: str, fingerprint: str) -> str:
     )
 
 
+def _warn(text: str) -> None:
+    click.echo(f"Warning: {text}", err=True)
+
+
 def _show_code(url: str) -> None:
     """Draw a QR code of a URL, for telephones; a no-op without segno."""
     try:
@@ -326,11 +330,20 @@ def command(
         if local is not None and quic is not None and not quiet:
             command = chromium_command(first, local.fingerprint)
             click.echo(f"HTTP/3 in Chromium: {command}")
-        if auth and tls is None and not _is_loopback(host):
-            click.echo(
-                "Warning: without TLS the password is sent in the clear", err=True
+        loopback = _is_loopback(host)
+        if auth and tls is None and not loopback:
+            _warn("without TLS the password is sent in the clear")
+        if spa and not (directory / "index.html").is_file():
+            _warn(
+                f"there is no index.html in {directory.resolve()}, with which --spa "
+                "answers"
             )
-        if qr or (qr is None and not _is_loopback(host) and sys.stdout.isatty()):
+        if qr and loopback:
+            _warn(
+                "--qr shows a telephone an address that only this machine has: "
+                "--host 0.0.0.0 serves on all of its addresses"
+            )
+        if qr or (qr is None and not loopback and sys.stdout.isatty()):
             _show_code((others or [first])[0])
 
     async def serve() -> None:
