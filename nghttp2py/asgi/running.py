@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ParamSpec
 
 from nghttp2py.asgi.config import Config, make_config
-from nghttp2py.asgi.server import Server, log_error
+from nghttp2py.asgi.server import STARTUP_FAILURE, Server, log_error
 from nghttp2py.asgi.workers import run_reloading, run_workers
 from nghttp2py.asyncio.event_loop import drop_tasks, run_in
 from nghttp2py.errors import ApplicationError, ConfigurationError
@@ -16,6 +18,8 @@ from nghttp2py.workers.supervisor import count_workers
 from nghttp2py.workers.worker import has_threads, leave
 
 __all__ = ["run", "run_config"]
+
+P = ParamSpec("P")
 
 # Seconds for which tasks may end that were cancelled once more.
 _DROPPED = 1.0
@@ -65,15 +69,28 @@ def _run_alone(config: Config, stack: contextlib.ExitStack | None) -> int:
     return server.exit_code
 
 
-def run(app: Any, **options: Any) -> None:
+def _with_options_of(
+    cls: Callable[P, Config],
+) -> Callable[[Callable[..., None]], Callable[P, None]]:
+    """Give a function the parameters of a class, for type checkers and ``help()``."""
+
+    def declare(function: Callable[..., None]) -> Callable[P, None]:
+        signature = inspect.signature(cls).replace(return_annotation=None)
+        function.__signature__ = signature  # type: ignore[attr-defined]
+        return function
+
+    return declare
+
+
+@_with_options_of(Config)
+def run(app: Any = None, **options: Any) -> None:
     """Serve ``app`` until a signal comes; ``options`` are those of ``Config``.
 
     With several workers, ``app`` must be the name of the application: each imports it.
 
-    The program ends with the exit code 3 if the application fails to start, and with 1
-    if it cannot be loaded or an address cannot be listened on; a line of the log says
-    why.  With several workers the exit code is 3 if it cannot be loaded, too.  Raises
-    ``TypeError`` and ``ValueError`` for invalid options.
+    The program ends with the exit code 3 if the application cannot be loaded or fails
+    to start, and with 1 if an address cannot be listened on; a line of the log says
+    why.  Raises ``TypeError`` and ``ValueError`` for invalid options.
     """
     config = make_config(app, options)
     config.check()
@@ -81,6 +98,6 @@ def run(app: Any, **options: Any) -> None:
         code = run_config(config)
     except (ApplicationError, ConfigurationError, OSError) as error:
         log_error(error)
-        code = 1
+        code = STARTUP_FAILURE if isinstance(error, ApplicationError) else 1
     if code:
         sys.exit(code)

@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
 
+from nghttp2py.asyncio.h2_options import SharedOptions, TransportOptions
 from nghttp2py.asyncio.time_limits import RequestTimeouts
-from nghttp2py.asyncio.timeouts import Timeouts
 from nghttp2py.asyncio.writer import HeadersLike
 
-__all__ = ["BodyOptions", "ConnectionOptions", "Params", "RequestOptions", "Trace"]
+__all__ = [
+    "BodyOptions",
+    "ConnectionOptions",
+    "Params",
+    "RequestOptions",
+    "Trace",
+    "TunnelOptions",
+]
 
 #: The parameters of a query; a sequence is a parameter that is repeated.
 Params = Mapping[str, Any] | Sequence[tuple[str, Any]]
@@ -37,30 +44,18 @@ class RequestOptions(BodyOptions, total=False):
     body: Any
 
 
-class ConnectionOptions(TypedDict, total=False):
-    """Further options of a client's connections."""
+class TunnelOptions(TypedDict, total=False):
+    """The options of ``Client.open_tunnel`` and ``Pool.open_tunnel``."""
 
-    # Of both protocols.
+    headers: HeadersLike
+    timeout: float | None
+    timeouts: RequestTimeouts | None
+    trace: Trace | None
+
+
+class ConnectionOptions(SharedOptions, TransportOptions, total=False):
+    """Further options of the connections of ``Client`` and ``Pool``."""
+
     cls: Callable[..., Any]
-    server_hostname: str | None
-    timeouts: Timeouts | None
-    settings_timeout: float
-    keepalive_interval: float | None
-    keepalive_timeout: float
-    close_timeout: float
-    # Of HTTP/2.
-    concurrency: int | None
     functional_timeout: float
     header_encoding: str | None
-    window_tuning: bool
-    # Of asyncio's connections, for HTTP/2.
-    all_errors: bool
-    family: int
-    flags: int
-    happy_eyeballs_delay: float | None
-    interleave: int | None
-    local_addr: tuple[str, int] | None
-    proto: int
-    sock: Any
-    ssl_handshake_timeout: float | None
-    ssl_shutdown_timeout: float | None

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 import ssl as _ssl
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from os import PathLike
 from socket import SOCK_STREAM, AddressFamily
 from socket import socket as Socket
-from typing import Any, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from nghttp2py.arguments import check_bool, check_callable, check_seconds, check_type
 from nghttp2py.asyncio.binding import (
@@ -25,7 +25,13 @@ from nghttp2py.asyncio.binding import (
 )
 from nghttp2py.asyncio.connecting import establish
 from nghttp2py.asyncio.connection import check_concurrency
-from nghttp2py.asyncio.listener import ConnectionSet, Listener
+from nghttp2py.asyncio.h2_options import (
+    ConnectOptions,
+    ListenOptions,
+    ProtocolOptions,
+    TCPListenOptions,
+)
+from nghttp2py.asyncio.listener import BACKLOG, ConnectionSet, Listener
 from nghttp2py.asyncio.protocol import H2Protocol
 from nghttp2py.asyncio.racing import interleave, race
 from nghttp2py.asyncio.timeouts import merge_timeouts
@@ -35,6 +41,9 @@ from nghttp2py.asyncio.tls import (
     prepare_server_context,
 )
 from nghttp2py.h2.config import check_config
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = [
     "H2Server",
@@ -51,22 +60,7 @@ SSL = bool | _ssl.SSLContext | None
 Connected = Callable[[Any], Coroutine[Any, Any, Any]]
 Bound = tuple[list[Socket], list[UnixPath]]
 
-_PROTOCOL_OPTIONS = frozenset(
-    {
-        "close_timeout",
-        "concurrency",
-        "config",
-        "functional_timeout",
-        "header_encoding",
-        "idle_timeout",
-        "keepalive_interval",
-        "keepalive_timeout",
-        "settings_timeout",
-        "timeout",
-        "timeouts",
-        "window_tuning",
-    }
-)
+_PROTOCOL_OPTIONS = ProtocolOptions.__optional_keys__
 
 
 #: Options of the event loop; newer releases have more.
@@ -87,14 +81,14 @@ _OWN_WAY = frozenset(
 )
 
 
-def _split(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _split(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Separate the options of the protocol from those of asyncio."""
     ours = {k: v for k, v in options.items() if k in _PROTOCOL_OPTIONS}
     theirs = {k: v for k, v in options.items() if k not in _PROTOCOL_OPTIONS}
     return ours, theirs
 
 
-def check_options(options: dict[str, Any]) -> None:
+def check_options(options: Mapping[str, Any]) -> None:
     """Raise ``TypeError`` for an option that neither ``H2Protocol`` nor asyncio has.
 
     ``Client`` passes ``cls`` on, a parameter of ``open_connection`` itself.
@@ -113,7 +107,7 @@ def _check_loop(loop: object) -> asyncio.AbstractEventLoop:
 
 
 def _check_connecting(
-    loop: object, cls: object, connect_timeout: object, options: dict[str, Any]
+    loop: object, cls: object, connect_timeout: object, options: Mapping[str, Any]
 ) -> asyncio.AbstractEventLoop:
     """Check the arguments for a connection; return the loop."""
     check_callable("cls", cls)
@@ -152,7 +146,7 @@ async def open_connection(
     loop: asyncio.AbstractEventLoop | None = None,
     ssl: SSL = None,
     connect_timeout: float | None = None,
-    **options: Any,
+    **options: Unpack[ConnectOptions],
 ) -> P: ...
 @overload
 async def open_connection(
@@ -162,7 +156,7 @@ async def open_connection(
     loop: asyncio.AbstractEventLoop | None = None,
     ssl: SSL = None,
     connect_timeout: float | None = None,
-    **options: Any,
+    **options: Unpack[ConnectOptions],
 ) -> H2Protocol: ...
 async def open_connection(
     host: str | None = None,
@@ -172,7 +166,7 @@ async def open_connection(
     loop: asyncio.AbstractEventLoop | None = None,
     ssl: SSL = None,
     connect_timeout: float | None = None,
-    **options: Any,
+    **options: Unpack[ConnectOptions],
 ) -> H2Protocol:
     """Connect to a server; return the client's end.
 
@@ -253,7 +247,7 @@ async def open_unix_connection(
     loop: asyncio.AbstractEventLoop | None = None,
     ssl: SSL = None,
     connect_timeout: float | None = None,
-    **options: Any,
+    **options: Unpack[ConnectOptions],
 ) -> P: ...
 @overload
 async def open_unix_connection(
@@ -262,7 +256,7 @@ async def open_unix_connection(
     loop: asyncio.AbstractEventLoop | None = None,
     ssl: SSL = None,
     connect_timeout: float | None = None,
-    **options: Any,
+    **options: Unpack[ConnectOptions],
 ) -> H2Protocol: ...
 async def open_unix_connection(
     path: str | None = None,
@@ -271,7 +265,7 @@ async def open_unix_connection(
     loop: asyncio.AbstractEventLoop | None = None,
     ssl: SSL = None,
     connect_timeout: float | None = None,
-    **options: Any,
+    **options: Unpack[ConnectOptions],
 ) -> H2Protocol:
     """Connect to a server's Unix socket, as ``open_connection`` does."""
     loop = _check_connecting(loop, cls, connect_timeout, options)
@@ -304,7 +298,10 @@ class H2Server(asyncio.AbstractServer):
         connected: Connected,
         *,
         close_timeout: float,
-        **options: Any,
+        tls: _ssl.SSLContext | None,
+        handshake_timeout: float,
+        backlog: int = BACKLOG,
+        limit_connections: int | None = None,
     ) -> None:
         self._make = factory
         self._connected = connected
@@ -313,7 +310,15 @@ class H2Server(asyncio.AbstractServer):
             lambda protocol, timeout: protocol.close(timeout),
             lambda protocol: protocol.abort(),
         )
-        self._listener = Listener(loop, self._factory, self._connections, **options)
+        self._listener = Listener(
+            loop,
+            self._factory,
+            self._connections,
+            tls=tls,
+            handshake_timeout=handshake_timeout,
+            backlog=backlog,
+            limit_connections=limit_connections,
+        )
         self._closing = asyncio.Event()
 
     @property
@@ -412,14 +417,9 @@ class H2Server(asyncio.AbstractServer):
         self._connections.discard(protocol)
 
 
-_BIND_OPTIONS = frozenset({"family", "flags", "reuse_address", "reuse_port"})
+_BIND_OPTIONS = TCPListenOptions.__optional_keys__ - ListenOptions.__optional_keys__
 _LISTEN_OPTIONS = frozenset({"backlog", "limit_connections"})
-_SERVER_OPTIONS = _LISTEN_OPTIONS | {
-    "sock",
-    "ssl_handshake_timeout",
-    "ssl_shutdown_timeout",
-    "start_serving",
-}
+_SERVER_OPTIONS = ListenOptions.__optional_keys__ - _PROTOCOL_OPTIONS
 
 
 async def _listen(
@@ -429,7 +429,7 @@ async def _listen(
     cls: Callable[..., H2Protocol],
     loop: asyncio.AbstractEventLoop,
     ssl: SSL,
-    options: dict[str, Any],
+    options: Mapping[str, Any],
 ) -> H2Server:
     ours, theirs = _split(options)
     for name in theirs:
@@ -480,7 +480,7 @@ async def start_server(
     loop: asyncio.AbstractEventLoop | None = None,
     ssl: SSL = None,
     sock: Socket | Iterable[Socket] | None = None,
-    **options: Any,
+    **options: Unpack[TCPListenOptions],
 ) -> H2Server:
     """Listen for clients.
 
@@ -519,7 +519,7 @@ async def start_unix_server(
     ssl: SSL = None,
     sock: Socket | Iterable[Socket] | None = None,
     cleanup_socket: bool = True,
-    **options: Any,
+    **options: Unpack[ListenOptions],
 ) -> H2Server:
     """Listen for clients on a Unix socket, as ``start_server`` does.
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         ConnectionOptions,
         RequestOptions,
         Trace,
+        TunnelOptions,
     )
     from nghttp2py.quic import QuicConfiguration
 
@@ -253,18 +254,23 @@ class Pool(Closing):
         return await self.request("DELETE", url, **options)
 
     async def open_tunnel(
-        self, url: str, *, protocol: str | None = None, **options: Any
+        self,
+        url: str,
+        *,
+        protocol: str | None = None,
+        target: str | None = None,
+        **options: Unpack[TunnelOptions],
     ) -> Response:
         """Open a tunnel: see ``Client.open_tunnel``.
 
         With ``protocol`` ``url`` is that of the resource, otherwise that of a proxy,
-        and ``target`` among ``options`` the host and port to connect to.
+        and ``target`` the host and port to connect to.
         """
-        target = options.pop("target", url)
+        to = url if target is None else target
         return await self._send(
             url,
             options,
-            lambda client: client.open_tunnel(target, protocol=protocol, **options),
+            lambda client: client.open_tunnel(to, protocol=protocol, **options),
         )
 
     async def _send(

@@ -25,6 +25,10 @@ from nghttp2py.h2 import H2Connection, Setting
 from nghttp2py.log_budget import MemoryLog
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from nghttp2py.asyncio.h2_options import StreamConnectionOptions
+
     # aioquic has these names at this path; QUIC is imported when they are first used.
     from nghttp2py.asyncio.quic_protocol import (
         QuicConnectionProtocol as QuicConnectionProtocol,
@@ -96,7 +100,7 @@ class H2Protocol(H2StreamConnection):
         *,
         functional_timeout: float = 2,
         header_encoding: str | None = "utf-8",
-        **options: Any,
+        **options: Unpack[StreamConnectionOptions],
     ) -> None:
         check_seconds("functional_timeout", functional_timeout, optional=False)
         if header_encoding is not None:
