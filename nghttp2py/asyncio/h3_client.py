@@ -214,11 +214,16 @@ def adopt_trust(configuration: QuicConfiguration, ssl: ssl_module.SSLContext) ->
         )
     authorities = ssl.get_ca_certs(binary_form=True)
     if not authorities:
+        has_others = ssl.cert_store_stats()["x509"] > 0
         raise TLSConfigurationError(
-            "ssl names no authority that QUIC could be given: it does not list those "
-            "of a directory (capath), nor a self-signed certificate that is no "
-            "authority. Give their file as cafile of a QuicConfiguration to http3, or "
-            "under httpx as verify"
+            "ssl names no authority that QUIC could be given: "
+            + (
+                "what it trusts is a self-signed certificate that is no authority's"
+                if has_others
+                else "it does not list those of a directory (capath)"
+            )
+            + ". Give its path to http3, as QuicConfiguration(cafile=...), or under "
+            "httpx as verify"
         )
     configuration.cadata = "".join(
         map(ssl_module.DER_cert_to_PEM_cert, authorities)

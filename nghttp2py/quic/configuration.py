@@ -115,10 +115,10 @@ class QuicConfiguration:
     cadata: bytes | None = None
     """Whose certificates to trust, in PEM; see :meth:`load_verify_locations`."""
 
-    cafile: str | None = None
+    cafile: str | PathLike[str] | None = None
     """As ``cadata``, in a file."""
 
-    capath: str | None = None
+    capath: str | PathLike[str] | None = None
     """As ``cadata``, in the files of a directory."""
 
     certificate: Any = None
@@ -271,8 +271,8 @@ class QuicConfiguration:
 
     def load_verify_locations(
         self,
-        cafile: str | None = None,
-        capath: str | None = None,
+        cafile: str | PathLike[str] | None = None,
+        capath: str | PathLike[str] | None = None,
         cadata: bytes | None = None,
     ) -> None:
         """Set which authorities to trust: PEM in a file, in a directory, or bytes.
