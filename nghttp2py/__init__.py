@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from nghttp2py.client import BaseResponseHandler, HTTP2Client
     from nghttp2py.server import BaseRequestHandler, HTTP2Server
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "DATA_DEFERRED",
