@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import socket
+import threading
 import weakref
 
 import pytest
@@ -261,6 +262,23 @@ async def test_bytes_that_were_not_read_are_refused():
 
 
 # ---- Nothing stays behind ----
+
+
+@in_loop
+async def test_a_protocol_in_a_cycle_takes_its_read_buffer_with_it(capfd):
+    def leave_a_cycle():
+        # The buffer is older than the cycle: the collector comes to it first.
+        H2Pump(H2Connection()).get_buffer(-1)
+        protocol = H2Pump(H2Connection())
+        protocol.itself = protocol
+        protocol.get_buffer(-1)
+
+    # The thread's own reference to the buffer ends with the thread.
+    thread = threading.Thread(target=leave_a_cycle)
+    thread.start()
+    thread.join()
+    gc.collect()
+    assert capfd.readouterr().err == ""
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 # cython: nonecheck=True
 """The part of both pumps that runs for each read and each write."""
 
+cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint32_t
@@ -42,6 +43,9 @@ cdef object monotonic = time.monotonic
 cdef object clock_of_loops = asyncio.BaseEventLoop.time
 
 
+# The collector must not clear it: Cython would forget the buffer of `held` without
+# releasing it, and the end of the bytearray would print a SystemError.
+@cython.no_gc_clear
 cdef class ReadBuffer:
     """What a plain transport of asyncio reads into."""
 
