@@ -15,7 +15,7 @@ import threading
 import pytest
 from loops import in_loop, in_loops, pause, until
 
-from nghttp2py.asgi import Config, Server, run, serve
+from nghttp2py.asgi import Config, Server, run, serve, wait_closing
 from nghttp2py.asgi import endpoints as endpoints_module
 from nghttp2py.asgi import lifespan as lifespan_module
 from nghttp2py.asgi import running as running_module
@@ -446,6 +446,54 @@ async def test_a_background_task_ends_before_the_application_is_stopped():
         app.release.set()
         await task
     assert app.notes == ["startup", "request", "response", "shutdown"]
+
+
+@pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.parametrize("lifespan", ["on", "off"])
+@in_loop
+async def test_an_application_waits_for_the_moment_when_its_server_stops(
+    lifespan, reset
+):
+    """In requests, which may end then, and in the lifespan; not for another server."""
+    begun = []
+
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await wait_closing()
+            assert (await receive())["type"] == "lifespan.shutdown"
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        begun.append(scope["path"])
+        await wait_closing()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"closing"})
+
+    options = {"lifespan": lifespan, "reset_contextvars": reset}
+    async with (
+        running(app, **options) as (other, _),
+        running(app, **options) as (server, task),
+    ):
+        later, asking = [
+            asyncio.ensure_future(get(f"http://127.0.0.1:{port_of(each)}"))
+            for each in (other, server)
+        ]
+        await until(lambda: len(begun) == 2)
+        server.should_exit = True
+        assert await asking == b"closing"
+        await task
+        assert not later.done()
+        other.should_exit = True
+        assert await later == b"closing"
+
+
+@in_loop
+async def test_outside_of_a_server_an_application_waits_for_ever():
+    waiting = asyncio.ensure_future(wait_closing())
+    await pause()
+    assert not waiting.done()
+    waiting.cancel()
 
 
 @in_loop

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 # Imported when they are first used: a part of the package does not need the server.
 if TYPE_CHECKING:
     from nghttp2py.asgi.app import ASGIApp
+    from nghttp2py.asgi.closing import wait_closing
     from nghttp2py.asgi.config import Config
     from nghttp2py.asgi.options import ASGIOptions
     from nghttp2py.asgi.running import run
     from nghttp2py.asgi.server import Server, serve
 
-__all__ = ["ASGIApp", "ASGIOptions", "Config", "Server", "run", "serve"]
+__all__ = ["ASGIApp", "ASGIOptions", "Config", "Server", "run", "serve", "wait_closing"]
 
 _MODULES = {
     "ASGIApp": "app",
@@ -20,6 +21,7 @@ _MODULES = {
     "Server": "server",
     "run": "running",
     "serve": "server",
+    "wait_closing": "closing",
 }
 
 

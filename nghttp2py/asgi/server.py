@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from nghttp2py.asgi import closing
 from nghttp2py.asgi.app import ASGIApp
 from nghttp2py.asgi.config import Config
 from nghttp2py.asgi.endpoints import (
@@ -83,6 +84,8 @@ class Server:
         self.notifies = False
         self._watchdog = notify.Watchdog()
         self._app: ASGIApp | None = None
+        # What requests wait for by ``wait_closing()``.
+        self._closing = asyncio.Event()
         # What it listens on; if this has sockets before the start, these.
         self.endpoints = Endpoints()
         # What a worker of several has for HTTP/3.
@@ -286,6 +289,7 @@ class Server:
             application = self._limit_requests(application)
             self._app = ASGIApp(application, make_options(config, self.lifespan.state))
             self._make_servers(self._app, timeouts, tls, quic)
+            self._closing = closing.begin()
             await self.lifespan.startup()
             await self._listen()
         except BaseException:
@@ -398,6 +402,7 @@ class Server:
         context = self.lifespan.context
         if self.config.reset_contextvars:
             context = contextvars.Context()
+            closing.enter(context, self._closing)
         elif context is None:
             context = contextvars.copy_context()
         loop = asyncio.get_running_loop()
@@ -462,6 +467,7 @@ class Server:
     async def _drain(self) -> None:
         """Wait for the end of requests, until the deadline or a second signal."""
         assert self._app is not None
+        self._closing.set()
         timeout = self.config.timeout_graceful_shutdown
         self.endpoints.remove_paths()
         for server in self.servers:
