@@ -140,6 +140,14 @@ def wait_for_port(port, process):
             time.sleep(0.01)
 
 
+def wait_until(condition):
+    """Ask again and again whether something holds that a program does."""
+    end = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.01)
+
+
 # ---- nginx ----
 
 # Where vendor/install-deps unpacks it, if it is not installed.

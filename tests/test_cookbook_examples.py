@@ -1,18 +1,16 @@
 """The recipes of the cookbook."""
 
 import asyncio
-import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 from loops import DEADLINE, in_loop
-from peers import Echo, free_port, run
+from peers import Echo, free_port
 
 from nghttp2py import HTTP2Server
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-CURL = ["curl", "-sS", "--http2-prior-knowledge"]
 
 
 @in_loop
@@ -52,43 +50,3 @@ async def run_with(text, *command):
     output, _ = await process.communicate(text.encode())
     assert process.returncode == 0
     return output.decode()
-
-
-@in_loop
-async def test_events_end_when_the_server_stops():
-    with subprocess.Popen(
-        [sys.executable, "-u", EXAMPLES / "events.py", "0"],
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as server:
-        try:
-            url = server.stdout.readline().strip()
-            with subprocess.Popen(
-                [*CURL, "--no-buffer", url + "events"],
-                stdout=subprocess.PIPE,
-                text=True,
-            ) as client:
-                assert client.stdout.readline() == 'data: {"number": 1}\n'
-                server.terminate()
-                rest = client.stdout.read()
-                assert rest.endswith("event: end\ndata: the server stops\n\n")
-                assert client.wait() == 0
-            assert server.wait() == 0
-        finally:
-            server.kill()
-
-
-@in_loop
-async def test_an_upload_that_is_too_large_is_refused(tmp_path):
-    example = runpy.run_path(str(EXAMPLES / "events.py"))
-    server = example["Server"](example["app"], ("127.0.0.1", 0))
-    (tmp_path / "good").write_bytes(bytes(example["LIMIT"]))
-    (tmp_path / "large").write_bytes(bytes(example["LIMIT"] + 1))
-    async with server:
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/upload"
-        stored = await run(*CURL, "-T", str(tmp_path / "good"), url)
-        assert stored == "1048576 bytes\n"
-        for chunked in [], ["-H", "content-length:"]:
-            large = await run(*CURL, *chunked, "-T", str(tmp_path / "large"), url)
-            assert large == "more than 1048576 bytes\n"
-        assert "404" in await run(*CURL, "-i", url + "/none")

@@ -376,7 +376,11 @@ def check_pip(words):
     for word in words[1:]:
         for extra in re.findall(r"[\[,](\w+)", word):
             assert re.search(rf"^{extra} = ", project, re.M), extra
-        assert word[0] == "-" or re.match(r"nghttp2py\b|\.|dist/|[\w.]+\.whl", word)
+        assert (
+            word[0] == "-"
+            or re.match(r"nghttp2py\b|\.|dist/|[\w.]+\.whl", word)
+            or re.search(rf'^    "{word}\b', project, re.M)  # of a group
+        )
 
 
 def check_apt_get(words):
@@ -390,7 +394,7 @@ def check_python(words):
     if words[:2] == ["-m", "nghttp2py"]:
         check_nghttp2py(words[2:])
     elif words[0] == "-m":
-        assert words[1] in ("venv", "pip", "build")
+        assert words[1] in ("venv", "pip", "build", "pytest")
     else:
         assert (ROOT / words[0]).is_file() or words[0] == "-c", words[0]
 
@@ -414,6 +418,8 @@ CHECKS = {
     "cd": lambda words: None,
     # test_h3_chromium.py and test_quickstart_chromium.py run what is said of these.
     **dict.fromkeys(("base64", "chromium", "openssl"), lambda words: None),
+    # The recipes are run, and the tutorial: see recipes.py.
+    **dict.fromkeys(("certbot", "cmp", "head", "kill", "mkdir"), lambda words: None),
     "curl": lambda words: options_are_in(help_of("curl", "--help", "all"), words),
     "git": check_git,
     "h2load": lambda words: options_are_in(help_of("h2load", "--help"), words),
@@ -512,11 +518,12 @@ def test_what_serve_says_is_what_the_page_shows(tmp_path):
 
 
 def test_whatever_a_block_shows_is_compared_with_what_is_printed():
-    """Here, with the first server, or by test_quickstart_chromium.py."""
+    """Here, with the first server, by test_quickstart_chromium.py, or by recipes.py."""
     others = [
         (place.split(":")[0], line.split()[:2])
         for place, line, _ in SHOWN
         if not line.startswith("printf ")
+        and not re.match(r"docs/(cookbook/|tutorial)", place)
     ]
     assert others == [
         ("README.md", ["curl", "--http2-prior-knowledge"]),

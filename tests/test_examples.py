@@ -108,20 +108,3 @@ async def test_a_script_for_the_old_bindings_pushes(
         )
     assert "recv PUSH_PROMISE" in seen
     assert "In colour." in seen and "p { color: teal }" in seen
-
-
-@in_loop
-async def test_a_service_of_json_answers_by_one_coroutine(tmp_path):
-    handler = runpy.run_path(str(EXAMPLES / "json_api.py"))["Handler"]
-    async with nghttp2py.HTTP2Server(("localhost", 0), handler) as server:
-        url = f"http://localhost:{server.sockets[0].getsockname()[1]}/sum"
-        curl = ["curl", "-sS", "--http2-prior-knowledge"]
-        answer = await run(*curl, "-d", "[1, 2, 3]", url + "?name=total")
-        assert answer == '{"total": 6}\n'
-        assert await run(*curl, "-d", "[]", url) == '{"sum": 0}\n'
-        assert "is not JSON" in await run(*curl, "-d", "[", url)
-        assert "integers" in await run(*curl, "-d", "{}", url)
-        assert "HTTP/2 404" in await run(*curl, "-i", url)
-        (tmp_path / "many").write_text("[" + "1," * 40000 + "1]")
-        many = await run(*curl, "-d", f"@{tmp_path / 'many'}", url)
-        assert "larger than 65536 bytes" in many
