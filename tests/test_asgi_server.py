@@ -663,7 +663,7 @@ def test_run_ends_with_a_signal(loop, caplog):
     ("app", "code", "sentence"),
     [
         (App(startup="failed"), 3, "the application has failed to start"),
-        ("no_such_module:app", 1, "there is no module 'no_such_module'"),
+        ("no_such_module:app", 3, "there is no module 'no_such_module'"),
     ],
 )
 def test_run_exits_with_a_code_for_what_failed(app, code, sentence, caplog):
