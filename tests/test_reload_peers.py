@@ -87,7 +87,8 @@ def test_the_next_request_is_answered_by_the_new_code(site, by):
             # It waits: no connection is refused, and none is reset.
             assert curl(url) == f"version {after}"
         assert server.stop() == 0
-    assert "ERROR" not in server.log
+    # A process that has not got the processor for seconds is killed, which is logged.
+    assert "Traceback" not in server.log
 
 
 def test_an_error_of_the_code_is_shown_until_a_save_mends_it(site):

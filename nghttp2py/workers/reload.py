@@ -33,9 +33,10 @@ DELAY = 0.25
 
 # A look at many files costs at most this part of the time.
 _SHARE = 4
-# Seconds in which requests may end before a worker is started again, then in which
-# the application may.
+# Seconds in which requests may end before a worker is started again; and in which the
+# process must end, on a busy machine, too.
 _PATIENCE = 1.0
+_MOST_PATIENCE = 5.0
 
 # What stat() says of each file.
 Snapshot = dict[str, tuple[int, int, int]]
@@ -213,7 +214,7 @@ class Reloader(Supervisor):
             process.stop()
             loop = asyncio.get_running_loop()
             loop.call_later(_PATIENCE, process.abort)
-            loop.call_later(2 * _PATIENCE, process.kill)
+            loop.call_later(_MOST_PATIENCE, process.kill)
 
     # ---- What differs from several workers ----
 
