@@ -52,7 +52,6 @@ cdef extern from "ngp_h3_fields.h" nogil:
         size_t namelen,
         const uint8_t *value,
         size_t valuelen,
-        int known,
     )
     int ngp_h3_checker_end(ngp_h3_checker *checker)
     int ngp_h3_check_name(const uint8_t *name, size_t namelen, ngp_h3_phrase *phrase)
@@ -124,6 +123,20 @@ cdef extern from "ngp_qpack.h" nogil:
     void ngp_qpack_fields_free(ngp_qpack_fields *fields)
     void ngp_qpack_fields_clear(ngp_qpack_fields *fields, size_t start)
 
+    ctypedef struct ngp_qpack_pair:
+        void *object
+
+    ctypedef struct ngp_qpack_pairs:
+        pass
+
+    ngp_qpack_pair *ngp_qpack_pairs_find(
+        const ngp_qpack_pairs *pairs, const nghttp3_qpack_nv *nv
+    )
+    void *ngp_qpack_pairs_keep(
+        ngp_qpack_pairs *pairs, const nghttp3_qpack_nv *nv, void *object
+    )
+    void *ngp_qpack_pairs_take(ngp_qpack_pairs *pairs)
+
     ctypedef struct ngp_qpack_encoder:
         pass
 
@@ -151,7 +164,7 @@ cdef extern from "ngp_qpack.h" nogil:
     )
 
     ctypedef struct ngp_qpack_decoder:
-        pass
+        ngp_qpack_pairs pairs
 
     int ngp_qpack_decoder_init(
         ngp_qpack_decoder *decoder,
@@ -286,6 +299,7 @@ cdef extern from "ngp_h3.h" nogil:
     int ngp_h3_recv_datagram(ngp_h3 *h3, const uint8_t *data, size_t len)
     const ngp_h3_event *ngp_h3_events(const ngp_h3 *h3, size_t *pn)
     const nghttp3_qpack_nv *ngp_h3_fields(const ngp_h3 *h3)
+    ngp_qpack_pairs *ngp_h3_pairs(ngp_h3 *h3)
     const ngp_h3_op *ngp_h3_ops(const ngp_h3 *h3, size_t *pn)
     const uint8_t *ngp_h3_output(const ngp_h3 *h3)
     const ngp_h3_phrase *ngp_h3_closing(const ngp_h3 *h3, uint64_t *pcode)

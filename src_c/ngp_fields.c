@@ -117,33 +117,68 @@ static inline uint64_t odd(uint64_t x, uint8_t low, uint8_t extra) {
          TOPS;
 }
 
-/* Whether one of |len| bytes is below |low|, or is DEL or |extra|.  It checks
-   eight at a time, because values are most of the bytes of a message. */
-static inline int any_odd(const uint8_t *p, size_t len, uint8_t low,
-                          uint8_t extra) {
-  const uint8_t *end = p + len;
+/* Returns eight bytes: the last of those at |p|, or all |len| of them, at least
+   one, with some twice or with letters beside them. */
+static inline uint64_t last_eight(const uint8_t *p, size_t len) {
   uint64_t x;
   uint32_t a, b;
 
   if (len >= 8) {
-    for (; end - p > 8; p += 8) {
-      memcpy(&x, p, 8);
-      if (odd(x, low, extra)) {
-        return 1;
-      }
-    }
-    memcpy(&x, end - 8, 8);
-  } else if (len >= 4) {
+    memcpy(&x, p + len - 8, 8);
+    return x;
+  }
+  if (len >= 4) {
     memcpy(&a, p, 4);
-    memcpy(&b, end - 4, 4);
-    x = (uint64_t)a << 32 | b;
-  } else if (len) {
-    x = EACH * 'a' << 24 | (uint64_t)p[0] << 16 | (uint64_t)p[len / 2] << 8 |
-        p[len - 1];
-  } else {
+    memcpy(&b, p + len - 4, 4);
+    return (uint64_t)a << 32 | b;
+  }
+  return EACH * 'a' << 24 | (uint64_t)p[0] << 16 | (uint64_t)p[len / 2] << 8 |
+         p[len - 1];
+}
+
+/* Whether one of |len| bytes is below |low|, or is DEL or |extra|.  It checks
+   eight at a time, because values are most of the bytes of a message. */
+static inline int any_odd(const uint8_t *p, size_t len, uint8_t low,
+                          uint8_t extra) {
+  uint64_t x;
+  size_t i;
+
+  if (!len) {
     return 0;
   }
-  return odd(x, low, extra) != 0;
+  for (i = 0; i + 8 < len; i += 8) {
+    memcpy(&x, p + i, 8);
+    if (odd(x, low, extra)) {
+      return 1;
+    }
+  }
+  return odd(last_eight(p, len), low, extra) != 0;
+}
+
+/* Nonzero if one of the eight bytes of |x| is neither a lower case letter nor a
+   hyphen. */
+static inline uint64_t uncommon(uint64_t x) {
+  uint64_t low = x & ~TOPS;
+  uint64_t from_a = low + EACH * (0x80 - 'a');
+  uint64_t beyond_z = low + EACH * (0x7f - 'z');
+  uint64_t no_hyphen = (low ^ EACH * '-') + EACH * 0x7f;
+
+  return (x | (no_hyphen & (~from_a | beyond_z))) & TOPS;
+}
+
+/* Whether |len| bytes, at least one, are lower case letters and hyphens, as
+   those of most names are. */
+static inline int is_common_name(const uint8_t *p, size_t len) {
+  uint64_t x;
+  size_t i;
+
+  for (i = 0; i + 8 < len; i += 8) {
+    memcpy(&x, p + i, 8);
+    if (uncommon(x)) {
+      return 0;
+    }
+  }
+  return !uncommon(last_eight(p, len));
 }
 
 /* ---- Names and values ---- */
@@ -214,7 +249,12 @@ ngp_field_rule ngp_fields_name(const uint8_t *name, size_t len, unsigned flags,
   if (len == 0) {
     return NGP_FIELD_NAME_EMPTY;
   }
-  for (i = name[0] == ':'; i < len; ++i) {
+  i = name[0] == ':';
+  if (i < len && is_common_name(name + i, len - i)) {
+    *ptoken = ngp_token_of(name, len);
+    return NGP_FIELD_GOOD;
+  }
+  for (; i < len; ++i) {
     uint8_t class = classes[name[i]];
 
     if (!(class & TOKEN) || (class & UPPER && !(flags & NGP_FIELDS_UPPER))) {

@@ -666,6 +666,8 @@ const nghttp3_qpack_nv *ngp_h3_fields(const ngp_h3 *h3) {
   return h3->results.fields.nv;
 }
 
+ngp_qpack_pairs *ngp_h3_pairs(ngp_h3 *h3) { return &h3->decoder.pairs; }
+
 const ngp_h3_op *ngp_h3_ops(const ngp_h3 *h3, size_t *pn) {
   *pn = h3->results.nops;
   return h3->results.ops;

@@ -322,6 +322,12 @@ const ngp_h3_event *ngp_h3_events(const ngp_h3 *h3, size_t *pn);
 const nghttp3_qpack_nv *ngp_h3_fields(const ngp_h3 *h3);
 
 /*
+ * ngp_h3_pairs returns the pairs of the QPACK decoder, whose objects are the
+ * caller's: it takes them before ngp_h3_del().
+ */
+ngp_qpack_pairs *ngp_h3_pairs(ngp_h3 *h3);
+
+/*
  * ngp_h3_ops returns the operations of the last call, and ngp_h3_output() the
  * bytes that they send.  Both are borrowed until the next call of a function
  * whose connection is not const.

@@ -173,24 +173,32 @@ static int is(const uint8_t *data, size_t len, const char *text,
 
 #define IS(DATA, LEN, TEXT) is((DATA), (LEN), (TEXT), sizeof(TEXT) - 1)
 
-int ngp_h3_checker_field(ngp_h3_checker *checker, const uint8_t *name,
-                         size_t namelen, const uint8_t *value, size_t valuelen,
-                         int known) {
-  ngp_fields *fields = &checker->fields;
+int ngp_h3_checker_octets(ngp_h3_checker *checker, const uint8_t *name,
+                          size_t namelen, const uint8_t *value, size_t valuelen,
+                          int known, ngp_token *ptoken) {
+  const ngp_fields *fields = &checker->fields;
   ngp_field_rule rule = NGP_FIELD_GOOD;
-  ngp_token token;
 
   if (known) {
-    token = ngp_token_of(name, namelen);
+    *ptoken = ngp_token_of(name, namelen);
   } else {
-    rule = ngp_fields_name(name, namelen, fields->flags, &token);
+    rule = ngp_fields_name(name, namelen, fields->flags, ptoken);
   }
   if (rule == NGP_FIELD_GOOD) {
     rule = ngp_fields_value(value, valuelen, fields->flags);
   }
-  if (rule == NGP_FIELD_GOOD) {
-    rule = ngp_fields_add(fields, token, name[0] == ':', value, valuelen);
-  }
+  return rule == NGP_FIELD_GOOD
+             ? 0
+             : refuse(checker->phrase, rule, name, namelen, fields->fault);
+}
+
+int ngp_h3_checker_add(ngp_h3_checker *checker, ngp_token token,
+                       const uint8_t *name, size_t namelen,
+                       const uint8_t *value, size_t valuelen) {
+  ngp_fields *fields = &checker->fields;
+  ngp_field_rule rule =
+      ngp_fields_add(fields, token, name[0] == ':', value, valuelen);
+
   if (rule != NGP_FIELD_GOOD) {
     return refuse(checker->phrase, rule, name, namelen, fields->fault);
   }
@@ -202,6 +210,18 @@ int ngp_h3_checker_field(ngp_h3_checker *checker, const uint8_t *name,
     checker->capsules = (uint8_t)IS(value, valuelen, "?1");
   }
   return 0;
+}
+
+int ngp_h3_checker_field(ngp_h3_checker *checker, const uint8_t *name,
+                         size_t namelen, const uint8_t *value,
+                         size_t valuelen) {
+  ngp_token token;
+  int rv =
+      ngp_h3_checker_octets(checker, name, namelen, value, valuelen, 0, &token);
+
+  return rv != 0 ? rv
+                 : ngp_h3_checker_add(checker, token, name, namelen, value,
+                                      valuelen);
 }
 
 /* The tokens of the pseudo-header fields for which aioquic has a phrase if they

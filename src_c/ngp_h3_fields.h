@@ -55,15 +55,28 @@ void ngp_h3_checker_init(ngp_h3_checker *checker, ngp_fields_section section,
                          unsigned flags, ngp_h3_phrase *phrase);
 
 /*
- * ngp_h3_checker_field checks the next field. |known| is nonzero if the name is
- * in QPACK's static table: then its characters need not be checked.
+ * ngp_h3_checker_octets checks the characters of the next field, and stores the
+ * token of its name in |*ptoken|: the same field has the same result in every
+ * section that is checked with the same flags.  |known| is nonzero if the name
+ * is in QPACK's static table: then its characters need not be checked.
  *
- * This function returns 0 if it succeeds, or NGP_H3_ERR_MALFORMED, with the
+ * ngp_h3_checker_add checks the field in its section.
+ *
+ * These functions return 0 if they succeed, or NGP_H3_ERR_MALFORMED, with the
  * reason in the phrase.
  */
+int ngp_h3_checker_octets(ngp_h3_checker *checker, const uint8_t *name,
+                          size_t namelen, const uint8_t *value, size_t valuelen,
+                          int known, ngp_token *ptoken);
+int ngp_h3_checker_add(ngp_h3_checker *checker, ngp_token token,
+                       const uint8_t *name, size_t namelen,
+                       const uint8_t *value, size_t valuelen);
+
+/*
+ * ngp_h3_checker_field does both.
+ */
 int ngp_h3_checker_field(ngp_h3_checker *checker, const uint8_t *name,
-                         size_t namelen, const uint8_t *value, size_t valuelen,
-                         int known);
+                         size_t namelen, const uint8_t *value, size_t valuelen);
 
 /*
  * ngp_h3_checker_end checks the rules that need all fields.

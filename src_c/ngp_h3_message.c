@@ -105,16 +105,30 @@ int ngp_h3_check_push_id(ngp_h3 *h3, uint64_t push_id) {
 
 static int check_section(ngp_h3 *h3, ngp_h3_checker *checker, size_t first) {
   size_t i;
-  int rv;
+  ngp_token token;
+  int rv = 0;
 
   for (i = first; i < h3->results.fields.len; ++i) {
     const nghttp3_qpack_nv *nv = &h3->results.fields.nv[i];
     nghttp3_vec name = nghttp3_rcbuf_get_buf(nv->name);
     nghttp3_vec value = nghttp3_rcbuf_get_buf(nv->value);
+    ngp_qpack_pair *pair = ngp_qpack_pairs_find(&h3->decoder.pairs, nv);
 
-    /* A token means a name that libnghttp3 knows, in lower case. */
-    rv = ngp_h3_checker_field(checker, name.base, name.len, value.base,
-                              value.len, nv->token >= 0);
+    if (pair && pair->checked) {
+      token = (ngp_token)pair->token;
+    } else {
+      /* A token means a name that libnghttp3 knows, in lower case. */
+      rv = ngp_h3_checker_octets(checker, name.base, name.len, value.base,
+                                 value.len, nv->token >= 0, &token);
+      if (rv == 0 && pair) {
+        pair->checked = 1;
+        pair->token = (uint8_t)token;
+      }
+    }
+    if (rv == 0) {
+      rv = ngp_h3_checker_add(checker, token, name.base, name.len, value.base,
+                              value.len);
+    }
     if (rv != 0) {
       return rv;
     }

@@ -40,7 +40,7 @@ static int check_fields(ngp_h3 *h3, ngp_h3_checker *checker,
   ngp_h3_checker_init(checker, section, flags, &h3->refusal.phrase);
   for (i = 0; i < nvlen; ++i) {
     rv = ngp_h3_checker_field(checker, nva[i].name, nva[i].namelen,
-                              nva[i].value, nva[i].valuelen, 0);
+                              nva[i].value, nva[i].valuelen);
     if (rv != 0) {
       return rv;
     }

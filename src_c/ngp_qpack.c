@@ -90,6 +90,93 @@ static int fields_add(ngp_qpack_fields *fields, const nghttp3_qpack_nv *nv) {
   return 0;
 }
 
+/* ---- Pairs ---- */
+
+/* Returns the first of the two slots of a field. */
+static size_t first_slot(const nghttp3_qpack_nv *nv) {
+  /* Fibonacci hashing: the upper bits of the product depend on all others. */
+  uint64_t hash = ((uint64_t)(uintptr_t)nv->name * 3 + (uintptr_t)nv->value) *
+                  0x9e3779b97f4a7c15u;
+
+  return (size_t)((hash >> 32) % (NGP_QPACK_PAIRS / 2) * 2);
+}
+
+static int is_pair(const ngp_qpack_pair *pair, const nghttp3_qpack_nv *nv) {
+  return pair->name == nv->name && pair->value == nv->value;
+}
+
+ngp_qpack_pair *ngp_qpack_pairs_find(const ngp_qpack_pairs *pairs,
+                                     const nghttp3_qpack_nv *nv) {
+  ngp_qpack_pair *pair;
+
+  if (!(nv->flags & NGP_QPACK_FLAG_ENTRY) || !pairs->slots) {
+    return NULL;
+  }
+  pair = &pairs->slots[first_slot(nv)];
+  return is_pair(pair, nv) ? pair : is_pair(pair + 1, nv) ? pair + 1 : NULL;
+}
+
+/* Empties |pair| and returns its object. */
+static void *drop_pair(ngp_qpack_pair *pair) {
+  void *object = pair->object;
+
+  if (object) {
+    nghttp3_rcbuf_decref(pair->name);
+    nghttp3_rcbuf_decref(pair->value);
+    *pair = (ngp_qpack_pair){.object = NULL};
+  }
+  return object;
+}
+
+void *ngp_qpack_pairs_keep(ngp_qpack_pairs *pairs, const nghttp3_qpack_nv *nv,
+                           void *object) {
+  ngp_qpack_pair *pair;
+  void *dropped;
+
+  if (!(nv->flags & NGP_QPACK_FLAG_ENTRY) ||
+      nghttp3_rcbuf_get_buf(nv->name).len +
+              nghttp3_rcbuf_get_buf(nv->value).len >
+          NGP_QPACK_MAX_PAIR) {
+    return object;
+  }
+  if (!pairs->slots) {
+    pairs->slots =
+        ngp_calloc(pairs->mem, NGP_QPACK_PAIRS, sizeof(*pairs->slots));
+    if (!pairs->slots) {
+      return object;
+    }
+  }
+  pair = &pairs->slots[first_slot(nv)];
+  /* The older of both is in the second slot, and leaves. */
+  dropped = drop_pair(pair + 1);
+  pair[1] = pair[0];
+  nghttp3_rcbuf_incref(nv->name);
+  nghttp3_rcbuf_incref(nv->value);
+  *pair =
+      (ngp_qpack_pair){.name = nv->name, .value = nv->value, .object = object};
+  return dropped;
+}
+
+void *ngp_qpack_pairs_take(ngp_qpack_pairs *pairs) {
+  size_t i;
+
+  for (i = 0; pairs->slots && i < NGP_QPACK_PAIRS; ++i) {
+    if (pairs->slots[i].object) {
+      return drop_pair(&pairs->slots[i]);
+    }
+  }
+  return NULL;
+}
+
+static void pairs_free(ngp_qpack_pairs *pairs) {
+  while (ngp_qpack_pairs_take(pairs)) {
+  }
+  ngp_free(pairs->mem, pairs->slots);
+  pairs->slots = NULL;
+}
+
+/* ---- The encoder ---- */
+
 int ngp_qpack_encoder_init(ngp_qpack_encoder *encoder, size_t max_capacity,
                            nghttp2_mem *mem) {
   *encoder = (ngp_qpack_encoder){.mem = convert_mem(mem)};
@@ -260,9 +347,11 @@ int ngp_qpack_encoder_read_decoder(ngp_qpack_encoder *encoder,
   return 0;
 }
 
+/* ---- The decoder ---- */
+
 int ngp_qpack_decoder_init(ngp_qpack_decoder *decoder, size_t capacity,
                            size_t blocked_streams, nghttp2_mem *mem) {
-  *decoder = (ngp_qpack_decoder){.mem = convert_mem(mem)};
+  *decoder = (ngp_qpack_decoder){.mem = convert_mem(mem), .pairs.mem = mem};
   if (nghttp3_qpack_decoder_new(&decoder->coder, capacity, blocked_streams,
                                 &decoder->mem) != 0) {
     return NGHTTP2_ERR_NOMEM;
@@ -276,6 +365,7 @@ void ngp_qpack_decoder_free(ngp_qpack_decoder *decoder) {
   if (!decoder->coder) {
     return;
   }
+  pairs_free(&decoder->pairs);
   nghttp3_qpack_decoder_del(decoder->coder);
   decoder->coder = NULL;
 }
@@ -307,6 +397,33 @@ static int decode_error(nghttp3_ssize rv) {
   }
 }
 
+/* Nonzero if a field line that begins with |octet| is the index of an entry
+   (RFC 9204, 4.5.2 and 4.5.3). */
+static int is_index(uint8_t octet) {
+  return (octet & 0x80) != 0 || (octet & 0xf0) == 0x10;
+}
+
+/* Returns how many bytes an integer has whose prefix is the bits of |mask| (RFC
+   7541, 5.1). */
+static size_t integer_len(const uint8_t *data, size_t len, uint8_t mask) {
+  size_t n = 1;
+
+  if (!len || (data[0] & mask) != mask) {
+    return len ? 1 : 0;
+  }
+  while (n < len && data[n++] & 0x80) {
+  }
+  return n;
+}
+
+/* Returns the length of a section's prefix, which is before its first field
+   line (RFC 9204, 4.5.1). */
+static size_t prefix_len(const uint8_t *data, size_t len) {
+  size_t n = integer_len(data, len, 0xff);
+
+  return n + integer_len(data + n, len - n, 0x7f);
+}
+
 static int decode_section(ngp_qpack_decoder *decoder,
                           nghttp3_qpack_stream_context *sctx,
                           const uint8_t *data, size_t len, uint64_t max_size,
@@ -317,9 +434,14 @@ static int decode_section(ngp_qpack_decoder *decoder,
   uint64_t size = 0;
   uint8_t flags;
   nghttp3_ssize n;
+  size_t skipped = prefix_len(data, len);
+  int indexed;
   int rv;
 
   for (;;) {
+    /* Each call returns one field. */
+    indexed = skipped < len && is_index(data[skipped]);
+    skipped = 0;
     n = nghttp3_qpack_decoder_read_request(decoder->coder, sctx, &nv, &flags,
                                            data, len, 1);
     if (n < 0) {
@@ -332,6 +454,9 @@ static int decode_section(ngp_qpack_decoder *decoder,
       return NGP_QPACK_ERR_BLOCKED;
     }
     if (flags & NGHTTP3_QPACK_DECODE_FLAG_EMIT) {
+      if (indexed) {
+        nv.flags |= NGP_QPACK_FLAG_ENTRY;
+      }
       rv = fields_add(fields, &nv);
       if (rv != 0) {
         return rv;

@@ -53,6 +53,58 @@ void ngp_qpack_fields_free(ngp_qpack_fields *fields);
  */
 void ngp_qpack_fields_clear(ngp_qpack_fields *fields, size_t from);
 
+/* In the flags of a decoded field: its name and its value are the buffers of a
+   table entry, which come with the same addresses each time.  libnghttp3 uses
+   the low bits. */
+#define NGP_QPACK_FLAG_ENTRY 0x80u
+
+/* How many entries a decoder keeps in ngp_qpack_pairs, in two slots for each
+   hash, and how many bytes the name and the value of one may have together: a
+   peer can make a connection keep 32 KiB that its table no longer has. */
+#define NGP_QPACK_PAIRS 128
+#define NGP_QPACK_MAX_PAIR 256
+
+/*
+ * ngp_qpack_pair is an entry that field sections have named, and what is known
+ * of it.  While it holds both buffers, no other entry can have their addresses.
+ */
+typedef struct ngp_qpack_pair {
+  nghttp3_rcbuf *name;  /* held */
+  nghttp3_rcbuf *value; /* held */
+  /* object is the caller's form of the field, which the caller owns. */
+  void *object;
+  /* If checked is nonzero, the characters of both are those of a field, and
+     token is an ngp_token. */
+  uint8_t checked;
+  uint8_t token;
+} ngp_qpack_pair;
+
+typedef struct ngp_qpack_pairs {
+  ngp_qpack_pair *slots; /* owned; NULL until there is a pair */
+  nghttp2_mem *mem;
+} ngp_qpack_pairs;
+
+/*
+ * ngp_qpack_pairs_find returns the pair of |nv|, or NULL.
+ */
+ngp_qpack_pair *ngp_qpack_pairs_find(const ngp_qpack_pairs *pairs,
+                                     const nghttp3_qpack_nv *nv);
+
+/*
+ * ngp_qpack_pairs_keep adds |object|, the caller's form of |nv|, which has no
+ * pair yet.  It returns an object that is not kept, or no longer, and that the
+ * caller has to release: that of an older pair, |object| if |nv| is no entry or
+ * too large or there is no memory, or NULL.
+ */
+void *ngp_qpack_pairs_keep(ngp_qpack_pairs *pairs, const nghttp3_qpack_nv *nv,
+                           void *object);
+
+/*
+ * ngp_qpack_pairs_take removes a pair and returns its object, or NULL if there
+ * are none.
+ */
+void *ngp_qpack_pairs_take(ngp_qpack_pairs *pairs);
+
 /* How many sent fields the encoder remembers, and for how many sections:
    entries that repeat later than that would only evict entries that repeat
    sooner. */
@@ -140,11 +192,13 @@ int ngp_qpack_encoder_read_decoder(ngp_qpack_encoder *encoder,
 
 /*
  * ngp_qpack_decoder must not move in memory between _init and _free, and must
- * outlive every ngp_qpack_fields that it filled.
+ * outlive every ngp_qpack_fields that it filled.  Before _free the caller takes
+ * the objects of |pairs|.
  */
 typedef struct ngp_qpack_decoder {
   nghttp3_mem mem;
   nghttp3_qpack_decoder *coder; /* owned */
+  ngp_qpack_pairs pairs;
 } ngp_qpack_decoder;
 
 /*

@@ -1,9 +1,11 @@
 """QPACK, by itself and below a connection (RFC 9204)."""
 
+import sys
+
 import hpack
 import pylsqpack
 import pytest
-from fake_quic import REQUEST, FakeQuic, Pair, StreamDataReceived, StreamReset
+from fake_quic import REQUEST, RESPONSE, FakeQuic, Pair, StreamDataReceived, StreamReset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -57,6 +59,56 @@ def test_what_repeats_becomes_small(coder):
         encoder.receive_data(decoder.data_to_send())
     assert sizes[0] > 40
     assert sizes[-1] == 2 + len(FIELDS)
+
+
+def decode_often(encoder, decoder, fields):
+    """Return what each of ten sections with the same fields is decoded to."""
+    sections = []
+    for stream_id in range(0, 40, 4):
+        section = encoder.encode(stream_id, fields)
+        decoder.receive_data(encoder.data_to_send())
+        sections.append(decoder.decode(stream_id, section))
+        encoder.receive_data(decoder.data_to_send())
+    return sections
+
+
+def test_fields_of_table_entries_are_the_same_pairs_each_time(coder):
+    sections = decode_often(*coder, FIELDS)
+    assert all(section == FIELDS for section in sections)
+    assert list(map(id, sections[-1])) == list(map(id, sections[-2]))
+    assert sections[-1] is not sections[-2]
+
+
+def test_pairs_are_released_with_their_decoder():
+    encoder, decoder = QPACKEncoder(), QPACKDecoder()
+    encoder.apply_settings(4096, 16)
+    pair = decode_often(encoder, decoder, [(b"x-name", b"value")])[-1][0]
+    held = sys.getrefcount(pair)
+    del decoder
+    assert sys.getrefcount(pair) == held - 1
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [*REQUEST, (b":path", b"/")],
+        [*REQUEST, (b"te", b"trailers"), (b":path", b"/")],
+        [*REQUEST, (b"content-length", b"0"), (b"content-length", b"0")],
+        REQUEST[:-1],
+    ],
+)
+def test_a_field_that_was_valid_is_checked_in_each_section(headers):
+    pair = Pair(config=H3Configuration(validate_outbound=False))
+    good = [*REQUEST, (b"te", b"trailers"), (b"content-length", b"0")]
+    for _ in range(10):
+        _, (event,) = pair.request(good)
+        assert event.headers == good
+        pair.server.send_headers(event.stream_id, RESPONSE, True)
+        pair.to_client()
+        pair.to_server()
+    pair.assert_open()
+    pair.request(headers)
+    assert pair.server_quic.closed[0] == ErrorCode.H3_MESSAGE_ERROR
 
 
 def test_before_the_settings_nothing_is_inserted():

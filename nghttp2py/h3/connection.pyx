@@ -25,6 +25,7 @@ from nghttp2py.h3.convert cimport (
     FieldList,
     make_headers,
     names_free,
+    pairs_free,
     or_none,
     split_origins,
     to_id,
@@ -247,6 +248,8 @@ cdef class H3Connection:
 
     def __dealloc__(self):
         names_free(&self._names)
+        if self._h3 != NULL:
+            pairs_free(lib.ngp_h3_pairs(self._h3))
         lib.ngp_h3_del(self._h3)
 
     def _start(self, webtransport, is_client):
@@ -419,7 +422,8 @@ cdef class H3Connection:
         if event.type == lib.NGP_H3_EVENT_HEADERS:
             headers = HeadersReceived.__new__(HeadersReceived)
             headers.headers = make_headers(
-                &self._names, fields + event.field, event.nfields, self._changes
+                &self._names, lib.ngp_h3_pairs(self._h3), fields + event.field,
+                event.nfields, self._changes,
             )
             headers.stream_id = event.stream_id
             headers.stream_ended = bool(event.end_stream)
@@ -437,7 +441,8 @@ cdef class H3Connection:
         if event.type == lib.NGP_H3_EVENT_PUSH_PROMISE:
             promise = PushPromiseReceived.__new__(PushPromiseReceived)
             promise.headers = make_headers(
-                &self._names, fields + event.field, event.nfields, self._changes
+                &self._names, lib.ngp_h3_pairs(self._h3), fields + event.field,
+                event.nfields, self._changes,
             )
             promise.push_id = event.push_id
             promise.stream_id = event.stream_id

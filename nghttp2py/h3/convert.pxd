@@ -35,12 +35,18 @@ cdef struct NameCache:
 
 
 cdef void names_free(NameCache *names) noexcept
+# Releases the pairs of fields; before the decoder is freed.
+cdef void pairs_free(lib.ngp_qpack_pairs *pairs) noexcept
+
+
 cdef enum:
     # Flags of make_headers.
     JOIN_COOKIES = 1
     STRIP_VALUES = 2
 
 
+# Makes a list of pairs.  Those of table entries are kept in ``pairs``.
 cdef list make_headers(
-    NameCache *names, const lib.nghttp3_qpack_nv *fields, size_t n, int changes
+    NameCache *names, lib.ngp_qpack_pairs *pairs, const lib.nghttp3_qpack_nv *fields,
+    size_t n, int changes,
 )

@@ -24,6 +24,8 @@ cdef extern from "Python.h":
     PyObject *PyList_GET_ITEM(object, Py_ssize_t)
     PyObject *PyTuple_GET_ITEM(object, Py_ssize_t)
 
+    void PyObject_GC_UnTrack(void *)
+
 
 # ---- Numbers ----
 
@@ -280,21 +282,51 @@ cdef int change_headers(
     return 0
 
 
+cdef void pairs_free(lib.ngp_qpack_pairs *pairs) noexcept:
+    cdef void *made = lib.ngp_qpack_pairs_take(pairs)
+
+    while made != NULL:
+        Py_DECREF(<object>made)
+        made = lib.ngp_qpack_pairs_take(pairs)
+
+
+cdef tuple make_pair(
+    NameCache *names, lib.ngp_qpack_pairs *pairs, const lib.nghttp3_qpack_nv *field
+):
+    """Return the pair of a field that has none, and keep it for the next section."""
+    cdef:
+        lib.nghttp3_vec value = lib.nghttp3_rcbuf_get_buf(field.value)
+        tuple pair = (
+            find_name(names, field.name),
+            PyBytes_FromStringAndSize(<const char *>value.base, value.len),
+        )
+        void *dropped
+
+    # Two bytes objects are in no cycle: the collector need not visit the pair.
+    PyObject_GC_UnTrack(<void *>pair)
+    Py_INCREF(pair)
+    dropped = lib.ngp_qpack_pairs_keep(pairs, field, <void *>pair)
+    if dropped != NULL:
+        Py_DECREF(<object>dropped)
+    return pair
+
+
 cdef list make_headers(
-    NameCache *names, const lib.nghttp3_qpack_nv *fields, size_t n, int changes
+    NameCache *names, lib.ngp_qpack_pairs *pairs, const lib.nghttp3_qpack_nv *fields,
+    size_t n, int changes,
 ):
     cdef:
         list headers = PyList_New(n)
-        lib.nghttp3_vec value
+        const lib.ngp_qpack_pair *known
         tuple pair
         size_t i
 
     for i in range(n):
-        value = lib.nghttp3_rcbuf_get_buf(fields[i].value)
-        pair = (
-            find_name(names, fields[i].name),
-            PyBytes_FromStringAndSize(<const char *>value.base, value.len),
-        )
+        known = lib.ngp_qpack_pairs_find(pairs, &fields[i])
+        if known != NULL:
+            pair = <tuple>known.object
+        else:
+            pair = make_pair(names, pairs, &fields[i])
         Py_INCREF(pair)
         PyList_SET_ITEM(headers, i, pair)
     if changes:
@@ -331,7 +363,6 @@ cdef int validate(
             fields.nva[i].namelen,
             fields.nva[i].value,
             fields.nva[i].valuelen,
-            0,
         )
         if rv != 0:
             raise message_error(&phrase)

@@ -16,7 +16,13 @@ from libc.string cimport memcpy
 
 from nghttp2py cimport cngp_h3 as lib
 from nghttp2py.cngp_pool cimport ngp_mem_default
-from nghttp2py.h3.convert cimport FieldList, NameCache, make_headers, names_free
+from nghttp2py.h3.convert cimport (
+    FieldList,
+    NameCache,
+    make_headers,
+    names_free,
+    pairs_free,
+)
 from nghttp2py.octets cimport to_bytes
 
 from nghttp2py.errors import HeaderListTooLargeError
@@ -225,6 +231,7 @@ cdef class QPACKDecoder:
     def __dealloc__(self):
         if self._made:
             names_free(&self._names)
+            pairs_free(&self._decoder.pairs)
             lib.ngp_qpack_fields_free(&self._fields)
             lib.ngp_qpack_decoder_free(&self._decoder)
 
@@ -269,7 +276,7 @@ cdef class QPACKDecoder:
             return None
         check(rv)
         headers = make_headers(
-            &self._names, self._fields.nv, self._fields.len, 0
+            &self._names, &self._decoder.pairs, self._fields.nv, self._fields.len, 0
         )
         lib.ngp_qpack_fields_clear(&self._fields, 0)
         self._collect()
