@@ -1,18 +1,17 @@
 """Every block of code in docs/ and the pages in Markdown is true.
 
-Python is compiled and type-checked, and run if it stands for itself; what a
-fragment needs before it stands in a comment of the page that begins with "needs:".
-Commands are looked up, options and all.  A block of a kind that is not known here
-fails.
+Each block of Python is a whole program: it is type-checked and run, in a directory
+with the files that the pages speak of.  Commands are looked up, options and all.  A
+block of a kind that is not known here fails.
 """
 
-import ast
 import contextlib
 import functools
 import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -52,8 +51,6 @@ class Block:
     line: int
     kind: str
     text: str
-    #: Of a fragment of Python: what its page says that it needs, else ``None``.
-    needs: str | None = None
 
     def __str__(self):
         return f"{self.page.relative_to(ROOT)}:{self.line}"
@@ -69,17 +66,13 @@ def indented(lines, start):
 
 def blocks_of_rst(page):
     lines = page.read_text().split("\n")
-    needs = None
     for i, line in enumerate(lines):
-        if line.strip() == ".. needs:":
-            needs = indented(lines, i + 1)[0]
-        elif found := re.match(r"\s*\.\. ([\w-]+)::\s*(.*)", line):
+        if found := re.match(r"\s*\.\. ([\w-]+)::\s*(.*)", line):
             directive, argument = found.groups()
             text = indented(lines, i + 1)[0]
             if directive == "code-block":
                 text = re.sub(r"\A(:[\w-]+:.*\n)+\n?", "", text)
-                yield Block(page, i + 1, argument, text, needs)
-                needs = None
+                yield Block(page, i + 1, argument, text)
             elif directive == "literalinclude":
                 yield Block(page, i + 1, "example", argument)
             elif directive == "raw":
@@ -94,22 +87,15 @@ def blocks_of_rst(page):
 
 def blocks_of_markdown(page):
     text = page.read_text()
-    needs = None
     for found in re.finditer(
-        r"^```(.*)\n((?:.*\n)*?)```$|^<!-- needs:\n((?:.*\n)*?)-->$"
-        r"|^(?<=\n\n)((?: {4}.*\n)+)",
-        text,
-        re.M,
+        r"^```(.*)\n((?:.*\n)*?)```$|^(?<=\n\n)((?: {4}.*\n)+)", text, re.M
     ):
         line = text.count("\n", 0, found.start()) + 1
-        kind, fenced, said, plain = found.groups()
-        if said is not None:
-            needs = said
-        elif plain is not None:
+        kind, fenced, plain = found.groups()
+        if plain is not None:
             yield Block(page, line, "sh", textwrap.dedent(plain))
         else:
-            yield Block(page, line, kind, fenced, needs)
-            needs = None
+            yield Block(page, line, kind, fenced)
 
 
 def collect():
@@ -142,22 +128,34 @@ def test_every_block_is_of_a_kind_that_is_checked():
 # ---- Python ----
 
 
-def whole(block):
-    """A program of a block: its needs before it, and around it what awaits need."""
-    text = block.text.rstrip()
-    try:
-        ast.parse(text)
-        compile(text, str(block), "exec")
-    except SyntaxError:
-        text = "async def block() -> None:\n" + textwrap.indent(text, "    ")
-    return f"{block.needs or ''}\n{text}\n"
+# The application that is main:app in the pages.
+MAIN = """
+from typing import Any
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"Hello!"})
+"""
+EXAMPLE_ORG = """
+from nghttp2py.asyncio import Server, Stream
+
+async def app(stream: Stream) -> None:
+    await stream.send_response(200, {"content-type": "text/plain"}, b"Hello!")
+
+paths = "cert.pem", "key.pem"
+Server(app, ("localhost", 8443), ssl=paths, http3=True).serve_forever()
+"""
+PROGRAMS = [b for b in BLOCKS if b.kind == "python"]
 
 
 def test_the_types_of_every_block_of_python_are_right(tmp_path):
     """Strictly, but for functions without annotations, which readers want short."""
-    for i, block in enumerate(b for b in BLOCKS if b.kind == "python"):
+    (tmp_path / "main.py").write_text(MAIN)
+    for i, block in enumerate(PROGRAMS):
         place = re.sub(r"\W", "_", f"block_{block}")
-        (tmp_path / f"{place}_{i}.py").write_text(whole(block))
+        (tmp_path / f"{place}_{i}.py").write_text(block.text)
     checked = subprocess.run(
         [
             *(sys.executable, "-m", "mypy", "--strict", "--no-error-summary"),
@@ -175,21 +173,52 @@ def test_the_types_of_every_block_of_python_are_right(tmp_path):
 
 
 def serves(block):
-    return "serve_forever" in block.text or "run(app" in block.text
+    """Whether a program goes on until a signal comes."""
+    return re.search(
+        r"serve_forever\(|\brun\((app|\"main)|server\.serve\(|trigger=stop"
+        r"|Event\(\)\.wait\(\)|\bserve\(\s*app",
+        block.text,
+    ) and not re.search(r"should_exit|call_later", block.text)
 
 
-def stands_for_itself(block):
-    return block.needs is None and not serves(block) and ":8443" not in block.text
+def asks_another(block):
+    """Whether a program asks the server of the block before it, on its page."""
+    return "127.0.0.1:8443" in block.text
+
+
+@pytest.fixture
+def place(certificates, paths, tmp_path, monkeypatch):
+    """A directory with what the programs of the pages find in theirs.
+
+    The authorities that certifi and the system have are the tests' own.
+    """
+    _, _, client, authority = certificates
+    there = tmp_path / "there"
+    there.mkdir()
+    chain, key = (path.read_text() for path in paths)
+    (there / "cert.pem").write_text(chain)
+    (there / "key.pem").write_text(key)
+    (there / "authority.pem").write_text(Path(authority).read_text())
+    client.private_key_and_cert_chain_pem.write_to_path(str(there / "client.pem"))
+    (there / "main.py").write_text(MAIN)
+    (there / "certifi.py").write_text(f"def where():\n    return {authority!r}\n")
+    monkeypatch.setenv("SSL_CERT_FILE", authority)
+    monkeypatch.setenv("PYTHONPATH", str(there))
+    monkeypatch.chdir(there)
+    return there
 
 
 @pytest.mark.parametrize(
     "block",
-    [b for b in BLOCKS if b.kind == "python" and stands_for_itself(b)],
+    [
+        b
+        for b in PROGRAMS
+        if not (serves(b) or asks_another(b) or "example.org" in b.text)
+    ],
     ids=str,
 )
-def test_a_block_of_python_that_stands_for_itself_runs(block, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    compare_with_comments(block.text, output_of(block.text))
+def test_a_program_that_ends_runs(block, place):
+    compare_with_comments(block.text, output_of(with_free_ports(block.text)[0]))
 
 
 def output_of(program):
@@ -197,7 +226,7 @@ def output_of(program):
         [sys.executable, "-W", "error", "-c", program],
         check=True,
         timeout=SECONDS,
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
     ).stdout
 
@@ -212,21 +241,76 @@ def compare_with_comments(text, shown):
             assert said.endswith("...") or line == said
 
 
+# The ports that the pages use: for TCP, and for QUIC alone.
+PORTS = r"(?<![\w.])(4433|8000|8080|8443|9090)\b"
+
+
+def with_free_ports(text):
+    """A program at ports that are free here, and these by the page's."""
+    ports = {name: free_port() for name in sorted(set(re.findall(PORTS, text)))}
+    return re.sub(PORTS, lambda found: str(ports[found[0]]), text), ports
+
+
 @contextlib.contextmanager
-def served(block, port):
-    """A server that a block starts, at another port; ready."""
-    text = re.sub(r"\b8(080|443)\b", str(port), block.text)
+def served(block):
+    """A server that a block starts, at other ports; they are given when it is ready."""
+    text, ports = with_free_ports(block.text)
     with subprocess.Popen(
         [sys.executable, "-W", "error", "-c", text],
         stderr=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
     ) as server:
         try:
-            wait_for_port(port, server)
-            yield
+            for name, port in ports.items():
+                if name != "4433":
+                    wait_for_port(port, server)
+            yield ports
         finally:
             server.terminate()
-    assert server.returncode == 0
+    # What asyncio.run() runs is ended by the signal, unless the program handles it.
+    ends = (0, -signal.SIGTERM) if "asyncio.run(" in block.text else (0,)
+    assert server.returncode in ends
+
+
+@pytest.mark.parametrize("block", [b for b in PROGRAMS if serves(b)], ids=str)
+def test_a_program_that_serves_runs(block, place):
+    with served(block) as ports:
+        assert ports
+        if "4433" in ports:
+            assert answer("--http3-only", ports["4433"]).startswith("HTTP/3 200")
+        if "create_server(" in block.text:
+            # It listens before it serves, and would be ended by a signal until then.
+            assert answer("--http2", ports["8443"]).startswith("HTTP/2 200")
+
+
+def answer(version, port):
+    """The answer of a server that may not have bound its port yet."""
+    command = [sys.executable, "-m", "nghttp2py", "get", "--include", version]
+    for _ in range(100):
+        done = subprocess.run(
+            [*command, f"https://localhost:{port}/"],
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+        if done.returncode == 0:
+            return done.stdout
+    raise AssertionError(done.stderr)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [b for b in PROGRAMS if "example.org" in b.text and not serves(b)],
+    ids=str,
+)
+def test_a_program_that_asks_example_org_gets_an_answer(block, place):
+    """Of a server here, which stands for it."""
+    program = Block(block.page, block.line, "python", EXAMPLE_ORG)
+    with served(program) as ports:
+        port = ports["8443"]
+        text = block.text.replace('"example.org", 443', f'"localhost", {port}')
+        text = text.replace("example.org", f"localhost:{port}")
+        compare_with_comments(block.text, output_of(text))
 
 
 FRONT = ["README.md", "index.rst"]
@@ -250,10 +334,10 @@ def test_the_first_server_of_a_page_answers(page, start, shown):
     (program,) = blocks_with(page, "python", start)
     (session,) = blocks_with(shown, "console", "curl --http2-prior-knowledge")
     command, _, output = session.text.partition("\n")
-    port = free_port()
-    with served(program, port):
+    with served(program) as ports:
+        command = command.replace("8080", str(ports["8080"]))
         answer = subprocess.run(
-            ["curl", "-sS", *shlex.split(command.replace("8080", str(port)))[2:]],
+            ["curl", "-sS", *shlex.split(command)[2:]],
             capture_output=True,
             text=True,
             check=True,
@@ -265,32 +349,28 @@ def test_the_first_server_of_a_page_answers(page, start, shown):
 @pytest.mark.parametrize("page", FRONT)
 def test_the_client_of_a_front_page_reaches_its_server_over_http3(page):
     server, client = blocks_with(page, "python", "8443")
-    port = free_port()
-    with served(server, port):
-        shown = output_of(client.text.replace("8443", str(port)))
+    with served(server) as ports:
+        shown = output_of(client.text.replace("8443", str(ports["8443"])))
     compare_with_comments(client.text, shown)
 
 
 def test_the_second_request_of_the_page_on_fetching_uses_http3():
     server, client = blocks_with("fetch.rst", "python", "8443")
-    port = free_port()
-    with served(server, port):
-        shown = output_of(client.text.replace("8443", str(port)))
+    with served(server) as ports:
+        shown = output_of(client.text.replace("8443", str(ports["8443"])))
     assert shown.splitlines() == ["200 HTTP/2", "200 HTTP/3"]
 
 
 def test_a_program_that_serves_files_serves_them(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("a file")
-    programs = [
-        b for b in BLOCKS if b.kind == "python" and "from nghttp2py.site" in b.text
-    ]
+    programs = [b for b in PROGRAMS if "Site(" in b.text and "auth=" not in b.text]
     assert {b.page.name for b in programs} == {"README.md", "cli.rst"}
     for program in programs:
-        port = free_port()
-        url = f"http://127.0.0.1:{port}/file"
-        with served(program, port), urllib.request.urlopen(url) as response:
-            assert response.read() == b"a file"
+        with served(program) as ports:
+            url = f"http://127.0.0.1:{ports['8080']}/file"
+            with urllib.request.urlopen(url) as response:
+                assert response.read() == b"a file"
 
 
 @of_kind("example")

@@ -1,5 +1,6 @@
 """The API pages are whole: they have every public name, and each tells something."""
 
+import contextlib
 import dataclasses
 import enum
 import functools
@@ -7,11 +8,13 @@ import importlib
 import inspect
 import json
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from test_docs import BLOCKS
 
 import nghttp2py
 
@@ -204,3 +207,41 @@ def test_every_class_and_method_of_ours_has_a_docstring(declared):
             if not (inspect.getdoc(value) or "").strip():
                 silent.append(name)
     assert not silent, "\n".join(silent)
+
+
+def test_every_class_is_in_an_example_of_the_api_pages():
+    """But exceptions, numbers and events: the example of their page has the kind.
+
+    An ``H3Stream`` is for debuggers.
+    """
+    examples = "\n".join(
+        block.text
+        if block.kind == "python"
+        else (block.page.parent / block.text).read_text()
+        for block in BLOCKS
+        if block.page.parent.name == "api" and block.kind in ("python", "example")
+    )
+    missing = []
+    for module, name in ((m, n) for m in PUBLIC for n in resolve(m).__all__):
+        value = getattr(resolve(module), name)
+        is_class = inspect.isclass(value) and value.__module__.startswith("nghttp2py.")
+        if not is_class or issubclass(value, (BaseException, enum.Enum)):
+            continue
+        # Some have an older name, too.
+        names = rf"\b({name}|{value.__name__})\b"
+        unmade = value.__module__.endswith("events") or name == "H3Stream"
+        if not unmade and not re.search(names, examples):
+            missing.append(f"{module}.{name}")
+    assert not missing, "\n".join(missing)
+
+
+def test_no_function_takes_keywords_that_type_checkers_do_not_know(declared):
+    unknown = []
+    for name, kind in declared.items():
+        if kind in ("class", "function", "method"):
+            with contextlib.suppress(TypeError, ValueError):
+                for parameter in inspect.signature(resolve(name)).parameters.values():
+                    known = str(parameter.annotation).startswith("Unpack[")
+                    if parameter.kind is parameter.VAR_KEYWORD and not known:
+                        unknown.append(f"{name}: {parameter}")
+    assert not unknown, "\n".join(unknown)
