@@ -21,7 +21,7 @@ from nghttp2py.arguments import check_seconds, check_type
 from nghttp2py.asyncio.binding import check_host, check_path, check_port
 from nghttp2py.asyncio.body import AsyncBody, is_asynchronous
 from nghttp2py.asyncio.connecting import establish
-from nghttp2py.asyncio.deadlines import Deadlines
+from nghttp2py.asyncio.deadlines import Deadline, Deadlines
 from nghttp2py.asyncio.event_loop import get_current_loop
 from nghttp2py.asyncio.http2 import HTTP2Exchanges
 from nghttp2py.asyncio.pump import H2Pump
@@ -81,6 +81,18 @@ DEFAULT_CONFIGURATION = H2Configuration(
 _MAX_DEADLINES = 32
 
 
+class _Deadline(Deadline):
+    """The time until which something must happen to a request."""
+
+    __slots__ = ("_handler",)
+
+    def __init__(self, handler: BaseResponseHandler) -> None:
+        self._handler = handler
+
+    def _expire(self) -> None:
+        self._handler._expire()
+
+
 class BaseResponseHandler:
     """Handles one stream: the response to one request.
 
@@ -120,6 +132,7 @@ class BaseResponseHandler:
     _queued = False  # until the server allows another stream
     _upload = False  # our half may be open after the response
     _deadlines: Deadlines | None = None
+    _deadline: _Deadline | None = None
     _window = 0  # for our half, when the deadline was set
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -419,8 +432,9 @@ class _ResponseProtocol(H2Pump):
             return
         handler._closed = True
         handler._waiting = None
-        if handler._deadlines is not None:
-            handler._deadlines.discard(handler)
+        if handler._deadlines is not None and handler._deadline is not None:
+            handler._deadlines.discard(handler._deadline)
+            handler._deadline = None
         if handler._body is not None:
             handler._body.close()
             handler._body = None
@@ -470,10 +484,15 @@ class _ResponseProtocol(H2Pump):
         deadlines = handler._deadlines
         if deadlines is not None:
             self._last_progress = self._loop.time()
-            deadlines.discard(handler)
             if not handler._closed:
-                deadlines.add(handler)
+                self._restart(handler, deadlines)
                 handler._window = self.window(handler)
+
+    @staticmethod
+    def _restart(handler: BaseResponseHandler, deadlines: Deadlines) -> None:
+        if handler._deadline is None:
+            handler._deadline = _Deadline(handler)
+        deadlines.add(handler._deadline)
 
     def window(self, handler: BaseResponseHandler) -> int:
         """Return the window of our half, which changes while a body is sent."""
@@ -498,7 +517,7 @@ class _ResponseProtocol(H2Pump):
                 # The server allows no more streams, and others make progress.  (What
                 # is received is credited at once, so this window is 0 at no other
                 # time.)
-                deadlines.add(handler)
+                self._restart(handler, deadlines)
             return
         logger.info(
             "%s: %r %r on stream %d: nothing happened in %s seconds",

@@ -23,9 +23,17 @@ unless the application has sent everything: Starlette runs background tasks afte
 
 cimport cython
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
+from cpython.ref cimport Py_XDECREF
 
 from nghttp2py.asgi.scope cimport ScopeMaker
+from nghttp2py.awaitables cimport (
+    PyContext_Enter,
+    PyContext_Exit,
+    give,
+    ngp_step,
+    ngp_step_function,
+    take_result,
+)
 from nghttp2py.exchange cimport FATAL, Exchange, ExchangeFactory
 
 import asyncio
@@ -59,73 +67,15 @@ memory_log = MemoryLog(logger)
 
 cdef extern from *:
     """
-    /* Advances a coroutine: 1 if it has yielded, 0 if it has returned. */
-    static int ngp_step(PyObject *coroutine, PyObject *value, PyObject **presult) {
-      PySendResult status = PyIter_Send(coroutine, value, presult);
-
-      return status == PYGEN_NEXT ? 1 : status == PYGEN_RETURN ? 0 : -1;
-    }
-
-    typedef int (*ngp_step_function)(PyObject *, PyObject *, PyObject **);
-
-    /*
-     * The slots by which CPython advances an awaitable, am_send or, since 3.12 where
-     * it awaits, tp_iternext.  Cython's own raise StopIteration, with a traceback for
-     * which they make a frame.
-     */
-    #define NGP_SLOTS(name)                                                        \
-      static ngp_step_function name##_step;                                        \
-      static PySendResult name##_send(PyObject *self, PyObject *value,             \
-                                      PyObject **presult) {                        \
-        int kind = name##_step(self, value, presult);                              \
-                                                                                   \
-        return kind < 0 ? PYGEN_ERROR : kind ? PYGEN_NEXT : PYGEN_RETURN;          \
-      }                                                                            \
-      static PyObject *name##_next(PyObject *self) {                               \
-        PyObject *result = NULL;                                                   \
-        int kind = name##_step(self, Py_None, &result);                            \
-                                                                                   \
-        if (kind == 0) {                                                           \
-          if (result != Py_None) {                                                 \
-            PyErr_SetObject(PyExc_StopIteration, result);                          \
-          }                                                                        \
-          Py_CLEAR(result);                                                        \
-        }                                                                          \
-        return kind < 0 ? NULL : result;                                           \
-      }                                                                            \
-      static void name##_prepare(PyObject *type, ngp_step_function step) {         \
-        name##_step = step;                                                        \
-        ((PyTypeObject *)type)->tp_as_async->am_send = name##_send;                \
-        ((PyTypeObject *)type)->tp_iternext = name##_next;                         \
-      }
-
     NGP_SLOTS(ngp_call)
     NGP_SLOTS(ngp_runner)
     """
-    ctypedef int (*ngp_step_function)(object, object, PyObject **) except -1
-    int ngp_step(object, object, PyObject **) except -1
     bint PyCoro_CheckExact(object)
     Py_ssize_t Py_REFCNT(object)
     object PyContext_Copy(object)
     object PyContext_CopyCurrent()
-    int PyContext_Enter(object) except -1
-    int PyContext_Exit(object) except -1
     void ngp_call_prepare(object, ngp_step_function)
     void ngp_runner_prepare(object, ngp_step_function)
-
-
-cdef int give(object value, PyObject **presult) except -1:
-    """Return from an awaitable with a value."""
-    Py_INCREF(value)
-    presult[0] = <PyObject *>value
-    return 0
-
-
-cdef object take_result(PyObject *result):
-    """Turn a reference that is ours into an object."""
-    value = <object>result
-    Py_DECREF(value)
-    return value
 
 
 cdef class Application(ExchangeFactory):

@@ -12,7 +12,7 @@ import json as json_module
 import ssl as ssl_module
 from abc import abstractmethod
 from collections.abc import Coroutine, Iterable
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 from urllib.parse import urlencode
 
 from nghttp2py.arguments import (
@@ -93,6 +93,15 @@ class _Tunnel(RequestBody):
 
     def send(self, stream: Stream, trailers: HeadersLike | None) -> None:
         """Leave the stream open."""
+
+
+class _Try(NamedTuple):
+    """What came of a request that was sent, when its response was due."""
+
+    connection: Connection
+    due: float | None
+    response: Response | None
+    error: StreamResetError | ConnectionTerminatedError | None
 
 
 C = TypeVar("C", bound="Closing")
@@ -397,9 +406,39 @@ class Client(Closing):
         watch = None
         if timeouts is not None or trace is not None:
             watch, timeout = self._make_watch(timeouts, trace, timeout)
-        response = await self._send(
-            method, fields, source, trailers, timeout, wait, watch
-        )
+        response = tried = None
+        connections = self._connections
+        connection = connections.current
+        if (
+            connection is not None
+            and source is NO_BODY
+            and trailers is None
+            and watch is None
+            and not connections.are_several
+            and not connections.used
+        ):
+            # Most requests: as `_send`, without the time of further coroutines.
+            deadlines = self._find_deadlines(timeout)
+            due = None if deadlines is None else deadlines.next_due()
+            try:
+                stream = connection.try_open(fields, True)
+                if stream is not None:
+                    if stream.link.timeout is None:
+                        await stream.until_response(deadlines, due)
+                    else:
+                        await _respond(stream, deadlines)
+                    response = self._answered(connection, fields, stream, deadlines)
+                    if response.status in _TO_REPEAT:
+                        tried = _Try(connection, due, response, None)
+            except (StreamResetError, ConnectionTerminatedError) as error:
+                tried = _Try(connection, due, None, error)
+            finally:
+                if connection not in connections.begun:
+                    connections.request_begun(connection)
+        if response is None or tried is not None:
+            response = await self._send(
+                method, fields, source, trailers, timeout, wait, watch, tried=tried
+            )
         if decompress:
             response.decompress()
         return response
@@ -506,18 +545,24 @@ class Client(Closing):
         wait: float,
         watch: RequestWatch | None,
         extended: bool = False,
+        *,
+        tried: _Try | None = None,
     ) -> Response:
-        """Send a request as often as it is necessary and allowed."""
+        """Send a request as often as it is necessary and allowed.
+
+        ``tried`` is what came of the first time, if that was done already.
+        """
         connections = self._connections
         deadlines = later = self._find_deadlines(timeout)
         if watch is not None and watch.timeouts is not None:
             later = self._find_deadlines(watch.timeouts.read)
-        is_short = watch is None and source.is_empty and trailers is None
         attempt = 0
-        with TimeLimit(deadlines, "no response"):
+        due = None if tried is None else tried.due
+        with TimeLimit(deadlines, "no response", due=due):
             while True:
-                connection = connections.current
-                if (
+                first, tried = tried, None
+                connection = connections.current if first is None else first.connection
+                if first is None and (
                     connection is None
                     or connections.are_several
                     or not connection.is_available
@@ -525,40 +570,22 @@ class Client(Closing):
                     connection = await (
                         connections.find() if watch is None else watch.find(connections)
                     )
+                assert connection is not None
                 try:
-                    if extended:
-                        await connection.wait_tunnels()
-                    given = fields
-                    if connections.used and connection in connections.used:
-                        given = [*fields, connections.used[connection]]
-                    stream = connection.try_open(given, True) if is_short else None
-                    if stream is None:
+                    if first is not None and first.error is not None:
+                        raise first.error
+                    if first is not None and first.response is not None:
+                        response = first.response
+                    else:
+                        if extended:
+                            await connection.wait_tunnels()
+                        given = fields
+                        if connections.used and connection in connections.used:
+                            given = [*fields, connections.used[connection]]
                         stream = await self._exchange(
                             connection, given, source, trailers, wait, watch
                         )
-                    elif stream.link.timeout is not None:
-                        await _respond(stream)
-                    elif stream.final_status is None:
-                        # As `_exchange`, without the time of further coroutines.
-                        future = stream.begin_wait()
-                        try:
-                            await future
-                        except BaseException:
-                            stream.reset()
-                            raise
-                        finally:
-                            stream.end_wait(future)
-                        if stream.final_status is None:
-                            await _respond(stream)
-                        else:
-                            stream.take_response()
-                    connections.answered.add(connection)
-                    if (
-                        connections.alternatives is not None
-                        and self._pseudo[1] in fields
-                    ):
-                        connections.learn(stream.final_fields)
-                    response = Response(stream, later)
+                        response = self._answered(connection, fields, stream, later)
                     if response.status not in _TO_REPEAT or not source.can_repeat:
                         return response
                     if response.status == 421:
@@ -591,6 +618,20 @@ class Client(Closing):
                 finally:
                     if connection not in connections.begun:
                         connections.request_begun(connection)
+
+    def _answered(
+        self,
+        connection: Connection,
+        fields: list[tuple[bytes, bytes]],
+        stream: Stream,
+        deadlines: Deadlines | None,
+    ) -> Response:
+        """Make the response of a stream; ``deadlines`` are those of its body."""
+        connections = self._connections
+        connections.answered.add(connection)
+        if connections.alternatives is not None and self._pseudo[1] in fields:
+            connections.learn(stream.final_fields)
+        return Response(stream, deadlines)
 
     def _has_died(self, connection: Connection, error: Exception) -> bool:
         """Return whether an alternative service has become silent."""
@@ -710,10 +751,11 @@ class Client(Closing):
         return f"<{type(self).__name__} {self._scheme}://{self._authority}>"
 
 
-async def _respond(stream: Stream) -> None:
+async def _respond(stream: Stream, deadlines: Deadlines | None) -> None:
     """Wait for the final response; if that fails or is cancelled, reset the stream."""
     try:
-        await stream.response()
+        with TimeLimit(deadlines, "no response"):
+            await stream.response()
     except BaseException:
         stream.reset()
         raise

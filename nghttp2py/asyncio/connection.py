@@ -88,8 +88,6 @@ class H2StreamConnection(H2Pump):
 
     #: The class of the connection without I/O: a subclass can see every byte.
     connection_class: type[H2Connection] = H2Connection
-    #: Called without arguments when the last stream of this end has ended.
-    idle_hook: Callable[[], object] | None = None
     #: Called with stream, origin and value of an ALTSVC frame (RFC 7838, 4).
     alternative_hook: Callable[[int, bytes, bytes], object] | None = None
 
@@ -148,17 +146,18 @@ class H2StreamConnection(H2Pump):
             Setting.MAX_CONCURRENT_STREAMS: config.max_concurrent_streams,
         }
         self._keepalive_pings = KeepAlive(self, window_tuning)
+        self._link = H2Link(
+            self, self.connection, timeout, self._keepalive_pings.amounts
+        )
         # Streams whose handler may return before all is sent: kept for the access log.
-        self._handled: dict[int, H2Stream] = {}
-        self._link = H2Link(self, self.connection, timeout)
+        self._handled: dict[int, H2Stream] = self._link.handled
+        self._idle_hook: Callable[[], object] | None = None
         self._arrived: deque[H2Stream] = deque()  # not accepted yet
         self._acceptors = Waiters()
         self._writers = Waiters()  # wait for the transport
         self._stoppers = Waiters()  # wait for is_closing
         self._settled = Waiters()  # wait for the peer's SETTINGS
-        self._open = 0  # our streams, and slots reserved for callers that wait for one
         self._limit = 1  # of our streams, which is assumed until SETTINGS come
-        self._slots: deque[asyncio.Future[bool]] = deque()
         self._owner: H2ConnectionOwner | None = None
         # They make the exceptions for why no new streams can be opened, and why the
         # connection has ended.
@@ -176,6 +175,16 @@ class H2StreamConnection(H2Pump):
     def set_owner(self, owner: H2ConnectionOwner) -> None:
         """Report the connection and its end to ``owner``."""
         self._owner = owner
+
+    @property
+    def idle_hook(self) -> Callable[[], object] | None:
+        """Called without arguments when the last stream of this end has ended."""
+        return self._idle_hook
+
+    @idle_hook.setter
+    def idle_hook(self, hook: Callable[[], object] | None) -> None:
+        self._idle_hook = hook
+        self._link.notifies_idle = hook is not None
 
     @property
     def last_active(self) -> float:
@@ -329,11 +338,10 @@ class H2StreamConnection(H2Pump):
     ) -> None:
         """Take notice that a stream is closed; what was handed out is not ``kept``."""
         if stream_id % 2 == self._client_side:
-            self._open -= 1
-            if self._slots:
+            if self._link.slots:
                 self._give_slots()
-            elif self.idle_hook is not None and not self._open:
-                self.idle_hook()
+            elif self._idle_hook is not None and not self._link.opened:
+                self._idle_hook()
         if self._keepalive_pings.amounts:
             self._keepalive_pings.forget(stream_id)
         if self._handled:
@@ -386,7 +394,7 @@ class H2StreamConnection(H2Pump):
             self._refusal = lambda unprocessed: ConnectionTerminatedError(
                 error_code, remote=remote, unprocessed=unprocessed, reason=reason
             )
-        slots, self._slots = self._slots, deque()
+        slots, self._link.slots = self._link.slots, deque()
         for future in slots:
             if not future.done():
                 future.set_result(False)
@@ -430,12 +438,12 @@ class H2StreamConnection(H2Pump):
     @property
     def open_streams(self) -> int:
         """The open streams that this end has opened."""
-        return self._open
+        return self._link.opened
 
     @property
     def is_full(self) -> bool:
         """Whether a further stream would wait for the end of another."""
-        return self._settings_seen and self._open >= self._limit
+        return self._settings_seen and self._link.opened >= self._limit
 
     @property
     def stream_limit(self) -> int | None:
@@ -598,13 +606,13 @@ class H2StreamConnection(H2Pump):
         A reference to a stream that is ``kept`` is kept here.
         """
         if (
-            self._open >= self._limit
-            or self._slots
+            self._link.opened >= self._limit
+            or self._link.slots
             or self._paused
             or self._refusal is not None
         ):
             return None
-        self._open += 1
+        self._link.opened += 1
         return self._send_request(fields, end_stream, kept=kept)
 
     async def _wait_to_open(self) -> None:
@@ -613,10 +621,10 @@ class H2StreamConnection(H2Pump):
         if self._paused:
             await self._writable(unprocessed=True)
             self._raise_refusal()
-        if self._open >= self._limit or self._slots:
+        if self._link.opened >= self._limit or self._link.slots:
             await self._wait_for_slot()
         else:
-            self._open += 1
+            self._link.opened += 1
 
     def _send_request(
         self, fields: list[Any], end_stream: bool, *, kept: bool = False
@@ -625,24 +633,22 @@ class H2StreamConnection(H2Pump):
         try:
             if self._refusal is not None:
                 raise self._refusal(True)
-            stream_id = self.connection.send_headers(
-                None, fields, end_stream=end_stream
+            stream: H2Stream = self._link.send_request(
+                H2Stream, self, fields, end_stream, kept
             )
         except BaseException:
-            self._open -= 1
+            self._link.opened -= 1
             self._give_slots()
             raise
-        stream = self._add(stream_id, kept)
         method = None
         if not end_stream:
             method = next((field[1] for field in fields if field[0] in METHOD), None)
         stream.request_sent(end_stream, tunnel=method in _CONNECT)
-        self.mark_dirty()
         return stream
 
     async def _wait_for_slot(self) -> None:
         future: asyncio.Future[bool] = self._loop.create_future()
-        self._slots.append(future)
+        self._link.slots.append(future)
         timer = None
         if self.timeout is not None:
             timer = self._loop.call_later(self.timeout, _time_out, future, self.timeout)
@@ -655,7 +661,7 @@ class H2StreamConnection(H2Pump):
                 and not future.exception()
                 and future.result()
             ):
-                self._open -= 1
+                self._link.opened -= 1
                 self._give_slots()
             raise
         finally:
@@ -665,10 +671,10 @@ class H2StreamConnection(H2Pump):
             self._raise_refusal()
 
     def _give_slots(self) -> None:
-        while self._slots and self._open < self._limit:
-            future = self._slots.popleft()
+        while self._link.slots and self._link.opened < self._limit:
+            future = self._link.slots.popleft()
             if not future.done():
-                self._open += 1
+                self._link.opened += 1
                 future.set_result(True)
 
     def _request_fields(self, headers: HeadersLike) -> list[Any]:
@@ -732,7 +738,7 @@ class H2StreamConnection(H2Pump):
             await self._writable()
         fields = stream.make_promise(headers)
         stream_id = self.connection.push_stream(stream.stream_id, fields)
-        self._open += 1
+        self._link.opened += 1
         pushed = self._add(stream_id, kept)
         pushed.without_request()
         self.mark_dirty()

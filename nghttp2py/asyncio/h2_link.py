@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Callable
 from typing import Any
 
-from nghttp2py.asyncio.http2 import HTTP2Exchanges
+from nghttp2py.asyncio.http2 import HTTP2Streams
 from nghttp2py.asyncio.stream_link import StreamLink
 from nghttp2py.asyncio.writer import PIECE
 from nghttp2py.errors import ErrorCode, StreamClosedError
@@ -27,18 +26,22 @@ def _new_stream(
 _FACTORY = ExchangeFactory(_new_stream)
 
 
-class H2Link(StreamLink, HTTP2Exchanges):
+class H2Link(StreamLink, HTTP2Streams):
     """The HTTP/2 connection of coroutine streams."""
 
     #: Whether the transport has paused writing.
     is_paused = False
 
     def __init__(
-        self, owner: Any, connection: H2Connection, timeout: float | None
+        self,
+        owner: Any,
+        connection: H2Connection,
+        timeout: float | None,
+        amounts: dict[int, int],
     ) -> None:
         # Weak, because the connection refers to this object: a cycle would outlive it.
         proxy: Any = weakref.proxy(owner)
-        HTTP2Exchanges.__init__(self, proxy, connection, _FACTORY)
+        HTTP2Streams.__init__(self, proxy, connection, _FACTORY, amounts)
         self.prepare(timeout)
 
     async def wait_transport(self) -> None:
@@ -102,7 +105,7 @@ class H2Link(StreamLink, HTTP2Exchanges):
             return True  # our half was sent completely
 
     # Not that of StreamLink, which comes first.
-    is_under_way = HTTP2Exchanges.is_under_way
+    is_under_way = HTTP2Streams.is_under_way
 
     # ---- Receiving ----
 
@@ -111,26 +114,6 @@ class H2Link(StreamLink, HTTP2Exchanges):
     ) -> None:
         """Handle the promise of a response."""
         self.owner.push_received(stream_id, request)
-
-    def stream_closed(
-        self, stream_id: int, exchange: Exchange | None, kept: bool, complete: bool
-    ) -> None:
-        """Handle the end of a stream."""
-        self.owner.stream_closed(stream_id, exchange, kept, complete)
-
-    def find_end(self) -> Callable[[bool], Exception] | None:
-        """Return a function that makes the exception for all streams, or ``None``."""
-        over: Callable[[bool], Exception] | None = self.owner.over
-        return over
-
-    def acknowledge(self, exchange: Exchange, n: int) -> None:
-        """Give the peer credit for ``n`` bytes."""
-        connection = self.connection
-        connection.acknowledge_received_data(n, exchange.stream_id)
-        with contextlib.suppress(ReferenceError):
-            self.owner.bytes_taken(exchange.stream_id, n)
-        if connection.want_write:
-            self.flush_soon()
 
     # ---- The end ----
 

@@ -54,3 +54,13 @@ cdef class HTTP2Exchanges(HTTPConnection):
     cpdef stream_closed(self, stream_id, Exchange exchange, bint kept, bint complete)
     cpdef find_end(self)
     cpdef wake_blocked(self)
+
+
+cdef class HTTP2Streams(HTTP2Exchanges):
+    cdef public Py_ssize_t opened     # streams of this end, and slots that are reserved
+    cdef public object slots          # futures of callers that wait for a stream
+    cdef readonly dict handled        # streams that the owner keeps until they close
+    cdef readonly dict amounts        # what was read of streams, by their identifiers
+    cdef public bint notifies_idle    # whether the owner has an idle_hook
+
+    cdef object _submit(self, headers, bint end)

@@ -1,3 +1,5 @@
+import asyncio
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +38,25 @@ class HTTP2Exchanges(HTTPConnection):
     def wake_blocked(self) -> None: ...
     def disconnected(self) -> None: ...
     def begin_closing(self) -> None: ...
+
+class HTTP2Streams(HTTP2Exchanges):
+    opened: int
+    slots: deque[asyncio.Future[bool]]
+    notifies_idle: bool
+    def __init__(
+        self,
+        owner: Any,
+        connection: H2Connection,
+        factory: ExchangeFactory,
+        amounts: dict[int, int],
+    ) -> None: ...
+    @property
+    def handled(self) -> dict[int, Any]: ...
+    @property
+    def amounts(self) -> dict[int, int]: ...
+    def send_request(
+        self, kind: type, protocol: Any, headers: list[Any], end: bool, kept: bool
+    ) -> Any: ...
 
 class HTTP2Protocol(H2Pump):
     http: HTTP2Exchanges

@@ -19,11 +19,19 @@ from nghttp2py.exchange cimport (
     now,
 )
 from nghttp2py.h2.connection cimport H2Connection
-from nghttp2py.h2.convert cimport EventReader, FieldList, as_bytes, copy_data, take_text
+from nghttp2py.h2.convert cimport (
+    EventReader,
+    FieldList,
+    as_bytes,
+    borrow_fields,
+    copy_data,
+    take_text,
+)
 from nghttp2py.h2.events cimport RequestReceived
 
 import logging
 import weakref
+from collections import deque
 from collections.abc import Mapping
 from functools import partial
 
@@ -46,6 +54,7 @@ from nghttp2py.log_budget import MemoryLog
 
 logger = logging.getLogger(__name__)
 memory_log = MemoryLog(logger)
+cdef object weakref_to = weakref.ref
 
 # A smaller piece of a body was counted with what was read.
 cdef Py_ssize_t COUNTED = memory.LEAST
@@ -682,6 +691,92 @@ cdef class HTTP2Exchanges(HTTPConnection):
                 self.owner.mark_dirty()
             except ReferenceError:
                 pass  # a weak one: the connection is gone
+
+
+cdef class HTTP2Streams(HTTP2Exchanges):
+    """The exchanges that are coroutine streams: what costs time for each of them.
+
+    ``owner`` has ``stream_closed``, which is called if that may have to do something,
+    and ``bytes_taken``.
+    """
+
+    def __init__(self, owner, H2Connection connection not None, factory, dict amounts):
+        HTTP2Exchanges.__init__(self, owner, connection, factory)
+        self._lent = {}
+        self.slots = deque()
+        self.handled = {}
+        self.amounts = amounts
+
+    def send_request(self, kind, protocol, headers, bint end, bint kept):
+        """Send a request, and return its stream, a new ``kind`` for ``protocol``.
+
+        The stream is lent to its user, unless it is ``kept`` here.
+        """
+        cdef object stream_id = self._submit(headers, end)
+        cdef Exchange stream = kind(protocol, self, stream_id)
+
+        if kept:
+            self.exchanges[stream_id] = stream
+        else:
+            self._lent[stream_id] = weakref_to(stream)
+        if self.dispatching:
+            self._dirty = True
+        else:
+            protocol.mark_dirty()
+        return stream
+
+    cdef object _submit(self, headers, bint end):
+        """Queue a request's header section; return the stream's identifier."""
+        cdef:
+            H2Connection connection = self.connection
+            lib.nghttp2_nv nva[16]
+            lib.ngp_h2_header_error error
+            size_t queued = 0
+            Py_ssize_t n
+            int32_t stream_id
+
+        if connection._initiated and not connection._normalizes:
+            lib.ngp_h2_stream_count(connection._h2, &queued)
+            if queued < connection._max_queued_requests:
+                n = borrow_fields(headers, nva, 16)
+                if n >= 0:
+                    stream_id = lib.ngp_h2_submit_request(
+                        connection._h2, nva, n, end, &error
+                    )
+                    if stream_id > 0:
+                        return stream_id
+        # Other forms of headers, and what is refused: nothing was queued then.
+        return connection.send_headers(None, headers, end_stream=end)
+
+    cpdef stream_closed(self, stream_id, Exchange exchange, bint kept, bint complete):
+        """See ``HTTP2Exchanges``."""
+        cdef bint own = (<int32_t>stream_id & 1) == self.client_side
+
+        if own:
+            self.opened -= 1
+        if (
+            kept
+            or self.slots
+            or self.handled
+            or self.amounts
+            or (own and self.notifies_idle and not self.opened)
+        ):
+            self.owner.stream_closed(stream_id, exchange, kept, complete)
+
+    cpdef acknowledge(self, Exchange exchange, n):
+        """See ``HTTPConnection``."""
+        self.connection.acknowledge(exchange.stream_id, n)
+        if self.owner is not None:
+            try:
+                self.owner.bytes_taken(exchange.stream_id, n)
+            except ReferenceError:
+                pass  # a weak one: the connection is gone
+        if lib.ngp_h2_want_write(self.connection._h2):
+            self.flush_soon()
+
+    cpdef find_end(self):
+        """See ``HTTP2Exchanges``."""
+        return self.owner.over
 
 
 class HTTP2Protocol(H2Pump):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 from nghttp2py.asyncio.writer import Outgoing
@@ -78,35 +78,21 @@ class Incoming(Outgoing):
             return H2InformationalResponseReceived(self.stream_id, status, fields)
         return H2ResponseReceived(self.stream_id, status, fields)
 
-    async def response(self, timeout: float | None = None) -> Any:
-        """Wait for the final response, and return it: ``status`` and ``headers``.
-
-        It may be called again.  Raises ``StreamResetError`` or
-        ``ConnectionTerminatedError`` if there will be none; ``StreamTimeoutError`` if
-        it has not come after ``timeout`` seconds: then the stream is reset.
-        """
+    async def _respond(self, timeout: float | None) -> Any:
+        """Do what ``response`` does, within the bounds of this call or of the
+        connection."""
         timer = None
         try:
             while self.final_status is None:
-                self.check_response()
+                if self._failure is not None or self._eof or self.closed:
+                    self._raise_missing()
                 if timer is None and timeout is not None:
                     timer = self._start_timer(timeout)
-                if self.link.timeout is not None:
-                    await self._wait()
-                    continue
-                # As `_wait`, without the time that another coroutine costs.
-                future = self.begin_wait()
-                try:
-                    await future
-                finally:
-                    self.end_wait(future)
+                await self._wait()
         finally:
             if timer is not None:
                 timer.cancel()
-        self.take_response()
-        if self._head is None:
-            self._head = self._make_head(self.final_status, self.final_fields)
-        return self._head
+        return self.take_head()
 
     def _raise_missing(self) -> None:
         """Raise the reason for which there will be no final response."""
@@ -217,18 +203,15 @@ class Incoming(Outgoing):
 
     # ---- asyncio.StreamReader ----
 
-    async def read(self, n: int = -1) -> bytes:
-        """Return up to ``n`` bytes, as soon as there are any; ``b""`` at the end.
-
-        With ``n`` negative: everything until the end.
-        """
+    async def _read(self, n: int) -> bytes:
+        """Do what ``read`` does, if that has to wait."""
         if n == 0:
             return b""
-        if n < 0:
-            data = self.read_now()
-            if data is not None:
-                return data
-        elif self._size and (self._read_lock is None or not self._read_lock.locked()):
+        if (
+            n > 0
+            and self._size
+            and (self._read_lock is None or not self._read_lock.locked())
+        ):
             return self._take(min(n, self._size))
         async with self._read_turn():
             if n < 0:
@@ -241,9 +224,9 @@ class Incoming(Outgoing):
                 return self._eof_or_raise()
             return self._take(self._size if n < 0 else min(n, self._size))
 
-    async def readany(self) -> bytes:
+    def readany(self) -> Coroutine[Any, Any, bytes]:
         """Return all bytes that have arrived, at least one; ``b""`` at the end."""
-        return await self.read(_ANY)
+        return self._read(_ANY)
 
     async def readframe(self) -> bytes:
         """Return the rest of the oldest piece; ``b""`` at the end."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from nghttp2py.asyncio.stream_state import Wakeups
 from nghttp2py.errors import ErrorCode, StreamResetError, error_code_name
 from nghttp2py.exchange import Exchange, HTTPConnection
 
@@ -58,7 +59,8 @@ class StreamLink(HTTPConnection):
     def prepare(self, timeout: float | None = None) -> None:
         """Set the attributes that an ``HTTPConnection`` does not have."""
         self.timeout = timeout
-        self.waiting: set[Any] = set()
+        self.wakeups = Wakeups()
+        self.waiting = self.wakeups.waiting
 
     def code_name(self, error_code: int) -> str:
         """Return the name of an error code of the protocol, or the number."""

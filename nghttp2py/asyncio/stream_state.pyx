@@ -5,15 +5,39 @@ The connection calls it for each request and each piece of a body, so it is what
 time.  The methods of the halves are in ``writer``, ``reader`` and ``stream``.
 """
 
+cimport cython
+from cpython.object cimport PyObject
+
+from nghttp2py.asyncio.deadlines cimport Deadline, Deadlines
+from nghttp2py.awaitables cimport (
+    PyContext_Enter,
+    PyContext_Exit,
+    give,
+    ngp_step,
+    ngp_step_function,
+    take_result,
+)
 from nghttp2py.exchange cimport Exchange, HTTPConnection, now
 from nghttp2py.h2.events cimport RequestReceived
 
+import collections.abc
+import warnings
 import weakref
+from asyncio import CancelledError, get_running_loop
 from collections import deque
 
 from nghttp2py.asyncio.memory import count_bytes
+from nghttp2py.errors import ReadTimeoutError
 
-__all__ = ["Lent", "StreamState"]
+__all__ = ["Lent", "StreamState", "Wakeups"]
+
+cdef extern from *:
+    """
+    NGP_SLOTS(ngp_waiter)
+    NGP_SLOTS(ngp_call)
+    """
+    void ngp_waiter_prepare(object, ngp_step_function)
+    void ngp_call_prepare(object, ngp_step_function)
 
 # A peer may split a window of body into frames of one byte.  Beyond so many waiting
 # pieces, small ones are joined, so that memory stays proportional to the window.
@@ -21,6 +45,179 @@ cdef Py_ssize_t MAX_SMALL_PIECES = 64
 cdef Py_ssize_t SMALL_PIECE = 1024
 # Informational responses that are kept; the oldest is forgotten.
 MAX_INFORMATIONAL = 16
+
+
+# ---- Waiting ----
+
+
+cdef class Wakeups:
+    """The streams of a connection on which tasks wait, and how these go on.
+
+    The tasks that are woken by what was received at once share a call of the loop.
+    """
+
+    cdef readonly set waiting  # there may be no other reference to the streams
+    cdef list _woken           # waiters that are done, or None
+
+    def __init__(self):
+        self.waiting = set()
+
+    cdef int add(self, Waiter waiter) except -1:
+        if self._woken is None:
+            self._woken = [waiter]
+            waiter._loop.call_soon(self._run)
+        else:
+            self._woken.append(waiter)
+        return 0
+
+    def _run(self):
+        cdef list woken = self._woken
+        cdef Py_ssize_t i = 0
+        cdef Waiter waiter
+
+        self._woken = None
+        try:
+            while i < len(woken):
+                waiter = woken[i]
+                i += 1
+                waiter.call_back()
+        finally:
+            # After what ends the program, the others still have to learn of theirs.
+            for waiter in woken[i:]:
+                self.add(waiter)
+
+
+cdef class Waiter(Deadline):
+    """What a task waits for on a stream: it takes the place of a future.
+
+    It has what asyncio's tasks need of one, and is done once; it has no result.
+    """
+
+    cdef Wakeups _wakeups
+    cdef object _loop
+    cdef object _callback   # of the task, or None
+    cdef object _context
+    cdef object _message    # of the cancellation
+    #: What asyncio's tasks use to know a future that is awaited.
+    cdef public bint _asyncio_future_blocking
+    cdef bint _is_done
+    cdef bint _is_cancelled
+    cdef bint is_late       # its time was over
+    cdef bint _was_given
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return self.send(None)
+
+    def send(self, value):
+        """Advance the wait."""
+        cdef PyObject *result = NULL
+
+        if step_waiter(self, value, &result):
+            return take_result(result)
+        take_result(result)
+        raise StopIteration
+
+    cdef int wake(self) except -1:
+        """Let the task go on; a second call is a no-op."""
+        if not self._is_done:
+            self._is_done = True
+            self.leave()
+            self._wakeups.add(self)
+        return 0
+
+    cdef int expire(self) except -1:
+        self.is_late = True
+        return self.wake()
+
+    cdef int call_back(self) except -1:
+        callback, self._callback = self._callback, None
+        context, self._context = self._context, None
+        if callback is None:
+            return 0
+        if context is None:
+            callback(self)
+            return 0
+        PyContext_Enter(context)
+        try:
+            callback(self)
+        finally:
+            PyContext_Exit(context)
+        return 0
+
+    # ---- asyncio.Future ----
+
+    def get_loop(self):
+        """Return the loop of the task."""
+        return self._loop
+
+    def done(self):
+        """Return whether the wait is over."""
+        return self._is_done
+
+    def cancelled(self):
+        """Return whether it was cancelled."""
+        return self._is_cancelled
+
+    def cancel(self, msg=None):
+        """End the wait with ``CancelledError``; return whether it was not over."""
+        if self._is_done:
+            return False
+        self._is_cancelled = True
+        self._message = msg
+        self.wake()
+        return True
+
+    def result(self):
+        """Raise ``CancelledError`` if the wait was cancelled."""
+        if self._is_cancelled:
+            if self._message is None:
+                raise CancelledError
+            raise CancelledError(self._message)
+
+    def exception(self):
+        """Return None; raise as ``result``."""
+        return self.result()
+
+    def add_done_callback(self, callback, *, context=None):
+        """Have ``callback`` called when the wait is over: that of the task."""
+        if self._callback is not None:
+            raise RuntimeError("one task waits already")
+        self._callback = callback
+        self._context = context
+        if self._is_done:
+            self._wakeups.add(self)
+
+    def remove_done_callback(self, callback):
+        """Drop the callback; return how many were dropped."""
+        if self._callback is None or self._callback != callback:
+            return 0
+        self._callback = self._context = None
+        return 1
+
+
+cdef int step_waiter(self, value, PyObject **presult) except -1:
+    cdef Waiter waiter = <Waiter>self
+
+    if not waiter._is_done:
+        if waiter._was_given:
+            raise RuntimeError("a task of asyncio has to await it")
+        waiter._was_given = waiter._asyncio_future_blocking = True
+        give(waiter, presult)
+        return 1
+    waiter.result()
+    return give(None, presult)
+
+
+ngp_waiter_prepare(Waiter, step_waiter)
+
+
+# ---- The stream ----
 
 
 cdef class StreamState(Exchange):
@@ -33,7 +230,8 @@ cdef class StreamState(Exchange):
     cdef:
         public object protocol
         readonly bint is_over   # the stream is closed
-        readonly list _waiting  # the futures of coroutines that wait, or None
+        Wakeups _wakeups        # of the connection
+        readonly list _waiting  # the Waiters of coroutines that wait, or None
         public object _task     # is cancelled when our half breaks off
 
         # The outgoing half.
@@ -75,6 +273,7 @@ cdef class StreamState(Exchange):
         self.request = request
         self.started = now()
         self.protocol = protocol
+        self._wakeups = http.wakeups
         self.body_bytes_sent = self._unsent = 0
         self._trailers = ()
 
@@ -106,41 +305,52 @@ cdef class StreamState(Exchange):
     # ---- Waiting ----
 
     def begin_wait(self):
-        """Return a future that is done with the next event of the stream.
+        """Return what is to be awaited for the next event of the stream.
 
         The connection keeps a reference to the stream meanwhile.  ``end_wait`` follows
         in any case.
         """
-        link = self.http
-        future = link.loop.create_future()
-        if self._waiting is None:
-            self._waiting = [future]
-            link.waiting.add(self)
-        else:
-            self._waiting.append(future)
-        return future
+        return self.start_waiting()
 
-    def end_wait(self, future):
-        """Handle the end of a wait; return whether another coroutine still waits."""
+    cdef Waiter start_waiting(self):
+        cdef Waiter waiter = Waiter.__new__(Waiter)
+
+        waiter._wakeups = self._wakeups
+        waiter._loop = get_running_loop()
         if self._waiting is None:
+            self._waiting = [waiter]
+            self._wakeups.waiting.add(self)
+        else:
+            self._waiting.append(waiter)
+        return waiter
+
+    def end_wait(self, Waiter waiter not None):
+        """Handle the end of a wait; return whether another coroutine still waits."""
+        return self.stop_waiting(waiter)
+
+    cdef bint stop_waiting(self, Waiter waiter) except -1:
+        cdef list waiting = self._waiting
+
+        if waiting is None:
             return False
-        if future in self._waiting:
-            self._waiting.remove(future)
-        if not self._waiting:
+        if waiter in waiting:
+            waiter.leave()
+            waiting.remove(waiter)
+        if not waiting:
             self._waiting = None
-            self.http.waiting.discard(self)
+            self._wakeups.waiting.discard(self)
         return self._waiting is not None
 
     cdef int wake(self) except -1:
         cdef list waiting = self._waiting
+        cdef Waiter waiter
 
         if waiting is not None:
             # A coroutine that is woken has the reference to the stream itself.
             self._waiting = None
-            self.http.waiting.discard(self)
-            for future in waiting:
-                if not future.done():
-                    future.set_result(None)
+            self._wakeups.waiting.discard(self)
+            for waiter in waiting:
+                waiter.wake()
         return 0
 
     def _wake(self):
@@ -159,12 +369,20 @@ cdef class StreamState(Exchange):
         self._tunnel = tunnel
         self._expecting = expecting
 
-    def check_response(self):
+    cdef int check_response(self) except -1:
         """Raise if no final response will come any more."""
         if self._failure is not None or self._eof or self.is_over:
             self._raise_missing()
+        return 0
 
-    def take_response(self):
+    def take_head(self):
+        """Return the final response, which has come, to the caller."""
+        self.take()
+        if self._head is None:
+            self._head = self._make_head(self.final_status, self.final_fields)
+        return self._head
+
+    cdef int take(self) except -1:
         """Handle that the caller knows the final response."""
         self._response_taken = True
         if (
@@ -174,15 +392,54 @@ cdef class StreamState(Exchange):
             and self.http.halves_end_alone
         ):
             self._body_finished()
+        return 0
 
     def read_now(self):
         """Return the whole body, or the rest of it, if it is here and not being read,
         or None."""
+        return self.take_rest()
+
+    cdef bytes take_rest(self):
         if not self._eof or (
             self._read_lock is not None and self._read_lock.locked()
         ):
             return None
         return self._take(self._size) if self._size else self._eof_or_raise()
+
+    def response(self, timeout=None):
+        """Wait for the final response, and return it: ``status`` and ``headers``.
+
+        It may be called again.  Raises ``StreamResetError`` or
+        ``ConnectionTerminatedError`` if there will be none; ``StreamTimeoutError`` if
+        it has not come after ``timeout`` seconds: then the stream is reset.
+        """
+        if timeout is not None or self.http.timeout is not None:
+            return self._respond(timeout)
+        return new_call(self, RESPONSE)
+
+    def until_response(self, Deadlines deadlines, due):
+        """Wait until the final response begins, at most until ``due``.
+
+        That is a time of ``deadlines``; both may be None.  The stream is reset if it
+        does not, or the wait is cancelled.  Raises as ``response``, and
+        ``ReadTimeoutError``.
+        """
+        cdef Call call = new_call(self, BEGINNING)
+
+        if deadlines is not None:
+            call.deadlines = deadlines
+            call.due = due
+        return call
+
+    def read(self, n=-1):
+        """Return up to ``n`` bytes, as soon as there are any; ``b""`` at the end.
+
+        With ``n`` negative: everything until the end.
+        """
+        return self._read(n) if n >= 0 else new_call(self, BODY)
+
+    cdef object read_later(self):
+        return self._read(-1)
 
     # ---- What the connection reports ----
 
@@ -348,6 +605,148 @@ cdef class StreamState(Exchange):
         self._size = self._offset = 0
         if self._unacknowledged:
             self._acknowledge(self._unacknowledged)
+
+
+# ---- The calls of every request ----
+
+
+cdef enum Kind:
+    RESPONSE   # the result of response()
+    BEGINNING  # until_response()
+    BODY       # the rest of the body
+
+
+cdef Call new_call(StreamState stream, Kind kind):
+    cdef Call call = Call.__new__(Call)
+
+    call.stream = stream
+    call.kind = kind
+    return call
+
+
+@cython.freelist(64)
+cdef class Call:
+    """An awaitable of a stream's method, done at the first step if it can be.
+
+    Nothing happens before it is awaited, as with a coroutine.
+    """
+
+    cdef StreamState stream
+    cdef Deadlines deadlines
+    cdef double due        # if there are any
+    cdef Waiter waiter     # while it waits
+    cdef object rest       # a coroutine that finishes it, or None
+    cdef Kind kind
+    cdef bint begun
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return self.send(None)
+
+    def send(self, value):
+        """Advance it as a coroutine."""
+        cdef PyObject *result = NULL
+
+        if step_call(self, value, &result):
+            return take_result(result)
+        value = take_result(result)
+        if value is None:
+            raise StopIteration
+        raise StopIteration(value)
+
+    def throw(self, kind, value=None, traceback=None):
+        """Raise an exception where it waits."""
+        if value is None:
+            value = kind() if isinstance(kind, type) else kind
+        self.begun = True
+        if self.rest is not None:
+            return self.rest.throw(value)
+        self.end()
+        raise value
+
+    def close(self):
+        """End it."""
+        self.begun = True
+        if self.rest is not None:
+            self.rest.close()
+        else:
+            self.end()
+
+    cdef int end(self) except -1:
+        """Handle that it raises."""
+        cdef Waiter waiter = self.waiter
+
+        if waiter is not None:
+            self.waiter = None
+            self.stream.stop_waiting(waiter)
+        if self.kind == BEGINNING:
+            self.stream.reset()
+        return 0
+
+    def __dealloc__(self):
+        if not self.begun:
+            warn_not_awaited(self.kind)
+
+
+cdef int warn_not_awaited(Kind kind) except -1:
+    name = "read" if kind == BODY else "response"
+    warnings.warn(f"'{name}()' was never awaited", RuntimeWarning, stacklevel=2)
+    return 0
+
+
+cdef int step_call(self, value, PyObject **presult) except -1:
+    """Advance a call: return 1 if it has to wait, 0 if it is done."""
+    cdef Call call = <Call>self
+    cdef StreamState stream = call.stream
+    cdef Waiter waiter = call.waiter
+
+    if call.rest is not None:
+        return ngp_step(call.rest, value, presult)
+    if waiter is None and call.begun:
+        raise RuntimeError("cannot await a call of a stream a second time")
+    call.begun = True
+    if call.kind == BODY:
+        data = stream.take_rest()
+        if data is not None:
+            return give(data, presult)
+        call.rest = stream.read_later()
+        return ngp_step(call.rest, None, presult)
+    if stream.final_status is None:
+        try:
+            if waiter is not None:
+                waiter.result()
+                if waiter.is_late:
+                    raise ReadTimeoutError(
+                        f"no response in {call.deadlines.seconds} seconds"
+                    )
+            stream.check_response()
+        except BaseException:
+            call.end()
+            raise
+        call.waiter = stream.start_waiting()
+        if call.deadlines is not None:
+            # Progress, such as a 1xx response, does not extend it.
+            call.deadlines.enter(call.waiter, call.due)
+        if waiter is not None:
+            stream.stop_waiting(waiter)
+        return step_waiter(call.waiter, None, presult)
+    if waiter is not None:
+        call.waiter = None
+        stream.stop_waiting(waiter)
+    if call.kind == BEGINNING:
+        stream.take()
+        return give(None, presult)
+    return give(stream.take_head(), presult)
+
+
+# asyncio's tasks, wait_for() and gather() take them for coroutines.
+ngp_call_prepare(Call, step_call)
+collections.abc.Coroutine.register(Call)
 
 
 cdef class Lent(Exchange):

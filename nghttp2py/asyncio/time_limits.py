@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from types import TracebackType
 
 from nghttp2py.arguments import check_seconds
-from nghttp2py.asyncio.deadlines import Deadlines
+from nghttp2py.asyncio.deadlines import Deadline, Deadlines
 from nghttp2py.asyncio.request_body import RequestBody
 from nghttp2py.asyncio.stream import Stream
 from nghttp2py.errors import ReadTimeoutError, RequestTimeoutError, WriteTimeoutError
@@ -44,7 +44,7 @@ class RequestTimeouts:
             check_seconds(field.name, getattr(self, field.name))
 
 
-class _Interrupt:
+class _Interrupt(Deadline):
     """A context manager that can cancel its block and raise an exception instead."""
 
     __slots__ = ("_cancelling", "_expired", "_task")
@@ -81,25 +81,29 @@ class TimeLimit(_Interrupt):
     """Ends its block with ``ReadTimeoutError`` after a time.
 
     Another class of exception can be given.  ``what`` is the text of the exception.
+    ``due`` is an earlier end, on the loop's clock.
     """
 
-    __slots__ = ("_deadlines", "_error", "_what")
+    __slots__ = ("_bounds", "_error", "_until", "_what")
 
     def __init__(
         self,
         deadlines: Deadlines | None,
         what: str,
         error: type[RequestTimeoutError] = ReadTimeoutError,
+        *,
+        due: float | None = None,
     ) -> None:
-        self._deadlines = deadlines
+        self._bounds = deadlines
         self._what = what
         self._error = error
+        self._until = due
         self._expired = False
 
     def __enter__(self) -> None:
-        if self._deadlines is not None:
+        if self._bounds is not None:
             self._enter()
-            self._deadlines.add(self)
+            self._bounds.add(self, self._until)
 
     def __exit__(
         self,
@@ -107,13 +111,13 @@ class TimeLimit(_Interrupt):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._deadlines is None:
+        if self._bounds is None:
             return
         if not self._expired:
-            self._deadlines.discard(self)
+            self._bounds.discard(self)
         elif self._is_ours(exc_type):
             raise self._error(
-                f"{self._what} in {self._deadlines.seconds} seconds"
+                f"{self._what} in {self._bounds.seconds} seconds"
             ) from exc
 
 

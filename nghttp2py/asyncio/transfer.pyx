@@ -7,11 +7,11 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint32_t
 
 from nghttp2py cimport cngp as lib
+from nghttp2py.asyncio.deadlines cimport find_clock
 from nghttp2py.asyncio.http1 cimport WAITS_REQUEST, HTTP1Exchanges, Phase
 from nghttp2py.asyncio.memory cimport count_bytes
 from nghttp2py.h2.connection cimport H2Connection
 
-import asyncio
 import threading
 import time
 
@@ -39,8 +39,6 @@ cdef double TURN_TIME = 0.05
 # that declines the rest of its request: a client that reads both at once may lose the
 # response.
 RESET_DELAY = 0.02
-cdef object monotonic = time.monotonic
-cdef object clock_of_loops = asyncio.BaseEventLoop.time
 
 
 # The collector must not clear it: Cython would forget the buffer of `held` without
@@ -106,15 +104,6 @@ class SharedReads:
             self.give_up(error)
             return
         self.data_received(data)
-
-
-cdef object find_clock(loop):
-    """Return the function that gives the time of a loop.
-
-    That of asyncio's own loops is in Python and calls another.
-    """
-    clock = loop.time
-    return monotonic if getattr(clock, "__func__", None) is clock_of_loops else clock
 
 
 cdef class Transfer:
