@@ -103,6 +103,7 @@ STYLE = """\
   <style>
     .chart { color: var(--color-foreground-primary, #222); }
     .chart text { fill: currentColor; font: 12px var(--font-stack, sans-serif) }
+    .chart .row { font-weight: 600 }
     .chart .unit { fill: var(--color-foreground-muted, #666) }
     .chart .grid { stroke: var(--color-background-border, #ddd) }
     .chart .reach { stroke: currentColor; stroke-opacity: .25; stroke-width: 2 }
@@ -113,7 +114,9 @@ STYLE = """\
     .chart .p3 { stroke: #a05fb5 }
     .chart .p4 { stroke: #888 }
   </style>"""
-WIDTH, LEFT, RIGHT, TOP, STEP = 720, 170, 36, 58, 30
+# As wide as a telephone shows without making the text too small to be read; so the
+# name of a row is above its line.  SPACE is what the number of an axis needs.
+WIDTH, LEFT, RIGHT, TOP, STEP, SPACE = 440, 24, 30, 44, 40, 52
 
 
 def mark(place: int, x: float, y: float) -> str:
@@ -150,8 +153,20 @@ def chart(name: str, table: dict[str, Any]) -> str:
     programs = list(dict.fromkeys(p for row in rows.values() for p in row))
     values = [v for row in rows.values() for v in row.values()]
     marks, powers = ticks(min(values), max(values))
-    height = TOP + STEP * len(rows) + 34
-    bottom = TOP + STEP * len(rows)
+    legend: list[str] = []
+    x, top = 10.0, TOP
+    for place, program in enumerate(programs):
+        room = 34 + 7 * len(program)
+        if x + room - 16 > WIDTH and place:
+            x, top = 10.0, top + 20
+        legend.append(f"  {mark(place, x, top - 30)}")
+        legend.append(
+            f'  <text x="{x + 12:.0f}" y="{top - 26}">{escape(program)}</text>'
+        )
+        x += room
+    bottom = top + STEP * len(rows)
+    height = bottom + 38
+    every = math.ceil(SPACE * (len(marks) - 1) / (WIDTH - LEFT - RIGHT))
 
     def at(value: float) -> float:
         share = (
@@ -171,27 +186,23 @@ def chart(name: str, table: dict[str, Any]) -> str:
         f"{escape(table['unit'])}, {better}</title>",
         STYLE,
     ]
-    x = 10.0
-    for place, program in enumerate(programs):
-        out.append(f"  {mark(place, x, 14)}")
-        out.append(f'  <text x="{x + 12:.0f}" y="18">{escape(program)}</text>')
-        x += 34 + 7 * len(program)
-    for value in marks:
-        out.append(f'  <path class="grid" d="M{at(value):.1f} {TOP - 14}V{bottom}"/>')
-        out.append(
-            f'  <text class="unit" text-anchor="middle" x="{at(value):.1f}" '
-            f'y="{bottom + 15}">{number(value)}</text>'
-        )
+    out += legend
+    for i, value in enumerate(marks):
+        out.append(f'  <path class="grid" d="M{at(value):.1f} {top}V{bottom}"/>')
+        if i % every == 0:
+            out.append(
+                f'  <text class="unit" text-anchor="middle" x="{at(value):.1f}" '
+                f'y="{bottom + 15}">{number(value)}</text>'
+            )
     out.append(
         f'  <text class="unit" text-anchor="end" x="{WIDTH - RIGHT}" '
-        f'y="{bottom + 31}">{escape(table["unit"])}, {better}{scale}</text>'
+        f'y="{bottom + 33}">{escape(table["unit"])}, {better}{scale}</text>'
     )
     for i, (row, found) in enumerate(rows.items()):
-        y = TOP + STEP * i
+        y = top + STEP * i + 27
         first, last = at(min(found.values())), at(max(found.values()))
         out.append(
-            f'  <text text-anchor="end" x="{LEFT - 14}" y="{y + 4}">'
-            f"{escape(row)}</text>"
+            f'  <text class="row" x="{LEFT - 14}" y="{y - 11}">{escape(row)}</text>'
         )
         out.append(f'  <path class="reach" d="M{first:.1f} {y}H{last:.1f}"/>')
         # Ours is drawn last, over those that are as good.
