@@ -294,13 +294,64 @@ async def test_a_further_connection_is_made_when_the_streams_are_in_use(
     ):
         held = [await client.get("/hold") for _ in range(4)]
         assert len(app.connections) == 2
-        # QUIC queues it, so that it waits for its response.
-        error = ReadTimeoutError if http3 else PoolTimeoutError
-        with pytest.raises(error):
-            await client.get("/", timeouts=RequestTimeouts(pool=0.05, read=0.2))
+        with pytest.raises(PoolTimeoutError):
+            await client.get("/", timeouts=RequestTimeouts(pool=0.05))
         app.release.set()
         for response in held:
             await response.read()
+
+
+@VERSIONS
+@in_loops
+async def test_requests_that_wait_for_a_stream_get_one_each(http3, paths, tls):
+    """Within their time for that; those that are cancelled leave theirs to others."""
+    app = Application()
+    config = H2Configuration(max_concurrent_streams=2, manual_flow_control=True)
+    quic = QuicConfiguration(
+        is_client=False, alpn_protocols=H3_ALPN, max_streams_bidi=2
+    )
+    quic.load_cert_chain(*paths)
+    long = RequestTimeouts(pool=60)
+    async with (
+        Server(
+            app,
+            ("127.0.0.1", 0),
+            ssl=paths,
+            config=config,
+            http3=quic if http3 else False,
+        ) as server,
+        Client(
+            f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}",
+            ssl=tls.client,
+            http3=http3,
+        ) as client,
+    ):
+        held = [await client.get("/hold") for _ in range(2)]
+        waiting = [
+            asyncio.ensure_future(read(client, f"/{n}", timeouts=long))
+            for n in range(9)
+        ]
+        with pytest.raises(PoolTimeoutError, match="no free stream"):
+            await client.get("/", timeouts=RequestTimeouts(pool=0.05))
+        assert not any(task.done() for task in waiting)
+        for task in waiting[::4]:
+            task.cancel()
+        app.release.set()
+        for response in held:
+            await response.read()
+        found = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [isinstance(each, bytes) for each in found] == [
+            n % 4 != 0 for n in range(9)
+        ]
+        # Who waits when the connection is lost gets an error.
+        app.release.clear()
+        held = [await client.get("/hold") for _ in range(2)]
+        lost = asyncio.ensure_future(client.get("/", timeouts=long))
+        await asyncio.sleep(0)
+        client.abort()
+        with pytest.raises(ConnectionError):
+            await lost
+        app.release.set()
 
 
 @VERSIONS

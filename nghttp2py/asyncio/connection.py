@@ -519,6 +519,9 @@ class H2StreamConnection(H2Pump):
 
     # ---- Waiting ----
 
+    async def wait_free(self) -> None:
+        """Return at once: it is ``open_stream`` that waits for a free stream."""
+
     async def wait_tunnels(self) -> None:
         """Wait for the peer's SETTINGS, which must allow extended CONNECT.
 

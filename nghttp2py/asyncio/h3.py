@@ -296,6 +296,16 @@ class H3Protocol(QuicConnectionProtocol):
         self.busy()
         return stream
 
+    async def wait_free(self) -> None:
+        """Wait until a request would not have to wait for the end of another.
+
+        Return at once if no more requests can be sent.
+        """
+        again = False
+        while self.is_full and self.is_available:
+            await self._wait_to_open(first=again)
+            again = True
+
     async def wait_settings(self) -> dict[int, int]:
         """Wait for the peer's SETTINGS, and return them.
 
@@ -440,9 +450,12 @@ class H3Protocol(QuicConnectionProtocol):
                 elif isinstance(exchange, H3RequestStream):
                     exchange.end_upload()
 
-    async def _wait_to_open(self) -> None:
+    async def _wait_to_open(self, *, first: bool = False) -> None:
         waiter = self._loop.create_future()
-        self._openers.append(waiter)
+        if first:
+            self._openers.appendleft(waiter)
+        else:
+            self._openers.append(waiter)
         try:
             await waiter
         except BaseException:
@@ -456,6 +469,12 @@ class H3Protocol(QuicConnectionProtocol):
             if not waiter.done():
                 waiter.set_result(None)
                 return
+
+    def _wake_free(self) -> None:
+        """Wake as many callers as requests can be sent now."""
+        room = min(_REQUESTS - len(self._streams_by_id), self._quic.streams_left())
+        for _ in range(min(room, len(self._openers))):
+            self._wake_opener()
 
     def _wake_openers(self) -> None:
         while self._openers:
@@ -716,6 +735,8 @@ class H3Protocol(QuicConnectionProtocol):
                 self._link.look_for_room(exchange)
         self._link.look_for_sent()
         self._stop_excess()
+        if self._openers:  # MAX_STREAMS may have come
+            self._wake_free()
         if self._closing and self._is_finished():
             self._waiters.wake()
 

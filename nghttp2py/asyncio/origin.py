@@ -53,6 +53,9 @@ class Connection(Protocol):
     def try_open(self, fields: list[Any], end_stream: bool) -> Any:
         """Do that if nothing has to be waited for, or return ``None``."""
 
+    async def wait_free(self) -> None:
+        """Wait for a stream, if ``is_full`` and ``open_stream`` does not do that."""
+
     async def wait_tunnels(self) -> None:
         """Wait for the peer's SETTINGS; raise if they do not allow extended CONNECT."""
 

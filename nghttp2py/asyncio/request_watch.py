@@ -79,10 +79,12 @@ class RequestWatch:
     ) -> Stream:
         """Send the header section: event ``send_request_headers``."""
         seconds = self.timeouts.pool if self.timeouts is not None else None
-        step = connection.open_stream(fields, end_stream=end_stream)
         with TimeLimit(
             self._find_deadlines(seconds), "no free stream", PoolTimeoutError
         ):
+            if connection.is_full:
+                await connection.wait_free()
+            step = connection.open_stream(fields, end_stream=end_stream)
             stream: Stream = await self._run(
                 "send_request_headers", step, fields=fields, connection=connection
             )
