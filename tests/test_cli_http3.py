@@ -220,8 +220,7 @@ def test_no_server_is_one_clear_line(get):
     port = free_port(socket.SOCK_DGRAM)
     done = get("-n", "100", f"https://127.0.0.1:{port}/")
     assert one_line(done, 7) == (
-        f"Error: no QUIC connection to 127.0.0.1:{port}: nothing listens at 127.0.0.1, "
-        f"port {port} of UDP"
+        f"Error: 127.0.0.1:{port} refuses connections over UDP, which HTTP/3 needs"
     )
 
 

@@ -733,8 +733,9 @@ async def test_nothing_listens_there(host, http3):
     origin = f"https://{host}:{port}"
     async with Client(origin, http3=http3, connect_timeout=None) as client:
         for _ in range(2):
-            with pytest.raises(ConnectionError) as caught:
+            with pytest.raises(ConnectionRefusedError) as caught:
                 await client.get("/")
+            assert str(caught.value).count(str(port)) == 1
             assert ("nothing listens" in str(caught.value)) == bool(http3)
 
 

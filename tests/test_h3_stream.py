@@ -55,7 +55,7 @@ async def test_a_request_has_its_parts():
     asked, parts = found
     assert parts == (b"PUT", b"https", b"localhost", b"/p?q")
     assert (asked.method, asked.target, asked.http_version) == (b"PUT", b"/p?q", "3")
-    assert list(asked.headers) == [(b"x-a", b"b")]
+    assert list(asked.headers) == [(b"host", b"localhost"), (b"x-a", b"b")]
 
 
 @in_loops

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import errno
 import ssl as ssl_module
 from functools import partial
 from typing import Any
@@ -15,7 +16,7 @@ from nghttp2py.arguments import check_type
 from nghttp2py.asyncio.h2_client import DEFAULT_CONFIGURATION
 from nghttp2py.asyncio.h3 import H3_CLIENT_TIMEOUTS, H3Protocol
 from nghttp2py.asyncio.quic import establish, with_alpn
-from nghttp2py.asyncio.quic_protocol import QuicConnectionError
+from nghttp2py.asyncio.quic_protocol import QuicConnectionError, QuicRefusedError
 from nghttp2py.asyncio.timeouts import UNSET, merge_timeouts
 from nghttp2py.asyncio.url import SplitURL
 from nghttp2py.asyncio.waiters import wait_for
@@ -145,8 +146,8 @@ class HTTP3Connector:
         """Make a connection, to another endpoint than the origin's if one is given.
 
         The certificate is always checked for the origin (RFC 7838, 2.1).  Raises
-        ``OSError``: ``ConnectTimeoutError``, ``ssl.SSLCertVerificationError`` and
-        ``ConnectionTerminatedError`` are kinds of it.
+        ``OSError``, of which ``ConnectionRefusedError``, ``ConnectTimeoutError``,
+        ``ssl.SSLCertVerificationError`` and ``ConnectionTerminatedError`` are kinds.
         """
         try:
             attempt = await wait_for(
@@ -164,6 +165,8 @@ class HTTP3Connector:
                 f"no connection to {self._host}:{self._port} over UDP in "
                 f"{self._connect_timeout} seconds"
             ) from None
+        except QuicRefusedError as error:
+            raise ConnectionRefusedError(errno.ECONNREFUSED, str(error)) from None
         except QuicConnectionError as error:
             raise _explain(self._authority, error.event) from None
         protocol = attempt.protocol

@@ -39,6 +39,7 @@ from nghttp2py.errors import (
 )
 from nghttp2py.h2.convert import make_request, to_pairs
 from nghttp2py.h3.connection import ErrorCode
+from nghttp2py.quic.addresses import plain_address
 
 __all__ = [
     "ExchangeState",
@@ -814,7 +815,9 @@ cdef class HTTP3Exchanges(HTTPConnection):
     cpdef get_extra_info(self, name, default=None):
         """Return information about the connection: see ``H3Link.find_info``."""
         if name == "peername":
-            return self._quic.get_peer_address()
+            address = self._quic.get_peer_address()
+            # A client's socket is for both families; the caller knows of one.
+            return plain_address(address) if self.client_side else address
         return self.find_info(name, default)
 
     cpdef flush_soon(self):

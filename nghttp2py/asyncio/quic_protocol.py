@@ -17,6 +17,7 @@ from nghttp2py.asyncio.quic_log import EndLog
 from nghttp2py.asyncio.udp import UDPTransport
 from nghttp2py.asyncio.waiters import Waiters
 from nghttp2py.errors import printable
+from nghttp2py.quic.addresses import plain_address
 from nghttp2py.quic.connection import NetworkAddress, QuicConnection
 from nghttp2py.quic.events import (
     ConnectionIdIssued,
@@ -34,6 +35,7 @@ from nghttp2py.quic.packet import QuicErrorCode, error_name
 __all__ = [
     "QuicConnectionError",
     "QuicConnectionProtocol",
+    "QuicRefusedError",
     "QuicStreamHandler",
     "Run",
 ]
@@ -351,15 +353,16 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
         """
         if self._terminated is not None:
             return
-        host, port = self._peer()[:2]
+        host, port = plain_address(self._peer())[:2]
         self._end_told = True
         self._quic.abandon()
         self._set_timer()
         event = ConnectionTerminated(
             QuicErrorCode.CONNECTION_REFUSED,
             0,
-            f"nothing listens at {host.removeprefix('::ffff:')}, port {port} of UDP",
+            f"nothing listens at {host}, port {port} of UDP",
         )
+        _wake(self._connected_waiter, QuicRefusedError(event))
         self._handle_termination(event)
         self.quic_event_received(event)
 
@@ -515,6 +518,10 @@ class QuicConnectionError(ConnectionError):
             )
         )
         self.event = event
+
+
+class QuicRefusedError(QuicConnectionError, ConnectionRefusedError):
+    """Nothing listens at the address, as the system reports over TCP, too."""
 
 
 def _wake(waiter: asyncio.Future[None] | None, error: Exception | None) -> None:

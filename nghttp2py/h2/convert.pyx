@@ -705,7 +705,6 @@ def make_request(pairs, str version not None):
     The items of ``pairs`` are tuples of bytes, a name and a value first.
     """
     cdef RequestReceived request = RequestReceived.__new__(RequestReceived)
-    cdef list others = []
     cdef bytes name
 
     request.http_version = version
@@ -713,8 +712,8 @@ def make_request(pairs, str version not None):
     for pair in request.fields:
         name = pair[0]
         if not name.startswith(b":"):
-            others.append(pair)
-        elif name == b":method":
+            continue
+        if name == b":method":
             request.method = pair[1]
         elif name == b":path":
             request.target = pair[1]
@@ -728,7 +727,6 @@ def make_request(pairs, str version not None):
         request.method = b""
     if request.target is None:
         request.target = request.authority or b""
-    request._headers = tuple(others)
     return request
 
 

@@ -68,6 +68,16 @@ def network_of(addr):
     return ip[12:] if ip.startswith(b"\0" * 10 + b"\xff\xff") else ip[:8]
 
 
+def plain_address(addr):
+    """Return an address with an IPv4 address mapped to IPv6 (RFC 4291, 2.5.5.2) as that
+    IPv4 address and port; any other is returned itself."""
+    if isinstance(addr, tuple) and len(addr) == 4:
+        host = addr[0]
+        if isinstance(host, str) and host.startswith("::ffff:") and "." in host:
+            return host[7:], addr[1]
+    return addr
+
+
 cdef object unpack_address(const lib.ngp_quic_addr *packed):
     parsed = ipaddress.IPv6Address(copy_bytes(packed.ip, 16))
     if parsed.ipv4_mapped is not None:

@@ -74,7 +74,9 @@ def explain(error: Exception, where: str, host: str | None) -> tuple[Exit, str]:
     if isinstance(error, socket.gaierror):
         return Exit.NO_HOST, f"there is no host {host!r}: {error.strerror}"
     if isinstance(error, ConnectionRefusedError):
-        return Exit.NO_CONNECTION, f"{where} refuses connections"
+        # Ours, of QUIC, names what nothing listens at.
+        over = " over UDP, which HTTP/3 needs" if "UDP" in str(error) else ""
+        return Exit.NO_CONNECTION, f"{where} refuses connections{over}"
     if isinstance(error, TimeoutError):
         return Exit.TIMEOUT, str(error) or f"{where} does not answer"
     if isinstance(error, HeadersError):

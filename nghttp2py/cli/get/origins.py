@@ -442,8 +442,8 @@ class Origin:
             assert peer is not None
             answered = _ClientAnswer(response, peer, stack.pop_all())
             if not peer.remote[0] and answered.version == "3":
-                peer.remote = _short(response.get_extra_info("peername"))
-                peer.local = _short(response.get_extra_info("sockname"))
+                peer.remote = response.get_extra_info("peername")[:2]
+                peer.local = response.get_extra_info("sockname")[:2]
             if isinstance(body, bytes):
                 record.sent = len(body)
             return answered
@@ -743,9 +743,3 @@ def make_context(tls: TLS) -> ssl_module.SSLContext:
 def _without_connection(fields: FieldList) -> FieldList:
     """Return the fields that HTTP/2 and HTTP/3 have, too (RFC 9113, 8.2.2)."""
     return [field for field in fields if field[0].lower() not in _OF_HTTP1]
-
-
-def _short(address: Any) -> tuple[str, int]:
-    """Return host and port; IPv4 of a socket for IPv6 (RFC 4291, 2.5.5.2) as such."""
-    host = str(address[0])
-    return host.removeprefix("::ffff:") if "." in host else host, address[1]
