@@ -15,6 +15,7 @@ from peers import ScriptedServer, expect_a_broken_handshake
 from nghttp2py.asyncio import Server, TLSOptions
 from nghttp2py.errors import ConfigurationError, ErrorCode, TLSConfigurationError
 from nghttp2py.h2 import Setting
+from nghttp2py.h3.connection import ErrorCode as H3ErrorCode
 from nghttp2py.httpx import AsyncTransport, Transport
 
 
@@ -418,6 +419,103 @@ async def test_http_1_1_required_is_obeyed_from_then_on(way, paths, tls):
             assert response.content == b"body"
             assert response.http_version == "HTTP/1.1"
     assert requests == ["HTTP/2", "HTTP/1.1", "HTTP/1.1"]
+
+
+@ways
+@in_loop
+async def test_h3_version_fallback_is_obeyed_from_then_on(way, paths, tls):
+    """RFC 9114, 8.1; even if the server goes on offering HTTP/3."""
+    versions = []
+
+    async def app(stream):
+        versions.append(stream.link.version)
+        if stream.link.version == "HTTP/3":
+            stream.reset(H3ErrorCode.H3_VERSION_FALLBACK)
+        else:
+            await stream.send_response(200, body=await stream.read())
+
+    async with (
+        serve(app, paths) as origin,
+        calling(way, tls.authority, http3=True) as caller,
+    ):
+
+        async def ask():
+            response = await caller.request("POST", origin, content=b"body")
+            assert response.content == b"body"
+            return response.http_version
+
+        # A slow machine may use HTTP/2 again after the head start.
+        for _ in range(100):
+            if await ask() == "HTTP/1.1":
+                break
+        assert [await ask() for _ in range(3)] == ["HTTP/1.1"] * 3
+    assert versions.count("HTTP/3") == 1
+    assert versions[-4:] == ["HTTP/1.1"] * 4
+    async with (
+        serve(app, paths) as origin,
+        calling(way, tls.authority, http3="only") as caller,
+    ):
+        with pytest.raises(httpx.RemoteProtocolError, match="H3_VERSION_FALLBACK"):
+            await caller.get(origin)
+
+
+@contextlib.asynccontextmanager
+async def serving_http11(tls, *fields):
+    """A server of HTTP/1.1 over TLS, whose responses have these fields; its origin."""
+
+    async def answer(reader, writer):
+        head = "".join(f"{field}\r\n" for field in fields)
+        text = f"HTTP/1.1 200 OK\r\n{head}content-length: 3\r\n\r\nold"
+        with contextlib.suppress(asyncio.IncompleteReadError, OSError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                writer.write(text.encode())
+        writer.close()
+
+    tls.server.set_alpn_protocols(["http/1.1"])
+    expect_a_broken_handshake()
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=tls.server)
+    async with server:
+        yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@ways
+@in_loop
+async def test_alt_svc_of_http11_leads_to_http3(way, paths, tls):
+    async with serve(Recorder(), paths) as newer:
+        port = newer.rpartition(":")[2]
+        async with (
+            serving_http11(tls, f'alt-svc: h3=":{port}"') as origin,
+            calling(way, tls.authority, http3=True) as caller,
+        ):
+            assert (await caller.get(origin)).text == "old"
+            for _ in range(100):
+                response = await caller.get(origin)
+                if response.http_version == "HTTP/3":
+                    break
+                assert response.http_version == "HTTP/1.1"
+            assert (response.http_version, response.text) == ("HTTP/3", "")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        ('alt-svc: h3=":{port}"; ma=60', "age: 60"),
+        ('alt-svc: h3=":{port}"; ma=0',),
+        ('alt-svc: h2=":{port}"',),
+        ("alt-svc: clear",),
+        ("alt-svc: nonsense", "age: nonsense"),
+    ],
+)
+@in_loop
+async def test_alt_svc_of_http11_that_offers_no_http3_is_ignored(fields, paths, tls):
+    async with serve(Recorder(), paths) as newer:
+        fields = [field.format(port=newer.rpartition(":")[2]) for field in fields]
+        async with (
+            serving_http11(tls, *fields) as origin,
+            calling("async", tls.authority, http3=True) as caller,
+        ):
+            for _ in range(3):
+                assert (await caller.get(origin)).http_version == "HTTP/1.1"
 
 
 @ways

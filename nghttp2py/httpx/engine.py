@@ -260,7 +260,9 @@ class Engine:
             return False
         if origin not in self._fallback:
             return True
-        return options.http3 is True and self._has_alternative(origin)
+        if options.http3 is not True or self._fallback.has_asked(origin):
+            return False
+        return self._has_alternative(origin)
 
     def _has_alternative(self, origin: str) -> bool:
         """Return whether an origin without HTTP/2 offers HTTP/3 (RFC 7838)."""
@@ -273,11 +275,11 @@ class Engine:
         """Return whether a request should be sent over HTTP/1.1 instead."""
         if isinstance(error, TunnelsNotEnabledError):
             return True  # for this request: WebSocket is possible over HTTP/1.1
-        if (
-            isinstance(error, HTTPVersionError)
-            or getattr(error, "error_code", None) in _WANTS_HTTP11
-        ):
-            self._fallback.remember(origin)
+        if isinstance(error, HTTPVersionError):
+            self._fallback.remember(origin, asked=False)
+            return True
+        if getattr(error, "error_code", None) in _WANTS_HTTP11:
+            self._fallback.remember(origin, asked=True)
             return True
         return False
 
@@ -293,7 +295,9 @@ class Engine:
         if self._options.http3 is True and origin.startswith("https:"):
             value = response.headers.get("alt-svc")
             if value is not None:
-                self._alternatives.received(origin, value)
+                age = response.headers.get("age", "")
+                seconds = float(age[:12]) if age.isascii() and age.isdigit() else 0.0
+                self._alternatives.received(origin, value, seconds)
         return Answer(
             response.status_code,
             response.headers,

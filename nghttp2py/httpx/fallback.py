@@ -23,16 +23,22 @@ class Fallback:
         self._trust = trust
         self._options = options
         self._transports: dict[Module, Any] = {}
-        self._origins: dict[str, None] = {}
+        # Whether each has asked for HTTP/1.1, although it speaks something newer.
+        self._origins: dict[str, bool] = {}
 
-    def remember(self, origin: str) -> None:
-        """Note that an origin speaks nothing newer than HTTP/1.1."""
-        self._origins[origin] = None
+    def remember(self, origin: str, *, asked: bool) -> None:
+        """Note that an origin speaks neither HTTP/2 nor, if it has ``asked`` for
+        HTTP/1.1, HTTP/3."""
+        self._origins[origin] = asked or self._origins.pop(origin, False)
         if len(self._origins) > _MAX_ORIGINS:
             del self._origins[next(iter(self._origins))]
 
     def __contains__(self, origin: str) -> bool:
         return origin in self._origins
+
+    def has_asked(self, origin: str) -> bool:
+        """Return whether an origin has asked for HTTP/1.1."""
+        return self._origins.get(origin, False)
 
     async def send(self, module: Module, request: Any) -> Any:
         """Send a request of ``module`` by its own transport; return its response."""
