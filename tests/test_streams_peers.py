@@ -20,7 +20,14 @@ from streams import connect
 from test_server_chromium import PAGE, dump_dom
 from test_server_peers import H2Client
 
-from nghttp2py.asyncio import H2Protocol, H2Server, open_connection, start_server
+from nghttp2py.asyncio import (
+    H2Protocol,
+    H2Server,
+    open_connection,
+    open_unix_connection,
+    start_server,
+    start_unix_server,
+)
 from nghttp2py.errors import (
     ConnectionTerminatedError,
     ErrorCode,
@@ -166,6 +173,30 @@ async def test_alpn_is_set_and_renegotiation_forbidden(tls):
         chosen = client.get_extra_info("ssl_object").selected_alpn_protocol()
         assert chosen == "h2"
     assert tls.server.options & tls.client.options & ssl.OP_NO_RENEGOTIATION
+
+
+@pytest.mark.parametrize("unix", [False, True], ids=["TCP", "Unix"])
+@in_loops
+async def test_a_context_that_others_change_meanwhile_offers_http2(unix, tls, tmp_path):
+    """As httpx does, which offers its own versions by the same context."""
+    path = str(tmp_path / "socket")
+    if unix:
+        server = await start_unix_server(
+            lambda proto: proto.serve_streams(site), path, ssl=tls.server
+        )
+        connecting = open_unix_connection(
+            path, ssl=tls.client, server_hostname="localhost"
+        )
+    else:
+        server = await serve(ssl=tls.server)
+        connecting = open_connection("127.0.0.1", port_of(server), ssl=tls.client)
+    async with server:
+        task = asyncio.ensure_future(connecting)
+        await asyncio.sleep(0)  # the call has begun
+        tls.client.set_alpn_protocols(["http/1.1"])
+        async with await task as client:
+            chosen = client.get_extra_info("ssl_object").selected_alpn_protocol()
+            assert chosen == "h2"
 
 
 @in_loops

@@ -273,15 +273,33 @@ async def open_unix_connection(
         path = check_path("path", path)
     ours, theirs = _split(options)
     protocol = cls(True, **ours)
-    await establish(
-        protocol,
-        loop.create_unix_connection(
-            lambda: protocol, path, ssl=_client_context(ssl), **theirs
-        ),
-        path,
-        connect_timeout,
-    )
+    theirs["ssl"] = _client_context(ssl)
+    attempt: Coroutine[Any, Any, object]
+    if path is None or "sock" in theirs:
+        attempt = loop.create_unix_connection(lambda: protocol, path, **theirs)
+    else:
+        attempt = _connect_unix(loop, protocol, path, theirs)
+    await establish(protocol, attempt, path, connect_timeout)
     return protocol
+
+
+async def _connect_unix(
+    loop: asyncio.AbstractEventLoop,
+    protocol: H2Protocol,
+    path: str,
+    options: dict[str, Any],
+) -> None:
+    """Connect to a Unix socket; set the context's ALPN list when TLS begins."""
+    sock = Socket(AddressFamily.AF_UNIX)
+    try:
+        sock.setblocking(False)
+        await loop.sock_connect(sock, path)
+        if options["ssl"] is not None:
+            prepare_context(options["ssl"])
+        await loop.create_unix_connection(lambda: protocol, sock=sock, **options)
+    except BaseException:
+        sock.close()
+        raise
 
 
 class H2Server(asyncio.AbstractServer):
