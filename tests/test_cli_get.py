@@ -229,7 +229,6 @@ def test_a_bad_url_is_one_clear_line(url, code, sentence):
     [
         (["-H", "no colon"], "name: value"),
         (["-H", ": empty"], "name: value"),
-        (["-d", "@missing"], "no file"),
         (["-o", "."], "directory"),
         (["-n", "0"], "0"),
         (["--timeout", "0"], "0"),

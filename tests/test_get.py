@@ -659,7 +659,8 @@ def test_transient_failures_are_retried(clear):
         ([], 2),
         (["--http2", "--http1.1", "http://127.0.0.1/"], 2),
         (["-d", "a", "-T", __file__, "http://127.0.0.1/"], 2),
-        (["-T", "missing", "http://127.0.0.1/"], 2),
+        (["-T", "missing", "http://127.0.0.1/"], 26),
+        (["-d", "@missing", "http://127.0.0.1/"], 26),
         (["-C", "x", "http://127.0.0.1/"], 2),
         (["--resolve", "nonsense", "http://127.0.0.1/"], 2),
         (["--connect-to", "a:b", "http://127.0.0.1/"], 2),
@@ -723,6 +724,30 @@ def test_times_of_each_step_are_shown(secure, ca):
         *("#", "sent", "DNS", "TCP", "TLS", "response", "end", "status", "bytes"),
     ]
     assert row.count(" ms") == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        (["--cacert", "{missing}"], 77),
+        (["--cacert", "{empty}"], 77),
+        (["--cacert", "{ca}", "-E", "{missing}"], 58),
+        (["--cacert", "{ca}", "-E", "{ca}", "--key", "{missing}"], 58),
+        (["--cacert", "{ca}", "-T", "{missing}"], 26),
+        (["--cacert", "{ca}", "-F", "a=@{missing}"], 26),
+    ],
+    ids=str,
+)
+def test_a_file_that_cannot_be_read_has_curls_code(
+    secure, ca, version, options, code, tmp_path
+):
+    (tmp_path / "empty").write_bytes(b"")
+    names = {"ca": ca, "missing": tmp_path / "no", "empty": tmp_path / "empty"}
+    option = {"1.1": "--http1.1", "2": "--http2", "3": "--http3-only"}[version]
+    options = [text.format(**names) for text in options]
+    done = get(option, *options, f"{secure.https}/text")
+    assert done.returncode == code
+    assert done.errors.startswith("Error: ") and done.errors.count("\n") == 1
 
 
 def test_the_page_names_every_option():

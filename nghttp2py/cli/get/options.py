@@ -40,7 +40,6 @@ __all__ = ["command"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 _FILE = click.Path(path_type=Path)
-_EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
 _SECONDS: dict[str, Any] = {
     "type": click.FloatRange(min=0, min_open=True),
     "metavar": "SECONDS",
@@ -255,12 +254,12 @@ _ROUTE = _all(
     _flag("-6", "--ipv6", help="Use only IPv6."),
     _flag("-k", "--insecure", help="Trust any certificate."),
     click.option(
-        "--cacert", type=_EXISTING, help="Trust the certificates of this PEM file."
+        "--cacert", type=_FILE, help="Trust the certificates of this PEM file."
     ),
     click.option(
-        "-E", "--cert", type=_EXISTING, help="PEM file with the client's certificate."
+        "-E", "--cert", type=_FILE, help="PEM file with the client's certificate."
     ),
-    click.option("--key", type=_EXISTING, help="PEM file with its key."),
+    click.option("--key", type=_FILE, help="PEM file with its key."),
 )
 
 _OUTPUT = _all(

@@ -14,7 +14,7 @@ import click
 
 from nghttp2py.arguments import check_seconds
 from nghttp2py.cli.get.dialing import parse_proxy
-from nghttp2py.cli.get.exits import TransferError
+from nghttp2py.cli.get.exits import Exit, TransferError
 from nghttp2py.errors import HeadersError
 from nghttp2py.h2 import H2Connection
 
@@ -169,9 +169,16 @@ def _read(name: str, option: str | None = None) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise click.BadParameter(
-            f"'@{name}': there is no file {name!r}: {error.strerror}", param_hint=option
+        about = "" if option is None else f"{option} "
+        raise UnreadableError(
+            f"{about}@{name}: there is no file {name!r}: {error.strerror}"
         ) from None
+
+
+class UnreadableError(click.ClickException):
+    """A file that an option names cannot be read."""
+
+    exit_code = Exit.READ
 
 
 def read_text(_: object, __: object, text: str | None) -> str | None:
@@ -187,9 +194,7 @@ def read_upload(name: str) -> Any:
         return sys.stdin.buffer
     path = Path(name)
     if not path.is_file():
-        raise click.BadParameter(
-            f"there is no file {name!r}", param_hint="--upload-file"
-        )
+        raise UnreadableError(f"--upload-file: there is no file {name!r}")
     return path
 
 
