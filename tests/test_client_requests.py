@@ -20,7 +20,7 @@ from nghttp2py.asyncio import (
 )
 from nghttp2py.asyncio import response as response_module
 from nghttp2py.asyncio.client_options import BodyOptions, RequestOptions
-from nghttp2py.asyncio.content_coding import ACCEPTED, find_codings
+from nghttp2py.asyncio.content_coding import find_codings, get_accepted
 from nghttp2py.errors import (
     BodyFormatError,
     BodyTooLargeError,
@@ -131,9 +131,28 @@ async def test_a_response_names_its_connection(http3, serving):
         version = "HTTP/3" if http3 else "HTTP/2"
         assert response.http_version == version
         assert response.get_extra_info("alpn_protocol") == ("h3" if http3 else "h2")
-        assert "127.0.0.1" in response.get_extra_info("peername")[0]
+        # As over TCP: no IPv4 address mapped to IPv6.
+        port = int(client._authority.rpartition(":")[2])
+        assert response.get_extra_info("peername") == ("127.0.0.1", port)
         assert response.get_extra_info("unheard-of", 5) == 5
         await response.read()
+
+
+@VERSIONS
+@in_loop
+async def test_a_request_has_a_host_whatever_named_it(http3, serving):
+    """``headers`` have it first, made from ``:authority``."""
+
+    async def app(stream):
+        head = stream.request
+        assert (head.authority, head.headers[0]) == (authority, (b"host", authority))
+        assert not any(name.startswith(b":") for name, _ in head.headers)
+        await stream.send_response(200, body=stream.fields["host"].encode())
+
+    async with serving(app, http3) as client:
+        authority = client._authority.encode()
+        response = await client.get("/", headers={"x-a": "b"})
+        assert await response.read() == authority
 
 
 # ---- Content codings (RFC 9110, 8.4.1) ----
@@ -193,12 +212,12 @@ async def test_the_codings_are_offered_if_they_can_be_decoded(http3, serving):
 
     async with serving(app, http3) as client:
         assert await (await client.get("/")).read() == b"-"
-        assert await (await client.get("/", decompress=True)).read() == ACCEPTED
+        assert await (await client.get("/", decompress=True)).read() == get_accepted()
         response = await client.get(
             "/", decompress=True, headers={"accept-encoding": "gzip"}
         )
         assert await response.read() == b"gzip"
-        assert ACCEPTED.startswith(b"gzip, deflate")
+        assert get_accepted().startswith(b"gzip, deflate")
 
 
 @VERSIONS

@@ -24,7 +24,7 @@ from nghttp2py.arguments import (
     describe,
 )
 from nghttp2py.asyncio.alternatives import AlternativeServices
-from nghttp2py.asyncio.content_coding import ACCEPTED
+from nghttp2py.asyncio.content_coding import get_accepted
 from nghttp2py.asyncio.deadlines import Deadlines
 from nghttp2py.asyncio.fields import Fields, add_field
 from nghttp2py.asyncio.h2_client import HTTP2Connector
@@ -402,7 +402,7 @@ class Client(Closing):
         if decompress is None:
             decompress = self._decompresses
         if decompress and not any(field[0] == b"accept-encoding" for field in fields):
-            fields.append((b"accept-encoding", ACCEPTED))
+            fields.append((b"accept-encoding", get_accepted()))
         watch = None
         if timeouts is not None or trace is not None:
             watch, timeout = self._make_watch(timeouts, trace, timeout)

@@ -7,11 +7,12 @@ import inspect
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Callable
+from functools import cache
 from typing import Any, Protocol
 
 from nghttp2py.errors import BodyFormatError
 
-__all__ = ["ACCEPTED", "decode", "find_codings"]
+__all__ = ["decode", "find_codings", "get_accepted"]
 
 # The most bytes that a decoder returns at once: a small piece of a compressed body can
 # stand for a thousand times as many bytes.
@@ -112,13 +113,18 @@ class _Brotli:
     def __init__(self, module: Any) -> None:
         self._decoder = module.Decompressor()
         self._error = module.error
+        # It returns up to half as much again as it is asked for.
+        self._rest = b""
 
     def decode(self, data: bytes) -> bytes:
-        try:
-            decoded: bytes = self._decoder.process(data, output_buffer_limit=_PIECE)
-        except self._error as error:
-            raise _not_coded(error) from None
-        return decoded
+        rest = self._rest
+        if not rest:
+            try:
+                rest = self._decoder.process(data, output_buffer_limit=_PIECE)
+            except self._error as error:
+                raise _not_coded(error) from None
+        self._rest = rest[_PIECE:]
+        return rest[:_PIECE]
 
     @property
     def is_complete(self) -> bool:
@@ -163,7 +169,7 @@ def _find_module(*names: str) -> Any:
     return None
 
 
-def _find_decoders() -> dict[str, Callable[[], _Decoder]]:
+def _search_decoders() -> dict[str, Callable[[], _Decoder]]:
     decoders: dict[str, Callable[[], _Decoder]] = {
         "gzip": lambda: _Zlib(_GZIP),
         "deflate": lambda: _Zlib(zlib.MAX_WBITS),
@@ -178,6 +184,11 @@ def _find_decoders() -> dict[str, Callable[[], _Decoder]]:
     return decoders
 
 
+# Not at the import: few programs decode bodies, and a module that is not made for a
+# Python without the GIL enables it.
+_find_decoders = cache(_search_decoders)
+
+
 def _bounds_its_output(brotli: Any) -> bool:
     process = brotli.Decompressor.process
     try:
@@ -186,10 +197,9 @@ def _bounds_its_output(brotli: Any) -> bool:
         return "output_buffer_limit" in (process.__doc__ or "")
 
 
-_DECODERS = _find_decoders()
-
-#: The codings that can be decoded here, for accept-encoding.
-ACCEPTED = ", ".join(_DECODERS).encode()
+def get_accepted() -> bytes:
+    """Return the value of accept-encoding that lists the codings known here."""
+    return ", ".join(_find_decoders()).encode()
 
 
 def find_codings(value: str) -> list[str]:
@@ -206,7 +216,10 @@ def find_codings(value: str) -> list[str]:
             f"the body has {len(names)} content codings, but at most {_MOST_CODINGS} "
             "are allowed"
         )
-    return names if all(name in _DECODERS for name in names) else []
+    if not names:
+        return names
+    known = _find_decoders()
+    return names if all(name in known for name in names) else []
 
 
 async def decode(
@@ -216,8 +229,9 @@ async def decode(
 
     Raises ``BodyFormatError`` if the body is not coded so, or is cut off.
     """
+    known = _find_decoders()
     for name in reversed(codings):
-        body = _decode_one(body, _DECODERS[name]())
+        body = _decode_one(body, known[name]())
     async for piece in body:
         yield piece
 

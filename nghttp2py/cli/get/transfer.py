@@ -16,7 +16,7 @@ import click
 from rich.console import Console
 
 from nghttp2py import __version__
-from nghttp2py.asyncio.content_coding import ACCEPTED, decode, find_codings
+from nghttp2py.asyncio.content_coding import decode, find_codings, get_accepted
 from nghttp2py.asyncio.url import split_url
 from nghttp2py.cli.get.cookies import Cookies
 from nghttp2py.cli.get.dialing import make_basic
@@ -314,7 +314,7 @@ class Transfer:
         )
         ours["Accept"] = job.accept
         if job.compressed:
-            ours["Accept-Encoding"] = ACCEPTED.decode()
+            ours["Accept-Encoding"] = get_accepted().decode()
         referer = (self._referer or "").removesuffix(";auto")
         if referer:
             ours["Referer"] = referer
