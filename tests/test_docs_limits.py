@@ -167,6 +167,16 @@ def test_the_time_bounds_of_applications_are_on_the_page(name):
         ("finished streams known by number", "asyncio.protocol:_FINISHED_STREAMS"),
         ("1xx responses of a stream", "asyncio.stream_state:MAX_INFORMATIONAL"),
         ("gathered for one write", "asyncio.transfer:WRITE_SIZE"),
+        ("origins of a ``Pool``", "asyncio.pool:_MAX_ORIGINS"),
+        (
+            "origins that share a connection of a ``Pool``",
+            "asyncio.pool:_MAX_ORIGINS",
+        ),
+        (
+            "origins of HTTP/1.1 of a transport for httpx",
+            "httpx.fallback:_MAX_ORIGINS",
+        ),
+        ("origins with alternative services", "asyncio.alternatives:MAX_ORIGINS"),
         ("names in a list of files", "listings:MAX_LISTED"),
         ("names on a page of it", "listings:PAGE_SIZE"),
         ("``max_upload`` of ``Site``", "site:MAX_UPLOAD"),
