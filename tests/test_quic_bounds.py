@@ -433,7 +433,7 @@ async def test_want_of_memory_at_a_timer_ends_the_connection(monkeypatch):
         await client.ping()
         (protocol,) = server._connections
         monkeypatch.setattr(protocol, "_react", refuse)
-        protocol._timer_at = 0.0
+        protocol._timer_at = protocol._quic.get_timer()
         protocol._handle_timer()
         assert protocol._terminated.reason_phrase == "out of memory"
         assert protocol._timer is None

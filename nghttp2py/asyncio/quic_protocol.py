@@ -421,24 +421,37 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
         return stream
 
     def _set_timer(self) -> None:
-        """Set the timer to the connection's, if that has changed."""
-        due = self._quic.get_timer()
-        if self._transport is None and not self._quic.closed:
-            # The first packet is due at once, and would stay so.
-            due = None
-        if due == self._timer_at:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
+        """Set the timer to the connection's, unless it is set to an earlier time.
+
+        Nearly every packet moves the connection's timer to a later time: it costs less
+        to look again when the earlier time has come.
+        """
+        due = self._find_due()
+        at = self._timer_at
+        if at is not None:
+            if due is not None and due >= at:
+                return
+            cast(asyncio.TimerHandle, self._timer).cancel()
             self._timer = None
         if due is not None:
             self._timer = self._loop.call_at(due, self._handle_timer)
         self._timer_at = due
 
+    def _find_due(self) -> float | None:
+        """Return when the connection's timer is due, or ``None``."""
+        if self._transport is None and not self._quic.closed:
+            # The first packet is due at once, and would stay so.
+            return None
+        return self._quic.get_timer()
+
     def _handle_timer(self) -> None:
         now = max(cast(float, self._timer_at), self._loop.time())
         self._timer = None
         self._timer_at = None
+        due = self._find_due()
+        if due is None or due > now:
+            self._set_timer()
+            return
         try:
             self._quic.handle_timer(now=now)
             self._react()
