@@ -296,14 +296,15 @@ static int ended_well(const ngp_h2 *h2, const ngp_h2_stream *stream) {
 /*
  * Nonzero if |stream| of a server is closed while the rest of its request,
  * declined with NO_ERROR, may still come.  The reset that declines it is on its
- * way, or waits: that of the client, or the end of the connection, is no other
+ * way, or waits: that of the client, the end of the connection, or a rest that
+ * is malformed, as one that is shorter than content-length states, is no other
  * end (RFC 9113, 8.1).
  */
 static int is_only_request_cut(const ngp_h2 *h2, const ngp_h2_stream *stream) {
-  const uint32_t here = NGP_H2_FLAG_RESET_LOCAL | NGP_H2_FLAG_DOOMED;
+  const uint32_t cut = NGP_H2_FLAG_RESET_REMOTE | NGP_H2_FLAG_DOOMED;
 
-  return (h2->end.dead || (stream->flags & NGP_H2_FLAG_RESET_REMOTE)) &&
-         !h2->options.is_client && !(stream->flags & here) &&
+  return (h2->end.dead || (stream->flags & cut)) && !h2->options.is_client &&
+         !(stream->flags & NGP_H2_FLAG_RESET_LOCAL) && !stream->fault &&
          stream->rst_code == NGHTTP2_NO_ERROR && ended_well(h2, stream);
 }
 

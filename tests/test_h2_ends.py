@@ -287,6 +287,20 @@ def test_resets_are_held_until_they_have_waited_for_a_whole_interval():
     assert peer.read() == []
 
 
+def test_a_declined_request_that_ends_too_short_is_no_other_end():
+    """As curl 7.88 ends its upload when it has read an error."""
+    peer = RawPeer()
+    peer.connection.hold_resets = True
+    peer.send(peer.headers(1, [*POST, (b"content-length", b"3")]))
+    peer.connection.send_response_headers(1, 413, [], end_stream=True)
+    peer.connection.reset_stream(1, after_flush=True)
+    peer.read()
+    peer.feed(data(1, b"", end_stream=True))
+    peer.read()
+    assert closed(peer) == (0, True)
+    assert not [e for e in peer.events if isinstance(e, H2StreamReset)]
+
+
 @pytest.mark.parametrize("end", ["request", "reset", "connection"])
 def test_a_held_reset_is_left_out_if_the_stream_has_ended(end):
     peer = RawPeer()
