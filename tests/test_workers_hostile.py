@@ -23,6 +23,7 @@ from nghttp2py.asgi.config import Config
 from nghttp2py.asyncio.quic_group import QuicGroup
 from nghttp2py.workers import supervisor as supervisor_module
 from nghttp2py.workers.channel import Channel
+from nghttp2py.workers.process import Limits, WorkerProcess
 from nghttp2py.workers.sockets import Sockets
 from nghttp2py.workers.supervisor import Program, Slot, Supervisor
 
@@ -44,6 +45,10 @@ async def failing(worker):
     raise RuntimeError("after it was ready")
 
 async def hanging(worker):
+    threading.Event().wait()
+
+async def importing(worker):
+    print("importing", file=sys.stderr, flush=True)
     threading.Event().wait()
 
 async def deaf(worker):
@@ -135,6 +140,41 @@ def test_a_third_interrupt_kills_workers(start):
             if text:
                 server.wait_for(text)
         assert server.stop(signal.SIGINT) == 0
+
+
+def test_an_interrupt_during_the_import_ends_within_seconds(start):
+    """The first one leaves the time of a startup; the second one is at once."""
+    with start("importing") as server:
+        server.wait_for("importing")
+        server.process.send_signal(signal.SIGINT)
+        server.wait_for("stopping 2 workers")
+        assert server.stop(signal.SIGINT) == 0
+
+
+@pytest.mark.parametrize("answers", [True, False])
+@in_virtual_time
+async def test_a_stop_waits_for_a_startup_and_not_for_an_import(answers):
+    """A worker whose loop runs answers that it stops."""
+    signals = []
+    process = SimpleNamespace(
+        pid=1, send_signal=signals.append, poll=lambda: -9 if signals else None
+    )
+    ours, theirs = socket.socketpair()
+    with theirs:
+        worker = WorkerProcess(
+            SimpleNamespace(process=process, channel=ours),
+            *(0, 0, {}, [], None, Limits(stop=60.0), lambda process: None),
+        )
+        begun = asyncio.get_running_loop().time()
+        worker.stop()
+        if answers:
+            theirs.send(b'{"type":"stopping"}\n')
+        await until(lambda: signals)
+        took = asyncio.get_running_loop().time() - begun
+        assert (signals[0], took) == (
+            (signal.SIGABRT, 60.0) if answers else (signal.SIGKILL, 10.0)
+        )
+        assert worker.poll()
 
 
 @pytest.mark.parametrize(

@@ -26,12 +26,16 @@ __all__ = ["Failure", "Limits", "Spare", "WorkerProcess"]
 
 logger = logging.getLogger(__name__)
 
-# Seconds from SIGABRT, by which a hung worker shows where it hangs, to SIGKILL.
+# Seconds from SIGABRT, by which a hung worker shows where it hangs, to SIGKILL; and for
+# a worker that is not ready to end when it was told to end at once.
 _ABORTED = 1.0
 # Seconds in which a worker must end that has closed its channel.
 _UNHEARD = 5.0
 # Seconds in which a worker must end that was told not to wait for its requests.
 _FORCED = 10.0
+# Seconds in which a worker that is not ready must answer that it stops: one that
+# imports a module, or blocks its loop, does not hear of it.
+_ANSWER = 10.0
 # Heartbeats in the time after which a silent worker is taken for hung.
 _BEATS = 4
 # A timer that is this many seconds late was kept by the suspended supervisor.
@@ -123,6 +127,8 @@ class WorkerProcess:
         self.ready_at: float | None = None
         #: Whether it is stopping, and whether the supervisor has said so.
         self.is_stopping = self.is_told = False
+        # Whether the worker has said so.
+        self._has_answered = False
         self.exit_code: int | None = None
         self._timers: list[asyncio.TimerHandle] = []
         self._silence: asyncio.TimerHandle | None = None
@@ -178,9 +184,11 @@ class WorkerProcess:
                 printable(str(message.get("reason"))),
                 "\n".join(map(printable, str(message.get("details", "")).split("\n"))),
             )
-        elif kind == "stopping" and not self.is_stopping:
-            self._begin_stop()
-            self._changed(self)
+        elif kind == "stopping":
+            self._has_answered = True
+            if not self.is_stopping:
+                self._begin_stop()
+                self._changed(self)
         elif kind == "replace" and not self.is_stopping:
             self._changed(self)
 
@@ -281,12 +289,20 @@ class WorkerProcess:
             self.is_told = True
             self._begin_stop()
             self._channel.send({"type": "stop"})
+            if not self.is_ready:
+                self._after(_ANSWER, self._kill_unheard)
+
+    def _kill_unheard(self) -> None:
+        if not self._has_answered:
+            logger.warning("%s does not stop its start, and is killed", self)
+            self.kill()
 
     def abort(self) -> None:
         """Tell it to end without waiting for its requests."""
         self.is_told = self.is_stopping = True
         self._channel.send({"type": "abort"})
-        self._after(_FORCED, self.kill)
+        # A worker that is not ready has no requests.
+        self._after(_FORCED if self.is_ready else _ABORTED, self.kill)
 
     def reopen_logs(self) -> None:
         """Tell it to open the files of its logs again."""
