@@ -71,4 +71,5 @@ class Handler(BaseRequestHandler):
 
 if __name__ == "__main__":
     port = int(sys.argv[1]) if len(sys.argv) > 1 else 8080
+    print(f"http://127.0.0.1:{port}/notes", flush=True)
     Server(Handler, ("127.0.0.1", port)).serve_forever()

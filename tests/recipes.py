@@ -55,8 +55,11 @@ class Page:
         return os.environ | {"PATH": path}
 
     @contextlib.contextmanager
-    def serving(self, beginning, more="", *, port=None):
-        """Run a server of the page, which must end well, in the block."""
+    def serving(self, beginning, more="", *, port=None, ready=None):
+        """Run a server of the page, which must end well, in the block.
+
+        It begins when the server has printed ``ready``, or else listens on the port.
+        """
         command = self.moved(f"exec {self.find(beginning)[0]} {more}")
         log = self.directory / "server.log"
         with (
@@ -71,7 +74,10 @@ class Page:
         ):
             server = Server(process, log)
             try:
-                wait_for_port(port or self.port, process)
+                if ready is None:
+                    wait_for_port(port or self.port, process)
+                else:
+                    server.wait_for(ready)
                 yield server
                 server.stop()
                 assert process.wait(DEADLINE) == 0, log.read_text()
@@ -125,6 +131,13 @@ class Server:
         self.process = process
         self.log = log
         self._stops = False
+
+    @property
+    def children(self):
+        """The processes that it has started."""
+        pid = self.process.pid
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+        return set(map(int, text.split()))
 
     def stop(self):
         """Begin its end.  A second call is a no-op, as a second signal is not."""

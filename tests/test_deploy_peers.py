@@ -4,7 +4,6 @@ import contextlib
 import os
 import re
 import shlex
-import signal
 import socket
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import click
 import pytest
 import websockets
 from loops import in_loop
-from peers import authority, certificate, client_tls, free_port, nginx, wait_until
+from peers import authority, certificate, client_tls, free_port, nginx
 from proxies import haproxy
 from test_cli_run import Program, curl
 from ws_frames import TEXT, Reader, frame
@@ -301,59 +300,6 @@ def test_a_server_that_is_killed_fails_only_what_it_was_answering(behind_haproxy
     # follow may be sent there, too, until HAProxy sees the first one fail.
     assert succeeded >= 6000 - 2 * 40
     assert site.get().split()[0] == "b"
-
-
-@contextlib.contextmanager
-def workers_behind_haproxy(directory):
-    """Run two workers at a Unix socket, and HAProxy before them; give both."""
-    write_certificate(directory)
-    (directory / "main.py").write_text(MODULE)
-    text = (DEPLOY / "haproxy-workers.cfg").read_text()
-    options = re.search(r"nghttp2py run main:app ((?:.*\\\n)*.*)", text)[1]
-    options = re.sub(r"\\\n#", "", options).replace("/run/site", str(directory))
-    with subprocess.Popen(
-        [*(sys.executable, "-m", "nghttp2py", "run", "main:app"), *options.split()],
-        cwd=directory,
-        env=os.environ | {"NAME": "a"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            server = Program(process)
-            server.wait_for("2 workers are ready")
-            clear, port = free_port(), free_port()
-            configuration = substitute(
-                "haproxy-workers.cfg",
-                ("bind :443", f"bind {HOST}:{port}"),
-                ("bind :80", f"bind {HOST}:{clear}"),
-                ("/etc/haproxy", directory),
-                ("/run/haproxy", directory),
-                ("/run/site", directory),
-                ("inter 1s", "inter 50ms"),
-                ("timeout check 2s", "timeout check 20s"),
-                ("timeout connect 2s", "timeout connect 20s"),
-            )
-            with haproxy(directory, configuration, port):
-                yield server, Site(directory, (server, None), port), clear
-        finally:
-            process.kill()
-
-
-def test_workers_behind_haproxy_are_replaced_without_a_failure(tmp_path):
-    with workers_behind_haproxy(tmp_path) as (server, site, clear):
-        seen = site.get("/", "--write-out", " %{local_port}").split()
-        assert seen[:3] == ["a", "2", "http"] and seen[3] == seen[4]
-        moved = curl(f"http://localhost:{clear}/x?y", "--include")
-        assert "308" in moved and "location: https://localhost" in moved
-        before = server.children
-
-        def replace():
-            server.process.send_signal(signal.SIGHUP)
-
-        assert load(site, 6000, replace) == (6000, 0)
-        wait_until(lambda: not server.children & before)
-        assert site.get().split()[0] == "a"
 
 
 # ---- nginx ----

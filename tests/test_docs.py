@@ -499,7 +499,10 @@ CHECKS = {
     # test_h3_chromium.py and test_quickstart_chromium.py run what is said of these.
     **dict.fromkeys(("base64", "chromium", "openssl"), lambda words: None),
     # The recipes are run, and the tutorial: see recipes.py.
-    **dict.fromkeys(("certbot", "cmp", "head", "kill", "mkdir"), lambda words: None),
+    **dict.fromkeys(
+        ("cat", "certbot", "cmp", "haproxy", "head", "kill", "mkdir"),
+        lambda words: None,
+    ),
     "curl": lambda words: options_are_in(help_of("curl", "--help", "all"), words),
     "git": check_git,
     "h2load": lambda words: options_are_in(help_of("h2load", "--help"), words),
