@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from nghttp2py.errors import printable
 
 __all__ = [
     "Exchange",
+    "RequestCounts",
     "add_hook",
     "hooks",
     "is_wanted",
@@ -89,6 +91,55 @@ def add_hook(function: Callable[[Exchange], object]) -> None:
 def remove_hook(function: Callable[[Exchange], object]) -> None:
     """Undo ``add_hook``.  Raises ``ValueError`` if there was none."""
     hooks.remove(function)
+
+
+class RequestCounts:
+    """Counts the requests of all servers of the process, from ``start`` to ``stop``.
+
+    ``with RequestCounts() as counts`` calls both.  A request counts when it has ended.
+    """
+
+    def __init__(self) -> None:
+        #: Requests.
+        self.requests = 0
+        #: Those whose response was not complete.
+        self.incomplete = 0
+        #: Bytes of response bodies that went out.
+        self.bytes_sent = 0
+        #: The sum of the durations, in seconds.
+        self.seconds = 0.0
+        #: Requests by status; ``None`` is for those without a response.
+        self.statuses: Counter[int | None] = Counter()
+        #: Requests by version of HTTP, such as ``"HTTP/2"``.
+        self.protocols: Counter[str] = Counter()
+
+    def start(self) -> None:
+        """Begin to count.  A second call is a no-op."""
+        if self._add not in hooks:
+            add_hook(self._add)
+
+    def stop(self) -> None:
+        """Cease to count.  A second call is a no-op."""
+        if self._add in hooks:
+            remove_hook(self._add)
+
+    def __enter__(self) -> RequestCounts:
+        self.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    def _add(self, exchange: Exchange) -> None:
+        self.requests += 1
+        self.incomplete += not exchange.complete
+        self.bytes_sent += exchange.bytes_sent
+        self.seconds += exchange.duration
+        self.statuses[exchange.status] += 1
+        self.protocols[exchange.protocol] += 1
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.requests} requests>"
 
 
 def is_wanted() -> bool:

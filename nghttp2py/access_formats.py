@@ -24,6 +24,7 @@ __all__ = [
     "COMBINED",
     "AccessFormatter",
     "JSONAccessFormatter",
+    "as_dict",
     "compile_format",
     "make_formatter",
 ]
@@ -229,6 +230,32 @@ class AccessFormatter(logging.Formatter):
         return self._line(record)
 
 
+def as_dict(exchange: Any) -> dict[str, Any]:
+    """Return an ``Exchange``, or a log record of one, as JSON can have it.
+
+    What clients have sent is text, in which octets that are not ASCII are escaped.  The
+    scheme, the host, the referer and the user agent are ``None`` unless
+    ``nghttp2py.access.keep_details`` was called.
+    """
+    address = exchange.address
+    return {
+        "client": address[0] if isinstance(address, tuple) else None,
+        "method": _text(exchange.method),
+        "target": _text(exchange.target),
+        "path": _text(exchange.target.partition(b"?")[0]),
+        "scheme": _text(getattr(exchange, "scheme", None) or b"") or None,
+        "protocol": exchange.protocol,
+        "status": exchange.status,
+        "bytes": exchange.bytes_sent,
+        "seconds": round(exchange.duration, 6),
+        "complete": exchange.complete,
+        "error_code": int(exchange.error_code),
+        "host": _request_field(exchange, "host"),
+        "referer": _request_field(exchange, "referer"),
+        "user_agent": _request_field(exchange, "user-agent"),
+    }
+
+
 class JSONAccessFormatter(logging.Formatter):
     """Formats each record of ``nghttp2py.access`` as a line of JSON.
 
@@ -259,23 +286,8 @@ class JSONAccessFormatter(logging.Formatter):
             entry |= {"level": record.levelname, "message": record.getMessage()}
             return json.dumps(entry)
         given: Any = record
-        address = given.address
-        entry |= {
-            "client": address[0] if isinstance(address, tuple) else None,
-            "method": _text(given.method),
-            "target": _text(given.target),
-            "scheme": _text(getattr(given, "scheme", None) or b"") or None,
-            "protocol": given.protocol,
-            "status": given.status,
-            "bytes": given.bytes_sent,
-            "seconds": round(given.duration, 6),
-            "complete": given.complete,
-            "error_code": int(given.error_code),
-            "pid": record.process,
-            "host": _request_field(given, "host"),
-            "referer": _request_field(given, "referer"),
-            "user_agent": _request_field(given, "user-agent"),
-        }
+        entry |= as_dict(given)
+        entry["pid"] = record.process
         if self._request_fields:
             entry["request"] = {
                 name: _request_field(given, name) for name in self._request_fields

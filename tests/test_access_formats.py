@@ -16,6 +16,7 @@ from nghttp2py import access
 from nghttp2py.access_formats import (
     COMBINED,
     JSONAccessFormatter,
+    as_dict,
     compile_format,
     make_formatter,
 )
@@ -185,6 +186,7 @@ def test_a_record_is_a_line_of_json():
         "client": "192.0.2.1",
         "method": "GET",
         "target": "/a?b=c",
+        "path": "/a",
         "scheme": "https",
         "protocol": "HTTP/2",
         "status": 200,
@@ -300,3 +302,12 @@ async def test_the_fields_of_http1_are_kept():
     made = compile_format('"%(r)s" %({host}i)s %(a)s %({x-kind}o)s %(S)s %(s)s %(b)s')
     expected = '"GET /a?b HTTP/1.1" example.org old plain http 200 4'
     assert made(entries[0]) == expected
+
+
+def test_a_dictionary_has_what_a_line_of_json_has():
+    """A hook gets the exchange itself."""
+    kept = exchange()
+    entry = json.loads(JSONAccessFormatter().format(record_of(kept)))
+    assert as_dict(kept) == {
+        name: value for name, value in entry.items() if name not in ("time", "pid")
+    }

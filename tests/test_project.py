@@ -29,6 +29,7 @@ LAYERS = {
     "local_certificate": {"x509"},
     "hpack_faults": {"errors"},
     "hpack": {"errors", "hpack_faults", "octets"},
+    "frames": {"errors", "hpack", "h2"},
     "h2": {"arguments", "errors", "hpack", "libraries", "octets"},
     "h1": {"errors", "h2"},
     "buffer": set(),
@@ -44,6 +45,7 @@ LAYERS = {
         "errors",
         "access",
         "exchange",
+        "frames",
         "hpack",
         "h1",
         "h2",
@@ -82,8 +84,9 @@ LAYERS = {
     "cli": {
         *("", "arguments", "errors", "hpack", "libraries", "h2", "h3", "quic"),
         *("asyncio", "server", "client", "static_files", "asgi", "workers"),
-        *("access", "listings", "local_certificate", "site"),
+        *("access", "frames", "listings", "local_certificate", "site"),
     },
+    "testing": {"asyncio", "exchange", "h2", "h3", "local_certificate", "quic"},
     "__main__": {"", "cli"},
     "": {"libraries", "errors", "hpack", "h2", "server", "client"},
 }

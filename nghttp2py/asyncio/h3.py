@@ -12,10 +12,11 @@ import dataclasses
 import functools
 import logging
 from collections import deque
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from typing import Any, TypeAlias, cast
 
 from nghttp2py.arguments import check_callable, check_type
+from nghttp2py.asyncio.frame_log import log_event
 from nghttp2py.asyncio.h3_bounds import Arrival, Rate, Watch
 from nghttp2py.asyncio.h3_link import H3Link
 from nghttp2py.asyncio.h3_stream import EXPECT, H3RequestStream
@@ -485,21 +486,31 @@ class H3Protocol(QuicConnectionProtocol):
             pass  # GOAWAY was sent
         elif self._quic.configuration.is_client:
             self._finishing = True
-            http.send_goaway()
+            self._send_goaway(http)
         else:
             self._finishing = True
             # A round trip later, the requests that are in flight now have arrived.
             was_idle = self._is_finished()
-            http.send_goaway(_NO_REQUEST)
+            self._send_goaway(http, _NO_REQUEST)
             with contextlib.suppress(asyncio.TimeoutError):
                 await wait_for(self.ping(), _ROUND_TRIP if was_idle else None)
-            http.send_goaway()
+            self._send_goaway(http)
             if was_idle and not self._streams_by_id:
                 self.transmit()
                 return
         self.transmit()
         while not self._is_finished():
             await self._waiters.wait()
+
+    def _log_frame(
+        self, way: str, name: str, details: Iterable[tuple[str, int]]
+    ) -> None:
+        """Log a frame of which a trace of qlog is not told."""
+        log_event(self._quic.get_peer_address(), way, name, details)
+
+    def _send_goaway(self, http: H3Connection, *last_id: int) -> None:
+        http.send_goaway(*last_id)
+        self._log_frame("send", "GOAWAY", [("last stream", i) for i in last_id])
 
     def _is_finished(self) -> bool:
         return self._quic.closed or (
@@ -513,6 +524,7 @@ class H3Protocol(QuicConnectionProtocol):
             # Not before the handshake has begun, so that its frames are traced.
             self._http = H3Connection(self._quic, config=self._config)
             self._link.connection = self._http
+            self._log_frame("send", "SETTINGS", _named(self._http.sent_settings))
         return self._http
 
     def _termination_error(
@@ -844,9 +856,11 @@ class H3Protocol(QuicConnectionProtocol):
         elif isinstance(event, PushCancelled):
             self._push_cancelled(event.push_id)
         elif isinstance(event, SettingsReceived):
+            self._log_frame("recv", "SETTINGS", _named(event.settings))
             self._watch.settings_received()
             self._waiters.wake()
         elif isinstance(event, GoAwayReceived):
+            self._log_frame("recv", "GOAWAY", [("last stream", event.last_id)])
             self._goaway_received(event.last_id)
 
     def _exchange_broken_off(
@@ -1000,3 +1014,9 @@ def _with_datagrams(config: H3Configuration, quic: QuicConnection) -> H3Configur
     return dataclasses.replace(
         config, settings={**config.settings, Setting.H3_DATAGRAM: 1}
     )
+
+
+def _named(settings: dict[int, int]) -> list[tuple[str, int]]:
+    """Return settings with their names, as far as they are known."""
+    known = {int(setting): setting.name for setting in Setting}
+    return [(known.get(key, hex(key)), value) for key, value in settings.items()]

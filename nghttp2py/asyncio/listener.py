@@ -313,10 +313,13 @@ class Listener:
         if self._sockets:
             logger.info(
                 "listening on %s (%s%s)",
-                ", ".join(describe_address(s.getsockname()) for s in self._sockets),
+                self._describe_sockets(),
                 self._protocol_name,
                 " in the clear" if self._tls is None else " over TLS",
             )
+
+    def _describe_sockets(self) -> str:
+        return ", ".join(describe_address(s.getsockname()) for s in self._sockets)
 
     def set_contexts(self, contexts: ServerContexts) -> None:
         """Use other contexts for new connections.  This is a no-op without TLS."""
@@ -523,6 +526,8 @@ class Listener:
 
     def _stop_listening(self) -> None:
         self._closing = True
+        if self._serving and self._sockets:
+            logger.info("no longer listening on %s", self._describe_sockets())
         self._serving = False
         # Before the sockets are closed, because their numbers may be reused at once.
         for sock in self._sockets:

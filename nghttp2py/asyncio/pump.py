@@ -18,6 +18,7 @@ from functools import partial
 from typing import cast
 
 from nghttp2py.asyncio.bounds import LOOKS, BoundedTransport, Verdict
+from nghttp2py.asyncio.frame_log import open_frame_log
 from nghttp2py.asyncio.listener import LAST_REQUEST_TIME
 from nghttp2py.asyncio.timeouts import UNSET, Timeouts, merge_timeouts
 from nghttp2py.asyncio.tls import TLSFault, find_tls_fault
@@ -172,6 +173,9 @@ class H2Pump(BoundedTransport, H2Transfer, asyncio.Protocol, asyncio.BufferedPro
             self._end_by(CLOSE_TIMEOUT)
             return
         transport.set_write_buffer_limits(high=WRITE_SIZE)
+        self._frames = open_frame_log(
+            transport, client_side=self.connection.client_side
+        )
         self._settings_due = now + self._timeouts.settings
         waits = [self._timeouts.settings, self._timeouts.idle]
         if self.keepalive_idle:

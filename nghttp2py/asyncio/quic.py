@@ -26,6 +26,7 @@ from nghttp2py.asyncio.binding import (
     check_port,
     describe_address,
 )
+from nghttp2py.asyncio.frame_trace import with_frame_log
 from nghttp2py.asyncio.quic_handshakes import MAX_HANDSHAKES
 from nghttp2py.asyncio.quic_log import logger
 from nghttp2py.asyncio.quic_member import QuicMember
@@ -313,7 +314,7 @@ async def establish(
             target = ("::ffff:" + target[0], target[1], 0, 0)
         try:
             quic = quic_module.QuicConnection(
-                configuration=configuration,
+                configuration=with_frame_log(configuration, address),
                 session_ticket_handler=session_ticket_handler,
                 token_handler=token_handler,
                 handshake_timeout=timeout,

@@ -11,7 +11,7 @@ from nghttp2py.log_budget import LogBudget, MemoryLog
 from nghttp2py.quic.events import ConnectionTerminated
 from nghttp2py.quic.packet import error_name
 
-__all__ = ["EndLog"]
+__all__ = ["EndLog", "logger"]
 
 logger = logging.getLogger("nghttp2py.asyncio.quic")
 

@@ -11,10 +11,12 @@ from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
 from nghttp2py.arguments import check_callable, check_int, check_seconds
+from nghttp2py.asyncio.binding import describe_address
+from nghttp2py.asyncio.frame_trace import with_frame_log
 from nghttp2py.asyncio.listener import ConnectionSet
 from nghttp2py.asyncio.memory import check_memory
 from nghttp2py.asyncio.quic_handshakes import MAX_HANDSHAKES, TOO_LONG, Handshakes
-from nghttp2py.asyncio.quic_log import EndLog
+from nghttp2py.asyncio.quic_log import EndLog, logger
 from nghttp2py.asyncio.quic_member import QuicMember
 from nghttp2py.asyncio.quic_protocol import (
     QuicConnectionProtocol,
@@ -255,6 +257,9 @@ class QuicServer(asyncio.DatagramProtocol):
             self.abort()
 
     def _stop_accepting(self) -> None:
+        if not self._draining and self._transport is not None:
+            address = self._transport.get_extra_info("sockname")
+            logger.info("no longer listening on %s (QUIC)", describe_address(address))
         self._draining = True
         if self._group is not None:
             self._group.drain()
@@ -542,7 +547,7 @@ class QuicServer(asyncio.DatagramProtocol):
         validated: bool = False,
     ) -> QuicConnectionProtocol:
         quic = QuicConnection(
-            configuration=self._configuration,
+            configuration=with_frame_log(self._configuration, addr),
             original_destination_connection_id=original or header.destination_cid,
             retry_source_connection_id=retry_cid,
             session_ticket_fetcher=self._session_ticket_fetcher,

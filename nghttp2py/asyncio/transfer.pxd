@@ -34,6 +34,7 @@ cdef class Transfer:
 cdef class H2Transfer(Transfer):
     cdef public object connection  # an H2Connection, or what has its methods
     cdef public object _reset_timer
+    cdef public object _frames     # a FrameLog, or None
     cdef public double _counted
     cdef public double _frame_since
     cdef public uint32_t _frame

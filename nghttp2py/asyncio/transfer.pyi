@@ -3,6 +3,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nghttp2py.asyncio.bounds import BoundTimer, Mark
+from nghttp2py.asyncio.frame_log import FrameLog
 from nghttp2py.asyncio.http1 import HTTP1Exchanges
 from nghttp2py.h2 import H2Connection, H2Event
 
@@ -36,6 +37,7 @@ class Transfer:
 class H2Transfer(Transfer):
     connection: H2Connection
     _reset_timer: asyncio.TimerHandle | None
+    _frames: FrameLog | None
     _counted: float
     _frame_since: float
     _frame: int

@@ -212,6 +212,10 @@ cdef class H2Transfer(Transfer):
         try:
             count_bytes(size)
             connection = self.connection
+            if self._frames is not None:
+                self._frames.received(
+                    PyBytes_FromStringAndSize(<const char *>base, size)
+                )
             if type(connection) is H2Connection:
                 events = (<H2Connection>connection).receive(base, size)
             else:
@@ -316,6 +320,8 @@ cdef class H2Transfer(Transfer):
                 )
                 if data:
                     count_bytes(len(data))
+                    if self._frames is not None:
+                        self._frames.sent(data)
                     transport.write(data)
                     self._written += len(data)
                     writes += 1

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from nghttp2py.asyncio.h3 import H3Protocol
-from nghttp2py.cli.frames import LinePrinter, printable
+from nghttp2py.cli.frames import LinePrinter
+from nghttp2py.frames import describe_http3
 from nghttp2py.h3 import (
     GoAwayReceived,
     H3Event,
@@ -107,18 +108,10 @@ class _FrameTrace(QuicLoggerTrace):
     printer: LinePrinter
 
     def log_event(self, *, category: str, event: str, data: dict[str, Any]) -> None:
-        if category != "http" or "frame" not in data:
-            return
-        frame = data["frame"]
-        self.printer.show(
-            "send" if event == "frame_created" else "recv",
-            frame["frame_type"].upper(),
-            f" stream {data['stream_id']}, {data['length']} bytes",
-            (
-                (printable(f["name"].encode()), printable(f["value"].encode()))
-                for f in frame.get("headers", ())
-            ),
-        )
+        described = describe_http3(event, data) if category == "http" else None
+        if described is not None:
+            way, frame = described
+            self.printer.show(way, *frame)
 
 
 def _settings(settings: dict[int, int]) -> list[tuple[str, str]]:
