@@ -62,6 +62,7 @@ from nghttp2py.h2.config import check_config
 
 if TYPE_CHECKING:
     # QUIC is imported when it is first used: not every build has it.
+    from nghttp2py.asyncio.h3 import H3Protocol
     from nghttp2py.asyncio.quic import QuicServer as QuicServer
     from nghttp2py.asyncio.quic import serve as serve
     from nghttp2py.asyncio.quic_member import QuicMember
@@ -662,11 +663,10 @@ class Server:
 
     # ---- QUIC ----
 
-    async def _start_quic(self, sock: socket.socket, listener: Listener) -> None:
+    def _make_http3(self) -> Callable[..., H3Protocol]:
+        """Return what makes the connections of HTTP/3."""
         from nghttp2py.asyncio.h3 import TUNNEL_CONFIGURATION, H3Protocol
-        from nghttp2py.asyncio.quic import serve
 
-        assert self._quic is not None
         make: Callable[..., H3Protocol] = H3Protocol
         if self._tunnels:
             make = functools.partial(H3Protocol, config=TUNNEL_CONFIGURATION)
@@ -674,9 +674,15 @@ class Server:
         def create(quic: Any, stream_handler: object = None) -> H3Protocol:
             return make(quic, request_handler=self._app, timeouts=self.timeouts)
 
+        return create
+
+    async def _start_quic(self, sock: socket.socket, listener: Listener) -> None:
+        from nghttp2py.asyncio.quic import serve
+
+        assert self._quic is not None
         server = await serve(
             configuration=self._quic,
-            create_protocol=create,
+            create_protocol=self._make_http3(),
             timeouts=self.timeouts,
             sock=sock,
             group=self._quic_group,
