@@ -474,7 +474,7 @@ def check_python(words):
     if words[:2] == ["-m", "nghttp2py"]:
         check_nghttp2py(words[2:])
     elif words[0] == "-m":
-        assert words[1] in ("venv", "pip", "build", "pytest")
+        assert words[1] in ("venv", "pip", "build", "http.server", "pytest")
     else:
         assert (ROOT / words[0]).is_file() or words[0] == "-c", words[0]
 
@@ -500,9 +500,11 @@ CHECKS = {
     **dict.fromkeys(("base64", "chromium", "openssl"), lambda words: None),
     # The recipes are run, and the tutorial: see recipes.py.
     **dict.fromkeys(
-        ("cat", "certbot", "cmp", "haproxy", "head", "kill", "mkdir"),
+        ("cat", "certbot", "cmp", "echo", "haproxy", "head", "kill", "mkdir"),
         lambda words: None,
     ),
+    # And these, by test_recipes_examples.py.
+    **dict.fromkeys(("seq", "sh", "tshark"), lambda words: None),
     "curl": lambda words: options_are_in(help_of("curl", "--help", "all"), words),
     "git": check_git,
     "h2load": lambda words: options_are_in(help_of("h2load", "--help"), words),
