@@ -5,6 +5,7 @@ import copy
 import dataclasses
 import functools
 import re
+import sys
 from pathlib import Path
 
 import nghttp2py
@@ -131,5 +132,24 @@ def _signature(app, what, name, obj, options, signature, return_annotation):
     return f"({text})", returns
 
 
+def _with_values(app, what, name, obj, options, signature, return_annotation):
+    """The same, with numbers where the default is the name of a constant."""
+    found = _signature(app, what, name, obj, options, signature, return_annotation)
+    text, returns = found or (signature, return_annotation)
+    module = sys.modules.get(getattr(obj, "__module__", None) or "")
+
+    def value(constant):
+        number = getattr(module, constant[2], None)
+        if isinstance(number, (int, float)) and constant[2] != "UNSET":
+            return f"{constant[1]}{number!r}"
+        return constant[0]
+
+    return (
+        None
+        if text is None
+        else (re.sub(r"(= ?)([A-Z][A-Z_]+)\b", value, text), returns)
+    )
+
+
 def setup(app):
-    app.connect("autodoc-process-signature", _signature)
+    app.connect("autodoc-process-signature", _with_values)
