@@ -8,7 +8,7 @@ import pytest
 from loops import in_loop, until
 from quic_workers import LOOPBACK
 
-from nghttp2py.asyncio import quic_channel
+from nghttp2py.asyncio import quic_channel, quic_group
 from nghttp2py.asyncio.quic_channel import News
 from nghttp2py.asyncio.quic_group import QuicGroup
 
@@ -121,6 +121,7 @@ async def test_a_group_tells_its_members_again_until_they_have_room(
         sent.append((data[0], len(descriptors)))
 
     monkeypatch.setattr(quic_channel.socket, "send_fds", send)
+    monkeypatch.setattr(quic_group, "_LATE", 0.0)
     group = QuicGroup([LOOPBACK], 2)
     try:
         for slot in range(2):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import itertools
 import json
 import logging
@@ -362,6 +363,41 @@ async def test_a_channel_that_cannot_send_descriptors_is_closed(caplog):
         await lost
         assert theirs.recv(1) == b""
     assert "a message cannot be sent to another process" in caplog.text
+
+
+@in_virtual_time
+async def test_descriptors_wait_while_the_limit_of_open_files_is_reached(monkeypatch):
+    """Linux counts those that other workers have not read yet (ETOOMANYREFS)."""
+    refusals = [errno.ETOOMANYREFS] * 3
+    write_once = Channel._write_once
+
+    def write(self):
+        if refusals:
+            raise OSError(refusals.pop(), "Too many references")
+        write_once(self)
+
+    monkeypatch.setattr(Channel, "_write_once", write)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        channel = Channel(ours)
+        copy = os.dup(theirs.fileno())
+        channel.send({"type": "start"}, [copy])
+        channel.attach(asyncio.get_running_loop(), print, print)
+        os.close(copy)
+        channel.send({"type": "stop"})
+        assert channel.is_behind
+        await until(lambda: not channel.is_behind)
+        assert not channel._copies
+        data, descriptors, _, _ = socket.recv_fds(theirs, 4096, 4)
+        os.close(descriptors[0])
+        assert data.startswith(b'{"type":"start","descriptors":1}')
+        refusals.append(errno.ETOOMANYREFS)
+        channel.send({"type": "abort"}, [theirs.fileno()])
+        assert channel._copies
+        channel.close()  # the timer, too
+        assert not channel._copies
+        await pause()
+        assert theirs.recv(4096) == b'{"type":"stop"}\n' * (b"stop" not in data)
 
 
 def test_a_start_that_fails_leaves_no_socket_open(tmp_path, monkeypatch):

@@ -115,8 +115,8 @@ class MemberChannel:
         self.news = News(self._send)
         #: What the member does, as far as it has reported.
         self.life = Life.STARTING
-        #: Whether it was logged that messages wait.
-        self.is_logged = False
+        #: Since when messages wait.
+        self.waits_since: float | None = None
 
     def fileno(self) -> int:
         """Return the descriptor that is readable when the member has reported."""

@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import socket
+import time
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -37,6 +39,8 @@ logger = logging.getLogger("nghttp2py.asyncio.quic")
 
 # Seconds after which messages are sent again that a member has not accepted.
 _AGAIN = 0.2
+# Seconds after which that is logged.  Workers that start at once wait for each other.
+_LATE = 5.0
 
 
 class _Place(NamedTuple):
@@ -296,10 +300,13 @@ class QuicGroup:
 
     def _tell(self, key: tuple[int, int], channel: MemberChannel) -> bool:
         if channel.news.flush():
-            channel.is_logged = False
+            channel.waits_since = None
             return True
-        if not channel.is_logged:
-            channel.is_logged = True
+        now = time.monotonic()
+        if channel.waits_since is None:
+            channel.waits_since = now
+        if now >= channel.waits_since + _LATE:
+            channel.waits_since = math.inf  # logged once
             logger.warning(
                 "messages about other workers wait for worker %d of generation %d, "
                 "which does not read them, or the limit of open files is too low: %s",

@@ -9,12 +9,13 @@ from __future__ import annotations
 import array
 import asyncio
 import contextlib
+import errno
 import json
 import logging
 import os
 import socket
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from nghttp2py.asyncio.descriptors import receive
@@ -31,6 +32,8 @@ _READ_SIZE = 65536
 _MAX_MESSAGE = 8 << 20
 # Descriptors of one message: Linux's SCM_MAX_FD.
 _MAX_DESCRIPTORS = 253
+# Seconds until descriptors are sent again for which there is no room.
+_AGAIN = 0.1
 
 
 class ChannelError(Exception):
@@ -57,9 +60,12 @@ class Channel:
         self._found: deque[int] = deque()
         self._messages: deque[tuple[Message, list[int]]] = deque()
         self._queue: deque[tuple[bytes, tuple[int, ...]]] = deque()
+        # Copies of descriptors that wait, so that the caller may close its own.
+        self._copies: set[int] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._handle: Callable[[Message], object] | None = None
         self._lost: Callable[[], object] | None = None
+        self._again: asyncio.TimerHandle | None = None
 
     # ---- Receiving ----
 
@@ -147,7 +153,8 @@ class Channel:
         return bool(self._queue)
 
     def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
-        """Queue a message; its descriptors must stay open until it is sent.
+        """Send a message, or queue it; its descriptors may be closed when the channel
+        is attached.
 
         This is a no-op once the channel is closed.
         """
@@ -160,22 +167,27 @@ class Channel:
 
     def _write(self) -> None:
         assert self._loop is not None
+        self._cancel_again()
         if self._sock.fileno() == -1:
-            self._queue.clear()
+            self._clear_queue()
             return
         try:
             while self._queue:
                 self._write_once()
         except (BlockingIOError, InterruptedError):
-            self._loop.add_writer(self._sock.fileno(), self._write)
+            if self._copy_descriptors():
+                self._loop.add_writer(self._sock.fileno(), self._write)
             return
         except ConnectionError:
             # The other end is closed: reading reports that.
-            self._queue.clear()
+            self._clear_queue()
         except OSError as error:
-            # Such as EINVAL and ETOOMANYREFS for descriptors.
-            logger.error("a message cannot be sent to another process: %s", error)
-            self.close()
+            if error.errno != errno.ETOOMANYREFS:
+                self._fail(error)  # such as EINVAL for descriptors
+            elif self._copy_descriptors():
+                # Descriptors that other workers have not read yet count for the limit
+                # of open files (unix(7)).
+                self._again = self._loop.call_later(_AGAIN, self._write)
             return
         self._loop.remove_writer(self._sock.fileno())
 
@@ -188,6 +200,44 @@ class Channel:
             self._queue[0] = line[sent:], ()
         else:
             self._queue.popleft()
+        self._close_copies(descriptors)
+
+    def _copy_descriptors(self) -> bool:
+        """Keep what is to be sent open; return False if that is not possible."""
+        for number, (line, descriptors) in enumerate(self._queue):
+            if self._copies.issuperset(descriptors):
+                continue
+            copies: list[int] = []
+            try:
+                for each in descriptors:
+                    copies.append(os.dup(each))
+            except OSError as error:
+                self._copies.update(copies)
+                self._close_copies(copies)
+                self._fail(error)
+                return False
+            self._copies.update(copies)
+            self._queue[number] = line, tuple(copies)
+        return True
+
+    def _close_copies(self, descriptors: Iterable[int]) -> None:
+        for each in descriptors:
+            if each in self._copies:
+                self._copies.remove(each)
+                os.close(each)
+
+    def _clear_queue(self) -> None:
+        self._queue.clear()
+        self._close_copies(list(self._copies))
+
+    def _fail(self, error: OSError) -> None:
+        logger.error("a message cannot be sent to another process: %s", error)
+        self.close()
+
+    def _cancel_again(self) -> None:
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
 
     # ---- The end ----
 
@@ -199,8 +249,9 @@ class Channel:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.remove_reader(number)
             self._loop.remove_writer(number)
+        self._cancel_again()
         self._sock.close()
-        self._queue.clear()
+        self._clear_queue()
         for number in self._found:
             with contextlib.suppress(OSError):
                 os.close(number)
