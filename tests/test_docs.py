@@ -495,7 +495,8 @@ def check_git(words):
 
 CHECKS = {
     "apt-get": check_apt_get,
-    "cd": lambda words: None,
+    # A shell's own.
+    **dict.fromkeys((".", "cd"), lambda words: None),
     # test_h3_chromium.py and test_quickstart_chromium.py run what is said of these.
     **dict.fromkeys(("base64", "chromium", "openssl"), lambda words: None),
     # The recipes are run, and the tutorial: see recipes.py.
