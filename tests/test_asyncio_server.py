@@ -109,10 +109,11 @@ async def ask(connection, method="GET", path="/", body=None):
 async def test_a_coroutine_function_answers_requests(version, paths, tls):
     async def app(stream: Stream):
         body = await stream.read()
+        assert (stream.scheme, stream.authority) == (b"https", b"localhost")
         await stream.send_response(
             200,
             [(b"seen", stream.fields["X-One"].encode()), (b"b", b"1"), (b"b", b"2")],
-            stream.request.method + b" " + stream.request.target + b" " + body,
+            b" ".join((stream.method, stream.path, body)),
         )
 
     async with serving(app, version, paths, tls) as (_, connection):

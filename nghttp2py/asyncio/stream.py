@@ -100,6 +100,29 @@ class Stream(Incoming):
         return self.protocol
 
     @property
+    def method(self) -> bytes | None:
+        """The request's method; ``None`` if this end has not received a request."""
+        return None if self.request is None else self.request.method
+
+    @property
+    def path(self) -> bytes | None:
+        """The request's path with its query; ``None`` for CONNECT, which has none."""
+        request = self.request
+        if request is None or (request.method == b"CONNECT" and not request.protocol):
+            return None
+        return request.target
+
+    @property
+    def scheme(self) -> bytes | None:
+        """The request's scheme; ``None`` for CONNECT."""
+        return None if self.request is None else self.request.scheme
+
+    @property
+    def authority(self) -> bytes | None:
+        """The request's host and port, if it has one."""
+        return None if self.request is None else self.request.authority
+
+    @property
     def fields(self) -> Fields:
         """The received header fields, by name, without pseudo-header fields.
 
