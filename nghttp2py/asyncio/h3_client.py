@@ -149,17 +149,22 @@ class HTTP3Connector:
         ``OSError``, of which ``ConnectionRefusedError``, ``ConnectTimeoutError``,
         ``ssl.SSLCertVerificationError`` and ``ConnectionTerminatedError`` are kinds.
         """
-        try:
-            attempt = await wait_for(
-                establish(
-                    host or self._host,
-                    port or self._port,
-                    configuration=self._configuration,
-                    create_protocol=self._create_protocol,
-                    refusals=True,
-                ),
-                self._connect_timeout,
+        task = asyncio.ensure_future(
+            establish(
+                host or self._host,
+                port or self._port,
+                configuration=self._configuration,
+                create_protocol=self._create_protocol,
+                refusals=True,
             )
+        )
+        try:
+            attempt = await wait_for(task, self._connect_timeout)
+        except asyncio.CancelledError:
+            # The connection may be made in the turn in which this is cancelled.
+            if task.done() and not task.cancelled() and task.exception() is None:
+                task.result().discard()
+            raise
         except asyncio.TimeoutError:
             raise ConnectTimeoutError(
                 f"no connection to {self._host}:{self._port} over UDP in "
