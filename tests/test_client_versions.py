@@ -12,7 +12,7 @@ import pytest
 from loops import in_loops, until
 from peers import Echo, expect_a_broken_handshake, silent_server
 
-from nghttp2py.asyncio import Client, Server
+from nghttp2py.asyncio import Client, Server, h3_client
 from nghttp2py.errors import (
     BodyTooLargeError,
     ConfigurationError,
@@ -722,6 +722,38 @@ async def test_connecting_times_out(http3):
             await client.get("/")
 
 
+@VERSIONS
+@in_loops
+async def test_a_safe_request_is_sent_again_if_a_used_connection_is_closed(
+    http3, serving
+):
+    """Once, and no other (RFC 9110, 9.2.2)."""
+
+    async def drop(stream):
+        stream.connection.abort()
+
+    app = Script(drop)
+    async with serving(app, http3) as client:
+
+        async def get(target):
+            return await (await client.get(target)).read()
+
+        with pytest.raises(ConnectionTerminatedError):
+            await get("/of-a-new-connection")
+        assert await get("/1") == b"/1"
+        app.steps = [drop]
+        assert await get("/2") == b"/2"
+        assert (app.requests, len(app.connections)) == (4, 3)
+        app.steps = [drop, drop]
+        with pytest.raises(ConnectionTerminatedError):
+            await get("/3")
+        assert await get("/4") == b"/4"
+        app.steps = [drop]
+        with pytest.raises(ConnectionTerminatedError):
+            await client.post("/5", b"body")
+        assert await get("/6") == b"/6"
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
 @VERSIONS
 @in_loops
@@ -769,6 +801,34 @@ async def test_abort_ends_a_connection_in_whatever_turn_it_is_made(http3, paths,
             with pytest.raises(ConnectionClosedError):
                 await request
             await client.close()
+
+
+@in_loops
+async def test_a_connection_that_is_made_as_its_attempt_is_cancelled_is_closed(
+    tls, monkeypatch
+):
+    class Attempt:
+        discarded = False
+
+        def discard(self):
+            self.discarded = True
+
+    async def establish(*args, **options):
+        await made.wait()
+        return attempt
+
+    made, attempt = asyncio.Event(), Attempt()
+    monkeypatch.setattr(h3_client, "establish", establish)
+    client = Client("https://127.0.0.1", ssl=tls.client, http3="only")
+    connecting = asyncio.ensure_future(client._connections._http3.connect())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    made.set()
+    await asyncio.sleep(0)
+    connecting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await connecting
+    assert attempt.discarded
 
 
 @VERSIONS

@@ -24,6 +24,7 @@ from nghttp2py.arguments import (
     describe,
 )
 from nghttp2py.asyncio.alternatives import AlternativeServices
+from nghttp2py.asyncio.connection import LOST
 from nghttp2py.asyncio.content_coding import get_accepted
 from nghttp2py.asyncio.deadlines import Deadlines
 from nghttp2py.asyncio.fields import Fields, add_field
@@ -80,6 +81,8 @@ _MAX_DEADLINES = 32
 _EXPECT = (b"expect", b"100-continue")
 # 417: RFC 9110, 10.1.1; 421: RFC 7838, 6.
 _TO_REPEAT = frozenset({417, 421})
+# The codes without a reason of HTTP/2 and HTTP/3 (RFC 9113, 7; RFC 9114, 8.1).
+_NO_ERRORS = frozenset({0x0, 0x100})
 # Methods that may be sent twice (RFC 9110, 9.2.1).
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
@@ -139,9 +142,11 @@ class Client(Closing):
     again when the server has ended it (GOAWAY) or it was lost.  A request that
     the server declares not to have processed (RFC 9113, 8.7, RFC 9114, 4.1.1)
     is sent again, up to ``retries`` times, if its body can be: bytes, a seekable
-    file, or something that was not read from yet.  Others raise, as it is not
-    known what the server did with them.  Up to ``connections`` are made, if all streams
-    that the server allows on the others are in use.
+    file, or something that was not read from yet.  A safe one (RFC 9110, 9.2.1)
+    on a connection that was used before, and that the server closes without an error,
+    is sent again once.  Others raise, as it is not known what the server did with them.
+    Up to ``connections`` are made, if all streams that the server allows on the others
+    are in use.
 
     ``ssl`` is an ``ssl.SSLContext``, or ``None`` for the default one; for
     ``http`` the server must expect HTTP/2 in the clear (RFC 9113, 3.3).
@@ -557,6 +562,7 @@ class Client(Closing):
         if watch is not None and watch.timeouts is not None:
             later = self._find_deadlines(watch.timeouts.read)
         attempt = 0
+        was_dropped = False
         due = None if tried is None else tried.due
         with TimeLimit(deadlines, "no response", due=due):
             while True:
@@ -601,9 +607,12 @@ class Client(Closing):
                     if connections.is_closed or not source.can_repeat:
                         raise
                     if not error.unprocessed:
-                        if not self._has_died(connection, error):
+                        if self._has_died(connection, error):
+                            connections.failed(connection)
+                        elif was_dropped or not self._was_dropped(connection, error):
                             raise
-                        connections.failed(connection)
+                        else:
+                            was_dropped = True
                         if method not in _SAFE:
                             raise
                     # A server may cap the requests of a connection.  Retry on a new
@@ -639,6 +648,16 @@ class Client(Closing):
             self._connections.is_alternative(connection)
             and isinstance(error, ConnectionTerminatedError)
             and not error.remote
+        )
+
+    def _was_dropped(self, connection: Connection, error: Exception) -> bool:
+        """Return whether a server has closed a connection without a reason, on which
+        others were answered: possibly because they had ended (RFC 9110, 9.2.2)."""
+        return (
+            isinstance(error, ConnectionTerminatedError)
+            and error.remote
+            and (error.error_code in _NO_ERRORS or error.reason.startswith(LOST))
+            and connection in self._connections.answered
         )
 
     async def _exchange(
