@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakValueDictionary
 
 from nghttp2py.asyncio.client import RETRIES, TIMEOUT, Client
-from nghttp2py.asyncio.h2_client import DEFAULT_CONFIGURATION, HTTP2Connector
+from nghttp2py.asyncio.h2_client import DEFAULT_CONFIGURATION
 from nghttp2py.asyncio.protocol import H2Protocol
 from nghttp2py.asyncio.server import Server
 from nghttp2py.asyncio.timeouts import Timeouts
@@ -210,25 +210,25 @@ class MemoryClient(Client):
         )
 
     def _use_connectors(self, http2: Any, http3: Any) -> tuple[Any, Any]:
-        config = DEFAULT_CONFIGURATION
         if http3 is not None:
             return None, _HTTP3Connector(self._memory_server)
-        return _HTTP2Connector(self._memory_server, config), None
+        return _HTTP2Connector(self._memory_server), None
 
 
 class _HTTP2Connector:
-    close = staticmethod(HTTP2Connector.close)
-
-    def __init__(self, server: MemoryServer, config: H2Configuration) -> None:
+    def __init__(self, server: MemoryServer) -> None:
         self._server = server
-        self._config = config
 
     async def connect(
         self, host: str | None = None, port: int | None = None
     ) -> H2Protocol:
-        protocol = H2Protocol(True, config=self._config, header_encoding=None)
+        protocol = H2Protocol(True, config=DEFAULT_CONFIGURATION, header_encoding=None)
         self._server._join(protocol)
         return protocol
+
+    @staticmethod
+    def close(protocol: H2Protocol, timeout: float | None) -> None:
+        protocol.close(timeout)
 
 
 class _HTTP3Connector:

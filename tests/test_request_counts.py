@@ -5,12 +5,11 @@ import contextlib
 import pytest
 from exchanges import every_version, exchanging
 from loops import in_loop, until
-from peers import run
 
 from nghttp2py import BaseRequestHandler, HTTP2Server, access
 from nghttp2py.access_formats import as_dict
 from nghttp2py.asgi import ASGIApp
-from nghttp2py.asyncio import Server, start_server
+from nghttp2py.asyncio import Client, Server, start_server
 from nghttp2py.errors import StreamResetError
 
 
@@ -100,10 +99,10 @@ async def test_each_kind_of_server_makes_the_same_record(kind):
     try:
         async with SERVERS[kind]() as server:
             port = server.sockets[0].getsockname()[1]
-            await run(
-                *("curl", "-sS", "--http2-prior-knowledge", "-A", "agent"),
-                f"http://127.0.0.1:{port}/path?query",
-            )
+            async with Client(f"http://127.0.0.1:{port}") as client:
+                fields = {"user-agent": "agent"}
+                response = await client.get("/path?query", headers=fields)
+                assert await response.read() == b"body"
             await until(lambda: records)
     finally:
         access.remove_hook(records.append)

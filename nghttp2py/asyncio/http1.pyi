@@ -5,6 +5,8 @@ from typing import Any
 from nghttp2py.exchange import Exchange, ExchangeFactory, HTTPConnection
 from nghttp2py.h1 import H1Connection
 
+UNSENDABLE: tuple[int, ...]
+
 class Phase(IntFlag):
     WAITS_REQUEST = ...
     WAITS_HEAD = ...
