@@ -47,7 +47,9 @@ async def app(stream: Stream) -> None:
     if size is None:
         # The rest is not read: the client is asked to stop.
         status, text = 413, f"more than {LIMIT} bytes\n"
-    await stream.send_response(status, {"content-type": "text/plain"}, text.encode())
+    # Some clients need the length to see the end of a response to half a request.
+    headers = {"content-type": "text/plain", "content-length": str(len(text))}
+    await stream.send_response(status, headers, text.encode())
 
 
 async def main(port: str = "8080") -> None:

@@ -953,6 +953,8 @@ cdef class BaseRequestHandler(Exchange):
 
     cdef int _refuse(self, error) except -1:
         """Answer a request whose body read() or json() has refused."""
+        cdef bytes text = f"{error}\n".encode()
+
         logger.debug(
             "%r: %r %r on stream %d: %s",
             self.http2,
@@ -971,8 +973,13 @@ cdef class BaseRequestHandler(Exchange):
                 BaseRequestHandler.send_response(
                     self,
                     413 if isinstance(error, BodyTooLargeError) else 400,
-                    [(b"content-type", b"text/plain; charset=utf-8")],
-                    f"{error}\n",
+                    [
+                        (b"content-type", b"text/plain; charset=utf-8"),
+                        # curl 7.88 may miss the end of a response without it that
+                        # comes before the end of an upload.
+                        (b"content-length", b"%d" % len(text)),
+                    ],
+                    text,
                 )
                 return 0
             except NGHTTP2Error:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from loops import DEADLINE
+from loops import DEADLINE, TEST_DEADLINE
 from peers import free_port, wait_for_port, wait_until
 
 ROOT = Path(__file__).parent.parent
@@ -93,7 +93,7 @@ class Page:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=2 * DEADLINE,
+            timeout=TEST_DEADLINE,
         )
         assert done.returncode == 0, (command, done.stdout, done.stderr)
         if expected:

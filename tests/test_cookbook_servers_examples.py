@@ -4,8 +4,11 @@ import subprocess
 import sys
 
 import pytest
-from loops import DEADLINE
+from loops import DEADLINE, TEST_DEADLINE
 from recipes import EXAMPLES, Page
+
+TOO_LARGE = "the body is larger than 65536 bytes"
+CHUNKED = "-H", "content-length:", "-T", "large"
 
 
 def test_the_json_api_answers_as_its_page_shows(tmp_path):
@@ -13,11 +16,14 @@ def test_the_json_api_answers_as_its_page_shows(tmp_path):
     with page.serving("python examples/json_api.py", page.port):
         page.run_each("curl")
         (tmp_path / "many").write_text('{"text": "%s"}' % ("a" * 65536))
+        (tmp_path / "large").write_bytes(bytes(80_000_000))
         url = f"http://127.0.0.1:{page.port}/notes"
         for arguments, answer in {
             (url,): "[]",
             (url + "/1",): '{"error": "there is no note 1"}',
-            ("-d", "@many", url): "the body is larger than 65536 bytes",
+            ("-d", "@many", url): TOO_LARGE,
+            # The length is not known when the body begins.
+            ("--http2-prior-knowledge", "-X", "POST", *CHUNKED, url): TOO_LARGE,
             ("-d", "[]", url): '{"error": "a note is {\\"text\\": \\"...\\"}"}',
             ("-d", '{"text": "a"}', url): '{"id": "2", "text": "a"}',
             ("-T-", url + "/2"): '{"id": "2", "text": "b"}',
@@ -32,6 +38,7 @@ def test_the_json_api_answers_as_its_page_shows(tmp_path):
                 cwd=tmp_path,
                 capture_output=True,
                 text=True,
+                timeout=TEST_DEADLINE,
             )
             assert done.stdout.strip() == answer, arguments
 
@@ -67,6 +74,7 @@ def test_an_upload_shows_its_progress_and_one_too_large_is_not_sent(tmp_path):
         url = f"http://127.0.0.1:{page.port}/upload"
         for command in (
             ["curl", "-sS", "--http1.1", "-H", "transfer-encoding: chunked"],
+            ["curl", "-sS", "--http2-prior-knowledge"],
             ["nghttp2py", "get", "-sS", "--http2-prior-knowledge"],
         ):
             with (tmp_path / "large.bin").open("rb") as file:

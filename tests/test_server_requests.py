@@ -374,6 +374,7 @@ async def test_a_body_that_is_too_large_gets_413(stated, caplog):
     response = await client.finish(stream_id)
     assert response.status == 413
     assert response.body == b"the body is larger than 1000 bytes\n"
+    assert (b"content-length", b"35") in response.headers
     assert caplog.text == ""
 
 
