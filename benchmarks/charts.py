@@ -30,6 +30,7 @@ TABLES = {
     "server_cpu": "server",
     "server_rate": "server",
     "client": "client",
+    "client_download": "client",
     "httpx": "httpx_transport",
     "streams": "streams",
     "idle": "idle",
