@@ -4,11 +4,15 @@ import asyncio
 import json
 import os
 import tempfile
+from typing import Literal
 
 os.environ["GUESTBOOK"] = tempfile.mkdtemp()
 
 from fastapi.testclient import TestClient
-from main import LIMIT, app, new_entries
+from main import LIMIT, app
+
+from nghttp2py.asgi import ASGIApp
+from nghttp2py.testing import MemoryServer
 
 client = TestClient(app)
 
@@ -46,13 +50,20 @@ def test_a_picture_that_is_too_large_is_refused() -> None:
     assert client.get(path).status_code == 404
 
 
-def test_an_event_has_the_entry() -> None:
-    """The next one waits for the next entry."""
+def test_an_event_has_the_entry_over_each_version() -> None:
+    """The response has no end: the test reads its beginning."""
     entry = client.post("/entries", json={"text": "News"}).json()
+    headers = {"last-event-id": str(entry["id"] - 1)}
 
-    async def first() -> str:
-        return await anext(new_entries(entry["id"] - 1))
+    async def read(version: Literal["HTTP/2", "HTTP/3"]) -> bytes:
+        async with (
+            MemoryServer(ASGIApp(app)) as server,
+            server.client(version) as reader,
+            await reader.get("/events", headers=headers) as response,
+        ):
+            return await anext(aiter(response))
 
-    number, data = asyncio.run(first()).strip().split("\n")
-    assert number == f"id: {entry['id']}"
-    assert json.loads(data.removeprefix("data: ")) == entry
+    for event in asyncio.run(read("HTTP/2")), asyncio.run(read("HTTP/3")):
+        number, data = event.decode().strip().split("\n")
+        assert number == f"id: {entry['id']}"
+        assert json.loads(data.removeprefix("data: ")) == entry
