@@ -1,13 +1,18 @@
 """``nghttp2py hpack decode`` of connections: their bytes, and captures by tshark."""
 
 import json
+import re
 import socket
 import ssl
 import struct
+import subprocess
+import sys
 
 import pytest
 import trustme
 from click.testing import CliRunner
+from loops import DEADLINE
+from recipes import Page
 
 from nghttp2py.cli import main
 from nghttp2py.h2 import H2Connection
@@ -233,3 +238,25 @@ def test_a_capture_that_cannot_be_read_is_one_line(run, tmp_path, monkeypatch):
     assert result.stderr == (
         f"{file}: tshark is needed to read a capture, and is not installed\n"
     )
+
+
+def test_the_recipe_decodes_what_tshark_prints(tmp_path):
+    file = tmp_path / "capture.pcap"
+    file.write_bytes(pcap(8080, enumerate(talk())))
+    command, _ = Page("cookbook/capture", tmp_path).find("tshark -r capture.pcap -q")
+    done = subprocess.run(
+        ["sh", "-c", command.replace("python", sys.executable)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE * 2,
+    )
+    blocks = re.findall(r"^(\w.*)\n  (.*)$", done.stdout, re.M)
+    assert blocks == [
+        (f"{end}, stream {number}", first)
+        for end, first in [
+            ("client", "b':method': b'GET'"),
+            ("server", "b':status': b'200'"),
+        ]
+        for number in (1, 3)
+    ]
