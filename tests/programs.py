@@ -19,7 +19,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from loops import DEADLINE
+from loops import DEADLINE, TEST_DEADLINE
 
 ROOT = Path(__file__).parent.parent
 #: Where sources are kept between runs.
@@ -148,7 +148,8 @@ async def run(*command, cwd, path=None):
         stderr=asyncio.subprocess.STDOUT,
     )
     try:
-        output, _ = await asyncio.wait_for(process.communicate(), DEADLINE)
+        # Some run the tests of a whole package.
+        output, _ = await asyncio.wait_for(process.communicate(), TEST_DEADLINE)
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
