@@ -75,6 +75,8 @@ RETRIES = 3
 # The delay before a request is sent again on a connection that has refused it, in
 # seconds; it doubles each time.
 _BACKOFF = 0.02
+# How many header sections are kept, for requests that are sent again and again.
+_MAX_KNOWN_FIELDS = 256
 # How many different timeouts get a shared timer each.
 _MAX_DEADLINES = 32
 # RFC 9110, 10.1.1.
@@ -236,6 +238,8 @@ class Client(Closing):
         # The pseudo-header fields of other origins that share the connections.
         self._others: dict[str, tuple[tuple[bytes, bytes], ...]] = {}
         self._headers = _to_headers(headers)
+        # Header sections that were sent, by method and target.
+        self._known_fields: dict[tuple[str, str], list[tuple[bytes, bytes]]] = {}
         self._timeout = timeout
         self._deadlines: dict[float, Deadlines] = {}
         self._retries = retries
@@ -696,6 +700,10 @@ class Client(Closing):
     def _make_fields(
         self, method: str, target: str, headers: HeadersLike, length: int | None
     ) -> list[tuple[bytes, bytes]]:
+        if not headers and length is None:
+            known = self._known_fields.get((method, target))
+            if known is not None:
+                return known.copy()
         url = split_url(target)
         pseudo = self._pseudo
         if url.scheme is not None and (url.scheme, url.authority) != (
@@ -713,7 +721,10 @@ class Client(Closing):
             (b":path", url.target.encode()),
         ]
         if not headers and length is None:
-            return fields + self._headers
+            fields += self._headers
+            if pseudo is self._pseudo and len(self._known_fields) < _MAX_KNOWN_FIELDS:
+                self._known_fields[method, target] = fields.copy()
+            return fields
         own = [_with_lower_name(field) for field in to_pairs(headers)]
         names = {field[0] for field in own}
         fields += [field for field in self._headers if field[0] not in names]

@@ -608,14 +608,15 @@ class H2StreamConnection(H2Pump):
 
         A reference to a stream that is ``kept`` is kept here.
         """
+        link = self._link
         if (
-            self._link.opened >= self._limit
-            or self._link.slots
+            link.opened >= self._limit
+            or link.slots
             or self._paused
             or self._refusal is not None
         ):
             return None
-        self._link.opened += 1
+        link.opened += 1
         return self._send_request(fields, end_stream, kept=kept)
 
     async def _wait_to_open(self) -> None:
@@ -643,10 +644,11 @@ class H2StreamConnection(H2Pump):
             self._link.opened -= 1
             self._give_slots()
             raise
-        method = None
-        if not end_stream:
+        if end_stream:
+            stream.request_sent(True)
+        else:
             method = next((field[1] for field in fields if field[0] in METHOD), None)
-        stream.request_sent(end_stream, tunnel=method in _CONNECT)
+            stream.request_sent(False, tunnel=method in _CONNECT)
         return stream
 
     async def _wait_for_slot(self) -> None:

@@ -25,6 +25,8 @@ cdef class HTTP2Exchanges(HTTPConnection):
     cdef dict _records               # of lent ones that were dropped, or None
     cdef dict _failures              # of streams that were reset and not closed yet
     cdef Exchange _called            # that is being called, or None
+    cdef Exchange _found             # of the last record while dispatching, or None
+    cdef int32_t _found_id           # its stream; 0: none is known
     cdef lib.ngp_h2 *_h2             # borrowed from the connection while dispatching
     cdef double _now                 # when dispatching began
     cdef bint _dirty                 # something was queued while dispatching
@@ -32,6 +34,7 @@ cdef class HTTP2Exchanges(HTTPConnection):
     cdef bint _closing               # the server is stopping
 
     cdef Exchange find(self, stream_id)
+    cdef Exchange find_called(self, int32_t stream_id)
     cdef int begin(self, lib.ngp_h2 *h2) except -1
     cdef int finish(self, bint receiving) except -1
     cdef bint dispatch(self, EventReader reader, const lib.ngp_h2_event *e) except -1

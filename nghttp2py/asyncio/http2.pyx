@@ -60,6 +60,15 @@ cdef object weakref_to = weakref.ref
 cdef Py_ssize_t COUNTED = memory.LEAST
 
 
+cdef object read_status(bytes value):
+    """Return a status that the C library has accepted: three digits."""
+    cdef const unsigned char *digits = value
+
+    if len(value) != 3:
+        return int(value)
+    return (digits[0] - 48) * 100 + (digits[1] - 48) * 10 + digits[2] - 48
+
+
 cdef object find_status(list pairs):
     """Return the status of a final response's header section, or None.
 
@@ -207,6 +216,16 @@ cdef class HTTP2Exchanges(HTTPConnection):
 
     # ---- Which exchanges there are ----
 
+    cdef Exchange find_called(self, int32_t stream_id):
+        """Return the exchange of a stream of which something was recorded, or None.
+
+        Most often that before was of the same stream.
+        """
+        if stream_id != self._found_id:
+            self._found = self.find(stream_id)
+            self._found_id = stream_id
+        return self._found
+
     cdef Exchange find(self, stream_id):
         """Return the exchange of a stream, or None."""
         cdef Exchange exchange = self.exchanges.get(stream_id)
@@ -261,7 +280,8 @@ cdef class HTTP2Exchanges(HTTPConnection):
     cdef int finish(self, bint receiving) except -1:
         """End it; the owner of a ``receiving`` connection flushes by itself."""
         self.dispatching = False
-        self._called = None
+        self._called = self._found = None
+        self._found_id = 0
         if self._dirty:
             self._dirty = False
             if not receiving:
@@ -280,6 +300,7 @@ cdef class HTTP2Exchanges(HTTPConnection):
     cdef int _fail(self, Exchange exchange, error) except -1:
         """End an exchange whose application failed: none but closed() is called."""
         failed = exchange_failed(exchange, error)
+        self._found_id = 0
         # But that of closed(), after which there is none.
         if self.find(exchange.stream_id) is exchange:
             self.exchanges[exchange.stream_id] = failed
@@ -300,7 +321,7 @@ cdef class HTTP2Exchanges(HTTPConnection):
         if kind == NGP_H2_EVENT_REQUEST:
             self._receive_request(e.stream_id, reader.new_request(e), end)
         elif kind == NGP_H2_EVENT_DATA:
-            exchange = self.find(e.stream_id)
+            exchange = self.find_called(e.stream_id)
             if exchange is not None:
                 data = copy_data(e)
                 self._called = exchange
@@ -312,10 +333,10 @@ cdef class HTTP2Exchanges(HTTPConnection):
             reader.close_stream(e.stream_id)
             self._close_stream(e.stream_id, e.error_code, e.value, e.complete)
         elif kind == NGP_H2_EVENT_RESPONSE or kind == NGP_H2_EVENT_INFORMATIONAL:
-            exchange = self.find(e.stream_id)
+            exchange = self.find_called(e.stream_id)
             if exchange is not None:
                 pairs = reader.take_fields(e)
-                status = int((<tuple>pairs[0])[1])
+                status = read_status((<tuple>pairs[0])[1])
                 self._called = exchange
                 if kind == NGP_H2_EVENT_INFORMATIONAL:
                     exchange.informational_received(status, pairs[1:])
@@ -327,7 +348,7 @@ cdef class HTTP2Exchanges(HTTPConnection):
             if self.blocked:
                 self._receive_window(e.stream_id)
         elif kind == NGP_H2_EVENT_TRAILERS:
-            exchange = self.find(e.stream_id)
+            exchange = self.find_called(e.stream_id)
             if exchange is not None:
                 pairs = reader.take_fields(e)
                 self._called = exchange
@@ -335,7 +356,7 @@ cdef class HTTP2Exchanges(HTTPConnection):
                 if end:
                     exchange.end_received()
         elif kind == NGP_H2_EVENT_BODY_DRAINED:
-            exchange = self.find(e.stream_id)
+            exchange = self.find_called(e.stream_id)
             if exchange is not None:
                 self._called = exchange
                 exchange.writable()
@@ -344,7 +365,7 @@ cdef class HTTP2Exchanges(HTTPConnection):
                 e.stream_id, e.error_code, e.remote, e.unprocessed, take_text(e)
             )
         elif kind == NGP_H2_EVENT_PUSH_PROMISE:
-            exchange = self.find(e.stream_id)
+            exchange = self.find_called(e.stream_id)
             self._called = exchange
             self.push_received(e.other_id, reader.new_request(e), exchange)
         else:
@@ -356,6 +377,7 @@ cdef class HTTP2Exchanges(HTTPConnection):
     ) except -1:
         cdef Exchange exchange
 
+        self._found_id = 0
         try:
             exchange = self.factory.new_exchange(self, stream_id, request)
         except FATAL:
@@ -461,9 +483,11 @@ cdef class HTTP2Exchanges(HTTPConnection):
     cdef int _close_stream(
         self, stream_id, error_code, body_bytes_sent, bint complete
     ) except -1:
-        cdef Exchange exchange = self.find(stream_id)
+        cdef Exchange exchange = self.find_called(stream_id)
         cdef bint kept
 
+        self._found = None
+        self._found_id = 0
         failure = None
         if not complete:
             # NO_ERROR of our own reset is no good end, either.
@@ -671,6 +695,7 @@ cdef class HTTP2Exchanges(HTTPConnection):
     cpdef adopt(self, Exchange exchange):
         """See ``HTTPConnection``."""
         exchange.started = now()
+        self._found_id = 0
         self.exchanges[exchange.stream_id] = exchange
 
     cpdef set_priority(self, Exchange exchange, urgency, incremental):

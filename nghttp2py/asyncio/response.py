@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 from nghttp2py.asyncio.content_coding import decode, find_codings
@@ -107,7 +107,7 @@ class Response:
             self.close()
             raise
 
-    async def read(self, limit: int | None = None) -> bytes:
+    def read(self, limit: int | None = None) -> Coroutine[Any, Any, bytes]:
         """Return the rest of the body.
 
         Raises ``BodyTooLargeError`` and closes the response if that is more than
@@ -116,13 +116,13 @@ class Response:
         ``ReadTimeoutError`` if nothing arrives within the client's timeout;
         ``BodyFormatError`` if it cannot be decoded.
         """
-        if limit is None:
-            if self._codings:
-                limit = MAX_DECODED
-            else:
-                data = self._stream.read_now()
-                if data is not None:
-                    return data
+        if limit is None and not self._codings and self._stream.is_whole:
+            return self._stream.read()
+        return self._read(limit)
+
+    async def _read(self, limit: int | None) -> bytes:
+        if limit is None and self._codings:
+            limit = MAX_DECODED
         pieces = []
         size = 0
         async for piece in self:

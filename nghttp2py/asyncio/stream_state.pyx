@@ -359,7 +359,7 @@ cdef class StreamState(Exchange):
 
     # ---- What the caller does most often ----
 
-    def request_sent(self, bint ended, *, bint tunnel, double expecting=0.0):
+    def request_sent(self, bint ended, *, bint tunnel=False, double expecting=0.0):
         """Handle that our request's header section was sent.
 
         The first call that sends some of its body waits ``expecting`` seconds for 100
