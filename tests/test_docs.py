@@ -278,6 +278,11 @@ def test_a_program_that_serves_runs(block, place):
         assert ports
         if "4433" in ports:
             assert answer("--http3-only", ports["4433"]).startswith("HTTP/3 200")
+        if "workers=" in block.text:
+            # The supervisor listens before it handles signals.
+            url = f"http://127.0.0.1:{ports['8000']}/"
+            with urllib.request.urlopen(url, timeout=SECONDS) as response:
+                assert response.read() == b"Hello!"
         if "create_server(" in block.text:
             # It listens before it serves, and would be ended by a signal until then.
             assert answer("--http2", ports["8443"]).startswith("HTTP/2 200")
