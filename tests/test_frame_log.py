@@ -5,7 +5,7 @@ import re
 
 import pytest
 from exchanges import both_versions, exchanging
-from loops import in_loop, until
+from loops import DEADLINE, in_loop, until
 from streams import Raw
 
 from nghttp2py.asyncio import frame_log
@@ -33,7 +33,7 @@ async def test_each_frame_is_a_line_with_the_address_of_the_peer(version, caplog
     async with exchanging(version, "coroutine", answer) as (_, ends):
         status, body, trailers = await ends.fetch(b"/path", headers=SECRETS)
         assert (status, body) == (203, b"body") and trailers
-        await ends.shut_down(1)
+        await ends.shut_down(DEADLINE)
     lines = lines_of(caplog)
     # Both ends are here: each frame is sent by one and received by the other.
     for way in "recv", "send":
