@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import urllib.request
 
+import pytest
 from dnslib import QTYPE, RR, A
 from dnslib.server import BaseResolver, DNSServer
 from loops import DEADLINE
@@ -122,6 +123,8 @@ class Site(Page):
             return connection.getpeercert()
 
 
+# certbot computes for some seconds each time.
+@pytest.mark.timeout(240)
 def test_a_certificate_is_got_used_and_renewed(tmp_path):
     """By the server of acme.py, as the page says."""
     page = Site(tmp_path)

@@ -23,30 +23,43 @@ def take_step(page, name):
     new.rename(page.directory / "main.py")
 
 
-def test_the_steps_of_the_tutorial_do_what_it_says(page):
+RELOADING = "nghttp2py run main:app --reload"
+
+
+def test_the_first_step_is_answered_over_two_versions(page):
     take_step(page, "step1.py")
-    port = f"--port {page.port}"
-    with page.serving("nghttp2py run main:app --reload", port):
+    with page.serving(RELOADING, f"--port {page.port}"):
         page.run("curl http://127.0.0.1:8000/")
         page.run("curl --http2-prior-knowledge")
         page.run("nghttp2py get -n 100")
+
+
+def add_the_first_entry(page):
+    page.run('curl --json \'{"text": "Hello"}\'')
+
+
+def test_entries_are_stored_and_get_pictures(page):
     take_step(page, "step2.py")
-    with page.serving("nghttp2py run main:app --reload", port):
-        page.run('curl --json \'{"text": "Hello"}\'')
+    with page.serving(RELOADING, f"--port {page.port}"):
+        add_the_first_entry(page)
         page.run_each("curl http://127.0.0.1:8000/entries")
     take_step(page, "step3.py")
-    with page.serving("nghttp2py run main:app --reload", port):
+    with page.serving(RELOADING, f"--port {page.port}"):
         page.run_each("head")
         page.run_each("curl -T")
         page.run("curl -r")
         picture = (page.directory / "picture.jpeg").read_bytes()
         assert (page.directory / "part").read_bytes() == picture[:1000]
         assert not list((page.directory / "guestbook").glob("tmp*"))
+
+
+def test_events_show_entries_until_the_server_stops(page):
     take_step(page, "main.py")
     with (
-        page.serving("nghttp2py run main:app --reload", port) as server,
+        page.serving(RELOADING, f"--port {page.port}") as server,
         page.reading("curl -N") as events,
     ):
+        add_the_first_entry(page)
         assert events.stdout.readline() == "id: 1\n"
         assert events.stdout.readline() == 'data: {"id": 1, "text": "Hello"}\n'
         page.run('curl --json \'{"text": "News"}\'')
