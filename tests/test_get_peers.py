@@ -77,37 +77,39 @@ def without_date(output):
     return b"".join(line for line in lines if not line.lower().startswith(b"date:"))
 
 
-OPTIONS = pytest.mark.parametrize(
-    "options",
-    [
-        ["{url}/text"],
-        ["-i", "{url}/text"],
-        ["-I", "{url}/text"],
-        ["{url}/missing"],
-        ["-f", "{url}/missing"],
-        ["-i", "-f", "{url}/gone"],
-        ["{url}/moved"],
-        ["-L", "-i", "{url}/moved"],
-        ["-L", "--max-redirs", "0", "{url}/moved"],
-        ["--compressed", "{url}/text"],
-        ["-r", "0-9", "{url}/data"],
-        ["-r", "999999-", "{url}/data"],
-        ["-C", "100", "{url}/data"],
-        ["-X", "DELETE", "{url}/text"],
-        ["-d", "a=1", "{url}/text"],
-        ["{url}/text", "{url}/gone"],
-        ["-H", "If-Modified-Since: Fri, 01 Jan 2100 00:00:00 GMT", "{url}/text"],
-        ["-H", "Expect:", "-T", "{file}", "{url}/text"],
-        ["-I", "-L", "{url}/moved"],
-        ["-r", "-5", "{url}/data"],
-        ["-w", "%header{{server}} %{{scheme}} %{{urlnum}}", "{url}/text", "{url}/data"],
-        ["-A", "", "-e", "", "{url}/text"],
-        ["-u", "user:pass", "-f", "{url}/missing"],
-        ["-D", "-", "{url}/text"],
-        ["--connect-to", "::127.0.0.1:1", "{url}/text"],
-    ],
-    ids=" ".join,
-)
+REQUESTS = [
+    ["{url}/text"],
+    ["-i", "{url}/text"],
+    ["-I", "{url}/text"],
+    ["{url}/missing"],
+    ["-f", "{url}/missing"],
+    ["-i", "-f", "{url}/gone"],
+    ["{url}/moved"],
+    ["-L", "-i", "{url}/moved"],
+    ["-L", "--max-redirs", "0", "{url}/moved"],
+    ["--compressed", "{url}/text"],
+    ["-r", "0-9", "{url}/data"],
+    ["-r", "999999-", "{url}/data"],
+    ["-C", "100", "{url}/data"],
+    ["-X", "DELETE", "{url}/text"],
+    ["{url}/text", "{url}/gone"],
+    ["-H", "If-Modified-Since: Fri, 01 Jan 2100 00:00:00 GMT", "{url}/text"],
+    ["-I", "-L", "{url}/moved"],
+    ["-r", "-5", "{url}/data"],
+    ["-w", "%header{{server}} %{{scheme}} %{{urlnum}}", "{url}/text", "{url}/data"],
+    ["-A", "", "-e", "", "{url}/text"],
+    ["-u", "user:pass", "-f", "{url}/missing"],
+    ["-D", "-", "{url}/text"],
+    ["--connect-to", "::127.0.0.1:1", "{url}/text"],
+]
+UPLOADS = [
+    ["-d", "a=1", "{url}/text"],
+    ["-H", "Expect:", "-T", "{file}", "{url}/text"],
+]
+OPTIONS = pytest.mark.parametrize("options", REQUESTS + UPLOADS, ids=" ".join)
+# Apache resets the stream of a body that it does not read, and curl 7.88 then loses the
+# response at times.
+READING = pytest.mark.parametrize("options", REQUESTS, ids=" ".join)
 WHERE = pytest.mark.parametrize("where", ["clear", "tls"])
 
 
@@ -118,12 +120,12 @@ def test_nginx_is_asked_as_by_curl(nginx, authority_file, tmp_path, where, optio
 
 
 @WHERE
-@OPTIONS
+@READING
 def test_apache_is_asked_as_by_curl(httpd, authority_file, tmp_path, where, options):
     compare(authority_file, tmp_path, options, httpd[where])
 
 
-@OPTIONS
+@READING
 def test_apache_is_asked_in_http2_without_tls_as_by_curl(
     httpd, authority_file, tmp_path, options
 ):
