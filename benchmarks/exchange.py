@@ -11,7 +11,6 @@ import argparse
 import ctypes
 import ctypes.util
 import gc
-import struct
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -20,87 +19,20 @@ import figures
 import h2.config
 import h2.connection
 import h2.events
-import hpack
 import ngh2
+from small import BODY, CHUNK, OK, REQUEST, TYPE, reads, serve
 
-from nghttp2py.h2 import (
-    H2BodyReceived,
-    H2Connection,
-    H2RequestReceived,
-    H2ResponseReceived,
-)
+from nghttp2py.h2 import H2Connection, H2RequestReceived, H2ResponseReceived
 
 GOAL_NGH2 = 1.5
 GOAL_H2 = 40.0
 
-REQUEST = [
-    (b":method", b"GET"),
-    (b":scheme", b"https"),
-    (b":path", b"/index.html"),
-    (b":authority", b"example.org"),
-    (b"user-agent", b"benchmark/1.0"),
-    (b"accept", b"*/*"),
-]
-UPLOAD = [(b":method", b"POST"), *REQUEST[1:]]
-TYPE = [(b"content-type", b"text/plain")]
-OK = [(b":status", b"200"), *TYPE]
-BODY = b"hello world"
-CHUNK = 16384
-UPLOAD_SIZE = 32768
 DOWNLOAD = bytes(1 << 20)
 
 Drive = Callable[[list[bytes]], None]
 
 
-# ---- The peer's bytes ----
-
-
-def frame(kind: int, flags: int, stream_id: int, payload: bytes = b"") -> bytes:
-    head = struct.pack(">I", len(payload))[1:]
-    return head + struct.pack(">BBI", kind, flags, stream_id) + payload
-
-
-def preface(client_side: bool) -> bytes:
-    """What a peer begins with: windows that no exchange here can fill."""
-    magic = b"" if client_side else b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-    window = struct.pack(">HI", 4, 2**31 - 1)
-    update = frame(8, 0, 0, struct.pack(">I", 2**31 - 1 - 65535))
-    return magic + frame(4, 0, 0, window) + update + frame(4, 1, 0)
-
-
-def reads(client_side: bool, count: int, per_read: int, upload: bool) -> list[bytes]:
-    """The preface, then ``count`` exchanges, ``per_read`` of them in each read."""
-    encoder = hpack.Encoder()
-    exchanges = []
-    for i in range(count):
-        stream_id = 2 * i + 1
-        if client_side:
-            wire = frame(1, 4, stream_id, encoder.encode(OK))
-            wire += frame(0, 1, stream_id, BODY)
-        elif upload:
-            wire = frame(1, 4, stream_id, encoder.encode(UPLOAD))
-            wire += frame(0, 0, stream_id, bytes(CHUNK))
-            wire += frame(0, 1, stream_id, bytes(UPLOAD_SIZE - CHUNK))
-        else:
-            wire = frame(1, 5, stream_id, encoder.encode(REQUEST))
-        exchanges.append(wire)
-    joined = [b"".join(exchanges[i : i + per_read]) for i in range(0, count, per_read)]
-    return [preface(client_side), *joined]
-
-
 # ---- Ours ----
-
-
-def serve_ours(wire: list[bytes], body: bytes = BODY) -> None:
-    connection = H2Connection()
-    connection.initiate_connection()
-    for data in wire:
-        for event in connection.receive_data(data):
-            if type(event) is H2BodyReceived and not event.body.more:
-                stream_id = event.stream_id
-                connection.send_response_headers(stream_id, 200, TYPE)
-                connection.send_body(stream_id, body)
-        connection.data_to_send()
 
 
 def ask_ours(wire: list[bytes], per_read: int) -> None:
@@ -204,18 +136,18 @@ def spend(drive: Callable[[], None]) -> float:
 
 def rows(count: int, few: int) -> Iterator[tuple[str, list[tuple[Drive, list, int]]]]:
     """Each row's name, and for ours, ngh2, h2: what to run, its reads, their count."""
-    for per_read in (1, 100):
+    for per_read in (1, 50):
         many = reads(False, count, per_read, False)
         short = reads(False, few, per_read, False)
         yield (
             f"server, {per_read} a read",
             [
-                (serve_ours, many, count),
+                (serve, many, count),
                 (serve_ngh2, many, count),
                 (serve_h2, short, few),
             ],
         )
-    for per_read in (1, 100):
+    for per_read in (1, 50):
         many = reads(True, count, per_read, False)
         short = reads(True, few, per_read, False)
         yield (
@@ -229,13 +161,13 @@ def rows(count: int, few: int) -> Iterator[tuple[str, list[tuple[Drive, list, in
     many, short = reads(False, 100, 1, True), reads(False, 20, 1, True)
     yield (
         "upload of 32 KiB",
-        [(serve_ours, many, 100), (serve_ngh2, many, 100), (serve_h2, short, 20)],
+        [(serve, many, 100), (serve_ngh2, many, 100), (serve_h2, short, 20)],
     )
     some = reads(False, 10, 1, False)
     yield (
         "download of 1 MiB",
         [
-            (lambda wire: serve_ours(wire, DOWNLOAD), some, 10),
+            (lambda wire: serve(wire, DOWNLOAD), some, 10),
             (lambda wire: serve_ngh2(wire, DOWNLOAD), some, 10),
             (lambda wire: serve_h2(wire, DOWNLOAD), some, 10),
         ],

@@ -13,15 +13,20 @@ import time
 from collections.abc import Callable
 from types import SimpleNamespace
 
-import aioquic.h3.connection
 import figures
 import headers
-import pylsqpack
-from aioquic.quic.events import StreamDataReceived
 
 import nghttp2py.h3
 from nghttp2py.h3 import QPACKDecoder, QPACKEncoder
 from nghttp2py.h3.connection import encode_frame, encode_settings
+
+# small.py does without aioquic.
+try:
+    import aioquic.h3.connection
+    import pylsqpack
+    from aioquic.quic.events import StreamDataReceived
+except ImportError:
+    from nghttp2py.quic.events import StreamDataReceived
 
 GOAL_FRAMING = 8.0
 BODY = b"hello world"

@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import figures
-import trustme
 
 CLIENT, SERVER = ("192.0.2.1", 50000), ("192.0.2.2", 4433)
 LIBRARIES = ["nghttp2py", "qh3", "aioquic"]
@@ -49,6 +48,8 @@ class Files:
     """A certificate for localhost, and its authority, in a directory."""
 
     def __init__(self, directory: Path) -> None:
+        import trustme  # small.py does without it
+
         authority = trustme.CA()
         issued = authority.issue_cert("localhost", "127.0.0.1")
         self.directory = directory
