@@ -442,7 +442,7 @@ def command_lines():
         if names == ("run",):
             continue  # its options are fields of Config: see test_asgi_config
         needed = {
-            p.name: "." if p.name == "directory" else "http://127.0.0.1:9/"
+            p.name: "." if p.name == "directory" else "https://127.0.0.1:9/"
             for p in command.params
             if isinstance(p, click.Argument) and (p.required or p.name == "urls")
         }
@@ -455,6 +455,8 @@ def command_lines():
                 rest = {n: v for n, v in needed.items() if n != parameter.name}
                 option = isinstance(parameter, click.Option)
                 given = [f"{parameter.opts[-1]}={value}"] if option else ["--", value]
+                if (*names, parameter.name) == ("get", "key"):
+                    given = ["--cert=text", *given]  # a key alone is refused
                 yield pytest.param(
                     *(names, [*rest.values(), *given], parameter, value),
                     id=f"{'-'.join(names)}-{parameter.name}-{value[:9]!r}",

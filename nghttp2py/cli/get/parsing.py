@@ -181,10 +181,10 @@ class UnreadableError(click.ClickException):
     exit_code = Exit.READ
 
 
-def read_text(_: object, __: object, text: str | None) -> str | None:
+def read_text(_: object, option: click.Parameter, text: str | None) -> str | None:
     """Return an option's text, or that of the file that it names with @."""
     if text is not None and text.startswith("@"):
-        return _read(text[1:]).decode("utf-8", "surrogateescape")
+        return _read(text[1:], option.opts[-1]).decode("utf-8", "surrogateescape")
     return text
 
 
