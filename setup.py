@@ -4,7 +4,9 @@ What cannot be found ends in one sentence that names it, and no traceback.
 The environment decides how to build:
 
 NGHTTP2PY_DEBUG=1   no optimisation, debug symbols, C assertions
-NGHTTP2PY_VENDOR=1  the C libraries' source trees in vendor/; only GnuTLS from elsewhere
+NGHTTP2PY_TREES=... where the C libraries' source trees are, if not in vendor/
+NGHTTP2PY_VENDOR=1  these trees; only GnuTLS from elsewhere
+NGHTTP2PY_PGO=1     in a wheel, the C code optimised for what vendor/train.py does
 NGHTTP2PY_WERROR=1  C warnings are errors
 """
 
@@ -31,6 +33,7 @@ ROOT = Path(__file__).parent.resolve()
 DEBUG = os.environ.get("NGHTTP2PY_DEBUG") == "1"
 # One directory a configuration, so that changing it needs no `make clean`.
 KIND = "debug" if DEBUG else "release"
+BUILD = ROOT / "build" / f"ngp-{KIND}"
 # The modules that there are only if CMake has found what they stand on.
 OPTIONAL = {
     "http3": ("nghttp2py.h3.",),
@@ -63,10 +66,10 @@ def find_program(name):
     return shutil.which(name) or shutil.which(name, path=beside)
 
 
-def run(command, what):
+def run(command, what, env=None):
     """Run a build tool; on failure its own first complaint is ours."""
     done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env
     )
     if done.returncode == 0:
         # What had to be left out, and why: a notice of CMakeLists.txt.
@@ -83,7 +86,7 @@ def run(command, what):
 
 
 class BuildWithCMake(build_ext):
-    """build_ext that first makes the static library all modules link."""
+    """build_ext that first makes the libraries that all modules link."""
 
     def run(self):
         if self.editable_mode:
@@ -94,7 +97,10 @@ class BuildWithCMake(build_ext):
             remove_orphans()
         self.parallel = self.parallel or os.cpu_count()
         self.require_tools()
-        built = self.build_libngp()
+        pgo = os.environ.get("NGHTTP2PY_PGO") == "1" and not self.inplace
+        built = self.build_libngp("generate" if pgo else "")
+        if pgo and not built["shared"]:
+            fail("NGHTTP2PY_PGO=1 wants the C libraries' source trees.")
         missing = tuple(
             name
             for part, names in OPTIONAL.items()
@@ -117,6 +123,7 @@ class BuildWithCMake(build_ext):
             nthreads=self.parallel,
         )
         sources = {extension.name: extension.sources for extension in translated}
+        headers = [str(path) for path in (ROOT / "src_c").glob("*.h")]
         for extension in self.extensions:
             sign_classes(extension, Path(sources[extension.name][0]))
             extension.sources = sources[extension.name]
@@ -124,11 +131,53 @@ class BuildWithCMake(build_ext):
                 str(ROOT / "src_c"),
                 *filter(None, built["include_dirs"]),
             ]
-            extension.extra_objects += [path for path in built["link"] if path]
+            extension.extra_objects += filter(None, built["link"])
             if extension.name.startswith(OPTIONAL["quic"]):
-                extension.extra_objects += [path for path in built["quic_link"] if path]
+                extension.extra_objects += filter(None, built["quic_link"])
+            for path in filter(None, built["names"]):
+                extension.extra_compile_args += ["-include", path]
+            extension.depends.append(built["described"])
+            if built["shared"]:
+                extension.runtime_library_dirs += [self.place_of_libraries(extension)]
+                # Not the libraries: their code may change without the modules.
+                extension.depends += headers
+                continue
             extension.depends += built["link"][:1]
+            if os.uname().sysname == "Linux":
+                # What the static libraries define is not for other modules to see.
+                extension.extra_link_args += ["-Wl,--exclude-libs,ALL"]
+        self.copy_libraries(built)
         super().run()
+        if pgo:
+            self.train()
+            self.copy_libraries(self.build_libngp("use"))
+
+    def copy_libraries(self, built):
+        """Put the libraries of ours, which are the first of each list, into a wheel."""
+        # Beside modules they would be taken for such, by pkgutil for one.
+        place = Path(self.build_lib, "nghttp2py", "lib")
+        if built["shared"] and not self.inplace:
+            place.mkdir(parents=True, exist_ok=True)
+            for library in filter(None, (built["link"][0], built["quic_link"][0])):
+                shutil.copy2(library, place)
+
+    def train(self):
+        """Have a profile written by the libraries that were built for that."""
+        run(
+            [sys.executable, str(ROOT / "vendor" / "train.py")],
+            "training",
+            env={**os.environ, "PYTHONPATH": str(Path(self.build_lib).absolute())},
+        )
+
+    def place_of_libraries(self, extension):
+        """Where a module looks for our libraries: in the package, or in build/.
+
+        A tree has modules of several Pythons, with and without optimisation.
+        """
+        if self.inplace:
+            return str(BUILD)
+        here = "@loader_path" if sys.platform == "darwin" else "$ORIGIN"
+        return "/".join([here, *[".."] * (extension.name.count(".") - 1), "lib"])
 
     def build_extensions(self):
         link = self.compiler.link_shared_object
@@ -154,31 +203,36 @@ class BuildWithCMake(build_ext):
                 "(pip install cmake, or Debian: apt-get install cmake)."
             )
 
-    def build_libngp(self):
-        build = ROOT / "build" / f"ngp-{KIND}"
+    def build_libngp(self, pgo):
         cmake = find_program("cmake")
         configure = [
             cmake,
             f"-S{ROOT}",
-            f"-B{build}",
+            f"-B{BUILD}",
             f"-DCMAKE_BUILD_TYPE={'Debug' if DEBUG else 'Release'}",
             f"-DNGP_VENDOR={os.environ.get('NGHTTP2PY_VENDOR', '0')}",
+            f"-DNGP_TREES={os.environ.get('NGHTTP2PY_TREES') or ROOT / 'vendor'}",
+            f"-DNGP_PGO={pgo}",
             f"-DNGP_WERROR={os.environ.get('NGHTTP2PY_WERROR', '0')}",
         ]
         ninja = find_program("ninja")
-        cache = build / "CMakeCache.txt"
+        cache = BUILD / "CMakeCache.txt"
         if ninja and (
             not cache.exists()
             or "CMAKE_GENERATOR:INTERNAL=Ninja" in cache.read_text("utf-8")
         ):
             # pip's isolated build has another ninja each time.
             configure += ["-GNinja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
-        run(configure, "configuring the C library")
+        # A profile is of the paths that the compiler sees, which ccache changes.
+        env = {**os.environ, "CCACHE_DISABLE": "1"} if pgo else None
+        run(configure, "configuring the C library", env=env)
         run(
-            [cmake, "--build", str(build), "--parallel", "--target", "ngp"],
+            [cmake, "--build", str(BUILD), "--parallel", "--target", "ngp"],
             "compiling the C library",
+            env=env,
         )
-        return json.loads((build / "ngp-build.json").read_text())
+        described = BUILD / "ngp-build.json"
+        return json.loads(described.read_text()) | {"described": str(described)}
 
 
 def link_whole(link, objects, output, *args, **options):
@@ -288,10 +342,6 @@ def extensions():
                 "-Wno-sign-compare",
                 *(["-O0", "-g"] if DEBUG else ["-O2"]),
             ],
-            # What the static libraries define is not for other modules to see.
-            extra_link_args=["-Wl,--exclude-libs,ALL"]
-            if os.uname().sysname == "Linux"
-            else [],
         )
 
 

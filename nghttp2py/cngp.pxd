@@ -76,6 +76,7 @@ cdef extern from "ngp.h" nogil:
         int present
 
     const ngp_feature *ngp_features()
+    const ngp_feature *ngp_built_in()
 
 
 cdef extern from "ngp_h2.h" nogil:

@@ -45,3 +45,34 @@ def features():
 
         libraries.update(library_versions())
     return libraries | options
+
+
+def origins():
+    """Return where the code of each C library in ``features()`` comes from.
+
+    ``"built in"`` is compiled with this package's own C code, ``"bundled"`` a shared
+    library that the wheel brings, ``"system"`` any other shared library.
+    """
+    # Imported here: few programs ask.
+    from pathlib import Path
+
+    cdef const lib.ngp_feature *library = lib.ngp_built_in()
+    built_in = set()
+    while library.name != NULL:
+        if library.present:
+            built_in.add(library.name.decode())
+        library += 1
+    # auditwheel and delocate put shared libraries there.
+    package = Path(__file__).parent
+    places = [package.parent / "nghttp2py.libs", package / ".dylibs"]
+    found = {}
+    for name, version in features().items():
+        if isinstance(version, bool):
+            continue
+        if name in built_in:
+            found[name] = "built in"
+        elif any(any(place.glob(f"lib{name}[.-]*")) for place in places):
+            found[name] = "bundled"
+        else:
+            found[name] = "system"
+    return found

@@ -64,6 +64,29 @@ const ngp_feature *ngp_features(void) {
   return features;
 }
 
+const ngp_feature *ngp_built_in(void) {
+  static const ngp_feature libraries[] = {
+#ifdef NGP_BUILT_IN_NGHTTP2
+      {"nghttp2", 1},
+#else
+      {"nghttp2", 0},
+#endif
+#ifdef NGP_BUILT_IN_NGHTTP3
+      {"nghttp3", 1},
+#else
+      {"nghttp3", 0},
+#endif
+#ifdef NGP_BUILT_IN_NGTCP2
+      {"ngtcp2", 1},
+#else
+      {"ngtcp2", 0},
+#endif
+      {NULL, 0},
+  };
+
+  return libraries;
+}
+
 void *ngp_malloc(nghttp2_mem *mem, size_t size) {
   return mem ? mem->malloc(size, mem->mem_user_data) : malloc(size);
 }

@@ -84,6 +84,12 @@ typedef struct ngp_feature {
 const ngp_feature *ngp_features(void);
 
 /*
+ * ngp_built_in returns a static array that ends with a NULL name: nghttp2,
+ * nghttp3 and ngtcp2, and of each whether its code is part of our libraries.
+ */
+const ngp_feature *ngp_built_in(void);
+
+/*
  * ngp_buf is a growable run of bytes.  |mem| is borrowed for its whole life.
  */
 typedef struct ngp_buf {

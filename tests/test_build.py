@@ -1,5 +1,6 @@
 """The build says which of the C libraries it lacks, and where they would go."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -83,9 +84,34 @@ def test_a_vendored_build_says_what_it_leaves_out_and_why(tree):
             f"nghttp2py: {protocol} is left out: NGHTTP2PY_VENDOR=1 wants "
             f"{name} {release(name)} unpacked in vendor/{name}" in output
         )
-    # What is unpacked is taken, though the system has the library as well.
-    built = (tree / "build" / "ngp-build.json").read_text()
-    assert str(tree / "build/vendor/nghttp2/installed/lib/libnghttp2.a") in built
+    # What is unpacked is taken, though the system has the library as well: the modules
+    # find it in our own library.
+    built = json.loads((tree / "build" / "ngp-build.json").read_text())
+    assert str(tree / "build/vendor/nghttp2/installed/include") in built["include_dirs"]
+    assert not any("nghttp2" in Path(path).name for path in built["link"])
+
+
+def test_the_source_trees_may_be_elsewhere(tree, tmp_path):
+    unpack(tree, "nghttp2")
+    elsewhere = tmp_path / "sources"
+    elsewhere.mkdir()
+    (tree / "vendor" / "nghttp2").rename(elsewhere / "nghttp2")
+    succeeded, output = configure(tree, "-DNGP_VENDOR=1", f"-DNGP_TREES={elsewhere}")
+    assert succeeded, output
+    assert "unpacked in sources/nghttp3" in output
+
+
+def test_the_functions_of_a_library_that_is_built_in_get_names_of_ours(tree):
+    """A program may have loaded another release, whose functions have the old names."""
+    unpack(tree, "nghttp2")
+    header = tree / "vendor/nghttp2/lib/includes/nghttp2/nghttp2.h"
+    header.parent.mkdir(parents=True)
+    header.write_text("int nghttp2_one(int);\n#define nghttp2_two(x) nghttp2_one(x)\n")
+    succeeded, output = configure(tree, "-DNGP_VENDOR=1")
+    assert succeeded, output
+    names = (tree / "build" / "vendor" / "nghttp2.h").read_text()
+    assert "#define nghttp2_one ngp_in_nghttp2_one\n" in names
+    assert "nghttp2_two" not in names
 
 
 def test_a_source_that_cannot_be_built_is_named(tree):

@@ -305,7 +305,15 @@ def test_an_upload_is_refused_before_it_has_come_whole(site):
 def test_features_are_told_in_words_and_json():
     words = nghttp2py("features").stdout.decode()
     found = json.loads(nghttp2py("features", "--json").stdout)
-    assert re.search(rf"nghttp2 +{re.escape(found['nghttp2'])}\n", words)
+    origins = found.pop("origins")
+    assert set(origins) == {k for k, v in found.items() if type(v) is str} - {
+        "nghttp2py"
+    }
+    for name, origin in origins.items():
+        assert origin in ("built in", "system")
+        assert re.search(
+            rf"^{name} +{re.escape(found[name])} +\({origin}\)$", words, re.M
+        )
     for name, value in found.items():
         assert name in words
         assert isinstance(value, (str, bool))

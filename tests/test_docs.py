@@ -475,6 +475,11 @@ def check_apt_get(words):
             assert re.search(rf"^{re.escape(word)} ", packages, re.M), word
 
 
+def check_fetch_sources(words):
+    assert os.access(ROOT / "vendor" / "fetch-sources", os.X_OK)
+    assert len(words) == 1  # the directory
+
+
 def check_python(words):
     if words[:2] == ["-m", "nghttp2py"]:
         check_nghttp2py(words[2:])
@@ -522,6 +527,7 @@ CHECKS = {
     "printf": lambda words: None,
     "python": check_python,
     "python3": check_python,
+    "vendor/fetch-sources": check_fetch_sources,
     "vendor/install-deps": check_install_deps,
 }
 

@@ -227,6 +227,8 @@ def test_every_extension_module_has_its_types(wheel):
         names = set(archive.namelist())
     assert "nghttp2py/py.typed" in names
     modules = {name.split(".")[0] for name in names if re.search(r"py/.*\.so$", name)}
+    # Our libraries, which are no modules.
+    modules -= {"nghttp2py/lib/libngpcore", "nghttp2py/lib/libngpquic"}
     assert modules
     # A stub, or the module itself where Cython has compiled Python.
     assert not [name for name in modules if not {f"{name}.pyi", f"{name}.py"} & names]
@@ -236,7 +238,10 @@ def test_every_extension_module_has_its_types(wheel):
 def test_both_protocols_are_in_with_all_their_libraries(run):
     features = json.loads(run("-m", "nghttp2py", "features", "--json"))
     assert features["http3"] and features["quic"]
-    assert {"nghttp2", "nghttp3", "ngtcp2", "gnutls"} <= set(features)
+    origins = features["origins"]
+    assert set(origins) == {"nghttp2", "nghttp3", "ngtcp2", "gnutls"}
+    assert set(origins.values()) <= {"built in", "bundled"}
+    assert origins["gnutls"] == "bundled"
 
 
 def test_all_modules_stand_on_the_wheels_libraries_alone(run, python):

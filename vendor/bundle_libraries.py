@@ -5,7 +5,7 @@
 
 auditwheel (on macOS delocate) copies the shared libraries in and says on which
 systems the wheel runs.  The licences are those of the very libraries: of the source
-trees unpacked in vendor/, else of the Debian packages that the libraries come from.
+trees in vendor/ or NGHTTP2PY_TREES, else of Debian's packages that they come from.
 A library whose licence versions.toml does not name, or whose text is not found, is
 an error: what cannot be passed on lawfully is not bundled.
 
@@ -17,6 +17,7 @@ has no licences and not what is linked statically.
 import argparse
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -34,6 +35,7 @@ else:
     import tomli as tomllib
 
 VENDOR = Path(__file__).parent.resolve()
+TREES = Path(os.environ.get("NGHTTP2PY_TREES") or VENDOR)
 DOCUMENTS = Path("/usr/share/doc")
 COMMON = Path("/usr/share/common-licenses")
 # What upstream calls the file with its licence.
@@ -73,7 +75,7 @@ def linked(versions: dict[str, Any]) -> list[str]:
     """The source trees unpacked here: of these the build links all but GnuTLS and what
     it needs statically."""
     names = [name for name in versions if "vendored" in versions[name]]
-    return [name for name in names if (VENDOR / name).is_dir()]
+    return [name for name in names if (TREES / name).is_dir()]
 
 
 def stem(library: str) -> str:
@@ -92,7 +94,7 @@ def debian_package(library: str) -> str | None:
 
 def texts(library: str, source: str) -> Iterator[tuple[str, Path]]:
     """Each licence text of a library: its place below licenses/, and where it is."""
-    tree = VENDOR / source
+    tree = TREES / source
     if tree.is_dir():
         yield from tree_texts(source)
         return
@@ -113,7 +115,7 @@ def texts(library: str, source: str) -> Iterator[tuple[str, Path]]:
 
 def tree_texts(source: str) -> Iterator[tuple[str, Path]]:
     """The licence texts of a source tree unpacked in vendor/."""
-    tree = VENDOR / source
+    tree = TREES / source
     found = [path for pattern in LICENCE_FILES for path in tree.glob(pattern)]
     # GnuTLS keeps them in a directory.
     found += tree.glob("doc/COPYING*")
@@ -229,7 +231,7 @@ def bill_of_materials(tree: Path, versions: dict[str, Any]) -> dict[str, Any]:
             components.append(component(f"lib{name}", origin, licence))
     for library, path in libraries.items():
         known = versions["bundled"][stem(library)]
-        unpacked = (VENDOR / known["source"]).is_dir()
+        unpacked = (TREES / known["source"]).is_dir()
         components.append(
             component(
                 stem(library),

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Unpack the pinned sources of the C libraries into vendor/.
 
-    python3 vendor/unpack_sources.py DIRECTORY
+    python3 vendor/unpack_sources.py DIRECTORY [NAME...]
 
 DIRECTORY has the archives that versions.toml pins; under which names does not matter,
-for they are known by their checksums.  A tree that is there already stays.  What is
-missing is named.
+for they are known by their checksums.  NAMEs are those of the wanted libraries, by
+default all.  A tree that is there already stays.  What is missing is named.
 """
 
 import argparse
@@ -27,7 +27,7 @@ def pins() -> dict[str, dict[str, str]]:
 
 def unpack(archive: Path, target: Path) -> None:
     """Put the one directory of an archive where it belongs, whole or not at all."""
-    with tempfile.TemporaryDirectory(dir=VENDOR) as scratch:
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         with tarfile.open(archive) as opened:
             opened.extractall(scratch, filter="data")
         (top,) = Path(scratch).iterdir()
@@ -37,20 +37,27 @@ def unpack(archive: Path, target: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("directory", type=Path)
-    directory = parser.parse_args().directory
+    parser.add_argument("names", metavar="NAME", nargs="*")
+    parser.add_argument("--into", type=Path, default=VENDOR, help="instead of vendor/")
+    options = parser.parse_args()
+    directory = options.directory
+    known = pins()
+    if unknown := set(options.names) - set(known):
+        parser.error(f"versions.toml pins no {', '.join(sorted(unknown))}")
     archives = {
         hashlib.sha256(path.read_bytes()).hexdigest(): path
         for path in directory.iterdir()
         if ".tar." in path.name
     }
     missing = []
-    for name, pin in pins().items():
-        tree = VENDOR / name
+    for name in options.names or known:
+        pin = known[name]
+        tree = options.into / name
         if tree.is_dir():
-            print(f"vendor/{name} is there already")
+            print(f"{tree} is there already")
         elif pin["sha256"] in archives:
             unpack(archives[pin["sha256"]], tree)
-            print(f"vendor/{name} is {name} {pin['release']}")
+            print(f"{tree} is {name} {pin['release']}")
         else:
             missing.append(f"{name} {pin['release']}, SHA-256 {pin['sha256']}")
     if missing:

@@ -7,6 +7,7 @@ import json
 import click
 
 import nghttp2py
+from nghttp2py.libraries import origins
 
 __all__ = ["command"]
 
@@ -16,11 +17,13 @@ __all__ = ["command"]
 def command(as_json: bool) -> None:
     """Show which C libraries are in use, and what they can do."""
     found = {"nghttp2py": nghttp2py.__version__, **nghttp2py.features()}
+    origin = origins()
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps({**found, "origins": origin}, indent=2))
         return
     width = max(map(len, found))
     for name, value in found.items():
         if isinstance(value, bool):
             value = "yes" if value else "no"
-        click.echo(f"{name:{width}}  {value}")
+        where = f"  ({origin[name]})" if name in origin else ""
+        click.echo(f"{name:{width}}  {value}{where}")
