@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import gzip
 import io
 import os
 
@@ -230,6 +231,25 @@ async def test_a_client_that_has_closed_its_half_gets_its_file(site):
         await wire.send(get(b"/large.bin"))
         wire.writer.write_eof()
         assert (await wire.response())[2] == (site / "large.bin").read_bytes()
+
+
+@in_loops
+async def test_a_reader_of_gzip_sends_what_it_decodes(site, sent):
+    """Its descriptor is that of the compressed file."""
+    content = bytes(SIZE)
+    (site / "large.gz").write_bytes(gzip.compress(content))
+
+    class Handler(BaseRequestHandler):
+        def on_headers(self):
+            self.file = io.BufferedReader(gzip.GzipFile(site / "large.gz"))
+            self.send_response(200, [("content-length", str(SIZE))], self.file)
+
+        def on_close(self, error_code):
+            self.file.close()
+
+    async with serving(Handler) as server, connected(server) as wire:
+        assert (await wire.ask())[1] == content
+    assert not sent
 
 
 @in_loops

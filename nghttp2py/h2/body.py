@@ -149,9 +149,11 @@ def _sender_of(file: Any) -> Callable[[int, int], int] | None:
     """Return what ``_KernelSource`` needs to send a file, or None."""
     if not hasattr(os, "sendfile"):
         return None
-    if type(file) not in (io.FileIO, io.BufferedReader):
-        # FileSlice has it, and whoever likes.
-        send = getattr(file, "send_to", None)
+    # A reader of anything else may have the descriptor of what it decodes, as that of
+    # gzip has.
+    raw = file.raw if type(file) is io.BufferedReader else file
+    if type(raw) is not io.FileIO:
+        send = getattr(file, "send_to", None)  # as FileSlice has it
         return send if callable(send) else None
     try:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
