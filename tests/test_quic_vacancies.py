@@ -139,6 +139,16 @@ def test_what_a_member_has_no_room_for_is_counted():
     assert (group.vacancies.forwarded, group.vacancies.dropped) == (1, 1)
 
 
+@in_loop
+async def test_a_socket_that_cannot_be_read_is_logged(caplog):
+    """A second descriptor of it may exceed the limit of open files."""
+    group = Group(_0=Life.SERVING)
+    closed = socket.socket(FAMILY, socket.SOCK_DGRAM)
+    closed.close()
+    group.vacancies.read(asyncio.get_running_loop(), {(3, 0): closed})
+    assert "the socket of slot 3 cannot be read" in caplog.text
+
+
 def test_the_clients_that_are_remembered_are_bounded(monkeypatch):
     monkeypatch.setattr(quic_vacancies, "MAX_CHOSEN", 3)
     group = Group(_0=Life.SERVING)

@@ -85,7 +85,9 @@ class Vacancies:
             try:
                 copy = sock.dup()
             except OSError as error:
-                logger.warning("the socket of slot %d cannot be read: %s", *key, error)
+                logger.warning(
+                    "the socket of slot %d cannot be read: %s", key[0], error
+                )
                 continue
             reader = _Reader(partial(self.pass_on, sock.family, key[1]))
             self._transports[key] = UDPTransport(
