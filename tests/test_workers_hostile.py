@@ -400,6 +400,30 @@ async def test_descriptors_wait_while_the_limit_of_open_files_is_reached(monkeyp
         assert theirs.recv(4096) == b'{"type":"stop"}\n' * (b"stop" not in data)
 
 
+@in_virtual_time
+async def test_descriptors_that_wait_for_room_keep_no_loop_busy(monkeypatch):
+    """Their socket is writable, and was waited for before."""
+    refusals = [errno.ETOOMANYREFS, errno.EAGAIN]
+    write_once = Channel._write_once
+
+    def write(self):
+        if refusals:
+            raise OSError(refusals.pop(), "refused")
+        write_once(self)
+
+    monkeypatch.setattr(Channel, "_write_once", write)
+    loop = asyncio.get_running_loop()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        channel = Channel(ours)
+        channel.attach(loop, print, print)
+        channel.send({"type": "start"}, [theirs.fileno()])
+        await until(lambda: channel._again is not None)
+        assert not loop.remove_writer(ours.fileno())
+        await until(lambda: not channel.is_behind)
+        channel.close()
+
+
 def test_a_start_that_fails_leaves_no_socket_open(tmp_path, monkeypatch):
     """Here the address of the metrics is in use, when all others are bound."""
     certificate().private_key_pem.write_to_path(tmp_path / "key.pem")

@@ -186,7 +186,8 @@ class Channel:
                 self._fail(error)  # such as EINVAL for descriptors
             elif self._copy_descriptors():
                 # Descriptors that other workers have not read yet count for the limit
-                # of open files (unix(7)).
+                # of open files (unix(7)).  The socket may be writable meanwhile.
+                self._loop.remove_writer(self._sock.fileno())
                 self._again = self._loop.call_later(_AGAIN, self._write)
             return
         self._loop.remove_writer(self._sock.fileno())
