@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -148,7 +149,8 @@ class FrameDecoder:
                 if key == Setting.HEADER_TABLE_SIZE and value > 4096:
                     # The peer's header blocks may use a larger table now.
                     other = "recv" if way == "send" else "send"
-                    self._inflaters[other].change_table_size(value)
+                    with contextlib.suppress(HPACKError):  # lost in an earlier block
+                        self._inflaters[other].change_table_size(value)
                 yield _setting_name(key), str(value)
         elif frame.type == 0x6:
             yield "opaque data", payload.hex()

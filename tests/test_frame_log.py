@@ -8,9 +8,10 @@ from exchanges import both_versions, exchanging
 from loops import DEADLINE, in_loop, until
 from streams import Raw
 
+from nghttp2py import HDDeflater
 from nghttp2py.asyncio import frame_log
 from nghttp2py.frames import FrameDecoder
-from nghttp2py.h2 import H2Connection
+from nghttp2py.h2 import H2Configuration, H2Connection
 
 LOGGER = "nghttp2py.frames"
 PEER = r"(127\.0\.0\.1|\[::ffff:127\.0\.0\.1\]):\d+"
@@ -96,6 +97,22 @@ def test_frames_are_found_whatever_the_pieces_are(size):
     assert names[0] == "SETTINGS" and names[-2:] == ["HEADERS", "DATA"]
     assert (":method", "POST") in found[-2].details
     assert found[-1].flags == ["END_STREAM"] and not found[-1].details
+
+
+def test_settings_after_a_block_that_was_not_decoded_are_described():
+    """The decoder bounds header lists, whatever the bound of the connection is."""
+    fields = [(b"x-%d" % i, bytes([97 + i]) * 60_000) for i in range(2)]
+    block = HDDeflater().deflate(fields)
+    decoder = FrameDecoder(client_side=False)
+    data = len(block).to_bytes(3, "big") + b"\x01\x04\x00\x00\x00\x01" + block
+    (head,) = decoder.feed("send", data)
+    assert "not decoded" in head.details[0][1]
+    client = H2Connection(
+        client_side=True, config=H2Configuration(header_table_size=8192)
+    )
+    client.initiate_connection()
+    first, *_ = decoder.feed("recv", client.data_to_send())
+    assert ("HEADER_TABLE_SIZE", "8192") in first.details
 
 
 def test_the_text_of_a_peer_cannot_act_in_a_terminal():
