@@ -18,6 +18,7 @@ from nghttp2py.errors import (
     ConfigurationError,
     ConnectionClosedError,
     ConnectionTerminatedError,
+    ConnectTimeoutError,
     ErrorCode,
     HeadersError,
     InvalidBodyLengthError,
@@ -828,6 +829,34 @@ async def test_a_connection_that_is_made_as_its_attempt_is_cancelled_is_closed(
     connecting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await connecting
+    assert attempt.discarded
+
+
+@in_loops
+async def test_a_connection_that_is_made_as_its_time_is_over_is_closed(
+    tls, monkeypatch
+):
+    """wait_for() of Python 3.12 may raise when it is made."""
+
+    class Attempt:
+        discarded = False
+
+        def discard(self):
+            self.discarded = True
+
+    async def establish(*args, **options):
+        return attempt
+
+    async def wait_for(task, timeout):
+        await task
+        raise asyncio.TimeoutError
+
+    attempt = Attempt()
+    monkeypatch.setattr(h3_client, "establish", establish)
+    monkeypatch.setattr(h3_client, "wait_for", wait_for)
+    client = Client("https://127.0.0.1", ssl=tls.client, http3="only")
+    with pytest.raises(ConnectTimeoutError):
+        await client._connections._http3.connect()
     assert attempt.discarded
 
 

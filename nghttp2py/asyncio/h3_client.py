@@ -160,12 +160,12 @@ class HTTP3Connector:
         )
         try:
             attempt = await wait_for(task, self._connect_timeout)
-        except asyncio.CancelledError:
-            # The connection may be made in the turn in which this is cancelled.
+        except (asyncio.CancelledError, asyncio.TimeoutError) as error:
+            # The connection may be made in the turn in which this ends.
             if task.done() and not task.cancelled() and task.exception() is None:
                 task.result().discard()
-            raise
-        except asyncio.TimeoutError:
+            if isinstance(error, asyncio.CancelledError):
+                raise
             raise ConnectTimeoutError(
                 f"no connection to {self._host}:{self._port} over UDP in "
                 f"{self._connect_timeout} seconds"
