@@ -59,8 +59,10 @@ void ngp_qpack_fields_clear(ngp_qpack_fields *fields, size_t from);
 #define NGP_QPACK_FLAG_ENTRY 0x80u
 
 /* How many entries a decoder keeps in ngp_qpack_pairs, in two slots for each
-   hash, and how many bytes the name and the value of one may have together: a
-   peer can make a connection keep 32 KiB that its table no longer has. */
+   hash, and how many bytes the name and the value of one may have together.  A
+   buffer of libnghttp3 has twice the size of its Huffman code, which has up to
+   28 bits for an octet that a value may have: a peer can make a connection keep
+   about 230 KiB, and 70 KiB of objects, that its table no longer has. */
 #define NGP_QPACK_PAIRS 128
 #define NGP_QPACK_MAX_PAIR 256
 
