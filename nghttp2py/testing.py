@@ -268,7 +268,14 @@ class MemoryServer(Server):
         timeouts: Timeouts | None = None,
         http1: bool | None = None,
     ) -> None:
-        super().__init__(app, (_HOST, 0), config=config, timeouts=timeouts, http1=http1)
+        super().__init__(
+            app,
+            (_HOST, 0),
+            config=config,
+            timeouts=timeouts,
+            http1=http1,
+            alt_svc=False,  # there is no socket whose port it could announce
+        )
         self._ports = 49152  # the last one that a client has
         self._quic_clients: WeakValueDictionary[tuple[str, int], H3Protocol] = (
             WeakValueDictionary()

@@ -64,6 +64,21 @@ async def test_an_application_answers_many_requests_at_once(version, make):
         )
 
 
+@KINDS
+@in_loop
+async def test_a_server_answers_clients_of_every_version_in_any_order(make):
+    async with MemoryServer(make()) as server:
+        for version in ("HTTP/3", "HTTP/2", "HTTP/3"):
+            async with server.client(version) as client:
+                response = await client.get("/")
+                assert await response.read() == b"/ "
+                assert response.headers.get("alt-svc") is None
+            reader, writer = await server.open_connection()
+            writer.write(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+            assert (await reader.read()).startswith(b"HTTP/1.1 200 OK\r\n")
+            writer.close()
+
+
 @VERSIONS
 @in_loop
 async def test_large_bodies_pass_in_both_directions(version):
