@@ -213,6 +213,29 @@ async def test_a_file_that_is_longer_than_its_length_breaks_the_connection_off(
     assert "the body of stream 1 failed" in caplog.text
 
 
+@pytest.mark.parametrize("answer", [-2, -1, 1 << 40, 1 << 70, None, "1"])
+@in_loops
+async def test_a_body_that_tells_a_number_it_cannot_have_sent_breaks_off(
+    answer, caplog
+):
+    class Body:
+        def read(self, n):
+            return bytes(n)
+
+        def send_to(self, fd, n):
+            return answer
+
+    class Handler(BaseRequestHandler):
+        def on_headers(self):
+            self.send_response(200, [("content-length", str(SIZE))], Body())
+
+    async with serving(Handler) as server, connected(server) as wire:
+        await wire.send(get())
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+            await wire.response()
+    assert f"send_to was asked for 262144 octets and returned {answer!r}" in caplog.text
+
+
 @each_app
 @in_loops
 async def test_a_client_that_goes_in_the_middle_disturbs_nobody(make, site, sent):

@@ -138,7 +138,12 @@ class _KernelSource(_FileSource):
         Raises ``BlockingIOError`` when the socket takes none now.
         """
         if not self._ahead:
-            return self._send(fd, n)
+            sent = self._send(fd, n)
+            if not isinstance(sent, int) or not 0 <= sent <= n:
+                raise ValueError(
+                    f"send_to was asked for {n} octets and returned {describe(sent)}"
+                )
+            return sent
         # These were read when the socket took no more.
         sent = os.write(fd, self._ahead[:n])
         self._ahead = self._ahead[sent:] or None
