@@ -487,6 +487,22 @@ async def test_each_end_may_be_asked_for_again(first, role):
             await client.open_stream(request())
 
 
+@in_loops
+async def test_a_connection_that_is_being_closed_opens_no_streams():
+    """Its end is reported when its closing period is over (RFC 9000, 10.2)."""
+
+    async def answer(stream):
+        await stream.send_response(200)
+
+    async with pair(answer) as (client, _):
+        client.close()
+        for _ in range(2):
+            with pytest.raises(ConnectionTerminatedError, match="H3_NO_ERROR") as info:
+                await client.open_stream(request(), end_stream=True)
+            assert info.value.unprocessed
+        assert not client.stream_count
+
+
 @in_loop
 async def test_a_client_that_shuts_down_opens_no_more_streams(monkeypatch):
     gate = asyncio.Event()

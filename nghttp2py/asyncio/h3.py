@@ -258,11 +258,11 @@ class H3Protocol(QuicConnectionProtocol):
         if any(field[0] == b":protocol" for field in fields):
             await self.wait_settings()
         while True:
-            if self._terminated is not None:
+            if self._terminated is not None or self._quic.closed:
                 raise self._termination_error(unprocessed=True)
             if self._going_away:
                 raise GoingAwayError("the server takes no more requests")
-            if self._closing and not self._quic.closed:
+            if self._closing:
                 raise GoingAwayError("shutdown() was called", remote=False)
             if len(self._streams_by_id) < _REQUESTS:
                 break
@@ -530,7 +530,7 @@ class H3Protocol(QuicConnectionProtocol):
     def _termination_error(
         self, unprocessed: bool = False
     ) -> ConnectionTerminatedError:
-        event = self._terminated
+        event = self._terminated or self._quic.close_event
         assert event is not None
         code = event.error_code
         if event.frame_type is None:
