@@ -95,6 +95,34 @@ async def test_a_call_is_awaited_once(serving):
             await call
 
 
+@pytest.mark.parametrize("name", ["response", "read"])
+@VERSIONS
+@in_loops
+async def test_a_second_task_that_awaits_a_call_leaves_the_first_one_alone(
+    http3, name, serving
+):
+    gate = Gate()
+    gate.opened.set()
+    async with serving(gate, http3) as client:
+        await (await client.get("/")).read()
+        gate.opened.clear()
+        stream = await client.connections.current.open_stream(
+            client._make_fields("GET", "/", (), None), end_stream=True
+        )
+        call = getattr(stream, name)()
+
+        async def await_it():
+            return await call
+
+        first = asyncio.create_task(await_it())
+        await until(lambda: stream._waiting)
+        with pytest.raises(RuntimeError, match="second time"):
+            await await_it()
+        gate.opened.set()
+        result = await first
+        assert (result if name == "read" else await stream.read()) == b"body"
+
+
 @in_loop
 async def test_a_call_that_is_never_awaited_is_warned_of(serving):
     async def answer(stream):

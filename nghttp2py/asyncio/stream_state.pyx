@@ -640,6 +640,9 @@ cdef class Call:
     cdef bint begun
 
     def __await__(self):
+        # A second task would take the event for which the first one waits.
+        if self.begun:
+            raise RuntimeError("cannot await a call of a stream a second time")
         return self
 
     def __iter__(self):
