@@ -10,7 +10,7 @@ from streams import Raw
 
 from nghttp2py import HDDeflater
 from nghttp2py.asyncio import frame_log
-from nghttp2py.frames import FrameDecoder
+from nghttp2py.frames import Described, FrameDecoder
 from nghttp2py.h2 import H2Configuration, H2Connection
 
 LOGGER = "nghttp2py.frames"
@@ -125,6 +125,13 @@ def test_the_text_of_a_peer_cannot_act_in_a_terminal():
     *_, last = FrameDecoder(client_side=True).feed("send", data)
     assert last.name == "GOAWAY"
     assert dict(last.details)["debug data"] == "\\x1b[31mx"
+
+
+@pytest.mark.parametrize("name", ["Authorization", "COOKIE", " Set-Cookie"])
+def test_a_secret_whose_name_breaks_the_rules_is_left_out(name, caplog):
+    caplog.set_level(logging.DEBUG, LOGGER)
+    frame_log.log_frame("-", "recv", Described("HEADERS", "", [(name, "secret")], []))
+    assert lines_of(caplog) == [f"- recv HEADERS: {name} (6 characters)"]
 
 
 def test_a_peer_without_an_address_is_a_dash():
