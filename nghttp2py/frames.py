@@ -1,7 +1,7 @@
 """Frames in a readable form, for the log and for the command line.
 
 ``FrameDecoder`` describes the frames of HTTP/2 in the bytes of a connection;
-``describe_http3`` those of HTTP/3, of which a trace of qlog is told.
+``describe_http3`` those of HTTP/3, by the events of a qlog trace.
 """
 
 from __future__ import annotations

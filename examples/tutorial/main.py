@@ -1,4 +1,4 @@
-"""A guest book, step 4: whoever looks at it sees new entries at once."""
+"""A guest book, step 4: a stream of events shows new entries at once."""
 
 import asyncio
 import json

@@ -7,5 +7,5 @@ app = FastAPI()
 
 @app.get("/")
 async def about(request: Request) -> dict[str, str]:
-    """Tell the version of HTTP."""
+    """Return the version of HTTP."""
     return {"http": request.scope["http_version"]}

@@ -79,7 +79,7 @@ def describe_peer(address: object) -> str:
 
 
 def log_event(peer: object, way: str, name: str, details: Iterable[Any] = ()) -> None:
-    """Log a frame of HTTP/3 of which a trace is not told."""
+    """Log a frame of HTTP/3 that is no event of a qlog trace."""
     if logger.isEnabledFor(logging.DEBUG):
         pairs = [(str(key), str(value)) for key, value in details]
         log_frame(describe_peer(peer), way, Described(name, "", pairs, []))

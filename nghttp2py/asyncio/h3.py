@@ -505,7 +505,7 @@ class H3Protocol(QuicConnectionProtocol):
     def _log_frame(
         self, way: str, name: str, details: Iterable[tuple[str, int]]
     ) -> None:
-        """Log a frame of which a trace of qlog is not told."""
+        """Log a frame that is no event of a qlog trace."""
         log_event(self._quic.get_peer_address(), way, name, details)
 
     def _send_goaway(self, http: H3Connection, *last_id: int) -> None:

@@ -21,7 +21,7 @@ Key = tuple[int, int]
 
 
 class News:
-    """What a member has not been told about the others yet, by their keys.
+    """The changes of the other members that a member does not know yet, by keys.
 
     ``send`` sends a message with descriptors, and raises ``OSError``.  What it refuses
     stays for the next ``flush``.  Of a member that joins and leaves in between nothing
@@ -39,18 +39,18 @@ class News:
         self.error: OSError | None = None
 
     def joined(self, key: Key, channel: MemberChannel) -> None:
-        """Tell of a new member, with its outbox."""
+        """Queue a new member, with its outbox."""
         self._waiting.pop(key, None)
         self._waiting[key] = channel
 
     def left(self, key: Key) -> None:
-        """Tell that a member has left."""
+        """Queue the end of a member."""
         self._waiting.pop(key, None)
         if key in self._told:
             self._waiting[key] = None
 
     def resized(self, size: int) -> None:
-        """Tell the number of slots."""
+        """Queue the number of slots."""
         self._size = size
 
     def flush(self) -> bool:

@@ -26,8 +26,8 @@ __all__ = ["Failure", "Limits", "Spare", "WorkerProcess"]
 
 logger = logging.getLogger(__name__)
 
-# Seconds from SIGABRT, by which a hung worker shows where it hangs, to SIGKILL; and for
-# a worker that is not ready to end when it was told to end at once.
+# Seconds from SIGABRT, by which a hung worker shows where it hangs, to SIGKILL; and in
+# which a worker that is not ready must end after ``abort``.
 _ABORTED = 1.0
 # Seconds in which a worker must end that has closed its channel.
 _UNHEARD = 5.0
