@@ -7,6 +7,7 @@ tshark prints what the client has sent in hexadecimal, and what the server has s
 likewise after a tab.  Any other text with lines of this form will do.
 """
 
+import contextlib
 import sys
 from collections.abc import Iterable, Iterator
 
@@ -79,7 +80,8 @@ def decode(lines: Iterable[str]) -> Iterator[str]:
                     if int.from_bytes(payload[i : i + 2], "big") == HEADER_TABLE_SIZE:
                         size = int.from_bytes(payload[i + 2 : i + 6], "big")
                         # It bounds the table of the other end's coder.
-                        ends[other].inflater.change_table_size(max(size, 4096))
+                        with contextlib.suppress(HPACKError):  # lost before
+                            ends[other].inflater.change_table_size(max(size, 4096))
             elif kind in (HEADERS, PUSH_PROMISE, CONTINUATION) and flags & END_HEADERS:
                 yield f"{name}, stream {end.stream_id}"
                 try:

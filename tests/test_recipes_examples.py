@@ -236,7 +236,10 @@ def test_both_directions_of_a_capture_are_decoded(tmp_path):
 def test_a_capture_that_begins_in_the_middle_is_told_of():
     (_, first), (_, answer), (_, second), _ = exchange()
     assert first and answer
-    assert "not decoded: " in decode_text(second.hex())
+    # SETTINGS of the server, with a table of 8,192 bytes.
+    settings = b"\x00\x00\x06\x04" + bytes(5) + b"\x00\x01\x00\x00\x20\x00"
+    text = decode_text(f"{second.hex()}\n\t{settings.hex()}")
+    assert "not decoded: " in text
 
 
 def decode_text(text):
