@@ -245,6 +245,7 @@ def test_a_field_that_must_not_be_sent_is_one_clear_line(get, url):
         (["https://name.invalid/"], 6, "no host"),
         (["--cacert={text}", "{url}"], 77, "a certificate cannot be read"),
         (["--cert={text}", "{url}"], 58, "a certificate cannot be read"),
+        (["--cacert=none", "{url}"], 77, "cannot be read: No such file"),
     ],
 )
 def test_a_bad_option_is_one_clear_line(url, directory, options, code, sentence):

@@ -199,6 +199,7 @@ BAD_LINES = {
     "no colon": ("encode", "a: b\nfield\n", 2, "'name: value'"),
     "deep JSON": ("encode", "[" * 200_000, 1, "nested too deeply"),
     "broken JSON": ("encode", '\n[["a", "b"]\n', 2, "not JSON"),
+    "an open string": ("encode", '["a', 1, "JSON: Unterminated string starting at col"),
     "a value that is no string": ("encode", '[["a", 1]]', 1, "must be a string, not 1"),
     "a field of one element": ("encode", '[["a"]]', 1, "must be [name, value]"),
     "a mark that is no truth": ("encode", '[["a", "b", 1]]', 1, "true or false"),

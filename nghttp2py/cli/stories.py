@@ -90,6 +90,11 @@ def header_line(line: str) -> tuple[bytes, bytes]:
     return to_bytes(line[:colon].strip()), to_bytes(line[colon + 1 :].strip())
 
 
+def _not_json(error: json.JSONDecodeError) -> str:
+    # Some of its messages end in "starting at".
+    return f"not JSON: {error.msg.removesuffix(' at')} at column {error.colno}"
+
+
 def _lines(name: str, data: bytes) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(data.splitlines(), 1):
         try:
@@ -118,9 +123,7 @@ def read_header_lists(name: str, data: bytes) -> Iterator[tuple[int, HeaderList]
             if line:
                 yield number, header_list(json.loads(line))
         except json.JSONDecodeError as error:
-            raise BadInputError(
-                name, number, f"not JSON: {error.msg} at column {error.colno}"
-            ) from None
+            raise BadInputError(name, number, _not_json(error)) from None
         except RecursionError:
             raise BadInputError(name, number, _TOO_DEEP) from None
         except ValueError as error:
@@ -160,9 +163,7 @@ def read_story(name: str, data: bytes) -> list[Case]:
     try:
         story = json.loads(data)
     except json.JSONDecodeError as error:
-        raise BadInputError(
-            name, error.lineno, f"not JSON: {error.msg} at column {error.colno}"
-        ) from None
+        raise BadInputError(name, error.lineno, _not_json(error)) from None
     except RecursionError:
         raise BadInputError(name, 0, _TOO_DEEP) from None
     except UnicodeDecodeError as error:

@@ -731,8 +731,9 @@ def make_context(tls: TLS) -> ssl_module.SSLContext:
                 option = f"{option} and --key {tls.key}"
             context.load_cert_chain(tls.cert, tls.key)
     except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise TransferError(
-            exit, f"{option}: a certificate cannot be read: {error}"
+            exit, f"{option}: a certificate cannot be read: {reason}"
         ) from None
     if tls.insecure:
         context.check_hostname = False
