@@ -179,7 +179,8 @@ static void pairs_free(ngp_qpack_pairs *pairs) {
 
 int ngp_qpack_encoder_init(ngp_qpack_encoder *encoder, size_t max_capacity,
                            nghttp2_mem *mem) {
-  *encoder = (ngp_qpack_encoder){.mem = convert_mem(mem)};
+  *encoder = (ngp_qpack_encoder){.mem = convert_mem(mem),
+                                 .max_capacity = max_capacity};
   nghttp3_buf_init(&encoder->prefix);
   nghttp3_buf_init(&encoder->section);
   nghttp3_buf_init(&encoder->stream);
@@ -203,10 +204,24 @@ void ngp_qpack_encoder_free(ngp_qpack_encoder *encoder) {
 
 void ngp_qpack_encoder_apply(ngp_qpack_encoder *encoder, uint64_t capacity,
                              uint64_t blocked_streams) {
-  /* Both are truncated to the library's types; it uses the smaller of
-     |capacity| and its own bound. */
-  nghttp3_qpack_encoder_set_max_dtable_capacity(
-      encoder->coder, capacity > SIZE_MAX ? SIZE_MAX : (size_t)capacity);
+  nghttp3_qpack_encoder *coder;
+
+  /* libnghttp3 takes the capacity given to _new for that of the peer, which the
+     Required Insert Count depends on.  Nothing refers to the first coder: it
+     had no table. */
+  if (!encoder->applied && capacity &&
+      capacity <= NGP_QPACK_MAX_PEER_CAPACITY &&
+      nghttp3_qpack_encoder_new(&coder, (size_t)capacity, &encoder->mem) == 0) {
+    nghttp3_qpack_encoder_del(encoder->coder);
+    encoder->coder = coder;
+    encoder->applied = 1;
+  }
+  if (encoder->applied) {
+    nghttp3_qpack_encoder_set_max_dtable_capacity(
+        encoder->coder, capacity < encoder->max_capacity
+                            ? (size_t)capacity
+                            : encoder->max_capacity);
+  }
   encoder->blocked_streams =
       blocked_streams > 65535 ? 65535 : (size_t)blocked_streams;
 }

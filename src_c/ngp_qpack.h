@@ -122,6 +122,9 @@ typedef struct ngp_qpack_encoder {
   nghttp3_buf prefix;           /* owned, as are the next two */
   nghttp3_buf section;
   nghttp3_buf stream;
+  size_t max_capacity;
+  /* Whether |coder| is the one that has the peer's capacity. */
+  int applied;
   /* The peer's QPACK_BLOCKED_STREAMS. */
   size_t blocked_streams;
   /* Fields that were sent, each in one of the two slots of its hash, and the
@@ -156,9 +159,17 @@ int ngp_qpack_encoder_init(ngp_qpack_encoder *encoder, size_t max_capacity,
 
 void ngp_qpack_encoder_free(ngp_qpack_encoder *encoder);
 
+/* A peer's QPACK_MAX_TABLE_CAPACITY beyond which its table is not used: the
+   encoder's index of entries has a quarter of that size, however few bytes of
+   the table it uses.  Browsers have 65,536. */
+#define NGP_QPACK_MAX_PEER_CAPACITY 65536u
+
 /*
  * ngp_qpack_encoder_apply applies the peer's settings
- * QPACK_MAX_TABLE_CAPACITY and QPACK_BLOCKED_STREAMS (RFC 9204, 5).
+ * QPACK_MAX_TABLE_CAPACITY and QPACK_BLOCKED_STREAMS (RFC 9204, 5).  The first
+ * capacity counts for how sections name the entries that they need (RFC 9204,
+ * 4.5.1.1); a later one, which no peer may send, can only limit the table's
+ * size further.
  */
 void ngp_qpack_encoder_apply(ngp_qpack_encoder *encoder, uint64_t capacity,
                              uint64_t blocked_streams);

@@ -48,6 +48,40 @@ def test_a_section_is_decoded_to_what_was_encoded(coder):
         encoder.receive_data(decoder.data_to_send())
 
 
+@pytest.mark.parametrize(
+    "capacity", [33, 100, 1000, 4095, 4096, 16383, 65535, 65536, 65537, 1 << 20]
+)
+def test_sections_are_those_of_the_table_that_the_peer_allows(capacity):
+    """Whatever it is, also after as many entries as twice its most (RFC 9204,
+    4.5.1.1)."""
+    encoder, peer = QPACKEncoder(), pylsqpack.Decoder(capacity, 16)
+    encoder.apply_settings(capacity, 16)
+    size = 0
+    for i in range(2 * 65536 // 32 + 200):
+        fields = [*REQUEST, (b"x-session", b"%d" % (i // 2))]
+        section = encoder.encode(4 * i, fields)
+        instructions = encoder.data_to_send()
+        size += len(instructions)
+        peer.feed_encoder(instructions)
+        answer, decoded = peer.feed_header(4 * i, section)
+        assert decoded == fields
+        encoder.receive_data(answer)
+    assert bool(size) is (capacity <= 65536)
+
+
+@pytest.mark.parametrize("capacity", [100, 1000, 65536, 1 << 20])
+def test_a_connection_lives_on_when_the_table_of_its_peer_has_been_filled(capacity):
+    pair = Pair(config=H3Configuration(qpack_max_table_capacity=capacity))
+    for i in range(1200):
+        headers = [*REQUEST, (b"x-session", b"%d" % (i // 2))]
+        stream_id, events = pair.request(headers)
+        assert events[0].headers == headers
+        pair.server.send_headers(stream_id, RESPONSE, True)
+        pair.to_client()
+        pair.to_server()
+    pair.assert_open()
+
+
 def test_what_repeats_becomes_small(coder):
     encoder, decoder = coder
     sizes = []
