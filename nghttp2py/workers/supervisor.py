@@ -107,6 +107,10 @@ class Slot:
             self.retry = None
 
 
+def _describe_count(workers: int) -> str:
+    return "1 worker" if workers == 1 else f"{workers} workers"
+
+
 class Supervisor:
     """Starts workers, watches them, and replaces those that end or hang.
 
@@ -195,11 +199,6 @@ class Supervisor:
                 loop.remove_signal_handler(number)
         return self._code
 
-    def _describe_count(self) -> str:
-        """Return the number of the workers in words."""
-        count = len(self._slots)
-        return "1 worker" if count == 1 else f"{count} workers"
-
     async def _run(self) -> None:
         for index in range(self._count):
             self._slots.append(Slot(index))
@@ -212,8 +211,8 @@ class Supervisor:
             if self._announce is not None:
                 self._announce()
             verb = "is" if len(self._slots) == 1 else "are"
-            logger.info("%s %s ready", self._describe_count(), verb)
-            notify.ready(f"serving with {self._describe_count()}")
+            logger.info("%s %s ready", _describe_count(len(self._slots)), verb)
+            notify.ready(f"serving with {_describe_count(len(self._slots))}")
             self._watchdog.start()
             self._prepare()
         await self._until(lambda: self._stopping and not self._processes)
@@ -458,7 +457,7 @@ class Supervisor:
         """Replace one worker after another, as often as it was asked for meanwhile."""
         while self._wanted_roll and not self._stopping:
             self._wanted_roll = False
-            logger.info("replacing %d workers", len(self._slots))
+            logger.info("replacing %s", _describe_count(len(self._slots)))
             notify.reloading()
             # It may have imported what has been replaced on the disk.
             self._drop_spare()
@@ -476,7 +475,7 @@ class Supervisor:
             else:
                 logger.info("the workers are replaced")
             if not self._stopping:
-                notify.ready(f"serving with {self._describe_count()}")
+                notify.ready(f"serving with {_describe_count(len(self._slots))}")
 
     # ---- Signals ----
 
@@ -488,7 +487,7 @@ class Supervisor:
         if self._stopping:
             return
         self._stopping = True
-        logger.info("stopping %d workers", len(self._processes))
+        logger.info("stopping %s", _describe_count(len(self._processes)))
         notify.stopping("stopping")
         # Before the workers close theirs: the last one to do so closes the socket.
         self.sockets.close()
@@ -619,9 +618,9 @@ async def _supervise(
 
     def announce() -> None:
         logger.info(
-            "listening on %s with %d workers (Ctrl-C stops)",
+            "listening on %s with %s (Ctrl-C stops)",
             ", ".join(describe_address(address) for _, address in sockets.addresses),
-            workers,
+            _describe_count(workers),
         )
 
     try:
