@@ -73,7 +73,10 @@ def _split_url(url: str) -> SplitURL:
         raise ValueError(f"{shown}: {error}") from None
     target = quote(parts.path or "/", safe=_SAFE)
     if not target.startswith("/") and target != "*":
-        raise ValueError(f"{url!r} is neither an absolute URL nor a path")
+        raise ValueError(
+            f"{url!r} is neither a URL such as 'https://example.org' nor a path such "
+            "as '/a'"
+        )
     if parts.query or "?" in url.partition("#")[0]:
         target += "?" + quote(parts.query, safe=_SAFE)
     if not parts.scheme and not parts.netloc:
