@@ -209,19 +209,20 @@ void ngp_qpack_encoder_apply(ngp_qpack_encoder *encoder, uint64_t capacity,
   /* libnghttp3 takes the capacity given to _new for that of the peer, which the
      Required Insert Count depends on.  Nothing refers to the first coder: it
      had no table. */
-  if (!encoder->applied && capacity &&
-      capacity <= NGP_QPACK_MAX_PEER_CAPACITY &&
-      nghttp3_qpack_encoder_new(&coder, (size_t)capacity, &encoder->mem) == 0) {
-    nghttp3_qpack_encoder_del(encoder->coder);
-    encoder->coder = coder;
+  if (!encoder->applied && capacity) {
     encoder->applied = 1;
+    if (capacity <= NGP_QPACK_MAX_PEER_CAPACITY &&
+        nghttp3_qpack_encoder_new(&coder, (size_t)capacity, &encoder->mem) ==
+            0) {
+      nghttp3_qpack_encoder_del(encoder->coder);
+      encoder->coder = coder;
+    } else {
+      encoder->max_capacity = 0;
+    }
   }
-  if (encoder->applied) {
-    nghttp3_qpack_encoder_set_max_dtable_capacity(
-        encoder->coder, capacity < encoder->max_capacity
-                            ? (size_t)capacity
-                            : encoder->max_capacity);
-  }
+  nghttp3_qpack_encoder_set_max_dtable_capacity(
+      encoder->coder, capacity < encoder->max_capacity ? (size_t)capacity
+                                                       : encoder->max_capacity);
   encoder->blocked_streams =
       blocked_streams > 65535 ? 65535 : (size_t)blocked_streams;
 }

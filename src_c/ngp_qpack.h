@@ -123,7 +123,7 @@ typedef struct ngp_qpack_encoder {
   nghttp3_buf section;
   nghttp3_buf stream;
   size_t max_capacity;
-  /* Whether |coder| is the one that has the peer's capacity. */
+  /* Whether the peer's capacity is known, which is not 0. */
   int applied;
   /* The peer's QPACK_BLOCKED_STREAMS. */
   size_t blocked_streams;

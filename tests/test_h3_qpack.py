@@ -69,6 +69,22 @@ def test_sections_are_those_of_the_table_that_the_peer_allows(capacity):
     assert bool(size) is (capacity <= 65536)
 
 
+@pytest.mark.parametrize("capacity", [4096, 65536, 65537])
+def test_settings_that_come_again_change_no_sections(capacity):
+    encoder, peer = QPACKEncoder(), pylsqpack.Decoder(capacity, 16)
+    encoder.apply_settings(0, 0)
+    encoder.apply_settings(capacity, 16)
+    for i in range(600):
+        fields = [(b"x-session", b"%d" % (i // 2))]
+        section = encoder.encode(4 * i, fields)
+        peer.feed_encoder(encoder.data_to_send())
+        answer, decoded = peer.feed_header(4 * i, section)
+        assert decoded == fields
+        encoder.receive_data(answer)
+        if i == 300:
+            encoder.apply_settings(200, 16)
+
+
 @pytest.mark.parametrize("capacity", [100, 1000, 65536, 1 << 20])
 def test_a_connection_lives_on_when_the_table_of_its_peer_has_been_filled(capacity):
     pair = Pair(config=H3Configuration(qpack_max_table_capacity=capacity))
