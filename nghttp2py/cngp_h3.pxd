@@ -149,7 +149,7 @@ cdef extern from "ngp_qpack.h" nogil:
         ngp_qpack_encoder *encoder, size_t max_capacity, nghttp2_mem *mem
     )
     void ngp_qpack_encoder_free(ngp_qpack_encoder *encoder)
-    void ngp_qpack_encoder_apply(
+    int ngp_qpack_encoder_apply(
         ngp_qpack_encoder *encoder, uint64_t capacity, uint64_t blocked_streams
     )
     int ngp_qpack_encoder_encode(

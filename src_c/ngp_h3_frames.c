@@ -204,10 +204,13 @@ static int recv_settings(ngp_h3 *h3, const uint8_t *payload, size_t len) {
   h3->peer.settings_received = 1;
   h3->peer.connect_protocol =
       ngp_h3_setting_value(h3, NGP_H3_SETTING_ENABLE_CONNECT_PROTOCOL, 0) == 1;
-  ngp_qpack_encoder_apply(
+  rv = ngp_qpack_encoder_apply(
       &h3->encoder,
       ngp_h3_setting_value(h3, NGP_H3_SETTING_QPACK_MAX_TABLE_CAPACITY, 0),
       ngp_h3_setting_value(h3, NGP_H3_SETTING_QPACK_BLOCKED_STREAMS, 0));
+  if (rv != 0) {
+    return rv;
+  }
   if (h3->options.extended &&
       !ngp_h3_add_event(h3, NGP_H3_EVENT_SETTINGS, NULL)) {
     return NGHTTP2_ERR_NOMEM;

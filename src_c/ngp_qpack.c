@@ -202,29 +202,31 @@ void ngp_qpack_encoder_free(ngp_qpack_encoder *encoder) {
   encoder->coder = NULL;
 }
 
-void ngp_qpack_encoder_apply(ngp_qpack_encoder *encoder, uint64_t capacity,
-                             uint64_t blocked_streams) {
+int ngp_qpack_encoder_apply(ngp_qpack_encoder *encoder, uint64_t capacity,
+                            uint64_t blocked_streams) {
   nghttp3_qpack_encoder *coder;
 
   /* libnghttp3 takes the capacity given to _new for that of the peer, which the
      Required Insert Count depends on.  Nothing refers to the first coder: it
      had no table. */
   if (!encoder->applied && capacity) {
-    encoder->applied = 1;
-    if (capacity <= NGP_QPACK_MAX_PEER_CAPACITY &&
-        nghttp3_qpack_encoder_new(&coder, (size_t)capacity, &encoder->mem) ==
-            0) {
+    if (capacity > NGP_QPACK_MAX_PEER_CAPACITY) {
+      encoder->max_capacity = 0;
+    } else if (nghttp3_qpack_encoder_new(&coder, (size_t)capacity,
+                                         &encoder->mem) != 0) {
+      return NGHTTP2_ERR_NOMEM;
+    } else {
       nghttp3_qpack_encoder_del(encoder->coder);
       encoder->coder = coder;
-    } else {
-      encoder->max_capacity = 0;
     }
+    encoder->applied = 1;
   }
   nghttp3_qpack_encoder_set_max_dtable_capacity(
       encoder->coder, capacity < encoder->max_capacity ? (size_t)capacity
                                                        : encoder->max_capacity);
   encoder->blocked_streams =
       blocked_streams > 65535 ? 65535 : (size_t)blocked_streams;
+  return 0;
 }
 
 static int name_is(const nghttp3_nv *nv, const char *name, size_t len) {

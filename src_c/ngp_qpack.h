@@ -170,9 +170,11 @@ void ngp_qpack_encoder_free(ngp_qpack_encoder *encoder);
  * capacity counts for how sections name the entries that they need (RFC 9204,
  * 4.5.1.1); a later one, which no peer may send, can only limit the table's
  * size further.
+ *
+ * This function returns 0 if it succeeds, or NGHTTP2_ERR_NOMEM.
  */
-void ngp_qpack_encoder_apply(ngp_qpack_encoder *encoder, uint64_t capacity,
-                             uint64_t blocked_streams);
+int ngp_qpack_encoder_apply(ngp_qpack_encoder *encoder, uint64_t capacity,
+                            uint64_t blocked_streams);
 
 /*
  * ngp_qpack_encoder_encode encodes |nvlen| fields at |nva| for |stream_id|. It

@@ -126,10 +126,12 @@ cdef class QPACKEncoder:
 
     def apply_settings(self, max_table_capacity, blocked_streams):
         """Apply the peer's QPACK_MAX_TABLE_CAPACITY and QPACK_BLOCKED_STREAMS."""
-        lib.ngp_qpack_encoder_apply(
-            &self._encoder,
-            to_size(max_table_capacity, "max_table_capacity"),
-            to_size(blocked_streams, "blocked_streams"),
+        check(
+            lib.ngp_qpack_encoder_apply(
+                &self._encoder,
+                to_size(max_table_capacity, "max_table_capacity"),
+                to_size(blocked_streams, "blocked_streams"),
+            )
         )
 
     def encode(self, stream_id, headers):

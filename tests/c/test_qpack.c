@@ -22,7 +22,7 @@ typedef struct coders {
 static void setup(coders *c) {
   memset(c, 0, sizeof(*c));
   assert_int_equal(ngp_qpack_encoder_init(&c->encoder, 4096, NULL), 0);
-  ngp_qpack_encoder_apply(&c->encoder, 4096, 16);
+  assert_int_equal(ngp_qpack_encoder_apply(&c->encoder, 4096, 16), 0);
   assert_int_equal(ngp_qpack_decoder_init(&c->decoder, 4096, 16, NULL), 0);
   ngp_qpack_fields_init(&c->fields, NULL);
 }
