@@ -177,9 +177,13 @@ class Transport(asyncio.Transport):
 class Loop(asyncio.SelectorEventLoop):
     """A loop whose Unix sockets lead to a server that knows its answers."""
 
+    async def sock_connect(self, sock: Any, address: Any) -> None:
+        pass
+
     async def create_unix_connection(
-        self, protocol_factory: Any, *args: Any, **options: Any
+        self, protocol_factory: Any, *args: Any, sock: Any, **options: Any
     ) -> Any:
+        sock.close()
         self.waiting = b""
         self.asked = 0
         self.transport = Transport(protocol_factory(), self.heard)
