@@ -6,7 +6,6 @@ The environment decides how to build:
 NGHTTP2PY_DEBUG=1   no optimisation, debug symbols, C assertions
 NGHTTP2PY_TREES=... where the C libraries' source trees are, if not in vendor/
 NGHTTP2PY_VENDOR=1  these trees; only GnuTLS from elsewhere
-NGHTTP2PY_PGO=1     in a wheel, the C code optimised for what vendor/train.py does
 NGHTTP2PY_WERROR=1  C warnings are errors
 """
 
@@ -66,10 +65,10 @@ def find_program(name):
     return shutil.which(name) or shutil.which(name, path=beside)
 
 
-def run(command, what, env=None):
+def run(command, what):
     """Run a build tool; on failure its own first complaint is ours."""
     done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     if done.returncode == 0:
         # What had to be left out, and why: a notice of CMakeLists.txt.
@@ -97,10 +96,7 @@ class BuildWithCMake(build_ext):
             remove_orphans()
         self.parallel = self.parallel or os.cpu_count()
         self.require_tools()
-        pgo = os.environ.get("NGHTTP2PY_PGO") == "1" and not self.inplace
-        built = self.build_libngp("generate" if pgo else "")
-        if pgo and not built["shared"]:
-            fail("NGHTTP2PY_PGO=1 wants the C libraries' source trees.")
+        built = self.build_libngp()
         missing = tuple(
             name
             for part, names in OPTIONAL.items()
@@ -148,9 +144,6 @@ class BuildWithCMake(build_ext):
                 extension.extra_link_args += ["-Wl,--exclude-libs,ALL"]
         self.copy_libraries(built)
         super().run()
-        if pgo:
-            self.train()
-            self.copy_libraries(self.build_libngp("use"))
 
     def copy_libraries(self, built):
         """Put the libraries of ours, which are the first of each list, into a wheel."""
@@ -160,14 +153,6 @@ class BuildWithCMake(build_ext):
             place.mkdir(parents=True, exist_ok=True)
             for library in filter(None, (built["link"][0], built["quic_link"][0])):
                 shutil.copy2(library, place)
-
-    def train(self):
-        """Have a profile written by the libraries that were built for that."""
-        run(
-            [sys.executable, str(ROOT / "vendor" / "train.py")],
-            "training",
-            env={**os.environ, "PYTHONPATH": str(Path(self.build_lib).absolute())},
-        )
 
     def place_of_libraries(self, extension):
         """Where a module looks for our libraries: in the package, or in build/.
@@ -203,7 +188,7 @@ class BuildWithCMake(build_ext):
                 "(pip install cmake, or Debian: apt-get install cmake)."
             )
 
-    def build_libngp(self, pgo):
+    def build_libngp(self):
         cmake = find_program("cmake")
         configure = [
             cmake,
@@ -212,7 +197,6 @@ class BuildWithCMake(build_ext):
             f"-DCMAKE_BUILD_TYPE={'Debug' if DEBUG else 'Release'}",
             f"-DNGP_VENDOR={os.environ.get('NGHTTP2PY_VENDOR', '0')}",
             f"-DNGP_TREES={os.environ.get('NGHTTP2PY_TREES') or ROOT / 'vendor'}",
-            f"-DNGP_PGO={pgo}",
             f"-DNGP_WERROR={os.environ.get('NGHTTP2PY_WERROR', '0')}",
         ]
         ninja = find_program("ninja")
@@ -223,13 +207,10 @@ class BuildWithCMake(build_ext):
         ):
             # pip's isolated build has another ninja each time.
             configure += ["-GNinja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
-        # A profile is of the paths that the compiler sees, which ccache changes.
-        env = {**os.environ, "CCACHE_DISABLE": "1"} if pgo else None
-        run(configure, "configuring the C library", env=env)
+        run(configure, "configuring the C library")
         run(
             [cmake, "--build", str(BUILD), "--parallel", "--target", "ngp"],
             "compiling the C library",
-            env=env,
         )
         described = BUILD / "ngp-build.json"
         return json.loads(described.read_text()) | {"described": str(described)}

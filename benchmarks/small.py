@@ -1,5 +1,4 @@
-"""Small pieces of work in memory: counts.py counts their instructions, and
-vendor/train.py has the compiler learn from them.
+"""Small pieces of work in memory, by which instructions can be counted.
 
 They need no package but nghttp2py, no socket and no clock: bytes of a peer are made
 beforehand.  ``ROWS`` has of each the function that prepares it for a number of
