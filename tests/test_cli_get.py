@@ -1,18 +1,22 @@
 """``nghttp2py get`` and ``features``, as a new user would try them."""
 
+import asyncio
 import contextlib
+import gc
 import http.server
 import json
 import os
 import random
 import re
+import socket
 import subprocess
 import sys
 import threading
+import warnings
 
 import pytest
 from get_site import get
-from loops import DEADLINE
+from loops import DEADLINE, in_loop
 from peers import (
     assert_shown,
     authority,
@@ -24,6 +28,9 @@ from peers import (
     server_tls,
     serving,
 )
+
+from nghttp2py.cli.get.dialing import Dialer, Routes
+from nghttp2py.cli.get.verbose import Log
 
 DATA = random.Random(9).randbytes(1_000_000)
 
@@ -282,6 +289,59 @@ def test_a_tls_server_without_h2_is_asked_by_http1(http1, ca):
     assert (done.returncode, done.stdout[-5:]) == (0, b"1.0 1")
     done = get("--cacert", ca, "--http2-prior-knowledge", url)
     assert "does not speak HTTP/2" in one_line(done, 7)
+
+
+def test_a_server_that_does_not_answer_the_end_of_tls_leaves_no_socket_open(ca):
+    """The command has refused the server, because it does not speak HTTP/2."""
+    ended = threading.Event()
+
+    def accept():
+        with listener.accept()[0] as sock:
+            tls = server_tls(alpn=("http/1.1",)).wrap_socket(sock, server_side=True)
+            ended.wait(DEADLINE)
+            tls.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=accept)
+        thread.start()
+        url = f"https://localhost:{listener.getsockname()[1]}/"
+        gc.collect()  # of other tests
+        try:
+            with warnings.catch_warnings(record=True) as seen:
+                warnings.simplefilter("always")
+                done = get("--cacert", ca, "--http2-prior-knowledge", url)
+                gc.collect()
+        finally:
+            ended.set()
+            thread.join()
+    assert "does not speak HTTP/2" in one_line(done, 7)
+    assert [str(w.message) for w in seen if w.category is ResourceWarning] == []
+
+
+@in_loop
+async def test_a_connection_that_is_made_as_its_wait_is_cancelled_is_aborted():
+    class Made:
+        aborted = False
+
+        def abort(self):
+            self.aborted = True
+
+    made = Made()
+    gate = asyncio.get_running_loop().create_future()
+
+    async def work():
+        await gate
+        return made
+
+    wait = asyncio.ensure_future(Dialer(Routes(), Log(False)).within(work(), "it"))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    gate.set_result(None)
+    await asyncio.sleep(0)
+    wait.cancel()
+    await asyncio.wait([wait])
+    assert wait.cancelled()
+    assert made.aborted
 
 
 def test_a_reader_that_goes_ends_the_command_quietly(url):

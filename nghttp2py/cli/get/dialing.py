@@ -11,7 +11,7 @@ import ssl
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from nghttp2py.asyncio.racing import interleave, race
@@ -23,7 +23,14 @@ from nghttp2py.errors import ConnectTimeoutError, printable
 
 __all__ = ["Dialer", "Proxy", "Routes", "parse_proxy"]
 
-T = TypeVar("T")
+
+class _Made(Protocol):
+    """A connection that was made."""
+
+    def abort(self) -> None: ...
+
+
+T = TypeVar("T", bound=_Made)
 
 #: The port of a proxy whose URL has none, as curl has it.
 _PROXY_PORT = 1080
@@ -132,7 +139,10 @@ class Dialer:
         return peer
 
     async def within(self, work: Coroutine[Any, Any, T], what: str) -> T:
-        """Wait for a connection within the time for it."""
+        """Wait for a connection within the time for it.
+
+        If this raises or is cancelled, what was made meanwhile is aborted.
+        """
         timeout = self.routes.connect_timeout
         task = asyncio.ensure_future(work)
         try:
@@ -141,11 +151,14 @@ class Dialer:
                 raise ConnectTimeoutError(
                     f"no connection to {what} in {timeout:g} seconds"
                 )
-            return task.result()
-        finally:
+        except BaseException:
             if not task.done():
                 task.cancel()
                 await asyncio.wait([task])
+            if not task.cancelled() and task.exception() is None:
+                task.result().abort()
+            raise
+        return task.result()
 
     async def look_up(
         self, host: str, port: int, peer: Peer, kind: int = socket.SOCK_STREAM

@@ -369,6 +369,9 @@ class Origin:
             )
         fault = found.tls_fault
         if fault is not None:
+            # A server may be slow to answer the end of TLS, or never do it.
+            found.abort()
+            await found.wait_closed()
             raise HTTPVersionError(
                 fault.error_code,
                 negotiated=fault.negotiated,
@@ -521,9 +524,10 @@ class Origin:
         """Close all connections."""
         for connection in self._used:
             connection.abort()
-        await asyncio.gather(*(connection.close() for connection in self._free))
         if self._client is not None:
+            # Its last attempt to connect may leave a connection of HTTP/1.1.
             await self._client.close()
+        await asyncio.gather(*(connection.close() for connection in self._free))
 
     def abort(self) -> None:
         """End all connections at once."""
