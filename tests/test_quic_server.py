@@ -1,5 +1,6 @@
 """What a QUIC server does about clients that it does not know yet."""
 
+import asyncio
 import contextlib
 import types
 
@@ -242,6 +243,26 @@ def flood(server, n):
     for i in range(n):
         address = (f"198.51.100.{i % 256}", 1024 + i)
         server.datagram_received(first_packet()[1], address)
+
+
+@in_loop
+async def test_a_timer_for_which_there_is_no_memory_is_set_the_next_time(monkeypatch):
+    server = quic_server.QuicServer(configuration=server_configuration())
+    server.connection_made(Observer())
+    server.datagram_received(first_packet()[1], ("198.51.100.1", 1024))
+    (protocol,) = server._connections
+    protocol._timer_at += 60  # it is due earlier from now on
+
+    def fail(*_, **__):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncio.get_running_loop(), "call_at", fail)
+        with pytest.raises(MemoryError):
+            protocol._set_timer()
+    protocol._set_timer()
+    assert protocol._timer is not None
+    protocol.abandon()
 
 
 @in_loop

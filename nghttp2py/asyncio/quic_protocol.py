@@ -432,7 +432,8 @@ class QuicConnectionProtocol(asyncio.DatagramProtocol):
             if due is not None and due >= at:
                 return
             cast(asyncio.TimerHandle, self._timer).cancel()
-            self._timer = None
+            # There may be no memory for the next.
+            self._timer = self._timer_at = None
         if due is not None:
             self._timer = self._loop.call_at(due, self._handle_timer)
         self._timer_at = due
