@@ -65,7 +65,8 @@ async def send_for_ever(stream):
 
 async def send_little(stream):
     stream.send_headers(OK)
-    await stream.send_data(bytes(1500), end_stream=True)
+    # A fast machine makes thousands of round trips while one byte is taken in each.
+    await stream.send_data(bytes(50_000), end_stream=True)
 
 
 async def drip(client, stream_id, data):
