@@ -59,6 +59,8 @@ def apache(files, settings=""):
         (root / "site").mkdir()
         for path, data in files.items():
             (root / "site" / path).write_bytes(data)
+            # The ETag of a file that has just been written is weak for a second.
+            os.utime(root / "site" / path, (0, 1_000_000_000))
         certificate().private_key_pem.write_to_path(root / "key.pem")
         certificate().cert_chain_pems[0].write_to_path(root / "cert.pem")
         modules = "\n".join(

@@ -223,6 +223,9 @@ class Observer:
     def is_closing(self):
         return False
 
+    def get_extra_info(self, name, default=None):
+        return default
+
     def sendto(self, data, addr):
         self.sent.append((data, addr))
 
