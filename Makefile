@@ -14,7 +14,7 @@ BENCHMARKS = hpack_coding exchange server client httpx_transport streams soak id
 ALONE = $(foreach name,*_chromium *_examples *_interop *_nginx *_peers *_soak test_build test_cli_* test_docs* test_moving_* test_quic_gtls test_quic_qh3,--ignore-glob='*/$(name).py')
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run test test-installed test-all test-others test-newest test-freethreaded build test-c asan fuzz lint types docs bench charts wheel wheels test-wheel clean
+.PHONY: run test test-installed test-all test-others test-newest test-freethreaded build test-c asan fuzz lint types docs bench counts charts wheel wheels test-wheel clean
 
 # PORT= is the page's port: without it 8443, or another one if that is in use.
 run: build
@@ -86,6 +86,12 @@ bench: deps-test build
 	$(PIP) install --group bench
 	@$(PIP) install --group bench-asgi || echo "not all ASGI servers can be installed"
 	@set -e; for script in $(BENCHMARKS); do $(BIN)/python benchmarks/$$script.py; done
+
+# Instructions of the small rows; ARGS=--update writes them into benchmarks/counts.json.
+counts: build
+	@vendor/install-deps build counts
+	$(PIP) install --group bench
+	$(BIN)/python benchmarks/counts.py $(ARGS)
 
 charts: build
 	$(BIN)/python benchmarks/charts.py

@@ -214,8 +214,9 @@ def run_server(make: Callable[[], Server], count: int, per_read: int) -> Work:
         sent = bytearray()
         # What its listener calls for each connection.
         transport = Transport(make()._new_protocol(), sent.extend)
+        loop = asyncio.get_running_loop()
         for data in wire:
-            transport.feed(data)
+            loop.call_soon(transport.feed, data)  # no task is current in a read
             await asyncio.sleep(0)
         for _ in range(4):  # until the last are answered
             await asyncio.sleep(0)
