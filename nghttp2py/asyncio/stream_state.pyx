@@ -394,12 +394,9 @@ cdef class StreamState(Exchange):
             self._body_finished()
         return 0
 
-    def read_now(self):
+    cdef bytes take_rest(self):
         """Return the whole body, or the rest of it, if it is here and not being read,
         or None."""
-        return self.take_rest()
-
-    cdef bytes take_rest(self):
         if not self._eof or (
             self._read_lock is not None and self._read_lock.locked()
         ):
