@@ -291,3 +291,42 @@ async def test_a_pipe_is_read(sent):
     async with serving(Handler) as server, connected(server) as wire:
         assert (await wire.ask())[1] == bytes(1000)
     assert not sent
+
+
+@pytest.mark.parametrize("number", [errno.ETIMEDOUT, errno.EHOSTUNREACH])
+@in_loops
+async def test_an_error_of_the_connection_is_left_to_the_transport(
+    number, site, monkeypatch, caplog
+):
+    def sendfile(*arguments):
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(os, "sendfile", sendfile)
+    async with serving(static_files(site)) as server, connected(server) as wire:
+        assert (await wire.ask(b"/large.bin"))[1] == (site / "large.bin").read_bytes()
+    assert "failed" not in caplog.text
+
+
+@in_loops
+async def test_a_reader_that_changes_what_it_wraps_is_read(site, sent):
+    class Upper:
+        def __init__(self, file):
+            self.file = file
+
+        def read(self, n):
+            return self.file.read(n).upper()
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+    class Handler(static_files(site)):
+        def send_file(self, response):
+            response = response._replace(body=Upper(response.body))
+            self._file = response.body
+            super().send_file(response)
+
+    async with serving(Handler) as server, connected(server) as wire:
+        assert (await wire.ask(b"/large.bin"))[1] == (
+            site / "large.bin"
+        ).read_bytes().upper()
+    assert not sent

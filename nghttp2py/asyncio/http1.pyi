@@ -5,6 +5,7 @@ from typing import Any
 from nghttp2py.exchange import Exchange, ExchangeFactory, HTTPConnection
 from nghttp2py.h1 import H1Connection
 
+UNREACHABLE: tuple[int, ...]
 UNSENDABLE: tuple[int, ...]
 
 class Phase(IntFlag):

@@ -61,6 +61,8 @@ from nghttp2py.h2.convert import make_request
 from nghttp2py.log_budget import MemoryLog
 
 logger = logging.getLogger(__name__)
+# The client's system is gone, or the way to it.
+UNREACHABLE = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH)
 # sendfile() is not for each file system.
 UNSENDABLE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 memory_log = MemoryLog(logger)
@@ -163,12 +165,15 @@ cdef class HTTP1Exchanges(HTTPConnection):
 
         try:
             n = self.send_to(fd, n)
-        except (BlockingIOError, BrokenPipeError, ConnectionResetError):
+        except (BlockingIOError, ConnectionError):
             return -1  # what the transport writes meets the same
         except BaseException as error:
-            if isinstance(error, OSError) and error.errno in UNSENDABLE:
-                self.send_to = None
-                return -1
+            if isinstance(error, OSError):
+                if error.errno in UNREACHABLE:
+                    return -1
+                if error.errno in UNSENDABLE:
+                    self.send_to = None
+                    return -1
             self._fail_body(error)
             if isinstance(error, FATAL):
                 raise

@@ -10,6 +10,7 @@ import io
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, Protocol, TypeGuard
 
 from nghttp2py.arguments import describe
@@ -158,8 +159,10 @@ def _sender_of(file: Any) -> Callable[[int, int], int] | None:
     # gzip has.
     raw = file.raw if type(file) is io.BufferedReader else file
     if type(raw) is not io.FileIO:
-        send = getattr(file, "send_to", None)  # as FileSlice has it
-        return send if callable(send) else None
+        # As FileSlice has it.  One that a wrapper takes from what it wraps would send
+        # what the wrapper has not read.
+        send = getattr(type(file), "send_to", None)
+        return partial(send, file) if callable(send) else None
     try:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             return None
