@@ -105,6 +105,19 @@ def ask(url):
         return int(answer.read())
 
 
+def find_spare(server, others):
+    """Wait for a process beside ``others``, and return its number."""
+    found = set()
+
+    def look():
+        found.update(server.children - others)
+        return found
+
+    wait_until(look)
+    (spare,) = found
+    return spare
+
+
 def test_workers_serve_until_a_signal_and_each_ends_its_lifespan(site):
     with run(site) as server:
         assert len(pids(started(server), 2)) == 2
@@ -117,8 +130,7 @@ def test_a_worker_that_is_killed_is_back_and_the_others_serve_on(site):
     with run(site) as server:
         url = started(server)
         first = pids(url, 2)
-        wait_until(lambda: len(server.children) == 3)
-        (spare,) = server.children - first
+        spare = find_spare(server, first)
         os.kill(min(first), signal.SIGKILL)
         server.wait_for(r"worker \d \(process \d+\) has ended by SIGKILL")
         wait_until(lambda: len(pids(url, 2) - first) == 1)
@@ -130,12 +142,10 @@ def test_a_spare_process_that_ends_is_made_again_and_not_used(site):
     with run(site) as server:
         url = started(server)
         first = pids(url, 2)
-        wait_until(lambda: len(server.children) == 3)
-        (spare,) = server.children - first
+        spare = find_spare(server, first)
         os.kill(spare, signal.SIGKILL)
         # That is before a worker ends.
-        wait_until(lambda: len(server.children) == 3 and spare not in server.children)
-        (another,) = server.children - first
+        another = find_spare(server, {*first, spare})
         os.kill(min(first), signal.SIGKILL)
         wait_until(lambda: len(pids(url, 2) - first) == 1)
         assert another in pids(url, 2)
