@@ -13,7 +13,6 @@ import asyncio
 import os
 import signal
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +157,7 @@ def compare_http3(n: int, turns: int) -> figures.Rows:
         port = quic.free_port()
         server = quic.start_gtlsserver(files, port, 0)
         try:
-            time.sleep(0.5)  # UDP does not say that it listens; QUIC asks again
+            quic.wait_for_udp(port)
             for _ in range(turns):
                 row = [streams.measure(ours, loop, port, n)[1] / n for loop in LOOPS]
                 row.append(streams.measure(theirs, "asyncio", port, few)[1] / few)

@@ -479,13 +479,8 @@ def fork(main: Callable[[], Coroutine[Any, Any, None]]) -> int:
     return child
 
 
-def transfer(
-    files: Files, size: int, server: Start, client: Start
-) -> tuple[float, float, float]:
-    """One download: MB by second of time, of the server's CPU, of the client's."""
-    port = free_port()
-    serving = server(files, port, size)
-    # It has bound its port when a datagram to it causes no ICMP error.
+def wait_for_udp(port: int) -> None:
+    """Wait until a server has bound a port: a datagram to it causes no ICMP error."""
     deadline = time.monotonic() + 10
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(("127.0.0.1", port))
@@ -498,6 +493,15 @@ def transfer(
                 break
             except ConnectionRefusedError:
                 continue
+
+
+def transfer(
+    files: Files, size: int, server: Start, client: Start
+) -> tuple[float, float, float]:
+    """One download: MB by second of time, of the server's CPU, of the client's."""
+    port = free_port()
+    serving = server(files, port, size)
+    wait_for_udp(port)
     begun = time.perf_counter()
     _, status, usage = os.wait4(client(files, port, size), 0)
     spent = time.perf_counter() - begun
