@@ -129,15 +129,21 @@ def wait_for_port(port, process):
 
     Programs that do not say so can only be asked.
     """
-    end = time.monotonic() + DEADLINE
-    while True:
+
+    def listens():
         assert process.poll() is None, f"{process.args} has ended"
-        try:
+        with contextlib.suppress(OSError):
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            assert time.monotonic() < end, f"{process.args} does not listen"
-            time.sleep(0.01)
+            return True
+        return False
+
+    wait_until(listens)
+
+
+def children_of(process):
+    """The processes that one has started."""
+    text = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    return set(map(int, text.split()))
 
 
 def wait_until(condition):

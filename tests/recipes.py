@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from loops import DEADLINE, TEST_DEADLINE
-from peers import free_port, wait_for_port, wait_until
+from peers import children_of, free_port, wait_for_port, wait_until
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -135,9 +135,7 @@ class Server:
     @property
     def children(self):
         """The processes that it has started."""
-        pid = self.process.pid
-        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-        return set(map(int, text.split()))
+        return children_of(self.process)
 
     def stop(self):
         """Begin its end.  A second call is a no-op, as a second signal is not."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from loops import DEADLINE
-from peers import free_port, nghttp2py, one_line
+from peers import children_of, free_port, nghttp2py, one_line
 
 from nghttp2py.cli.run import command
 
@@ -113,9 +113,7 @@ class Program:
     @property
     def children(self):
         """The processes that it has started."""
-        pid = self.process.pid
-        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-        return set(map(int, text.split()))
+        return children_of(self.process)
 
 
 @contextlib.contextmanager

@@ -343,7 +343,7 @@ async def test_requests_that_wait_for_a_stream_get_one_each(http3, paths, tls):
         assert [isinstance(each, bytes) for each in found] == [
             n % 4 != 0 for n in range(9)
         ]
-        # Who waits when the connection is lost gets an error.
+        # A request that waits when the connection is lost gets an error.
         app.release.clear()
         held = [await client.get("/hold") for _ in range(2)]
         lost = asyncio.ensure_future(client.get("/", timeouts=long))

@@ -1,4 +1,4 @@
-"""Datagrams for slots of a QuicGroup that have no worker: who gets them?"""
+"""Datagrams for slots of a QuicGroup without a worker are passed on to others."""
 
 import asyncio
 import contextlib
