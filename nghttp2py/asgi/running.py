@@ -76,7 +76,7 @@ def _with_options_of(
 
     def declare(function: Callable[..., None]) -> Callable[P, None]:
         signature = inspect.signature(cls).replace(return_annotation=None)
-        function.__signature__ = signature  # type: ignore[attr-defined]
+        vars(function)["__signature__"] = signature
         return function
 
     return declare
